@@ -1,0 +1,125 @@
+# `make help` lists the targets. A fresh Debian with python3 and make is enough: what else is needed is installed.
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+EXAMPLES := pipelines/orders.yaml pipelines/order_placed.yaml pipelines/fulfilment.yaml
+
+# The first Python that is new enough; PYTHON=… overrides it.
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$candidate -c '$(IS_NEW_ENOUGH)' 2>/dev/null; then echo $$candidate; break; fi; done)
+
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+APT_GET := $(SUDO) env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get -o DPkg::Lock::Timeout=300 -qq
+
+# apt_install(packages): says what it does, and is quiet unless it fails.
+apt_install = echo "Installing $(1) with apt-get"; \
+	$(APT_GET) update >/dev/null || true; \
+	$(APT_GET) install -y --no-install-recommends $(1) >/dev/null
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z.]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## Run the example pipelines on the in-process broker, to their end
+	@for pipeline in $(EXAMPLES); do \
+		echo "== runner up $$pipeline --until-idle"; \
+		$(BIN)/runner up "$$pipeline" --until-idle || exit; \
+	done
+
+.PHONY: test
+test: $(VENV)/.test rabbitmq ## Check and test everything
+	@$(MAKE) lint
+	@$(BIN)/pytest -n $(WORKERS)
+
+.PHONY: lint
+lint: $(VENV)/.test ## Check style, format and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.test ## Mend style and format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+.PHONY: lock
+lock: $(VENV)/.ready ## Write constraints.txt anew, with the newest versions that fit
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(BIN)/python -m venv "$$folder"; \
+	echo "Resolving runline[fast,test]"; \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[fast,test]'; \
+	{ echo "# Versions that \`make\` installs. Written by \`make lock\`."; \
+	  "$$folder/bin/python" -m pip freeze --exclude-editable; } > "$$folder/constraints.txt"; \
+	cp "$$folder/constraints.txt" constraints.txt; \
+	echo "constraints.txt: $$(grep -c == constraints.txt) versions"
+
+.PHONY: clean
+clean: ## Remove everything that make has made here
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment. Stamps in it say what has been installed, so that nothing is installed twice.
+
+.PHONY: .venv
+.venv: $(VENV)/.runtime ## Make the virtual environment and install the runner into it
+
+$(VENV)/.ready:
+	@set -e; python='$(PYTHON)'; \
+	if [ -z "$$python" ] || ! "$$python" -c '$(IS_NEW_ENOUGH)'; then \
+		echo "Python 3.11 or newer is needed; found: $$(python3 --version 2>&1 || echo none)" >&2; \
+		echo "Name one: make $(or $(MAKECMDGOALS),.venv) PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+		if ! command -v apt-get >/dev/null; then \
+			echo "$$python has no venv module: install your system's package for it" >&2; exit 1; \
+		fi; \
+		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		$(call apt_install,python3-venv "python$$version-venv"); \
+	fi; \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV); \
+	touch $@
+
+$(VENV)/.runtime: $(VENV)/.ready pyproject.toml constraints.txt
+	@echo "Installing the runner into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.ready pyproject.toml constraints.txt
+	@echo "Installing the runner and its tests' tools into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.runtime
+
+# The tests need RabbitMQ's programs, never its service: they start private nodes. So a package that we install must
+# neither start the service (policy-rc.d) nor leave it to the next boot, nor leave Erlang's port mapper running.
+
+.PHONY: rabbitmq
+rabbitmq:
+	@set -e; \
+	for place in /usr/lib/rabbitmq/bin /usr/lib/rabbitmq/lib/*/sbin; do \
+		if [ -x "$$place/rabbitmq-server" ]; then exit 0; fi; \
+	done; \
+	if command -v rabbitmq-server >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
+		echo "RabbitMQ is not installed and cannot be installed from here: tests that need it cannot run" >&2; \
+		exit 0; \
+	fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	if command -v epmd >/dev/null && epmd -names >/dev/null 2>&1; then had_epmd=yes; else had_epmd=no; fi; \
+	if [ ! -e "$$policy" ]; then \
+		printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee "$$policy" >/dev/null; \
+		$(SUDO) chmod +x "$$policy"; \
+		trap '$(SUDO) rm -f "$$policy"' EXIT; \
+	fi; \
+	$(call apt_install,rabbitmq-server); \
+	if command -v systemctl >/dev/null; then \
+		$(SUDO) systemctl disable rabbitmq-server >/dev/null 2>&1 || true; \
+	fi; \
+	if [ "$$had_epmd" = no ]; then $(SUDO) epmd -kill >/dev/null 2>&1 || true; fi

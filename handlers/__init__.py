@@ -1,0 +1,1 @@
+"""The worked examples' handlers: plain functions that know nothing of brokers."""

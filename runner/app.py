@@ -1,0 +1,281 @@
+"""Composition: paths become pipelines, pipelines become a running system. The only room that knows all the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.config.diagnostics import closest
+from runner.config.loading import find_pipelines, load
+from runner.errors import PipelineInvalid, Problem, RunnerError, TopologyMismatch
+from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
+from runner.pipeline.payload import as_payload
+from runner.pipeline.resolve import resolve
+from runner.pipeline.topology import Topology, merge
+
+if TYPE_CHECKING:
+    from runner.runtime.supervisor import Report
+    from runner.transports.base import OnStateChange, StateChange, Transport
+
+
+AT_ONCE = 1000
+"""How many messages the command line publishes at once."""
+
+
+class UnknownName(RunnerError):
+    """A name on the command line is none of the pipelines' names."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class System:
+    """Pipelines that run in one process and share one broker, and the warnings about them."""
+
+    pipelines: tuple[Pipeline, ...]
+    warnings: tuple[Problem, ...]
+    load_s: float
+    """Seconds that reading and checking took, imports included."""
+
+    @property
+    def broker(self) -> BrokerSettings:
+        """The broker that all share."""
+        return self.pipelines[0].broker
+
+    @property
+    def topology(self) -> Topology:
+        """Everything that must exist on the broker."""
+        return merge(pipeline.topology for pipeline in self.pipelines)
+
+    @property
+    def name(self) -> str:
+        """What the broker's list of connections shows."""
+        return ", ".join(pipeline.name for pipeline in self.pipelines)
+
+    def names(self) -> list[str]:
+        """The names of the pipelines, and of everything that runs in them."""
+        return [pipeline.name for pipeline in self.pipelines] + [item.name for item in self.items()]
+
+    def items(self) -> Iterator[Producer | Subscriber]:
+        """Everything that runs."""
+        for pipeline in self.pipelines:
+            yield from pipeline.producers
+            yield from pipeline.subscribers
+
+
+def read(paths: Sequence[Path], environ: Mapping[str, str], *, broker: str | None = None) -> System:
+    """Read and check pipelines. Raises PipelineInvalid with every problem of every file, warnings included.
+
+    `broker` is a URL or `memory` that wins over the files.
+    """
+    started = time.perf_counter()
+    problems: list[Problem] = []
+    pipelines: list[Pipeline] = []
+    for path in find_pipelines(paths):
+        resolved = resolve(load(path, environ))
+        problems += resolved.problems
+        if resolved.pipeline is not None:
+            pipelines.append(_with_broker(resolved.pipeline, broker))
+    problems += _contradictions(pipelines)
+    if any(problem.severity == "error" for problem in problems):
+        raise PipelineInvalid(problems)
+    return System(tuple(pipelines), tuple(problems), time.perf_counter() - started)
+
+
+def select(system: System, names: Sequence[str]) -> System:
+    """Return the system with only these producers and subscribers running; all of them where no names are given.
+
+    The topology stays whole. Raises UnknownName.
+    """
+    if not names:
+        return system
+    known = [item.name for item in system.items()]
+    for name in names:
+        if name not in known:
+            guess = closest(name, known)
+            hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(known)}"
+            raise UnknownName(f'no producer or subscriber is called "{name}"', hint)
+    pipelines = tuple(
+        replace(
+            pipeline,
+            producers=tuple(item for item in pipeline.producers if item.name in names),
+            subscribers=tuple(item for item in pipeline.subscribers if item.name in names),
+        )
+        for pipeline in system.pipelines
+    )
+    return replace(system, pipelines=pipelines)
+
+
+def make_transport(system: System, on_state_change: OnStateChange) -> Transport:
+    """Return the transport that the broker settings ask for, not yet connected."""
+    if system.broker.is_memory:
+        from runner.transports.memory import MemoryTransport
+
+        return MemoryTransport(on_state_change=on_state_change)
+    from runner.transports.rabbitmq import RabbitTransport
+
+    return RabbitTransport(system.broker, name=system.name, on_state_change=on_state_change)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the start-up checklist."""
+
+    name: str
+    text: str
+    seconds: float | None = None
+
+
+async def up(
+    system: System, stop: asyncio.Event, *, until_idle: bool = False, on_stage: Callable[[Stage], None] = lambda _: None
+) -> Report | None:
+    """Connect, declare, run until `stop` is set (or until idle), drain; None when stopped before anything ran.
+
+    Raises BrokerUnavailable and TopologyMismatch. The loop's logging must be configured.
+    """
+    from runner.runtime.supervisor import Supervisor
+
+    transport = make_transport(system, _log_state_change)
+    try:
+        if not await _unless_stopped(prepare(system, transport, on_stage), stop):
+            return None
+        supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle)
+        await supervisor.start()
+        on_stage(_running(system))
+        try:
+            await supervisor.wait(stop)
+        finally:
+            report = await supervisor.drain()
+        return report
+    finally:
+        await transport.close()
+
+
+async def prepare(system: System, transport: Transport, on_stage: Callable[[Stage], None] = lambda _: None) -> None:
+    """Connect, and declare what is missing."""
+    from runner import log
+
+    started = time.perf_counter()
+    product = await transport.connect()
+    target = system.broker.shown()
+    log.get_logger().info("broker.connected", broker=target, product=product)
+    text = f"{product}, which forgets on a crash" if system.broker.is_memory else f"{product} · {target}"
+    on_stage(Stage("broker", text, time.perf_counter() - started))
+    started = time.perf_counter()
+    declared = await transport.declare(system.topology)
+    parts = (
+        _count(declared.exchanges, "exchange"),
+        _count(declared.queues, "queue"),
+        _count(declared.bindings, "binding"),
+    )
+    new = f"  ({declared.new} new)" if declared.new else ""
+    on_stage(Stage("topology", " · ".join(parts) + new, time.perf_counter() - started))
+
+
+def _running(system: System) -> Stage:
+    subscribers = sum(len(pipeline.subscribers) for pipeline in system.pipelines)
+    producers = sum(len(pipeline.producers) for pipeline in system.pipelines)
+    return Stage("running", f"{_count(subscribers, 'subscriber')} · {_count(producers, 'producer')} · Ctrl-C to stop")
+
+
+async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+    """Do some work unless `stop` is set before it is done; return whether it was done."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+            return True
+        return False
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def _log_state_change(change: StateChange) -> None:
+    import logging
+
+    from runner import log
+
+    log.get_logger().log(logging.getLevelNamesMapping()[change.level.upper()], change.event, **change.fields)
+
+
+def _with_broker(pipeline: Pipeline, broker: str | None) -> Pipeline:
+    if broker is None:
+        return pipeline
+    urls = () if broker == "memory" else (broker,)
+    return replace(pipeline, broker=replace(pipeline.broker, urls=urls))
+
+
+def _contradictions(pipelines: Sequence[Pipeline]) -> list[Problem]:
+    """Return what is wrong between pipelines that are to run in one process."""
+    problems: list[Problem] = []
+    for index, pipeline in enumerate(pipelines):
+        for other in pipelines[:index]:
+            if pipeline.name == other.name:
+                message = f'two pipelines are called "{pipeline.name}": the other is {other.path}'
+                problems.append(
+                    Problem(
+                        code="name-clash", message=message, file=pipeline.path, help="give one of them another `name:`"
+                    )
+                )
+            if pipeline.broker != other.broker:
+                message = f"its broker is not that of {other.path}, and pipelines in one process share one"
+                problems.append(
+                    Problem(
+                        code="broker-conflict",
+                        message=message,
+                        file=pipeline.path,
+                        help="run them apart, or pass --broker",
+                    )
+                )
+    try:
+        merge(pipeline.topology for pipeline in pipelines)
+    except TopologyMismatch as error:
+        problems.append(Problem(code="topology-conflict", message=str(error), help=error.hint, file=pipelines[-1].path))
+    return problems
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s'[: number != 1]}"
+
+
+async def publish(system: System, name: str, bodies: Sequence[bytes]) -> list[str]:
+    """Publish bodies to a queue or event and return their message ids, in order, when all are confirmed.
+
+    Declares what is missing first, so that nothing is lost when no subscriber has run yet. Raises UnknownName,
+    PublishFailed, BrokerUnavailable, TopologyMismatch.
+    """
+    from datetime import UTC, datetime
+    from uuid import uuid4
+
+    from runner.runtime.publishing import Publisher
+
+    pipeline = system.pipelines[0]
+    target = pipeline.destinations.get(name)
+    if target is None:
+        guess = closest(name, list(pipeline.destinations))
+        hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(pipeline.destinations)}"
+        raise UnknownName(f'no queue or event of {pipeline.name} is called "{name}"', hint)
+    transport = make_transport(system, lambda _: None)
+    publisher = Publisher(
+        transport,
+        app_id=pipeline.name,
+        destinations=pipeline.destinations,
+        new_id=lambda: uuid4().hex,
+        now=lambda: datetime.now(UTC),
+    )
+    outgoing = [item for body in bodies for item in publisher.address(as_payload(body), (target,))]
+    try:
+        await prepare(system, transport)
+        for start in range(0, len(outgoing), AT_ONCE):
+            await asyncio.gather(*(publisher.send(item) for item in outgoing[start : start + AT_ONCE]))
+    finally:
+        await transport.close()
+    return [item.envelope.message_id or "" for item in outgoing]

@@ -1,0 +1,50 @@
+"""Entry: the command line. One module for each verb; only click is imported before a verb is known."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+_VERBS = {
+    "up": "Validate pipelines, connect, declare, and run them until stopped.",
+    "validate": "Check pipelines and report every problem at once.",
+    "publish": "Publish a message to a queue or an event of a pipeline.",
+}
+
+
+class _Verbs(click.Group):
+    """Finds a verb in the module of its name, and imports it only then."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"runner.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "RUNNER"})
+@click.version_option(package_name="runline", prog_name="runner")
+def cli() -> None:
+    """Run message pipelines that are described in YAML.
+
+    Start with `runner validate PATH`, then `runner up PATH`.
+    """
+
+
+def main() -> None:
+    """Run the command line; ends the process with one of the documented exit codes."""
+    try:
+        cli.main(prog_name="runner", standalone_mode=True)
+    except Exception:  # the last stop: anything that comes this far is a bug of ours
+        from runner.cli.endings import report_bug
+
+        sys.exit(report_bug())

@@ -1,0 +1,68 @@
+"""How commands end: errors on stderr, problems as diagnostics, and the exit code that belongs to each."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import click
+
+from runner.errors import PipelineInvalid, Problem, RunnerError
+
+Format = Literal["full", "concise", "json"]
+
+BUG = 70
+
+
+def wants_color(stream_is_terminal: bool) -> bool:
+    """Whether to colour: never with NO_COLOR, always with FORCE_COLOR, else only on a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or stream_is_terminal
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Turn what we raise on purpose into words on stderr and the right exit code."""
+    try:
+        yield
+    except PipelineInvalid as invalid:
+        report(invalid.problems)
+        sys.exit(invalid.exit_code)
+    except RunnerError as error:
+        say_error(str(error), error.hint)
+        sys.exit(error.exit_code)
+
+
+def report(problems: Sequence[Problem]) -> None:
+    """Write problems to stderr, in full, with their count."""
+    from runner.config import diagnostics
+
+    if problems:
+        click.echo(diagnostics.full(problems, colour=wants_color(sys.stderr.isatty())), err=True, color=True)
+        click.echo(diagnostics.count(problems), err=True)
+
+
+def say_error(message: str, hint: str = "") -> None:
+    """Write an error and its hint to stderr."""
+    is_colored = wants_color(sys.stderr.isatty())
+    label = click.style("error", fg="red", bold=True) if is_colored else "error"
+    lines = message.splitlines() or [""]
+    click.echo(f"{label}: {lines[0]}", err=True, color=is_colored)
+    for line in lines[1:]:
+        click.echo(f"       {line}", err=True)
+    if hint:
+        click.echo(f"  = help: {hint}", err=True)
+
+
+def report_bug() -> int:
+    """Write the current exception's traceback and what to do with it; return the exit code for a bug of ours."""
+    from runner.redaction import mask_passwords
+
+    click.echo(mask_passwords(traceback.format_exc()), err=True)
+    say_error("this is a bug in runner", "please report it, with the lines above and the output of `runner --version`")
+    return BUG

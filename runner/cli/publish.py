@@ -1,0 +1,70 @@
+"""`runner publish`: publish one message, or one for each line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported
+from runner.cli.environment import read_environment
+from runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from runner.app import System
+
+
+class NothingListens(RunnerError):
+    """The pipeline's broker is the embedded one, which no other process can reach."""
+
+    exit_code = 2
+
+
+@click.command("publish", short_help="Publish a message.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
+@click.option("--lines", is_flag=True, help="Publish one message for each line of the payload.")
+@options.broker
+@options.env_file
+def command(path: Path, name: str, payload: str, lines: bool, broker: str | None, env_file: Path | None) -> None:
+    """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and return when the broker has confirmed it.
+
+    PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. What parses as
+    JSON is published as JSON, the rest as text; a schema is checked first.
+    """
+    bodies = _bodies(payload, is_lines=lines)
+    with errors_reported():
+        from runner import app
+
+        system = app.read([path], read_environment(env_file), broker=broker)
+        if system.broker.is_memory:
+            hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
+            raise NothingListens("the embedded broker lives inside `runner up`: nothing would receive this", hint)
+        ids = asyncio.run(_publish(system, name, bodies))
+    for message_id in ids:
+        click.echo(message_id)
+
+
+def _bodies(payload: str, *, is_lines: bool) -> list[bytes]:
+    """Return the bodies to publish."""
+    if payload == "-":
+        body = sys.stdin.buffer.read()
+    elif payload.startswith("@"):
+        try:
+            body = Path(payload[1:]).read_bytes()
+        except OSError as error:
+            raise click.BadParameter(f"cannot read {payload[1:]}: {error.strerror}", param_hint="PAYLOAD") from None
+    else:
+        body = payload.encode()
+    return [line for line in body.splitlines() if line.strip()] if is_lines else [body]
+
+
+async def _publish(system: System, name: str, bodies: list[bytes]) -> list[str]:
+    from runner import app
+
+    return await app.publish(system, name, bodies)

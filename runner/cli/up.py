@@ -1,0 +1,136 @@
+"""`runner up`: run pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported, report, say_error, wants_color
+from runner.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from runner.app import Stage, System
+    from runner.runtime.supervisor import Report
+
+FORCED = 130
+
+
+@click.command("up", short_help="Run pipelines until stopped.")
+@options.paths
+@options.broker
+@click.option("--only", multiple=True, metavar="NAME", help="Run only this producer or subscriber; repeatable.")
+@click.option(
+    "--until-idle", is_flag=True, help="Stop when finite producers have ended and queues and retries are empty."
+)
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="How log lines look. Default: auto.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Which lines are written. Default: info.",
+)
+@options.env_file
+def command(paths: tuple[Path, ...], env_file: Path | None, **settings: Any) -> None:
+    """Validate pipelines, connect, declare what is missing, and run until SIGINT or SIGTERM; then drain and report.
+
+    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Log lines go to stdout, all else to
+    stderr.
+
+    Exit codes: 0 done or drained, 1 work was left behind, 69 broker unreachable or different, 78 invalid pipeline,
+    130 forced by a second signal.
+    """
+    with errors_reported():
+        code = _up(paths, read_environment(env_file), **settings)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of handlers that ignored the grace would keep the interpreter alive: nothing is left to clean up here.
+    os._exit(code)
+
+
+def _up(
+    paths: tuple[Path, ...],
+    environ: dict[str, str],
+    *,
+    broker: str | None,
+    only: tuple[str, ...],
+    until_idle: bool,
+    log_format: str | None,
+    log_level: str | None,
+) -> int:
+    from runner import app, log
+
+    system = app.read(paths, environ, broker=broker)
+    report(system.warnings)
+    system = app.select(system, only)
+    settings = system.pipelines[0].logging
+    log.configure(
+        format=log_format or settings.format,  # type: ignore[arg-type]  # click has checked it
+        level=log_level or settings.level,
+        levels=settings.levels,
+        is_colored=wants_color(sys.stdout.isatty()),
+        width=min(24, max(len(name) for name in system.names())),
+    )
+    _show_loaded(system)
+    return asyncio.run(_run(system, until_idle=until_idle))
+
+
+async def _run(system: System, *, until_idle: bool) -> int:
+    from runner import app
+
+    stop = asyncio.Event()
+    _handle_signals(stop)
+    ended = await app.up(system, stop, until_idle=until_idle, on_stage=_show)
+    if ended is None:
+        click.echo("stopped before anything ran", err=True)
+        return 0
+    return _say_goodbye(ended)
+
+
+def _handle_signals(stop: asyncio.Event) -> None:
+    """Let the first SIGINT or SIGTERM begin the drain, and the second end the process at once."""
+
+    def on_signal() -> None:
+        if stop.is_set():
+            click.echo("forced to stop: what was running is given back by the broker", err=True)
+            sys.stdout.flush()
+            os._exit(FORCED)
+        click.echo("draining (once more to stop now)", err=True)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+
+def _show_loaded(system: System) -> None:
+    from runner.app import Stage
+
+    for index, pipeline in enumerate(system.pipelines):
+        is_last = index == len(system.pipelines) - 1
+        _show(Stage("pipeline", f"{pipeline.name} · {pipeline.path}", system.load_s if is_last else None))
+
+
+def _show(stage: Stage) -> None:
+    """Write one line of the start-up checklist."""
+    took = "" if stage.seconds is None else f"{stage.seconds * 1000:6.0f} ms"
+    name = click.style(f"{stage.name:<10}", bold=True) if wants_color(sys.stderr.isatty()) else f"{stage.name:<10}"
+    click.echo(f"{name} {stage.text:<60} {took}".rstrip(), err=True, color=True)
+
+
+def _say_goodbye(ended: Report) -> int:
+    """Write the totals, and what was left behind; return the exit code."""
+    totals = ended.totals
+    parts = [f"{totals.handled} handled", f"{totals.retried} retried", f"{totals.dead_lettered} dead-lettered"]
+    parts += [f"{totals.released} given back"] if totals.released else []
+    click.echo(f"stopped: {totals.published} published · {' · '.join(parts)}", err=True)
+    for name, count in ended.unfinished.items():
+        handlers = f"{count} handler{'s'[: count != 1]}"
+        say_error(f"{handlers} of {name} still ran when the grace was over; their messages were given back")
+    for name in ended.failed_producers:
+        say_error(f"producer {name} failed and was given up")
+    return 1 if ended.unfinished or ended.failed_producers else 0

@@ -1,0 +1,187 @@
+"""Input: problems into text for people (`full`, `concise`), for programs (`as_json`) and for GitHub (`github`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from runner.config.excerpts import escape, excerpt
+from runner.config.places import LINE_BREAK
+from runner.config.words import closest, did_you_mean
+from runner.errors import Problem
+
+__all__ = ["as_json", "closest", "concise", "count", "did_you_mean", "full", "github", "render", "shown_file"]
+
+_BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
+_BLUE, _CYAN, _RESET = "\x1b[1;34m", "\x1b[1;36m", "\x1b[0m"
+
+
+def render(problems: Iterable[Problem], style: str, *, colour: bool = False) -> str:
+    """Return problems in the style `concise`, `json`, `github` or `full`; ends with a line break, or is empty."""
+    match style:
+        case "concise":
+            return concise(problems)
+        case "json":
+            return as_json(problems)
+        case "github":
+            return github(problems)
+        case _:
+            return full(problems, colour=colour)
+
+
+def full(problems: Iterable[Problem], *, colour: bool = False) -> str:
+    """Return each problem with its line of the file, carets under what is meant, and the help."""
+    files = _Files()
+    paint = _paint if colour else _plain
+    return "\n".join(_block(problem, files, paint) for problem in in_order(problems))
+
+
+def concise(problems: Iterable[Problem]) -> str:
+    """Return one line for each problem."""
+    return "".join(f"{_concise(problem)}\n" for problem in in_order(problems))
+
+
+def as_json(problems: Iterable[Problem]) -> str:
+    """Return a JSON list of problems."""
+    items = [
+        {
+            "file": shown_file(problem.file),
+            "line": problem.line,
+            "column": problem.column,
+            "code": problem.code,
+            "severity": problem.severity,
+            "path": problem.path,
+            "message": problem.message,
+            "help": problem.help,
+        }
+        for problem in in_order(problems)
+    ]
+    return json.dumps(items, indent=2) + "\n"
+
+
+def github(problems: Iterable[Problem]) -> str:
+    """Return workflow commands, which GitHub shows beside the lines of a pull request.
+
+    Source: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
+    """
+    return "".join(f"{_github(problem)}\n" for problem in in_order(problems))
+
+
+def count(problems: Sequence[Problem]) -> str:
+    """Return how many problems there are and where, as in `2 errors, 1 warning in pipelines/orders.yaml`."""
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    parts = [_number(errors, "error")] if errors or not warnings else []
+    parts += [_number(warnings, "warning")] if warnings else []
+    files = sorted({shown_file(problem.file) for problem in problems if problem.file})
+    where = f" in {escape(files[0])}" if len(files) == 1 else f" in {len(files)} files" if files else ""
+    return ", ".join(parts) + where
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems sorted by file, line and column."""
+    return sorted(problems, key=lambda problem: (shown_file(problem.file), problem.line, problem.column))
+
+
+def shown_file(file: str) -> str:
+    """Return a file's name as it is shown: relative to the current folder where it is below it."""
+    if not os.path.isabs(file):
+        return file
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the current folder is gone
+        return file
+
+
+Paint = Callable[[str, str], str]
+
+
+def _plain(text: str, colour: str) -> str:
+    return text
+
+
+def _paint(text: str, colour: str) -> str:
+    return f"{colour}{text}{_RESET}"
+
+
+def _block(problem: Problem, files: _Files, paint: Paint) -> str:
+    colour = _RED if problem.severity == "error" else _YELLOW
+    lines = [f"{paint(f'{problem.severity}[{problem.code}]', colour)}: {paint(_subject(problem), _BOLD)}"]
+    margin = " " * len(str(problem.line or 1))
+    if problem.file:
+        lines.append(f"{margin}{paint('-->', _BLUE)} {_location(problem)}")
+    line = files.line(problem.file, problem.line)
+    if line is not None:
+        shown, carets = excerpt(line, problem.column, problem.length)
+        bar = paint("|", _BLUE)
+        lines.append(f"{margin} {bar}")
+        lines.append(f"{paint(str(problem.line), _BLUE)} {bar} {shown}")
+        lines.append(f"{margin} {bar} {paint(carets, colour)}")
+    if problem.help:
+        lines.append(f"{margin} {paint('= help:', _CYAN)} {escape(problem.help)}")
+    return "\n".join(lines) + "\n"
+
+
+def _concise(problem: Problem) -> str:
+    where = f"{_location(problem)}: " if problem.file else ""
+    help_ = f"; {escape(problem.help)}" if problem.help else ""
+    return f"{where}{problem.severity}[{problem.code}] {_subject(problem)}{help_}"
+
+
+def _github(problem: Problem) -> str:
+    properties = {"file": shown_file(problem.file), "line": problem.line, "col": problem.column, "title": problem.code}
+    given = ",".join(f"{key}={_github_property(str(value))}" for key, value in properties.items() if value)
+    help_ = f"; {problem.help}" if problem.help else ""
+    return f"::{problem.severity} {given}::{_github_text(_subject(problem) + escape(help_))}"
+
+
+def _github_text(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _github_property(text: str) -> str:
+    return _github_text(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _subject(problem: Problem) -> str:
+    return escape(f"{problem.path}: {problem.message}" if problem.path else problem.message)
+
+
+def _location(problem: Problem) -> str:
+    place = f":{problem.line}:{problem.column}" if problem.line else ""
+    return escape(shown_file(problem.file)) + place
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s'[: number != 1]}"
+
+
+class _Files:
+    """The lines of the files that problems are in, read once each."""
+
+    _LARGEST: Final = 16 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+
+    def line(self, file: str, number: int) -> str | None:
+        """Return a line of a file, None where there is none."""
+        if not file or number < 1:
+            return None
+        if file not in self._lines:
+            self._lines[file] = self._read(file)
+        lines = self._lines[file]
+        return lines[number - 1] if number <= len(lines) else None
+
+    def _read(self, file: str) -> list[str]:
+        try:
+            if not Path(file).is_file():
+                return []
+            with open(file, "rb") as stream:
+                text = stream.read(self._LARGEST).decode("utf-8-sig", "replace")
+        except (OSError, ValueError):  # gone since; the problem is still worth telling
+            return []
+        return LINE_BREAK.split(text)

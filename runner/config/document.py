@@ -1,0 +1,153 @@
+"""Input: the nodes of one YAML file, which give its plain data and where each key and value is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from runner.config.places import Lines, Place
+from runner.config.scalars import ScalarValue
+
+KeyPath = tuple[str | int, ...]
+On = Literal["key", "value"]
+
+
+class Interpolated(str):
+    """A text that came from `${…}`, in whole or in part: the schema decides its type, and messages do not show it."""
+
+    __slots__ = ("expression",)
+    expression: str
+
+    def __new__(cls, text: str, expression: str) -> Interpolated:
+        self = super().__new__(cls, text)
+        self.expression = expression
+        return self
+
+
+@dataclass(slots=True, eq=False)
+class Scalar:
+    """One value. `start` and `end` are its indexes in the text, quotes included.
+
+    `origins` names the variables and files it came from; a broken one has been reported and is not judged again.
+    """
+
+    place: Place
+    value: ScalarValue
+    start: int = 0
+    end: int = 0
+    origins: tuple[str, ...] = ()
+    is_broken: bool = False
+    weight: int = 1
+    height: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Items:
+    """A list. `weight` counts its nodes with every alias written out, `height` how deep they go."""
+
+    place: Place
+    is_block: bool
+    nodes: list[Node] = field(default_factory=list)
+    weight: int = 1
+    height: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Entries:
+    """A map: for each key, where the key is written and its node."""
+
+    place: Place
+    is_block: bool
+    nodes: dict[str, tuple[Place, Node]] = field(default_factory=dict)
+    weight: int = 1
+    height: int = 1
+
+
+Node = Scalar | Items | Entries
+
+
+@dataclass(slots=True)
+class Document:
+    """One parsed file: its nodes, and the text they were read from."""
+
+    root: Entries
+    lines: Lines
+    text: str
+
+    def node(self, path: KeyPath) -> Node | None:
+        """Return the node at a path, None where there is none."""
+        node: Node | None = self.root
+        for part in path:
+            node = None if node is None else _child(node, part)[1]
+        return node
+
+    def existing(self, path: KeyPath) -> KeyPath:
+        """Return the longest beginning of a path that is written in the file."""
+        node: Node | None = self.root
+        for index, part in enumerate(path):
+            node = None if node is None else _child(node, part)[1]
+            if node is None:
+                return path[:index]
+        return path
+
+    def place(self, path: KeyPath, on: On = "value") -> Place:
+        """Return where a path's key or value is written, or its nearest parent that is.
+
+        A value over several lines, or an empty one, has no good place of its own: its key's is returned.
+        """
+        node: Node = self.root
+        key = value = Place(self.root.place.line, self.root.place.column)
+        for part in path:
+            key_place, child = _child(node, part)
+            if child is None:
+                return value if isinstance(node, Scalar) else key
+            node = child
+            key = key_place or _start(node)
+            value = key if _has_no_place(node) else node.place
+        return key if on == "key" else value
+
+    def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
+        """Return the path of each value that came from `${…}`, with the names of its variables and files."""
+        return {path: node.origins for path, node in walk(self.root) if isinstance(node, Scalar) and node.origins}
+
+
+def _child(node: Node, part: str | int) -> tuple[Place | None, Node | None]:
+    if isinstance(node, Entries) and isinstance(part, str):
+        return node.nodes.get(part, (None, None))
+    if isinstance(node, Items) and isinstance(part, int) and 0 <= part < len(node.nodes):
+        return None, node.nodes[part]
+    return None, None
+
+
+def _has_no_place(node: Node) -> bool:
+    return node.place.length == 0 or (not isinstance(node, Scalar) and node.is_block)
+
+
+def _start(node: Node) -> Place:
+    return node.place if not _has_no_place(node) else Place(node.place.line, node.place.column)
+
+
+def walk(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
+    """Yield each node with its path; a shared node once for each path. Depth and number are bounded by the limits."""
+    yield path, node
+    if isinstance(node, Entries):
+        for key, (_, child) in node.nodes.items():
+            yield from walk(child, (*path, key))
+    elif isinstance(node, Items):
+        for index, child in enumerate(node.nodes):
+            yield from walk(child, (*path, index))
+
+
+def plain(node: Node) -> Any:
+    """Return a node as dicts, lists and scalars."""
+    if isinstance(node, Entries):
+        return {key: plain(child) for key, (_, child) in node.nodes.items()}
+    if isinstance(node, Items):
+        return [plain(child) for child in node.nodes]
+    return node.value
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a path as people read it: `subscribers.process_orders.to.1`."""
+    return ".".join(str(part) for part in path)

@@ -1,0 +1,164 @@
+"""Input: one value of the file into one field of the spec: text, numbers, choices, durations, sizes, lists, maps.
+
+Each type says in our words what is wrong. A value from `${…}` is always text and is converted here; a literal in quotes
+is not, so that `"16"` and `16` stay different things.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Final, get_args
+
+from pydantic import BeforeValidator, Field
+
+from runner.config.document import Interpolated
+from runner.config.scalars import resolve
+from runner.config.words import closest, describe, quoted, wrong
+from runner.units import format_duration, parse_duration, parse_size
+
+MAX_INTEGER: Final = 2**63 - 1
+DAY: Final = 86_400.0
+YEAR: Final = 365 * DAY
+
+
+def _typed(value: object) -> object:
+    """Return the value that an interpolated text would be if it stood in the file without quotes."""
+    return resolve(value) if isinstance(value, Interpolated) else value
+
+
+# Text, booleans, numbers
+
+
+def text(value: object) -> str:
+    """Return a text; a number or a boolean is none."""
+    if isinstance(value, str):
+        return str(value)
+    help_ = "write a text"
+    if isinstance(value, bool | int | float):
+        shown = str(value).lower() if isinstance(value, bool) else value
+        help_ = f'put it in quotes: "{shown}"'
+    raise wrong("wrong-type", f"must be text, not {describe(value)}", help_)
+
+
+def _boolean(value: object) -> bool:
+    typed = _typed(value)
+    if isinstance(typed, bool):
+        return typed
+    help_ = "write true or false"
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        help_ = f"remove the quotes: {value.lower()}"
+    raise wrong("wrong-type", f"must be true or false, not {describe(value)}", help_)
+
+
+def whole_number(value: object) -> int:
+    """Return an integer, and nothing that only looks like one."""
+    typed = _typed(value)
+    if isinstance(typed, int) and not isinstance(typed, bool):
+        return typed
+    help_ = "write a number, as in 10"
+    if isinstance(value, str) and not isinstance(value, Interpolated) and isinstance(resolve(value or "~"), int):
+        help_ = f"remove the quotes: {value}"
+    raise wrong("wrong-type", f"must be a whole number, not {describe(value)}", help_)
+
+
+Text = Annotated[str, BeforeValidator(text)]
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_INTEGER)]
+
+
+def choice(literal: object) -> BeforeValidator:
+    """Return the validator of a field that takes one of a few words."""
+    words: tuple[str, ...] = get_args(literal)
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and value in words:
+            return str(value)
+        if not isinstance(value, str) or isinstance(value, Interpolated):
+            raise wrong("bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them")
+        message = f"must be one of {', '.join(words)}, not {quoted(value)}"
+        match = closest(value, words)
+        raise wrong("bad-choice", message, f'did you mean "{match}"?' if match else "write one of them")
+
+    return BeforeValidator(check)
+
+
+# Durations and sizes
+
+
+def duration(low: float, high: float = YEAR) -> BeforeValidator:
+    """Return the validator of a duration between two bounds in seconds."""
+
+    def check(value: object) -> float:
+        seconds = _seconds(value)
+        if not low <= seconds <= high:
+            bound = f"at least {format_duration(low)}" if seconds < low else f"at most {format_duration(high)}"
+            raise wrong("out-of-range", f"must be {bound}, not {describe(value)}")
+        return seconds
+
+    return BeforeValidator(check, json_schema_input_type=str)
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        help_ = f"write its unit, as in {value}s" if math.isfinite(value) and value >= 0 else "write it as in 30s"
+        raise wrong("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
+    if isinstance(value, str):
+        try:
+            return parse_duration(str(value))
+        except ValueError:
+            pass
+    raise wrong("bad-duration", f"must be a duration, not {describe(value)}", "write it as in 250ms, 1s, 5m, 1h or 2d")
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        help_ = f"write its unit, as in {value}B" if isinstance(value, int) else "write it as in 64kB"
+        raise wrong("bad-size", f"must be a size with a unit, not {describe(value)}", help_)
+    if isinstance(value, str):
+        try:
+            return parse_size(str(value))
+        except (ValueError, OverflowError):
+            pass
+    raise wrong("bad-size", f"must be a size, not {describe(value)}", "write it as in 512B, 64kB, 1MiB or 2GB")
+
+
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), Field(ge=1, le=MAX_INTEGER)]
+
+
+# Lists and maps
+
+
+def one_or_many(value: object) -> object:
+    """Return one name as a list of one."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise wrong("wrong-type", f"must be one name or a list, not {describe(value)}", "write name, or [one, two]")
+    return value
+
+
+def a_map(value: object) -> object:
+    """Return a map; nothing at all is an empty one, as where every line of a section is a comment."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise wrong("wrong-type", f"must be a map, not {describe(value)}", 'write "key: value" on lines of their own')
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Return data without our own types in it, for what is handed on as it is."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _foreign(value: object) -> object:
+    return _plain(a_map(value))
+
+
+Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many)]
+Foreign = Annotated[dict[str, Any], BeforeValidator(_foreign)]
+"""A map that is handed on as it is."""

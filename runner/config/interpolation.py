@@ -1,0 +1,213 @@
+"""Input: `${…}` in the scalar values of a Document into the values of variables and secret files, in place.
+
+Done after parsing and never parsed again, so that a value cannot become YAML; not in keys; not recursive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runner.config import limits
+from runner.config.document import Document, Entries, Interpolated, Items, KeyPath, Node, Scalar, dotted
+from runner.errors import Problem
+
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
+_FORMS = "write ${NAME}, ${NAME:-default}, ${NAME:?message}, ${file:/path}, or $$ for a dollar"
+
+ReadSecret = Callable[[str], str]
+"""Returns the content of a secret file by the name written in `${file:…}`; raises ValueError with a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One `${…}` that has no value: where in the text it starts, how long it is, and what to say."""
+
+    code: str
+    message: str
+    help: str
+    start: int
+    length: int
+
+
+@dataclass(slots=True)
+class Substitution:
+    """A text with its `${…}` replaced: what came of it, the names it came from, and the faults."""
+
+    text: str = ""
+    origins: tuple[str, ...] = ()
+    faults: list[Fault] = field(default_factory=list)
+
+
+class _Unset(Exception):
+    """Carries a fault's words to where its place is known."""
+
+    def __init__(self, code: str, message: str, help_: str) -> None:
+        super().__init__(message)
+        self.code, self.message, self.help = code, message, help_
+
+
+def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -> Substitution:
+    """Replace every `${…}` of a text."""
+    done = Substitution()
+    pieces: list[str] = []
+    position = size = 0
+    while (dollar := text.find("$", position)) >= 0:
+        pieces.append(text[position:dollar])
+        following = text[dollar + 1 : dollar + 2]
+        position = dollar + 2
+        if following != "{":
+            pieces.append("$" if following == "$" else "$" + following)
+            continue
+        end = text.find("}", dollar)
+        if end < 0:
+            done.faults.append(Fault("bad-interpolation", 'this "${" is not closed', 'add "}"', dollar, 2))
+            break
+        position = end + 1
+        try:
+            value, origin = _value(text[dollar + 2 : end], environ, read_secret)
+        except _Unset as unset:
+            done.faults.append(Fault(unset.code, unset.message, unset.help, dollar, position - dollar))
+            continue
+        size += len(value)
+        if size > limits.MAX_INTERPOLATED:
+            done.faults.append(Fault("too-large", "the values put in here are too long", "", dollar, position - dollar))
+            break
+        pieces.append(value)
+        done.origins = tuple(dict.fromkeys((*done.origins, origin)))
+    pieces.append(text[position:])
+    done.text = "".join(pieces)
+    return done
+
+
+def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tuple[str, str]:
+    """Return the value and the name of what stands between `${` and `}`."""
+    if "${" in body:
+        raise _Unset("bad-interpolation", "a ${…} cannot stand inside another", _FORMS)
+    if body.startswith("file:"):
+        return _secret(body, read_secret), body
+    match = _VARIABLE.fullmatch(body)
+    if match is None:
+        raise _Unset("bad-interpolation", f'"${{{body[:60]}}}" is not an interpolation', _FORMS)
+    name, operator, rest = match.groups()
+    value = environ.get(name)
+    if value is not None and (value or operator is None):
+        return _checked(name, value), name
+    if operator == ":-":
+        return rest, name
+    state = "not set" if value is None else "empty"
+    if operator == ":?" and rest:
+        raise _Unset("unset-variable", f'the variable "{name}" is {state}: {rest}', "set it in the environment")
+    help_ = f"set it in the environment or with --env-file, or write ${{{name}:-default}}"
+    raise _Unset("unset-variable", f'the variable "{name}" is {state}', help_)
+
+
+def _checked(name: str, value: str) -> str:
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise _Unset("bad-interpolation", f'the variable "{name}" is not UTF-8 text', "set it to text")
+    return value
+
+
+def _secret(body: str, read_secret: ReadSecret) -> str:
+    try:
+        return read_secret(body.removeprefix("file:"))
+    except ValueError as error:
+        raise _Unset("unreadable-secret", str(error), "check the name and permissions") from None
+
+
+def read_secret_file(name: str, folder: Path) -> str:
+    """Return the content of a secret file, without the line break at its end; a relative name starts at `folder`.
+
+    Raises ValueError with a sentence that never shows the content.
+    """
+    try:
+        path = folder / name
+        if not path.is_file():  # neither a folder nor a pipe that would never end
+            raise ValueError(f'there is no file "{name}"')
+        with path.open("rb") as file:
+            content = file.read(limits.MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f'the file "{name}" cannot be read: {(error.strerror or "").lower()}') from None
+    if len(content) > limits.MAX_SECRET_BYTES:
+        raise ValueError(f'the file "{name}" is larger than {limits.MAX_SECRET_BYTES // 1024} KiB')
+    try:
+        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ValueError(f'the file "{name}" is not UTF-8 text') from None
+
+
+def interpolate(document: Document, environ: Mapping[str, str], folder: Path) -> list[Problem]:
+    """Put the values of variables and secret files into the document's nodes; return what has no value.
+
+    Top-level `x-…` keys are left alone unless something refers to them: they are for anchors.
+    """
+    work = _Interpolation(document, environ, folder)
+    for key, (_, node) in document.root.nodes.items():
+        if not key.startswith("x-"):
+            work.visit(node, (key,))
+    return work.problems
+
+
+class _Interpolation:
+    """One pass over the nodes; a shared node is done once."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str], folder: Path) -> None:
+        self.problems: list[Problem] = []
+        self._document = document
+        self._environ = environ
+        self._folder = folder
+        self._seen: set[int] = set()
+        self._size = 0
+
+    def visit(self, node: Node, path: KeyPath) -> None:
+        if id(node) in self._seen:
+            return
+        self._seen.add(id(node))
+        if isinstance(node, Entries):
+            for key, (_, child) in node.nodes.items():
+                self.visit(child, (*path, key))
+        elif isinstance(node, Items):
+            for index, child in enumerate(node.nodes):
+                self.visit(child, (*path, index))
+        elif isinstance(node.value, str) and "$" in node.value:
+            self._scalar(node, node.value, path)
+
+    def _scalar(self, node: Scalar, text: str, path: KeyPath) -> None:
+        done = substitute(text, self._environ, lambda name: read_secret_file(name, self._folder))
+        self._size += len(done.text) if done.origins else 0
+        if self._size > limits.MAX_INTERPOLATED:
+            done.faults.append(Fault("too-large", "the file's variables bring in more than 1 MiB", "", 0, 1))
+        node.is_broken = bool(done.faults)
+        node.origins = done.origins
+        node.value = Interpolated(done.text, _expression(done.origins)) if done.origins else done.text
+        for fault in done.faults[: limits.MAX_FAULTS - len(self.problems)]:
+            self.problems.append(self._problem(node, text, fault, path))
+
+    def _problem(self, node: Scalar, text: str, fault: Fault, path: KeyPath) -> Problem:
+        start = self._index(node, text, fault.start)
+        place = self._document.lines.place(start, start + fault.length) if start is not None else node.place
+        return Problem(
+            code=fault.code,
+            message=fault.message,
+            path=dotted(path),
+            help=fault.help,
+            line=place.line,
+            column=place.column,
+            length=max(1, place.length),
+        )
+
+    def _index(self, node: Scalar, text: str, start: int) -> int | None:
+        """Return where the file has the dollar that a scalar's text has at `start`; None where escapes hide it."""
+        written = self._document.text[node.start : node.end]
+        if written.count("$") != text.count("$"):
+            return None
+        index = -1
+        for _ in range(text.count("$", 0, start) + 1):
+            index = written.find("$", index + 1)
+        return node.start + index if index >= 0 else None
+
+
+def _expression(origins: tuple[str, ...]) -> str:
+    return " and ".join(f"${{{origin}}}" for origin in origins)

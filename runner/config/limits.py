@@ -1,0 +1,18 @@
+"""Input: how large a pipeline file may be, checked while it is parsed: a bomb is refused before it grows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_BYTES: Final = 1024 * 1024
+MAX_DEPTH: Final = 50
+MAX_NODES: Final = 10_000
+MAX_EXPANDED: Final = 100_000
+"""Nodes once every alias and every default is written out: what validation has to walk."""
+
+MAX_INTERPOLATED: Final = 1024 * 1024
+"""Characters that variables and secret files may bring in, over the whole file."""
+
+MAX_SECRET_BYTES: Final = 64 * 1024
+MAX_FAULTS: Final = 1000
+"""Wrong `${…}` reported for one file; nobody reads more, and a hostile file has hundreds of thousands."""

@@ -1,0 +1,185 @@
+"""Input: a pipeline file into a Loaded: its spec, or every problem in it, each with its place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from runner.config.addresses import mask_url
+from runner.config.defaults import merge_defaults
+from runner.config.document import Document, KeyPath, On, Scalar, dotted
+from runner.config.interpolation import interpolate
+from runner.config.limits import MAX_BYTES
+from runner.config.names import name_problem
+from runner.config.places import Place
+from runner.config.source import parse, read
+from runner.config.spec import PipelineSpec
+from runner.config.validation import validate
+from runner.errors import PipelineInvalid, Problem, Severity
+
+_HAS_VERSION = re.compile(rb"^(?:\xef\xbb\xbf)?\{?[ ]*[\"']?version[\"']?[ ]*:", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One pipeline file after reading. `spec` is None if and only if there are errors among the problems.
+
+    `document` is None where the file is not even YAML. Nothing is raised for what an author can write.
+    """
+
+    path: Path
+    name: str
+    spec: PipelineSpec | None
+    problems: list[Problem] = field(default_factory=list)
+    document: Document | None = None
+
+    def problem(
+        self,
+        code: str,
+        path: KeyPath,
+        message: str,
+        help: str = "",
+        *,
+        severity: Severity = "error",
+        on: On = "value",
+        offset: int = 0,
+        length: int | None = None,
+    ) -> Problem:
+        """Return a problem at the place of a path, or of its nearest parent in the file; it is not added to `problems`.
+
+        `offset` and `length` choose characters of the value, counted after its opening quote.
+        """
+        place = self.document.place(path, on) if self.document is not None else Place(0, 0)
+        if (offset or length is not None) and place.line:
+            quote = self._quote(path)
+            rest = place.length - 2 * quote - offset
+            place = Place(place.line, place.column + quote + offset, length or max(1, rest))
+        return Problem(
+            code=code,
+            message=mask_url(message),
+            path=dotted(self._written(path)),
+            help=help,
+            severity=severity,
+            file=str(self.path),
+            line=place.line,
+            column=place.column,
+            length=max(1, place.length),
+        )
+
+    @property
+    def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
+        """The path of each value that came from `${…}`, with the names of its variables and `file:` names."""
+        return self.document.interpolated() if self.document is not None else {}
+
+    def _written(self, path: KeyPath) -> KeyPath:
+        """Return a path without the indexes that its short form in the file does not have, as in `to: one_name`."""
+        existing = self.document.existing(path) if self.document is not None else path
+        while path and isinstance(path[-1], int) and len(path) > len(existing):
+            path = path[:-1]
+        return path
+
+    def _quote(self, path: KeyPath) -> int:
+        """Return 1 if the value at a path is written in quotes."""
+        node = self.document.node(path) if self.document is not None else None
+        if self.document is None or not isinstance(node, Scalar):
+            return 0
+        return int(self.document.text[node.start : node.start + 1] in ('"', "'"))
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read one pipeline file; `environ` is where `${…}` looks."""
+    try:
+        text = read(path)
+    except PipelineInvalid as error:
+        return Loaded(path, path.stem, None, _in_file(error.problems, path))
+    return load_text(text, path, environ)
+
+
+def load_text(text: str, path: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read a pipeline from a text that stands for the file `path`."""
+    try:
+        document, problems = parse(text)
+        problems += interpolate(document, environ, path.parent)
+        merge_defaults(document)
+    except PipelineInvalid as error:
+        return Loaded(path, path.stem, None, _in_file(error.problems, path))
+    spec, invalid = validate(document)
+    problems += invalid
+    if spec is not None and spec.name is None and (wrong := name_problem(path.stem)):
+        problems.append(_nameless(path.stem, wrong))
+    return Loaded(
+        path=path,
+        name=(spec.name if spec else None) or path.stem,
+        spec=None if problems else spec,
+        problems=_in_file(problems, path),
+        document=document,
+    )
+
+
+def _nameless(stem: str, wrong: str) -> Problem:
+    message = f'the pipeline is named like its file, and the name "{stem}" {wrong}'
+    return Problem(code="bad-name", message=message, help='add "name: …"', line=1, column=1)
+
+
+def _in_file(problems: Iterable[Problem], path: Path) -> list[Problem]:
+    """Return problems with their file, in the order in which they stand there; no password of a URL in them."""
+    located = [replace(problem, file=str(path), message=mask_url(problem.message)) for problem in problems]
+    return sorted(located, key=lambda problem: (problem.line, problem.column))
+
+
+def find_pipelines(paths: Iterable[Path]) -> list[Path]:
+    """Return the pipeline files that paths stand for, each once: a file is itself, a folder all pipelines below it.
+
+    A pipeline in a folder is a `*.yaml` or `*.yml` file with a `version:` key; names with a dot in front are passed
+    over. Raises PipelineInvalid for a path that does not exist and for a folder without pipelines.
+    """
+    found: dict[Path, None] = {}
+    problems: list[Problem] = []
+    for path in paths:
+        if path.is_dir():
+            files = sorted(_below(path))
+            if not files:
+                problems.append(_no_pipelines(path))
+            found.update(dict.fromkeys(files))
+        elif path.exists():
+            found[path] = None
+        else:
+            problems.append(_missing(path))
+    if problems:
+        raise PipelineInvalid(problems)
+    return list(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(parent, name)
+            if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _has_version(path):
+                yield path
+
+
+def _has_version(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return _HAS_VERSION.search(file.read(MAX_BYTES)) is not None
+    except OSError:  # found in a folder, not asked for by name: as if it were not there
+        return False
+
+
+def _no_pipelines(folder: Path) -> Problem:
+    message = "no pipeline below this folder"
+    return Problem(
+        code="no-pipelines", message=message, help='a pipeline is a *.yaml file with a "version:" key', file=str(folder)
+    )
+
+
+def _missing(path: Path) -> Problem:
+    return Problem(
+        code="no-such-file", message="there is no such file or folder", help="check the name", file=str(path)
+    )

@@ -1,0 +1,129 @@
+"""Input: one value of the file into a name, a pattern of names, an import path or a URL."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import unicodedata
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field
+
+from runner.config.addresses import EXAMPLE, parse_broker_url
+from runner.config.document import Interpolated
+from runner.config.fields import one_or_many, text
+from runner.config.words import closest, describe, quoted, wrong
+
+MAX_NAME_BYTES: Final = 255 - len(".dead")
+"""AMQP's limit of 255 bytes, with room for the name of the dead-letter queue."""
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_BARE_NAME = re.compile(r"[A-Za-z_]\w*")
+_IMPORT_EXAMPLE = 'write "package.module:name", as in "handlers.orders:process_order"'
+
+
+def name_problem(name: str) -> str:
+    """Return what is wrong with the name of anything on a broker, "" if nothing is."""
+    if not name:
+        return "must not be empty"
+    if name != name.strip():
+        return "must not start or end with a blank"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "must not have control characters"
+    if "${" in name:
+        return "must not have ${…} in it: it would be used as it stands"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"must not be longer than {MAX_NAME_BYTES} bytes"
+    return ""
+
+
+def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool = False) -> str:
+    if not isinstance(value, str):
+        raise wrong("wrong-type", f"must be a name, not {describe(value)}", "write a name, in quotes if it is a number")
+    problem = name_problem(value)
+    help_ = "write another name"
+    if not problem and value.startswith("amq.") and not may_be_reserved:
+        problem = 'must not start with "amq.": RabbitMQ keeps these names to itself'
+    if not problem and not may_be_pattern and ("*" in value or "#" in value):
+        problem = 'must not have "*" or "#" in it'
+        help_ = 'patterns stand only in "from" of a subscriber and in "events" and "bind" of a queue'
+    if not problem and may_be_pattern and (part := _half_wildcard(value)):
+        problem = f'has a "*" or "#" inside the word "{part}"; they stand for whole words'
+        help_ = 'write them between dots, as in "order.*"'
+    if problem:
+        raise wrong("bad-name", f"the name {quoted(value)} {problem}", help_)
+    return str(value)
+
+
+def _half_wildcard(pattern: str) -> str:
+    words = pattern.split(".")
+    return next((word for word in words if len(word) > 1 and ("*" in word or "#" in word)), "")
+
+
+def _pattern(value: object) -> str:
+    return name(value, may_be_pattern=True)
+
+
+def _exchange_name(value: object) -> str:
+    return name(value, may_be_reserved=True)
+
+
+def _routing_key(value: object) -> str:
+    """Return a routing key or binding key: any text that fits into AMQP's 255 bytes."""
+    key = text(value)
+    if len(key.encode()) > 255:
+        raise wrong("bad-name", "a routing key must not be longer than 255 bytes", "write a shorter one")
+    return key
+
+
+Name = Annotated[str, BeforeValidator(name)]
+Pattern = Annotated[str, BeforeValidator(_pattern)]
+ExchangeName = Annotated[str, BeforeValidator(_exchange_name)]
+RoutingKey = Annotated[str, BeforeValidator(_routing_key)]
+
+
+# Import paths and URLs
+
+
+def _import_path(value: object) -> str:
+    if isinstance(value, str) and _IMPORT_PATH.fullmatch(value):
+        return str(value)
+    raise wrong("bad-import-path", f"must be an import path, not {describe(value)}", _import_help(value))
+
+
+def _import_help(value: object) -> str:
+    if isinstance(value, str) and not isinstance(value, Interpolated):
+        head, dot, tail = value.rpartition(".")
+        if dot and ":" not in value and _IMPORT_PATH.fullmatch(f"{head}:{tail}"):
+            return f'write a colon before the name: "{head}:{tail}"'
+    return _IMPORT_EXAMPLE
+
+
+def _error_path(value: object) -> str:
+    """Return the import path of an exception, or the bare name of a builtin one."""
+    if not isinstance(value, str) or not _BARE_NAME.fullmatch(value):
+        return _import_path(value)
+    found = getattr(builtins, value, None)
+    if isinstance(found, type) and issubclass(found, Exception):
+        return str(value)
+    known = [name for name, item in vars(builtins).items() if isinstance(item, type) and issubclass(item, Exception)]
+    match = closest(value, known)
+    help_ = f'did you mean "{match}"?' if match else 'write "package.module:Name" for an exception of your own'
+    raise wrong("bad-import-path", f"{quoted(value)} is not an exception of Python itself", help_)
+
+
+def _broker_url(value: object) -> str:
+    if not isinstance(value, str):
+        raise wrong("bad-url", f"must be a URL, not {describe(value)}", f"write {EXAMPLE}")
+    try:
+        return parse_broker_url(str(value))
+    except ValueError as error:
+        raise wrong("bad-url", str(error), f"write {EXAMPLE}") from None
+
+
+ImportPath = Annotated[str, BeforeValidator(_import_path)]
+ErrorPath = Annotated[str, BeforeValidator(_error_path)]
+BrokerUrl = Annotated[str, BeforeValidator(_broker_url)]
+
+Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many), Field(min_length=1)]

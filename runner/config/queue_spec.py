@@ -1,0 +1,254 @@
+"""Input: what a pipeline file says about queues and exchanges, checked and with every default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from runner.config.conflicts import Conflict, refuse
+from runner.config.fields import (
+    DAY,
+    MAX_INTEGER,
+    Boolean,
+    Count,
+    Foreign,
+    Size,
+    a_map,
+    choice,
+    duration,
+    one_or_many,
+    whole_number,
+)
+from runner.config.names import ExchangeName, ImportPath, Pattern, RoutingKey, name
+from runner.config.scalars import resolve
+from runner.config.words import describe, wrong
+
+ExchangeType = Literal["topic", "direct", "fanout", "headers"]
+QueueType = Literal["quorum", "classic"]
+Overflow = Literal["reject-publish", "drop-head", "reject-publish-dlx"]
+Match = Literal["all", "any"]
+
+
+class SpecModel(BaseModel):
+    """A map of the file: other keys are errors, and what was read does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    not_built: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the language that this version does not have yet."""
+
+    reserved: ClassVar[frozenset[str]] = frozenset()
+    """Words that no pipeline may use, kept for later versions of the language."""
+
+    instead: ClassVar[dict[str, str]] = {}
+    """For a key that is not built: the required key that it would make needless."""
+
+
+# Arguments: what goes to the broker as it stands
+
+
+def _arguments(value: object) -> object:
+    arguments = a_map(value)
+    if isinstance(arguments, dict):
+        refuse(conflict for key, item in arguments.items() if (conflict := _bad_argument(key, item)))
+    return arguments
+
+
+def _bad_argument(key: str, value: object) -> Conflict | None:
+    if len(key.encode()) > 128:
+        return Conflict((key,), "the name of an argument must not be longer than 128 bytes", "", "bad-name")
+    if not _fits_amqp(value):
+        message = f"cannot be sent to a broker: {describe(value)}"
+        return Conflict((key,), message, "write text, true, false, or a number of at most 64 bits", "out-of-range")
+    return None
+
+
+def _fits_amqp(value: object) -> bool:
+    match value:
+        case bool() | str():
+            return True
+        case int():
+            return -MAX_INTEGER <= value <= MAX_INTEGER
+        case float():
+            return math.isfinite(value)
+        case list():
+            return all(_fits_amqp(item) for item in value)
+        case dict():
+            return all(_fits_amqp(item) for item in value.values())
+        case _:
+            return False
+
+
+Arguments = Annotated[Foreign, BeforeValidator(_arguments)]
+
+
+# Exchanges
+
+
+class ExchangeSpec(SpecModel):
+    """An exchange that the pipeline needs."""
+
+    type: Annotated[ExchangeType, choice(ExchangeType)] = Field(
+        default="topic", description="How the exchange chooses queues: topic, direct, fanout or headers."
+    )
+    durable: Boolean = Field(default=True, description="Whether it outlives a restart of the broker.")
+    declare: Boolean = Field(default=True, description="false: somebody else's; check that it exists, never create it.")
+    arguments: Arguments = Field(default={}, description="Further arguments for the broker, as they stand.")
+
+
+def _exchange(value: object) -> object:
+    """Write out the short forms: a type, or nothing."""
+    if isinstance(value, str):
+        return {"type": value}
+    return value if isinstance(value, ExchangeSpec) else a_map(value)
+
+
+Exchange = Annotated[
+    ExchangeSpec, BeforeValidator(_exchange, json_schema_input_type=ExchangeType | ExchangeSpec | None)
+]
+
+
+# Bindings
+
+
+class BindSpec(SpecModel):
+    """A binding of a queue to an exchange."""
+
+    exchange: ExchangeName = Field(description="The exchange to bind to.", examples=["erp"])
+    key: RoutingKey | None = Field(default=None, description="The binding key; * is one word, # any number of words.")
+    headers: Arguments | None = Field(default=None, description="Headers to match, for an exchange of type headers.")
+    match: Annotated[Match, choice(Match)] = Field(default="all", description="Whether all headers must match, or any.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.headers is None and "match" in self.model_fields_set:
+            refuse([Conflict(("match",), '"match" needs "headers"', 'add "headers", or remove "match"')])
+        return self
+
+
+# Queues
+
+_MODELLED = {
+    "x-queue-type": "type",
+    "x-dead-letter-exchange": "dead_letter",
+    "x-dead-letter-routing-key": "dead_letter",
+    "x-dead-letter-strategy": "dead_letter",
+    "x-delivery-limit": "delivery_limit",
+    "x-max-length": "max_length",
+    "x-max-length-bytes": "max_bytes",
+    "x-overflow": "overflow",
+    "x-message-ttl": "message_ttl",
+    "x-max-priority": "max_priority",
+    "x-single-active-consumer": "single_active_consumer",
+}
+
+
+def _queue_arguments(value: object) -> object:
+    if isinstance(value, dict):
+        refuse(
+            Conflict((key,), f'"{key}" has a key of its own', f'write "{_MODELLED[key]}" instead', "modelled-argument")
+            for key in value
+            if key in _MODELLED
+        )
+    return value
+
+
+def _queue_type(value: object) -> object:
+    if value == "stream":
+        raise wrong("not-implemented", 'this version does not have "type: stream" yet', "write quorum or classic")
+    return value
+
+
+def _dead_letter(value: object) -> object:
+    if value is False or value is None or (isinstance(value, str) and resolve(value or " ") is False):
+        return value if value is None else False
+    if not isinstance(value, str):
+        raise wrong("wrong-type", f"must be a queue's name or false, not {describe(value)}", "write a name or false")
+    return name(value)
+
+
+class QueueSpec(SpecModel):
+    """A queue. Sources of the rules: https://www.rabbitmq.com/docs/quorum-queues, https://www.rabbitmq.com/docs/queues."""
+
+    type: Annotated[QueueType, choice(QueueType), BeforeValidator(_queue_type)] = Field(
+        default="quorum", description="quorum: replicated and safe; classic: plain, as other programs declare it."
+    )
+    durable: Boolean = Field(
+        default=True, description="Whether it outlives a restart of the broker; false only if classic."
+    )
+    dead_letter: Annotated[str | Literal[False] | None, BeforeValidator(_dead_letter)] = Field(
+        default=None, description="Where given-up messages go; by default <queue>.dead; false drops them."
+    )
+    delivery_limit: Count | None = Field(
+        default=None,
+        description="How many deliveries may end in a crash before a message is dead-lettered; quorum only.",
+    )
+    max_length: Count | None = Field(default=None, description="The most messages it holds.")
+    max_bytes: Size | None = Field(default=None, description="The most bytes of message bodies it holds.")
+    overflow: Annotated[Overflow, choice(Overflow)] | None = Field(
+        default=None, description="What happens at a limit; by default reject-publish."
+    )
+    message_ttl: Annotated[float, duration(0, 49 * DAY)] | None = Field(
+        default=None, description="How long a message may wait before it is dead-lettered."
+    )
+    max_priority: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=255)] | None = Field(
+        default=None, description="The highest priority of a message; classic only."
+    )
+    single_active_consumer: Boolean = Field(default=False, description="Give messages to one consumer at a time.")
+    exclusive: Boolean = Field(default=False, description="Only for the connection that declares it; classic only.")
+    auto_delete: Boolean = Field(default=False, description="Delete it when its last consumer goes; classic only.")
+    declare: Boolean = Field(
+        default=True, description="false: somebody else's; check that it exists, never create or change it."
+    )
+    arguments: Annotated[Arguments, BeforeValidator(_queue_arguments)] = Field(
+        default={}, description="Further arguments for the broker, as they stand."
+    )
+    events: Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many)] = Field(
+        default=(), description="Events, or patterns of them, of which it gets a copy."
+    )
+    bind: tuple[BindSpec, ...] = Field(default=(), description="Bindings to exchanges of other programs.")
+    schema_: ImportPath | None = Field(
+        default=None, alias="schema", description="The payload's type, checked before publishing and after receiving."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse(_queue_conflicts(self))
+        return self
+
+
+def _queue_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
+    if queue.type == "quorum":
+        yield from _quorum_conflicts(queue)
+    elif queue.delivery_limit is not None:
+        message = "a classic queue has no delivery limit"
+        yield Conflict(("delivery_limit",), message, 'remove it, or write "type: quorum"')
+    if queue.overflow is not None and queue.max_length is None and queue.max_bytes is None:
+        message = '"overflow" needs a limit'
+        yield Conflict(("overflow",), message, 'add "max_length" or "max_bytes", or remove it')
+
+
+def _quorum_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
+    help_ = 'remove it, or write "type: classic"'
+    if not queue.durable:
+        yield Conflict(("durable",), "a quorum queue is always durable", help_)
+    if queue.exclusive:
+        yield Conflict(("exclusive",), "a quorum queue cannot be exclusive", help_)
+    if queue.auto_delete:
+        yield Conflict(("auto_delete",), "a quorum queue cannot delete itself", help_)
+    if queue.max_priority is not None:
+        yield Conflict(("max_priority",), "a quorum queue has no priorities", help_)
+    if queue.overflow == "reject-publish-dlx":
+        message = "a quorum queue does not have this overflow"
+        yield Conflict(("overflow",), message, 'write "reject-publish" or "drop-head", or "type: classic"')
+
+
+def _queue(value: object) -> object:
+    """Write out the short form: nothing means every default."""
+    return value if isinstance(value, QueueSpec) else a_map(value)
+
+
+Queue = Annotated[QueueSpec, BeforeValidator(_queue, json_schema_input_type=QueueSpec | None)]

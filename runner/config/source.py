@@ -1,0 +1,273 @@
+"""Input: a file into text, and text into a Document: plain nodes that know where they are written.
+
+The event stream of PyYAML is composed here and not by PyYAML: limits, duplicate keys, tags and YAML 1.2 scalars are
+then decided while reading, and an alias bomb never grows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.config import limits
+from runner.config.document import Document, Entries, Items, KeyPath, Node, Scalar, dotted
+from runner.config.places import Lines, Place
+from runner.config.scalars import resolve
+from runner.errors import PipelineInvalid, Problem
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
+_TAG = re.compile(r"(?:&\S*\s+)?(![^\s,\[\]{}]*)")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def read(path: Path) -> str:
+    """Return the text of a pipeline file, without a byte order mark. Raises PipelineInvalid."""
+    try:
+        if not path.is_file():
+            raise _not_a_file(path)
+        with path.open("rb") as file:
+            content = file.read(limits.MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise _refusal(
+            "unreadable-file", f"the file cannot be read: {reason.lower()}", "check its name and permissions"
+        ) from None
+    if len(content) > limits.MAX_BYTES:
+        raise _refusal("too-large", "the file is larger than 1 MiB", "split it into several pipelines")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8", "replace")
+        place = Lines(before).place(len(before), len(before))
+        raise _refusal("not-utf-8", "the file is not UTF-8 text", "save it in the encoding UTF-8", place) from None
+
+
+def _not_a_file(path: Path) -> PipelineInvalid:
+    if path.is_dir():
+        return _refusal("not-a-file", "this is a folder, not a file", "name a file in it")
+    if not path.exists():
+        return _refusal("no-such-file", "there is no such file", "check the name")
+    return _refusal("not-a-file", "this is not a regular file", "name a file")
+
+
+def parse(text: str) -> tuple[Document, list[Problem]]:
+    """Return the nodes of a text, and the problems that do not hinder reading on. Raises PipelineInvalid on others."""
+    lines = Lines(text)
+    if match := _UNPRINTABLE.search(text):
+        shown = f"U+{ord(match[0]):04X}"
+        place = lines.place(match.start(), match.end())
+        raise _refusal(
+            "yaml-syntax", f"the character {shown} is not allowed in YAML", "remove it, or write an escape", place
+        )
+    composer = _Composer(text, lines)
+    try:
+        root = composer.document()
+    except yaml.YAMLError as error:
+        from runner.config.syntax import explain  # only for files with mistakes
+
+        raise PipelineInvalid([explain(error, text, lines)]) from None
+    return Document(root, lines, text), composer.problems
+
+
+class _Composer:
+    """Builds nodes from parse events: recursion is bounded by the depth limit, memory by the node limits."""
+
+    def __init__(self, text: str, lines: Lines) -> None:
+        self.problems: list[Problem] = []
+        self._text = text
+        self._lines = lines
+        self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+        self._anchors: dict[str, Node | None] = {}  # None while the anchored node is still being read
+        self._count = 0
+
+    def document(self) -> Entries:
+        """Return the root of the only document."""
+        next(self._events)
+        event = next(self._events)
+        if isinstance(event, yaml.StreamEndEvent):
+            raise _refusal(
+                "empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Place(1, 1)
+            )
+        root = self._node(next(self._events), (), 1)
+        next(self._events)
+        event = next(self._events)
+        if not isinstance(event, yaml.StreamEndEvent):
+            place = self._lines.place(event.start_mark.index, event.end_mark.index)
+            raise _refusal(
+                "multiple-documents", "a file holds one pipeline", 'remove this "---" and what follows', place
+            )
+        return self._root(root)
+
+    def _root(self, root: Node) -> Entries:
+        if isinstance(root, Entries):
+            return root
+        if isinstance(root, Scalar) and root.value is None:
+            raise _refusal(
+                "empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Place(1, 1)
+            )
+        found = "a list" if isinstance(root, Items) else "one value"
+        raise _refusal("wrong-type", f"a pipeline is a map of keys, not {found}", 'start with "version: 1"', root.place)
+
+    def _node(self, event: Any, path: KeyPath, depth: int) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, path, depth)
+        self._check(event, depth)
+        if event.tag is not None:
+            self._report_tag(event, path)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        node: Node
+        if isinstance(event, yaml.ScalarEvent):
+            node = self._scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self._items(event, path, depth)
+        else:
+            node = self._entries(event, path, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _check(self, event: Any, depth: int) -> None:
+        self._count += 1
+        if depth > limits.MAX_DEPTH:
+            raise _refusal("too-deep", f"nested more than {limits.MAX_DEPTH} deep", "flatten it", self._place(event))
+        if self._count > limits.MAX_NODES:
+            message = f"the file has more than {limits.MAX_NODES} keys and values"
+            raise _refusal("too-large", message, "split it into several pipelines", self._place(event))
+
+    def _alias(self, event: Any, path: KeyPath, depth: int) -> Node:
+        place = self._place(event)
+        if event.anchor not in self._anchors:
+            help_ = f'write "&{event.anchor}" before the value it repeats, or put the "*" in quotes'
+            raise _refusal("unknown-alias", f'there is no anchor "&{event.anchor}" above', help_, place, path)
+        node = self._anchors[event.anchor]
+        if node is None:
+            raise _refusal("recursive-alias", f'"*{event.anchor}" contains itself', "remove it", place, path)
+        if depth + node.height - 1 > limits.MAX_DEPTH:
+            raise _refusal(
+                "too-deep", f"nested more than {limits.MAX_DEPTH} deep with its aliases", "flatten it", place
+            )
+        return node
+
+    def _grow(self, parent: Items | Entries, child: Node, place: Place) -> None:
+        parent.weight += child.weight
+        parent.height = max(parent.height, child.height + 1)
+        if parent.weight > limits.MAX_EXPANDED:
+            message = f"the file has more than {limits.MAX_EXPANDED} keys and values once its aliases are written out"
+            raise _refusal("too-large", message, "use fewer aliases", place)
+
+    def _scalar(self, event: Any) -> Scalar:
+        start, end = self._span(event)
+        value = event.value if event.style else resolve(event.value)
+        return Scalar(self._lines.place(start, end), value, start, end)
+
+    def _items(self, event: Any, path: KeyPath, depth: int) -> Items:
+        items = Items(self._place(event), not event.flow_style)
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            child = self._node(event, (*path, len(items.nodes)), depth + 1)
+            items.nodes.append(child)
+            self._grow(items, child, self._place(event))
+        items.place = self._whole(items, event)
+        return items
+
+    def _entries(self, event: Any, path: KeyPath, depth: int) -> Entries:
+        entries = Entries(self._place(event), not event.flow_style)
+        merged: list[tuple[Node, Place]] = []
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and not event.style
+            key_node = self._node(event, path, depth + 1)
+            place = self._place(event)
+            key = self._key(key_node, path)
+            event = next(self._events)
+            child = self._node(event, path if key is None else (*path, key), depth + 1)
+            self._grow(entries, key_node, place)
+            self._grow(entries, child, self._place(event))
+            if key == "<<" and is_merge and merged:
+                self._report_duplicate(key, merged[0][1], place, path)
+            elif is_merge:
+                merged.append((child, place))
+            elif key is not None and key in entries.nodes:
+                self._report_duplicate(key, entries.nodes[key][0], place, path)
+            elif key is not None:
+                entries.nodes[key] = (place, child)
+        for child, place in merged:
+            self._merge(entries, child, place, path)
+        entries.place = self._whole(entries, event)
+        return entries
+
+    def _key(self, node: Node, path: KeyPath) -> str | None:
+        """Return the text of a key, None for one that has been reported; reading goes on without it."""
+        if isinstance(node, Scalar) and isinstance(node.value, str):
+            return node.value
+        if isinstance(node, Scalar):
+            start, end = node.start, node.end
+            written = self._text[start:end]
+            help_ = f'put it in quotes: "{written}"' if written else 'write a name before the ":"'
+        else:
+            help_ = 'write one name before the ":"; a value with { } or [ ] needs quotes'
+        self.problems.append(_problem("bad-key", "a key must be text", help_, node.place, path))
+        return None
+
+    def _merge(self, entries: Entries, node: Node, place: Place, path: KeyPath) -> None:
+        """Take over the keys of a `<<` that the map itself does not have; of several, the first wins."""
+        sources = node.nodes if isinstance(node, Items) else [node]
+        for source in sources:
+            if not isinstance(source, Entries):
+                self.problems.append(
+                    _problem("bad-merge", '"<<" takes a map or a list of maps', 'write "<<: *name"', place, path)
+                )
+                return
+            for key, entry in source.nodes.items():
+                entries.nodes.setdefault(key, entry)
+
+    def _report_duplicate(self, key: str, first: Place, place: Place, path: KeyPath) -> None:
+        message = f'the key "{key}" is already written in line {first.line}'
+        self.problems.append(_problem("duplicate-key", message, "keep one of the two", place, path))
+
+    def _report_tag(self, event: Any, path: KeyPath) -> None:
+        index = event.start_mark.index
+        match = _TAG.match(self._text, index)
+        place = self._lines.place(*match.span(1)) if match else self._place(event)
+        self.problems.append(_problem("yaml-tag", "YAML tags (!…) are not allowed", "remove the tag", place, path))
+
+    def _span(self, event: Any) -> tuple[int, int]:
+        """Return where an event's content starts and ends: behind its anchor and tag, without blanks at the end."""
+        start, end = event.start_mark.index, event.end_mark.index
+        if getattr(event, "anchor", None) and not isinstance(event, yaml.AliasEvent):
+            match = _PROPERTIES.match(self._text, start, end)
+            start = match.end() if match else start
+        return start, end
+
+    def _place(self, event: Any) -> Place:
+        return self._lines.place(*self._span(event))
+
+    def _whole(self, node: Items | Entries, end: Any) -> Place:
+        """Return the place of a `[…]` or `{…}` from its first to its last character."""
+        if node.is_block:
+            return node.place
+        place = self._lines.place(end.end_mark.index, end.end_mark.index)
+        if place.line != node.place.line:
+            return node.place
+        return Place(place.line, node.place.column, place.column - node.place.column)
+
+
+def _problem(code: str, message: str, help_: str, place: Place, path: KeyPath = ()) -> Problem:
+    return Problem(
+        code=code,
+        message=message,
+        path=dotted(path),
+        help=help_,
+        line=place.line,
+        column=place.column,
+        length=max(1, place.length),
+    )
+
+
+def _refusal(code: str, message: str, help_: str, place: Place | None = None, path: KeyPath = ()) -> PipelineInvalid:
+    """Return the error for what hinders reading on."""
+    return PipelineInvalid([_problem(code, message, help_, place or Place(0, 0), path)])

@@ -1,0 +1,314 @@
+"""Input: what a pipeline file says, checked: every short form is written out, every default is filled in."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Final, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+
+from runner.config.conflicts import Conflict, refuse
+from runner.config.fields import (
+    DAY,
+    Boolean,
+    Count,
+    Foreign,
+    Text,
+    Texts,
+    a_map,
+    choice,
+    duration,
+    one_or_many,
+    whole_number,
+)
+from runner.config.names import BrokerUrl, ErrorPath, ExchangeName, ImportPath, Name, Names, Patterns, RoutingKey
+from runner.config.queue_spec import BindSpec, Exchange, ExchangeSpec, Queue, QueueSpec, SpecModel
+from runner.config.scalars import resolve
+from runner.config.words import describe, wrong
+from runner.outcome import MAX_DELAY_S, Backoff
+from runner.units import format_duration
+
+Topology = Literal["manage", "verify", "ignore"]
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+RunIn = Literal["thread"]
+
+MEMORY: Final = "memory"
+
+__all__ = [
+    "BindSpec",
+    "BrokerSpec",
+    "EventSpec",
+    "ExchangeSpec",
+    "LoggingSpec",
+    "PipelineSpec",
+    "ProducerSpec",
+    "QueueSpec",
+    "RetrySpec",
+    "ShutdownSpec",
+    "SubscriberSpec",
+    "TlsSpec",
+]
+
+
+# The broker
+
+
+class TlsSpec(SpecModel):
+    """Certificates for an amqps broker; file names as they were written."""
+
+    ca: Text | None = Field(default=None, description="File with the certificates of the authorities to trust.")
+    cert: Text | None = Field(default=None, description="File with our certificate.")
+    key: Text | None = Field(default=None, description="File with the private key of our certificate.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.key is not None and self.cert is None:
+            refuse([Conflict(("key",), '"key" needs "cert"', 'add "cert", or remove "key"')])
+        return self
+
+
+def _urls(value: object) -> object:
+    if value is None:
+        raise wrong("bad-url", "the broker has no URL", "write one, or remove the key for the in-process broker")
+    urls = one_or_many(value)
+    return () if urls == (MEMORY,) else urls
+
+
+class BrokerSpec(SpecModel):
+    """Where messages go. Without URLs: the in-process broker."""
+
+    urls: Annotated[tuple[BrokerUrl, ...], BeforeValidator(_urls)] = Field(
+        default=(),
+        validation_alias=AliasChoices("urls", "url"),
+        repr=False,  # passwords
+        description="URLs of the cluster's nodes, or one URL under the key url; none: the in-process broker.",
+    )
+    connect_timeout: Annotated[float, duration(0.001, DAY)] = Field(
+        default=60.0, description="How long to wait for the first connection."
+    )
+    heartbeat: Annotated[float, duration(1, 3600)] = Field(
+        default=10.0, description="How often both sides show they are alive."
+    )
+    topology: Annotated[Topology, choice(Topology)] = Field(
+        default="manage", description="manage: declare what is missing; verify: only check; ignore: neither."
+    )
+    tls: TlsSpec | None = Field(default=None, description="Certificates; for amqps only.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.tls is not None and not all(url.startswith("amqps://") for url in self.urls or ("",)):
+            refuse([Conflict(("tls",), '"tls" needs amqps:// URLs', "write amqps:// instead of amqp://, or remove it")])
+        return self
+
+
+def _broker(value: object) -> object:
+    """Write out the short forms: a URL, or `memory`."""
+    if isinstance(value, BrokerSpec):
+        return value
+    if isinstance(value, str):
+        return {"urls": [value]} if value != MEMORY else {}
+    if value is not None and not isinstance(value, dict):
+        raise wrong("wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"')
+    if isinstance(value, dict) and "url" in value and "urls" in value:
+        refuse([Conflict(("url",), '"url" and "urls" cannot stand together', "remove one of them")])
+    return value or {}
+
+
+# Events
+
+
+class EventSpec(SpecModel):
+    """An event: a named fact of which every subscriber gets a copy."""
+
+    schema_: ImportPath | None = Field(
+        default=None, alias="schema", description="The payload's type; without one, any."
+    )
+    exchange: ExchangeName | None = Field(
+        default=None, description="The exchange it is published to; by default events."
+    )
+    key: RoutingKey | None = Field(default=None, description="Its routing key; by default the event's name.")
+    description: Text = Field(default="", description="What the event says, for people.")
+
+
+def _event(value: object) -> object:
+    """Write out the short forms: a schema, or nothing."""
+    if isinstance(value, str):
+        return {"schema": value}
+    return value if isinstance(value, EventSpec) else a_map(value)
+
+
+# Producers and subscribers
+
+
+class ProducerSpec(SpecModel):
+    """A producer: code that brings messages in."""
+
+    handler: ImportPath = Field(
+        description="The function that yields or returns messages.", examples=["handlers.orders:place_orders"]
+    )
+    every: Annotated[float, duration(0.001)] | None = Field(
+        default=None, description="How often to call it; without: once."
+    )
+    to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
+    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
+    description: Text = Field(default="", description="What it brings in, for people.")
+
+    not_built: ClassVar[frozenset[str]] = frozenset({"cron", "timezone", "file", "http", "rate"})
+    instead: ClassVar[dict[str, str]] = {"file": "handler", "http": "handler"}
+
+
+class RetrySpec(SpecModel):
+    """How often and when a failed message comes back."""
+
+    attempts: Count = Field(default=3, description="How many tries in all, the first one counted.")
+    backoff: Annotated[Backoff, choice(Backoff)] = Field(
+        default="exponential", description="How the delay grows: exponential (twice each time), linear or fixed."
+    )
+    delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(
+        default=1.0, description="The wait after the first failure."
+    )
+    max_delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="The longest wait.")
+    on: Annotated[tuple[ErrorPath, ...], BeforeValidator(one_or_many), Field(min_length=1)] | None = Field(
+        default=None, description="Exceptions to try again after; everything else is dead-lettered at once."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.delay > self.max_delay:
+            message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
+            refuse([Conflict(("delay",), message, 'write a longer "max_delay"')])
+        return self
+
+
+def _retry(value: object) -> object:
+    """Write out the short forms: `none`, or the number of attempts."""
+    if isinstance(value, RetrySpec | dict):
+        return value
+    if value == "none":
+        return {"attempts": 1}
+    if isinstance(value, int) or (isinstance(value, str) and isinstance(resolve(value or " "), int)):
+        return {"attempts": whole_number(value)}
+    raise wrong("wrong-type", f"must be none, a number or a map, not {describe(value)}", 'write "retry: 5"')
+
+
+def _run_in(value: object) -> object:
+    if value == "process":
+        raise wrong("not-implemented", 'this version does not have "run_in: process" yet', "write thread")
+    return value
+
+
+class SubscriberSpec(SpecModel):
+    """A subscriber: a source, a handler and limits."""
+
+    from_: Patterns = Field(
+        alias="from",
+        description="A queue, an event, a pattern of events, or a list of events.",
+        examples=["order_queue"],
+    )
+    handler: ImportPath = Field(
+        description="The function that gets each message.", examples=["handlers.orders:process_order"]
+    )
+    to: Annotated[tuple[Name, ...], BeforeValidator(one_or_many)] = Field(default=(), description="Where results go.")
+    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
+    concurrency: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
+        default=10, description="How many handlers run at once in one process."
+    )
+    prefetch: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
+        default=None, description="How many messages are held unsettled; derived from concurrency by default."
+    )
+    timeout: Annotated[float, duration(0.001)] | None = Field(
+        default=None, description="How long one attempt may take."
+    )
+    retry: Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)] = (
+        Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
+    )
+    run_in: Annotated[RunIn, choice(RunIn), BeforeValidator(_run_in)] | None = Field(
+        default=None, description="Where the handler runs; by default async in the loop and the rest in threads."
+    )
+    queue: QueueSpec | None = Field(
+        default=None, description="Options of the subscriber's own queue, where it hears events."
+    )
+    description: Text = Field(default="", description="What it does, for people.")
+
+    not_built: ClassVar[frozenset[str]] = frozenset({"batch", "order_by", "rate", "dedupe"})
+
+
+# The rest
+
+
+class LoggingSpec(SpecModel):
+    """What is logged, and how."""
+
+    format: Annotated[LogFormat, choice(LogFormat)] = Field(
+        default="auto", description="console, json, or auto: console on a terminal, json elsewhere."
+    )
+    level: Annotated[LogLevel, choice(LogLevel)] = Field(default="info", description="The lowest level that is logged.")
+    levels: dict[str, Annotated[LogLevel, choice(LogLevel)]] = Field(
+        default={}, description="Levels of single loggers."
+    )
+    messages: Boolean = Field(default=True, description="Whether each message's end is logged.")
+    payloads: Boolean = Field(default=False, description="Whether payloads are logged.")
+
+
+class ShutdownSpec(SpecModel):
+    """How the pipeline stops."""
+
+    grace: Annotated[float, duration(0, DAY)] = Field(
+        default=30.0, description="How long running handlers may take to finish."
+    )
+
+
+class DefaultsSpec(SpecModel):
+    """Options merged under each item of a kind before it is checked; the item wins, lists replace."""
+
+    queue: Foreign = Field(default={}, description="Options for each queue.")
+    producer: Foreign = Field(default={}, description="Options for each producer.")
+    subscriber: Foreign = Field(default={}, description="Options for each subscriber.")
+
+
+def _version(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and value == 1:
+        return value
+    raise wrong("bad-version", f"this version of the language is not known: {describe(value)}", 'write "version: 1"')
+
+
+def _or_defaults(value: object) -> object:
+    return {} if value is None else value
+
+
+Event = Annotated[EventSpec, BeforeValidator(_event, json_schema_input_type=str | EventSpec | None)]
+_Section = BeforeValidator(a_map)
+
+
+class PipelineSpec(SpecModel):
+    """A whole pipeline file."""
+
+    version: Annotated[Literal[1], BeforeValidator(_version)] = Field(
+        description="The version of the language: 1.", examples=[1]
+    )
+    name: Name | None = Field(
+        default=None, description="The pipeline's name; by default the file's, without its ending."
+    )
+    description: Text = Field(default="", description="What the pipeline does, for people.")
+    owner: Text | None = Field(default=None, description="Who answers for it.")
+    broker: Annotated[BrokerSpec, BeforeValidator(_broker, json_schema_input_type=str | BrokerSpec)] = Field(
+        default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
+    )
+    python_path: Texts = Field(default=(), description="Folders put on the import path, relative to this file.")
+    defaults: Annotated[DefaultsSpec, _Section] = Field(
+        default={}, validate_default=True, description="Options merged under each queue, producer and subscriber."
+    )
+    exchanges: Annotated[dict[Name, Exchange], _Section] = Field(default={}, description="Exchanges by name.")
+    queues: Annotated[dict[Name, Queue], _Section] = Field(default={}, description="Queues by name.")
+    events: Annotated[dict[Name, Event], _Section] = Field(default={}, description="Events by name.")
+    producers: Annotated[dict[Name, ProducerSpec], _Section] = Field(default={}, description="Producers by name.")
+    subscribers: Annotated[dict[Name, SubscriberSpec], _Section] = Field(default={}, description="Subscribers by name.")
+    logging: Annotated[LoggingSpec, _Section] = Field(
+        default={}, validate_default=True, description="What is logged, and how."
+    )
+    shutdown: Annotated[ShutdownSpec, _Section] = Field(
+        default={}, validate_default=True, description="How the pipeline stops."
+    )
+
+    not_built: ClassVar[frozenset[str]] = frozenset({"include", "resources", "telemetry"})
+    reserved: ClassVar[frozenset[str]] = frozenset({"brokers", "middleware", "profiles", "tests"})

@@ -1,0 +1,197 @@
+"""Input: a syntax error of PyYAML into a Problem in our words, where the mistake is rather than where it was noticed.
+
+PyYAML has two parsers with two vocabularies (libyaml's and its own); the patterns below know both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from runner.config.places import Lines
+from runner.errors import Problem
+
+
+class _Error(NamedTuple):
+    """A syntax error: the phrases of the parser, and the indexes they mean (`begin`: the start of the construct)."""
+
+    phrase: str
+    begin: int
+    at: int
+    text: str
+
+    @property
+    def line(self) -> str:
+        """The part of the line before the error."""
+        return self.text[self.text.rfind("\n", 0, self.at) + 1 : self.at]
+
+
+class _Verdict(NamedTuple):
+    message: str
+    help: str
+    start: int
+    length: int = 1
+
+
+def explain(error: Any, text: str, lines: Lines) -> Problem:
+    """Return the problem for an error of PyYAML's scanner or parser."""
+    found = _read(error, text)
+    verdict = next(
+        (verdict for pattern, judge in _RULES if pattern.search(found.phrase) and (verdict := judge(found))),
+        _Verdict("this is not valid YAML", "check the indentation, quotes and brackets around here", found.at),
+    )
+    start = min(verdict.start, lines.last_index())
+    place = lines.place(start, start + verdict.length)
+    return Problem(
+        code="yaml-syntax",
+        message=verdict.message,
+        help=verdict.help,
+        line=place.line,
+        column=place.column,
+        length=max(1, place.length),
+    )
+
+
+def _read(error: Any, text: str) -> _Error:
+    problem_mark, context_mark = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    at = problem_mark.index if problem_mark else 0
+    begin = context_mark.index if context_mark else at
+    phrase = f"{getattr(error, 'context', None) or ''}: {getattr(error, 'problem', None) or ''}"
+    return _Error(phrase, begin, at, text)
+
+
+def _tab(error: _Error) -> _Verdict | None:
+    blank = re.compile(r"[ \t]*").match(error.text, error.at - len(error.line))
+    index = error.text.find("\t", error.at - len(error.line), blank.end() if blank else 0)
+    if index < 0 and error.text[error.at : error.at + 1] == "\t":
+        index = error.at
+    if index < 0:
+        return None
+    return _Verdict("a tab cannot indent or separate here", "use spaces", index)
+
+
+def _variable_in_flow(error: _Error) -> _Verdict | None:
+    if error.text[error.at - 1 : error.at + 1] != "${":
+        return None
+    end = error.text.find("}", error.at)
+    length = end - error.at + 2 if end >= 0 else 2
+    return _Verdict('"${…}" inside [ ] or { } needs quotes', 'put it in quotes: "${NAME}"', error.at - 1, length)
+
+
+def _unclosed_bracket(error: _Error) -> _Verdict:
+    opening = error.text[error.begin : error.begin + 1]
+    closing = "]" if opening == "[" else "}"
+    if "\n" in error.text[error.begin : error.at] or not error.text[error.at :].strip():
+        return _Verdict(
+            f'this "{opening}" is not closed', f'add "{closing}", and a comma between its parts', error.begin
+        )
+    return _Verdict(f'a "," or "{closing}" is missing here', "put a comma between the parts", error.at)
+
+
+def _unclosed_quote(error: _Error) -> _Verdict:
+    quote = error.text[error.begin : error.begin + 1]
+    return _Verdict("this quote is not closed", f"add the closing {quote}", error.begin)
+
+
+def _escape(error: _Error) -> _Verdict:
+    message = 'this "\\" does not start an escape that YAML knows'
+    start = error.text.rfind("\\", 0, error.at + 1)
+    return _Verdict(message, "use single quotes, or write the backslash twice", start if start >= 0 else error.at, 2)
+
+
+def _missing_colon(error: _Error) -> _Verdict:
+    written = re.compile(r"[^\r\n]*").match(error.text, error.begin)
+    length = len(written[0].rstrip()) if written else 1
+    return _Verdict('a ":" is missing after this key', 'write "key: value", or indent it as part of the value above',
+                    error.begin, length)  # fmt: skip
+
+
+def _second_value(error: _Error) -> _Verdict:
+    """A colon where no value can start: a line with two, or a line above that is no key."""
+    if re.search(r":\s", error.line):
+        return _Verdict('a second ":" in one line', "put the value in quotes, or start a new line", error.at)
+    above_end = len(error.text[: error.at - len(error.line)].rstrip())
+    above_start = error.text.rfind("\n", 0, above_end) + 1
+    above = error.text[above_start:above_end]
+    key = above.strip()
+    start = above_start + len(above) - len(above.lstrip())
+    if ":" not in key and key:
+        return _Verdict('a ":" is missing after this key', f'write "{key[:40]}:"', start, len(key))
+    if not re.search(r":(\s|$)", key) and key:
+        return _Verdict('a space is missing after the ":"', 'write "key: value"', above_start + above.find(":"))
+    return _Verdict("this line is indented deeper than its map", "line up the keys of one map", error.at - len(
+        error.line.lstrip()), len(error.line.lstrip()))  # fmt: skip
+
+
+def _list_here(error: _Error) -> _Verdict:
+    return _Verdict('a list with "-" cannot start here', "start it on the line below, or write [a, b]", error.at)
+
+
+def _misplaced(error: _Error) -> _Verdict:
+    if error.line.strip():
+        return _Verdict("nothing can follow the value here", "put the whole value in quotes", error.at)
+    help_ = "give all keys of one map the same indentation"
+    return _Verdict("this line does not line up with the lines above", help_, error.at)
+
+
+def _not_an_item(error: _Error) -> _Verdict:
+    return _Verdict("this line is not part of the list above", 'start it with "- ", or indent it deeper', error.at)
+
+
+def _cannot_start(error: _Error) -> _Verdict:
+    character = error.text[error.at : error.at + 1]
+    return _Verdict(f'a value cannot start with "{character}"', "put it in quotes", error.at)
+
+
+def _no_value(error: _Error) -> _Verdict:
+    if not error.text[error.at :].strip():
+        return _Verdict("the file ends in the middle of a value", "close every [ and {", error.at)
+    character = error.text[error.at : error.at + 1]
+    return _Verdict(f'there is no value before this "{character}"', "write one, or remove it", error.at)
+
+
+def _anchor(error: _Error) -> _Verdict:
+    sign = error.text[error.begin : error.begin + 1]
+    return _Verdict(f'"{sign}" has a meaning of its own in YAML', f'put a value that starts with "{sign}" in quotes',
+                    error.begin)  # fmt: skip
+
+
+def _tag(error: _Error) -> _Verdict:
+    return _Verdict("YAML tags (!…) are not allowed", 'put a value that starts with "!" in quotes', error.begin)
+
+
+def _block_text(error: _Error) -> _Verdict:
+    return _Verdict('only a line break can follow "|" or ">"', "start the text on the line below", error.begin)
+
+
+def _directive(error: _Error) -> _Verdict:
+    return _Verdict("YAML directives (%…) are not supported", "remove the line", error.at)
+
+
+def _document(error: _Error) -> _Verdict:
+    return _Verdict("nothing can follow the end of the document", "a file holds one pipeline", error.at)
+
+
+_RULES: list[tuple[re.Pattern[str], Callable[[_Error], _Verdict | None]]] = [
+    (re.compile(pattern), judge)
+    for pattern, judge in (
+        (r"tab character|cannot start any token", _tab),
+        (r"expected ',' or", _variable_in_flow),
+        (r"expected ',' or", _unclosed_bracket),
+        (r"quoted.*(end of stream|document (indicator|separator))", _unclosed_quote),
+        (r"quoted.*(escape|hexdec)", _escape),
+        (r"could not find expected ':'", _missing_colon),
+        (r"mapping (values|keys) are not allowed", _second_value),
+        (r"sequence entries are not allowed", _list_here),
+        (r"(an|a) (anchor|alias)", _anchor),
+        (r"(scanning|parsing) a tag|undefined tag handle|non-specific tag|tag URI", _tag),
+        (r"block scalar", _block_text),
+        (r"block mapping", _misplaced),
+        (r"block collection", _not_an_item),
+        (r"cannot start any token", _cannot_start),
+        (r"node content", _no_value),
+        (r"directive|%YAML|%TAG|incompatible|tag handle", _directive),
+        (r"<document start>|DOCUMENT", _document),
+    )
+]

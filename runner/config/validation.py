@@ -1,0 +1,197 @@
+"""Input: a Document into a PipelineSpec, or into every problem that stands in the way.
+
+pydantic finds what is wrong; here it gets its place in the file, and words of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import AliasChoices, ValidationError
+from pydantic.fields import FieldInfo
+
+from runner.config.document import Document, KeyPath, On, Scalar, dotted, plain
+from runner.config.queue_spec import QueueSpec, SpecModel
+from runner.config.spec import PipelineSpec, ProducerSpec, SubscriberSpec
+from runner.config.wording import say
+from runner.config.words import closest, did_you_mean
+from runner.errors import Problem
+
+_DEFAULTS: dict[str, type[SpecModel]] = {"queue": QueueSpec, "producer": ProducerSpec, "subscriber": SubscriberSpec}
+_EXTRA = "extra_forbidden"
+_MISSING = "missing"
+
+
+def validate(document: Document) -> tuple[PipelineSpec | None, list[Problem]]:
+    """Return the spec, None if there are problems. The document's defaults have been merged already."""
+    data = {key: value for key, value in plain(document.root).items() if not key.startswith("x-")}
+    errors = [*_default_errors(data.get("defaults"))]
+    spec = None
+    try:
+        spec = PipelineSpec.model_validate(data)
+    except ValidationError as error:
+        errors += _errors(error)
+    problems = _without_repeats(_problems(errors, document))
+    return (None if problems else spec), problems
+
+
+class _Error(NamedTuple):
+    """An error of pydantic: its type, its path below the root, its words and the value."""
+
+    type: str
+    path: KeyPath
+    context: Mapping[str, Any]
+    value: object
+
+
+def _errors(error: ValidationError, prefix: KeyPath = ()) -> list[_Error]:
+    return [
+        _Error(item["type"], (*prefix, *item["loc"]), item.get("ctx", {}), item.get("input"))
+        for item in error.errors(include_url=False)
+    ]
+
+
+def _default_errors(defaults: object) -> Iterator[_Error]:
+    """Yield what is wrong with the defaults as such: not what only an item can complete or contradict."""
+    for kind, model in _DEFAULTS.items():
+        options = defaults.get(kind) if isinstance(defaults, dict) else None
+        if not isinstance(options, dict):
+            continue
+        try:
+            model.model_validate(options)
+        except ValidationError as error:
+            for item in _errors(error, ("defaults", kind)):
+                if not (item.type == _MISSING and len(item.path) == 3) and not item.context.get("across"):
+                    yield item
+
+
+def _problems(errors: list[_Error], document: Document) -> Iterator[Problem]:
+    """Yield one problem for each wrong thing: a misspelt key is not also missing."""
+    missing: dict[KeyPath, set[str]] = {}
+    for error in errors:
+        if error.type == _MISSING:
+            missing.setdefault(error.path[:-1], set()).add(str(error.path[-1]))
+    for error in errors:
+        if error.type == _EXTRA:
+            yield _unknown_key(error, missing.get(error.path[:-1], set()), document)
+    for error in errors:
+        if error.type == _MISSING:
+            if error.path[-1] in missing[error.path[:-1]]:
+                yield _missing_key(error, document)
+        elif error.type != _EXTRA and not _is_reported(error, document):
+            yield _wrong_value(error, document)
+
+
+def _is_reported(error: _Error, document: Document) -> bool:
+    node = document.node(document.existing(error.path))
+    return isinstance(node, Scalar) and node.is_broken
+
+
+# Keys
+
+
+def _unknown_key(error: _Error, missing: set[str], document: Document) -> Problem:
+    """Say what an unknown key should be; takes the key that was meant out of the missing ones."""
+    path, key = error.path[:-1], str(error.path[-1])
+    model = _model_at(path)
+    code, message, help_ = "unknown-key", f'unknown key "{key}"', ""
+    if key in model.not_built:
+        code, message, help_ = "not-implemented", f'this version does not have "{key}" yet', f'remove "{key}"'
+        missing.discard(model.instead.get(key, ""))
+    elif key in model.reserved:
+        code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
+    elif meant := closest(key, missing):
+        missing.discard(meant)
+        help_ = f'did you mean "{meant}"?'
+    else:
+        help_ = did_you_mean(key, _keys(model))
+    return _problem(document, code, path, message, help_, at=error.path, on="key")
+
+
+def _missing_key(error: _Error, document: Document) -> Problem:
+    path, key = error.path[:-1], str(error.path[-1])
+    examples = [field.examples for name, field in _model_at(path).model_fields.items() if key in _names(name, field)]
+    example = examples[0][0] if examples and examples[0] else "…"
+    help_ = f'add "{key}: {example}"'
+    if not path and key == "version":
+        help_ = 'add "version: 1" as the first line'
+    return _problem(document, "missing-key", path, f'missing key "{key}"', help_, at=path, on="key")
+
+
+def _model_at(path: KeyPath) -> type[SpecModel]:
+    """Return the model that describes the map at a path."""
+    annotation: Any = PipelineSpec
+    if path[:1] == ("defaults",) and len(path) > 1:
+        annotation, path = _DEFAULTS.get(str(path[1])), path[2:]
+    for part in path:
+        annotation = _bare(_step(annotation, part))
+    return annotation if isinstance(annotation, type) and issubclass(annotation, SpecModel) else SpecModel
+
+
+def _step(annotation: Any, part: str | int) -> Any:
+    """Return the type of one key or item of a type."""
+    if isinstance(annotation, type) and issubclass(annotation, SpecModel):
+        for name, field in annotation.model_fields.items():
+            if part in _names(name, field):
+                return field.annotation
+        return None
+    arguments = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return arguments[1]
+    return arguments[0] if get_origin(annotation) is tuple else None
+
+
+def _bare(annotation: Any) -> Any:
+    """Return a type without its validators, and without None."""
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif get_origin(annotation) in (Union, UnionType):
+            annotation = next(item for item in get_args(annotation) if item is not type(None))
+        else:
+            return annotation
+
+
+def _keys(model: type[SpecModel]) -> list[str]:
+    return [key for name, field in model.model_fields.items() for key in _names(name, field)]
+
+
+def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
+    """Return the keys that a field has in the file."""
+    if isinstance(field.validation_alias, AliasChoices):
+        return tuple(str(choice) for choice in field.validation_alias.choices)
+    return (field.alias or name,)
+
+
+# Values
+
+
+def _wrong_value(error: _Error, document: Document) -> Problem:
+    path = document.existing(error.path)
+    code, message, help_ = say(error.type, error.context, error.value)
+    if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # pydantic's sign for the key itself
+        return _problem(document, code, path[:-1], message, help_, at=path, on="key")
+    return _problem(document, code, path, message, help_, at=path, on="value")
+
+
+def _problem(document: Document, code: str, path: KeyPath, message: str, help_: str, *, at: KeyPath, on: On) -> Problem:
+    place = document.place(at, on)
+    return Problem(
+        code=code,
+        message=message,
+        path=dotted(path),
+        help=help_,
+        line=place.line,
+        column=place.column,
+        length=max(1, place.length),
+    )
+
+
+def _without_repeats(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once: a wrong default or a wrong anchor is found again at every item that uses it."""
+    first: dict[tuple[str, str, int, int], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.code, problem.message, problem.line, problem.column), problem)
+    return list(first.values())

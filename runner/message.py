@@ -1,0 +1,111 @@
+"""Vocabulary: what travels (`Envelope`), what a handler sees (`Message`) and what it may return (`Publish`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
+
+# Headers of ours. Garbage in them is ignored, never trusted.
+ATTEMPT = "x-runner-attempt"
+ERROR = "x-runner-error"
+ERROR_TYPE = "x-runner-error-type"
+FIRST_FAILED_AT = "x-runner-first-failed-at"
+ORIGIN = "x-runner-origin"
+ORIGIN_EXCHANGE = "x-runner-origin-exchange"
+ORIGIN_KEY = "x-runner-origin-key"
+REASON = "x-runner-reason"
+SUBSCRIBER = "x-runner-subscriber"
+
+MAX_ATTEMPT = 1_000_000
+"""Attempts above this are taken for garbage."""
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""Bodies above this are neither published nor handed to a handler (RabbitMQ 4's own default limit)."""
+
+
+class Envelope(NamedTuple):
+    """A message as it travels: bytes, properties and headers.
+
+    A tuple because one is made for each delivery, and a frozen dataclass costs three times as much.
+    `timestamp` has the resolution of AMQP: whole seconds, UTC. `expiration_ms` is the per-message TTL a foreign
+    publisher set; ours set none.
+    """
+
+    body: bytes
+    message_id: str | None = None
+    correlation_id: str | None = None
+    type: str | None = None
+    app_id: str | None = None
+    timestamp: datetime | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    reply_to: str | None = None
+    priority: int | None = None
+    expiration_ms: int | None = None
+    headers: Mapping[str, Any] = NO_HEADERS
+
+
+class Address(NamedTuple):
+    """Where an envelope is published to. The empty exchange is the default one: the key is then a queue's name."""
+
+    exchange: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.exchange}:{self.key}" if self.exchange else self.key
+
+
+def attempt_of(headers: Mapping[str, Any]) -> int:
+    """Return which attempt this is, counted from 1; anything but a sane integer counts as the first."""
+    value = headers.get(ATTEMPT, 1)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 1
+    return value if 1 <= value <= MAX_ATTEMPT else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What a handler sees of one delivery, for a parameter annotated `runner.Message`.
+
+    `event` is the name of the event (AMQP property `type`), `timestamp` is UTC, `attempt` counts from 1.
+    """
+
+    payload: Any
+    id: str | None
+    correlation_id: str | None
+    event: str | None
+    queue: str
+    exchange: str
+    routing_key: str
+    attempt: int
+    is_redelivered: bool
+    timestamp: datetime | None
+    app_id: str | None
+    content_type: str | None
+    reply_to: str | None
+    priority: int | None
+    headers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A result that says where it goes and how.
+
+    `to` names a queue or an event of the pipeline (default: the subscriber's `to`); `key` replaces the event's routing
+    key; `headers` are added. Headers that start with `x-runner-` are ours and refused.
+    """
+
+    payload: Any
+    to: str | None = None
+    key: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.headers:
+            if name.startswith("x-runner-"):
+                raise ValueError(f'header "{name}": names that start with "x-runner-" belong to the runner')

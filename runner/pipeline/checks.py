@@ -1,0 +1,231 @@
+"""Meaning: problems that only the whole spec shows. Dead ends are errors, oddities warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from runner.config.diagnostics import closest
+from runner.config.document import KeyPath, Scalar
+from runner.config.loading import Loaded
+from runner.config.spec import PipelineSpec, SubscriberSpec
+from runner.errors import Problem
+from runner.pipeline.patterns import is_pattern, matches
+from runner.pipeline.wiring import dead_letter_queue, own_queue, reads_queue
+
+CONSUMER_TIMEOUT_S = 30 * 60.0
+"""RabbitMQ takes a message away that stays unsettled for longer (its default `consumer_timeout`)."""
+
+BUILT_IN_EXCHANGES = frozenset({"amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match"})
+
+
+def check_names(loaded: Loaded, spec: PipelineSpec) -> list[Problem]:
+    """Return every problem with the names of a spec, and with the flow of messages that they describe."""
+    checks = (_shared_names, _sources, _own_queues, _targets, _queue_sources, _event_exchanges)
+    problems = [problem for check in checks for problem in check(loaded, spec)]
+    if not any(problem.severity == "error" for problem in problems):
+        oddities = (_unread_queues, _idle_events, _cycles, _dropped_failures, _plain_passwords, _long_timeouts)
+        problems += [problem for check in oddities for problem in check(loaded, spec)]
+    return problems
+
+
+def _shared_names(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    for name in spec.events:
+        if name in spec.queues:
+            message = f'"{name}" is a queue and an event: `from` and `to` could not tell them apart'
+            yield loaded.problem("name-clash", ("events", name), message, "rename one of them", on="key")
+
+
+def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Check what subscribers take from: one queue, or events and patterns of events."""
+    for name, subscriber in spec.subscribers.items():
+        path = ("subscribers", name, "from")
+        for index, source in enumerate(subscriber.from_):
+            if source in spec.queues:
+                if len(subscriber.from_) > 1:
+                    help_text = "write one subscriber for each queue; only events can be listed together"
+                    yield loaded.problem("bad-source", (*path, index), f'"{source}" is a queue in a list', help_text)
+            elif is_pattern(source):
+                if not any(matches(source, event) for event in spec.events):
+                    message = f'no event of this pipeline matches "{source}"'
+                    yield loaded.problem(
+                        "unmatched-pattern",
+                        (*path, index),
+                        message,
+                        "list the events you mean under `events:`",
+                        severity="warning",
+                    )
+            elif source not in spec.events:
+                yield _unknown(loaded, (*path, index), source, [*spec.queues, *spec.events])
+
+
+def _own_queues(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, subscriber in spec.subscribers.items():
+        if reads_queue(spec, subscriber):
+            if subscriber.queue is not None:
+                help_text = f"write its options under `queues: {subscriber.from_[0]}:`"
+                message = "`queue` sets options of a subscriber's own queue, but this one reads a declared queue"
+                yield loaded.problem("bad-source", ("subscribers", name, "queue"), message, help_text, on="key")
+        elif own_queue(loaded.name, name) in spec.queues:
+            queue = own_queue(loaded.name, name)
+            message = f'its own queue would be called "{queue}", which is declared under `queues:`'
+            yield loaded.problem("name-clash", ("subscribers", name), message, "rename one of them", on="key")
+
+
+def _targets(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    known = [*spec.queues, *spec.events]
+    for section, items in (("producers", spec.producers), ("subscribers", spec.subscribers)):
+        for name, item in items.items():
+            for index, target in enumerate(item.to):
+                if target not in spec.queues and target not in spec.events:
+                    yield _unknown(loaded, (section, name, "to", index), target, known)
+
+
+def _queue_sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Check what queues are bound to: declared events, and declared or built-in exchanges."""
+    for name, queue in spec.queues.items():
+        for index, event in enumerate(queue.events):
+            if not is_pattern(event) and event not in spec.events:
+                yield _unknown(loaded, ("queues", name, "events", index), event, spec.events, "event")
+        for index, bind in enumerate(queue.bind):
+            if bind.exchange not in spec.exchanges and bind.exchange not in BUILT_IN_EXCHANGES:
+                path = ("queues", name, "bind", index, "exchange")
+                yield _unknown(loaded, path, bind.exchange, spec.exchanges, "exchange")
+
+
+def _event_exchanges(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, event in spec.events.items():
+        exchange = spec.exchanges.get(event.exchange or "")
+        if exchange is not None and exchange.type not in ("topic", "direct"):
+            message = f'events travel by routing key, but "{event.exchange}" is a {exchange.type} exchange'
+            help_text = "use a topic exchange, or bind a queue to this one with `bind:`"
+            yield loaded.problem("bad-exchange", ("events", name, "exchange"), message, help_text)
+
+
+def _unread_queues(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of queues that fill up unread, unless they are dead-letter queues or only passed on to others."""
+    read = {source for subscriber in spec.subscribers.values() for source in subscriber.from_}
+    dead = {dead_letter_queue(name, queue) for name, queue in spec.queues.items()}
+    if not spec.subscribers:
+        return  # a pipeline that only sends: others read
+    for name in spec.queues:
+        if name not in read and name not in dead:
+            help_text = "add a subscriber, or ignore this if another program reads it"
+            yield loaded.problem(
+                "unread-queue",
+                ("queues", name),
+                f'nobody reads queue "{name}"',
+                help_text,
+                severity="warning",
+                on="key",
+            )
+
+
+def _idle_events(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of events that nobody here publishes, or nobody hears."""
+    published = {target for producer in spec.producers.values() for target in producer.to}
+    published |= {target for subscriber in spec.subscribers.values() for target in subscriber.to}
+    patterns = [*(source for subscriber in spec.subscribers.values() for source in subscriber.from_)]
+    patterns += [event for queue in spec.queues.values() for event in queue.events]
+    for name in spec.events:
+        path = ("events", name)
+        if not any(matches(pattern, name) for pattern in patterns):
+            message = f'nobody hears event "{name}"'
+            help_text = "publishing it fails while no queue is bound to it: add a subscriber"
+            yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
+        elif name not in published and published:
+            help_text = "add it to a `to:`, or ignore this if a handler or another program publishes it"
+            message = f'nobody publishes event "{name}"'
+            yield loaded.problem("unpublished-event", path, message, help_text, severity="warning", on="key")
+
+
+def _cycles(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of subscribers whose results come back to them, each cycle once."""
+    heirs = {
+        name: [other for other, heir in spec.subscribers.items() if _hears(spec, heir, subscriber.to)]
+        for name, subscriber in spec.subscribers.items()
+    }
+    reported: set[frozenset[str]] = set()
+    for name in spec.subscribers:
+        cycle = _way_back(name, heirs)
+        if cycle and frozenset(cycle) not in reported:
+            reported.add(frozenset(cycle))
+            message = f"results come back in a circle: {' → '.join([*cycle, cycle[0]])}"
+            help_text = "make sure that the handlers stop at some point, or remove one `to:`"
+            yield loaded.problem("cycle", ("subscribers", name, "to"), message, help_text, severity="warning")
+
+
+def _hears(spec: PipelineSpec, subscriber: SubscriberSpec, targets: Iterable[str]) -> bool:
+    patterns = list(subscriber.from_)
+    if reads_queue(spec, subscriber):
+        patterns += spec.queues[subscriber.from_[0]].events
+    return any(
+        target == pattern or (target in spec.events and matches(pattern, target))
+        for target in targets
+        for pattern in patterns
+    )
+
+
+def _way_back(start: str, heirs: Mapping[str, list[str]]) -> list[str]:
+    """Return the shortest way from a subscriber back to itself, [] if there is none."""
+    ways = [[start]]
+    seen: set[str] = set()
+    while ways:
+        way = ways.pop(0)
+        for heir in heirs[way[-1]]:
+            if heir == start:
+                return way
+            if heir not in seen:
+                seen.add(heir)
+                ways.append([*way, heir])
+    return []
+
+
+def _dropped_failures(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, queue in spec.queues.items():
+        if queue.dead_letter is False:
+            message = f'what fails in queue "{name}" is dropped'
+            help_text = "remove `dead_letter: false` to keep it in a dead-letter queue"
+            yield loaded.problem(
+                "drops-failures", ("queues", name, "dead_letter"), message, help_text, severity="warning"
+            )
+
+
+def _plain_passwords(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of passwords that stand in the file itself; those that come from `${…}` do not."""
+    paths: list[KeyPath] = [
+        ("broker",),
+        ("broker", "url"),
+        *(("broker", "urls", i) for i in range(len(spec.broker.urls))),
+    ]
+    for path in paths:
+        node = loaded.document.node(path) if loaded.document else None
+        if isinstance(node, Scalar) and path not in loaded.interpolated and _password(str(node.value)):
+            message = "the broker's password stands in the file"
+            help_text = "write ${RABBITMQ_URL} or ${file:/run/secrets/rabbitmq_url} instead"
+            yield loaded.problem("plain-password", path, message, help_text, severity="warning")
+
+
+def _password(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).password)
+    except ValueError:
+        return False
+
+
+def _long_timeouts(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, subscriber in spec.subscribers.items():
+        if subscriber.timeout is not None and subscriber.timeout >= CONSUMER_TIMEOUT_S:
+            message = "RabbitMQ takes a message back that is unsettled for 30 minutes (its consumer_timeout)"
+            help_text = "use a shorter timeout, or raise consumer_timeout on the broker"
+            path = ("subscribers", name, "timeout")
+            yield loaded.problem("long-timeout", path, message, help_text, severity="warning")
+
+
+def _unknown(
+    loaded: Loaded, path: tuple[str | int, ...], name: str, known: Iterable[str], kind: str = "queue or event"
+) -> Problem:
+    guess = closest(name, list(known))
+    section = {"queue or event": "`queues:` or `events:`", "event": "`events:`", "exchange": "`exchanges:`"}[kind]
+    help_text = f'did you mean "{guess}"?' if guess else f"add it under {section}"
+    return loaded.problem("unknown-name", path, f'no {kind} is called "{name}"', help_text)

@@ -1,0 +1,134 @@
+"""Turns an import path such as `handlers.orders:place` into the object, or into exact blame."""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class ImportBlame(Exception):
+    """Why an import path leads nowhere: a code, a sentence, what to do, and which half of the path is at fault."""
+
+    def __init__(self, code: str, message: str, hint: str = "", *, is_attribute: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+        self.is_attribute = is_attribute
+
+
+def extend_import_path(folders: Iterable[Path]) -> None:
+    """Put folders on the import path: before installed packages, after the standard library, which stays safe."""
+    position = next((i for i, entry in enumerate(sys.path) if "site-packages" in entry), len(sys.path))
+    for folder in reversed([str(folder.resolve()) for folder in folders]):
+        if folder not in sys.path:
+            sys.path.insert(position, folder)
+    importlib.invalidate_caches()
+
+
+def import_object(path: str) -> Any:
+    """Return what `module:attribute` names. Raises ImportBlame; runs the module's code, which may do anything."""
+    module_name, _, attribute = path.partition(":")
+    module = _import_module(module_name)
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise missing_attribute(module_name, attribute, _public_names(module), module.__file__) from None
+
+
+def import_exception(path: str) -> type[BaseException]:
+    """Return the exception class that `TimeoutError` or `package.module:Class` names. Raises ImportBlame."""
+    found = import_object(path) if ":" in path else getattr(builtins, path, None)
+    if isinstance(found, type) and issubclass(found, BaseException):
+        return found
+    if found is None:
+        names = [
+            name
+            for name, value in vars(builtins).items()
+            if isinstance(value, type) and issubclass(value, BaseException)
+        ]
+        guess = difflib.get_close_matches(path, names, n=1)
+        hint = f'did you mean "{guess[0]}"?' if guess else 'write "package.module:Class" for one of your own'
+        raise ImportBlame("unknown-exception", f'"{path}" is not an exception of Python', hint)
+    raise ImportBlame(
+        "not-an-exception",
+        f'"{path}" is not an exception class',
+        "name a class derived from Exception",
+        is_attribute=True,
+    )
+
+
+def missing_attribute(module: str, attribute: str, names: Iterable[str], file: str | None) -> ImportBlame:
+    """Return the blame for a name that a module does not have."""
+    where = f" ({shown(file)})" if file else ""
+    guess = difflib.get_close_matches(attribute, list(names), n=1)
+    hint = f'did you mean "{guess[0]}"?' if guess else f'define "{attribute}" in it, or correct the name'
+    return ImportBlame("attribute-not-found", f'module "{module}"{where} has no "{attribute}"', hint, is_attribute=True)
+
+
+def missing_module(module: str, missing: str) -> ImportBlame:
+    """Return the blame for a module that is nowhere on the import path."""
+    looked = ", ".join(dict.fromkeys(shown(entry) for entry in sys.path if entry and _is_of_the_user(entry)))
+    what = (
+        f'module "{module}" not found' if missing == module else f'module "{module}" not found: there is no "{missing}"'
+    )
+    return ImportBlame(
+        "module-not-found", what, f"looked in {looked or 'no folder of yours'}; `python_path:` adds folders"
+    )
+
+
+def shown(file: str | Path) -> str:
+    """Return a path as people want to see it: relative to the current folder where it is below it."""
+    path = Path(file)
+    try:
+        relative = path.relative_to(Path.cwd())
+    except ValueError:
+        return str(path)
+    return str(relative)
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            raise missing_module(name, missing) from None
+        raise _failed(name, error) from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may raise anything while it is imported, SystemExit included
+        raise _failed(name, error) from None
+
+
+def _failed(name: str, error: BaseException) -> ImportBlame:
+    """Blame the module itself: its own last line, and where in it."""
+    what = traceback.format_exception_only(error)[-1].strip()
+    place = ""
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f"{shown(error.filename)}:{error.lineno}"
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+        if frames:
+            place = f"{shown(frames[-1].filename)}:{frames[-1].lineno}"
+    hint = f"see {place}" if place else "import it in a Python shell to see more"
+    return ImportBlame("module-failed", f'module "{name}" failed to import: {what}', hint)
+
+
+def _is_foreign(filename: str) -> bool:
+    """Whether a frame belongs neither to us nor to the import machinery."""
+    return not filename.startswith("<frozen") and filename != __file__ and filename != importlib.__file__
+
+
+def _is_of_the_user(entry: str) -> bool:
+    return not entry.startswith(sys.prefix) and not entry.startswith(sys.base_prefix) and not entry.endswith(".zip")
+
+
+def _public_names(module: ModuleType) -> list[str]:
+    return [name for name in vars(module) if not name.startswith("_")]

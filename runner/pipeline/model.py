@@ -1,0 +1,138 @@
+"""Meaning: what will run. Handlers are callables, names are addresses, topology is computed. Never validated again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.message import Address, Envelope
+from runner.outcome import RetryPolicy
+from runner.pipeline.topology import Topology
+from runner.redaction import mask_url
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Files for an `amqps` connection; `ca` None means the system's own authorities."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """Which broker, and how to reach it. No URL means the embedded in-process broker; several are nodes of a cluster.
+
+    URLs hold passwords: they stay out of `repr` and are masked wherever they are shown.
+    """
+
+    urls: tuple[str, ...] = field(default=(), repr=False)
+    connect_timeout_s: float = 60.0
+    heartbeat_s: float = 10.0
+    topology: Literal["manage", "verify", "ignore"] = "manage"
+    tls: TlsSettings | None = None
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether this is the in-process broker."""
+        return not self.urls
+
+    def shown(self) -> str:
+        """Return the address as it may be shown, passwords masked."""
+        return ", ".join(mask_url(url) for url in self.urls) or "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A queue or an event that messages are published to.
+
+    `encode` turns a payload into a body and its content type, checked against the schema; it raises PublishFailed where
+    they do not fit.
+    """
+
+    name: str
+    address: Address
+    is_event: bool
+    encode: Callable[[Any], tuple[bytes, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A user's function, with everything about its signature found out beforehand.
+
+    `decode` turns an envelope into the payload or raises InvalidMessage; `arguments` are its `with:`;
+    `message_parameter` names the parameter that wants the `Message`, `payload_parameter` is None where it wants none.
+    """
+
+    path: str
+    call: Callable[..., Any]
+    kind: Literal["function", "coroutine", "generator", "async generator"]
+    decode: Callable[[Envelope], Any]
+    takes_payload: bool = True
+    message_parameter: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop, and not in a thread."""
+        return self.kind in ("coroutine", "async generator")
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """User code that brings messages in: once, or `every_s` seconds."""
+
+    name: str
+    handler: Handler
+    to: tuple[Destination, ...]
+    every_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """A source, a handler and limits. `queue` is what it reads, `heard` what that queue is bound to (for people)."""
+
+    name: str
+    queue: str
+    heard: tuple[str, ...]
+    dead_letter: str | None
+    handler: Handler
+    to: tuple[Destination, ...]
+    concurrency: int
+    prefetch: int
+    timeout_s: float | None
+    retry: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """How lines are written; `levels` are per logger, `messages` is the line for each delivery's end."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    level: str = "info"
+    levels: Mapping[str, str] = field(default_factory=dict)
+    messages: bool = True
+    payloads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One pipeline, ready to run. `destinations` are all its queues and events by name."""
+
+    name: str
+    path: str
+    broker: BrokerSettings
+    destinations: Mapping[str, Destination]
+    producers: tuple[Producer, ...]
+    subscribers: tuple[Subscriber, ...]
+    topology: Topology
+    logging: LoggingSettings = LoggingSettings()
+    grace_s: float = 30.0
+
+    @property
+    def wait_prefix(self) -> str:
+        """The beginning of the names of this pipeline's wait queues."""
+        return f"{self.name}.retry"

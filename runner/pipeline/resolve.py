@@ -1,0 +1,237 @@
+"""Turns a spec into a Pipeline: names into addresses, import paths into handlers; or into every problem there is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from runner.config.loading import Loaded
+from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec
+from runner.errors import Problem
+from runner.message import Address
+from runner.outcome import RetryPolicy
+from runner.pipeline import payload, wiring
+from runner.pipeline.checks import check_names
+from runner.pipeline.importing import ImportBlame, extend_import_path, import_exception, import_object
+from runner.pipeline.model import (
+    BrokerSettings,
+    Destination,
+    Handler,
+    LoggingSettings,
+    Pipeline,
+    Producer,
+    Subscriber,
+    TlsSettings,
+)
+from runner.pipeline.patterns import matches
+from runner.pipeline.signature import payload_annotation, read_handler
+
+PathParts = tuple[str | int, ...]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Resolved:
+    """A pipeline, or None where there are errors, and all problems."""
+
+    pipeline: Pipeline | None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def resolve(loaded: Loaded) -> Resolved:
+    """Check the names of a loaded spec, import its handlers, and compute what will run. Collects every problem.
+
+    Imports the handlers' modules: their code runs. The current folder and `python_path` are on the import path.
+    """
+    problems = list(loaded.problems)
+    if loaded.spec is None:
+        return Resolved(None, problems)
+    problems += check_names(loaded, loaded.spec)
+    folders = [loaded.path.parent / folder for folder in loaded.spec.python_path]
+    extend_import_path([*folders, Path.cwd()])
+    resolver = _Resolver(loaded, loaded.spec, problems)
+    pipeline = resolver.pipeline()
+    has_errors = any(problem.severity == "error" for problem in problems)
+    return Resolved(None if has_errors else pipeline, problems)
+
+
+class _Resolver:
+    """Resolves one spec; what is wrong is noted in `problems`, and something harmless stands in for it meanwhile."""
+
+    def __init__(self, loaded: Loaded, spec: PipelineSpec, problems: list[Problem]) -> None:
+        self._loaded = loaded
+        self._spec = spec
+        self._problems = problems
+        self._adapters: dict[str, TypeAdapter[Any]] = {}
+        self._schemas: dict[str, Any] = {}
+
+    def pipeline(self) -> Pipeline | None:
+        """Resolve everything; None if the names are wrong, for then no topology can be computed."""
+        self._read_schemas()
+        destinations = self._destinations()
+        producers = tuple(self._producer(name, destinations) for name in self._spec.producers)
+        subscribers = tuple(self._subscriber(name, destinations) for name in self._spec.subscribers)
+        if any(problem.severity == "error" for problem in self._problems):
+            return None
+        spec, name = self._spec, self._loaded.name
+        return Pipeline(
+            name=name,
+            path=str(self._loaded.path),
+            broker=self._broker(),
+            destinations=destinations,
+            producers=tuple(producer for producer in producers if producer),
+            subscribers=tuple(subscriber for subscriber in subscribers if subscriber),
+            topology=wiring.compute_topology(name, spec, [found.retry for found in subscribers if found]),
+            logging=LoggingSettings(
+                spec.logging.format,
+                spec.logging.level,
+                dict(spec.logging.levels),
+                spec.logging.messages,
+                spec.logging.payloads,
+            ),
+            grace_s=spec.shutdown.grace,
+        )
+
+    def _broker(self) -> BrokerSettings:
+        broker, folder = self._spec.broker, self._loaded.path.parent
+        tls = None
+        if broker.tls is not None:
+            files = (broker.tls.ca, broker.tls.cert, broker.tls.key)
+            tls = TlsSettings(*(folder / name if name else None for name in files))
+        return BrokerSettings(broker.urls, broker.connect_timeout, broker.heartbeat, broker.topology, tls)
+
+    def _read_schemas(self) -> None:
+        """Import the schema of each queue and event that has one, and make its validator."""
+        for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
+            for name, item in items.items():
+                path: PathParts = (section, name, "schema")
+                if item.schema_ is not None:
+                    schema = self._blamed(path, item.schema_, import_object)
+                    adapter = None if schema is None else self._blamed(path, schema, self._adapter)
+                    if adapter is not None:
+                        self._adapters[name] = adapter
+                        self._schemas[name] = schema
+
+    def _adapter(self, schema: Any) -> TypeAdapter[Any]:
+        try:
+            return payload.schema_adapter(schema)
+        except Exception as error:  # pydantic raises several kinds for types that it cannot handle
+            text = str(error).splitlines()[0]
+            hint = "name a pydantic model, a dataclass or a TypedDict"
+            raise ImportBlame("bad-schema", f"cannot be used as a schema: {text}", hint) from error
+
+    def _destinations(self) -> Mapping[str, Destination]:
+        addresses = {name: (Address("", name), False) for name in self._spec.queues}
+        addresses |= {name: (wiring.event_address(name, event), True) for name, event in self._spec.events.items()}
+        return {
+            name: Destination(name, address, is_event, payload.encoder(self._adapters.get(name), name))
+            for name, (address, is_event) in addresses.items()
+        }
+
+    def _producer(self, name: str, destinations: Mapping[str, Destination]) -> Producer | None:
+        spec = self._spec.producers[name]
+        handler = self._handler(("producers", name), spec.handler, spec.with_, takes_payload=False)
+        to = tuple(destinations[target] for target in spec.to if target in destinations)
+        return Producer(name, handler, to, spec.every) if handler is not None else None
+
+    def _subscriber(self, name: str, destinations: Mapping[str, Destination]) -> Subscriber | None:
+        spec = self._spec.subscribers[name]
+        path: PathParts = ("subscribers", name)
+        handler = self._handler(path, spec.handler, spec.with_, takes_payload=True)
+        retry = self._retry((*path, "retry"), spec.retry)
+        if handler is None or retry is None:
+            return None
+        if spec.run_in == "thread" and handler.is_async:
+            help_text = "an `async def` runs on the event loop: remove run_in, or write `def`"
+            self._note("bad-run-in", (*path, "run_in"), f'"{spec.handler}" is `async def`', help_text)
+        is_queue = wiring.reads_queue(self._spec, spec)
+        queue = spec.from_[0] if is_queue else wiring.own_queue(self._loaded.name, name)
+        options = self._spec.queues[queue] if is_queue else spec.queue or QueueSpec()
+        return Subscriber(
+            name=name,
+            queue=queue,
+            heard=self._heard(spec, options, is_queue=is_queue),
+            dead_letter=wiring.dead_letter_queue(queue, options),
+            handler=self._with_schema(path, spec, options, handler, is_queue=is_queue),
+            to=tuple(destinations[target] for target in spec.to if target in destinations),
+            concurrency=spec.concurrency,
+            prefetch=spec.prefetch or min(2 * spec.concurrency, 65_535),
+            timeout_s=spec.timeout,
+            retry=retry,
+        )
+
+    def _heard(self, spec: SubscriberSpec, options: QueueSpec, *, is_queue: bool) -> tuple[str, ...]:
+        """Return the names of the declared events that reach a subscriber."""
+        patterns: Sequence[str] = options.events if is_queue else spec.from_
+        return tuple(name for name in self._spec.events if any(matches(pattern, name) for pattern in patterns))
+
+    def _with_schema(
+        self, path: PathParts, spec: SubscriberSpec, options: QueueSpec, handler: Handler, *, is_queue: bool
+    ) -> Handler:
+        """Return the handler with the schemas of its source checked before its payload is decoded."""
+        names = [*self._heard(spec, options, is_queue=is_queue), *(spec.from_ if is_queue else ())]
+        schemas = {name: self._schemas[name] for name in names if name in self._schemas}
+        annotation = payload_annotation(handler.call, handler)
+        for name, schema in schemas.items():
+            if not _fits(annotation, schema):
+                message = f'"{handler.path}" takes {_name(annotation)}, but the schema of "{name}" is {_name(schema)}'
+                self._note("schema-mismatch", (*path, "handler"), message, f"annotate its payload with {_name(schema)}")
+        unchecked = {name: schema for name, schema in schemas.items() if schema is not annotation}
+        if not unchecked:
+            return handler
+        events = {name: self._adapters[name] for name in unchecked if name in self._spec.events}
+        only = next((self._adapters[name] for name in unchecked if name in self._spec.queues), None)
+        return replace(handler, decode=payload.checked(events, only, handler.decode))
+
+    def _handler(
+        self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool
+    ) -> Handler | None:
+        def read(target: str) -> Handler:
+            return read_handler(target, import_object(target), arguments, takes_payload=takes_payload)
+
+        return self._blamed((*path, "handler"), target, read)
+
+    def _retry(self, path: PathParts, spec: RetrySpec) -> RetryPolicy | None:
+        only_on: tuple[type[BaseException], ...] | None = None
+        if spec.on is not None:
+            found = [self._blamed((*path, "on", i), name, import_exception) for i, name in enumerate(spec.on)]
+            if None in found:
+                return None
+            only_on = tuple(exception for exception in found if exception)
+        return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, only_on)
+
+    def _blamed(self, path: PathParts, target: T, work: Callable[[T], R]) -> R | None:
+        """Do some work on what a path of the file names; None, and a problem noted there, where it is to blame."""
+        try:
+            return work(target)
+        except ImportBlame as blame:
+            offset = 0
+            length = None
+            if isinstance(target, str) and ":" in target:
+                module, _, attribute = target.partition(":")
+                offset, length = (len(module) + 1, len(attribute)) if blame.is_attribute else (0, len(module))
+            problem = self._loaded.problem(blame.code, path, str(blame), blame.hint, offset=offset, length=length)
+            self._problems.append(problem)
+            return None
+
+    def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
+        self._problems.append(self._loaded.problem(code, path, message, help_text))
+
+
+def _fits(annotation: Any, schema: Any) -> bool:
+    """Whether a payload annotated so can be made of what the schema lets through. Only certain contradictions count."""
+    if not inspect.isclass(annotation) or not inspect.isclass(schema) or annotation is inspect.Parameter.empty:
+        return True
+    if annotation in (object, dict, bytes, str) or schema in (object, dict):
+        return True
+    return issubclass(schema, annotation) or issubclass(annotation, schema)
+
+
+def _name(annotation: Any) -> str:
+    return getattr(annotation, "__qualname__", None) or str(annotation)

@@ -1,0 +1,152 @@
+"""Turns a user's function into a Handler: what it wants, how it is called, or what is wrong with its parameters."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from runner.message import Message
+from runner.pipeline import payload
+from runner.pipeline.importing import ImportBlame
+from runner.pipeline.model import Handler
+
+Kind = Literal["function", "coroutine", "generator", "async generator"]
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def read_handler(path: str, call: Any, arguments: Mapping[str, Any], *, takes_payload: bool) -> Handler:
+    """Return the handler behind a callable. `takes_payload` is false for producers, which get only their arguments.
+
+    Raises ImportBlame: not callable, wrong parameters, an annotation that nothing can be converted to.
+    """
+    if not callable(call):
+        hint = "name a function, or an object that can be called"
+        raise ImportBlame("not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True)
+    parameters = _parameters(path, call)
+    message_parameter = _message_parameter(path, parameters)
+    payload_parameter = _payload_parameter(path, parameters, arguments, message_parameter) if takes_payload else None
+    taken = {name for name in (message_parameter, payload_parameter) if name is not None}
+    _check_rest(path, parameters, arguments, taken, takes_payload=takes_payload)
+    annotation = parameters[payload_parameter].annotation if payload_parameter else inspect.Parameter.empty
+    return Handler(
+        path=path,
+        call=call,
+        kind=_kind(call),
+        decode=_decoder(path, annotation),
+        takes_payload=payload_parameter is not None,
+        message_parameter=message_parameter,
+        arguments=dict(arguments),
+    )
+
+
+def payload_annotation(call: Callable[..., Any], handler: Handler) -> Any:
+    """Return what the payload is annotated with, `inspect.Parameter.empty` if nothing."""
+    for name, parameter in _parameters(handler.path, call).items():
+        if name != handler.message_parameter and name not in handler.arguments and handler.takes_payload:
+            return parameter.annotation
+    return inspect.Parameter.empty
+
+
+def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters with their annotations evaluated (they are strings under `from __future__`)."""
+    try:
+        signature = inspect.signature(call)
+    except (ValueError, TypeError):
+        hint = "wrap it in a function of your own"
+        raise ImportBlame(
+            "bad-signature", f'the parameters of "{path}" cannot be read', hint, is_attribute=True
+        ) from None
+    target = call if inspect.isroutine(call) or inspect.isclass(call) else type(call).__call__
+    try:
+        hints = typing.get_type_hints(target, include_extras=True)
+    except Exception as error:  # evaluating annotations runs foreign code
+        hint = "import what the annotation names at the top of the module"
+        message = f'an annotation of "{path}" cannot be resolved: {error}'
+        raise ImportBlame("bad-annotation", message, hint, is_attribute=True) from None
+    return {
+        name: parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in signature.parameters.items()
+    }
+
+
+def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter]) -> str | None:
+    names = [name for name, parameter in parameters.items() if parameter.annotation is Message]
+    if len(names) > 1:
+        raise _wrong(path, f"has {len(names)} parameters annotated `runner.Message`", "keep one of them")
+    if names and parameters[names[0]].kind is inspect.Parameter.POSITIONAL_ONLY:
+        raise _wrong(path, f'takes "{names[0]}" by position only', "remove the `/` from its parameters")
+    return names[0] if names else None
+
+
+def _payload_parameter(
+    path: str, parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], message_parameter: str | None
+) -> str | None:
+    for name, parameter in parameters.items():
+        if name == message_parameter or name in arguments:
+            continue
+        if parameter.kind in _POSITIONAL:
+            return name
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return name
+    if message_parameter is None:
+        raise _wrong(path, "takes no parameter for the payload", "its first parameter gets the payload")
+    return None
+
+
+def _check_rest(
+    path: str,
+    parameters: Mapping[str, inspect.Parameter],
+    arguments: Mapping[str, Any],
+    taken: set[str],
+    *,
+    takes_payload: bool,
+) -> None:
+    """Check that everything the function needs is given, and everything given is wanted."""
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in arguments:
+        if name not in parameters and not takes_any:
+            raise _wrong(
+                path, f'has no parameter "{name}", which `with:` passes', "correct the name, or remove it from `with:`"
+            )
+    for name, parameter in parameters.items():
+        is_given = name in taken or name in arguments
+        if is_given or parameter.default is not inspect.Parameter.empty or parameter.kind in _VARIADIC:
+            continue
+        what = f'needs "{name}", which nothing provides'
+        role = "" if takes_payload else "a producer's function is called without a payload; "
+        raise _wrong(path, what, f"{role}give it a default, or a value by `with: {{{name}: …}}`")
+
+
+def _decoder(path: str, annotation: Any) -> payload.Decode:
+    try:
+        return payload.decoder(annotation)
+    except Exception as error:  # pydantic raises several kinds for types that it cannot handle
+        text = str(error).splitlines()[0]
+        hint = "annotate it with a pydantic model, a dataclass, a TypedDict, dict, list, str or bytes"
+        message = f'the payload annotation of "{path}" cannot be converted to: {text}'
+        raise ImportBlame("bad-annotation", message, hint, is_attribute=True) from error
+
+
+def _kind(call: Callable[..., Any]) -> Kind:
+    target = call if inspect.isroutine(call) else getattr(type(call), "__call__", call)  # noqa: B004 - not a test
+    for candidate in (call, target):
+        if inspect.isasyncgenfunction(candidate):
+            return "async generator"
+        if inspect.iscoroutinefunction(candidate):
+            return "coroutine"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+    return "function"
+
+
+def _wrong(path: str, what: str, hint: str) -> ImportBlame:
+    return ImportBlame("wrong-parameters", f'"{path}" {what}', hint, is_attribute=True)
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,117 @@
+"""Meaning: exchanges, queues and bindings as plain values, computed before anything is declared.
+
+Both transports execute the same values: the in-process broker reads the same `x-` arguments as RabbitMQ. Sources:
+https://www.rabbitmq.com/docs/quorum-queues (at-least-once dead-lettering), https://www.rabbitmq.com/docs/ttl.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from runner.errors import TopologyMismatch
+
+ExchangeType = Literal["topic", "direct", "fanout", "headers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange to declare, or to check for only (`declare=False`)."""
+
+    name: str
+    type: ExchangeType = "topic"
+    durable: bool = True
+    declare: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue to declare, or to check for only (`declare=False`).
+
+    `arguments` are AMQP's own: a quorum queue has `x-queue-type: quorum`, a plain classic one has none at all.
+    """
+
+    name: str
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+    declare: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Messages of `exchange` that match `key` (and `arguments`, for a headers exchange) also go to `queue`."""
+
+    exchange: str
+    queue: str
+    key: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Everything that must exist on the broker, in the order in which it can be declared."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.exchanges or self.queues or self.bindings)
+
+
+def merge(topologies: Iterable[Topology]) -> Topology:
+    """Return one topology with each thing once; raises TopologyMismatch where two say different things of one name."""
+    exchanges: dict[str, Exchange] = {}
+    queues: dict[str, Queue] = {}
+    bindings: dict[tuple[str, str, str, str], Binding] = {}
+    for topology in topologies:
+        for exchange in topology.exchanges:
+            _same("exchange", exchanges.setdefault(exchange.name, exchange), exchange)
+        for queue in topology.queues:
+            _same("queue", queues.setdefault(queue.name, queue), queue)
+        for binding in topology.bindings:
+            arguments = repr(sorted(binding.arguments.items(), key=str))
+            bindings.setdefault((binding.exchange, binding.queue, binding.key, arguments), binding)
+    return Topology(tuple(exchanges.values()), tuple(queues.values()), tuple(bindings.values()))
+
+
+def _same(kind: str, first: Exchange | Queue, second: Exchange | Queue) -> None:
+    if first != second:
+        raise TopologyMismatch(
+            f'{kind} "{first.name}" is defined twice, differently', "give both pipelines the same options for it"
+        )
+
+
+# Delayed retries: a copy waits in a queue whose messages expire after the delay, and whose expired messages go back by
+# the default exchange to the queue that the copy's routing key names. One such queue for each delay, because messages
+# expire only at a queue's head. The fanout exchange in front keeps the routing key free for that name.
+
+
+def wait_milliseconds(delay_s: float) -> int:
+    """Return the delay in milliseconds, rounded up to two significant digits, so that wait queues stay few."""
+    milliseconds = max(1, math.ceil(round(delay_s * 1000, 6)))
+    step: int = 10 ** max(0, len(str(milliseconds)) - 2)
+    return -(-milliseconds // step) * step
+
+
+def wait_name(prefix: str, milliseconds: int) -> str:
+    """Return the name of a wait queue and of the exchange in front of it, as in `orders.retry.2000`."""
+    return f"{prefix}.{milliseconds}"
+
+
+def wait_topology(prefix: str, milliseconds: int) -> Topology:
+    """Return the exchange, the queue and the binding in which retries wait for so long."""
+    name = wait_name(prefix, milliseconds)
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-message-ttl": milliseconds,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    return Topology((Exchange(name, "fanout"),), (Queue(name, arguments=arguments),), (Binding(name, name),))

@@ -1,0 +1,110 @@
+"""Turns payloads into published, confirmed messages; sends again, with the same id, what may not have arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from runner.errors import PublishFailed, PublishUnknown
+from runner.message import NO_HEADERS, Envelope, Publish
+from runner.pipeline.model import Destination
+from runner.transports.base import Transport
+
+LONGEST_PAUSE_S = 5.0
+_RESULTS = UUID("5d2c6a3e-54d6-4b0e-9d38-6c3a3f0f7a10")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message on its way: where to, and as what."""
+
+    destination: Destination
+    envelope: Envelope
+    key: str | None = None
+
+
+class Publisher:
+    """Publishes what producers and handlers hand out, for one pipeline.
+
+    `new_id` and `now` are injected: ids are hex strings, times aware datetimes in UTC.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        app_id: str,
+        destinations: Mapping[str, Destination],
+        new_id: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._transport = transport
+        self._app_id = app_id
+        self._destinations = destinations
+        self._new_id = new_id
+        self._now = now
+
+    def address(
+        self, result: Any, to: tuple[Destination, ...], *, parent: Envelope | None = None, seed: str = ""
+    ) -> list[Outgoing]:
+        """Return the messages that a result becomes, encoded: one for each destination, none for None.
+
+        Ids of results are derived from the parent's id and `seed`, so that a second attempt publishes the same ids.
+        Raises PublishFailed for a payload that does not fit and for an unknown `to`.
+        """
+        if result is None:
+            return []
+        wish = result if isinstance(result, Publish) else Publish(result)
+        targets = (self._destination(wish.to),) if wish.to is not None else to
+        return [
+            Outgoing(target, self._envelope(wish, target, parent, f"{seed}:{target.name}"), wish.key)
+            for target in targets
+        ]
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help."""
+        address = outgoing.destination.address
+        if outgoing.key is not None and outgoing.destination.is_event:
+            address = address._replace(key=outgoing.key)
+        pause = 0.1
+        while True:
+            try:
+                await self._transport.publish(address, outgoing.envelope)
+                return
+            except PublishUnknown:
+                pass
+            except PublishFailed as failure:
+                if failure.reason != "refused":
+                    raise
+            await asyncio.sleep(random.uniform(pause / 2, pause))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _destination(self, name: str) -> Destination:
+        destination = self._destinations.get(name)
+        if destination is None:
+            known = ", ".join(self._destinations)
+            raise PublishFailed(
+                f'no queue or event of this pipeline is called "{name}"', reason="invalid", hint=f"known: {known}"
+            )
+        return destination
+
+    def _envelope(self, wish: Publish, target: Destination, parent: Envelope | None, seed: str) -> Envelope:
+        body, content_type = target.encode(wish.payload)
+        has_parent = parent is not None and parent.message_id is not None
+        message_id = uuid5(_RESULTS, f"{parent.message_id}:{seed}").hex if parent and has_parent else self._new_id()
+        correlation_id = (parent.correlation_id or parent.message_id) if parent else None
+        return Envelope(
+            body=body,
+            message_id=message_id,
+            correlation_id=correlation_id or message_id,
+            type=target.name if target.is_event else None,
+            app_id=self._app_id,
+            timestamp=self._now(),
+            content_type=content_type,
+            headers=wish.headers or NO_HEADERS,
+        )

@@ -1,0 +1,181 @@
+"""Runs pipelines: starts subscribers, then producers; waits; and stops in the reverse order, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from runner import log
+from runner.metrics import Totals
+from runner.pipeline.model import Pipeline, Producer, Subscriber
+from runner.runtime.execution import Execution
+from runner.runtime.producer import ProducerRuntime
+from runner.runtime.publishing import Publisher
+from runner.runtime.subscriber import SubscriberRuntime
+from runner.transports.base import Source, Transport
+
+IDLE_POLL_S = 0.1
+IDLE_LOOKS = 3
+"""How often in a row everything must look empty, with nothing taken in between, before it counts as idle."""
+
+MAX_FAILURES_UNTIL_IDLE = 3
+
+
+@dataclass
+class Report:
+    """How a run ended: counts, and what was left behind."""
+
+    totals: Totals
+    unfinished: dict[str, int] = field(default_factory=dict)
+    """Subscribers whose handlers were still running when the grace was over, and how many."""
+    failed_producers: tuple[str, ...] = ()
+    """Finite producers that were given up."""
+
+
+class Supervisor:
+    """Everything that runs in this process, on one transport that is connected and has declared its topology."""
+
+    def __init__(
+        self,
+        pipelines: Sequence[Pipeline],
+        transport: Transport,
+        *,
+        until_idle: bool = False,
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._pipelines = pipelines
+        self._transport = transport
+        self._until_idle = until_idle
+        self._new_id = new_id
+        self._now = now
+        self._logger = log.get_logger()
+        self.totals = Totals()
+        self.subscribers: list[SubscriberRuntime] = []
+        self.producers: list[ProducerRuntime] = []
+        self._producing: dict[ProducerRuntime, asyncio.Task[None]] = {}
+        self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for pipeline in pipelines:
+            publisher = Publisher(
+                transport, app_id=pipeline.name, destinations=pipeline.destinations, new_id=new_id, now=now
+            )
+            self.subscribers += [self._subscriber(pipeline, item, publisher) for item in pipeline.subscribers]
+            self.producers += [self._producer(pipeline, item, publisher) for item in pipeline.producers]
+
+    async def start(self) -> None:
+        """Start subscribers, so that nothing waits for them, then producers."""
+        for subscriber in self.subscribers:
+            await subscriber.start(self._transport)
+        for producer in self.producers:
+            task = asyncio.create_task(producer.run(), name=f"producer-{producer.producer.name}")
+            task.add_done_callback(self._notice_end)
+            self._producing[producer] = task
+        for pipeline in self._pipelines:
+            self._logger.info(
+                "pipeline.started",
+                pipeline=pipeline.name,
+                subscribers=len(pipeline.subscribers),
+                producers=len(pipeline.producers),
+                queues=len(pipeline.topology.queues),
+            )
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set, or when there is nothing more to do (only with `until_idle`).
+
+        Raises what a worker or a producer could not handle: a bug of ours.
+        """
+        waiting: list[asyncio.Future[None]] = [asyncio.create_task(_wait_for(stop)), self._bug]
+        if self._until_idle:
+            waiting.append(asyncio.create_task(self._wait_until_idle()))
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def drain(self) -> Report:
+        """Stop producers, take nothing new, let handlers finish within the grace, settle, give the rest back."""
+        grace_s = max((pipeline.grace_s for pipeline in self._pipelines), default=0.0)
+        deadline = asyncio.get_running_loop().time() + grace_s
+        running = sum(subscriber.running for subscriber in self.subscribers)
+        for pipeline in self._pipelines:
+            self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
+        for task in self._producing.values():
+            task.cancel()
+        await asyncio.gather(*self._producing.values(), return_exceptions=True)
+        await asyncio.gather(*(subscriber.stop_taking() for subscriber in self.subscribers))
+        late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
+        await self._transport.close()
+        unfinished = {item.subscriber.name: count for item, count in zip(self.subscribers, late, strict=True) if count}
+        failed = tuple(item.producer.name for item in self.producers if item.has_failed)
+        for pipeline in self._pipelines:
+            self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self.totals.as_fields())
+        return Report(self.totals, unfinished, failed)
+
+    async def _wait_until_idle(self) -> None:
+        """Wait until every finite producer has ended and every queue, retry and handler is empty."""
+        finite = [task for producer, task in self._producing.items() if producer.is_finite]
+        if finite:
+            await asyncio.wait(finite)
+        looks = 0
+        taken = -1
+        while looks < IDLE_LOOKS:
+            await asyncio.sleep(IDLE_POLL_S)
+            now_taken = sum(subscriber.taken for subscriber in self.subscribers)
+            is_quiet = now_taken == taken and not any(subscriber.in_flight for subscriber in self.subscribers)
+            taken = now_taken
+            looks = looks + 1 if is_quiet and await self._is_empty() else 0
+
+    def _notice_bug(self, error: BaseException) -> None:
+        if not self._bug.done():
+            self._bug.set_exception(error)
+
+    def _notice_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._notice_bug(error)
+
+    async def _is_empty(self) -> bool:
+        return await self._transport.backlog([subscriber.source for subscriber in self.subscribers]) == 0
+
+    def _subscriber(self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher) -> SubscriberRuntime:
+        source = Source(
+            queue=subscriber.queue,
+            prefetch=subscriber.prefetch,
+            dead_letter=subscriber.dead_letter,
+            wait_prefix=pipeline.wait_prefix,
+            subscriber=f"{pipeline.name}.{subscriber.name}",
+        )
+        # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
+        executor = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
+        execution = Execution(
+            subscriber,
+            pipeline=pipeline.name,
+            transport=self._transport,
+            publisher=publisher,
+            executor=executor,
+            totals=self.totals,
+            logs_messages=pipeline.logging.messages,
+            logs_payloads=pipeline.logging.payloads,
+        )
+        return SubscriberRuntime(subscriber, source, execution, executor, self._notice_bug)
+
+    def _producer(self, pipeline: Pipeline, producer: Producer, publisher: Publisher) -> ProducerRuntime:
+        return ProducerRuntime(
+            producer,
+            pipeline=pipeline.name,
+            publisher=publisher,
+            totals=self.totals,
+            max_failures=MAX_FAILURES_UNTIL_IDLE if self._until_idle else None,
+            logs_messages=pipeline.logging.messages,
+        )
+
+
+async def _wait_for(event: asyncio.Event) -> None:
+    await event.wait()

@@ -1,0 +1,191 @@
+"""Contract: what a transport does for the runtime. Each numbered promise is a test in `tests/conformance`.
+
+ 1. What is published arrives with equal bytes and properties.
+ 2. An envelope reaches every queue whose binding matches and no other; `*` is one word, `#` any number, none included.
+ 3. Feeds of one queue share its messages: each goes to one of them.
+ 4. `Ack` removes a message for good.
+ 5. `Retry` brings it back to that queue alone, after the delay, with the attempt counted up; others do not wait for it.
+ 6. `DeadLetter` moves it to the feed's dead-letter queue with its reason; without such a queue it is dropped.
+ 7. `Release` gives it back with the same attempt; so does a feed that ends with unsettled deliveries.
+ 8. Settling twice raises AlreadySettled and does nothing.
+ 9. At most `prefetch` deliveries of a feed are unsettled.
+10. With one delivery at a time, messages come in the order in which they were published.
+11. `publish` returns only when the broker has taken the message over.
+12. What no queue takes is PublishFailed("unroutable"), what a full queue refuses is PublishFailed("refused").
+13. Declaring the same topology again changes nothing; other arguments are a TopologyMismatch that names them.
+14. `stop` ends delivery, settling still works after it; `stop` and `close` may be called again.
+15. Messages outlive a lost connection, and feeds resume by themselves.
+16. Cancelling publish or settle loses no message that was taken over.
+17. TTL, length limits, priorities and single active consumers are those of RabbitMQ.
+18. A delivery that ends in a crash too often (`x-delivery-limit`) goes to the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from runner.errors import AlreadySettled
+from runner.message import Address, Envelope, attempt_of
+from runner.outcome import Outcome
+from runner.pipeline.topology import Topology
+
+
+class Delivery:
+    """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
+
+    `crashes` is how often an earlier delivery of it ended without being settled, as far as the broker tells.
+    `token` and `generation` belong to the transport.
+    """
+
+    __slots__ = (
+        "attempt",
+        "crashes",
+        "envelope",
+        "exchange",
+        "generation",
+        "is_redelivered",
+        "is_settled",
+        "routing_key",
+        "source",
+        "token",
+    )
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        source: Source,
+        *,
+        exchange: str,
+        routing_key: str,
+        is_redelivered: bool,
+        crashes: int,
+        token: Any,
+        generation: Any,
+    ) -> None:
+        self.envelope = envelope
+        self.source = source
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.is_redelivered = is_redelivered
+        self.crashes = crashes
+        self.token = token
+        self.generation = generation
+        self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
+        self.is_settled = False
+
+    def mark_settled(self) -> None:
+        """Take the right to settle; raises AlreadySettled for the second caller."""
+        if self.is_settled:
+            raise AlreadySettled(f'the message from "{self.source.queue}" is settled already')
+        self.is_settled = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a subscriber takes messages from.
+
+    `dead_letter` is the queue for what is given up on (None: it is dropped), `wait_prefix` the beginning of the names
+    of the wait queues, `subscriber` a name for the broker's list of consumers and for the headers of dead letters.
+    """
+
+    queue: str
+    prefetch: int
+    dead_letter: str | None
+    wait_prefix: str
+    subscriber: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a transport honestly cannot do, so that tests skip with that reason and `validate` can say so."""
+
+    name: str
+    is_persistent: bool
+    """Messages outlive the process (and a lost connection exists at all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What `declare` did: how many things the topology has, and how many exchanges and queues were not there before."""
+
+    exchanges: int
+    queues: int
+    bindings: int
+    new: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """Something an operator wants to know: `event` is a log event's name such as `broker.lost`."""
+
+    event: str
+    level: str = "info"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+OnDelivery = Callable[[Delivery], None]
+OnStateChange = Callable[[StateChange], None]
+
+
+class Feed(Protocol):
+    """The flow of deliveries from one queue to one subscriber, until it is stopped."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the broker is known to send us messages now: false while reconnecting, and after `stop`."""
+        ...
+
+    async def stop(self) -> None:
+        """End delivery. Deliveries already made may still be settled. Idempotent, bounded in time."""
+        ...
+
+
+class Transport(Protocol):
+    """A broker as the runtime sees it. Not bound to a thread: everything happens on the loop that called `connect`."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this transport cannot do."""
+        ...
+
+    async def connect(self) -> str:
+        """Connect and return the broker's name and version, as in `RabbitMQ 4.1.2`.
+
+        Tries again with growing pauses, until the transport's connect timeout; then raises BrokerUnavailable.
+        """
+        ...
+
+    async def declare(self, topology: Topology) -> Declared:
+        """Make what is missing exist. Raises TopologyMismatch where something exists that differs."""
+        ...
+
+    async def publish(self, address: Address, envelope: Envelope) -> None:
+        """Publish one envelope, once, and return when the broker has taken it over.
+
+        Raises PublishFailed (not taken, for certain) or PublishUnknown (it may have arrived). Many may run at once;
+        those of one caller that awaits each in turn keep their order.
+        """
+        ...
+
+    async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
+        """Start handing deliveries of a queue to `on_delivery`, which must not block and must not raise."""
+        ...
+
+    async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """Tell the broker how a delivery ended. Raises AlreadySettled the second time.
+
+        A retry or a dead letter is copied to its queue, confirmed, and only then is the original acknowledged. While
+        the copy cannot be published, this waits. Returns False where the broker could not be told because the
+        delivery's connection is gone: it will deliver the message again.
+        """
+        ...
+
+    async def backlog(self, sources: Sequence[Source]) -> int:
+        """Return how many messages wait in these queues or for a retry into them; unsettled deliveries not counted."""
+        ...
+
+    async def close(self) -> None:
+        """Stop feeds, give back what is unsettled, disconnect. Idempotent, bounded in time."""
+        ...

@@ -1,0 +1,93 @@
+"""Contract: the copy that a retry or a dead letter travels as, the same on every transport.
+
+An allow-list, not a pass-through: `x-death*`, `CC`, `BCC`, an expiration and a user id each lost a message, or let it
+escape to another queue, when a copy carried them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from runner import message as names
+from runner.message import Address, Envelope
+from runner.outcome import DeadLetter, Retry
+from runner.pipeline.topology import wait_milliseconds, wait_name
+from runner.redaction import escape_controls
+from runner.transports.base import Delivery
+
+MAX_HEADER_BYTES = 32 * 1024
+"""RabbitMQ closes the whole connection over a header table larger than a frame; foreign headers beyond this go."""
+
+_DROPPED = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+_DROPPED_EXACT = frozenset({"cc", "bcc"})
+
+
+class Copy(NamedTuple):
+    """An envelope and where it must go before the original may be acknowledged."""
+
+    address: Address
+    envelope: Envelope
+
+
+def retry_copy(delivery: Delivery, outcome: Retry, now: datetime) -> Copy:
+    """Return the copy that waits, and comes back to the same queue with the attempt counted up."""
+    milliseconds = wait_milliseconds(outcome.after_s)
+    headers = _failure_headers(delivery, outcome, now)
+    headers[names.ATTEMPT] = delivery.attempt + 1
+    address = Address(wait_name(delivery.source.wait_prefix, milliseconds), delivery.source.queue)
+    return Copy(address, _clean(delivery.envelope, headers))
+
+
+def dead_letter_copy(delivery: Delivery, outcome: DeadLetter, dead_letter: str, now: datetime) -> Copy:
+    """Return the copy that is kept in the dead-letter queue, with its reason."""
+    headers = _failure_headers(delivery, outcome, now)
+    headers[names.ATTEMPT] = delivery.attempt
+    headers[names.REASON] = outcome.reason
+    return Copy(Address("", dead_letter), _clean(delivery.envelope, headers))
+
+
+def _failure_headers(delivery: Delivery, outcome: Retry | DeadLetter, now: datetime) -> dict[str, Any]:
+    headers = foreign_headers(delivery.envelope.headers)
+    old = delivery.envelope.headers
+    headers[names.ERROR_TYPE] = printable(outcome.error_type)
+    headers[names.ERROR] = printable(outcome.error)
+    headers[names.FIRST_FAILED_AT] = _text(old, names.FIRST_FAILED_AT) or now.astimezone(UTC).isoformat(
+        timespec="seconds"
+    )
+    headers[names.ORIGIN] = delivery.source.queue
+    headers[names.SUBSCRIBER] = delivery.source.subscriber
+    # A retry comes back by the default exchange: what it was first published to must be carried along.
+    is_copy = names.ORIGIN_KEY in old and delivery.attempt > 1
+    headers[names.ORIGIN_EXCHANGE] = _text(old, names.ORIGIN_EXCHANGE) if is_copy else delivery.exchange
+    headers[names.ORIGIN_KEY] = _text(old, names.ORIGIN_KEY) if is_copy else delivery.routing_key
+    return headers
+
+
+def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that are neither ours nor the broker's own, as far as they fit."""
+    kept: dict[str, Any] = {}
+    size = 0
+    for name, value in headers.items():
+        if name.startswith("x-runner-") or name.startswith(_DROPPED) or name.lower() in _DROPPED_EXACT:
+            continue
+        size += len(name.encode()) + len(repr(value).encode())
+        if size > MAX_HEADER_BYTES:
+            break
+        kept[name] = value
+    return kept
+
+
+def printable(text: str) -> str:
+    """Return text without control characters or lone surrogates, escaped instead, and at most 1 KiB long."""
+    return escape_controls(text[:1024]).encode()[:1024].decode("utf-8", "ignore")
+
+
+def _text(headers: Mapping[str, Any], name: str) -> str:
+    value = headers.get(name)
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _clean(envelope: Envelope, headers: dict[str, Any]) -> Envelope:
+    return envelope._replace(headers=headers, expiration_ms=None)

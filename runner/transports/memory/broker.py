@@ -1,0 +1,198 @@
+"""Engine: the broker itself: executes a topology, moves messages, and keeps them while sessions come and go.
+
+Nothing is written down: what is in the broker is lost with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from runner.errors import BrokerUnavailable, PublishFailed, TopologyMismatch
+from runner.message import Address, Envelope
+from runner.pipeline.topology import Queue, Topology
+from runner.transports.base import Declared, OnDelivery, Source
+from runner.transports.memory.dead_letters import Death, dead_lettered, deaths_in, is_cycle
+from runner.transports.memory.declaring import check
+from runner.transports.memory.feed import MemoryFeed
+from runner.transports.memory.lines import Stored
+from runner.transports.memory.pump import Pump
+from runner.transports.memory.queue import MemoryQueue
+from runner.transports.memory.routing import Router
+
+CAPACITY = 100_000
+CAPACITY_BYTES = 256 * 1024 * 1024
+"""What a queue without limits of its own holds ready before publishers have to wait, in messages and in bytes.
+
+Retries, dead letters and what is given back come in above it: they exist already, and a handler must be able to end.
+"""
+
+HELD_AGAIN_S = 1.0
+"""How often a dead letter that no queue takes is tried again, where the queue promises at-least-once."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A dead letter on its way, and the names of the queues that have taken it."""
+
+    envelope: Envelope
+    address: Address
+    taken: set[str] = field(default_factory=set)
+
+
+class MemoryBroker:
+    """Exchanges, queues and messages in memory. Several sessions may share one, on one event loop.
+
+    It runs while a session is connected. `clock` is the wall clock, UTC, for the time in `x-death`; all delays are loop
+    time. `capacity` is that of each queue without limits of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        capacity: int = CAPACITY,
+        capacity_bytes: int = CAPACITY_BYTES,
+    ) -> None:
+        self.now = clock or (lambda: datetime.now(UTC))
+        self._router = Router()
+        self.route = self._router.route
+        self._pump = Pump()
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._sessions: set[object] = set()
+        self._owners: dict[str, object] = {}
+        self._held: list[_Held] = []
+        self._held_timer: asyncio.TimerHandle | None = None
+
+    def join(self, session: object) -> None:
+        """Start with the first session, on its loop."""
+        if not self._sessions:
+            self._pump.start()
+            for queue in self._router.queues.values():
+                queue.resume()
+            self._watch_held()
+        self._sessions.add(session)
+
+    def leave(self, session: object) -> None:
+        """Delete what was exclusive to a session; with the last one stop all timers."""
+        self._sessions.discard(session)
+        for name in [name for name, owner in self._owners.items() if owner is session]:
+            self._delete(self._router.queues[name])
+        if not self._sessions:
+            self._pump.stop()
+            for queue in self._router.queues.values():
+                queue.pause()
+            if self._held_timer is not None:
+                self._held_timer.cancel()
+                self._held_timer = None
+
+    def declare(self, topology: Topology, session: object) -> Declared:
+        """Make what is missing exist; raises TopologyMismatch, with nothing changed, where something differs."""
+        queues = self._router.queues
+        for queue in topology.queues:
+            if self._owners.get(queue.name, session) is not session:
+                raise TopologyMismatch(f'queue "{queue.name}" is in use by another connection alone')
+        check(topology, self._router.exchanges, {name: queue.definition for name, queue in queues.items()})
+        new_exchanges = [exchange for exchange in topology.exchanges if exchange.name not in self._router.exchanges]
+        new_queues = [self._make(queue) for queue in topology.queues if queue.name not in queues]
+        self._router.add(new_exchanges, new_queues, topology.bindings)
+        self._owners |= {queue.name: session for queue in new_queues if queue.definition.exclusive}
+        return Declared(
+            len(topology.exchanges),
+            len(topology.queues),
+            len(topology.bindings),
+            new=len(new_exchanges) + len(new_queues),
+        )
+
+    def put(self, envelope: Envelope, address: Address, queues: Sequence[MemoryQueue]) -> None:
+        """Put a message into the queues that it is routed to, whatever their capacity.
+
+        Raises PublishFailed: `unroutable` where there are none, `refused` where one of them refuses; like on RabbitMQ
+        the others have it then.
+        """
+        if not queues:
+            raise PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable")
+        refusing = None
+        for queue in queues:
+            if not queue.put(envelope, address):
+                refusing = queue
+        if refusing is not None:
+            raise PublishFailed(f'queue "{refusing.name}" is full and refuses the message', reason="refused")
+
+    def feed(self, source: Source, on_delivery: OnDelivery, session: object) -> MemoryFeed:
+        """Start a feed; raises BrokerUnavailable where there is no such queue, or another session has it to itself."""
+        queue = self._router.queues.get(source.queue)
+        if queue is None:
+            raise BrokerUnavailable(f'cannot consume from queue "{source.queue}": it does not exist')
+        if self._owners.get(source.queue, session) is not session:
+            raise BrokerUnavailable(f'cannot consume from queue "{source.queue}": another session has it to itself')
+        feed = MemoryFeed(source, queue, on_delivery)
+        queue.add(feed)
+        return feed
+
+    def backlog(self, sources: Sequence[Source]) -> int:
+        """Return how many messages are ready in these queues, wait for a retry into them, or are on the way there."""
+        names = {source.queue for source in sources}
+        prefixes = tuple({f"{source.wait_prefix}." for source in sources})
+        count = sum(letter.address.key in names for letter in self._held)
+        for queue in self._router.queues.values():
+            if queue.name in names:
+                count += len(queue.line)
+            elif queue.name.startswith(prefixes):
+                count += sum(stored.address.key in names for stored in queue.line)
+        return count
+
+    def _make(self, definition: Queue) -> MemoryQueue:
+        return MemoryQueue(
+            definition,
+            self._pump,
+            on_death=self._bury,
+            on_unused=self._delete_unused,
+            capacity=self._capacity,
+            capacity_bytes=self._capacity_bytes,
+        )
+
+    def _delete_unused(self, queue: MemoryQueue) -> None:
+        if queue.definition.auto_delete:
+            self._delete(queue)
+
+    def _delete(self, queue: MemoryQueue) -> None:
+        self._router.remove(queue)
+        self._owners.pop(queue.name, None)
+        queue.delete()
+
+    def _bury(self, queue: MemoryQueue, stored: Stored, reason: Death) -> None:
+        """Send what a queue has given up on to its dead-letter exchange; without one it is gone."""
+        exchange, key = queue.rules.dead_letter_exchange, queue.rules.dead_letter_key
+        if exchange is None:
+            return
+        address = Address(exchange, stored.address.key if key is None else key)
+        letter = _Held(dead_lettered(stored, queue.name, reason, self.now()), address)
+        if not self._forward(letter) and queue.rules.is_at_least_once:
+            self._held.append(letter)
+            self._watch_held()
+
+    def _forward(self, letter: _Held) -> bool:
+        """Put a dead letter where it belongs; return whether every queue has taken it, and there was one."""
+        try:
+            queues = self.route(letter.address, letter.envelope.headers)
+        except PublishFailed:
+            return False
+        deaths = deaths_in(letter.envelope.headers)
+        targets = [queue for queue in queues if not is_cycle(queue.name, deaths)]
+        for queue in targets:
+            if queue.name not in letter.taken and queue.put(letter.envelope, letter.address):
+                letter.taken.add(queue.name)
+        return bool(targets) and letter.taken.issuperset(queue.name for queue in targets)
+
+    def _watch_held(self) -> None:
+        if self._held and self._held_timer is None:
+            self._held_timer = self._pump.call_at(self._pump.now() + HELD_AGAIN_S, self._forward_held)
+
+    def _forward_held(self) -> None:
+        self._held_timer = None
+        self._held = [letter for letter in self._held if not self._forward(letter)]
+        self._watch_held()

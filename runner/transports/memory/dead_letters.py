@@ -1,0 +1,64 @@
+"""Engine: what a message carries once its queue has given it up, and where it must not go: RabbitMQ's own rules.
+
+Sources: https://www.rabbitmq.com/docs/dlx and rabbit_dead_letter.erl of RabbitMQ 3.10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from runner.message import Address, Envelope
+from runner.transports.memory.lines import Stored
+from runner.transports.wire import with_own_headers
+
+Death = Literal["expired", "maxlen", "delivery_limit", "rejected"]
+
+
+def dead_lettered(stored: Stored, queue: str, reason: Death, now: datetime) -> Envelope:
+    """Return the envelope as it leaves the queue: with its deaths in `x-death`, the latest first, and no expiration."""
+    envelope = with_own_headers(stored.envelope)
+    headers = dict(envelope.headers)
+    deaths = deaths_in(headers)
+    earlier = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
+    if earlier is None:
+        latest = _first_time(envelope, stored.address, queue, reason, now)
+    else:
+        deaths.remove(earlier)
+        latest = {**earlier, "count": int(earlier.get("count", 0)) + 1}
+    headers["x-death"] = [latest, *deaths]
+    headers.setdefault("x-first-death-exchange", stored.address.exchange)
+    headers.setdefault("x-first-death-queue", queue)
+    headers.setdefault("x-first-death-reason", reason)
+    return envelope._replace(headers=headers, expiration_ms=None)
+
+
+def deaths_in(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of `x-death`, the latest first; garbage that a publisher put there counts as none."""
+    deaths = headers.get("x-death")
+    return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
+
+
+def is_cycle(queue: str, deaths: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a message has died in this queue before and nobody has rejected it since: then it is dropped."""
+    for death in deaths:
+        if death.get("reason") == "rejected":
+            return False
+        if death.get("queue") == queue:
+            return True
+    return False
+
+
+def _first_time(envelope: Envelope, address: Address, queue: str, reason: Death, now: datetime) -> dict[str, Any]:
+    death = {
+        "count": 1,
+        "reason": reason,
+        "queue": queue,
+        "time": now.replace(microsecond=0),
+        "exchange": address.exchange,
+        "routing-keys": [address.key],
+    }
+    if envelope.expiration_ms is not None:
+        death["original-expiration"] = str(envelope.expiration_ms)
+    return death

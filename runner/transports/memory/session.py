@@ -1,0 +1,186 @@
+"""Engine: one session with the in-process broker: the `Transport` as the runtime sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import assert_never
+
+from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
+from runner.message import Address, Envelope
+from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
+from runner.pipeline.topology import Topology, wait_milliseconds, wait_topology
+from runner.transports.base import Capabilities, Declared, Delivery, OnDelivery, OnStateChange, Source
+from runner.transports.copies import Copy, dead_letter_copy, retry_copy
+from runner.transports.memory.broker import MemoryBroker
+from runner.transports.memory.feed import MemoryFeed
+from runner.transports.memory.queue import MemoryQueue
+from runner.transports.wire import as_sent
+
+BURST = 64
+"""How many messages a session publishes before everybody else on the loop gets a turn."""
+
+PATIENCE_S = 30.0
+"""How long a publisher waits at a full queue out of which nobody takes anything.
+
+Without an end, a handler that publishes into the queue that only it reads would wait for itself for ever. So its
+publish ends as PublishFailed("refused"), its message is retried, and that makes room: copies have room in reserve.
+"""
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+
+
+class MemoryTransport:
+    """A session with an in-process broker, by default one of its own that nobody else sees.
+
+    Sessions of one `MemoryBroker` are like processes on one RabbitMQ: closing one gives back only what it had.
+    `clock` is the wall clock, UTC; all delays are loop time, so that a loop with virtual time works.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: MemoryBroker | None = None,
+        clock: Callable[[], datetime] | None = None,
+        on_state_change: OnStateChange | None = None,
+    ) -> None:
+        self._broker = broker or MemoryBroker(clock=clock)
+        self._now = clock or self._broker.now
+        self._say = on_state_change  # nothing ever happens to this broker that an operator should know
+        self._feeds: list[MemoryFeed] = []
+        self._closed: asyncio.Future[None] | None = None
+        self._is_open = False
+        self._burst = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Messages are gone with the process."""
+        return Capabilities("memory", is_persistent=False)
+
+    async def connect(self) -> str:
+        """Start the broker where nobody has; see `Transport.connect`."""
+        if not self._is_open:
+            self._closed = asyncio.get_running_loop().create_future()
+            self._is_open = True
+            self._broker.join(self)
+        return "in-process broker"
+
+    async def declare(self, topology: Topology) -> Declared:
+        """See `Transport.declare`. Either everything is made or nothing is."""
+        self._must_be_open()
+        return self._broker.declare(topology, self)
+
+    async def publish(self, address: Address, envelope: Envelope) -> None:
+        """See `Transport.publish`. Waits while a queue without limits of its own is full.
+
+        Suspends only now and then, so that a tight loop of publishing does not keep everybody else from running. A
+        publish that is cancelled has not taken place.
+        """
+        if not self._is_open:
+            raise PublishUnknown("the session with the in-process broker is closed")
+        sent = as_sent(envelope)
+        queues = self._broker.route(address, sent.headers)
+        self._burst += 1
+        must_wait = self._burst >= BURST
+        for queue in queues:
+            must_wait = must_wait or queue.is_crowded
+        if must_wait:
+            await self._wait_for_turn(queues)
+            queues = self._broker.route(address, sent.headers)
+        self._broker.put(sent, address, queues)
+
+    async def feed(self, source: Source, on_delivery: OnDelivery) -> MemoryFeed:
+        """See `Transport.feed`. Raises BrokerUnavailable where there is no such queue."""
+        self._must_be_open()
+        feed = self._broker.feed(source, on_delivery, self)
+        self._feeds = [feed, *(old for old in self._feeds if old.is_live or old.unsettled)]
+        return feed
+
+    async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """See `Transport.settle`. Waits only where a copy finds no room; cancelled there, the original is given back
+        with the session."""
+        delivery.mark_settled()
+        feed: MemoryFeed = delivery.generation
+        match outcome:
+            case Ack():
+                return feed.done(delivery.token)
+            case Release():
+                return feed.release(delivery.token)
+            case Retry():
+                copy = retry_copy(delivery, outcome, self._now())
+                milliseconds = wait_milliseconds(outcome.after_s)
+                return await self._move(delivery, copy, wait_topology(delivery.source.wait_prefix, milliseconds))
+            case DeadLetter():
+                if delivery.source.dead_letter is None:
+                    return feed.done(delivery.token)
+                copy = dead_letter_copy(delivery, outcome, delivery.source.dead_letter, self._now())
+                return await self._move(delivery, copy, Topology())
+        assert_never(outcome)
+
+    async def backlog(self, sources: Sequence[Source]) -> int:
+        """See `Transport.backlog`."""
+        return self._broker.backlog(sources)
+
+    async def close(self) -> None:
+        """See `Transport.close`. What was unsettled counts as lost: the broker cannot tell a farewell from a crash."""
+        if not self._is_open or self._closed is None:
+            return
+        self._is_open = False
+        self._closed.set_result(None)
+        for feed in self._feeds:
+            feed.end()
+        for feed in self._feeds:
+            feed.give_back()
+        self._feeds.clear()
+        self._broker.leave(self)
+
+    async def _move(self, delivery: Delivery, copy: Copy, needed: Topology) -> bool:
+        """Publish the copy, as often as it takes, and only then forget the original."""
+        feed: MemoryFeed = delivery.generation
+        sent, pause_s = as_sent(copy.envelope), FIRST_PAUSE_S
+        while feed.holds(delivery.token):
+            try:
+                self._broker.put(sent, copy.address, self._broker.route(copy.address, sent.headers))
+                return feed.done(delivery.token)
+            except PublishFailed as failure:
+                if failure.reason != "refused" and needed:
+                    self._broker.declare(needed, self)
+                    needed = Topology()
+                    continue
+            await self._pause(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+        return False
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not when we are closing."""
+        if self._closed is not None:
+            await asyncio.wait((self._closed,), timeout=seconds)
+
+    async def _wait_for_turn(self, queues: Sequence[MemoryQueue]) -> None:
+        """Let everybody else run first, who publish too much or to feeds that are behind; at full queues wait for room.
+
+        Raises PublishFailed("refused") where nobody makes room, PublishUnknown when the session is closed meanwhile.
+        """
+        if self._burst >= BURST or any(queue.feeds for queue in queues):
+            self._burst = 0
+            await asyncio.sleep(0)
+        for queue in queues:
+            if queue.is_full:
+                await self._wait_for_room(queue)
+        if not self._is_open:
+            raise PublishUnknown("the session with the in-process broker was closed while publishing")
+
+    async def _wait_for_room(self, queue: MemoryQueue) -> None:
+        if self._closed is None or await queue.wait_for_room(PATIENCE_S, self._closed) or self._closed.done():
+            return
+        raise PublishFailed(
+            f'queue "{queue.name}" is full, and nothing has left it for {PATIENCE_S:.0f} seconds',
+            reason="refused",
+            hint="a subscriber that publishes into the queue it reads can fill it; give it more room or fewer results",
+        )
+
+    def _must_be_open(self) -> None:
+        if not self._is_open:
+            raise BrokerUnavailable("the session with the in-process broker is not connected")

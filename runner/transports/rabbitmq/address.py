@@ -1,0 +1,38 @@
+"""Turns broker settings into what aio-pika connects to: a URL with nothing left to chance, and a TLS context.
+
+aio-pika takes its settings from the URL's query and forgives nonsense there (a heartbeat of `30s` means none at all,
+`no_verify_ssl=false` switches verification off), so ours is built here from validated values only.
+"""
+
+from __future__ import annotations
+
+import ssl
+from urllib.parse import urlsplit
+
+from yarl import URL
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.model import BrokerSettings
+
+
+def connection_url(url: str, settings: BrokerSettings) -> URL:
+    """Return the URL to connect to, heartbeat included; without a user it is RabbitMQ's own guest, loopback only."""
+    parsed = URL(url)
+    if parsed.user is None:
+        parsed = parsed.with_user("guest").with_password("guest")
+    return parsed.with_query(heartbeat=str(max(1, round(settings.heartbeat_s))))
+
+
+def tls_context(url: str, settings: BrokerSettings) -> ssl.SSLContext | None:
+    """Return the context for an `amqps` URL (verified, TLS 1.2 or newer), None for `amqp`."""
+    if urlsplit(url).scheme != "amqps":
+        return None
+    tls = settings.tls
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca) if tls and tls.ca else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls and tls.cert:
+            context.load_cert_chain(str(tls.cert), str(tls.key) if tls.key else None)
+    except (OSError, ssl.SSLError) as error:
+        raise BrokerUnavailable(f"the TLS files cannot be used: {error}", "check broker.tls in the pipeline") from error
+    return context

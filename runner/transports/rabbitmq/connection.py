@@ -1,0 +1,281 @@
+"""Keeps one connection to RabbitMQ alive: connects, watches, reconnects with backoff, until it is closed.
+
+Our own supervision instead of aio-pika's robust classes: one queue that cannot be restored takes a robust connection
+down with all its other queues, again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.model import BrokerSettings
+from runner.redaction import mask_url
+from runner.transports.base import OnStateChange, StateChange
+from runner.transports.rabbitmq.address import connection_url, tls_context
+from runner.units import format_duration
+
+CONNECT_ATTEMPT_S = 10.0
+CLOSE_S = 5.0
+BLOCKED_POLL_S = 0.5
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 30.0
+
+CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.IncompleteReadError)
+"""What connecting may raise; ConnectionError and aiormq's connection errors are OSErrors or AMQPErrors."""
+
+CHANNEL_ERRORS = (*CONNECT_ERRORS, aiormq.exceptions.ChannelInvalidStateError)
+"""What a call on a channel may raise when the channel or its connection is gone."""
+
+_REFUSALS = (
+    aiormq.exceptions.AuthenticationError,
+    aiormq.exceptions.ProbableAuthenticationError,
+    aiormq.exceptions.ConnectionNotAllowed,
+)
+
+
+def pauses(first_s: float = FIRST_PAUSE_S, longest_s: float = LONGEST_PAUSE_S) -> Iterator[float]:
+    """Yield growing pauses in seconds, each random between half and all of its ceiling, for ever."""
+    ceiling = first_s
+    while True:
+        yield random.uniform(ceiling / 2, ceiling)
+        ceiling = min(ceiling * 2, longest_s)
+
+
+def was_cancelled() -> bool:
+    """Whether somebody cancelled the current task: aiormq raises CancelledError too when it only lost the broker."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def end(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task until it has ended: aiormq may swallow one cancellation and raise an error of its own instead."""
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
+    if task is not None and not task.cancelled():
+        task.exception()  # looked at, so that asyncio does not report it as forgotten
+
+
+class LinkClosed(Exception):
+    """We closed the connection ourselves; there will be no other."""
+
+
+class Link:
+    """One supervised connection, for publishing or for consuming.
+
+    `restore` runs on each new connection before anybody else may use it; what it raises ends that connection.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        role: str,
+        name: str,
+        on_state_change: OnStateChange,
+        restore: Callable[[AbstractConnection], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._role = role
+        self._name = name
+        self._say = on_state_change
+        self._restore = restore
+        self._connection: AbstractConnection | None = None
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._next_url = 0
+        self._is_closed = False
+        self.is_blocked = False
+        """Whether the broker takes nothing from us now, for lack of memory or disk."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the connection stands and is restored."""
+        return self._ready.is_set() and not self._is_closed
+
+    async def open(self) -> AbstractConnection:
+        """Make the first connection within the connect timeout, and keep it up from then on.
+
+        Raises BrokerUnavailable: at once where the broker refuses us, else when the time is over.
+        """
+        connection = await self._first_connection()
+        self._task = asyncio.create_task(self._supervise(connection), name=f"rabbitmq-{self._role}")
+        return connection
+
+    async def ready(self) -> AbstractConnection:
+        """Return the connection, waiting while there is none. Raises LinkClosed after `close`."""
+        while True:
+            await self._ready.wait()
+            if self._is_closed:
+                raise LinkClosed
+            if self._connection is not None:
+                return self._connection
+
+    async def close(self) -> None:
+        """Disconnect for good. Idempotent; takes at most a few seconds, whatever the broker does."""
+        self._is_closed = True
+        self._ready.set()
+        await end(self._task)
+        await self._discard(self._connection)
+        self._connection = None
+
+    async def _first_connection(self) -> AbstractConnection:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.connect_timeout_s
+        has_said = False
+        for pause in pauses():
+            try:
+                return await self._connect()
+            except _REFUSALS as error:
+                raise self._refused(error) from error
+            except CONNECT_ERRORS as error:
+                if loop.time() + pause >= deadline:
+                    raise self._unreachable(error) from error
+                if not has_said:
+                    self._say(
+                        StateChange("broker.unreachable", "warning", {"broker": self.target, "error": _short(error)})
+                    )
+                    has_said = True
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    async def _connect(self) -> AbstractConnection:
+        """Connect to the next of the URLs, once."""
+        url = self._settings.urls[self._next_url % len(self._settings.urls)]
+        self._next_url += 1
+        # The loop's own timeout on top: aiormq's does not cover every step of the handshake.
+        async with asyncio.timeout(CONNECT_ATTEMPT_S + 2):
+            return await aio_pika.connect(
+                connection_url(url, self._settings),
+                ssl_context=tls_context(url, self._settings),
+                timeout=CONNECT_ATTEMPT_S,
+                client_properties={"connection_name": f"{self._name} ({self._role})", "product": "runline"},
+            )
+
+    @property
+    def target(self) -> str:
+        """The broker as it may be shown: the URL that is tried now, without its password."""
+        return mask_url(self._settings.urls[(self._next_url - 1) % len(self._settings.urls)])
+
+    async def _supervise(self, connection: AbstractConnection) -> None:
+        """Watch a connection; when it is lost make another, restored; until cancelled."""
+        loop = asyncio.get_running_loop()
+        delays = pauses()
+        while True:
+            self._connection = connection
+            self._ready.set()
+            since = loop.time()
+            reason = await self._watch(connection)
+            self._ready.clear()
+            self._connection = None
+            self.is_blocked = False
+            self._say(
+                StateChange("broker.lost", "warning", {"role": self._role, "broker": self.target, "error": reason})
+            )
+            await self._discard(connection)
+            if loop.time() - since > LONGEST_PAUSE_S:
+                delays = pauses()
+            connection = await self._reconnect(delays)
+            self._say(StateChange("broker.connected", "info", {"role": self._role, "broker": self.target}))
+
+    async def _reconnect(self, delays: Iterator[float]) -> AbstractConnection:
+        """Connect and restore, again and again, until both succeed."""
+        while True:
+            await asyncio.sleep(next(delays))
+            connection = None
+            try:
+                connection = await self._connect()
+                async with asyncio.timeout(CONNECT_ATTEMPT_S * 3):
+                    await self._restore(connection)
+                return connection
+            except CHANNEL_ERRORS:
+                await self._discard(connection)
+            except asyncio.CancelledError:
+                await self._discard(connection)
+                if was_cancelled():
+                    raise
+
+    async def _watch(self, connection: AbstractConnection) -> str:
+        """Wait until the connection is lost and return why; notice meanwhile when the broker blocks it."""
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def on_close(_: Any, error: BaseException | None) -> None:
+            if not lost.done():
+                lost.set_result(_short(error))
+
+        connection.close_callbacks.add(on_close)
+        while not lost.done():
+            if connection.is_closed or connection.transport is None:
+                return "connection closed"
+            self._note_blocked(_is_blocked(connection))
+            await asyncio.wait([lost], timeout=BLOCKED_POLL_S)
+        return lost.result()
+
+    def _note_blocked(self, is_blocked: bool) -> None:
+        if is_blocked == self.is_blocked:
+            return
+        self.is_blocked = is_blocked
+        event = "broker.blocked" if is_blocked else "broker.unblocked"
+        self._say(StateChange(event, "warning" if is_blocked else "info", {"role": self._role, "broker": self.target}))
+
+    async def _discard(self, connection: AbstractConnection | None) -> None:
+        """Close a connection that may be dead; a frozen broker must not hold us up."""
+        if connection is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await connection.close()
+        except CHANNEL_ERRORS:
+            pass
+        except asyncio.CancelledError:
+            if was_cancelled():
+                raise
+
+    def _unreachable(self, error: BaseException) -> BrokerUnavailable:
+        waited = format_duration(self._settings.connect_timeout_s)
+        return BrokerUnavailable(
+            f"cannot reach the broker {self.target} after {waited}: {_short(error)}",
+            "is it running, and is the address right? broker.connect_timeout says how long to try",
+        )
+
+    def _refused(self, error: BaseException) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"the broker {self.target} refuses the connection: {_short(error)}",
+            "check the user, the password and the virtual host of the URL",
+        )
+
+
+def _is_blocked(connection: AbstractConnection) -> bool:
+    """Whether the broker has sent connection.blocked: then aiormq's `ready()` would wait, so step into it once."""
+    transport = connection.transport
+    if transport is None:
+        return False
+    waiting = transport.connection.ready()
+    try:
+        waiting.send(None)
+    except StopIteration:
+        return False
+    waiting.close()
+    return True
+
+
+def _short(error: BaseException | None) -> str:
+    """Return why, in one line without addresses of objects."""
+    if error is None:
+        return "connection closed"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiormq.exceptions.AMQPError):
+        return str(error.args[-1]) if error.args and error.args[-1] else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

@@ -1,0 +1,201 @@
+"""Turns a queue of RabbitMQ into deliveries, and keeps doing so when its channel, queue or connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from runner.message import NO_HEADERS, Envelope
+from runner.transports.base import Delivery, OnDelivery, OnStateChange, Source, StateChange
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, pauses, was_cancelled
+from runner.transports.rabbitmq.topology import RPC_S
+
+SETTLE_S = 5.0
+
+
+class Registration:
+    """One AMQP consumer on one channel: what the delivery tags it hands out belong to."""
+
+    __slots__ = ("channel", "ended", "tag")
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self.channel = channel
+        self.tag = ""
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its deliveries can still be settled."""
+        return not self.channel.is_closed
+
+    def end(self, reason: str) -> None:
+        """Note that no more deliveries will come; the first reason counts."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+
+class Consumer:
+    """The feed of one queue: registers with the broker, and again after each loss, until it is stopped."""
+
+    def __init__(self, link: Link, source: Source, on_delivery: OnDelivery, on_state_change: OnStateChange) -> None:
+        self._link = link
+        self._source = source
+        self._on_delivery = on_delivery
+        self._say = on_state_change
+        self._registration: Registration | None = None
+        self._is_stopped = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the broker sends us messages of the queue now."""
+        registration = self._registration
+        return registration is not None and not registration.ended.done() and not self._is_stopped
+
+    async def start(self) -> None:
+        """Register for the first time; raises what the broker answers, then look after it in the background."""
+        registration = await self._register(await self._link.ready())
+        self._task = asyncio.create_task(self._look_after(registration), name=f"consumer-{self._source.queue}")
+
+    async def stop(self) -> None:
+        """Cancel the registration; its channel stays open, so that what was delivered can be settled. Idempotent."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        await end(self._task)
+        registration = self._registration
+        if registration is not None and registration.is_open:
+            await _bounded(registration.channel.basic_cancel(registration.tag, timeout=RPC_S), RPC_S)
+            registration.end("stopped")
+
+    async def close(self) -> None:
+        """Stop, and close the channel: every settlement has then been read, and the rest is given back. Idempotent."""
+        await self.stop()
+        if self._registration is not None:
+            await _bounded(self._registration.channel.close(), SETTLE_S)
+
+    async def _register(self, connection: AbstractConnection) -> Registration:
+        opened = connection.channel(publisher_confirms=False)
+        await opened.initialize(timeout=RPC_S)
+        channel = await opened.get_underlay_channel()
+        registration = Registration(channel)
+        channel.closing.add_done_callback(lambda future: registration.end(_reason(future)))
+        channel.on_consumer_cancel_callbacks.add(lambda _: registration.end("cancelled by the broker"))
+        await channel.basic_qos(prefetch_count=self._source.prefetch, timeout=RPC_S)
+
+        async def on_message(message: DeliveredMessage) -> None:
+            self._on_delivery(_delivery(message, self._source, registration))
+
+        consumed = await channel.basic_consume(self._source.queue, on_message, timeout=RPC_S)
+        registration.tag = consumed.consumer_tag or ""
+        self._registration = registration
+        return registration
+
+    async def _look_after(self, registration: Registration) -> None:
+        """Register again whenever the registration ends, until cancelled."""
+        while True:
+            reason = await asyncio.shield(registration.ended)
+            if self._link.is_ready:
+                self._tell("consumer.lost", "warning", error=reason)
+            await _bounded(registration.channel.close(), SETTLE_S)
+            registration = await self._register_again()
+            self._tell("consumer.resumed", "info")
+
+    async def _register_again(self) -> Registration:
+        is_said = False
+        for pause in pauses():
+            try:
+                return await self._register(await self._link.ready())
+            except LinkClosed:
+                await asyncio.Event().wait()
+            except CHANNEL_ERRORS as error:
+                if self._link.is_ready and not is_said:
+                    self._tell("consumer.lost", "error", error=str(error))
+                    is_said = True
+            except asyncio.CancelledError:
+                if was_cancelled():
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _tell(self, event: str, level: str, **fields: Any) -> None:
+        fields = {"subscriber": self._source.subscriber, "queue": self._source.queue, **fields}
+        self._say(StateChange(event, level, fields))
+
+
+async def _bounded(awaitable: Any, seconds: float) -> None:
+    """Wait for a farewell to the broker, not for long, and whatever it answers."""
+    try:
+        async with asyncio.timeout(seconds):
+            await awaitable
+    except CHANNEL_ERRORS:
+        pass
+    except asyncio.CancelledError:
+        if was_cancelled():
+            raise
+
+
+def _reason(future: asyncio.Future[Any]) -> str:
+    if future.cancelled():
+        return "channel closed"
+    error = future.exception()
+    if isinstance(error, aiormq.exceptions.AMQPError) and error.args:
+        return str(error.args[-1])
+    return "channel closed"
+
+
+def _delivery(message: DeliveredMessage, source: Source, registration: Registration) -> Delivery:
+    properties: Any = message.header.properties
+    frame: Any = message.delivery
+    headers = _table(properties.headers) if properties.headers else NO_HEADERS
+    crashes = headers.get("x-delivery-count", 0)
+    return Delivery(
+        Envelope(
+            message.body,
+            properties.message_id,
+            properties.correlation_id,
+            properties.message_type,
+            properties.app_id,
+            _utc(properties.timestamp),
+            properties.content_type,
+            properties.content_encoding,
+            properties.reply_to,
+            properties.priority,
+            _milliseconds(properties.expiration),
+            headers,
+        ),
+        source,
+        exchange=frame.exchange or "",
+        routing_key=frame.routing_key or "",
+        is_redelivered=bool(frame.redelivered),
+        crashes=crashes if isinstance(crashes, int) else 0,
+        token=frame.delivery_tag,
+        generation=registration,
+    )
+
+
+def _table(value: Any) -> Any:
+    """Return a header's value as Python has it: pamqp makes bytearrays of bytes."""
+    match value:
+        case bytearray():
+            return bytes(value)
+        case dict():
+            return {name: _table(item) for name, item in value.items()}
+        case list():
+            return [_table(item) for item in value]
+    return value
+
+
+def _utc(timestamp: datetime | None) -> datetime | None:
+    if timestamp is None or timestamp.tzinfo is not None:
+        return timestamp
+    return timestamp.replace(tzinfo=UTC)
+
+
+def _milliseconds(expiration: str | None) -> int | None:
+    return int(expiration) if expiration and expiration.isdecimal() else None

@@ -1,0 +1,58 @@
+"""The same tests for every transport: the in-process broker, and RabbitMQ with quorum and with classic queues."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from runner.transports.base import StateChange, Transport
+from runner.transports.memory import MemoryBroker, MemoryTransport
+from tests.conformance.harness import KINDS, Harness, Kind
+
+OnStateChange = Callable[[StateChange], None]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+async def harness(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[Harness]:
+    """One broker, several sessions, names of this test's own."""
+    kind: Kind = request.param
+    if not kind.is_rabbitmq:
+        held = _in_memory(kind, unique)
+        yield held
+        await held.close()
+        return
+    node: Any = request.getfixturevalue("rabbitmq")
+    held = _on_rabbitmq(kind, unique, node)
+    yield held
+    await held.close()
+    await _clean_up(node.url, held)
+
+
+def _in_memory(kind: Kind, unique: str) -> Harness:
+    broker = MemoryBroker()
+    return Harness(kind, unique, lambda say: MemoryTransport(broker=broker, on_state_change=say), lambda: None)
+
+
+def _on_rabbitmq(kind: Kind, unique: str, node: Any) -> Harness:
+    from runner.pipeline.model import BrokerSettings
+    from runner.transports.rabbitmq import RabbitTransport
+
+    def new_transport(say: OnStateChange) -> Transport:
+        return RabbitTransport(BrokerSettings(urls=(node.url,)), name=unique, on_state_change=say)
+
+    return Harness(kind, unique, new_transport, lambda: node.close_connections_of(unique))
+
+
+async def _clean_up(url: str, held: Harness) -> None:
+    """Delete what the test has declared, wait queues included: a hundred idle quorum queues slow a node down."""
+    import aio_pika
+
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        for topology in held.declared:
+            for queue in topology.queues:
+                await channel.queue_delete(queue.name)
+            for exchange in topology.exchanges:
+                await channel.exchange_delete(exchange.name)

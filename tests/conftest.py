@@ -1,0 +1,122 @@
+"""The suite brings its own broker: one private node for all workers, and fresh ones for tests that break theirs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Client, Listener
+from typing import Any
+
+import pytest
+
+from tests.node import Broker, Node, Place, is_installed
+
+LENDER = "runline_lender"
+
+
+class Lender:
+    """Starts the shared node when it is first asked for. Lives in the process that every worker has in common."""
+
+    def __init__(self) -> None:
+        self._node: Node | None = None
+        self._lock = threading.Lock()
+        self._listener: Listener | None = None
+
+    def place(self) -> Place:
+        """Return where the node is, after starting it."""
+        with self._lock:
+            if self._node is None:
+                node = Node(name="shared")
+                try:
+                    node.start()
+                except BaseException:
+                    node.close()
+                    raise
+                self._node = node
+            return self._node.place
+
+    def address(self) -> str:
+        """Return where other processes may ask for the node's place."""
+        if self._listener is None:
+            self._listener = Listener(family="AF_UNIX")
+            threading.Thread(target=self._answer, args=(self._listener,), daemon=True).start()
+        return str(self._listener.address)
+
+    def close(self) -> None:
+        """End the node and the service."""
+        if self._listener is not None:
+            with Client(self._listener.address) as wake:
+                wake.send("end")
+        with self._lock:
+            if self._node is not None:
+                self._node.close()
+
+    def _answer(self, listener: Listener) -> None:
+        with listener:
+            while True:
+                with listener.accept() as worker:
+                    if worker.recv() == "end":
+                        return
+                    try:
+                        worker.send(self.place())
+                    except Exception as error:  # whatever it is, the worker that asked must report it
+                        worker.send(str(error))
+
+
+lender_key = pytest.StashKey[Lender]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every process but a worker of pytest-xdist has a lender."""
+    if not hasattr(config, "workerinput"):
+        config.stash[lender_key] = Lender()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist, before it starts, where to ask for the shared node."""
+    node.workerinput[LENDER] = node.config.stash[lender_key].address()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (lender := config.stash.get(lender_key, None)) is not None:
+        lender.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(pytestconfig: pytest.Config) -> Broker:
+    """A RabbitMQ node shared by the whole run: use names that begin with `unique`, and leave others' connections be."""
+    _need_rabbitmq()
+    if (lender := pytestconfig.stash.get(lender_key, None)) is not None:
+        return Broker(lender.place())
+    with Client(pytestconfig.workerinput[LENDER]) as controller:  # type: ignore[attr-defined]
+        controller.send("place")
+        answer = controller.recv()
+    if not isinstance(answer, Place):
+        pytest.fail(answer, pytrace=False)
+    return Broker(answer)
+
+
+@pytest.fixture
+def own_node() -> Iterator[Node]:
+    """A fresh RabbitMQ node for this test alone, to kill, freeze and alarm."""
+    _need_rabbitmq()
+    with Node() as node:
+        yield node
+
+
+@pytest.fixture
+def unique() -> str:
+    """A short word that no other test has: names in this test begin with it."""
+    return f"t{secrets.token_hex(4)}"
+
+
+def _need_rabbitmq() -> None:
+    if is_installed():
+        return
+    reason = "RabbitMQ is not installed: `make test` installs it where there is apt-get"
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

@@ -1,0 +1,101 @@
+"""The private RabbitMQ node that the other tests rely on keeps its own promises."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pika
+import pytest
+
+from tests.node import Broker, Node
+
+
+def connect(node: Broker, name: str = "") -> pika.BlockingConnection:
+    parameters = pika.URLParameters(node.url)
+    parameters.client_properties = {"connection_name": name}
+    return pika.BlockingConnection(parameters)
+
+
+def publish(node: Broker, queue: str, body: bytes) -> None:
+    with connect(node) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare(queue, durable=True)
+        channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+
+
+def take(node: Broker, queue: str) -> bytes | None:
+    body: bytes | None
+    with connect(node) as connection:
+        _, _, body = connection.channel().basic_get(queue, auto_ack=True)
+    return body
+
+
+def test_a_confirmed_message_outlives_kill_9(own_node: Node) -> None:
+    publish(own_node, "kept", b"still here")
+    url = own_node.url
+
+    own_node.kill()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", own_node.port))
+    own_node.start()
+
+    assert own_node.url == url
+    assert take(own_node, "kept") == b"still here"
+
+
+def test_a_message_outlives_an_orderly_restart(own_node: Node) -> None:
+    publish(own_node, "kept", b"still here")
+    own_node.restart()
+    assert take(own_node, "kept") == b"still here"
+
+
+def test_a_frozen_node_answers_again_after_it_is_thawed(own_node: Node) -> None:
+    publish(own_node, "kept", b"still here")
+    own_node.freeze()
+    with socket.create_connection(("127.0.0.1", own_node.port), timeout=0.5) as client:
+        client.sendall(b"AMQP\x00\x00\x09\x01")
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    own_node.thaw()
+    assert take(own_node, "kept") == b"still here"
+
+
+def test_nothing_is_left_of_a_closed_node() -> None:
+    node = Node()
+    with node:
+        folders = [Path(node.place.folder), node._epmd._folder.path]
+        processes = _processes_in(folders)
+        assert len(processes) >= 2
+    assert not any(folder.exists() for folder in folders)
+    assert not _processes_in(folders)
+
+
+def test_only_the_named_connections_are_closed(rabbitmq: Broker, unique: str) -> None:
+    mine, other = connect(rabbitmq, f"{unique}-runner"), connect(rabbitmq, f"other-{unique}")
+    assert rabbitmq.close_connections_of(unique) == 1
+    with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="closed by a test"):
+        mine.process_data_events(time_limit=10)
+    other.process_data_events(time_limit=0)
+    assert other.is_open
+    other.close()
+
+
+def test_ctl_speaks_to_the_node(rabbitmq: Broker, unique: str) -> None:
+    publish(rabbitmq, unique, b"one")
+    assert f"{unique}\t1" in rabbitmq.ctl("list_queues", "name", "messages").splitlines()
+
+
+def _processes_in(folders: list[Path]) -> set[int]:
+    """Return the processes that have one of the folders in their environment."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if any(os.fsencode(folder) in environ for folder in folders):
+            found.add(int(process.name))
+    return found

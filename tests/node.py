@@ -1,0 +1,401 @@
+"""A private RabbitMQ node: free loopback ports, a temporary folder, its own epmd; nothing of it outlives the tests.
+
+    with Node() as node:
+        ...                  # node.url, node.ctl("list_queues"), node.close_connections_of("orders-")
+        node.kill()          # as `kill -9`
+        node.start()         # same folder, same ports: confirmed persistent messages are still there
+
+Everything here blocks; inside a running loop use `await asyncio.to_thread(node.start)`.
+Three nodes of one cluster share an `Epmd` and a `cookie` and have different names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Self
+
+START_S = 45.0
+STOP_S = 15.0
+CTL_S = 30.0
+
+# Outgoing connections take their own port from the system's ephemeral range: a listener of ours in that range could
+# find its port taken after a restart, or a client that retries a closed port could even connect to itself.
+FIRST_PORT, LAST_PORT = 10_240, 32_767
+
+LOOPBACK_ONLY = "-kernel inet_dist_use_interface {127,0,0,1}"
+LOW_CPU = "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
+
+# Ends what we started if we are killed ourselves: reads "+pid" and "-pid" lines until our end of the pipe closes, then
+# kills the processes that are left (those which really are ours: the folder is in their environment) and the folder.
+SWEEPER = """
+import os, shutil, signal, sys
+folder, alive = sys.argv[1], set()
+for line in sys.stdin:
+    (alive.add if line[0] == "+" else alive.discard)(int(line[1:]))
+for pid in alive:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environ:
+            if folder.encode() in environ.read():
+                os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass
+shutil.rmtree(folder, ignore_errors=True)
+"""
+
+
+class NodeError(RuntimeError):
+    """The node did not do what it was told; the text ends with what it said."""
+
+
+def is_installed() -> bool:
+    """Whether this machine has RabbitMQ's and Erlang's programs."""
+    return _scripts() is not None and _epmd() is not None
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on, outside the range of outgoing connections where there is one."""
+    for _ in range(1000):
+        port = random.randint(FIRST_PORT, LAST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NodeError("no free port on 127.0.0.1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a node is: all one needs to talk to it, also from another process."""
+
+    folder: str
+    name: str
+    port: int
+    distribution_port: int
+    epmd_port: int
+
+
+class Broker:
+    """A running node that may belong to somebody else: to be talked to, not to be stopped."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @property
+    def port(self) -> int:
+        return self.place.port
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.place.port}/"
+
+    def ctl(self, *arguments: str) -> str:
+        """Run `rabbitmqctl`, without headings, and return its output. Raises NodeError when it fails."""
+        command = [str(_found(_scripts()) / "rabbitmqctl"), "--silent", "-n", self.place.name, *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                env=_environment(self.place),
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                timeout=CTL_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise NodeError(f"rabbitmqctl {' '.join(arguments)}: no answer within {CTL_S:.0f} s") from None
+        if done.returncode != 0:
+            raise NodeError(f"rabbitmqctl {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def close_connections_of(self, prefix: str) -> int:
+        """Close the connections whose client property `connection_name` starts so, and return how many those were."""
+        pattern = "<<" + ",".join(str(byte) for byte in prefix.encode()) + ">>"
+        expression = f"""
+            Mine = fun(Properties) ->
+                case lists:keyfind(<<"connection_name">>, 1, Properties) of
+                    {{_, _, Name}} -> string:prefix(Name, {pattern}) =/= nomatch;
+                    false -> false
+                end
+            end,
+            Found = rabbit_networking:connection_info_all([pid, client_properties]),
+            length([rabbit_networking:close_connection(Pid, "closed by a test")
+                    || [{{pid, Pid}}, {{client_properties, Properties}}] <- Found, Mine(Properties)])."""
+        return int(self.ctl("eval", expression))
+
+    def log(self) -> str:
+        """Return what the node has written so far: its own log, then its console."""
+        files = sorted(Path(self.place.folder, "log").glob("*.log"))
+        return "".join(file.read_text(errors="replace") for file in files)
+
+
+class Epmd:
+    """Erlang's port mapper as a child of ours; without one, a node would start a daemon that outlives it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._folder = _Folder("epmd")
+        self._process = self._folder.run(
+            [_found(_epmd()), "-port", str(self.port), "-address", "127.0.0.1"],
+            {"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder.path)},
+            "epmd.log",
+        )
+        _until(lambda: _accepts(self.port), 10.0, lambda: "epmd does not answer")
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        self._folder.end(self._process)
+        self._folder.close()
+
+
+class Node(Broker):
+    """A node of our own, to be started, stopped, killed and frozen. A context manager: `start` … `close`.
+
+    `config` is added to its `rabbitmq.conf`; `name` is the part before `@localhost`.
+    """
+
+    is_installed = staticmethod(is_installed)
+
+    def __init__(
+        self, *, name: str = "", epmd: Epmd | None = None, cookie: str | None = None, config: str = ""
+    ) -> None:
+        self._folder = _Folder("node")
+        self._own_epmd = epmd is None
+        self._epmd = epmd or Epmd()
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._has_run = False
+        folder = self._folder.path
+        super().__init__(
+            Place(
+                folder=str(folder),
+                name=f"{name or folder.name}@localhost",
+                port=free_port(),
+                distribution_port=free_port(),
+                epmd_port=self._epmd.port,
+            )
+        )
+        for part in ("home", "mnesia", "log"):
+            (folder / part).mkdir()
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "home" / ".erlang.cookie").write_text(cookie or secrets.token_hex(16))
+        (folder / "home" / ".erlang.cookie").chmod(0o400)
+
+    def start(self) -> None:
+        """Start it and return when AMQP is answered. After `stop` or `kill`: same folder, same ports, same messages."""
+        for _ in range(5):
+            self._launch()
+            if self._answers_or_ends():
+                self._has_run = True
+                return
+            if self._has_run or "eaddrinuse" not in self.log():
+                break
+            self.place = replace(self.place, port=free_port(), distribution_port=free_port())
+        self.kill()
+        raise NodeError(f"RabbitMQ did not start\n{self.log()[-3000:]}")
+
+    def stop(self) -> None:
+        """Stop it in good order, and hard where that takes too long. Idempotent."""
+        if self._process is None:
+            return
+        self._send(signal.SIGCONT)
+        self._send(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it as `kill -9` does: nothing is flushed, nobody is told. Idempotent."""
+        if self._process is not None:
+            self._folder.end(self._process)
+            self._process = None
+
+    def restart(self) -> None:
+        """Stop it in good order and start it again."""
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """Suspend it: connections stay up, nothing is answered."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after `freeze`."""
+        self._send(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End everything and remove the folder. Idempotent."""
+        self.kill()
+        if self._own_epmd:
+            self._epmd.close()
+        self._folder.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _launch(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            raise NodeError("the node runs already")
+        self.kill()
+        place = self.place
+        (self._folder.path / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{place.port}\nlog.console = false\nlog.file.level = info\n{self._config}\n"
+        )
+        self._process = self._folder.run([_found(_scripts()) / "rabbitmq-server"], _environment(place), "console.log")
+
+    def _answers_or_ends(self) -> bool:
+        process = self._process
+        assert process is not None
+        _until(
+            lambda: process.poll() is not None or _answers_amqp(self.port),
+            START_S,
+            lambda: f"RabbitMQ does not answer\n{self.log()[-3000:]}",
+        )
+        return process.poll() is None
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+
+class _Folder:
+    """A temporary folder and the processes that live in it; both end with us, however we end."""
+
+    def __init__(self, kind: str) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=f"runline-{kind}-"))
+        self._sweeper = subprocess.Popen(
+            [sys.executable, "-S", "-c", SWEEPER, str(self.path)],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, command: list[str | Path], env: dict[str, str], log: str) -> subprocess.Popen[bytes]:
+        """Start a process in a session of its own, so that Ctrl-C in the terminal does not reach it."""
+        logs = self.path / "log"
+        logs.mkdir(exist_ok=True)
+        with (logs / log).open("ab") as out:
+            process = subprocess.Popen(
+                command,
+                env=env,
+                cwd=self.path,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._tell(f"+{process.pid}")
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a process that may have ended already."""
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        self._tell(f"-{process.pid}")
+
+    def close(self) -> None:
+        """Let the sweeper remove the folder. Idempotent."""
+        if not self._pipe.closed:
+            self._pipe.close()
+        self._sweeper.wait()
+
+    def _tell(self, line: str) -> None:
+        if not self._pipe.closed:
+            self._pipe.write(line + "\n")
+            self._pipe.flush()
+
+    @property
+    def _pipe(self) -> IO[str]:
+        assert self._sweeper.stdin is not None
+        return self._sweeper.stdin
+
+
+def _environment(place: Place) -> dict[str, str]:
+    """Return the whole environment of the node and of `rabbitmqctl`: nothing of the caller's but the PATH."""
+    folder = place.folder
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "LANG": "C.UTF-8",
+        "HOME": f"{folder}/home",  # the cookie is there
+        "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",
+        "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+        "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/none",
+        "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
+        "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+        "RABBITMQ_LOG_BASE": f"{folder}/log",
+        "RABBITMQ_PID_FILE": f"{folder}/pid",
+        "RABBITMQ_NODENAME": place.name,  # @localhost: no look-up of the machine's name
+        "RABBITMQ_NODE_PORT": str(place.port),
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_DIST_PORT": str(place.distribution_port),
+        "RABBITMQ_CTL_DIST_PORT_MIN": str(FIRST_PORT),
+        "RABBITMQ_CTL_DIST_PORT_MAX": str(LAST_PORT),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{LOW_CPU} {LOOPBACK_ONLY}",
+        "RABBITMQ_CTL_ERL_ARGS": f"{LOW_CPU} {LOOPBACK_ONLY}",
+        "ERL_EPMD_PORT": str(place.epmd_port),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RUNNING_UNDER_SYSTEMD": "true",  # the script execs the virtual machine: signals reach it
+    }
+
+
+def _scripts() -> Path | None:
+    """Return the folder of the server's own scripts. Debian's on the PATH are wrappers that `su` to another user."""
+    library = Path("/usr/lib/rabbitmq")
+    on_path = shutil.which("rabbitmq-server")
+    candidates = [library / "bin", *sorted(library.glob("lib/*/sbin"), reverse=True)]
+    if on_path is not None:
+        candidates.append(Path(on_path).resolve().parent)
+    return next((folder for folder in candidates if (folder / "rabbitmq-server").is_file()), None)
+
+
+def _epmd() -> Path | None:
+    found = shutil.which("epmd") or next(iter(sorted(Path("/usr/lib/erlang").glob("erts-*/bin/epmd"))), None)
+    return Path(found) if found else None
+
+
+def _found(path: Path | None) -> Path:
+    if path is None:
+        raise NodeError("RabbitMQ is not installed here")
+    return path
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _answers_amqp(port: int) -> bool:
+    """Send the protocol header of AMQP 0-9-1; the answer is a method frame, `connection.start`."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+        client.sendall(b"AMQP\x00\x00\x09\x01")
+        return client.recv(1) == b"\x01"
+    return False
+
+
+def _until(condition: Callable[[], bool], timeout_s: float, complaint: Callable[[], str]) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NodeError(complaint())
+        time.sleep(0.05)

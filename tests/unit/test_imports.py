@@ -1,0 +1,130 @@
+"""The rules of the house that a reader would otherwise have to trust: who may import whom, names, and sizes."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WORDS = ("errors", "log", "message", "metrics", "outcome", "redaction", "units")
+VOCABULARY = tuple(f"runner.{word}" for word in WORDS)
+
+# From low to high. A layer has rooms, a room has modules or packages: imports go to a lower layer or stay in the room.
+LAYERS: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (VOCABULARY,),
+    (("runner",),),
+    (("runner.config",),),
+    (("runner.pipeline",),),
+    (("runner.transports",),),
+    (("runner.transports.memory",), ("runner.transports.rabbitmq",), ("runner.runtime",)),
+    (("runner.operations",),),
+    (("runner.app", "runner.testing"),),
+    (("runner.cli", "runner.__main__"),),
+)
+ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in layer for part in room}
+
+HOMES = {
+    "aio_pika": ("runner.transports.rabbitmq",),
+    "aiormq": ("runner.transports.rabbitmq",),
+    "click": ("runner.cli",),
+    "pamqp": ("runner.transports.rabbitmq",),
+    "pydantic": ("runner.config", "runner.pipeline"),
+    "pydantic_core": ("runner.config", "runner.pipeline"),
+    "structlog": ("runner.log",),
+    "uvloop": ("runner.app", "runner.cli"),
+    "yaml": ("runner.config",),
+    "yarl": ("runner.transports.rabbitmq",),
+}
+
+BANNED_NAMES = re.compile(r"utils?|helpers?|common|managers?|base_.*")
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 40
+LONGER: dict[str, str] = {}
+"""Files (`runner/a.py`) and functions (`runner/a.py:name`) that are longer, each with its reason."""
+
+TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "runner").rglob("*.py"))}
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for path, line, target in _imports():
+        module = _module(path)
+        if not _is_in(target, "runner"):
+            continue
+        height, room = _room(module)
+        target_height, target_room = _room(target)
+        if target_height >= height and target_room != room:
+            wrong.append(f"{path.relative_to(ROOT)}:{line}: {module} may not import {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_each_library_has_one_home() -> None:
+    wrong = []
+    for path, line, target in _imports():
+        library, module = target.partition(".")[0], _module(path)
+        if library == "runner" or library in sys.stdlib_module_names:
+            continue
+        if not any(_is_in(module, home) for home in HOMES.get(library, ())):
+            wrong.append(f"{path.relative_to(ROOT)}:{line}: {module} is not the home of {library}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_room_is_named_for_nothing() -> None:
+    parts = {part for path in TREES for part in path.relative_to(ROOT).with_suffix("").parts}
+    assert [part for part in sorted(parts) if BANNED_NAMES.fullmatch(part)] == []
+
+
+def test_files_and_functions_are_short() -> None:
+    files = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in TREES}
+    long = {name for name, lines in files.items() if lines > MAX_FILE_LINES}
+    for path, node in _functions():
+        if _body_lines(node) > MAX_FUNCTION_LINES:
+            long.add(f"{path.relative_to(ROOT)}:{node.name}")
+    assert sorted(long) == sorted(LONGER), "longer than allowed, or excused without need"
+
+
+def _imports() -> Iterator[tuple[Path, int, str]]:
+    """Yield every import of every file, also those in functions and under TYPE_CHECKING, as (file, line, module)."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from ((path, node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}:{node.lineno}: relative import"
+                for alias in node.names:
+                    member = f"{node.module}.{alias.name}"
+                    yield path, node.lineno, member if member in MODULES else str(node.module)
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module(path) for path in TREES}
+
+
+def _is_in(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def _room(module: str) -> tuple[int, tuple[str, ...]]:
+    """Return the height and the room of a module; modules right under `runner` must be named in LAYERS."""
+    places = [part for part in ROOMS if module == part or (part != "runner" and _is_in(module, part))]
+    assert places, f"{module} has no room: give it one in LAYERS, and in docs/architecture.md"
+    return ROOMS[max(places, key=len)]
+
+
+def _functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
+def _body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return how many lines the body has, without its docstring."""
+    statements = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    return (node.end_lineno or 0) - statements[0].lineno + 1 if statements else 0
