@@ -29,13 +29,16 @@ LogLine = dict[str, Any]
 class RunnerProcess:
     """A `runner` command line, running in `cwd`. Ends, with all its children, at the end of the `async with` block.
 
-    The environment is clean: PATH, LANG, a HOME of its own, and `env`.
+    The environment is clean: PATH, LANG, a HOME of its own, and `env`. `stdin` is all that standard input holds.
     """
 
-    def __init__(self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> None:
         self._arguments = [str(argument) for argument in arguments]
         self._cwd = cwd
         self._env = dict(env or {})
+        self._stdin = stdin
         self._out = bytearray()
         self._err = bytearray()
         self._logs: list[LogLine] = []
@@ -102,12 +105,15 @@ class RunnerProcess:
             *self._arguments,
             cwd=self._cwd,
             env=self._environment(),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
         self._watching = asyncio.create_task(self._watch())
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._stdin)
+        self._process.stdin.close()
         return self
 
     async def __aexit__(self, *_: object) -> None:

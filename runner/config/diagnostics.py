@@ -83,7 +83,9 @@ def count(problems: Sequence[Problem]) -> str:
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
     """Return problems sorted by file, line and column."""
-    return sorted(problems, key=lambda problem: (shown_file(problem.file), problem.line, problem.column))
+    found = list(problems)
+    files = {file: shown_file(file) for file in {problem.file for problem in found}}
+    return sorted(found, key=lambda problem: (files[problem.file], problem.line, problem.column))
 
 
 def shown_file(file: str) -> str:

@@ -6,6 +6,7 @@ Wide characters, tabs and control characters keep the carets in their place; pas
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from runner.config.addresses import secret_spans
@@ -45,6 +46,7 @@ def excerpt(line: str, column: int, length: int) -> tuple[str, str]:
     return shown.rstrip(), " " * margin + "^" * max(span, 1)
 
 
+@lru_cache(maxsize=1)  # a line of a megabyte may hold a thousand problems, one after the other
 def _cells(line: str) -> list[str]:
     """Return what is shown for each character of a line; nothing for all but the first of a password."""
     cells = [_TAB if character == "\t" else _escaped(character) for character in line]

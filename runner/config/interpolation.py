@@ -53,6 +53,7 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
     """Replace every `${…}` of a text."""
     done = Substitution()
     pieces: list[str] = []
+    origins: dict[str, None] = {}
     position = size = 0
     while (dollar := text.find("$", position)) >= 0:
         pieces.append(text[position:dollar])
@@ -76,9 +77,9 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
             done.faults.append(Fault("too-large", "the values put in here are too long", "", dollar, position - dollar))
             break
         pieces.append(value)
-        done.origins = tuple(dict.fromkeys((*done.origins, origin)))
+        origins[origin] = None
     pieces.append(text[position:])
-    done.text = "".join(pieces)
+    done.text, done.origins = "".join(pieces), tuple(origins)
     return done
 
 
@@ -182,7 +183,7 @@ class _Interpolation:
         node.is_broken = bool(done.faults)
         node.origins = done.origins
         node.value = Interpolated(done.text, _expression(done.origins)) if done.origins else done.text
-        for fault in done.faults[: limits.MAX_FAULTS - len(self.problems)]:
+        for fault in done.faults[: limits.MAX_PROBLEMS - len(self.problems)]:
             self.problems.append(self._problem(node, text, fault, path))
 
     def _problem(self, node: Scalar, text: str, fault: Fault, path: KeyPath) -> Problem:

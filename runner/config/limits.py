@@ -14,5 +14,5 @@ MAX_INTERPOLATED: Final = 1024 * 1024
 """Characters that variables and secret files may bring in, over the whole file."""
 
 MAX_SECRET_BYTES: Final = 64 * 1024
-MAX_FAULTS: Final = 1000
-"""Wrong `${…}` reported for one file; nobody reads more, and a hostile file has hundreds of thousands."""
+MAX_PROBLEMS: Final = 1000
+"""Problems reported for one file; nobody reads more, and a hostile file has hundreds of thousands."""

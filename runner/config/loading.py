@@ -12,7 +12,7 @@ from runner.config.addresses import mask_url
 from runner.config.defaults import merge_defaults
 from runner.config.document import Document, KeyPath, On, Scalar, dotted
 from runner.config.interpolation import interpolate
-from runner.config.limits import MAX_BYTES
+from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
 from runner.config.names import name_problem
 from runner.config.places import Place
 from runner.config.source import parse, read
@@ -60,7 +60,7 @@ class Loaded:
         return Problem(
             code=code,
             message=mask_url(message),
-            path=dotted(self._written(path)),
+            path=mask_url(dotted(self._written(path))),
             help=help,
             severity=severity,
             file=str(self.path),
@@ -126,8 +126,12 @@ def _nameless(stem: str, wrong: str) -> Problem:
 
 def _in_file(problems: Iterable[Problem], path: Path) -> list[Problem]:
     """Return problems with their file, in the order in which they stand there; no password of a URL in them."""
-    located = [replace(problem, file=str(path), message=mask_url(problem.message)) for problem in problems]
-    return sorted(located, key=lambda problem: (problem.line, problem.column))
+    located = [_without_passwords(replace(problem, file=str(path))) for problem in problems]
+    return sorted(located, key=lambda problem: (problem.line, problem.column))[:MAX_PROBLEMS]
+
+
+def _without_passwords(problem: Problem) -> Problem:
+    return replace(problem, message=mask_url(problem.message), path=mask_url(problem.path))
 
 
 def find_pipelines(paths: Iterable[Path]) -> list[Path]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
 from runner.config.conflicts import Conflict, refuse
 from runner.config.fields import (
@@ -74,8 +74,15 @@ def _urls(value: object) -> object:
     return () if urls == (MEMORY,) else urls
 
 
+def _with_url(schema: dict[str, Any]) -> None:
+    """Add the key `url` to the JSON Schema, which knows one name for each field."""
+    schema["properties"]["url"] = {"type": "string", "description": "The broker's URL; or urls for several nodes."}
+
+
 class BrokerSpec(SpecModel):
     """Where messages go. Without URLs: the in-process broker."""
+
+    model_config = ConfigDict(json_schema_extra=_with_url)
 
     urls: Annotated[tuple[BrokerUrl, ...], BeforeValidator(_urls)] = Field(
         default=(),

@@ -45,6 +45,7 @@ def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
                 if len(subscriber.from_) > 1:
                     help_text = "write one subscriber for each queue; only events can be listed together"
                     yield loaded.problem("bad-source", (*path, index), f'"{source}" is a queue in a list', help_text)
+                    break
             elif is_pattern(source):
                 if not any(matches(source, event) for event in spec.events):
                     message = f'no event of this pipeline matches "{source}"'

@@ -22,6 +22,10 @@ REMEMBERED = 1000
 """How many messages are remembered whose work is done but whose acknowledgement was lost."""
 
 
+FULL_QUEUE_PATIENCE_S = 30.0
+"""How long a result is offered to a full queue before its handler's attempt has failed and waits for its retry."""
+
+
 class Execution:
     """Runs the deliveries of one subscriber. Everything that can be found out beforehand was."""
 
@@ -95,7 +99,7 @@ class Execution:
             result, self._subscriber.to, parent=parent, seed=f"{self._subscriber.name}:{index}"
         )
         for item in outgoing:
-            await self._publisher.send(item)
+            await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
         return len(outgoing)
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:

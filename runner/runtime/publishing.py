@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,11 +67,16 @@ class Publisher:
             for target in targets
         ]
 
-    async def send(self, outgoing: Outgoing) -> None:
-        """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help."""
+    async def send(self, outgoing: Outgoing, *, patience_s: float = math.inf) -> None:
+        """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help.
+
+        A full queue is tried again for `patience_s`: not for ever where a handler waits that may itself be the one to
+        make room.
+        """
         address = outgoing.destination.address
         if outgoing.key is not None and outgoing.destination.is_event:
             address = address._replace(key=outgoing.key)
+        give_up_at = asyncio.get_running_loop().time() + patience_s
         pause = 0.1
         while True:
             try:
@@ -79,7 +85,7 @@ class Publisher:
             except PublishUnknown:
                 pass
             except PublishFailed as failure:
-                if failure.reason != "refused":
+                if failure.reason != "refused" or asyncio.get_running_loop().time() >= give_up_at:
                     raise
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -128,6 +128,7 @@ async def test_01_what_is_published_arrives_with_equal_bytes_and_properties(
         [1, "two", [3.0, None]],
         {"deep": {"er": [True]}},
         b"\xff\x00",
+        Decimal("-12.50"),
     ],
     ids=repr,
 )
@@ -140,6 +141,16 @@ async def test_01_each_kind_of_header_arrives_as_it_was_sent(harness: Harness, v
     arrived = (await inbox.next()).envelope.headers["value"]
     assert arrived == value
     assert type(arrived) is type(value)
+
+
+async def test_01_a_number_in_a_header_keeps_its_precision(harness: Harness) -> None:
+    """A header of 0.1 arrives as 0.1."""
+    harness.needs("doubles")
+    session, queue = await harness.session(), harness.queue("work")
+    await harness.declare(session, queue)
+    inbox = await harness.collect(session, queue)
+    await session.publish(to_queue(queue), text("x", headers={"value": 0.1}))
+    assert (await inbox.next()).envelope.headers["value"] == 0.1
 
 
 async def test_01_times_arrive_in_whole_seconds_utc(harness: Harness) -> None:

@@ -96,6 +96,19 @@ async def test_05_a_message_may_be_retried_again_and_again(harness: Harness) -> 
     assert bodies(await inbox.take(1)) == ["marker"]
 
 
+async def test_05_a_retry_keeps_headers_of_every_kind(harness: Harness) -> None:
+    """Whatever a foreign publisher put into its headers, the message can be retried and keeps them."""
+    session, queue = await harness.session(), harness.queue("work")
+    await harness.declare(session, queue)
+    inbox = await harness.collect(session, queue)
+    headers = {"bytes": b"\xff", "none": None, "nested": {"list": [1, {"deep": True}]}, "时间": "值", "big": 2**40}
+    await session.publish(to_queue(queue), text("x", headers=headers))
+    for _ in range(2):
+        await session.settle(await inbox.next(), Retry(harness.delay(0.05)))
+    arrived = (await inbox.next()).envelope.headers
+    assert {name: arrived[name] for name in headers} == headers
+
+
 async def test_05_the_wait_queue_may_be_declared_before(harness: Harness) -> None:
     """The wait queue that the pipeline declares at the start is the one that a retry uses."""
     session, queue = await harness.session(), harness.queue("work")

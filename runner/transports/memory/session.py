@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import assert_never
 
-from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
+from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.topology import Topology, wait_milliseconds, wait_topology
@@ -145,13 +145,18 @@ class MemoryTransport:
                 self._broker.put(sent, copy.address, self._broker.route(copy.address, sent.headers))
                 return feed.done(delivery.token)
             except PublishFailed as failure:
-                if failure.reason != "refused" and needed:
-                    self._broker.declare(needed, self)
-                    needed = Topology()
+                if failure.reason != "refused" and self._has_made(needed):
                     continue
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         return False
+
+    def _has_made(self, needed: Topology) -> bool:
+        """Declare what is missing; False where nothing is, or where something that differs is in the way."""
+        try:
+            return self._broker.declare(needed, self).new > 0
+        except TopologyMismatch:
+            return False
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not when we are closing."""

@@ -141,3 +141,19 @@ def test_any_plain_scalar_has_a_value(text: str) -> None:
     """And what is not converted stays as it is."""
     value = resolve(text)
     assert not isinstance(value, str) or value == text
+
+
+def test_a_key_that_holds_a_password_is_hidden_too() -> None:
+    """In the path, the message and the excerpt."""
+    loaded = load_text("version: 1\nqueues:\n  'amqp://u:S3CR3T@h': {typ: 1}\n", Path("a.yaml"), {})
+    assert loaded.problems
+    for style in ("full", "concise", "json", "github"):
+        assert "S3CR3T" not in diagnostics.render(loaded.problems, style)
+
+
+def test_wrong_values_behind_aliases_do_not_flood() -> None:
+    """Ninety thousand errors of pydantic are nine hundred wrong values in the file."""
+    wrong = "5," * 900
+    queues = ", ".join(f"q{number}: {{events: *w}}" for number in range(100))
+    text = f"version: 1\nx-w: &w [{wrong}]\nqueues: {{{queues}}}\n"
+    assert len(load_text(text, Path("a.yaml"), {}).problems) == 900

@@ -97,8 +97,9 @@ def test_a_queue_in_full() -> None:
     queue = spec(
         "queues:\n"
         "  q: {type: classic, durable: false, dead_letter: other, max_length: 5, max_bytes: 64kB,\n"
-        "      overflow: drop-head, message_ttl: 1500ms, max_priority: 10, single_active_consumer: true, exclusive: true,\n"
-        "      auto_delete: true, arguments: {x-expires: 5, deep: {a: [1.5, true, b]}}, events: 'order.*',\n"
+        "      overflow: drop-head, message_ttl: 1500ms, max_priority: 10, single_active_consumer: true,\n"
+        "      exclusive: true, auto_delete: true, arguments: {x-expires: 5, deep: {a: [1.5, true, b]}},\n"
+        "      events: 'order.*',\n"
         "      bind: [{exchange: amq.topic, key: '#'}, {exchange: h, headers: {kind: pdf}, match: any}],\n"
         "      schema: m:T, declare: false}\n"
     ).queues["q"]
@@ -158,6 +159,7 @@ def test_the_json_schema_knows_the_short_forms() -> None:
     retry = schema["$defs"]["SubscriberSpec"]["properties"]["retry"]
     assert {"type": "integer"} in retry["anyOf"]
     assert {"type": "string"} in schema["properties"]["broker"]["anyOf"]
+    assert {"url", "urls"} <= set(schema["$defs"]["BrokerSpec"]["properties"])
 
 
 # Wrong values: one problem each

@@ -88,7 +88,7 @@ def test_a_cycle_of_expiries_ends() -> None:
 
 
 def test_with_at_least_once_a_dead_letter_waits_until_its_queue_takes_it() -> None:
-    """Wait queues promise this: a message is not lost because its queue is full, or gone, when it is due."""
+    """Wait queues promise this: a message is not lost when its queue is full or gone as it is due."""
 
     async def main() -> None:
         session = await connected()

@@ -264,6 +264,32 @@ def test_a_dead_letter_waits_for_room_and_then_goes() -> None:
     run_virtually(main)
 
 
+def test_a_wait_queue_that_differs_holds_up_its_retries_until_it_is_mended() -> None:
+    """A retry that has nowhere to wait is neither lost nor an error in the handler: it waits with its subscriber."""
+
+    async def main() -> None:
+        session = await connected()
+        await declared(session, queue("q"), queue("retry.1000", max_length=1))
+        await put(session, "q", "x")
+        seen: list[Delivery] = []
+        await session.feed(source("q"), seen.append)
+        await turns()
+        settling = asyncio.create_task(session.settle(seen[0], Retry(1)))
+        await asyncio.sleep(60)
+        assert not settling.done()
+        await declared(
+            session,
+            Exchange("retry.1000", "fanout"),
+            queue("retry.1000", max_length=1),
+            Binding("retry.1000", "retry.1000"),
+        )
+        assert await settling is True
+        assert bodies(await drained(session, "retry.1000")) == ["x"]
+        await session.close()
+
+    run_virtually(main)
+
+
 def test_days_pass_in_no_time_on_a_loop_with_its_own_clock() -> None:
     """Delays are the loop's time, so a test with virtual time waits for no retry."""
 

@@ -1,0 +1,145 @@
+"""What all benchmarks share: processes, medians of runs that take turns, tables and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNNER = [sys.executable, "-P", "-m", "runner"]
+"""What the installed command does, for this interpreter, whether or not the package is installed."""
+
+_LIBRARIES = ("aio-pika", "aiormq", "pamqp", "click", "pydantic", "pyyaml", "structlog", "uvloop")
+
+T = TypeVar("T")
+
+
+class BenchmarkError(RuntimeError):
+    """A process under measurement did not do its work: there is no number for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median, smallest and largest of some runs."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return a clean environment for a process under measurement: nothing of the caller's but PATH and HOME."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return {"LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), **kept, **more}
+
+
+def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> None:
+    """Run a process to its end, its output in `stdout` and `stderr` of `cwd`. Raises BenchmarkError where it fails."""
+    with (cwd / "stdout").open("wb") as out, (cwd / "stderr").open("wb") as err:
+        try:
+            done = subprocess.run(
+                command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchmarkError(f"{_line(command)}: not done after {timeout_s:.0f} s\n{_ends(cwd)}") from None
+    if done.returncode != 0:
+        raise BenchmarkError(f"{_line(command)}: exit {done.returncode}\n{_ends(cwd)}")
+
+
+def take_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+    """Measure everything once in each round, and begin each round with another one; return the results by name."""
+    results: dict[str, list[T]] = {name: [] for name in measures}
+    names = list(measures)
+    for turn in range(runs):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            results[name].append(measures[name]())
+    return results
+
+
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table that also reads well in a terminal; numbers stand to the right."""
+    lines = [list(heads), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+
+    def shown(line: Sequence[str]) -> str:
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(cells)} |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join(["", f"## {title}", "", shown(lines[0]), f"|{rule}|", *map(shown, lines[1:])])
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers depend on, the load on the machine included."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "-"
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": versions,
+    }
+
+
+def machine_line(before: Mapping[str, Any]) -> str:
+    """Return one line about the machine, and how busy it was before and is now."""
+    versions = ", ".join(f"{name} {version}" for name, version in before["versions"].items())
+    return (
+        f"Python {before['python']}, {before['cores']} cores, load average {before['load'][0]} before"
+        f" and {os.getloadavg()[0]:.2f} after (our own work included); {versions}"
+    )
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="small sizes: a first impression, not a measurement")
+    parser.add_argument("--runs", type=int, help="how often everything is measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE as well")
+    return parser
+
+
+def write_json(path: Path | None, kind: str, before: Mapping[str, Any], results: object) -> None:
+    """Write results to a file, if one is wanted."""
+    if path is not None:
+        text = json.dumps({"benchmark": kind, "machine": before, "results": results}, indent=2, default=_plain)
+        path.write_text(text + "\n")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return asdict(value)  # type: ignore[call-overload]  # dataclasses only
+
+
+def _line(command: Sequence[str | Path]) -> str:
+    return " ".join(str(part) for part in command)
+
+
+def _ends(folder: Path) -> str:
+    """Return the end of what a process has said."""
+    return "\n".join(
+        f"--- {name}\n{(folder / name).read_text(errors='replace')[-2000:]}" for name in ("stdout", "stderr")
+    )

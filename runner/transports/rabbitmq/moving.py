@@ -1,0 +1,117 @@
+"""Moves a message that failed to where it waits or is kept: the copy is confirmed first, then the original goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
+from runner.message import Address
+from runner.outcome import DeadLetter, Retry
+from runner.pipeline.topology import wait_milliseconds, wait_name
+from runner.transports.base import Delivery, OnStateChange, StateChange
+from runner.transports.copies import Copy, dead_letter_copy, retry_copy
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
+from runner.transports.rabbitmq.consumer import Registration
+from runner.transports.rabbitmq.declarations import Declarations
+from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
+
+IN_TRANSIT_S = 1.0
+"""How long after its delay a retry may be in neither queue: the broker is moving it."""
+
+
+class Mover:
+    """Publishes copies of failed messages until they are confirmed. `now` is the wall clock, UTC."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        declarations: Declarations,
+        link: Link,
+        is_closing: asyncio.Event,
+        *,
+        on_state_change: OnStateChange,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._publisher = publisher
+        self._declarations = declarations
+        self._link = link
+        self._is_closing = is_closing
+        self._say = on_state_change
+        self._now = now
+        self._due: dict[str, float] = {}
+
+    def in_transit(self) -> int:
+        """Return how many wait queues may just be handing a message of ours back: it is in no queue meanwhile."""
+        now = asyncio.get_running_loop().time()
+        return sum(0 <= now - due <= IN_TRANSIT_S for due in self._due.values())
+
+    async def retry(self, delivery: Delivery, outcome: Retry) -> bool:
+        """Put a copy where it waits for its delay; return whether it is there for certain."""
+
+        async def attempt() -> None:
+            copy = retry_copy(delivery, outcome, self._now())
+            prefix, wanted = delivery.source.wait_prefix, wait_milliseconds(outcome.after_s)
+            wait = await self._declarations.ensure_wait(await self._link.ready(), prefix, wanted)
+            name = wait_name(prefix, wait)
+            await self._send(Copy(Address(name, copy.address.key), copy.envelope))
+            self._due[name] = asyncio.get_running_loop().time() + wait / 1000
+
+        return await self._until_done(delivery, attempt)
+
+    async def dead_letter(self, delivery: Delivery, outcome: DeadLetter, queue: str) -> bool:
+        """Put a copy into the dead-letter queue; return whether it is there for certain."""
+
+        async def attempt() -> None:
+            await self._send(dead_letter_copy(delivery, outcome, queue, self._now()))
+
+        return await self._until_done(delivery, attempt)
+
+    async def _send(self, copy: Copy) -> None:
+        """Publish a copy; what is missing on the broker is declared again for the next attempt."""
+        try:
+            await self._publisher.publish(copy.address, copy.envelope)
+        except PublishFailed as failure:
+            if failure.reason == "unroutable" or isinstance(failure, MissingExchange):
+                await self._declarations.restore(await self._link.ready())
+            elif failure.reason == "invalid":
+                await self._publisher.publish(copy.address, _without_foreign_headers(copy).envelope)
+                return
+            raise
+
+    async def _until_done(self, delivery: Delivery, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Attempt until it works, or the original is the broker's again. The original waits, and with it its slot."""
+        registration: Registration = delivery.generation
+        is_said = False
+        for pause in pauses():
+            if not registration.is_open or self._is_closing.is_set():
+                return False
+            try:
+                await attempt()
+                return True
+            except LinkClosed:
+                return False
+            except asyncio.CancelledError:
+                if was_cancelled():
+                    raise
+            except (PublishFailed, PublishUnknown, BrokerUnavailable, TopologyMismatch, *CHANNEL_ERRORS) as error:
+                if not is_said:
+                    fields = {"queue": delivery.source.queue, "subscriber": delivery.source.subscriber}
+                    self._say(StateChange("settle.waiting", "warning", {**fields, "error": str(error)}))
+                    is_said = True
+            await self._pause(pause)
+        raise AssertionError("pauses never end")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not when we are closing."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._is_closing.wait()
+        except TimeoutError:
+            pass
+
+
+def _without_foreign_headers(copy: Copy) -> Copy:
+    ours = {name: value for name, value in copy.envelope.headers.items() if name.startswith("x-runner-")}
+    return copy._replace(envelope=copy.envelope._replace(headers=ours))

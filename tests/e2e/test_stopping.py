@@ -1,0 +1,225 @@
+"""SIGTERM and SIGINT: what runs is finished, what waits is given back, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.foreign import Foreign
+from tests.project import Project, until
+
+STEADY = """
+    version: 1
+    name: UNIQUE
+    queues: {UNIQUE.work: {}}
+    subscribers:
+      handle: {from: UNIQUE.work, handler: work:handle, concurrency: 10}
+"""
+
+SLOW = """
+    version: 1
+    queues: {UNIQUE.work: {}}
+    shutdown: {grace: 300ms}
+    subscribers:
+      slow_one: {from: UNIQUE.work, handler: work:handle}
+"""
+
+# Handlers that do not end by themselves. With GO in the environment they return at once.
+ENDLESS = {
+    "async": """
+        import asyncio, os
+        from runner import Message
+
+        async def handle(order: str, message: Message) -> None:
+            note(order, message.attempt)
+            if "GO" not in os.environ:
+                await asyncio.sleep(3600)
+        """,
+    "thread": """
+        import os, time
+        from runner import Message
+
+        def handle(order: str, message: Message) -> None:
+            note(order, message.attempt)
+            if "GO" not in os.environ:
+                time.sleep(3600)
+        """,
+    "async that tidies up and returns": """
+        import asyncio, os
+        from runner import Message
+
+        async def handle(order: str, message: Message) -> None:
+            note(order, message.attempt)
+            try:
+                if "GO" not in os.environ:
+                    await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                note("tidied up")
+        """,
+    "async that cannot be cancelled": """
+        import asyncio, os
+        from runner import Message
+
+        async def handle(order: str, message: Message) -> None:
+            note(order, message.attempt)
+            while "GO" not in os.environ:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    pass
+        """,
+}
+BLOCKING = """
+    import time
+    from runner import Message
+
+    async def handle(order: str, message: Message) -> None:
+        note(order, message.attempt)
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_under_load_loses_nothing_and_does_nothing_twice(
+    rabbit_project: Project, foreign: Foreign, number: signal.Signals
+) -> None:
+    """Stopped in the middle of 2,000 messages, and run again: each was handled exactly once."""
+    rabbit_project.pipeline(STEADY)
+    rabbit_project.handlers(
+        """
+        import asyncio
+
+        async def handle(order: str) -> None:
+            await asyncio.sleep(0.003)
+            note(order)
+        """
+    )
+    await rabbit_project.up_until_idle()  # declares
+    orders = [f"order-{index}" for index in range(2000)]
+    foreign.publish(rabbit_project.name("work"), *(order.encode() for order in orders))
+
+    async with rabbit_project.up("--log-level", "warning") as runner:
+        await rabbit_project.ledger.wait_for(300)
+        runner.signal(number)
+        assert await runner.wait() == 0
+    handled = len(rabbit_project.ledger.entries())
+    assert 300 <= handled < 2000
+    assert f" {handled} handled" in runner.stderr
+    assert foreign.count(rabbit_project.name("work")) == 2000 - handled
+
+    await rabbit_project.up_until_idle("--log-level", "warning")
+    assert rabbit_project.ledger.counts() == Counter(orders)
+
+
+async def test_a_stop_lets_running_handlers_finish(project: Project) -> None:
+    """A producer that never ends, handlers half-way: after SIGTERM whatever was begun is finished."""
+    project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {}}
+        producers:
+          send: {handler: work:send, to: UNIQUE.work}
+        subscribers:
+          in_loop: {from: UNIQUE.work, handler: work:in_loop}
+          in_thread: {from: UNIQUE.work, handler: work:in_thread}
+        """
+    )
+    project.handlers(
+        """
+        import asyncio, itertools, time
+
+        async def send():
+            for number in itertools.count():
+                yield number
+                await asyncio.sleep(0.005)
+
+        async def in_loop(number: int) -> None:
+            note(f"begun-{number}")
+            await asyncio.sleep(0.1)
+            note(f"ended-{number}")
+
+        def in_thread(number: int) -> None:
+            note(f"begun-{number}")
+            time.sleep(0.1)
+            note(f"ended-{number}")
+        """
+    )
+    async with project.up() as runner:
+        await project.ledger.wait_for(40)
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait() == 0
+
+    counts = project.ledger.counts()
+    begun = {name.removeprefix("begun-") for name in counts if name.startswith("begun-")}
+    ended = {name.removeprefix("ended-") for name in counts if name.startswith("ended-")}
+    assert begun == ended
+    assert set(counts.values()) == {1}
+    draining = next(line for line in runner.logs if line["event"] == "pipeline.draining")
+    assert draining["running"] > 0
+    assert "draining" in runner.stderr
+
+
+async def test_a_signal_before_there_is_work_ends_at_once(project: Project) -> None:
+    """Idle subscribers have nothing to finish."""
+    project.pipeline(STEADY)
+    project.handlers("def handle(order: str) -> None: note(order)")
+    async with project.up() as runner:
+        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait(10) == 0
+    assert "stopped: 0 published · 0 handled" in runner.stderr
+
+
+@pytest.mark.parametrize("kind", [*ENDLESS, "async that blocks the loop"])
+async def test_a_second_signal_ends_at_once(rabbit_project: Project, foreign: Foreign, kind: str) -> None:
+    """Whatever the handlers do, even where one blocks the event loop: exit 130, and the broker has the message."""
+    rabbit_project.pipeline(STEADY)
+    rabbit_project.handlers(ENDLESS.get(kind, BLOCKING))
+    async with rabbit_project.up() as runner:
+        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+        foreign.publish(rabbit_project.name("work"), b"order")
+        await rabbit_project.ledger.wait_for(1)
+        runner.signal(signal.SIGTERM)
+        await until(lambda: "draining" in runner.stderr, "the first signal is answered")
+        runner.signal(signal.SIGINT)
+        assert await runner.wait(10) == 130
+    assert "forced" in runner.stderr
+    await until(lambda: foreign.count(rabbit_project.name("work")) == 1, "the message is back")
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_a_handler_that_outlasts_the_grace_is_named_and_its_message_given_back(
+    rabbit_project: Project, foreign: Foreign, kind: str
+) -> None:
+    """Exit 1 after `shutdown.grace`; the next process gets the message, and no attempt was used up."""
+    rabbit_project.pipeline(SLOW)
+    rabbit_project.handlers(ENDLESS[kind])
+    async with rabbit_project.up() as runner:
+        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+        foreign.publish(rabbit_project.name("work"), b"order")
+        await rabbit_project.ledger.wait_for(1)
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait(15) == 1
+    assert "error: 1 handler of slow_one" in runner.stderr
+    assert "Traceback" not in runner.stderr
+    assert [line["attempt"] for line in runner.logs if line["event"] == "message.released"] == [1]
+
+    next_one = await rabbit_project.up_until_idle(env={"GO": "1"})
+    entries = [entry for entry in rabbit_project.ledger.entries() if entry.payload == "order"]
+    assert [entry.attempt for entry in entries] == [1, 1]
+    assert entries[0].pid != entries[1].pid
+    assert " 1 handled" in next_one.stderr
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_the_embedded_broker_does_not_wait_longer_than_the_grace(memory_project: Project, kind: str) -> None:
+    """On the embedded broker a slow handler's message is lost with the process, and the exit code says so."""
+    memory_project.pipeline(SLOW + "    producers: {send: {handler: work:send, to: UNIQUE.work}}\n")
+    memory_project.handlers(ENDLESS[kind] + "\n        def send(): return 'order'\n")
+    async with memory_project.up() as runner:
+        await memory_project.ledger.wait_for(1)
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait(15) == 1
+    assert "1 handler of slow_one" in runner.stderr

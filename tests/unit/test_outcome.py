@@ -1,0 +1,89 @@
+"""How a delivery ends is decided by one pure function."""
+
+import pytest
+
+from runner import Reject, RetryLater
+from runner.outcome import ACK, DeadLetter, InvalidMessage, Retry, RetryPolicy, decide
+
+POLICY = RetryPolicy(attempts=3, delay_s=1.0)
+
+
+class UnspeakableError(Exception):
+    """Its own words cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_a_handler_that_returns_is_done() -> None:
+    """No error: the message is acknowledged, whichever attempt it was."""
+    assert decide(None, 1, POLICY) is ACK
+    assert decide(None, 99, POLICY) is ACK
+
+
+def test_a_failed_attempt_comes_back_until_the_last() -> None:
+    """Attempts count the first try: the third of three is the last."""
+    assert decide(ValueError("x"), 1, POLICY) == Retry(1.0, "ValueError", "x")
+    assert decide(ValueError("x"), 2, POLICY) == Retry(2.0, "ValueError", "x")
+    assert decide(ValueError("x"), 3, POLICY) == DeadLetter("exhausted", "ValueError", "x")
+    assert decide(ValueError("x"), 4, POLICY) == DeadLetter("exhausted", "ValueError", "x")
+
+
+def test_what_cannot_be_decoded_is_never_tried_again() -> None:
+    """Trying again cannot mend a body."""
+    assert decide(InvalidMessage("no JSON"), 1, POLICY) == DeadLetter("invalid", "InvalidMessage", "no JSON")
+    assert decide(InvalidMessage("big", "too-large"), 1, POLICY) == DeadLetter("too-large", "InvalidMessage", "big")
+
+
+def test_a_handler_can_reject() -> None:
+    """Reject dead-letters at once, with the handler's own words."""
+    assert decide(Reject("why"), 1, POLICY) == DeadLetter("rejected", "Reject", "why")
+
+
+def test_a_handler_can_ask_for_a_delay_of_its_own() -> None:
+    """RetryLater replaces the policy's delay, not its number of attempts."""
+    assert decide(RetryLater("30s"), 1, POLICY) == Retry(30.0, "RetryLater", "the handler asked for it again after 30s")
+    outcome = decide(RetryLater("30s"), 3, POLICY)
+    assert isinstance(outcome, DeadLetter)
+    assert outcome.reason == "exhausted"
+
+
+def test_retry_later_refuses_nonsense_where_it_is_written() -> None:
+    """The mistake is in the handler, so the handler gets the error."""
+    with pytest.raises(ValueError, match="not a duration"):
+        RetryLater("soon")
+
+
+def test_only_listed_exceptions_are_tried_again() -> None:
+    """With `on`, everything else goes straight to the dead-letter queue; subclasses are listed too."""
+    policy = RetryPolicy(attempts=5, only_on=(OSError,))
+    assert isinstance(decide(ConnectionError(), 1, policy), Retry)
+    assert isinstance(decide(ValueError(), 1, policy), DeadLetter)
+    assert isinstance(decide(RetryLater(1), 1, policy), Retry)
+
+
+@pytest.mark.parametrize(
+    ("policy", "delays"),
+    [
+        (RetryPolicy(5, "exponential", 1.0, 300.0), (1.0, 2.0, 4.0, 8.0)),
+        (RetryPolicy(5, "exponential", 1.0, 3.0), (1.0, 2.0, 3.0)),
+        (RetryPolicy(4, "linear", 0.5, 300.0), (0.5, 1.0, 1.5)),
+        (RetryPolicy(9, "fixed", 2.0, 300.0), (2.0,)),
+        (RetryPolicy(1), ()),
+    ],
+)
+def test_a_policy_knows_all_its_delays(policy: RetryPolicy, delays: tuple[float, ...]) -> None:
+    """The topology declares a wait queue for each of them, once."""
+    assert policy.delays() == delays
+
+
+def test_an_error_without_words_still_has_an_outcome() -> None:
+    """An exception whose own text fails must not keep its message from being settled."""
+    assert decide(UnspeakableError(), 1, POLICY) == Retry(1.0, "UnspeakableError", "")
+
+
+def test_an_endless_error_text_is_cut() -> None:
+    """Headers are small, and one long text must not end a connection."""
+    outcome = decide(ValueError("x" * 1_000_000), 1, POLICY)
+    assert isinstance(outcome, Retry)
+    assert len(outcome.error) == 1024
