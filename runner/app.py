@@ -86,6 +86,12 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], *, broker: str | Non
     return System(tuple(pipelines), tuple(problems), time.perf_counter() - started)
 
 
+def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
+    """Check pipelines without running anything of their authors'; return the problems and how many files there are."""
+    found = find_pipelines(paths)
+    return [problem for path in found for problem in resolve(load(path, environ), imports=False).problems], len(found)
+
+
 def select(system: System, names: Sequence[str]) -> System:
     """Return the system with only these producers and subscribers running; all of them where no names are given.
 
@@ -141,7 +147,7 @@ async def up(
 
     transport = make_transport(system, _log_state_change)
     try:
-        if not await _unless_stopped(prepare(system, transport, on_stage), stop):
+        if not await _unless_stopped(_prepare(system, transport, on_stage), stop):
             return None
         supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle)
         await supervisor.start()
@@ -155,8 +161,8 @@ async def up(
         await transport.close()
 
 
-async def prepare(system: System, transport: Transport, on_stage: Callable[[Stage], None] = lambda _: None) -> None:
-    """Connect, and declare what is missing."""
+async def _prepare(system: System, transport: Transport, on_stage: Callable[[Stage], None]) -> None:
+    """Connect, declare what is missing, and say so."""
     from runner import log
 
     started = time.perf_counter()
@@ -273,7 +279,8 @@ async def publish(system: System, name: str, bodies: Sequence[bytes]) -> list[st
     )
     outgoing = [item for body in bodies for item in publisher.address(as_payload(body), (target,))]
     try:
-        await prepare(system, transport)
+        await transport.connect()
+        await transport.declare(system.topology)
         for start in range(0, len(outgoing), AT_ONCE):
             await asyncio.gather(*(publisher.send(item) for item in outgoing[start : start + AT_ONCE]))
     finally:

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s/@]+(?=@)")
+_USER = re.compile(r"://[^\s:@/]*:")
+_WORD = re.compile(r"\S*")
+_LINE = re.compile(r".*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def mask_passwords(text: str) -> str:
-    """Return text with the password of every `://user:password@` replaced by `***`."""
-    return _PASSWORD.sub(r"\1***", text) if "://" in text else text
+    """Return a text with the password of every URL in it replaced by `***`."""
+    if "://" not in text:
+        return text
+    pieces = []
+    position = 0
+    for start, end in secret_spans(text):
+        pieces += [text[position:start], "***"]
+        position = end
+    return "".join([*pieces, text[position:]])
+
+
+def secret_spans(text: str) -> list[tuple[int, int]]:
+    """Return where the passwords of URLs start and end in a text.
+
+    A password reaches to the last @ of its word, or of its line if its word has none: one that should have been
+    written with %XX is hidden all the same, rather too much than too little.
+    """
+    spans = []
+    position, last = 0, text.rfind("@")  # nothing behind the last @ can match: no time is lost on hostile text
+    while match := _USER.search(text, position, last + 1):
+        start = match.end()
+        end = _last_at(_WORD, text, start)
+        if end < 0:
+            end = _last_at(_LINE, text, start)
+        if end >= 0:
+            spans.append((start, end))
+        position = max(end + 1, start)
+    return spans
+
+
+def _last_at(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Return the index of the last @ in what the pattern matches from `start`, -1 if there is none."""
+    match = pattern.match(text, start)
+    return text.rfind("@", start, match.end()) if match else -1
 
 
 def escape_controls(text: str) -> str:
@@ -19,14 +52,3 @@ def escape_controls(text: str) -> str:
     if text.isprintable():
         return text
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def mask_url(url: str) -> str:
-    """Return a broker's URL as it may be shown: the password is `***`, the query is gone."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return mask_passwords(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
-    return f"{parts.scheme}://{user}{host}{parts.path}"

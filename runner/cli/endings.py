@@ -43,7 +43,7 @@ def report(problems: Sequence[Problem]) -> None:
     from runner.config import diagnostics
 
     if problems:
-        click.echo(diagnostics.full(problems, colour=wants_color(sys.stderr.isatty())), err=True, color=True)
+        click.echo(diagnostics.full(problems, colour=wants_color(sys.stderr.isatty())), err=True, color=True, nl=False)
         click.echo(diagnostics.count(problems), err=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ def command(path: Path, name: str, payload: str, lines: bool, broker: str | None
     JSON is published as JSON, the rest as text; a schema is checked first.
     """
     bodies = _bodies(payload, is_lines=lines)
+    logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
     with errors_reported():
         from runner import app
 

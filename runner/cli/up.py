@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -47,10 +49,7 @@ def command(paths: tuple[Path, ...], env_file: Path | None, **settings: Any) -> 
     """
     with errors_reported():
         code = _up(paths, read_environment(env_file), **settings)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads of handlers that ignored the grace would keep the interpreter alive: nothing is left to clean up here.
-    os._exit(code)
+    _end(code)  # threads of handlers that ignored the grace would keep the interpreter alive
 
 
 def _up(
@@ -65,6 +64,8 @@ def _up(
 ) -> int:
     from runner import app, log
 
+    # Modules of handlers may bind a logger while they are imported: it should be one of ours already.
+    log.configure(format=log_format or "auto", level=log_level or "info")  # type: ignore[arg-type]  # as below
     system = app.read(paths, environ, broker=broker)
     report(system.warnings)
     system = app.select(system, only)
@@ -89,22 +90,44 @@ async def _run(system: System, *, until_idle: bool) -> int:
     if ended is None:
         click.echo("stopped before anything ran", err=True)
         return 0
-    return _say_goodbye(ended)
+    code = _say_goodbye(ended)
+    if ended.unfinished:
+        _end(code)  # the loop would wait for handlers that ignore their cancellation
+    return code
+
+
+def _end(code: int) -> NoReturn:
+    """End the process, whatever still runs in it: nothing is left to clean up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _handle_signals(stop: asyncio.Event) -> None:
-    """Let the first SIGINT or SIGTERM begin the drain, and the second end the process at once."""
+    """Let the first SIGINT or SIGTERM begin the drain, and the second end the process at once.
 
-    def on_signal() -> None:
-        if stop.is_set():
-            click.echo("forced to stop: what was running is given back by the broker", err=True)
-            sys.stdout.flush()
+    Python's own handlers, not the loop's: a handler that blocks the loop would keep those from running.
+    """
+    loop = asyncio.get_running_loop()
+    is_stopping = False
+
+    def on_signal(_: int, __: FrameType | None) -> None:
+        nonlocal is_stopping
+        if is_stopping:
+            _say_now("forced to stop: what was running is given back by the broker")
             os._exit(FORCED)
-        click.echo("draining (once more to stop now)", err=True)
-        stop.set()
+        is_stopping = True
+        _say_now("draining (once more to stop now)")
+        loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
+
+
+def _say_now(text: str) -> None:
+    """Write to stderr from a signal handler, which may have interrupted another write."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
 
 
 def _show_loaded(system: System) -> None:

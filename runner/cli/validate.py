@@ -31,31 +31,36 @@ if TYPE_CHECKING:
     help="How problems are written.",
 )
 @click.option("--strict", is_flag=True, help="Warnings fail, too (exit code 1).")
+@click.option("--no-imports", is_flag=True, help="Check import paths in the sources, and run nothing.")
 @options.env_file
-def command(paths: tuple[Path, ...], style: Style, strict: bool, env_file: Path | None) -> None:
+def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: bool, env_file: Path | None) -> None:
     """Check pipelines as `runner up` would, handlers' imports included, and report every problem at once.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Problems go to stdout.
 
     Exit codes: 0 valid, 1 warnings with --strict, 78 invalid.
     """
-    from runner import app
-
-    environ = read_environment(env_file)
-    code = 0
-    problems: Sequence[Problem]
     with errors_reported():
-        try:
-            system = app.read(paths, environ)
-            problems = system.warnings
-            code = 1 if strict and problems else 0
-            files = len(system.pipelines)
-        except PipelineInvalid as invalid:
-            problems, code, files = invalid.problems, invalid.exit_code, 0
+        problems, files = _check(paths, read_environment(env_file), imports=not no_imports)
+    is_invalid = any(problem.severity == "error" for problem in problems)
+    code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
     if style == "full" and not code:
         click.echo(f"{files} pipeline{'s'[: files != 1]} valid", err=True)
     sys.exit(code)
+
+
+def _check(paths: tuple[Path, ...], environ: dict[str, str], *, imports: bool) -> tuple[Sequence[Problem], int]:
+    """Return all problems, and how many pipelines there are."""
+    from runner import app
+
+    try:
+        if not imports:
+            return app.check(paths, environ)
+        system = app.read(paths, environ)
+        return system.warnings, len(system.pipelines)
+    except PipelineInvalid as invalid:
+        return invalid.problems, 0
 
 
 def _show(problems: Sequence[Problem], style: Style) -> None:

@@ -1,52 +1,14 @@
-"""Input: the text of a broker's address into a checked one, and into one that can be shown."""
+"""Input: the text of a broker's address into a checked one, or into one sentence that says what is wrong with it."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
-_USER = re.compile(r"://[^\s:@/]*:")
-_WORD = re.compile(r"\S*")
-_LINE = re.compile(r".*")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _NOT_A_HOST = re.compile(r"[\x00-\x20\x7f,;<>\"'`{}|\\^%$*()]")
 
 EXAMPLE = "amqp://user:password@host:5672/vhost"
-
-
-def mask_url(text: str) -> str:
-    """Return a text with the password of every URL in it replaced by `***`."""
-    pieces = []
-    position = 0
-    for start, end in secret_spans(text):
-        pieces += [text[position:start], "***"]
-        position = end
-    return "".join([*pieces, text[position:]])
-
-
-def secret_spans(text: str) -> list[tuple[int, int]]:
-    """Return where the passwords of URLs start and end in a text.
-
-    A password reaches to the last @ of its word, or of its line if its word has none: one that should have been
-    written with %XX is hidden all the same, rather too much than too little.
-    """
-    spans = []
-    position, last = 0, text.rfind("@")  # nothing behind the last @ can match: no time is lost on hostile text
-    while match := _USER.search(text, position, last + 1):
-        start = match.end()
-        end = _last_at(_WORD, text, start)
-        if end < 0:
-            end = _last_at(_LINE, text, start)
-        if end >= 0:
-            spans.append((start, end))
-        position = max(end + 1, start)
-    return spans
-
-
-def _last_at(pattern: re.Pattern[str], text: str, start: int) -> int:
-    """Return the index of the last @ in what the pattern matches from `start`, -1 if there is none."""
-    match = pattern.match(text, start)
-    return text.rfind("@", start, match.end()) if match else -1
 
 
 def parse_broker_url(text: str) -> str:

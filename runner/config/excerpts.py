@@ -9,7 +9,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from runner.config.addresses import secret_spans
+from runner.redaction import secret_spans
 
 _TAB: Final = "    "
 _WIDEST: Final = 120

@@ -8,17 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runner.config.addresses import mask_url
 from runner.config.defaults import merge_defaults
 from runner.config.document import Document, KeyPath, On, Scalar, dotted
 from runner.config.interpolation import interpolate
 from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
 from runner.config.names import name_problem
 from runner.config.places import Place
+from runner.config.salvage import salvage
 from runner.config.source import parse, read
 from runner.config.spec import PipelineSpec
 from runner.config.validation import validate
 from runner.errors import PipelineInvalid, Problem, Severity
+from runner.redaction import mask_passwords
 
 _HAS_VERSION = re.compile(rb"^(?:\xef\xbb\xbf)?\{?[ ]*[\"']?version[\"']?[ ]*:", re.MULTILINE)
 
@@ -35,6 +36,8 @@ class Loaded:
     spec: PipelineSpec | None
     problems: list[Problem] = field(default_factory=list)
     document: Document | None = None
+    salvaged: PipelineSpec | None = None
+    """What is right in a file with errors: to look for more of them, never to run."""
 
     def problem(
         self,
@@ -59,8 +62,8 @@ class Loaded:
             place = Place(place.line, place.column + quote + offset, length or max(1, rest))
         return Problem(
             code=code,
-            message=mask_url(message),
-            path=mask_url(dotted(self._written(path))),
+            message=mask_passwords(message),
+            path=mask_passwords(dotted(self._written(path))),
             help=help,
             severity=severity,
             file=str(self.path),
@@ -116,6 +119,7 @@ def load_text(text: str, path: Path, environ: Mapping[str, str]) -> Loaded:
         spec=None if problems else spec,
         problems=_in_file(problems, path),
         document=document,
+        salvaged=salvage(document) if problems else None,
     )
 
 
@@ -131,7 +135,7 @@ def _in_file(problems: Iterable[Problem], path: Path) -> list[Problem]:
 
 
 def _without_passwords(problem: Problem) -> Problem:
-    return replace(problem, message=mask_url(problem.message), path=mask_url(problem.path))
+    return replace(problem, message=mask_passwords(problem.message), path=mask_passwords(problem.path))
 
 
 def find_pipelines(paths: Iterable[Path]) -> list[Path]:

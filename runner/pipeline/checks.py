@@ -23,7 +23,7 @@ def check_names(loaded: Loaded, spec: PipelineSpec) -> list[Problem]:
     """Return every problem with the names of a spec, and with the flow of messages that they describe."""
     checks = (_shared_names, _sources, _own_queues, _targets, _queue_sources, _event_exchanges)
     problems = [problem for check in checks for problem in check(loaded, spec)]
-    if not any(problem.severity == "error" for problem in problems):
+    if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
         oddities = (_unread_queues, _idle_events, _cycles, _dropped_failures, _plain_passwords, _long_timeouts)
         problems += [problem for check in oddities for problem in check(loaded, spec)]
     return problems

@@ -83,6 +83,12 @@ def missing_module(module: str, missing: str) -> ImportBlame:
     )
 
 
+def module_failed(module: str, what: str, place: str) -> ImportBlame:
+    """Return the blame for a module that is there and cannot be imported."""
+    hint = f"see {place}" if place else "import it in a Python shell to see more"
+    return ImportBlame("module-failed", f'module "{module}" failed to import: {what}', hint)
+
+
 def shown(file: str | Path) -> str:
     """Return a path as people want to see it: relative to the current folder where it is below it."""
     path = Path(file)
@@ -117,8 +123,7 @@ def _failed(name: str, error: BaseException) -> ImportBlame:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
         if frames:
             place = f"{shown(frames[-1].filename)}:{frames[-1].lineno}"
-    hint = f"see {place}" if place else "import it in a Python shell to see more"
-    return ImportBlame("module-failed", f'module "{name}" failed to import: {what}', hint)
+    return module_failed(name, what, place)
 
 
 def _is_foreign(filename: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from runner.message import Address, Envelope
 from runner.outcome import RetryPolicy
 from runner.pipeline.topology import Topology
-from runner.redaction import mask_url
+from runner.redaction import mask_passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class BrokerSettings:
 
     def shown(self) -> str:
         """Return the address as it may be shown, passwords masked."""
-        return ", ".join(mask_url(url) for url in self.urls) or "memory"
+        return ", ".join(mask_passwords(url) for url in self.urls) or "memory"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpe
 from runner.errors import Problem
 from runner.message import Address
 from runner.outcome import RetryPolicy
-from runner.pipeline import payload, wiring
+from runner.pipeline import payload, static, wiring
 from runner.pipeline.checks import check_names
 from runner.pipeline.importing import ImportBlame, extend_import_path, import_exception, import_object
 from runner.pipeline.model import (
@@ -44,18 +44,23 @@ class Resolved:
     problems: list[Problem] = field(default_factory=list)
 
 
-def resolve(loaded: Loaded) -> Resolved:
+def resolve(loaded: Loaded, *, imports: bool = True) -> Resolved:
     """Check the names of a loaded spec, import its handlers, and compute what will run. Collects every problem.
 
-    Imports the handlers' modules: their code runs. The current folder and `python_path` are on the import path.
+    Imports the handlers' modules: their code runs. The current folder and `python_path` are on the import path. Without
+    `imports` nothing of the user's is run: paths are checked in the sources, and there is no pipeline.
     """
     problems = list(loaded.problems)
-    if loaded.spec is None:
+    spec = loaded.spec or loaded.salvaged
+    if spec is None:
         return Resolved(None, problems)
-    problems += check_names(loaded, loaded.spec)
-    folders = [loaded.path.parent / folder for folder in loaded.spec.python_path]
+    problems += check_names(loaded, spec)
+    folders = [loaded.path.parent / folder for folder in spec.python_path]
     extend_import_path([*folders, Path.cwd()])
-    resolver = _Resolver(loaded, loaded.spec, problems)
+    resolver = _Resolver(loaded, spec, problems)
+    if not imports:
+        resolver.check_statically()
+        return Resolved(None, problems)
     pipeline = resolver.pipeline()
     has_errors = any(problem.severity == "error" for problem in problems)
     return Resolved(None if has_errors else pipeline, problems)
@@ -97,6 +102,29 @@ class _Resolver:
             ),
             grace_s=spec.shutdown.grace,
         )
+
+    def check_statically(self) -> None:
+        """Check every import path in the sources."""
+        for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
+            for name, item in items.items():
+                if item.schema_ is not None:
+                    self._blamed((section, name, "schema"), item.schema_, static.find)
+        for name, producer in self._spec.producers.items():
+            self._check_handler(("producers", name), producer.handler, producer.with_, takes_payload=False)
+        for name, subscriber in self._spec.subscribers.items():
+            path: PathParts = ("subscribers", name)
+            self._check_handler(path, subscriber.handler, subscriber.with_, takes_payload=True)
+            for index, exception in enumerate(subscriber.retry.on or ()):
+                if ":" in exception:
+                    self._blamed((*path, "retry", "on", index), exception, static.find)
+
+    def _check_handler(
+        self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool
+    ) -> None:
+        def check(target: str) -> None:
+            static.check_handler(target, arguments, takes_payload=takes_payload)
+
+        self._blamed((*path, "handler"), target, check)
 
     def _broker(self) -> BrokerSettings:
         broker, folder = self._spec.broker, self._loaded.path.parent

@@ -27,10 +27,7 @@ def read_handler(path: str, call: Any, arguments: Mapping[str, Any], *, takes_pa
         hint = "name a function, or an object that can be called"
         raise ImportBlame("not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True)
     parameters = _parameters(path, call)
-    message_parameter = _message_parameter(path, parameters)
-    payload_parameter = _payload_parameter(path, parameters, arguments, message_parameter) if takes_payload else None
-    taken = {name for name in (message_parameter, payload_parameter) if name is not None}
-    _check_rest(path, parameters, arguments, taken, takes_payload=takes_payload)
+    message_parameter, payload_parameter = check_parameters(path, parameters, arguments, takes_payload=takes_payload)
     annotation = parameters[payload_parameter].annotation if payload_parameter else inspect.Parameter.empty
     return Handler(
         path=path,
@@ -41,6 +38,17 @@ def read_handler(path: str, call: Any, arguments: Mapping[str, Any], *, takes_pa
         message_parameter=message_parameter,
         arguments=dict(arguments),
     )
+
+
+def check_parameters(
+    path: str, parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], *, takes_payload: bool
+) -> tuple[str | None, str | None]:
+    """Return the names of the parameters for the `Message` and for the payload. Raises ImportBlame."""
+    message_parameter = _message_parameter(path, parameters)
+    payload_parameter = _payload_parameter(path, parameters, arguments, message_parameter) if takes_payload else None
+    taken = {name for name in (message_parameter, payload_parameter) if name is not None}
+    _check_rest(path, parameters, arguments, taken, takes_payload=takes_payload)
+    return message_parameter, payload_parameter
 
 
 def payload_annotation(call: Callable[..., Any], handler: Handler) -> Any:

@@ -17,7 +17,7 @@ from aio_pika.abc import AbstractConnection
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
-from runner.redaction import mask_url
+from runner.redaction import mask_passwords
 from runner.transports.base import OnStateChange, StateChange
 from runner.transports.rabbitmq.address import connection_url, tls_context
 from runner.units import format_duration
@@ -164,7 +164,7 @@ class Link:
     @property
     def target(self) -> str:
         """The broker as it may be shown: the URL that is tried now, without its password."""
-        return mask_url(self._settings.urls[(self._next_url - 1) % len(self._settings.urls)])
+        return mask_passwords(self._settings.urls[(self._next_url - 1) % len(self._settings.urls)])
 
     async def _supervise(self, connection: AbstractConnection) -> None:
         """Watch a connection; when it is lost make another, restored; until cancelled."""

@@ -228,8 +228,8 @@ def test_good_examples_have_no_problems() -> None:
 def test_all_problems_are_reported_at_once() -> None:
     """Names and imports too, not only the first kind."""
     text = (
-        "queues: {q: {schema: 'H:Nope'}}\n"
+        "queues: {q: {schema: 'H:Nope', tipe: classic}}\n"
         "producers: {p: {handler: 'nowhere:f', to: r}}\n"
-        "subscribers: {s: {from: x, handler: 'H:nothing_like_it', retry: {on: ['H:Nope']}}}\n"
+        "subscribers: {s: {from: x, handler: 'H:nothing_like_it', timeout: 5, retry: {on: ['H:Nope']}}}\n"
     )
-    assert len(problems(text)) == 6
+    assert len(problems(text)) == 8

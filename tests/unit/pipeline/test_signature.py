@@ -43,7 +43,7 @@ def keyword_only(*, order: Order) -> None: ...
 def odd(order: Iterator[object]) -> None: ...
 
 
-class Callable_:
+class Callable:
     async def __call__(self, order: Order) -> None: ...
 
 
@@ -58,7 +58,7 @@ class Callable_:
         (yields, {}, "generator", True, None),
         (yields_async, {}, "async generator", True, None),
         (anything, {"x": 1}, "function", True, None),
-        (Callable_(), {}, "coroutine", True, None),
+        (Callable(), {}, "coroutine", True, None),
     ],
 )
 def test_a_handler_is_read(call: Any, arguments: dict[str, Any], kind: str, takes_payload: bool, message: str) -> None:

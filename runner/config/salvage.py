@@ -1,0 +1,92 @@
+"""Input: what is right in a wrong file into a spec, so that its names and imports are judged in the same run.
+
+Nothing runs on it. It only must not invent problems: so a queue or an event whose options are wrong stays, without
+them, and a misspelt key counts as the one that was meant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from runner.config.document import Document, Entries, KeyPath, Scalar, plain, walk
+from runner.config.spec import PipelineSpec
+from runner.config.words import closest
+
+ROUNDS = 8
+"""Taking something out can make something else wrong; more rounds than a file has levels are not needed."""
+
+_KEPT = frozenset({"queues", "events"})
+
+
+def salvage(document: Document) -> PipelineSpec | None:
+    """Return a spec of what is right in a document whose defaults have been merged; None if that is nothing.
+
+    Misspelt keys are renamed in the document too, so that what is said of their values has its place.
+    """
+    data = {key: value for key, value in plain(document.root).items() if not key.startswith("x-")}
+    data["version"] = 1
+    for path, node in walk(document.root):
+        if isinstance(node, Scalar) and node.is_broken:
+            _remove(data, path)
+    for _ in range(ROUNDS):
+        try:
+            return PipelineSpec.model_validate(data)
+        except ValidationError as error:
+            _mend(data, document, [(item["type"], item["loc"]) for item in error.errors(include_url=False)])
+    return None
+
+
+def _mend(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyPath]]) -> None:
+    """Rename misspelt keys, and take out what else is wrong: the last of a list first, so that indexes stay true."""
+    missing = {path for kind, path in errors if kind == "missing"}
+    for kind, path in errors:
+        if kind != "extra_forbidden":
+            continue
+        meant = closest(str(path[-1]), [str(other[-1]) for other in missing if other[:-1] == path[:-1]])
+        if meant is None:
+            _remove(data, path)
+        else:
+            _rename(data, document, path, meant)
+            missing.discard((*path[:-1], meant))
+    wrong = [path for kind, path in errors if kind not in ("missing", "extra_forbidden")]
+    for path in sorted({*wrong, *(path[:-1] for path in missing)}, key=_depth, reverse=True):
+        _remove(data, path)
+
+
+def _depth(path: KeyPath) -> tuple[int, tuple[str, ...]]:
+    return len(path), tuple(f"{part:08}" if isinstance(part, int) else part for part in path)
+
+
+def _rename(data: dict[str, Any], document: Document, path: KeyPath, meant: str) -> None:
+    parent, node = _at(data, path[:-1]), document.node(path[:-1])
+    if isinstance(parent, dict) and path[-1] in parent:
+        parent[meant] = parent.pop(path[-1])
+    if isinstance(node, Entries) and path[-1] in node.nodes:
+        node.nodes[meant] = node.nodes.pop(str(path[-1]))
+
+
+def _remove(data: dict[str, Any], path: KeyPath) -> None:
+    """Take out what a path leads to, or the nearest thing above it that exists; a queue or an event only loses all."""
+    while path and _at(data, path) is None:
+        path = path[:-1]
+    if not path:
+        return
+    parent, key = _at(data, path[:-1]), path[-1]
+    if len(path) == 2 and path[0] in _KEPT and isinstance(parent, dict) and parent[key] != {}:
+        parent[key] = {}
+    elif isinstance(parent, dict | list):
+        del parent[key]  # type: ignore[arg-type]  # _at() has followed it
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    """Return what a path leads to, None where it leads nowhere."""
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        else:
+            return None
+    return data

@@ -1,0 +1,142 @@
+"""Turns an import path into exact blame without importing anything: modules are found and parsed, never run.
+
+What source alone cannot tell (extension modules, `from x import *`, names made at run time) is taken to be right.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+from runner.message import Message
+from runner.pipeline.importing import missing_attribute, missing_module, module_failed, shown
+from runner.pipeline.signature import check_parameters
+
+_MESSAGE_NAMES = frozenset({"Message", "runner.Message"})
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def check_handler(path: str, arguments: Mapping[str, Any], *, takes_payload: bool) -> None:
+    """Check a handler's path, and its parameters where it is a plain function. Raises ImportBlame."""
+    node = find(path)
+    if isinstance(node, _FUNCTIONS):
+        check_parameters(path, _parameters(node.args), arguments, takes_payload=takes_payload)
+
+
+def find(path: str) -> ast.stmt | None:
+    """Return the statement that makes what `module:attribute` names, None where only running would tell.
+
+    Raises ImportBlame for a module that is nowhere or cannot be parsed, and for a name that it does not make.
+    """
+    module, _, attribute = path.partition(":")
+    spec = _find_module(module)
+    file = spec.origin
+    if file is None or not file.endswith(".py"):
+        return None
+    names, is_complete = _names(_parse(module, file))
+    if attribute in names:
+        return names[attribute]
+    if is_complete:
+        raise missing_attribute(module, attribute, names, file)
+    return None
+
+
+def _find_module(name: str) -> ModuleSpec:
+    """Find a module as an import would, parents first, without running them."""
+    locations: Sequence[str] = sys.path
+    spec: ModuleSpec | None = None
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        partial = ".".join(parts[:count])
+        spec = PathFinder.find_spec(partial, locations)
+        if spec is None and count == 1 and partial in sys.builtin_module_names:
+            return ModuleSpec(partial, None)
+        if spec is None:
+            raise missing_module(name, partial)
+        locations = list(spec.submodule_search_locations or [])
+    assert spec is not None  # a name has at least one part
+    return spec
+
+
+def _parse(module: str, file: str) -> ast.Module:
+    try:
+        return ast.parse(Path(file).read_bytes(), file)
+    except (SyntaxError, ValueError, OSError) as error:
+        line = getattr(error, "lineno", None)
+        place = f"{shown(file)}:{line}" if line else shown(file)
+        raise module_failed(module, f"{type(error).__name__}: {getattr(error, 'msg', error)}", place) from None
+
+
+def _names(module: ast.Module) -> tuple[dict[str, ast.stmt | None], bool]:
+    """Return the names a module makes at its top level, and whether these are surely all."""
+    names: dict[str, ast.stmt | None] = {}
+    is_complete = True
+    for statement in _statements(module.body):
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names[statement.name] = None if statement.decorator_list else statement
+                is_complete = is_complete and statement.name != "__getattr__"
+            case ast.Import() | ast.ImportFrom():
+                for alias in statement.names:
+                    is_complete = is_complete and alias.name != "*"
+                    names[alias.asname or alias.name.partition(".")[0]] = None
+            case ast.Global():
+                is_complete = False
+            case _:
+                names.update(dict.fromkeys(_stored(statement)))
+    return names, is_complete
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a module, also those inside `if`, `try`, `with` and loops."""
+    for statement in body:
+        yield statement
+        for part in ("body", "orelse", "finalbody"):
+            if not isinstance(statement, (*_FUNCTIONS, ast.ClassDef)):
+                yield from _statements(getattr(statement, part, []))
+        for handler in getattr(statement, "handlers", []):
+            yield from _statements(handler.body)
+
+
+def _stored(statement: ast.stmt) -> Iterator[str]:
+    """Yield the names that a statement assigns."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def _parameters(arguments: ast.arguments) -> dict[str, inspect.Parameter]:
+    """Return a function's parameters; of the annotations only `Message` is known."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    without_default = len(positional) - len(arguments.defaults)
+    found = []
+    for index, argument in enumerate(positional):
+        is_posonly = index < len(arguments.posonlyargs)
+        kind = inspect.Parameter.POSITIONAL_ONLY if is_posonly else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        found.append(_parameter(argument, kind, has_default=index >= without_default))
+    if arguments.vararg:
+        found.append(_parameter(arguments.vararg, inspect.Parameter.VAR_POSITIONAL, has_default=False))
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        found.append(_parameter(argument, inspect.Parameter.KEYWORD_ONLY, has_default=default is not None))
+    if arguments.kwarg:
+        found.append(_parameter(arguments.kwarg, inspect.Parameter.VAR_KEYWORD, has_default=False))
+    return {parameter.name: parameter for parameter in found}
+
+
+def _parameter(argument: ast.arg, kind: Any, *, has_default: bool) -> inspect.Parameter:
+    is_message = argument.annotation is not None and _text(argument.annotation) in _MESSAGE_NAMES
+    empty = inspect.Parameter.empty
+    return inspect.Parameter(
+        argument.arg, kind, default=None if has_default else empty, annotation=Message if is_message else empty
+    )
+
+
+def _text(annotation: ast.expr) -> str:
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return annotation.value
+    return ast.unparse(annotation)

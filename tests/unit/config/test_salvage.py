@@ -1,0 +1,65 @@
+"""A file with mistakes still shows the rest of its mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner.config.loading import load_text
+from runner.config.spec import PipelineSpec
+
+
+def salvaged(text: str) -> PipelineSpec:
+    loaded = load_text(text, Path("p.yaml"), {})
+    assert loaded.spec is None
+    assert loaded.salvaged is not None
+    return loaded.salvaged
+
+
+GOOD = "subscribers: {good: {from: q, handler: 'a:b'}}\n"
+
+
+def test_a_misspelt_key_counts_as_the_one_that_was_meant() -> None:
+    """So that the handler behind it is imported and judged."""
+    spec = salvaged("version: 1\nqueues: {q: }\nsubscribers: {s: {from: q, handlr: 'a:b'}}\n")
+    assert spec.subscribers["s"].handler == "a:b"
+
+
+def test_what_is_said_of_a_misspelt_keys_value_has_its_place() -> None:
+    """Not that of the map around it."""
+    loaded = load_text("version: 1\nsubscribers:\n  s:\n    from: q\n    handlr: a:b\n", Path("p.yaml"), {})
+    problem = loaded.problem("x", ("subscribers", "s", "handler"), "", offset=2, length=1)
+    assert (problem.line, problem.column, problem.path) == (5, 15, "subscribers.s.handler")
+
+
+def test_a_queue_with_wrong_options_is_still_a_queue() -> None:
+    """Its name would else be unknown where it is used."""
+    spec = salvaged("version: 1\nqueues: {q: {type: clasic, durable: maybe}, r: 5}\nevents: {e: [1]}\n" + GOOD)
+    assert list(spec.queues) == ["q", "r"]
+    assert list(spec.events) == ["e"]
+
+
+def test_what_cannot_be_mended_is_left_out_alone() -> None:
+    """A subscriber without a source goes; its neighbour stays."""
+    spec = salvaged("version: 1\nqueues: {q: }\n" + GOOD.replace("{good", "{bad: {handler: 'a:b'}, good"))
+    assert list(spec.subscribers) == ["good"]
+
+
+def test_wrong_values_deep_down_are_left_out() -> None:
+    """Also two in one list, and one that only shows when another is gone."""
+    spec = salvaged(
+        "queues: {q: }\nsubscribers:\n  s:\n    from: q\n    handler: a:b\n    to: [q, 5, 6, q]\n"
+        "    retry: {attempts: many, delay: 10m, max_delay: 1s}\n    timeout: 30\n"
+    )
+    assert spec.subscribers["s"].to == ("q", "q")
+    assert spec.subscribers["s"].timeout is None
+
+
+def test_an_unset_variable_makes_no_second_problem() -> None:
+    """The queue it should have named is not called unknown."""
+    spec = salvaged("version: 1\nqueues: {q: }\nsubscribers: {s: {from: '${NOPE}', handler: 'a:b'}}\n")
+    assert not spec.subscribers
+
+
+def test_a_right_file_is_not_salvaged() -> None:
+    """There is nothing to look for."""
+    assert load_text("version: 1\nqueues: {q: }\n" + GOOD, Path("p.yaml"), {}).salvaged is None

@@ -1,0 +1,109 @@
+"""Import paths are checked in the sources, and nothing of the user's is run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.pipeline import static
+from runner.pipeline.importing import ImportBlame, extend_import_path
+
+SOURCE = """
+raise SystemExit("this module must not be run")
+
+from elsewhere import helper as renamed
+import os.path
+
+def handle(order): ...
+async def with_message(order, message: "runner.Message", *, carrier, limit=3): ...
+def produce(): ...
+def needs_two(order, other): ...
+def decorated_by(f): return f
+@decorated_by
+def decorated(): ...
+handler_object = decorated_by(handle)
+if True:
+    def conditional(order): ...
+try:
+    import fast
+except ImportError:
+    fast = None
+class Model: ...
+a, (b, *c) = 1, (2, 3)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package that fails when it is imported, parents included."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    package = tmp_path / "static_sample"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('nor must this')")
+    (package / "orders.py").write_text(SOURCE)
+    (package / "broken.py").write_text("\n\ndef f(:\n")
+    (package / "star.py").write_text("from os import *\n")
+    (package / "dynamic.py").write_text("def __getattr__(name): return 1\n")
+    extend_import_path([tmp_path])
+    return "static_sample"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "takes_payload"),
+    [
+        ("handle", {}, True),
+        ("with_message", {"carrier": 1}, True),
+        ("produce", {}, False),
+        ("decorated", {}, True),
+        ("handler_object", {}, True),
+        ("conditional", {}, True),
+        ("renamed", {}, True),
+        ("os", {}, True),
+        ("fast", {}, True),
+        ("Model", {}, True),
+        ("c", {}, True),
+    ],
+)
+def test_what_the_source_makes_is_right(module: str, name: str, arguments: dict[str, Any], takes_payload: bool) -> None:
+    """Functions, classes, imports, assignments, also inside conditions; what cannot be judged is taken to be right."""
+    static.check_handler(f"{module}.orders:{name}", arguments, takes_payload=takes_payload)
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "code", "hint"),
+    [
+        ("static_sample.orders:handel", {}, "attribute-not-found", '"handle"'),
+        ("static_sample.orders:needs_two", {}, "wrong-parameters", "other"),
+        ("static_sample.orders:with_message", {}, "wrong-parameters", "carrier"),
+        ("static_sample.orders:produce", {}, "wrong-parameters", "first parameter"),
+        ("static_sample.orders:handle", {"x": 1}, "wrong-parameters", "with"),
+        ("static_sample.nope:f", {}, "module-not-found", "looked in"),
+        ("nowhere_at_all:f", {}, "module-not-found", "looked in"),
+        ("static_sample.broken:f", {}, "module-failed", "broken.py:3"),
+    ],
+)
+def test_what_is_surely_wrong_is_blamed(
+    module: str, path: str, arguments: dict[str, Any], code: str, hint: str
+) -> None:
+    """In the same words as an import would be."""
+    with pytest.raises(ImportBlame) as caught:
+        static.check_handler(path, arguments, takes_payload=True)
+    assert caught.value.code == code
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "path", ["static_sample.star:anything", "static_sample.dynamic:anything", "sys:exit", "math:sin"]
+)
+def test_what_only_running_would_tell_is_taken_to_be_right(module: str, path: str) -> None:
+    """Star imports, modules that make names on demand, modules without source."""
+    static.check_handler(path, {}, takes_payload=True)
+
+
+def test_nothing_was_imported(module: str) -> None:
+    """The modules raise SystemExit when they are run: they were not."""
+    static.check_handler(f"{module}.orders:handle", {}, takes_payload=True)
+    assert not [name for name in sys.modules if name.startswith("static_sample")]
