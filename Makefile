@@ -44,6 +44,11 @@ lint: $(VENV)/.test ## Check style, format and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+.PHONY: bench
+bench: $(VENV)/.test rabbitmq ## Measure start-up and throughput, with small sizes (under four minutes)
+	@$(BIN)/python -m benchmarks.startup --quick
+	@$(BIN)/python -m benchmarks.throughput --quick
+
 .PHONY: format
 format: $(VENV)/.test ## Mend style and format
 	@$(BIN)/ruff check --fix

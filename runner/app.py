@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from runner.config.diagnostics import closest
 from runner.config.loading import find_pipelines, load
-from runner.errors import PipelineInvalid, Problem, RunnerError, TopologyMismatch
+from runner.errors import PipelineInvalid, Problem, RunnerError
+from runner.pipeline.contradictions import contradictions, unsupported
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
 from runner.pipeline.payload import as_payload
 from runner.pipeline.resolve import resolve
@@ -67,10 +68,13 @@ class System:
             yield from pipeline.subscribers
 
 
-def read(paths: Sequence[Path], environ: Mapping[str, str], *, broker: str | None = None) -> System:
+def read(
+    paths: Sequence[Path], environ: Mapping[str, str], *, broker: str | None = None, is_one_process: bool = True
+) -> System:
     """Read and check pipelines. Raises PipelineInvalid with every problem of every file, warnings included.
 
-    `broker` is a URL or `memory` that wins over the files.
+    `broker` is a URL or `memory` that wins over the files. Those that are not to run in one process may have different
+    brokers.
     """
     started = time.perf_counter()
     problems: list[Problem] = []
@@ -80,7 +84,8 @@ def read(paths: Sequence[Path], environ: Mapping[str, str], *, broker: str | Non
         problems += resolved.problems
         if resolved.pipeline is not None:
             pipelines.append(_with_broker(resolved.pipeline, broker))
-    problems += _contradictions(pipelines)
+    problems += contradictions(pipelines, is_one_process=is_one_process)
+    problems += [problem for pipeline in pipelines for problem in unsupported(pipeline)]
     if any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)
     return System(tuple(pipelines), tuple(problems), time.perf_counter() - started)
@@ -137,7 +142,12 @@ class Stage:
 
 
 async def up(
-    system: System, stop: asyncio.Event, *, until_idle: bool = False, on_stage: Callable[[Stage], None] = lambda _: None
+    system: System,
+    stop: asyncio.Event,
+    *,
+    until_idle: bool = False,
+    http: tuple[str, int] | None = None,
+    on_stage: Callable[[Stage], None] = lambda _: None,
 ) -> Report | None:
     """Connect, declare, run until `stop` is set (or until idle), drain; None when stopped before anything ran.
 
@@ -149,10 +159,10 @@ async def up(
     try:
         if not await _unless_stopped(_prepare(system, transport, on_stage), stop):
             return None
-        supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle)
-        await supervisor.start()
-        on_stage(_running(system))
+        supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http)
         try:
+            await supervisor.start()
+            on_stage(_running(system))
             await supervisor.wait(stop)
         finally:
             report = await supervisor.drain()
@@ -217,35 +227,6 @@ def _with_broker(pipeline: Pipeline, broker: str | None) -> Pipeline:
         return pipeline
     urls = () if broker == "memory" else (broker,)
     return replace(pipeline, broker=replace(pipeline.broker, urls=urls))
-
-
-def _contradictions(pipelines: Sequence[Pipeline]) -> list[Problem]:
-    """Return what is wrong between pipelines that are to run in one process."""
-    problems: list[Problem] = []
-    for index, pipeline in enumerate(pipelines):
-        for other in pipelines[:index]:
-            if pipeline.name == other.name:
-                message = f'two pipelines are called "{pipeline.name}": the other is {other.path}'
-                problems.append(
-                    Problem(
-                        code="name-clash", message=message, file=pipeline.path, help="give one of them another `name:`"
-                    )
-                )
-            if pipeline.broker != other.broker:
-                message = f"its broker is not that of {other.path}, and pipelines in one process share one"
-                problems.append(
-                    Problem(
-                        code="broker-conflict",
-                        message=message,
-                        file=pipeline.path,
-                        help="run them apart, or pass --broker",
-                    )
-                )
-    try:
-        merge(pipeline.topology for pipeline in pipelines)
-    except TopologyMismatch as error:
-        problems.append(Problem(code="topology-conflict", message=str(error), help=error.hint, file=pipelines[-1].path))
-    return problems
 
 
 def _count(number: int, noun: str) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
@@ -29,6 +30,9 @@ context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context")
 """What every log line of the current delivery or producer carries."""
 
 
+_settings: dict[str, Any] = {}
+
+
 def configure(
     *,
     format: Format = "auto",
@@ -40,8 +44,11 @@ def configure(
 ) -> None:
     """Send all log lines of this process to `stream` (stdout), as JSON lines, or coloured text on a terminal.
 
+    The same settings are given to the processes of handlers with `run_in: process`.
+
     `width` is how many columns the text has for the name of a subscriber or a producer.
     """
+    _settings.update(format=format, level=level, levels=levels, is_colored=is_colored, width=width)
     out = stream or sys.stdout
     if hasattr(out, "reconfigure"):
         out.reconfigure(errors="backslashreplace")
@@ -62,6 +69,21 @@ def configure(
         cache_logger_on_first_use=True,
     )
     _configure_stdlib(out, level, levels or {}, shared, last)
+
+
+@contextmanager
+def bound(fields: Mapping[str, Any]) -> Iterator[None]:
+    """Give all log lines of this task, inside the block, these fields."""
+    token = context.set(fields)
+    try:
+        yield
+    finally:
+        context.reset(token)
+
+
+def settings() -> dict[str, Any]:
+    """Return what `configure` was called with, for another process."""
+    return dict(_settings)
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -184,7 +206,7 @@ class ConsoleRenderer:
                 yield f"{self._paint(_DIM, f'{name}=')}{_field(value)}"
 
     def _paint(self, color: str, text: str) -> str:
-        return f"{color}{text}{_RESET}" if self._is_colored and color else text
+        return f"{color}{text}{_RESET}" if self._is_colored and color and text else text
 
 
 def _field(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Vocabulary: durations and sizes as people write them, turned into seconds and bytes. The only parser of both."""
+"""Vocabulary: durations, sizes and rates as people write them, into seconds, bytes and hertz. Their only parser."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _BYTES = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
 
 
 def parse_duration(value: str | float) -> float:
@@ -41,6 +43,14 @@ def parse_size(value: str) -> int:
     if match is None:
         raise ValueError(f'"{value}" is not a size')
     return int(float(match[1]) * _BYTES[match[2]])
+
+
+def parse_rate(value: str) -> float:
+    """Return how often per second `100/s`, `10/m`, `5/h` are. Raises ValueError on anything else."""
+    match = _RATE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f'"{value}" is not a rate')
+    return float(match[1]) / _SECONDS[match[2]]
 
 
 def format_duration(seconds: float) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import pika
+
+NOT_FOUND = 404
 
 
 class Got(NamedTuple):
@@ -70,20 +73,21 @@ class Foreign:
 
     def has_queue(self, queue: str) -> bool:
         """Whether a queue exists."""
-        try:
-            self.count(queue)
-        except pika.exceptions.ChannelClosedByBroker as error:
-            assert error.reply_code == 404, error
-            return False
-        return True
+        return self._has(lambda channel: channel.queue_declare(queue, passive=True))
 
     def has_exchange(self, exchange: str) -> bool:
         """Whether an exchange exists."""
+        return self._has(lambda channel: channel.exchange_declare(exchange, passive=True))
+
+    def _has(self, ask: Callable[[Any], object]) -> bool:
+        channel = self.channel
         try:
-            self.channel.exchange_declare(exchange, passive=True)
+            ask(channel)
         except pika.exceptions.ChannelClosedByBroker as error:
-            assert error.reply_code == 404, error
+            if error.reply_code != NOT_FOUND:
+                raise
             return False
+        channel.close()
         return True
 
     def __enter__(self) -> Self:

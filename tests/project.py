@@ -10,6 +10,7 @@ assert project.ledger.counts() == {"order 1": 1}
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -42,6 +43,13 @@ async def until(condition: Callable[[], object], what: str, timeout: float = 20.
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         await asyncio.sleep(0.02)
+
+
+async def stop(runner: RunnerProcess) -> None:
+    """Stop a runner as an operator does, and check that it ends well."""
+    runner.signal(signal.SIGTERM)
+    assert await runner.wait() == 0, runner.stderr
+    assert "Traceback" not in runner.stderr
 
 
 class Entry(NamedTuple):

@@ -57,15 +57,3 @@ async def produce_and_note() -> AsyncIterator[dict[str, object]]:
     for number in range(COUNT):
         yield body(number)
         ledger.note(number)
-
-
-async def first(payload: dict[str, Any]) -> None:
-    """Note when the first message is handled: monotonic time is the same in every process."""
-    ledger.note(payload["number"])
-
-
-def one() -> dict[str, object]:
-    """Bring one message in."""
-    return body(0)
-
-

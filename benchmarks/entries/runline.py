@@ -18,7 +18,7 @@ broker: {url}
 logging: {{messages: {messages}}}
 """
 
-_QUEUE = '  {name}: {{type: {kind}, declare: false, dead_letter: false}}\n'
+_QUEUE = "  {name}: {{type: {kind}, declare: false, dead_letter: false}}\n"
 
 _SUBSCRIBER = """\
 subscribers:

@@ -10,7 +10,12 @@ import click
 _VERBS = {
     "up": "Validate pipelines, connect, declare, and run them until stopped.",
     "validate": "Check pipelines and report every problem at once.",
+    "config": "Print a pipeline as it is understood, with every default.",
+    "graph": "Show who talks to whom, as text or as a picture.",
     "publish": "Publish a message to a queue or an event of a pipeline.",
+    "init": "Start a project: a pipeline, a handler, a test.",
+    "explain": "Say what an error code means and how to mend it.",
+    "schema": "Print the JSON Schema of the language, for editors.",
 }
 
 
@@ -31,8 +36,23 @@ class _Verbs(click.Group):
             formatter.write_dl(list(_VERBS.items()))
 
 
+def _show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version("runline")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        number = "unknown: not installed"
+    click.echo(f"runner, version {number}")
+    context.exit()
+
+
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "RUNNER"})
-@click.version_option(package_name="runline", prog_name="runner")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def cli() -> None:
     """Run message pipelines that are described in YAML.
 

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 FORCED = 130
 
 
+def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, port = value.rpartition(":")[::2]
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
 @click.command("up", short_help="Run pipelines until stopped.")
 @options.paths
 @options.broker
@@ -37,6 +46,7 @@ FORCED = 130
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Which lines are written. Default: info.",
 )
+@click.option("--http", metavar="HOST:PORT", callback=_address, help="Where producers with `http:` listen.")
 @options.env_file
 def command(paths: tuple[Path, ...], env_file: Path | None, **settings: Any) -> None:
     """Validate pipelines, connect, declare what is missing, and run until SIGINT or SIGTERM; then drain and report.
@@ -61,6 +71,7 @@ def _up(
     until_idle: bool,
     log_format: str | None,
     log_level: str | None,
+    http: tuple[str, int] | None,
 ) -> int:
     from runner import app, log
 
@@ -78,22 +89,19 @@ def _up(
         width=min(24, max(len(name) for name in system.names())),
     )
     _show_loaded(system)
-    return asyncio.run(_run(system, until_idle=until_idle))
+    asyncio.run(_run(system, until_idle=until_idle, http=http))
 
 
-async def _run(system: System, *, until_idle: bool) -> int:
+async def _run(system: System, *, until_idle: bool, http: tuple[str, int] | None) -> NoReturn:
     from runner import app
 
     stop = asyncio.Event()
     _handle_signals(stop)
-    ended = await app.up(system, stop, until_idle=until_idle, on_stage=_show)
+    ended = await app.up(system, stop, until_idle=until_idle, http=http, on_stage=_show)
     if ended is None:
         click.echo("stopped before anything ran", err=True)
-        return 0
-    code = _say_goodbye(ended)
-    if ended.unfinished:
-        _end(code)  # the loop would wait for handlers that ignore their cancellation
-    return code
+        _end(0)
+    _end(_say_goodbye(ended))  # the loop would wait for handlers that ignore their cancellation
 
 
 def _end(code: int) -> NoReturn:

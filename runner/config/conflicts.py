@@ -14,10 +14,12 @@ from runner.config.words import wrong
 class Conflict(NamedTuple):
     """An option that cannot stand with the others: its keys below the map, the words, and the code."""
 
-    path: tuple[str, ...]
+    path: tuple[str | int, ...]
     message: str
     help: str
     code: str = "conflicting-options"
+    across: bool = True
+    """Not to be judged on `defaults` alone, which are only a part of the map."""
 
 
 def refuse(conflicts: Iterable[Conflict]) -> None:
@@ -28,6 +30,5 @@ def refuse(conflicts: Iterable[Conflict]) -> None:
 
 
 def _detail(conflict: Conflict) -> InitErrorDetails:
-    # `across`: not to be judged on `defaults` alone, which are only a part of the map
-    error: Any = wrong(conflict.code, conflict.message, conflict.help, across=True)
+    error: Any = wrong(conflict.code, conflict.message, conflict.help, across=conflict.across)
     return InitErrorDetails(type=error, loc=conflict.path, input=None)

@@ -1,9 +1,13 @@
-"""Input: the `defaults` of a Document merged under its queues, producers and subscribers, node by node.
+"""Input: the `defaults` of Documents merged under their queues, producers and subscribers, node by node.
 
-Nodes keep their places, so a wrong default is reported where it is written.
+Nodes keep their places, so a wrong default is reported where it is written. The defaults of a file are for the items
+of this file alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 from runner.config import limits
 from runner.config.document import Document, Entries, Items, Node, Scalar
@@ -11,19 +15,36 @@ from runner.config.places import Place
 from runner.errors import PipelineInvalid, Problem
 
 
-def merge_defaults(document: Document) -> None:
+def merge_defaults(documents: Sequence[Document]) -> None:
     """Merge `defaults.queue` under each queue, and so on. Raises PipelineInvalid where that makes too much of it."""
-    defaults = _child(document.root, "defaults")
-    if not isinstance(defaults, Entries):
-        return
     budget = _Budget()
-    for kind in ("queue", "producer", "subscriber"):
-        options, section = _child(defaults, kind), _child(document.root, f"{kind}s")
-        if isinstance(options, Entries) and isinstance(section, Entries):
-            _merge_section(section, options, budget)
-    queue, subscribers = _child(defaults, "queue"), _child(document.root, "subscribers")
-    if isinstance(queue, Entries) and isinstance(subscribers, Entries):
-        _merge_own_queues(subscribers, queue, _keys(_child(document.root, "queues")), budget)
+    queues = frozenset[str]().union(*(_keys(_child(document.root, "queues")) for document in documents))
+    for document in documents:
+        defaults = _child(document.root, "defaults")
+        if isinstance(defaults, Entries):
+            try:
+                _merge(document.root, defaults, queues, budget)
+            except PipelineInvalid as error:
+                raise PipelineInvalid([replace(item, file=str(document.path)) for item in error.problems]) from None
+
+
+def _merge(root: Entries, defaults: Entries, queues: frozenset[str], budget: _Budget) -> None:
+    options = {kind: _marked(_child(defaults, kind)) for kind in ("queue", "producer", "subscriber")}
+    for kind, option in options.items():
+        section = _child(root, f"{kind}s")
+        if option is not None and isinstance(section, Entries):
+            _merge_section(section, option, budget)
+    queue, subscribers = options["queue"], _child(root, "subscribers")
+    if queue is not None and isinstance(subscribers, Entries):
+        _merge_own_queues(subscribers, queue, queues, budget)
+
+
+def _marked(options: Node | None) -> Entries | None:
+    """Return options whose keys tell that they are defaults."""
+    if not isinstance(options, Entries):
+        return None
+    nodes = {key: (replace(place, is_default=True), node) for key, (place, node) in options.nodes.items()}
+    return Entries(options.place, options.is_block, nodes, options.weight, options.height)
 
 
 class _Budget:
@@ -77,7 +98,7 @@ def _merged(node: Node, options: Entries) -> Entries:
         if key not in nodes:
             nodes[key] = (place, option)
         elif isinstance(option, Entries) and isinstance(nodes[key][1], Entries):
-            nodes[key] = (nodes[key][0], _merged(nodes[key][1], option))
+            nodes[key] = (nodes[key][0], _merged(nodes[key][1], _marked(option) or option))
     return Entries(node.place, node.is_block, nodes)
 
 
@@ -86,7 +107,7 @@ def _is_map(node: Node) -> bool:
 
 
 def _empty(place: Place) -> Entries:
-    return Entries(Place(place.line, place.column, 0), True)
+    return Entries(replace(place, length=0), True)
 
 
 def _child(node: Node, key: str) -> Node | None:

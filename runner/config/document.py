@@ -1,9 +1,10 @@
-"""Input: the nodes of one YAML file, which give its plain data and where each key and value is written."""
+"""Input: the nodes of YAML files, which give their plain data and where each key and value is written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from runner.config.places import Lines, Place
@@ -69,11 +70,21 @@ Node = Scalar | Items | Entries
 
 @dataclass(slots=True)
 class Document:
-    """One parsed file: its nodes, and the text they were read from."""
+    """One parsed file: its nodes, and the text they were read from.
+
+    The document of a pipeline's own file has those of the included files as its `parts`, and their nodes in its own.
+    """
 
     root: Entries
     lines: Lines
     text: str
+    path: Path = Path()
+    index: int = 0
+    parts: list[Document] = field(default_factory=list)
+
+    def part(self, place: Place) -> Document:
+        """Return the document of the file that a place is in."""
+        return self if place.file == self.index else self.parts[place.file - 1]
 
     def node(self, path: KeyPath) -> Node | None:
         """Return the node at a path, None where there is none."""
@@ -97,7 +108,7 @@ class Document:
         A value over several lines, or an empty one, has no good place of its own: its key's is returned.
         """
         node: Node = self.root
-        key = value = Place(self.root.place.line, self.root.place.column)
+        key = value = replace(self.root.place, length=1)
         for part in path:
             key_place, child = _child(node, part)
             if child is None:
@@ -106,6 +117,17 @@ class Document:
             key = key_place or _start(node)
             value = key if _has_no_place(node) else node.place
         return key if on == "key" else value
+
+    def is_default(self, path: KeyPath) -> bool:
+        """Whether an item has what is at a path from `defaults`."""
+        node: Node | None = self.root
+        for part in path:
+            if node is None:
+                return False
+            place, node = _child(node, part)
+            if place is not None and place.is_default:
+                return True
+        return False
 
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
         """Return the path of each value that came from `${…}`, with the names of its variables and files."""
@@ -125,7 +147,7 @@ def _has_no_place(node: Node) -> bool:
 
 
 def _start(node: Node) -> Place:
-    return node.place if not _has_no_place(node) else Place(node.place.line, node.place.column)
+    return node.place if not _has_no_place(node) else replace(node.place, length=1)
 
 
 def walk(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:

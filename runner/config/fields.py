@@ -1,4 +1,4 @@
-"""Input: one value of the file into one field of the spec: text, numbers, choices, durations, sizes, lists, maps.
+"""Input: one value of the file into one field of the spec: text, numbers, choices, durations, rates, lists, maps.
 
 Each type says in our words what is wrong. A value from `${…}` is always text and is converted here; a literal in quotes
 is not, so that `"16"` and `16` stay different things.
@@ -14,11 +14,13 @@ from pydantic import BeforeValidator, Field
 from runner.config.document import Interpolated
 from runner.config.scalars import resolve
 from runner.config.words import closest, describe, quoted, wrong
-from runner.units import format_duration, parse_duration, parse_size
+from runner.units import format_duration, parse_duration, parse_rate, parse_size
 
 MAX_INTEGER: Final = 2**63 - 1
 DAY: Final = 86_400.0
 YEAR: Final = 365 * DAY
+MAX_RATE: Final = 1_000_000.0
+"""Messages per second; more than any broker takes."""
 
 
 def _typed(value: object) -> object:
@@ -82,7 +84,7 @@ def choice(literal: object) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-# Durations and sizes
+# Durations, sizes and rates
 
 
 def duration(low: float, high: float = YEAR) -> BeforeValidator:
@@ -123,6 +125,26 @@ def _size(value: object) -> int:
 
 
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), Field(ge=1, le=MAX_INTEGER)]
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        help_ = f"write its unit, as in {value}/s" if isinstance(value, int) and value > 0 else "write it as in 100/s"
+        raise wrong("bad-rate", f"must be a rate with a unit, not {describe(value)}", help_)
+    try:
+        rate = parse_rate(value) if isinstance(value, str) else None
+    except ValueError:
+        rate = None
+    if rate is None:
+        raise wrong("bad-rate", f"must be a rate, not {describe(value)}", "write it as in 100/s, 10/m or 5/h")
+    if not 0 < rate <= MAX_RATE:
+        bound = "more than 0" if rate == 0 else f"at most {MAX_RATE:.0f}/s"
+        raise wrong("out-of-range", f"must be {bound}, not {describe(value)}")
+    return rate
+
+
+Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str)]
+"""Messages per second."""
 
 
 # Lists and maps

@@ -144,23 +144,36 @@ def interpolate(document: Document, environ: Mapping[str, str], folder: Path) ->
 
     Top-level `x-…` keys are left alone unless something refers to them: they are for anchors.
     """
-    work = _Interpolation(document, environ, folder)
-    for key, (_, node) in document.root.nodes.items():
-        if not key.startswith("x-"):
-            work.visit(node, (key,))
-    return work.problems
+    return Interpolation(environ).interpolate(document, folder)
 
 
-class _Interpolation:
-    """One pass over the nodes; a shared node is done once."""
+class Interpolation:
+    """Interpolates the documents of one pipeline, which share a limit; a shared node is done once."""
 
-    def __init__(self, document: Document, environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._size = 0
+
+    def interpolate(self, document: Document, folder: Path) -> list[Problem]:
+        """Do what `interpolate()` says, for one more document."""
+        work = _Pass(document, self._environ, folder, self._size)
+        for key, (_, node) in document.root.nodes.items():
+            if not key.startswith("x-"):
+                work.visit(node, (key,))
+        self._size = work.size
+        return work.problems
+
+
+class _Pass:
+    """One pass over the nodes of a document; `size` counts what variables and files bring in."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str], folder: Path, size: int) -> None:
         self.problems: list[Problem] = []
+        self.size = size
         self._document = document
         self._environ = environ
         self._folder = folder
         self._seen: set[int] = set()
-        self._size = 0
 
     def visit(self, node: Node, path: KeyPath) -> None:
         if id(node) in self._seen:
@@ -177,9 +190,9 @@ class _Interpolation:
 
     def _scalar(self, node: Scalar, text: str, path: KeyPath) -> None:
         done = substitute(text, self._environ, lambda name: read_secret_file(name, self._folder))
-        self._size += len(done.text) if done.origins else 0
-        if self._size > limits.MAX_INTERPOLATED:
-            done.faults.append(Fault("too-large", "the file's variables bring in more than 1 MiB", "", 0, 1))
+        self.size += len(done.text) if done.origins else 0
+        if self.size > limits.MAX_INTERPOLATED:
+            done.faults.append(Fault("too-large", "the variables bring in more than 1 MiB", "", 0, 1))
         node.is_broken = bool(done.faults)
         node.origins = done.origins
         node.value = Interpolated(done.text, _expression(done.origins)) if done.origins else done.text

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from runner.config.defaults import merge_defaults
 from runner.config.document import Document, KeyPath, On, Scalar, dotted
-from runner.config.interpolation import interpolate
+from runner.config.includes import gather
 from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
+from runner.config.merging import merge_documents
 from runner.config.names import name_problem
 from runner.config.places import Place
 from runner.config.salvage import salvage
-from runner.config.source import parse, read
+from runner.config.source import read
 from runner.config.spec import PipelineSpec
-from runner.config.validation import validate
+from runner.config.validation import self_dead_lettered, validate
 from runner.errors import PipelineInvalid, Problem, Severity
 from runner.redaction import mask_passwords
 
@@ -38,6 +39,8 @@ class Loaded:
     document: Document | None = None
     salvaged: PipelineSpec | None = None
     """What is right in a file with errors: to look for more of them, never to run."""
+    files: tuple[Path, ...] = ()
+    """All files that were read, the pipeline's own first, then those it includes."""
 
     def problem(
         self,
@@ -56,17 +59,18 @@ class Loaded:
         `offset` and `length` choose characters of the value, counted after its opening quote.
         """
         place = self.document.place(path, on) if self.document is not None else Place(0, 0)
+        file = self.document.part(place).path if self.document is not None else self.path
         if (offset or length is not None) and place.line:
             quote = self._quote(path)
             rest = place.length - 2 * quote - offset
-            place = Place(place.line, place.column + quote + offset, length or max(1, rest))
+            place = replace(place, column=place.column + quote + offset, length=length or max(1, rest))
         return Problem(
             code=code,
             message=mask_passwords(message),
             path=mask_passwords(dotted(self._written(path))),
             help=help,
             severity=severity,
-            file=str(self.path),
+            file=str(file),
             line=place.line,
             column=place.column,
             length=max(1, place.length),
@@ -76,6 +80,15 @@ class Loaded:
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
         """The path of each value that came from `${…}`, with the names of its variables and `file:` names."""
         return self.document.interpolated() if self.document is not None else {}
+
+    def origin(self, path: KeyPath) -> str:
+        """Return where the value at a path comes from: `orders.yaml:14`, with variables `orders.yaml:14 (${N})`.
+
+        `orders.yaml:3 (defaults)` is written in `defaults`; `default` is written nowhere.
+        """
+        from runner.config.origins import DEFAULT, origin  # only where it is asked for
+
+        return origin(self.document, path) if self.document is not None else DEFAULT
 
     def _written(self, path: KeyPath) -> KeyPath:
         """Return a path without the indexes that its short form in the file does not have, as in `to: one_name`."""
@@ -89,7 +102,7 @@ class Loaded:
         node = self.document.node(path) if self.document is not None else None
         if self.document is None or not isinstance(node, Scalar):
             return 0
-        return int(self.document.text[node.start : node.start + 1] in ('"', "'"))
+        return int(self.document.part(node.place).text[node.start : node.start + 1] in ('"', "'"))
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
@@ -97,30 +110,43 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     try:
         text = read(path)
     except PipelineInvalid as error:
-        return Loaded(path, path.stem, None, _in_file(error.problems, path))
+        return _unreadable(path, error.problems, [path])
     return load_text(text, path, environ)
 
 
 def load_text(text: str, path: Path, environ: Mapping[str, str]) -> Loaded:
-    """Read a pipeline from a text that stands for the file `path`."""
+    """Read a pipeline from a text that stands for the file `path`, and from the files that it includes."""
+    files = [path]
     try:
-        document, problems = parse(text)
-        problems += interpolate(document, environ, path.parent)
-        merge_defaults(document)
+        gathered = gather(text, path, environ)
+        files, problems = gathered.files, gathered.problems
+        merge_defaults(gathered.documents)
     except PipelineInvalid as error:
-        return Loaded(path, path.stem, None, _in_file(error.problems, path))
+        return _unreadable(path, error.problems, files)
+    document = gathered.documents[0]
+    problems += merge_documents(gathered.documents)
     spec, invalid = validate(document)
     problems += invalid
+    name = (spec.name if spec else None) or path.stem
     if spec is not None and spec.name is None and (wrong := name_problem(path.stem)):
         problems.append(_nameless(path.stem, wrong))
+    # without one of the files, its names would be called unknown
+    salvaged = salvage(document) if problems and gathered.is_whole else None
+    if sound := spec or salvaged:
+        problems += self_dead_lettered(document, sound, sound.name or path.stem)
     return Loaded(
         path=path,
-        name=(spec.name if spec else None) or path.stem,
+        name=name,
         spec=None if problems else spec,
-        problems=_in_file(problems, path),
+        problems=_in_files(problems, files),
         document=document,
-        salvaged=salvage(document) if problems else None,
+        salvaged=(salvaged or spec) if problems and gathered.is_whole else None,
+        files=tuple(files),
     )
+
+
+def _unreadable(path: Path, problems: Iterable[Problem], files: list[Path]) -> Loaded:
+    return Loaded(path, path.stem, None, _in_files(problems, files), files=tuple(files))
 
 
 def _nameless(stem: str, wrong: str) -> Problem:
@@ -128,10 +154,11 @@ def _nameless(stem: str, wrong: str) -> Problem:
     return Problem(code="bad-name", message=message, help='add "name: …"', line=1, column=1)
 
 
-def _in_file(problems: Iterable[Problem], path: Path) -> list[Problem]:
+def _in_files(problems: Iterable[Problem], files: list[Path]) -> list[Problem]:
     """Return problems with their file, in the order in which they stand there; no password of a URL in them."""
-    located = [_without_passwords(replace(problem, file=str(path))) for problem in problems]
-    return sorted(located, key=lambda problem: (problem.line, problem.column))[:MAX_PROBLEMS]
+    order = {str(file): index for index, file in enumerate(files)}
+    located = [_without_passwords(replace(problem, file=problem.file or str(files[0]))) for problem in problems]
+    return sorted(located, key=lambda item: (order.get(item.file, 0), item.line, item.column))[:MAX_PROBLEMS]
 
 
 def _without_passwords(problem: Problem) -> Problem:

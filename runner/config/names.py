@@ -5,11 +5,13 @@ from __future__ import annotations
 import builtins
 import re
 import unicodedata
+from keyword import iskeyword
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from runner.config.addresses import EXAMPLE, parse_broker_url
+from runner.config.conflicts import Conflict, refuse
 from runner.config.document import Interpolated
 from runner.config.fields import one_or_many, text
 from runner.config.words import closest, describe, quoted, wrong
@@ -76,7 +78,16 @@ def _routing_key(value: object) -> str:
     return key
 
 
+def _identifier(value: object) -> str:
+    if isinstance(value, str) and value.isidentifier() and not iskeyword(value):
+        return str(value)
+    reason = "is a word of Python itself" if isinstance(value, str) and iskeyword(value) else "is not one"
+    message = f"the name of a resource is the name of a parameter, and {describe(value)} {reason}"
+    raise wrong("bad-name", message, "write letters, digits and _, as in db")
+
+
 Name = Annotated[str, BeforeValidator(name)]
+Identifier = Annotated[str, BeforeValidator(_identifier)]
 Pattern = Annotated[str, BeforeValidator(_pattern)]
 ExchangeName = Annotated[str, BeforeValidator(_exchange_name)]
 RoutingKey = Annotated[str, BeforeValidator(_routing_key)]
@@ -125,5 +136,20 @@ ImportPath = Annotated[str, BeforeValidator(_import_path)]
 ErrorPath = Annotated[str, BeforeValidator(_error_path)]
 BrokerUrl = Annotated[str, BeforeValidator(_broker_url)]
 
-Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_many), Field(min_length=1)]
-Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a list, each of which must stand there once."""
+    if len(set(names)) < len(names):
+        first = {item: index for index, item in reversed(list(enumerate(names)))}
+        refuse(
+            Conflict((index,), "this name stands in the list twice", "remove it", "duplicate-entry", across=False)
+            for index, item in enumerate(names)
+            if first[item] < index
+        )
+    return names
+
+
+OptionalNames = Annotated[tuple[Name, ...], BeforeValidator(one_or_many), AfterValidator(_distinct)]
+OptionalPatterns = Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many), AfterValidator(_distinct)]
+Names = Annotated[OptionalNames, Field(min_length=1)]
+Patterns = Annotated[OptionalPatterns, Field(min_length=1)]

@@ -1,6 +1,6 @@
 """Input: what a pipeline file says about queues and exchanges, checked and with every default."""
 
-from __future__ import annotations
+# Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
 import math
 from collections.abc import Iterator
@@ -19,15 +19,14 @@ from runner.config.fields import (
     a_map,
     choice,
     duration,
-    one_or_many,
     whole_number,
 )
-from runner.config.names import ExchangeName, ImportPath, Pattern, RoutingKey, name
+from runner.config.names import ExchangeName, ImportPath, OptionalPatterns, RoutingKey, name
 from runner.config.scalars import resolve
 from runner.config.words import describe, wrong
 
 ExchangeType = Literal["topic", "direct", "fanout", "headers"]
-QueueType = Literal["quorum", "classic"]
+QueueType = Literal["quorum", "classic", "stream"]
 Overflow = Literal["reject-publish", "drop-head", "reject-publish-dlx"]
 Match = Literal["all", "any"]
 
@@ -43,8 +42,8 @@ class SpecModel(BaseModel):
     reserved: ClassVar[frozenset[str]] = frozenset()
     """Words that no pipeline may use, kept for later versions of the language."""
 
-    instead: ClassVar[dict[str, str]] = {}
-    """For a key that is not built: the required key that it would make needless."""
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Keys of which a map needs exactly one."""
 
 
 # Arguments: what goes to the broker as it stands
@@ -156,12 +155,6 @@ def _queue_arguments(value: object) -> object:
     return value
 
 
-def _queue_type(value: object) -> object:
-    if value == "stream":
-        raise wrong("not-implemented", 'this version does not have "type: stream" yet', "write quorum or classic")
-    return value
-
-
 def _dead_letter(value: object) -> object:
     if value is False or value is None or (isinstance(value, str) and resolve(value or " ") is False):
         return value if value is None else False
@@ -173,8 +166,9 @@ def _dead_letter(value: object) -> object:
 class QueueSpec(SpecModel):
     """A queue. Sources of the rules: https://www.rabbitmq.com/docs/quorum-queues, https://www.rabbitmq.com/docs/queues."""
 
-    type: Annotated[QueueType, choice(QueueType), BeforeValidator(_queue_type)] = Field(
-        default="quorum", description="quorum: replicated and safe; classic: plain, as other programs declare it."
+    type: Annotated[QueueType, choice(QueueType)] = Field(
+        default="quorum",
+        description="quorum: replicated and safe; classic: plain, as other programs declare it; stream: a log.",
     )
     durable: Boolean = Field(
         default=True, description="Whether it outlives a restart of the broker; false only if classic."
@@ -192,7 +186,8 @@ class QueueSpec(SpecModel):
         default=None, description="What happens at a limit; by default reject-publish."
     )
     message_ttl: Annotated[float, duration(0, 49 * DAY)] | None = Field(
-        default=None, description="How long a message may wait before it is dead-lettered."
+        default=None,
+        description="How long a message may wait before it is dead-lettered; in a stream, how long it is kept.",
     )
     max_priority: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=255)] | None = Field(
         default=None, description="The highest priority of a message; classic only."
@@ -206,9 +201,7 @@ class QueueSpec(SpecModel):
     arguments: Annotated[Arguments, BeforeValidator(_queue_arguments)] = Field(
         default={}, description="Further arguments for the broker, as they stand."
     )
-    events: Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many)] = Field(
-        default=(), description="Events, or patterns of them, of which it gets a copy."
-    )
+    events: OptionalPatterns = Field(default=(), description="Events, or patterns of them, of which it gets a copy.")
     bind: tuple[BindSpec, ...] = Field(default=(), description="Bindings to exchanges of other programs.")
     schema_: ImportPath | None = Field(
         default=None, alias="schema", description="The payload's type, checked before publishing and after receiving."
@@ -221,6 +214,9 @@ class QueueSpec(SpecModel):
 
 
 def _queue_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
+    if queue.type == "stream":
+        yield from _stream_conflicts(queue)
+        return
     if queue.type == "quorum":
         yield from _quorum_conflicts(queue)
     elif queue.delivery_limit is not None:
@@ -244,6 +240,26 @@ def _quorum_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     if queue.overflow == "reject-publish-dlx":
         message = "a quorum queue does not have this overflow"
         yield Conflict(("overflow",), message, 'write "reject-publish" or "drop-head", or "type: classic"')
+
+
+def _stream_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
+    """Source: https://www.rabbitmq.com/docs/streams, feature comparison."""
+    lacks = {
+        "durable": (not queue.durable, "is always durable"),
+        "exclusive": (queue.exclusive, "cannot be exclusive"),
+        "auto_delete": (queue.auto_delete, "cannot delete itself"),
+        "max_priority": (queue.max_priority is not None, "has no priorities"),
+        "single_active_consumer": (queue.single_active_consumer, "has no single active consumer"),
+        "delivery_limit": (queue.delivery_limit is not None, "has no delivery limit"),
+        "dead_letter": (queue.dead_letter is not None, "has no dead letters"),
+        "max_length": (queue.max_length is not None, "is limited by its size or age, not by its length"),
+        "overflow": (queue.overflow is not None, "drops its oldest messages at a limit, and nothing else"),
+    }
+    instead = {"max_length": 'write "max_bytes" or "message_ttl" instead'}
+    for key, (is_wrong, reason) in lacks.items():
+        if is_wrong:
+            help_ = instead.get(key, 'remove it, or write "type: quorum" or "type: classic"')
+            yield Conflict((key,), f"a stream {reason}", help_)
 
 
 def _queue(value: object) -> object:

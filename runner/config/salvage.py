@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runner.config.document import Document, Entries, KeyPath, Scalar, plain, walk
+from runner.config.document import Document, Entries, KeyPath, Scalar, walk
 from runner.config.spec import PipelineSpec
+from runner.config.validation import model_at, written
 from runner.config.words import closest
 
 ROUNDS = 8
@@ -25,8 +26,7 @@ def salvage(document: Document) -> PipelineSpec | None:
 
     Misspelt keys are renamed in the document too, so that what is said of their values has its place.
     """
-    data = {key: value for key, value in plain(document.root).items() if not key.startswith("x-")}
-    data["version"] = 1
+    data = {**written(document), "version": 1}
     for path, node in walk(document.root):
         if isinstance(node, Scalar) and node.is_broken:
             _remove(data, path)
@@ -44,7 +44,8 @@ def _mend(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyP
     for kind, path in errors:
         if kind != "extra_forbidden":
             continue
-        meant = closest(str(path[-1]), [str(other[-1]) for other in missing if other[:-1] == path[:-1]])
+        wanted = [str(other[-1]) for other in missing if other[:-1] == path[:-1]]
+        meant = closest(str(path[-1]), [*wanted, *_sources(data, path[:-1])])
         if meant is None:
             _remove(data, path)
         else:
@@ -53,6 +54,12 @@ def _mend(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyP
     wrong = [path for kind, path in errors if kind not in ("missing", "extra_forbidden")]
     for path in sorted({*wrong, *(path[:-1] for path in missing)}, key=_depth, reverse=True):
         _remove(data, path)
+
+
+def _sources(data: dict[str, Any], path: KeyPath) -> tuple[str, ...]:
+    """Return the keys of which the map at a path needs one, if it has none."""
+    one_of, written = model_at(path).one_of, _at(data, path)
+    return () if any(key in (written or {}) for key in one_of) else one_of
 
 
 def _depth(path: KeyPath) -> tuple[int, tuple[str, ...]]:

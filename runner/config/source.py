@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,12 @@ def _not_a_file(path: Path) -> PipelineInvalid:
     return _refusal("not-a-file", "this is not a regular file", "name a file")
 
 
-def parse(text: str) -> tuple[Document, list[Problem]]:
-    """Return the nodes of a text, and the problems that do not hinder reading on. Raises PipelineInvalid on others."""
-    lines = Lines(text)
+def parse(text: str, path: Path = Path(), index: int = 0) -> tuple[Document, list[Problem]]:
+    """Return the nodes of a text, and the problems that do not hinder reading on. Raises PipelineInvalid on others.
+
+    `path` and `index` are the name and the number of the file that the text stands in.
+    """
+    lines = Lines(text, index)
     if match := _UNPRINTABLE.search(text):
         shown = f"U+{ord(match[0]):04X}"
         place = lines.place(match.start(), match.end())
@@ -71,7 +75,7 @@ def parse(text: str) -> tuple[Document, list[Problem]]:
         from runner.config.syntax import explain  # only for files with mistakes
 
         raise PipelineInvalid([explain(error, text, lines)]) from None
-    return Document(root, lines, text), composer.problems
+    return Document(root, lines, text, path, index), composer.problems
 
 
 class _Composer:
@@ -253,7 +257,7 @@ class _Composer:
         place = self._lines.place(end.end_mark.index, end.end_mark.index)
         if place.line != node.place.line:
             return node.place
-        return Place(place.line, node.place.column, place.column - node.place.column)
+        return replace(node.place, length=place.column - node.place.column)
 
 
 def _problem(code: str, message: str, help_: str, place: Place, path: KeyPath = ()) -> Problem:

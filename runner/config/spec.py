@@ -1,48 +1,37 @@
 """Input: what a pipeline file says, checked: every short form is written out, every default is filled in."""
 
-from __future__ import annotations
+# Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
 from runner.config.conflicts import Conflict, refuse
-from runner.config.fields import (
-    DAY,
-    Boolean,
-    Count,
-    Foreign,
-    Text,
-    Texts,
-    a_map,
-    choice,
-    duration,
-    one_or_many,
-    whole_number,
-)
-from runner.config.names import BrokerUrl, ErrorPath, ExchangeName, ImportPath, Name, Names, Patterns, RoutingKey
+from runner.config.fields import DAY, Boolean, Foreign, Text, Texts, a_map, choice, duration, one_or_many
+from runner.config.names import BrokerUrl, ExchangeName, Identifier, ImportPath, Name, RoutingKey
+from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, Exchange, ExchangeSpec, Queue, QueueSpec, SpecModel
-from runner.config.scalars import resolve
+from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec
 from runner.config.words import describe, wrong
-from runner.outcome import MAX_DELAY_S, Backoff
-from runner.units import format_duration
 
 Topology = Literal["manage", "verify", "ignore"]
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-RunIn = Literal["thread"]
 
 MEMORY: Final = "memory"
 
 __all__ = [
+    "BatchSpec",
     "BindSpec",
     "BrokerSpec",
+    "DedupeSpec",
     "EventSpec",
     "ExchangeSpec",
     "LoggingSpec",
     "PipelineSpec",
     "ProducerSpec",
     "QueueSpec",
+    "ResourceSpec",
     "RetrySpec",
     "ShutdownSpec",
     "SubscriberSpec",
@@ -144,100 +133,26 @@ def _event(value: object) -> object:
     return value if isinstance(value, EventSpec) else a_map(value)
 
 
-# Producers and subscribers
+# Resources
 
 
-class ProducerSpec(SpecModel):
-    """A producer: code that brings messages in."""
+class ResourceSpec(SpecModel):
+    """A long-lived thing that handlers need: opened once in each process."""
 
-    handler: ImportPath = Field(
-        description="The function that yields or returns messages.", examples=["handlers.orders:place_orders"]
+    factory: ImportPath = Field(
+        description="The function or context manager that makes it.", examples=["handlers.db:connect"]
     )
-    every: Annotated[float, duration(0.001)] | None = Field(
-        default=None, description="How often to call it; without: once."
-    )
-    to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
-    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
-    description: Text = Field(default="", description="What it brings in, for people.")
-
-    not_built: ClassVar[frozenset[str]] = frozenset({"cron", "timezone", "file", "http", "rate"})
-    instead: ClassVar[dict[str, str]] = {"file": "handler", "http": "handler"}
+    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the factory.")
 
 
-class RetrySpec(SpecModel):
-    """How often and when a failed message comes back."""
-
-    attempts: Count = Field(default=3, description="How many tries in all, the first one counted.")
-    backoff: Annotated[Backoff, choice(Backoff)] = Field(
-        default="exponential", description="How the delay grows: exponential (twice each time), linear or fixed."
-    )
-    delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(
-        default=1.0, description="The wait after the first failure."
-    )
-    max_delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="The longest wait.")
-    on: Annotated[tuple[ErrorPath, ...], BeforeValidator(one_or_many), Field(min_length=1)] | None = Field(
-        default=None, description="Exceptions to try again after; everything else is dead-lettered at once."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.delay > self.max_delay:
-            message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
-            refuse([Conflict(("delay",), message, 'write a longer "max_delay"')])
-        return self
+def _resource(value: object) -> object:
+    """Write out the short form: the factory."""
+    if isinstance(value, str):
+        return {"factory": value}
+    return value if isinstance(value, ResourceSpec) else a_map(value)
 
 
-def _retry(value: object) -> object:
-    """Write out the short forms: `none`, or the number of attempts."""
-    if isinstance(value, RetrySpec | dict):
-        return value
-    if value == "none":
-        return {"attempts": 1}
-    if isinstance(value, int) or (isinstance(value, str) and isinstance(resolve(value or " "), int)):
-        return {"attempts": whole_number(value)}
-    raise wrong("wrong-type", f"must be none, a number or a map, not {describe(value)}", 'write "retry: 5"')
-
-
-def _run_in(value: object) -> object:
-    if value == "process":
-        raise wrong("not-implemented", 'this version does not have "run_in: process" yet', "write thread")
-    return value
-
-
-class SubscriberSpec(SpecModel):
-    """A subscriber: a source, a handler and limits."""
-
-    from_: Patterns = Field(
-        alias="from",
-        description="A queue, an event, a pattern of events, or a list of events.",
-        examples=["order_queue"],
-    )
-    handler: ImportPath = Field(
-        description="The function that gets each message.", examples=["handlers.orders:process_order"]
-    )
-    to: Annotated[tuple[Name, ...], BeforeValidator(one_or_many)] = Field(default=(), description="Where results go.")
-    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
-    concurrency: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
-        default=10, description="How many handlers run at once in one process."
-    )
-    prefetch: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
-        default=None, description="How many messages are held unsettled; derived from concurrency by default."
-    )
-    timeout: Annotated[float, duration(0.001)] | None = Field(
-        default=None, description="How long one attempt may take."
-    )
-    retry: Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)] = (
-        Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
-    )
-    run_in: Annotated[RunIn, choice(RunIn), BeforeValidator(_run_in)] | None = Field(
-        default=None, description="Where the handler runs; by default async in the loop and the rest in threads."
-    )
-    queue: QueueSpec | None = Field(
-        default=None, description="Options of the subscriber's own queue, where it hears events."
-    )
-    description: Text = Field(default="", description="What it does, for people.")
-
-    not_built: ClassVar[frozenset[str]] = frozenset({"batch", "order_by", "rate", "dedupe"})
+Resource = Annotated[ResourceSpec, BeforeValidator(_resource, json_schema_input_type=str | ResourceSpec)]
 
 
 # The rest
@@ -301,6 +216,7 @@ class PipelineSpec(SpecModel):
     broker: Annotated[BrokerSpec, BeforeValidator(_broker, json_schema_input_type=str | BrokerSpec)] = Field(
         default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
     )
+    include: Texts = Field(default=(), description="Files merged in, relative to this one.")
     python_path: Texts = Field(default=(), description="Folders put on the import path, relative to this file.")
     defaults: Annotated[DefaultsSpec, _Section] = Field(
         default={}, validate_default=True, description="Options merged under each queue, producer and subscriber."
@@ -310,6 +226,9 @@ class PipelineSpec(SpecModel):
     events: Annotated[dict[Name, Event], _Section] = Field(default={}, description="Events by name.")
     producers: Annotated[dict[Name, ProducerSpec], _Section] = Field(default={}, description="Producers by name.")
     subscribers: Annotated[dict[Name, SubscriberSpec], _Section] = Field(default={}, description="Subscribers by name.")
+    resources: Annotated[dict[Identifier, Resource], _Section] = Field(
+        default={}, description="Long-lived things that handlers need, by the name of the handlers' parameter."
+    )
     logging: Annotated[LoggingSpec, _Section] = Field(
         default={}, validate_default=True, description="What is logged, and how."
     )
@@ -317,5 +236,5 @@ class PipelineSpec(SpecModel):
         default={}, validate_default=True, description="How the pipeline stops."
     )
 
-    not_built: ClassVar[frozenset[str]] = frozenset({"include", "resources", "telemetry"})
+    not_built: ClassVar[frozenset[str]] = frozenset({"telemetry"})
     reserved: ClassVar[frozenset[str]] = frozenset({"brokers", "middleware", "profiles", "tests"})

@@ -25,16 +25,29 @@ _MISSING = "missing"
 
 
 def validate(document: Document) -> tuple[PipelineSpec | None, list[Problem]]:
-    """Return the spec, None if there are problems. The document's defaults have been merged already."""
-    data = {key: value for key, value in plain(document.root).items() if not key.startswith("x-")}
+    """Return the spec, None if there are problems. Defaults and included files have been merged already."""
+    problems: list[Problem] = []
+    for part in document.parts:  # first, so that a wrong default is told as one
+        if rest := written(part):  # what an included file has beside the items that were merged
+            problems += _judge(part, {"version": 1, **rest})[1]
+    spec, found = _judge(document, written(document))
+    problems = _without_repeats([*problems, *found])
+    return (None if problems else spec), problems
+
+
+def written(document: Document) -> dict[str, Any]:
+    """Return the data of a document, without the `x-…` keys."""
+    return {key: value for key, value in plain(document.root).items() if not key.startswith("x-")}
+
+
+def _judge(document: Document, data: dict[str, Any]) -> tuple[PipelineSpec | None, list[Problem]]:
     errors = [*_default_errors(data.get("defaults"))]
     spec = None
     try:
         spec = PipelineSpec.model_validate(data)
     except ValidationError as error:
         errors += _errors(error)
-    problems = _without_repeats(_problems(errors, document))
-    return (None if problems else spec), problems
+    return spec, list(_problems(errors, document))
 
 
 class _Error(NamedTuple):
@@ -63,7 +76,8 @@ def _default_errors(defaults: object) -> Iterator[_Error]:
             model.model_validate(options)
         except ValidationError as error:
             for item in _errors(error, ("defaults", kind)):
-                if not (item.type == _MISSING and len(item.path) == 3) and not item.context.get("across"):
+                is_incomplete = item.type == _MISSING and not any(isinstance(part, int) for part in item.path)
+                if not is_incomplete and not item.context.get("across"):  # lists replace: no item completes them
                     yield item
 
 
@@ -89,17 +103,32 @@ def _is_reported(error: _Error, document: Document) -> bool:
     return isinstance(node, Scalar) and node.is_broken
 
 
+def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) -> list[Problem]:
+    """Return a problem for each queue of the pipeline called so that is its own dead-letter queue."""
+    paths: list[tuple[KeyPath, QueueSpec, str]] = [
+        (("queues", name), queue, name) for name, queue in spec.queues.items() if queue.dead_letter
+    ]
+    for name, subscriber in spec.subscribers.items():
+        if subscriber.queue is not None and subscriber.queue.dead_letter:
+            paths.append((("subscribers", name, "queue"), subscriber.queue, f"{pipeline}.{name}"))
+    message, help_ = "a queue cannot be its own dead-letter queue", "write another name, or false"
+    return [
+        _problem(document, "conflicting-options", at, message, help_, at=at, on="value")
+        for path, queue, name in paths
+        if queue.dead_letter == name and (at := (*path, "dead_letter"))
+    ]
+
+
 # Keys
 
 
 def _unknown_key(error: _Error, missing: set[str], document: Document) -> Problem:
     """Say what an unknown key should be; takes the key that was meant out of the missing ones."""
     path, key = error.path[:-1], str(error.path[-1])
-    model = _model_at(path)
+    model = model_at(path)
     code, message, help_ = "unknown-key", f'unknown key "{key}"', ""
     if key in model.not_built:
         code, message, help_ = "not-implemented", f'this version does not have "{key}" yet', f'remove "{key}"'
-        missing.discard(model.instead.get(key, ""))
     elif key in model.reserved:
         code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
     elif meant := closest(key, missing):
@@ -112,7 +141,7 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
 
 def _missing_key(error: _Error, document: Document) -> Problem:
     path, key = error.path[:-1], str(error.path[-1])
-    examples = [field.examples for name, field in _model_at(path).model_fields.items() if key in _names(name, field)]
+    examples = [field.examples for name, field in model_at(path).model_fields.items() if key in _names(name, field)]
     example = examples[0][0] if examples and examples[0] else "…"
     help_ = f'add "{key}: {example}"'
     if not path and key == "version":
@@ -120,7 +149,7 @@ def _missing_key(error: _Error, document: Document) -> Problem:
     return _problem(document, "missing-key", path, f'missing key "{key}"', help_, at=path, on="key")
 
 
-def _model_at(path: KeyPath) -> type[SpecModel]:
+def model_at(path: KeyPath) -> type[SpecModel]:
     """Return the model that describes the map at a path."""
     annotation: Any = PipelineSpec
     if path[:1] == ("defaults",) and len(path) > 1:
@@ -183,6 +212,7 @@ def _problem(document: Document, code: str, path: KeyPath, message: str, help_: 
         message=message,
         path=dotted(path),
         help=help_,
+        file=str(document.part(place).path),
         line=place.line,
         column=place.column,
         length=max(1, place.length),
@@ -191,7 +221,7 @@ def _problem(document: Document, code: str, path: KeyPath, message: str, help_: 
 
 def _without_repeats(problems: Iterable[Problem]) -> list[Problem]:
     """Return each problem once: a wrong default or a wrong anchor is found again at every item that uses it."""
-    first: dict[tuple[str, str, int, int], Problem] = {}
+    first: dict[tuple[str, str, str, int, int], Problem] = {}
     for problem in problems:
-        first.setdefault((problem.code, problem.message, problem.line, problem.column), problem)
+        first.setdefault((problem.code, problem.message, problem.file, problem.line, problem.column), problem)
     return list(first.values())

@@ -38,9 +38,9 @@ def describe(value: object) -> str:
             return "this"
 
 
-def quoted(value: str) -> str:
+def quoted(value: object) -> str:
     """Quote a text in a message; an interpolated one may be secret."""
-    return describe(value) if isinstance(value, Interpolated) else f'"{_short(value)}"'
+    return describe(value) if isinstance(value, Interpolated) else f'"{_short(str(value))}"'
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from runner.config.diagnostics import closest
 from runner.config.document import KeyPath, Scalar
 from runner.config.loading import Loaded
-from runner.config.spec import PipelineSpec, SubscriberSpec
+from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.pipeline.patterns import is_pattern, matches
 from runner.pipeline.wiring import dead_letter_queue, own_queue, reads_queue
@@ -16,15 +16,26 @@ from runner.pipeline.wiring import dead_letter_queue, own_queue, reads_queue
 CONSUMER_TIMEOUT_S = 30 * 60.0
 """RabbitMQ takes a message away that stays unsettled for longer (its default `consumer_timeout`)."""
 
+LONGEST_HELD_S = 25 * 60.0
+"""How long a message may be held unsettled with a margin to that."""
+
 BUILT_IN_EXCHANGES = frozenset({"amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match"})
 
 
 def check_names(loaded: Loaded, spec: PipelineSpec) -> list[Problem]:
     """Return every problem with the names of a spec, and with the flow of messages that they describe."""
-    checks = (_shared_names, _sources, _own_queues, _targets, _queue_sources, _event_exchanges)
+    checks = (_shared_names, _sources, _streams, _batches, _own_queues, _targets, _queue_sources, _event_exchanges)
     problems = [problem for check in checks for problem in check(loaded, spec)]
     if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
-        oddities = (_unread_queues, _idle_events, _cycles, _dropped_failures, _plain_passwords, _long_timeouts)
+        oddities = (
+            _shared_orders,
+            _unread_queues,
+            _idle_events,
+            _cycles,
+            _dropped_failures,
+            _plain_passwords,
+            _long_timeouts,
+        )
         problems += [problem for check in oddities for problem in check(loaded, spec)]
     return problems
 
@@ -58,6 +69,46 @@ def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
                     )
             elif source not in spec.events:
                 yield _unknown(loaded, (*path, index), source, [*spec.queues, *spec.events])
+
+
+def _streams(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Refuse to read streams: nothing is taken out of them, so acknowledging and dead-lettering have no meaning."""
+    for name, subscriber in spec.subscribers.items():
+        for index, source in enumerate(subscriber.from_):
+            if source in spec.queues and spec.queues[source].type == "stream":
+                message = f'"{source}" is a stream, which a subscriber cannot read: it can only be published to'
+                help_text = "bind a queue to the same events and read that"
+                yield loaded.problem("bad-source", ("subscribers", name, "from", index), message, help_text)
+        if subscriber.queue is not None and subscriber.queue.type == "stream":
+            path = ("subscribers", name, "queue", "type")
+            yield loaded.problem("bad-source", path, "a subscriber cannot read a stream", "write quorum or classic")
+
+
+def _batches(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, subscriber in spec.subscribers.items():
+        size = subscriber.batch.size if subscriber.batch is not None else 0
+        if subscriber.prefetch is not None and subscriber.prefetch < size:
+            message = f"a batch of {size} can never be full: only {subscriber.prefetch} messages are held at once"
+            help_text = f"write at least {size}, or remove prefetch"
+            yield loaded.problem("conflicting-options", ("subscribers", name, "prefetch"), message, help_text)
+
+
+def _shared_orders(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of an order that a second process would break, and of retries that RabbitMQ does not wait for."""
+    for name, subscriber in spec.subscribers.items():
+        if subscriber.order_by is None:
+            continue
+        path = ("subscribers", name, "order_by")
+        own = subscriber.queue or QueueSpec()
+        queue = spec.queues[subscriber.from_[0]] if reads_queue(spec, subscriber) else own
+        if (queue.type == "classic" or not queue.declare) and not queue.single_active_consumer:
+            message = "a second process on this queue would break the order"
+            help_text = "add `single_active_consumer: true` to the queue, or run one process"
+            yield loaded.problem("shared-order", path, message, help_text, severity="warning")
+        if subscriber.retry.attempts > 1 and subscriber.retry.delay >= LONGEST_HELD_S:
+            message = "with order_by a retry waits in this process, and RabbitMQ takes it back after 30 minutes"
+            help_text = "use a delay of less than 25 minutes"
+            yield loaded.problem("long-timeout", path, message, help_text, severity="warning")
 
 
 def _own_queues(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
@@ -126,11 +177,12 @@ def _idle_events(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of events that nobody here publishes, or nobody hears."""
     published = {target for producer in spec.producers.values() for target in producer.to}
     published |= {target for subscriber in spec.subscribers.values() for target in subscriber.to}
-    patterns = [*(source for subscriber in spec.subscribers.values() for source in subscriber.from_)]
+    patterns = [source for subscriber in spec.subscribers.values() for source in subscriber.from_]
     patterns += [event for queue in spec.queues.values() for event in queue.events]
+    heard = set(_heard(spec, patterns))
     for name in spec.events:
         path = ("events", name)
-        if not any(matches(pattern, name) for pattern in patterns):
+        if name not in heard:
             message = f'nobody hears event "{name}"'
             help_text = "publishing it fails while no queue is bound to it: add a subscriber"
             yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
@@ -142,8 +194,9 @@ def _idle_events(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
 
 def _cycles(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of subscribers whose results come back to them, each cycle once."""
+    readers = _readers(spec)
     heirs = {
-        name: [other for other, heir in spec.subscribers.items() if _hears(spec, heir, subscriber.to)]
+        name: list(dict.fromkeys(reader for target in subscriber.to for reader in readers.get(target, ())))
         for name, subscriber in spec.subscribers.items()
     }
     reported: set[frozenset[str]] = set()
@@ -156,15 +209,24 @@ def _cycles(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
             yield loaded.problem("cycle", ("subscribers", name, "to"), message, help_text, severity="warning")
 
 
-def _hears(spec: PipelineSpec, subscriber: SubscriberSpec, targets: Iterable[str]) -> bool:
-    patterns = list(subscriber.from_)
-    if reads_queue(spec, subscriber):
-        patterns += spec.queues[subscriber.from_[0]].events
-    return any(
-        target == pattern or (target in spec.events and matches(pattern, target))
-        for target in targets
-        for pattern in patterns
-    )
+def _readers(spec: PipelineSpec) -> dict[str, list[str]]:
+    """Return the subscribers that each queue and each event comes to, also by a queue that is bound to the event."""
+    found: dict[str, list[str]] = {}
+    for name, subscriber in spec.subscribers.items():
+        sources = [subscriber.from_[0]] if reads_queue(spec, subscriber) else []
+        patterns = spec.queues[sources[0]].events if sources else subscriber.from_
+        for source in [*sources, *_heard(spec, patterns)]:
+            found.setdefault(source, []).append(name)
+    return found
+
+
+def _heard(spec: PipelineSpec, patterns: Iterable[str]) -> Iterator[str]:
+    """Yield the events that names and patterns stand for."""
+    for pattern in patterns:
+        if pattern in spec.events:
+            yield pattern
+        elif is_pattern(pattern):
+            yield from (event for event in spec.events if matches(pattern, event))
 
 
 def _way_back(start: str, heirs: Mapping[str, list[str]]) -> list[str]:

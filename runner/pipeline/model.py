@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from runner.message import Address, Envelope
 from runner.outcome import RetryPolicy
 from runner.pipeline.topology import Topology
 from runner.redaction import mask_passwords
+from runner.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Handler:
     """A user's function, with everything about its signature found out beforehand.
 
     `decode` turns an envelope into the payload or raises InvalidMessage; `arguments` are its `with:`;
-    `message_parameter` names the parameter that wants the `Message`, `payload_parameter` is None where it wants none.
+    `message_parameter` names the parameter that wants the `Message`, `resources` those that want a resource. The
+    handler of a batch gets a list of payloads and a list of messages; `decode` then decodes each.
     """
 
     path: str
@@ -74,6 +76,7 @@ class Handler:
     takes_payload: bool = True
     message_parameter: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    resources: tuple[str, ...] = ()
 
     @property
     def is_async(self) -> bool:
@@ -82,18 +85,44 @@ class Handler:
 
 
 @dataclass(frozen=True, slots=True)
-class Producer:
-    """User code that brings messages in: once, or `every_s` seconds."""
+class Resource:
+    """A long-lived thing that handlers need: what its factory returns, entered where it can be."""
 
     name: str
-    handler: Handler
+    path: str
+    factory: Callable[..., Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """What brings messages in: a function, called once or by a schedule, or an HTTP path (`handler` is None then).
+
+    `per_second` limits what it publishes.
+    """
+
+    name: str
+    handler: Handler | None
     to: tuple[Destination, ...]
-    every_s: float | None = None
+    schedule: Schedule | None = None
+    http_path: str | None = None
+    per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How many messages a handler gets at once, and how many seconds the first of them waits for the others."""
+
+    size: int
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """A source, a handler and limits. `queue` is what it reads, `heard` what that queue is bound to (for people)."""
+    """A source, a handler and limits. `queue` is what it reads, `heard` what that queue is bound to (for people).
+
+    With `key_of`, messages with the same key are handled one at a time and in order.
+    """
 
     name: str
     queue: str
@@ -105,6 +134,11 @@ class Subscriber:
     prefetch: int
     timeout_s: float | None
     retry: RetryPolicy
+    batch: Batch | None = None
+    key_of: Callable[[Envelope], Hashable] | None = None
+    per_second: float | None = None
+    dedupe_window_s: float | None = None
+    runs_in_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +154,8 @@ class LoggingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One pipeline, ready to run. `destinations` are all its queues and events by name."""
+    """One pipeline, ready to run. `destinations` are all its queues and events by name, `schemas` their types
+    as import paths."""
 
     name: str
     path: str
@@ -129,6 +164,8 @@ class Pipeline:
     producers: tuple[Producer, ...]
     subscribers: tuple[Subscriber, ...]
     topology: Topology
+    resources: tuple[Resource, ...] = ()
+    schemas: Mapping[str, str] = field(default_factory=dict)
     logging: LoggingSettings = LoggingSettings()
     grace_s: float = 30.0
 

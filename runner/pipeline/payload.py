@@ -6,7 +6,7 @@ JSON is pydantic-core's, which parses faster than the standard library and refus
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -99,6 +99,9 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
 
     def check_then_encode(payload: Any) -> tuple[bytes, str]:
         try:
+            if isinstance(payload, JsonText):
+                adapter.validate_json(payload)
+                return bytes(payload), JSON
             if isinstance(payload, str | bytes) and _is_valid_json(adapter, payload):
                 return (payload.encode() if isinstance(payload, str) else payload), JSON
             adapter.validate_python(payload)
@@ -119,6 +122,25 @@ def summary(error: ValidationError) -> str:
     ]
     more = len(details) - len(shown)
     return "; ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def key_reader(path: str) -> Callable[[Envelope], Hashable]:
+    """Return the function that reads the value at a dotted path of a JSON body.
+
+    Messages that do not have it share one lane; a body that is no JSON has a lane to itself.
+    """
+    parts = path.split(".")
+
+    def read(envelope: Envelope) -> Hashable:
+        try:
+            value: Any = from_json(envelope.body)
+        except ValueError:
+            return object()
+        for part in parts:
+            value = value.get(part) if isinstance(value, dict) else None
+        return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+    return read
 
 
 def _guarded(decode: Decode) -> Decode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,17 +20,21 @@ from runner.pipeline import payload, static, wiring
 from runner.pipeline.checks import check_names
 from runner.pipeline.importing import ImportBlame, extend_import_path, import_exception, import_object
 from runner.pipeline.model import (
+    Batch,
     BrokerSettings,
     Destination,
     Handler,
     LoggingSettings,
     Pipeline,
     Producer,
+    Resource,
     Subscriber,
     TlsSettings,
 )
 from runner.pipeline.patterns import matches
+from runner.pipeline.records import read_records
 from runner.pipeline.signature import payload_annotation, read_handler
+from runner.schedule import Cron, Every, Schedule
 
 PathParts = tuple[str | int, ...]
 T = TypeVar("T")
@@ -80,6 +85,7 @@ class _Resolver:
         """Resolve everything; None if the names are wrong, for then no topology can be computed."""
         self._read_schemas()
         destinations = self._destinations()
+        resources = self._resources()
         producers = tuple(self._producer(name, destinations) for name in self._spec.producers)
         subscribers = tuple(self._subscriber(name, destinations) for name in self._spec.subscribers)
         if any(problem.severity == "error" for problem in self._problems):
@@ -93,6 +99,8 @@ class _Resolver:
             producers=tuple(producer for producer in producers if producer),
             subscribers=tuple(subscriber for subscriber in subscribers if subscriber),
             topology=wiring.compute_topology(name, spec, [found.retry for found in subscribers if found]),
+            resources=resources,
+            schemas=self._schema_paths(),
             logging=LoggingSettings(
                 spec.logging.format,
                 spec.logging.level,
@@ -109,20 +117,25 @@ class _Resolver:
             for name, item in items.items():
                 if item.schema_ is not None:
                     self._blamed((section, name, "schema"), item.schema_, static.find)
+        for name, resource in self._spec.resources.items():
+            self._blamed(("resources", name, "factory"), resource.factory, static.find)
         for name, producer in self._spec.producers.items():
-            self._check_handler(("producers", name), producer.handler, producer.with_, takes_payload=False)
+            if producer.handler is not None:
+                self._check_handler(("producers", name), producer.handler, producer.with_, takes_payload=False)
         for name, subscriber in self._spec.subscribers.items():
             path: PathParts = ("subscribers", name)
-            self._check_handler(path, subscriber.handler, subscriber.with_, takes_payload=True)
+            is_batch = subscriber.batch is not None
+            self._check_handler(path, subscriber.handler, subscriber.with_, takes_payload=True, is_batch=is_batch)
             for index, exception in enumerate(subscriber.retry.on or ()):
                 if ":" in exception:
                     self._blamed((*path, "retry", "on", index), exception, static.find)
 
     def _check_handler(
-        self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool
+        self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool, is_batch: bool = False
     ) -> None:
         def check(target: str) -> None:
-            static.check_handler(target, arguments, takes_payload=takes_payload)
+            resources = self._spec.resources
+            static.check_handler(target, arguments, takes_payload=takes_payload, resources=resources, is_batch=is_batch)
 
         self._blamed((*path, "handler"), target, check)
 
@@ -146,6 +159,11 @@ class _Resolver:
                         self._adapters[name] = adapter
                         self._schemas[name] = schema
 
+    def _schema_paths(self) -> dict[str, str]:
+        paths = {name: queue.schema_ for name, queue in self._spec.queues.items()}
+        paths |= {name: event.schema_ for name, event in self._spec.events.items()}
+        return {name: path for name, path in paths.items() if path is not None}
+
     def _adapter(self, schema: Any) -> TypeAdapter[Any]:
         try:
             return payload.schema_adapter(schema)
@@ -164,20 +182,34 @@ class _Resolver:
 
     def _producer(self, name: str, destinations: Mapping[str, Destination]) -> Producer | None:
         spec = self._spec.producers[name]
-        handler = self._handler(("producers", name), spec.handler, spec.with_, takes_payload=False)
+        path: PathParts = ("producers", name)
         to = tuple(destinations[target] for target in spec.to if target in destinations)
-        return Producer(name, handler, to, spec.every) if handler is not None else None
+        if spec.http is not None:
+            return Producer(name, None, to, http_path=spec.http)
+        handler = self._reader(path, spec.file) if spec.file is not None else None
+        if spec.handler is not None:
+            handler = self._handler(path, spec.handler, spec.with_, takes_payload=False)
+        schedule: Schedule | None = Every(spec.every) if spec.every is not None else None
+        if spec.cron is not None:
+            schedule = Cron(spec.cron, spec.timezone)
+        return Producer(name, handler, to, schedule, per_second=spec.rate) if handler is not None else None
+
+    def _reader(self, path: PathParts, file: str) -> Handler | None:
+        """Return the handler that reads a file's records; a problem where there is no such file."""
+        found = file if file == "-" else str(self._loaded.path.parent / file)
+        if file != "-" and not Path(found).is_file():
+            self._note("no-such-file", (*path, "file"), f'there is no file "{file}"', "it is relative to this file")
+            return None
+        return Handler(file, partial(read_records, found), "generator", payload.decoder(bytes), takes_payload=False)
 
     def _subscriber(self, name: str, destinations: Mapping[str, Destination]) -> Subscriber | None:
         spec = self._spec.subscribers[name]
         path: PathParts = ("subscribers", name)
-        handler = self._handler(path, spec.handler, spec.with_, takes_payload=True)
+        handler = self._handler(path, spec.handler, spec.with_, takes_payload=True, is_batch=spec.batch is not None)
         retry = self._retry((*path, "retry"), spec.retry)
         if handler is None or retry is None:
             return None
-        if spec.run_in == "thread" and handler.is_async:
-            help_text = "an `async def` runs on the event loop: remove run_in, or write `def`"
-            self._note("bad-run-in", (*path, "run_in"), f'"{spec.handler}" is `async def`', help_text)
+        self._check_run_in(path, spec, handler)
         is_queue = wiring.reads_queue(self._spec, spec)
         queue = spec.from_[0] if is_queue else wiring.own_queue(self._loaded.name, name)
         options = self._spec.queues[queue] if is_queue else spec.queue or QueueSpec()
@@ -189,10 +221,42 @@ class _Resolver:
             handler=self._with_schema(path, spec, options, handler, is_queue=is_queue),
             to=tuple(destinations[target] for target in spec.to if target in destinations),
             concurrency=spec.concurrency,
-            prefetch=spec.prefetch or min(2 * spec.concurrency, 65_535),
+            prefetch=spec.prefetch or wiring.derived_prefetch(spec),
             timeout_s=spec.timeout,
             retry=retry,
+            batch=Batch(spec.batch.size, spec.batch.wait) if spec.batch is not None else None,
+            key_of=payload.key_reader(spec.order_by) if spec.order_by is not None else None,
+            per_second=spec.rate,
+            dedupe_window_s=spec.dedupe.window if spec.dedupe is not None else None,
+            runs_in_process=spec.run_in == "process",
         )
+
+    def _check_run_in(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
+        if spec.run_in is not None and handler.is_async:
+            help_text = "an `async def` runs on the event loop: remove run_in, or write `def`"
+            self._note("bad-run-in", (*path, "run_in"), f'"{spec.handler}" is `async def`', help_text)
+        if spec.run_in == "process" and handler.resources:
+            message = f'"{spec.handler}" takes the resource "{handler.resources[0]}", which lives in this process'
+            help_text = "open what it needs in its own module, or run it in a thread"
+            self._note("bad-run-in", (*path, "run_in"), message, help_text)
+
+    def _resources(self) -> tuple[Resource, ...]:
+        found = []
+        for name, spec in self._spec.resources.items():
+            path: PathParts = ("resources", name)
+            factory = self._factory(path, spec.factory, spec.with_)
+            if factory is not None:
+                found.append(Resource(name, spec.factory, factory, dict(spec.with_)))
+        return tuple(found)
+
+    def _factory(self, path: PathParts, target: str, arguments: Mapping[str, Any]) -> Callable[..., Any] | None:
+        def read(target: str) -> Callable[..., Any]:
+            factory: Callable[..., Any] = read_handler(
+                target, import_object(target), arguments, takes_payload=False
+            ).call
+            return factory
+
+        return self._blamed((*path, "factory"), target, read)
 
     def _heard(self, spec: SubscriberSpec, options: QueueSpec, *, is_queue: bool) -> tuple[str, ...]:
         """Return the names of the declared events that reach a subscriber."""
@@ -205,7 +269,7 @@ class _Resolver:
         """Return the handler with the schemas of its source checked before its payload is decoded."""
         names = [*self._heard(spec, options, is_queue=is_queue), *(spec.from_ if is_queue else ())]
         schemas = {name: self._schemas[name] for name in names if name in self._schemas}
-        annotation = payload_annotation(handler.call, handler)
+        annotation = payload_annotation(handler.call, handler, is_batch=spec.batch is not None)
         for name, schema in schemas.items():
             if not _fits(annotation, schema):
                 message = f'"{handler.path}" takes {_name(annotation)}, but the schema of "{name}" is {_name(schema)}'
@@ -218,10 +282,20 @@ class _Resolver:
         return replace(handler, decode=payload.checked(events, only, handler.decode))
 
     def _handler(
-        self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool
+        self,
+        path: PathParts,
+        target: str,
+        arguments: Mapping[str, Any],
+        *,
+        takes_payload: bool,
+        is_batch: bool = False,
     ) -> Handler | None:
         def read(target: str) -> Handler:
-            return read_handler(target, import_object(target), arguments, takes_payload=takes_payload)
+            found = import_object(target)
+            resources = self._spec.resources
+            return read_handler(
+                target, found, arguments, takes_payload=takes_payload, resources=resources, is_batch=is_batch
+            )
 
         return self._blamed((*path, "handler"), target, read)
 
@@ -256,7 +330,7 @@ def _fits(annotation: Any, schema: Any) -> bool:
     """Whether a payload annotated so can be made of what the schema lets through. Only certain contradictions count."""
     if not inspect.isclass(annotation) or not inspect.isclass(schema) or annotation is inspect.Parameter.empty:
         return True
-    if annotation in (object, dict, bytes, str) or schema in (object, dict):
+    if annotation in (Any, object, dict, bytes, str) or schema in (object, dict):
         return True
     return issubclass(schema, annotation) or issubclass(annotation, schema)
 

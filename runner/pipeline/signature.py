@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from runner.message import Message
@@ -18,8 +18,18 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def read_handler(path: str, call: Any, arguments: Mapping[str, Any], *, takes_payload: bool) -> Handler:
+def read_handler(
+    path: str,
+    call: Any,
+    arguments: Mapping[str, Any],
+    *,
+    takes_payload: bool,
+    resources: Collection[str] = (),
+    is_batch: bool = False,
+) -> Handler:
     """Return the handler behind a callable. `takes_payload` is false for producers, which get only their arguments.
+
+    A parameter named like one of the `resources` gets it. The handler of a batch takes lists.
 
     Raises ImportBlame: not callable, wrong parameters, an annotation that nothing can be converted to.
     """
@@ -27,8 +37,14 @@ def read_handler(path: str, call: Any, arguments: Mapping[str, Any], *, takes_pa
         hint = "name a function, or an object that can be called"
         raise ImportBlame("not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True)
     parameters = _parameters(path, call)
-    message_parameter, payload_parameter = check_parameters(path, parameters, arguments, takes_payload=takes_payload)
+    wanted = tuple(name for name in parameters if name in resources and name not in arguments)
+    provided = {**arguments, **dict.fromkeys(wanted)}
+    message_parameter, payload_parameter = check_parameters(
+        path, parameters, provided, takes_payload=takes_payload, is_batch=is_batch
+    )
     annotation = parameters[payload_parameter].annotation if payload_parameter else inspect.Parameter.empty
+    if is_batch:
+        annotation = _item_annotation(path, annotation)
     return Handler(
         path=path,
         call=call,
@@ -37,25 +53,35 @@ def read_handler(path: str, call: Any, arguments: Mapping[str, Any], *, takes_pa
         takes_payload=payload_parameter is not None,
         message_parameter=message_parameter,
         arguments=dict(arguments),
+        resources=wanted,
     )
 
 
 def check_parameters(
-    path: str, parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], *, takes_payload: bool
+    path: str,
+    parameters: Mapping[str, inspect.Parameter],
+    arguments: Mapping[str, Any],
+    *,
+    takes_payload: bool,
+    is_batch: bool = False,
 ) -> tuple[str | None, str | None]:
-    """Return the names of the parameters for the `Message` and for the payload. Raises ImportBlame."""
-    message_parameter = _message_parameter(path, parameters)
+    """Return the names of the parameters for the `Message` and for the payload. Raises ImportBlame.
+
+    `arguments` are all that is given by name: from `with:`, and resources.
+    """
+    message_parameter = _message_parameter(path, parameters, is_batch=is_batch)
     payload_parameter = _payload_parameter(path, parameters, arguments, message_parameter) if takes_payload else None
     taken = {name for name in (message_parameter, payload_parameter) if name is not None}
     _check_rest(path, parameters, arguments, taken, takes_payload=takes_payload)
     return message_parameter, payload_parameter
 
 
-def payload_annotation(call: Callable[..., Any], handler: Handler) -> Any:
-    """Return what the payload is annotated with, `inspect.Parameter.empty` if nothing."""
+def payload_annotation(call: Callable[..., Any], handler: Handler, *, is_batch: bool = False) -> Any:
+    """Return what the payload (of a batch: each) is annotated with, `inspect.Parameter.empty` if nothing."""
     for name, parameter in _parameters(handler.path, call).items():
-        if name != handler.message_parameter and name not in handler.arguments and handler.takes_payload:
-            return parameter.annotation
+        is_given = name in handler.arguments or name in handler.resources or name == handler.message_parameter
+        if handler.takes_payload and not is_given:
+            return _item_annotation(handler.path, parameter.annotation) if is_batch else parameter.annotation
     return inspect.Parameter.empty
 
 
@@ -81,13 +107,34 @@ def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parame
     }
 
 
-def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter]) -> str | None:
-    names = [name for name, parameter in parameters.items() if parameter.annotation is Message]
+def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter], *, is_batch: bool) -> str | None:
+    kinds = {name: _kind_of_message(parameter.annotation) for name, parameter in parameters.items()}
+    names = [name for name, kind in kinds.items() if kind is not None]
+    if names and kinds[names[0]] != ("many" if is_batch else "one"):
+        wanted = "list[runner.Message]" if is_batch else "runner.Message"
+        raise _wrong(path, f'annotates "{names[0]}" for {kinds[names[0]]}', f"annotate it with `{wanted}`")
     if len(names) > 1:
         raise _wrong(path, f"has {len(names)} parameters annotated `runner.Message`", "keep one of them")
     if names and parameters[names[0]].kind is inspect.Parameter.POSITIONAL_ONLY:
         raise _wrong(path, f'takes "{names[0]}" by position only', "remove the `/` from its parameters")
     return names[0] if names else None
+
+
+def _kind_of_message(annotation: Any) -> str | None:
+    """Return whether an annotation asks for one message, for many, or (None) for something else."""
+    if annotation is Message:
+        return "one"
+    is_list = typing.get_origin(annotation) is list and typing.get_args(annotation) == (Message,)
+    return "many" if is_list else None
+
+
+def _item_annotation(path: str, annotation: Any) -> Any:
+    """Return what each payload of a batch is converted to: the item of `list[…]`, or nothing for a bare `list`."""
+    if annotation in (inspect.Parameter.empty, Any, list):
+        return inspect.Parameter.empty
+    if typing.get_origin(annotation) is list:
+        return typing.get_args(annotation)[0]
+    raise _wrong(path, "takes one payload, and a batch is a list of them", "annotate it as in `orders: list[Order]`")
 
 
 def _payload_parameter(

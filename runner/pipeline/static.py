@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,29 @@ from runner.message import Message
 from runner.pipeline.importing import missing_attribute, missing_module, module_failed, shown
 from runner.pipeline.signature import check_parameters
 
-_MESSAGE_NAMES = frozenset({"Message", "runner.Message"})
+_MESSAGES = {
+    "Message": Message,
+    "runner.Message": Message,
+    "list[Message]": list[Message],
+    "list[runner.Message]": list[Message],
+}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def check_handler(path: str, arguments: Mapping[str, Any], *, takes_payload: bool) -> None:
+def check_handler(
+    path: str,
+    arguments: Mapping[str, Any],
+    *,
+    takes_payload: bool,
+    resources: Collection[str] = (),
+    is_batch: bool = False,
+) -> None:
     """Check a handler's path, and its parameters where it is a plain function. Raises ImportBlame."""
     node = find(path)
     if isinstance(node, _FUNCTIONS):
-        check_parameters(path, _parameters(node.args), arguments, takes_payload=takes_payload)
+        parameters = _parameters(node.args)
+        given = {**arguments, **{name: None for name in parameters if name in resources}}
+        check_parameters(path, parameters, given, takes_payload=takes_payload, is_batch=is_batch)
 
 
 def find(path: str) -> ast.stmt | None:
@@ -129,11 +143,9 @@ def _parameters(arguments: ast.arguments) -> dict[str, inspect.Parameter]:
 
 
 def _parameter(argument: ast.arg, kind: Any, *, has_default: bool) -> inspect.Parameter:
-    is_message = argument.annotation is not None and _text(argument.annotation) in _MESSAGE_NAMES
     empty = inspect.Parameter.empty
-    return inspect.Parameter(
-        argument.arg, kind, default=None if has_default else empty, annotation=Message if is_message else empty
-    )
+    annotation = empty if argument.annotation is None else _MESSAGES.get(_text(argument.annotation), empty)
+    return inspect.Parameter(argument.arg, kind, default=None if has_default else empty, annotation=annotation)
 
 
 def _text(annotation: ast.expr) -> str:

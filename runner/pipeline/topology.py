@@ -87,6 +87,18 @@ def _same(kind: str, first: Exchange | Queue, second: Exchange | Queue) -> None:
         )
 
 
+def leadership_queue(name: str) -> Queue:
+    """Return the queue through which sessions compete for the leadership of a name.
+
+    Only the first of its consumers gets anything: that one leads. No length limit: it would drop the message that has
+    the state in favour of a newer one without. The delivery limit is one that is never reached: since RabbitMQ 4 it is
+    20 by default, and to have none at all has another spelling in each version.
+    """
+    never = 2**31 - 1
+    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True, "x-delivery-limit": never}
+    return Queue(name, arguments=arguments)
+
+
 # Delayed retries: a copy waits in a queue whose messages expire after the delay, and whose expired messages go back by
 # the default exchange to the queue that the copy's routing key names. One such queue for each delay, because messages
 # expire only at a queue's head. The fanout exchange in front keeps the routing key free for that name.

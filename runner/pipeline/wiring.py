@@ -30,7 +30,7 @@ def own_queue(pipeline: str, subscriber: str) -> str:
 
 def dead_letter_queue(name: str, queue: QueueSpec) -> str | None:
     """Return the queue for what is given up on, None where it is dropped."""
-    if queue.dead_letter is False:
+    if queue.dead_letter is False or queue.type == "stream":
         return None
     return queue.dead_letter or f"{name}.dead"
 
@@ -40,25 +40,50 @@ def reads_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
     return len(subscriber.from_) == 1 and subscriber.from_[0] in spec.queues
 
 
+def derived_prefetch(subscriber: SubscriberSpec) -> int:
+    """Return how many messages a subscriber holds unsettled when it does not say.
+
+    Twice what is handled at once keeps handlers busy; batches need as many as they take; messages that wait for
+    others of their key need room beside those that can be handled.
+    """
+    if subscriber.batch is not None:
+        wanted = subscriber.batch.size * (subscriber.concurrency + 1)
+    elif subscriber.order_by is not None:
+        wanted = max(100, 10 * subscriber.concurrency)
+    else:
+        wanted = 2 * subscriber.concurrency
+    return min(wanted, 65_535)
+
+
 def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPolicy]) -> Topology:
     """Return everything that the pipeline called `name` needs on the broker. The spec's names are known to be right."""
     parts = [_event_exchanges(spec), _declared_exchanges(spec)]
+    readers = [subscriber for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)]
+    read = {subscriber.from_[0] for subscriber in readers}
+    ordered = {subscriber.from_[0] for subscriber in readers if subscriber.order_by is not None}
     for queue_name, queue in spec.queues.items():
-        parts.append(_queue_topology(queue_name, queue, spec))
+        is_ordered, is_read = queue_name in ordered, queue_name in read
+        parts.append(_queue_topology(queue_name, queue, spec, is_ordered=is_ordered, is_read=is_read))
         parts.append(Topology(bindings=_event_bindings(queue_name, queue.events, spec)))
         parts.append(Topology(bindings=_foreign_bindings(queue_name, queue)))
     for subscriber_name, subscriber in spec.subscribers.items():
         if not reads_queue(spec, subscriber):
             queue_name = own_queue(name, subscriber_name)
-            parts.append(_queue_topology(queue_name, subscriber.queue or QueueSpec(), spec))
+            own, is_ordered = subscriber.queue or QueueSpec(), subscriber.order_by is not None
+            parts.append(_queue_topology(queue_name, own, spec, is_ordered=is_ordered, is_read=True))
             parts.append(Topology(bindings=_event_bindings(queue_name, subscriber.from_, spec)))
     waits = {wait_milliseconds(delay) for policy in policies for delay in policy.delays()}
     parts += [wait_topology(f"{name}.retry", milliseconds) for milliseconds in sorted(waits)]
     return merge(parts)
 
 
-def queue_arguments(name: str, queue: QueueSpec) -> dict[str, Any]:
-    """Return the AMQP arguments of a queue; a classic queue with no other option has none at all."""
+def queue_arguments(name: str, queue: QueueSpec, *, is_ordered: bool = False) -> dict[str, Any]:
+    """Return the AMQP arguments of a queue; a classic queue with no other option has none at all.
+
+    A quorum queue whose messages are to be handled in order gives them to one process at a time.
+    """
+    if queue.type == "stream":
+        return _stream_arguments(queue)
     arguments: dict[str, Any] = {}
     if queue.type != "classic":
         arguments["x-queue-type"] = queue.type
@@ -69,13 +94,23 @@ def queue_arguments(name: str, queue: QueueSpec) -> dict[str, Any]:
         "x-max-length-bytes": queue.max_bytes,
         "x-message-ttl": None if queue.message_ttl is None else round(queue.message_ttl * 1000),
         "x-max-priority": queue.max_priority,
-        "x-single-active-consumer": queue.single_active_consumer or None,
+        "x-single-active-consumer": queue.single_active_consumer or (is_ordered and queue.type == "quorum") or None,
     }
     arguments.update({key: value for key, value in optional.items() if value is not None})
     arguments.update(_overflow(queue))
     arguments.update(_dead_lettering(name, queue))
     arguments.update(queue.arguments)
     return arguments
+
+
+def _stream_arguments(queue: QueueSpec) -> dict[str, Any]:
+    """Return the arguments of a stream. Source: https://www.rabbitmq.com/docs/streams#retention."""
+    arguments: dict[str, Any] = {"x-queue-type": "stream"}
+    if queue.max_bytes is not None:
+        arguments["x-max-length-bytes"] = queue.max_bytes
+    if queue.message_ttl is not None:
+        arguments["x-max-age"] = f"{max(1, round(queue.message_ttl))}s"
+    return {**arguments, **queue.arguments}
 
 
 def _overflow(queue: QueueSpec) -> dict[str, Any]:
@@ -98,7 +133,7 @@ def _dead_lettering(name: str, queue: QueueSpec) -> dict[str, Any]:
     return arguments
 
 
-def _queue_topology(name: str, queue: QueueSpec, spec: PipelineSpec) -> Topology:
+def _queue_topology(name: str, queue: QueueSpec, spec: PipelineSpec, *, is_ordered: bool, is_read: bool) -> Topology:
     """Return a queue and the dead-letter queue behind it, where something can end there and nobody else declares it."""
     made = Queue(
         name,
@@ -106,11 +141,10 @@ def _queue_topology(name: str, queue: QueueSpec, spec: PipelineSpec) -> Topology
         exclusive=queue.exclusive,
         auto_delete=queue.auto_delete,
         declare=queue.declare,
-        arguments=queue_arguments(name, queue),
+        arguments=queue_arguments(name, queue, is_ordered=is_ordered),
     )
     target = dead_letter_queue(name, queue)
     is_used = "x-dead-letter-routing-key" in made.arguments and queue.declare
-    is_read = name not in spec.queues or any(name in subscriber.from_ for subscriber in spec.subscribers.values())
     if target is None or target in spec.queues or not (is_used or is_read):
         return Topology(queues=(made,))
     return Topology(queues=(Queue(target, arguments={"x-queue-type": "quorum"}), made))

@@ -5,21 +5,51 @@ from __future__ import annotations
 import sysconfig
 import traceback
 from pathlib import Path
+from typing import NamedTuple
+
+from runner.outcome import MAX_ERROR_CHARACTERS
+
+REMOTE = "__runner_blame__"
+"""The attribute by which an error from another process carries its Blame."""
 
 _OURS = str(Path(__file__).resolve().parent.parent)
 _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
+class Blame(NamedTuple):
+    """What is told of an error that was raised in another process, where its traceback stays."""
+
+    at: str | None
+    text: str
+
+
+def blame_of(error: BaseException) -> Blame:
+    """Return what is to be told of an error."""
+    return Blame(raised_at(error), traceback_text(error))
+
+
 def raised_at(error: BaseException | None) -> str | None:
     """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
+    if isinstance(remote := getattr(error, REMOTE, None), Blame):
+        return remote.at
     frames = [frame for frame in _frames(error) if not frame.filename.startswith((_OURS, *_LIBRARIES, "<"))]
     return f"{_shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else None
+
+
+def words_of(error: BaseException) -> str:
+    """Return the error's own words, capped; an exception whose `__str__` fails has none."""
+    try:
+        return str(error)[:MAX_ERROR_CHARACTERS]
+    except Exception:  # a foreign __str__ may raise anything
+        return ""
 
 
 def traceback_text(error: BaseException | None) -> str:
     """Return the traceback as Python prints it, from the handler inwards."""
     if error is None:
         return ""
+    if isinstance(remote := getattr(error, REMOTE, None), Blame):
+        return remote.text
     lines = traceback.format_list(_frames(error))
     return "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
 

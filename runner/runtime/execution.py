@@ -1,33 +1,38 @@
-"""Turns one delivery into an outcome: decode, call, publish results, decide, settle, report. No step looks back."""
+"""Turns deliveries into outcomes: decode, call, publish results, decide, settle, report. No step looks back."""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from concurrent.futures import Executor
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from runner import log
-from runner.message import Envelope, Message
+from runner.message import Message
 from runner.metrics import Totals
 from runner.outcome import ACK, RELEASE, Ack, DeadLetter, Outcome, Release, Retry, decide
 from runner.pipeline.model import Subscriber
 from runner.runtime.blame import raised_at, traceback_text
-from runner.runtime.invoking import HandlerFailed, call
+from runner.runtime.calling import Caller
+from runner.runtime.invoking import HandlerFailed
 from runner.runtime.publishing import Publisher
+from runner.runtime.remembering import Handled, identity
 from runner.transports.base import Delivery, Transport
 
-REMEMBERED = 1000
-"""How many messages are remembered whose work is done but whose acknowledgement was lost."""
-
+UNTOLD_WINDOW_S = 3600.0
+UNTOLD = 1000
+"""How many messages are remembered, and how long, whose work is done but whose acknowledgement was lost."""
 
 FULL_QUEUE_PATIENCE_S = 30.0
 """How long a result is offered to a full queue before its handler's attempt has failed and waits for its retry."""
 
 
 class Execution:
-    """Runs the deliveries of one subscriber. Everything that can be found out beforehand was."""
+    """Runs the deliveries of one subscriber. Everything that can be found out beforehand was.
+
+    `hold` takes over deliveries that are to be tried again, for subscribers that keep an order; without it they go back
+    to the broker.
+    """
 
     def __init__(
         self,
@@ -36,7 +41,7 @@ class Execution:
         pipeline: str,
         transport: Transport,
         publisher: Publisher,
-        executor: Executor,
+        caller: Caller,
         totals: Totals,
         logs_messages: bool = True,
         logs_payloads: bool = False,
@@ -45,32 +50,50 @@ class Execution:
         self._pipeline = pipeline
         self._transport = transport
         self._publisher = publisher
-        self._executor = executor
+        self._caller = caller
         self._totals = totals
         self._logs_messages = logs_messages
         self._logs_payloads = logs_payloads
         self._logger = log.get_logger()
-        self._done: OrderedDict[bytes, None] = OrderedDict()
+        self._untold = Handled(UNTOLD_WINDOW_S, UNTOLD)
+        window_s = subscriber.dedupe_window_s
+        self._handled = Handled(window_s) if window_s is not None else None
+        self.hold: Callable[[Delivery, Retry], None] | None = None
+        self.is_over = False
+        """Whether the grace is over: then handlers were cancelled, and how they end says nothing about their work."""
 
     async def run(self, delivery: Delivery) -> None:
         """Handle one delivery to its end. Cancelling gives the message back."""
         started = time.perf_counter()
-        fields = self._fields(delivery)
-        token = log.context.set(fields)
+        token = log.context.set(self._fields(delivery))
         try:
-            if delivery.is_redelivered and _identity(delivery) in self._done:
-                await self._settle(delivery, ACK)
-                return
-            error, published = await self._attempt(delivery)
-            outcome = decide(error, delivery.attempt, self._subscriber.retry)
-            await self._settle(delivery, outcome)
-            self._report(outcome, error, delivery, published, started)
+            if self._handled is None or delivery.envelope.message_id is None:
+                await self._run(delivery, started)
+            else:
+                async with self._handled.one_at_a_time(identity(delivery.envelope)):
+                    await self._run(delivery, started)
         except BaseException:
-            if not delivery.is_settled:
-                await self.release(delivery)
+            await self._give_back([delivery])
             raise
         finally:
             log.context.reset(token)
+
+    async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
+        """Handle several deliveries by one call. What cannot be decoded is dead-lettered alone, before it."""
+        started = time.perf_counter()
+        try:
+            fit = {delivery: found for delivery in deliveries if (found := await self._decoded(delivery, started))}
+            if not fit:
+                return
+            with log.bound({**self._place(), "messages": len(fit)}):
+                error, published = await self._attempt(list(fit), [payload for (payload,) in fit.values()])
+            for delivery in fit:
+                with log.bound(self._fields(delivery)):
+                    await self._end(delivery, error, published, started)
+                published = 0
+        except BaseException:
+            await self._give_back(deliveries)
+            raise
 
     async def release(self, delivery: Delivery) -> None:
         """Give a delivery back untouched, because we are stopping."""
@@ -78,61 +101,98 @@ class Execution:
         self._totals.released += 1
         self._logger.info("message.released", **self._fields(delivery))
 
-    async def _attempt(self, delivery: Delivery) -> tuple[BaseException | None, int]:
-        """Decode, call the handler and publish its results; return what went wrong, and how many were published."""
-        published = 0
+    async def _run(self, delivery: Delivery, started: float) -> None:
+        if self._is_handled(delivery):
+            await self._acknowledge_again(delivery)
+            return
         try:
             payload = self._subscriber.handler.decode(delivery.envelope)
-            message = self._message(delivery, payload)
-            handler, timeout_s = self._subscriber.handler, self._subscriber.timeout_s
-            async for results in call(handler, payload, message, self._executor, timeout_s):
-                for result in results:
-                    published += await self._publish(result, delivery.envelope, published)
+        except Exception as failure:  # whatever is wrong with a body, decide() knows what becomes of it
+            await self._end(delivery, failure, 0, started)
+            return
+        error, published = await self._attempt([delivery], [payload])
+        await self._end(delivery, error, published, started)
+
+    async def _decoded(self, delivery: Delivery, started: float) -> tuple[Any] | None:
+        """Return the payload of a delivery that belongs into a batch; the others are ended here."""
+        with log.bound(self._fields(delivery)):
+            if self._is_handled(delivery):
+                await self._acknowledge_again(delivery)
+                return None
+            try:
+                return (self._subscriber.handler.decode(delivery.envelope),)
+            except Exception as failure:  # as in _run
+                await self._end(delivery, failure, 0, started)
+                return None
+
+    async def _attempt(
+        self, deliveries: Sequence[Delivery], payloads: Sequence[Any]
+    ) -> tuple[BaseException | None, int]:
+        """Call the handler and publish its results; return what went wrong, and how many were published."""
+        published = 0
+        parent = deliveries[0].envelope
+        try:
+            async with aclosing(self._caller.call(payloads, self._messages(deliveries, payloads))) as chunks:
+                async for results in chunks:
+                    for result in results:
+                        seed = f"{self._subscriber.name}:{published}"
+                        for item in self._publisher.address(result, self._subscriber.to, parent=parent, seed=seed):
+                            await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
+                            published += 1
         except HandlerFailed as failure:
             return failure.error, published
-        except Exception as error:  # a body that cannot be decoded, a result that cannot be published
+        except Exception as error:  # a result that cannot be published
             return error, published
         return None, published
 
-    async def _publish(self, result: Any, parent: Envelope, index: int) -> int:
-        outgoing = self._publisher.address(
-            result, self._subscriber.to, parent=parent, seed=f"{self._subscriber.name}:{index}"
-        )
-        for item in outgoing:
-            await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
-        return len(outgoing)
+    async def _end(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
+        """Decide, settle and report."""
+        if self.is_over:
+            await self.release(delivery)
+            return
+        outcome = decide(error, delivery.attempt, self._subscriber.retry)
+        if isinstance(outcome, Retry) and self.hold is not None:
+            self.hold(delivery, outcome)
+        else:
+            await self._settle(delivery, outcome)
+        self._report(outcome, error, delivery, published, started)
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Settle, and remember finished work that the broker could not be told of: it will deliver it again."""
+        """Settle, and remember finished work: for the window, and if the broker could not be told of it."""
+        is_done = isinstance(outcome, Ack)
+        if is_done and self._handled is not None:
+            self._handled.add(identity(delivery.envelope))
         is_told = await self._transport.settle(delivery, outcome)
-        if is_told or not isinstance(outcome, Ack):
-            return
-        self._done[_identity(delivery)] = None
-        if len(self._done) > REMEMBERED:
-            self._done.popitem(last=False)
+        if is_done and not is_told:
+            self._untold.add(identity(delivery.envelope))
 
-    def _message(self, delivery: Delivery, payload: Any) -> Message | None:
-        """Return the envelope as handlers see it, if the handler asks for it."""
+    def _is_handled(self, delivery: Delivery) -> bool:
+        """Whether the work of this message is known to be done."""
+        if delivery.is_redelivered and identity(delivery.envelope) in self._untold:
+            return True
+        if self._handled is None or delivery.envelope.message_id is None:
+            return False
+        return identity(delivery.envelope) in self._handled
+
+    async def _acknowledge_again(self, delivery: Delivery) -> None:
+        """Acknowledge a message whose work was done before."""
+        await self._settle(delivery, ACK)
+        if self._logs_messages:
+            self._logger.info("message.handled", duration_ms=0.0, published=0, duplicate=True)
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if not delivery.is_settled:
+                await self.release(delivery)
+
+    def _messages(self, deliveries: Sequence[Delivery], payloads: Sequence[Any]) -> list[Message]:
+        """Return the envelopes as handlers see them, if the handler asks for them."""
         if self._subscriber.handler.message_parameter is None:
-            return None
-        envelope = delivery.envelope
-        return Message(
-            payload=payload,
-            id=envelope.message_id,
-            correlation_id=envelope.correlation_id,
-            event=envelope.type,
-            queue=delivery.source.queue,
-            exchange=delivery.exchange,
-            routing_key=delivery.routing_key,
-            attempt=delivery.attempt,
-            is_redelivered=delivery.is_redelivered,
-            timestamp=envelope.timestamp,
-            app_id=envelope.app_id,
-            content_type=envelope.content_type,
-            reply_to=envelope.reply_to,
-            priority=envelope.priority,
-            headers=envelope.headers,
-        )
+            return []
+        return [_message(delivery, payload) for delivery, payload in zip(deliveries, payloads, strict=True)]
+
+    def _place(self) -> dict[str, Any]:
+        return {"pipeline": self._pipeline, "subscriber": self._subscriber.name, "queue": self._subscriber.queue}
 
     def _fields(self, delivery: Delivery) -> dict[str, Any]:
         fields = {
@@ -184,8 +244,22 @@ class Execution:
                 self._totals.released += 1
 
 
-def _identity(delivery: Delivery) -> bytes:
-    """Return what tells one message from another, even where two carry the same id."""
-    digest = blake2b(delivery.envelope.body, digest_size=16)
-    digest.update(f"{delivery.envelope.message_id}:{delivery.attempt}".encode())
-    return digest.digest()
+def _message(delivery: Delivery, payload: Any) -> Message:
+    envelope = delivery.envelope
+    return Message(
+        payload=payload,
+        id=envelope.message_id,
+        correlation_id=envelope.correlation_id,
+        event=envelope.type,
+        queue=delivery.source.queue,
+        exchange=delivery.exchange,
+        routing_key=delivery.routing_key,
+        attempt=delivery.attempt,
+        is_redelivered=delivery.is_redelivered,
+        timestamp=envelope.timestamp,
+        app_id=envelope.app_id,
+        content_type=envelope.content_type,
+        reply_to=envelope.reply_to,
+        priority=envelope.priority,
+        headers=envelope.headers,
+    )

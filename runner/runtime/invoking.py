@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import aclosing
 from typing import Any, TypeVar
 
-from runner.message import Message
 from runner.pipeline.model import Handler
 
 T = TypeVar("T")
@@ -26,44 +27,42 @@ class HandlerFailed(Exception):
     """The handler raised `error`, which may be a BaseException that must not travel through a task as itself."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
+        super().__init__(type(error).__qualname__)  # not its text: a foreign __str__ may fail
         self.error = error
 
 
 async def call(
-    handler: Handler, payload: Any, message: Message | None, executor: Executor, timeout_s: float | None
-) -> AsyncIterator[list[Any]]:
+    handler: Handler,
+    positional: tuple[Any, ...],
+    arguments: dict[str, Any],
+    executor: Executor,
+    timeout_s: float | None,
+) -> AsyncGenerator[list[Any], None]:
     """Call a handler and yield its results in lists of at most 1,000: one list of one for a plain return value.
 
     Raises HandlerFailed with what it raised. The timeout covers the whole call; a thread cannot be stopped, so there
     the call counts as timed out when it returns too late.
     """
-    arguments = dict(handler.arguments)
-    if handler.message_parameter is not None:
-        arguments[handler.message_parameter] = message
-    positional = (payload,) if handler.takes_payload else ()
     if handler.is_async:
-        results = _on_loop(handler, positional, arguments, timeout_s)
+        made = handler.call(*positional, **arguments)
+        results = _on_loop(made, timeout_s, asyncio.get_running_loop().time())
     else:
         results = _in_thread(handler, positional, arguments, executor, timeout_s)
-    async for chunk in results:
-        yield chunk
+    async with aclosing(results):
+        async for chunk in results:
+            yield chunk
 
 
-async def _on_loop(
-    handler: Handler, positional: tuple[Any, ...], arguments: dict[str, Any], timeout_s: float | None
-) -> AsyncIterator[list[Any]]:
-    if handler.kind == "coroutine":
-        yield [await guarded(handler.call(*positional, **arguments), timeout_s)]
+async def _on_loop(made: Any, timeout_s: float | None, started: float) -> AsyncGenerator[list[Any], None]:
+    """Yield what an awaitable returns, or what an async generator yields; `started` is when the call began."""
+    if not inspect.isasyncgen(made):
+        yield [await guarded(made, timeout_s, left_s=_time_left(started, timeout_s))]
         return
-    generator = handler.call(*positional, **arguments)
-    deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
     chunk: list[Any] = []
     try:
         while True:
-            left = None if deadline is None else deadline - asyncio.get_running_loop().time()
             try:
-                chunk.append(await guarded(anext(generator), left))
+                chunk.append(await guarded(anext(made), timeout_s, left_s=_time_left(started, timeout_s)))
             except HandlerFailed as failure:
                 if isinstance(failure.error, StopAsyncIteration):
                     break
@@ -72,7 +71,7 @@ async def _on_loop(
                 yield chunk
                 chunk = []
     finally:
-        await generator.aclose()
+        await guarded(made.aclose())
     yield chunk
 
 
@@ -82,11 +81,16 @@ async def _in_thread(
     arguments: dict[str, Any],
     executor: Executor,
     timeout_s: float | None,
-) -> AsyncIterator[list[Any]]:
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+) -> AsyncGenerator[list[Any], None]:
+    """Yield what a plain function returns; what the loop must finish (it may wrap an `async def`) is finished there."""
+    started = asyncio.get_running_loop().time()
     result = await in_executor(executor, lambda: handler.call(*positional, **arguments))
-    if handler.kind != "generator":
+    if inspect.isasyncgen(result) or inspect.isawaitable(result):
+        async with aclosing(_on_loop(result, timeout_s, started)) as results:
+            async for chunk in results:
+                yield chunk
+        return
+    if not inspect.isgenerator(result):
         _check_time(started, timeout_s)
         yield [result]
         return
@@ -101,29 +105,45 @@ async def _in_thread(
 
 def _check_time(started: float, timeout_s: float | None) -> None:
     if timeout_s is not None and asyncio.get_running_loop().time() - started > timeout_s:
-        raise HandlerFailed(_timed_out(timeout_s))
+        raise HandlerFailed(timed_out(timeout_s))
 
 
-async def guarded(awaitable: Awaitable[T], timeout_s: float | None = None) -> T:
-    """Await a handler's work; whatever it raises, except our own cancellation, becomes HandlerFailed."""
+def _time_left(started: float, timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else timeout_s - (asyncio.get_running_loop().time() - started)
+
+
+async def guarded(awaitable: Awaitable[T], timeout_s: float | None = None, *, left_s: float | None = None) -> T:
+    """Await a handler's work; whatever it raises, except our own cancellation, becomes HandlerFailed.
+
+    `left_s` is what is left of the timeout, by default all of it. What takes longer counts as timed out, however it
+    ends after that.
+    """
     task = asyncio.current_task()
+    cancellations = task.cancelling() if task is not None else 0  # some libraries cancel a task and never take it back
+    limit: asyncio.Timeout | None = None
     try:
         if timeout_s is None:
             return await awaitable
-        async with asyncio.timeout(timeout_s) as limit:
-            return await awaitable
-    except asyncio.CancelledError as error:
-        if task is not None and task.cancelling():
-            raise
-        raise HandlerFailed(error) from error
-    except TimeoutError as error:
-        if timeout_s is not None and limit.expired():
-            raise HandlerFailed(_timed_out(timeout_s)) from error
-        raise HandlerFailed(error) from error
+        async with asyncio.timeout(timeout_s if left_s is None else left_s) as limit:
+            result = await awaitable
     except BaseException as error:  # SystemExit and KeyboardInterrupt included: see the module's docstring
-        if isinstance(error, GeneratorExit):
+        if isinstance(error, GeneratorExit) and not _is_current(task):
+            raise  # not the handler's: somebody closes this coroutine
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > cancellations:
             raise
+        if limit is not None and limit.expired() and timeout_s is not None:
+            raise HandlerFailed(timed_out(timeout_s)) from error
         raise HandlerFailed(error) from error
+    if limit.expired():
+        raise HandlerFailed(timed_out(timeout_s))
+    return result
+
+
+def _is_current(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop is running any more
+        return False
 
 
 async def in_executor(executor: Executor, work: Callable[[], T]) -> T:
@@ -145,5 +165,6 @@ async def in_executor(executor: Executor, work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]  # None stands for an error only
 
 
-def _timed_out(timeout_s: float) -> TimeoutError:
+def timed_out(timeout_s: float) -> TimeoutError:
+    """Return the error of an attempt that took longer than its subscriber's timeout."""
     return TimeoutError(f"the handler took longer than its timeout of {timeout_s:g} s")

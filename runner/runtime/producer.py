@@ -5,22 +5,43 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Protocol
 
 from runner import log
 from runner.metrics import Totals
-from runner.pipeline.model import Producer
-from runner.runtime.blame import raised_at, traceback_text
+from runner.pipeline.model import Handler, Producer
+from runner.runtime.blame import raised_at, traceback_text, words_of
 from runner.runtime.invoking import HandlerFailed, guarded, in_executor
+from runner.runtime.limiting import RateLimiter
 from runner.runtime.publishing import Outgoing, Publisher
+from runner.schedule import Schedule
 
 WINDOW = 100
 """How many publications of one producer may wait for their confirm."""
 
+CONFIRM_S = 2.0
+"""How long a producer that is stopped waits for the confirms of what it has given."""
+
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+LONGEST_SLEEP_S = 30.0
+"""A wait for a moment is cut into pieces of this length, so that a changed clock is noticed."""
+
+
+class Record(Protocol):
+    """What is known of a producer's earlier runs, in whichever process they were."""
+
+    def last_tick(self) -> datetime | None:
+        """Return the last moment it was due and has run; None if it never has."""
+        ...
+
+    async def save_tick(self, due: datetime) -> None:
+        """Note that it has run for this moment."""
+        ...
 
 
 class ProducerRuntime:
@@ -29,36 +50,44 @@ class ProducerRuntime:
     def __init__(
         self,
         producer: Producer,
+        handler: Handler,
         *,
         pipeline: str,
         publisher: Publisher,
+        resources: Mapping[str, Any],
         totals: Totals,
         max_failures: int | None,
+        now: Callable[[], datetime],
         logs_messages: bool = True,
     ) -> None:
         self.producer = producer
+        self._handler = handler
+        self._arguments = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
         self._pipeline = pipeline
         self._publisher = publisher
         self._totals = totals
         self._max_failures = max_failures
+        self._now = now
         self._logs_messages = logs_messages
         self._logger = log.get_logger()
+        self._limiter = RateLimiter(producer.per_second) if producer.per_second else None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"producer-{producer.name}")
-        self.is_finite = producer.every_s is None
+        self.is_finite = producer.schedule is None
         self.has_failed = False
         """Whether it was given up."""
 
-    async def run(self) -> None:
-        """Produce until there is nothing more to do, or until cancelled: what was being published then is lost or not
-        confirmed, as the producer will see when it starts again."""
-        log.context.set({"pipeline": self._pipeline, "producer": self.producer.name})
-        try:
-            if self.producer.every_s is None:
+    async def run(self, record: Record) -> None:
+        """Produce until there is nothing more to do, or until cancelled: what was being published then may or may not
+        have arrived. May be called again."""
+        with log.bound({"pipeline": self._pipeline, "producer": self.producer.name}):
+            if self.producer.schedule is None:
                 await self._run_to_the_end()
             else:
-                await self._run_every(self.producer.every_s)
-        finally:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+                await self._run_by(self.producer.schedule, record)
+
+    def close(self) -> None:
+        """Let go of the thread; what runs in it goes on until it returns."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run_to_the_end(self) -> None:
         """Produce once; a failure begins it again after a pause."""
@@ -71,42 +100,51 @@ class ProducerRuntime:
             pause = min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 32), LONGEST_PAUSE_S)
             await asyncio.sleep(random.uniform(pause / 2, pause))
 
-    async def _run_every(self, every_s: float) -> None:
-        """Produce now and at each tick after it; ticks that a long round has passed over are left out."""
-        loop = asyncio.get_running_loop()
-        due = loop.time()
+    async def _run_by(self, schedule: Schedule, record: Record) -> None:
+        """Produce whenever it is due, by the wall clock; once for all the times that were missed."""
+        last = record.last_tick()
+        due = schedule.first(self._now()) if last is None else schedule.next(last)
         while True:
-            await self._round()
-            due += every_s
-            if due <= loop.time():
-                due += -(-(loop.time() - due) // every_s) * every_s
-            await asyncio.sleep(due - loop.time())
+            await self._sleep_until(due)
+            due = schedule.latest(due, self._now())
+            await self._round(due.isoformat())
+            await record.save_tick(due)
+            due = schedule.next(due)
 
-    async def _round(self) -> bool:
-        """Call the handler once and publish everything it gives; return whether all of it worked."""
-        published = 0
-        failure: BaseException | None = None
+    async def _sleep_until(self, due: datetime) -> None:
+        """Wait for a moment of the wall clock, which may be changed meanwhile."""
+        left = (due - self._now()).total_seconds()
+        while left > 0:
+            await asyncio.sleep(min(left, LONGEST_SLEEP_S))
+            left = (due - self._now()).total_seconds()
+
+    async def _round(self, seed: str = "") -> bool:
+        """Call the handler once and publish everything it gives; return whether all of it worked.
+
+        With a seed, the messages of two rounds with the same seed have the same ids.
+        """
+        publishing = _Publishing(self._send)
         try:
-            async with asyncio.TaskGroup() as group:
-                window = asyncio.Semaphore(WINDOW)
-                async for item in self._items():
-                    for outgoing in self._publisher.address(item, self.producer.to):
-                        await window.acquire()
-                        group.create_task(self._send(outgoing, window))
-                        published += 1
-        except* Exception as failures:  # whatever the handler raised, and every publication that was refused
-            failure = _first(failures)
-        if failure is not None:
+            async with aclosing(self._items()) as items:
+                async for item in items:
+                    place = f"{self._pipeline}:{self.producer.name}:{seed}:{publishing.count}" if seed else ""
+                    for outgoing in self._publisher.address(item, self.producer.to, seed=place):
+                        if self._limiter is not None:
+                            await self._limiter.wait()
+                        await publishing.start(outgoing)
+            await publishing.finish()
+        except asyncio.CancelledError:
+            publishing.cancel()
+            raise
+        except Exception as failure:  # whatever the handler raised, or the first publication that was refused
+            await publishing.settle()
             self._tell_failure(failure)
             return False
-        self._logger.info("producer.finished", published=published)
+        self._logger.info("producer.finished", published=publishing.count)
         return True
 
-    async def _send(self, outgoing: Outgoing, window: asyncio.Semaphore) -> None:
-        try:
-            await self._publisher.send(outgoing)
-        finally:
-            window.release()
+    async def _send(self, outgoing: Outgoing) -> None:
+        await self._publisher.send(outgoing)
         self._totals.published += 1
         if self._logs_messages:
             envelope = outgoing.envelope
@@ -117,21 +155,24 @@ class ProducerRuntime:
                 correlation_id=envelope.correlation_id,
             )
 
-    async def _items(self) -> AsyncIterator[Any]:
+    async def _items(self) -> AsyncGenerator[Any, None]:
         """Yield what the handler produces, item by item: from a generator, a list, or the one value it returns."""
-        handler = self.producer.handler
-        arguments = dict(handler.arguments)
+        handler, arguments = self._handler, self._arguments
         if handler.kind == "async generator":
-            async for item in _guarded_items(handler.call(**arguments)):
-                yield item
+            async with aclosing(_guarded_items(handler.call(**arguments))) as items:
+                async for item in items:
+                    yield item
             return
         if handler.kind == "coroutine":
             result = await guarded(handler.call(**arguments))
         else:
             result = await in_executor(self._executor, lambda: handler.call(**arguments))
+        if inspect.isawaitable(result):  # a plain function that wraps an `async def`
+            result = await guarded(result)
         if inspect.isasyncgen(result):
-            async for item in _guarded_items(result):
-                yield item
+            async with aclosing(_guarded_items(result)) as items:
+                async for item in items:
+                    yield item
         elif inspect.isgenerator(result):
             end = object()
             while (item := await in_executor(self._executor, lambda: next(result, end))) is not end:
@@ -146,14 +187,61 @@ class ProducerRuntime:
         cause = error.error if isinstance(error, HandlerFailed) else error
         self._logger.error(
             "producer.failed",
-            error=str(cause)[:1024],
+            error=words_of(cause),
             error_type=type(cause).__qualname__,
             at=raised_at(cause),
             **({"exception": traceback_text(cause)} if isinstance(error, HandlerFailed) else {}),
         )
 
 
-async def _guarded_items(generator: Any) -> AsyncIterator[Any]:
+class _Publishing:
+    """The publications of one round: many may wait for their confirm; each is begun in the order of the items."""
+
+    def __init__(self, send: Callable[[Outgoing], Awaitable[None]]) -> None:
+        self._send = send
+        self._window = asyncio.Semaphore(WINDOW)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self.count = 0
+
+    async def start(self, outgoing: Outgoing) -> None:
+        """Begin to publish, when there is room; raises what an earlier publication has raised."""
+        await self._window.acquire()
+        self._raise_failure()
+        self.count += 1
+        task = asyncio.create_task(self._run(outgoing))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Wait for all confirms; raises the first failure."""
+        await self.settle()
+        self._raise_failure()
+
+    async def settle(self) -> None:
+        """Wait until nothing is in flight: what the handler gave before it failed is published all the same."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def cancel(self) -> None:
+        """Give up what is in flight."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _run(self, outgoing: Outgoing) -> None:
+        try:
+            await self._send(outgoing)
+        except Exception as error:  # told once, by whoever waits
+            self._failure = self._failure or error
+        finally:
+            self._window.release()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+async def _guarded_items(generator: Any) -> AsyncGenerator[Any, None]:
     try:
         while True:
             try:
@@ -164,10 +252,4 @@ async def _guarded_items(generator: Any) -> AsyncIterator[Any]:
                 raise
             yield item
     finally:
-        await generator.aclose()
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    """Return the first error of a group: the others of a round mostly are its consequences."""
-    error: BaseException = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        await guarded(generator.aclose())

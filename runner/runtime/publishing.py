@@ -55,17 +55,15 @@ class Publisher:
     ) -> list[Outgoing]:
         """Return the messages that a result becomes, encoded: one for each destination, none for None.
 
-        Ids of results are derived from the parent's id and `seed`, so that a second attempt publishes the same ids.
+        Ids are derived from the parent's id and `seed`, so that a second attempt publishes the same ids; they are new
+        where there is neither.
         Raises PublishFailed for a payload that does not fit and for an unknown `to`.
         """
         if result is None:
             return []
         wish = result if isinstance(result, Publish) else Publish(result)
         targets = (self._destination(wish.to),) if wish.to is not None else to
-        return [
-            Outgoing(target, self._envelope(wish, target, parent, f"{seed}:{target.name}"), wish.key)
-            for target in targets
-        ]
+        return [Outgoing(target, self._envelope(wish, target, parent, seed), wish.key) for target in targets]
 
     async def send(self, outgoing: Outgoing, *, patience_s: float = math.inf) -> None:
         """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help.
@@ -101,8 +99,8 @@ class Publisher:
 
     def _envelope(self, wish: Publish, target: Destination, parent: Envelope | None, seed: str) -> Envelope:
         body, content_type = target.encode(wish.payload)
-        has_parent = parent is not None and parent.message_id is not None
-        message_id = uuid5(_RESULTS, f"{parent.message_id}:{seed}").hex if parent and has_parent else self._new_id()
+        origin = parent.message_id if parent is not None else ("" if seed else None)
+        message_id = uuid5(_RESULTS, f"{origin}:{seed}:{target.name}").hex if origin is not None else self._new_id()
         correlation_id = (parent.correlation_id or parent.message_id) if parent else None
         return Envelope(
             body=body,

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
-from runner.pipeline.model import Subscriber
+from runner.outcome import Retry
+from runner.pipeline.model import Batch, Subscriber
+from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
+from runner.runtime.lanes import Fifo, Lanes
+from runner.runtime.limiting import RateLimiter
 from runner.transports.base import Delivery, Feed, Source, Transport
+
+CANCELLED_S = 1.0
+"""How long cancelled handlers may take to end; one may ignore it for ever."""
 
 
 class SubscriberRuntime:
     """A subscriber at work. Its workers are tasks that live long: none is made for a message.
 
-    Deliveries wait in `_inbox`, which the transport bounds by the prefetch.
+    Deliveries wait in `_inbox`, which the transport bounds by the prefetch. Of a subscriber that keeps an order, those
+    that are to be tried again wait here too (`_held`), and hold back their own key only.
     """
 
     def __init__(
@@ -23,16 +30,21 @@ class SubscriberRuntime:
         subscriber: Subscriber,
         source: Source,
         execution: Execution,
-        executor: ThreadPoolExecutor,
+        caller: Caller,
         on_bug: Callable[[BaseException], None],
     ) -> None:
         self.subscriber = subscriber
         self.source = source
         self._execution = execution
-        self._executor = executor
+        self._caller = caller
         self._on_bug = on_bug
-        self._inbox: deque[Delivery] = deque()
+        self._inbox = Fifo() if subscriber.key_of is None else Lanes(subscriber.key_of)
+        if subscriber.key_of is not None:
+            execution.hold = self._hold
+        self._limiter = RateLimiter(subscriber.per_second) if subscriber.per_second else None
+        self._held: dict[Delivery, asyncio.TimerHandle] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._collecting = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
         self._running: set[Delivery] = set()
         self._feed: Feed | None = None
@@ -43,11 +55,11 @@ class SubscriberRuntime:
     @property
     def in_flight(self) -> int:
         """How many deliveries wait here or run."""
-        return len(self._inbox) + len(self._running)
+        return len(self._inbox) + len(self._held) + len(self._running)
 
     @property
     def running(self) -> int:
-        """How many handlers run now."""
+        """How many handlers run now, or messages are in those that take batches."""
         return len(self._running)
 
     @property
@@ -60,33 +72,47 @@ class SubscriberRuntime:
         self._feed = await transport.feed(self.source, self._take)
 
     async def stop_taking(self) -> None:
-        """Take no new message; give back those whose handler has not begun."""
+        """Take no new message; give back those whose handler has not begun, and those whose retry waits here."""
         self._is_draining = True
         if self._feed is not None:
             await self._feed.stop()
-        while self._inbox:
-            await self._execution.release(self._inbox.popleft())
+        for timer in self._held.values():
+            timer.cancel()
+        waiting = [*self._held, *self._inbox.drain()]
+        self._held.clear()
+        for delivery in waiting:
+            await self._execution.release(delivery)
 
     async def finish(self, deadline: float) -> int:
         """Wait until the running handlers have finished; cancel them at `deadline` (loop time).
 
-        Returns how many had not finished; their messages were given back.
+        Returns how many had not finished; their messages were given back. A handler that ignores its cancellation
+        goes on running.
         """
         loop = asyncio.get_running_loop()
         while self._running and loop.time() < deadline:
             busy = [worker for worker in self._workers if not worker.done()]
             await asyncio.wait(busy, timeout=min(0.1, max(0.0, deadline - loop.time())))
         late = len(self._running)
+        self._execution.is_over = True
         for worker in self._workers:
             worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=CANCELLED_S)
+        for delivery in tuple(self._running):
+            if not delivery.is_settled:
+                await self._execution.release(delivery)
+        self._caller.close()
         return late
 
     def _take(self, delivery: Delivery) -> None:
-        """Accept a delivery from the transport: wake a worker, or hire one while there are fewer than allowed."""
+        """Accept a delivery from the transport."""
         self.taken += 1
-        self._inbox.append(delivery)
+        self._inbox.put(delivery)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake a worker, or hire one while there are fewer than allowed."""
         while self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
@@ -103,16 +129,74 @@ class SubscriberRuntime:
             self._on_bug(error)
 
     async def _work(self) -> None:
-        """Handle one delivery after the other, for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            while not self._inbox or self._is_draining:
-                waiter = loop.create_future()
-                self._idle.append(waiter)
+        """Handle what comes, one call after the other, until the drain begins."""
+        batch = self.subscriber.batch
+        while not self._is_draining:
+            if not self._inbox:
+                await self._arrival()
+            elif batch is not None:
+                async with self._collecting:
+                    deliveries = await self._collect(batch)
+                await self._handle(deliveries)
+            elif self._limiter is None:
+                await self._handle([self._inbox.take()])
+            else:
+                await self._limiter.wait()
+                if self._inbox and not self._is_draining:
+                    await self._handle([self._inbox.take()])
+
+    async def _handle(self, deliveries: list[Delivery]) -> None:
+        self._running.update(deliveries)
+        try:
+            if self.subscriber.batch is not None:
+                if deliveries:
+                    await self._execution.run_batch(deliveries)
+            else:
+                await self._execution.run(deliveries[0])
+        finally:
+            self._running.difference_update(deliveries)
+            for delivery in deliveries:
+                if delivery not in self._held:
+                    self._inbox.free(delivery)
+
+    async def _arrival(self, timeout_s: float | None = None) -> None:
+        """Wait until something was put into the inbox, or the time is over."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
                 await waiter
-            delivery = self._inbox.popleft()
-            self._running.add(delivery)
-            try:
-                await self._execution.run(delivery)
-            finally:
-                self._running.discard(delivery)
+        except TimeoutError:
+            pass
+
+    async def _collect(self, batch: Batch) -> list[Delivery]:
+        """Return the next batch: full, or what came while the first of it waited.
+
+        What has failed before comes alone, so that one bad message does not spend the attempts of its neighbours.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + batch.wait_s
+        while len(self._inbox) < batch.size and loop.time() < deadline and not self._is_draining:
+            await self._arrival(deadline - loop.time())
+        if self._limiter is not None and self._inbox:
+            await self._limiter.wait()
+        deliveries: list[Delivery] = []
+        while self._inbox and len(deliveries) < batch.size and not self._is_draining:
+            delivery = self._inbox.take()
+            if delivery.attempt > 1 and deliveries:
+                self._inbox.put_back(delivery)
+                break
+            deliveries.append(delivery)
+            if delivery.attempt > 1:
+                break
+        return deliveries
+
+    def _hold(self, delivery: Delivery, outcome: Retry) -> None:
+        """Keep a delivery that is to be tried again, and its key busy, until its delay is over."""
+        delivery.attempt += 1
+        self._held[delivery] = asyncio.get_running_loop().call_later(outcome.after_s, self._resume, delivery)
+
+    def _resume(self, delivery: Delivery) -> None:
+        del self._held[delivery]
+        self._inbox.put_back(delivery)
+        self._wake()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from runner import log
 from runner.metrics import Totals
-from runner.pipeline.model import Pipeline, Producer, Subscriber
+from runner.pipeline.model import Pipeline, Subscriber
+from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
+from runner.runtime.ingress import DEFAULT_ADDRESS, Ingress, Route
 from runner.runtime.producer import ProducerRuntime
+from runner.runtime.producers import ProducerGroup
 from runner.runtime.publishing import Publisher
+from runner.runtime.resources import Resources
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.transports.base import Source, Transport
 
@@ -45,35 +48,53 @@ class Supervisor:
         transport: Transport,
         *,
         until_idle: bool = False,
+        http: tuple[str, int] | None = None,
         new_id: Callable[[], str] = lambda: uuid4().hex,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
+        self._http = http
         self._new_id = new_id
         self._now = now
         self._logger = log.get_logger()
+        self._resources = Resources()
         self.totals = Totals()
         self.subscribers: list[SubscriberRuntime] = []
-        self.producers: list[ProducerRuntime] = []
-        self._producing: dict[ProducerRuntime, asyncio.Task[None]] = {}
+        self._groups: list[ProducerGroup] = []
+        self._routes: list[Route] = []
+        self._ingress: Ingress | None = None
+        self._producing: list[asyncio.Task[None]] = []
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for pipeline in pipelines:
-            publisher = Publisher(
-                transport, app_id=pipeline.name, destinations=pipeline.destinations, new_id=new_id, now=now
-            )
-            self.subscribers += [self._subscriber(pipeline, item, publisher) for item in pipeline.subscribers]
-            self.producers += [self._producer(pipeline, item, publisher) for item in pipeline.producers]
 
     async def start(self) -> None:
-        """Start subscribers, so that nothing waits for them, then producers."""
+        """Open resources, start subscribers, so that nothing waits for them, then producers. Raises ResourceFailed."""
+        for pipeline in self._pipelines:
+            await self._resources.open(pipeline)
+            publisher = Publisher(
+                self._transport,
+                app_id=pipeline.name,
+                destinations=pipeline.destinations,
+                new_id=self._new_id,
+                now=self._now,
+            )
+            self.subscribers += [self._subscriber(pipeline, item, publisher) for item in pipeline.subscribers]
+            self._groups.append(self._group(pipeline, publisher))
+            self._routes += [
+                Route(producer, pipeline.name, publisher, self.totals)
+                for producer in pipeline.producers
+                if producer.http_path is not None
+            ]
         for subscriber in self.subscribers:
             await subscriber.start(self._transport)
-        for producer in self.producers:
-            task = asyncio.create_task(producer.run(), name=f"producer-{producer.producer.name}")
+        if self._routes:
+            self._ingress = Ingress(self._routes, self._http or DEFAULT_ADDRESS)
+            await self._ingress.start()
+        for group in self._groups:
+            task = asyncio.create_task(group.run(self._transport), name=f"producers-{group.pipeline}")
             task.add_done_callback(self._notice_end)
-            self._producing[producer] = task
+            self._producing.append(task)
         for pipeline in self._pipelines:
             self._logger.info(
                 "pipeline.started",
@@ -107,23 +128,25 @@ class Supervisor:
         running = sum(subscriber.running for subscriber in self.subscribers)
         for pipeline in self._pipelines:
             self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
-        for task in self._producing.values():
+        if self._ingress is not None:
+            await self._ingress.close()
+        for task in self._producing:
             task.cancel()
-        await asyncio.gather(*self._producing.values(), return_exceptions=True)
+        await asyncio.gather(*self._producing, return_exceptions=True)
         await asyncio.gather(*(subscriber.stop_taking() for subscriber in self.subscribers))
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
         await self._transport.close()
+        await self._resources.close()
         unfinished = {item.subscriber.name: count for item, count in zip(self.subscribers, late, strict=True) if count}
-        failed = tuple(item.producer.name for item in self.producers if item.has_failed)
+        failed = tuple(name for group in self._groups for name in group.failed)
         for pipeline in self._pipelines:
             self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self.totals.as_fields())
         return Report(self.totals, unfinished, failed)
 
     async def _wait_until_idle(self) -> None:
         """Wait until every finite producer has ended and every queue, retry and handler is empty."""
-        finite = [task for producer, task in self._producing.items() if producer.is_finite]
-        if finite:
-            await asyncio.wait(finite)
+        for group in self._groups:
+            await group.wait_until_finite_ended()
         looks = 0
         taken = -1
         while looks < IDLE_LOOKS:
@@ -152,29 +175,37 @@ class Supervisor:
             wait_prefix=pipeline.wait_prefix,
             subscriber=f"{pipeline.name}.{subscriber.name}",
         )
-        # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
-        executor = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
+        caller = Caller(subscriber, self._resources.of(pipeline.name))
         execution = Execution(
             subscriber,
             pipeline=pipeline.name,
             transport=self._transport,
             publisher=publisher,
-            executor=executor,
+            caller=caller,
             totals=self.totals,
             logs_messages=pipeline.logging.messages,
             logs_payloads=pipeline.logging.payloads,
         )
-        return SubscriberRuntime(subscriber, source, execution, executor, self._notice_bug)
+        return SubscriberRuntime(subscriber, source, execution, caller, self._notice_bug)
 
-    def _producer(self, pipeline: Pipeline, producer: Producer, publisher: Publisher) -> ProducerRuntime:
-        return ProducerRuntime(
-            producer,
-            pipeline=pipeline.name,
-            publisher=publisher,
-            totals=self.totals,
-            max_failures=MAX_FAILURES_UNTIL_IDLE if self._until_idle else None,
-            logs_messages=pipeline.logging.messages,
-        )
+    def _group(self, pipeline: Pipeline, publisher: Publisher) -> ProducerGroup:
+        resources = self._resources.of(pipeline.name)
+        producers = [
+            ProducerRuntime(
+                producer,
+                producer.handler,
+                pipeline=pipeline.name,
+                publisher=publisher,
+                resources=resources,
+                totals=self.totals,
+                max_failures=MAX_FAILURES_UNTIL_IDLE if self._until_idle else None,
+                now=self._now,
+                logs_messages=pipeline.logging.messages,
+            )
+            for producer in pipeline.producers
+            if producer.handler is not None
+        ]
+        return ProducerGroup(pipeline.name, producers, self._now)
 
 
 async def _wait_for(event: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.process import LogLine, RunnerProcess
-from tests.project import Project
+from tests.project import Project, until
 
 EVERY_LINE = {"timestamp", "level", "event"}
 EVERY_DELIVERY = {"pipeline", "subscriber", "queue", "message_id", "correlation_id", "attempt", "duration_ms"}
@@ -237,10 +237,10 @@ async def test_a_message_id_cannot_forge_a_log_line(rabbit_project: Project, for
     rabbit_project.pipeline(TALKATIVE)
     rabbit_project.handlers(TALKATIVE_HANDLERS)
     evil = 'x\n{"event": "message.handled", "forged": true}\x1b[31m\u2028\u2029\x85\x00end'
-    async with rabbit_project.up("--until-idle", "--only", "in_loop") as runner:
+    async with rabbit_project.up("--only", "in_loop") as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
         foreign.publish(rabbit_project.name("async"), b"one", message_id=evil, correlation_id=evil)
-        assert await runner.wait() == 0
+        await runner.wait_for(lambda line: line["event"] == "message.handled")
 
     lines = parsed(runner)  # `splitlines` splits at every separator that Unicode knows
     assert not any("forged" in line for line in lines)
@@ -253,19 +253,11 @@ async def test_a_message_id_cannot_drive_a_terminal(rabbit_project: Project, for
     """The console's lines, too, show control characters escaped."""
     rabbit_project.pipeline(TALKATIVE)
     rabbit_project.handlers(TALKATIVE_HANDLERS)
-    async with rabbit_project.up("--until-idle", "--only", "in_loop", "--log-format", "console") as runner:
-        foreign_id = "\x1b[31m\nid"
-        await _until_declared(foreign, rabbit_project.name("async"))
-        foreign.publish(rabbit_project.name("async"), b"one", correlation_id=foreign_id, message_id=foreign_id)
-        assert await runner.wait() == 0
-    assert "message.handled" in runner.stdout
+    async with rabbit_project.up("--only", "in_loop", "--log-format", "console") as runner:
+        await until(lambda: "running" in runner.stderr, "the start")
+        foreign.publish(rabbit_project.name("async"), b"one", message_id="\x1b[31m\nid", correlation_id="\x1b[2J")
+        await until(lambda: "message.handled" in runner.stdout, "the message's end")
     assert "\x1b" not in runner.stdout
-
-
-async def _until_declared(foreign: Foreign, queue: str) -> None:
-    from tests.project import until
-
-    await until(lambda: foreign.has_queue(queue), f"queue {queue}")
 
 
 @pytest.mark.parametrize("is_wanted", [False, True])
@@ -296,15 +288,13 @@ async def test_a_level_hides_what_is_below_it(project: Project) -> None:
     project.pipeline(THREE_ENDS)
     project.handlers(THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle("--log-level", "warning")
-    assert [line["level"] for line in runner.logs if line["event"].startswith("message.")] == ["error", "warning"] or [
-        line["level"] for line in runner.logs
-    ] == ["warning", "error"]
-    assert {line["level"] for line in parsed(runner)} == {"warning", "error"}
+    assert sorted(line["event"] for line in parsed(runner)) == ["message.dead_lettered", "message.retry"]
+    assert {line["level"] for line in runner.logs} == {"warning", "error"}
     assert "stopped: 3 published" in runner.stderr
 
 
 async def test_the_pipeline_chooses_level_and_message_lines(memory_project: Project) -> None:
-    """`logging:` in the file does what the options do: no lines for messages that went well, debug lines of one logger."""
+    """`logging:` in the file does what the options do, and more: no message lines, debug lines of one logger."""
     memory_project.pipeline(
         THREE_ENDS + "    logging: {messages: false, level: warning, levels: {shop.orders: debug}}\n"
     )
@@ -341,9 +331,7 @@ async def test_colours_can_be_forced_and_forbidden(memory_project: Project) -> N
     memory_project.pipeline(THREE_ENDS)
     memory_project.handlers(THREE_ENDS_HANDLERS)
     forced = await memory_project.up_until_idle("--log-format", "console", env={"FORCE_COLOR": "1"})
-    forbidden = await memory_project.up_until_idle(
-        "--log-format", "console", env={"FORCE_COLOR": "1", "NO_COLOR": "1"}
-    )
+    forbidden = await memory_project.up_until_idle("--log-format", "console", env={"FORCE_COLOR": "1", "NO_COLOR": "1"})
     assert "\x1b[" in forced.stdout
     assert "\x1b" not in forbidden.stdout + forbidden.stderr
 

@@ -118,6 +118,7 @@ async def test_a_stop_lets_running_handlers_finish(project: Project) -> None:
     project.pipeline(
         """
         version: 1
+        defaults: {subscriber: {concurrency: 4}}
         queues: {UNIQUE.work: {}}
         producers:
           send: {handler: work:send, to: UNIQUE.work}
@@ -128,7 +129,7 @@ async def test_a_stop_lets_running_handlers_finish(project: Project) -> None:
     )
     project.handlers(
         """
-        import asyncio, itertools, time
+        import asyncio, itertools, os, time
 
         async def send():
             for number in itertools.count():
@@ -137,18 +138,22 @@ async def test_a_stop_lets_running_handlers_finish(project: Project) -> None:
 
         async def in_loop(number: int) -> None:
             note(f"begun-{number}")
-            await asyncio.sleep(0.1)
+            while not os.path.exists("go-on"):
+                await asyncio.sleep(0.01)
             note(f"ended-{number}")
 
         def in_thread(number: int) -> None:
             note(f"begun-{number}")
-            time.sleep(0.1)
+            while not os.path.exists("go-on"):
+                time.sleep(0.01)
             note(f"ended-{number}")
         """
     )
     async with project.up() as runner:
-        await project.ledger.wait_for(40)
+        await project.ledger.wait_for(8)
         runner.signal(signal.SIGTERM)
+        draining = await runner.wait_for(lambda line: line["event"] == "pipeline.draining")
+        (project.folder / "go-on").touch()
         assert await runner.wait() == 0
 
     counts = project.ledger.counts()
@@ -156,8 +161,7 @@ async def test_a_stop_lets_running_handlers_finish(project: Project) -> None:
     ended = {name.removeprefix("ended-") for name in counts if name.startswith("ended-")}
     assert begun == ended
     assert set(counts.values()) == {1}
-    draining = next(line for line in runner.logs if line["event"] == "pipeline.draining")
-    assert draining["running"] > 0
+    assert len(begun) == draining["running"] == 8
     assert "draining" in runner.stderr
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "log", "message", "metrics", "outcome", "redaction", "units")
+WORDS = ("errors", "log", "message", "metrics", "outcome", "redaction", "schedule", "units")
 VOCABULARY = tuple(f"runner.{word}" for word in WORDS)
 
 # From low to high. A layer has rooms, a room has modules or packages: imports go to a lower layer or stay in the room.
@@ -29,8 +29,10 @@ ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in
 
 HOMES = {
     "aio_pika": ("runner.transports.rabbitmq",),
+    "aiohttp": ("runner.runtime.ingress",),
     "aiormq": ("runner.transports.rabbitmq",),
     "click": ("runner.cli",),
+    "cronsim": ("runner.config.schedules", "runner.schedule"),  # one judges a line, the other runs by it
     "pamqp": ("runner.transports.rabbitmq",),
     "pydantic": ("runner.config", "runner.pipeline"),
     "pydantic_core": ("runner.config", "runner.pipeline"),

@@ -1,8 +1,8 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and rates as people write them."""
 
 import pytest
 
-from runner.units import format_duration, parse_duration, parse_size
+from runner.units import format_duration, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,21 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     """The units are those of the contract."""
     with pytest.raises(ValueError, match="not a size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("100/s", 100.0), ("30/m", 0.5), ("36/h", 0.01), ("1.5/s", 1.5), (" 1/s ", 1.0), ("0/s", 0.0)]
+)
+def test_a_rate_is_read_as_times_per_second(text: str, rate: float) -> None:
+    """Per second, minute and hour."""
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "100", "100/", "/s", "100 / s", "100/d", "-1/s", "100/2s", "1e3/s", "100ps"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    """No guessing here either."""
+    with pytest.raises(ValueError, match="not a rate"):
+        parse_rate(text)
 
 
 @pytest.mark.parametrize("text", ["250ms", "1s", "90s", "5m", "1h", "36h", "2d", "0ms"])

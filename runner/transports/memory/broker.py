@@ -17,6 +17,7 @@ from runner.transports.base import Declared, OnDelivery, Source
 from runner.transports.memory.dead_letters import Death, dead_lettered, deaths_in, is_cycle
 from runner.transports.memory.declaring import check
 from runner.transports.memory.feed import MemoryFeed
+from runner.transports.memory.leading import MemoryLeadership, Race
 from runner.transports.memory.lines import Stored
 from runner.transports.memory.pump import Pump
 from runner.transports.memory.queue import MemoryQueue
@@ -64,6 +65,7 @@ class MemoryBroker:
         self._capacity_bytes = capacity_bytes
         self._sessions: set[object] = set()
         self._owners: dict[str, object] = {}
+        self._races: dict[str, Race] = {}
         self._held: list[_Held] = []
         self._held_timer: asyncio.TimerHandle | None = None
 
@@ -132,6 +134,10 @@ class MemoryBroker:
         feed = MemoryFeed(source, queue, on_delivery)
         queue.add(feed)
         return feed
+
+    def lead(self, name: str) -> MemoryLeadership:
+        """Let one more session compete for the leadership of a name."""
+        return MemoryLeadership(self._races.setdefault(name, Race(name)))
 
     def backlog(self, sources: Sequence[Source]) -> int:
         """Return how many messages are ready in these queues, wait for a retry into them, or are on the way there."""

@@ -15,6 +15,7 @@ from runner.transports.base import Capabilities, Declared, Delivery, OnDelivery,
 from runner.transports.copies import Copy, dead_letter_copy, retry_copy
 from runner.transports.memory.broker import MemoryBroker
 from runner.transports.memory.feed import MemoryFeed
+from runner.transports.memory.leading import MemoryLeadership
 from runner.transports.memory.queue import MemoryQueue
 from runner.transports.wire import as_sent
 
@@ -50,6 +51,7 @@ class MemoryTransport:
         self._now = clock or self._broker.now
         self._say = on_state_change  # nothing ever happens to this broker that an operator should know
         self._feeds: list[MemoryFeed] = []
+        self._leaderships: list[MemoryLeadership] = []
         self._closed: asyncio.Future[None] | None = None
         self._is_open = False
         self._burst = 0
@@ -123,12 +125,21 @@ class MemoryTransport:
         """See `Transport.backlog`."""
         return self._broker.backlog(sources)
 
+    async def lead(self, name: str) -> MemoryLeadership:
+        """See `Transport.lead`."""
+        self._must_be_open()
+        leadership = self._broker.lead(name)
+        self._leaderships.append(leadership)
+        return leadership
+
     async def close(self) -> None:
         """See `Transport.close`. What was unsettled counts as lost: the broker cannot tell a farewell from a crash."""
         if not self._is_open or self._closed is None:
             return
         self._is_open = False
         self._closed.set_result(None)
+        for leadership in self._leaderships:
+            leadership.end()
         for feed in self._feeds:
             feed.end()
         for feed in self._feeds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,11 @@ import aiormq
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
+from runner.errors import BrokerUnavailable
 from runner.message import NO_HEADERS, Envelope
 from runner.transports.base import Delivery, OnDelivery, OnStateChange, Source, StateChange
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, pauses, was_cancelled
-from runner.transports.rabbitmq.topology import RPC_S
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, end, pauses, was_cancelled
+from runner.transports.rabbitmq.topology import RPC_S, open_channel
 
 SETTLE_S = 5.0
 
@@ -40,13 +42,24 @@ class Registration:
 
 
 class Consumer:
-    """The feed of one queue: registers with the broker, and again after each loss, until it is stopped."""
+    """The feed of one queue: registers with the broker, and again after each loss, until it is stopped.
 
-    def __init__(self, link: Link, source: Source, on_delivery: OnDelivery, on_state_change: OnStateChange) -> None:
+    `restore` declares again what is missing, for a queue that somebody has deleted.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        source: Source,
+        on_delivery: OnDelivery,
+        on_state_change: OnStateChange,
+        restore: Callable[[AbstractConnection], Awaitable[None]],
+    ) -> None:
         self._link = link
         self._source = source
         self._on_delivery = on_delivery
         self._say = on_state_change
+        self._restore = restore
         self._registration: Registration | None = None
         self._is_stopped = False
         self._task: asyncio.Task[None] | None = None
@@ -70,19 +83,17 @@ class Consumer:
         await end(self._task)
         registration = self._registration
         if registration is not None and registration.is_open:
-            await _bounded(registration.channel.basic_cancel(registration.tag, timeout=RPC_S), RPC_S)
+            await bounded(registration.channel.basic_cancel(registration.tag, timeout=RPC_S), SETTLE_S)
             registration.end("stopped")
 
     async def close(self) -> None:
         """Stop, and close the channel: every settlement has then been read, and the rest is given back. Idempotent."""
         await self.stop()
         if self._registration is not None:
-            await _bounded(self._registration.channel.close(), SETTLE_S)
+            await bounded(self._registration.channel.close(), SETTLE_S)
 
     async def _register(self, connection: AbstractConnection) -> Registration:
-        opened = connection.channel(publisher_confirms=False)
-        await opened.initialize(timeout=RPC_S)
-        channel = await opened.get_underlay_channel()
+        channel = await open_channel(connection)
         registration = Registration(channel)
         channel.closing.add_done_callback(lambda future: registration.end(_reason(future)))
         channel.on_consumer_cancel_callbacks.add(lambda _: registration.end("cancelled by the broker"))
@@ -102,7 +113,7 @@ class Consumer:
             reason = await asyncio.shield(registration.ended)
             if self._link.is_ready:
                 self._tell("consumer.lost", "warning", error=reason)
-            await _bounded(registration.channel.close(), SETTLE_S)
+            await bounded(registration.channel.close(), SETTLE_S)
             registration = await self._register_again()
             self._tell("consumer.resumed", "info")
 
@@ -117,27 +128,23 @@ class Consumer:
                 if self._link.is_ready and not is_said:
                     self._tell("consumer.lost", "error", error=str(error))
                     is_said = True
+                if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
+                    await self._declare_again()
             except asyncio.CancelledError:
                 if was_cancelled():
                     raise
             await asyncio.sleep(pause)
         raise AssertionError("pauses never end")
 
+    async def _declare_again(self) -> None:
+        try:
+            await self._restore(await self._link.ready())
+        except (LinkClosed, BrokerUnavailable, *CHANNEL_ERRORS):
+            pass  # the next attempt to register finds out
+
     def _tell(self, event: str, level: str, **fields: Any) -> None:
         fields = {"subscriber": self._source.subscriber, "queue": self._source.queue, **fields}
         self._say(StateChange(event, level, fields))
-
-
-async def _bounded(awaitable: Any, seconds: float) -> None:
-    """Wait for a farewell to the broker, not for long, and whatever it answers."""
-    try:
-        async with asyncio.timeout(seconds):
-            await awaitable
-    except CHANNEL_ERRORS:
-        pass
-    except asyncio.CancelledError:
-        if was_cancelled():
-            raise
 
 
 def _reason(future: asyncio.Future[Any]) -> str:

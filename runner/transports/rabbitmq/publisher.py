@@ -17,7 +17,7 @@ from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.transports.base import OnStateChange, StateChange
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, was_cancelled
-from runner.transports.rabbitmq.topology import RPC_S
+from runner.transports.rabbitmq.topology import open_channel
 from runner.transports.wire import MAX_SHORT_BYTES, as_sent
 
 MAX_UNCONFIRMED = 256
@@ -43,6 +43,7 @@ class Publisher:
         self._channel: aiormq.Channel | None = None
         self._connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
+        self._waiting = 0
         self._turns: dict[str, asyncio.Future[None]] = {}
         self._since: dict[int, float] = {}
         self._count = 0
@@ -110,16 +111,16 @@ class Publisher:
             raise PublishFailed(f'the broker did not confirm a message for "{address}"', reason="refused")
 
     async def _open_channel(self) -> aiormq.Channel:
-        """Return an open channel of the current connection, waiting for both."""
+        """Return an open channel of the current connection, waiting for both. Nobody overtakes who waits already."""
+        self._waiting += 1
         try:
             connection = await self._link.ready()
-            if self._channel is not None and not self._channel.is_closed and self._connection is connection:
+            is_open = self._channel is not None and not self._channel.is_closed and self._connection is connection
+            if self._channel is not None and is_open and self._waiting == 1:
                 return self._channel
             async with self._opening:
                 if self._channel is None or self._channel.is_closed or self._connection is not connection:
-                    opened = connection.channel(publisher_confirms=True, on_return_raises=True)
-                    await opened.initialize(timeout=RPC_S)
-                    self._channel = cast(aiormq.Channel, await opened.get_underlay_channel())
+                    self._channel = cast(aiormq.Channel, await open_channel(connection, confirms=True))
                     self._connection = connection
                 if self._watch is None:
                     self._watch = asyncio.create_task(self._watch_oldest(), name="rabbitmq-confirms")
@@ -130,6 +131,8 @@ class Publisher:
             if was_cancelled():
                 raise
             raise PublishUnknown("the broker was lost before publishing") from error
+        finally:
+            self._waiting -= 1
 
     async def _watch_oldest(self) -> None:
         """Give the channel up when its oldest publication has waited too long for its confirm."""

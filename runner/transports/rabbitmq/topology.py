@@ -28,6 +28,22 @@ _INEQUIVALENT = re.compile(
 )
 _TYPED = re.compile(r"the value '(?P<value>.*)' of type '\w+'", re.DOTALL)
 
+_KEYS = {
+    "type": "type",
+    "durable": "durable",
+    "exclusive": "exclusive",
+    "auto_delete": "auto_delete",
+    "x-queue-type": "type",
+    "x-delivery-limit": "delivery_limit",
+    "x-max-length": "max_length",
+    "x-max-length-bytes": "max_bytes",
+    "x-max-priority": "max_priority",
+    "x-message-ttl": "message_ttl",
+    "x-overflow": "overflow",
+    "x-single-active-consumer": "single_active_consumer",
+}
+"""What the language calls that which the broker compares."""
+
 Mode = Literal["manage", "verify", "ignore"]
 
 
@@ -64,11 +80,14 @@ async def throwaway_channel(connection: AbstractConnection) -> AsyncIterator[Abs
         await channel.close()
 
 
-async def open_channel(connection: AbstractConnection) -> AbstractChannel:
-    """Open a channel without publisher confirms."""
-    channel = connection.channel(publisher_confirms=False)
-    await channel.initialize(timeout=RPC_S)
-    return await channel.get_underlay_channel()
+async def open_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
+    """Open a channel, with publisher confirms or without. Raises errors of channels, whatever aiormq raises."""
+    try:
+        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        await channel.initialize(timeout=RPC_S)
+        return await channel.get_underlay_channel()
+    except RuntimeError as error:  # on a connection that was closed a moment ago
+        raise aiormq.exceptions.ChannelInvalidStateError("the connection was closed") from error
 
 
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
@@ -186,12 +205,26 @@ class _Probe:
 
 
 def explain_difference(reply: str) -> str:
-    """Turn the broker's 406 text into one sentence that names the thing, the key and both values."""
+    """Turn the broker's 406 text into a sentence that names the thing, the key and both values, and what to write."""
     match = _INEQUIVALENT.search(reply)
     if match is None:
         return reply
     live, wanted = _value(match["current"]), _value(match["received"])
-    return f'{match["kind"]} "{match["name"]}": {match["key"]} is {live} on the broker, the pipeline says {wanted}'
+    said = f'{match["kind"]} "{match["name"]}": {match["key"]} is {live} on the broker, the pipeline says {wanted}'
+    advice = _advice(match["key"], live)
+    return f"{said}\n{advice}" if advice else said
+
+
+def _advice(key: str, live: str) -> str:
+    """Return what to write into the pipeline so that it agrees with the broker, if one key says it."""
+    name = _KEYS.get(key)
+    if name is None:
+        return ""
+    if live == "none":
+        return f"  remove `{name}` to agree with the broker"
+    if name == "message_ttl":
+        live = f"{live}ms"
+    return f"  write `{name}: {live}` to agree with the broker"
 
 
 def _value(text: str) -> str:

@@ -11,11 +11,12 @@ from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.model import BrokerSettings
-from runner.pipeline.topology import Topology, wait_name
+from runner.pipeline.topology import Topology, leadership_queue, wait_name
 from runner.transports.base import Capabilities, Declared, Delivery, Feed, OnDelivery, OnStateChange, Source
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer, Registration
 from runner.transports.rabbitmq.declarations import Declarations
+from runner.transports.rabbitmq.leading import RabbitLeadership
 from runner.transports.rabbitmq.moving import Mover
 from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
 from runner.transports.rabbitmq.topology import count_messages
@@ -32,9 +33,11 @@ class RabbitTransport:
         on_state_change: OnStateChange | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
+        self._settings = settings
         self._say = on_state_change or (lambda _: None)
         self._declarations = Declarations(settings.topology, self._say)
         self._consumers: list[Consumer] = []
+        self._leaderships: list[RabbitLeadership] = []
         self._is_closing = asyncio.Event()
         restore, restore_for_publishing = self._declarations.restore, self._declarations.restore_for_publishing
         self._publishing = Link(
@@ -88,7 +91,7 @@ class RabbitTransport:
 
     async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
         """See `Transport.feed`. Raises BrokerUnavailable where the broker does not let us consume."""
-        consumer = Consumer(self._consuming, source, on_delivery, self._say)
+        consumer = Consumer(self._consuming, source, on_delivery, self._say, self._declarations.restore)
         try:
             await consumer.start()
         except CHANNEL_ERRORS as error:
@@ -124,9 +127,28 @@ class RabbitTransport:
             return 1  # unknown is not empty
         return self._mover.in_transit() + ready
 
+    async def lead(self, name: str) -> RabbitLeadership:
+        """See `Transport.lead`; how it is kept, and for how long two may believe to lead, is in `leading`."""
+        await self.declare(Topology(queues=(leadership_queue(name),)))
+        leadership = RabbitLeadership(
+            name,
+            self._consuming,
+            self._publisher,
+            self._declarations,
+            heartbeat_s=self._settings.heartbeat_s,
+            on_state_change=self._say,
+        )
+        try:
+            await leadership.start()
+        except (LinkClosed, *CHANNEL_ERRORS) as error:
+            raise BrokerUnavailable(f'cannot compete for the leadership through queue "{name}": {error}') from error
+        self._leaderships.append(leadership)
+        return leadership
+
     async def close(self) -> None:
         """See `Transport.close`."""
         self._is_closing.set()
+        await asyncio.gather(*(leadership.resign() for leadership in self._leaderships))
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self._publisher.close()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
@@ -152,7 +174,7 @@ class RabbitTransport:
             if was_cancelled():
                 raise
             return False
-        return True
+        return registration.is_open  # the frame may have been taken by a connection that was lost meanwhile
 
 
 def _words(value: object) -> str:

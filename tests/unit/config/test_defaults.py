@@ -82,6 +82,30 @@ def test_a_default_is_judged_together_with_the_item_it_is_merged_into() -> None:
     assert (problem.path, problem.line, problem.column) == ("queues.b.durable", 2, 29)
 
 
+def test_a_default_may_be_a_part_that_the_item_completes() -> None:
+    """`wait` for all batches, their size in each; but lists are not merged, so their items are judged."""
+    text = (
+        "defaults: {subscriber: {batch: {wait: 2s}}}\nsubscribers: {s: {from: q, handler: 'a:b', batch: {size: 5}}}\n"
+    )
+    batch = spec(text).subscribers["s"].batch
+    assert batch is not None
+    assert (batch.size, batch.wait) == (5, 2.0)
+    assert [problem.path for problem in load(text.replace(", batch: {size: 5}", "")).problems] == [
+        "subscribers.s.batch"
+    ]
+    assert [problem.path for problem in load("defaults: {queue: {bind: [{key: x}]}}\n").problems] == [
+        "defaults.queue.bind.0"
+    ]
+    assert [problem.path for problem in load("defaults: {subscriber: {to: [q, q]}}\n").problems] == [
+        "defaults.subscriber.to.1"
+    ]
+
+
+def test_a_producer_without_a_source_is_no_fault_of_the_defaults() -> None:
+    """Only the items need one."""
+    assert load("defaults: {producer: {to: q}}\n").problems == []
+
+
 def test_required_keys_may_come_from_the_defaults() -> None:
     """One handler for all producers."""
     pipeline = spec("defaults: {producer: {handler: 'a:b'}}\nproducers: {p: {to: q}}\n")

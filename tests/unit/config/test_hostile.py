@@ -20,11 +20,13 @@ version: 1
 name: shop
 broker: {url: "${URL:-amqp://u:p@host/v}", heartbeat: 10s, topology: manage}
 x-common: &common {concurrency: 5, retry: {attempts: 5, on: [TimeoutError, 'a.b:C']}}
+include: []
 defaults:
-  queue: {type: quorum, max_length: 10}
+  queue: {max_bytes: 1MB}
 exchanges: {erp: topic}
 queues:
   order_queue:
+  audit: {type: stream, message_ttl: 2d}
   import.rows: {type: classic, durable: false, arguments: {x-expires: 5}}
   fulfilment:
     events: [order.paid, 'order.*']
@@ -34,12 +36,20 @@ events:
   other:
 producers:
   place_orders: {handler: handlers.orders:place, every: 5s, to: [order_queue, other]}
+  report: {handler: handlers.orders:report, cron: "0 6 * * mon-fri", timezone: Europe/Berlin, to: other, rate: 5/s}
+  backfill: {file: data/orders.jsonl, to: order_queue, rate: 200/s}
+  web: {http: /orders, to: order_queue}
 subscribers:
   process:
     <<: *common
     from: order_queue
     handler: handlers.orders:process
     timeout: 1m
+    order_by: customer.id
+    run_in: thread
+  load: {from: audit, handler: 'handlers.orders:load', batch: {size: 200, wait: 2s}, rate: 10/m, dedupe: {window: 1h}}
+resources:
+  db: {factory: handlers.db:connect, with: {size: 5}}
 logging: {level: info, levels: {aio_pika: warning}}
 shutdown: {grace: 30s}
 """
@@ -112,7 +122,7 @@ YAML_VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-5, 5)
-    | st.sampled_from(["a", "1s", "1MB", "a:b", "", "order.*", "quorum"]),
+    | st.sampled_from(["a", "1s", "1MB", "5/s", "a:b", "", "order.*", "quorum"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "type", "from", "url"]), inner),
     max_leaves=6,
 )

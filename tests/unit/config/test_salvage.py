@@ -31,6 +31,19 @@ def test_what_is_said_of_a_misspelt_keys_value_has_its_place() -> None:
     assert (problem.line, problem.column, problem.path) == (5, 15, "subscribers.s.handler")
 
 
+def test_a_misspelt_source_of_a_producer_counts_as_the_one_that_was_meant() -> None:
+    """Though none of the three is required by itself."""
+    spec = salvaged("version: 1\nqueues: {q: }\nproducers: {p: {to: q, handlr: 'a:b'}, r: {to: q, file: x, htp: /x}}\n")
+    assert spec.producers["p"].handler == "a:b"
+    assert (spec.producers["r"].file, spec.producers["r"].http) == ("x", None)
+
+
+def test_of_two_sources_one_is_left() -> None:
+    """So that the producer's handler is imported and judged."""
+    spec = salvaged("version: 1\nqueues: {q: }\nproducers: {p: {to: q, handler: 'a:b', file: x}}\n")
+    assert (spec.producers["p"].handler, spec.producers["p"].file) == ("a:b", None)
+
+
 def test_a_queue_with_wrong_options_is_still_a_queue() -> None:
     """Its name would else be unknown where it is used."""
     spec = salvaged("version: 1\nqueues: {q: {type: clasic, durable: maybe}, r: 5}\nevents: {e: [1]}\n" + GOOD)
@@ -47,10 +60,10 @@ def test_what_cannot_be_mended_is_left_out_alone() -> None:
 def test_wrong_values_deep_down_are_left_out() -> None:
     """Also two in one list, and one that only shows when another is gone."""
     spec = salvaged(
-        "queues: {q: }\nsubscribers:\n  s:\n    from: q\n    handler: a:b\n    to: [q, 5, 6, q]\n"
+        "queues: {q: }\nsubscribers:\n  s:\n    from: q\n    handler: a:b\n    to: [q, 5, 6, r, q]\n"
         "    retry: {attempts: many, delay: 10m, max_delay: 1s}\n    timeout: 30\n"
     )
-    assert spec.subscribers["s"].to == ("q", "q")
+    assert spec.subscribers["s"].to == ("q", "r")
     assert spec.subscribers["s"].timeout is None
 
 

@@ -9,7 +9,17 @@ import pytest
 
 from runner.config.loading import Loaded, load_text
 from runner.config.queue_spec import SpecModel
-from runner.config.spec import BindSpec, ExchangeSpec, PipelineSpec, QueueSpec
+from runner.config.spec import (
+    BatchSpec,
+    BindSpec,
+    DedupeSpec,
+    ExchangeSpec,
+    PipelineSpec,
+    ProducerSpec,
+    QueueSpec,
+    ResourceSpec,
+    SubscriberSpec,
+)
 from runner.errors import Problem
 
 MINIMAL = "version: 1\n"
@@ -145,6 +155,68 @@ def test_producers_and_subscribers_in_full() -> None:
     assert subscriber.queue == QueueSpec.model_validate({"max_length": 1})
 
 
+def producer(text: str) -> ProducerSpec:
+    return spec(f"producers: {{p: {{to: q, {text}}}}}\n").producers["p"]
+
+
+def subscriber(text: str) -> SubscriberSpec:
+    return spec(S % text).subscribers["s"]
+
+
+def test_a_producer_is_a_handler_a_file_or_an_http_path() -> None:
+    """Each with what goes with it."""
+    handler = producer("handler: 'a:b', cron: '0 6 * * mon-fri', timezone: Europe/Berlin, rate: 30/m, with: {n: 1}")
+    assert (handler.handler, handler.file, handler.http) == ("a:b", None, None)
+    assert (handler.cron, handler.timezone, handler.rate) == ("0 6 * * mon-fri", "Europe/Berlin", 0.5)
+    file = producer("file: data/orders.jsonl, rate: 200/s")
+    assert (file.file, file.rate, file.handler, file.timezone) == ("data/orders.jsonl", 200.0, None, None)
+    assert producer("file: '-'").file == "-"
+    assert producer("http: /orders/v1").http == "/orders/v1"
+
+
+@pytest.mark.parametrize("text", ["200", "{size: 200}", "{size: 200, wait: 1s}", "'${B:-200}'", "{size: '${B:-200}'}"])
+def test_batch_is_a_size_or_a_map(text: str) -> None:
+    """A second's wait is the default."""
+    assert subscriber(f"batch: {text}").batch == BatchSpec.model_validate({"size": 200})
+
+
+@pytest.mark.parametrize("text", ["1h", "{window: 60m}", "'${W:-1h}'"])
+def test_dedupe_is_a_window_or_a_map(text: str) -> None:
+    """A duration."""
+    assert subscriber(f"dedupe: {text}").dedupe == DedupeSpec.model_validate({"window": "1h"})
+
+
+@pytest.mark.parametrize("text", ["id", "customer.id", "_a.b_2.0.c"])
+def test_order_by_is_a_dotted_path(text: str) -> None:
+    """Items of lists are numbers."""
+    assert subscriber(f"order_by: {text}").order_by == text
+
+
+def test_subscribers_have_limits_and_a_place_to_run() -> None:
+    """None of them by default."""
+    limited = subscriber("rate: 5/s, run_in: process")
+    assert (limited.rate, limited.run_in) == (5.0, "process")
+    plain = subscriber("")
+    assert (plain.batch, plain.order_by, plain.rate, plain.dedupe, plain.run_in) == (None, None, None, None, None)
+
+
+def test_a_resource_is_a_factory_or_a_map() -> None:
+    """With keyword arguments for the factory."""
+    resources = spec("resources: {db: handlers.db:connect, cache: {factory: 'a:b', with: {size: 5}}}\n").resources
+    assert resources == {
+        "db": ResourceSpec.model_validate({"factory": "handlers.db:connect"}),
+        "cache": ResourceSpec.model_validate({"factory": "a:b", "with": {"size": 5}}),
+    }
+    assert resources["cache"].with_ == {"size": 5}
+
+
+def test_a_stream_has_its_own_options() -> None:
+    """Limits by size and age, and what every queue has."""
+    text = "type: stream, max_bytes: 1GB, message_ttl: 2d, arguments: {x-stream-filter-size-bytes: 32}"
+    queue = spec(Q % f"{text}, events: e, bind: [{{exchange: amq.topic}}], schema: 'm:T', declare: false").queues["q"]
+    assert (queue.type, queue.max_bytes, queue.message_ttl) == ("stream", 10**9, 172_800.0)
+
+
 def test_every_field_has_a_description() -> None:
     """The reference and the JSON Schema are made of them."""
     models = SpecModel.__subclasses__()
@@ -158,6 +230,7 @@ def test_the_json_schema_knows_the_short_forms() -> None:
     schema: dict[str, Any] = PipelineSpec.model_json_schema()
     retry = schema["$defs"]["SubscriberSpec"]["properties"]["retry"]
     assert {"type": "integer"} in retry["anyOf"]
+    assert {"type": "integer"} in schema["$defs"]["SubscriberSpec"]["properties"]["batch"]["anyOf"]
     assert {"type": "string"} in schema["properties"]["broker"]["anyOf"]
     assert {"url", "urls"} <= set(schema["$defs"]["BrokerSpec"]["properties"])
 
@@ -167,6 +240,8 @@ def test_the_json_schema_knows_the_short_forms() -> None:
 Q = "queues: {q: {%s}}\n"
 S = "subscribers: {s: {from: q, handler: 'a:b', %s}}\n"
 P = "producers: {p: {handler: 'a:b', to: q, %s}}\n"
+F = "producers: {p: {file: x, to: q, %s}}\n"
+H = "producers: {p: {http: /x, to: q, %s}}\n"
 
 WRONG = [
     # values of each type
@@ -195,7 +270,7 @@ WRONG = [
     ("owner: 5\n", "wrong-type", "owner", "must be text, not the number 5"),
     ("description: [a]\n", "wrong-type", "description", "must be text, not a list"),
     # choices
-    (Q % "type: clasic", "bad-choice", "queues.q.type", 'must be one of quorum, classic, not "clasic"'),
+    (Q % "type: clasic", "bad-choice", "queues.q.type", 'must be one of quorum, classic, stream, not "clasic"'),
     (Q % "type: 5", "bad-choice", "queues.q.type", None),
     (Q % "max_length: 1, overflow: x", "bad-choice", "queues.q.overflow", None),
     ("exchanges: {e: topik}\n", "bad-choice", "exchanges.e", None),
@@ -274,6 +349,91 @@ WRONG = [
     (Q % "bind: [{exchange: e, match: any}]", "conflicting-options", "queues.q.bind.0.match", None),
     (S % "queue: {durable: false}", "conflicting-options", "subscribers.s.queue.durable", None),
     (S % "retry: {delay: 10m}", "conflicting-options", "subscribers.s.retry.delay", None),
+    (
+        Q % "dead_letter: q",
+        "conflicting-options",
+        "queues.q.dead_letter",
+        "a queue cannot be its own dead-letter queue",
+    ),
+    ("name: n\n" + S % "queue: {dead_letter: n.s}", "conflicting-options", "subscribers.s.queue.dead_letter", None),
+    # streams
+    (Q % "type: stream, durable: false", "conflicting-options", "queues.q.durable", "a stream is always durable"),
+    (Q % "type: stream, exclusive: true", "conflicting-options", "queues.q.exclusive", None),
+    (Q % "type: stream, auto_delete: true", "conflicting-options", "queues.q.auto_delete", None),
+    (Q % "type: stream, max_priority: 5", "conflicting-options", "queues.q.max_priority", None),
+    (Q % "type: stream, single_active_consumer: true", "conflicting-options", "queues.q.single_active_consumer", None),
+    (Q % "type: stream, delivery_limit: 5", "conflicting-options", "queues.q.delivery_limit", None),
+    (Q % "type: stream, dead_letter: d", "conflicting-options", "queues.q.dead_letter", None),
+    (Q % "type: stream, dead_letter: false", "conflicting-options", "queues.q.dead_letter", None),
+    (Q % "type: stream, max_length: 5", "conflicting-options", "queues.q.max_length", None),
+    (Q % "type: stream, overflow: drop-head", "conflicting-options", "queues.q.overflow", None),
+    # lists
+    (S % "to: [a, b, a]", "duplicate-entry", "subscribers.s.to.2", "this name stands in the list twice"),
+    (P.replace("to: q", "to: [q, q]") % "", "duplicate-entry", "producers.p.to.1", None),
+    (S.replace("from: q", "from: [e, e]") % "", "duplicate-entry", "subscribers.s.from.1", None),
+    (Q % "events: [e.*, e.*]", "duplicate-entry", "queues.q.events.1", None),
+    # sources of producers
+    ("producers: {p: {to: q}}\n", "no-source", "producers.p", 'a producer needs one of "handler", "file" and "http"'),
+    (P % "file: x", "several-sources", "producers.p.file", None),
+    (P % "http: /x", "several-sources", "producers.p.http", 'a producer has one source, and "handler" is one already'),
+    (
+        F % "every: 5s",
+        "conflicting-options",
+        "producers.p.every",
+        '"every" is for handlers, and this producer has "file"',
+    ),
+    (F % "cron: '* * * * *'", "conflicting-options", "producers.p.cron", None),
+    (F % "with: {a: 1}", "conflicting-options", "producers.p.with", None),
+    (H % "every: 5s", "conflicting-options", "producers.p.every", None),
+    (H % "rate: 5/s", "conflicting-options", "producers.p.rate", None),
+    (P % "every: 5s, cron: '* * * * *'", "conflicting-options", "producers.p.cron", None),
+    (P % "timezone: UTC", "conflicting-options", "producers.p.timezone", '"timezone" needs "cron"'),
+    ("producers: {p: {file: '', to: q}}\n", "bad-file", "producers.p.file", None),
+    ("producers: {p: {file: 5, to: q}}\n", "wrong-type", "producers.p.file", None),
+    (H.replace("/x", "x") % "", "bad-http-path", "producers.p.http", 'must start with a slash, not "x"'),
+    (H.replace("/x", "/x?a=1") % "", "bad-http-path", "producers.p.http", '"/x?a=1" has a query or fragment in it'),
+    (H.replace("/x", "'/x#a'") % "", "bad-http-path", "producers.p.http", None),
+    (H.replace("/x", "/x y") % "", "bad-http-path", "producers.p.http", None),
+    (
+        H.replace("/x", "/healthz") % "",
+        "bad-http-path",
+        "producers.p.http",
+        '"/healthz" is answered by the runner itself',
+    ),
+    (H.replace("/x", "/readyz/") % "", "bad-http-path", "producers.p.http", None),
+    (H.replace("/x", "/metrics") % "", "bad-http-path", "producers.p.http", None),
+    # rates
+    (S % "rate: 5", "bad-rate", "subscribers.s.rate", "must be a rate with a unit, not the number 5"),
+    (S % "rate: 5/d", "bad-rate", "subscribers.s.rate", 'must be a rate, not the text "5/d"'),
+    (S % "rate: [5/s]", "bad-rate", "subscribers.s.rate", "must be a rate, not a list"),
+    (S % "rate: true", "bad-rate", "subscribers.s.rate", None),
+    (S % "rate: 0/s", "out-of-range", "subscribers.s.rate", 'must be more than 0, not the text "0/s"'),
+    (P % "rate: 1000001/s", "out-of-range", "producers.p.rate", None),
+    # batches, order, duplicates
+    (S % "batch: 0", "out-of-range", "subscribers.s.batch", "must be at least 1, not the number 0"),
+    (S % "batch: 10001", "out-of-range", "subscribers.s.batch", None),
+    (S % "batch: '5'", "wrong-type", "subscribers.s.batch", None),
+    (S % "batch: true", "wrong-type", "subscribers.s.batch", None),
+    (S % "batch: [5]", "wrong-type", "subscribers.s.batch", "must be a number or a map, not a list"),
+    (S % "batch: {wait: 1s}", "missing-key", "subscribers.s.batch", 'missing key "size"'),
+    (S % "batch: {size: 5, wait: 5}", "bad-duration", "subscribers.s.batch.wait", None),
+    (S % "batch: 5, order_by: a", "conflicting-options", "subscribers.s.order_by", None),
+    (S % "batch: 5, prefetch: 4", "conflicting-options", "subscribers.s.prefetch", None),
+    (S % "order_by: a..b", "bad-payload-path", "subscribers.s.order_by", None),
+    (S % "order_by: 5", "wrong-type", "subscribers.s.order_by", None),
+    (S % "order_by: '$.a'", "bad-payload-path", "subscribers.s.order_by", None),
+    (S % "dedupe: {}", "missing-key", "subscribers.s.dedupe", 'missing key "window"'),
+    (S % "dedupe: 5", "bad-duration", "subscribers.s.dedupe", None),
+    (S % "dedupe: true", "bad-duration", "subscribers.s.dedupe", "must be a duration, not true"),
+    (S % "dedupe: 0s", "out-of-range", "subscribers.s.dedupe", None),
+    (S % "run_in: proces", "bad-choice", "subscribers.s.run_in", None),
+    # resources
+    ("resources: {class: 'a:b'}\n", "bad-name", "resources", None),
+    ("resources: {my-db: 'a:b'}\n", "bad-name", "resources", None),
+    ("resources: {db: connect}\n", "bad-import-path", "resources.db", None),
+    ("resources: {db: }\n", "missing-key", "resources.db", 'missing key "factory"'),
+    ("resources: {db: {factory: 'a:b', wit: {}}}\n", "unknown-key", "resources.db", None),
+    ("resources: [db]\n", "wrong-type", "resources", None),
     # arguments
     (Q % "arguments: {x-message-ttl: 5}", "modelled-argument", "queues.q.arguments.x-message-ttl", None),
     (Q % "arguments: {x-queue-type: stream}", "modelled-argument", "queues.q.arguments.x-queue-type", None),
@@ -282,18 +442,7 @@ WRONG = [
     (Q % f"arguments: {{a: {2**63}}}", "out-of-range", "queues.q.arguments.a", None),
     (Q % f"arguments: {{{'a' * 129}: 1}}", "bad-name", None, None),
     # not yet, and never
-    ("include: [b.yaml]\n", "not-implemented", "", 'this version does not have "include" yet'),
-    ("resources: {}\n", "not-implemented", "", None),
-    ("telemetry: {}\n", "not-implemented", "", None),
-    (P % "cron: x", "not-implemented", "producers.p", None),
-    ("producers: {p: {file: x, to: q}}\n", "not-implemented", "producers.p", None),
-    ("producers: {p: {http: /x, to: q}}\n", "not-implemented", "producers.p", None),
-    (P % "rate: 5/s", "not-implemented", "producers.p", None),
-    (S % "batch: {size: 5}", "not-implemented", "subscribers.s", None),
-    (S % "order_by: a", "not-implemented", "subscribers.s", None),
-    (S % "dedupe: {}", "not-implemented", "subscribers.s", None),
-    (S % "run_in: process", "not-implemented", "subscribers.s.run_in", None),
-    (Q % "type: stream", "not-implemented", "queues.q.type", None),
+    ("telemetry: {}\n", "not-implemented", "", 'this version does not have "telemetry" yet'),
     ("brokers: {}\n", "reserved-key", "", '"brokers" is a reserved word'),
     ("middleware: []\n", "reserved-key", "", None),
     ("profiles: {}\n", "reserved-key", "", None),
@@ -359,6 +508,15 @@ def test_one_wrong_thing_is_one_problem_in_our_words(
         (S % "retry: {on: [TimeoutErrr]}", 'did you mean "TimeoutError"?'),
         (Q % "arguments: {x-message-ttl: 5}", 'write "message_ttl" instead'),
         ("queus: {}\n", 'did you mean "queues"?'),
+        (S % "batch: '5'", "remove the quotes: 5"),
+        (S % "rate: 5", "write its unit, as in 5/s"),
+        (S % "rate: 5/day", "write it as in 100/s, 10/m or 5/h"),
+        (S % "batch: {}", 'add "size: 200"'),
+        (S % "run_in: proces", 'did you mean "process"?'),
+        ("producers: {p: {to: q}}\n", 'add "handler: handlers.orders:place_orders"'),
+        ("producers: {p: {to: q, hanlder: 'a:b'}}\n", 'did you mean "handler"?'),
+        ("resources: {db: }\n", 'add "factory: handlers.db:connect"'),
+        (Q % "type: stream, max_length: 5", 'write "max_bytes" or "message_ttl" instead'),
         ("shutdown: {zzz: 1}\n", "write one of: grace"),
         ("producers: {p: {handler: 'a:b'}}\n", 'add "to: order_queue"'),
     ],

@@ -1,0 +1,187 @@
+"""How much memory a process takes while more and more messages wait for it: it should not depend on how many.
+
+python -m benchmarks.backlog [--quick] [--messages N] [--only WORD] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import rabbit
+from benchmarks.entries.job import Job
+from benchmarks.entries.runline import RUNLINE, write
+from benchmarks.measuring import (
+    ROOT,
+    BenchmarkError,
+    end_in_order,
+    environment,
+    machine,
+    machine_line,
+    options,
+    table,
+    write_json,
+)
+from tests.node import Node
+
+FEW = 1_000
+BACKLOG = 200_000
+PRODUCED = 1_000_000
+PAUSE_S = 0.001
+SAMPLE_S = 0.05
+TIMEOUT_S = 1800.0
+
+_SLOW = """\
+version: 1
+name: bench
+python_path: ["{root}"]
+logging: {{messages: false}}
+queues:
+  work: {{type: classic}}
+producers:
+  produce:
+    handler: benchmarks.entries.handlers:produce
+    to: work
+subscribers:
+  consume:
+    from: work
+    handler: benchmarks.entries.handlers:consume_slowly
+    concurrency: 10
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The resident memory of one process, in MiB: its peak, and medians of its samples."""
+
+    broker: str
+    count: int
+    seconds: float
+    peak: float
+    middle: float
+    late: float
+    ratio: float = 1.0
+    """Peak, compared with that of the first row of the same broker."""
+
+
+def watch(broker: str, command: Sequence[str], folder: Path, count: int, **variables: str) -> Row:
+    """Run a process that handles `count` messages, and look at its memory all the while."""
+    verdict = folder / "verdict.json"
+    env = environment(BENCH_VERDICT=str(verdict), BENCH_COUNT=str(count), **variables)
+    samples: list[float] = []
+    peak = 0.0
+    started = time.monotonic()
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        try:
+            while process.poll() is None:
+                if (memory := _memory(process.pid)) is not None:
+                    now, peak = memory
+                    samples.append(now)
+                if time.monotonic() - started > TIMEOUT_S:
+                    raise BenchmarkError(f"{broker}, {count} messages: not done after {TIMEOUT_S:.0f} s")
+                time.sleep(SAMPLE_S)
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode != 0 or not verdict.exists():
+        raise BenchmarkError(f"{broker}: exit {process.returncode}\n{(folder / 'stderr').read_text()}")
+    said = json.loads(verdict.read_text())
+    if (said["count"], said["sum"]) != (count, count * (count - 1) // 2):
+        raise BenchmarkError(f"{broker}: {said['count']} messages instead of {count}, or not each once")
+    third = max(1, len(samples) // 3)
+    return Row(broker, count, said["seconds"], peak, _median(samples[third : 2 * third]), _median(samples[-third:]))
+
+
+def _memory(pid: int) -> tuple[float, float] | None:
+    """Return the resident memory of a process now and at its peak, in MiB; None when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+    return (int(sizes["VmRSS"]) / 1024, int(sizes["VmHWM"]) / 1024) if len(sizes) == 2 else None
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else 0.0
+
+
+def on_rabbitmq(url: str, count: int) -> Row:
+    """Fill a durable queue, then let `runner up` work it off."""
+    name = f"bench-backlog-{count}"
+    rabbit.make(url, name, "classic")
+    rabbit.fill(url, name, count)
+    job = Job(work="consume", count=count, url=url, source=name)
+    with tempfile.TemporaryDirectory(prefix="runline-bench-") as folder:
+        row = watch("RabbitMQ", RUNLINE.command(job, Path(folder)), Path(folder), count)
+    if left := rabbit.settled_count(url, name, 0):
+        raise BenchmarkError(f"{name} has {left} messages left")
+    rabbit.delete(url, name)
+    return row
+
+
+def in_process(count: int) -> Row:
+    """Let a producer bring in messages much faster than they are handled."""
+    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+        folder = Path(name)
+        command = write(folder, _SLOW.format(root=ROOT))
+        return watch("in-process", command, folder, count, BENCH_PAUSE_S=str(PAUSE_S))
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the ratio of each peak to the first one's."""
+    return [
+        Row(row.broker, row.count, row.seconds, row.peak, row.middle, row.late, row.peak / rows[0].peak) for row in rows
+    ]
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the table."""
+    heads = ("broker", "messages", "seconds", "peak MiB", "middle third", "last third", "peak ratio")
+    cells = [
+        (
+            row.broker,
+            f"{row.count:,}",
+            f"{row.seconds:.1f}",
+            f"{row.peak:.1f}",
+            f"{row.middle:.1f}",
+            f"{row.late:.1f}",
+            f"{row.ratio:.2f}",
+        )
+        for row in rows
+    ]
+    print(table("Resident memory of `runner up`", heads, cells), flush=True)
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    end_in_order()
+    parser = options(__doc__)
+    parser.add_argument("--messages", type=int, default=BACKLOG, help="the large backlog on RabbitMQ")
+    parser.add_argument("--produced", type=int, default=PRODUCED, help="the large number on the in-process broker")
+    parser.add_argument("--only", default="", choices=("", "rabbitmq", "in-process"))
+    arguments = parser.parse_args()
+    before, rows = machine(), []
+    many = 20_000 if arguments.quick else arguments.messages
+    produced = 120_000 if arguments.quick else arguments.produced
+    if arguments.only != "in-process" and Node.is_installed():
+        with Node() as node:
+            rows += compared([on_rabbitmq(node.url, count) for count in (FEW, many)])
+    elif arguments.only != "in-process":
+        print("RabbitMQ is not installed here: only the in-process broker is measured", file=sys.stderr)
+    if arguments.only != "rabbitmq":
+        rows += compared([in_process(count) for count in (FEW, produced // 5, produced)])
+    show(rows)
+    print(f"\n{machine_line(before)}")
+    write_json(arguments.json, "backlog", before, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""How long the command takes to start, beside the imports it cannot do without.
+
+python -m benchmarks.startup [--quick] [--runs N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measuring import (
+    RUNNER,
+    BenchmarkError,
+    Spread,
+    end_in_order,
+    environment,
+    machine,
+    machine_line,
+    options,
+    run,
+    table,
+    take_turns,
+    write_json,
+)
+
+RUNS = 11
+TIMEOUT_S = 30.0
+
+PIPELINE = """\
+version: 1
+queues:
+  work: {type: classic}
+producers:
+  produce: {handler: "bench_handlers:one", to: work}
+subscribers:
+  consume:
+    from: work
+    handler: bench_handlers:first
+    concurrency: 4
+"""
+
+HANDLERS = """\
+import os
+import time
+
+
+def one():
+    return {"number": 0}
+
+
+def first(payload):
+    with open(os.environ["BENCH_BEGAN"], "w") as file:
+        file.write(str(time.monotonic()))
+"""
+
+HELP, VALIDATE, UP = "runner --help", "runner validate", "runner up, to the first message"
+CLICK, INPUT = "import click", "import pydantic, yaml"
+MODEL = "the same, with one model"
+
+_ONE_MODEL = "import pydantic, yaml\nclass Order(pydantic.BaseModel):\n    number: int"
+
+_THIRD_PARTY_OF_HELP = """
+import sys
+before = set(sys.modules)
+from runner.cli import main
+sys.argv[1:] = ["--help"]
+sys.stdout.write = lambda text: len(text)
+try:
+    main()
+except SystemExit:
+    pass
+files = {name: getattr(sys.modules[name], "__file__", None) or "" for name in set(sys.modules) - before}
+print(*sorted(name for name in files if "." not in name and "site-packages" in files[name]), file=sys.stderr)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run of a command, in seconds."""
+
+    seconds: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command, in seconds. CPU seconds are the steadier number on a busy machine."""
+
+    command: str
+    seconds: Spread
+    cpu_s: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One command compared with another; `below` is what we want the ratio to be, if anything."""
+
+    command: str
+    base: str
+    ratio: float
+    below: float | None = None
+
+
+def measures(folder: Path) -> dict[str, Callable[[], Measured]]:
+    """Return what is measured, by name."""
+    python = sys.executable
+    return {
+        "pass": partial(_measure, [python, "-c", "pass"], folder),
+        CLICK: partial(_measure, [python, "-c", CLICK], folder),
+        HELP: partial(_measure, [*RUNNER, "--help"], folder),
+        INPUT: partial(_measure, [python, "-c", INPUT], folder),
+        MODEL: partial(_measure, [python, "-c", _ONE_MODEL], folder),
+        VALIDATE: partial(_measure, [*RUNNER, "validate", "bench.yaml"], folder),
+        UP: partial(_measure_to_first_message, folder),
+    }
+
+
+def _measure(command: Sequence[str], folder: Path) -> Measured:
+    started = time.monotonic()
+    cpu_s = run(command, cwd=folder, env=_environment(folder), timeout_s=TIMEOUT_S)
+    return Measured(time.monotonic() - started, cpu_s)
+
+
+def _measure_to_first_message(folder: Path) -> Measured:
+    """Run `runner up`; its handler notes the monotonic time, which is the same in every process."""
+    started = time.monotonic()
+    cpu_s = _measure([*RUNNER, "up", "bench.yaml", "--until-idle"], folder).cpu_s
+    began = folder / "began"
+    handled = float(began.read_text())
+    began.unlink()
+    return Measured(handled - started, cpu_s)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return environment(BENCH_BEGAN=str(folder / "began"))
+
+
+def third_party_of_help() -> list[str]:
+    """Return the top-level modules that do not belong to Python or to us and that `runner --help` imports."""
+    command = [sys.executable, "-P", "-c", _THIRD_PARTY_OF_HELP]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S)
+    if done.returncode != 0:
+        raise BenchmarkError(done.stderr)
+    return [name for name in done.stderr.split() if name != "runner"]
+
+
+def show(rows: Sequence[Row], goals: Sequence[Goal], runs: int) -> None:
+    """Print the tables."""
+    heads = ("command", "median ms", "min", "max", "CPU ms")
+    cells = [
+        (row.command, *(f"{value * 1000:.0f}" for value in (*astuple(row.seconds), row.cpu_s.median))) for row in rows
+    ]
+    print(table(f"Start-up, {runs} runs", heads, cells))
+    ratios = [(f"{goal.command} / {goal.base}", f"{goal.ratio:.2f}", _verdict(goal)) for goal in goals]
+    print(table("Ratios of medians", ("pair", "ratio", "goal"), ratios))
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    end_in_order()
+    arguments = options(__doc__).parse_args()
+    before, runs = machine(), arguments.runs or (7 if arguments.quick else RUNS)
+    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+        folder = Path(name)
+        (folder / "bench.yaml").write_text(PIPELINE)
+        (folder / "bench_handlers.py").write_text(HANDLERS)
+        todo = measures(folder)
+        take_turns(1, todo)  # bytecode and the file cache
+        results = take_turns(runs, todo)
+    rows = [
+        Row(command, Spread.of([item.seconds for item in ran]), Spread.of([item.cpu_s for item in ran]))
+        for command, ran in results.items()
+    ]
+    medians = {row.command: row.seconds.median for row in rows}
+    goals = [
+        Goal(HELP, CLICK, medians[HELP] / medians[CLICK]),
+        Goal(VALIDATE, INPUT, medians[VALIDATE] / medians[INPUT], below=2.0),
+        Goal(VALIDATE, MODEL, medians[VALIDATE] / medians[MODEL]),
+        Goal(UP, INPUT, medians[UP] / medians[INPUT]),
+    ]
+    modules = third_party_of_help()
+    show(rows, goals, runs)
+    print(f"\nthird-party modules that `runner --help` imports: {', '.join(modules) or 'none'} (goal: click)")
+    print(f"\n{machine_line(before)}")
+    write_json(arguments.json, "startup", before, {"commands": rows, "ratios": goals, "third_party_of_help": modules})
+
+
+def _verdict(goal: Goal) -> str:
+    if goal.below is None:
+        return "-"
+    return f"< {goal.below:g}: {'met' if goal.ratio < goal.below else 'MISSED'}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""`runner config`: print a pipeline as it is understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported
+from runner.cli.environment import read_environment
+
+
+@click.command("config", short_help="Print a pipeline with everything filled in.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--origin", is_flag=True, help="Say behind each value where it comes from.")
+@options.env_file
+def command(path: Path, origin: bool, env_file: Path | None) -> None:
+    """Print the pipeline at PATH as it is understood: merged, interpolated, with every default; secrets are masked.
+
+    The output is a pipeline itself. With --origin each value has a comment: `pipeline.yaml:12`, `${VAR}`,
+    `defaults (pipeline.yaml:4)`, or `default`. Nothing is imported.
+
+    Masked as ***: passwords in URLs, what came from ${file:…}, and in with and arguments the values of keys like
+    password, secret, token or credentials, and values that came from variables under keys like key or dsn.
+
+    Exit codes: 0 printed, 78 invalid pipeline.
+    """
+    with errors_reported():
+        from runner.operations.configuration import configuration
+        from runner.operations.specs import read_specs
+
+        specs = read_specs([path], read_environment(env_file))
+        if len(specs) > 1:
+            names = ", ".join(str(loaded.path) for loaded, _ in specs)
+            raise click.UsageError(f"there are {len(specs)} pipelines in {path}; name one of them: {names}")
+        text = configuration(*specs[0], origins=origin)
+    click.echo(text, nl=False)

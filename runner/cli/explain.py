@@ -1,0 +1,39 @@
+"""`runner explain`: what an error code means and how to mend it."""
+
+from __future__ import annotations
+
+import click
+
+from runner.cli.endings import errors_reported
+from runner.errors import RunnerError
+
+
+class UnknownCode(RunnerError):
+    """There is no such code."""
+
+    exit_code = 2
+
+
+@click.command("explain", short_help="Explain an error code.")
+@click.argument("code", required=False)
+def command(code: str | None) -> None:
+    """Say what the problem CODE means, why it is one, and what is wrong and right; without CODE, list all codes."""
+    from runner.config.words import closest
+    from runner.operations.explanations import explanations
+
+    known = explanations()
+    if code is None:
+        for entry in known.values():
+            click.echo(f"{entry.code:<22} {entry.text.splitlines()[0]}")
+        return
+    with errors_reported():
+        if code not in known:
+            guess = closest(code, list(known))
+            hint = f'did you mean "{guess}"?' if guess else "`runner explain` lists all codes"
+            raise UnknownCode(f'no problem has the code "{code}"', hint)
+    entry = known[code]
+    click.echo(f"{entry.code}\n\n{entry.text}")
+    for title, example in (("Wrong", entry.wrong), ("Right", entry.right)):
+        if example:
+            indented = "".join(f"    {line}" for line in example.splitlines(keepends=True))
+            click.echo(f"\n{title}:\n\n{indented}", nl=False)

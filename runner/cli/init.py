@@ -1,0 +1,34 @@
+"""`runner init`: start a project."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from runner.cli.endings import errors_reported
+
+
+@click.command("init", short_help="Start a project.")
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path, file_okay=False))
+def command(folder: Path) -> None:
+    """Write a working project into DIR (default: here): a pipeline, its handlers, a test, a README.
+
+    Nothing is overwritten. The names of the files go to stdout.
+
+    Exit codes: 0 written, 2 files are in the way.
+    """
+    with errors_reported():
+        from runner.operations.starter import write_project
+
+        try:
+            written = write_project(folder)
+        except OSError as error:
+            raise click.BadParameter(f"cannot write {folder}: {error.strerror}", param_hint="DIR") from None
+    for path in written:
+        click.echo(path)
+    steps = ["runner validate pipeline.yaml", "runner up pipeline.yaml --until-idle", "python -m pytest"]
+    if folder.resolve() != Path.cwd():
+        steps.insert(0, f"cd {shlex.quote(str(folder))}")
+    click.echo("next:\n" + "".join(f"  {step}\n" for step in steps), err=True, nl=False)

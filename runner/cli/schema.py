@@ -1,0 +1,31 @@
+"""`runner schema`: the JSON Schema of the language, for editors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("schema", short_help="Print the JSON Schema of the language.")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File to write, not stdout.")
+def command(output: Path | None) -> None:
+    """Print the JSON Schema (draft 2020-12) of pipeline files, with which editors complete and check them.
+
+    Editors with the YAML language server find it by a comment in the pipeline, relative to the pipeline's folder:
+
+    \b
+      # yaml-language-server: $schema=pipeline.schema.json
+    """
+    from runner.operations.schema import language_schema
+
+    text = json.dumps(language_schema(), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {output}: {error.strerror}", param_hint="--output") from None
+    click.echo(f"wrote {output}", err=True)

@@ -1,0 +1,172 @@
+"""Input: a pipeline file and the files it includes into their Documents, each read once, none from elsewhere.
+
+A name in `include` is relative to the file it stands in. Only regular files in the folder of the pipeline's own file,
+or below it, are read: links are followed first, and what lies outside is refused without a look at it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from runner.config import limits
+from runner.config.document import Document, Items, KeyPath, Node, Scalar, dotted
+from runner.config.interpolation import Interpolation
+from runner.config.source import parse, read
+from runner.config.words import closest, describe, quoted
+from runner.errors import PipelineInvalid, Problem
+
+_TOO_MANY_NODES = f"the pipeline's files have more than {limits.MAX_EXPANDED} keys and values together"
+
+
+@dataclass(slots=True)
+class Gathered:
+    """The documents of a pipeline, its own first, each followed by what it includes; and what is wrong with them.
+
+    `files` are all files that were read, those that are no YAML too. `is_whole` is false where one is missing.
+    """
+
+    documents: list[Document] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    is_whole: bool = True
+
+
+def gather(text: str, path: Path, environ: Mapping[str, str]) -> Gathered:
+    """Read what a text includes that stands for the file `path`. Raises PipelineInvalid if the text is no YAML."""
+    reader = _Reader(path, environ)
+    reader.read(text, path, (path.resolve(),))
+    return reader.gathered
+
+
+def include_nodes(document: Document) -> Iterator[tuple[KeyPath, Node]]:
+    """Yield the entries of a document's `include` that name a file, or should."""
+    _, node = document.root.nodes.get("include", (None, None))
+    if isinstance(node, Items):
+        yield from ((("include", index), item) for index, item in enumerate(node.nodes))
+    elif node is not None:
+        yield ("include",), node
+
+
+class _Refused(Exception):
+    """Carries what is wrong with an include to where its place is known."""
+
+    def __init__(self, code: str, message: str, help_: str) -> None:
+        super().__init__(message)
+        self.code, self.message, self.help = code, message, help_
+
+
+class _Reader:
+    """Reads the files of one pipeline, depth first."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.gathered = Gathered(files=[path])
+        self._folder = path.parent
+        self._project = path.parent.resolve()
+        self._interpolation = Interpolation(environ)
+        self._seen: set[Path] = {path.resolve()}
+        self._weight = self._size = 0
+
+    def read(self, text: str, path: Path, chain: tuple[Path, ...]) -> None:
+        """Read a text, and the files it includes; `chain` is its real path behind those of the files around it."""
+        documents = self.gathered.documents
+        document, problems = parse(text, path, len(documents))
+        self._weight += document.root.weight
+        if self._weight > limits.MAX_EXPANDED and documents:
+            raise _Refused("too-large", _TOO_MANY_NODES, "split it into several pipelines")
+        problems += self._interpolation.interpolate(document, path.parent)
+        documents.append(document)
+        self._report(problems, path)
+        for key_path, node in include_nodes(document):
+            self._include(key_path, node, document, chain)
+
+    def _include(self, key_path: KeyPath, node: Node, document: Document, chain: tuple[Path, ...]) -> None:
+        """Read an included file; report at the include what hinders that."""
+        if not isinstance(node, Scalar) or not isinstance(node.value, str) or node.is_broken:
+            self.gathered.is_whole = False  # reported where values are judged
+            return
+        try:
+            self._read_file(node.value, chain)
+        except _Refused as refused:
+            self.gathered.is_whole = False
+            place = document.place(key_path)
+            problem = Problem(
+                code=refused.code,
+                message=refused.message,
+                path=dotted(key_path),
+                help=refused.help,
+                line=place.line,
+                column=place.column,
+                length=max(1, place.length),
+            )
+            self._report([problem], document.path)
+
+    def _read_file(self, name: str, chain: tuple[Path, ...]) -> None:
+        target = self._target(name, chain)
+        if target in self._seen:
+            return
+        self._check_room()
+        self._seen.add(target)
+        path = self._folder / target.relative_to(self._project)
+        try:
+            if os.path.isfile(target):
+                self.gathered.files.append(path)
+            text = read(target)
+            self._size += len(text)
+            self.read(text, path, (*chain, target))
+        except PipelineInvalid as error:
+            self.gathered.is_whole = False
+            first = error.problems[0]
+            if not first.line:  # no place in the file itself
+                help_ = _similar(target) if first.code == "no-such-file" else first.help
+                raise _Refused(first.code, f"cannot include {quoted(name)}: {first.message}", help_) from None
+            help_ = "write what it brings, or remove the include" if first.code == "empty-file" else first.help
+            self._report([replace(first, help=help_)], path)
+
+    def _target(self, name: str, chain: tuple[Path, ...]) -> Path:
+        """Return the real path of an included file, which is in the project. Raises _Refused."""
+        if not name or "://" in name:
+            raise _Refused("bad-include", f"an include is the name of a file, not {describe(name)}", "write a path")
+        try:
+            folder = chain[-1].parent if len(chain) > 1 else self._project  # its own file may be a link
+            target = (folder / name).resolve()
+        except (OSError, RuntimeError, ValueError):  # a name too long; links in a circle; a NUL character
+            raise _Refused("bad-include", f"cannot include {quoted(name)}: not a file name", "write a path") from None
+        if target in chain:
+            circle = " → ".join(self._shown(path) for path in (*chain[chain.index(target) :], target))
+            raise _Refused("include-cycle", f"the files include each other: {circle}", "remove one of these includes")
+        if not target.is_relative_to(self._project):
+            help_ = "included files are in the folder of the pipeline's own file, or below it"
+            raise _Refused("include-outside", f"cannot include {quoted(name)}: outside of the project's folder", help_)
+        if len(chain) > limits.MAX_INCLUDES_DEEP:
+            message = f"included more than {limits.MAX_INCLUDES_DEEP} deep"
+            raise _Refused("too-deep", message, "include it from a file further up")
+        return target
+
+    def _check_room(self) -> None:
+        if self._weight > limits.MAX_EXPANDED:
+            message = _TOO_MANY_NODES
+        elif len(self._seen) >= limits.MAX_FILES:
+            message = f"a pipeline has at most {limits.MAX_FILES} files"
+        elif self._size > limits.MAX_ALL_FILES:
+            message = f"the pipeline's files are larger than {limits.MAX_ALL_FILES // 1024**2} MiB together"
+        else:
+            return
+        raise _Refused("too-large", message, "split it into several pipelines")
+
+    def _shown(self, path: Path) -> str:
+        return str(path.relative_to(self._project)) if path.is_relative_to(self._project) else path.name
+
+    def _report(self, problems: Iterable[Problem], path: Path) -> None:
+        self.gathered.problems += (replace(problem, file=str(path)) for problem in problems)
+
+
+def _similar(path: Path) -> str:
+    """Return the help for a file that does not exist."""
+    try:
+        match = closest(path.name, (other.name for other in path.parent.iterdir()))
+    except OSError:
+        match = None
+    return f'did you mean "{match}"?' if match else "check the name"

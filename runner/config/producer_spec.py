@@ -1,0 +1,114 @@
+"""Input: what a pipeline file says about producers, checked and with every default."""
+
+# Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Final, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from runner.config.conflicts import Conflict, refuse
+from runner.config.fields import Foreign, Rate, Text, duration, text
+from runner.config.names import ImportPath, Names
+from runner.config.queue_spec import SpecModel
+from runner.config.words import quoted, wrong
+
+_HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
+_OURS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that our own HTTP server answers."""
+
+
+def _file(value: object) -> str:
+    """Return the name of a file; `-` is stdin."""
+    name = text(value)
+    if not name or "\0" in name:
+        raise wrong("bad-file", f"{quoted(value)} is not the name of a file", "write a path, or - for stdin")
+    return name
+
+
+def _http(value: object) -> str:
+    path = text(value)
+    if not path.startswith("/"):
+        raise wrong("bad-http-path", f"must start with a slash, not {quoted(value)}", "write it as in /orders")
+    if "?" in path or "#" in path:
+        raise wrong("bad-http-path", f"{quoted(value)} has a query or fragment in it", "write only the path")
+    if not _HTTP_PATH.fullmatch(path):
+        help_ = "write letters, digits, and other characters as %XX"
+        raise wrong("bad-http-path", f"{quoted(value)} has characters that a path cannot have", help_)
+    if path.rstrip("/") in _OURS:
+        raise wrong("bad-http-path", f"{quoted(value)} is answered by the runner itself", "write another path")
+    return path
+
+
+def _cron(value: object) -> str:
+    from runner.config.schedules import cron  # only for pipelines that have one
+
+    return cron(value)
+
+
+def _timezone(value: object) -> str:
+    from runner.config.schedules import timezone  # only for pipelines that have one
+
+    return timezone(value)
+
+
+class ProducerSpec(SpecModel):
+    """A producer: code, a file or an HTTP path that brings messages in; exactly one of them."""
+
+    handler: ImportPath | None = Field(
+        default=None, description="The function that yields or returns messages.", examples=["handlers.orders:place"]
+    )
+    file: Annotated[str, BeforeValidator(_file)] | None = Field(
+        default=None,
+        description="A file, relative to this one: .csv is CSV with a header, all else JSON lines; - is stdin.",
+    )
+    http: Annotated[str, BeforeValidator(_http)] | None = Field(
+        default=None, description="A path of the runner's HTTP server: the body of each POST is a message."
+    )
+    every: Annotated[float, duration(0.001)] | None = Field(
+        default=None, description="How often to call the handler; without every and cron: once."
+    )
+    cron: Annotated[str, BeforeValidator(_cron)] | None = Field(
+        default=None, description="When to call the handler: minute, hour, day of the month, month, day of the week."
+    )
+    timezone: Annotated[str, BeforeValidator(_timezone)] | None = Field(
+        default=None, description="The time zone of cron, as in Europe/Berlin; by default UTC."
+    )
+    rate: Rate | None = Field(default=None, description="The most messages it publishes, as in 100/s, 10/m or 5/h.")
+    to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
+    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
+    description: Text = Field(default="", description="What it brings in, for people.")
+
+    one_of: ClassVar[tuple[str, ...]] = ("handler", "file", "http")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse([*_source_conflicts(self), *_option_conflicts(self)])
+        return self
+
+
+def _source_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
+    sources = [key for key in producer.one_of if getattr(producer, key) is not None]
+    if not sources:
+        message = 'a producer needs one of "handler", "file" and "http"'
+        yield Conflict((), message, 'add "handler: handlers.orders:place_orders"', "no-source")
+    for key in sources[1:]:
+        message = f'a producer has one source, and "{sources[0]}" is one already'
+        yield Conflict((key,), message, "remove one of them, or write two producers", "several-sources")
+
+
+def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
+    if producer.handler is None:
+        for key, value in (("every", producer.every), ("cron", producer.cron), ("with", producer.with_ or None)):
+            if value is not None:
+                source = "file" if producer.file is not None else "http"
+                message = f'"{key}" is for handlers, and this producer has "{source}"'
+                yield Conflict((key,), message, f'remove it, or write "handler" instead of "{source}"')
+    if producer.every is not None and producer.cron is not None:
+        yield Conflict(("cron",), '"every" and "cron" cannot stand together', "remove one of them")
+    if producer.timezone is not None and producer.cron is None:
+        yield Conflict(("timezone",), '"timezone" needs "cron"', 'add "cron", or remove it')
+    if producer.rate is not None and producer.http is not None:
+        help_ = 'remove it, or limit the subscriber with "rate"'
+        yield Conflict(("rate",), '"rate" cannot slow down those who send to "http"', help_)

@@ -1,0 +1,187 @@
+"""Input: what a pipeline file says about subscribers, checked and with every default."""
+
+# Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from runner.config.conflicts import Conflict, refuse
+from runner.config.fields import (
+    Count,
+    Foreign,
+    Rate,
+    Text,
+    choice,
+    duration,
+    one_or_many,
+    text,
+    whole_number,
+)
+from runner.config.names import ErrorPath, ImportPath, OptionalNames, Patterns
+from runner.config.queue_spec import QueueSpec, SpecModel
+from runner.config.scalars import resolve
+from runner.config.words import describe, quoted, wrong
+from runner.outcome import MAX_DELAY_S, Backoff
+from runner.units import format_duration
+
+RunIn = Literal["thread", "process"]
+
+_PAYLOAD_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+
+
+# Retry
+
+
+class RetrySpec(SpecModel):
+    """How often and when a failed message comes back."""
+
+    attempts: Count = Field(default=3, description="How many tries in all, the first one counted.")
+    backoff: Annotated[Backoff, choice(Backoff)] = Field(
+        default="exponential", description="How the delay grows: exponential (twice each time), linear or fixed."
+    )
+    delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(
+        default=1.0, description="The wait after the first failure."
+    )
+    max_delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="The longest wait.")
+    on: Annotated[tuple[ErrorPath, ...], BeforeValidator(one_or_many), Field(min_length=1)] | None = Field(
+        default=None, description="Exceptions to try again after; everything else is dead-lettered at once."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.delay > self.max_delay:
+            message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
+            refuse([Conflict(("delay",), message, 'write a longer "max_delay"')])
+        return self
+
+
+def _retry(value: object) -> object:
+    """Write out the short forms: `none`, or the number of attempts."""
+    if isinstance(value, RetrySpec | dict):
+        return value
+    if value == "none":
+        return {"attempts": 1}
+    if _is_number(value):
+        return {"attempts": whole_number(value)}
+    raise wrong("wrong-type", f"must be none, a number or a map, not {describe(value)}", 'write "retry: 5"')
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a whole number, or a text that looks like one."""
+    if isinstance(value, str):
+        value = resolve(value or " ")
+    return isinstance(value, int)
+
+
+# Batches and duplicates
+
+
+class BatchSpec(SpecModel):
+    """How many messages a handler gets at once."""
+
+    size: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
+        description="The most messages of one batch.", examples=[200]
+    )
+    wait: Annotated[float, duration(0.001, 3600)] = Field(
+        default=1.0, description="How long the first message of a batch waits for the others."
+    )
+
+
+def _batch(value: object) -> object:
+    """Write out the short form: the size."""
+    if isinstance(value, BatchSpec | dict):
+        return value
+    if _is_number(value):
+        return {"size": whole_number(value)}
+    raise wrong("wrong-type", f"must be a number or a map, not {describe(value)}", 'write "batch: 200"')
+
+
+class DedupeSpec(SpecModel):
+    """How long the ids of handled messages are remembered."""
+
+    window: Annotated[float, duration(0.001)] = Field(
+        description="How long a message that comes again is acknowledged without a second call.", examples=["1h"]
+    )
+
+
+def _dedupe(value: object) -> object:
+    """Write out the short form: the window."""
+    return value if isinstance(value, DedupeSpec | dict) else {"window": value}
+
+
+def _payload_path(value: object) -> str:
+    path = text(value)
+    if not _PAYLOAD_PATH.fullmatch(path):
+        message = f"must be a dotted path into the payload, not {quoted(value)}"
+        raise wrong("bad-payload-path", message, "write it as in customer.id")
+    return path
+
+
+Retry = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)]
+Batch = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
+Dedupe = Annotated[DedupeSpec, BeforeValidator(_dedupe, json_schema_input_type=str | DedupeSpec)]
+
+
+# Subscribers
+
+
+class SubscriberSpec(SpecModel):
+    """A subscriber: a source, a handler and limits."""
+
+    from_: Patterns = Field(
+        alias="from",
+        description="A queue, an event, a pattern of events, or a list of events.",
+        examples=["order_queue"],
+    )
+    handler: ImportPath = Field(
+        description="The function that gets each message.", examples=["handlers.orders:process_order"]
+    )
+    to: OptionalNames = Field(default=(), description="Where results go.")
+    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
+    concurrency: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
+        default=10, description="How many handlers run at once in one process."
+    )
+    prefetch: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
+        default=None, description="How many messages are held unsettled; derived from concurrency by default."
+    )
+    timeout: Annotated[float, duration(0.001)] | None = Field(
+        default=None, description="How long one attempt may take."
+    )
+    retry: Retry = Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
+    batch: Batch | None = Field(
+        default=None, description="The handler gets a list of messages: its size, or a map of size and wait."
+    )
+    order_by: Annotated[str, BeforeValidator(_payload_path)] | None = Field(
+        default=None,
+        description="A dotted path into the payload: messages with the same value are handled one at a time, in order.",
+    )
+    rate: Rate | None = Field(default=None, description="The most messages it handles, as in 100/s, 10/m or 5/h.")
+    dedupe: Dedupe | None = Field(
+        default=None, description="A message id already handled is not handled again: a duration, or a map of window."
+    )
+    run_in: Annotated[RunIn, choice(RunIn)] | None = Field(
+        default=None,
+        description="Where a handler that is no async def runs: thread (the default) or process.",
+    )
+    queue: QueueSpec | None = Field(
+        default=None, description="Options of the subscriber's own queue, where it hears events."
+    )
+    description: Text = Field(default="", description="What it does, for people.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse(_subscriber_conflicts(self))
+        return self
+
+
+def _subscriber_conflicts(subscriber: SubscriberSpec) -> Iterator[Conflict]:
+    if subscriber.batch is None:
+        return
+    if subscriber.order_by is not None:
+        yield Conflict(("order_by",), '"order_by" and "batch" cannot stand together', "remove one of them")
+    if subscriber.prefetch is not None and subscriber.prefetch < subscriber.batch.size:
+        message = f'"prefetch" is smaller than a batch, which has {subscriber.batch.size} messages'
+        yield Conflict(("prefetch",), message, f"write at least {subscriber.batch.size}, or remove it")

@@ -1,0 +1,146 @@
+"""Operations: a loaded pipeline into one YAML text that says everything: merged, interpolated, every default filled in.
+
+The text is a pipeline itself. Read again it gives the same spec, secrets aside; `include` and `defaults` are gone,
+because what they bring in stands in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from runner.config.document import KeyPath
+from runner.config.loading import Loaded
+from runner.config.origins import DEFAULT
+from runner.config.queue_spec import SpecModel
+from runner.config.spec import MEMORY, PipelineSpec
+from runner.operations.kinds import Shape, choices, field_shape
+from runner.operations.masking import mask_foreign, mask_own
+from runner.operations.schema import field_names
+from runner.operations.spelling import spell
+from runner.operations.yaml_text import Leaf, Tree, to_yaml
+from runner.redaction import mask_passwords
+
+_MERGED: Final = frozenset({"defaults", "include"})
+
+
+def configuration(loaded: Loaded, spec: PipelineSpec, *, origins: bool = False) -> str:
+    """Return the text; with `origins` each value has a comment that says where it comes from."""
+    tree = _Writing(loaded, origins=origins).root(spec)
+    return to_yaml(tree)
+
+
+class _Writing:
+    """Writes one spec. Paths are those of the document, so that origins are found."""
+
+    def __init__(self, loaded: Loaded, *, origins: bool) -> None:
+        self._loaded = loaded
+        self._origins = origins
+        self._variables: Mapping[KeyPath, tuple[str, ...]] = loaded.interpolated
+
+    def root(self, spec: PipelineSpec) -> dict[str, Tree]:
+        """Return the whole tree. The name is written out: this text may be stored in a file of any name."""
+        entries = {key: node for key, node in self._fields(spec, ()).items() if key not in _MERGED}
+        entries.setdefault("name", Leaf(self._loaded.name, self._comment((), is_set=False)))
+        order = [key for name, field in PipelineSpec.model_fields.items() for key in field_names(name, field)]
+        return {key: entries[key] for key in order if key in entries}
+
+    def _model(self, model: SpecModel, path: KeyPath) -> dict[str, Tree]:
+        """Return a map without those defaults that could not be written beside what was."""
+        entries = self._fields(model, path)
+        if _is_valid(model, entries, list(entries)):
+            return entries
+        written = {
+            key
+            for name, field in type(model).model_fields.items()
+            if name in model.model_fields_set
+            for key in field_names(name, field)
+        }
+        kept = [key for key in entries if key in written]
+        for key in entries:
+            if key not in written and _is_valid(model, entries, [*kept, key]):
+                kept.append(key)
+        return {key: node for key, node in entries.items() if key in kept}
+
+    def _fields(self, model: SpecModel, path: KeyPath) -> dict[str, Tree]:
+        entries: dict[str, Tree] = {}
+        for name, field in type(model).model_fields.items():
+            value, is_set = getattr(model, name), name in model.model_fields_set
+            names = field_names(name, field)
+            key = next((key for key in names if self._is_written((*path, key))), names[0])
+            if len(names) > 1:  # urls and url
+                entries |= self._urls(value, (*path, key), field_shape(field), is_set=is_set)
+            elif value is None and field.default is None:
+                continue
+            elif value not in ((), {}, "") or value != field.default:
+                entries[key] = self._value(value, (*path, key), field_shape(field), is_set=is_set)
+        return entries
+
+    def _urls(self, urls: tuple[str, ...], path: KeyPath, shape: Shape, *, is_set: bool) -> dict[str, Tree]:
+        """Return the broker's addresses: `url` for one or for the in-process broker, `urls` for several."""
+        if not urls:
+            return {"url": Leaf(MEMORY, self._comment(path, is_set=is_set))}
+        if len(urls) == 1:
+            return {"url": self._value(urls[0], (*path, 0), shape.arguments[0], is_set=is_set)}
+        return {"urls": self._value(urls, path, shape, is_set=is_set)}
+
+    def _value(self, value: Any, path: KeyPath, shape: Shape, *, is_set: bool) -> Tree:
+        inner = next(choices(shape))
+        if isinstance(value, SpecModel):
+            return self._model(value, path)
+        if inner.is_foreign and isinstance(value, dict):
+            return self._foreign(value, path, is_set=is_set)
+        if isinstance(value, dict):
+            return {
+                key: self._value(item, (*path, key), inner.arguments[1], is_set=is_set) for key, item in value.items()
+            }
+        if isinstance(value, tuple):
+            item_shape = inner.arguments[0]
+            return [self._value(item, (*path, index), item_shape, is_set=is_set) for index, item in enumerate(value)]
+        if isinstance(value, str):
+            takes_mask = any(choice.takes_mask for choice in choices(shape))
+            value = mask_own(value, self._variables_at(path), takes_mask=takes_mask)
+        return Leaf(spell(value, shape), self._comment(path, is_set=is_set))
+
+    def _foreign(self, value: Any, path: KeyPath, *, is_set: bool) -> Tree:
+        if isinstance(value, dict):
+            return {
+                mask_passwords(key): self._foreign(item, (*path, key), is_set=is_set) for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [self._foreign(item, (*path, index), is_set=is_set) for index, item in enumerate(value)]
+        if isinstance(value, str):
+            keys = [str(part) for part in path if isinstance(part, str)][2:]
+            value = mask_foreign(value, keys, self._variables_at(path))
+        return Leaf(value, self._comment(path, is_set=is_set))
+
+    def _is_written(self, path: KeyPath) -> bool:
+        document = self._loaded.document
+        return document is not None and document.node(path) is not None
+
+    def _variables_at(self, path: KeyPath) -> tuple[str, ...]:
+        document = self._loaded.document
+        return self._variables.get(document.existing(path), ()) if document is not None else ()
+
+    def _comment(self, path: KeyPath, *, is_set: bool) -> str:
+        """Return where a value comes from: the file and line, the variable, or the default."""
+        if not self._origins:
+            return ""
+        return self._loaded.origin(path) if is_set else DEFAULT
+
+
+def _is_valid(model: SpecModel, entries: Mapping[str, Tree], keys: list[str]) -> bool:
+    """Whether a map with only these of its keys could be read again."""
+    try:
+        type(model).model_validate({key: _plain(entries[key]) for key in keys})
+    except ValueError:  # pydantic's
+        return False
+    return True
+
+
+def _plain(tree: Tree) -> Any:
+    if isinstance(tree, Leaf):
+        return tree.value
+    if isinstance(tree, dict):
+        return {key: _plain(node) for key, node in tree.items()}
+    return [_plain(node) for node in tree]

@@ -1,0 +1,36 @@
+"""Operations: a code into its explanation: what it means, why, and a wrong and a right example.
+
+The entries stand in `errors.md` beside this file, which is a document for people at the same time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+_ENTRY = re.compile(r"^## (?P<code>\S+)\n(?P<text>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_EXAMPLES = re.compile(r"Wrong:\n\n```yaml\n(?P<wrong>.*?)```\n\nRight:\n\n```yaml\n(?P<right>.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a code means. `wrong` and `right` are whole pipelines, empty where no pipeline alone can show it."""
+
+    code: str
+    text: str
+    wrong: str = ""
+    right: str = ""
+
+
+def explanations() -> dict[str, Explanation]:
+    """Return all explanations by code."""
+    document = files("runner.operations").joinpath("errors.md").read_text("utf-8")
+    return {match["code"]: _entry(match["code"], match["text"]) for match in _ENTRY.finditer(document)}
+
+
+def _entry(code: str, text: str) -> Explanation:
+    examples = _EXAMPLES.search(text)
+    if examples is None:
+        return Explanation(code, text.strip())
+    return Explanation(code, text[: examples.start()].strip(), examples["wrong"], examples["right"])

@@ -1,0 +1,72 @@
+"""Operations: a Flow into a Mermaid flowchart, which GitHub and many wikis draw.
+
+Labels are quoted texts with entities for everything that Mermaid or HTML could take for something else. Source:
+https://mermaid.js.org/syntax/flowchart.html#special-characters-that-break-syntax
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.operations.graph.flow import Edge, Flow, Node
+
+_SHAPES = {
+    "producer": ("([", "])"),
+    "exchange": ("[/", "/]"),
+    "event": ("{{", "}}"),
+    "queue": ("[(", ")]"),
+    "subscriber": ("[", "]"),
+    "dead-letter": ("(", ")"),
+}
+_CLASSES = """\
+  classDef producer fill:#e3f4e6,stroke:#2f8f46,color:#16391f
+  classDef exchange fill:#eeeeee,stroke:#777777,color:#222222
+  classDef event fill:#fdf1d0,stroke:#b7860b,color:#4a3500
+  classDef queue fill:#dfeafc,stroke:#2f67b5,color:#12294a
+  classDef subscriber fill:#ffffff,stroke:#444444,color:#222222
+  classDef dead fill:#ffffff,stroke:#bbbbbb,color:#888888,stroke-dasharray:3 3
+"""
+
+
+def as_mermaid(flow: Flow) -> str:
+    """Return a flowchart from left to right; producers and subscribers in a frame for each of several pipelines."""
+    ids = {node: f"n{index}" for index, node in enumerate(flow.nodes, start=1)}
+    lines = ["flowchart LR"]
+    framed: set[str] = set()
+    if len(flow.pipelines) > 1:
+        for index, pipeline in enumerate(flow.pipelines, start=1):
+            inside = [node for node in flow.nodes.values() if node.pipelines == (pipeline.name,)]
+            framed |= {node.id for node in inside}
+            lines.append(f'  subgraph p{index} ["{_escape(pipeline.name)}"]')
+            lines += [f"    {_node(flow, node, ids)}" for node in inside]
+            lines.append("  end")
+    lines += [f"  {_node(flow, node, ids)}" for node in flow.nodes.values() if node.id not in framed]
+    lines += [f"  {_edge(edge, ids)}" for edge in flow.edges if edge.kind != "retry"]
+    return "\n".join(lines) + "\n" + _CLASSES
+
+
+def _node(flow: Flow, node: Node, ids: dict[str, str]) -> str:
+    opening, closing = _SHAPES[node.kind]
+    name = "dead" if node.kind == "dead-letter" else node.kind
+    return f'{ids[node.id]}{opening}"{"<br/>".join(_lines(flow, node))}"{closing}:::{name}'
+
+
+def _lines(flow: Flow, node: Node) -> Iterator[str]:
+    yield f"✗ {_escape(node.name)}" if node.kind == "dead-letter" else _escape(node.name)
+    retry = flow.label(node.id, "retry")
+    for note in [*node.notes, f"↻ {retry}" if retry else "", node.description]:
+        if note:
+            yield f"<small>{_escape(note)}</small>"
+
+
+def _edge(edge: Edge, ids: dict[str, str]) -> str:
+    arrow = "-.->" if edge.kind == "dead-letter" else "-->"
+    label = f'|"{_escape(edge.label)}"|' if edge.label else ""
+    return f"{ids[edge.source]} {arrow}{label} {ids[edge.target]}"
+
+
+def _escape(text: str) -> str:
+    """Return text with all but letters, digits and a few harmless signs as entities by number."""
+    return "".join(
+        character if character.isalnum() or character in " .,_-:" else f"#{ord(character)};" for character in text
+    )

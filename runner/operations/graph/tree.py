@@ -1,0 +1,95 @@
+"""Operations: a Flow into text for a terminal: from each producer down to where its messages end.
+
+What has been shown is not shown again below its second mention (`above`); a way back to where it came from ends there
+(`↺`). Each thing appears at least once, whoever brings its messages in.
+"""
+
+from __future__ import annotations
+
+from runner.operations.graph.flow import Edge, Flow, Node
+from runner.redaction import escape_controls
+
+_WIDEST = 60
+
+Row = tuple[str, str]
+
+
+def as_text(flow: Flow) -> str:
+    """Return the trees, details in a column of their own."""
+    head = [(_title(flow, index), "") for index in range(len(flow.pipelines))]
+    groups = _Trees(flow).groups()
+    rows = [row for group in groups for row in group]
+    width = min(max((len(tree) for tree, _ in rows), default=0), _WIDEST)
+    blocks = ["\n".join(tree for tree, _ in head)]
+    blocks += ["\n".join(f"{tree:<{width}}  {detail}".rstrip() for tree, detail in group) for group in groups]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _title(flow: Flow, index: int) -> str:
+    pipeline = flow.pipelines[index]
+    parts = [pipeline.name, pipeline.path, pipeline.owner, pipeline.description]
+    return escape_controls(" · ".join(part for part in parts if part))
+
+
+class _Trees:
+    """Walks the flow; remembers what has been shown."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._shown: set[str] = set()
+
+    def groups(self) -> list[list[Row]]:
+        """Return a tree for each producer, then for what is left, those with nothing before them first."""
+        nodes = [node for node in self._flow.nodes.values() if node.kind != "dead-letter"]
+        fed = {edge.target for edge in self._flow.edges if edge.kind not in ("retry", "dead-letter")}
+        producers = [node for node in nodes if node.kind == "producer"]
+        unfed = [node for node in nodes if node.id not in fed]
+        groups: list[list[Row]] = []
+        for node in [*producers, *unfed, *nodes]:
+            if node.id not in self._shown:
+                root = (escape_controls(node.name), self._detail(node))
+                groups.append([root, *self._below(node, "", (node.id,))])
+        return groups
+
+    def _below(self, node: Node, indent: str, way: tuple[str, ...]) -> list[Row]:
+        self._shown.add(node.id)
+        rows: list[Row] = []
+        edges = self._onward(node)
+        for index, edge in enumerate(edges):
+            child = self._flow.nodes[edge.target]
+            is_last = index == len(edges) - 1
+            arrow = "✗" if edge.kind == "dead-letter" else "→"
+            tree = f"{indent}{'└' if is_last else '├'}{arrow} {escape_controls(child.name)}"
+            below = f"{indent}{' ' if is_last else '│'}  "
+            if child.id in way:
+                rows.append((f"{tree} ↺", ""))
+            elif child.id in self._shown and self._onward(child):
+                rows.append((tree, "above"))
+            else:
+                is_new = child.id not in self._shown
+                rows.append((tree, self._detail(child) if is_new else "above"))
+                rows += self._below(child, below, (*way, child.id)) if is_new else []
+        return rows
+
+    def _onward(self, node: Node) -> list[Edge]:
+        """Return the arrows to show below a node: dead letters only where the pipeline itself knows their queue."""
+        edges = self._flow.outgoing(node.id, "publish", "bind", "deliver")
+        dead = self._flow.outgoing(node.id, "dead-letter")
+        return edges + [edge for edge in dead if self._flow.nodes[edge.target].kind == "queue"]
+
+    def _is_key(self, edge: Edge) -> bool:
+        return bool(edge.label) and self._flow.nodes[edge.source].kind == "exchange"
+
+    def _detail(self, node: Node) -> str:
+        is_shared = len(self._flow.pipelines) > 1
+        kind = f"{node.kind} of {node.pipelines[0]}" if is_shared and node.handler and node.pipelines else node.kind
+        parts = [kind, *node.notes]
+        if heard := self._flow.heard_as(node.id):
+            parts.append(f"hears {heard}")
+        if keys := [edge.label for edge in self._flow.edges if edge.target == node.id and self._is_key(edge)]:
+            parts.append(f"bound by {', '.join(keys)}")
+        if retry := self._flow.label(node.id, "retry"):
+            parts.append(f"↻ {retry}")
+        if dead := self._flow.dead_letter(node.id):
+            parts.append(f"✗ {dead}")
+        return escape_controls(" · ".join(part for part in [*parts, node.description] if part))

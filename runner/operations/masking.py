@@ -1,0 +1,56 @@
+"""Operations: which values of a configuration are secrets, and what is shown in their place.
+
+Secret are: the password in every URL; what came from a `${file:…}`; in maps that are handed on as they are (`with`,
+`arguments`), a text under a key that says password, secret, token or the like, and what came from a variable of such a
+name, or came from a variable and stands under a key like `key` or `dsn`. The value of `password=…` inside a text, as in
+a connection string, is hidden in those maps, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from runner.operations.kinds import MASK
+from runner.redaction import mask_passwords
+
+_SECRET: Final = re.compile(
+    r"passw|passphrase|pwd|secret|token|credential|api[-_]?key|access[-_]?key|private[-_]?key|authorization|bearer",
+    re.IGNORECASE,
+)
+_MAYBE: Final = frozenset({"key", "pass", "auth", "dsn", "cookie", "pin", "salt", "signature"})
+_WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_PAIR: Final = re.compile(
+    r"(?i)\b([\w-]*(?:passw|passphrase|pwd|secret|token|credential|api[-_]?key)[\w-]*\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s&;,]+)"
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a key or a variable of this name always holds a secret."""
+    return _SECRET.search(name) is not None
+
+
+def may_be_secret_name(name: str) -> bool:
+    """Whether a value from outside under this name is taken for a secret."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return is_secret_name(name) or bool(words and words[-1] in _MAYBE)
+
+
+def came_secretly(origins: Sequence[str]) -> bool:
+    """Whether one of the variables or files that a value came from is secret by itself."""
+    return any(origin.startswith("file:") or may_be_secret_name(origin) for origin in origins)
+
+
+def mask_foreign(text: str, keys: Sequence[str], origins: Sequence[str]) -> str:
+    """Return a text of a map that is handed on as it is, under these keys, as it may be shown."""
+    if any(is_secret_name(name) for name in keys) or came_secretly(origins):
+        return MASK
+    if origins and any(may_be_secret_name(name) for name in keys) and "://" not in text:
+        return MASK
+    return _PAIR.sub(rf"\g<1>{MASK}", mask_passwords(text))
+
+
+def mask_own(text: str, origins: Sequence[str], *, takes_mask: bool) -> str:
+    """Return a text of ours as it may be shown; names and paths must stay what they are."""
+    return MASK if takes_mask and came_secretly(origins) else mask_passwords(text)

@@ -1,0 +1,54 @@
+"""Calls one subscriber's handler where it is to run: on the loop, in a thread, or in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any
+
+from runner import log
+from runner.message import Message
+from runner.pipeline.model import Subscriber
+from runner.runtime.invoking import call
+from runner.runtime.processes import Call, ProcessPool
+
+
+class Caller:
+    """Knows a handler's arguments and where it runs. `resources` are the open ones of the pipeline."""
+
+    def __init__(self, subscriber: Subscriber, resources: Mapping[str, Any]) -> None:
+        handler = subscriber.handler
+        self._handler = handler
+        self._timeout_s = subscriber.timeout_s
+        self._is_batch = subscriber.batch is not None
+        self._arguments = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
+        self._pool = ProcessPool(subscriber.concurrency, subscriber.name) if subscriber.runs_in_process else None
+        # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
+        self._threads = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
+
+    async def call(self, payloads: Sequence[Any], messages: Sequence[Message]) -> AsyncGenerator[list[Any], None]:
+        """Call the handler and yield its results in lists; raises HandlerFailed.
+
+        `payloads` and `messages` are one for each delivery; the handler gets lists only if it takes batches.
+        """
+        handler = self._handler
+        arguments = dict(self._arguments)
+        if handler.message_parameter is not None:
+            arguments[handler.message_parameter] = list(messages) if self._is_batch else messages[0]
+        positional: tuple[Any, ...] = ()
+        if handler.takes_payload:
+            positional = (list(payloads),) if self._is_batch else (payloads[0],)
+        if self._pool is not None:
+            asked = Call(handler.path, positional, arguments, dict(log.context.get({})))
+            yield await self._pool.call(asked, self._timeout_s)
+            return
+        async with aclosing(call(handler, positional, arguments, self._threads, self._timeout_s)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def close(self) -> None:
+        """End processes at once; threads end by themselves, or with the process."""
+        if self._pool is not None:
+            self._pool.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,63 @@
+"""Remembers messages whose work is done, so that a second delivery of one is acknowledged without a second call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+
+from runner.message import Envelope
+
+REMEMBERED = 100_000
+"""How many messages are remembered at most, the newest: about 15 MB."""
+
+
+def identity(envelope: Envelope) -> bytes:
+    """Return what tells one message from another, even where two carry the same id: id and body, hashed."""
+    digest = blake2b(envelope.body, digest_size=16)
+    digest.update(len(envelope.body).to_bytes(8))
+    digest.update((envelope.message_id or "").encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+class Handled:
+    """The messages handled within a window of seconds, in this process alone: it forgets on a restart.
+
+    A message without an id is never taken for another's duplicate.
+    """
+
+    def __init__(self, window_s: float, limit: int = REMEMBERED) -> None:
+        self._window_s = window_s
+        self._limit = limit
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+        self._running: dict[bytes, asyncio.Future[None]] = {}
+
+    def __contains__(self, key: bytes) -> bool:
+        self._forget()
+        return key in self._until
+
+    def add(self, key: bytes) -> None:
+        """Remember a message from now on, for the window."""
+        self._until.pop(key, None)
+        self._until[key] = asyncio.get_running_loop().time() + self._window_s
+        if len(self._until) > self._limit:
+            self._until.popitem(last=False)
+
+    @asynccontextmanager
+    async def one_at_a_time(self, key: bytes) -> AsyncIterator[None]:
+        """Hold other deliveries of the same message back until this one has ended, one way or the other."""
+        while (other := self._running.get(key)) is not None:
+            await asyncio.shield(other)
+        mine = self._running[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._running[key]
+            mine.set_result(None)
+
+    def _forget(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._until and next(iter(self._until.values())) <= now:
+            self._until.popitem(last=False)

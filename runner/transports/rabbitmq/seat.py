@@ -1,0 +1,194 @@
+"""One place in the line of a leadership queue's consumers: finds out whether it is the first, and what the state is.
+
+Of a queue's consumers a single active one gets anything: whoever gets a message was the first in line when the broker
+sent it. Two kinds of message pass through the queue: calls, which say nothing and only bring this about, and tokens,
+which have the state. The newest token is kept unacknowledged: with our channel it goes back to the queue, and from
+there to the next in line. Source: https://www.rabbitmq.com/docs/consumers#single-active-consumer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, Self, TypeVar
+
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from runner.message import Envelope
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, end, was_cancelled
+from runner.transports.rabbitmq.consumer import Registration
+from runner.transports.rabbitmq.topology import RPC_S, open_channel
+
+PREFETCH = 10
+"""More than are ever held: one token, and what comes in before it is judged."""
+
+CLOSE_S = 5.0
+
+CALL = "leadership.call"
+TOKEN = "leadership.token"
+
+T = TypeVar("T")
+
+
+class SeatLost(Exception):
+    """The place in the line is gone, or was given up; the text says why."""
+
+
+class Token(NamedTuple):
+    """The state as a leader wrote it: `term` counts the leaders, `version` what the leader of this term has written."""
+
+    term: int
+    version: int
+    state: dict[str, Any]
+
+    def is_newer_than(self, other: Token | None) -> bool:
+        """Whether this one replaces the other. Of two claims to one term it is the first that counts."""
+        return other is None or (self.term, self.version) > (other.term, other.version)
+
+
+def write_token(token: Token) -> bytes:
+    """Return the body of a token's message."""
+    return json.dumps(token._asdict(), allow_nan=False).encode()
+
+
+def read_token(body: bytes) -> Token | None:
+    """Return the token in a message's body; None where it is none of ours."""
+    try:
+        found = json.loads(body)
+        term, version, state = found["term"], found["version"], found["state"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    is_token = type(term) is int and type(version) is int and isinstance(state, dict)
+    return Token(term, version, state) if is_token else None
+
+
+class Seat(Registration):
+    """A consumer of the leadership queue, from its registration until its channel is closed.
+
+    `ended` is done from the moment on at which it is worth nothing any more. `lasts_until` is the loop time at which
+    that happens by itself; it is put off with `last_until`.
+    """
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        super().__init__(channel)
+        self.token: Token | None = None
+        """The newest there is, as far as it has come to us."""
+        self.term: int | None = None
+        """The term that we have claimed; from then on only our own tokens count."""
+        self.version = 0
+        self.is_first = asyncio.Event()
+        self.writing = asyncio.Lock()
+        self.lasts_until = float("inf")
+        self._held: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._name = secrets.token_hex(8)
+        self._sent = 0
+        self._expected: dict[str, asyncio.Future[None]] = {}
+
+    @classmethod
+    async def take(cls, connection: AbstractConnection, queue: str) -> Self:
+        """Get in line; raises what the broker answers."""
+        channel = await open_channel(connection)
+        seat = cls(channel)
+        channel.closing.add_done_callback(lambda _: seat.end("the channel or its connection was lost"))
+        channel.on_consumer_cancel_callbacks.add(lambda _: seat.end("cancelled by the broker"))
+        try:
+            await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_S)
+            await channel.basic_consume(queue, seat._on_message, timeout=RPC_S)
+        except BaseException:
+            await seat.leave("it was not taken")
+            raise
+        return seat
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is still worth something, by the clock as well: the loop may have stood still."""
+        return not self.ended.done() and asyncio.get_running_loop().time() < self.lasts_until
+
+    def last_until(self, when: float, reason: str) -> None:
+        """End by itself at this loop time, for this reason, and not when it was said before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.lasts_until = when
+        self._timer = asyncio.get_running_loop().call_at(when, self.end, reason)
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do this as long as the seat lasts; raises SeatLost where it ends before."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait((task, self.ended), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise SeatLost(self.ended.result())
+        finally:
+            await end(task)
+
+    async def leave(self, reason: str) -> None:
+        """Close the channel: what was held goes back, and with it the leadership to the next. Idempotent, bounded.
+
+        Never by `basic.cancel`: the next in line would then be the first while we still hold the token.
+        """
+        self.end(reason)
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.channel.close()
+        except CHANNEL_ERRORS:
+            pass
+        except asyncio.CancelledError:
+            if was_cancelled():
+                raise
+
+    def call(self) -> Envelope:
+        """Return a message that only finds out who is the first in line."""
+        return Envelope(b"", message_id=self._next_id(), type=CALL)
+
+    def next_token(self, state: dict[str, Any]) -> Envelope:
+        """Return a message with the next version of the state in our term."""
+        assert self.term is not None
+        self.version += 1
+        body = write_token(Token(self.term, self.version, state))
+        return Envelope(body, message_id=self._next_id(), type=TOKEN, content_type="application/json")
+
+    def expect(self, envelope: Envelope) -> asyncio.Future[None]:
+        """Return a future that is done when this message of ours has come to us; cancel it to expect it no more."""
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        message_id = envelope.message_id or ""
+        self._expected[message_id] = arrived
+        arrived.add_done_callback(lambda _: self._expected.pop(message_id, None))
+        return arrived
+
+    def _next_id(self) -> str:
+        self._sent += 1
+        return f"{self._name}.{self._sent}"
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        if self.ended.done():
+            return  # it goes back with the channel
+        frame: Any = message.delivery
+        tag: int = frame.delivery_tag
+        message_id = message.header.properties.message_id or ""
+        token = read_token(message.body) if message.header.properties.message_type == TOKEN else None
+        is_ours = message_id.startswith(self._name)
+        if token is not None and not is_ours and self.term is not None and token.term >= self.term:
+            self.end("another session has claimed the leadership")
+            return
+        done_with: int | None = tag
+        if token is not None and token.is_newer_than(self.token) and (is_ours or self.term is None):
+            self.token, self._held, done_with = token, tag, self._held
+        self.is_first.set()
+        arrived = self._expected.get(message_id)
+        if arrived is not None and not arrived.done():
+            arrived.set_result(None)
+        if done_with is not None:
+            await self._drop(done_with)
+
+    async def _drop(self, tag: int) -> None:
+        """Acknowledge: a call that has arrived, or a token that a newer one has replaced."""
+        with contextlib.suppress(*CHANNEL_ERRORS):  # else it comes again to whoever is next, and counts as little there
+            await self.channel.basic_ack(tag, wait=False)

@@ -1,0 +1,59 @@
+"""`runner init`: the project it writes works, and its own test passes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.process import ROOT, RunnerProcess
+
+
+async def test_a_new_project_is_valid_runs_and_passes_its_test(tmp_path: Path) -> None:
+    """Whoever types what `init` says to type sees it work."""
+    async with RunnerProcess("init", "my shop", cwd=tmp_path) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    folder = tmp_path / "my shop"
+    assert set(runner.stdout.splitlines()) == {f"my shop/{path.name}" for path in folder.iterdir()}
+    assert runner.stderr.splitlines() == [
+        "next:",
+        "  cd 'my shop'",
+        "  runner validate pipeline.yaml",
+        "  runner up pipeline.yaml --until-idle",
+        "  python -m pytest",
+    ]
+    async with RunnerProcess("validate", "--strict", "pipeline.yaml", cwd=folder) as runner:
+        assert await runner.wait() == 0, runner.stdout
+    async with RunnerProcess("up", "pipeline.yaml", "--until-idle", cwd=folder) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    assert "stopped: 3 published · 6 handled · 0 retried · 0 dead-lettered" in runner.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+async def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """A second time it lists what is in the way, and changes nothing; exit code 2."""
+    (tmp_path / "pipeline.yaml").write_text("mine")
+    async with RunnerProcess("init", cwd=tmp_path) as runner:
+        assert await runner.wait() == 2
+    assert runner.stdout == ""
+    assert "pipeline.yaml" in runner.stderr
+    assert "orders.py" not in runner.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline.yaml"]
+
+
+async def test_a_folder_that_cannot_be_made_is_wrong_usage(tmp_path: Path) -> None:
+    """No traceback."""
+    (tmp_path / "file").write_text("")
+    async with RunnerProcess("init", "file/project", cwd=tmp_path) as runner:
+        assert await runner.wait() == 2
+    assert "cannot write file/project" in runner.stderr

@@ -1,0 +1,150 @@
+"""`runner publish`: from the command line into a queue or an event, confirmed before the command ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.foreign import Foreign, Got
+from tests.process import RunnerProcess
+from tests.project import Project
+
+PIPELINE = """
+    version: 1
+    queues:
+      UNIQUE.orders: {}
+      UNIQUE.checked: {schema: work:Order}
+    events:
+      UNIQUE.paid:
+    subscribers:
+      handle: {from: UNIQUE.orders, handler: work:handle}
+      hear: {from: UNIQUE.paid, handler: work:handle}
+      check: {from: UNIQUE.checked, handler: work:handle}
+"""
+HANDLERS = """
+    from pydantic import BaseModel
+    class Order(BaseModel):
+        number: int
+    def handle(payload) -> None: note(payload)
+"""
+
+
+async def publish(project: Project, name: str, *arguments: str, stdin: bytes = b"", code: int = 0) -> RunnerProcess:
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS)
+    names = [project.name(name)] if name else []
+    broker = project.place.arguments
+    async with project.run("publish", project.file, *names, *arguments, *broker, stdin=stdin) as runner:
+        assert await runner.wait() == code, runner.stderr
+    assert "Traceback" not in runner.stderr
+    return runner
+
+
+def bodies(got: list[Got]) -> list[tuple[bytes, str]]:
+    return [(each.body, each.properties.content_type) for each in got]
+
+
+async def test_an_argument_is_a_message(rabbit_project: Project, foreign: Foreign) -> None:
+    """It is in the queue when the command has ended, durable, and its id is printed; no runner has to be up."""
+    runner = await publish(rabbit_project, "orders", "订单编号: 54321")
+    (got,) = foreign.take(rabbit_project.name("orders"))
+    assert bodies([got]) == [("订单编号: 54321".encode(), "text/plain")]
+    assert runner.stdout.split() == [got.properties.message_id]
+    assert got.properties.delivery_mode == 2
+    assert got.properties.app_id == rabbit_project.unique
+    assert runner.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("payload", "content_type"),
+    [
+        ('{"order": 1}', "application/json"),
+        ("[1, 2]", "application/json"),
+        ("17", "application/json"),
+        ("order 17", "text/plain"),
+        ("{order: 1}", "text/plain"),
+    ],
+)
+async def test_what_parses_as_json_is_json(
+    rabbit_project: Project, foreign: Foreign, payload: str, content_type: str
+) -> None:
+    """JSON goes byte for byte as JSON, all else as text."""
+    await publish(rabbit_project, "orders", payload)
+    assert bodies(foreign.take(rabbit_project.name("orders"))) == [(payload.encode(), content_type)]
+
+
+async def test_a_file_is_a_message(rabbit_project: Project, foreign: Foreign) -> None:
+    """@FILE publishes its content as it stands, bytes that are no text included."""
+    (rabbit_project.folder / "order.bin").write_bytes(b"\xff\x00\n")
+    await publish(rabbit_project, "orders", "@order.bin")
+    assert bodies(foreign.take(rabbit_project.name("orders"))) == [(b"\xff\x00\n", "application/octet-stream")]
+
+
+async def test_a_file_that_is_not_there_is_wrong_usage(memory_project: Project) -> None:
+    """@FILE that cannot be read: exit 2, naming the file."""
+    runner = await publish(memory_project, "orders", "@missing.json", code=2)
+    assert "missing.json" in runner.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)], ids=["by default", "by -"])
+async def test_standard_input_is_a_message(
+    rabbit_project: Project, foreign: Foreign, arguments: tuple[str, ...]
+) -> None:
+    """Without a payload, or with -, the message is what standard input holds."""
+    await publish(rabbit_project, "orders", *arguments, stdin=b'{"order": 1}\n')
+    assert bodies(foreign.take(rabbit_project.name("orders"))) == [(b'{"order": 1}\n', "application/json")]
+
+
+async def test_each_line_is_a_message(rabbit_project: Project, foreign: Foreign) -> None:
+    """--lines publishes line by line, in order, without the line ends and the empty lines; one id each."""
+    lines = [f"order {number}" for number in range(2500)]
+    text = "\r\n".join(lines[:10]) + "\n\n" + "\n".join(lines[10:])
+    runner = await publish(rabbit_project, "orders", "--lines", "-", stdin=text.encode())
+    got = foreign.take(rabbit_project.name("orders"))
+    assert [each.body.decode() for each in got] == lines
+    assert runner.stdout.split() == [each.properties.message_id for each in got]
+
+
+async def test_lines_end_only_at_line_breaks(rabbit_project: Project, foreign: Foreign) -> None:
+    """Separators that only Unicode or old terminals know belong to the line."""
+    line = "a\x0bb\x0cc\x1cd\x85e\u2028f"
+    await publish(rabbit_project, "orders", "--lines", "-", stdin=f"{line}\nnext\n".encode())
+    assert [got.body.decode() for got in foreign.take(rabbit_project.name("orders"))] == [line, "next"]
+
+
+async def test_an_event_reaches_its_listeners(rabbit_project: Project, foreign: Foreign) -> None:
+    """The listeners' queues are declared first, so that nothing is lost while none of them runs."""
+    await publish(rabbit_project, "paid", '{"order": 1}')
+    (got,) = foreign.take(f"{rabbit_project.unique}.hear")
+    assert got.properties.type == rabbit_project.name("paid")
+    assert (got.exchange, got.routing_key) == ("events", rabbit_project.name("paid"))
+
+
+async def test_a_payload_that_breaks_the_schema_is_refused(rabbit_project: Project, foreign: Foreign) -> None:
+    """Exit 1, saying which field is wrong; nothing is published, not even the good lines before it."""
+    runner = await publish(
+        rabbit_project, "checked", "--lines", "-", stdin=b'{"number": 1}\n{"number": "many"}\n', code=1
+    )
+    assert "number" in runner.stderr
+    assert rabbit_project.name("checked") in runner.stderr
+    assert not foreign.has_queue(rabbit_project.name("checked"))
+
+
+async def test_an_unknown_name_is_wrong_usage(rabbit_project: Project, foreign: Foreign) -> None:
+    """Exit 2 and a guess; nothing is declared."""
+    runner = await publish(rabbit_project, "ordres", "x", code=2)
+    assert f'did you mean "{rabbit_project.name("orders")}"?' in runner.stderr
+    assert not foreign.has_queue(rabbit_project.name("orders"))
+
+
+async def test_the_embedded_broker_cannot_be_published_to(memory_project: Project) -> None:
+    """Exit 2, because it lives inside `runner up`, and what to do instead."""
+    runner = await publish(memory_project, "orders", "x", code=2)
+    assert "embedded broker" in runner.stderr
+    assert "--broker" in runner.stderr
+
+
+async def test_what_was_published_is_handled(rabbit_project: Project) -> None:
+    """`runner publish`, then `runner up`: the handler gets the payload."""
+    await publish(rabbit_project, "orders", "one order")
+    await rabbit_project.up_until_idle()
+    assert rabbit_project.ledger.payloads() == ["one order"]

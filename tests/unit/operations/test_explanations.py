@@ -1,0 +1,111 @@
+"""Every code is explained, and its examples show what the explanation says."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner.config.loading import load
+from runner.errors import PipelineInvalid
+from runner.operations.explanations import Explanation, explanations
+from tests.process import ROOT
+
+SHOP = """
+from pydantic import BaseModel
+
+class Busy(Exception): ...
+class Order(BaseModel):
+    id: int
+class Other(BaseModel):
+    id: int
+
+not_a_type = 5
+builtin = dict.update
+
+def place(): ...
+def ship(order): ...
+async def ship_async(order): ...
+def two(order, other): ...
+def takes_order(order: Order): ...
+def takes_other(order: Other): ...
+def unknown_annotation(order: "Nowhere"): ...
+"""
+FILES = {
+    "shop.py": SHOP,
+    "broken.py": "raise RuntimeError('broken')\n",
+    "more.yaml": "queues: {orders: }\n",
+    "named.yaml": "name: other\nqueues: {orders: }\n",
+    "circle.yaml": "include: [circle2.yaml]\n",
+    "circle2.yaml": "include: [circle.yaml]\nqueues: {orders: }\n",
+    "orders.jsonl": "{}\n",
+}
+NO_CODES = {
+    *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx"),
+    *("utf-8", "utf-8-sig", "site-packages"),
+}
+"""Words with a hyphen in the sources that are not codes."""
+
+ALL = explanations()
+SHOWN = [entry for entry in ALL.values() if entry.wrong]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with what the examples name; what they import is forgotten."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "pytest-" not in entry])
+    for name in ("shop", "broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def codes(folder: Path, text: str) -> dict[str, str]:
+    """Return the severities of all codes that a pipeline gets."""
+    from runner import app
+
+    path = folder / "pipeline.yaml"
+    path.write_text(text)
+    try:
+        problems = app.read([path], {}).warnings
+    except PipelineInvalid as invalid:
+        problems = invalid.problems
+    finally:
+        for name in ("shop", "broken"):
+            sys.modules.pop(name, None)
+    return {problem.code: problem.severity for problem in problems}
+
+
+@pytest.mark.parametrize("entry", SHOWN, ids=lambda entry: entry.code)
+def test_the_wrong_example_has_the_problem_and_the_right_one_has_none(folder: Path, entry: Explanation) -> None:
+    """Whoever copies the right one is done; a warning says that it is one."""
+    wrong = codes(folder, entry.wrong)
+    assert entry.code in wrong
+    assert ("(a warning)" in entry.text) == (wrong[entry.code] == "warning")
+    assert codes(folder, entry.right) == {}
+
+
+def test_every_code_in_the_sources_is_explained() -> None:
+    """And nothing is explained that cannot occur."""
+    rooms = [*(ROOT / "runner/config").rglob("*.py"), *(ROOT / "runner/pipeline").rglob("*.py"), ROOT / "runner/app.py"]
+    words = {
+        node.value
+        for path in rooms
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    hyphenated = {word for word in words if re.fullmatch(r"[a-z]+(-[a-z0-9]+)+", word) and not word.startswith("x-")}
+    assert hyphenated - set(ALL) == NO_CODES
+    assert set(ALL) - words == set()
+
+
+def test_reading_a_broken_file_gives_an_explained_code(folder: Path) -> None:
+    """Also those that no pipeline can show."""
+    (folder / "latin.yaml").write_bytes(b"version: 1\nname: \xff\n")
+    assert [problem.code for problem in load(folder / "latin.yaml", {}).problems] == ["not-utf-8"]
+    assert next(iter(load(folder, {}).problems)).code in ALL

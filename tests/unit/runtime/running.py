@@ -1,0 +1,103 @@
+"""Runs a pipeline on the in-process broker and a clock that jumps: seconds of waiting take no time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from runner import log
+from runner.config.loading import load_text
+from runner.message import Address, Envelope
+from runner.pipeline.model import Pipeline
+from runner.pipeline.resolve import resolve
+from runner.runtime.supervisor import Report, Supervisor
+from runner.transports.memory import MemoryBroker, MemoryTransport
+from tests.unit.transports.virtual_time import run_virtually
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@dataclass
+class Run:
+    """What happened: log lines, what handlers noted with `note`, and the report."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[tuple[float, Any]] = field(default_factory=list)
+    report: Report | None = None
+    seconds: float = 0.0
+
+    def note(self, thing: Any) -> None:
+        """Remember something with the time (seconds since the start) at which it happened."""
+        self.notes.append((round(asyncio.get_running_loop().time(), 3), thing))
+
+    @property
+    def things(self) -> list[Any]:
+        return [thing for _, thing in self.notes]
+
+    def events(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        return [
+            line for line in self.lines if line["event"] == event and all(line.get(k) == v for k, v in fields.items())
+        ]
+
+
+def pipeline(text: str, handlers: dict[str, Callable[..., Any]], name: str = "shop") -> Pipeline:
+    """Resolve a pipeline whose handlers are these functions, under the module name `h`."""
+    module = types.ModuleType("h")
+    vars(module).update(handlers)
+    sys.modules["h"] = module
+    try:
+        resolved = resolve(load_text(f"version: 1\nname: {name}\n{text}", Path(f"{name}.yaml"), {}))
+    finally:
+        del sys.modules["h"]
+    assert resolved.pipeline is not None, resolved.problems
+    return resolved.pipeline
+
+
+def run(
+    text: str,
+    handlers: dict[str, Callable[..., Any]],
+    record: Run,
+    *,
+    for_s: float | None = None,
+    broker: MemoryBroker | None = None,
+    preload: Sequence[Envelope] = (),
+    clock_start: datetime = START,
+) -> Run:
+    """Run until idle, or for so many virtual seconds; the clock of the pipeline starts at `clock_start`.
+
+    What is in `preload` waits in the queue `q` beforehand.
+    """
+    made = pipeline(text, handlers)
+    out = io.StringIO()
+    log.configure(format="json", stream=out)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def now() -> datetime:
+            return clock_start + timedelta(seconds=loop.time())
+
+        transport = MemoryTransport(broker=broker, clock=now)
+        await transport.connect()
+        await transport.declare(made.topology)
+        for envelope in preload:
+            await transport.publish(Address("", "q"), envelope)
+        supervisor = Supervisor([made], transport, until_idle=for_s is None, now=now)
+        await supervisor.start()
+        stop = asyncio.Event()
+        if for_s is not None:
+            loop.call_later(for_s, stop.set)
+        await supervisor.wait(stop)
+        record.report = await supervisor.drain()
+
+    record.seconds = run_virtually(main)
+    record.lines += [json.loads(line) for line in out.getvalue().splitlines()]
+    return record

@@ -1,0 +1,346 @@
+"""What a subscriber's and a producer's options do, on the in-process broker and a clock that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from runner import Message, Publish
+from runner.message import Envelope
+from runner.runtime.resources import ResourceFailed
+from runner.transports.memory import MemoryBroker
+from tests.unit.runtime.running import Run, run
+
+
+def numbers(count: int) -> Any:
+    def produce() -> list[dict[str, int]]:
+        return [{"n": number, "key": number % 3} for number in range(count)]
+
+    return produce
+
+
+QUEUE = "queues: {q: }\nproducers: {p: {handler: 'h:produce', to: q}}\n"
+
+
+def subscriber(options: str) -> str:
+    return QUEUE + f"subscribers: {{s: {{from: q, handler: 'h:handle', {options}}}}}\n"
+
+
+def test_a_batch_is_full_or_what_came_in_time() -> None:
+    """Ten messages in batches of four: two full ones at once, the rest when the first of it has waited."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]]) -> None:
+        record.note([order["n"] for order in orders])
+
+    run(subscriber("batch: {size: 4, wait: 2s}, concurrency: 1"), {"produce": numbers(10), "handle": handle}, record)
+    assert record.things == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert record.notes[2][0] >= 2.0
+    assert len(record.events("message.handled")) == 10
+
+
+def test_a_batch_gets_a_message_for_each_payload() -> None:
+    """In the same order."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]], messages: list[Message]) -> None:
+        assert [message.payload for message in messages] == orders
+        record.note(len({message.id for message in messages}))
+
+    run(subscriber("batch: 5"), {"produce": numbers(5), "handle": handle}, record)
+    assert record.things == [5]
+
+
+def test_one_bad_message_does_not_spend_its_neighbours_attempts() -> None:
+    """A batch that fails is tried again message by message: only the guilty one is dead-lettered."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]]) -> None:
+        record.note([order["n"] for order in orders])
+        if any(order["n"] == 2 for order in orders):
+            raise ValueError("two")
+
+    run(
+        subscriber("batch: {size: 4, wait: 1s}, concurrency: 1, retry: {attempts: 3, delay: 1s}"),
+        {"produce": numbers(4), "handle": handle},
+        record,
+    )
+    assert record.things[0] == [0, 1, 2, 3]
+    assert sorted(record.things[1:5]) == [[0], [1], [2], [3]]
+    dead = record.events("message.dead_lettered")
+    assert [line["attempt"] for line in dead] == [3]
+    assert len(record.events("message.handled")) == 3
+
+
+def test_what_cannot_be_decoded_is_taken_out_of_its_batch() -> None:
+    """The others are handled without it."""
+    record = Run()
+
+    def produce() -> list[Any]:
+        return [{"n": 1}, Publish("not json"), {"n": 3}]
+
+    async def handle(orders: list[dict[str, int]]) -> None:
+        record.note([order["n"] for order in orders])
+
+    run(subscriber("batch: {size: 3, wait: 1s}"), {"produce": produce, "handle": handle}, record)
+    assert record.things == [[1, 3]]
+    assert [line["reason"] for line in record.events("message.dead_lettered")] == ["invalid"]
+
+
+def test_order_by_keeps_each_keys_order_through_retries() -> None:
+    """Strict order for one key, parallel across keys: whatever fails holds back its own key only."""
+    record = Run()
+    chance = random.Random(7)
+    running: set[int] = set()
+    most = 0
+
+    async def handle(order: dict[str, int]) -> None:
+        nonlocal most
+        assert order["key"] not in running
+        running.add(order["key"])
+        most = max(most, len(running))
+        await asyncio.sleep(chance.random())
+        running.discard(order["key"])
+        if chance.random() < 0.3:
+            raise ValueError("again")
+        record.note((order["key"], order["n"]))
+
+    run(
+        subscriber("order_by: key, concurrency: 3, retry: {attempts: 20, backoff: fixed, delay: 5s}"),
+        {"produce": numbers(60), "handle": handle},
+        record,
+    )
+    assert len(record.things) == 60
+    assert most == 3
+    for key in range(3):
+        handled = [n for k, n in record.things if k == key]
+        assert handled == sorted(handled)
+
+
+def test_a_waiting_retry_does_not_hold_back_other_keys() -> None:
+    """While one key waits ten seconds, the others are done."""
+    record = Run()
+    failed = False
+
+    async def handle(order: dict[str, int]) -> None:
+        nonlocal failed
+        if order["n"] == 0 and not failed:
+            failed = True
+            raise ValueError("once")
+        record.note(order["n"])
+
+    run(
+        subscriber("order_by: key, concurrency: 1, retry: {attempts: 2, delay: 10s}"),
+        {"produce": numbers(6), "handle": handle},
+        record,
+    )
+    times = {n: at for at, n in record.notes}
+    assert max(times[n] for n in (1, 2, 4, 5)) < 1.0
+    assert times[0] >= 10.0
+    assert times[3] >= times[0]
+
+
+def test_ordered_messages_that_never_work_are_dead_lettered_and_let_the_next_come() -> None:
+    """With all their attempts counted."""
+    record = Run()
+
+    async def handle(order: dict[str, int], message: Message) -> None:
+        record.note((order["n"], message.attempt))
+        if order["n"] == 0:
+            raise ValueError("never")
+
+    run(
+        subscriber("order_by: key, retry: {attempts: 3, delay: 1s}"),
+        {"produce": numbers(4), "handle": handle},
+        record,
+    )
+    assert [thing for thing in record.things if thing[0] == 0] == [(0, 1), (0, 2), (0, 3)]
+    assert record.events("message.dead_lettered")[0]["attempt"] == 3
+    assert (3, 1) in record.things
+
+
+def test_rate_spaces_out_the_calls() -> None:
+    """Ten messages at 2/s take four and a half seconds."""
+    record = Run()
+
+    async def handle(order: dict[str, int]) -> None:
+        record.note(order["n"])
+
+    run(subscriber("rate: 2/s"), {"produce": numbers(10), "handle": handle}, record)
+    assert [at for at, _ in record.notes] == pytest.approx([index * 0.5 for index in range(10)], abs=0.01)
+
+
+def test_a_producers_rate_spaces_out_its_messages() -> None:
+    """One a second."""
+    record = Run()
+
+    async def handle(order: dict[str, int]) -> None:
+        record.note(order["n"])
+
+    text = "queues: {q: }\nproducers: {p: {handler: 'h:produce', to: q, rate: 1/s}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    run(text, {"produce": numbers(5), "handle": handle}, record)
+    assert [at for at, _ in record.notes] == pytest.approx([0, 1, 2, 3, 4], abs=0.01)
+
+
+def test_a_duplicate_is_acknowledged_without_a_second_call() -> None:
+    """Within the window; the same id with another body is another message; failed work is not done work."""
+    record = Run()
+
+    has_failed = False
+
+    async def handle(order: dict[str, int], message: Message) -> None:
+        nonlocal has_failed
+        record.note((order["n"], message.attempt))
+        await asyncio.sleep(1)
+        if order["n"] == 1 and not has_failed:
+            has_failed = True
+            raise ValueError("once")
+
+    copies = [("a", 0), ("a", 0), ("b", 1), ("b", 1), ("a", 2), (None, 3), (None, 3)]
+    text = "queues: {q: }\nsubscribers: {s: {from: q, handler: 'h:handle', dedupe: {window: 1h}, retry: 3}}\n"
+    run(text, {"handle": handle}, record, preload=[Envelope(b'{"n":%d}' % n, message_id=i) for i, n in copies])
+    assert [n for n, _ in record.things].count(0) == 1
+    # The second copy of the failed one has waited, is called next, and makes the retry of the first a duplicate.
+    assert [thing for thing in record.things if thing[0] == 1] == [(1, 1), (1, 1)]
+    assert [n for n, _ in record.things].count(2) == 1
+    assert [n for n, _ in record.things].count(3) == 2
+    assert len(record.events("message.handled", duplicate=True)) == 2
+
+
+def test_without_dedupe_every_copy_is_handled() -> None:
+    """It is asked for, because remembering costs."""
+    record = Run()
+
+    async def handle(order: dict[str, int]) -> None:
+        record.note(order["n"])
+
+    text = "queues: {q: }\nsubscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    run(text, {"handle": handle}, record, preload=[Envelope(b'{"n":1}', message_id="a")] * 2)
+    assert record.things == [1, 1]
+
+
+def test_resources_are_opened_in_order_and_closed_in_reverse() -> None:
+    """Of every kind that a factory can make; handlers and producers get them by name."""
+    record = Run()
+
+    @contextmanager
+    def files(name: str) -> Iterator[str]:
+        record.note(f"open {name}")
+        yield f"<{name}>"
+        record.note(f"close {name}")
+
+    @asynccontextmanager
+    async def pool() -> AsyncIterator[str]:
+        record.note("open pool")
+        yield "<pool>"
+        record.note("close pool")
+
+    async def client() -> str:
+        record.note("open client")
+        return "<client>"
+
+    def produce(client: str) -> list[str]:
+        return [client]
+
+    async def handle(text: str, pool: str, files: str) -> None:
+        record.note((text, pool, files))
+
+    text = "resources: {files: {factory: 'h:files', with: {name: f}}, pool: 'h:pool', client: 'h:client'}\n"
+    handlers = {"files": files, "pool": pool, "client": client, "produce": produce, "handle": handle}
+    run(text + subscriber("retry: none"), handlers, record)
+    assert record.things == [
+        "open f",
+        "open pool",
+        "open client",
+        ("<client>", "<pool>", "<f>"),
+        "close pool",
+        "close f",
+    ]
+
+
+def test_a_factory_that_fails_stops_the_start() -> None:
+    """With its own error, before anything is consumed, and closes what was open."""
+    record = Run()
+
+    @contextmanager
+    def good() -> Iterator[int]:
+        yield 1
+        record.note("closed")
+
+    def bad() -> None:
+        raise ConnectionError("no database")
+
+    async def handle(text: str) -> None:
+        record.note("handled")
+
+    text = "resources: {good: 'h:good', bad: 'h:bad'}\n" + subscriber("retry: none")
+    with pytest.raises(ResourceFailed, match='"bad" cannot be opened: ConnectionError: no database'):
+        run(text, {"good": good, "bad": bad, "produce": numbers(1), "handle": handle}, record)
+
+
+def test_an_interval_producer_ticks_at_once_and_then_regularly() -> None:
+    """A slow round does not shift the rhythm; ticks it has passed over are left out."""
+    record = Run()
+    rounds = 0
+
+    async def produce() -> str:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 2:
+            await asyncio.sleep(25)
+        return "tick"
+
+    async def handle(text: str) -> None:
+        record.note(text)
+
+    text = "queues: {q: }\nproducers: {p: {handler: 'h:produce', every: 10s, to: q}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    run(text, {"produce": produce, "handle": handle}, record, for_s=65)
+    assert [round(at) for at, _ in record.notes] == [0, 35, 35, 40, 50, 60]
+
+
+def test_a_cron_producer_fires_at_its_times_in_its_zone() -> None:
+    """06:00 in Berlin is 05:00 UTC in winter and 04:00 after the clocks have changed."""
+    record = Run()
+
+    async def produce() -> str:
+        return "report"
+
+    async def handle(text: str, message: Message) -> None:
+        assert message.timestamp is not None
+        record.note(message.timestamp.isoformat())
+
+    text = "queues: {q: }\nproducers: {p: {handler: 'h:produce', cron: '0 6 * * *', timezone: Europe/Berlin, to: q}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    start = datetime(2026, 3, 28, 0, 0, tzinfo=UTC)
+    run(text, {"produce": produce, "handle": handle}, record, for_s=2.5 * 86_400, clock_start=start)
+    assert record.things == ["2026-03-28T05:00:00+00:00", "2026-03-29T04:00:00+00:00", "2026-03-30T04:00:00+00:00"]
+
+
+def test_a_schedule_goes_on_where_another_process_left_it() -> None:
+    """What has fired is remembered by the broker: a restart neither repeats a tick nor forgets the rhythm."""
+    record = Run()
+
+    async def produce() -> str:
+        return "tick"
+
+    async def handle(text: str, message: Message) -> None:
+        assert message.timestamp is not None
+        record.note(message.timestamp.strftime("%H:%M"))
+
+    text = "queues: {q: }\nproducers: {p: {handler: 'h:produce', cron: '*/10 * * * *', to: q}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    broker = MemoryBroker()
+    handlers = {"produce": produce, "handle": handle}
+    first = datetime(2026, 1, 1, 12, 5, tzinfo=UTC)
+    run(text, handlers, record, for_s=360, broker=broker, clock_start=first)
+    run(text, handlers, record, for_s=60, broker=broker, clock_start=datetime(2026, 1, 1, 12, 12, tzinfo=UTC))
+    run(text, handlers, record, for_s=60, broker=broker, clock_start=datetime(2026, 1, 1, 13, 5, tzinfo=UTC))
+    assert record.things == ["12:10", "13:05"]  # the five missed at 12:20 to 13:00 make one run
