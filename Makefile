@@ -58,8 +58,8 @@ format: $(VENV)/.test ## Mend style and format
 lock: $(VENV)/.ready ## Write constraints.txt anew, with the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/python -m venv "$$folder"; \
-	echo "Resolving runline[fast,test]"; \
-	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[fast,test]'; \
+	echo "Resolving runline[http,test]"; \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,test]'; \
 	{ echo "# Versions that \`make\` installs. Written by \`make lock\`."; \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable; } > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt; \

@@ -19,7 +19,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
 
-from tests.process import RunnerProcess
+from tests.process import LogLine, RunnerProcess
 
 LEDGER_MODULE = '''
 """Where handlers write what they did: one line each, on the disk before the handler goes on."""
@@ -50,6 +50,17 @@ async def stop(runner: RunnerProcess) -> None:
     runner.signal(signal.SIGTERM)
     assert await runner.wait() == 0, runner.stderr
     assert "Traceback" not in runner.stderr
+
+
+def lines(runner: RunnerProcess, event: str, **fields: object) -> list[LogLine]:
+    """Return the log lines so far of this event that have these fields."""
+    return [line for line in runner.logs if line["event"] == event and fields.items() <= line.items()]
+
+
+async def started(*runners: RunnerProcess) -> None:
+    """Return when all of these are up."""
+    for runner in runners:
+        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
 
 
 class Entry(NamedTuple):

@@ -60,6 +60,8 @@ def whole_number(value: object) -> int:
     help_ = "write a number, as in 10"
     if isinstance(value, str) and not isinstance(value, Interpolated) and isinstance(resolve(value or "~"), int):
         help_ = f"remove the quotes: {value}"
+    elif isinstance(typed, float) and typed.is_integer() and abs(typed) < MAX_INTEGER:
+        help_ = f"write {int(typed)}"
     raise wrong("wrong-type", f"must be a whole number, not {describe(value)}", help_)
 
 
@@ -159,12 +161,15 @@ def one_or_many(value: object) -> object:
     return value
 
 
-def a_map(value: object) -> object:
+def a_map(value: object, expected: str = "a map") -> object:
     """Return a map; nothing at all is an empty one, as where every line of a section is a comment."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise wrong("wrong-type", f"must be a map, not {describe(value)}", 'write "key: value" on lines of their own')
+        help_ = 'write "key: value" on lines of their own'
+        if isinstance(value, list) and value and isinstance(value[0], str) and not isinstance(value[0], Interpolated):
+            help_ = f"write each on a line of its own with a colon, as in {quoted(f'{value[0]}:')}"
+        raise wrong("wrong-type", f"must be {expected}, not {describe(value)}", help_)
     return value
 
 

@@ -193,7 +193,7 @@ class _Pass:
         self.size += len(done.text) if done.origins else 0
         if self.size > limits.MAX_INTERPOLATED:
             done.faults.append(Fault("too-large", "the variables bring in more than 1 MiB", "", 0, 1))
-        node.is_broken = bool(done.faults)
+        node.is_broken = node.is_broken or bool(done.faults)
         node.origins = done.origins
         node.value = Interpolated(done.text, _expression(done.origins)) if done.origins else done.text
         for fault in done.faults[: limits.MAX_PROBLEMS - len(self.problems)]:

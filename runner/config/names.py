@@ -112,7 +112,10 @@ def _import_help(value: object) -> str:
 
 def _error_path(value: object) -> str:
     """Return the import path of an exception, or the bare name of a builtin one."""
-    if not isinstance(value, str) or not _BARE_NAME.fullmatch(value):
+    if not isinstance(value, str):
+        help_ = 'write a name such as TimeoutError, or "package.module:Name"'
+        raise wrong("bad-import-path", f"must be an exception, not {describe(value)}", help_)
+    if not _BARE_NAME.fullmatch(value):
         return _import_path(value)
     found = getattr(builtins, value, None)
     if isinstance(found, type) and issubclass(found, Exception):

@@ -102,7 +102,7 @@ def _exchange(value: object) -> object:
     """Write out the short forms: a type, or nothing."""
     if isinstance(value, str):
         return {"type": value}
-    return value if isinstance(value, ExchangeSpec) else a_map(value)
+    return value if isinstance(value, ExchangeSpec) else a_map(value, "a type or a map")
 
 
 Exchange = Annotated[

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from runner.config.document import Document, Entries, KeyPath, Scalar, walk
 from runner.config.spec import PipelineSpec
-from runner.config.validation import model_at, written
+from runner.config.validation import keys_of, model_at, written
 from runner.config.words import closest
 
 ROUNDS = 8
@@ -45,7 +45,7 @@ def _mend(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyP
         if kind != "extra_forbidden":
             continue
         wanted = [str(other[-1]) for other in missing if other[:-1] == path[:-1]]
-        meant = closest(str(path[-1]), [*wanted, *_sources(data, path[:-1])])
+        meant = closest(str(path[-1]), wanted) or closest(str(path[-1]), _absent(data, path[:-1]))
         if meant is None:
             _remove(data, path)
         else:
@@ -56,10 +56,11 @@ def _mend(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyP
         _remove(data, path)
 
 
-def _sources(data: dict[str, Any], path: KeyPath) -> tuple[str, ...]:
-    """Return the keys of which the map at a path needs one, if it has none."""
-    one_of, written = model_at(path).one_of, _at(data, path)
-    return () if any(key in (written or {}) for key in one_of) else one_of
+def _absent(data: dict[str, Any], path: KeyPath) -> list[str]:
+    """Return the keys that the map at a path can have and has not; of those of which it needs one, none or all."""
+    model, has = model_at(path), _at(data, path) or {}
+    others = set() if not any(key in has for key in model.one_of) else set(model.one_of)
+    return [key for key in keys_of(model) if key not in has and key not in others]
 
 
 def _depth(path: KeyPath) -> tuple[int, tuple[str, ...]]:

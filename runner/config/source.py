@@ -23,7 +23,7 @@ from runner.errors import PipelineInvalid, Problem
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
 _TAG = re.compile(r"(?:&\S*\s+)?(![^\s,\[\]{}]*)")
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 def read(path: Path) -> str:
@@ -63,10 +63,13 @@ def parse(text: str, path: Path = Path(), index: int = 0) -> tuple[Document, lis
     """
     lines = Lines(text, index)
     if match := _UNPRINTABLE.search(text):
-        shown = f"U+{ord(match[0]):04X}"
+        shown, escape = f"U+{ord(match[0]):04X}", f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else ""
         place = lines.place(match.start(), match.end())
         raise _refusal(
-            "yaml-syntax", f"the character {shown} is not allowed in YAML", "remove it, or write an escape", place
+            "yaml-syntax",
+            f"the character {shown} is not allowed in YAML",
+            f'remove it, or write it as "{escape}" in double quotes' if escape else "remove it",
+            place,
         )
     composer = _Composer(text, lines)
     try:
@@ -128,6 +131,7 @@ class _Composer:
         node: Node
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event)
+            node.is_broken = event.tag is not None  # reported; what is left of it is not judged
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._items(event, path, depth)
         else:
@@ -186,7 +190,7 @@ class _Composer:
             is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and not event.style
             key_node = self._node(event, path, depth + 1)
             place = self._place(event)
-            key = self._key(key_node, path)
+            key = self._key(key_node, event, path)
             event = next(self._events)
             child = self._node(event, path if key is None else (*path, key), depth + 1)
             self._grow(entries, key_node, place)
@@ -204,7 +208,7 @@ class _Composer:
         entries.place = self._whole(entries, event)
         return entries
 
-    def _key(self, node: Node, path: KeyPath) -> str | None:
+    def _key(self, node: Node, event: Any, path: KeyPath) -> str | None:
         """Return the text of a key, None for one that has been reported; reading goes on without it."""
         if isinstance(node, Scalar) and isinstance(node.value, str):
             return node.value
@@ -214,7 +218,10 @@ class _Composer:
             help_ = f'put it in quotes: "{written}"' if written else 'write a name before the ":"'
         else:
             help_ = 'write one name before the ":"; a value with { } or [ ] needs quotes'
-        self.problems.append(_problem("bad-key", "a key must be text", help_, node.place, path))
+            if self._text[max(0, event.start_mark.index - 1) :].startswith("{{"):
+                help_ = 'templates with {{ }} are not filled in; write "${NAME}" for a variable'
+        place = self._place(event) if isinstance(event, yaml.AliasEvent) else node.place
+        self.problems.append(_problem("bad-key", "a key must be text", help_, place, path))
         return None
 
     def _merge(self, entries: Entries, node: Node, place: Place, path: KeyPath) -> None:
@@ -237,7 +244,8 @@ class _Composer:
         index = event.start_mark.index
         match = _TAG.match(self._text, index)
         place = self._lines.place(*match.span(1)) if match else self._place(event)
-        self.problems.append(_problem("yaml-tag", "YAML tags (!…) are not allowed", "remove the tag", place, path))
+        help_ = 'remove it, or put a value that starts with "!" in quotes'
+        self.problems.append(_problem("yaml-tag", "YAML tags (!…) are not allowed", help_, place, path))
 
     def _span(self, event: Any) -> tuple[int, int]:
         """Return where an event's content starts and ends: behind its anchor and tag, without blanks at the end."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
+from runner.config.addresses import EXAMPLE
 from runner.config.conflicts import Conflict, refuse
 from runner.config.fields import DAY, Boolean, Foreign, Text, Texts, a_map, choice, duration, one_or_many
 from runner.config.names import BrokerUrl, ExchangeName, Identifier, ImportPath, Name, RoutingKey
@@ -59,6 +60,8 @@ class TlsSpec(SpecModel):
 def _urls(value: object) -> object:
     if value is None:
         raise wrong("bad-url", "the broker has no URL", "write one, or remove the key for the in-process broker")
+    if not isinstance(value, str | list | tuple):
+        raise wrong("wrong-type", f"must be a URL or a list of URLs, not {describe(value)}", f"write {EXAMPLE}")
     urls = one_or_many(value)
     return () if urls == (MEMORY,) else urls
 
@@ -130,7 +133,7 @@ def _event(value: object) -> object:
     """Write out the short forms: a schema, or nothing."""
     if isinstance(value, str):
         return {"schema": value}
-    return value if isinstance(value, EventSpec) else a_map(value)
+    return value if isinstance(value, EventSpec) else a_map(value, "an import path or a map")
 
 
 # Resources
@@ -149,7 +152,7 @@ def _resource(value: object) -> object:
     """Write out the short form: the factory."""
     if isinstance(value, str):
         return {"factory": value}
-    return value if isinstance(value, ResourceSpec) else a_map(value)
+    return value if isinstance(value, ResourceSpec) else a_map(value, "an import path or a map")
 
 
 Resource = Annotated[ResourceSpec, BeforeValidator(_resource, json_schema_input_type=str | ResourceSpec)]

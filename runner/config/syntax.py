@@ -24,7 +24,18 @@ class _Error(NamedTuple):
     @property
     def line(self) -> str:
         """The part of the line before the error."""
-        return self.text[self.text.rfind("\n", 0, self.at) + 1 : self.at]
+        return self.text[max(self.text.rfind("\n", 0, self.at), self.text.rfind("\r", 0, self.at)) + 1 : self.at]
+
+    @property
+    def character(self) -> str:
+        """The character at the error, "" at the end of the text."""
+        return self.text[self.at : self.at + 1]
+
+    @property
+    def above(self) -> list[str]:
+        """The lines above the error that are not blank, the nearest first."""
+        lines = self.text[: self.at - len(self.line)].splitlines()
+        return [line for line in reversed(lines) if line.strip()]
 
 
 class _Verdict(NamedTuple):
@@ -79,10 +90,27 @@ def _variable_in_flow(error: _Error) -> _Verdict | None:
     return _Verdict('"${…}" inside [ ] or { } needs quotes', 'put it in quotes: "${NAME}"', error.at - 1, length)
 
 
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'', re.DOTALL)
+
+
+def _is_closed(text: str) -> bool:
+    """Whether the bracket that a text starts with has its end in it, as far as counting can tell."""
+    depth = 0
+    for character in re.findall(r"[\[\]{}]", _QUOTED.sub("", text)):
+        depth += 1 if character in "[{" else -1
+        if depth == 0:
+            return True
+    return False
+
+
 def _unclosed_bracket(error: _Error) -> _Verdict:
     opening = error.text[error.begin : error.begin + 1]
     closing = "]" if opening == "[" else "}"
-    if "\n" in error.text[error.begin : error.at] or not error.text[error.at :].strip():
+    is_one_line = "\n" not in error.text[error.begin : error.at]
+    if is_one_line and error.character and error.character in "]}":
+        message = f'this "{error.character}" cannot close the "{opening}" before it'
+        return _Verdict(message, f'write "{closing}" before it, or remove it', error.at)
+    if not error.text[error.at :].strip() or not (is_one_line or _is_closed(error.text[error.begin :])):
         return _Verdict(
             f'this "{opening}" is not closed', f'add "{closing}", and a comma between its parts', error.begin
         )
@@ -102,9 +130,33 @@ def _escape(error: _Error) -> _Verdict:
 
 def _missing_colon(error: _Error) -> _Verdict:
     written = re.compile(r"[^\r\n]*").match(error.text, error.begin)
-    length = len(written[0].rstrip()) if written else 1
-    return _Verdict('a ":" is missing after this key', 'write "key: value", or indent it as part of the value above',
-                    error.begin, length)  # fmt: skip
+    key = written[0].rstrip() if written else ""
+    start = error.text[: error.begin].rpartition("\n")[2]
+    if re.match(r"(<{7}|={7}|>{7})( |$)", key):
+        return _Verdict(
+            "this is a mark of a merge conflict", "keep one side, and remove the marks", error.begin, len(key)
+        )
+    if not start.strip() and re.match(rf"{start}- ", next(iter(_replaced(error, error.begin).above), "")):
+        return _not_an_item(_replaced(error, error.begin))
+    return _no_colon(key, error.begin)
+
+
+def _replaced(error: _Error, at: int) -> _Error:
+    return error._replace(at=at)
+
+
+def _no_colon(key: str, start: int) -> _Verdict:
+    """Say that a line without a colon needs one, or what else it is."""
+    words = key.split()
+    if key.startswith(("//", "/*")):
+        return _Verdict('a comment starts with "#"', f'write "# {key.lstrip("/* ")[:40]}"', start, len(key))
+    if len(words) == 1:
+        help_ = f'write "{key[:40]}:"'
+    elif len(words) == 2:
+        help_ = f'write "{words[0][:40]}: {words[1][:40]}"'
+    else:
+        help_ = 'write "key: value", or indent it as part of the value above'
+    return _Verdict('a ":" is missing after this key', help_, start, max(1, len(key)))
 
 
 def _second_value(error: _Error) -> _Verdict:
@@ -117,9 +169,11 @@ def _second_value(error: _Error) -> _Verdict:
     key = above.strip()
     start = above_start + len(above) - len(above.lstrip())
     if ":" not in key and key:
-        return _Verdict('a ":" is missing after this key', f'write "{key[:40]}:"', start, len(key))
+        return _no_colon(key, start)
     if not re.search(r":(\s|$)", key) and key:
-        return _Verdict('a space is missing after the ":"', 'write "key: value"', above_start + above.find(":"))
+        name, _, value = key.partition(":")
+        help_ = f'write "{name[:40]}: {value[:40]}"'
+        return _Verdict('a space is missing after the ":"', help_, above_start + above.find(":"))
     return _Verdict("this line is indented deeper than its map", "line up the keys of one map", error.at - len(
         error.line.lstrip()), len(error.line.lstrip()))  # fmt: skip
 
@@ -129,10 +183,36 @@ def _list_here(error: _Error) -> _Verdict:
 
 
 def _misplaced(error: _Error) -> _Verdict:
-    if error.line.strip():
+    before = error.line.strip()
+    if before and error.character in ("]", "}"):
+        return _Verdict(
+            f'this "{error.character}" closes nothing', "remove it, or put the whole value in quotes", error.at
+        )
+    if error.character == "*" and (anchor := re.search(r"&\S+$", before)):
+        help_ = f'remove "{anchor[0]}": the alias is enough'
+        start = error.at - len(error.line) + error.line.rfind("&")
+        return _Verdict("an anchor cannot stand before an alias", help_, start, len(anchor[0]))
+    if before.endswith("'"):
+        help_ = "put the whole value in double quotes, or write '' for an apostrophe"
+        return _Verdict("nothing can follow the value here", help_, error.at)
+    if before:
         return _Verdict("nothing can follow the value here", "put the whole value in quotes", error.at)
-    help_ = "give all keys of one map the same indentation"
-    return _Verdict("this line does not line up with the lines above", help_, error.at)
+    if error.character == ":":
+        return _Verdict('there is no key before this ":"', "write one, or remove the line", error.at)
+    if _is_in_block_text(error):
+        help_ = "give all lines of the text the same indentation, blank ones too"
+        return _Verdict('this line is indented less than its text after "|" or ">"', help_, error.at)
+    kind = "items of one list" if error.text.startswith("- ", error.at) else "keys of one map"
+    return _Verdict(
+        "this line does not line up with the lines above", f"give all {kind} the same indentation", error.at
+    )
+
+
+def _is_in_block_text(error: _Error) -> bool:
+    """Whether a line belongs to a text after `|` or `>`: the nearest line that is indented less starts one."""
+    indentation = len(error.line)
+    parent = next((line for line in error.above if len(line) - len(line.lstrip()) < indentation), "")
+    return re.search(r"[:-]\s+[|>][-+0-9]*\s*(#.*)?$", parent) is not None
 
 
 def _not_an_item(error: _Error) -> _Verdict:
@@ -166,11 +246,21 @@ def _block_text(error: _Error) -> _Verdict:
 
 
 def _directive(error: _Error) -> _Verdict:
-    return _Verdict("YAML directives (%…) are not supported", "remove the line", error.at)
+    start = error.at - len(error.line)
+    help_ = 'remove the line, or put a key that starts with "%" in quotes'
+    return _Verdict("YAML directives (%…) are not supported", help_, start)
 
 
 def _document(error: _Error) -> _Verdict:
-    return _Verdict("nothing can follow the end of the document", "a file holds one pipeline", error.at)
+    lines = error.above
+    if lines and lines[0].startswith("%"):
+        return _directive(error._replace(at=error.text.rfind("\n" + lines[0], 0, error.at) + 1))
+    first = next((line for line in reversed(lines) if not line.lstrip().startswith("#")), "")
+    if first.startswith(" ") and not error.line and not any(line.startswith("...") for line in lines):
+        help_ = "give all keys of the file the same indentation, best none"
+        return _Verdict("this line is indented less than the first line", help_, error.at)
+    help_ = 'a file holds one pipeline: remove the "..." above, or what follows it'
+    return _Verdict("nothing can follow the end of the document", help_, error.at)
 
 
 _RULES: list[tuple[re.Pattern[str], Callable[[_Error], _Verdict | None]]] = [

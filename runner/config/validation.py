@@ -16,10 +16,17 @@ from runner.config.document import Document, KeyPath, On, Scalar, dotted, plain
 from runner.config.queue_spec import QueueSpec, SpecModel
 from runner.config.spec import PipelineSpec, ProducerSpec, SubscriberSpec
 from runner.config.wording import say
-from runner.config.words import closest, did_you_mean
+from runner.config.words import closest, quoted
 from runner.errors import Problem
 
 _DEFAULTS: dict[str, type[SpecModel]] = {"queue": QueueSpec, "producer": ProducerSpec, "subscriber": SubscriberSpec}
+_KINDS = {
+    "queues": "a queue",
+    "producers": "a producer",
+    "subscribers": "a subscriber",
+    "events": "an event",
+    "exchanges": "an exchange",
+}
 _EXTRA = "extra_forbidden"
 _MISSING = "missing"
 
@@ -126,7 +133,7 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
     """Say what an unknown key should be; takes the key that was meant out of the missing ones."""
     path, key = error.path[:-1], str(error.path[-1])
     model = model_at(path)
-    code, message, help_ = "unknown-key", f'unknown key "{key}"', ""
+    code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
     if key in model.not_built:
         code, message, help_ = "not-implemented", f'this version does not have "{key}" yet', f'remove "{key}"'
     elif key in model.reserved:
@@ -134,9 +141,31 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
     elif meant := closest(key, missing):
         missing.discard(meant)
         help_ = f'did you mean "{meant}"?'
+    elif meant := closest(key, keys_of(model)):
+        help_ = f'did you mean "{meant}"?'
     else:
-        help_ = did_you_mean(key, _keys(model))
+        help_ = _home(key, model) or f"write one of: {', '.join(keys_of(model))}"
     return _problem(document, code, path, message, help_, at=error.path, on="key")
+
+
+def _home(key: str, model: type[SpecModel]) -> str:
+    """Return where a key of the language belongs that stands in the wrong map, "" for other keys."""
+    if model is PipelineSpec and key.startswith("x_"):
+        return f'write "x-{key[2:40]}": keys that begin with x- are ignored'
+    for below in keys_of(model):
+        if key in keys_of(_model_below(model, (below,))):
+            return f'write it under "{below}:"'
+    if model is not PipelineSpec and key in {*keys_of(PipelineSpec)} - {"version", "name", "description", "owner"}:
+        return "move it to the top level of the file"
+    homes = [word for section, word in _KINDS.items() if key in keys_of(_model_below(PipelineSpec, (section, "*")))]
+    return f"move it into {' or '.join(homes)}" if homes else ""
+
+
+def _model_below(model: type[SpecModel], path: KeyPath) -> type[SpecModel]:
+    annotation: Any = model
+    for part in path:
+        annotation = _bare(_step(annotation, part))
+    return annotation if isinstance(annotation, type) and issubclass(annotation, SpecModel) else SpecModel
 
 
 def _missing_key(error: _Error, document: Document) -> Problem:
@@ -151,12 +180,9 @@ def _missing_key(error: _Error, document: Document) -> Problem:
 
 def model_at(path: KeyPath) -> type[SpecModel]:
     """Return the model that describes the map at a path."""
-    annotation: Any = PipelineSpec
     if path[:1] == ("defaults",) and len(path) > 1:
-        annotation, path = _DEFAULTS.get(str(path[1])), path[2:]
-    for part in path:
-        annotation = _bare(_step(annotation, part))
-    return annotation if isinstance(annotation, type) and issubclass(annotation, SpecModel) else SpecModel
+        return _model_below(_DEFAULTS.get(str(path[1]), SpecModel), path[2:])
+    return _model_below(PipelineSpec, path)
 
 
 def _step(annotation: Any, part: str | int) -> Any:
@@ -183,7 +209,8 @@ def _bare(annotation: Any) -> Any:
             return annotation
 
 
-def _keys(model: type[SpecModel]) -> list[str]:
+def keys_of(model: type[SpecModel]) -> list[str]:
+    """Return the keys that a map of a model can have."""
     return [key for name, field in model.model_fields.items() for key in _names(name, field)]
 
 

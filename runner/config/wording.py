@@ -46,4 +46,9 @@ def say(kind: str, context: Mapping[str, Any], value: object) -> tuple[str, str,
     expected = _EXPECTED.get(kind.partition("_")[0])
     if expected is None:
         return "wrong-value", f"cannot be {describe(value)}", "see the language reference for what can stand here"
-    return "wrong-type", f"must be {expected}, not {describe(value)}", _HELP[expected]
+    help_ = _HELP[expected]
+    if expected == "a map" and value is None:
+        help_ = "write its keys below it, indented"
+    elif expected == "a list" and isinstance(value, dict):
+        help_ = 'write "- " before its first key'
+    return "wrong-type", f"must be {expected}, not {describe(value)}", help_

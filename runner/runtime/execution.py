@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from runner import log
@@ -82,18 +83,42 @@ class Execution:
         """Handle several deliveries by one call. What cannot be decoded is dead-lettered alone, before it."""
         started = time.perf_counter()
         try:
-            fit = {delivery: found for delivery in deliveries if (found := await self._decoded(delivery, started))}
-            if not fit:
-                return
-            with log.bound({**self._place(), "messages": len(fit)}):
-                error, published = await self._attempt(list(fit), [payload for (payload,) in fit.values()])
-            for delivery in fit:
-                with log.bound(self._fields(delivery)):
-                    await self._end(delivery, error, published, started)
-                published = 0
+            async with AsyncExitStack() as alone:
+                if self._handled is not None:
+                    keys = {identity(each.envelope) for each in deliveries if each.envelope.message_id is not None}
+                    for key in sorted(keys):  # two batches that share messages must not wait for each other
+                        await alone.enter_async_context(self._handled.one_at_a_time(key))
+                for once in self._without_copies(deliveries):
+                    await self._run_batch(once, started)
         except BaseException:
             await self._give_back(deliveries)
             raise
+
+    def _without_copies(self, deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
+        """Return the deliveries, with the second copy of a message in a list behind the first, and so on."""
+        if self._handled is None:
+            return [list(deliveries)]
+        seen: Counter[bytes] = Counter()
+        lists: list[list[Delivery]] = [[]]
+        for delivery in deliveries:
+            key = identity(delivery.envelope)
+            number = seen[key] if delivery.envelope.message_id is not None else 0
+            seen[key] += 1
+            if number == len(lists):
+                lists.append([])
+            lists[number].append(delivery)
+        return lists
+
+    async def _run_batch(self, deliveries: Sequence[Delivery], started: float) -> None:
+        fit = {delivery: found for delivery in deliveries if (found := await self._decoded(delivery, started))}
+        if not fit:
+            return
+        with log.bound({**self._place(), "messages": len(fit)}):
+            error, published = await self._attempt(list(fit), [payload for (payload,) in fit.values()])
+        for delivery in fit:
+            with log.bound(self._fields(delivery)):
+                await self._end(delivery, error, published, started)
+            published = 0
 
     async def release(self, delivery: Delivery) -> None:
         """Give a delivery back untouched, because we are stopping."""

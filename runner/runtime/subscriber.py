@@ -76,11 +76,7 @@ class SubscriberRuntime:
         self._is_draining = True
         if self._feed is not None:
             await self._feed.stop()
-        for timer in self._held.values():
-            timer.cancel()
-        waiting = [*self._held, *self._inbox.drain()]
-        self._held.clear()
-        for delivery in waiting:
+        for delivery in (*self._take_held(), *self._inbox.drain()):
             await self._execution.release(delivery)
 
     async def finish(self, deadline: float) -> int:
@@ -99,7 +95,7 @@ class SubscriberRuntime:
             worker.cancel()
         if self._workers:
             await asyncio.wait(self._workers, timeout=CANCELLED_S)
-        for delivery in tuple(self._running):
+        for delivery in (*self._running, *self._take_held()):
             if not delivery.is_settled:
                 await self._execution.release(delivery)
         self._caller.close()
@@ -195,6 +191,14 @@ class SubscriberRuntime:
         """Keep a delivery that is to be tried again, and its key busy, until its delay is over."""
         delivery.attempt += 1
         self._held[delivery] = asyncio.get_running_loop().call_later(outcome.after_s, self._resume, delivery)
+
+    def _take_held(self) -> list[Delivery]:
+        """Take out everything whose retry waits here, also what has failed since the drain began."""
+        for timer in self._held.values():
+            timer.cancel()
+        held = list(self._held)
+        self._held.clear()
+        return held
 
     def _resume(self, delivery: Delivery) -> None:
         del self._held[delivery]

@@ -7,24 +7,30 @@ down with all its other queues, again and again.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import random
-import re
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
-from pamqp.commands import Connection
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
 from runner.transports.base import OnStateChange, StateChange
 from runner.transports.rabbitmq.address import connection_url, tls_context
+from runner.transports.rabbitmq.client import (
+    forget,
+    free_writers,
+    is_blocked,
+    is_lost,
+    loss_of,
+    short,
+    within,
+    words_of_refusal,
+    write_queue,
+)
 from runner.units import format_duration
 
 T = TypeVar("T")
@@ -41,8 +47,6 @@ CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.In
 
 CHANNEL_ERRORS = (*CONNECT_ERRORS, aiormq.exceptions.ChannelInvalidStateError)
 """What a call on a channel may raise when the channel or its connection is gone."""
-
-_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 _REFUSALS = (
     aiormq.exceptions.AuthenticationError,
@@ -80,7 +84,7 @@ async def bounded(farewell: Awaitable[Any], seconds: float) -> None:
     Nobody waits for its cancellation either: aiormq may then wait for room in the queue of a dead connection.
     """
     task = asyncio.ensure_future(farewell)
-    task.add_done_callback(_forget)
+    task.add_done_callback(forget)
     try:
         await asyncio.wait([task], timeout=seconds)
     finally:
@@ -89,12 +93,6 @@ async def bounded(farewell: Awaitable[Any], seconds: float) -> None:
         error = task.exception()
         if error is not None and not isinstance(error, CHANNEL_ERRORS):
             raise error
-
-
-def _forget(task: asyncio.Future[Any]) -> None:
-    """Look at how a task has ended, so that asyncio does not report it as forgotten."""
-    if not task.cancelled():
-        task.exception()
 
 
 class LinkClosed(Exception):
@@ -174,7 +172,7 @@ class Link:
                     raise self._unreachable(error) from error
                 if not has_said:
                     self._say(
-                        StateChange("broker.unreachable", "warning", {"broker": self.target, "error": _short(error)})
+                        StateChange("broker.unreachable", "warning", {"broker": self.target, "error": short(error)})
                     )
                     has_said = True
             await asyncio.sleep(pause)
@@ -192,11 +190,11 @@ class Link:
                 timeout=CONNECT_ATTEMPT_S,
                 client_properties={"connection_name": f"{self._name} ({self._role})", "product": "runline"},
             )
-            return await _within(CONNECT_ATTEMPT_S + 2, connecting)
+            return await within(CONNECT_ATTEMPT_S + 2, connecting)
         except aiormq.exceptions.InvalidFrameError as error:
             if "Connection.Close" not in str(error):
                 raise
-            raise aiormq.exceptions.ConnectionNotAllowed(_words_of_refusal(error)) from error
+            raise aiormq.exceptions.ConnectionNotAllowed(words_of_refusal(error)) from error
 
     @property
     def target(self) -> str:
@@ -209,7 +207,7 @@ class Link:
         delays = pauses()
         while True:
             self._connection = connection
-            writes = _write_queue(connection)
+            writes = write_queue(connection)
             self._ready.set()
             since = loop.time()
             reason = await self._watch(connection)
@@ -220,7 +218,7 @@ class Link:
                 StateChange("broker.lost", "warning", {"role": self._role, "broker": self.target, "error": reason})
             )
             await self._discard(connection)
-            await _free_writers(writes)
+            await free_writers(writes)
             if loop.time() - since > LONGEST_PAUSE_S:
                 delays = pauses()
             connection = await self._reconnect(delays)
@@ -234,11 +232,11 @@ class Link:
             connection = None
             try:
                 connection = await self._connect()
-                await _within(CONNECT_ATTEMPT_S * 3, self._restore(connection), _loss(connection))
+                await within(CONNECT_ATTEMPT_S * 3, self._restore(connection), loss_of(connection))
                 return connection
             except (BrokerUnavailable, *CHANNEL_ERRORS) as error:
                 await self._discard(connection)
-                if (why := _short(error)) != said:
+                if (why := short(error)) != said:
                     self._say(
                         StateChange(
                             "broker.unreachable",
@@ -254,11 +252,11 @@ class Link:
 
     async def _watch(self, connection: AbstractConnection) -> str:
         """Wait until the connection is lost and return why; notice meanwhile when the broker blocks it."""
-        lost = _loss(connection)
+        lost = loss_of(connection)
         while not lost.done():
-            if _is_lost(connection):
+            if is_lost(connection):
                 return "connection closed"
-            self._note_blocked(_is_blocked(connection))
+            self._note_blocked(is_blocked(connection))
             await asyncio.wait([lost], timeout=BLOCKED_POLL_S)
         return lost.result()
 
@@ -277,117 +275,12 @@ class Link:
     def _unreachable(self, error: BaseException) -> BrokerUnavailable:
         waited = format_duration(self._settings.connect_timeout_s)
         return BrokerUnavailable(
-            f"cannot reach the broker {self.target} after {waited}: {_short(error)}",
+            f"cannot reach the broker {self.target} after {waited}: {short(error)}",
             "is it running, and is the address right? broker.connect_timeout says how long to try",
         )
 
     def _refused(self, error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable(
-            f"the broker {self.target} refuses the connection: {_short(error)}",
+            f"the broker {self.target} refuses the connection: {short(error)}",
             "check the user, the password and the virtual host of the URL",
         )
-
-
-def _is_blocked(connection: AbstractConnection) -> bool:
-    """Whether the broker has sent connection.blocked: then aiormq's `ready()` would wait, so step into it once."""
-    transport = connection.transport
-    if transport is None:
-        return False
-    waiting = transport.connection.ready()
-    try:
-        waiting.send(None)
-    except StopIteration:
-        return False
-    waiting.close()
-    return True
-
-
-def _loss(connection: AbstractConnection) -> asyncio.Future[str]:
-    """Return what will tell why the connection was lost."""
-    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def on_close(_: Any, error: BaseException | None) -> None:
-        if not lost.done():
-            lost.set_result(_short(error))
-
-    connection.close_callbacks.add(on_close)
-    return lost
-
-
-def _is_lost(connection: AbstractConnection) -> bool:
-    """Whether a connection is gone: aio-pika does not notice it when that happens before anybody listens."""
-    transport = connection.transport
-    return connection.is_closed or transport is None or transport.connection.is_closed
-
-
-async def _within(seconds: float, work: Awaitable[T], lost: asyncio.Future[str] | None = None) -> T:
-    """Return what the work returns, unless it takes too long (TimeoutError) or its connection is lost.
-
-    In aiormq a call on a dead connection may wait for ever, and wait on when it is cancelled: then it is left alone.
-    """
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(_forget)
-    waiting: list[asyncio.Future[Any]] = [task] if lost is None else [task, lost]
-    try:
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        task.cancel()
-    if task.done() and not task.cancelled():
-        return task.result()
-    raise ConnectionError(lost.result()) if lost is not None and lost.done() else TimeoutError
-
-
-def _write_queue(connection: AbstractConnection) -> asyncio.Queue[Any]:
-    """Return the queue of frames that are to be written; one of its own for a connection that is lost already."""
-    transport = connection.transport
-    return transport.connection.write_queue if transport is not None else asyncio.Queue()
-
-
-async def _free_writers(writes: asyncio.Queue[Any]) -> None:
-    """Let go of those who wait for room in a dead connection's queue of frames, where aiormq leaves them for ever.
-
-    Publications then fail with their channel; who settles looks at the channel afterwards.
-    """
-    quiet_turns = 0
-    while quiet_turns < 5:
-        quiet_turns = quiet_turns + 1 if writes.empty() else 0
-        while not writes.empty():
-            writes.get_nowait()
-        await asyncio.sleep(0)
-
-
-def _words_of_refusal(error: aiormq.exceptions.InvalidFrameError) -> str:
-    """Return why the broker closed the connection during the handshake, as it does for a bad virtual host.
-
-    aiormq complains of the frame, in which the broker says why, and keeps it in a local variable only.
-    """
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        answer = frame.f_locals.get("frame")
-        if isinstance(answer, Connection.Close):
-            return answer.reply_text
-    return "it does not open the virtual host"
-
-
-def _short(error: BaseException | None) -> str:
-    """Return why, in one line without addresses of objects."""
-    if error is None:
-        return "connection closed"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    number = _system_error(error)
-    if number is not None:
-        return os.strerror(number).lower()
-    if isinstance(error, aiormq.exceptions.AMQPError):
-        return str(error.args[-1]) if error.args and error.args[-1] else type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error) or type(error).__name__
-
-
-def _system_error(error: BaseException) -> int | None:
-    """Return the number behind a connection's failure: asyncio and aiormq put addresses where its words were."""
-    if not isinstance(error, OSError):
-        return None
-    found = _ERRNO.search(str(error))  # several addresses were tried in vain
-    number = int(found[1]) if found else error.errno  # in aiormq's errors this may be AMQP's reply code
-    return number if number in errno.errorcode else None

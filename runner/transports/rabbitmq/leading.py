@@ -6,11 +6,11 @@ back we lead. To save is to write the next version, and to wait until the broker
 then it is what the next in line will get. Tokens of earlier terms that come in late are dropped.
 
 A write proves that we were the first in line when it was sent. This proof is our lease: it holds for one heartbeat
-interval, is renewed four times in that, and when it has run out we do not lead and go to the end of the line. The
-broker gives up a silent connection after more than two intervals (measured: 2.7), so a partition between us and it
-makes no two leaders. What remains, for at most one interval: a broker that hands on while its word of it cannot reach
-us (an operator closes the connection during a partition, or nodes of a cluster lose each other), and a process that is
-frozen between asking `is_leader` and acting on it.
+interval by our own clock, is renewed four times in that, and when it has run out we do not lead and go to the end of
+the line. The broker gives up a silent connection after more than two intervals (measured: 2.7), so a partition between
+us and it makes no two leaders. Two may believe to lead, for one interval at most, where the broker hands on and its
+word of that does not reach us: an operator closes the connection during a partition, or the nodes of a cluster lose
+each other. And no lease helps a process that is frozen between asking `is_leader` and acting on it; its `save` fails.
 """
 
 from __future__ import annotations

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import assert_never
 
+import aiormq
+
 from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
 from runner.transports.base import Capabilities, Declared, Delivery, Feed, OnDelivery, OnStateChange, Source
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, was_cancelled
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer, Registration
 from runner.transports.rabbitmq.declarations import Declarations
 from runner.transports.rabbitmq.leading import RabbitLeadership
@@ -128,8 +130,10 @@ class RabbitTransport:
         return self._mover.in_transit() + ready
 
     async def lead(self, name: str) -> RabbitLeadership:
-        """See `Transport.lead`; how it is kept, and for how long two may believe to lead, is in `leading`."""
-        await self.declare(Topology(queues=(leadership_queue(name),)))
+        """See `Transport.lead`; how it is kept, and for how long two may believe to lead, is in `leading`.
+
+        Waits while the broker is away. Raises BrokerUnavailable where the broker does not let us.
+        """
         leadership = RabbitLeadership(
             name,
             self._consuming,
@@ -138,10 +142,21 @@ class RabbitTransport:
             heartbeat_s=self._settings.heartbeat_s,
             on_state_change=self._say,
         )
-        try:
-            await leadership.start()
-        except (LinkClosed, *CHANNEL_ERRORS) as error:
-            raise BrokerUnavailable(f'cannot compete for the leadership through queue "{name}": {error}') from error
+        for pause in pauses():
+            try:
+                queue = Topology(queues=(leadership_queue(name),))
+                await self._declarations.declare(await self._consuming.ready(), queue)
+                await leadership.start()
+                break
+            except (LinkClosed, aiormq.exceptions.ChannelClosed) as error:
+                text = f'cannot compete for the leadership through queue "{name}": {error}'
+                raise BrokerUnavailable(text) from error
+            except CHANNEL_ERRORS:
+                pass  # the connection was lost, and comes back
+            except asyncio.CancelledError:
+                if was_cancelled():
+                    raise
+            await asyncio.sleep(pause)
         self._leaderships.append(leadership)
         return leadership
 
