@@ -54,6 +54,11 @@ format: $(VENV)/.test ## Mend style and format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+.PHONY: docs
+docs: $(VENV)/.runtime ## Write the generated documents anew
+	@$(BIN)/python -m runner.operations.reference > docs/language.md.new && mv docs/language.md.new docs/language.md
+	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
+
 .PHONY: lock
 lock: $(VENV)/.ready ## Write constraints.txt anew, with the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

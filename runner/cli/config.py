@@ -18,8 +18,8 @@ from runner.cli.environment import read_environment
 def command(path: Path, origin: bool, env_file: Path | None) -> None:
     """Print the pipeline at PATH as it is understood: merged, interpolated, with every default; secrets are masked.
 
-    The output is a pipeline itself. With --origin each value has a comment: `pipeline.yaml:12`, `${VAR}`,
-    `defaults (pipeline.yaml:4)`, or `default`. Nothing is imported.
+    The output is a pipeline itself. With --origin each value has a comment: `pipeline.yaml:12`,
+    `pipeline.yaml:12 (${VAR})`, `pipeline.yaml:4 (defaults)`, or `default`. Nothing is imported.
 
     Masked as ***: passwords in URLs, what came from ${file:…}, and in with and arguments the values of keys like
     password, secret, token or credentials, and values that came from variables under keys like key or dsn.

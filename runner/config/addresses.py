@@ -66,9 +66,9 @@ def _check_user(parts: SplitResult) -> None:
         return
     if parts.username or parts.password:
         missing = "password" if parts.username else "user"
-        raise ValueError(f"the broker's URL has no {missing}: write amqp://user:password@host")
+        raise ValueError(f"the broker's URL has no {missing} before its host")
     if not _is_this_machine(parts.hostname or ""):
-        raise ValueError("the broker's URL has no user and password: write amqp://user:password@host")
+        raise ValueError("the broker's URL has no user and password before its host")
 
 
 def _check_vhost(parts: SplitResult) -> None:

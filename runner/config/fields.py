@@ -7,6 +7,8 @@ is not, so that `"16"` and `16` stay different things.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import BeforeValidator, Field
@@ -96,7 +98,8 @@ def duration(low: float, high: float = YEAR) -> BeforeValidator:
         seconds = _seconds(value)
         if not low <= seconds <= high:
             bound = f"at least {format_duration(low)}" if seconds < low else f"at most {format_duration(high)}"
-            raise wrong("out-of-range", f"must be {bound}, not {describe(value)}")
+            help_ = f"write a duration between {format_duration(low)} and {format_duration(high)}"
+            raise wrong("out-of-range", f"must be {bound}, not {describe(value)}", help_)
         return seconds
 
     return BeforeValidator(check, json_schema_input_type=str)
@@ -114,19 +117,48 @@ def _seconds(value: object) -> float:
     raise wrong("bad-duration", f"must be a duration, not {describe(value)}", "write it as in 250ms, 1s, 5m, 1h or 2d")
 
 
+_RATES: Final = {
+    **dict.fromkeys(("", "s", "sec", "second"), "s"),
+    **dict.fromkeys(("m", "min", "minute"), "m"),
+    **dict.fromkeys(("h", "hr", "hour"), "h"),
+}
+_SIZES: Final = {
+    **dict.fromkeys(("", "b", "byte"), "B"),
+    **{word: unit for unit in ("kB", "MB", "GB") for word in (unit.lower(), unit[0].lower())},
+    **{word: unit for unit in ("KiB", "MiB", "GiB") for word in (unit.lower(), unit[:2].lower())},
+}
+_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(/|per|)\s*([A-Za-z]*)")
+
+
+def _meant(value: object, units: Mapping[str, str], separator: str = "") -> str:
+    """Return the help for a number whose unit is not quite right, "" where nothing can be guessed."""
+    match = None if isinstance(value, Interpolated) else _AMOUNT.fullmatch(str(value).strip())
+    if match is None or bool(match[2]) > bool(separator):
+        return ""
+    word = match[3].lower()
+    unit = units.get(word) or units.get(word.removesuffix("s"))
+    return f'did you mean "{match[1]}{separator}{unit}"?' if unit else ""
+
+
 def _size(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
         help_ = f"write its unit, as in {value}B" if isinstance(value, int) else "write it as in 64kB"
         raise wrong("bad-size", f"must be a size with a unit, not {describe(value)}", help_)
     if isinstance(value, str):
         try:
-            return parse_size(str(value))
+            size = parse_size(str(value))
         except (ValueError, OverflowError):
             pass
-    raise wrong("bad-size", f"must be a size, not {describe(value)}", "write it as in 512B, 64kB, 1MiB or 2GB")
+        else:
+            if 1 <= size <= MAX_INTEGER:
+                return size
+            bound = "at least 1B" if size < 1 else f"at most {MAX_INTEGER}B"
+            raise wrong("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 64kB, 1MiB or 2GB")
+    help_ = _meant(value, _SIZES) or "write it as in 512B, 64kB, 1MiB or 2GB"
+    raise wrong("bad-size", f"must be a size, not {describe(value)}", help_)
 
 
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), Field(ge=1, le=MAX_INTEGER)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 
 
 def _rate(value: object) -> float:
@@ -138,10 +170,11 @@ def _rate(value: object) -> float:
     except ValueError:
         rate = None
     if rate is None:
-        raise wrong("bad-rate", f"must be a rate, not {describe(value)}", "write it as in 100/s, 10/m or 5/h")
+        help_ = _meant(value, _RATES, "/") or "write it as in 100/s, 10/m or 5/h"
+        raise wrong("bad-rate", f"must be a rate, not {describe(value)}", help_)
     if not 0 < rate <= MAX_RATE:
         bound = "more than 0" if rate == 0 else f"at most {MAX_RATE:.0f}/s"
-        raise wrong("out-of-range", f"must be {bound}, not {describe(value)}")
+        raise wrong("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 100/s, or remove it")
     return rate
 
 

@@ -165,8 +165,11 @@ class _Reader:
 
 def _similar(path: Path) -> str:
     """Return the help for a file that does not exist."""
+    if "*" in path.name:
+        return "name each file: patterns are not filled in"
     try:
-        match = closest(path.name, (other.name for other in path.parent.iterdir()))
+        names = {other.stem: other.name for other in sorted(path.parent.iterdir()) if other.suffix in (".yaml", ".yml")}
     except OSError:
-        match = None
-    return f'did you mean "{match}"?' if match else "check the name"
+        names = {}
+    match = closest(path.stem, names)  # without the endings, which make all names alike
+    return f'did you mean "{names[match]}"?' if match else "check the name"

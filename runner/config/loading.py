@@ -13,7 +13,7 @@ from runner.config.document import Document, KeyPath, On, Scalar, dotted
 from runner.config.includes import gather
 from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
 from runner.config.merging import merge_documents
-from runner.config.names import name_problem
+from runner.config.names import name_problem, reserved_problem
 from runner.config.places import Place
 from runner.config.salvage import salvage
 from runner.config.source import read
@@ -128,7 +128,8 @@ def load_text(text: str, path: Path, environ: Mapping[str, str]) -> Loaded:
     spec, invalid = validate(document)
     problems += invalid
     name = (spec.name if spec else None) or path.stem
-    if spec is not None and spec.name is None and (wrong := name_problem(path.stem)):
+    wrong = name_problem(path.stem) or reserved_problem(path.stem)
+    if spec is not None and spec.name is None and wrong:
         problems.append(_nameless(path.stem, wrong))
     # without one of the files, its names would be called unknown
     salvaged = salvage(document) if problems and gathered.is_whole else None

@@ -39,13 +39,16 @@ def name_problem(name: str) -> str:
     return ""
 
 
+def reserved_problem(name: str) -> str:
+    """Return what is wrong with a name that RabbitMQ keeps to itself, "" for others."""
+    return 'must not start with "amq.": RabbitMQ keeps these names to itself' if name.startswith("amq.") else ""
+
+
 def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool = False) -> str:
     if not isinstance(value, str):
         raise wrong("wrong-type", f"must be a name, not {describe(value)}", "write a name, in quotes if it is a number")
-    problem = name_problem(value)
+    problem = name_problem(value) or ("" if may_be_reserved else reserved_problem(value))
     help_ = "write another name"
-    if not problem and value.startswith("amq.") and not may_be_reserved:
-        problem = 'must not start with "amq.": RabbitMQ keeps these names to itself'
     if not problem and not may_be_pattern and ("*" in value or "#" in value):
         problem = 'must not have "*" or "#" in it'
         help_ = 'patterns stand only in "from" of a subscriber and in "events" and "bind" of a queue'
@@ -129,9 +132,13 @@ def _error_path(value: object) -> str:
 def _broker_url(value: object) -> str:
     if not isinstance(value, str):
         raise wrong("bad-url", f"must be a URL, not {describe(value)}", f"write {EXAMPLE}")
+    if value == "memory":
+        raise wrong("bad-url", '"memory" stands alone, not in a list of URLs', 'write "broker: memory", or remove it')
     try:
         return parse_broker_url(str(value))
     except ValueError as error:
+        if not isinstance(value, Interpolated) and closest(value, ["memory"]):
+            raise wrong("bad-url", str(error), 'did you mean "memory"?') from None
         raise wrong("bad-url", str(error), f"write {EXAMPLE}") from None
 
 

@@ -99,10 +99,10 @@ def _source_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
 
 
 def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
-    if producer.handler is None:
+    source = "file" if producer.file is not None else "http" if producer.http is not None else ""
+    if producer.handler is None and source:
         for key, value in (("every", producer.every), ("cron", producer.cron), ("with", producer.with_ or None)):
             if value is not None:
-                source = "file" if producer.file is not None else "http"
                 message = f'"{key}" is for handlers, and this producer has "{source}"'
                 yield Conflict((key,), message, f'remove it, or write "handler" instead of "{source}"')
     if producer.every is not None and producer.cron is not None:

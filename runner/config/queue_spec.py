@@ -58,7 +58,7 @@ def _arguments(value: object) -> object:
 
 def _bad_argument(key: str, value: object) -> Conflict | None:
     if len(key.encode()) > 128:
-        return Conflict((key,), "the name of an argument must not be longer than 128 bytes", "", "bad-name")
+        return Conflict((key,), "the name of an argument has at most 128 bytes", "write a shorter one", "bad-name")
     if not _fits_amqp(value):
         message = f"cannot be sent to a broker: {describe(value)}"
         return Conflict((key,), message, "write text, true, false, or a number of at most 64 bits", "out-of-range")

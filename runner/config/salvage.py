@@ -77,6 +77,13 @@ def _rename(data: dict[str, Any], document: Document, path: KeyPath, meant: str)
 
 def _remove(data: dict[str, Any], path: KeyPath) -> None:
     """Take out what a path leads to, or the nearest thing above it that exists; a queue or an event only loses all."""
+    section = data.get(str(path[0])) if path else None
+    if path and path[0] in _KEPT and isinstance(section, list):  # a list of names in place of a map
+        data[str(path[0])] = {item: {} for item in section if isinstance(item, str)}
+        return
+    if len(path) == 2 and path[0] in _KEPT and isinstance(section, dict) and section.get(path[1], {}) is None:
+        section[path[1]] = {}
+        return
     while path and _at(data, path) is None:
         path = path[:-1]
     if not path:

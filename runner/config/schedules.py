@@ -83,7 +83,10 @@ def timezone(value: object) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # not found; a path that leads out; a folder, as in "Europe"
-        raise wrong("unknown-timezone", f"there is no time zone {quoted(value)}", _zone_help(value)) from None
+        message = f"there is no time zone {quoted(value)}"
+        if isinstance(value, Interpolated):
+            message = f"{quoted(value)} is not the name of a time zone"
+        raise wrong("unknown-timezone", message, _zone_help(value)) from None
     return str(name)
 
 

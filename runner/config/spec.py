@@ -96,7 +96,10 @@ class BrokerSpec(SpecModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.tls is not None and not all(url.startswith("amqps://") for url in self.urls or ("",)):
-            refuse([Conflict(("tls",), '"tls" needs amqps:// URLs', "write amqps:// instead of amqp://, or remove it")])
+            help_ = "write amqps:// instead of amqp://, or remove it"
+            if not self.urls:
+                help_ = 'add "url: amqps://…", or remove it'
+            refuse([Conflict(("tls",), '"tls" needs amqps:// URLs', help_)])
         return self
 
 

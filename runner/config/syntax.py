@@ -259,6 +259,8 @@ def _document(error: _Error) -> _Verdict:
     if first.startswith(" ") and not error.line and not any(line.startswith("...") for line in lines):
         help_ = "give all keys of the file the same indentation, best none"
         return _Verdict("this line is indented less than the first line", help_, error.at)
+    if not any(line.startswith("...") for line in lines):
+        return _Verdict("nothing can follow the value here", 'start a pipeline with the line "version: 1"', error.at)
     help_ = 'a file holds one pipeline: remove the "..." above, or what follows it'
     return _Verdict("nothing can follow the end of the document", help_, error.at)
 

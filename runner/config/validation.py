@@ -5,6 +5,7 @@ pydantic finds what is wrong; here it gets its place in the file, and words of o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
@@ -27,6 +28,7 @@ _KINDS = {
     "events": "an event",
     "exchanges": "an exchange",
 }
+_BARE_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
 _EXTRA = "extra_forbidden"
 _MISSING = "missing"
 
@@ -227,6 +229,8 @@ def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
 def _wrong_value(error: _Error, document: Document) -> Problem:
     path = document.existing(error.path)
     code, message, help_ = say(error.type, error.context, error.value)
+    if isinstance(error.value, str) and (variable := _BARE_VARIABLE.fullmatch(error.value)):
+        help_ = f'write "${{{variable[1]}}}" for the value of a variable'
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # pydantic's sign for the key itself
         return _problem(document, code, path[:-1], message, help_, at=path, on="key")
     return _problem(document, code, path, message, help_, at=path, on="value")

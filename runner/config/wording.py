@@ -38,7 +38,8 @@ def say(kind: str, context: Mapping[str, Any], value: object) -> tuple[str, str,
         return kind, context["message"], context.get("help", "")
     if kind in ("greater_than_equal", "less_than_equal"):
         bound = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
-        return "out-of-range", f"must be {bound}, not {describe(value)}", ""
+        help_ = f"write {context['ge']} or more" if "ge" in context else f"write {context['le']} or less"
+        return "out-of-range", f"must be {bound}, not {describe(value)}", help_
     if kind == "too_short":
         return "empty-list", "must not be an empty list", "name at least one, or remove the key"
     if kind == "none_required":

@@ -49,6 +49,7 @@ def _shared_names(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
 
 def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     """Check what subscribers take from: one queue, or events and patterns of events."""
+    dead = {dead_letter_queue(name, queue) for name, queue in spec.queues.items()} - {*spec.queues, *spec.events}
     for name, subscriber in spec.subscribers.items():
         path = ("subscribers", name, "from")
         for index, source in enumerate(subscriber.from_):
@@ -67,6 +68,10 @@ def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
                         "list the events you mean under `events:`",
                         severity="warning",
                     )
+            elif source in dead:
+                message = f'"{source}" is a dead-letter queue that is not declared'
+                help_text = f'add "{source}:" under `queues:` to read it'
+                yield loaded.problem("unknown-name", (*path, index), message, help_text)
             elif source not in spec.events:
                 yield _unknown(loaded, (*path, index), source, [*spec.queues, *spec.events])
 
@@ -245,13 +250,19 @@ def _way_back(start: str, heirs: Mapping[str, list[str]]) -> list[str]:
 
 
 def _dropped_failures(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
-    for name, queue in spec.queues.items():
+    paths: list[tuple[KeyPath, QueueSpec, str]] = [
+        *((("queues", name), queue, name) for name, queue in spec.queues.items()),
+        *(
+            (("subscribers", name, "queue"), subscriber.queue, own_queue(loaded.name, name))
+            for name, subscriber in spec.subscribers.items()
+            if subscriber.queue is not None
+        ),
+    ]
+    for path, queue, name in paths:
         if queue.dead_letter is False:
             message = f'what fails in queue "{name}" is dropped'
             help_text = "remove `dead_letter: false` to keep it in a dead-letter queue"
-            yield loaded.problem(
-                "drops-failures", ("queues", name, "dead_letter"), message, help_text, severity="warning"
-            )
+            yield loaded.problem("drops-failures", (*path, "dead_letter"), message, help_text, severity="warning")
 
 
 def _plain_passwords(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import builtins
 import difflib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from runner.config.words import closest
 
 
 class ImportBlame(Exception):
@@ -67,8 +70,8 @@ def import_exception(path: str) -> type[BaseException]:
 def missing_attribute(module: str, attribute: str, names: Iterable[str], file: str | None) -> ImportBlame:
     """Return the blame for a name that a module does not have."""
     where = f" ({shown(file)})" if file else ""
-    guess = difflib.get_close_matches(attribute, list(names), n=1)
-    hint = f'did you mean "{guess[0]}"?' if guess else f'define "{attribute}" in it, or correct the name'
+    guess = closest(attribute, names)
+    hint = f'did you mean "{guess}"?' if guess else f'define "{attribute}" in it, or correct the name'
     return ImportBlame("attribute-not-found", f'module "{module}"{where} has no "{attribute}"', hint, is_attribute=True)
 
 
@@ -78,9 +81,13 @@ def missing_module(module: str, missing: str) -> ImportBlame:
     what = (
         f'module "{module}" not found' if missing == module else f'module "{module}" not found: there is no "{missing}"'
     )
-    return ImportBlame(
-        "module-not-found", what, f"looked in {looked or 'no folder of yours'}; `python_path:` adds folders"
-    )
+    hint = f"looked in {looked or 'no folder of yours'}; `python_path:` adds folders"
+    guess = closest(missing, _modules_of_the_user()) if "." not in missing else None
+    if module.endswith(".py"):
+        hint = f'write "{module.removesuffix(".py")}", without the ending of the file'
+    elif guess:
+        hint = f'did you mean "{guess}{module.removeprefix(missing)}"? {hint}'
+    return ImportBlame("module-not-found", what, hint)
 
 
 def module_failed(module: str, what: str, place: str) -> ImportBlame:
@@ -116,6 +123,8 @@ def _import_module(name: str) -> ModuleType:
 def _failed(name: str, error: BaseException) -> ImportBlame:
     """Blame the module itself: its own last line, and where in it."""
     what = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, ImportError) and error.path:
+        what = what.replace(f" ({error.path})", "")
     place = ""
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{shown(error.filename)}:{error.lineno}"
@@ -133,6 +142,16 @@ def _is_foreign(filename: str) -> bool:
 
 def _is_of_the_user(entry: str) -> bool:
     return not entry.startswith(sys.prefix) and not entry.startswith(sys.base_prefix) and not entry.endswith(".zip")
+
+
+def _modules_of_the_user() -> list[str]:
+    """Return the names of the modules and packages that lie in the folders of the import path."""
+    found: dict[str, None] = {}
+    for entry in sys.path:
+        if entry and _is_of_the_user(entry) and os.path.isdir(entry):
+            files = sorted(Path(entry).iterdir())
+            found.update(dict.fromkeys(file.stem for file in files if file.suffix == ".py" or file.is_dir()))
+    return [name for name in found if name.isidentifier()]
 
 
 def _public_names(module: ModuleType) -> list[str]:

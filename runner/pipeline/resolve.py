@@ -186,7 +186,8 @@ class _Resolver:
         to = tuple(destinations[target] for target in spec.to if target in destinations)
         if spec.http is not None:
             return Producer(name, None, to, http_path=spec.http)
-        handler = self._reader(path, spec.file) if spec.file is not None else None
+        checks = [destinations[target].encode for target in spec.to if target in self._adapters]
+        handler = self._reader(path, spec.file, checks) if spec.file is not None else None
         if spec.handler is not None:
             handler = self._handler(path, spec.handler, spec.with_, takes_payload=False)
         schedule: Schedule | None = Every(spec.every) if spec.every is not None else None
@@ -194,13 +195,15 @@ class _Resolver:
             schedule = Cron(spec.cron, spec.timezone)
         return Producer(name, handler, to, schedule, per_second=spec.rate) if handler is not None else None
 
-    def _reader(self, path: PathParts, file: str) -> Handler | None:
+    def _reader(self, path: PathParts, file: str, checks: Sequence[payload.Encode]) -> Handler | None:
         """Return the handler that reads a file's records; a problem where there is no such file."""
         found = file if file == "-" else str(self._loaded.path.parent / file)
         if file != "-" and not Path(found).is_file():
             self._note("no-such-file", (*path, "file"), f'there is no file "{file}"', "it is relative to this file")
             return None
-        return Handler(file, partial(read_records, found), "generator", payload.decoder(bytes), takes_payload=False)
+        return Handler(
+            file, partial(read_records, found, checks), "generator", payload.decoder(bytes), takes_payload=False
+        )
 
     def _subscriber(self, name: str, destinations: Mapping[str, Destination]) -> Subscriber | None:
         spec = self._spec.subscribers[name]

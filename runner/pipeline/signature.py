@@ -112,7 +112,10 @@ def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter], *
     names = [name for name, kind in kinds.items() if kind is not None]
     if names and kinds[names[0]] != ("many" if is_batch else "one"):
         wanted = "list[runner.Message]" if is_batch else "runner.Message"
-        raise _wrong(path, f'annotates "{names[0]}" for {kinds[names[0]]}', f"annotate it with `{wanted}`")
+        what = f'wants one message in "{names[0]}", and a batch has a list of them'
+        if not is_batch:
+            what = f'wants a list of messages in "{names[0]}", and gets one at a time'
+        raise _wrong(path, what, f"annotate it with `{wanted}`")
     if len(names) > 1:
         raise _wrong(path, f"has {len(names)} parameters annotated `runner.Message`", "keep one of them")
     if names and parameters[names[0]].kind is inspect.Parameter.POSITIONAL_ONLY:
@@ -148,6 +151,10 @@ def _payload_parameter(
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             return name
     if message_parameter is None:
+        given = next((name for name, item in parameters.items() if name in arguments and item.kind in _POSITIONAL), "")
+        if given:
+            what = f'has no parameter left for the payload: "{given}" is given by name'
+            raise _wrong(path, what, f'remove "{given}" from `with:`, or add a parameter')
         raise _wrong(path, "takes no parameter for the payload", "its first parameter gets the payload")
     return None
 
@@ -172,17 +179,21 @@ def _check_rest(
         if is_given or parameter.default is not inspect.Parameter.empty or parameter.kind in _VARIADIC:
             continue
         what = f'needs "{name}", which nothing provides'
-        role = "" if takes_payload else "a producer's function is called without a payload; "
-        raise _wrong(path, what, f"{role}give it a default, or a value by `with: {{{name}: …}}`")
+        help_ = f"give it a default, or a value by `with: {{{name}: …}}`"
+        if takes_payload:
+            help_ = f"{help_}, or declare the resource `{name}`"
+        else:
+            help_ = f"it is called without a payload: {help_}"
+        raise _wrong(path, what, help_)
 
 
 def _decoder(path: str, annotation: Any) -> payload.Decode:
     try:
         return payload.decoder(annotation)
     except Exception as error:  # pydantic raises several kinds for types that it cannot handle
-        text = str(error).splitlines()[0]
+        shown = getattr(annotation, "__qualname__", None) or str(annotation)
         hint = "annotate it with a pydantic model, a dataclass, a TypedDict, dict, list, str or bytes"
-        message = f'the payload annotation of "{path}" cannot be converted to: {text}'
+        message = f'no payload of "{path}" can be converted to its annotation {shown}'
         raise ImportBlame("bad-annotation", message, hint, is_attribute=True) from error
 
 
@@ -203,5 +214,7 @@ def _wrong(path: str, what: str, hint: str) -> ImportBlame:
 
 
 def _article(value: object) -> str:
+    if value is None:
+        return "None"
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

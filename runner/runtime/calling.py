@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from runner import log
@@ -34,6 +35,8 @@ class Caller:
         """
         handler = self._handler
         arguments = dict(self._arguments)
+        if self._pool is not None:
+            messages = [replace(message, headers=dict(message.headers)) for message in messages]  # that can be pickled
         if handler.message_parameter is not None:
             arguments[handler.message_parameter] = list(messages) if self._is_batch else messages[0]
         positional: tuple[Any, ...] = ()

@@ -23,6 +23,7 @@ MAX_BODY_BYTES = 1024 * 1024
 CONFIRM_S = 30.0
 FULL_QUEUE_PATIENCE_S = 5.0
 CLOSE_S = 5.0
+"""How long requests that are under way may take to end by themselves; and then again, after they were cancelled."""
 DEFAULT_ADDRESS = ("127.0.0.1", 8080)
 
 
@@ -88,7 +89,7 @@ class Ingress:
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         for path in self._routes:
             application.router.add_post(path, handle)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_S)
         await self._runner.setup()
         host, port = self._address
         try:
@@ -103,8 +104,7 @@ class Ingress:
         """Accept no new request, and answer those that are under way, for a few seconds at most. Idempotent."""
         if self._runner is not None:
             runner, self._runner = self._runner, None
-            async with asyncio.timeout(CLOSE_S):
-                await runner.cleanup()
+            await runner.cleanup()
 
 
 def _payload(body: bytes, content_type: str) -> Any:

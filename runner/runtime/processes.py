@@ -13,17 +13,20 @@ import multiprocessing
 import pickle
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from runner import log
 from runner.pipeline.importing import import_object
-from runner.runtime.blame import REMOTE, Blame, blame_of
+from runner.runtime.blame import REMOTE, Blame, blame_of, words_of
 from runner.runtime.invoking import HandlerFailed, timed_out
 
+T = TypeVar("T")
+
 _SPAWN = multiprocessing.get_context("spawn")
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerDied(Exception):
@@ -48,10 +51,7 @@ class Answer(NamedTuple):
 
 
 class RemoteError(Exception):
-    """Stands for an exception that cannot travel between processes; keeps its type's name and its words."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(f"{name}: {text}")
+    """Stands for an exception that cannot travel between processes; its words begin with that one's type."""
 
 
 class ProcessPool:
@@ -66,9 +66,14 @@ class ProcessPool:
     async def call(self, call: Call, timeout_s: float | None) -> list[Any]:
         """Run a handler and return its results. Raises HandlerFailed. Cancelling kills the process it runs in."""
         async with self._slots:
-            worker = self._free.pop() if self._free else self._start()
+            worker = self._free.pop() if self._free else self._start(call.path)
             try:
-                answer = await self._ask(worker, call, timeout_s)
+                await self._in_thread(worker, worker.wait_until_ready)
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        answer = await self._in_thread(worker, lambda: worker.ask(call))
+                except TimeoutError as error:
+                    raise HandlerFailed(timed_out(timeout_s or 0.0)) from error
             except BaseException:
                 self._drop(worker)
                 raise
@@ -84,20 +89,16 @@ class ProcessPool:
             self._drop(worker)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, worker: _Worker, call: Call, timeout_s: float | None) -> Answer:
-        loop = asyncio.get_running_loop()
-        answering = loop.run_in_executor(self._threads, worker.ask, call)
+    async def _in_thread(self, worker: _Worker, work: Callable[[], T]) -> T:
+        """Do what waits for a process; raises HandlerFailed when the process ends meanwhile."""
         try:
-            async with asyncio.timeout(timeout_s):
-                return await answering
-        except TimeoutError as error:
-            raise HandlerFailed(timed_out(timeout_s or 0.0)) from error
-        except (EOFError, OSError) as error:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except (EOFError, ConnectionError) as error:
             text = f"the handler's process ended with exit code {worker.exit_code()}"
             raise HandlerFailed(WorkerDied(text)) from error
 
-    def _start(self) -> _Worker:
-        worker = _Worker()
+    def _start(self, path: str) -> _Worker:
+        worker = _Worker(path)
         self._all.add(worker)
         return worker
 
@@ -109,12 +110,24 @@ class ProcessPool:
 class _Worker:
     """One process and our end of its pipe."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
         self._pipe, theirs = _SPAWN.Pipe()
-        arguments = (theirs, list(sys.path), log.settings())
+        arguments = (theirs, path, list(sys.path), log.settings())
         self._process = _SPAWN.Process(target=serve, args=arguments, daemon=True)
-        self._process.start()
+        self._is_ready = False
+        # It inherits what is blocked: a signal to the whole group must not end it before it has learnt to ignore it.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
+
+    def wait_until_ready(self) -> None:
+        """Return when the process has started and imported its handler; blocks. Raises EOFError when it has died."""
+        if not self._is_ready:
+            self._pipe.recv()
+            self._is_ready = True
 
     def ask(self, call: Call) -> Answer:
         """Send a call and wait for its answer; blocks. Raises EOFError when the process has died."""
@@ -133,16 +146,29 @@ class _Worker:
         self._pipe.close()
 
 
-def serve(pipe: Connection, import_path: list[str], log_settings: dict[str, Any]) -> None:
-    """Answer calls until the other end is gone. Runs in the child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent drains
+def serve(pipe: Connection, path: str, import_path: list[str], log_settings: dict[str, Any]) -> None:
+    """Answer calls until the other end is gone. Runs in the child.
+
+    Signals may reach the whole group, from a terminal or a service manager: it is the parent that drains. They are
+    caught and not ignored, so that the programs that a handler starts do not ignore them, too.
+    """
+    for number in _STOPPING:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     sys.path[:] = import_path
     log.configure(**log_settings)
+    with contextlib.suppress(BaseException):  # whatever its module raises is told when it is called
+        import_object(path)
     with contextlib.suppress(EOFError, OSError):
+        pipe.send(True)
         while True:
             call: Call = pipe.recv()
             log.context.set(call.context)
-            pipe.send(_portable(_run(call)))
+            answer = _portable(_run(call))
+            with contextlib.suppress(OSError, ValueError):  # the handler may have closed them
+                sys.stdout.flush()  # it will be killed, not ended
+                sys.stderr.flush()
+            pipe.send(answer)
 
 
 def _run(call: Call) -> Answer:
@@ -162,4 +188,4 @@ def _portable(answer: Answer) -> Answer:
     except Exception as failure:  # pickling foreign objects raises anything
         error = answer.error if answer.error is not None else failure
         blame = answer.blame or blame_of(error)
-        return Answer([], RemoteError(type(error).__qualname__, str(error)), blame)
+        return Answer([], RemoteError(f"{type(error).__qualname__}: {words_of(error)}"), blame)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from runner import log
 from runner.metrics import Totals
 from runner.pipeline.model import Handler, Producer
+from runner.pipeline.records import BadRecord
 from runner.runtime.blame import raised_at, traceback_text, words_of
 from runner.runtime.invoking import HandlerFailed, guarded, in_executor
 from runner.runtime.limiting import RateLimiter
@@ -74,7 +75,7 @@ class ProducerRuntime:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"producer-{producer.name}")
         self.is_finite = producer.schedule is None
         self.has_failed = False
-        """Whether it was given up."""
+        """Whether it was given up: too many failures, or a line of its file that will be as bad the next time."""
 
     async def run(self, record: Record) -> None:
         """Produce until there is nothing more to do, or until cancelled: what was being published then may or may not
@@ -96,6 +97,7 @@ class ProducerRuntime:
             failures += 1
             if self._max_failures is not None and failures >= self._max_failures:
                 self.has_failed = True
+            if self.has_failed:
                 return
             pause = min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 32), LONGEST_PAUSE_S)
             await asyncio.sleep(random.uniform(pause / 2, pause))
@@ -138,7 +140,9 @@ class ProducerRuntime:
             raise
         except Exception as failure:  # whatever the handler raised, or the first publication that was refused
             await publishing.settle()
-            self._tell_failure(failure)
+            cause = failure.error if isinstance(failure, HandlerFailed) else failure
+            self.has_failed = isinstance(cause, BadRecord)
+            self._tell_failure(cause, is_theirs=isinstance(failure, HandlerFailed) and not self.has_failed)
             return False
         self._logger.info("producer.finished", published=publishing.count)
         return True
@@ -183,14 +187,13 @@ class ProducerRuntime:
         else:
             yield result
 
-    def _tell_failure(self, error: BaseException) -> None:
-        cause = error.error if isinstance(error, HandlerFailed) else error
+    def _tell_failure(self, error: BaseException, *, is_theirs: bool) -> None:
         self._logger.error(
             "producer.failed",
-            error=words_of(cause),
-            error_type=type(cause).__qualname__,
-            at=raised_at(cause),
-            **({"exception": traceback_text(cause)} if isinstance(error, HandlerFailed) else {}),
+            error=words_of(error),
+            error_type=type(error).__qualname__,
+            at=raised_at(error),
+            **({"exception": traceback_text(error)} if is_theirs else {}),
         )
 
 

@@ -85,6 +85,8 @@ class ProducerGroup:
 
     async def _run(self, producer: ProducerRuntime, memory: _Memory) -> None:
         name = producer.producer.name
+        if producer.has_failed:
+            return  # given up in an earlier term of ours
         if producer.is_finite and (ended := memory.when("done", name)) is not None and ended > self._started_at:
             return
         await producer.run(_Record(memory, name))

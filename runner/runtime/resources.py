@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+from runner import log
 from runner.errors import RunnerError
 from runner.pipeline.model import Pipeline, Resource
-from runner.runtime.blame import raised_at, words_of
+from runner.runtime.blame import raised_at, traceback_text, words_of
 
 
 class ResourceFailed(RunnerError):
@@ -23,7 +24,7 @@ class Resources:
     """The open resources of the pipelines of one process, by pipeline and name."""
 
     def __init__(self) -> None:
-        self._stack = AsyncExitStack()
+        self._open: list[tuple[Resource, AsyncExitStack]] = []
         self._values: dict[str, dict[str, Any]] = {}
 
     def of(self, pipeline: str) -> Mapping[str, Any]:
@@ -37,8 +38,7 @@ class Resources:
             try:
                 values[resource.name] = await self._enter(resource)
             except (Exception, asyncio.CancelledError, SystemExit) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                if _is_cancellation(error):
                     raise
                 where = raised_at(error)
                 hint = f"see {where}" if where else f"look at its factory, {resource.path}"
@@ -46,16 +46,38 @@ class Resources:
                 raise ResourceFailed(text, hint) from error
 
     async def close(self) -> None:
-        """Close everything, the last opened first. Raises what closing raises, after all were tried."""
-        await self._stack.aclose()
+        """Close everything, the last opened first. What cannot be closed is logged, and stops nothing."""
+        while self._open:
+            resource, stack = self._open.pop()
+            try:
+                await stack.aclose()
+            except (Exception, asyncio.CancelledError, SystemExit) as error:
+                if _is_cancellation(error):
+                    raise
+                log.get_logger().error(
+                    "resource.failed",
+                    resource=resource.name,
+                    error=words_of(error),
+                    error_type=type(error).__qualname__,
+                    at=raised_at(error),
+                    exception=traceback_text(error),
+                )
 
     async def _enter(self, resource: Resource) -> Any:
         """Call the factory; await and enter what it returns, where that can be awaited or entered."""
         made = resource.factory(**resource.arguments)
         if inspect.isawaitable(made):
             made = await made
+        stack = AsyncExitStack()
         if hasattr(made, "__aenter__") and hasattr(made, "__aexit__"):
-            return await self._stack.enter_async_context(made)
-        if hasattr(made, "__enter__") and hasattr(made, "__exit__"):
-            return self._stack.enter_context(made)
+            made = await stack.enter_async_context(made)
+        elif hasattr(made, "__enter__") and hasattr(made, "__exit__"):
+            made = stack.enter_context(made)
+        self._open.append((resource, stack))
         return made
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether it is we who are cancelled, and not something inside a factory."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -69,10 +69,22 @@ class Flow:
     pipelines: list[Named] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
+    _leaving: dict[str, list[Edge]] = field(default_factory=dict)
+    _arriving: dict[str, list[Edge]] = field(default_factory=dict)
+
+    def connect(self, edge: Edge) -> None:
+        """Add an arrow."""
+        self.edges.append(edge)
+        self._leaving.setdefault(edge.source, []).append(edge)
+        self._arriving.setdefault(edge.target, []).append(edge)
 
     def outgoing(self, node: str, *kinds: EdgeKind) -> list[Edge]:
         """Return the arrows of some kinds that leave a node."""
-        return [edge for edge in self.edges if edge.source == node and edge.kind in kinds]
+        return [edge for edge in self._leaving.get(node, ()) if edge.kind in kinds]
+
+    def incoming(self, node: str) -> list[Edge]:
+        """Return the arrows that reach a node."""
+        return self._arriving.get(node, [])
 
     def label(self, node: str, kind: EdgeKind) -> str:
         """Return what the first arrow of a kind that leaves a node says, "" where there is none."""
@@ -80,9 +92,7 @@ class Flow:
 
     def heard_as(self, node: str) -> str:
         """Return the patterns by which a subscriber or queue hears events, "" where it names them."""
-        patterns = (
-            edge.label for edge in self.edges if edge.target == node and self.nodes[edge.source].kind == "event"
-        )
+        patterns = (edge.label for edge in self.incoming(node) if self.nodes[edge.source].kind == "event")
         return ", ".join(dict.fromkeys(pattern for pattern in patterns if pattern))
 
     def dead_letter(self, node: str) -> str:
@@ -109,7 +119,8 @@ class _Drawing:
         self._specs = specs
         self._names = _distinct_names(specs)
         self._events: dict[tuple[str, str], str] = {}  # (exchange, routing key) → id
-        self._edges: dict[Edge, None] = {}
+        self._edges: set[Edge] = set()
+        self._pairs: set[tuple[str, str]] = set()
 
     def places(self, index: int) -> None:
         """Add a pipeline's producers, events, queues and subscribers."""
@@ -216,14 +227,13 @@ class _Drawing:
         return node.id
 
     def _connect(self, source: str, target: str, kind: EdgeKind, label: str = "") -> None:
-        """Add an arrow unless it is there, or one that says less."""
-        same = [edge for edge in self._edges if (edge.source, edge.target, edge.kind) == (source, target, kind)]
-        if kind == "deliver" and same:
-            return
+        """Add an arrow unless it is there; an event that reaches a subscriber by several bindings reaches it once."""
         edge = Edge(source, target, kind, label)
-        if edge not in self._edges:
-            self._edges[edge] = None
-            self.flow.edges.append(edge)
+        if edge in self._edges or (kind == "deliver" and (source, target) in self._pairs):
+            return
+        self._edges.add(edge)
+        self._pairs.add((source, target))
+        self.flow.connect(edge)
 
 
 def _distinct_names(specs: Sequence[Checked]) -> list[str]:

@@ -10,8 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from runner.errors import RunnerError
+
 Arrow = tuple[str, str]
 SWEEPS = 24
+MOST = 20_000
+"""Points that arrows pass through; nobody can follow so many, and each costs time."""
+
+
+class TooManyArrows(RunnerError):
+    """A picture that nobody could read."""
 
 
 @dataclass
@@ -55,10 +63,13 @@ def parts(nodes: Sequence[str], arrows: Iterable[Arrow]) -> list[list[str]]:
 
 
 def arrange(nodes: Sequence[str], arrows: Sequence[Arrow]) -> Layered:
-    """Return nodes in layers and in order; arrows are between two different nodes, each once."""
+    """Return nodes in layers and in order; arrows are between two different nodes, each once. Raises TooManyArrows."""
     backward = _closing(nodes, arrows)
     forward = {arrow: arrow[::-1] if arrow in backward else arrow for arrow in arrows}
     depth = _depths(nodes, [(source, target) for source, target in forward.values()])
+    if sum(depth[target] - depth[source] for source, target in forward.values()) > MOST:
+        hint = "draw fewer pipelines together, or take --format dot or json"
+        raise TooManyArrows(f"{len(arrows)} arrows over {max(depth.values())} layers are too many for a picture", hint)
     made = Layered([[] for _ in range(max(depth.values(), default=-1) + 1)], {}, backward)
     for node in nodes:
         made.layers[depth[node]].append(node)

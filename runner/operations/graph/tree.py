@@ -1,7 +1,8 @@
 """Operations: a Flow into text for a terminal: from each producer down to where its messages end.
 
 What has been shown is not shown again below its second mention (`above`); a way back to where it came from ends there
-(`↺`). Each thing appears at least once, whoever brings its messages in.
+(`↺`); what lies too deep goes on in a tree of its own (`below`). Each thing appears at least once, whoever brings its
+messages in.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from runner.operations.graph.flow import Edge, Flow, Node
 from runner.redaction import escape_controls
 
 _WIDEST = 60
+_DEEPEST = 20
 
 Row = tuple[str, str]
 
@@ -74,12 +76,13 @@ class _Trees:
             below = f"{indent}{' ' if is_last else '│'}  "
             if child.id in way:
                 rows.append((f"{tree} ↺", ""))
-            elif child.id in self._shown and self._onward(child):
+            elif child.id in self._shown:
                 rows.append((tree, "above"))
+            elif len(way) >= _DEEPEST and self._onward(child):
+                rows.append((tree, "below"))
             else:
-                is_new = child.id not in self._shown
-                rows.append((tree, self._detail(child) if is_new else "above"))
-                rows += self._below(child, below, (*way, child.id)) if is_new else []
+                rows.append((tree, self._detail(child)))
+                rows += self._below(child, below, (*way, child.id))
         return rows
 
     def _onward(self, node: Node) -> list[Edge]:
@@ -97,7 +100,7 @@ class _Trees:
         parts = [kind, *node.notes]
         if heard := self._flow.heard_as(node.id):
             parts.append(f"hears {heard}")
-        if keys := [edge.label for edge in self._flow.edges if edge.target == node.id and self._is_key(edge)]:
+        if keys := [edge.label for edge in self._flow.incoming(node.id) if self._is_key(edge)]:
             parts.append(f"bound by {', '.join(keys)}")
         if retry := self._flow.label(node.id, "retry"):
             parts.append(f"↻ {retry}")

@@ -15,7 +15,7 @@ from runner.config.loading import load_text
 from runner.operations.graph import Format, render
 from runner.operations.graph.flow import Flow, draw
 from runner.operations.graph.layout import place
-from runner.operations.graph.ordering import arrange, crossings
+from runner.operations.graph.ordering import TooManyArrows, arrange, crossings
 from runner.operations.specs import Checked, read_specs
 from tests.process import ROOT
 
@@ -292,3 +292,18 @@ def test_the_examples_together(style: Format) -> None:
     """A folder is one picture, the same each time."""
     first, again = (draw(read_specs([ROOT / "pipelines"], {})) for _ in range(2))
     assert render(first, style) == render(again, style)
+
+
+def test_long_chains_and_crowds_have_an_end() -> None:
+    """Text goes on in a tree of its own; a picture that nobody could read is refused with a hint."""
+    chain = "".join(f"  s{index}: {{from: q{index}, handler: 'h:f', to: q{index + 1}}}\n" for index in range(900))
+    queues = "".join(f"  q{index}:\n" for index in range(901))
+    found = flow(f"version: 1\nname: chain\nqueues:\n{queues}subscribers:\n{chain}")
+    text = render(found, "text")
+    assert max(len(line) for line in text.splitlines()) < 150
+    assert all(re.search(rf"^[│ ]*[├└]?→? ?q{index}\b", text, re.MULTILINE) for index in range(0, 901, 50))
+    assert render(found, "svg")
+    pairs = [(f"n{index}", f"n{other}") for index in range(60) for other in range(index + 1, 60)]
+    with pytest.raises(TooManyArrows) as caught:
+        place({f"n{index}": (10.0, 10.0) for index in range(60)}, dict.fromkeys(pairs, 0.0))
+    assert "--format dot" in caught.value.hint
