@@ -45,7 +45,7 @@ lint: $(VENV)/.test ## Check style, format and types
 	@$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/.test rabbitmq ## Measure start-up and throughput, with small sizes (under four minutes)
+bench: $(VENV)/.test rabbitmq ## Measure start-up and throughput, with small sizes
 	@$(BIN)/python -m benchmarks.startup --quick
 	@$(BIN)/python -m benchmarks.throughput --quick
 

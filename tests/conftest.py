@@ -10,8 +10,13 @@ from multiprocessing.connection import Client, Listener
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.node import Broker, Node, Place, is_installed
+
+# Machines differ in speed: no example is too slow, and no run differs from the last.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 LENDER = "runline_lender"
 

@@ -23,6 +23,8 @@ from runner.errors import PipelineInvalid, Problem
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
 _TAG = re.compile(r"(?:&\S*\s+)?(![^\s,\[\]{}]*)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPE = 'this "\\" does not start an escape that YAML knows'
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -171,6 +173,15 @@ class _Composer:
 
     def _scalar(self, event: Any) -> Scalar:
         start, end = self._span(event)
+        if event.style and not event.value.isascii() and _SURROGATE.search(event.value):
+            # libyaml refuses it, PyYAML's own parser does not
+            index = max(start, self._text.find("\\u", start, end))
+            raise _refusal(
+                "yaml-syntax",
+                _ESCAPE,
+                "use single quotes, or write the backslash twice",
+                self._lines.place(index, index + 2),
+            )
         value = event.value if event.style else resolve(event.value)
         return Scalar(self._lines.place(start, end), value, start, end)
 

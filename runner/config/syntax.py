@@ -184,6 +184,10 @@ def _list_here(error: _Error) -> _Verdict:
 
 def _misplaced(error: _Error) -> _Verdict:
     before = error.line.strip()
+    if not before and next(iter(error.above), "").startswith("..."):
+        return _document(error)
+    if outdented := _outdented(error):
+        return outdented
     if before and error.character in ("]", "}"):
         return _Verdict(
             f'this "{error.character}" closes nothing', "remove it, or put the whole value in quotes", error.at
@@ -251,14 +255,22 @@ def _directive(error: _Error) -> _Verdict:
     return _Verdict("YAML directives (%…) are not supported", help_, start)
 
 
+def _outdented(error: _Error) -> _Verdict | None:
+    """Judge a line without indentation where the first line of the file has one."""
+    lines = error.above
+    first = next((line for line in reversed(lines) if not line.lstrip().startswith("#")), "")
+    if error.line or not first.startswith(" ") or any(line.startswith("...") for line in lines):
+        return None
+    help_ = "give all keys of the file the same indentation, best none"
+    return _Verdict("this line is indented less than the first line", help_, error.at)
+
+
 def _document(error: _Error) -> _Verdict:
     lines = error.above
     if lines and lines[0].startswith("%"):
         return _directive(error._replace(at=error.text.rfind("\n" + lines[0], 0, error.at) + 1))
-    first = next((line for line in reversed(lines) if not line.lstrip().startswith("#")), "")
-    if first.startswith(" ") and not error.line and not any(line.startswith("...") for line in lines):
-        help_ = "give all keys of the file the same indentation, best none"
-        return _Verdict("this line is indented less than the first line", help_, error.at)
+    if outdented := _outdented(error):
+        return outdented
     if not any(line.startswith("...") for line in lines):
         return _Verdict("nothing can follow the value here", 'start a pipeline with the line "version: 1"', error.at)
     help_ = 'a file holds one pipeline: remove the "..." above, or what follows it'

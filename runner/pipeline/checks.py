@@ -24,7 +24,17 @@ BUILT_IN_EXCHANGES = frozenset({"amq.direct", "amq.fanout", "amq.topic", "amq.he
 
 def check_names(loaded: Loaded, spec: PipelineSpec) -> list[Problem]:
     """Return every problem with the names of a spec, and with the flow of messages that they describe."""
-    checks = (_shared_names, _sources, _streams, _batches, _own_queues, _targets, _queue_sources, _event_exchanges)
+    checks = (
+        _shared_names,
+        _sources,
+        _streams,
+        _batches,
+        _own_queues,
+        _targets,
+        _queue_sources,
+        _event_exchanges,
+        _http_paths,
+    )
     problems = [problem for check in checks for problem in check(loaded, spec)]
     if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
         oddities = (
@@ -157,6 +167,15 @@ def _event_exchanges(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
             message = f'events travel by routing key, but "{event.exchange}" is a {exchange.type} exchange'
             help_text = "use a topic exchange, or bind a queue to this one with `bind:`"
             yield loaded.problem("bad-exchange", ("events", name, "exchange"), message, help_text)
+
+
+def _http_paths(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name, producer in spec.producers.items():
+        if producer.http is not None and (other := seen.setdefault(producer.http, name)) != name:
+            message = f'"{producer.http}" is the path of "{other}" already'
+            help_text = "write another path, or list both names in one `to:`"
+            yield loaded.problem("conflicting-options", ("producers", name, "http"), message, help_text)
 
 
 def _unread_queues(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:

@@ -168,9 +168,8 @@ class _Resolver:
         try:
             return payload.schema_adapter(schema)
         except Exception as error:  # pydantic raises several kinds for types that it cannot handle
-            text = str(error).splitlines()[0]
-            hint = "name a pydantic model, a dataclass or a TypedDict"
-            raise ImportBlame("bad-schema", f"cannot be used as a schema: {text}", hint) from error
+            hint = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 that of typing_extensions)"
+            raise ImportBlame("bad-schema", f"payloads cannot be checked against {_name(schema)}", hint) from error
 
     def _destinations(self) -> Mapping[str, Destination]:
         addresses = {name: (Address("", name), False) for name in self._spec.queues}

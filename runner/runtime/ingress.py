@@ -6,7 +6,9 @@ Listens on the loopback interface unless told otherwise. There is no authenticat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner import log
@@ -23,7 +25,11 @@ MAX_BODY_BYTES = 1024 * 1024
 CONFIRM_S = 30.0
 FULL_QUEUE_PATIENCE_S = 5.0
 CLOSE_S = 5.0
-"""How long requests that are under way may take to end by themselves; and then again, after they were cancelled."""
+"""How long requests that are under way may take to end by themselves."""
+
+CANCEL_S = 1.0
+"""How long they may take after that to end, and to notice that they were cancelled."""
+
 DEFAULT_ADDRESS = ("127.0.0.1", 8080)
 
 
@@ -70,9 +76,12 @@ class Ingress:
     """The HTTP server of the producers with `http:`."""
 
     def __init__(self, routes: list[Route], address: tuple[str, int]) -> None:
-        self._routes: Mapping[str, Route] = {route.path: route for route in routes}
+        self._routes = routes
         self._address = address
         self._runner: web.AppRunner | None = None
+        self._answering = 0
+        self._is_quiet = asyncio.Event()
+        self._is_quiet.set()
 
     async def start(self) -> None:
         """Listen. Raises CannotListen."""
@@ -81,15 +90,18 @@ class Ingress:
         except ImportError:
             raise CannotListen("producers with http: need aiohttp", 'install it: pip install "runline[http]"') from None
 
-        async def handle(request: web.Request) -> web.Response:
-            route = self._routes[request.path]
-            status, answer = await route.accept(await request.read(), request.content_type)
-            return web.json_response(answer, status=status)
+        async def handle(route: Route, request: web.Request) -> web.Response:
+            with self._counted():
+                status, answer = await route.accept(await request.read(), request.content_type)
+                response = web.json_response(answer, status=status)
+                if self._runner is None:  # closing
+                    response.force_close()
+                return response
 
         application = web.Application(client_max_size=MAX_BODY_BYTES)
-        for path in self._routes:
-            application.router.add_post(path, handle)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_S)
+        for route in self._routes:
+            application.router.add_post(route.path, partial(handle, route))
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CANCEL_S)
         await self._runner.setup()
         host, port = self._address
         try:
@@ -98,13 +110,32 @@ class Ingress:
             await self.close()
             hint = "choose another address with --http HOST:PORT"
             raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
-        log.get_logger().info("http.listening", address=f"{host}:{port}", paths=sorted(self._routes))
+        log.get_logger().info(
+            "http.listening", address=f"{host}:{port}", paths=sorted(route.path for route in self._routes)
+        )
 
     async def close(self) -> None:
         """Accept no new request, and answer those that are under way, for a few seconds at most. Idempotent."""
         if self._runner is not None:
             runner, self._runner = self._runner, None
-            await runner.cleanup()
+            for site in tuple(runner.sites):
+                await site.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._is_quiet.wait()
+            await runner.cleanup()  # which would not read a body to its end
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request as under way."""
+        self._answering += 1
+        self._is_quiet.clear()
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._is_quiet.set()
 
 
 def _payload(body: bytes, content_type: str) -> Any:

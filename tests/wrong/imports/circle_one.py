@@ -1,0 +1,5 @@
+"""Imports a module that imports this one."""
+
+from circle_two import pack
+
+ship = pack

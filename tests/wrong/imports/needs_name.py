@@ -1,0 +1,5 @@
+"""Needs a name that its module does not have."""
+
+from shop import warehouse
+
+ship = warehouse

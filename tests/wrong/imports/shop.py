@@ -1,0 +1,130 @@
+"""Handlers as authors write them, good and bad."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import TYPE_CHECKING
+
+from runner import Message
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+class Busy(Exception):
+    """To be tried again."""
+
+
+@dataclasses.dataclass
+class Order:
+    """One order."""
+
+    id: int
+
+
+@dataclasses.dataclass
+class Bill:
+    """Something else."""
+
+    id: int
+
+
+class Shop:
+    """An object that can be called, but takes nothing."""
+
+    def __call__(self):
+        """Take no payload."""
+
+    def ship(self, order):
+        """Ship an order."""
+
+
+class Ship:
+    """A class in place of a function."""
+
+    def __init__(self, order, carrier):
+        self.order = order
+
+
+a_number = 5
+a_text = "ship"
+an_instance = Shop()
+nothing = None
+builtin = dict.update
+
+
+def place():
+    """Place orders."""
+
+
+def place_some(number):
+    """Place a number of orders."""
+
+
+def ship(order):
+    """Ship an order."""
+
+
+def ship_order(order: Order):
+    """Ship an order of this type."""
+
+
+def ship_bill(bill: Bill):
+    """Ship something else."""
+
+
+def ship_thread(thread: threading.Thread):
+    """Ship what nothing can be converted to."""
+
+
+def ship_unknown(order: Decimal):
+    """Ship what is imported for type checkers only."""
+
+
+def no_parameters():
+    """Take nothing."""
+
+
+def two(order, carrier):
+    """Want something that nothing provides."""
+
+
+def keyword_only(order, *, carrier):
+    """Want a keyword."""
+
+
+def only_keywords(*, order):
+    """Take the payload by name only."""
+
+
+def only_message(message: Message):
+    """Take the envelope only."""
+
+
+def two_messages(order, message: Message, other: Message):
+    """Take the envelope twice."""
+
+
+def message_by_position(message: Message, /, order):
+    """Take the envelope by position only."""
+
+
+def many(orders: list[Order]):
+    """Ship a batch."""
+
+
+def many_messages(orders: list, messages: list[Message]):
+    """Ship a batch with its envelopes."""
+
+
+def with_db(order, db):
+    """Ship with a resource."""
+
+
+def connect(url):
+    """Open a resource."""
+
+
+async def ship_async(order):
+    """Ship on the loop."""

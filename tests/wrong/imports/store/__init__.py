@@ -1,0 +1,5 @@
+"""A package."""
+
+
+def ship(order):
+    """Ship an order."""

@@ -1,0 +1,5 @@
+"""Not Python."""
+
+
+def ship(order):
+    x = = order

@@ -1,0 +1,88 @@
+"""What `runner validate --format concise` says of every wrong pipeline below this folder, and the script that keeps it.
+
+    python -m tests.wrong.update            rewrite the .txt beside each pipeline; read the diff before you commit it
+    python -m tests.wrong.update types      only one group
+
+A case is `<group>/<name>.yaml`, or a folder `<group>/<name>` of pipelines that run together, with `<name>.txt` beside
+it. It is checked from inside its group's folder, where the sample modules lie, with the variables of `variables.env`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner import app
+from runner.cli.environment import read_environment
+from runner.config import diagnostics
+from runner.errors import PipelineInvalid
+
+HERE = Path(__file__).resolve().parent
+VARIABLES = "variables.env"
+
+
+def cases(group: str = "*") -> list[Path]:
+    """Return the wrong pipelines, in order: files, and folders that have their text beside them."""
+    files = HERE.glob(f"{group}/*.yaml")
+    folders = (path.with_suffix("") for path in HERE.glob(f"{group}/*.txt"))
+    return sorted({*files, *(folder for folder in folders if folder.is_dir())})
+
+
+def expected(case: Path) -> Path:
+    """Return the file that holds what is to be said of a case."""
+    return case.parent / f"{case.stem}.txt"
+
+
+def said(case: Path) -> str:
+    """Return what `runner validate --format concise` prints for a case; what it imports is forgotten."""
+    with _inside(case.parent):
+        variables = read_environment(Path(VARIABLES)) if Path(VARIABLES).exists() else {}
+        try:
+            problems = app.read([Path(case.name)], variables).warnings
+        except PipelineInvalid as invalid:
+            problems = invalid.problems
+        return diagnostics.concise(problems)
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Be in a folder, with nothing of the user's on the import path, as the `runner` command is."""
+    home, path, known = Path.cwd(), list(sys.path), set(sys.modules)
+    os.chdir(folder)
+    sys.path[:] = [entry for entry in path if entry.startswith((sys.prefix, sys.base_prefix))]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - known:
+            if _lies_in(folder, sys.modules[name]):
+                del sys.modules[name]
+        sys.path[:] = path
+        os.chdir(home)
+
+
+def _lies_in(folder: Path, module: object) -> bool:
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(place and Path(place).is_relative_to(folder) for place in places)
+
+
+def main(group: str = "*") -> None:
+    """Write what is said now of each case, and name those that have changed."""
+    found = cases(group)
+    for case in found:
+        text, target = said(case), expected(case)
+        if not target.exists() or target.read_text("utf-8") != text:
+            target.write_text(text, "utf-8")
+            print(target.relative_to(HERE))
+    for target in HERE.glob(f"{group}/*.txt"):
+        if not any(expected(case) == target for case in found):
+            target.unlink()
+            print(f"{target.relative_to(HERE)} removed")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
