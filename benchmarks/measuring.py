@@ -74,7 +74,7 @@ def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], tim
 
 def end_in_order() -> None:
     """Let SIGTERM end this process as Ctrl-C does, so that what it has started ends with it."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
 
 
 def take_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:

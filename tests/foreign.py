@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import pika
 
 NOT_FOUND = 404
+SILENCE_S = 20.0
 
 
 class Got(NamedTuple):
@@ -57,12 +58,18 @@ class Foreign:
     def take(self, queue: str) -> list[Got]:
         """Return everything that is in a queue now, and remove it."""
         channel, found = self.channel, []
-        while True:
-            frame, properties, body = channel.basic_get(queue, auto_ack=True)
-            if frame is None:
-                channel.close()
-                return found
-            found.append(Got(body, properties, frame.exchange, frame.routing_key))
+        count = channel.queue_declare(queue, passive=True).method.message_count
+        if count:
+            channel.basic_qos(prefetch_count=count)  # what comes later stays there
+            for frame, properties, body in channel.consume(queue, inactivity_timeout=SILENCE_S):
+                assert frame is not None, f"{len(found)} of {count} messages came from {queue}"
+                found.append(Got(body, properties, frame.exchange, frame.routing_key))
+                if len(found) == count:
+                    channel.basic_ack(frame.delivery_tag, multiple=True)
+                    break
+            channel.cancel()
+        channel.close()
+        return found
 
     def count(self, queue: str) -> int:
         """Return how many messages of a queue are ready."""

@@ -144,6 +144,10 @@ class Project:
         code = "from ledger_of_handlers import note\n" + dedent(text).replace("UNIQUE", self.unique)
         (self.folder / f"{module}.py").write_text(code)
 
+    def heard(self) -> list[str]:
+        """Return what handlers noted, sorted, without the word that no other test has in front."""
+        return sorted(payload.removeprefix(f"{self.unique}.") for payload in self.ledger.payloads())
+
     def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> RunnerProcess:
         """Return a `runner` process with these arguments, in the project's folder."""
         environ = {"LEDGER": str(self.ledger.path), **(env or {})}

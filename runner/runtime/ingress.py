@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from runner import log
 from runner.errors import PublishFailed, RunnerError
@@ -85,6 +87,10 @@ class Ingress:
 
     async def start(self) -> None:
         """Listen. Raises CannotListen."""
+        for path, count in Counter(route.path for route in self._routes).items():
+            if count > 1:  # of two pipelines: within one it is found before
+                text = f"{count} producers have the same HTTP path: {path}"
+                raise CannotListen(text, "give one of them another, or run their pipelines apart")
         try:
             from aiohttp import web
         except ImportError:
@@ -100,7 +106,7 @@ class Ingress:
 
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         for route in self._routes:
-            application.router.add_post(route.path, partial(handle, route))
+            application.router.add_post(_as_compared(route.path), partial(handle, route))
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CANCEL_S)
         await self._runner.setup()
         host, port = self._address
@@ -136,6 +142,13 @@ class Ingress:
             self._answering -= 1
             if not self._answering:
                 self._is_quiet.set()
+
+
+def _as_compared(path: str) -> str:
+    """Return a path as aiohttp compares it: with every %XX read, but for a slash and the percent sign itself."""
+    for kept in ("%25", "%2F", "%2f"):
+        path = path.replace(kept, f"%25{kept[1:].upper()}")
+    return unquote(path)
 
 
 def _payload(body: bytes, content_type: str) -> Any:

@@ -96,7 +96,7 @@ async def test_standard_input_is_a_message(
 
 async def test_each_line_is_a_message(rabbit_project: Project, foreign: Foreign) -> None:
     """--lines publishes line by line, in order, without the line ends and the empty lines; one id each."""
-    lines = [f"order {number}" for number in range(2500)]
+    lines = [f"order {number}" for number in range(1100)]
     text = "\r\n".join(lines[:10]) + "\n\n" + "\n".join(lines[10:])
     runner = await publish(rabbit_project, "orders", "--lines", "-", stdin=text.encode())
     got = foreign.take(rabbit_project.name("orders"))

@@ -213,22 +213,32 @@ async def test_a_result_that_nobody_hears_is_a_failed_attempt(project: Project) 
     ]
 
 
-async def test_a_second_attempt_publishes_under_the_same_ids(project: Project) -> None:
+async def test_a_second_attempt_publishes_under_the_same_ids(rabbit_project: Project, foreign: Foreign) -> None:
     """A handler that fails after its results went out publishes them again with equal ids, so that they can be told."""
-    chain(
-        project,
-        "UNIQUE.out",
+    rabbit_project.pipeline(
         """
-    def send(): return "order"
-
-    def work(order: str, message: Message):
-        yield from range(1010)  # published by the thousand
-        if message.attempt == 1:
-            raise ValueError("after the first thousand")
-    """,
+        version: 1
+        queues: {UNIQUE.in: {}, UNIQUE.out: {type: classic, durable: false}}
+        producers:
+          send: {handler: work:send, to: UNIQUE.in}
+        subscribers:
+          work: {from: UNIQUE.in, handler: work:work, to: UNIQUE.out, retry: {attempts: 2, delay: 10ms}}
+        """
     )
-    await project.up_until_idle()
-    ids = [each["id"] for each in heard(project)]
+    rabbit_project.handlers(
+        """
+        from runner import Message
+
+        def send(): return "order"
+
+        def work(order: str, message: Message):
+            yield from range(1010)  # published by the thousand
+            if message.attempt == 1:
+                raise ValueError("after the first thousand")
+        """
+    )
+    await rabbit_project.up_until_idle()
+    ids = [got.properties.message_id for got in foreign.take(rabbit_project.name("out"))]
     assert len(ids) == 2010
     assert len(set(ids)) == 1010
 

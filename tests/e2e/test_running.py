@@ -285,17 +285,17 @@ async def test_messages_of_one_producer_keep_their_order(rabbit_project: Project
     )
     rabbit_project.handlers(
         """
-        def numbers(): return list(range(1000))
+        def numbers(): return list(range(500))
 
         async def async_numbers():
-            for number in range(1000):
+            for number in range(500):
                 yield number
         """
     )
     await rabbit_project.up_until_idle("--log-level", "warning")
     for queue in ("sync", "async"):
         got = foreign.take(rabbit_project.name(queue))
-        assert [int(each.body) for each in got] == list(range(1000))
+        assert [int(each.body) for each in got] == list(range(500))
 
 
 async def test_until_idle_gives_a_producer_up_that_always_fails(project: Project) -> None:

@@ -1,0 +1,338 @@
+"""Where handlers run and what they are given: threads, processes of their own, resources, arguments."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.foreign import Foreign
+from tests.project import Project, lines, started, stop, until
+
+WORK = """
+    version: 1
+    queues: {UNIQUE.work: {}, UNIQUE.out: {}}
+    producers:
+      send: {handler: work:send, to: UNIQUE.work}
+    subscribers:
+      work: {from: UNIQUE.work, handler: work:work, to: UNIQUE.out, OPTIONS}
+      hear: {from: UNIQUE.out, handler: work:hear}
+"""
+HEAR = """
+    def hear(payload) -> None: note(payload)
+"""
+
+
+async def test_a_handler_in_a_process_gets_its_message_and_its_results_are_published(project: Project) -> None:
+    """`run_in: process`: another process id, the envelope, arguments and annotations as everywhere, each result."""
+    project.pipeline(WORK.replace("OPTIONS", "run_in: process, concurrency: 2, with: {factor: 10}"))
+    project.handlers(
+        HEAR
+        + """
+    import os
+    from pydantic import BaseModel
+    from runner import Message, Publish
+
+    class Order(BaseModel):
+        n: int
+
+    def send(): return [Publish({"n": n}, headers={"tenant": "north"}) for n in range(20)]
+
+    def work(order: Order, message: Message, factor: int):
+        assert message.payload == order and message.headers["tenant"] == "north"
+        note("in")
+        yield Publish(order.n * factor, to="UNIQUE.out", headers={"n": str(order.n)})
+        yield f"parent {os.getppid()}"
+    """
+    )
+    runner = await project.up_until_idle()
+    counts = project.ledger.counts()
+    assert counts == Counter([*(str(n * 10) for n in range(20)), *["in"] * 20, *[f"parent {runner.pid}"] * 20])
+    processes = {entry.pid for entry in project.ledger.entries() if entry.payload == "in"}
+    assert len(processes) in (1, 2)
+    assert runner.pid not in processes
+
+
+async def test_a_message_without_headers_reaches_a_process_too(rabbit_project: Project, foreign: Foreign) -> None:
+    """What another program published with no properties at all, for a handler that wants the envelope."""
+    rabbit_project.pipeline(WORK.replace("OPTIONS", "run_in: process, retry: none"))
+    rabbit_project.handlers(
+        HEAR
+        + """
+    from runner import Message
+    def send(): return []
+    def work(order: str, message: Message): return f"{order} {dict(message.headers)} {message.id}"
+    """
+    )
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        foreign.publish(rabbit_project.name("work"), b"plain")
+        await rabbit_project.ledger.wait_for(1)
+        await stop(runner)
+    assert rabbit_project.ledger.payloads() == ["plain {} None"]
+
+
+async def test_what_goes_wrong_in_a_process_is_told_like_anywhere_else(project: Project) -> None:
+    """The exception's type, words and line; a process that dies or hangs costs its own message's attempt only."""
+    project.pipeline(
+        WORK.replace("OPTIONS", "run_in: process, concurrency: 2, timeout: 1s, retry: {attempts: 2, delay: 50ms}")
+    )
+    project.handlers(
+        HEAR
+        + """
+    import os, threading, time
+    from runner import Message, Reject
+
+    class Odd(Exception):
+        def __init__(self, a, b):  # cannot be unpickled
+            super().__init__("odd")
+
+    def send(): return ["raise", "abort", "exit", "hang", "odd", "reject", "lock", "fine", "fine", "fine"]
+
+    def work(kind: str, message: Message):
+        note(f"try {kind}", message.attempt)
+        if message.attempt == 2 and kind != "raise":
+            return f"done {kind}"
+        match kind:
+            case "raise": raise LookupError("no such order")
+            case "abort": os.abort()
+            case "exit": raise SystemExit(3)
+            case "hang": time.sleep(3600)
+            case "odd": raise Odd(1, 2)
+            case "reject": raise Reject("not for us")
+            case "lock": return threading.Lock()
+        return f"done {kind}"
+    """
+    )
+    runner = await project.up_until_idle()
+    counts = project.ledger.counts()
+    done = {payload: count for payload, count in counts.items() if payload.startswith("done")}
+    assert done == {"done abort": 1, "done exit": 1, "done hang": 1, "done odd": 1, "done lock": 1, "done fine": 3}
+    assert counts["try fine"] == 3
+    retries = {(line["error_type"], line["error"]) for line in lines(runner, "message.retry")}
+    assert retries == {
+        ("LookupError", "no such order"),
+        ("WorkerDied", f"the handler's process ended with exit code {-signal.SIGABRT}"),
+        ("SystemExit", "3"),
+        ("TimeoutError", "the handler took longer than its timeout of 1 s"),
+        ("RemoteError", "Odd: odd"),
+        ("RemoteError", "TypeError: cannot pickle '_thread.lock' object"),
+    }
+    raised = next(line for line in lines(runner, "message.retry") if line["error_type"] == "LookupError")
+    text = (project.folder / "work.py").read_text().splitlines()
+    number = int(raised["at"].removeprefix("work.py:"))
+    assert 'raise LookupError("no such order")' in text[number - 1]
+    dead = {line["error_type"]: line for line in lines(runner, "message.dead_lettered")}
+    assert dead.keys() == {"LookupError", "Reject"}
+    assert dead["LookupError"]["exception"].endswith("LookupError: no such order")
+    assert "runner/runtime" not in dead["LookupError"]["exception"]
+    assert dead["Reject"]["reason"] == "rejected"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_process_that_takes_too_long_is_killed(project: Project) -> None:
+    """A timeout in a process really ends the work, which it cannot do in a thread."""
+    project.pipeline(WORK.replace("OPTIONS", "run_in: process, timeout: 500ms, retry: none"))
+    project.handlers(
+        HEAR
+        + """
+    def send(): return "order"
+    def work(order: str):
+        note("begun")
+        while True: pass
+    """
+    )
+    async with project.up() as runner:
+        ((_, _, pid),) = await project.ledger.wait_for(1)
+        dead = await runner.wait_for(lambda line: line["event"] == "message.dead_lettered")
+        assert dead["error_type"] == "TimeoutError"
+        await until(lambda: not is_alive(pid), "the process has ended")
+        await stop(runner)
+
+
+async def test_what_a_process_says_carries_its_message(project: Project) -> None:
+    """Lines of structlog and logging in a child have the message's context; nothing that it prints is lost."""
+    project.pipeline(WORK.replace("OPTIONS", "run_in: process"))
+    project.handlers(
+        HEAR
+        + """
+    import logging, structlog
+    def send(): return "order"
+    def work(order: str):
+        structlog.get_logger().info("from structlog", order=order)
+        logging.getLogger("work").warning("from logging %s", order)
+        print("from print")
+    """
+    )
+    runner = await project.up_until_idle()
+    (handled,) = lines(runner, "message.handled", subscriber="work")
+    place = {name: handled[name] for name in ("pipeline", "subscriber", "queue", "message_id", "attempt")}
+    assert len(lines(runner, "from structlog", level="info", order="order", **place)) == 1
+    assert len(lines(runner, "from logging order", level="warning", logger="work", **place)) == 1
+    assert "from print\n" in runner.stdout
+
+
+@pytest.mark.parametrize("to", ["the runner", "the whole group"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_lets_a_process_finish_its_message(project: Project, to: str, number: signal.Signals) -> None:
+    """Also where the signal reaches the children as well, as from a terminal (Ctrl-C) or from systemd (SIGTERM)."""
+    project.pipeline(WORK.replace("OPTIONS", "run_in: process, concurrency: 1"))
+    project.handlers(
+        """
+        import os, time
+        def send(): return ["first", "second"]
+        def hear(payload) -> None: ...
+        def work(order: str):
+            note(f"begun {order}")
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            note(f"done {order}")
+        """
+    )
+    async with project.up() as runner:
+        ((_, _, pid),) = await project.ledger.wait_for(1)
+        if to == "the runner":
+            runner.signal(number)
+        else:
+            os.killpg(runner.pid, number)
+        await runner.wait_for(lambda line: line["event"] == "message.released")
+        (project.folder / "go").touch()
+        assert await runner.wait() == 0, runner.stderr
+    assert project.ledger.payloads() == ["begun first", "done first"], runner.stdout
+    assert len(lines(runner, "message.handled")) == 1
+    await until(lambda: not is_alive(pid), "no process is left")
+
+
+async def test_a_handler_in_a_thread_leaves_the_loop_alone(project: Project) -> None:
+    """`run_in: thread`, the default of a `def`: blocking calls run side by side, outside the main thread."""
+    project.pipeline(WORK.replace("OPTIONS", "run_in: thread, concurrency: 3"))
+    project.handlers(
+        HEAR
+        + """
+    import threading
+    together = threading.Barrier(3)
+    def send(): return [1, 2, 3]
+    def work(order: int):
+        together.wait(10)
+        return threading.current_thread() is threading.main_thread()
+    """
+    )
+    await project.up_until_idle()
+    assert project.ledger.payloads() == ["False"] * 3
+
+
+RESOURCES = """
+    version: 1
+    queues: {UNIQUE.work: {}}
+    resources:
+      plain: {factory: work:plain, with: {name: p}}
+      cor: work:cor
+      ctx: work:ctx
+      actx: work:actx
+    producers:
+      send: {handler: work:send, to: UNIQUE.work, with: {greeting: hello}}
+    subscribers:
+      work: {from: UNIQUE.work, handler: work:work, with: {mark: "!"}}
+"""
+RESOURCES_HANDLERS = """
+    import asyncio
+    from contextlib import asynccontextmanager, contextmanager
+
+    def plain(name: str):
+        note("open plain")
+        return f"<{name}>"
+
+    async def cor():
+        note("open cor")
+        return "<cor>"
+
+    @contextmanager
+    def ctx():
+        note("open ctx")
+        yield "<ctx>"
+        note("close ctx")
+
+    @asynccontextmanager
+    async def actx():
+        note("open actx")
+        await asyncio.sleep(0)
+        yield "<actx>"
+        await asyncio.sleep(0)
+        note("close actx")
+
+    def send(plain: str, greeting: str):
+        yield f"{greeting} {plain}"
+
+    async def work(text: str, mark: str, cor: str, ctx: str, actx: str) -> None:
+        note(f"begun {text}{mark} {cor} {ctx} {actx}")
+        await asyncio.sleep(0.3)
+        note("done")
+"""
+
+
+async def test_resources_are_open_before_the_first_message_and_closed_after_the_last(project: Project) -> None:
+    """Every kind of factory, in the order of the file and back; `with` gives arguments to each kind of function."""
+    project.pipeline(RESOURCES)
+    project.handlers(RESOURCES_HANDLERS)
+    async with project.up() as runner:
+        await project.ledger.wait_for(5)
+        await stop(runner)  # in the middle of the handler
+    assert project.ledger.payloads() == [
+        *(f"open {name}" for name in ("plain", "cor", "ctx", "actx")),
+        "begun hello <p>! <cor> <ctx> <actx>",
+        "done",
+        "close actx",
+        "close ctx",
+    ]
+
+
+async def test_a_resource_that_cannot_be_opened_stops_the_start(rabbit_project: Project, foreign: Foreign) -> None:
+    """Exit 1 with the factory's own error and line; nothing is consumed, and what was open is closed."""
+    rabbit_project.pipeline(RESOURCES)
+    rabbit_project.handlers(
+        RESOURCES_HANDLERS
+        + """
+    @asynccontextmanager
+    async def actx():
+        raise ConnectionError("no database")
+        yield
+    """
+    )
+    foreign.channel.queue_declare(rabbit_project.name("work.dead"), durable=True, arguments={"x-queue-type": "quorum"})
+    async with rabbit_project.up() as runner:
+        assert await runner.wait() == 1
+    assert 'error: resource "actx" cannot be opened: ConnectionError: no database' in runner.stderr
+    assert "= help: see work.py:" in runner.stderr
+    assert "Traceback" not in runner.stderr
+    assert rabbit_project.ledger.payloads() == ["open plain", "open cor", "open ctx", "close ctx"]
+    assert lines(runner, "pipeline.started") == []
+    assert foreign.count(rabbit_project.name("work")) == 0
+
+
+async def test_a_resource_that_cannot_be_closed_is_told_and_stops_nothing(project: Project) -> None:
+    """The drain is complete, the others are closed, and a line says which one it was, and where."""
+    project.pipeline(RESOURCES)
+    project.handlers(
+        RESOURCES_HANDLERS
+        + """
+    @asynccontextmanager
+    async def actx():
+        yield "<actx>"
+        raise ConnectionError("already gone")
+    """
+    )
+    runner = await project.up_until_idle()
+    assert project.ledger.payloads()[-2:] == ["done", "close ctx"]
+    (failed,) = lines(runner, "resource.failed", level="error")
+    assert (failed["resource"], failed["error_type"], failed["error"]) == ("actx", "ConnectionError", "already gone")
+    assert failed["at"].startswith("work.py:")
+    assert runner.logs[-1]["event"] == "pipeline.stopped"

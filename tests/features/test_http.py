@@ -1,0 +1,223 @@
+"""Messages over HTTP: POST a body, and get 202 when it is in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import signal
+import socket
+from typing import Any
+
+import pytest
+
+from tests.foreign import Foreign
+from tests.node import free_port
+from tests.process import RunnerProcess
+from tests.project import Project, lines, started, stop, until
+
+PIPELINE = """
+    version: 1
+    queues: {UNIQUE.work: {}, UNIQUE.checked: {schema: work:Order}, UNIQUE.full: {type: classic, max_length: 1}}
+    producers:
+      orders: {http: /orders, to: UNIQUE.work}
+      checked: {http: /checked/orders, to: [UNIQUE.checked, UNIQUE.work]}
+      full: {http: "/full/%C3%A9%2F%25", to: UNIQUE.full}
+"""
+SUBSCRIBERS = """
+    subscribers:
+      hear: {from: UNIQUE.work, handler: work:hear}
+      hear_checked: {from: UNIQUE.checked, handler: work:hear}
+      hear_full: {from: UNIQUE.full, handler: work:hear}
+"""
+HANDLERS = """
+    from pydantic import BaseModel
+    from runner import Message
+
+    class Order(BaseModel):
+        n: int
+
+    def hear(payload, message: Message) -> None: note(f"{message.id} {type(payload).__name__} {payload}")
+"""
+JSON = "application/json"
+
+
+def post(
+    port: int, path: str, body: bytes, content_type: str | None = JSON, method: str = "POST"
+) -> tuple[int, dict[str, Any] | str]:
+    """Send one request; return the status, and what was answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
+        response = connection.getresponse()
+        text = response.read().decode()
+        is_json = response.headers["Content-Type"].startswith(JSON)
+        return response.status, json.loads(text) if is_json else text
+    finally:
+        connection.close()
+
+
+def serve(project: Project, *arguments: str) -> tuple[RunnerProcess, int]:
+    port = free_port()
+    return project.up("--http", f"127.0.0.1:{port}", *arguments), port
+
+
+async def test_a_posted_body_is_a_message_and_202_says_that_it_is_there(
+    rabbit_project: Project, foreign: Foreign
+) -> None:
+    """The answer has the message's id and comes after the confirm: the message can be taken at once."""
+    rabbit_project.pipeline(PIPELINE)
+    rabbit_project.handlers(HANDLERS)
+    runner, port = serve(rabbit_project)
+    async with runner:
+        await started(runner)
+        for body, content_type, kind in (
+            (b'{"n":  1}', JSON, JSON),
+            (b"[1]", "application/vnd.shop+json; charset=utf-8", JSON),
+            (b"plain", "text/plain", "text/plain"),
+            (b"17", "text/plain", "text/plain"),
+            (b"\xff\x00", None, "application/octet-stream"),
+            (b"", None, "text/plain"),
+        ):
+            status, answer = await asyncio.to_thread(post, port, "/orders", body, content_type)
+            (got,) = foreign.take(rabbit_project.name("work"))
+            assert (status, answer) == (202, {"ids": [got.properties.message_id]})
+            assert (got.body, got.properties.content_type) == (body, kind)
+            line = await runner.wait_for(lambda line, got=got: line.get("message_id") == got.properties.message_id)
+            assert (line["event"], line["producer"]) == ("message.published", "orders")
+        await stop(runner)
+
+
+async def test_posted_messages_are_handled(project: Project) -> None:
+    """By the subscribers of the same process; one body goes to every name in `to`."""
+    project.pipeline(PIPELINE + SUBSCRIBERS)
+    project.handlers(HANDLERS)
+    runner, port = serve(project)
+    async with runner:
+        await started(runner)
+        status, answer = await asyncio.to_thread(post, port, "/checked/orders", b'{"n": 1}')
+        assert status == 202
+        assert isinstance(answer, dict)
+        await project.ledger.wait_for(2)
+        await stop(runner)
+    assert len(set(answer["ids"])) == 2
+    assert sorted(project.ledger.payloads()) == sorted(f"{id_} dict {{'n': 1}}" for id_ in answer["ids"])
+
+
+async def test_what_cannot_be_a_message_is_refused_with_its_reason(project: Project) -> None:
+    """422 for what is no JSON though it says so, and for what breaks the schema; 413, 404, 405; nothing arrives."""
+    project.pipeline(PIPELINE + SUBSCRIBERS)
+    project.handlers(HANDLERS)
+    runner, port = serve(project)
+    async with runner:
+        await started(runner)
+
+        async def answer(*request: Any, **more: Any) -> tuple[int, Any]:
+            return await asyncio.to_thread(post, port, *request, **more)
+
+        assert await answer("/orders", b"{n: 1}") == (422, {"error": "the body is not JSON"})
+        status, refusal = await answer("/checked/orders", b'{"n": "one"}')
+        assert status == 422
+        assert f'does not fit the schema of "{project.name("checked")}": n: ' in refusal["error"]
+        assert (await answer("/orders", b'"' + b"x" * 1024 * 1024 + b'"'))[0] == 413
+        assert (await answer("/order", b"{}"))[0] == 404
+        assert (await answer("/orders/", b"{}"))[0] == 404
+        assert (await answer("/orders", b"", method="GET"))[0] == 405
+        assert (await answer("/orders", b"{}", method="PUT"))[0] == 405
+        status, accepted = await answer("/orders", b'"' + b"x" * (1024 * 1024 - 2) + b'"')
+        assert status == 202
+        ((heard, _, _),) = await project.ledger.wait_for(1)
+        await stop(runner)
+    assert heard.startswith(accepted["ids"][0])
+    assert len(lines(runner, "message.published")) == 1
+
+
+async def test_a_full_queue_is_503_and_not_silence(rabbit_project: Project, foreign: Foreign) -> None:
+    """After some seconds of trying; the sender knows that it has to try again."""
+    rabbit_project.pipeline(PIPELINE)
+    rabbit_project.handlers(HANDLERS)
+    runner, port = serve(rabbit_project)
+    async with runner:
+        await started(runner)
+        assert (await asyncio.to_thread(post, port, "/full/%C3%A9%2F%25", b"1"))[0] == 202
+        status, answer = await asyncio.to_thread(post, port, "/full/%C3%A9%2F%25", b"2")
+        await stop(runner)
+    assert status == 503
+    assert isinstance(answer, dict)
+    assert rabbit_project.name("full") in answer["error"]
+    assert [got.body for got in foreign.take(rabbit_project.name("full"))] == [b"1"]
+
+
+async def test_an_address_that_is_in_use_stops_the_start(project: Project) -> None:
+    """Exit 1 with one line that names it, and what to do."""
+    project.pipeline(PIPELINE + SUBSCRIBERS)
+    project.handlers(HANDLERS)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with project.up("--http", f"127.0.0.1:{port}") as runner:
+            assert await runner.wait() == 1
+    assert f"error: cannot listen on 127.0.0.1:{port}: " in runner.stderr
+    assert "choose another address with --http" in runner.stderr
+    assert "Traceback" not in runner.stderr
+    assert lines(runner, "pipeline.started") == []
+
+
+async def test_two_producers_cannot_have_one_path(memory_project: Project) -> None:
+    """Found at once in a pipeline (exit 78), and at the start where two pipelines run together (exit 1)."""
+    one = "version: 1\nname: UNIQUE-{0}\nqueues: {{UNIQUE.{0}: }}\nproducers:\n  a: {{http: /a, to: UNIQUE.{0}}}\n"
+    memory_project.pipeline(one.format("one") + "  b: {http: /a, to: UNIQUE.one}\n")
+    async with memory_project.up() as runner:
+        assert await runner.wait() == 78
+    assert 'error[conflicting-options]: producers.b.http: "/a" is the path of "a" already' in runner.stderr
+
+    for name in ("one", "two"):
+        memory_project.pipeline(one.format(name), file=f"both/{name}.yaml")
+    async with memory_project.run("up", "both", "--http", f"127.0.0.1:{free_port()}") as runner:
+        assert await runner.wait() == 1
+    assert "error: 2 producers have the same HTTP path: /a" in runner.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_request_that_was_accepted_is_answered_before_the_end(project: Project, number: signal.Signals) -> None:
+    """A stop takes no new connections, and finishes what has begun: its message is published."""
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS)
+    runner, port = serve(project)
+    async with runner:
+        await started(runner)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 8\r\n"
+        writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100")  # its handler has begun
+        runner.signal(number)
+        await runner.wait_for(lambda line: line["event"] == "pipeline.draining")
+        await until(lambda: not accepts(port), "no new connections")
+        writer.write(b'{"n": 1}')
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert await runner.wait() == 0, runner.stderr
+    assert b"HTTP/1.1 202" in answer
+    assert len(lines(runner, "message.published", producer="orders")) == 1
+    assert "stopped: 1 published" in runner.stderr
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_a_client_that_never_sends_its_body_does_not_keep_the_runner_from_ending(project: Project) -> None:
+    """Some seconds are enough for it; idle connections are closed at once."""
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS)
+    runner, port = serve(project)
+    async with runner:
+        await started(runner)
+        _, idle = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100")
+        await stop(runner)
+        writer.close()
+        idle.close()
+    assert lines(runner, "pipeline.stopped") != []

@@ -1,0 +1,293 @@
+"""What a pipeline asks of RabbitMQ: exchanges, bindings, queues with their limits, and what belongs to others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.foreign import Foreign
+from tests.project import Project, lines, started, stop, until
+
+HEAR = """
+    from runner import Message
+    def hear(payload, message: Message) -> None: note(f"{message.queue} {payload}")
+"""
+
+
+async def test_queues_are_bound_to_exchanges_of_every_type(rabbit_project: Project, foreign: Foreign) -> None:
+    """By key to topic and direct exchanges, by headers to headers exchanges, by nothing to fanouts."""
+    rabbit_project.pipeline(
+        """
+        version: 1
+        exchanges:
+          UNIQUE.top:
+          UNIQUE.dir: direct
+          UNIQUE.fan: {type: fanout}
+          UNIQUE.hdr: {type: headers, durable: false}
+        queues:
+          UNIQUE.top: {bind: [{exchange: UNIQUE.top, key: "stock.#"}, {exchange: UNIQUE.top, key: "*.urgent"}]}
+          UNIQUE.dir: {bind: [{exchange: UNIQUE.dir, key: one}]}
+          UNIQUE.fan: {bind: [{exchange: UNIQUE.fan}]}
+          UNIQUE.all: {bind: [{exchange: UNIQUE.hdr, headers: {kind: pdf, size: 4}, match: all}]}
+          UNIQUE.any: {bind: [{exchange: UNIQUE.hdr, headers: {kind: pdf, size: 4}, match: any}]}
+        subscribers:
+          a: {from: UNIQUE.top, handler: work:hear}
+          b: {from: UNIQUE.dir, handler: work:hear}
+          c: {from: UNIQUE.fan, handler: work:hear}
+          d: {from: UNIQUE.all, handler: work:hear}
+          e: {from: UNIQUE.any, handler: work:hear}
+        """
+    )
+    rabbit_project.handlers(HEAR)
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        for exchange, keys in {
+            "top": ["stock", "stock.a.b", "x.urgent", "x.y.urgent"],
+            "dir": ["one", "one.two"],
+        }.items():
+            for key in keys:
+                foreign.publish(key, key.encode(), exchange=rabbit_project.name(exchange))
+        foreign.publish("whatever", b"everyone", exchange=rabbit_project.name("fan"))
+        for text, headers in {
+            "both": {"kind": "pdf", "size": 4},
+            "kind": {"kind": "pdf"},
+            "none": {"kind": "x"},
+        }.items():
+            foreign.publish("", text.encode(), exchange=rabbit_project.name("hdr"), headers=headers)
+        await rabbit_project.ledger.wait_for(8)
+        await stop(runner)
+    assert rabbit_project.heard() == [
+        "all both",
+        "any both",
+        "any kind",
+        "dir one",
+        "fan everyone",
+        "top stock",
+        "top stock.a.b",
+        "top x.urgent",
+    ]
+
+
+async def test_events_travel_by_the_exchange_and_key_they_name(project: Project) -> None:
+    """An event alone, a list, patterns, and a queue bound to events: each gets its own copy, and nothing else."""
+    project.pipeline(
+        """
+        version: 1
+        exchanges: {UNIQUE.shop: topic, UNIQUE.direct: direct}
+        events:
+          UNIQUE.order.paid: {exchange: UNIQUE.shop, key: v1.paid}
+          UNIQUE.order.sent: {exchange: UNIQUE.direct, key: sent}
+          UNIQUE.order.line.gone:
+          UNIQUE.stock:
+        queues:
+          UNIQUE.both: {events: ["UNIQUE.*.paid", UNIQUE.stock]}
+        producers:
+          send: {handler: work:send, to: [UNIQUE.order.paid, UNIQUE.order.sent, UNIQUE.order.line.gone, UNIQUE.stock]}
+        subscribers:
+          one: {from: UNIQUE.order.paid, handler: work:name}
+          some: {from: [UNIQUE.order.sent, UNIQUE.stock], handler: work:name}
+          orders: {from: "UNIQUE.order.*", handler: work:name}
+          below: {from: "UNIQUE.order.#", handler: work:name}
+          both: {from: UNIQUE.both, handler: work:name}
+        """
+    )
+    project.handlers(
+        """
+        from runner import Message
+        def send(): return 1
+        def name(payload: int, message: Message) -> None:
+            event = message.event.removeprefix("UNIQUE.")
+            note(f"{message.queue} {event} {message.exchange.removeprefix('UNIQUE.')}:{message.routing_key}")
+        """
+    )
+    await project.up_until_idle()
+    paid, sent = "order.paid shop:v1.paid", "order.sent direct:sent"
+    gone = f"order.line.gone events:{project.name('order.line.gone')}"
+    stock = f"stock events:{project.name('stock')}"
+    assert project.heard() == sorted(
+        [
+            f"one {paid}",
+            *(f"some {event}" for event in (sent, stock)),
+            *(f"orders {event}" for event in (paid, sent)),
+            *(f"below {event}" for event in (paid, sent, gone)),
+            *(f"both {event}" for event in (paid, stock)),
+        ]
+    )
+
+
+FOREIGN = """
+    version: 1
+    exchanges: {UNIQUE.theirs: {type: direct, declare: false}}
+    queues:
+      UNIQUE.theirs: {declare: false}
+      UNIQUE.ours: {}
+    subscribers:
+      hear: {from: UNIQUE.theirs, handler: work:hear, retry: none}
+      ours: {from: UNIQUE.ours, handler: work:hear}
+"""
+
+
+async def test_what_belongs_to_others_must_exist_and_nothing_is_made_without_it(
+    rabbit_project: Project, foreign: Foreign
+) -> None:
+    """`declare: false`, and not there: exit 69 naming the queue and the exchange; our own queue is not made either."""
+    rabbit_project.pipeline(FOREIGN)
+    rabbit_project.handlers(HEAR)
+    async with rabbit_project.up() as runner:
+        assert await runner.wait() == 69
+    for kind in ("queue", "exchange"):
+        assert f'{kind} "{rabbit_project.name("theirs")}" does not exist' in runner.stderr
+    assert not foreign.has_queue(rabbit_project.name("ours"))
+    assert not foreign.has_queue(rabbit_project.name("theirs"))
+
+
+async def test_what_belongs_to_others_is_used_as_it_is(rabbit_project: Project, foreign: Foreign) -> None:
+    """Whatever its arguments are; what fails is kept in a dead-letter queue of ours all the same."""
+    theirs = rabbit_project.name("theirs")
+    foreign.channel.queue_declare(theirs, durable=True, arguments={"x-max-length": 77, "x-queue-mode": "lazy"})
+    foreign.channel.exchange_declare(theirs, "direct", durable=False, auto_delete=False)
+    rabbit_project.pipeline(FOREIGN)
+    rabbit_project.handlers(
+        HEAR
+        + """
+    def hear(payload, message: Message) -> None:
+        if payload == "bad": raise ValueError("bad")
+        note(f"{message.queue} {payload}")
+    """
+    )
+    foreign.publish(theirs, b"good", b"bad")
+    await rabbit_project.up_until_idle()
+    assert rabbit_project.heard() == ["theirs good"]
+    assert [got.body for got in foreign.take(f"{theirs}.dead")] == [b"bad"]
+    foreign.channel.queue_declare(theirs, durable=True, arguments={"x-max-length": 77, "x-queue-mode": "lazy"})
+    foreign.channel.exchange_declare(theirs, "direct", durable=False, auto_delete=False)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("classic", 40), ("quorum", 300)])
+async def test_a_producer_waits_at_a_full_queue_and_loses_nothing(
+    rabbit_project: Project, foreign: Foreign, kind: str, count: int
+) -> None:
+    """`max_length`: what the broker refuses is offered again until there is room. A quorum queue is late to refuse."""
+    rabbit_project.pipeline(
+        f"""
+        version: 1
+        queues: {{UNIQUE.work: {{type: {kind}, max_length: 20}}}}
+        producers:
+          send: {{handler: work:send, to: UNIQUE.work}}
+        subscribers:
+          hear: {{from: UNIQUE.work, handler: work:hear}}
+        """
+    )
+    rabbit_project.handlers(
+        f"""
+        def send(): return list(range({count}))
+        async def hear(number: int) -> None: note(number)
+        """
+    )
+    queue = rabbit_project.name("work")
+    async with rabbit_project.up("--only", "send") as sending:
+        await started(sending)
+        await until(lambda: foreign.count(queue) >= 20, "it is full")
+        assert foreign.count(queue) < count
+        assert lines(sending, "producer.finished") == []
+        async with rabbit_project.up("--only", "hear") as hearing:
+            await rabbit_project.ledger.wait_for(count)
+            await sending.wait_for(lambda line: line["event"] == "producer.finished")
+            await stop(hearing)
+        await stop(sending)
+    assert rabbit_project.ledger.counts() == Counter(map(str, range(count)))
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_a_message_that_waits_too_long_is_dead_lettered(
+    rabbit_project: Project, foreign: Foreign, kind: str
+) -> None:
+    """`message_ttl`: the broker moves it, and says why."""
+    rabbit_project.pipeline(
+        f"""
+        version: 1
+        queues: {{UNIQUE.work: {{type: {kind}, message_ttl: 100ms}}}}
+        producers:
+          send: {{handler: work:send, to: UNIQUE.work}}
+        """
+    )
+    rabbit_project.handlers("def send(): return 'late'")
+    dead = rabbit_project.name("work.dead")
+    await rabbit_project.up_until_idle()
+    await until(lambda: foreign.count(dead) == 1, "it is dead-lettered")
+    (got,) = foreign.take(dead)
+    assert got.body == b"late"
+    assert got.headers["x-death"][0]["reason"] == "expired"
+
+
+async def test_what_is_urgent_comes_first(rabbit_project: Project, foreign: Foreign) -> None:
+    """`max_priority` of a classic queue, with messages of a program that sets priorities."""
+    rabbit_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {type: classic, max_priority: 9}}
+        subscribers:
+          hear: {from: UNIQUE.work, handler: work:hear, concurrency: 1, prefetch: 1}
+        """
+    )
+    rabbit_project.handlers("def hear(number: int) -> None: note(number)")
+    await rabbit_project.up_until_idle()  # declares
+    for priority in (3, 9, 1, 5, 7):
+        foreign.publish(rabbit_project.name("work"), str(priority).encode(), priority=priority)
+    await rabbit_project.up_until_idle()
+    assert rabbit_project.ledger.payloads() == ["9", "7", "5", "3", "1"]
+
+
+async def test_a_single_active_consumer_has_the_queue_to_itself(rabbit_project: Project, foreign: Foreign) -> None:
+    """Of two processes one gets everything, until it stops."""
+    rabbit_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {single_active_consumer: true}}
+        subscribers:
+          hear: {from: UNIQUE.work, handler: work:hear}
+        """
+    )
+    rabbit_project.handlers("def hear(number: int) -> None: note(number)")
+    numbers = [str(number).encode() for number in range(200)]
+    async with rabbit_project.up() as first, rabbit_project.up() as second:
+        await started(first, second)
+        foreign.publish(rabbit_project.name("work"), *numbers)
+        (active,) = {entry.pid for entry in await rabbit_project.ledger.wait_for(200)}
+        stopping, other = (first, second) if first.pid == active else (second, first)
+        await stop(stopping)
+        foreign.publish(rabbit_project.name("work"), *numbers)
+        entries = await rabbit_project.ledger.wait_for(400)
+        assert {entry.pid for entry in entries[200:]} == {other.pid}
+        await stop(other)
+
+
+async def test_a_message_that_kills_its_process_is_dead_lettered_after_delivery_limit(
+    rabbit_project: Project, foreign: Foreign
+) -> None:
+    """The third crash with `delivery_limit: 2` is its last; the broker keeps it, and the next start is quiet."""
+    rabbit_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {delivery_limit: 2}}
+        subscribers:
+          hear: {from: UNIQUE.work, handler: work:hear}
+        """
+    )
+    rabbit_project.handlers(
+        """
+        import os, signal
+        def hear(text: str) -> None:
+            note(text)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    await rabbit_project.up_until_idle()  # declares
+    foreign.publish(rabbit_project.name("work"), b"poison")
+    for _ in range(3):
+        async with rabbit_project.up() as runner:
+            assert await runner.wait() == -9
+    await until(lambda: foreign.count(rabbit_project.name("work.dead")) == 1, "it is dead-lettered")
+    await rabbit_project.up_until_idle()
+    assert rabbit_project.ledger.counts() == {"poison": 3}
