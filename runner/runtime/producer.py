@@ -19,7 +19,6 @@ from runner.runtime.blame import raised_at, traceback_text, words_of
 from runner.runtime.invoking import HandlerFailed, guarded, in_executor
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.publishing import Outgoing, Publisher
-from runner.schedule import Schedule
 
 WINDOW = 100
 """How many publications of one producer may wait for their confirm."""
@@ -31,6 +30,10 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 LONGEST_SLEEP_S = 30.0
 """A wait for a moment is cut into pieces of this length, so that a changed clock is noticed."""
+
+
+Turn = Callable[[], Awaitable[object]]
+"""Something to await before each publication."""
 
 
 class Record(Protocol):
@@ -77,23 +80,14 @@ class ProducerRuntime:
         self.has_failed = False
         """Whether it was given up: too many failures, or a line of its file that will be as bad the next time."""
 
-    async def run(self, record: Record) -> None:
-        """Produce until there is nothing more to do, or until cancelled: what was being published then may or may not
-        have arrived. May be called again."""
-        with log.bound({"pipeline": self._pipeline, "producer": self.producer.name}):
-            if self.producer.schedule is None:
-                await self._run_to_the_end()
-            else:
-                await self._run_by(self.producer.schedule, record)
+    async def run_to_the_end(self, run: str, may_publish: Turn) -> None:
+        """Produce once; a failure begins it again after a pause. For producers without a schedule.
 
-    def close(self) -> None:
-        """Let go of the thread; what runs in it goes on until it returns."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    async def _run_to_the_end(self) -> None:
-        """Produce once; a failure begins it again after a pause."""
+        `run` is the seed of the messages' ids: what a failed attempt gave has the same ids the next time. Each message
+        waits for `may_publish` before it is sent. Cancelled, this waits a little for what is in flight.
+        """
         failures = 0
-        while not await self._round():
+        while not await self._round(run, may_publish):
             failures += 1
             if self._max_failures is not None and failures >= self._max_failures:
                 self.has_failed = True
@@ -102,8 +96,10 @@ class ProducerRuntime:
             pause = min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 32), LONGEST_PAUSE_S)
             await asyncio.sleep(random.uniform(pause / 2, pause))
 
-    async def _run_by(self, schedule: Schedule, record: Record) -> None:
-        """Produce whenever it is due, by the wall clock; once for all the times that were missed."""
+    async def run_when_due(self, record: Record) -> None:
+        """Produce whenever it is due, by the wall clock; once for all the times that were missed. Until cancelled."""
+        schedule = self.producer.schedule
+        assert schedule is not None
         last = record.last_tick()
         due = schedule.first(self._now()) if last is None else schedule.next(last)
         while True:
@@ -113,6 +109,10 @@ class ProducerRuntime:
             await record.save_tick(due)
             due = schedule.next(due)
 
+    def close(self) -> None:
+        """Let go of the thread; what runs in it goes on until it returns."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
     async def _sleep_until(self, due: datetime) -> None:
         """Wait for a moment of the wall clock, which may be changed meanwhile."""
         left = (due - self._now()).total_seconds()
@@ -120,32 +120,38 @@ class ProducerRuntime:
             await asyncio.sleep(min(left, LONGEST_SLEEP_S))
             left = (due - self._now()).total_seconds()
 
-    async def _round(self, seed: str = "") -> bool:
-        """Call the handler once and publish everything it gives; return whether all of it worked.
+    async def _round(self, seed: str, may_publish: Turn | None = None) -> bool:
+        """Call the handler once and publish everything it gives; return whether all of it worked."""
+        with log.bound({"pipeline": self._pipeline, "producer": self.producer.name}):
+            publishing = _Publishing(self._send)
+            try:
+                async with aclosing(self._items()) as items:
+                    async for item in items:
+                        place = f"{self._pipeline}:{self.producer.name}:{seed}:{publishing.count}"
+                        for outgoing in self._publisher.address(item, self.producer.to, seed=place):
+                            if self._limiter is not None:
+                                await self._limiter.wait()
+                            if may_publish is not None:
+                                await may_publish()
+                            await publishing.start(outgoing)
+                await publishing.finish()
+            except asyncio.CancelledError:
+                await self._give_up(publishing)
+                raise
+            except Exception as failure:  # whatever the handler raised, or the first publication that was refused
+                await publishing.settle()
+                cause = failure.error if isinstance(failure, HandlerFailed) else failure
+                self.has_failed = isinstance(cause, BadRecord)
+                self._tell_failure(cause, is_theirs=isinstance(failure, HandlerFailed) and not self.has_failed)
+                return False
+            self._logger.info("producer.finished", published=publishing.count)
+            return True
 
-        With a seed, the messages of two rounds with the same seed have the same ids.
-        """
-        publishing = _Publishing(self._send)
-        try:
-            async with aclosing(self._items()) as items:
-                async for item in items:
-                    place = f"{self._pipeline}:{self.producer.name}:{seed}:{publishing.count}" if seed else ""
-                    for outgoing in self._publisher.address(item, self.producer.to, seed=place):
-                        if self._limiter is not None:
-                            await self._limiter.wait()
-                        await publishing.start(outgoing)
-            await publishing.finish()
-        except asyncio.CancelledError:
-            publishing.cancel()
-            raise
-        except Exception as failure:  # whatever the handler raised, or the first publication that was refused
-            await publishing.settle()
-            cause = failure.error if isinstance(failure, HandlerFailed) else failure
-            self.has_failed = isinstance(cause, BadRecord)
-            self._tell_failure(cause, is_theirs=isinstance(failure, HandlerFailed) and not self.has_failed)
-            return False
-        self._logger.info("producer.finished", published=publishing.count)
-        return True
+    async def _give_up(self, publishing: _Publishing) -> None:
+        """Wait a little for the confirms of what was given, and say what has none."""
+        left = await publishing.give_up(CONFIRM_S)
+        if left:
+            self._logger.warning("producer.interrupted", unconfirmed=left)
 
     async def _send(self, outgoing: Outgoing) -> None:
         await self._publisher.send(outgoing)
@@ -226,10 +232,14 @@ class _Publishing:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def cancel(self) -> None:
-        """Give up what is in flight."""
-        for task in self._tasks:
+    async def give_up(self, after_s: float) -> int:
+        """Wait for what is in flight, not for long; return how many publications may or may not have arrived."""
+        if not self._tasks:
+            return 0
+        _, late = await asyncio.wait(self._tasks, timeout=after_s)
+        for task in late:
             task.cancel()
+        return len(late)
 
     async def _run(self, outgoing: Outgoing) -> None:
         try:

@@ -16,17 +16,29 @@ STAND_BY_S = 3.0
 
 
 class ProducerGroup:
-    """The producers of one pipeline, and what the leadership remembers of them: `{"ticks": {name: time}, "done": …}`.
+    """The producers of one pipeline, and what the leadership remembers of them.
 
-    A finite producer that has ended is not run again by a process that was already waiting then: it is run once for
-    each start of the pipeline, not once for each change of the leader.
+    That is `{"ticks": {name: time}, "runs": {name: id}, "done": {name: time}}`. A finite producer that loses the
+    leadership waits, and goes on where it was when it is ours again, unless another process has ended it meanwhile. Who
+    was already waiting when it ended does not run it again: it runs once for each start of the pipeline, not once for
+    each change of the leader. A run that was begun and has not ended keeps its id, and with it the ids of its messages.
     """
 
-    def __init__(self, pipeline: str, producers: Sequence[ProducerRuntime], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        producers: Sequence[ProducerRuntime],
+        *,
+        new_id: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:
         self.pipeline = pipeline
         self._producers = producers
+        self._new_id = new_id
         self._now = now
         self._started_at = now()
+        self._leading = asyncio.Event()
+        self._begun: dict[ProducerRuntime, asyncio.Task[None]] = {}
         self._finite_ended = asyncio.Event()
         if not any(producer.is_finite for producer in producers):
             self._finite_ended.set()
@@ -50,6 +62,7 @@ class ProducerGroup:
                 await self._stand_by(leadership)
                 await self._produce(leadership)
         finally:
+            await _cancel(*self._begun.values())
             for producer in self._producers:
                 producer.close()
             await leadership.resign()
@@ -60,7 +73,8 @@ class ProducerGroup:
             await asyncio.wait([waiting], timeout=STAND_BY_S)
             if not waiting.done():
                 log.get_logger().info("producers.standby", pipeline=self.pipeline)
-                self._finite_ended.set()
+                if all(task.done() for task in self._begun.values()):
+                    self._finite_ended.set()
             await waiting
         finally:
             waiting.cancel()
@@ -69,28 +83,37 @@ class ProducerGroup:
         """Run all producers until the leadership is lost."""
         memory = _Memory(leadership)
         lost = asyncio.ensure_future(leadership.lost())
-        working = [asyncio.create_task(self._run(producer, memory)) for producer in self._producers]
-        finite = [task for task, producer in zip(working, self._producers, strict=True) if producer.is_finite]
+        self._leading.set()
+        finite = [asyncio.create_task(self._finish(each, memory)) for each in self._producers if each.is_finite]
+        due = [
+            asyncio.create_task(each.run_when_due(_Record(memory, each.producer.name)))
+            for each in self._producers
+            if not each.is_finite
+        ]
         try:
             if finite:
                 await _all_of_or(finite, lost)
             if not lost.done():
                 self._finite_ended.set()
-                await _all_of_or(working, lost)
+                await _all_of_or(due, lost)
             await lost
         finally:
-            for task in (*working, lost):
-                task.cancel()
-            await asyncio.gather(*working, lost, return_exceptions=True)
+            self._leading.clear()
+            await _cancel(*finite, *due, lost)
 
-    async def _run(self, producer: ProducerRuntime, memory: _Memory) -> None:
+    async def _finish(self, producer: ProducerRuntime, memory: _Memory) -> None:
+        """Begin a finite producer, or let it go on; note when it has ended."""
         name = producer.producer.name
-        if producer.has_failed:
-            return  # given up in an earlier term of ours
-        if producer.is_finite and (ended := memory.when("done", name)) is not None and ended > self._started_at:
+        task = self._begun.get(producer)
+        if (ended := memory.when("done", name)) is not None and ended > self._started_at:
+            if task is not None:
+                await _cancel(task)
             return
-        await producer.run(_Record(memory, name))
-        if producer.is_finite and not producer.has_failed:
+        if task is None:
+            run = await memory.run(name, self._new_id)
+            task = self._begun[producer] = asyncio.create_task(producer.run_to_the_end(run, self._leading.wait))
+        await asyncio.shield(task)
+        if not producer.has_failed:
             await memory.note("done", name, self._now())
 
 
@@ -101,7 +124,7 @@ class _Memory:
         self._leadership = leadership
         self._saving = asyncio.Lock()
         self._state: dict[str, dict[str, Any]] = {
-            kind: dict(times) for kind, times in leadership.state.items() if isinstance(times, dict)
+            kind: dict(items) for kind, items in leadership.state.items() if isinstance(items, dict)
         }
 
     def when(self, kind: str, name: str) -> datetime | None:
@@ -111,10 +134,26 @@ class _Memory:
         except ValueError:
             return None
 
+    async def run(self, name: str, new_id: Callable[[], str]) -> str:
+        """Return the id of the run that was begun and has not ended, else begin one."""
+        found = self._state.get("runs", {}).get(name)
+        if isinstance(found, str):
+            return found
+        run = new_id()
+        self._state.setdefault("runs", {})[name] = run
+        await self._save()
+        return run
+
     async def note(self, kind: str, name: str, moment: datetime) -> None:
-        """Save a time; who is no longer the leader waits here for its end."""
+        """Save a time."""
+        self._state.setdefault(kind, {})[name] = moment.isoformat()
+        if kind == "done":
+            self._state.get("runs", {}).pop(name, None)
+        await self._save()
+
+    async def _save(self) -> None:
+        """Save everything; who is no longer the leader waits here for its end."""
         async with self._saving:
-            self._state.setdefault(kind, {})[name] = moment.isoformat()
             try:
                 await self._leadership.save(self._state)
             except NotLeader:
@@ -143,3 +182,9 @@ async def _all_of_or(tasks: Sequence[asyncio.Task[None]], lost: asyncio.Future[N
         for task in done & waiting:
             task.result()
         waiting -= done
+
+
+async def _cancel(*tasks: asyncio.Future[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -55,8 +56,9 @@ class Publisher:
     ) -> list[Outgoing]:
         """Return the messages that a result becomes, encoded: one for each destination, none for None.
 
-        Ids are derived from the parent's id and `seed`, so that a second attempt publishes the same ids; they are new
-        where there is neither.
+        Ids are derived from the parent's id and `seed`, so that a second attempt publishes the same ids; without a
+        parent from `seed` and the body, since a producer that begins again may find other items in the same places.
+        They are new where there is neither.
         Raises PublishFailed for a payload that does not fit and for an unknown `to`.
         """
         if result is None:
@@ -99,8 +101,7 @@ class Publisher:
 
     def _envelope(self, wish: Publish, target: Destination, parent: Envelope | None, seed: str) -> Envelope:
         body, content_type = target.encode(wish.payload)
-        origin = parent.message_id if parent is not None else ("" if seed else None)
-        message_id = uuid5(_RESULTS, f"{origin}:{seed}:{target.name}").hex if origin is not None else self._new_id()
+        message_id = self._message_id(body, target, parent, seed)
         correlation_id = (parent.correlation_id or parent.message_id) if parent else None
         return Envelope(
             body=body,
@@ -112,3 +113,10 @@ class Publisher:
             content_type=content_type,
             headers=wish.headers or NO_HEADERS,
         )
+
+    def _message_id(self, body: bytes, target: Destination, parent: Envelope | None, seed: str) -> str:
+        if parent is not None:
+            origin = parent.message_id
+        else:
+            origin = blake2b(body, digest_size=16).hexdigest() if seed else None
+        return self._new_id() if origin is None else uuid5(_RESULTS, f"{origin}:{seed}:{target.name}").hex

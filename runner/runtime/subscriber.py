@@ -71,9 +71,13 @@ class SubscriberRuntime:
         """Begin to take messages."""
         self._feed = await transport.feed(self.source, self._take)
 
+    def pause(self) -> None:
+        """Begin no handler any more, from this moment on; what comes is given back by `stop_taking`."""
+        self._is_draining = True
+
     async def stop_taking(self) -> None:
         """Take no new message; give back those whose handler has not begun, and those whose retry waits here."""
-        self._is_draining = True
+        self.pause()
         if self._feed is not None:
             await self._feed.stop()
         for delivery in (*self._take_held(), *self._inbox.drain()):
@@ -98,6 +102,8 @@ class SubscriberRuntime:
         for delivery in (*self._running, *self._take_held()):
             if not delivery.is_settled:
                 await self._execution.release(delivery)
+        if self._feed is not None:
+            await self._feed.close()
         self._caller.close()
         return late
 

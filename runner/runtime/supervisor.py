@@ -128,12 +128,9 @@ class Supervisor:
         running = sum(subscriber.running for subscriber in self.subscribers)
         for pipeline in self._pipelines:
             self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
-        if self._ingress is not None:
-            await self._ingress.close()
-        for task in self._producing:
-            task.cancel()
-        await asyncio.gather(*self._producing, return_exceptions=True)
-        await asyncio.gather(*(subscriber.stop_taking() for subscriber in self.subscribers))
+        for subscriber in self.subscribers:
+            subscriber.pause()
+        await asyncio.gather(self._stop_producing(), *(subscriber.stop_taking() for subscriber in self.subscribers))
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
         await self._transport.close()
         await self._resources.close()
@@ -142,6 +139,13 @@ class Supervisor:
         for pipeline in self._pipelines:
             self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self.totals.as_fields())
         return Report(self.totals, unfinished, failed)
+
+    async def _stop_producing(self) -> None:
+        if self._ingress is not None:
+            await self._ingress.close()
+        for task in self._producing:
+            task.cancel()
+        await asyncio.gather(*self._producing, return_exceptions=True)
 
     async def _wait_until_idle(self) -> None:
         """Wait until every finite producer has ended and every queue, retry and handler is empty."""
@@ -168,12 +172,14 @@ class Supervisor:
         return await self._transport.backlog([subscriber.source for subscriber in self.subscribers]) == 0
 
     def _subscriber(self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher) -> SubscriberRuntime:
+        arguments = next((queue.arguments for queue in pipeline.topology.queues if queue.name == subscriber.queue), {})
         source = Source(
             queue=subscriber.queue,
             prefetch=subscriber.prefetch,
             dead_letter=subscriber.dead_letter,
             wait_prefix=pipeline.wait_prefix,
             subscriber=f"{pipeline.name}.{subscriber.name}",
+            is_single_active=bool(arguments.get("x-single-active-consumer")),
         )
         caller = Caller(subscriber, self._resources.of(pipeline.name))
         execution = Execution(
@@ -205,7 +211,7 @@ class Supervisor:
             for producer in pipeline.producers
             if producer.handler is not None
         ]
-        return ProducerGroup(pipeline.name, producers, self._now)
+        return ProducerGroup(pipeline.name, producers, new_id=self._new_id, now=self._now)
 
 
 async def _wait_for(event: asyncio.Event) -> None:

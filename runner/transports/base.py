@@ -13,7 +13,8 @@
 11. `publish` returns only when the broker has taken the message over.
 12. What no queue takes is PublishFailed("unroutable"), what a full queue refuses is PublishFailed("refused").
 13. Declaring the same topology again changes nothing; other arguments are a TopologyMismatch that names them.
-14. `stop` ends delivery, settling still works after it; `stop` and `close` may be called again.
+14. `stop` ends delivery, settling still works after it; `stop` and `close` may be called again. Where a single consumer
+    is active, the next gets nothing before the stopped feed is closed.
 15. Messages outlive a lost connection, and feeds resume by themselves.
 16. Cancelling publish or settle loses no message that was taken over.
 17. TTL, length limits, priorities and single active consumers are those of RabbitMQ.
@@ -89,6 +90,7 @@ class Source:
 
     `dead_letter` is the queue for what is given up on (None: it is dropped), `wait_prefix` the beginning of the names
     of the wait queues, `subscriber` a name for the broker's list of consumers and for the headers of dead letters.
+    `is_single_active` says that the queue hands its messages to one feed at a time, for the sake of their order.
     """
 
     queue: str
@@ -96,6 +98,7 @@ class Source:
     dead_letter: str | None
     wait_prefix: str
     subscriber: str = ""
+    is_single_active: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,10 @@ class Feed(Protocol):
 
     async def stop(self) -> None:
         """End delivery. Deliveries already made may still be settled. Idempotent, bounded in time."""
+        ...
+
+    async def close(self) -> None:
+        """Stop, and give back what is unsettled. Idempotent, bounded in time."""
         ...
 
 

@@ -16,7 +16,7 @@ class Origin(Protocol):
         """Note that a feed has room for another delivery."""
         ...
 
-    def remove(self, feed: MemoryFeed) -> None:
+    def retire(self, feed: MemoryFeed) -> None:
         """Hand nothing to this feed any more."""
         ...
 
@@ -54,11 +54,16 @@ class MemoryFeed:
         """See `Feed.stop`."""
         self.end()
 
+    async def close(self) -> None:
+        """See `Feed.close`."""
+        self.end()
+        self.give_back()
+
     def end(self) -> None:
         """End delivery; what was delivered stays unsettled, and may be settled. Idempotent."""
         if self.is_live:
             self.is_live = False
-            self._origin.remove(self)
+            self._origin.retire(self)
 
     def hand_over(self, stored: Stored) -> None:
         """Make a delivery of a message that is counted as unsettled already."""
@@ -89,7 +94,9 @@ class MemoryFeed:
             self.unsettled.remove(stored)
         except KeyError:
             return False
-        if not self.is_idle and self.is_live:
+        if not self.is_live:
+            self._origin.retire(self)
+        elif not self.is_idle:
             self._origin.set_idle(self)
         return True
 
@@ -106,3 +113,4 @@ class MemoryFeed:
         self.unsettled.clear()
         for stored in lost:
             self._origin.restore_lost(stored)
+        self._origin.retire(self)

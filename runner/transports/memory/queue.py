@@ -111,12 +111,14 @@ class MemoryQueue:
         if not self.rules.is_single_active or self.feeds[0] is feed:
             self.set_idle(feed)
 
-    def remove(self, feed: MemoryFeed) -> None:
-        """Hand nothing to this feed any more."""
-        self.feeds.remove(feed)
+    def retire(self, feed: MemoryFeed) -> None:
+        """Hand nothing to this feed any more. The single active one keeps its place while anything is unsettled."""
         if feed.is_idle:
             self.idle.remove(feed)
             feed.is_idle = False
+        if feed not in self.feeds or (self.rules.is_single_active and feed.unsettled):
+            return
+        self.feeds.remove(feed)
         if self.rules.is_single_active and self.feeds and not self.feeds[0].is_idle and self.feeds[0].has_room:
             self.set_idle(self.feeds[0])
         if not self.feeds:

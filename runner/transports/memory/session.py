@@ -77,21 +77,26 @@ class MemoryTransport:
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """See `Transport.publish`. Waits while a queue without limits of its own is full.
 
-        Suspends only now and then, so that a tight loop of publishing does not keep everybody else from running. A
-        publish that is cancelled has not taken place.
+        Lets others run now and then, so that a tight loop of publishing does not keep them from it; only after the
+        message is in its queues, so that nobody who began later overtakes.
         """
         if not self._is_open:
             raise PublishUnknown("the session with the in-process broker is closed")
         sent = as_sent(envelope)
         queues = self._broker.route(address, sent.headers)
-        self._burst += 1
-        must_wait = self._burst >= BURST
+        is_ahead = False
         for queue in queues:
-            must_wait = must_wait or queue.is_crowded
-        if must_wait:
-            await self._wait_for_turn(queues)
-            queues = self._broker.route(address, sent.headers)
+            if queue.is_crowded:
+                is_ahead = is_ahead or bool(queue.feeds)
+                if queue.is_full:
+                    await self._wait_for_room(queues)
+                    queues = self._broker.route(address, sent.headers)
+                    break
         self._broker.put(sent, address, queues)
+        self._burst += 1
+        if is_ahead or self._burst >= BURST:
+            self._burst = 0
+            await asyncio.sleep(0)
 
     async def feed(self, source: Source, on_delivery: OnDelivery) -> MemoryFeed:
         """See `Transport.feed`. Raises BrokerUnavailable where there is no such queue."""
@@ -174,28 +179,21 @@ class MemoryTransport:
         if self._closed is not None:
             await asyncio.wait((self._closed,), timeout=seconds)
 
-    async def _wait_for_turn(self, queues: Sequence[MemoryQueue]) -> None:
-        """Let everybody else run first, who publish too much or to feeds that are behind; at full queues wait for room.
+    async def _wait_for_room(self, queues: Sequence[MemoryQueue]) -> None:
+        """Wait until no queue is full.
 
         Raises PublishFailed("refused") where nobody makes room, PublishUnknown when the session is closed meanwhile.
         """
-        if self._burst >= BURST or any(queue.feeds for queue in queues):
-            self._burst = 0
-            await asyncio.sleep(0)
+        assert self._closed is not None
         for queue in queues:
-            if queue.is_full:
-                await self._wait_for_room(queue)
+            if queue.is_full and not await queue.wait_for_room(PATIENCE_S, self._closed) and not self._closed.done():
+                raise PublishFailed(
+                    f'queue "{queue.name}" is full, and nothing has left it for {PATIENCE_S:.0f} seconds',
+                    reason="refused",
+                    hint="a subscriber that publishes into the queue it reads can fill it; give it fewer results",
+                )
         if not self._is_open:
             raise PublishUnknown("the session with the in-process broker was closed while publishing")
-
-    async def _wait_for_room(self, queue: MemoryQueue) -> None:
-        if self._closed is None or await queue.wait_for_room(PATIENCE_S, self._closed) or self._closed.done():
-            return
-        raise PublishFailed(
-            f'queue "{queue.name}" is full, and nothing has left it for {PATIENCE_S:.0f} seconds',
-            reason="refused",
-            hint="a subscriber that publishes into the queue it reads can fill it; give it more room or fewer results",
-        )
 
     def _must_be_open(self) -> None:
         if not self._is_open:

@@ -23,11 +23,13 @@ SETTLE_S = 5.0
 class Registration:
     """One AMQP consumer on one channel: what the delivery tags it hands out belong to."""
 
-    __slots__ = ("channel", "ended", "tag")
+    __slots__ = ("channel", "ended", "is_winding_up", "tag")
 
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
         self.tag = ""
+        self.is_winding_up = False
+        """Whether what is given back waits for the channel to close, so that nobody else gets anything before."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -76,13 +78,24 @@ class Consumer:
         self._task = asyncio.create_task(self._look_after(registration), name=f"consumer-{self._source.queue}")
 
     async def stop(self) -> None:
-        """Cancel the registration; its channel stays open, so that what was delivered can be settled. Idempotent."""
+        """Cancel the registration; its channel stays open, so that what was delivered can be settled. Idempotent.
+
+        A single active consumer is not cancelled: the broker would activate the next at once, and their messages would
+        be handled at the same time. What still comes is left to go back with the channel.
+        """
         if self._is_stopped:
             return
         self._is_stopped = True
+        registration = self._registration
+        if registration is not None and self._source.is_single_active:
+            registration.is_winding_up = True
         await end(self._task)
         registration = self._registration
-        if registration is not None and registration.is_open:
+        if registration is None or not registration.is_open:
+            return
+        if self._source.is_single_active:
+            registration.is_winding_up = True
+        else:
             await bounded(registration.channel.basic_cancel(registration.tag, timeout=RPC_S), SETTLE_S)
             registration.end("stopped")
 
@@ -100,7 +113,8 @@ class Consumer:
         await channel.basic_qos(prefetch_count=self._source.prefetch, timeout=RPC_S)
 
         async def on_message(message: DeliveredMessage) -> None:
-            self._on_delivery(_delivery(message, self._source, registration))
+            if not registration.is_winding_up:
+                self._on_delivery(_delivery(message, self._source, registration))
 
         consumed = await channel.basic_consume(self._source.queue, on_message, timeout=RPC_S)
         registration.tag = consumed.consumer_tag or ""

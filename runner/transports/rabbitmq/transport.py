@@ -179,6 +179,8 @@ class RabbitTransport:
         """Acknowledge, or give back; False where the channel that the delivery came by is gone."""
         registration: Registration = delivery.generation
         try:
+            if registration.is_winding_up and not is_done:
+                return registration.is_open  # it goes back with the channel, in its order
             if is_done:
                 await registration.channel.basic_ack(delivery.token, wait=False)
             else:

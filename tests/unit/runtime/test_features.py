@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from runner import Message, Publish
 from runner.message import Envelope
 from runner.runtime.resources import ResourceFailed
 from runner.transports.memory import MemoryBroker
-from tests.unit.runtime.running import Run, run
+from tests.unit.runtime.running import START, Run, run
 
 
 def numbers(count: int) -> Any:
@@ -344,3 +344,71 @@ def test_a_schedule_goes_on_where_another_process_left_it() -> None:
     run(text, handlers, record, for_s=60, broker=broker, clock_start=datetime(2026, 1, 1, 12, 12, tzinfo=UTC))
     run(text, handlers, record, for_s=60, broker=broker, clock_start=datetime(2026, 1, 1, 13, 5, tzinfo=UTC))
     assert record.things == ["12:10", "13:05"]  # the five missed at 12:20 to 13:00 make one run
+
+
+def test_a_finite_producer_that_begins_again_gives_its_messages_the_same_ids() -> None:
+    """A run keeps its id until it has ended, also in another process; what differs in its body has an id of its own."""
+    record = Run()
+    rounds = iter([("a", "b", "c"), ("a", "x", "c", "d")])
+
+    async def produce() -> AsyncIterator[str]:
+        for text in next(rounds):
+            yield text
+            await asyncio.sleep(10)
+
+    async def handle(text: str, message: Message) -> None:
+        record.note((text, message.id))
+
+    text = "queues: {q: }\nproducers: {p: {handler: 'h:produce', to: q}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    broker = MemoryBroker()
+    handlers = {"produce": produce, "handle": handle}
+    run(text, handlers, record, for_s=15, broker=broker)  # stopped after two of three
+    run(text, handlers, record, broker=broker)
+    (a, b), again = record.things[:2], record.things[2:]
+    assert [name for name, _ in (a, b, *again)] == ["a", "b", "a", "x", "c", "d"]
+    assert a == again[0]
+    assert len({number for _, number in (a, b, *again)}) == 5
+
+
+def test_a_finite_producer_that_has_ended_begins_a_new_run_with_the_next_start() -> None:
+    record = Run()
+
+    async def produce() -> str:
+        return "same"
+
+    async def handle(text: str, message: Message) -> None:
+        record.note(message.id)
+
+    text = "queues: {q: }\nproducers: {p: {handler: 'h:produce', to: q}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    broker = MemoryBroker()
+    for hours in (0, 1):
+        run(
+            text,
+            {"produce": produce, "handle": handle},
+            record,
+            broker=broker,
+            clock_start=START + timedelta(hours=hours),
+        )
+    assert len(set(record.things)) == 2
+
+
+def test_a_producer_that_is_stopped_waits_for_the_confirms_of_what_it_gave() -> None:
+    """Also of those that the broker is slow to take: here a full queue keeps them for a second."""
+    record = Run()
+
+    async def produce() -> list[str]:
+        return ["a", "b", "c"]
+
+    async def handle(text: str) -> None:
+        record.note(text)
+        await asyncio.sleep(1)
+
+    text = "queues: {q: {max_length: 1, overflow: reject-publish}}\nproducers: {p: {handler: 'h:produce', to: q}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle', concurrency: 1, prefetch: 1}}\n"
+    run(text, {"produce": produce, "handle": handle}, record, for_s=0.5)
+    assert record.report is not None
+    published = len(record.events("message.published"))
+    (interrupted,) = record.events("producer.interrupted")
+    assert published + interrupted["unconfirmed"] == 3
