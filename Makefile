@@ -38,10 +38,6 @@ test: $(VENV)/.test rabbitmq ## Check and test everything
 	@$(MAKE) lint
 	@$(BIN)/pytest -n $(WORKERS)
 
-.PHONY: features
-features: $(VENV)/.test rabbitmq ## Test every option of the language in real processes on both brokers (slow)
-	@$(BIN)/pytest -n $(WORKERS) tests/features
-
 .PHONY: lint
 lint: $(VENV)/.test ## Check style, format and types
 	@$(BIN)/ruff check

@@ -221,6 +221,22 @@ class Node(Broker):
             self._folder.end(self._process)
             self._process = None
 
+    def wait_until_kept(self, *queues: str) -> None:
+        """Return when these quorum queues outlive a `kill`.
+
+        RabbitMQ writes down which Raft log belongs to which queue only about a second after the queue was made: killed
+        before, it comes back with a queue that never finds its leader again, whatever was confirmed (measured, 3.10).
+        """
+        names = [path for path in (self._folder.path / "mnesia").glob("**/names.dets") if path.parts[-3] == "quorum"]
+        if len(names) != 1:
+            raise NodeError(f"the node keeps its quorum queues in other files than expected: {names}")
+        wanted = [queue.encode() for queue in queues]
+        _until(
+            lambda: all(name in names[0].read_bytes() for name in wanted),
+            START_S,
+            lambda: f"not written down: {', '.join(queues)}",
+        )
+
     def restart(self) -> None:
         """Stop it in good order and start it again."""
         self.stop()

@@ -164,6 +164,7 @@ class Harness:
             dead_letter=dead_letter.name if dead_letter else None,
             wait_prefix=self.wait_prefix,
             subscriber="watcher",
+            is_single_active=bool(queue.arguments.get("x-single-active-consumer")),
         )
 
     def delay(self, seconds: float) -> float:

@@ -106,6 +106,32 @@ async def test_14_stop_ends_delivery_and_settling_still_works(harness: Harness) 
     assert len(inbox.seen) == 3
 
 
+async def test_14_a_single_active_feed_hands_over_when_it_is_closed(harness: Harness) -> None:
+    """Who stops still works on what it has; the next gets the rest, in order, when nothing of it is being worked on."""
+    one, two, queue = await harness.session(), await harness.session(), harness.queue("w", single_active_consumer=True)
+    await harness.declare(one, queue)
+    active = await harness.collect(one, queue, prefetch=3)
+    standby = await harness.collect(two, queue, prefetch=1)
+    for body in ("a", "b", "c", "d", "e"):
+        await one.publish(to_queue(queue), text(body))
+    a, b, c = await active.take(3)
+    await active.feed.stop()
+    assert await one.settle(c, RELEASE) is True
+    assert await one.settle(a, ACK) is True
+    await two.backlog([harness.source(queue)])  # answered after the broker has read the settlements
+    assert standby.seen == []
+    assert await one.settle(b, ACK) is True
+    await active.feed.close()
+    await active.feed.close()
+    taken = []
+    for _ in range(3):
+        (delivery,) = await standby.take(1)
+        taken.append(delivery)
+        await two.settle(delivery, ACK)
+    assert bodies(taken) == ["c", "d", "e"]
+    assert bodies(active.seen) == ["a", "b", "c"]
+
+
 async def test_14_close_may_be_called_again_and_ends_everything(harness: Harness) -> None:
     """After `close` nothing is delivered or published, and closing again is harmless."""
     session, other, queue = await harness.session(), await harness.session(), harness.queue("work")

@@ -463,9 +463,7 @@ async def test_19_a_broker_that_is_killed_keeps_the_state(own_node: Any) -> None
         async with both.watched():
             leader = await both.leader()
             await leader.save({"kept": 1})
-            # Killed within a fraction of a second after a quorum queue was made, RabbitMQ 3.10 never finds its Raft
-            # leader again (measured, for any arguments). This takes longer.
-            assert "producers" in await asyncio.to_thread(own_node.ctl, "list_queues", "name")
+            await asyncio.to_thread(own_node.wait_until_kept, "producers")
             losing = asyncio.create_task(leader.lost())
             await asyncio.to_thread(own_node.kill)
             await in_time(losing)

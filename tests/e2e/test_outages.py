@@ -34,10 +34,10 @@ HANDLERS = f"""
     async def make():
         for number in range(int(os.environ.get("MAKE", {ORDERS}))):
             yield f"made-{{number}}"
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.005)
 
     async def handle(order: str) -> None:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
         note(order)
 """
 EXPECTED = {f"{kind}-{number}" for kind in ("sent", "made") for number in range(ORDERS)}
@@ -78,12 +78,12 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
     project = Project(tmp_path_factory.mktemp("project"), unique, Place(("--broker", own_node.url), own_node.url))
     project.pipeline(PIPELINE)
     project.handlers(HANDLERS)
-    # Declares all queues: RabbitMQ loses quorum queues that are not older than about a second when it is killed.
-    await project.up_until_idle(env={"MAKE": "0"})
     with Foreign(own_node.url) as foreign:
         prepare(project, foreign)
     async with project.up() as runner:
         await until(lambda: "made-100" in project.ledger.payloads(), "both kinds of messages are under way")
+        queues = [project.name(name) for name in ("work", "made", "work.dead", "made.dead", "producers")]
+        await asyncio.to_thread(own_node.wait_until_kept, *queues)
         await asyncio.to_thread(own_node.kill)
         assert len(project.ledger.entries()) < 2 * ORDERS
         await runner.wait_for(lambda line: line["event"] == "broker.lost")

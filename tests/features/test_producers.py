@@ -41,13 +41,8 @@ async def test_a_handler_without_a_schedule_runs_once_for_each_start(project: Pr
 
 
 @pytest.mark.parametrize("count", [60, 500])
-async def test_messages_of_a_producer_are_handled_in_the_order_they_were_yielded(
-    project: Project, count: int, request: pytest.FixtureRequest
-) -> None:
+async def test_messages_of_a_producer_are_handled_in_the_order_they_were_yielded(project: Project, count: int) -> None:
     """Though a hundred of them may wait for their confirm."""
-    if project.place.is_memory and count > 60:
-        reason = "the in-process broker lets every 64th of the messages published at once wait behind the others"
-        request.applymarker(pytest.mark.xfail(reason=reason))
     project.pipeline(ONCE.replace("handler: work:hear", "handler: work:hear, concurrency: 1"))
     project.handlers(
         f"""

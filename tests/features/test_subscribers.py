@@ -7,8 +7,6 @@ import signal
 from collections import defaultdict
 from itertools import pairwise
 
-import pytest
-
 from tests.foreign import Foreign
 from tests.project import Entry, Project, lines, started, stop, until
 
@@ -223,9 +221,6 @@ async def test_of_two_processes_one_keeps_the_order_and_the_other_takes_over_whe
     assert {numbers[-1] for numbers in taken_over.values()} == {995, 996, 997, 998, 999}
 
 
-@pytest.mark.xfail(
-    reason="the feed's `stop` cancels its consumer, and RabbitMQ makes the next one active while messages are unsettled"
-)
 async def test_a_process_that_stops_hands_its_keys_over_in_order(rabbit_project: Project, foreign: Foreign) -> None:
     """A rolling restart: nothing is handled twice, and no message overtakes another of its key."""
     rabbit_project.pipeline(ORDERED.replace("DELAY", "20ms"))
