@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from runner.config.diagnostics import closest
 from runner.config.loading import find_pipelines, load
 from runner.errors import PipelineInvalid, Problem, RunnerError
-from runner.pipeline.contradictions import contradictions, unsupported
+from runner.pipeline.contradictions import Source, contradictions, unsupported
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
 from runner.pipeline.payload import as_payload
 from runner.pipeline.resolve import resolve
@@ -78,17 +78,18 @@ def read(
     """
     started = time.perf_counter()
     problems: list[Problem] = []
-    pipelines: list[Pipeline] = []
+    sources: list[Source] = []
     for path in find_pipelines(paths):
-        resolved = resolve(load(path, environ))
+        loaded = load(path, environ)
+        resolved = resolve(loaded)
         problems += resolved.problems
         if resolved.pipeline is not None:
-            pipelines.append(_with_broker(resolved.pipeline, broker))
-    problems += contradictions(pipelines, is_one_process=is_one_process)
-    problems += [problem for pipeline in pipelines for problem in unsupported(pipeline)]
+            sources.append(Source(_with_broker(resolved.pipeline, broker), loaded))
+    problems += contradictions(sources, is_one_process=is_one_process)
+    problems += [problem for source in sources for problem in unsupported(source)]
     if any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)
-    return System(tuple(pipelines), tuple(problems), time.perf_counter() - started)
+    return System(tuple(source.pipeline for source in sources), tuple(problems), time.perf_counter() - started)
 
 
 def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
@@ -156,19 +157,21 @@ async def up(
     from runner.runtime.supervisor import Supervisor
 
     transport = make_transport(system, _log_state_change)
+    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http)
     try:
+        await supervisor.listen()
         if not await _unless_stopped(_prepare(system, transport, on_stage), stop):
             return None
-        supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http)
         try:
-            await supervisor.start()
-            on_stage(_running(system))
-            await supervisor.wait(stop)
+            if await _unless_stopped(supervisor.start(), stop):
+                on_stage(_running(system))
+                await supervisor.wait(stop)
         finally:
             report = await supervisor.drain()
         return report
     finally:
         await transport.close()
+        await supervisor.close()
 
 
 async def _prepare(system: System, transport: Transport, on_stage: Callable[[Stage], None]) -> None:

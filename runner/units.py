@@ -1,4 +1,4 @@
-"""Vocabulary: durations, sizes and rates as people write them, into seconds, bytes and hertz. Their only parser."""
+"""Vocabulary: durations, sizes, rates and addresses as people write them, into numbers. Their only parser."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ def parse_rate(value: str) -> float:
     if match is None:
         raise ValueError(f'"{value}" is not a rate')
     return float(match[1]) / _SECONDS[match[2]]
+
+
+def parse_address(value: str) -> tuple[str, int]:
+    """Return host and port for `127.0.0.1:9090` and `[::1]:9090`. Raises ValueError on anything else."""
+    host, port = value.strip().rpartition(":")[::2]
+    if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise ValueError(f'"{value}" is not an address')
+    return host.strip("[]"), int(port)
 
 
 def format_duration(seconds: float) -> str:

@@ -27,10 +27,12 @@ FORCED = 130
 def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
     if value is None:
         return None
-    host, port = value.rpartition(":")[::2]
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
+    from runner.units import parse_address
+
+    try:
+        return parse_address(value)
+    except ValueError:
+        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080") from None
 
 
 @click.command("up", short_help="Run pipelines until stopped.")
@@ -46,7 +48,12 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Which lines are written. Default: info.",
 )
-@click.option("--http", metavar="HOST:PORT", callback=_address, help="Where producers with `http:` listen.")
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Where HTTP producers listen, and the probes /healthz and /readyz.",
+)
 @options.env_file
 def command(paths: tuple[Path, ...], env_file: Path | None, **settings: Any) -> None:
     """Validate pipelines, connect, declare what is missing, and run until SIGINT or SIGTERM; then drain and report.

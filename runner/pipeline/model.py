@@ -168,6 +168,8 @@ class Pipeline:
     schemas: Mapping[str, str] = field(default_factory=dict)
     logging: LoggingSettings = LoggingSettings()
     grace_s: float = 30.0
+    http: tuple[str, int] | None = None
+    """Where probes are answered, host and port."""
 
     @property
     def wait_prefix(self) -> str:

@@ -22,7 +22,8 @@ class SubscriberRuntime:
     """A subscriber at work. Its workers are tasks that live long: none is made for a message.
 
     Deliveries wait in `_inbox`, which the transport bounds by the prefetch. Of a subscriber that keeps an order, those
-    that are to be tried again wait here too (`_held`), and hold back their own key only.
+    that are to be tried again wait here too (`_held`), and hold back their own key only. `alone` is held by whoever
+    runs a message that may have ended processes: of those there is one at a time in this one.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class SubscriberRuntime:
         source: Source,
         execution: Execution,
         caller: Caller,
+        alone: asyncio.Lock,
         on_bug: Callable[[BaseException], None],
     ) -> None:
         self.subscriber = subscriber
         self.source = source
         self._execution = execution
         self._caller = caller
+        self._alone = alone
         self._on_bug = on_bug
         self._inbox = Fifo() if subscriber.key_of is None else Lanes(subscriber.key_of)
         if subscriber.key_of is not None:
@@ -150,16 +153,22 @@ class SubscriberRuntime:
     async def _handle(self, deliveries: list[Delivery]) -> None:
         self._running.update(deliveries)
         try:
-            if self.subscriber.batch is not None:
-                if deliveries:
-                    await self._execution.run_batch(deliveries)
+            if any(delivery.is_suspect for delivery in deliveries):
+                async with self._alone:
+                    await self._execute(deliveries)
             else:
-                await self._execution.run(deliveries[0])
+                await self._execute(deliveries)
         finally:
             self._running.difference_update(deliveries)
             for delivery in deliveries:
                 if delivery not in self._held:
                     self._inbox.free(delivery)
+
+    async def _execute(self, deliveries: list[Delivery]) -> None:
+        if self.subscriber.batch is None:
+            await self._execution.run(deliveries[0])
+        elif deliveries:
+            await self._execution.run_batch(deliveries)
 
     async def _arrival(self, timeout_s: float | None = None) -> None:
         """Wait until something was put into the inbox, or the time is over."""

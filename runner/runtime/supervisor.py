@@ -13,11 +13,12 @@ from runner.metrics import Totals
 from runner.pipeline.model import Pipeline, Subscriber
 from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
-from runner.runtime.ingress import DEFAULT_ADDRESS, Ingress, Route
+from runner.runtime.ingress import Route
 from runner.runtime.producer import ProducerRuntime
 from runner.runtime.producers import ProducerGroup
 from runner.runtime.publishing import Publisher
 from runner.runtime.resources import Resources
+from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.transports.base import Source, Transport
 
@@ -55,7 +56,6 @@ class Supervisor:
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
-        self._http = http
         self._new_id = new_id
         self._now = now
         self._logger = log.get_logger()
@@ -63,34 +63,41 @@ class Supervisor:
         self.totals = Totals()
         self.subscribers: list[SubscriberRuntime] = []
         self._groups: list[ProducerGroup] = []
-        self._routes: list[Route] = []
-        self._ingress: Ingress | None = None
+        self._publishers = {pipeline.name: self._publisher(pipeline) for pipeline in pipelines}
+        self._server = self._make_server(http)
+        self._state = "starting"
+        self._alone = asyncio.Lock()
         self._producing: list[asyncio.Task[None]] = []
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def listen(self) -> None:
+        """Answer HTTP, where anybody asked for it: probes from now on. Raises CannotListen."""
+        if self._server is not None:
+            await self._server.start()
+
+    async def close(self) -> None:
+        """Answer no more. Idempotent."""
+        if self._server is not None:
+            await self._server.close()
+
+    def trouble(self) -> list[str]:
+        """Return what keeps this process from doing its work now, as words; nothing when it is ready."""
+        if self._state != "running":
+            return [self._state]
+        missing = [item.source.queue for item in self.subscribers if not item.is_live]
+        return [*self._transport.trouble, *(f'nothing comes from queue "{queue}"' for queue in missing)]
 
     async def start(self) -> None:
         """Open resources, start subscribers, so that nothing waits for them, then producers. Raises ResourceFailed."""
         for pipeline in self._pipelines:
             await self._resources.open(pipeline)
-            publisher = Publisher(
-                self._transport,
-                app_id=pipeline.name,
-                destinations=pipeline.destinations,
-                new_id=self._new_id,
-                now=self._now,
-            )
+            publisher = self._publishers[pipeline.name]
             self.subscribers += [self._subscriber(pipeline, item, publisher) for item in pipeline.subscribers]
             self._groups.append(self._group(pipeline, publisher))
-            self._routes += [
-                Route(producer, pipeline.name, publisher, self.totals)
-                for producer in pipeline.producers
-                if producer.http_path is not None
-            ]
         for subscriber in self.subscribers:
             await subscriber.start(self._transport)
-        if self._routes:
-            self._ingress = Ingress(self._routes, self._http or DEFAULT_ADDRESS)
-            await self._ingress.start()
+        if self._server is not None:
+            self._server.open()
         for group in self._groups:
             task = asyncio.create_task(group.run(self._transport), name=f"producers-{group.pipeline}")
             task.add_done_callback(self._notice_end)
@@ -103,6 +110,7 @@ class Supervisor:
                 producers=len(pipeline.producers),
                 queues=len(pipeline.topology.queues),
             )
+        self._state = "running"
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set, or when there is nothing more to do (only with `until_idle`).
@@ -125,6 +133,7 @@ class Supervisor:
         """Stop producers, take nothing new, let handlers finish within the grace, settle, give the rest back."""
         grace_s = max((pipeline.grace_s for pipeline in self._pipelines), default=0.0)
         deadline = asyncio.get_running_loop().time() + grace_s
+        self._state = "stopping"
         running = sum(subscriber.running for subscriber in self.subscribers)
         for pipeline in self._pipelines:
             self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
@@ -141,8 +150,8 @@ class Supervisor:
         return Report(self.totals, unfinished, failed)
 
     async def _stop_producing(self) -> None:
-        if self._ingress is not None:
-            await self._ingress.close()
+        if self._server is not None:
+            await self._server.refuse()
         for task in self._producing:
             task.cancel()
         await asyncio.gather(*self._producing, return_exceptions=True)
@@ -171,6 +180,28 @@ class Supervisor:
     async def _is_empty(self) -> bool:
         return await self._transport.backlog([subscriber.source for subscriber in self.subscribers]) == 0
 
+    def _publisher(self, pipeline: Pipeline) -> Publisher:
+        return Publisher(
+            self._transport,
+            app_id=pipeline.name,
+            destinations=pipeline.destinations,
+            new_id=self._new_id,
+            now=self._now,
+        )
+
+    def _make_server(self, address: tuple[str, int] | None) -> HttpServer | None:
+        """Return the server for the producers with `http:` and the probes; None where nobody asked for either."""
+        routes = [
+            Route(producer, pipeline.name, self._publishers[pipeline.name], self.totals)
+            for pipeline in self._pipelines
+            for producer in pipeline.producers
+            if producer.http_path is not None
+        ]
+        address = address or next((pipeline.http for pipeline in self._pipelines if pipeline.http), None)
+        if address is None and not routes:
+            return None
+        return HttpServer(address or DEFAULT_ADDRESS, routes, self.trouble)
+
     def _subscriber(self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher) -> SubscriberRuntime:
         arguments = next((queue.arguments for queue in pipeline.topology.queues if queue.name == subscriber.queue), {})
         source = Source(
@@ -192,7 +223,7 @@ class Supervisor:
             logs_messages=pipeline.logging.messages,
             logs_payloads=pipeline.logging.payloads,
         )
-        return SubscriberRuntime(subscriber, source, execution, caller, self._notice_bug)
+        return SubscriberRuntime(subscriber, source, execution, caller, self._alone, self._notice_bug)
 
     def _group(self, pipeline: Pipeline, publisher: Publisher) -> ProducerGroup:
         resources = self._resources.of(pipeline.name)

@@ -33,6 +33,9 @@ from runner.message import Address, Envelope, attempt_of
 from runner.outcome import Outcome
 from runner.pipeline.topology import Topology
 
+SUSPECT_CRASHES = 3
+"""A message whose deliveries have ended so often without being settled may be what ended them."""
+
 
 class Delivery:
     """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
@@ -76,6 +79,11 @@ class Delivery:
         self.generation = generation
         self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
         self.is_settled = False
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be this message that ends processes; it is run alone then."""
+        return self.crashes >= SUSPECT_CRASHES
 
     def mark_settled(self) -> None:
         """Take the right to settle; raises AlreadySettled for the second caller."""
@@ -199,6 +207,14 @@ class Transport(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What this transport cannot do."""
+        ...
+
+    @property
+    def trouble(self) -> Sequence[str]:
+        """What keeps it from publishing or consuming now, as words for people; nothing when all is well.
+
+        A broker that is out of memory or disk is no trouble here: it still hands out messages.
+        """
         ...
 
     async def connect(self) -> str:

@@ -186,7 +186,7 @@ async def test_a_request_that_was_accepted_is_answered_before_the_end(project: P
     async with runner:
         await started(runner)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        head = f"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 8\r\n"
+        head = f"POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: 8\r\n"
         writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert (await reader.readline()).startswith(b"HTTP/1.1 100")  # its handler has begun
         runner.signal(number)
@@ -215,7 +215,7 @@ async def test_a_client_that_never_sends_its_body_does_not_keep_the_runner_from_
         await started(runner)
         _, idle = await asyncio.open_connection("127.0.0.1", port)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
+        writer.write(b"POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 100")
         await stop(runner)
         writer.close()

@@ -29,7 +29,7 @@ ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in
 
 HOMES = {
     "aio_pika": ("runner.transports.rabbitmq",),
-    "aiohttp": ("runner.runtime.ingress",),
+    "aiohttp": ("runner.runtime.serving",),
     "aiormq": ("runner.transports.rabbitmq",),
     "click": ("runner.cli",),
     "cronsim": ("runner.config.schedules", "runner.schedule"),  # one judges a line, the other runs by it

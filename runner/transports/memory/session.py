@@ -61,6 +61,11 @@ class MemoryTransport:
         """Messages are gone with the process."""
         return Capabilities("memory", is_persistent=False)
 
+    @property
+    def trouble(self) -> Sequence[str]:
+        """See `Transport.trouble`."""
+        return () if self._is_open else ("the in-process broker is not running",)
+
     async def connect(self) -> str:
         """Start the broker where nobody has; see `Transport.connect`."""
         if not self._is_open:

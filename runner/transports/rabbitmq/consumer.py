@@ -19,15 +19,33 @@ from runner.transports.rabbitmq.topology import RPC_S, open_channel
 
 SETTLE_S = 5.0
 
+CALM = 20
+"""After so many messages in a row that are no suspects, the consumer takes as many at once as before."""
+
+FINISH_S = 60.0
+"""How long handlers of what was delivered before may take before a suspect is taken in hand."""
+
+STANDSTILLS = 2
+"""How often in a row nothing may have come, though something waits and there is room, before we register anew."""
+
 
 class Registration:
-    """One AMQP consumer on one channel: what the delivery tags it hands out belong to."""
+    """One AMQP consumer on one channel: what the delivery tags it hands out belong to.
 
-    __slots__ = ("channel", "ended", "is_winding_up", "tag")
+    `unsettled` counts what was handed to the runtime and is not settled, `delivered` all that the broker has sent.
+    """
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    __slots__ = ("channel", "delivered", "ended", "is_winding_up", "prefetch", "settled", "tag", "unsettled")
+
+    def __init__(self, channel: AbstractChannel, prefetch: int = 1) -> None:
         self.channel = channel
+        self.prefetch = prefetch
         self.tag = ""
+        self.delivered = 0
+        self.unsettled = 0
+        self.settled = asyncio.Event()
+        """Whether nothing is unsettled."""
+        self.settled.set()
         self.is_winding_up = False
         """Whether what is given back waits for the channel to close, so that nobody else gets anything before."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -42,11 +60,24 @@ class Registration:
         if not self.ended.done():
             self.ended.set_result(reason)
 
+    def note_delivery(self) -> None:
+        """Count a delivery that is handed to the runtime."""
+        self.unsettled += 1
+        self.settled.clear()
+
+    def note_settled(self) -> None:
+        """Count a delivery that the broker was told the end of."""
+        self.unsettled -= 1
+        if not self.unsettled:
+            self.settled.set()
+
 
 class Consumer:
     """The feed of one queue: registers with the broker, and again after each loss, until it is stopped.
 
-    `restore` declares again what is missing, for a queue that somebody has deleted.
+    `restore` declares again what is missing, for a queue that somebody has deleted. When a message comes that may have
+    ended processes, everything else goes back, and messages are taken one at a time: if it ends this one too, that
+    counts against it alone, and it reaches its delivery limit before its neighbours do.
     """
 
     def __init__(
@@ -64,7 +95,21 @@ class Consumer:
         self._restore = restore
         self._registration: Registration | None = None
         self._is_stopped = False
+        self._is_careful = False
+        self._calm = 0
+        self._standstills = 0
+        self._looked_at = 0
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._source.queue
+
+    @property
+    def registration(self) -> Registration | None:
+        """The current registration; None before `start`."""
+        return self._registration
 
     @property
     def is_live(self) -> bool:
@@ -107,14 +152,19 @@ class Consumer:
 
     async def _register(self, connection: AbstractConnection) -> Registration:
         channel = await open_channel(connection)
-        registration = Registration(channel)
+        registration = Registration(channel, 1 if self._is_careful else self._source.prefetch)
         channel.closing.add_done_callback(lambda future: registration.end(_reason(future)))
         channel.on_consumer_cancel_callbacks.add(lambda _: registration.end("cancelled by the broker"))
-        await channel.basic_qos(prefetch_count=self._source.prefetch, timeout=RPC_S)
+        await channel.basic_qos(prefetch_count=registration.prefetch, timeout=RPC_S)
 
         async def on_message(message: DeliveredMessage) -> None:
-            if not registration.is_winding_up:
-                self._on_delivery(_delivery(message, self._source, registration))
+            registration.delivered += 1
+            if registration.is_winding_up:
+                return  # it goes back with the channel
+            delivery = _delivery(message, self._source, registration)
+            if self._may_take(delivery, registration):
+                registration.note_delivery()
+                self._on_delivery(delivery)
 
         consumed = await channel.basic_consume(self._source.queue, on_message, timeout=RPC_S)
         registration.tag = consumed.consumer_tag or ""
@@ -125,11 +175,51 @@ class Consumer:
         """Register again whenever the registration ends, until cancelled."""
         while True:
             reason = await asyncio.shield(registration.ended)
-            if self._link.is_ready:
+            if registration.is_winding_up:
+                await self._wind_up(registration)
+            elif self._link.is_ready:
                 self._tell("consumer.lost", "warning", error=reason)
             await bounded(registration.channel.close(), SETTLE_S)
             registration = await self._register_again()
-            self._tell("consumer.resumed", "info")
+            self._tell("consumer.resumed", "info", prefetch=registration.prefetch)
+
+    def _may_take(self, delivery: Delivery, registration: Registration) -> bool:
+        """Return whether a delivery may be handed on; decides when to begin taking one at a time, and when to end."""
+        self._calm = 0 if delivery.is_suspect else self._calm + 1
+        if delivery.is_suspect and registration.prefetch > 1:
+            self._is_careful = True
+            self._tell("consumer.careful", "warning", message_id=delivery.envelope.message_id, crashes=delivery.crashes)
+        elif self._is_careful and self._calm > CALM:
+            self._is_careful = False
+        else:
+            return True
+        registration.is_winding_up = True
+        registration.end("registering with another prefetch")
+        return False
+
+    async def _wind_up(self, registration: Registration) -> None:
+        """Let the broker give others what is new, and what was delivered end; not for ever."""
+        if not self._source.is_single_active:
+            await bounded(registration.channel.basic_cancel(registration.tag, timeout=RPC_S), SETTLE_S)
+        await asyncio.wait([asyncio.ensure_future(registration.settled.wait())], timeout=FINISH_S)
+
+    def look_at(self, registration: Registration, ready: int, consumers: int) -> None:
+        """Judge what the broker says of our queue: how many messages wait in it, how many consumers it has.
+
+        A consumer that the broker does not know, or to which nothing comes though something waits and there is room,
+        is given up and registered anew.
+        """
+        if registration is not self._registration or not self.is_live:
+            return
+        has_room = registration.unsettled < registration.prefetch and not self._source.is_single_active
+        is_still = ready > 0 and has_room and registration.delivered == self._looked_at
+        self._standstills = self._standstills + 1 if is_still else 0
+        self._looked_at = registration.delivered
+        if not consumers:
+            registration.end("the broker does not know it any more")
+        elif self._standstills >= STANDSTILLS:
+            self._standstills = 0
+            registration.end(f"nothing comes, though {ready} messages wait")
 
     async def _register_again(self) -> Registration:
         is_said = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -54,7 +54,7 @@ async def declare(connection: AbstractConnection, topology: Topology, mode: Mode
     """
     if mode == "ignore":
         return Declared(len(topology.exchanges), len(topology.queues), len(topology.bindings))
-    async with _Probe(connection) as probe:
+    async with Probe(connection) as probe:
         missing_exchanges = [item for item in topology.exchanges if not await probe.has_exchange(item, mode)]
         missing_queues = [item for item in topology.queues if not await probe.has_queue(item, mode)]
     if probe.differences:
@@ -93,9 +93,10 @@ async def open_channel(connection: AbstractConnection, *, confirms: bool = False
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
     """Return how many messages are ready in these queues; one that does not exist has none."""
     count = 0
-    async with _Probe(connection) as probe:
+    async with Probe(connection) as probe:
         for name in names:
-            count += await probe.count(name)
+            found = await probe.look(name)
+            count += found.messages if found is not None else 0
     return count
 
 
@@ -136,7 +137,14 @@ async def _declare_queue(channel: AbstractChannel, queue: Queue) -> None:
     )
 
 
-class _Probe:
+class Depth(NamedTuple):
+    """What the broker says of a queue: its ready messages and its consumers, of all connections."""
+
+    messages: int
+    consumers: int
+
+
+class Probe:
     """Finds out what exists and what differs, and changes nothing: what exists may be declared again harmlessly."""
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -176,16 +184,17 @@ class _Probe:
             await self._ask(lambda channel: _declare_queue(channel, queue))
         return exists
 
-    async def count(self, name: str) -> int:
-        """Return how many messages a queue has ready; 0 where it does not exist."""
-        answers: list[int] = []
+    async def look(self, name: str) -> Depth | None:
+        """Return what a queue has; None where it does not exist."""
+        found: Depth | None = None
 
         async def ask(channel: AbstractChannel) -> None:
+            nonlocal found
             declared = await channel.queue_declare(name, passive=True, timeout=RPC_S)
-            answers.append(declared.message_count or 0)
+            found = Depth(declared.message_count or 0, declared.consumer_count or 0)
 
         await self._ask(ask)
-        return sum(answers)
+        return found
 
     async def _ask(self, question: Callable[[AbstractChannel], Awaitable[Any]]) -> bool:
         """Ask, on a new channel if the last answer closed the old one; False where the thing is not there."""

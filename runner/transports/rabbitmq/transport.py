@@ -15,17 +15,21 @@ from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
 from runner.transports.base import Capabilities, Declared, Delivery, Feed, OnDelivery, OnStateChange, Source
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, pauses, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer, Registration
 from runner.transports.rabbitmq.declarations import Declarations
 from runner.transports.rabbitmq.leading import RabbitLeadership
 from runner.transports.rabbitmq.moving import Mover
 from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
 from runner.transports.rabbitmq.topology import count_messages
+from runner.transports.rabbitmq.watching import WATCH_S, watch
 
 
 class RabbitTransport:
-    """A session with RabbitMQ. `name` is shown in the broker's list of connections; `clock` is the wall clock, UTC."""
+    """A session with RabbitMQ. `name` is shown in the broker's list of connections; `clock` is the wall clock, UTC.
+
+    `watch_s` is how often, in seconds, it makes sure that the broker still knows its consumers.
+    """
 
     def __init__(
         self,
@@ -34,8 +38,11 @@ class RabbitTransport:
         name: str = "runner",
         on_state_change: OnStateChange | None = None,
         clock: Callable[[], datetime] | None = None,
+        watch_s: float = WATCH_S,
     ) -> None:
         self._settings = settings
+        self._watch_s = watch_s
+        self._watching: asyncio.Task[None] | None = None
         self._say = on_state_change or (lambda _: None)
         self._declarations = Declarations(settings.topology, self._say)
         self._consumers: list[Consumer] = []
@@ -62,6 +69,12 @@ class RabbitTransport:
         return Capabilities("rabbitmq", is_persistent=True)
 
     @property
+    def trouble(self) -> Sequence[str]:
+        """See `Transport.trouble`."""
+        links = {"publish": self._publishing, "consume": self._consuming}
+        return [f"no connection to the broker to {role}" for role, link in links.items() if not link.is_ready]
+
+    @property
     def target(self) -> str:
         """The broker's URL with its password masked."""
         return self._consuming.target
@@ -70,6 +83,9 @@ class RabbitTransport:
         """Open both connections; see `Transport.connect`."""
         connection = await self._consuming.open()
         await self._publishing.open()
+        self._watching = asyncio.create_task(
+            watch(self._consuming, self._consumers, self._watch_s), name="rabbitmq-watch"
+        )
         transport = connection.transport
         properties = dict(transport.connection.server_properties) if transport else {}
         return f"{_words(properties.get('product'))} {_words(properties.get('version'))}"
@@ -163,6 +179,7 @@ class RabbitTransport:
     async def close(self) -> None:
         """See `Transport.close`."""
         self._is_closing.set()
+        await end(self._watching)
         await asyncio.gather(*(leadership.resign() for leadership in self._leaderships))
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self._publisher.close()
@@ -191,6 +208,7 @@ class RabbitTransport:
             if was_cancelled():
                 raise
             return False
+        registration.note_settled()
         return registration.is_open  # the frame may have been taken by a connection that was lost meanwhile
 
 

@@ -1,0 +1,177 @@
+"""Answers HTTP: the producers with `http:`, and the probes `/healthz` and `/readyz`.
+
+Listens on the loopback interface unless told otherwise. There is no authentication: what faces others needs a proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from runner import log
+from runner.errors import RunnerError
+from runner.runtime.ingress import Route
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+DEFAULT_ADDRESS = ("127.0.0.1", 8080)
+MAX_BODY_BYTES = 1024 * 1024
+
+CLOSE_S = 5.0
+"""How long requests that are under way may take to end by themselves."""
+
+CANCEL_S = 1.0
+"""How long they may take after that to end, and to notice that they were cancelled."""
+
+
+class CannotListen(RunnerError):
+    """The HTTP address cannot be listened on, or the library for it is missing."""
+
+    exit_code = 1
+
+
+class HttpServer:
+    """The HTTP server of the process. Probes are answered from `start` to `close`, producers from `open` to `refuse`.
+
+    `trouble` returns what keeps the process from being ready, as words for people; nothing when it is.
+    """
+
+    def __init__(self, address: tuple[str, int], routes: Sequence[Route], trouble: Callable[[], Sequence[str]]) -> None:
+        self._address = address
+        self._routes = routes
+        self._trouble = trouble
+        self._runner: web.AppRunner | None = None
+        self._refusal = "the pipeline is starting"
+        self._answering = 0
+        self._is_quiet = asyncio.Event()
+        self._is_quiet.set()
+
+    async def start(self) -> None:
+        """Listen. Raises CannotListen."""
+        for path, count in Counter(route.path for route in self._routes).items():
+            if count > 1:  # of two pipelines: within one it is found before
+                text = f"{count} producers have the same HTTP path: {path}"
+                raise CannotListen(text, "give one of them another, or run their pipelines apart")
+        try:
+            from aiohttp import web
+        except ImportError:
+            text = "answering HTTP needs aiohttp"
+            raise CannotListen(text, 'install it: pip install "runline[http]"') from None
+        host, port = self._address
+        application = web.Application(
+            client_max_size=MAX_BODY_BYTES, middlewares=[_guard()] if _is_loopback(host) else []
+        )
+        application.router.add_get("/healthz", self._answer_alive)
+        application.router.add_get("/readyz", self._answer_ready)
+        for route in self._routes:
+            application.router.add_post(_as_compared(route.path), partial(self._answer, route))
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CANCEL_S)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self.close()
+            hint = "choose another address with --http HOST:PORT"
+            raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
+        paths = sorted({"/healthz", "/readyz", *(route.path for route in self._routes)})
+        log.get_logger().info("http.listening", address=f"{host}:{port}", paths=paths)
+
+    def open(self) -> None:
+        """Take what is sent to producers from now on."""
+        self._refusal = ""
+
+    async def refuse(self) -> None:
+        """Take nothing more, and answer what is under way, for a few seconds at most. Idempotent.
+
+        Where something is sent to producers nobody can connect any more: who sends may then try elsewhere at once.
+        """
+        self._refusal = "the pipeline is stopping"
+        if self._runner is not None and self._routes:
+            for site in tuple(self._runner.sites):
+                await site.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._is_quiet.wait()
+
+    async def close(self) -> None:
+        """Listen no more. Idempotent."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    async def _answer_alive(self, _: web.Request) -> web.Response:
+        from aiohttp import web
+
+        return web.json_response({"status": "alive"})
+
+    async def _answer_ready(self, _: web.Request) -> web.Response:
+        from aiohttp import web
+
+        trouble = list(self._trouble())
+        return web.json_response({"ready": not trouble, "trouble": trouble}, status=503 if trouble else 200)
+
+    async def _answer(self, route: Route, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        with self._counted():
+            if self._refusal:
+                status, answer = 503, {"error": self._refusal}
+            else:
+                status, answer = await route.accept(await request.read(), request.content_type)
+            response = web.json_response(answer, status=status)
+            if self._refusal:
+                response.force_close()
+            return response
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request as under way."""
+        self._answering += 1
+        self._is_quiet.clear()
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._is_quiet.set()
+
+
+def _guard() -> Any:
+    """Return a middleware that keeps web pages from using a loopback address through their visitor's browser."""
+    from aiohttp import web
+
+    @web.middleware
+    async def guard(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        origin = urlsplit(request.headers.get("Origin", "")).hostname
+        asked = urlsplit(f"//{request.host}").hostname
+        if not _is_loopback(asked) or (origin is not None and not _is_loopback(origin)):
+            answer = {"error": "only requests to and from this machine are answered here"}
+            return web.json_response(answer, status=403)
+        return await handler(request)
+
+    return guard
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None or host == "localhost" or host.endswith(".localhost"):
+        return host is not None
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _as_compared(path: str) -> str:
+    """Return a path as aiohttp compares it: with every %XX read, but for a slash and the percent sign itself."""
+    for kept in ("%25", "%2F", "%2f"):
+        path = path.replace(kept, f"%25{kept[1:].upper()}")
+    return unquote(path)

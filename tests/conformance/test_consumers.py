@@ -1,0 +1,153 @@
+"""What only RabbitMQ can do to a consumer: forget it, send it nothing, or hand it what ends processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from runner.outcome import ACK
+from runner.pipeline.model import BrokerSettings
+from runner.transports.base import SUSPECT_CRASHES
+from runner.transports.rabbitmq import RabbitTransport
+from runner.transports.rabbitmq.consumer import CALM, STANDSTILLS
+from tests.conformance.harness import KINDS, Harness, bodies, text, to_queue, until
+
+QUORUM = [kind for kind in KINDS if kind.name == "rabbitmq-quorum"]
+on_quorum_queues = pytest.mark.parametrize("harness", QUORUM, indirect=True, ids=lambda kind: kind.name)
+on_rabbitmq = pytest.mark.parametrize(
+    "harness", [kind for kind in KINDS if kind.is_rabbitmq], indirect=True, ids=lambda kind: kind.name
+)
+
+
+@contextlib.asynccontextmanager
+async def watching(harness: Harness, broker: Any) -> AsyncIterator[RabbitTransport]:
+    """A session that looks after its consumers without pause."""
+    settings = BrokerSettings(urls=(broker.url,))
+    transport = RabbitTransport(settings, name=harness.unique, on_state_change=harness.changes.append, watch_s=0.05)
+    await transport.connect()
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+def said(harness: Harness, event: str) -> list[Any]:
+    return [change.fields.get("error") for change in harness.changes if change.event == event]
+
+
+async def until_said(harness: Harness, event: str, count: int = 1) -> None:
+    async def times() -> bool:
+        return len(said(harness, event)) >= count
+
+    await until(times, True)
+
+
+@on_rabbitmq
+async def test_a_consumer_that_the_broker_has_forgotten_is_registered_again(harness: Harness, rabbitmq: Any) -> None:
+    """It is cancelled behind its back: no word comes, the connection stands, and nothing would ever come again."""
+    async with watching(harness, rabbitmq) as session:
+        queue = harness.queue("work")
+        await harness.declare(session, queue)
+        inbox = await harness.collect(session, queue)
+        registration = inbox.feed.registration  # type: ignore[attr-defined]
+        await registration.channel.basic_cancel(registration.tag)
+        await until_said(harness, "consumer.resumed")
+        assert inbox.feed.is_live
+        await session.publish(to_queue(queue), text("after"))
+        assert bodies(await inbox.take(1)) == ["after"]
+    assert said(harness, "consumer.lost") == ["the broker does not know it any more"]
+
+
+@on_rabbitmq
+async def test_a_consumer_to_which_nothing_comes_is_registered_again(harness: Harness, rabbitmq: Any) -> None:
+    """The broker counts a delivery against the prefetch that never reached us: it sends no more, and we wait."""
+    async with watching(harness, rabbitmq) as session:
+        queue = harness.queue("work")
+        await harness.declare(session, queue)
+        inbox = await harness.collect(session, queue, prefetch=1)
+        await session.publish(to_queue(queue), text("kept"))
+        await inbox.take(1)
+        inbox.feed.registration.unsettled = 0  # type: ignore[attr-defined]  # as if it had been lost on the way
+        await session.publish(to_queue(queue), text("waits"))
+        await until_said(harness, "consumer.resumed")
+        (again,) = await inbox.take(1)
+        assert (again.envelope.body, again.is_redelivered) == (b"kept", True)
+    assert said(harness, "consumer.lost") == ["nothing comes, though 1 messages wait"]
+    assert STANDSTILLS > 1
+
+
+@on_rabbitmq
+async def test_a_consumer_that_works_is_left_alone(harness: Harness, rabbitmq: Any) -> None:
+    """Neither an empty queue nor a full inbox is a standstill."""
+    async with watching(harness, rabbitmq) as session:
+        queue = harness.queue("work")
+        await harness.declare(session, queue)
+        inbox = await harness.collect(session, queue, prefetch=2)
+        for number in range(4):
+            await session.publish(to_queue(queue), text(str(number)))
+        first = await inbox.take(2)
+        looks = [await _looks(session, rabbitmq, harness) for _ in range(3)]
+        await harness.settle_all(session, first)
+        await harness.settle_all(session, await inbox.take(2))
+        looks += [await _looks(session, rabbitmq, harness) for _ in range(3)]
+        assert len(looks) == 6
+    assert said(harness, "consumer.lost") == []
+
+
+async def _looks(session: RabbitTransport, broker: Any, harness: Harness) -> None:
+    """Wait until the session has looked at its consumers once more: it opens a channel for that."""
+    await session.backlog([harness.source(harness.queue("work"))])
+    await asyncio.sleep(0.1)
+
+
+@on_quorum_queues
+async def test_what_may_have_ended_processes_is_taken_one_at_a_time(harness: Harness, rabbitmq: Any) -> None:
+    """Until enough others have come: then as many at once as before."""
+    session, queue = await harness.session(), harness.queue("work")
+    await harness.declare(session, queue)
+    for number in range(CALM + 10):
+        await session.publish(to_queue(queue), text(str(number)))
+    inbox = await harness.collect(session, queue, prefetch=3)
+    for crashes in range(SUSPECT_CRASHES):
+        taken = await inbox.take(3)
+        assert [delivery.crashes for delivery in taken] == [crashes] * 3
+        if crashes < SUSPECT_CRASHES:
+            await asyncio.to_thread(harness.lose_connections)
+    seen: list[str] = []
+    for _ in range(3):
+        (delivery,) = await inbox.take(1)
+        assert delivery.is_suspect
+        seen += bodies([delivery])
+        assert delivery.generation.prefetch == 1
+        await session.settle(delivery, ACK)
+    while len(seen) < CALM + 10:
+        (delivery,) = await inbox.take(1)
+        seen += bodies([delivery])
+        await session.settle(delivery, ACK)
+    assert [int(body) for body in seen] == list(range(CALM + 10))
+    assert len([change for change in harness.changes if change.event == "consumer.careful"]) == 1
+    assert delivery.generation.prefetch == 3
+
+
+@on_quorum_queues
+async def test_a_suspect_waits_for_what_was_delivered_before(harness: Harness, rabbitmq: Any) -> None:
+    """Handlers that run are not disturbed; their messages are settled, not given back."""
+    session, queue = await harness.session(), harness.queue("work")
+    await harness.declare(session, queue)
+    inbox = await harness.collect(session, queue, prefetch=3)
+    await session.publish(to_queue(queue), text("poison"))
+    for _ in range(SUSPECT_CRASHES):
+        await inbox.take(1)
+        await asyncio.to_thread(harness.lose_connections)
+    other = await harness.session()
+    await until_said(harness, "consumer.careful")
+    (poison,) = await inbox.take(1)
+    assert poison.is_suspect
+    await session.settle(poison, ACK)
+    await other.publish(to_queue(queue), text("healthy"))
+    (healthy,) = await inbox.take(1)
+    assert await session.settle(healthy, ACK) is True
