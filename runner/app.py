@@ -154,6 +154,7 @@ async def up(
 
     Raises BrokerUnavailable and TopologyMismatch. The loop's logging must be configured.
     """
+    from runner.runtime.slowness import slowness_told
     from runner.runtime.supervisor import Supervisor
 
     transport = make_transport(system, _log_state_change)
@@ -163,9 +164,10 @@ async def up(
         if not await _unless_stopped(_prepare(system, transport, on_stage), stop):
             return None
         try:
-            if await _unless_stopped(supervisor.start(), stop):
-                on_stage(_running(system))
-                await supervisor.wait(stop)
+            async with slowness_told(supervisor.handlers):
+                if await _unless_stopped(supervisor.start(), stop):
+                    on_stage(_running(system))
+                    await supervisor.wait(stop)
         finally:
             report = await supervisor.drain()
         return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +33,23 @@ def raised_at(error: BaseException | None) -> str | None:
     """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
     if isinstance(remote := getattr(error, REMOTE, None), Blame):
         return remote.at
-    frames = [frame for frame in _frames(error) if not frame.filename.startswith((_OURS, *_LIBRARIES, "<"))]
-    return f"{_shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else None
+    return in_user_code(_frames(error))
+
+
+def in_user_code(frames: Sequence[traceback.FrameSummary]) -> str | None:
+    """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
+    own = [frame for frame in frames if not frame.filename.startswith((_OURS, *_LIBRARIES, "<"))]
+    return f"{_shown(own[-1].filename)}:{own[-1].lineno}" if own else None
+
+
+def users_frames(stack: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Return a running stack from its first frame inside the user's code, which we have called, inwards; empty where
+    none is."""
+    called = next((index for index, frame in enumerate(stack) if frame.filename.startswith(_OURS)), len(stack))
+    frames = list(stack[called:])
+    while frames and frames[0].filename.startswith((_OURS, *_LIBRARIES)):
+        frames.pop(0)
+    return frames if in_user_code(frames) else []
 
 
 def words_of(error: BaseException) -> str:

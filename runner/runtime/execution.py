@@ -66,7 +66,7 @@ class Execution:
     async def run(self, delivery: Delivery) -> None:
         """Handle one delivery to its end. Cancelling gives the message back."""
         started = time.perf_counter()
-        token = log.context.set(self._fields(delivery))
+        token = log.context.set(self.fields(delivery))
         try:
             if self._handled is None or delivery.envelope.message_id is None:
                 await self._run(delivery, started)
@@ -116,7 +116,7 @@ class Execution:
         with log.bound({**self._place(), "messages": len(fit)}):
             error, published = await self._attempt(list(fit), [payload for (payload,) in fit.values()])
         for delivery in fit:
-            with log.bound(self._fields(delivery)):
+            with log.bound(self.fields(delivery)):
                 await self._end(delivery, error, published, started)
             published = 0
 
@@ -124,7 +124,7 @@ class Execution:
         """Give a delivery back untouched, because we are stopping."""
         await self._transport.settle(delivery, RELEASE)
         self._totals.released += 1
-        self._logger.info("message.released", **self._fields(delivery))
+        self._logger.info("message.released", **self.fields(delivery))
 
     async def _run(self, delivery: Delivery, started: float) -> None:
         if self._is_handled(delivery):
@@ -140,7 +140,7 @@ class Execution:
 
     async def _decoded(self, delivery: Delivery, started: float) -> tuple[Any] | None:
         """Return the payload of a delivery that belongs into a batch; the others are ended here."""
-        with log.bound(self._fields(delivery)):
+        with log.bound(self.fields(delivery)):
             if self._is_handled(delivery):
                 await self._acknowledge_again(delivery)
                 return None
@@ -219,7 +219,8 @@ class Execution:
     def _place(self) -> dict[str, Any]:
         return {"pipeline": self._pipeline, "subscriber": self._subscriber.name, "queue": self._subscriber.queue}
 
-    def _fields(self, delivery: Delivery) -> dict[str, Any]:
+    def fields(self, delivery: Delivery) -> dict[str, Any]:
+        """Return what log lines say of a delivery."""
         fields = {
             "pipeline": self._pipeline,
             "subscriber": self._subscriber.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from runner.outcome import Retry
 from runner.pipeline.model import Batch, Subscriber
@@ -12,6 +12,7 @@ from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
 from runner.runtime.lanes import Fifo, Lanes
 from runner.runtime.limiting import RateLimiter
+from runner.runtime.slowness import Running
 from runner.transports.base import Delivery, Feed, Source, Transport
 
 CANCELLED_S = 1.0
@@ -49,7 +50,8 @@ class SubscriberRuntime:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._collecting = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
-        self._running: set[Delivery] = set()
+        self._running: dict[Delivery, float] = {}
+        """What handlers are at work on, and since when, in loop time."""
         self._feed: Feed | None = None
         self._is_draining = False
         self.taken = 0
@@ -69,6 +71,11 @@ class SubscriberRuntime:
     def is_live(self) -> bool:
         """Whether messages of the queue reach us."""
         return self._feed is not None and self._feed.is_live
+
+    def handlers(self) -> Iterator[tuple[Delivery, Running]]:
+        """Yield what runs now, by delivery."""
+        for delivery, since in self._running.items():
+            yield delivery, Running(self._execution.fields(delivery), since, self.subscriber.timeout_s)
 
     async def start(self, transport: Transport) -> None:
         """Begin to take messages."""
@@ -151,7 +158,8 @@ class SubscriberRuntime:
                     await self._handle([self._inbox.take()])
 
     async def _handle(self, deliveries: list[Delivery]) -> None:
-        self._running.update(deliveries)
+        since = asyncio.get_running_loop().time()
+        self._running.update(dict.fromkeys(deliveries, since))
         try:
             if any(delivery.is_suspect for delivery in deliveries):
                 async with self._alone:
@@ -159,8 +167,8 @@ class SubscriberRuntime:
             else:
                 await self._execute(deliveries)
         finally:
-            self._running.difference_update(deliveries)
             for delivery in deliveries:
+                del self._running[delivery]
                 if delivery not in self._held:
                     self._inbox.free(delivery)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -19,8 +19,9 @@ from runner.runtime.producers import ProducerGroup
 from runner.runtime.publishing import Publisher
 from runner.runtime.resources import Resources
 from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer
+from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
-from runner.transports.base import Source, Transport
+from runner.transports.base import Delivery, Source, Transport
 
 IDLE_POLL_S = 0.1
 IDLE_LOOKS = 3
@@ -86,6 +87,11 @@ class Supervisor:
             return [self._state]
         missing = [item.source.queue for item in self.subscribers if not item.is_live]
         return [*self._transport.trouble, *(f'nothing comes from queue "{queue}"' for queue in missing)]
+
+    def handlers(self) -> Iterator[tuple[Delivery, Running]]:
+        """Yield the handlers at work, by delivery."""
+        for subscriber in self.subscribers:
+            yield from subscriber.handlers()
 
     async def start(self) -> None:
         """Open resources, start subscribers, so that nothing waits for them, then producers. Raises ResourceFailed."""
