@@ -6,23 +6,34 @@ delivery without log lines costs one `set`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from runner.redaction import escape_controls, mask_passwords
 
+T = TypeVar("T")
+
 Format = Literal["auto", "console", "json"]
 
 CLIENT_LOGGERS = ("aio_pika", "aiormq", "pamqp")
 MAX_VALUE_CHARACTERS = 2048
+MAX_TRACEBACK_CHARACTERS = 32_768
+MAX_DEPTH = 5
+MAX_ITEMS = 100
+"""What a nested value may have of levels, and each level of items; the rest is left out."""
+
+_TEXTS = ("exception", "stack")
+"""Fields of several lines."""
 
 _PLACE = ("pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
 
@@ -41,17 +52,20 @@ def configure(
     stream: TextIO | None = None,
     is_colored: bool | None = None,
     width: int = 0,
+    on_lost: Callable[[OSError], None] = lambda _: None,
 ) -> None:
     """Send all log lines of this process to `stream` (stdout), as JSON lines, or coloured text on a terminal.
 
     The same settings are given to the processes of handlers with `run_in: process`.
 
-    `width` is how many columns the text has for the name of a subscriber or a producer.
+    `width` is how many columns the text has for the name of a subscriber or a producer. `on_lost` is called once when
+    nothing can be written any more, as when who read the lines is gone: work is never lost for a line.
     """
     _settings.update(format=format, level=level, levels=levels, is_colored=is_colored, width=width)
-    out = stream or sys.stdout
-    if hasattr(out, "reconfigure"):
-        out.reconfigure(errors="backslashreplace")
+    target = stream or sys.stdout
+    if hasattr(target, "reconfigure"):
+        target.reconfigure(errors="backslashreplace")
+    out: Any = _Output(target, on_lost)
     is_console = format == "console" or (format == "auto" and out.isatty())
     colors = out.isatty() if is_colored is None else is_colored
     render = ConsoleRenderer(colors, width) if is_console else render_json
@@ -110,6 +124,39 @@ def _configure_stdlib(out: TextIO, level: str, levels: Mapping[str, str], shared
         # which we report ourselves, as several warnings.
         floor = logging.INFO if name in levels else logging.CRITICAL
         logging.getLogger(name).setLevel(max(_number(levels.get(name, level)), floor))
+    logging.getLogger("asyncio").addFilter(_says_more_than_that_a_connection_is_lost)
+
+
+class _Output:
+    """A stream that cannot fail: lines that cannot be written are left out."""
+
+    def __init__(self, stream: TextIO, on_lost: Callable[[OSError], None]) -> None:
+        self._stream = stream
+        self._on_lost = on_lost
+        self._is_lost = False
+        self.isatty = stream.isatty
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        return self._try(lambda: self._stream.write(text)) or 0
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        self._try(self._stream.flush)
+
+    def _try(self, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except OSError as error:
+            if not self._is_lost:
+                self._is_lost = True
+                self._on_lost(error)
+            return None
+
+
+def _says_more_than_that_a_connection_is_lost(record: logging.LogRecord) -> bool:
+    """Drop what asyncio writes for each frame that the AMQP client still sends into a connection that is gone."""
+    return record.msg != "socket.send() raised exception."
 
 
 def _number(level: str) -> int:
@@ -142,21 +189,47 @@ def _clean(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if name in event:
             ordered[name] = _clean_value(event.pop(name))
     for name, value in event.items():
-        ordered[name] = mask_passwords(value) if name == "exception" else _clean_value(value)
+        ordered[name] = _clean_lines(str(value)) if name in _TEXTS else _clean_value(value)
     return ordered
 
 
-def _clean_value(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if len(value) > MAX_VALUE_CHARACTERS:
-        value = value[:MAX_VALUE_CHARACTERS] + "…"
-    return mask_passwords(escape_controls(value))
+def _clean_value(value: Any, depth: int = 0) -> Any:
+    """Return a value that is safe to show: what is neither text, number nor made of those becomes its `repr`."""
+    match value:
+        case str():
+            if len(value) > MAX_VALUE_CHARACTERS:
+                value = value[:MAX_VALUE_CHARACTERS] + "…"
+            return mask_passwords(escape_controls(value))
+        case float() if not math.isfinite(value):
+            return str(value)
+        case bool() | int() | float() | None:
+            return value
+        case _ if depth >= MAX_DEPTH:
+            return "…"
+        case Mapping():
+            some = itertools.islice(value.items(), MAX_ITEMS)
+            return {_clean_value(str(name)): _clean_value(item, depth + 1) for name, item in some}
+        case list() | tuple() | set() | frozenset():
+            return [_clean_value(item, depth + 1) for item in itertools.islice(value, MAX_ITEMS)]
+    return _clean_value(_repr(value))
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # a foreign __repr__ may raise anything
+        return f"<{type(value).__qualname__}>"
+
+
+def _clean_lines(text: str) -> str:
+    """Return a traceback without control characters but its line ends; the end of it, where it is too long."""
+    lines = text[-MAX_TRACEBACK_CHARACTERS:].split("\n")
+    return mask_passwords("\n".join(escape_controls(line) for line in lines))
 
 
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    """Render one line of JSON; values that JSON does not know become their `repr`."""
-    return json.dumps(event, ensure_ascii=False, default=repr)
+    """Render one line of JSON."""
+    return json.dumps(event, ensure_ascii=False)
 
 
 _RESET, _DIM = "\x1b[0m", "\x1b[2m"
@@ -168,7 +241,7 @@ _LEVEL_COLORS = {
     "critical": "\x1b[31;1m",
 }
 _NAME_COLORS = ("\x1b[36m", "\x1b[35m", "\x1b[34m", "\x1b[33m", "\x1b[32m", "\x1b[96m", "\x1b[95m", "\x1b[94m")
-_HIDDEN = frozenset({"timestamp", "level", "event", "exception", "duration_ms", *_PLACE})
+_HIDDEN = frozenset({"timestamp", "level", "event", "duration_ms", *_TEXTS, *_PLACE})
 
 
 class ConsoleRenderer:
@@ -192,7 +265,7 @@ class ConsoleRenderer:
             *self._fields(event),
         )
         line = " ".join(part for part in parts if part).rstrip()
-        return f"{line}\n{event['exception']}" if "exception" in event else line
+        return "\n".join([line, *(str(event[name]) for name in _TEXTS if name in event)])
 
     def _fields(self, event: MutableMapping[str, Any]) -> Iterator[str]:
         """Yield the fields; those that every delivery has in a shorter form, or not at all while they say nothing."""

@@ -88,6 +88,11 @@ class RunnerProcess:
         """Send a signal to the process itself, not to its children."""
         self._process.send_signal(number)
 
+    def stop_reading(self) -> None:
+        """Close our end of its standard output."""
+        pipe = self._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
+        pipe.close()
+
     async def wait(self, timeout: float = 30.0) -> int:
         """Return the exit code (as `subprocess` has it: negative for a signal) once all output is here."""
         with self._explained(f"still running after {timeout} s"):

@@ -93,6 +93,7 @@ def _up(
         level=log_level or settings.level,
         levels=settings.levels,
         is_colored=wants_color(sys.stdout.isatty()),
+        on_lost=_stop_without_log,
         width=min(24, max(len(name) for name in system.names())),
     )
     _show_loaded(system)
@@ -113,9 +114,16 @@ async def _run(system: System, *, until_idle: bool, http: tuple[str, int] | None
 
 def _end(code: int) -> NoReturn:
     """End the process, whatever still runs in it: nothing is left to clean up."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
+
+
+def _stop_without_log(error: OSError) -> None:
+    """Drain when nobody reads our log lines any more, as after `| head`: to work on unseen helps nobody."""
+    _say_now(f"log lines cannot be written ({error.strerror})")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _handle_signals(stop: asyncio.Event) -> None:

@@ -371,3 +371,35 @@ async def test_lines_stay_whole_when_many_threads_write_at_once(memory_project: 
         written = [(line["number"], line["turn"]) for line in of(lines, event)]
         assert len(written) == 640
         assert set(written) == every
+
+
+async def test_who_no_longer_reads_the_lines_ends_the_run_in_order(memory_project: Project) -> None:
+    """As `up | head -1` does: what runs is finished, and stderr says why it stopped."""
+    memory_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {}}
+        producers: {make: {handler: work:make, to: UNIQUE.work}}
+        subscribers: {work: {from: UNIQUE.work, handler: work:handle}}
+        """
+    )
+    memory_project.handlers(
+        """
+        import asyncio
+
+        async def make():
+            for number in range(100_000):
+                yield number
+                await asyncio.sleep(0.001)
+
+        async def handle(number: int) -> None:
+            note(number)
+        """
+    )
+    async with memory_project.up() as runner:
+        await memory_project.ledger.wait_for(1)
+        runner.stop_reading()
+        assert await runner.wait() == 0, runner.stderr
+    assert "log lines cannot be written" in runner.stderr
+    assert "stopped: " in runner.stderr
+    assert "Traceback" not in runner.stderr

@@ -1,0 +1,109 @@
+"""Log lines stay one line of valid JSON, show no password, and never stop the work, whatever is put into them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+
+from runner import log
+
+HOSTILE = 'a\nb\u2028c\x85d\x1b[31m{"level": "error"}'
+ESCAPED = 'a\\nb\\u2028c\\x85d\\x1b[31m{"level": "error"}'
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+class Talkative:
+    def __repr__(self) -> str:
+        return "connected to amqp://shop:secret@host\u2028"
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    yield
+    log.configure()
+
+
+def written(format: Literal["json", "console"] = "json", **fields: Any) -> str:
+    out = io.StringIO()
+    log.configure(format=format, stream=out)
+    log.get_logger().warning("it happened", **fields)
+    return out.getvalue()
+
+
+def test_values_at_any_depth_are_escaped_and_masked() -> None:
+    line = written(
+        top=HOSTILE,
+        nested={"list": [HOSTILE, {"url": "amqp://shop:secret@host"}], HOSTILE: 1},
+        thing=Talkative(),
+        broken=Unprintable(),
+        raw=b"\xff",
+    )
+    found = json.loads(line)
+    assert found["top"] == ESCAPED
+    assert found["nested"] == {"list": [ESCAPED, {"url": "amqp://shop:***@host"}], ESCAPED: 1}
+    assert found["thing"] == "connected to amqp://shop:***@host\\u2028"
+    assert found["broken"] == "<Unprintable>"
+    assert found["raw"] == r"b'\xff'"
+    assert len(line.splitlines()) == 1
+
+
+def test_long_deep_and_endless_values_are_cut() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    found = json.loads(written(long="x" * 5000, many=list(range(1000)), endless=endless))
+    assert found["long"] == "x" * 2048 + "…"
+    assert len(found["many"]) == 100
+    assert found["endless"] == [[[[["…"]]]]]
+
+
+def test_numbers_that_json_does_not_know_are_words() -> None:
+    assert json.loads(written(a=float("nan"), b=float("-inf"), c=1.5, d=None, e=True), parse_constant=pytest.fail) | {
+        "timestamp": ""
+    } == {
+        "timestamp": "",
+        "level": "warning",
+        "event": "it happened",
+        "a": "nan",
+        "b": "-inf",
+        "c": 1.5,
+        "d": None,
+        "e": True,
+    }
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_tracebacks_keep_their_lines_and_nothing_else_of_control(format: Literal["json", "console"]) -> None:
+    text = written(format, exception="Traceback\n  \x1b[2J at amqp://shop:secret@host\u2028\nValueError: \x07")
+    shown = json.loads(text)["exception"] if format == "json" else text.partition("\n")[2].rstrip("\n")
+    assert shown == "Traceback\n  \\x1b[2J at amqp://shop:***@host\\u2028\nValueError: \\x07"
+
+
+class Closed(io.StringIO):
+    def write(self, _: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_stream_that_cannot_be_written_stops_nothing_and_is_told_once() -> None:
+    told: list[OSError] = []
+    log.configure(format="json", stream=Closed(), on_lost=told.append)
+    for _ in range(3):
+        log.get_logger().info("one")
+        logging.getLogger("handlers").warning("two")
+    assert [type(error) for error in told] == [BrokenPipeError]
+
+
+def test_the_flood_of_a_lost_connection_is_left_out() -> None:
+    out = io.StringIO()
+    log.configure(format="json", stream=out)
+    logging.getLogger("asyncio").warning("socket.send() raised exception.")
+    logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", "x", 2.0)
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["Executing x took 2.000 seconds"]
