@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from runner.runtime.supervisor import Report
 
 FORCED = 130
+ECHO_S = 0.3
+"""Within it the same signal again is the first one once more: `timeout` and terminals tell a group of processes."""
 
 
 def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
@@ -132,14 +135,17 @@ def _handle_signals(stop: asyncio.Event) -> None:
     Python's own handlers, not the loop's: a handler that blocks the loop would keep those from running.
     """
     loop = asyncio.get_running_loop()
-    is_stopping = False
+    first: tuple[int, float] | None = None
 
-    def on_signal(_: int, __: FrameType | None) -> None:
-        nonlocal is_stopping
-        if is_stopping:
+    def on_signal(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first is not None:
+            if number == first[0] and now - first[1] < ECHO_S:
+                return
             _say_now("forced to stop: what was running is given back by the broker")
             os._exit(FORCED)
-        is_stopping = True
+        first = number, now
         _say_now("draining (once more to stop now)")
         loop.call_soon_threadsafe(stop.set)
 

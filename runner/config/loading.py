@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.config.defaults import merge_defaults
+from runner.config.diagnostics import shown_file
 from runner.config.document import Document, KeyPath, On, Scalar, dotted
 from runner.config.includes import gather
 from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
@@ -89,6 +90,13 @@ class Loaded:
         from runner.config.origins import DEFAULT, origin  # only where it is asked for
 
         return origin(self.document, path) if self.document is not None else DEFAULT
+
+    def where(self, path: KeyPath) -> str:
+        """Return where a path, or its nearest parent, is written, as in `orders.yaml:14`; the file where neither is."""
+        if self.document is None or not self.document.existing(path):
+            return shown_file(str(self.path))
+        place = self.document.place(path)
+        return f"{shown_file(str(self.document.part(place).path))}:{place.line}"
 
     def _written(self, path: KeyPath) -> KeyPath:
         """Return a path without the indexes that its short form in the file does not have, as in `to: one_name`."""

@@ -9,7 +9,7 @@ from runner.config.document import Document, KeyPath, Scalar
 
 DEFAULT: Final = "default"
 
-_SHORT_FORMS: Final = {
+SHORT_FORMS: Final = {
     "exchanges": "type",
     "events": "schema",
     "resources": "factory",
@@ -45,5 +45,5 @@ def _is_meant(document: Document, existing: KeyPath, rest: KeyPath) -> bool:
         return False
     if isinstance(rest[0], int):
         return len(rest) == 1  # one name for a list of one
-    key = existing[-1] if existing[-1] in _SHORT_FORMS else existing[0] if len(existing) == 2 else ""
-    return rest[0] == _SHORT_FORMS.get(str(key)) and len(rest) <= 2
+    key = existing[-1] if existing[-1] in SHORT_FORMS else existing[0] if len(existing) == 2 else ""
+    return rest[0] == SHORT_FORMS.get(str(key)) and len(rest) <= 2

@@ -36,9 +36,6 @@ class SpecModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    not_built: ClassVar[frozenset[str]] = frozenset()
-    """Keys of the language that this version does not have yet."""
-
     reserved: ClassVar[frozenset[str]] = frozenset()
     """Words that no pipeline may use, kept for later versions of the language."""
 
@@ -130,11 +127,8 @@ class BindSpec(SpecModel):
 
 # Queues
 
-_MODELLED = {
+MODELLED = {
     "x-queue-type": "type",
-    "x-dead-letter-exchange": "dead_letter",
-    "x-dead-letter-routing-key": "dead_letter",
-    "x-dead-letter-strategy": "dead_letter",
     "x-delivery-limit": "delivery_limit",
     "x-max-length": "max_length",
     "x-max-length-bytes": "max_bytes",
@@ -142,15 +136,19 @@ _MODELLED = {
     "x-message-ttl": "message_ttl",
     "x-max-priority": "max_priority",
     "x-single-active-consumer": "single_active_consumer",
+    "x-dead-letter-routing-key": "dead_letter",
+    "x-dead-letter-exchange": "dead_letter",
+    "x-dead-letter-strategy": "dead_letter",
 }
+"""The key of each argument that has one. Those on which the values of others depend stand before them."""
 
 
 def _queue_arguments(value: object) -> object:
     if isinstance(value, dict):
         refuse(
-            Conflict((key,), f'"{key}" has a key of its own', f'write "{_MODELLED[key]}" instead', "modelled-argument")
+            Conflict((key,), f'"{key}" has a key of its own', f'write "{MODELLED[key]}" instead', "modelled-argument")
             for key in value
-            if key in _MODELLED
+            if key in MODELLED
         )
     return value
 

@@ -8,12 +8,13 @@ from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_val
 
 from runner.config.addresses import EXAMPLE
 from runner.config.conflicts import Conflict, refuse
-from runner.config.fields import DAY, Boolean, Foreign, Text, Texts, a_map, choice, duration, one_or_many
+from runner.config.fields import DAY, Boolean, Foreign, Text, Texts, a_map, choice, duration, one_or_many, text
 from runner.config.names import BrokerUrl, ExchangeName, Identifier, ImportPath, Name, RoutingKey
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, Exchange, ExchangeSpec, Queue, QueueSpec, SpecModel
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec
-from runner.config.words import describe, wrong
+from runner.config.words import describe, quoted, wrong
+from runner.units import parse_address
 
 Topology = Literal["manage", "verify", "ignore"]
 LogFormat = Literal["auto", "console", "json"]
@@ -178,6 +179,27 @@ class LoggingSpec(SpecModel):
     payloads: Boolean = Field(default=False, description="Whether payloads are logged.")
 
 
+def _address(value: object) -> str:
+    is_port = isinstance(value, int) and not isinstance(value, bool)
+    address = str(value) if is_port else text(value)
+    try:
+        parse_address(address)
+    except ValueError:
+        help_ = f'write "127.0.0.1:{value}"' if is_port else "write HOST:PORT, as in 127.0.0.1:9090"
+        raise wrong("bad-address", f"{quoted(address)} is not an address to listen on", help_) from None
+    return address
+
+
+class TelemetrySpec(SpecModel):
+    """What the process tells of itself."""
+
+    http: Annotated[str, BeforeValidator(_address)] | None = Field(
+        default=None,
+        description="Where /healthz and /readyz are answered, HOST:PORT; `up --http` wins.",
+        examples=["127.0.0.1:9090"],
+    )
+
+
 class ShutdownSpec(SpecModel):
     """How the pipeline stops."""
 
@@ -238,9 +260,11 @@ class PipelineSpec(SpecModel):
     logging: Annotated[LoggingSpec, _Section] = Field(
         default={}, validate_default=True, description="What is logged, and how."
     )
+    telemetry: Annotated[TelemetrySpec, _Section] = Field(
+        default={}, validate_default=True, description="What the process tells of itself."
+    )
     shutdown: Annotated[ShutdownSpec, _Section] = Field(
         default={}, validate_default=True, description="How the pipeline stops."
     )
 
-    not_built: ClassVar[frozenset[str]] = frozenset({"telemetry"})
     reserved: ClassVar[frozenset[str]] = frozenset({"brokers", "middleware", "profiles", "tests"})

@@ -64,6 +64,8 @@ def _retry(value: object) -> object:
         return value
     if value == "none":
         return {"attempts": 1}
+    if value is False:
+        raise wrong("wrong-type", "must be none, a number or a map, not false", 'write "retry: none"')
     if _is_number(value):
         return {"attempts": whole_number(value)}
     raise wrong("wrong-type", f"must be none, a number or a map, not {describe(value)}", 'write "retry: 5"')

@@ -136,9 +136,7 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
     path, key = error.path[:-1], str(error.path[-1])
     model = model_at(path)
     code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
-    if key in model.not_built:
-        code, message, help_ = "not-implemented", f'this version does not have "{key}" yet', f'remove "{key}"'
-    elif key in model.reserved:
+    if key in model.reserved:
         code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
     elif meant := closest(key, missing):
         missing.discard(meant)

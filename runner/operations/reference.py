@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from runner.operations.kinds import KINDS
-from runner.operations.schema import Schema, language_schema, spec_models
+from runner.operations.schema import Schema, field_names, language_schema, spec_models
 
 _PLACE: Final = re.compile(r"^<!-- keys of (\w+) -->$", re.MULTILINE)
 _HEADING: Final = re.compile(r"^##+ (.+)$", re.MULTILINE)
@@ -49,12 +49,14 @@ class _Tables:
 
     def table(self, name: str) -> str:
         """Return the keys of a model, a row for each."""
-        model = self._schema if name == "PipelineSpec" else self._schema["$defs"][name]
-        one_of = {key for branch in model.get("oneOf", ()) for key in branch["required"]}
+        schema = self._schema if name == "PipelineSpec" else self._schema["$defs"][name]
+        model = next(model for model in spec_models() if model.__name__ == name)
+        fields = model.model_fields.items()
+        required = {key for item, field in fields if field.is_required() for key in field_names(item, field)}
         rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-        for key, made in model["properties"].items():
-            default = "one of them" if key in one_of else _default(made)
-            default = "required" if key in model.get("required", ()) else default
+        for key, made in schema["properties"].items():
+            default = "one of them" if key in model.one_of else _default(made)
+            default = "required" if key in required else default
             rows.append(f"| `{key}` | {_cell(self._type(made))} | {default} | {_cell(made['description'])} |")
         return "\n".join(rows)
 

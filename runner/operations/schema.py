@@ -6,6 +6,7 @@ durations and names by their patterns, empty sections, `x-…` keys, defaults as
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, Final
 
@@ -33,7 +34,9 @@ def language_schema() -> Schema:
     properties = made["properties"]
     for model in spec_models():
         _refine_model(made if model is PipelineSpec else models[model.__name__], model)
-    models |= {f"{key}Defaults": _partial(models[model.__name__]) for key, model in _DEFAULTS.items()}
+    for inner in {inner for model in _DEFAULTS.values() for _, inner in _mergeable(model)}:
+        models[inner.__name__].pop("required", None)  # a rule of its own, see below
+    models |= {f"{key}Defaults": deepcopy(models[model.__name__]) for key, model in _DEFAULTS.items()}
     for key in _DEFAULTS:
         models["DefaultsSpec"]["properties"][key] |= {"$ref": f"#/$defs/{key}Defaults"}
     properties["version"] = {"const": 1, "description": properties["version"]["description"]}
@@ -46,6 +49,7 @@ def language_schema() -> Schema:
         "properties": properties,
         "patternProperties": {"^x-": {"description": "Ignored: for anchors."}},
         "additionalProperties": False,
+        "allOf": [rule for kind, model in _DEFAULTS.items() for rule in _needs(kind, model)],
         "$defs": _kind_definitions() | models,
     }
 
@@ -102,8 +106,6 @@ def _kind_definition(kind: Kind) -> Schema:
 def _refine_model(made: Schema, model: type[SpecModel]) -> None:
     made.pop("title", None)
     made["description"] = made["description"].partition(". ")[0].rstrip(".") + "."
-    if model.one_of:
-        made["oneOf"] = [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in model.one_of]
     for name, field in model.model_fields.items():
         names = [key for key in field_names(name, field) if key in made["properties"]]
         for key in names:
@@ -205,6 +207,35 @@ def _either(branches: list[Schema]) -> Schema:
     return flat[0] if len(flat) == 1 else {"anyOf": flat}
 
 
-def _partial(made: Schema) -> Schema:
-    """Return the schema of defaults for a map: the same keys, none of them required."""
-    return {key: deepcopy(value) for key, value in made.items() if key not in ("required", "oneOf")}
+# Keys that an item needs, unless it has them from `defaults`
+
+
+def _mergeable(model: type[SpecModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[SpecModel]]]:
+    """Yield a model and the maps in it, to which defaults are merged; not what is in lists, which replace."""
+    yield path, model
+    for name, field in model.model_fields.items():
+        for choice in choices(field_shape(field)):
+            if isinstance(choice.type, type) and issubclass(choice.type, SpecModel):
+                yield from _mergeable(choice.type, (*path, field_names(name, field)[0]))
+
+
+def _needs(kind: str, item: type[SpecModel]) -> Iterator[Schema]:
+    """Yield a rule for each key that every item of a kind needs where no default has it."""
+    for path, model in _mergeable(item):
+        for name, field in model.model_fields.items():
+            if field.is_required():
+                has = {"required": [field_names(name, field)[0]]}
+                yield _unless_default(kind, path, has, has)
+        if model.one_of:
+            given = {key: {"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in model.one_of}
+            yield _unless_default(kind, path, {"anyOf": [*given.values()]}, {"oneOf": [*given.values()]})
+
+
+def _unless_default(kind: str, path: tuple[str, ...], default: Schema, rule: Schema) -> Schema:
+    """Return a rule for the map at a path of each item, for files whose defaults for it are not of a schema."""
+    default = {"type": "object"} | default
+    for part in reversed(("defaults", kind, *path)):
+        default = {"type": "object", "required": [part], "properties": {part: default}}
+    for part in reversed(path):
+        rule = {"properties": {part: rule}}
+    return {"if": default, "else": {"properties": {f"{kind}s": {"additionalProperties": rule}}}}

@@ -1,62 +1,225 @@
-"""Meaning: problems that only several pipelines together show: they share a broker, and perhaps a process."""
+"""Meaning: problems that only several pipelines together show: they share a broker, and perhaps a process.
+
+A Pipeline does not know where it was written, so each comes with the file that it was read from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Any, Final, NamedTuple
 
-from runner.errors import Problem, TopologyMismatch
+from runner.config.document import KeyPath
+from runner.config.loading import Loaded
+from runner.config.queue_spec import MODELLED
+from runner.config.spec import PipelineSpec, QueueSpec
+from runner.errors import Problem
 from runner.pipeline.model import Pipeline
-from runner.pipeline.topology import merge
+from runner.pipeline.topology import Exchange, Queue
+from runner.pipeline.wiring import dead_letter_queue, event_address, own_queue, reads_queue
+from runner.units import format_duration
+
+_BROKER_KEYS: Final = {
+    "urls": "urls",
+    "tls": "tls",
+    "topology": "topology",
+    "connect_timeout_s": "connect_timeout",
+    "heartbeat_s": "heartbeat",
+}
+
+Options = Mapping[KeyPath, Any]
 
 
-def contradictions(pipelines: Sequence[Pipeline], *, is_one_process: bool) -> Iterator[Problem]:
-    """Yield what pipelines say against one another; each is reported at the later of two files.
+class Source(NamedTuple):
+    """A pipeline, and the file that it was read from."""
+
+    pipeline: Pipeline
+    loaded: Loaded
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """What the file says; there is a pipeline, so it is right."""
+        assert self.loaded.spec is not None
+        return self.loaded.spec
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether a path is written in the file."""
+        return self.loaded.document is not None and self.loaded.document.node(path) is not None
+
+
+def contradictions(sources: Sequence[Source], *, is_one_process: bool) -> Iterator[Problem]:
+    """Yield what pipelines say against one another; each is reported at the key in the later of two files.
 
     Pipelines of different brokers have nothing to do with one another, unless they are to run in one process.
     """
-    for other, pipeline in combinations(pipelines, 2):
-        if pipeline.broker != other.broker:
+    for other, source in combinations(sources, 2):
+        if source.pipeline.broker != other.pipeline.broker:
             if is_one_process:
-                message = f"its broker is not that of {other.path}, and pipelines in one process share one"
-                yield _problem("broker-conflict", pipeline, message, "run them apart, or pass --broker")
+                yield _different_brokers(source, other)
             continue
-        if pipeline.name == other.name:
-            message = f'two pipelines are called "{pipeline.name}": the other is {other.path}'
-            yield _problem("name-clash", pipeline, message, "give one of them another `name:`")
-        yield from _different_queues(pipeline, other)
-        yield from _different_schemas(pipeline, other)
+        if source.pipeline.name == other.pipeline.name:
+            yield _one_name(source, other)
+        yield from _different_topologies(source, other)
+        yield from _different_schemas(source, other)
 
 
-def unsupported(pipeline: Pipeline) -> Iterator[Problem]:
+def unsupported(source: Source) -> Iterator[Problem]:
     """Yield what a pipeline asks for and its broker cannot do."""
-    if not pipeline.broker.is_memory:
+    if not source.pipeline.broker.is_memory:
         return
-    for queue in pipeline.topology.queues:
-        if queue.arguments.get("x-queue-type") == "stream":
+    for name, queue in source.spec.queues.items():
+        if queue.type == "stream":
             help_text = "set `broker:` to RabbitMQ, or use another type"
             message = "the in-process broker has no streams"
-            yield _problem("not-on-this-broker", pipeline, message, help_text, f"queues.{queue.name}")
+            yield source.loaded.problem("not-on-this-broker", ("queues", name, "type"), message, help_text)
 
 
-def _different_queues(pipeline: Pipeline, other: Pipeline) -> Iterator[Problem]:
-    try:
-        merge([other.topology, pipeline.topology])
-    except TopologyMismatch as error:
-        yield _problem("topology-conflict", pipeline, f"{error}: the other is {other.path}", error.hint)
+# Brokers and names
 
 
-def _different_schemas(pipeline: Pipeline, other: Pipeline) -> Iterator[Problem]:
+def _different_brokers(source: Source, other: Source) -> Problem:
+    if not source.has(("broker",)):
+        source, other = other, source  # nothing is written in the later one
+    ours, theirs = source.pipeline.broker, other.pipeline.broker
+    key = next(key for field, key in _BROKER_KEYS.items() if getattr(ours, field) != getattr(theirs, field))
+    where = other.loaded.where(_broker_path(other, key))
+    if key == "urls":
+        message = f"its broker is not that of {where} ({theirs.shown()}), and pipelines in one process share one"
+        help_text = "run them apart, or pass --broker"
+    else:
+        message = f"its {key} is not that of {where}, and pipelines in one process share one connection"
+        help_text = "give both the same, or run them apart"
+    return source.loaded.problem("broker-conflict", _broker_path(source, key), message, help_text)
+
+
+def _broker_path(source: Source, key: str) -> KeyPath:
+    if key == "urls" and not source.has(("broker", "urls")):
+        return ("broker", "url") if source.has(("broker", "url")) else ("broker",)
+    return ("broker", key)
+
+
+def _one_name(source: Source, other: Source) -> Problem:
+    if not source.has(("name",)) and other.has(("name",)):
+        source, other = other, source  # the later one is called like its file
+    message = f'two pipelines are called "{source.pipeline.name}": the other is {other.loaded.where(("name",))}'
+    return source.loaded.problem("name-clash", ("name",), message, "give one of them another `name:`")
+
+
+# Queues and exchanges
+
+
+def _different_topologies(source: Source, other: Source) -> Iterator[Problem]:
+    """Compare the queues and exchanges that both need: a broker can have each only in one way."""
+    ours, theirs = source.pipeline.topology, other.pipeline.topology
+    queues = {queue.name: queue for queue in theirs.queues}
+    for queue in ours.queues:
+        if queue != queues.get(queue.name, queue):
+            key, values = _difference(_queue_options(queue), _queue_options(queues[queue.name]))
+            paths = (_queue_path(source, queue.name, key), _queue_path(other, queue.name, key))
+            yield _mismatch(source, other, f'queue "{queue.name}"', paths, values)
+    exchanges = {exchange.name: exchange for exchange in theirs.exchanges}
+    for exchange in ours.exchanges:
+        if exchange != exchanges.get(exchange.name, exchange):
+            key, values = _difference(_exchange_options(exchange), _exchange_options(exchanges[exchange.name]))
+            paths = (_exchange_path(source, exchange.name, key), _exchange_path(other, exchange.name, key))
+            yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, values)
+
+
+def _mismatch(source: Source, other: Source, what: str, paths: tuple[KeyPath, KeyPath], values: str) -> Problem:
+    message = f"{what} is not the same as in {other.loaded.where(paths[1])}: {values}"
+    help_text = "give both the same options, or define it in one file that both include"
+    return source.loaded.problem("topology-conflict", paths[0], message, help_text)
+
+
+def _queue_options(queue: Queue) -> Options:
+    """Return the options of a queue by their keys, in an order in which none depends on a later one."""
+    arguments = {"x-queue-type": "classic", **queue.arguments}
+    options: dict[KeyPath, Any] = {("type",): arguments["x-queue-type"], ("declare",): queue.declare}
+    options |= {(key,): getattr(queue, key) for key in ("durable", "exclusive", "auto_delete")}
+    known = {**MODELLED, "x-max-age": "message_ttl"}
+    for argument, key in known.items():
+        if options.get((key,)) is None:
+            options[(key,)] = arguments.get(argument)
+    return options | {("arguments", name): value for name, value in arguments.items() if name not in known}
+
+
+def _exchange_options(exchange: Exchange) -> Options:
+    options: dict[KeyPath, Any] = {(key,): getattr(exchange, key) for key in ("type", "durable", "declare")}
+    return options | {("arguments", name): value for name, value in exchange.arguments.items()}
+
+
+def _difference(ours: Options, theirs: Options) -> tuple[KeyPath, str]:
+    """Return the first key of two different things whose values differ, and a sentence with both values."""
+    key = next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), ("type",))
+    values = f"{key[-1]} is {_shown(key, ours.get(key))} here, {_shown(key, theirs.get(key))} there"
+    return key, values
+
+
+def _shown(key: KeyPath, value: object) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return format_duration(value / 1000) if key == ("message_ttl",) and isinstance(value, int) else str(value)
+
+
+def _queue_path(source: Source, name: str, key: KeyPath) -> KeyPath:
+    """Return what makes an option of a queue as it is: the option, a subscriber that wants it, or a name."""
+    spec = source.spec
+    own = {own_queue(source.loaded.name, item): item for item in spec.subscribers}
+    if name in spec.queues:
+        path: KeyPath = ("queues", name, *key)
+        readers = [item for item, subscriber in spec.subscribers.items() if name in subscriber.from_]
+    elif name in own and not reads_queue(spec, spec.subscribers[own[name]]):
+        path, readers = ("subscribers", own[name], "queue", *key), [own[name]]
+    else:
+        return _dead_letter_path(source, name)
+    if key == ("single_active_consumer",) and not source.has(path):
+        wanting = [reader for reader in readers if spec.subscribers[reader].order_by is not None]
+        return ("subscribers", wanting[0], "order_by") if wanting else path
+    return path
+
+
+def _dead_letter_path(source: Source, name: str) -> KeyPath:
+    """Return what an undeclared queue is the dead-letter queue of, () where it is none."""
+    spec = source.spec
+    for queue_name, queue in spec.queues.items():
+        if dead_letter_queue(queue_name, queue) == name:
+            return ("queues", queue_name, "dead_letter")
+    for item, subscriber in spec.subscribers.items():
+        own = own_queue(source.loaded.name, item)
+        if dead_letter_queue(own, subscriber.queue or QueueSpec()) == name:
+            return ("subscribers", item, "queue", "dead_letter")
+    return ()
+
+
+def _exchange_path(source: Source, name: str, key: KeyPath) -> KeyPath:
+    """Return the option of a declared exchange, or the first event that is published to another one."""
+    if name in source.spec.exchanges:
+        return ("exchanges", name, *key)
+    for event_name, event in source.spec.events.items():
+        if event_address(event_name, event).exchange == name:
+            return ("events", event_name, "exchange")
+    return ()
+
+
+# Schemas
+
+
+def _different_schemas(source: Source, other: Source) -> Iterator[Problem]:
     """Compare the schemas of names that lead to one place: what one publishes, the other must be able to read."""
+    pipeline, there = source.pipeline, other.pipeline
     for name, schema in pipeline.schemas.items():
-        wanted = other.schemas.get(name)
-        is_one_place = name in other.destinations and (
-            other.destinations[name].address == pipeline.destinations[name].address
+        wanted = there.schemas.get(name)
+        is_one_place = name in there.destinations and (
+            there.destinations[name].address == pipeline.destinations[name].address
         )
         if wanted is not None and wanted != schema and is_one_place:
-            message = f'the schema of "{name}" is {schema}, but {wanted} in {other.path}'
-            yield _problem("schema-conflict", pipeline, message, "let both name one type, in a module that both share")
+            where = other.loaded.where(_schema_path(other, name))
+            message = f'the schema of "{name}" is {schema}, but {wanted} in {where}'
+            help_text = "let both name one type, in a module that both share"
+            yield source.loaded.problem("schema-conflict", _schema_path(source, name), message, help_text)
 
 
-def _problem(code: str, pipeline: Pipeline, message: str, help_text: str, path: str = "") -> Problem:
-    return Problem(code=code, message=message, path=path, file=pipeline.path, line=1, column=1, help=help_text)
+def _schema_path(source: Source, name: str) -> KeyPath:
+    return ("queues" if name in source.spec.queues else "events", name, "schema")

@@ -44,11 +44,6 @@ def decoder(annotation: Any) -> Decode:
     return _guarded(lambda envelope: adapter.validate_json(envelope.body))
 
 
-def schema_adapter(schema: Any) -> TypeAdapter[Any]:
-    """Return the validator of a schema: anything that pydantic's TypeAdapter takes."""
-    return TypeAdapter(schema)
-
-
 def checked(adapters: dict[str, TypeAdapter[Any]], only: TypeAdapter[Any] | None, decode: Decode) -> Decode:
     """Return `decode`, after the schema of the queue (`only`) or of the message's event has been checked."""
 

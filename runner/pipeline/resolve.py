@@ -33,8 +33,10 @@ from runner.pipeline.model import (
 )
 from runner.pipeline.patterns import matches
 from runner.pipeline.records import read_records
+from runner.pipeline.schemas import read_schema
 from runner.pipeline.signature import payload_annotation, read_handler
 from runner.schedule import Cron, Every, Schedule
+from runner.units import parse_address
 
 PathParts = tuple[str | int, ...]
 T = TypeVar("T")
@@ -109,6 +111,7 @@ class _Resolver:
                 spec.logging.payloads,
             ),
             grace_s=spec.shutdown.grace,
+            http=parse_address(spec.telemetry.http) if spec.telemetry.http is not None else None,
         )
 
     def check_statically(self) -> None:
@@ -116,7 +119,7 @@ class _Resolver:
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
                 if item.schema_ is not None:
-                    self._blamed((section, name, "schema"), item.schema_, static.find)
+                    self._blamed((section, name, "schema"), item.schema_, static.check_schema)
         for name, resource in self._spec.resources.items():
             self._blamed(("resources", name, "factory"), resource.factory, static.find)
         for name, producer in self._spec.producers.items():
@@ -151,25 +154,15 @@ class _Resolver:
         """Import the schema of each queue and event that has one, and make its validator."""
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
-                path: PathParts = (section, name, "schema")
                 if item.schema_ is not None:
-                    schema = self._blamed(path, item.schema_, import_object)
-                    adapter = None if schema is None else self._blamed(path, schema, self._adapter)
-                    if adapter is not None:
-                        self._adapters[name] = adapter
-                        self._schemas[name] = schema
+                    found = self._blamed((section, name, "schema"), item.schema_, read_schema)
+                    if found is not None:
+                        self._schemas[name], self._adapters[name] = found
 
     def _schema_paths(self) -> dict[str, str]:
         paths = {name: queue.schema_ for name, queue in self._spec.queues.items()}
         paths |= {name: event.schema_ for name, event in self._spec.events.items()}
         return {name: path for name, path in paths.items() if path is not None}
-
-    def _adapter(self, schema: Any) -> TypeAdapter[Any]:
-        try:
-            return payload.schema_adapter(schema)
-        except Exception as error:  # pydantic raises several kinds for types that it cannot handle
-            hint = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 that of typing_extensions)"
-            raise ImportBlame("bad-schema", f"payloads cannot be checked against {_name(schema)}", hint) from error
 
     def _destinations(self) -> Mapping[str, Destination]:
         addresses = {name: (Address("", name), False) for name in self._spec.queues}

@@ -15,6 +15,7 @@ from typing import Any
 
 from runner.message import Message
 from runner.pipeline.importing import missing_attribute, missing_module, module_failed, shown
+from runner.pipeline.schemas import function_as_schema, unfit_schema
 from runner.pipeline.signature import check_parameters
 
 _MESSAGES = {
@@ -40,6 +41,22 @@ def check_handler(
         parameters = _parameters(node.args)
         given = {**arguments, **{name: None for name in parameters if name in resources}}
         check_parameters(path, parameters, given, takes_payload=takes_payload, is_batch=is_batch)
+
+
+def check_schema(path: str) -> None:
+    """Check a schema's path, and that it names no function, value or class without fields. Raises ImportBlame."""
+    match find(path):
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            raise function_as_schema(path)
+        case ast.Assign(value=ast.Constant(value=value)):
+            raise unfit_schema(value)
+        case ast.ClassDef(bases=[], keywords=[]) as made if not any(map(_tells_pydantic, made.body)):
+            raise unfit_schema(made)
+
+
+def _tells_pydantic(statement: ast.stmt) -> bool:
+    """Whether a statement of a class can make it a type that pydantic knows."""
+    return isinstance(statement, _FUNCTIONS) and statement.name.startswith("__get_")
 
 
 def find(path: str) -> ast.stmt | None:
@@ -87,22 +104,29 @@ def _parse(module: str, file: str) -> ast.Module:
 
 
 def _names(module: ast.Module) -> tuple[dict[str, ast.stmt | None], bool]:
-    """Return the names a module makes at its top level, and whether these are surely all."""
+    """Return the names a module makes at its top level, and whether these are surely all.
+
+    One that is made twice, as in `try: … except ImportError: …`, may be either.
+    """
     names: dict[str, ast.stmt | None] = {}
     is_complete = True
     for statement in _statements(module.body):
+        made: dict[str, ast.stmt | None] = {}
         match statement:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                names[statement.name] = None if statement.decorator_list else statement
+                made[statement.name] = None if statement.decorator_list else statement
                 is_complete = is_complete and statement.name != "__getattr__"
             case ast.Import() | ast.ImportFrom():
                 for alias in statement.names:
                     is_complete = is_complete and alias.name != "*"
-                    names[alias.asname or alias.name.partition(".")[0]] = None
+                    made[alias.asname or alias.name.partition(".")[0]] = None
             case ast.Global():
                 is_complete = False
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant()):
+                made[name] = statement
             case _:
-                names.update(dict.fromkeys(_stored(statement)))
+                made = dict.fromkeys(_stored(statement))
+        names.update({name: None if name in names else statement for name, statement in made.items()})
     return names, is_complete
 
 

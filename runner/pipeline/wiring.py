@@ -5,16 +5,34 @@ The AMQP arguments are those of https://www.rabbitmq.com/docs/quorum-queues and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runner.config.spec import EventSpec, PipelineSpec, QueueSpec, SubscriberSpec
 from runner.message import Address
 from runner.outcome import RetryPolicy
 from runner.pipeline.patterns import is_pattern, matches
-from runner.pipeline.topology import Binding, Exchange, Queue, Topology, merge, wait_milliseconds, wait_topology
+from runner.pipeline.topology import (
+    Binding,
+    Exchange,
+    ExchangeType,
+    Queue,
+    Topology,
+    merge,
+    wait_milliseconds,
+    wait_topology,
+)
 
 DEFAULT_EXCHANGE = "events"
+BUILT_IN_EXCHANGES: Mapping[str, ExchangeType] = {
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.topic": "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+"""Exchanges that every broker has, and their types."""
+
 DEFAULT_DELIVERY_LIMIT = 20
 
 
@@ -161,7 +179,8 @@ def _event_exchanges(spec: PipelineSpec) -> Topology:
         for pattern in queue.events
         for exchange, _ in _sources(pattern, spec)
     }
-    return Topology(exchanges=tuple(Exchange(name) for name in sorted(names) if name not in spec.exchanges))
+    undeclared = sorted(name for name in names if name not in spec.exchanges)
+    return Topology(exchanges=tuple(Exchange(name, BUILT_IN_EXCHANGES.get(name, "topic")) for name in undeclared))
 
 
 def _exchanges_heard(spec: PipelineSpec) -> set[str]:

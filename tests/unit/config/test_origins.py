@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runner.config.loading import Loaded, load, load_text
+from runner.config.origins import SHORT_FORMS
+from runner.operations.kinds import Shape, choices, field_shape, short_form
+from runner.operations.schema import field_names, spec_models
 
 A = """\
 version: 1
@@ -97,3 +101,23 @@ def test_a_broker_in_short_form_is_its_url() -> None:
 def test_a_file_that_is_no_yaml_has_no_origins() -> None:
     """There is nothing to tell."""
     assert load_text("[", Path("a.yaml"), {}).origin(("version",)) == "default"
+
+
+def test_the_short_forms_are_those_of_the_specs() -> None:
+    """A key that is new in the language, or that takes a short form from now on, is in the table."""
+    found = {}
+    for model in spec_models():
+        for name, field in model.model_fields.items():
+            for shape in _values(field_shape(field)):
+                for example in (5, "word"):
+                    if key := short_form(shape, example):
+                        found[field_names(name, field)[0]] = key
+    assert found == SHORT_FORMS
+
+
+def _values(shape: Shape) -> Iterator[Shape]:
+    """Yield a value, its choices, and those of a map of such values."""
+    for choice in choices(shape):
+        yield from (shape, choice)
+        if choice.is_map and not choice.is_foreign:
+            yield from _values(choice.arguments[1])

@@ -442,7 +442,7 @@ WRONG = [
     (Q % f"arguments: {{a: {2**63}}}", "out-of-range", "queues.q.arguments.a", None),
     (Q % f"arguments: {{{'a' * 129}: 1}}", "bad-name", None, None),
     # not yet, and never
-    ("telemetry: {}\n", "not-implemented", "", 'this version does not have "telemetry" yet'),
+    ("telemetry: {http: here}\n", "bad-address", "telemetry.http", '"here" is not an address to listen on'),
     ("brokers: {}\n", "reserved-key", "", '"brokers" is a reserved word'),
     ("middleware: []\n", "reserved-key", "", None),
     ("profiles: {}\n", "reserved-key", "", None),

@@ -65,7 +65,7 @@ queues: {q: {max_bytes: 1536kB}}
 """)
     )
     top = [line.split(":")[0] for line in text.splitlines() if not line.startswith(" ")]
-    assert top == ["version", "name", "broker", "queues", "subscribers", "logging", "shutdown"]
+    assert top == ["version", "name", "broker", "queues", "subscribers", "logging", "telemetry", "shutdown"]
     found = yaml.safe_load(text)
     assert found["name"] == "pipeline"
     assert found["broker"] == {"url": "memory", "connect_timeout": "1m", "heartbeat": "10s", "topology": "manage"}

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from runner.config.loading import load_text
-from runner.pipeline.contradictions import contradictions, unsupported
-from runner.pipeline.model import BrokerSettings, Pipeline
+from runner.errors import Problem
+from runner.pipeline.contradictions import Source, contradictions, unsupported
+from runner.pipeline.model import BrokerSettings
 from runner.pipeline.resolve import resolve
 
 HERE = "tests.unit.pipeline.sample_handlers"
 READS = "subscribers: {s: {from: q, handler: 'H:handle'}}\n"
 
 
-def pipeline(name: str, text: str) -> Pipeline:
+def pipeline(name: str, text: str) -> Source:
     text = f"version: 1\nname: {name}\n{text}".replace("H:", f"{HERE}:")
-    resolved = resolve(load_text(text, Path(f"{name}.yaml"), {}))
+    loaded = load_text(text, Path(f"{name}.yaml"), {})
+    resolved = resolve(loaded)
     assert resolved.pipeline is not None, resolved.problems
-    return resolved.pipeline
+    return Source(resolved.pipeline, loaded)
 
 
-def codes(*pipelines: Pipeline, is_one_process: bool = False) -> list[str]:
+def at_rabbitmq(source: Source, **settings: Any) -> Source:
+    """The same, at another broker than the file says, as `--broker` does."""
+    broker = BrokerSettings(("amqp://localhost",), **settings)
+    return source._replace(pipeline=replace(source.pipeline, broker=broker))
+
+
+def place(problem: Problem) -> tuple[str, str, int, int]:
+    return problem.code, problem.file, problem.line, problem.column
+
+
+def codes(*pipelines: Source, is_one_process: bool = False) -> list[str]:
     return [problem.code for problem in contradictions(pipelines, is_one_process=is_one_process)]
 
 
@@ -64,9 +77,7 @@ def test_two_pipelines_of_one_name() -> None:
 def test_other_brokers_have_nothing_to_do_with_one_another() -> None:
     """Except where both are to share one process, and one connection."""
     first = pipeline("a", "queues: {q: }\n" + READS)
-    second = replace(
-        pipeline("b", "queues: {q: {delivery_limit: 5}}\n" + READS), broker=BrokerSettings(("amqp://localhost",))
-    )
+    second = at_rabbitmq(pipeline("b", "queues: {q: {delivery_limit: 5}}\n" + READS))
     assert codes(first, second) == []
     assert codes(first, second, is_one_process=True) == ["broker-conflict"]
 
@@ -75,4 +86,47 @@ def test_what_a_broker_cannot_do_is_said() -> None:
     """Streams are RabbitMQ's."""
     streaming = pipeline("a", "queues: {log: {type: stream}}\nproducers: {p: {handler: 'H:produce', to: log}}\n")
     assert [problem.code for problem in unsupported(streaming)] == ["not-on-this-broker"]
-    assert not list(unsupported(replace(streaming, broker=BrokerSettings(("amqp://localhost",)))))
+    assert not list(unsupported(at_rabbitmq(streaming)))
+
+
+def test_the_place_is_that_of_the_key() -> None:
+    """In the later file, with the line of the earlier one in the words."""
+    first = pipeline("a", "queues:\n  q: {max_length: 9, message_ttl: 5s}\n" + READS)
+    second = pipeline("b", "queues:\n  q:\n    message_ttl: 7s\n    max_length: 9\n" + READS)
+    (problem,) = contradictions([first, second], is_one_process=True)
+    assert place(problem) == ("topology-conflict", "b.yaml", 5, 18)
+    assert problem.path == "queues.q.message_ttl"
+    assert "a.yaml:4: message_ttl is 7s here, 5s there" in problem.message
+
+
+def test_every_thing_that_differs_is_reported() -> None:
+    """Not the first one only."""
+    first = pipeline("a", "exchanges: {x: fanout}\nqueues: {q: , r: }\n" + READS)
+    second = pipeline("b", "exchanges: {x: topic}\nqueues: {q: {max_length: 5}, r: {max_bytes: 5kB}}\n" + READS)
+    assert codes(first, second) == ["topology-conflict"] * 3
+
+
+def test_a_dead_letter_queue_that_one_of_them_declares() -> None:
+    """In the other one it is a default of the queue that it belongs to."""
+    first = pipeline("a", "queues: {q: , q.dead: {max_length: 5}}\n" + READS)
+    second = pipeline("b", "queues: {q: }\n" + READS)
+    (problem,) = contradictions([first, second], is_one_process=True)
+    assert place(problem) == ("topology-conflict", "b.yaml", 3, 10)
+    assert problem.path == "queues.q.dead_letter"
+
+
+def test_settings_of_one_broker() -> None:
+    """They share a connection, so `--broker` does not help."""
+    first = at_rabbitmq(pipeline("a", "broker: {heartbeat: 20s}\nqueues: {q: }\n" + READS), heartbeat_s=20.0)
+    second = at_rabbitmq(pipeline("b", "queues: {q: }\n" + READS))
+    (problem,) = contradictions([first, second], is_one_process=True)
+    assert place(problem) == ("broker-conflict", "a.yaml", 3, 21)
+    assert "heartbeat" in problem.message
+    assert "--broker" not in problem.help
+
+
+def test_equal_settings_that_are_written_differently_are_equal() -> None:
+    """Only what comes of them counts."""
+    first = pipeline("a", "queues: {q: {type: quorum, durable: true}}\n" + READS)
+    second = pipeline("b", "defaults: {queue: {delivery_limit: 20}}\nqueues: {q: }\n" + READS)
+    assert codes(first, second, is_one_process=True) == []

@@ -32,6 +32,18 @@ try:
 except ImportError:
     fast = None
 class Model: ...
+class Order(Model): ...
+class Own:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler): ...
+@decorated_by
+class Dataclass: ...
+try:
+    from elsewhere import Bill
+except ImportError:
+    Bill = None
+LIMIT = 5
+TEXT = "secret"
 a, (b, *c) = 1, (2, 3)
 """
 
@@ -101,6 +113,32 @@ def test_what_is_surely_wrong_is_blamed(
 def test_what_only_running_would_tell_is_taken_to_be_right(module: str, path: str) -> None:
     """Star imports, modules that make names on demand, modules without source."""
     static.check_handler(path, {}, takes_payload=True)
+
+
+@pytest.mark.parametrize("name", ["Order", "Own", "Dataclass", "Bill", "fast", "renamed", "handler_object", "c"])
+def test_what_may_be_a_schema_is_right(module: str, name: str) -> None:
+    """Classes that say what they are made of, and everything that is made at run time."""
+    static.check_schema(f"{module}.orders:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("handle", "bad-schema", '"static_sample.orders:handle" is a function'),
+        ("with_message", "bad-schema", "is a function"),
+        ("Model", "bad-schema", "against Model"),
+        ("LIMIT", "bad-schema", "against 5"),
+        ("TEXT", "bad-schema", "against a text"),
+        ("Ordre", "attribute-not-found", 'has no "Ordre"'),
+    ],
+)
+def test_what_is_surely_no_schema_is_blamed(module: str, name: str, code: str, words: str) -> None:
+    """In the same words as an import would be."""
+    with pytest.raises(ImportBlame) as caught:
+        static.check_schema(f"{module}.orders:{name}")
+    assert caught.value.code == code
+    assert words in str(caught.value)
+    assert caught.value.is_attribute
 
 
 def test_nothing_was_imported(module: str) -> None:

@@ -1,5 +1,14 @@
 """What the pipelines of this folder name."""
 
+import dataclasses
+
+
+@dataclasses.dataclass
+class Order:
+    """One order."""
+
+    id: int
+
 
 def place():
     """Place orders."""
