@@ -19,6 +19,7 @@ from runner.runtime.blame import raised_at, traceback_text, words_of
 from runner.runtime.invoking import HandlerFailed, guarded, in_executor
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.publishing import Outgoing, Publisher
+from runner.schedule import Schedule
 
 WINDOW = 100
 """How many publications of one producer may wait for their confirm."""
@@ -103,7 +104,7 @@ class ProducerRuntime:
         last = record.last_tick()
         due = schedule.first(self._now()) if last is None else schedule.next(last)
         while True:
-            await self._sleep_until(due)
+            due = await self._sleep_until(due, schedule)
             due = schedule.latest(due, self._now())
             await self._round(due.isoformat())
             await record.save_tick(due)
@@ -113,12 +114,15 @@ class ProducerRuntime:
         """Let go of the thread; what runs in it goes on until it returns."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _sleep_until(self, due: datetime) -> None:
-        """Wait for a moment of the wall clock, which may be changed meanwhile."""
-        left = (due - self._now()).total_seconds()
-        while left > 0:
+    async def _sleep_until(self, due: datetime, schedule: Schedule) -> datetime:
+        """Wait for a moment of the wall clock, which may be changed meanwhile; return the moment that it came to be."""
+        while True:
+            now = self._now()
+            due = schedule.believable(due, now)
+            left = (due - now).total_seconds()
+            if left <= 0:
+                return due
             await asyncio.sleep(min(left, LONGEST_SLEEP_S))
-            left = (due - self._now()).total_seconds()
 
     async def _round(self, seed: str, may_publish: Turn | None = None) -> bool:
         """Call the handler once and publish everything it gives; return whether all of it worked."""

@@ -41,6 +41,8 @@ BLOCKED_POLL_S = 0.5
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
+STABLE_S = 5.0
+"""A connection that has stood so long was a good one: the next attempts begin with short pauses again."""
 
 CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.IncompleteReadError)
 """What connecting may raise; ConnectionError and aiormq's connection errors are OSErrors or AMQPErrors."""
@@ -219,7 +221,7 @@ class Link:
             )
             await self._discard(connection)
             await free_writers(writes)
-            if loop.time() - since > LONGEST_PAUSE_S:
+            if loop.time() - since > STABLE_S:
                 delays = pauses()
             connection = await self._reconnect(delays)
             self._say(StateChange("broker.connected", "info", {"role": self._role, "broker": self.target}))

@@ -61,7 +61,7 @@ class Declarations:
 
     async def _restore(self, connection: AbstractConnection, topology: Topology) -> None:
         try:
-            await declare(connection, topology, self._mode)
+            await declare(connection, topology, self._mode, is_all_or_nothing=False)
         except TopologyMismatch as error:
             self._say(StateChange("topology.mismatch", "error", {"error": str(error)}))
 

@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 
 from runner.errors import BrokerUnavailable, TopologyMismatch
-from runner.pipeline.topology import Exchange, Queue, Topology
+from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import Declared
 
 RPC_S = 30.0
@@ -47,21 +47,24 @@ _KEYS = {
 Mode = Literal["manage", "verify", "ignore"]
 
 
-async def declare(connection: AbstractConnection, topology: Topology, mode: Mode) -> Declared:
+async def declare(
+    connection: AbstractConnection, topology: Topology, mode: Mode, *, is_all_or_nothing: bool = True
+) -> Declared:
     """Make what is missing exist (`manage`), or only check (`verify`), or do nothing (`ignore`).
 
-    Raises TopologyMismatch that names every difference; then nothing was changed. Idempotent.
+    Raises TopologyMismatch that names every difference; then nothing was changed, or, if that is not asked for,
+    everything that could be. Idempotent.
     """
     if mode == "ignore":
         return Declared(len(topology.exchanges), len(topology.queues), len(topology.bindings))
     async with Probe(connection) as probe:
         missing_exchanges = [item for item in topology.exchanges if not await probe.has_exchange(item, mode)]
         missing_queues = [item for item in topology.queues if not await probe.has_queue(item, mode)]
+    if mode == "manage" and (not is_all_or_nothing or not probe.differences):
+        async with throwaway_channel(connection) as channel:
+            await _make(channel, missing_exchanges, missing_queues, topology.bindings)
     if probe.differences:
         raise TopologyMismatch("\n".join(probe.differences), probe.hint())
-    if mode == "manage":
-        async with throwaway_channel(connection) as channel:
-            await _make(channel, missing_exchanges, missing_queues, topology)
     return Declared(
         len(topology.exchanges),
         len(topology.queues),
@@ -101,14 +104,20 @@ async def count_messages(connection: AbstractConnection, names: Iterable[str]) -
 
 
 async def _make(
-    channel: AbstractChannel, exchanges: Sequence[Exchange], queues: Sequence[Queue], topology: Topology
+    channel: AbstractChannel, exchanges: Sequence[Exchange], queues: Sequence[Queue], bindings: Sequence[Binding]
 ) -> None:
+    """Make what is ours; what nobody has made is left out, with its bindings."""
+    absent = {item.name for item in exchanges if not item.declare} | {item.name for item in queues if not item.declare}
     try:
         for exchange in exchanges:
-            await _declare_exchange(channel, exchange)
+            if exchange.declare:
+                await _declare_exchange(channel, exchange)
         for queue in queues:
-            await _declare_queue(channel, queue)
-        for binding in topology.bindings:
+            if queue.declare:
+                await _declare_queue(channel, queue)
+        for binding in bindings:
+            if binding.queue in absent or binding.exchange in absent:
+                continue
             await channel.queue_bind(
                 binding.queue, binding.exchange, binding.key, arguments=dict(binding.arguments), timeout=RPC_S
             )

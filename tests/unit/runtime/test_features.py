@@ -412,3 +412,53 @@ def test_a_producer_that_is_stopped_waits_for_the_confirms_of_what_it_gave() -> 
     published = len(record.events("message.published"))
     (interrupted,) = record.events("producer.interrupted")
     assert published + interrupted["unconfirmed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("every: 10s", [10, 20, 30]),
+        # Put back by a day: the noon of the new day comes, though one has been.
+        ("cron: '0 12 * * *'", [43_200]),
+    ],
+)
+def test_a_schedule_does_not_wait_until_a_clock_that_was_ahead_has_come_true(when: str, expected: list[float]) -> None:
+    record = Run()
+
+    async def produce() -> str:
+        return "tick"
+
+    async def handle(text: str) -> None:
+        record.note(text)
+
+    text = f"queues: {{q: }}\nproducers: {{p: {{handler: 'h:produce', {when}, to: q}}}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    broker = MemoryBroker()
+    handlers = {"produce": produce, "handle": handle}
+    ahead = START + timedelta(days=30)
+    run(text, handlers, Run(), for_s=86_400 if "cron" in when else 5, broker=broker, clock_start=ahead)
+    record.notes.clear()
+    midnight = START.replace(hour=0)
+    run(text, handlers, record, for_s=expected[-1] + 5, broker=broker, clock_start=midnight)
+    assert [round(at) for at, _ in record.notes] == expected
+
+
+def test_a_cron_producer_does_not_repeat_itself_after_a_small_correction_of_the_clock() -> None:
+    """Two hours back: the noon that has been is not due again."""
+    record = Run()
+
+    async def produce() -> str:
+        return "tick"
+
+    async def handle(text: str) -> None:
+        record.note(text)
+
+    text = "queues: {q: }\nproducers: {p: {handler: 'h:produce', cron: '0 12 * * *', to: q}}\n"
+    text += "subscribers: {s: {from: q, handler: 'h:handle'}}\n"
+    broker = MemoryBroker()
+    handlers = {"produce": produce, "handle": handle}
+    run(text, handlers, Run(), for_s=7200, broker=broker, clock_start=START.replace(hour=11))
+    assert record.things == ["tick"]
+    record.notes.clear()
+    run(text, handlers, record, for_s=7200, broker=broker, clock_start=START.replace(hour=11))
+    assert record.things == []
