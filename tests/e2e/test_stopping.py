@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections import Counter
 
@@ -191,6 +192,27 @@ async def test_a_second_signal_ends_at_once(rabbit_project: Project, foreign: Fo
         assert await runner.wait(10) == 130
     assert "forced" in runner.stderr
     await until(lambda: foreign.count(rabbit_project.name("work")) == 1, "the message is back")
+
+
+async def test_a_signal_that_comes_twice_at_once_is_one(rabbit_project: Project, foreign: Foreign) -> None:
+    """`timeout` signals its child, and then its whole group: that forces nothing, and what runs is finished."""
+    rabbit_project.pipeline(STEADY)
+    rabbit_project.handlers("""
+        import asyncio
+
+        async def handle(order: str) -> None:
+            note(order)
+            await asyncio.sleep(1)
+    """)
+    async with rabbit_project.up() as runner:
+        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+        foreign.publish(rabbit_project.name("work"), b"order")
+        await rabbit_project.ledger.wait_for(1)
+        runner.signal(signal.SIGTERM)
+        await asyncio.sleep(0.02)  # or the two would be delivered as one
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait(10) == 0
+    assert "· 1 handled ·" in runner.stderr
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
