@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from runner import log
 from runner.message import Message
 from runner.pipeline.model import Subscriber
-from runner.runtime.invoking import call
+from runner.runtime.invoking import Results, call_in_thread, call_on_loop
 from runner.runtime.processes import Call, ProcessPool
 
 
@@ -28,27 +27,27 @@ class Caller:
         # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
         self._threads = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
 
-    async def call(self, payloads: Sequence[Any], messages: Sequence[Message]) -> AsyncGenerator[list[Any], None]:
-        """Call the handler and yield its results in lists; raises HandlerFailed.
+    async def call(self, payloads: Sequence[Any], messages: Sequence[Message]) -> Results:
+        """Call the handler and return its results; raises HandlerFailed.
 
         `payloads` and `messages` are one for each delivery; the handler gets lists only if it takes batches.
         """
         handler = self._handler
-        arguments = dict(self._arguments)
+        arguments = self._arguments
         if self._pool is not None:
             messages = [replace(message, headers=dict(message.headers)) for message in messages]  # that can be pickled
         if handler.message_parameter is not None:
-            arguments[handler.message_parameter] = list(messages) if self._is_batch else messages[0]
+            message = list(messages) if self._is_batch else messages[0]
+            arguments = {**arguments, handler.message_parameter: message}
         positional: tuple[Any, ...] = ()
         if handler.takes_payload:
             positional = (list(payloads),) if self._is_batch else (payloads[0],)
         if self._pool is not None:
-            asked = Call(handler.path, positional, arguments, dict(log.context.get({})))
-            yield await self._pool.call(asked, self._timeout_s)
-            return
-        async with aclosing(call(handler, positional, arguments, self._threads, self._timeout_s)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+            asked = Call(handler.path, positional, dict(arguments), dict(log.context.get({})))
+            return await self._pool.call(asked, self._timeout_s)
+        if handler.is_async:
+            return await call_on_loop(handler, positional, arguments, self._timeout_s)
+        return await call_in_thread(handler, positional, arguments, self._threads, self._timeout_s)
 
     def close(self) -> None:
         """End processes at once; threads end by themselves, or with the process."""

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from runner import log
-from runner.message import Message
+from runner.message import Envelope, Message
 from runner.metrics import Totals
 from runner.outcome import ACK, RELEASE, Ack, DeadLetter, Outcome, Release, Retry, decide
 from runner.pipeline.model import Subscriber
@@ -157,18 +157,30 @@ class Execution:
         published = 0
         parent = deliveries[0].envelope
         try:
-            async with aclosing(self._caller.call(payloads, self._messages(deliveries, payloads))) as chunks:
-                async for results in chunks:
-                    for result in results:
-                        seed = f"{self._subscriber.name}:{published}"
-                        for item in self._publisher.address(result, self._subscriber.to, parent=parent, seed=seed):
-                            await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
-                            published += 1
+            results = await self._caller.call(payloads, self._messages(deliveries, payloads))
+            if isinstance(results, list):
+                published += await self._publish(results, parent, published)
+            else:
+                async with aclosing(results):
+                    async for chunk in results:
+                        published += await self._publish(chunk, parent, published)
         except HandlerFailed as failure:
             return failure.error, published
         except Exception as error:  # a result that cannot be published
             return error, published
         return None, published
+
+    async def _publish(self, results: Sequence[Any], parent: Envelope, before: int) -> int:
+        """Publish results, of which so many were published before; return how many messages they became."""
+        published = 0
+        for result in results:
+            if result is None:
+                continue
+            seed = f"{self._subscriber.name}:{before + published}"
+            for item in self._publisher.address(result, self._subscriber.to, parent=parent, seed=seed):
+                await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
+                published += 1
+        return published
 
     async def _end(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
         """Decide, settle and report."""

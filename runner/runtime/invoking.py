@@ -10,9 +10,8 @@ import asyncio
 import contextvars
 import inspect
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 from runner.pipeline.model import Handler
@@ -23,6 +22,10 @@ CHUNK = 1000
 """How many results of a generator are held back at most, to be published together after it has ended."""
 
 
+Results = list[Any] | AsyncGenerator[list[Any], None]
+"""What a handler gave: a list of its one return value, or, of a generator, lists of at most 1,000 as they come."""
+
+
 class HandlerFailed(Exception):
     """The handler raised `error`, which may be a BaseException that must not travel through a task as itself."""
 
@@ -31,33 +34,42 @@ class HandlerFailed(Exception):
         self.error = error
 
 
-async def call(
+async def call_on_loop(
+    handler: Handler, positional: tuple[Any, ...], arguments: Mapping[str, Any], timeout_s: float | None
+) -> Results:
+    """Call a handler of the loop. Raises HandlerFailed with what it raised; the timeout covers the whole call."""
+    started = asyncio.get_running_loop().time()
+    made = handler.call(*positional, **arguments)
+    if inspect.isasyncgen(made):
+        return _chunks(made, timeout_s, started)
+    return [await guarded(made, timeout_s)]
+
+
+async def call_in_thread(
     handler: Handler,
     positional: tuple[Any, ...],
-    arguments: dict[str, Any],
+    arguments: Mapping[str, Any],
     executor: Executor,
     timeout_s: float | None,
-) -> AsyncGenerator[list[Any], None]:
-    """Call a handler and yield its results in lists of at most 1,000: one list of one for a plain return value.
+) -> Results:
+    """Call a plain function; what the loop must finish (it may wrap an `async def`) is finished there.
 
-    Raises HandlerFailed with what it raised. The timeout covers the whole call; a thread cannot be stopped, so there
-    the call counts as timed out when it returns too late.
+    Raises HandlerFailed. A thread cannot be stopped: the call counts as timed out when it returns too late.
     """
-    if handler.is_async:
-        made = handler.call(*positional, **arguments)
-        results = _on_loop(made, timeout_s, asyncio.get_running_loop().time())
-    else:
-        results = _in_thread(handler, positional, arguments, executor, timeout_s)
-    async with aclosing(results):
-        async for chunk in results:
-            yield chunk
+    started = asyncio.get_running_loop().time()
+    result = await in_executor(executor, lambda: handler.call(*positional, **arguments))
+    if inspect.isasyncgen(result):
+        return _chunks(result, timeout_s, started)
+    if inspect.isawaitable(result):
+        return [await guarded(result, timeout_s, left_s=_time_left(started, timeout_s))]
+    if inspect.isgenerator(result):
+        return _chunks_in_thread(result, executor, timeout_s, started)
+    _check_time(started, timeout_s)
+    return [result]
 
 
-async def _on_loop(made: Any, timeout_s: float | None, started: float) -> AsyncGenerator[list[Any], None]:
-    """Yield what an awaitable returns, or what an async generator yields; `started` is when the call began."""
-    if not inspect.isasyncgen(made):
-        yield [await guarded(made, timeout_s, left_s=_time_left(started, timeout_s))]
-        return
+async def _chunks(made: Any, timeout_s: float | None, started: float) -> AsyncGenerator[list[Any], None]:
+    """Yield what an async generator yields, in lists; `started` is when the call began."""
     chunk: list[Any] = []
     try:
         while True:
@@ -75,26 +87,10 @@ async def _on_loop(made: Any, timeout_s: float | None, started: float) -> AsyncG
     yield chunk
 
 
-async def _in_thread(
-    handler: Handler,
-    positional: tuple[Any, ...],
-    arguments: dict[str, Any],
-    executor: Executor,
-    timeout_s: float | None,
+async def _chunks_in_thread(
+    iterator: Iterator[Any], executor: Executor, timeout_s: float | None, started: float
 ) -> AsyncGenerator[list[Any], None]:
-    """Yield what a plain function returns; what the loop must finish (it may wrap an `async def`) is finished there."""
-    started = asyncio.get_running_loop().time()
-    result = await in_executor(executor, lambda: handler.call(*positional, **arguments))
-    if inspect.isasyncgen(result) or inspect.isawaitable(result):
-        async with aclosing(_on_loop(result, timeout_s, started)) as results:
-            async for chunk in results:
-                yield chunk
-        return
-    if not inspect.isgenerator(result):
-        _check_time(started, timeout_s)
-        yield [result]
-        return
-    iterator: Iterator[Any] = iter(result)
+    """Yield what a generator yields, in lists: one visit to the thread for each."""
     while True:
         chunk = await in_executor(executor, lambda: list(itertools.islice(iterator, CHUNK)))
         _check_time(started, timeout_s)
