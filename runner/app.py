@@ -16,9 +16,11 @@ from runner.pipeline.contradictions import Source, contradictions, unsupported
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
 from runner.pipeline.payload import as_payload
 from runner.pipeline.resolve import resolve
-from runner.pipeline.topology import Topology, merge
+from runner.pipeline.topology import Topology, leadership_queue, merge
 
 if TYPE_CHECKING:
+    from runner.operations.applying import Applied
+    from runner.operations.planning import Plan
     from runner.runtime.supervisor import Report
     from runner.transports.base import OnStateChange, StateChange, Transport
 
@@ -51,6 +53,16 @@ class System:
     def topology(self) -> Topology:
         """Everything that must exist on the broker."""
         return merge(pipeline.topology for pipeline in self.pipelines)
+
+    @property
+    def whole_topology(self) -> Topology:
+        """The same, with what is declared only while it runs: the queues by which producers find their leader."""
+        leading = (
+            leadership_queue(f"{pipeline.name}.producers")
+            for pipeline in self.pipelines
+            if any(producer.handler is not None for producer in pipeline.producers)
+        )
+        return merge([self.topology, Topology(queues=tuple(leading))])
 
     @property
     def name(self) -> str:
@@ -183,7 +195,8 @@ async def _prepare(system: System, transport: Transport, on_stage: Callable[[Sta
     started = time.perf_counter()
     product = await transport.connect()
     target = system.broker.shown()
-    log.get_logger().info("broker.connected", broker=target, product=product)
+    way = {} if transport.capabilities.is_direct else {"way": "public"}
+    log.get_logger().info("broker.connected", broker=target, product=product, **way)
     text = f"{product}, which forgets on a crash" if system.broker.is_memory else f"{product} · {target}"
     on_stage(Stage("broker", text, time.perf_counter() - started))
     started = time.perf_counter()
@@ -272,3 +285,36 @@ async def publish(system: System, name: str, bodies: Sequence[bytes]) -> list[st
     finally:
         await transport.close()
     return [item.envelope.message_id or "" for item in outgoing]
+
+
+async def plan(system: System, management_url: str | None) -> Plan:
+    """Compare what the pipelines need with the broker; change nothing. Raises BrokerUnavailable, NothingLive."""
+    from runner.operations.applying import compare
+
+    return await compare(system.broker, system.whole_topology, system.name, management_url)
+
+
+async def apply(
+    system: System,
+    management_url: str | None,
+    *,
+    prunes: bool,
+    recreate: Sequence[str],
+    on_step: Callable[[str], None],
+) -> Applied:
+    """Make what is missing, and what else was asked for by name; `on_step` hears of each change.
+
+    Raises BrokerUnavailable, NothingLive, UnknownName, CannotRecreate.
+    """
+    from runner.operations.applying import apply
+
+    topology = system.whole_topology
+    known = [queue.name for queue in topology.queues if queue.declare]
+    for name in recreate:
+        if name not in known:
+            guess = closest(name, known)
+            hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(known)}"
+            raise UnknownName(f'no queue that the pipelines declare is called "{name}"', hint)
+    return await apply(
+        system.broker, topology, system.name, management_url, prunes=prunes, recreate=recreate, on_step=on_step
+    )

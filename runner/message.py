@@ -19,6 +19,8 @@ ORIGIN = "x-runner-origin"
 ORIGIN_EXCHANGE = "x-runner-origin-exchange"
 ORIGIN_KEY = "x-runner-origin-key"
 REASON = "x-runner-reason"
+REPLAYED_AT = "x-runner-replayed-at"
+REPLAYS = "x-runner-replays"
 SUBSCRIBER = "x-runner-subscriber"
 
 MAX_ATTEMPT = 1_000_000
@@ -62,10 +64,18 @@ class Address(NamedTuple):
 
 def attempt_of(headers: Mapping[str, Any]) -> int:
     """Return which attempt this is, counted from 1; anything but a sane integer counts as the first."""
-    value = headers.get(ATTEMPT, 1)
+    return _count(headers.get(ATTEMPT), 1)
+
+
+def replays_of(headers: Mapping[str, Any]) -> int:
+    """Return how often `runner dead replay` has sent it back to its queue; anything but a sane integer counts as 0."""
+    return _count(headers.get(REPLAYS), 0)
+
+
+def _count(value: Any, otherwise: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        return 1
-    return value if 1 <= value <= MAX_ATTEMPT else 1
+        return otherwise
+    return value if 1 <= value <= MAX_ATTEMPT else otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Ou
         case RetryLater():
             return Retry(min(error.after_s, MAX_DELAY_S), _name(error), _text(error))
         case _ if policy.only_on is not None and not isinstance(error, policy.only_on):
-            return DeadLetter("exhausted", _name(error), _text(error))
+            return DeadLetter("rejected", _name(error), _text(error))
     return Retry(policy.delay_after(attempt), _name(error), _text(error))
 
 

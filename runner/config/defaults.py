@@ -1,7 +1,7 @@
 """Input: the `defaults` of Documents merged under their queues, producers and subscribers, node by node.
 
 Nodes keep their places, so a wrong default is reported where it is written. The defaults of a file are for the items
-of this file alone.
+of this file alone. A dead-letter queue without options of its own gets none: it is what it would be undeclared.
 """
 
 from __future__ import annotations
@@ -18,22 +18,49 @@ from runner.errors import PipelineInvalid, Problem
 def merge_defaults(documents: Sequence[Document]) -> None:
     """Merge `defaults.queue` under each queue, and so on. Raises PipelineInvalid where that makes too much of it."""
     budget = _Budget()
+    dead = _dead_letter_queues(documents)
     queues = frozenset[str]().union(*(_keys(_child(document.root, "queues")) for document in documents))
     for document in documents:
         defaults = _child(document.root, "defaults")
         if isinstance(defaults, Entries):
             try:
-                _merge(document.root, defaults, queues, budget)
+                _merge(document.root, defaults, queues, dead, budget)
             except PipelineInvalid as error:
                 raise PipelineInvalid([replace(item, file=str(document.path)) for item in error.problems]) from None
 
 
-def _merge(root: Entries, defaults: Entries, queues: frozenset[str], budget: _Budget) -> None:
+def _dead_letter_queues(documents: Sequence[Document]) -> frozenset[str]:
+    """Return the names of the dead-letter queues of all queues, subscribers' own ones included."""
+    found: set[str] = set()
+    root = documents[0]
+    name = _word(_child(root.root, "name")) or root.path.stem
+    for document in documents:
+        queues, subscribers = _child(document.root, "queues"), _child(document.root, "subscribers")
+        options = {queue: _child(queues, queue) for queue in _keys(queues)}
+        options |= {f"{name}.{item}": _below(subscribers, item, "queue") for item in _keys(subscribers)}
+        default = _below(document.root, "defaults", "queue", "dead_letter")
+        for queue, node in options.items():
+            target = _child(node, "dead_letter") or default
+            if not _is_false(target):
+                found.add(_word(target) or f"{queue}.dead")
+    return frozenset(found)
+
+
+def _has_options(node: Node) -> bool:
+    """Whether a queue says anything of what the broker gets to see."""
+    harmless = {"events", "bind", "schema"}
+    return any(
+        key not in harmless and not (key == "dead_letter" and _is_false(item))
+        for key, (_, item) in (node.nodes.items() if isinstance(node, Entries) else ())
+    )
+
+
+def _merge(root: Entries, defaults: Entries, queues: frozenset[str], dead: frozenset[str], budget: _Budget) -> None:
     options = {kind: _marked(_child(defaults, kind)) for kind in ("queue", "producer", "subscriber")}
     for kind, option in options.items():
         section = _child(root, f"{kind}s")
         if option is not None and isinstance(section, Entries):
-            _merge_section(section, option, budget)
+            _merge_section(section, option, dead if kind == "queue" else frozenset(), budget)
     queue, subscribers = options["queue"], _child(root, "subscribers")
     if queue is not None and isinstance(subscribers, Entries):
         _merge_own_queues(subscribers, queue, queues, budget)
@@ -71,9 +98,9 @@ def _too_large(place: Place) -> Problem:
     )
 
 
-def _merge_section(section: Entries, options: Entries, budget: _Budget) -> None:
+def _merge_section(section: Entries, options: Entries, dead: frozenset[str], budget: _Budget) -> None:
     for name, (place, node) in section.nodes.items():
-        if _is_map(node):
+        if _is_map(node) and (name not in dead or _has_options(node)):
             budget.take(options)
             section.nodes[name] = (place, _merged(node, options))
 
@@ -110,12 +137,26 @@ def _empty(place: Place) -> Entries:
     return Entries(replace(place, length=0), True)
 
 
-def _child(node: Node, key: str) -> Node | None:
+def _below(node: Node | None, *keys: str) -> Node | None:
+    for key in keys:
+        node = _child(node, key)
+    return node
+
+
+def _child(node: Node | None, key: str) -> Node | None:
     return node.nodes[key][1] if isinstance(node, Entries) and key in node.nodes else None
 
 
 def _keys(node: Node | None) -> frozenset[str]:
     return frozenset(node.nodes) if isinstance(node, Entries) else frozenset()
+
+
+def _is_false(node: Node | None) -> bool:
+    return isinstance(node, Scalar) and node.value is False
+
+
+def _word(node: Node | None) -> str:
+    return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else ""
 
 
 def _words(node: Node | None) -> frozenset[str]:

@@ -12,6 +12,7 @@ from runner.config.excerpts import escape, excerpt
 from runner.config.places import LINE_BREAK
 from runner.config.words import closest, did_you_mean
 from runner.errors import Problem
+from runner.redaction import mask_passwords
 
 __all__ = ["as_json", "closest", "concise", "count", "did_you_mean", "full", "github", "render", "shown_file"]
 
@@ -90,6 +91,7 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 
 def shown_file(file: str) -> str:
     """Return a file's name as it is shown: relative to the current folder where it is below it."""
+    file = mask_passwords(file)  # a URL that was given for a file
     if not os.path.isabs(file):
         return file
     try:

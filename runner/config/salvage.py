@@ -1,7 +1,7 @@
 """Input: what is right in a wrong file into a spec, so that its names and imports are judged in the same run.
 
 Nothing runs on it. It only must not invent problems: so a queue or an event whose options are wrong stays, without
-them, and a misspelt key counts as the one that was meant.
+them, a resource stays with another factory, and a misspelt key counts as the one that was meant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from runner.config.words import closest
 ROUNDS = 8
 """Taking something out can make something else wrong; more rounds than a file has levels are not needed."""
 
-_KEPT = frozenset({"queues", "events"})
+_KEPT: dict[str, dict[str, Any]] = {
+    "queues": {},
+    "events": {},
+    "exchanges": {},
+    "resources": {"factory": "builtins:object"},
+}
+"""What stands in for an item that is wrong, because its name may be used elsewhere."""
 
 
 def salvage(document: Document) -> PipelineSpec | None:
@@ -28,7 +34,8 @@ def salvage(document: Document) -> PipelineSpec | None:
     """
     data = {**written(document), "version": 1}
     for path, node in walk(document.root):
-        if isinstance(node, Scalar) and node.is_broken:
+        is_handed_on = "with" in path[2:-1]  # and may be anything
+        if isinstance(node, Scalar) and node.is_broken and not is_handed_on:
             _remove(data, path)
     for _ in range(ROUNDS):
         try:
@@ -79,18 +86,18 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
     """Take out what a path leads to, or the nearest thing above it that exists; a queue or an event only loses all."""
     section = data.get(str(path[0])) if path else None
     if path and path[0] in _KEPT and isinstance(section, list):  # a list of names in place of a map
-        data[str(path[0])] = {item: {} for item in section if isinstance(item, str)}
+        data[str(path[0])] = {item: dict(_KEPT[str(path[0])]) for item in section if isinstance(item, str)}
         return
     if len(path) == 2 and path[0] in _KEPT and isinstance(section, dict) and section.get(path[1], {}) is None:
-        section[path[1]] = {}
+        section[path[1]] = dict(_KEPT[str(path[0])])
         return
     while path and _at(data, path) is None:
         path = path[:-1]
     if not path:
         return
     parent, key = _at(data, path[:-1]), path[-1]
-    if len(path) == 2 and path[0] in _KEPT and isinstance(parent, dict) and parent[key] != {}:
-        parent[key] = {}
+    if len(path) == 2 and path[0] in _KEPT and isinstance(parent, dict) and parent[key] != _KEPT[str(path[0])]:
+        parent[key] = dict(_KEPT[str(path[0])])
     elif isinstance(parent, dict | list):
         del parent[key]  # type: ignore[arg-type]  # _at() has followed it
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from runner.config.document import Interpolated
+from runner.redaction import mask_passwords
 
 _LONGEST = 60
 
@@ -44,6 +45,7 @@ def quoted(value: object) -> str:
 
 
 def _short(text: str) -> str:
+    text = mask_passwords(text)  # before it is cut: half a URL is not known as one
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 

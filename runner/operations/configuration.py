@@ -73,7 +73,9 @@ class _Writing:
             elif value is None and field.default is None:
                 continue
             elif value not in ((), {}, "") or value != field.default:
-                entries[key] = self._value(value, (*path, key), field_shape(field), is_set=is_set)
+                node = self._value(value, (*path, key), field_shape(field), is_set=is_set)
+                if node or field.default != {}:  # a section whose keys are all unset says nothing
+                    entries[key] = node
         return entries
 
     def _urls(self, urls: tuple[str, ...], path: KeyPath, shape: Shape, *, is_set: bool) -> dict[str, Tree]:

@@ -10,7 +10,7 @@ from runner.config.spec import PipelineSpec
 from runner.errors import Problem
 from runner.pipeline.oddities import oddities
 from runner.pipeline.patterns import is_pattern, matches
-from runner.pipeline.wiring import BUILT_IN_EXCHANGES, dead_letter_queue, own_queue, reads_queue
+from runner.pipeline.wiring import BUILT_IN_EXCHANGES, dead_letter_queues, own_queue, reads_queue
 
 
 def check_names(loaded: Loaded, spec: PipelineSpec) -> list[Problem]:
@@ -41,7 +41,7 @@ def _shared_names(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
 
 def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     """Check what subscribers take from: one queue, or events and patterns of events."""
-    dead = {dead_letter_queue(name, queue) for name, queue in spec.queues.items()} - {*spec.queues, *spec.events}
+    dead = dead_letter_queues(loaded.name, spec) - {*spec.queues, *spec.events}
     for name, subscriber in spec.subscribers.items():
         path = ("subscribers", name, "from")
         for index, source in enumerate(subscriber.from_):
@@ -63,6 +63,10 @@ def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
             elif source in dead:
                 message = f'"{source}" is a dead-letter queue that is not declared'
                 help_text = f'add "{source}:" under `queues:` to read it'
+                yield loaded.problem("unknown-name", (*path, index), message, help_text)
+            elif source not in spec.events and source in spec.exchanges:
+                message = f'"{source}" is an exchange, and subscribers read queues and events'
+                help_text = "bind a queue to it with `bind:`, and read that"
                 yield loaded.problem("unknown-name", (*path, index), message, help_text)
             elif source not in spec.events:
                 yield _unknown(loaded, (*path, index), source, [*spec.queues, *spec.events])
@@ -108,8 +112,22 @@ def _targets(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     for section, items in (("producers", spec.producers), ("subscribers", spec.subscribers)):
         for name, item in items.items():
             for index, target in enumerate(item.to):
-                if target not in spec.queues and target not in spec.events:
+                if target in spec.queues or target in spec.events:
+                    continue
+                if target in spec.exchanges:
+                    yield _exchange_as_target(loaded, spec, (section, name, "to", index), target)
+                else:
                     yield _unknown(loaded, (section, name, "to", index), target, known)
+
+
+def _exchange_as_target(loaded: Loaded, spec: PipelineSpec, path: tuple[str | int, ...], name: str) -> Problem:
+    bound = [queue for queue, item in spec.queues.items() if any(bind.exchange == name for bind in item.bind)]
+    help_text = f'add an event with "exchange: {name}", and write its name'
+    if spec.exchanges[name].type not in ("topic", "direct"):
+        instead = f'"{bound[0]}", which is bound to it' if bound else "a queue that is bound to it"
+        help_text = f"events need a topic or direct exchange: write {instead}"
+    message = f'"{name}" is an exchange, and messages go to queues and events'
+    return loaded.problem("unknown-name", path, message, help_text)
 
 
 def _queue_sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:

@@ -30,6 +30,13 @@ _BROKER_KEYS: Final = {
 Options = Mapping[KeyPath, Any]
 
 
+class _Said(NamedTuple):
+    """The options of a queue or an exchange that a pipeline speaks of: all of what it declares."""
+
+    options: Options
+    is_all: bool
+
+
 class Source(NamedTuple):
     """A pipeline, and the file that it was read from."""
 
@@ -45,6 +52,10 @@ class Source(NamedTuple):
     def has(self, path: KeyPath) -> bool:
         """Whether a path is written in the file."""
         return self.loaded.document is not None and self.loaded.document.node(path) is not None
+
+    def says(self, path: KeyPath) -> bool:
+        """Whether an item says this itself, and not by `defaults`."""
+        return self.has(path) and self.loaded.document is not None and not self.loaded.document.is_default(path)
 
 
 def contradictions(sources: Sequence[Source], *, is_one_process: bool) -> Iterator[Problem]:
@@ -113,16 +124,20 @@ def _different_topologies(source: Source, other: Source) -> Iterator[Problem]:
     ours, theirs = source.pipeline.topology, other.pipeline.topology
     queues = {queue.name: queue for queue in theirs.queues}
     for queue in ours.queues:
-        if queue != queues.get(queue.name, queue):
-            key, values = _difference(_queue_options(queue), _queue_options(queues[queue.name]))
-            paths = (_queue_path(source, queue.name, key), _queue_path(other, queue.name, key))
-            yield _mismatch(source, other, f'queue "{queue.name}"', paths, values)
+        there = queues.get(queue.name, queue)
+        if queue != there:
+            said = _said(source, queue, _queue_options(queue)), _said(other, there, _queue_options(there))
+            if (key := _difference(*said)) is not None:
+                paths = (_queue_path(source, queue.name, key), _queue_path(other, queue.name, key))
+                yield _mismatch(source, other, f'queue "{queue.name}"', paths, _values(key, *said))
     exchanges = {exchange.name: exchange for exchange in theirs.exchanges}
     for exchange in ours.exchanges:
-        if exchange != exchanges.get(exchange.name, exchange):
-            key, values = _difference(_exchange_options(exchange), _exchange_options(exchanges[exchange.name]))
-            paths = (_exchange_path(source, exchange.name, key), _exchange_path(other, exchange.name, key))
-            yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, values)
+        known = exchanges.get(exchange.name, exchange)
+        if exchange != known:
+            said = _said(source, exchange, _exchange_options(exchange)), _said(other, known, _exchange_options(known))
+            if (key := _difference(*said)) is not None:
+                paths = (_exchange_path(source, exchange.name, key), _exchange_path(other, exchange.name, key))
+                yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, _values(key, *said))
 
 
 def _mismatch(source: Source, other: Source, what: str, paths: tuple[KeyPath, KeyPath], values: str) -> Problem:
@@ -134,7 +149,7 @@ def _mismatch(source: Source, other: Source, what: str, paths: tuple[KeyPath, Ke
 def _queue_options(queue: Queue) -> Options:
     """Return the options of a queue by their keys, in an order in which none depends on a later one."""
     arguments = {"x-queue-type": "classic", **queue.arguments}
-    options: dict[KeyPath, Any] = {("type",): arguments["x-queue-type"], ("declare",): queue.declare}
+    options: dict[KeyPath, Any] = {("type",): arguments["x-queue-type"]}
     options |= {(key,): getattr(queue, key) for key in ("durable", "exclusive", "auto_delete")}
     known = {**MODELLED, "x-max-age": "message_ttl"}
     for argument, key in known.items():
@@ -144,15 +159,35 @@ def _queue_options(queue: Queue) -> Options:
 
 
 def _exchange_options(exchange: Exchange) -> Options:
-    options: dict[KeyPath, Any] = {(key,): getattr(exchange, key) for key in ("type", "durable", "declare")}
+    options: dict[KeyPath, Any] = {(key,): getattr(exchange, key) for key in ("type", "durable")}
     return options | {("arguments", name): value for name, value in exchange.arguments.items()}
 
 
-def _difference(ours: Options, theirs: Options) -> tuple[KeyPath, str]:
-    """Return the first key of two different things whose values differ, and a sentence with both values."""
-    key = next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), ("type",))
-    values = f"{key[-1]} is {_shown(key, ours.get(key))} here, {_shown(key, theirs.get(key))} there"
-    return key, values
+def _said(source: Source, thing: Queue | Exchange, options: Options) -> _Said:
+    """Return what a pipeline says of a thing: of somebody else's only what is written there."""
+    if thing.declare:
+        return _Said(options, is_all=True)
+    path: KeyPath = ("exchanges", thing.name)
+    if isinstance(thing, Queue):
+        own = {own_queue(source.loaded.name, item): item for item in source.spec.subscribers}
+        is_own = thing.name not in source.spec.queues
+        path = ("subscribers", own[thing.name], "queue") if is_own else ("queues", thing.name)
+    return _Said({key: value for key, value in options.items() if source.says((*path, *key))}, is_all=False)
+
+
+def _difference(ours: _Said, theirs: _Said) -> KeyPath | None:
+    """Return the first key of two different things whose values differ, None where what is said agrees."""
+    keys = [
+        key
+        for key in {**ours.options, **theirs.options}
+        if (ours.is_all or key in ours.options) and (theirs.is_all or key in theirs.options)
+    ]
+    return next((key for key in keys if ours.options.get(key) != theirs.options.get(key)), None)
+
+
+def _values(key: KeyPath, ours: _Said, theirs: _Said) -> str:
+    here, there = ours.options.get(key), theirs.options.get(key)
+    return f"{key[-1]} is {_shown(key, here)} here, {_shown(key, there)} there"
 
 
 def _shown(key: KeyPath, value: object) -> str:

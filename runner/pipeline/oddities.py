@@ -16,7 +16,8 @@ from runner.pipeline.patterns import is_pattern, matches
 from runner.pipeline.wiring import (
     BUILT_IN_EXCHANGES,
     DEFAULT_EXCHANGE,
-    dead_letter_queue,
+    dead_letter_queues,
+    event_address,
     own_queue,
     reads_queue,
 )
@@ -79,7 +80,7 @@ def _undeclared_exchanges(loaded: Loaded, spec: PipelineSpec) -> Iterator[Proble
 def _unread_queues(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of queues that fill up unread, unless they are dead-letter queues or only passed on to others."""
     read = {source for subscriber in spec.subscribers.values() for source in subscriber.from_}
-    dead = {dead_letter_queue(name, queue) for name, queue in spec.queues.items()}
+    dead = dead_letter_queues(loaded.name, spec)
     if not spec.subscribers:
         return  # a pipeline that only sends: others read
     for name in spec.queues:
@@ -100,8 +101,7 @@ def _idle_events(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     published = {target for producer in spec.producers.values() for target in producer.to}
     published |= {target for subscriber in spec.subscribers.values() for target in subscriber.to}
     patterns = [source for subscriber in spec.subscribers.values() for source in subscriber.from_]
-    patterns += [event for queue in spec.queues.values() for event in queue.events]
-    heard = set(_heard(spec, patterns))
+    heard = {*_heard(spec, patterns), *(event for queue in spec.queues.values() for event in _comes_to(spec, queue))}
     for name in spec.events:
         path = ("events", name)
         if name not in heard:
@@ -136,8 +136,8 @@ def _readers(spec: PipelineSpec) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, subscriber in spec.subscribers.items():
         sources = [subscriber.from_[0]] if reads_queue(spec, subscriber) else []
-        patterns = spec.queues[sources[0]].events if sources else subscriber.from_
-        for source in [*sources, *_heard(spec, patterns)]:
+        heard = _comes_to(spec, spec.queues[sources[0]]) if sources else _heard(spec, subscriber.from_)
+        for source in [*sources, *heard]:
             found.setdefault(source, []).append(name)
     return found
 
@@ -149,6 +149,19 @@ def _heard(spec: PipelineSpec, patterns: Iterable[str]) -> Iterator[str]:
             yield pattern
         elif is_pattern(pattern):
             yield from (event for event in spec.events if matches(pattern, event))
+
+
+def _comes_to(spec: PipelineSpec, queue: QueueSpec) -> Iterator[str]:
+    """Yield the events that a queue gets, by `events` or by a binding to the exchange that they are published to."""
+    yield from _heard(spec, queue.events)
+    for bind in queue.bind:
+        known = spec.exchanges.get(bind.exchange)
+        kind = known.type if known is not None else BUILT_IN_EXCHANGES.get(bind.exchange, "topic")
+        for name, event in spec.events.items():
+            address, key = event_address(name, event), bind.key or ""
+            fits = matches(key, address.key) if kind == "topic" else key == address.key or kind != "direct"
+            if address.exchange == bind.exchange and fits:
+                yield name
 
 
 def _way_back(start: str, heirs: Mapping[str, list[str]]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +17,7 @@ from runner.message import Address
 from runner.outcome import RetryPolicy
 from runner.pipeline import payload, static, wiring
 from runner.pipeline.checks import check_names
+from runner.pipeline.fitting import handler_misfits, path_misfits
 from runner.pipeline.importing import ImportBlame, extend_import_path, import_exception, import_object
 from runner.pipeline.model import (
     Batch,
@@ -34,7 +34,7 @@ from runner.pipeline.model import (
 from runner.pipeline.patterns import matches
 from runner.pipeline.records import read_records
 from runner.pipeline.schemas import read_schema
-from runner.pipeline.signature import payload_annotation, read_handler
+from runner.pipeline.signature import payload_annotation, read_factory, read_handler
 from runner.schedule import Cron, Every, Schedule
 from runner.units import parse_address
 
@@ -121,7 +121,7 @@ class _Resolver:
                 if item.schema_ is not None:
                     self._blamed((section, name, "schema"), item.schema_, static.check_schema)
         for name, resource in self._spec.resources.items():
-            self._blamed(("resources", name, "factory"), resource.factory, static.find)
+            self._blamed(("resources", name, "factory"), resource.factory, static.check_factory)
         for name, producer in self._spec.producers.items():
             if producer.handler is not None:
                 self._check_handler(("producers", name), producer.handler, producer.with_, takes_payload=False)
@@ -246,10 +246,7 @@ class _Resolver:
 
     def _factory(self, path: PathParts, target: str, arguments: Mapping[str, Any]) -> Callable[..., Any] | None:
         def read(target: str) -> Callable[..., Any]:
-            factory: Callable[..., Any] = read_handler(
-                target, import_object(target), arguments, takes_payload=False
-            ).call
-            return factory
+            return read_factory(target, import_object(target), arguments)
 
         return self._blamed((*path, "factory"), target, read)
 
@@ -265,10 +262,12 @@ class _Resolver:
         names = [*self._heard(spec, options, is_queue=is_queue), *(spec.from_ if is_queue else ())]
         schemas = {name: self._schemas[name] for name in names if name in self._schemas}
         annotation = payload_annotation(handler.call, handler, is_batch=spec.batch is not None)
-        for name, schema in schemas.items():
-            if not _fits(annotation, schema):
-                message = f'"{handler.path}" takes {_name(annotation)}, but the schema of "{name}" is {_name(schema)}'
-                self._note("schema-mismatch", (*path, "handler"), message, f"annotate its payload with {_name(schema)}")
+        for misfit in handler_misfits(handler.path, annotation, schemas):
+            self._note("schema-mismatch", (*path, "handler"), *misfit)
+        certain = spec.from_ if is_queue else names
+        if spec.order_by is not None and all(name in schemas for name in certain):
+            for misfit in path_misfits(spec.order_by, [schemas[name] for name in certain]):
+                self._note("bad-payload-path", (*path, "order_by"), *misfit)
         unchecked = {name: schema for name, schema in schemas.items() if schema is not annotation}
         if not unchecked:
             return handler
@@ -319,16 +318,3 @@ class _Resolver:
 
     def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
         self._problems.append(self._loaded.problem(code, path, message, help_text))
-
-
-def _fits(annotation: Any, schema: Any) -> bool:
-    """Whether a payload annotated so can be made of what the schema lets through. Only certain contradictions count."""
-    if not inspect.isclass(annotation) or not inspect.isclass(schema) or annotation is inspect.Parameter.empty:
-        return True
-    if annotation in (Any, object, dict, bytes, str) or schema in (object, dict):
-        return True
-    return issubclass(schema, annotation) or issubclass(annotation, schema)
-
-
-def _name(annotation: Any) -> str:
-    return getattr(annotation, "__qualname__", None) or str(annotation)

@@ -57,6 +57,20 @@ def read_handler(
     )
 
 
+def read_factory(path: str, call: Any, arguments: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the callable that makes a resource. Raises ImportBlame as `read_handler` does, and for a generator."""
+    factory = read_handler(path, call, arguments, takes_payload=False)
+    if factory.kind in ("generator", "async generator"):
+        raise generator_as_factory(path, is_async=factory.is_async)
+    return factory.call
+
+
+def generator_as_factory(path: str, *, is_async: bool) -> ImportBlame:
+    """Return the blame for a function that yields: handlers would get the generator itself."""
+    hint = f"put `@contextlib.{'asynccontextmanager' if is_async else 'contextmanager'}` above it"
+    return ImportBlame("bad-factory", f'"{path}" is a generator, not a context manager', hint, is_attribute=True)
+
+
 def check_parameters(
     path: str,
     parameters: Mapping[str, inspect.Parameter],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from runner.message import Message
 from runner.pipeline.importing import missing_attribute, missing_module, module_failed, shown
 from runner.pipeline.schemas import function_as_schema, unfit_schema
-from runner.pipeline.signature import check_parameters
+from runner.pipeline.signature import check_parameters, generator_as_factory
 
 _MESSAGES = {
     "Message": Message,
@@ -41,6 +41,23 @@ def check_handler(
         parameters = _parameters(node.args)
         given = {**arguments, **{name: None for name in parameters if name in resources}}
         check_parameters(path, parameters, given, takes_payload=takes_payload, is_batch=is_batch)
+
+
+def check_factory(path: str) -> None:
+    """Check a factory's path, and that it is no bare generator function. Raises ImportBlame."""
+    node = find(path)
+    if isinstance(node, _FUNCTIONS) and _yields(node.body):
+        raise generator_as_factory(path, is_async=isinstance(node, ast.AsyncFunctionDef))
+
+
+def _yields(nodes: Iterable[ast.AST]) -> bool:
+    """Whether any of these yields; what is inside of other functions and classes is theirs."""
+    inner = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
+    return any(
+        isinstance(node, ast.Yield | ast.YieldFrom)
+        or (not isinstance(node, inner) and _yields(ast.iter_child_nodes(node)))
+        for node in nodes
+    )
 
 
 def check_schema(path: str) -> None:

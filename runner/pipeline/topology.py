@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from runner.errors import TopologyMismatch
 
 ExchangeType = Literal["topic", "direct", "fanout", "headers"]
+
+
+ABSENT_HINT = "start its owner first, or remove `declare: false` (or `topology: verify`), and it is made"
+"""What to do about something that must be there and is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +68,35 @@ class Topology:
         return bool(self.exchanges or self.queues or self.bindings)
 
 
+_Thing = TypeVar("_Thing", Exchange, Queue)
+
+
 def merge(topologies: Iterable[Topology]) -> Topology:
-    """Return one topology with each thing once; raises TopologyMismatch where two say different things of one name."""
+    """Return one topology with each thing once; raises TopologyMismatch where two declare one name differently.
+
+    What somebody only checks for is as its owner declares it.
+    """
     exchanges: dict[str, Exchange] = {}
     queues: dict[str, Queue] = {}
     bindings: dict[tuple[str, str, str, str], Binding] = {}
     for topology in topologies:
         for exchange in topology.exchanges:
-            _same("exchange", exchanges.setdefault(exchange.name, exchange), exchange)
+            exchanges[exchange.name] = _one("exchange", exchanges.get(exchange.name, exchange), exchange)
         for queue in topology.queues:
-            _same("queue", queues.setdefault(queue.name, queue), queue)
+            queues[queue.name] = _one("queue", queues.get(queue.name, queue), queue)
         for binding in topology.bindings:
             arguments = repr(sorted(binding.arguments.items(), key=str))
             bindings.setdefault((binding.exchange, binding.queue, binding.key, arguments), binding)
     return Topology(tuple(exchanges.values()), tuple(queues.values()), tuple(bindings.values()))
 
 
-def _same(kind: str, first: Exchange | Queue, second: Exchange | Queue) -> None:
-    if first != second:
+def _one(kind: str, first: _Thing, second: _Thing) -> _Thing:
+    """Return the declaration that counts."""
+    if first.declare and second.declare and first != second:
         raise TopologyMismatch(
             f'{kind} "{first.name}" is defined twice, differently', "give both pipelines the same options for it"
         )
+    return first if first.declare else second
 
 
 def leadership_queue(name: str) -> Queue:

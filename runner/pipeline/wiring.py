@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from runner.config.queue_spec import MODELLED
 from runner.config.spec import EventSpec, PipelineSpec, QueueSpec, SubscriberSpec
 from runner.message import Address
 from runner.outcome import RetryPolicy
@@ -35,6 +36,12 @@ BUILT_IN_EXCHANGES: Mapping[str, ExchangeType] = {
 
 DEFAULT_DELIVERY_LIMIT = 20
 
+DEAD_LETTER_ARGUMENTS: Mapping[str, Any] = {"x-queue-type": "quorum"}
+"""The arguments of a dead-letter queue that has no options of its own, declared or not."""
+
+_SHAPING = {*MODELLED.values(), "durable", "exclusive", "auto_delete", "arguments"} - {"dead_letter"}
+"""The options of a queue that the broker gets to see, but for where its own dead letters go."""
+
 
 def event_address(name: str, event: EventSpec) -> Address:
     """Return where an event is published to."""
@@ -51,6 +58,15 @@ def dead_letter_queue(name: str, queue: QueueSpec) -> str | None:
     if queue.dead_letter is False or queue.type == "stream":
         return None
     return queue.dead_letter or f"{name}.dead"
+
+
+def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
+    """Return the dead-letter queues of the pipeline called so: of declared queues and of its subscribers' own."""
+    queues = dict(spec.queues)
+    for name, subscriber in spec.subscribers.items():
+        if not reads_queue(spec, subscriber):
+            queues.setdefault(own_queue(pipeline, name), subscriber.queue or QueueSpec())
+    return {target for item in queues.items() if (target := dead_letter_queue(*item)) is not None}
 
 
 def reads_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
@@ -79,27 +95,35 @@ def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPoli
     readers = [subscriber for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)]
     read = {subscriber.from_[0] for subscriber in readers}
     ordered = {subscriber.from_[0] for subscriber in readers if subscriber.order_by is not None}
+    dead = dead_letter_queues(name, spec)
     for queue_name, queue in spec.queues.items():
-        is_ordered, is_read = queue_name in ordered, queue_name in read
-        parts.append(_queue_topology(queue_name, queue, spec, is_ordered=is_ordered, is_read=is_read))
+        is_ordered, is_read, is_dead = queue_name in ordered, queue_name in read, queue_name in dead
+        arguments = queue_arguments(queue_name, queue, is_ordered=is_ordered, is_dead_letter=is_dead)
+        parts.append(_queue_topology(queue_name, queue, spec, arguments, is_read=is_read))
         parts.append(Topology(bindings=_event_bindings(queue_name, queue.events, spec)))
         parts.append(Topology(bindings=_foreign_bindings(queue_name, queue)))
     for subscriber_name, subscriber in spec.subscribers.items():
         if not reads_queue(spec, subscriber):
             queue_name = own_queue(name, subscriber_name)
             own, is_ordered = subscriber.queue or QueueSpec(), subscriber.order_by is not None
-            parts.append(_queue_topology(queue_name, own, spec, is_ordered=is_ordered, is_read=True))
+            arguments = queue_arguments(queue_name, own, is_ordered=is_ordered)
+            parts.append(_queue_topology(queue_name, own, spec, arguments, is_read=True))
             parts.append(Topology(bindings=_event_bindings(queue_name, subscriber.from_, spec)))
     waits = {wait_milliseconds(delay) for policy in policies for delay in policy.delays()}
     parts += [wait_topology(f"{name}.retry", milliseconds) for milliseconds in sorted(waits)]
     return merge(parts)
 
 
-def queue_arguments(name: str, queue: QueueSpec, *, is_ordered: bool = False) -> dict[str, Any]:
+def queue_arguments(
+    name: str, queue: QueueSpec, *, is_ordered: bool = False, is_dead_letter: bool = False
+) -> dict[str, Any]:
     """Return the AMQP arguments of a queue; a classic queue with no other option has none at all.
 
-    A quorum queue whose messages are to be handled in order gives them to one process at a time.
+    A quorum queue whose messages are to be handled in order gives them to one process at a time. A dead-letter queue
+    without options is what it would be undeclared: so it can be declared when it exists already.
     """
+    if is_dead_letter and not _has_options(queue):
+        return {**DEAD_LETTER_ARGUMENTS, **({"x-single-active-consumer": True} if is_ordered else {})}
     if queue.type == "stream":
         return _stream_arguments(queue)
     arguments: dict[str, Any] = {}
@@ -119,6 +143,11 @@ def queue_arguments(name: str, queue: QueueSpec, *, is_ordered: bool = False) ->
     arguments.update(_dead_lettering(name, queue))
     arguments.update(queue.arguments)
     return arguments
+
+
+def _has_options(queue: QueueSpec) -> bool:
+    fields = QueueSpec.model_fields
+    return bool(queue.dead_letter) or any(getattr(queue, name) != fields[name].default for name in _SHAPING)
 
 
 def _stream_arguments(queue: QueueSpec) -> dict[str, Any]:
@@ -151,7 +180,9 @@ def _dead_lettering(name: str, queue: QueueSpec) -> dict[str, Any]:
     return arguments
 
 
-def _queue_topology(name: str, queue: QueueSpec, spec: PipelineSpec, *, is_ordered: bool, is_read: bool) -> Topology:
+def _queue_topology(
+    name: str, queue: QueueSpec, spec: PipelineSpec, arguments: Mapping[str, Any], *, is_read: bool
+) -> Topology:
     """Return a queue and the dead-letter queue behind it, where something can end there and nobody else declares it."""
     made = Queue(
         name,
@@ -159,13 +190,13 @@ def _queue_topology(name: str, queue: QueueSpec, spec: PipelineSpec, *, is_order
         exclusive=queue.exclusive,
         auto_delete=queue.auto_delete,
         declare=queue.declare,
-        arguments=queue_arguments(name, queue, is_ordered=is_ordered),
+        arguments=arguments,
     )
     target = dead_letter_queue(name, queue)
     is_used = "x-dead-letter-routing-key" in made.arguments and queue.declare
     if target is None or target in spec.queues or not (is_used or is_read):
         return Topology(queues=(made,))
-    return Topology(queues=(Queue(target, arguments={"x-queue-type": "quorum"}), made))
+    return Topology(queues=(Queue(target, arguments=DEAD_LETTER_ARGUMENTS), made))
 
 
 def _event_exchanges(spec: PipelineSpec) -> Topology:

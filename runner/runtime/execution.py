@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from runner import log
+from runner.errors import Reject
 from runner.message import Envelope, Message
 from runner.metrics import Totals
 from runner.outcome import ACK, RELEASE, Ack, DeadLetter, Outcome, Release, Retry, decide
@@ -19,10 +20,6 @@ from runner.runtime.invoking import HandlerFailed
 from runner.runtime.publishing import Publisher
 from runner.runtime.remembering import Handled, identity
 from runner.transports.base import Delivery, Transport
-
-UNTOLD_WINDOW_S = 3600.0
-UNTOLD = 1000
-"""How many messages are remembered, and how long, whose work is done but whose acknowledgement was lost."""
 
 FULL_QUEUE_PATIENCE_S = 30.0
 """How long a result is offered to a full queue before its handler's attempt has failed and waits for its retry."""
@@ -56,7 +53,6 @@ class Execution:
         self._logs_messages = logs_messages
         self._logs_payloads = logs_payloads
         self._logger = log.get_logger()
-        self._untold = Handled(UNTOLD_WINDOW_S, UNTOLD)
         window_s = subscriber.dedupe_window_s
         self._handled = Handled(window_s) if window_s is not None else None
         self.hold: Callable[[Delivery, Retry], None] | None = None
@@ -195,17 +191,14 @@ class Execution:
         self._report(outcome, error, delivery, published, started)
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Settle, and remember finished work: for the window, and if the broker could not be told of it."""
-        is_done = isinstance(outcome, Ack)
-        if is_done and self._handled is not None:
+        """Settle, and remember finished work for the window."""
+        if self._handled is not None and isinstance(outcome, Ack):
             self._handled.add(identity(delivery.envelope))
-        is_told = await self._transport.settle(delivery, outcome)
-        if is_done and not is_told:
-            self._untold.add(identity(delivery.envelope))
+        await self._transport.settle(delivery, outcome)
 
     def _is_handled(self, delivery: Delivery) -> bool:
         """Whether the work of this message is known to be done."""
-        if delivery.is_redelivered and identity(delivery.envelope) in self._untold:
+        if delivery.was_acknowledged:
             return True
         if self._handled is None or delivery.envelope.message_id is None:
             return False
@@ -276,10 +269,15 @@ class Execution:
                     reason=outcome.reason,
                     at=raised_at(error),
                     dead_letter=delivery.source.dead_letter,
-                    **({"exception": traceback_text(error)} if outcome.reason == "exhausted" else {}),
+                    **({"exception": traceback_text(error)} if _is_theirs(outcome, error) else {}),
                 )
             case Release():  # decide() never says so
                 self._totals.released += 1
+
+
+def _is_theirs(outcome: DeadLetter, error: BaseException | None) -> bool:
+    """Whether it was the handler that failed, and not the message: then its author wants to see where."""
+    return outcome.reason == "exhausted" or (outcome.reason == "rejected" and not isinstance(error, Reject))
 
 
 def _message(delivery: Delivery, payload: Any) -> Message:

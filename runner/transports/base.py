@@ -41,7 +41,8 @@ class Delivery:
     """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
 
     `crashes` is how often an earlier delivery of it ended without being settled, as far as the broker tells.
-    `token` and `generation` belong to the transport.
+    `was_acknowledged` says that its work was done before, and that the broker may not have read so. `token` and
+    `generation` belong to the transport.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Delivery:
         "routing_key",
         "source",
         "token",
+        "was_acknowledged",
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class Delivery:
         self.generation = generation
         self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
         self.is_settled = False
+        self.was_acknowledged = False
 
     @property
     def is_suspect(self) -> bool:
@@ -111,11 +114,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a transport honestly cannot do, so that tests skip with that reason and `validate` can say so."""
+    """What a transport honestly cannot do, so that tests skip with that reason and `validate` can say so.
+
+    Of RabbitMQ it is known only after `connect`.
+    """
 
     name: str
     is_persistent: bool
     """Messages outlive the process (and a lost connection exists at all)."""
+    is_direct: bool = True
+    """Frames are read and written past the client library's queues; else it is the slower, public way."""
 
 
 @dataclass(frozen=True, slots=True)

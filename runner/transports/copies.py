@@ -58,10 +58,13 @@ def _failure_headers(delivery: Delivery, outcome: Retry | DeadLetter, now: datet
     )
     headers[names.ORIGIN] = delivery.source.queue
     headers[names.SUBSCRIBER] = delivery.source.subscriber
-    # A retry comes back by the default exchange: what it was first published to must be carried along.
-    is_copy = names.ORIGIN_KEY in old and delivery.attempt > 1
+    # Retries and replays come by the default exchange: what it was first published to must be carried along.
+    replays = names.replays_of(old)
+    is_copy = names.ORIGIN_KEY in old and (delivery.attempt > 1 or replays > 0)
     headers[names.ORIGIN_EXCHANGE] = _text(old, names.ORIGIN_EXCHANGE) if is_copy else delivery.exchange
     headers[names.ORIGIN_KEY] = _text(old, names.ORIGIN_KEY) if is_copy else delivery.routing_key
+    if replays:
+        headers |= {names.REPLAYS: replays, names.REPLAYED_AT: _text(old, names.REPLAYED_AT)}
     return headers
 
 

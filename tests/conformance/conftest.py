@@ -15,9 +15,13 @@ OnStateChange = Callable[[StateChange], None]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
-async def harness(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[Harness]:
+async def harness(
+    request: pytest.FixtureRequest, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Harness]:
     """One broker, several sessions, names of this test's own."""
     kind: Kind = request.param
+    for name, value in kind.environment.items():
+        monkeypatch.setenv(name, value)
     if not kind.is_rabbitmq:
         held = _in_memory(kind, unique)
         yield held

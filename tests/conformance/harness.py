@@ -77,6 +77,7 @@ class Kind:
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_rabbitmq(self) -> bool:
@@ -96,6 +97,11 @@ KINDS = (
     Kind(
         "rabbitmq-classic",
         lacks={"delivery-limit": "classic queues do not count deliveries", "doubles": SINGLE},
+    ),
+    Kind(
+        "rabbitmq-public",  # without the direct way past the client's queues
+        lacks={"delivery-limit": "classic queues do not count deliveries", "doubles": SINGLE},
+        environment={"RUNNER_PLAIN_AMQP": "1"},
     ),
 )
 

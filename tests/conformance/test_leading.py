@@ -263,6 +263,16 @@ async def test_19_saves_at_the_same_time_are_one_after_the_other(harness: Harnes
 
 
 @on_rabbitmq
+async def test_19_who_resigns_has_lost_nothing(harness: Harness) -> None:
+    """A clean stop is no loss, and is not logged as one."""
+    leader = await harness.lead(await harness.session())
+    await in_time(leader.wait())
+    await leader.resign()
+    events = [change.event for change in harness.changes]
+    assert (events.count("leadership.won"), events.count("leadership.lost")) == (1, 0)
+
+
+@on_rabbitmq
 async def test_19_a_leader_whose_connection_is_closed_notices(harness: Harness) -> None:
     """The broker closes everybody's connections: nobody leads, then somebody does again, never two, with the state."""
     all_three = await rivals(harness)

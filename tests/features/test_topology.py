@@ -164,6 +164,87 @@ async def test_what_belongs_to_others_is_used_as_it_is(rabbit_project: Project, 
     foreign.channel.exchange_declare(theirs, "direct", durable=False, auto_delete=False)
 
 
+async def test_what_belongs_to_another_pipeline_of_the_process_is_there(project: Project) -> None:
+    """`declare: false`, on the embedded broker too: with options that only its owner knows."""
+    project.pipeline(
+        """
+        version: 1
+        exchanges: {UNIQUE.bus: direct}
+        events: {UNIQUE.paid: {exchange: UNIQUE.bus, key: paid}}
+        queues: {UNIQUE.theirs: {type: classic, max_length: 5}}
+        producers: {send: {handler: work:send, to: UNIQUE.theirs}}
+        """,
+        file="UNIQUE.owner.yaml".replace("UNIQUE", project.unique),
+    )
+    project.pipeline(
+        """
+        version: 1
+        exchanges: {UNIQUE.bus: {declare: false}}
+        queues:
+          UNIQUE.theirs: {declare: false}
+          UNIQUE.bound: {bind: [{exchange: UNIQUE.bus, key: paid}]}
+        subscribers:
+          hear: {from: UNIQUE.theirs, handler: work:hear}
+          pay: {from: UNIQUE.bound, handler: work:hear}
+        """
+    )
+    project.handlers(HEAR + "\n    def send(): return 'order'\n")
+    await project.up_until_idle(f"{project.unique}.owner.yaml")
+    assert project.heard() == ["theirs order"]
+
+
+async def test_what_belongs_to_a_pipeline_that_does_not_run_is_missing(project: Project) -> None:
+    """Exit 69: its owner must be started first."""
+    project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.theirs: {declare: false}}
+        subscribers: {hear: {from: UNIQUE.theirs, handler: work:hear}}
+        """
+    )
+    project.handlers(HEAR)
+    async with project.up() as runner:
+        assert await runner.wait() == 69
+    assert f'queue "{project.name("theirs")}" does not exist' in runner.stderr
+    assert "start its owner first" in runner.stderr
+    assert "set `declare: false`" not in runner.stderr
+
+
+GIVEN_UP = """
+    version: 1
+    queues:
+      UNIQUE.work:
+      DECLARED
+    producers: {send: {handler: work:send, to: UNIQUE.work}}
+    subscribers:
+      work: {from: UNIQUE.work, handler: work:fail, retry: none}
+"""
+MENDING = "      mend: {from: UNIQUE.work.dead, handler: work:hear}\n"
+FAILING = (
+    HEAR + "\n    def send(): return 'order'\n    def fail(order: str, message: Message): raise ValueError(order)\n"
+)
+
+
+async def test_what_was_given_up_on_can_be_read(project: Project) -> None:
+    """On a fresh broker."""
+    project.pipeline(GIVEN_UP.replace("DECLARED", "UNIQUE.work.dead:") + MENDING)
+    project.handlers(FAILING)
+    await project.up_until_idle()
+    assert project.heard() == ["work.dead order"]
+
+
+async def test_what_was_given_up_on_can_be_read_later(rabbit_project: Project) -> None:
+    """The dead-letter queue that the pipeline has made by itself is declared and read, and undeclared again."""
+    rabbit_project.handlers(FAILING)
+    rabbit_project.pipeline(GIVEN_UP.replace("DECLARED", ""))
+    await rabbit_project.up_until_idle()
+    rabbit_project.pipeline(GIVEN_UP.replace("DECLARED", "UNIQUE.work.dead:") + MENDING)
+    await rabbit_project.up_until_idle()
+    assert rabbit_project.heard() == ["work.dead order"] * 2
+    rabbit_project.pipeline(GIVEN_UP.replace("DECLARED", ""))
+    await rabbit_project.up_until_idle()
+
+
 @pytest.mark.parametrize(("kind", "count"), [("classic", 40), ("quorum", 300)])
 async def test_a_producer_waits_at_a_full_queue_and_loses_nothing(
     rabbit_project: Project, foreign: Foreign, kind: str, count: int

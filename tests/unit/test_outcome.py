@@ -58,7 +58,8 @@ def test_only_listed_exceptions_are_tried_again() -> None:
     """With `on`, everything else goes straight to the dead-letter queue; subclasses are listed too."""
     policy = RetryPolicy(attempts=5, only_on=(OSError,))
     assert isinstance(decide(ConnectionError(), 1, policy), Retry)
-    assert isinstance(decide(ValueError(), 1, policy), DeadLetter)
+    assert decide(ValueError("x"), 1, policy) == DeadLetter("rejected", "ValueError", "x")
+    assert decide(OSError("x"), 5, policy) == DeadLetter("exhausted", "OSError", "x")
     assert isinstance(decide(RetryLater(1), 1, policy), Retry)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.errors import TopologyMismatch
-from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology
 
 HEADERS_MODES = ("all", "any", "all-with-x", "any-with-x")
 
@@ -26,7 +26,8 @@ def check(topology: Topology, exchanges: Mapping[str, Exchange], queues: Mapping
     for binding in topology.bindings:
         differences += _binding_differences(binding, known_exchanges, known_queues)
     if differences:
-        raise TopologyMismatch("\n".join(dict.fromkeys(differences)), _HINT)
+        is_absence = all(line.endswith(" does not exist") for line in differences)
+        raise TopologyMismatch("\n".join(dict.fromkeys(differences)), ABSENT_HINT if is_absence else _HINT)
 
 
 def _exchange_differences(wanted: Exchange, existing: Exchange | None) -> Iterator[str]:

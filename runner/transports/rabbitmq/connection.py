@@ -31,6 +31,7 @@ from runner.transports.rabbitmq.client import (
     words_of_refusal,
     write_queue,
 )
+from runner.transports.rabbitmq.direct import attach, receivers_made
 from runner.units import format_duration
 
 T = TypeVar("T")
@@ -192,7 +193,10 @@ class Link:
                 timeout=CONNECT_ATTEMPT_S,
                 client_properties={"connection_name": f"{self._name} ({self._role})", "product": "runline"},
             )
-            return await within(CONNECT_ATTEMPT_S + 2, connecting)
+            with receivers_made() as receivers:
+                connection = await within(CONNECT_ATTEMPT_S + 2, connecting)
+            attach(connection, receivers)
+            return connection
         except aiormq.exceptions.InvalidFrameError as error:
             if "Connection.Close" not in str(error):
                 raise

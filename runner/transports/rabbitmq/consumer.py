@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.errors import BrokerUnavailable
-from runner.message import NO_HEADERS, Envelope
 from runner.transports.base import Delivery, OnDelivery, OnStateChange, Source, StateChange
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, end, pauses, was_cancelled
+from runner.transports.rabbitmq.direct import wire_of
+from runner.transports.rabbitmq.registration import SETTLE_S, Doubts, Registration
 from runner.transports.rabbitmq.topology import RPC_S, open_channel
-
-SETTLE_S = 5.0
 
 CALM = 20
 """After so many messages in a row that are no suspects, the consumer takes as many at once as before."""
@@ -27,49 +24,6 @@ FINISH_S = 60.0
 
 STANDSTILLS = 2
 """How often in a row nothing may have come, though something waits and there is room, before we register anew."""
-
-
-class Registration:
-    """One AMQP consumer on one channel: what the delivery tags it hands out belong to.
-
-    `unsettled` counts what was handed to the runtime and is not settled, `delivered` all that the broker has sent.
-    """
-
-    __slots__ = ("channel", "delivered", "ended", "is_winding_up", "prefetch", "settled", "tag", "unsettled")
-
-    def __init__(self, channel: AbstractChannel, prefetch: int = 1) -> None:
-        self.channel = channel
-        self.prefetch = prefetch
-        self.tag = ""
-        self.delivered = 0
-        self.unsettled = 0
-        self.settled = asyncio.Event()
-        """Whether nothing is unsettled."""
-        self.settled.set()
-        self.is_winding_up = False
-        """Whether what is given back waits for the channel to close, so that nobody else gets anything before."""
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its deliveries can still be settled."""
-        return not self.channel.is_closed
-
-    def end(self, reason: str) -> None:
-        """Note that no more deliveries will come; the first reason counts."""
-        if not self.ended.done():
-            self.ended.set_result(reason)
-
-    def note_delivery(self) -> None:
-        """Count a delivery that is handed to the runtime."""
-        self.unsettled += 1
-        self.settled.clear()
-
-    def note_settled(self) -> None:
-        """Count a delivery that the broker was told the end of."""
-        self.unsettled -= 1
-        if not self.unsettled:
-            self.settled.set()
 
 
 class Consumer:
@@ -94,6 +48,7 @@ class Consumer:
         self._say = on_state_change
         self._restore = restore
         self._registration: Registration | None = None
+        self._doubts = Doubts()
         self._is_stopped = False
         self._is_careful = False
         self._calm = 0
@@ -148,26 +103,30 @@ class Consumer:
         """Stop, and close the channel: every settlement has then been read, and the rest is given back. Idempotent."""
         await self.stop()
         if self._registration is not None:
-            await bounded(self._registration.channel.close(), SETTLE_S)
+            await self._registration.close()
+
+    async def flush(self) -> None:
+        """Write all acknowledgements that wait for others."""
+        if self._registration is not None:
+            await self._registration.flush()
 
     async def _register(self, connection: AbstractConnection) -> Registration:
         channel = await open_channel(connection)
-        registration = Registration(channel, 1 if self._is_careful else self._source.prefetch)
+        prefetch = 1 if self._is_careful else self._source.prefetch
+        registration = Registration(channel, prefetch, self._doubts, wire_of(connection))
         channel.closing.add_done_callback(lambda future: registration.end(_reason(future)))
         channel.on_consumer_cancel_callbacks.add(lambda _: registration.end("cancelled by the broker"))
         await channel.basic_qos(prefetch_count=registration.prefetch, timeout=RPC_S)
 
-        async def on_message(message: DeliveredMessage) -> None:
-            registration.delivered += 1
-            if registration.is_winding_up:
-                return  # it goes back with the channel
-            delivery = _delivery(message, self._source, registration)
-            if self._may_take(delivery, registration):
+        def on_delivery(delivery: Delivery) -> None:
+            registration.note_arrival(delivery.token)
+            delivery.was_acknowledged = delivery.is_redelivered and self._doubts.take(delivery)
+            # What comes while it winds up goes back with the channel.
+            if not registration.is_winding_up and self._may_take(delivery, registration):
                 registration.note_delivery()
                 self._on_delivery(delivery)
 
-        consumed = await channel.basic_consume(self._source.queue, on_message, timeout=RPC_S)
-        registration.tag = consumed.consumer_tag or ""
+        await registration.consume(self._source, on_delivery)
         self._registration = registration
         return registration
 
@@ -179,7 +138,7 @@ class Consumer:
                 await self._wind_up(registration)
             elif self._link.is_ready:
                 self._tell("consumer.lost", "warning", error=reason)
-            await bounded(registration.channel.close(), SETTLE_S)
+            await registration.close()
             registration = await self._register_again()
             self._tell("consumer.resumed", "info", prefetch=registration.prefetch)
 
@@ -258,55 +217,3 @@ def _reason(future: asyncio.Future[Any]) -> str:
     if isinstance(error, aiormq.exceptions.AMQPError) and error.args:
         return str(error.args[-1])
     return "channel closed"
-
-
-def _delivery(message: DeliveredMessage, source: Source, registration: Registration) -> Delivery:
-    properties: Any = message.header.properties
-    frame: Any = message.delivery
-    headers = _table(properties.headers) if properties.headers else NO_HEADERS
-    crashes = headers.get("x-delivery-count", 0)
-    return Delivery(
-        Envelope(
-            message.body,
-            properties.message_id,
-            properties.correlation_id,
-            properties.message_type,
-            properties.app_id,
-            _utc(properties.timestamp),
-            properties.content_type,
-            properties.content_encoding,
-            properties.reply_to,
-            properties.priority,
-            _milliseconds(properties.expiration),
-            headers,
-        ),
-        source,
-        exchange=frame.exchange or "",
-        routing_key=frame.routing_key or "",
-        is_redelivered=bool(frame.redelivered),
-        crashes=crashes if isinstance(crashes, int) else 0,
-        token=frame.delivery_tag,
-        generation=registration,
-    )
-
-
-def _table(value: Any) -> Any:
-    """Return a header's value as Python has it: pamqp makes bytearrays of bytes."""
-    match value:
-        case bytearray():
-            return bytes(value)
-        case dict():
-            return {name: _table(item) for name, item in value.items()}
-        case list():
-            return [_table(item) for item in value]
-    return value
-
-
-def _utc(timestamp: datetime | None) -> datetime | None:
-    if timestamp is None or timestamp.tzinfo is not None:
-        return timestamp
-    return timestamp.replace(tzinfo=UTC)
-
-
-def _milliseconds(expiration: str | None) -> int | None:
-    return int(expiration) if expiration and expiration.isdecimal() else None

@@ -170,8 +170,8 @@ class RabbitLeadership:
         try:
             await seat.during(self._take_part(seat))
         except SeatLost as lost:
-            if self._leading is seat:
-                self._tell("leadership.lost", "info" if self._farewell else "warning", error=str(lost))
+            if self._leading is seat and self._farewell is None:
+                self._tell("leadership.lost", "warning", error=str(lost))
         except PublishFailed as failure:
             self._complain(failure)
         finally:

@@ -13,9 +13,9 @@ from runner.pipeline.topology import wait_milliseconds, wait_name
 from runner.transports.base import Delivery, OnStateChange, StateChange
 from runner.transports.copies import Copy, dead_letter_copy, retry_copy
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
-from runner.transports.rabbitmq.consumer import Registration
 from runner.transports.rabbitmq.declarations import Declarations
 from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
+from runner.transports.rabbitmq.registration import Registration
 
 IN_TRANSIT_S = 1.0
 """How long after its delay a retry may be in neither queue: the broker is moving it."""

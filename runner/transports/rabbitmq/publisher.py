@@ -6,8 +6,7 @@ Source: https://www.rabbitmq.com/docs/confirms. One channel, opened when needed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -16,7 +15,9 @@ from pamqp.commands import Basic
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.transports.base import OnStateChange, StateChange
+from runner.transports.rabbitmq.confirming import Answer, Confirms, table
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, was_cancelled
+from runner.transports.rabbitmq.direct import wire_of
 from runner.transports.rabbitmq.topology import open_channel
 from runner.transports.wire import MAX_SHORT_BYTES, as_sent
 
@@ -41,6 +42,8 @@ class Publisher:
         self._say = on_state_change
         self._slots = asyncio.Semaphore(MAX_UNCONFIRMED)
         self._channel: aiormq.Channel | None = None
+        self._confirms: Confirms | None = None
+        """The direct way, if the channel has one."""
         self._connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
         self._waiting = 0
@@ -85,18 +88,7 @@ class Publisher:
         number = self._count
         self._since[number] = asyncio.get_running_loop().time()
         try:
-            confirmation = await channel.basic_publish(
-                envelope.body,
-                exchange=address.exchange,
-                routing_key=address.key,
-                properties=_properties(envelope),
-                mandatory=True,
-                wait=False,
-            )
-        except aiormq.exceptions.PublishError as error:
-            raise PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable") from error
-        except aiormq.exceptions.DeliveryError as error:
-            raise PublishFailed(f'the queue behind "{address}" refuses the message', reason="refused") from error
+            answer = await self._send(channel, address, envelope)
         except aiormq.exceptions.ChannelNotFoundEntity as error:
             raise _missing_exchange(error, address) from error
         except CHANNEL_ERRORS as error:
@@ -107,8 +99,29 @@ class Publisher:
             raise PublishUnknown(f'the broker was lost while publishing to "{address}"') from error
         finally:
             del self._since[number]
-        if not isinstance(confirmation, Basic.Ack):
-            raise PublishFailed(f'the broker did not confirm a message for "{address}"', reason="refused")
+        if answer == "returned":
+            raise PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable")
+        if answer == "refused":
+            raise PublishFailed(f'the queue behind "{address}" refuses the message', reason="refused")
+
+    async def _send(self, channel: aiormq.Channel, address: Address, envelope: Envelope) -> Answer:
+        """Publish, and return what the broker answers. Raises what aiormq raises when the channel ends."""
+        if self._confirms is not None and channel is self._channel:
+            return await self._confirms.publish(address, envelope)
+        try:
+            confirmation = await channel.basic_publish(
+                envelope.body,
+                exchange=address.exchange,
+                routing_key=address.key,
+                properties=_properties(envelope),
+                mandatory=True,
+                wait=False,
+            )
+        except aiormq.exceptions.PublishError:
+            return "returned"
+        except aiormq.exceptions.DeliveryError:
+            return "refused"
+        return "confirmed" if isinstance(confirmation, Basic.Ack) else "refused"
 
     async def _open_channel(self) -> aiormq.Channel:
         """Return an open channel of the current connection, waiting for both. Nobody overtakes who waits already."""
@@ -122,6 +135,8 @@ class Publisher:
                 if self._channel is None or self._channel.is_closed or self._connection is not connection:
                     self._channel = cast(aiormq.Channel, await open_channel(connection, confirms=True))
                     self._connection = connection
+                    wire = wire_of(connection)
+                    self._confirms = Confirms(self._channel, wire) if wire is not None else None
                 if self._watch is None:
                     self._watch = asyncio.create_task(self._watch_oldest(), name="rabbitmq-confirms")
                 return self._channel
@@ -147,6 +162,8 @@ class Publisher:
                     StateChange("broker.stalled", "warning", {"broker": self._link.target, "waiting": len(self._since)})
                 )
                 channel, self._channel = self._channel, None
+                if self._confirms is not None:
+                    self._confirms.is_open = False
                 await asyncio.wait([asyncio.ensure_future(channel.close())], timeout=CONFIRM_S / 10)
 
 
@@ -164,23 +181,11 @@ def check(address: Address) -> None:
         raise PublishFailed(f"the routing key is longer than {MAX_SHORT_BYTES} bytes", reason="invalid")
 
 
-def _table(value: Any) -> Any:
-    """Return a header's value as pamqp wants it: bytes as bytearray, tables and lists of such."""
-    match value:
-        case bytes():
-            return bytearray(value)
-        case Mapping():
-            return {name: _table(item) for name, item in value.items()}
-        case list():
-            return [_table(item) for item in value]
-    return value
-
-
 def _properties(envelope: Envelope) -> Basic.Properties:
     return Basic.Properties(
         content_type=envelope.content_type,
         content_encoding=envelope.content_encoding,
-        headers=_table(envelope.headers) or None,
+        headers=table(envelope.headers) or None,
         delivery_mode=2,
         priority=envelope.priority,
         correlation_id=envelope.correlation_id,

@@ -20,7 +20,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.message import Envelope
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, end, was_cancelled
-from runner.transports.rabbitmq.consumer import Registration
+from runner.transports.rabbitmq.registration import Registration
 from runner.transports.rabbitmq.topology import RPC_S, open_channel
 
 PREFETCH = 10

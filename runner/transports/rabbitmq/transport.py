@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import assert_never
 
@@ -14,13 +15,23 @@ from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
-from runner.transports.base import Capabilities, Declared, Delivery, Feed, OnDelivery, OnStateChange, Source
+from runner.transports.base import (
+    Capabilities,
+    Declared,
+    Delivery,
+    Feed,
+    OnDelivery,
+    OnStateChange,
+    Source,
+)
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, pauses, was_cancelled
-from runner.transports.rabbitmq.consumer import Consumer, Registration
+from runner.transports.rabbitmq.consumer import Consumer
 from runner.transports.rabbitmq.declarations import Declarations
+from runner.transports.rabbitmq.direct import wire_of
 from runner.transports.rabbitmq.leading import RabbitLeadership
 from runner.transports.rabbitmq.moving import Mover
 from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
+from runner.transports.rabbitmq.registration import Registration
 from runner.transports.rabbitmq.topology import count_messages
 from runner.transports.rabbitmq.watching import WATCH_S, watch
 
@@ -44,6 +55,7 @@ class RabbitTransport:
         self._watch_s = watch_s
         self._watching: asyncio.Task[None] | None = None
         self._say = on_state_change or (lambda _: None)
+        self._capabilities = Capabilities("rabbitmq", is_persistent=True)
         self._declarations = Declarations(settings.topology, self._say)
         self._consumers: list[Consumer] = []
         self._leaderships: list[RabbitLeadership] = []
@@ -66,7 +78,7 @@ class RabbitTransport:
     @property
     def capabilities(self) -> Capabilities:
         """RabbitMQ does everything that the contract asks for."""
-        return Capabilities("rabbitmq", is_persistent=True)
+        return self._capabilities
 
     @property
     def trouble(self) -> Sequence[str]:
@@ -86,6 +98,7 @@ class RabbitTransport:
         self._watching = asyncio.create_task(
             watch(self._consuming, self._consumers, self._watch_s), name="rabbitmq-watch"
         )
+        self._capabilities = replace(self._capabilities, is_direct=wire_of(connection) is not None)
         transport = connection.transport
         properties = dict(transport.connection.server_properties) if transport else {}
         return f"{_words(properties.get('product'))} {_words(properties.get('version'))}"
@@ -120,11 +133,12 @@ class RabbitTransport:
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         """See `Transport.settle`."""
         delivery.mark_settled()
+        registration: Registration = delivery.generation
         match outcome:
             case Ack():
-                return await self._tell(delivery, is_done=True)
+                return registration.ack(delivery)
             case Release():
-                return await self._tell(delivery, is_done=False)
+                return await self._release(delivery)
             case Retry():
                 is_moved = await self._mover.retry(delivery, outcome)
             case DeadLetter():
@@ -132,10 +146,11 @@ class RabbitTransport:
                 is_moved = queue is None or await self._mover.dead_letter(delivery, outcome, queue)
             case _:
                 assert_never(outcome)
-        return is_moved and await self._tell(delivery, is_done=True)
+        return is_moved and registration.ack(delivery)
 
     async def backlog(self, sources: Sequence[Source]) -> int:
         """See `Transport.backlog`. What other processes hold unsettled is not visible over AMQP."""
+        await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
         names = {source.queue for source in sources}
         for prefix in {source.wait_prefix for source in sources}:
             names.update(wait_name(prefix, wait) for wait in self._declarations.waits(prefix))
@@ -192,24 +207,17 @@ class RabbitTransport:
         except (LinkClosed, *CHANNEL_ERRORS) as error:
             raise PublishUnknown("the broker was lost while restoring an exchange") from error
 
-    async def _tell(self, delivery: Delivery, *, is_done: bool) -> bool:
-        """Acknowledge, or give back; False where the channel that the delivery came by is gone."""
+    async def _release(self, delivery: Delivery) -> bool:
+        """Give back; False where the channel that the delivery came by is gone."""
         registration: Registration = delivery.generation
         try:
-            if registration.is_winding_up and not is_done:
-                return registration.is_open  # it goes back with the channel, in its order
-            if is_done:
-                await registration.channel.basic_ack(delivery.token, wait=False)
-            else:
-                await registration.channel.basic_nack(delivery.token, requeue=True, wait=False)
+            return await registration.release(delivery.token)
         except CHANNEL_ERRORS:
             return False
         except asyncio.CancelledError:
             if was_cancelled():
                 raise
             return False
-        registration.note_settled()
-        return registration.is_open  # the frame may have been taken by a connection that was lost meanwhile
 
 
 def _words(value: object) -> str:

@@ -125,3 +125,18 @@ def test_defaults_cannot_make_a_small_file_large() -> None:
     many = ", ".join(f"a{n}: 1" for n in range(2000))
     (problem,) = load(text % (many, ", ".join(f"q{n}: {{}}" for n in range(1000)))).problems
     assert problem.code == "too-large"
+
+
+def test_a_dead_letter_queue_without_options_gets_no_defaults() -> None:
+    """It is what it would be undeclared, so that it can be declared when it exists; with an option it is as others."""
+    text = (
+        "defaults: {queue: {max_length: 5}}\nevents: {e: }\n"
+        "queues: {x: , x.dead: , y: {dead_letter: lost}, lost: {dead_letter: false}, z: , z.dead: {max_bytes: 1kB},\n"
+        "  a.s.dead: , t.dead: }\n"
+        "subscribers: {s: {from: e, handler: 'a:b'}}\n"
+    )
+    queues = spec(text).queues
+    limited = [name for name, queue in queues.items() if queue.max_length == 5]
+    assert limited == ["x", "y", "z", "z.dead", "t.dead"]
+    dropping = spec("defaults: {queue: {max_length: 5, dead_letter: false}}\nqueues: {x: , x.dead: }\n").queues
+    assert dropping["x.dead"].max_length == 5

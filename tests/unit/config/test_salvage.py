@@ -73,6 +73,18 @@ def test_an_unset_variable_makes_no_second_problem() -> None:
     assert not spec.subscribers
 
 
+def test_an_unset_variable_that_is_handed_on_stays() -> None:
+    """The function it is for is not said to lack it; a resource and an exchange keep their names."""
+    spec = salvaged(
+        "version: 1\nresources: {db: {factory: 'a:b', with: {path: '${NOPE}', deep: ['${NOPE}']}}, cache: '${NOPE}'}\n"
+        "exchanges: {x: '${NOPE}'}\nqueues: {q: {arguments: {x-a: '${NOPE}'}}}\n"
+    )
+    assert list(spec.resources["db"].with_) == ["path", "deep"]
+    assert list(spec.resources) == ["db", "cache"]
+    assert list(spec.exchanges) == ["x"]
+    assert spec.queues["q"].arguments == {}
+
+
 def test_a_right_file_is_not_salvaged() -> None:
     """There is nothing to look for."""
     assert load_text("version: 1\nqueues: {q: }\n" + GOOD, Path("p.yaml"), {}).salvaged is None

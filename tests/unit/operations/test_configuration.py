@@ -65,7 +65,7 @@ queues: {q: {max_bytes: 1536kB}}
 """)
     )
     top = [line.split(":")[0] for line in text.splitlines() if not line.startswith(" ")]
-    assert top == ["version", "name", "broker", "queues", "subscribers", "logging", "telemetry", "shutdown"]
+    assert top == ["version", "name", "broker", "queues", "subscribers", "logging", "shutdown"]
     found = yaml.safe_load(text)
     assert found["name"] == "pipeline"
     assert found["broker"] == {"url": "memory", "connect_timeout": "1m", "heartbeat": "10s", "topology": "manage"}
@@ -86,6 +86,15 @@ def test_a_default_that_cannot_stand_beside_what_is_written_is_left_out() -> Non
     assert "match" not in text
     text = printed(read("version: 1\nexchanges: {e: headers}\nqueues: {q: {bind: [{exchange: e, headers: {a: 1}}]}}\n"))
     assert "match: all" in text
+
+
+def test_a_section_that_says_nothing_is_left_out() -> None:
+    """Also where it is written; what it says is printed."""
+    for written in ("", "telemetry: {}\n", "telemetry:\n"):
+        assert "telemetry" not in printed(read(f"version: 1\n{written}"))
+    assert 'telemetry:\n  http: "127.0.0.1:9090"\n' in printed(
+        read('version: 1\ntelemetry: {http: "127.0.0.1:9090"}\n')
+    )
 
 
 # Origins

@@ -15,6 +15,8 @@ from runner.operations.explanations import Explanation, explanations
 from tests.process import ROOT
 
 SHOP = """
+import contextlib
+
 from pydantic import BaseModel
 
 class Busy(Exception): ...
@@ -26,6 +28,8 @@ class Other(BaseModel):
 not_a_type = 5
 builtin = dict.update
 
+def yield_db(): yield 1
+open_db = contextlib.contextmanager(yield_db)
 def place(): ...
 def ship(order): ...
 async def ship_async(order): ...

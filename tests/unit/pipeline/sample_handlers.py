@@ -1,6 +1,6 @@
 """Handlers that tests of the resolver name."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -24,3 +24,11 @@ async def takes_other(payload: Other) -> None: ...
 
 def produce() -> Iterator[int]:
     yield 1
+
+
+async def produce_async() -> AsyncIterator[int]:
+    yield 1
+
+
+def needs(path: str) -> str:
+    return path

@@ -11,6 +11,7 @@ from runner.errors import Problem
 from runner.pipeline.contradictions import Source, contradictions, unsupported
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.resolve import resolve
+from runner.pipeline.topology import Exchange, Queue, merge
 
 HERE = "tests.unit.pipeline.sample_handlers"
 READS = "subscribers: {s: {from: q, handler: 'H:handle'}}\n"
@@ -129,4 +130,44 @@ def test_equal_settings_that_are_written_differently_are_equal() -> None:
     """Only what comes of them counts."""
     first = pipeline("a", "queues: {q: {type: quorum, durable: true}}\n" + READS)
     second = pipeline("b", "defaults: {queue: {delivery_limit: 20}}\nqueues: {q: }\n" + READS)
+    assert codes(first, second, is_one_process=True) == []
+
+
+OWNER = "queues: {q: {type: classic, max_length: 5}}\nexchanges: {x: fanout}\n"
+
+
+def test_what_belongs_to_somebody_else_contradicts_nobody() -> None:
+    """It says nothing of its options, neither does `defaults`; together they are what the owner declares."""
+    owner = pipeline("a", OWNER)
+    reader = pipeline(
+        "b",
+        "defaults: {queue: {max_length: 7}}\nqueues: {q: {declare: false}}\nexchanges: {x: {declare: false}}\n" + READS,
+    )
+    for first, second in ((owner, reader), (reader, owner)):
+        assert codes(first, second, is_one_process=True) == []
+        merged = merge([first.pipeline.topology, second.pipeline.topology])
+        assert Queue("q", arguments={"x-max-length": 5, "x-overflow": "reject-publish"}) in merged.queues
+        assert Exchange("x", "fanout") in merged.exchanges
+        assert [item.name for item in merged.queues].count("q") == 1
+    assert codes(reader, pipeline("c", "queues: {q: {declare: false}}\n" + READS)) == []
+
+
+def test_what_is_written_of_somebody_elses_must_be_true() -> None:
+    """An option beside `declare: false` is compared, at its place; others are not."""
+    owner = pipeline("a", OWNER)
+    reader = pipeline(
+        "b",
+        "queues: {q: {declare: false, max_length: 6}}\nexchanges: {x: {declare: false, type: topic}}\n" + READS,
+    )
+    found = list(contradictions([owner, reader], is_one_process=True))
+    assert [problem.path for problem in found] == ["queues.q.max_length", "exchanges.x.type"]
+    assert "max_length is 6 here, 5 there" in found[0].message
+    truthful = pipeline("c", "queues: {q: {declare: false, type: classic, max_length: 5}}\n" + READS)
+    assert codes(owner, truthful) == []
+
+
+def test_a_dead_letter_queue_is_the_same_declared_or_not() -> None:
+    """One pipeline reads what was given up on in the other."""
+    first = pipeline("a", "queues: {q: }\n" + READS)
+    second = pipeline("b", "queues: {q: , q.dead: }\n" + READS.replace("from: q", "from: q.dead"))
     assert codes(first, second, is_one_process=True) == []

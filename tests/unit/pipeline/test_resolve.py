@@ -114,6 +114,54 @@ def test_a_queue_of_somebody_else_is_only_checked() -> None:
     assert queue(found, "q.dead").declare
 
 
+@pytest.mark.parametrize("written", ["", "{}", "{dead_letter: false}", "{schema: 'H:Order'}", "{type: quorum}"])
+def test_a_dead_letter_queue_can_be_declared_when_it_exists(written: str) -> None:
+    """Without options of its own it is what it is undeclared, so that it can be read on any broker."""
+    alone = pipeline("queues: {q: {}}\n" + SUBSCRIBER)
+    found = pipeline(f"queues: {{q: {{}}, q.dead: {written}}}\n" + SUBSCRIBER)
+    assert queue(found, "q.dead") == queue(alone, "q.dead") == Queue("q.dead", arguments={"x-queue-type": "quorum"})
+    assert {item.name: item for item in found.topology.queues} == {item.name: item for item in alone.topology.queues}
+    assert "q.dead" in found.destinations
+
+
+def test_a_named_dead_letter_queue_and_that_of_an_own_queue_can_be_declared_too() -> None:
+    """Every dead-letter queue of the pipeline."""
+    found = pipeline(
+        "events: {e: }\nqueues: {q: {dead_letter: lost}, lost: , shop.hear.dead: , shop.q.dead: }\n"
+        "subscribers: {s: {from: q, handler: 'H:handle'}, hear: {from: e, handler: 'H:handle'}}\n"
+    )
+    for name in ("lost", "shop.hear.dead"):
+        assert queue(found, name) == Queue(name, arguments={"x-queue-type": "quorum"})
+    assert "x-delivery-limit" in queue(found, "shop.q.dead").arguments  # nobody's dead letters go there
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("type: classic", {}),
+        ("delivery_limit: 20", {"x-delivery-limit": 20, "x-dead-letter-routing-key": "q.dead.dead"}),
+        ("max_length: 5, dead_letter: false", {"x-max-length": 5, "x-delivery-limit": 20}),
+        ("dead_letter: more", {"x-dead-letter-routing-key": "more"}),
+    ],
+)
+def test_what_is_written_of_a_dead_letter_queue_counts(written: str, expected: dict[str, Any]) -> None:
+    """With an option it is a queue like any other."""
+    arguments = queue(pipeline(f"queues: {{q: , q.dead: {{{written}}}}}\n" + SUBSCRIBER), "q.dead").arguments
+    assert arguments.items() >= expected.items()
+    assert arguments != {"x-queue-type": "quorum"}
+
+
+def test_who_reads_a_dead_letter_queue_has_one_of_its_own() -> None:
+    """What fails a second time is kept, too; the queue itself stays as it was."""
+    reading = SUBSCRIBER + "  mend: {from: q.dead, handler: 'H:handle'}\n"
+    found = pipeline("queues: {q: , q.dead: }\n" + reading)
+    assert queue(found, "q.dead").arguments == {"x-queue-type": "quorum"}
+    assert queue(found, "q.dead.dead").declare
+    assert found.subscribers[1].dead_letter == "q.dead.dead"
+    ordered = pipeline("queues: {q: , q.dead: }\n" + reading.replace("q.dead,", "q.dead, order_by: id,"))
+    assert queue(ordered, "q.dead").arguments == {"x-queue-type": "quorum", "x-single-active-consumer": True}
+
+
 def test_each_subscriber_of_an_event_has_a_queue_of_its_own() -> None:
     """Named after the pipeline and the subscriber, bound to the event."""
     found = pipeline(
@@ -186,6 +234,13 @@ def test_the_brokers_password_is_in_no_repr() -> None:
         ("queues: {q: }\nsubscribers: {s: {from: q, handler: 'H:handle', with: {a: 1}}}", "wrong-parameters", "subscribers.s.handler", "with"),
         ("queues: {q: {schema: 'H:NotASchema'}}\n" + SUBSCRIBER, "bad-schema", "queues.q.schema", "model"),
         ("queues: {q: {schema: 'H:Order'}}\nsubscribers: {s: {from: q, handler: 'H:takes_other'}}", "schema-mismatch", "subscribers.s.handler", "Order"),
+        ("events: {a: 'H:Order', b: 'H:Other'}\nsubscribers: {s: {from: [a, b], handler: 'H:takes_other'}}", "schema-mismatch", "subscribers.s.handler", "with Order | Other"),
+        ("queues: {q: {schema: 'H:Order'}}\nsubscribers: {s: {from: q, handler: 'H:handle', order_by: customer.id}}", "bad-payload-path", "subscribers.s.order_by", "one of: id"),
+        ("exchanges: {x: topic}\nqueues: {q: }\nproducers: {p: {handler: 'H:produce', to: x}}\n" + SUBSCRIBER, "unknown-name", "producers.p.to", "exchange: x"),
+        ("exchanges: {x: topic}\nsubscribers: {s: {from: x, handler: 'H:handle'}}", "unknown-name", "subscribers.s.from", "bind"),
+        ("resources: {db: 'H:produce'}", "bad-factory", "resources.db.factory", "@contextlib.contextmanager"),
+        ("resources: {db: 'H:produce_async'}", "bad-factory", "resources.db.factory", "@contextlib.asynccontextmanager"),
+        ("resources: {db: {factory: 'H:needs', with: {path: '${NOPE}'}}}", "unset-variable", "resources.db.with.path", ""),
         ("queues: {q: }\nsubscribers: {s: {from: q, handler: 'H:handle', run_in: thread}}", "bad-run-in", "subscribers.s.run_in", "def"),
         ("queues: {q: }\nsubscribers: {s: {from: q, handler: 'H:handle', retry: {on: ['H:Order']}}}", "not-an-exception", "subscribers.s.retry.on.0", "Exception"),
     ],
@@ -223,6 +278,30 @@ def test_good_examples_have_no_problems() -> None:
     """No warning cries wolf."""
     assert not resolved("queues: {q: }\n" + SUBSCRIBER).problems
     assert not resolved("broker: '${U}'\nqueues: {q: }\n" + SUBSCRIBER, U="amqp://u:p@h").problems
+    heard = (
+        "events: {a: 'H:Order', b: 'H:Other', c: }\nsubscribers: {s: {from: [a, b], handler: 'H:handle', order_by: id}}"
+    )
+    assert not [item for item in resolved(heard).problems if item.path != "events.c"]
+
+
+@pytest.mark.parametrize(
+    ("bind", "is_heard"),
+    [
+        ("{exchange: logs, key: '*.error'}", True),
+        ("{exchange: logs, key: auth.error}", True),
+        ("{exchange: logs, key: '*.info'}", False),
+        ("{exchange: logs}", False),
+        ("{exchange: amq.topic, key: '#'}", False),
+    ],
+)
+def test_an_event_is_heard_by_a_binding(bind: str, is_heard: bool) -> None:
+    """To the exchange that it is published to, with a key that lets it through."""
+    found = problems(
+        "exchanges: {logs: topic}\nevents: {e: {exchange: logs, key: auth.error}}\n"
+        f"queues: {{q: {{bind: [{bind}]}}}}\nproducers: {{p: {{handler: 'H:produce', to: e}}}}\n" + SUBSCRIBER,
+        "warning",
+    )
+    assert [code for code, _, _ in found] == ([] if is_heard else ["unheard-event"])
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -20,6 +20,15 @@ import os.path
 def handle(order): ...
 async def with_message(order, message: "runner.Message", *, carrier, limit=3): ...
 def produce(): ...
+def yields():
+    for item in []:
+        yield item
+async def yields_async(): yield 1
+def holds_one():
+    def inner(): yield 1
+    return inner
+@decorated_by
+def managed(): yield 1
 def needs_two(order, other): ...
 def decorated_by(f): return f
 @decorated_by
@@ -139,6 +148,21 @@ def test_what_is_surely_no_schema_is_blamed(module: str, name: str, code: str, w
     assert caught.value.code == code
     assert words in str(caught.value)
     assert caught.value.is_attribute
+
+
+@pytest.mark.parametrize(("name", "hint"), [("yields", "@contextlib.contextmanager"), ("yields_async", ".async")])
+def test_a_generator_is_no_factory(module: str, name: str, hint: str) -> None:
+    """A handler would get the generator itself."""
+    with pytest.raises(ImportBlame) as caught:
+        static.check_factory(f"{module}.orders:{name}")
+    assert caught.value.code == "bad-factory"
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["produce", "holds_one", "managed", "Model", "handler_object"])
+def test_what_may_be_a_factory_is_right(module: str, name: str) -> None:
+    """Functions, what a decorator has made, and functions that hold a generator."""
+    static.check_factory(f"{module}.orders:{name}")
 
 
 def test_nothing_was_imported(module: str) -> None:

@@ -278,6 +278,19 @@ async def test_arguments_that_rabbitmq_refuses_are_refused(arguments: dict[str, 
     await session.close()
 
 
+async def test_the_hint_fits_what_differs() -> None:
+    """What is missing has to be made by its owner first; `declare: false` would not help."""
+    session = await connected()
+    with pytest.raises(TopologyMismatch) as caught:
+        await declared(session, Queue("theirs", declare=False))
+    assert "start its owner first" in caught.value.hint
+    await declared(session, queue("ours"))
+    with pytest.raises(TopologyMismatch) as caught:
+        await declared(session, queue("ours", max_length=5))
+    assert "write what the broker has" in caught.value.hint
+    await session.close()
+
+
 async def test_bindings_name_things_that_exist() -> None:
     """A binding to nowhere, or with a mode that there is not, is a mismatch."""
     session = await connected()

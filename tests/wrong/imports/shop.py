@@ -128,3 +128,13 @@ def connect(url):
 
 async def ship_async(order):
     """Ship on the loop."""
+
+
+def yield_db():
+    """Open a resource and close it, without a decorator."""
+    yield 1
+
+
+async def yield_cache():
+    """Do the same on the loop."""
+    yield 1

@@ -7,3 +7,11 @@ def place():
 
 def ship(order):
     """Ship an order."""
+
+
+def connect(url):
+    """Open a resource."""
+
+
+def with_resources(order, db, cache):
+    """Ship with both."""

@@ -1,0 +1,198 @@
+"""One AMQP consumer on one channel, and what becomes of the deliveries that came by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from runner.transports.base import Delivery, Source
+from runner.transports.rabbitmq.acknowledging import Acknowledger
+from runner.transports.rabbitmq.arriving import Arrivals, from_client
+from runner.transports.rabbitmq.client import forget
+from runner.transports.rabbitmq.connection import bounded
+from runner.transports.rabbitmq.direct import Wire
+from runner.transports.rabbitmq.frames import write_ack
+from runner.transports.rabbitmq.topology import RPC_S
+
+SETTLE_S = 5.0
+
+BATCHES = 4
+"""How many acknowledgements cover a full prefetch."""
+
+DOUBTFUL = 1000
+"""Of how many messages, the last ones acknowledged on a channel that ended, it is in doubt whether the broker knows."""
+
+DOUBTED_S = 3600.0
+
+Key = tuple[str, int, int]
+
+
+def key_of(delivery: Delivery) -> Key | None:
+    """Return what tells a message from others: its id, and its body; None for one without an id."""
+    message_id, body = delivery.envelope.message_id, delivery.envelope.body
+    return None if message_id is None else (message_id, len(body), hash(body))
+
+
+class Doubts:
+    """Messages whose work is done, and whose acknowledgement the broker may not have read: they may come once more."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+
+    def add(self, key: Key) -> None:
+        """Note that one delivery of a message was acknowledged in vain, perhaps."""
+        count, _ = self._found.pop(key, (0, 0.0))
+        self._found[key] = (count + 1, asyncio.get_running_loop().time() + DOUBTED_S)
+        while len(self._found) > 10 * DOUBTFUL:
+            self._found.popitem(last=False)
+
+    def take(self, delivery: Delivery) -> bool:
+        """Whether a delivery that comes again was acknowledged before; the next one of it then was not."""
+        key = key_of(delivery) if self._found else None
+        if key is None or key not in self._found:
+            return False
+        count, until = self._found.pop(key)
+        if until < asyncio.get_running_loop().time():
+            return False
+        if count > 1:
+            self._found[key] = (count - 1, until)
+        return True
+
+
+class Registration:
+    """One AMQP consumer on one channel: what the delivery tags it hands out belong to.
+
+    `unsettled` counts what was handed to the runtime and is not settled, `delivered` all that the broker has sent.
+    """
+
+    __slots__ = (
+        "_acks",
+        "_arrivals",
+        "_doubts",
+        "_recent",
+        "_wire",
+        "_writing",
+        "channel",
+        "delivered",
+        "ended",
+        "is_winding_up",
+        "prefetch",
+        "settled",
+        "tag",
+        "unsettled",
+    )
+
+    def __init__(
+        self, channel: AbstractChannel, prefetch: int = 1, doubts: Doubts | None = None, wire: Wire | None = None
+    ) -> None:
+        self.channel = channel
+        self._wire = wire
+        self._doubts = doubts or Doubts()
+        self._recent: deque[Key] = deque(maxlen=DOUBTFUL)
+        self._acks = Acknowledger(prefetch // BATCHES, self._acknowledge)
+        self._arrivals: Arrivals | None = None
+        self._writing: set[asyncio.Future[None]] = set()
+        self.prefetch = prefetch
+        self.tag = ""
+        self.delivered = 0
+        self.unsettled = 0
+        self.settled = asyncio.Event()
+        """Whether nothing is unsettled."""
+        self.settled.set()
+        self.is_winding_up = False
+        """Whether what is given back waits for the channel to close, so that nobody else gets anything before."""
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its deliveries can still be settled."""
+        return not self.channel.is_closed
+
+    def end(self, reason: str) -> None:
+        """Note that no more deliveries will come; the first reason counts."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+            self._doubt()
+
+    async def consume(self, source: Source, on_delivery: Callable[[Delivery], None]) -> None:
+        """Ask the broker for the messages of a queue. `on_delivery` must not raise."""
+        if self._wire is not None:
+            self._arrivals = Arrivals(source, self, on_delivery)
+            self._wire.add(self.channel, self._arrivals)
+
+        async def on_message(message: DeliveredMessage) -> None:
+            on_delivery(from_client(message, source, self))
+
+        consumed = await self.channel.basic_consume(source.queue, on_message, timeout=RPC_S)
+        self.tag = consumed.consumer_tag or ""
+
+    def note_arrival(self, tag: int) -> None:
+        """Count what the broker has sent."""
+        self.delivered += 1
+        self._acks.note(tag)
+
+    def ack(self, delivery: Delivery) -> bool:
+        """Acknowledge soon; False where the channel is gone."""
+        self._acks.ack(delivery.token)
+        self.note_settled()
+        key = key_of(delivery)
+        if key is not None:
+            self._recent.append(key)
+        if self.is_open:
+            return True
+        self._doubt()
+        return False
+
+    def _doubt(self) -> None:
+        """Note that what was acknowledged last may come again: nobody can tell what the broker has read."""
+        while self._recent:
+            self._doubts.add(self._recent.popleft())
+
+    async def release(self, tag: int) -> bool:
+        """Give a delivery back; False where the channel is gone."""
+        if not self.is_winding_up:  # else it goes back with the channel, in its order
+            self._acks.forget(tag)
+            await self.channel.basic_nack(tag, requeue=True, wait=False)
+            self.note_settled()
+        return self.is_open
+
+    async def flush(self) -> None:
+        """Return when all acknowledgements have been written, or lost with the connection."""
+        self._acks.flush()
+        if self._wire is not None:
+            self._wire.outbox.flush()
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=SETTLE_S)
+
+    async def close(self) -> None:
+        """Close the channel behind everything that was written; the rest goes back. Bounded in time."""
+        await self.flush()
+        if self._arrivals is not None:
+            self._arrivals.is_open = False
+        await bounded(self.channel.close(), SETTLE_S)
+        self._doubt()
+
+    def _acknowledge(self, tag: int, multiple: bool) -> None:
+        if self.channel.is_closed:
+            return
+        if self._wire is not None and self._arrivals is not None:
+            self._wire.outbox.write(self._arrivals, write_ack(self.channel.number, tag, multiple=multiple))
+            return
+        task = asyncio.ensure_future(self.channel.basic_ack(tag, multiple=multiple, wait=False))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        task.add_done_callback(forget)
+
+    def note_delivery(self) -> None:
+        """Count a delivery that is handed to the runtime."""
+        self.unsettled += 1
+        self.settled.clear()
+
+    def note_settled(self) -> None:
+        """Count a delivery that the broker was told the end of."""
+        self.unsettled -= 1
+        if not self.unsettled:
+            self.settled.set()
