@@ -36,7 +36,15 @@ demo: $(VENV)/.runtime ## Run the example pipelines on the in-process broker, to
 .PHONY: test
 test: $(VENV)/.test rabbitmq ## Check and test everything
 	@$(MAKE) lint
-	@$(BIN)/pytest -n $(WORKERS)
+	@$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+.PHONY: faults
+faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve everything, and print what it has cost
+	@$(BIN)/pytest -n $(WORKERS) tests/faults
+
+.PHONY: soak
+soak: $(VENV)/.test rabbitmq ## Run SOAK_MESSAGES (1,000,000) with a connection cut every 30 s: losses, memory
+	@$(BIN)/python -m tests.faults.soak
 
 .PHONY: lint
 lint: $(VENV)/.test ## Check style, format and types

@@ -124,7 +124,7 @@ class Broker:
         pattern = "<<" + ",".join(str(byte) for byte in prefix.encode()) + ">>"
         expression = f"""
             Mine = fun(Properties) ->
-                case lists:keyfind(<<"connection_name">>, 1, Properties) of
+                case is_list(Properties) andalso lists:keyfind(<<"connection_name">>, 1, Properties) of
                     {{_, _, Name}} -> string:prefix(Name, {pattern}) =/= nomatch;
                     false -> false
                 end
@@ -162,18 +162,26 @@ class Epmd:
 class Node(Broker):
     """A node of our own, to be started, stopped, killed and frozen. A context manager: `start` … `close`.
 
-    `config` is added to its `rabbitmq.conf`; `name` is the part before `@localhost`.
+    `config` is added to its `rabbitmq.conf`; `name` is the part before `@localhost`. With `management` it has the
+    management API too, at `management_url`.
     """
 
     is_installed = staticmethod(is_installed)
 
     def __init__(
-        self, *, name: str = "", epmd: Epmd | None = None, cookie: str | None = None, config: str = ""
+        self,
+        *,
+        name: str = "",
+        epmd: Epmd | None = None,
+        cookie: str | None = None,
+        config: str = "",
+        management: bool = False,
     ) -> None:
         self._folder = _Folder("node")
         self._own_epmd = epmd is None
         self._epmd = epmd or Epmd()
         self._config = config
+        self._management_port = free_port() if management else 0
         self._process: subprocess.Popen[bytes] | None = None
         self._has_run = False
         folder = self._folder.path
@@ -188,9 +196,15 @@ class Node(Broker):
         )
         for part in ("home", "mnesia", "log"):
             (folder / part).mkdir()
-        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "enabled_plugins").write_text("[rabbitmq_management].\n" if management else "[].\n")
         (folder / "home" / ".erlang.cookie").write_text(cookie or secrets.token_hex(16))
         (folder / "home" / ".erlang.cookie").chmod(0o400)
+
+    @property
+    def management_url(self) -> str:
+        """Where the management API is, if the node has one."""
+        assert self._management_port, "Node(management=True) has it"
+        return f"http://127.0.0.1:{self._management_port}"
 
     def start(self) -> None:
         """Start it and return when AMQP is answered. After `stop` or `kill`: same folder, same ports, same messages."""
@@ -202,6 +216,7 @@ class Node(Broker):
             if self._has_run or "eaddrinuse" not in self.log():
                 break
             self.place = replace(self.place, port=free_port(), distribution_port=free_port())
+            self._management_port = free_port() if self._management_port else 0
         self.kill()
         raise NodeError(f"RabbitMQ did not start\n{self.log()[-3000:]}")
 
@@ -272,21 +287,31 @@ class Node(Broker):
         if self._process is not None and self._process.poll() is None:
             raise NodeError("the node runs already")
         self.kill()
-        place = self.place
-        (self._folder.path / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{place.port}\nlog.console = false\nlog.file.level = info\n{self._config}\n"
+        lines = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.place.port}",
+            "log.console = false",
+            "log.file.level = info",
+            self._config,
+        ]
+        if self._management_port:
+            lines += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self._management_port}"]
+        (self._folder.path / "rabbitmq.conf").write_text("\n".join([*lines, ""]))
+        self._process = self._folder.run(
+            [_found(_scripts()) / "rabbitmq-server"], _environment(self.place), "console.log"
         )
-        self._process = self._folder.run([_found(_scripts()) / "rabbitmq-server"], _environment(place), "console.log")
 
     def _answers_or_ends(self) -> bool:
         process = self._process
         assert process is not None
         _until(
-            lambda: process.poll() is not None or _answers_amqp(self.port),
+            lambda: process.poll() is not None or self._answers(),
             START_S,
             lambda: f"RabbitMQ does not answer\n{self.log()[-3000:]}",
         )
         return process.poll() is None
+
+    def _answers(self) -> bool:
+        return _answers_amqp(self.port) and (not self._management_port or _accepts(self._management_port))
 
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -183,6 +183,10 @@ def _say_goodbye(ended: Report) -> int:
     for name, count in ended.unfinished.items():
         handlers = f"{count} handler{'s'[: count != 1]}"
         say_error(f"{handlers} of {name} still ran when the grace was over; their messages were given back")
+    if ended.forgotten:
+        messages = f"{ended.forgotten} message{'s'[: ended.forgotten != 1]}"
+        hint = "--until-idle works them off before the end; RabbitMQ keeps them"
+        say_error(f"the in-process broker forgets {messages} that nobody has handled", hint)
     for name in ended.failed_producers:
         say_error(f"producer {name} failed and was given up")
-    return 1 if ended.unfinished or ended.failed_producers else 0
+    return 1 if ended.unfinished or ended.forgotten or ended.failed_producers else 0

@@ -12,12 +12,16 @@ from hashlib import blake2b
 from typing import Any
 from uuid import UUID, uuid5
 
+from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS, Envelope, Publish
 from runner.pipeline.model import Destination
 from runner.transports.base import Transport
 
 LONGEST_PAUSE_S = 5.0
+
+TELL_S = 5.0
+"""After how long of waiting at a full queue that is told."""
 _RESULTS = UUID("5d2c6a3e-54d6-4b0e-9d38-6c3a3f0f7a10")
 
 
@@ -76,7 +80,8 @@ class Publisher:
         address = outgoing.destination.address
         if outgoing.key is not None and outgoing.destination.is_event:
             address = address._replace(key=outgoing.key)
-        give_up_at = asyncio.get_running_loop().time() + patience_s
+        loop = asyncio.get_running_loop()
+        give_up_at, tell_at = loop.time() + patience_s, loop.time() + TELL_S
         pause = 0.1
         while True:
             try:
@@ -85,8 +90,11 @@ class Publisher:
             except PublishUnknown:
                 pass
             except PublishFailed as failure:
-                if failure.reason != "refused" or asyncio.get_running_loop().time() >= give_up_at:
+                if failure.reason != "refused" or loop.time() >= give_up_at:
                     raise
+                if loop.time() >= tell_at:
+                    log.get_logger().warning("publish.waiting", to=outgoing.destination.name, error=str(failure))
+                    tell_at = math.inf
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -37,6 +37,8 @@ class Report:
     totals: Totals
     unfinished: dict[str, int] = field(default_factory=dict)
     """Subscribers whose handlers were still running when the grace was over, and how many."""
+    forgotten: int = 0
+    """Messages that were still in the in-process broker, and are gone with it."""
     failed_producers: tuple[str, ...] = ()
     """Finite producers that were given up."""
 
@@ -147,13 +149,16 @@ class Supervisor:
             subscriber.pause()
         await asyncio.gather(self._stop_producing(), *(subscriber.stop_taking() for subscriber in self.subscribers))
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
+        forgotten = 0
+        if not self._transport.capabilities.is_persistent:
+            forgotten = await self._transport.backlog([subscriber.source for subscriber in self.subscribers])
         await self._transport.close()
         await self._resources.close()
         unfinished = {item.subscriber.name: count for item, count in zip(self.subscribers, late, strict=True) if count}
         failed = tuple(name for group in self._groups for name in group.failed)
         for pipeline in self._pipelines:
             self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self.totals.as_fields())
-        return Report(self.totals, unfinished, failed)
+        return Report(self.totals, unfinished, forgotten, failed)
 
     async def _stop_producing(self) -> None:
         if self._server is not None:

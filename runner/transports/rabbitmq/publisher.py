@@ -15,8 +15,9 @@ from pamqp.commands import Basic
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.transports.base import OnStateChange, StateChange
+from runner.transports.rabbitmq.client import forget
 from runner.transports.rabbitmq.confirming import Answer, Confirms, table
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, was_cancelled
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, end, was_cancelled
 from runner.transports.rabbitmq.direct import wire_of
 from runner.transports.rabbitmq.topology import open_channel
 from runner.transports.wire import MAX_SHORT_BYTES, as_sent
@@ -24,6 +25,76 @@ from runner.transports.wire import MAX_SHORT_BYTES, as_sent
 MAX_UNCONFIRMED = 256
 CONFIRM_S = 30.0
 """A confirm that takes longer, on a connection that is not blocked, is not coming: the channel is opened anew."""
+
+
+REFUSALS_S = 5.0
+"""After so long of nothing but refusals a new channel is tried.
+
+RabbitMQ refuses everything on a channel that it opened while a queue's leader was lost, long after there is another one
+(measured, 3.10); where the queue is really full, this costs next to nothing.
+"""
+
+
+class Outlet:
+    """One channel to publish on, with the direct way into it, if there is one."""
+
+    def __init__(self, channel: aiormq.Channel, connection: AbstractConnection) -> None:
+        self.channel = channel
+        self.connection = connection
+        wire = wire_of(connection)
+        self._confirms = Confirms(channel, wire) if wire is not None else None
+        self._in_flight = 0
+        self._is_retired = False
+        self._refused_since: float | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing but refusals has come for too long."""
+        since = self._refused_since
+        return since is not None and asyncio.get_running_loop().time() - since > REFUSALS_S
+
+    async def publish(self, address: Address, envelope: Envelope) -> Answer:
+        """Publish, and return what the broker answers. Raises what aiormq raises when the channel ends."""
+        self._in_flight += 1
+        try:
+            answer = await self._publish(address, envelope)
+        finally:
+            self._in_flight -= 1
+            if self._is_retired and not self._in_flight:
+                asyncio.ensure_future(self.close()).add_done_callback(forget)
+        if answer != "refused":
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = asyncio.get_running_loop().time()
+        return answer
+
+    def retire(self) -> None:
+        """Close the channel as soon as nothing is in flight on it."""
+        self._is_retired = True
+
+    async def close(self) -> None:
+        """Close the channel. What is in flight fails."""
+        if self._confirms is not None:
+            self._confirms.is_open = False
+        await bounded(self.channel.close(), CONFIRM_S / 10)
+
+    async def _publish(self, address: Address, envelope: Envelope) -> Answer:
+        if self._confirms is not None:
+            return await self._confirms.publish(address, envelope)
+        try:
+            confirmation = await self.channel.basic_publish(
+                envelope.body,
+                exchange=address.exchange,
+                routing_key=address.key,
+                properties=_properties(envelope),
+                mandatory=True,
+                wait=False,
+            )
+        except aiormq.exceptions.PublishError:
+            return "returned"
+        except aiormq.exceptions.DeliveryError:
+            return "refused"
+        return "confirmed" if isinstance(confirmation, Basic.Ack) else "refused"
 
 
 class MissingExchange(PublishFailed):
@@ -41,10 +112,7 @@ class Publisher:
         self._link = link
         self._say = on_state_change
         self._slots = asyncio.Semaphore(MAX_UNCONFIRMED)
-        self._channel: aiormq.Channel | None = None
-        self._confirms: Confirms | None = None
-        """The direct way, if the channel has one."""
-        self._connection: AbstractConnection | None = None
+        self._outlet: Outlet | None = None
         self._opening = asyncio.Lock()
         self._waiting = 0
         self._turns: dict[str, asyncio.Future[None]] = {}
@@ -83,12 +151,12 @@ class Publisher:
         return turn
 
     async def _publish(self, address: Address, envelope: Envelope) -> None:
-        channel = await self._open_channel()
+        outlet = await self._open_outlet()
         self._count += 1
         number = self._count
         self._since[number] = asyncio.get_running_loop().time()
         try:
-            answer = await self._send(channel, address, envelope)
+            answer = await outlet.publish(address, envelope)
         except aiormq.exceptions.ChannelNotFoundEntity as error:
             raise _missing_exchange(error, address) from error
         except CHANNEL_ERRORS as error:
@@ -102,44 +170,31 @@ class Publisher:
         if answer == "returned":
             raise PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable")
         if answer == "refused":
+            self._give_up_refused(outlet, address)
             raise PublishFailed(f'the queue behind "{address}" refuses the message', reason="refused")
 
-    async def _send(self, channel: aiormq.Channel, address: Address, envelope: Envelope) -> Answer:
-        """Publish, and return what the broker answers. Raises what aiormq raises when the channel ends."""
-        if self._confirms is not None and channel is self._channel:
-            return await self._confirms.publish(address, envelope)
-        try:
-            confirmation = await channel.basic_publish(
-                envelope.body,
-                exchange=address.exchange,
-                routing_key=address.key,
-                properties=_properties(envelope),
-                mandatory=True,
-                wait=False,
-            )
-        except aiormq.exceptions.PublishError:
-            return "returned"
-        except aiormq.exceptions.DeliveryError:
-            return "refused"
-        return "confirmed" if isinstance(confirmation, Basic.Ack) else "refused"
+    def _give_up_refused(self, outlet: Outlet, address: Address) -> None:
+        if outlet is self._outlet and outlet.is_refused:
+            fields = {"broker": self._link.target, "to": str(address)}
+            self._say(StateChange("broker.refusing", "warning", fields))
+            self._outlet = None
+            outlet.retire()
 
-    async def _open_channel(self) -> aiormq.Channel:
+    async def _open_outlet(self) -> Outlet:
         """Return an open channel of the current connection, waiting for both. Nobody overtakes who waits already."""
         self._waiting += 1
         try:
             connection = await self._link.ready()
-            is_open = self._channel is not None and not self._channel.is_closed and self._connection is connection
-            if self._channel is not None and is_open and self._waiting == 1:
-                return self._channel
+            if self._waiting == 1 and (outlet := self._usable(connection)) is not None:
+                return outlet
             async with self._opening:
-                if self._channel is None or self._channel.is_closed or self._connection is not connection:
-                    self._channel = cast(aiormq.Channel, await open_channel(connection, confirms=True))
-                    self._connection = connection
-                    wire = wire_of(connection)
-                    self._confirms = Confirms(self._channel, wire) if wire is not None else None
+                outlet = self._usable(connection)
+                if outlet is None:
+                    channel = cast(aiormq.Channel, await open_channel(connection, confirms=True))
+                    outlet = self._outlet = Outlet(channel, connection)
                 if self._watch is None:
                     self._watch = asyncio.create_task(self._watch_oldest(), name="rabbitmq-confirms")
-                return self._channel
+                return outlet
         except (LinkClosed, *CHANNEL_ERRORS) as error:
             raise PublishUnknown("the broker was lost before publishing") from error
         except asyncio.CancelledError as error:
@@ -149,6 +204,11 @@ class Publisher:
         finally:
             self._waiting -= 1
 
+    def _usable(self, connection: AbstractConnection) -> Outlet | None:
+        outlet = self._outlet
+        is_usable = outlet is not None and not outlet.channel.is_closed and outlet.connection is connection
+        return outlet if is_usable else None
+
     async def _watch_oldest(self) -> None:
         """Give the channel up when its oldest publication has waited too long for its confirm."""
         loop = asyncio.get_running_loop()
@@ -157,14 +217,12 @@ class Publisher:
             oldest = next(iter(self._since.values()), None)
             if self._link.is_blocked:
                 self._since = dict.fromkeys(self._since, loop.time())
-            elif oldest is not None and loop.time() - oldest > CONFIRM_S and self._channel is not None:
+            elif oldest is not None and loop.time() - oldest > CONFIRM_S and self._outlet is not None:
                 self._say(
                     StateChange("broker.stalled", "warning", {"broker": self._link.target, "waiting": len(self._since)})
                 )
-                channel, self._channel = self._channel, None
-                if self._confirms is not None:
-                    self._confirms.is_open = False
-                await asyncio.wait([asyncio.ensure_future(channel.close())], timeout=CONFIRM_S / 10)
+                outlet, self._outlet = self._outlet, None
+                await outlet.close()
 
 
 def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:

@@ -1,0 +1,75 @@
+"""The projects of tests/e2e, a recorder of what each fault has cost, and a table of it at the end of the run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import (
+    broker,
+    foreign,
+    memory_project,
+    on_rabbitmq,
+    project,
+    rabbit_project,
+    sweeper,
+    vhost,
+)
+from tests.faults.verdict import Fault
+
+__all__ = [
+    "broker",
+    "foreign",
+    "memory_project",
+    "on_rabbitmq",
+    "project",
+    "rabbit_project",
+    "sweeper",
+    "vhost",
+]
+
+PROPERTY = "fault"
+HEADINGS = ("fault", "what happens", "messages", "lost", "twice", "at most", "recovered after", "")
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest) -> Fault:
+    """Judge and record a case: `@pytest.mark.fault("F1", "what happens")` on the test says which it is."""
+    marker = request.node.get_closest_marker("fault")
+    assert marker is not None, "the test needs a mark: @pytest.mark.fault(number, what)"
+    number, what = marker.args
+    if hasattr(request.node, "callspec"):
+        what = f"{what}: {request.node.callspec.id}"
+    found = Fault(number, what)
+    request.node.user_properties.append((PROPERTY, found.row))  # travels with the report, also between processes
+    return found
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print a line for each fault of this run, in the order of their numbers."""
+    rows = sorted(_rows(terminalreporter.stats), key=lambda row: (int(re.sub(r"\D", "", row[0])), row))
+    if not rows:
+        return
+    table = [HEADINGS, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
+    terminalreporter.section("faults")
+    for row in table:
+        cells = [
+            cell.rjust(width) if 2 <= column <= 6 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        terminalreporter.write_line("  ".join(cells).rstrip())
+
+
+def _rows(stats: dict[str, list[Any]]) -> Iterator[tuple[str, ...]]:
+    for category, reports in stats.items():
+        for report in reports:
+            row = dict(getattr(report, "user_properties", ())).get(PROPERTY)
+            if row is None or (report.when != "call" and not (report.when == "setup" and report.failed)):
+                continue
+            seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f} s"
+            numbers = ("" if row[key] is None else str(row[key]) for key in ("messages", "lost", "twice", "bound"))
+            yield (row["number"], row["what"], *numbers, seconds, "" if category == "passed" else category)

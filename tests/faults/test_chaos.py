@@ -1,0 +1,135 @@
+"""Faults that nobody has listed: drawn from all that a test can do, one after the other and at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+
+import pytest
+
+from tests.faults.load import PREFETCH, UNCONFIRMED, Load, check_quiet
+from tests.faults.verdict import Fault, check_empty
+from tests.foreign import Foreign
+from tests.node import Node
+from tests.process import RunnerProcess
+from tests.project import Place, Project, started, stop
+from tests.proxy import Proxy
+
+SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "1 2 3").split()]
+BLOWS = int(os.environ.get("CHAOS_BLOWS", "12"))
+MESSAGES = 1500
+
+
+class Chaos:
+    """Two runners behind one proxy, a broker, and somebody who breaks one of them now and then."""
+
+    def __init__(self, node: Node, proxy: Proxy, project: Project, seed: int) -> None:
+        self.node = node
+        self.proxy = proxy
+        self.project = project
+        self.random = random.Random(seed)
+        self.runners: list[RunnerProcess] = []
+        self.killed = 0
+        self.cuts = 0
+
+    async def strike(self) -> None:
+        """Do one harmful thing, and undo it."""
+        blows = (self.cut, self.freeze_broker, self.kill_broker, self.kill_runner, self.freeze_runner)
+        more = (self.slow, self.half_open, self.close_connections, self.stop_runner)
+        await self.random.choice(blows + more)()
+
+    async def cut(self) -> None:
+        self.cuts += 1
+        self.proxy.cut()
+
+    async def slow(self) -> None:
+        self.proxy.latency(0.05)
+        await self._a_while()
+        self.proxy.pass_through()
+
+    async def half_open(self) -> None:
+        self.cuts += 1
+        self.proxy.half_open(self.random.choice(("up", "down")))
+        await self._a_while()
+        self.proxy.pass_through()
+
+    async def close_connections(self) -> None:
+        self.cuts += 1
+        await asyncio.to_thread(self.node.close_connections_of, "")
+
+    async def freeze_broker(self) -> None:
+        self.cuts += 1
+        self.node.freeze()
+        await self._a_while()
+        self.node.thaw()
+
+    async def kill_broker(self) -> None:
+        self.cuts += 1
+        await asyncio.to_thread(self.node.kill)
+        await asyncio.to_thread(self.node.start)
+
+    async def kill_runner(self) -> None:
+        victim = self._victim()
+        victim.signal(signal.SIGKILL)
+        await victim.wait()
+        await self._replace(victim)
+
+    async def stop_runner(self) -> None:
+        victim = self._victim()
+        await stop(victim)
+        await self._replace(victim)
+
+    async def freeze_runner(self) -> None:
+        self.cuts += 1
+        victim = self._victim()
+        victim.signal(signal.SIGSTOP)
+        await self._a_while()
+        victim.signal(signal.SIGCONT)
+
+    def _victim(self) -> RunnerProcess:
+        return self.random.choice(self.runners)
+
+    async def _replace(self, victim: RunnerProcess) -> None:
+        self.killed += 1
+        await victim.__aexit__()
+        self.runners.remove(victim)
+        self.runners.append(await self.project.up().__aenter__())
+
+    async def _a_while(self) -> None:
+        await asyncio.sleep(self.random.uniform(0.1, 4.0))  # the fault lasts so long; nothing is waited for
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.fault("F29", "anything at any time")
+async def test_whatever_happens_nothing_is_lost(
+    own_node: Node, tmp_path_factory: pytest.TempPathFactory, unique: str, fault: Fault, seed: int
+) -> None:
+    """CHAOS_SEEDS="4 5 6" CHAOS_BLOWS=50 for more of it."""
+    async with Proxy(own_node.port) as proxy:
+        project = Project(tmp_path_factory.mktemp("project"), unique, Place(("--broker", proxy.url), proxy.url))
+        load = Load(project, sent=MESSAGES, work_s=0.1, heartbeat="2s")
+        chaos = Chaos(own_node, proxy, project, seed)
+        try:
+            for _ in range(2):
+                chaos.runners.append(await project.up().__aenter__())
+            await started(*chaos.runners)
+            await load.send_to(own_node.url)
+            await asyncio.to_thread(own_node.wait_until_kept, *load.queues)
+            for _ in range(BLOWS):
+                await chaos.strike()
+                await asyncio.sleep(chaos.random.uniform(0.0, 2.0))
+            await fault.recovery(lambda: load.done().keys() >= load.expected, "everything is handled", timeout=200)
+            for runner in chaos.runners:
+                await stop(runner)
+                check_quiet(runner)
+        finally:
+            for runner in chaos.runners:
+                await runner.__aexit__()
+    losses = chaos.cuts + chaos.killed
+    fault.judge(load.expected, load.done(), twice=losses * 2 * (2 * PREFETCH + UNCONFIRMED))
+    with Foreign(own_node.url) as foreign:
+        check_empty(foreign, *load.queues)
