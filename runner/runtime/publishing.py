@@ -22,6 +22,8 @@ LONGEST_PAUSE_S = 5.0
 
 TELL_S = 5.0
 """After how long of waiting at a full queue that is told."""
+
+TELL_AGAIN_S = 60.0
 _RESULTS = UUID("5d2c6a3e-54d6-4b0e-9d38-6c3a3f0f7a10")
 
 
@@ -54,6 +56,7 @@ class Publisher:
         self._destinations = destinations
         self._new_id = new_id
         self._now = now
+        self._tell_next: dict[str, float] = {}
 
     def address(
         self, result: Any, to: tuple[Destination, ...], *, parent: Envelope | None = None, seed: str = ""
@@ -93,10 +96,17 @@ class Publisher:
                 if failure.reason != "refused" or loop.time() >= give_up_at:
                     raise
                 if loop.time() >= tell_at:
-                    log.get_logger().warning("publish.waiting", to=outgoing.destination.name, error=str(failure))
+                    self._tell_waiting(outgoing.destination.name, failure)
                     tell_at = math.inf
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _tell_waiting(self, name: str, failure: PublishFailed) -> None:
+        """Say that a destination keeps us waiting; once in a while, for all messages that wait for it."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._tell_next.get(name, 0.0):
+            self._tell_next[name] = now + TELL_AGAIN_S
+            log.get_logger().warning("publish.waiting", to=name, error=str(failure))
 
     def _destination(self, name: str) -> Destination:
         destination = self._destinations.get(name)

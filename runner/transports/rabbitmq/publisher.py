@@ -45,12 +45,12 @@ class Outlet:
         self._confirms = Confirms(channel, wire) if wire is not None else None
         self._in_flight = 0
         self._is_retired = False
-        self._refused_since: float | None = None
+        self._refused: dict[Address, float] = {}
+        """Since when each address has got nothing but refusals, in loop time."""
 
-    @property
-    def is_refused(self) -> bool:
-        """Whether nothing but refusals has come for too long."""
-        since = self._refused_since
+    def is_refused(self, address: Address) -> bool:
+        """Whether nothing but refusals has come for an address for too long."""
+        since = self._refused.get(address)
         return since is not None and asyncio.get_running_loop().time() - since > REFUSALS_S
 
     async def publish(self, address: Address, envelope: Envelope) -> Answer:
@@ -62,10 +62,10 @@ class Outlet:
             self._in_flight -= 1
             if self._is_retired and not self._in_flight:
                 asyncio.ensure_future(self.close()).add_done_callback(forget)
-        if answer != "refused":
-            self._refused_since = None
-        elif self._refused_since is None:
-            self._refused_since = asyncio.get_running_loop().time()
+        if answer == "refused":
+            self._refused.setdefault(address, asyncio.get_running_loop().time())
+        elif self._refused:
+            self._refused.pop(address, None)
         return answer
 
     def retire(self) -> None:
@@ -174,7 +174,7 @@ class Publisher:
             raise PublishFailed(f'the queue behind "{address}" refuses the message', reason="refused")
 
     def _give_up_refused(self, outlet: Outlet, address: Address) -> None:
-        if outlet is self._outlet and outlet.is_refused:
+        if outlet is self._outlet and outlet.is_refused(address):
             fields = {"broker": self._link.target, "to": str(address)}
             self._say(StateChange("broker.refusing", "warning", fields))
             self._outlet = None
