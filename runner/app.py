@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from runner.config.diagnostics import closest
 from runner.config.loading import find_pipelines, load
 from runner.errors import PipelineInvalid, Problem, RunnerError
+from runner.message import Publish
 from runner.pipeline.contradictions import Source, contradictions, unsupported
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
 from runner.pipeline.payload import as_payload
 from runner.pipeline.resolve import resolve
 from runner.pipeline.topology import Topology, leadership_queue, merge
+from runner.redaction import mask_passwords
 
 if TYPE_CHECKING:
-    from runner.operations.applying import Applied
-    from runner.operations.planning import Plan
     from runner.runtime.supervisor import Report
     from runner.transports.base import OnStateChange, StateChange, Transport
 
@@ -31,6 +31,12 @@ AT_ONCE = 1000
 
 class UnknownName(RunnerError):
     """A name on the command line is none of the pipelines' names."""
+
+    exit_code = 2
+
+
+class PlainBroker(RunnerError):
+    """The broker on the command line would drop the encryption that the file asks for."""
 
     exit_code = 2
 
@@ -243,6 +249,9 @@ def _log_state_change(change: StateChange) -> None:
 def _with_broker(pipeline: Pipeline, broker: str | None) -> Pipeline:
     if broker is None:
         return pipeline
+    if pipeline.broker.tls is not None and broker.startswith("amqp://"):
+        hint = "write amqps://, or remove broker.tls from the file"
+        raise PlainBroker(f"{pipeline.path} asks for TLS, and {mask_passwords(broker)} is without", hint)
     urls = () if broker == "memory" else (broker,)
     return replace(pipeline, broker=replace(pipeline.broker, urls=urls))
 
@@ -251,16 +260,25 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s'[: number != 1]}"
 
 
-async def publish(system: System, name: str, bodies: Sequence[bytes]) -> list[str]:
+async def publish(
+    system: System,
+    name: str,
+    bodies: Sequence[bytes],
+    *,
+    headers: Mapping[str, str] | None = None,
+    per_second: float | None = None,
+    on_confirmed: Callable[[], None] = lambda: None,
+) -> list[str]:
     """Publish bodies to a queue or event and return their message ids, in order, when all are confirmed.
 
-    Declares what is missing first, so that nothing is lost when no subscriber has run yet. Raises UnknownName,
-    PublishFailed, BrokerUnavailable, TopologyMismatch.
+    Declares what is missing first, so that nothing is lost when no subscriber has run yet. `on_confirmed` hears of
+    each. Raises UnknownName, PublishFailed, BrokerUnavailable, TopologyMismatch, and ValueError for a header of ours.
     """
     from datetime import UTC, datetime
     from uuid import uuid4
 
-    from runner.runtime.publishing import Publisher
+    from runner.runtime.limiting import RateLimiter
+    from runner.runtime.publishing import Outgoing, Publisher
 
     pipeline = system.pipelines[0]
     target = pipeline.destinations.get(name)
@@ -276,45 +294,22 @@ async def publish(system: System, name: str, bodies: Sequence[bytes]) -> list[st
         new_id=lambda: uuid4().hex,
         now=lambda: datetime.now(UTC),
     )
-    outgoing = [item for body in bodies for item in publisher.address(as_payload(body), (target,))]
+    payloads = (Publish(as_payload(body), headers=headers or {}) for body in bodies)
+    outgoing = [item for payload in payloads for item in publisher.address(payload, (target,))]
+
+    limiter = RateLimiter(per_second) if per_second is not None else None
+
+    async def send(item: Outgoing) -> None:
+        if limiter is not None:
+            await limiter.wait()
+        await publisher.send(item)
+        on_confirmed()
+
     try:
         await transport.connect()
         await transport.declare(system.topology)
         for start in range(0, len(outgoing), AT_ONCE):
-            await asyncio.gather(*(publisher.send(item) for item in outgoing[start : start + AT_ONCE]))
+            await asyncio.gather(*map(send, outgoing[start : start + AT_ONCE]))
     finally:
         await transport.close()
     return [item.envelope.message_id or "" for item in outgoing]
-
-
-async def plan(system: System, management_url: str | None) -> Plan:
-    """Compare what the pipelines need with the broker; change nothing. Raises BrokerUnavailable, NothingLive."""
-    from runner.operations.applying import compare
-
-    return await compare(system.broker, system.whole_topology, system.name, management_url)
-
-
-async def apply(
-    system: System,
-    management_url: str | None,
-    *,
-    prunes: bool,
-    recreate: Sequence[str],
-    on_step: Callable[[str], None],
-) -> Applied:
-    """Make what is missing, and what else was asked for by name; `on_step` hears of each change.
-
-    Raises BrokerUnavailable, NothingLive, UnknownName, CannotRecreate.
-    """
-    from runner.operations.applying import apply
-
-    topology = system.whole_topology
-    known = [queue.name for queue in topology.queues if queue.declare]
-    for name in recreate:
-        if name not in known:
-            guess = closest(name, known)
-            hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(known)}"
-            raise UnknownName(f'no queue that the pipelines declare is called "{name}"', hint)
-    return await apply(
-        system.broker, topology, system.name, management_url, prunes=prunes, recreate=recreate, on_step=on_step
-    )

@@ -198,7 +198,7 @@ def _clean_value(value: Any, depth: int = 0) -> Any:
     match value:
         case str():
             if len(value) > MAX_VALUE_CHARACTERS:
-                value = value[:MAX_VALUE_CHARACTERS] + "…"
+                value = mask_passwords(value[: 2 * MAX_VALUE_CHARACTERS])[:MAX_VALUE_CHARACTERS] + "…"
             return mask_passwords(escape_controls(value))
         case float() if not math.isfinite(value):
             return str(value)
@@ -223,8 +223,8 @@ def _repr(value: object) -> str:
 
 def _clean_lines(text: str) -> str:
     """Return a traceback without control characters but its line ends; the end of it, where it is too long."""
-    lines = text[-MAX_TRACEBACK_CHARACTERS:].split("\n")
-    return mask_passwords("\n".join(escape_controls(line) for line in lines))
+    lines = mask_passwords(text)[-MAX_TRACEBACK_CHARACTERS:].split("\n")
+    return "\n".join(escape_controls(line) for line in lines)
 
 
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:

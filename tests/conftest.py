@@ -112,6 +112,14 @@ def own_node() -> Iterator[Node]:
         yield node
 
 
+@pytest.fixture(scope="session")
+def managed() -> Iterator[Node]:
+    """A RabbitMQ node with the management API, shared by the tests of this worker: names begin with `unique`."""
+    _need_rabbitmq()
+    with Node(management=True) as node:
+        yield node
+
+
 @pytest.fixture
 def unique() -> str:
     """A short word that no other test has: names in this test begin with it."""

@@ -93,6 +93,14 @@ class RunnerProcess:
         pipe = self._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
         pipe.close()
 
+    def pause_reading(self) -> None:
+        """Read no more of its standard output for now: the pipe fills up."""
+        self._process._transport.get_pipe_transport(1).pause_reading()  # type: ignore[attr-defined]
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self._process._transport.get_pipe_transport(1).resume_reading()  # type: ignore[attr-defined]
+
     async def wait(self, timeout: float = 30.0) -> int:
         """Return the exit code (as `subprocess` has it: negative for a signal) once all output is here."""
         with self._explained(f"still running after {timeout} s"):

@@ -12,7 +12,12 @@ _VERBS = {
     "validate": "Check pipelines and report every problem at once.",
     "config": "Print a pipeline as it is understood, with every default.",
     "graph": "Show who talks to whom, as text or as a picture.",
+    "plan": "Compare pipelines with the broker, and change nothing.",
+    "apply": "Make what is missing on the broker, and recreate what is named.",
     "publish": "Publish a message to a queue or an event of a pipeline.",
+    "tap": "Watch messages go by, without taking any.",
+    "status": "Show what waits in each queue, and who takes it.",
+    "dead": "Look at dead letters, send them back, or drop them.",
     "init": "Start a project: a pipeline, a handler, a test.",
     "explain": "Say what an error code means and how to mend it.",
     "schema": "Print the JSON Schema of the language, for editors.",
@@ -30,6 +35,16 @@ class _Verbs(click.Group):
             return None
         command: click.Command = importlib.import_module(f"runner.cli.{cmd_name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a verb; what click says of a wrong argument quotes it, and it may be a URL with a password."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            from runner.redaction import mask_passwords
+
+            error.message = mask_passwords(error.message)  # type: ignore[misc]  # what it quotes is known only here
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -49,6 +49,9 @@ def report(problems: Sequence[Problem]) -> None:
 
 def say_error(message: str, hint: str = "") -> None:
     """Write an error and its hint to stderr."""
+    from runner.redaction import mask_passwords
+
+    message, hint = mask_passwords(message), mask_passwords(hint)
     is_colored = wants_color(sys.stderr.isatty())
     label = click.style("error", fg="red", bold=True) if is_colored else "error"
     lines = message.splitlines() or [""]

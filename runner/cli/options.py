@@ -27,6 +27,17 @@ def broker(command: F) -> F:
     )(command)
 
 
+def management(command: F) -> F:
+    """Add `--management`, where RabbitMQ's management API is."""
+    return click.option(
+        "--management",
+        envvar="RUNNER_MANAGEMENT",
+        metavar="URL",
+        callback=_check_management,
+        help="RabbitMQ's management API, if it is not on the broker's host at the usual port: http://host:15672.",
+    )(command)
+
+
 def env_file(command: F) -> F:
     """Add `--env-file`."""
     return click.option(
@@ -34,6 +45,21 @@ def env_file(command: F) -> F:
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         help="File of NAME=value lines, for ${NAME} in the pipeline; the environment wins.",
     )(command)
+
+
+def parsed_rate(value: str | None) -> float | None:
+    """Return how many a second `100/s` or `10/m` are; a usage error where it is neither."""
+    if value is None:
+        return None
+    from runner.units import parse_rate
+
+    try:
+        per_second = parse_rate(value)
+    except ValueError:
+        per_second = 0.0
+    if not per_second:
+        raise click.BadParameter("write a rate, as in 100/s or 10/m")
+    return per_second
 
 
 def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -45,3 +71,17 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
         return parse_broker_url(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    from urllib.parse import urlsplit
+
+    if value is not None:
+        try:
+            parts = urlsplit(value)
+            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and parts.port != 0
+        except ValueError:
+            is_good = False
+        if not is_good:
+            raise click.BadParameter("write http://host:15672 or https://host:15671")
+    return value

@@ -30,9 +30,33 @@ class NothingListens(RunnerError):
 @click.argument("name")
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
 @click.option("--lines", is_flag=True, help="Publish one message for each line of the payload.")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=lambda _, __, values: _headers(values),
+    help="A header of each message; repeatable.",
+)
+@click.option(
+    "--rate",
+    "per_second",
+    metavar="RATE",
+    callback=lambda _, __, value: options.parsed_rate(value),
+    help="At most so many: 100/s, 10/m.",
+)
 @options.broker
 @options.env_file
-def command(path: Path, name: str, payload: str, lines: bool, broker: str | None, env_file: Path | None) -> None:
+def command(
+    path: Path,
+    name: str,
+    payload: str,
+    lines: bool,
+    headers: dict[str, str],
+    per_second: float | None,
+    broker: str | None,
+    env_file: Path | None,
+) -> None:
     """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and return when the broker has confirmed it.
 
     PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. What parses as
@@ -47,7 +71,7 @@ def command(path: Path, name: str, payload: str, lines: bool, broker: str | None
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
             raise NothingListens("the embedded broker lives inside `runner up`: nothing would receive this", hint)
-        ids = asyncio.run(_publish(system, name, bodies))
+        ids = asyncio.run(_publish(system, name, bodies, headers, per_second))
     for message_id in ids:
         click.echo(message_id)
 
@@ -66,7 +90,27 @@ def _bodies(payload: str, *, is_lines: bool) -> list[bytes]:
     return [line for line in body.splitlines() if line.strip()] if is_lines else [body]
 
 
-async def _publish(system: System, name: str, bodies: list[bytes]) -> list[str]:
+def _headers(values: tuple[str, ...]) -> dict[str, str]:
+    """Return the headers that the command line gives."""
+    headers = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f'"{value}" is not NAME=VALUE')
+        if name.startswith("x-runner-"):
+            raise click.BadParameter('names that start with "x-runner-" belong to the runner')
+        headers[name] = text
+    return headers
+
+
+async def _publish(
+    system: System, name: str, bodies: list[bytes], headers: dict[str, str], per_second: float | None
+) -> list[str]:
     from runner import app
 
-    return await app.publish(system, name, bodies)
+    if len(bodies) < 2 or not sys.stderr.isatty():
+        return await app.publish(system, name, bodies, headers=headers, per_second=per_second)
+    with click.progressbar(length=len(bodies), label="publishing", file=sys.stderr) as bar:
+        return await app.publish(
+            system, name, bodies, headers=headers, per_second=per_second, on_confirmed=lambda: bar.update(1)
+        )

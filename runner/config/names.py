@@ -81,6 +81,15 @@ def _routing_key(value: object) -> str:
     return key
 
 
+def _literal_key(value: object) -> str:
+    """Return the routing key that an event is published with, which is no pattern."""
+    key = _routing_key(value)
+    if {"*", "#"} & set(key.split(".")):
+        message = f"the routing key {quoted(key)} of an event must not have the word * or #"
+        raise wrong("bad-name", message, "patterns stand in `bind` of a queue, and in `from`")
+    return key
+
+
 def _identifier(value: object) -> str:
     if isinstance(value, str) and value.isidentifier() and not iskeyword(value):
         return str(value)
@@ -94,6 +103,7 @@ Identifier = Annotated[str, BeforeValidator(_identifier)]
 Pattern = Annotated[str, BeforeValidator(_pattern)]
 ExchangeName = Annotated[str, BeforeValidator(_exchange_name)]
 RoutingKey = Annotated[str, BeforeValidator(_routing_key)]
+LiteralKey = Annotated[str, BeforeValidator(_literal_key)]
 
 
 # Import paths and URLs

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_val
 from runner.config.addresses import EXAMPLE
 from runner.config.conflicts import Conflict, refuse
 from runner.config.fields import DAY, Boolean, Foreign, Text, Texts, a_map, choice, duration, one_or_many, text
-from runner.config.names import BrokerUrl, ExchangeName, Identifier, ImportPath, Name, RoutingKey
+from runner.config.names import BrokerUrl, ExchangeName, Identifier, ImportPath, LiteralKey, Name
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, Exchange, ExchangeSpec, Queue, QueueSpec, SpecModel
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec
@@ -129,7 +129,7 @@ class EventSpec(SpecModel):
     exchange: ExchangeName | None = Field(
         default=None, description="The exchange it is published to; by default events."
     )
-    key: RoutingKey | None = Field(default=None, description="Its routing key; by default the event's name.")
+    key: LiteralKey | None = Field(default=None, description="Its routing key; by default the event's name.")
     description: Text = Field(default="", description="What the event says, for people.")
 
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from runner import log
-from runner.runtime.producer import ProducerRuntime
+from runner.runtime.producer import CONFIRM_S, ProducerRuntime
+from runner.tasks import end
 from runner.transports.base import Leadership, NotLeader, Transport
 
 STAND_BY_S = 3.0
@@ -62,7 +63,7 @@ class ProducerGroup:
                 await self._stand_by(leadership)
                 await self._produce(leadership)
         finally:
-            await _cancel(*self._begun.values())
+            await end(*self._begun.values(), again_s=2 * CONFIRM_S)
             for producer in self._producers:
                 producer.close()
             await leadership.resign()
@@ -99,7 +100,7 @@ class ProducerGroup:
             await lost
         finally:
             self._leading.clear()
-            await _cancel(*finite, *due, lost)
+            await end(*finite, *due, lost, again_s=2 * CONFIRM_S)
 
     async def _finish(self, producer: ProducerRuntime, memory: _Memory) -> None:
         """Begin a finite producer, or let it go on; note when it has ended."""
@@ -107,7 +108,7 @@ class ProducerGroup:
         task = self._begun.get(producer)
         if (ended := memory.when("done", name)) is not None and ended > self._started_at:
             if task is not None:
-                await _cancel(task)
+                await end(task)
             return
         if task is None:
             run = await memory.run(name, self._new_id)
@@ -182,9 +183,3 @@ async def _all_of_or(tasks: Sequence[asyncio.Task[None]], lost: asyncio.Future[N
         for task in done & waiting:
             task.result()
         waiting -= done
-
-
-async def _cancel(*tasks: asyncio.Future[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8080)
 MAX_BODY_BYTES = 1024 * 1024
+
+ENCODINGS = ("identity", "gzip", "deflate")
+"""Which aiohttp undoes, by the standard library."""
 
 CLOSE_S = 5.0
 """How long requests that are under way may take to end by themselves."""
@@ -66,12 +70,13 @@ class HttpServer:
             raise CannotListen(text, 'install it: pip install "runline[http]"') from None
         host, port = self._address
         application = web.Application(
-            client_max_size=MAX_BODY_BYTES, middlewares=[_guard()] if _is_loopback(host) else []
+            client_max_size=MAX_BODY_BYTES, middlewares=[_guard()] if _is_loopback(f"//{_in_url(host)}") else []
         )
         application.router.add_get("/healthz", self._answer_alive)
         application.router.add_get("/readyz", self._answer_ready)
         for route in self._routes:
             application.router.add_post(_as_compared(route.path), partial(self._answer, route))
+        logging.getLogger("aiohttp.server").addFilter(_says_more_than_that_a_request_is_no_http)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CANCEL_S)
         await self._runner.setup()
         try:
@@ -119,14 +124,23 @@ class HttpServer:
 
     async def _answer(self, route: Route, request: web.Request) -> web.Response:
         from aiohttp import web
+        from aiohttp.http_exceptions import ContentEncodingError
+        from aiohttp.web import RequestPayloadError
 
         with self._counted():
             if self._refusal:
                 status, answer = 503, {"error": self._refusal}
+            elif request.headers.get("Content-Encoding", "identity").lower() not in ENCODINGS:
+                status, answer = 415, {"error": "the content encoding is not known"}
             else:
-                status, answer = await route.accept(await request.read(), request.content_type)
+                try:
+                    body = await request.read()
+                except (ContentEncodingError, RequestPayloadError):
+                    status, answer = 400, {"error": "the body cannot be read: it is not encoded as its header says"}
+                else:
+                    status, answer = await route.accept(body, request.content_type)
             response = web.json_response(answer, status=status)
-            if self._refusal:
+            if self._refusal or status == 400:
                 response.force_close()
             return response
 
@@ -143,6 +157,10 @@ class HttpServer:
                 self._is_quiet.set()
 
 
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def _guard() -> Any:
     """Return a middleware that keeps web pages from using a loopback address through their visitor's browser."""
     from aiohttp import web
@@ -151,9 +169,8 @@ def _guard() -> Any:
     async def guard(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        origin = urlsplit(request.headers.get("Origin", "")).hostname
-        asked = urlsplit(f"//{request.host}").hostname
-        if not _is_loopback(asked) or (origin is not None and not _is_loopback(origin)):
+        origin = request.headers.get("Origin")
+        if not _is_loopback(f"//{request.host}") or (origin is not None and not _is_loopback(origin)):
             answer = {"error": "only requests to and from this machine are answered here"}
             return web.json_response(answer, status=403)
         return await handler(request)
@@ -161,13 +178,21 @@ def _guard() -> Any:
     return guard
 
 
-def _is_loopback(host: str | None) -> bool:
-    if host is None or host == "localhost" or host.endswith(".localhost"):
-        return host is not None
+def _is_loopback(url: str) -> bool:
+    """Whether a URL names this machine; one without a host, or that is none, does not."""
     try:
-        return ip_address(host).is_loopback
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _says_more_than_that_a_request_is_no_http(record: logging.LogRecord) -> bool:
+    """Drop aiohttp's traceback for each request that cannot be read: anybody may send one."""
+    from aiohttp.http_exceptions import HttpProcessingError
+    from aiohttp.web import RequestPayloadError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | RequestPayloadError))
 
 
 def _as_compared(path: str) -> str:

@@ -14,13 +14,14 @@ from runner.pipeline.model import Pipeline, Subscriber
 from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
 from runner.runtime.ingress import Route
-from runner.runtime.producer import ProducerRuntime
+from runner.runtime.producer import CONFIRM_S, ProducerRuntime
 from runner.runtime.producers import ProducerGroup
 from runner.runtime.publishing import Publisher
 from runner.runtime.resources import Resources
 from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer
 from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
+from runner.tasks import end
 from runner.transports.base import Delivery, Source, Transport
 
 IDLE_POLL_S = 0.1
@@ -163,9 +164,7 @@ class Supervisor:
     async def _stop_producing(self) -> None:
         if self._server is not None:
             await self._server.refuse()
-        for task in self._producing:
-            task.cancel()
-        await asyncio.gather(*self._producing, return_exceptions=True)
+        await end(*self._producing, again_s=3 * CONFIRM_S)
 
     async def _wait_until_idle(self) -> None:
         """Wait until every finite producer has ended and every queue, retry and handler is empty."""

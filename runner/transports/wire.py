@@ -33,15 +33,17 @@ _FIXED = frozenset({bool, float, type(None)})
 _FIXED_SIZE = 9
 
 
-def as_sent(envelope: Envelope) -> Envelope:
+def as_sent(envelope: Envelope, *, is_copy: bool = False) -> Envelope:
     """Return the envelope with headers of its own and its times in whole seconds, UTC.
+
+    The copy of a message that the broker has taken once may be as large as that was.
 
     Raises TypeError for a body that is not bytes, and PublishFailed("invalid") for what AMQP cannot carry.
     """
     body, id_, correlation_id, kind, app, timestamp, content_type, encoding, reply_to, priority, ttl, headers = envelope
     if type(body) is not bytes:
         raise TypeError(f"a body must be bytes, not {type(body).__name__}")
-    if len(body) > MAX_BODY_BYTES:
+    if len(body) > MAX_BODY_BYTES and not is_copy:
         raise _invalid(f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed")
     for text in (id_, correlation_id, kind, app, content_type, encoding, reply_to):
         if text is not None and (type(text) is not str or len(text) > MAX_SHORT_BYTES or not text.isascii()):

@@ -227,7 +227,8 @@ async def test_only_the_listed_errors_are_tried_again(project: Project) -> None:
     )
     runner = await project.up_until_idle()
     assert project.ledger.counts() == {"ConnectionError": 2, "VeryBusy": 2, "ValueError": 1, "SystemExit": 1}
-    assert len(of(runner.logs, "message.dead_lettered", reason="exhausted")) == 4
+    assert len(of(runner.logs, "message.dead_lettered", reason="exhausted", attempt=2)) == 2
+    assert len(of(runner.logs, "message.dead_lettered", reason="rejected", attempt=1)) == 2
 
 
 async def test_a_handler_chooses_when_it_gets_its_message_again_and_that_it_never_does(project: Project) -> None:

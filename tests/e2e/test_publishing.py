@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.foreign import Foreign, Got
@@ -148,3 +150,37 @@ async def test_what_was_published_is_handled(rabbit_project: Project) -> None:
     await publish(rabbit_project, "orders", "one order")
     await rabbit_project.up_until_idle()
     assert rabbit_project.ledger.payloads() == ["one order"]
+
+
+async def test_headers_travel_along(rabbit_project: Project, foreign: Foreign) -> None:
+    """--header NAME=VALUE, several of them, on every message."""
+    headers = ("--header", "tenant=acme", "--header", "note=a=b ", "--lines")
+    await publish(rabbit_project, "orders", "-", *headers, stdin=b"one\ntwo\n")
+    for got in foreign.take(rabbit_project.name("orders")):
+        assert {name: got.headers[name] for name in ("tenant", "note")} == {"tenant": "acme", "note": "a=b "}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--header", "tenant"),
+        ("--header", "=x"),
+        ("--header", "x-runner-attempt=9"),
+        ("--rate", "fast"),
+        ("--rate", "0/s"),
+    ],
+)
+async def test_bad_options_are_wrong_usage(memory_project: Project, arguments: tuple[str, ...]) -> None:
+    """Exit 2, naming the option."""
+    runner = await publish(memory_project, "orders", "x", *arguments, code=2)
+    assert arguments[0] in runner.stderr
+
+
+async def test_a_rate_holds_it_back(rabbit_project: Project, foreign: Foreign) -> None:
+    """At 20 a second, 11 messages take half a second, in order."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    lines = [str(number) for number in range(11)]
+    await publish(rabbit_project, "orders", "--lines", "--rate", "20/s", "-", stdin="\n".join(lines).encode())
+    assert loop.time() - started > 0.5
+    assert [got.body.decode() for got in foreign.take(rabbit_project.name("orders"))] == lines

@@ -160,7 +160,7 @@ class MemoryTransport:
     async def _move(self, delivery: Delivery, copy: Copy, needed: Topology) -> bool:
         """Publish the copy, as often as it takes, and only then forget the original."""
         feed: MemoryFeed = delivery.generation
-        sent, pause_s = as_sent(copy.envelope), FIRST_PAUSE_S
+        sent, pause_s = as_sent(copy.envelope, is_copy=True), FIRST_PAUSE_S
         while feed.holds(delivery.token):
             try:
                 self._broker.put(sent, copy.address, self._broker.route(copy.address, sent.headers))

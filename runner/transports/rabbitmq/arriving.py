@@ -19,6 +19,8 @@ from runner.transports.rabbitmq.frames import (
     Delivered,
     read_content,
     read_deliver,
+    read_size,
+    read_tag,
 )
 from runner.transports.rabbitmq.received import envelope_of
 
@@ -32,50 +34,81 @@ def closes(payload: bytes) -> bool:
 
 
 class Arrivals:
-    """The deliveries of one channel, read from its frames. See `direct.Route`."""
+    """The deliveries of one channel, read from its frames. See `direct.Route`.
 
-    def __init__(self, source: Source, generation: Any, on_delivery: Callable[[Delivery], None]) -> None:
+    What cannot be read goes to `on_unreadable`, with its delivery tag and the reason: where the client ends the
+    connection, and everybody's messages with it, one message is at fault here.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        generation: Any,
+        on_delivery: Callable[[Delivery], None],
+        on_unreadable: Callable[[int, str], None],
+    ) -> None:
         self._source = source
         self._generation = generation
         self._on_delivery = on_delivery
+        self._on_unreadable = on_unreadable
+        self._tag: int | None = None
         self._deliver: Delivered | None = None
         self._content: Content | None = None
         self._body: list[bytes] = []
         self._missing = 0
+        self._fault = ""
         self.is_open = True
 
     def take(self, kind: int, payload: bytes) -> bool:
-        """See `Route.take`. Raises what reading raises."""
+        """See `Route.take`. Raises where not even the limits of a message can be read."""
         if kind == METHOD:
             if payload[:4] != DELIVER:
                 self.is_open = self.is_open and not closes(payload)
                 return False
-            self._deliver = read_deliver(payload)
+            self._begin(payload)
             return True
-        if self._deliver is None:
+        if self._tag is None:
             return False
         if kind == HEADER:
-            self._content = read_content(payload)
-            self._missing = self._content.size
+            self._missing = read_size(payload)
+            try:
+                self._content = read_content(payload)
+            except Exception as error:  # whatever decoding foreign bytes raises, RecursionError included
+                self._fault = self._fault or f"{type(error).__name__}: {error}"
             if not self._missing:
                 self._hand_on(b"")
         elif kind == BODY:
             self._missing -= len(payload)
             if self._missing > 0:
                 self._body.append(payload)
-            elif self._body:
-                self._hand_on(b"".join((*self._body, payload)))
             else:
-                self._hand_on(payload)
+                self._hand_on(b"".join((*self._body, payload)) if self._body else payload)
         return True
 
+    def _begin(self, payload: bytes) -> None:
+        self._tag = read_tag(payload)
+        self._fault = ""
+        try:
+            self._deliver = read_deliver(payload)
+        except Exception as error:  # as above
+            self._fault = f"{type(error).__name__}: {error}"
+
     def _hand_on(self, body: bytes) -> None:
-        deliver, content = self._deliver, self._content
-        if deliver is None or content is None:
-            raise ValueError("a body without its header")
-        self._deliver = self._content = None
+        tag, deliver, content = self._tag, self._deliver, self._content
+        self._tag = self._deliver = self._content = None
         self._body.clear()
-        delivery = _delivery(
+        if tag is None or (not self._fault and (deliver is None or content is None)):
+            raise ValueError("a body without its header")
+        try:
+            if self._fault or deliver is None or content is None:
+                self._on_unreadable(tag, self._fault)
+            else:
+                self._on_delivery(self._made(deliver, content, body))
+        except Exception as error:  # a bug of ours must not look like bytes that cannot be read
+            asyncio.get_running_loop().call_exception_handler({"message": "a delivery failed", "exception": error})
+
+    def _made(self, deliver: Delivered, content: Content, body: bytes) -> Delivery:
+        return _delivery(
             Envelope(body, *content.properties),
             self._source,
             exchange=deliver.exchange,
@@ -84,10 +117,6 @@ class Arrivals:
             tag=deliver.tag,
             generation=self._generation,
         )
-        try:
-            self._on_delivery(delivery)
-        except Exception as error:  # a bug of ours must not look like bytes that cannot be read
-            asyncio.get_running_loop().call_exception_handler({"message": "a delivery failed", "exception": error})
 
 
 def from_client(message: DeliveredMessage, source: Source, generation: Any) -> Delivery:

@@ -16,6 +16,7 @@ from pamqp.commands import Connection
 
 T = TypeVar("T")
 
+_TLS = re.compile(r"\[SSL[^]]*\] (?P<why>.*?)(?: \(_ssl\.c:\d+\))?['\")]*$")
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
@@ -114,6 +115,8 @@ def short(error: BaseException | None) -> str:
     number = _system_error(error)
     if number is not None:
         return os.strerror(number).lower()
+    if (refusal := _TLS.search(str(error))) is not None:
+        return refusal["why"].lower()
     if isinstance(error, aiormq.exceptions.AMQPError):
         return str(error.args[-1]) if error.args and error.args[-1] else type(error).__name__
     if isinstance(error, OSError) and error.strerror:
@@ -123,7 +126,7 @@ def short(error: BaseException | None) -> str:
 
 def _system_error(error: BaseException) -> int | None:
     """Return the number behind a connection's failure: asyncio and aiormq put addresses where its words were."""
-    if not isinstance(error, OSError):
+    if not isinstance(error, OSError) or "[SSL" in str(error):
         return None
     found = _ERRNO.search(str(error))  # several addresses were tried in vain
     number = int(found[1]) if found else error.errno  # in aiormq's errors this may be AMQP's reply code

@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractConnection
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
+from runner.tasks import end
 from runner.transports.base import OnStateChange, StateChange
 from runner.transports.rabbitmq.address import connection_url, tls_context
 from runner.transports.rabbitmq.client import (
@@ -70,15 +71,6 @@ def was_cancelled() -> bool:
     """Whether somebody cancelled the current task: aiormq raises CancelledError too when it only lost the broker."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-async def end(task: asyncio.Task[Any] | None) -> None:
-    """Cancel a task until it has ended: aiormq may swallow one cancellation and raise an error of its own instead."""
-    while task is not None and not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=1.0)
-    if task is not None and not task.cancelled():
-        task.exception()  # looked at, so that asyncio does not report it as forgotten
 
 
 async def bounded(farewell: Awaitable[Any], seconds: float) -> None:

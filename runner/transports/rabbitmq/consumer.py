@@ -10,8 +10,9 @@ import aiormq
 from aio_pika.abc import AbstractConnection
 
 from runner.errors import BrokerUnavailable
+from runner.tasks import end
 from runner.transports.base import Delivery, OnDelivery, OnStateChange, Source, StateChange
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, end, pauses, was_cancelled
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, pauses, was_cancelled
 from runner.transports.rabbitmq.direct import wire_of
 from runner.transports.rabbitmq.registration import SETTLE_S, Doubts, Registration
 from runner.transports.rabbitmq.topology import RPC_S, open_channel
@@ -126,7 +127,13 @@ class Consumer:
                 registration.note_delivery()
                 self._on_delivery(delivery)
 
-        await registration.consume(self._source, on_delivery)
+        def on_unreadable(tag: int, why: str) -> None:
+            registration.note_arrival(tag)
+            if not registration.is_winding_up:
+                registration.reject(tag)
+                self._tell("message.unreadable", "error", error=why)
+
+        await registration.consume(self._source, on_delivery, on_unreadable)
         self._registration = registration
         return registration
 

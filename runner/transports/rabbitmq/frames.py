@@ -26,6 +26,7 @@ RETURN = b"\x00\x3c\x00\x32"
 ACK = b"\x00\x3c\x00\x50"
 NACK = b"\x00\x3c\x00\x78"
 
+_REJECT = b"\x00\x3c\x00\x5a"
 _PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
 _MANDATORY = b"\x01"
 _BASIC = 60
@@ -63,6 +64,18 @@ def read_deliver(payload: bytes) -> Delivered:
     exchange = payload[exchange_at:key_at].decode()
     routing_key = payload[key_at + 1 : key_at + 1 + payload[key_at]].decode()
     return Delivered(consumer, tag, bool(payload[end + 8] & 1), exchange, routing_key)
+
+
+def read_tag(payload: bytes) -> int:
+    """Read only the delivery tag of a deliver frame."""
+    (tag,) = _TAG.unpack_from(payload, 5 + payload[4])
+    return int(tag)
+
+
+def read_size(payload: bytes) -> int:
+    """Read only the body's size, in bytes, of a content header."""
+    (size,) = _TAG.unpack_from(payload, 4)
+    return int(size)
 
 
 def read_confirm(payload: bytes) -> tuple[int, bool]:
@@ -140,6 +153,11 @@ def milliseconds(expiration: str | None) -> int | None:
 def write_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Return the frame that acknowledges a delivery, or it and all before it."""
     return FRAME_HEAD.pack(METHOD, channel, 13) + _TAG_AND_BITS.pack(ACK, tag, multiple) + _END
+
+
+def write_reject(channel: int, tag: int) -> bytes:
+    """Return the frame that refuses a delivery for good: the broker dead-letters it, if its queue says where to."""
+    return FRAME_HEAD.pack(METHOD, channel, 13) + _TAG_AND_BITS.pack(_REJECT, tag, 0) + _END
 
 
 def write_publish(channel: int, address: Address) -> bytes:

@@ -25,8 +25,9 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
+from runner.tasks import end
 from runner.transports.base import NotLeader, OnStateChange, StateChange
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, pauses, was_cancelled
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
 from runner.transports.rabbitmq.declarations import Declarations
 from runner.transports.rabbitmq.publisher import Publisher
 from runner.transports.rabbitmq.seat import CLOSE_S, Seat, SeatLost

@@ -1,7 +1,7 @@
 """Asks RabbitMQ's management API what AMQP does not tell: bindings, arguments, policies, rates.
 
-The API is optional: a broker may not have it, or not let us in. Passwords stay in the Authorization header: no error and
-no `repr` has one, redirects are not followed (they would take it elsewhere), proxies are not used. Source:
+The API is optional: a broker may not have it, or not let us in. Passwords stay in the Authorization header: no error
+and no `repr` has one, redirects are not followed (they would take it elsewhere), proxies are not used. Source:
 https://www.rabbitmq.com/docs/management#http-api
 """
 
@@ -192,7 +192,9 @@ class Management:
             pieces.append(piece)
             size += len(piece)
             if size > LARGEST_ANSWER:
-                raise ManagementFailed(f"the management API at {self.shown} answers more than {LARGEST_ANSWER >> 20} MiB")
+                raise ManagementFailed(
+                    f"the management API at {self.shown} answers more than {LARGEST_ANSWER >> 20} MiB"
+                )
             if time.monotonic() > deadline:
                 raise TimeoutError
         return b"".join(pieces)

@@ -71,12 +71,12 @@ class Mover:
     async def _send(self, copy: Copy) -> None:
         """Publish a copy; what is missing on the broker is declared again for the next attempt."""
         try:
-            await self._publisher.publish(copy.address, copy.envelope)
+            await self._publisher.publish(copy.address, copy.envelope, is_copy=True)
         except PublishFailed as failure:
             if failure.reason == "unroutable" or isinstance(failure, MissingExchange):
                 await self._declarations.restore(await self._link.ready())
             elif failure.reason == "invalid":
-                await self._publisher.publish(copy.address, _without_foreign_headers(copy).envelope)
+                await self._publisher.publish(copy.address, _without_foreign_headers(copy).envelope, is_copy=True)
                 return
             raise
 

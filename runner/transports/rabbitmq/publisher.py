@@ -14,10 +14,11 @@ from pamqp.commands import Basic
 
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
+from runner.tasks import end
 from runner.transports.base import OnStateChange, StateChange
 from runner.transports.rabbitmq.client import forget
 from runner.transports.rabbitmq.confirming import Answer, Confirms, table
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, end, was_cancelled
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, was_cancelled
 from runner.transports.rabbitmq.direct import wire_of
 from runner.transports.rabbitmq.topology import open_channel
 from runner.transports.wire import MAX_SHORT_BYTES, as_sent
@@ -120,10 +121,10 @@ class Publisher:
         self._count = 0
         self._watch: asyncio.Task[None] | None = None
 
-    async def publish(self, address: Address, envelope: Envelope) -> None:
+    async def publish(self, address: Address, envelope: Envelope, *, is_copy: bool = False) -> None:
         """Publish once and return when the broker has confirmed it. Raises PublishFailed or PublishUnknown."""
         check(address)
-        envelope = as_sent(envelope)
+        envelope = as_sent(envelope, is_copy=is_copy)
         async with self._slots:
             turn = await self._take_turn(envelope.message_id)
             try:
@@ -159,6 +160,8 @@ class Publisher:
             answer = await outlet.publish(address, envelope)
         except aiormq.exceptions.ChannelNotFoundEntity as error:
             raise _missing_exchange(error, address) from error
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            raise _no_right(error, address) from error
         except CHANNEL_ERRORS as error:
             raise PublishUnknown(f'the broker was lost while publishing to "{address}"') from error
         except asyncio.CancelledError as error:
@@ -230,6 +233,14 @@ def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> P
     reply = str(error.args[-1]) if error.args else ""
     if f"'{address.exchange}'" in reply:
         return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="invalid")
+    return PublishUnknown(f'the channel was closed while publishing to "{address}"')
+
+
+def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
+    """Tell the publication that was not permitted from those that only shared the channel with it."""
+    if f"'{address.exchange or 'amq.default'}'" in str(error.args[-1] if error.args else ""):
+        text = f'the broker does not permit to publish to "{address}"'
+        return PublishFailed(text, reason="invalid", hint="give the user the right to write to its exchange")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 

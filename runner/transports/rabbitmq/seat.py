@@ -19,7 +19,8 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.message import Envelope
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, end, was_cancelled
+from runner.tasks import end
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, was_cancelled
 from runner.transports.rabbitmq.registration import Registration
 from runner.transports.rabbitmq.topology import RPC_S, open_channel
 

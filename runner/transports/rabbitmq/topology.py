@@ -6,43 +6,28 @@ https://www.rabbitmq.com/docs/queues#property-equivalence
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, Self
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel
 
-from runner.errors import BrokerUnavailable, TopologyMismatch
-from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+from runner.errors import TopologyMismatch
+from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology
 from runner.transports.base import Declared
-
-RPC_S = 30.0
-
-_INEQUIVALENT = re.compile(
-    r"inequivalent arg '(?P<key>[^']*)' for (?P<kind>\w+) '(?P<name>.*?)' in vhost '.*?': "
-    r"received (?P<received>.*?) but current is (?P<current>.*)",
-    re.DOTALL,
+from runner.transports.observed import Seen, missing
+from runner.transports.rabbitmq.channels import (
+    RPC_S,
+    bind,
+    declare_exchange,
+    declare_queue,
+    forbidden,
+    open_channel,
+    throwaway_channel,
 )
-_TYPED = re.compile(r"the value '(?P<value>.*)' of type '\w+'", re.DOTALL)
+from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NotThere
 
-_KEYS = {
-    "type": "type",
-    "durable": "durable",
-    "exclusive": "exclusive",
-    "auto_delete": "auto_delete",
-    "x-queue-type": "type",
-    "x-delivery-limit": "delivery_limit",
-    "x-max-length": "max_length",
-    "x-max-length-bytes": "max_bytes",
-    "x-max-priority": "max_priority",
-    "x-message-ttl": "message_ttl",
-    "x-overflow": "overflow",
-    "x-single-active-consumer": "single_active_consumer",
-}
-"""What the language calls that which the broker compares."""
+__all__ = ["RPC_S", "Depth", "Mode", "Probe", "count_messages", "declare", "open_channel", "throwaway_channel"]
 
 Mode = Literal["manage", "verify", "ignore"]
 
@@ -57,12 +42,11 @@ async def declare(
     """
     if mode == "ignore":
         return Declared(len(topology.exchanges), len(topology.queues), len(topology.bindings))
-    async with Probe(connection) as probe:
+    async with Probe(connection, needs_rights=mode == "manage") as probe:
         missing_exchanges = [item for item in topology.exchanges if not await probe.has_exchange(item, mode)]
         missing_queues = [item for item in topology.queues if not await probe.has_queue(item, mode)]
     if mode == "manage" and (not is_all_or_nothing or not probe.differences):
-        async with throwaway_channel(connection) as channel:
-            await _make(channel, missing_exchanges, missing_queues, topology.bindings)
+        await make(connection, missing_exchanges, missing_queues, topology.bindings)
     if probe.differences:
         raise TopologyMismatch("\n".join(probe.differences), probe.hint())
     return Declared(
@@ -71,26 +55,6 @@ async def declare(
         len(topology.bindings),
         new=len(missing_exchanges) + len(missing_queues),
     )
-
-
-@asynccontextmanager
-async def throwaway_channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
-    """Open a channel that a refused call may take down, and close it afterwards."""
-    channel = await open_channel(connection)
-    try:
-        yield channel
-    finally:
-        await channel.close()
-
-
-async def open_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
-    """Open a channel, with publisher confirms or without. Raises errors of channels, whatever aiormq raises."""
-    try:
-        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-        await channel.initialize(timeout=RPC_S)
-        return await channel.get_underlay_channel()
-    except RuntimeError as error:  # on a connection that was closed a moment ago
-        raise aiormq.exceptions.ChannelInvalidStateError("the connection was closed") from error
 
 
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
@@ -103,47 +67,26 @@ async def count_messages(connection: AbstractConnection, names: Iterable[str]) -
     return count
 
 
-async def _make(
-    channel: AbstractChannel, exchanges: Sequence[Exchange], queues: Sequence[Queue], bindings: Sequence[Binding]
+async def make(
+    connection: AbstractConnection, exchanges: Sequence[Exchange], queues: Sequence[Queue], bindings: Sequence[Binding]
 ) -> None:
-    """Make what is ours; what nobody has made is left out, with its bindings."""
+    """Make what is ours; what nobody has made is left out, with its bindings. Raises BrokerUnavailable if refused."""
     absent = {item.name for item in exchanges if not item.declare} | {item.name for item in queues if not item.declare}
-    try:
-        for exchange in exchanges:
-            if exchange.declare:
-                await _declare_exchange(channel, exchange)
-        for queue in queues:
-            if queue.declare:
-                await _declare_queue(channel, queue)
-        for binding in bindings:
-            if binding.queue in absent or binding.exchange in absent:
-                continue
-            await channel.queue_bind(
-                binding.queue, binding.exchange, binding.key, arguments=dict(binding.arguments), timeout=RPC_S
-            )
-    except aiormq.exceptions.ChannelAccessRefused as error:
-        raise _forbidden(error) from error
-
-
-async def _declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None:
-    await channel.exchange_declare(
-        exchange.name,
-        exchange_type=exchange.type,
-        durable=exchange.durable,
-        arguments=dict(exchange.arguments),
-        timeout=RPC_S,
-    )
-
-
-async def _declare_queue(channel: AbstractChannel, queue: Queue) -> None:
-    await channel.queue_declare(
-        queue.name,
-        durable=queue.durable,
-        exclusive=queue.exclusive,
-        auto_delete=queue.auto_delete,
-        arguments=dict(queue.arguments),
-        timeout=RPC_S,
-    )
+    right = "configure it"
+    async with throwaway_channel(connection) as channel:
+        try:
+            for exchange in exchanges:
+                if exchange.declare:
+                    await declare_exchange(channel, exchange)
+            for queue in queues:
+                if queue.declare:
+                    await declare_queue(channel, queue)
+            right = "write (of a binding: the right to write its queue and to read its exchange)"
+            for binding in bindings:
+                if binding.queue not in absent and binding.exchange not in absent:
+                    await bind(channel, binding)
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            raise forbidden(error, right) from error
 
 
 class Depth(NamedTuple):
@@ -154,108 +97,49 @@ class Depth(NamedTuple):
 
 
 class Probe:
-    """Finds out what exists and what differs, and changes nothing: what exists may be declared again harmlessly."""
+    """Finds out what exists and what differs, and changes nothing: what exists may be declared again harmlessly.
 
-    def __init__(self, connection: AbstractConnection) -> None:
-        self._connection = connection
-        self._channel: AbstractChannel | None = None
+    To compare needs the right to configure; without it, it is left out, unless `needs_rights` asks for it.
+    """
+
+    def __init__(self, connection: AbstractConnection, *, needs_rights: bool = False) -> None:
+        self._inquirer = Inquirer(connection, needs_rights=needs_rights)
         self.differences: list[str] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._channel is not None:
-            await self._channel.close()
+        await self._inquirer.__aexit__()
 
     def hint(self) -> str:
         """Say what to do about all the differences."""
+        if all(line.endswith(" does not exist") for line in self.differences):
+            return ABSENT_HINT
         return (
             "arguments of an existing queue or exchange cannot change: write what the broker has into the pipeline, "
-            "set `declare: false` if somebody else owns it, or delete it on the broker once it is empty"
+            "set `declare: false` if somebody else owns it, or let `runner apply --recreate NAME` recreate a queue"
         )
 
     async def has_exchange(self, exchange: Exchange, mode: Mode) -> bool:
         """Whether the exchange is there; notes a difference."""
-        exists = await self._ask(lambda channel: channel.exchange_declare(exchange.name, passive=True, timeout=RPC_S))
-        if not exists and (mode == "verify" or not exchange.declare):
-            self.differences.append(f'exchange "{exchange.name}" does not exist')
-        if exists and exchange.declare:
-            await self._ask(lambda channel: _declare_exchange(channel, exchange))
-        return exists
+        return self._note(exchange, await self._inquirer.exchange(exchange, compares=exchange.declare), mode)
 
     async def has_queue(self, queue: Queue, mode: Mode) -> bool:
         """Whether the queue is there; notes a difference."""
-        exists = await self._ask(lambda channel: channel.queue_declare(queue.name, passive=True, timeout=RPC_S))
-        if not exists and (mode == "verify" or not queue.declare):
-            self.differences.append(f'queue "{queue.name}" does not exist')
-        if exists and queue.declare:
-            await self._ask(lambda channel: _declare_queue(channel, queue))
-        return exists
+        return self._note(queue, await self._inquirer.queue(queue, compares=queue.declare), mode)
 
     async def look(self, name: str) -> Depth | None:
         """Return what a queue has; None where it does not exist."""
-        found: Depth | None = None
-
-        async def ask(channel: AbstractChannel) -> None:
-            nonlocal found
-            declared = await channel.queue_declare(name, passive=True, timeout=RPC_S)
-            found = Depth(declared.message_count or 0, declared.consumer_count or 0)
-
-        await self._ask(ask)
-        return found
-
-    async def _ask(self, question: Callable[[AbstractChannel], Awaitable[Any]]) -> bool:
-        """Ask, on a new channel if the last answer closed the old one; False where the thing is not there."""
-        if self._channel is None or self._channel.is_closed:
-            self._channel = await open_channel(self._connection)
         try:
-            await question(self._channel)
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            return False
-        except aiormq.exceptions.ChannelPreconditionFailed as error:
-            self.differences.append(explain_difference(_reply(error)))
-        except aiormq.exceptions.ChannelLockedResource as error:
-            self.differences.append(f"in use by another connection alone: {_reply(error)}")
-        except aiormq.exceptions.ChannelAccessRefused as error:
-            raise _forbidden(error) from error
-        return True
+            seen = await self._inquirer.depth(name)
+        except (NotThere, Locked):
+            return None
+        return Depth(seen.messages or 0, seen.consumers or 0)
 
-
-def explain_difference(reply: str) -> str:
-    """Turn the broker's 406 text into a sentence that names the thing, the key and both values, and what to write."""
-    match = _INEQUIVALENT.search(reply)
-    if match is None:
-        return reply
-    live, wanted = _value(match["current"]), _value(match["received"])
-    said = f'{match["kind"]} "{match["name"]}": {match["key"]} is {live} on the broker, the pipeline says {wanted}'
-    advice = _advice(match["key"], live)
-    return f"{said}\n{advice}" if advice else said
-
-
-def _advice(key: str, live: str) -> str:
-    """Return what to write into the pipeline so that it agrees with the broker, if one key says it."""
-    name = _KEYS.get(key)
-    if name is None:
-        return ""
-    if live == "none":
-        return f"  remove `{name}` to agree with the broker"
-    if name == "message_ttl":
-        live = f"{live}ms"
-    return f"  write `{name}: {live}` to agree with the broker"
-
-
-def _value(text: str) -> str:
-    typed = _TYPED.search(text)
-    return (typed["value"] if typed else text.strip()).strip("'") or '""'
-
-
-def _reply(error: aiormq.exceptions.AMQPError) -> str:
-    return str(error.args[-1]) if error.args else str(error)
-
-
-def _forbidden(error: aiormq.exceptions.AMQPError) -> BrokerUnavailable:
-    return BrokerUnavailable(
-        f"the broker does not permit it: {_reply(error)}",
-        "give the user the right, or set broker.topology to verify or ignore",
-    )
+    def _note(self, thing: Exchange | Queue, seen: Seen | None, mode: Mode) -> bool:
+        if seen is None and (mode == "verify" or not thing.declare):
+            self.differences.append(missing("queue" if isinstance(thing, Queue) else "exchange", thing.name))
+        if seen is not None and (seen.differences or seen.is_locked or mode == "manage"):
+            self.differences += seen.lines()
+        return seen is not None

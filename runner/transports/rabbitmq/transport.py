@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import aiormq
 
@@ -15,6 +15,7 @@ from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
+from runner.tasks import end
 from runner.transports.base import (
     Capabilities,
     Declared,
@@ -24,7 +25,7 @@ from runner.transports.base import (
     OnStateChange,
     Source,
 )
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, end, pauses, was_cancelled
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer
 from runner.transports.rabbitmq.declarations import Declarations
 from runner.transports.rabbitmq.direct import wire_of
@@ -34,6 +35,8 @@ from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
 from runner.transports.rabbitmq.registration import Registration
 from runner.transports.rabbitmq.topology import count_messages
 from runner.transports.rabbitmq.watching import WATCH_S, watch
+
+T = TypeVar("T")
 
 
 class RabbitTransport:
@@ -105,10 +108,11 @@ class RabbitTransport:
 
     async def declare(self, topology: Topology) -> Declared:
         """See `Transport.declare`; what was declared is restored after each reconnect."""
-        try:
+
+        async def attempt() -> Declared:
             return await self._declarations.declare(await self._consuming.ready(), topology)
-        except CHANNEL_ERRORS as error:
-            raise BrokerUnavailable(f"the broker was lost while declaring: {error}") from error
+
+        return await self._while_it_lasts(attempt, "the broker was lost while declaring")
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """See `Transport.publish`. An exchange of ours that somebody has deleted is declared again."""
@@ -123,10 +127,7 @@ class RabbitTransport:
     async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
         """See `Transport.feed`. Raises BrokerUnavailable where the broker does not let us consume."""
         consumer = Consumer(self._consuming, source, on_delivery, self._say, self._declarations.restore)
-        try:
-            await consumer.start()
-        except CHANNEL_ERRORS as error:
-            raise BrokerUnavailable(f'cannot consume from queue "{source.queue}": {error}') from error
+        await self._while_it_lasts(consumer.start, f'cannot consume from queue "{source.queue}"')
         self._consumers.append(consumer)
         return consumer
 
@@ -199,6 +200,25 @@ class RabbitTransport:
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self._publisher.close()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
+
+    async def _while_it_lasts(self, attempt: Callable[[], Awaitable[T]], complaint: str) -> T:
+        """Try again where the connection was lost meanwhile, for the connect timeout; raises BrokerUnavailable."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.connect_timeout_s
+        for pause in pauses():
+            try:
+                return await attempt()
+            except LinkClosed:
+                raise BrokerUnavailable(f"{complaint}: the session was closed") from None
+            except CHANNEL_ERRORS as error:
+                is_answer = isinstance(error, aiormq.exceptions.ChannelClosed)
+                if is_answer or loop.time() + pause >= deadline:
+                    raise BrokerUnavailable(f"{complaint}: {error}") from error
+            except asyncio.CancelledError:
+                if was_cancelled():
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
 
     async def _restore_exchanges(self) -> None:
         """Declare everything again, for a publication that found its exchange missing."""

@@ -132,3 +132,26 @@ def test_every_copy_can_be_published(text: str, headers: dict[str, Any]) -> None
     """No error text and no header keeps a message from being retried."""
     copy = retry_copy(delivery_of(headers=headers), Retry(1, text, text), NOW)
     assert as_sent(copy.envelope).body == b"body"
+
+
+def test_what_was_sent_back_keeps_its_first_destination_and_is_counted() -> None:
+    """`runner dead replay` puts it into its queue by name: when it fails again, that is not where it first went."""
+    headers = {
+        names.REPLAYS: 2,
+        names.REPLAYED_AT: "2026-11-23T12:00:00+00:00",
+        names.ORIGIN_EXCHANGE: "events",
+        names.ORIGIN_KEY: "order.paid",
+    }
+    for copy in (
+        retry_copy(delivery_of("", "orders", headers=headers), Retry(1.0, "E", "e"), NOW),
+        dead_letter_copy(delivery_of("", "orders", headers=headers), DeadLetter("exhausted"), "orders.dead", NOW),
+    ):
+        assert {name: copy.envelope.headers[name] for name in headers} == headers
+
+
+def test_a_count_of_replays_that_is_none_is_ignored() -> None:
+    """Anybody may write a header."""
+    for count in ("2", -1, True, None, 2**40):
+        copy = retry_copy(delivery_of(headers={names.REPLAYS: count, names.ORIGIN_KEY: "forged"}), Retry(1.0), NOW)
+        assert names.REPLAYS not in copy.envelope.headers
+        assert copy.envelope.headers[names.ORIGIN_KEY] == "order.paid"

@@ -124,7 +124,8 @@ async def read(pieces: list[bytes], *, channel: int = 1) -> tuple[list[Delivery]
     reader = asyncio.StreamReader()
     receiver = DirectReceiver(reader)
     seen: list[Delivery] = []
-    receiver.routes[channel] = Arrivals(SOURCE, None, seen.append)
+    unreadable: list[tuple[int, str]] = []
+    receiver.routes[channel] = Arrivals(SOURCE, None, seen.append, lambda tag, why: unreadable.append((tag, why)))
     others: list[Any] = []
 
     async def feed() -> None:
@@ -139,7 +140,7 @@ async def read(pieces: list[bytes], *, channel: int = 1) -> tuple[list[Delivery]
             if not isinstance(frame, Heartbeat):
                 others.append((number, frame.name))
     except Exception as error:
-        return seen, others, error
+        return seen, others + unreadable, error
     finally:
         await feeding
     raise AssertionError("it ended without an error")
@@ -179,16 +180,20 @@ def test_garbage_ends_the_connection_and_nothing_else(garbage: bytes, places: li
     assert isinstance(error, AMQPConnectionError | InvalidFrameError)
 
 
-def test_properties_that_cannot_be_read_end_the_connection() -> None:
-    """As with pamqp: nothing behind such bytes can be trusted."""
-    frame = delivered(1, Envelope(b"{}", message_id="abc")).replace(b"abc", b"a\xffc")
-    seen, _, error = asyncio.run(read([frame]))
-    assert seen == []
-    assert isinstance(error, InvalidFrameError)
+@pytest.mark.parametrize("bad", [(b"abc", b"a\xffc"), (b"\x04shop", b"\x04sh\xffp")], ids=["property", "exchange"])
+def test_what_cannot_be_read_is_one_message_and_not_the_connection(bad: tuple[bytes, bytes]) -> None:
+    """Its neighbours are delivered."""
+    good, poison = Envelope(b"{}", message_id="1"), Envelope(b"x" * 5000, message_id="abc")
+    data = delivered(1, good) + delivered(2, poison).replace(*bad) + delivered(3, good)
+    seen, others, error = asyncio.run(read([data]))
+    assert [(delivery.token, delivery.envelope) for delivery in seen] == [(1, good), (3, good)]
+    ((tag, why),) = others
+    assert (tag, why.partition(":")[0]) == (2, "UnicodeDecodeError")
+    assert isinstance(error, AMQPConnectionError)
 
 
 def test_the_channels_end_is_seen_before_anything_is_written_to_it() -> None:
-    arrivals = Arrivals(SOURCE, None, lambda _: None)
+    arrivals = Arrivals(SOURCE, None, lambda _: None, lambda *_: None)
     close = pamqp.frame.marshal(commands.Channel.Close(reply_code=404, reply_text="gone", class_id=60, method_id=40), 1)
     assert arrivals.take(1, close[7:-1]) is False
     assert arrivals.is_open is False

@@ -1,0 +1,108 @@
+"""`runner apply`: make on the broker what is missing, and what else is asked for by name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported, report, say_error
+from runner.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from runner.operations.planning import Item, Plan
+
+DIFFERENCES_LEFT = 1
+
+
+@click.command("apply", short_help="Make what is missing on the broker; recreate what is named.")
+@options.paths
+@click.option(
+    "--recreate",
+    multiple=True,
+    metavar="NAME",
+    help="Make this queue anew with the pipeline's options, its messages kept; repeatable.",
+)
+@click.option(
+    "--prune", is_flag=True, help="Remove bindings of our own queues that the pipeline does not have any more."
+)
+@options.broker
+@options.management
+@options.env_file
+def command(
+    paths: tuple[Path, ...],
+    recreate: tuple[str, ...],
+    prune: bool,
+    broker: str | None,
+    management: str | None,
+    env_file: Path | None,
+) -> None:
+    """Declare what pipelines need and the broker does not have. Anything else is done only when it is asked for.
+
+    --recreate moves the messages of a queue aside, confirmed, deletes the queue when it is empty and unused, declares
+    it anew and moves the messages back, in order and unchanged. Stop who consumes from it before. A run that was ended
+    is finished by running it again: nothing is lost, but up to 100 messages may then be there twice.
+
+    Exit codes: 0 nothing differs any more, 1 something still differs or could not be changed, 2 wrong usage, 69 broker
+    unreachable or refusing, 78 invalid pipeline.
+    """
+    logging.disable()  # what goes wrong comes as an error
+    with errors_reported():
+        from runner import app
+        from runner.operations.applying import apply
+        from runner.redaction import escape_controls
+
+        system = app.read(paths, read_environment(env_file), broker=broker)
+        report(system.warnings)
+
+        def say(text: str) -> None:
+            click.echo(escape_controls(text))
+
+        topology = system.whole_topology
+        applying = apply(system.broker, topology, system.name, management, prunes=prune, recreate=recreate, on_step=say)
+        applied = asyncio.run(applying)
+    code = _show_left(applied.left, has_changed=bool(applied.done), prunes=prune)
+    for text in applied.refused:
+        say_error(text)
+    sys.exit(DIFFERENCES_LEFT if applied.refused else code)
+
+
+def _show_left(left: Plan, *, has_changed: bool, prunes: bool) -> int:
+    """Print what still differs, and which flag would change it; return the exit code."""
+    from runner.cli.plan import show_item
+
+    if not left.has_changes:
+        if not has_changed:
+            click.echo("nothing to change")
+        _show_unchecked(left)
+        return 0
+    click.echo("still different:")
+    for item in left.of("create", "recreate", "unfinished", "extra", "foreign"):
+        show_item(item)
+        if flag := _flag(item, prunes=prunes):
+            click.echo(f"      {flag}")
+    _show_unchecked(left)
+    return DIFFERENCES_LEFT
+
+
+def _flag(item: Item, *, prunes: bool) -> str:
+    """Return which flag would change it, if one does."""
+    if item.kind == "queue" and (item.differences or item.action == "unfinished"):
+        return f"`runner apply --recreate {item.name}` does it"
+    return "`runner apply --prune` removes it" if item.action == "extra" and not prunes else ""
+
+
+def _show_unchecked(left: Plan) -> None:
+    """Print what is not known. Bindings were declared, so that they are there, but there may be more of them."""
+    from runner.cli.plan import show_item
+
+    for item in left.of("unchecked"):
+        if item.kind != "binding":
+            show_item(item)
+    if left.management is None:
+        click.echo(f"  ? bindings: declared; whether there are stale ones is not checked, {left.unchecked}")

@@ -1,0 +1,187 @@
+"""`runner dead`: look at dead letters, send them back to where they failed, or drop them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+from runner.cli.dead_selected import Wish, dig, now, selection
+from runner.cli.endings import errors_reported
+from runner.cli.interrupting import INTERRUPTED
+
+if TYPE_CHECKING:
+    from runner.operations.dead_letters import DeadLetter
+    from runner.operations.graveyard import Tally
+
+DEFAULT_LIMIT = 100
+
+
+@click.group("dead", short_help="Look at dead letters, send them back, or drop them.")
+def command() -> None:
+    """Look at messages that were given up on, send them back to the queue they failed in, or drop them."""
+
+
+def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    return options.parsed_rate(value)
+
+
+_JSON = click.option("--json", "is_json", is_flag=True, help="Print JSON, one object on each line.")
+_DRY_RUN = click.option("--dry-run", "is_dry", is_flag=True, help="Only show what would be done.")
+
+
+@command.command("list", short_help="List dead letters.")
+@_JSON
+@selection(DEFAULT_LIMIT)
+def list_(wish: Wish, is_json: bool) -> None:
+    """List the dead letters of the pipeline at PATH, and why they are dead; takes none away.
+
+    QUEUE is a queue, a subscriber, or a dead-letter queue; all without it. What the broker itself has given up on
+    (delivery_limit, expired, maxlen) is listed too.
+
+    Exit codes: 0 listed, 69 broker unreachable, 78 invalid pipeline.
+    """
+    from runner.cli.dead_progress import say_missing
+
+    with errors_reported():
+        tally = _listed(wish, is_json=is_json)
+    say_missing(tally)
+    of = f" of {tally.total} there" if tally.matched != tally.total else ""
+    click.echo(f"{tally.matched} dead letter{'s'[: tally.matched != 1]}{of}", err=True)
+
+
+@command.command("show", short_help="Show everything about one.")
+@_JSON
+@selection(1)
+def show(wish: Wish, is_json: bool) -> None:
+    """Show everything about one dead letter: why, since when, from where, its headers and its body.
+
+    What does not print is escaped, and a long body is cut.
+
+    Exit codes: 0 shown, 1 no such dead letter, 69 broker unreachable, 78 invalid pipeline.
+    """
+    from runner.cli import dead_shown
+    from runner.cli.dead_progress import say_missing
+    from runner.cli.tables import json_line
+
+    if wish.is_open:
+        raise click.UsageError("say which one: --id ID")
+
+    def meet(letter: DeadLetter) -> None:
+        if is_json:
+            click.echo(json_line(dead_shown.details_as_json(letter, now())))
+        else:
+            click.echo("\n".join(dead_shown.details(letter, now())))
+
+    with errors_reported():
+        tally = dig(wish, lambda digger, choices: digger.find(choices, meet))
+    say_missing(tally)
+    if not tally.matched:
+        click.echo(f"no such dead letter among {tally.looked}", err=True)
+        sys.exit(1)
+
+
+@command.command("replay", short_help="Send dead letters back to where they failed.")
+@_DRY_RUN
+@click.option("--local", "is_local", is_flag=True, help="Try them on the handler here, and leave them where they are.")
+@click.option("--rate", "per_second", metavar="RATE", callback=_rate, help="At most so many: 10/s, 100/m.")
+@_JSON
+@selection()
+def replay(wish: Wish, is_dry: bool, is_local: bool, per_second: float | None, is_json: bool) -> None:
+    """Send dead letters back, each to the one queue that it failed in, on its first attempt again.
+
+    Each is confirmed there before it is taken from the dead-letter queue: nothing is lost, whatever happens, and at
+    most one message is in both. Those that do not fit the filters stay, and so do those whose queue is gone.
+
+    With --local each is handled here, by the handler as it is now, on an in-process broker: nothing on the live broker
+    changes; what the handler does elsewhere, it does.
+
+    Exit codes: 0 all that fit were sent back, 1 some had to stay, or would fail again (--local), 69 broker unreachable,
+    78 invalid pipeline, 130 interrupted.
+    """
+    from runner.cli.dead_progress import Progress
+
+    with errors_reported():
+        if is_local:
+            from runner.cli.dead_tried import tried
+
+            sys.exit(tried(wish, is_json=is_json))
+        if is_dry:
+            tally = _listed(wish, is_json=is_json)
+            click.echo(f"would send back: {tally.matched}", err=True)
+            return
+        with Progress("sending back", "sent back", wish.limit, is_json=is_json) as progress:
+            progress.tally = tally = dig(
+                wish, lambda digger, choices: digger.replay(choices, progress.note, per_second), progress.show
+            )
+    sys.exit(_code(tally))
+
+
+@command.command("drop", short_help="Remove dead letters for good.")
+@_DRY_RUN
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--all", "is_all", is_flag=True, help="All of them; needed where no filter is given.")
+@_JSON
+@selection()
+def drop(wish: Wish, is_dry: bool, yes: bool, is_all: bool, is_json: bool) -> None:
+    """Remove dead letters for good. Asks first, on a terminal; elsewhere it needs --yes.
+
+    Exit codes: 0 dropped, 1 not confirmed, 2 wrong usage, 69 broker unreachable, 78 invalid pipeline, 130 interrupted.
+    """
+    from runner.cli.dead_progress import Progress
+
+    if wish.is_open and not is_all:
+        raise click.UsageError("say which: --id, --error or --older-than; or --all for all of them")
+    is_asked = not yes and not is_dry
+    if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("nobody can be asked here: add --yes, or look first with --dry-run")
+    with errors_reported():
+        if is_dry or is_asked:
+            tally = _listed(wish, is_json=is_json)
+            click.echo(f"would drop: {tally.matched}", err=True)
+            if is_dry or not tally.matched:
+                return
+            click.confirm(f"drop {tally.matched} for good?", abort=True, err=True)
+        with Progress("dropping", "dropped", wish.limit, is_json=is_json) as progress:
+            progress.tally = tally = dig(
+                wish, lambda digger, choices: digger.drop(choices, progress.note), progress.show
+            )
+    sys.exit(_code(tally))
+
+
+def _listed(wish: Wish, *, is_json: bool) -> Tally:
+    """Print the dead letters that fit, and leave them."""
+    from runner.cli import dead_shown
+    from runner.cli.tables import columns, json_line
+
+    at = now()
+    rows: dict[str, list[tuple[str, ...]]] = {}
+
+    def meet(letter: DeadLetter) -> None:
+        if is_json:
+            click.echo(json_line(dead_shown.as_json(letter, at)))
+        else:
+            rows.setdefault(letter.queue, []).append(dead_shown.row(letter, at))
+
+    try:
+        return dig(wish, lambda digger, choices: digger.find(choices, meet))
+    finally:  # what was found before the broker was lost is shown as well
+        for queue, found in rows.items():
+            click.echo(click.style(queue, bold=True) if sys.stdout.isatty() else queue)
+            for line in columns([dead_shown.HEADINGS, *found], right=dead_shown.RIGHT, width=_width()):
+                click.echo(f"  {line}")
+
+
+def _width() -> int | None:
+    """Return how wide a table may be, None where nobody looks at it on a terminal."""
+    import shutil
+
+    return max(40, shutil.get_terminal_size().columns - 2) if sys.stdout.isatty() else None
+
+
+def _code(tally: Tally) -> int:
+    if tally.is_interrupted:
+        return INTERRUPTED
+    return 1 if tally.stayed else 0

@@ -1,0 +1,140 @@
+"""What the verbs of `runner dead` have in common: which dead letters are meant, and a session to work on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli import options
+from runner.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from runner.app import System
+    from runner.operations.dead_letters import Choice
+    from runner.operations.graveyard import Digger, Tally
+    from runner.transports.base import StateChange
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the command line asks for: which pipeline and queue, and which of its dead letters."""
+
+    path: Path
+    queue: str | None
+    ids: tuple[str, ...] = ()
+    error: str = ""
+    older_than_s: float | None = None
+    limit: int | None = None
+    broker: str | None = None
+    env_file: Path | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all dead letters are meant."""
+        return not self.ids and not self.error and self.older_than_s is None
+
+
+_WISHED = tuple(field.name for field in fields(Wish))
+
+
+def selection(limit: int | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add what says which dead letters are meant; the function gets it as its one `wish`. `limit` is the default."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            wish = Wish(**{name: given.pop(name) for name in _WISHED})
+            function(wish, **given)
+
+        run.__doc__ = function.__doc__
+        for option in reversed(_options(limit)):
+            run = option(run)
+        return run
+
+    return add
+
+
+def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
+    default = f" Default: {limit}." if limit else ""
+    older = "Only those that failed so long ago: 30m, 1h, 2d."
+    return [
+        click.argument("path", type=click.Path(path_type=Path)),
+        click.argument("queue", required=False),
+        click.option("--id", "ids", multiple=True, metavar="ID", help="Only this one; repeatable."),
+        click.option("--error", default="", metavar="TEXT", help="Only those with this in their error or reason."),
+        click.option("--older-than", "older_than_s", metavar="DURATION", callback=_duration, help=older),
+        click.option("--limit", type=click.IntRange(min=1), default=limit, help=f"At most so many.{default}"),
+        options.broker,
+        options.env_file,
+    ]
+
+
+def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    from runner.units import parse_duration
+
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise click.BadParameter("write a duration, as in 30m, 1h or 2d") from None
+
+
+def read(wish: Wish) -> tuple[System, list[Choice]]:
+    """Read the pipeline and find out which dead-letter queues are meant."""
+    from runner import app
+    from runner.operations.dead_letters import choose
+    from runner.operations.live import need_broker
+
+    logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
+    system = app.read([wish.path], read_environment(wish.env_file), broker=wish.broker)
+    need_broker(system.broker)
+    return system, choose(system.pipelines, wish.queue)
+
+
+def dig(
+    wish: Wish,
+    work: Callable[[Digger, list[Choice]], Awaitable[Tally]],
+    on_step: Callable[[Tally], None] = lambda _: None,
+) -> Tally:
+    return asyncio.run(work_on(*read(wish), wish, work, on_step))
+
+
+async def work_on(
+    system: System,
+    choices: list[Choice],
+    wish: Wish,
+    work: Callable[[Digger, list[Choice]], Awaitable[Tally]],
+    on_step: Callable[[Tally], None] = lambda _: None,
+) -> Tally:
+    """Connect, do some work on dead letters, disconnect."""
+    from runner.cli.interrupting import stop_on_signals
+    from runner.operations.dead_letters import Filters
+    from runner.operations.graveyard import Digger
+    from runner.transports.rabbitmq.browsing import Browser
+
+    browser = Browser(system.broker, name=f"{system.name} dead", on_state_change=say_state)
+    filters = Filters(frozenset(wish.ids), wish.error, wish.older_than_s)
+    try:
+        await browser.open()
+        stop = stop_on_signals()
+        return await work(Digger(browser, filters, wish.limit, now, stop, on_step), choices)
+    finally:
+        await browser.close()
+
+
+def say_state(change: StateChange) -> None:
+    """Tell what keeps us waiting."""
+    if change.event in ("broker.blocked", "broker.unreachable", "broker.stalled"):
+        click.echo(f"waiting: {change.event} {change.fields.get('error', '')}".rstrip(), err=True)
+
+
+def now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,109 @@
+"""`runner plan`: what `up` would change on the broker, and what differs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported, report, wants_color
+from runner.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from runner.operations.planning import Item, Plan
+
+DIFFERENT = 2
+
+SIGNS = {
+    "create": ("+", "green"),
+    "recreate": ("~", "yellow"),
+    "unfinished": ("~", "yellow"),
+    "extra": ("-", "red"),
+    "foreign": ("!", "red"),
+    "unchecked": ("?", "cyan"),
+}
+
+
+@click.command("plan", short_help="Compare pipelines with the broker; change nothing.")
+@options.paths
+@options.broker
+@options.management
+@click.option("--json", "is_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="End with 2 if anything differs.")
+@options.env_file
+def command(
+    paths: tuple[Path, ...],
+    broker: str | None,
+    management: str | None,
+    is_json: bool,
+    detailed_exitcode: bool,
+    env_file: Path | None,
+) -> None:
+    """Compare pipelines with a live broker, and say what `up` would make and what differs. Changes nothing.
+
+    + will be created, ~ differs and must be recreated, - is on the broker and not in the pipeline any more, ! is
+    missing and not ours to make, ? could not be checked. AMQP tells everything but bindings and policies: those come
+    from the management API, where it answers.
+
+    Exit codes: 0 compared, 2 with --detailed-exitcode if anything differs, 69 broker unreachable, 78 invalid pipeline.
+    """
+    logging.disable()  # what goes wrong comes as an error
+    with errors_reported():
+        from runner import app
+        from runner.operations.applying import compare
+
+        system = app.read(paths, read_environment(env_file), broker=broker)
+        if not is_json:
+            report(system.warnings)
+        found = asyncio.run(compare(system.broker, system.whole_topology, system.name, management))
+    if is_json:
+        click.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    else:
+        show(found)
+    sys.exit(DIFFERENT if detailed_exitcode and found.has_changes else 0)
+
+
+def show(found: Plan) -> None:
+    """Print a plan: what differs on stdout, with what it was compared on stderr."""
+    management = found.management or f"not used: {found.unchecked}"
+    click.echo(f"broker     {found.product}", err=True)
+    click.echo(f"management {management}", err=True)
+    shown = found.of("create", "recreate", "unfinished", "extra", "foreign")
+    for item in shown:
+        show_item(item)
+    _show_unchecked(found)
+    for note in found.notes:
+        click.echo(f"  i {note}")
+    if not shown and found.is_complete:
+        click.echo("the broker has everything as the pipeline says")
+    click.echo(found.summary())
+
+
+def show_item(item: Item) -> None:
+    """Print one item, its details below it."""
+    from runner.redaction import escape_controls
+
+    sign, colour = SIGNS[item.action]
+    is_colored = wants_color(sys.stdout.isatty())
+    label = click.style(sign, fg=colour, bold=True) if is_colored else sign
+    click.echo(f"  {label} {escape_controls(item.text)}", color=is_colored)
+    for line in item.details:
+        click.echo(f"      {escape_controls(line)}")
+
+
+def _show_unchecked(found: Plan) -> None:
+    """Print what could not be checked; bindings as one line, for they all have the same reason."""
+    unchecked = found.of("unchecked")
+    bindings = [item for item in unchecked if item.kind == "binding"]
+    for item in unchecked:
+        if item.kind != "binding":
+            show_item(item)
+    if bindings:
+        many = f"{len(bindings)} bindings" if len(bindings) > 1 else "1 binding"
+        click.echo(f"  ? {many}: not checked, {found.unchecked}")

@@ -1,0 +1,158 @@
+"""`runner status`: what waits in each queue, and who takes it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported, wants_color
+from runner.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from runner.app import System
+    from runner.operations.status import PipelineStatus, QueueStatus, Watcher
+
+HEADINGS = ("QUEUE", "READY", "UNACKED", "CONSUMERS", "IN/S", "OUT/S", "DEAD")
+RIGHT = (1, 2, 3, 4, 5, 6)
+UNKNOWN = "–"
+PATIENCE_S = 5.0
+"""How long a look may take before we say that we wait."""
+
+CLEAR = "\x1b[H\x1b[2J"
+
+
+def _interval(_: click.Context, __: click.Parameter, value: str) -> float:
+    from runner.units import parse_duration
+
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        seconds = 0.0
+    if seconds < 0.1:
+        raise click.BadParameter("write a duration of at least 100ms, as in 2s")
+    return seconds
+
+
+@click.command("status", short_help="Show what waits in each queue.")
+@options.paths
+@click.option("--watch", "is_watching", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--interval", default="2s", callback=_interval, show_default=True, help="How often, with --watch.")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON list, one on each line with --watch.")
+@options.broker
+@options.management
+@options.env_file
+def command(
+    paths: tuple[Path, ...],
+    is_watching: bool,
+    interval: float,
+    is_json: bool,
+    broker: str | None,
+    management: str | None,
+    env_file: Path | None,
+) -> None:
+    """Show what waits in each queue of pipelines, how many consumers it has, and how many dead letters.
+
+    A queue that does not exist is "missing"; – is what nobody tells: how many messages are unacknowledged, and the
+    rates, are known to the management API alone.
+
+    Exit codes: 0 shown, 69 broker unreachable, 78 invalid pipeline.
+    """
+    logging.disable()  # what goes wrong comes as an error
+    with errors_reported():
+        from runner import app
+        from runner.operations.live import need_broker
+
+        system = app.read(paths, read_environment(env_file), broker=broker)
+        need_broker(system.broker)
+        asyncio.run(_show(system, management, is_json=is_json, interval=interval if is_watching else None))
+
+
+async def _show(system: System, management: str | None, *, is_json: bool, interval: float | None) -> None:
+    from runner.cli.interrupting import stop_on_signals
+    from runner.operations.status import Watcher, find_management
+    from runner.transports.rabbitmq.browsing import Browser
+
+    browser = Browser(system.broker, name=f"{system.name} status")
+    try:
+        await browser.open()
+        stop = stop_on_signals()
+        found, reason = await find_management(system.broker, management, browser)
+        if found is None and (management is not None or not is_json):
+            click.echo(f"management API: not used: {reason}", err=True)
+        watcher = Watcher(system.pipelines, browser, found)
+        _print(await watcher.look(), is_json=is_json, is_again=False)
+        stopping = asyncio.ensure_future(stop.wait())
+        while interval is not None and not stop.is_set():
+            await asyncio.wait([stopping], timeout=interval)
+            if not stop.is_set():
+                await _look_again(watcher, stopping, is_json=is_json)
+    finally:
+        await browser.close()
+
+
+async def _look_again(watcher: Watcher, stopping: asyncio.Future[Any], *, is_json: bool) -> None:
+    """Look, and say so if the broker is away just now: it may come back."""
+    from runner.errors import BrokerUnavailable
+
+    looking = asyncio.ensure_future(watcher.look())
+    waiting: list[asyncio.Future[Any]] = [looking, stopping]
+    await asyncio.wait(waiting, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    if not looking.done():
+        looking.cancel()
+        if not stopping.done():
+            click.echo("no answer from the broker; trying again", err=True)
+        return
+    try:
+        _print(looking.result(), is_json=is_json, is_again=True)
+    except BrokerUnavailable as error:
+        click.echo(f"{error}; trying again", err=True)
+
+
+def _print(pipelines: list[PipelineStatus], *, is_json: bool, is_again: bool) -> None:
+    from runner.cli.tables import json_line
+
+    if is_json:
+        click.echo(json_line([pipeline.as_json() for pipeline in pipelines]))
+    else:
+        separator = CLEAR if sys.stdout.isatty() else "\n"
+        click.echo((separator if is_again else "") + table(pipelines), color=True)
+
+
+def table(pipelines: list[PipelineStatus]) -> str:
+    """Return the tables of pipelines, one below the other."""
+    from runner.cli.tables import columns, safe
+
+    is_colored = wants_color(sys.stdout.isatty())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    blocks = []
+    for pipeline in pipelines:
+        retrying = f" · {pipeline.retrying} waiting for a retry" if pipeline.retrying else ""
+        title = (
+            f"{click.style(pipeline.name, bold=True) if is_colored else pipeline.name}  {safe(pipeline.path)}{retrying}"
+        )
+        rows = [HEADINGS, *(_row(queue) for queue in pipeline.queues)]
+        blocks.append("\n".join([title, *(f"  {line}" for line in columns(rows, right=RIGHT, width=width))]))
+    return "\n\n".join(blocks)
+
+
+def _row(queue: QueueStatus) -> tuple[str, ...]:
+    from runner.cli.tables import safe
+
+    dead = UNKNOWN if queue.dead is None else str(queue.dead)
+    if not queue.exists:
+        return safe(queue.name), "missing", "", "", "", "", dead
+    numbers = (queue.ready, queue.unacked, queue.consumers)
+    rates = (queue.publish_rate, queue.deliver_rate)
+    return (
+        safe(queue.name),
+        *(UNKNOWN if number is None else str(number) for number in numbers),
+        *(UNKNOWN if rate is None else f"{rate:.1f}" for rate in rates),
+        dead,
+    )

@@ -1,0 +1,99 @@
+"""Turns values into text for people: aligned columns, sizes, ages, and foreign text that can do a terminal no harm."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from runner.redaction import escape_controls
+
+_AGES = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_SIZES = ("kB", "MB", "GB")
+_UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+
+
+def safe(text: str, at_most: int | None = None) -> str:
+    """Return foreign text on one line, with everything that does not print escaped, and cut with an ellipsis.
+
+    That includes what turns the direction of text around: it could show one thing and mean another.
+    """
+    if at_most is not None and len(text) > at_most:
+        text = f"{text[: max(0, at_most - 1)]}…"
+    if text.isprintable():
+        return text
+    shown = [
+        _escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in escape_controls(text)
+    ]
+    return "".join(shown)
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON on one line, in which everything that does not print is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
+
+
+def age(seconds: float | None) -> str:
+    """Write how long ago something was, in its largest unit; a dash where nobody knows."""
+    if seconds is None:
+        return "–"
+    for length, unit in _AGES:
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return "0s"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in _SIZES:
+        value /= 1000
+        if value < 999.5 or unit == _SIZES[-1]:
+            break
+    return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+
+
+def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> list[str]:
+    """Return a line for each row, in columns; those numbered in `right` are flush right. Lines are cut at `width`."""
+    widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)] if rows else []
+    lines = []
+    for row in rows:
+        cells = []
+        for index, cell in enumerate(row):
+            gap = " " * (widths[index] - columns_of(cell))
+            cells.append(gap + cell if index in right else cell + gap)
+        lines.append(cut("  ".join(cells).rstrip(), width))
+    return lines
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns a terminal needs for it."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns_of_letter(letter) for letter in text)
+
+
+def cut(text: str, width: int | None) -> str:
+    """Return as much of a text as fits, with an ellipsis where something is missing."""
+    if width is None or columns_of(text) <= width:
+        return text
+    taken = 0
+    for index, letter in enumerate(text):
+        taken += _columns_of_letter(letter)
+        if taken > width - 1:
+            return f"{text[:index]}…"
+    return text
+
+
+def _columns_of_letter(letter: str) -> int:
+    if unicodedata.combining(letter):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()

@@ -1,0 +1,168 @@
+"""`runner tap`: watch messages go by, without taking any."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported
+from runner.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from runner.operations.tapping import Listening
+    from runner.pipeline.model import Pipeline
+    from runner.transports.rabbitmq.tapping import Passed
+
+MAX_LINE = 2000
+
+
+@click.command("tap", short_help="Watch messages go by.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
+@click.option("--json", "is_json", is_flag=True, help="Print JSON, one object on each line.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also append the payloads to FILE, as JSON lines that a producer with `file:` publishes again.",
+)
+@options.broker
+@options.env_file
+def command(
+    path: Path,
+    name: str,
+    limit: int | None,
+    is_json: bool,
+    record: Path | None,
+    broker: str | None,
+    env_file: Path | None,
+) -> None:
+    """Watch copies of the messages of NAME go by, from now on, until Ctrl-C; takes none away.
+
+    NAME is an event, a pattern of events, or a queue or a subscriber that is bound to some. What is published to a
+    queue by its name alone cannot be copied.
+
+    Exit codes: 0 watched, 2 nothing can be heard there, 69 broker unreachable, 78 invalid pipeline.
+    """
+    logging.disable()  # what goes wrong comes as an error
+    with errors_reported(), ExitStack() as files:
+        from runner import app
+        from runner.operations.live import need_broker
+        from runner.operations.tapping import listening, only
+
+        system = app.read([path], read_environment(env_file), broker=broker)
+        need_broker(system.broker)
+        pipeline = only(system.pipelines, name)
+        heard = listening(pipeline, name)
+        out = _Out(is_json=is_json, record=files.enter_context(_opened(record)) if record is not None else None)
+        try:
+            asyncio.run(_tap(pipeline, heard, out, limit))
+        except BrokenPipeError:  # nobody reads any more, as after `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _opened(record: Path) -> IO[bytes]:
+    try:
+        return record.open("ab")
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {record}: {error.strerror}", param_hint="--record") from None
+
+
+async def _tap(pipeline: Pipeline, heard: Listening, out: _Out, limit: int | None) -> None:
+    from runner.cli.interrupting import stop_on_signals
+    from runner.transports.rabbitmq.tapping import Tap
+
+    tap = Tap(pipeline.broker, name=pipeline.name)
+    shown = 0
+    try:
+        await tap.open(heard.bindings)
+        stopping = asyncio.ensure_future(stop_on_signals().wait())
+        places = ", ".join(f"{binding.exchange}:{binding.key}" for binding in heard.bindings)
+        click.echo(f"listening to {places}; Ctrl-C to stop", err=True)
+        if heard.deaf_to:
+            click.echo(f"not heard: {heard.deaf_to}", err=True)
+        while limit is None or shown < limit:
+            passing = asyncio.ensure_future(tap.next())
+            await asyncio.wait([passing, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not passing.done():
+                passing.cancel()
+                break
+            await asyncio.to_thread(out.write, passing.result())  # a terminal may be slow, and must hold nobody up
+            shown += 1
+    finally:
+        await tap.close()
+        missed = f" · {tap.missed} missed: they came faster than they were written" if tap.missed else ""
+        click.echo(f"{shown} went by{missed}{out.unrecorded_words()}", err=True)
+
+
+class _Out:
+    """Where messages are written to. Blocks."""
+
+    def __init__(self, *, is_json: bool, record: IO[bytes] | None) -> None:
+        self._record = record
+        self._line: Callable[[Passed], str] = _as_json if is_json else _as_text
+        self._unrecorded = 0
+
+    def write(self, passed: Passed) -> None:
+        """Write one."""
+        from runner.operations.tapping import recorded
+
+        click.echo(self._line(passed))
+        if self._record is None:
+            return
+        line = recorded(passed.envelope)
+        if line is None:
+            self._unrecorded += 1
+            return
+        self._record.write(line + b"\n")
+        self._record.flush()
+
+    def unrecorded_words(self) -> str:
+        """Say how many were not recorded, and why."""
+        count = self._unrecorded
+        return f" · {count} not recorded: a line cannot hold what is neither JSON nor text" if count else ""
+
+
+def _as_json(passed: Passed) -> str:
+    from runner.cli.dead_shown import body_as_json, plain
+    from runner.cli.tables import json_line
+
+    envelope = passed.envelope
+    return json_line(
+        {
+            "event": envelope.type,
+            "exchange": passed.exchange,
+            "routing_key": passed.routing_key,
+            "message_id": envelope.message_id,
+            "correlation_id": envelope.correlation_id,
+            "app_id": envelope.app_id,
+            "timestamp": envelope.timestamp.isoformat() if envelope.timestamp is not None else None,
+            "content_type": envelope.content_type,
+            "headers": plain(envelope.headers),
+            "size": len(envelope.body),
+            **body_as_json(envelope.body, len(envelope.body)),
+        }
+    )
+
+
+def _as_text(passed: Passed) -> str:
+    from runner.cli.tables import cut, safe, size
+
+    envelope = passed.envelope
+    at = datetime.now(UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    name = envelope.type or f"{passed.exchange}:{passed.routing_key}"
+    body = envelope.body[:MAX_LINE].decode("utf-8", "backslashreplace")
+    parts = (at, safe(name, 80), safe(envelope.message_id or "–", 40), size(len(envelope.body)), safe(body, MAX_LINE))
+    return cut("  ".join(parts), shutil.get_terminal_size().columns if sys.stdout.isatty() else None)

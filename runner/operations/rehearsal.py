@@ -1,0 +1,176 @@
+"""Tries dead letters on the handlers as they are here, on an in-process broker: how would each end now?
+
+One attempt each, and no retry is waited for. What a handler does elsewhere, to a database or a mailbox, it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+from uuid import uuid4
+
+from runner.errors import RunnerError
+from runner.message import Address, Envelope, Message
+from runner.metrics import Totals
+from runner.operations.dead_letters import DeadLetter, sent_back
+from runner.outcome import ACK, Outcome
+from runner.pipeline.model import Pipeline, Subscriber
+from runner.runtime.blame import raised_at
+from runner.runtime.calling import Caller
+from runner.runtime.execution import Execution
+from runner.runtime.invoking import HandlerFailed, Results
+from runner.runtime.publishing import Publisher
+from runner.runtime.resources import Resources
+from runner.transports.base import Delivery, Source
+from runner.transports.memory import MemoryTransport
+
+
+class NobodyReads(RunnerError):
+    """No subscriber of the pipeline reads the queue that a dead letter comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a handler ended: the outcome, where in the user's code the error came from, and how many results it had."""
+
+    outcome: Outcome
+    subscriber: str
+    at: str | None
+    published: int
+
+
+class _Listening(Caller):
+    """Calls a handler, and remembers where its last error came from."""
+
+    at: str | None = None
+
+    async def call(self, payloads: Sequence[Any], messages: Sequence[Message]) -> Results:
+        self.at = None
+        try:
+            results = await super().call(payloads, messages)
+        except HandlerFailed as failure:
+            self.at = raised_at(failure.error)
+            raise
+        return results if isinstance(results, list) else self._listen(results)
+
+    async def _listen(self, results: AsyncGenerator[list[Any], None]) -> AsyncGenerator[list[Any], None]:
+        """Pass on the results of a generator, which may still fail."""
+        try:
+            async with aclosing(results):
+                async for chunk in results:
+                    yield chunk
+        except HandlerFailed as failure:
+            self.at = raised_at(failure.error)
+            raise
+
+
+class _Judge(MemoryTransport):
+    """A session with an in-process broker that remembers how a delivery ended, and lets none come back."""
+
+    outcome: Outcome = ACK
+    published = 0
+
+    async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
+        self.outcome = outcome
+        return await super().settle(delivery, ACK)
+
+    async def publish(self, address: Address, envelope: Envelope) -> None:
+        await super().publish(address, envelope)
+        self.published += 1
+
+
+class Rehearsal:
+    """Handlers of pipelines, ready to be tried: an async context manager. Opens their resources when first needed."""
+
+    def __init__(self, pipelines: Sequence[Pipeline]) -> None:
+        self._pipelines = pipelines
+        self._resources = Resources()
+        self._opened: set[str] = set()
+        self._readers: dict[str, tuple[Pipeline, Subscriber, _Listening]] = {}
+
+    async def __aenter__(self) -> Rehearsal:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for _pipeline, _subscriber, caller in self._readers.values():
+            caller.close()
+        await self._resources.close()
+
+    async def attempt(self, letter: DeadLetter) -> Verdict:
+        """Handle a dead letter once. Raises NobodyReads and ResourceFailed."""
+        pipeline, subscriber, caller = await self._reader(letter)
+        judge = _Judge()
+        await judge.connect()
+        try:
+            await judge.declare(pipeline.topology)
+            delivery = await self._delivery(judge, pipeline, subscriber, sent_back(letter, datetime.now(UTC)))
+            execution = self._execution(judge, pipeline, subscriber, caller)
+            judge.published = 0
+            if subscriber.batch is not None:
+                await execution.run_batch([delivery])
+            else:
+                await execution.run(delivery)
+            return Verdict(judge.outcome, subscriber.name, caller.at, judge.published)
+        finally:
+            await judge.close()
+
+    async def _reader(self, letter: DeadLetter) -> tuple[Pipeline, Subscriber, _Listening]:
+        """Return who reads the queue that the dead letter comes from: the subscriber that failed, if it still does."""
+        readers = [
+            (pipeline, subscriber)
+            for pipeline in self._pipelines
+            for subscriber in pipeline.subscribers
+            if subscriber.queue == letter.origin
+        ]
+        if not readers:
+            raise NobodyReads(f'no subscriber of the pipeline reads queue "{letter.origin or letter.claimed}"')
+        named = [reader for reader in readers if f"{reader[0].name}.{reader[1].name}" == letter.subscriber]
+        pipeline, subscriber = (named or readers)[0]
+        key = f"{pipeline.name}.{subscriber.name}"
+        if key not in self._readers:
+            if pipeline.name not in self._opened:
+                await self._resources.open(pipeline)
+                self._opened.add(pipeline.name)
+            caller = _Listening(subscriber, self._resources.of(pipeline.name))
+            self._readers[key] = pipeline, subscriber, caller
+        return self._readers[key]
+
+    async def _delivery(
+        self, judge: _Judge, pipeline: Pipeline, subscriber: Subscriber, envelope: Envelope
+    ) -> Delivery:
+        """Put a message into the queue on the in-process broker, and take it out as the subscriber would."""
+        arrived: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        source = Source(
+            queue=subscriber.queue,
+            prefetch=1,
+            dead_letter=subscriber.dead_letter,
+            wait_prefix=pipeline.wait_prefix,
+            subscriber=f"{pipeline.name}.{subscriber.name}",
+        )
+        await judge.feed(source, lambda delivery: None if arrived.done() else arrived.set_result(delivery))
+        await judge.publish(Address("", subscriber.queue), envelope)
+        return await arrived
+
+    def _execution(self, judge: _Judge, pipeline: Pipeline, subscriber: Subscriber, caller: _Listening) -> Execution:
+        destinations: Mapping[str, Any] = MappingProxyType(dict(pipeline.destinations))
+        publisher = Publisher(
+            judge,
+            app_id=pipeline.name,
+            destinations=destinations,
+            new_id=lambda: uuid4().hex,
+            now=lambda: datetime.now(UTC),
+        )
+        return Execution(
+            subscriber,
+            pipeline=pipeline.name,
+            transport=judge,
+            publisher=publisher,
+            caller=caller,
+            totals=Totals(),
+            logs_messages=False,
+        )

@@ -1,0 +1,88 @@
+"""Finds out by which bindings a name of a pipeline can be listened to, and turns what goes by into recorded lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.errors import RunnerError
+from runner.message import Envelope
+from runner.operations.live import unknown
+from runner.pipeline.model import Pipeline
+from runner.pipeline.patterns import is_pattern, matches
+from runner.pipeline.payload import JsonText, as_payload, encode
+from runner.pipeline.records import MAX_LINE_BYTES
+from runner.pipeline.topology import Binding
+
+
+class CannotTap(RunnerError):
+    """Nothing can be heard without taking it away."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to listen, and what is not heard there, as words for people."""
+
+    bindings: tuple[Binding, ...]
+    deaf_to: str = ""
+
+
+def listening(pipeline: Pipeline, name: str) -> Listening:
+    """Return how to listen to an event, a pattern of events, a queue or a subscriber. Raises UnknownPlace, CannotTap.
+
+    Only exchanges make copies. What is published to a queue by its name goes to that queue alone.
+    """
+    destination = pipeline.destinations.get(name)
+    if destination is not None and destination.is_event:
+        return Listening((Binding(destination.address.exchange, "", destination.address.key),))
+    subscribers = {subscriber.name: subscriber for subscriber in pipeline.subscribers}
+    queue = subscribers[name].queue if name in subscribers else name
+    if queue not in {each.name for each in pipeline.topology.queues}:
+        if is_pattern(name) and (found := _heard(pipeline, name)):
+            return Listening(found)
+        known = dict.fromkeys([*pipeline.destinations, *subscribers])
+        raise unknown(name, "queue, event or subscriber", known)
+    bindings = tuple(binding for binding in pipeline.topology.bindings if binding.queue == queue)
+    if not bindings:
+        raise CannotTap(
+            f'queue "{queue}" is bound to no exchange: what is published to it goes to it alone, and could only be '
+            "seen by taking it away",
+            "bind it to an event (`events:` of the queue) and publish that; `runner status` shows how many wait in it, "
+            "`runner dead show` what failed",
+        )
+    return Listening(bindings, f'what is published to queue "{queue}" by its name, and retries')
+
+
+def _heard(pipeline: Pipeline, pattern: str) -> tuple[Binding, ...]:
+    """Return the bindings by which the events that a pattern matches are heard."""
+    events = [each for each in pipeline.destinations.values() if each.is_event and matches(pattern, each.name)]
+    keys = [(each.address.exchange, each.address.key) for each in events]
+    return tuple(Binding(exchange, "", key) for exchange, key in dict.fromkeys(keys))
+
+
+def recorded(envelope: Envelope) -> bytes | None:
+    """Return a message as one line that a producer with `file:` publishes again; None where a line cannot hold it.
+
+    JSON stays byte for byte, but for line breaks between its parts; text becomes a JSON string. Bytes that are neither
+    have no line.
+    """
+    if envelope.content_encoding and envelope.content_encoding.lower() not in ("identity", "utf-8", "utf8"):
+        return None
+    payload = as_payload(envelope.body)
+    if isinstance(payload, bytes) and not isinstance(payload, JsonText):
+        return None
+    is_json = isinstance(payload, JsonText)
+    line = bytes(payload) if isinstance(payload, JsonText) else encode([payload])[0][1:-1]
+    line = line.replace(b"\r", b" ").replace(b"\n", b" ") if is_json else line
+    return line if line.strip() and len(line) < MAX_LINE_BYTES else None
+
+
+def only(pipelines: Sequence[Pipeline], name: str) -> Pipeline:
+    """Return the pipeline that has the name, the first of them where none has: its error says what there is."""
+    for pipeline in pipelines:
+        names = {*pipeline.destinations, *(subscriber.name for subscriber in pipeline.subscribers)}
+        if name in names or name in {queue.name for queue in pipeline.topology.queues}:
+            return pipeline
+    return pipelines[0]

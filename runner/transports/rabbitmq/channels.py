@@ -1,0 +1,101 @@
+"""Opens channels that may be lost, and makes single declarations on them. AMQP closes a channel over each refusal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.topology import Binding, Exchange, Queue
+
+RPC_S = 30.0
+
+_ACCESS = re.compile(
+    r"access to (?P<kind>\w+) '(?P<name>.*?)' in vhost '.*?' refused for user '(?P<user>.*?)'", re.DOTALL
+)
+
+
+@asynccontextmanager
+async def throwaway_channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
+    """Open a channel that a refused call may take down, and close it afterwards."""
+    channel = await open_channel(connection)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+
+
+async def open_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
+    """Open a channel, with publisher confirms or without. Raises errors of channels, whatever aiormq raises."""
+    try:
+        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        await channel.initialize(timeout=RPC_S)
+        return await channel.get_underlay_channel()
+    except RuntimeError as error:  # on a connection that was closed a moment ago
+        raise aiormq.exceptions.ChannelInvalidStateError("the connection was closed") from error
+
+
+async def declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None:
+    """Declare an exchange."""
+    await channel.exchange_declare(
+        exchange.name,
+        exchange_type=exchange.type,
+        durable=exchange.durable,
+        arguments=dict(exchange.arguments),
+        timeout=RPC_S,
+    )
+
+
+async def declare_queue(channel: AbstractChannel, queue: Queue) -> None:
+    """Declare a queue."""
+    await channel.queue_declare(
+        queue.name,
+        durable=queue.durable,
+        exclusive=queue.exclusive,
+        auto_delete=queue.auto_delete,
+        arguments=dict(queue.arguments),
+        timeout=RPC_S,
+    )
+
+
+async def bind(channel: AbstractChannel, binding: Binding) -> None:
+    """Bind a queue."""
+    await channel.queue_bind(
+        binding.queue, binding.exchange, binding.key, arguments=dict(binding.arguments), timeout=RPC_S
+    )
+
+
+async def unbind(channel: AbstractChannel, binding: Binding) -> None:
+    """Remove a binding; it need not exist."""
+    await channel.queue_unbind(
+        binding.queue, binding.exchange, binding.key, arguments=dict(binding.arguments), timeout=RPC_S
+    )
+
+
+def reply_of(error: BaseException) -> str:
+    """Return what the broker said when it closed the channel."""
+    return str(error.args[-1]) if error.args else str(error)
+
+
+def access_refused(reply: str) -> str:
+    """Say who needs which kind of right to what, from the broker's text; empty where it says something else.
+
+    To declare needs the right to configure, to bind that to write the queue and to read the exchange.
+    """
+    match = _ACCESS.search(reply)
+    if match is None:
+        return ""
+    return f'the user "{match["user"]}" has no right to {match["kind"]} "{match["name"]}"'
+
+
+def forbidden(error: aiormq.exceptions.AMQPError, right: str = "configure it") -> BrokerUnavailable:
+    """Turn a 403 into an error that names the missing right."""
+    return BrokerUnavailable(
+        f"the broker does not permit it: {reply_of(error)}",
+        f"give the user the right to {right}, or set broker.topology to verify or ignore",
+    )

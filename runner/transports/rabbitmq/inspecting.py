@@ -1,0 +1,150 @@
+"""Turns a live RabbitMQ into what it has of a topology: over AMQP, and where it answers through the management API.
+
+Reads only. See `inquiring` for how AMQP alone names every difference of a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.model import BrokerSettings
+from runner.pipeline.topology import Binding, Topology
+from runner.transports.observed import LiveBinding, Observed, Seen
+from runner.transports.rabbitmq.channels import reply_of
+from runner.transports.rabbitmq.client import short
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link
+from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NoRight, NotThere
+from runner.transports.rabbitmq.management import Management, ManagementFailed
+
+ASIDE = ".recreating"
+"""The end of the name of the queue in which messages wait while theirs is made anew, and of the exchange before it."""
+
+BACK = ".recreated"
+"""The end of the name of the exchange by which they come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A connection to look at a broker and to change it; `management` is None where `no_management` says why."""
+
+    settings: BrokerSettings
+    connection: AbstractConnection
+    product: str
+    management: Management | None
+    no_management: str = ""
+
+
+@asynccontextmanager
+async def session(settings: BrokerSettings, name: str, management_url: str | None) -> AsyncIterator[Session]:
+    """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost meanwhile."""
+    link = Link(settings, role="topology", name=name, on_state_change=lambda _: None, restore=_nothing)
+    try:
+        connection = await link.open()
+        properties = dict(connection.transport.connection.server_properties) if connection.transport else {}
+        management, why = await _management(settings, management_url, properties)
+        yield Session(settings, connection, _product(properties), management, why)
+    except aiormq.exceptions.ChannelClosed as error:
+        raise BrokerUnavailable(f"the broker refuses: {reply_of(error)}") from error
+    except CHANNEL_ERRORS as error:
+        raise BrokerUnavailable(f"the broker was lost: {short(error)}") from error
+    finally:
+        await link.close()
+
+
+async def inspect(session: Session, topology: Topology) -> Observed:
+    """Return what the broker has of the topology."""
+    async with Inquirer(session.connection) as inquirer:
+        exchanges = {item.name: await inquirer.exchange(item, compares=item.declare) for item in topology.exchanges}
+        queues = {item.name: await inquirer.queue(item, compares=item.declare) for item in topology.queues}
+        aside = {item.name: await _messages(inquirer, item.name + ASIDE) for item in topology.queues if item.declare}
+    observed = Observed(
+        exchanges,
+        queues,
+        unchecked=session.no_management,
+        recreating={name: messages for name, messages in aside.items() if messages is not None},
+        product=session.product,
+    )
+    if session.management is None:
+        return observed
+    try:
+        return await _with_management(observed, session.management)
+    except ManagementFailed as error:
+        return replace(observed, unchecked=str(error))
+
+
+async def _with_management(observed: Observed, management: Management) -> Observed:
+    """Add what only the management API tells."""
+    described = {str(item.get("name")): item for item in await management.queues()}
+    bindings = [item for item in await management.bindings() if item.get("destination_type") == "queue"]
+    return replace(
+        observed,
+        queues={name: _described(seen, described.get(name)) for name, seen in observed.queues.items()},
+        bindings=tuple(_bindings(bindings, observed.queues.keys(), observed.recreating.keys())),
+        management=management.shown,
+    )
+
+
+def _described(seen: Seen | None, described: Mapping[str, Any] | None) -> Seen | None:
+    if seen is None or described is None:
+        return seen
+    arguments = {
+        "durable": described.get("durable"),
+        "auto_delete": described.get("auto_delete"),
+        **(described.get("arguments") or {}),
+    }
+    policy = described.get("operator_policy") or described.get("policy")
+    sets = described.get("effective_policy_definition")
+    return replace(
+        seen,
+        arguments=arguments,
+        policy=str(policy or ""),
+        policy_sets=sets if policy and isinstance(sets, Mapping) else {},
+    )
+
+
+def _bindings(
+    found: Iterable[Mapping[str, Any]], queues: Iterable[str], recreating: Iterable[str]
+) -> Iterable[LiveBinding]:
+    """Yield the bindings of these queues, but for those that every queue has and those of a recreation."""
+    names, ways_back = set(queues), {name + BACK for name in recreating}
+    for item in found:
+        source, queue = str(item.get("source", "")), str(item.get("destination"))
+        if queue in names and source and source not in ways_back:
+            arguments = dict(item.get("arguments") or {})
+            binding = Binding(source, queue, str(item.get("routing_key", "")), arguments)
+            yield LiveBinding(binding, str(item.get("properties_key", "")))
+
+
+async def _messages(inquirer: Inquirer, name: str) -> int | None:
+    try:
+        return (await inquirer.depth(name)).messages
+    except (NotThere, Locked, NoRight):
+        return None
+
+
+async def _management(
+    settings: BrokerSettings, url: str | None, properties: Mapping[str, Any]
+) -> tuple[Management | None, str]:
+    why: list[str] = []
+    management = await Management.find(settings, url, on_absent=why.append)
+    if management is None:
+        return None, why[-1]
+    if not management.is_broker_of(properties):
+        return None, f"the management API at {management.shown} belongs to another broker, {management.cluster_name}"
+    return management, ""
+
+
+def _product(properties: Mapping[str, Any]) -> str:
+    words = (properties.get(key, "") for key in ("product", "version"))
+    return " ".join(word.decode() if isinstance(word, bytes) else str(word) for word in words)
+
+
+async def _nothing(_: AbstractConnection) -> None:
+    """A connection that only looks has nothing to restore."""

@@ -1,0 +1,167 @@
+"""`runner apply --recreate` killed as by `kill -9`, at moments found by watching the broker: nothing is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from runner.transports.rabbitmq.carrying import WINDOW
+from tests.foreign import NOT_FOUND, Foreign
+from tests.node import Node
+from tests.project import Place, Project, until
+
+PIPELINE = """
+    version: 1
+    events: {UNIQUE.paid: {}}
+    queues:
+      UNIQUE.work: {max_length: 100000, events: [UNIQUE.paid]}
+    subscribers:
+      worker: {from: UNIQUE.work, handler: "work:handle", retry: none}
+"""
+
+MESSAGES = 3000
+MOST_KILLS = 5
+
+
+class Watch:
+    """What is in the two queues now, asked again and again: -1 for a queue that does not exist."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._name = name
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def depths(self) -> tuple[int, int]:
+        return self._depth(self._name), self._depth(f"{self._name}.recreating")
+
+    def _depth(self, name: str) -> int:
+        channel = self._connection.channel()
+        try:
+            depth: int = channel.queue_declare(name, passive=True).method.message_count
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == NOT_FOUND:
+                return -1
+            raise
+        channel.close()
+        return depth
+
+
+@pytest.fixture
+def here(tmp_path: Path, unique: str, managed: Node) -> Project:
+    project = Project(tmp_path, unique, Place(("--broker", managed.url), managed.url))
+    project.pipeline(PIPELINE)
+    project.handlers("def handle(x: str) -> None: ...")
+    return project
+
+
+@pytest.fixture
+def other(managed: Node) -> Iterator[Foreign]:
+    with Foreign(managed.url) as other:
+        yield other
+
+
+def moments(seed: int) -> list[tuple[str, Callable[[int, int], bool]]]:
+    """Return when to kill, drawn by a seed; `old` and `aside` are the depths of the two queues.
+
+    The first is one that lasts long enough to be seen; the others may be over before one looks.
+    """
+    draw = random.Random(seed)
+    first, some = draw.randrange(1, MESSAGES // 2), draw.randrange(1, MESSAGES)
+    known: list[tuple[str, Callable[[int, int], bool]]] = [
+        ("the queue aside was just made", lambda old, aside: aside >= 0),
+        (f"{some} messages are aside", lambda old, aside: aside >= some),
+        ("the old queue is nearly empty", lambda old, aside: aside > 0 and old <= draw.randrange(1, WINDOW)),
+        ("the old queue was deleted", lambda old, aside: old == -1),
+        ("the new queue was just made", lambda old, aside: aside >= MESSAGES - WINDOW and 0 <= old < WINDOW),
+        (f"{some} messages are back", lambda old, aside: 0 <= aside <= MESSAGES - some and old > 0),
+        ("the queue aside is nearly empty", lambda old, aside: 0 <= aside <= draw.randrange(1, WINDOW) and old > 0),
+        ("the queue aside was deleted", lambda old, aside: aside == -1 and old >= MESSAGES),
+    ]
+    begun = (f"{first} messages are aside", lambda old, aside: aside >= first)
+    return [begun, *draw.sample(known, draw.randrange(2, MOST_KILLS))]
+
+
+@pytest.mark.parametrize("kind", [{}, {"x-queue-type": "quorum"}], ids=["classic", "quorum"])
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
+    here: Project, other: Foreign, managed: Node, kind: dict[str, Any], seed: int
+) -> None:
+    """Every id is there, in order, and at most WINDOW of them twice for each kill."""
+    name = here.name("work")
+    other.channel.queue_declare(name, durable=True, arguments=kind)
+    bodies = [str(number).encode() for number in range(MESSAGES)]
+    other.publish(name, *bodies)
+    await until(lambda: other.count(name) == MESSAGES, "every message in the queue")
+    killed = 0
+    for _, is_now in moments(seed):
+        killed += await kill_when(here, managed, name, is_now)
+    async with here.run("apply", here.file, *here.place.arguments, "--recreate", name) as runner:
+        assert await runner.wait(60) == 0, runner.stderr
+    found = [got.body for got in other.take(name)]
+    counts = Counter(found)
+    assert set(bodies) - set(counts) == set(), "lost"
+    assert set(counts) - set(bodies) == set(), "unexpected"
+    assert sum(counts.values()) - MESSAGES <= killed * WINDOW, "duplicated"
+    assert list(dict.fromkeys(found)) == bodies, "order of what came first"
+    assert not other.has_queue(f"{name}.recreating")
+    assert killed, "no moment was ever seen"
+
+
+@pytest.mark.timeout(180)
+async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, unique: str, own_node: Node) -> None:
+    """What was confirmed is on the disk; the next run goes on."""
+    project = Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url))
+    project.pipeline(PIPELINE)
+    project.handlers("def handle(x: str) -> None: ...")
+    name = project.name("work")
+    bodies = [str(number).encode() for number in range(MESSAGES)]
+    with Foreign(own_node.url) as other:
+        other.channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+        other.publish(name, *bodies)
+        await until(lambda: other.count(name) == MESSAGES, "every message in the queue")
+    await asyncio.to_thread(own_node.wait_until_kept, name)
+    watch = await asyncio.to_thread(Watch, own_node.url, name)
+    async with project.run("apply", project.file, *project.place.arguments, "--recreate", name) as runner:
+        while (await asyncio.to_thread(watch.depths))[1] < MESSAGES // 3:
+            pass
+        await asyncio.to_thread(watch.close)
+        await asyncio.to_thread(own_node.kill)
+        assert await runner.wait() == 69
+        assert "Traceback" not in runner.stderr
+    await asyncio.to_thread(own_node.start)
+    async with project.run("apply", project.file, *project.place.arguments, "--recreate", name) as runner:
+        assert await runner.wait(60) == 0, runner.stderr
+    with Foreign(own_node.url) as other:
+        found = [got.body for got in other.take(name)]
+    assert list(dict.fromkeys(found)) == bodies
+    assert len(found) - MESSAGES <= WINDOW
+
+
+async def kill_when(here: Project, node: Node, name: str, is_now: Callable[[int, int], bool]) -> bool:
+    """Run `apply --recreate` and kill it when the broker shows the moment; False where it ended before that."""
+    watch = await asyncio.to_thread(Watch, node.url, name)
+    try:
+        async with here.run("apply", here.file, *here.place.arguments, "--recreate", name) as runner:
+            ended = asyncio.create_task(runner.wait(60))
+            while not ended.done():
+                if is_now(*await asyncio.to_thread(watch.depths)):
+                    break
+            has_ended = ended.done()
+            if not has_ended:
+                runner.signal(signal.SIGKILL)
+            code = await ended
+            assert code in (0, -signal.SIGKILL), runner.stderr
+            return not has_ended and code == -signal.SIGKILL
+    finally:
+        await asyncio.to_thread(watch.close)

@@ -1,0 +1,168 @@
+"""`runner status`: what waits in each queue, over AMQP alone and with the management API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.foreign import Foreign
+from tests.node import Node
+from tests.process import RunnerProcess
+from tests.project import Place, Project, until
+
+PIPELINE = """
+    version: 1
+    queues:
+      UNIQUE.orders:
+      UNIQUE.bills: {dead_letter: UNIQUE.lost}
+    subscribers:
+      handle: {from: UNIQUE.orders, handler: work:handle, concurrency: 2, prefetch: 2, retry: {attempts: 2, delay: 2m}}
+"""
+HANDLERS = """
+    import time
+    def handle(payload) -> None:
+        note(payload)
+        if payload == "fails":
+            raise ValueError
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def shop(rabbit_project: Project) -> Project:
+    rabbit_project.pipeline(PIPELINE)
+    rabbit_project.handlers(HANDLERS)
+    return rabbit_project
+
+
+async def status(project: Project, *arguments: str, code: int = 0) -> RunnerProcess:
+    async with project.run("status", project.file, *arguments, *project.place.arguments) as runner:
+        assert await runner.wait() == code, runner.stderr
+    assert "Traceback" not in runner.stderr
+    return runner
+
+
+async def looked(project: Project, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the pipeline as `status --json` says, and its queues by name."""
+    runner = await status(project, "--json", *arguments)
+    (pipeline,) = json.loads(runner.stdout)
+    return pipeline, {queue["queue"].removeprefix(f"{project.unique}."): queue for queue in pipeline["queues"]}
+
+
+async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign: Foreign) -> None:
+    """One row for each queue with its dead letters; retries for the pipeline; unknown is a dash, and exit 0."""
+    async with shop.up() as runner:
+        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+        foreign.publish(shop.name("orders"), b"fails", b"1", b"2", b"3", b"4")
+        foreign.publish(shop.name("lost"), b"dead", b"too")
+        await shop.ledger.wait_for(3)
+        await runner.wait_for(lambda line: line["event"] == "message.retry")
+        pipeline, queues = await looked(shop)
+        assert queues["orders"] == {
+            "queue": shop.name("orders"),
+            "exists": True,
+            "ready": 2,
+            "unacked": None,
+            "consumers": 1,
+            "publish_rate": None,
+            "deliver_rate": None,
+            "dead_letter": shop.name("orders.dead"),
+            "dead": 0,
+        }
+        assert (queues["bills"]["ready"], queues["bills"]["consumers"], queues["bills"]["dead"]) == (0, 0, 2)
+        assert (pipeline["pipeline"], pipeline["retrying"]) == (shop.unique, 1)
+        assert set(queues) == {"orders", "bills"}
+        table = await status(shop)
+        assert "1 waiting for a retry" in table.stdout
+        row = next(line for line in table.stdout.splitlines() if shop.name("orders") in line)
+        assert row.split() == [shop.name("orders"), "2", "–", "1", "–", "–", "0"]
+        assert "management API: not used" in table.stderr
+
+
+async def test_the_management_api_tells_the_rest(tmp_path: Path, unique: str) -> None:
+    """Unacknowledged messages and rates, and retries with delays that no pipeline says."""
+    with Node(management=True) as node, Foreign(node.url) as foreign:
+        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
+        project.pipeline(PIPELINE)
+        project.handlers(HANDLERS)
+        async with project.up() as runner:
+            await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+            foreign.publish(project.name("orders"), b"1", b"2", b"3")
+            channel = foreign.channel
+            channel.queue_declare(f"{unique}.retry.77", durable=True)
+            foreign.publish(f"{unique}.retry.77", b"waits")
+            await project.ledger.wait_for(2)
+            options = ("--management", node.management_url)
+            for _ in range(20):  # its numbers are some seconds old
+                pipeline, queues = await looked(project, *options)
+                if queues["orders"]["unacked"] and pipeline["retrying"]:
+                    break
+            assert (queues["orders"]["ready"], queues["orders"]["unacked"], queues["orders"]["consumers"]) == (1, 2, 1)
+            assert isinstance(queues["orders"]["publish_rate"], float)
+            assert isinstance(queues["orders"]["deliver_rate"], float)
+            assert pipeline["retrying"] == 1
+            table = await status(project, *options)
+            assert table.stderr == ""
+
+
+async def test_a_queue_that_is_not_there_is_missing(shop: Project, foreign: Foreign) -> None:
+    """Nothing has run yet: exit 0, and nothing is declared by looking."""
+    table = await status(shop)
+    assert [line.split()[-2:] for line in table.stdout.splitlines()[2:]] == [["missing", "–"], ["missing", "–"]]
+    _, queues = await looked(shop)
+    assert [queues[name]["exists"] for name in ("orders", "bills")] == [False, False]
+    assert not foreign.has_queue(shop.name("orders"))
+
+
+async def test_watching_looks_again(shop: Project, foreign: Foreign) -> None:
+    """A list on each line, with what has changed, until SIGINT; then exit 0."""
+    arguments = ("--watch", "--interval", "100ms", "--json", *shop.place.arguments)
+    async with shop.run("status", shop.file, *arguments) as runner:
+        await until(lambda: runner.stdout.count("\n") >= 2, "two looks")
+        foreign.channel.queue_declare(shop.name("bills"), durable=True)
+        foreign.publish(shop.name("bills"), b"1")
+
+        def ready() -> Any:
+            return json.loads(runner.stdout.splitlines()[-2])[0]["queues"][1]["ready"]
+
+        await until(lambda: ready() == 1, "the new message is seen")
+        runner.signal(signal.SIGINT)
+        assert await runner.wait() == 0, runner.stderr
+    assert "Traceback" not in runner.stderr
+
+
+async def test_what_cannot_be_looked_at_is_one_line(memory_project: Project) -> None:
+    """The in-process broker: exit 2; none that answers: exit 69."""
+    memory_project.pipeline(PIPELINE)
+    memory_project.handlers(HANDLERS)
+    runner = await status(memory_project, code=2)
+    assert "there is nothing live to look at" in runner.stderr
+    memory_project.pipeline(PIPELINE + "    broker: {url: 'amqp://u:secret@127.0.0.1:1', connect_timeout: 100ms}\n")
+    async with memory_project.run("status", memory_project.file) as unreachable:
+        assert await unreachable.wait() == 69
+    assert "127.0.0.1:1" in unreachable.stderr
+    assert "secret" not in unreachable.stderr
+
+
+async def test_watching_outlives_the_broker(tmp_path: Path, unique: str) -> None:
+    """While it is away, stderr says so; when it is back, looks go on."""
+    with Node() as node:
+        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
+        project.pipeline(PIPELINE)
+        project.handlers(HANDLERS)
+        arguments = ("--watch", "--interval", "100ms", "--json", *project.place.arguments)
+        async with project.run("status", project.file, *arguments) as runner:
+            await until(lambda: runner.stdout, "a look")
+            await asyncio.to_thread(node.kill)
+            await until(lambda: "trying again" in runner.stderr, "it says so")
+            seen = runner.stdout.count("\n")
+            await asyncio.to_thread(node.start)
+            await until(lambda: runner.stdout.count("\n") > seen + 1, "it looks again", timeout=40)
+            runner.signal(signal.SIGTERM)
+            assert await runner.wait() == 0, runner.stderr
+        assert "Traceback" not in runner.stderr

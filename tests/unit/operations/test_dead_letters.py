@@ -1,0 +1,193 @@
+"""What a message in a dead-letter queue says of itself, whoever put it there, and what is sent back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner import message as names
+from runner.message import Envelope
+from runner.operations.dead_letters import DeadLetter, Filters, Grave, kept, sent_back, understand
+from runner.operations.graveyard import why_not
+from runner.outcome import DeadLetter as GivenUp
+from runner.transports.base import Delivery, Source
+from runner.transports.copies import dead_letter_copy
+from runner.transports.wire import as_sent
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+GRAVE = Grave("orders.dead", frozenset({"orders", "shop.hear"}))
+SOURCE = Source(
+    queue="orders", prefetch=1, dead_letter="orders.dead", wait_prefix="shop.retry", subscriber="shop.handle"
+)
+
+
+def delivery(envelope: Envelope, exchange: str = "events", key: str = "order.paid") -> Delivery:
+    return Delivery(
+        envelope,
+        SOURCE,
+        exchange=exchange,
+        routing_key=key,
+        is_redelivered=False,
+        crashes=0,
+        token=None,
+        generation=None,
+    )
+
+
+def given_up(envelope: Envelope, **place: str) -> Envelope:
+    """Return what the runner puts into the dead-letter queue."""
+    outcome = GivenUp("exhausted", "ValueError", "no such order")
+    return dead_letter_copy(delivery(envelope, **place), outcome, "orders.dead", NOW).envelope
+
+
+def died(reason: str = "expired", queue: str = "orders", **headers: Any) -> Envelope:
+    """Return what the broker puts into the dead-letter queue."""
+    death = {
+        "count": 1,
+        "reason": reason,
+        "queue": queue,
+        "time": NOW,
+        "exchange": "events",
+        "routing-keys": ["order.paid"],
+    }
+    return Envelope(b"x", message_id="m", headers={"x-death": [death], "x-first-death-queue": queue, **headers})
+
+
+def test_a_copy_of_ours_says_everything() -> None:
+    """Reason, error, attempts, time, where it failed and where it was first published."""
+    letter = understand(given_up(Envelope(b"body", message_id="m")), GRAVE)
+    assert (letter.by, letter.reason, letter.error_type, letter.error) == (
+        "runner",
+        "exhausted",
+        "ValueError",
+        "no such order",
+    )
+    assert (letter.id, letter.origin, letter.attempts, letter.size) == ("m", "orders", 1, 4)
+    assert (letter.exchange, letter.routing_key, letter.subscriber) == ("events", "order.paid", "shop.handle")
+    assert letter.age_s(NOW + timedelta(hours=1)) == 3600
+
+
+def test_the_broker_tells_in_its_own_way() -> None:
+    """Queue, reason, time and first destination are in `x-death`; it counts no attempts."""
+    letter = understand(died("delivery_limit"), GRAVE)
+    assert (letter.by, letter.reason, letter.origin, letter.attempts) == ("broker", "delivery_limit", "orders", None)
+    assert (letter.exchange, letter.routing_key, letter.since) == ("events", "order.paid", NOW)
+
+
+def test_a_retry_that_the_broker_gave_up_keeps_its_first_destination() -> None:
+    """It came by the default exchange, and its headers say from where it came before."""
+    headers = {names.ATTEMPT: 2, names.ORIGIN_EXCHANGE: "events", names.ORIGIN_KEY: "first", names.ORIGIN: "orders"}
+    letter = understand(died("delivery_limit", **headers), GRAVE)
+    assert (letter.exchange, letter.routing_key, letter.by) == ("events", "first", "broker")
+
+
+@pytest.mark.parametrize("origin", ["victim", "orders.dead", ""])
+def test_a_queue_that_does_not_bury_here_is_no_origin(origin: str) -> None:
+    """Whatever a message says of itself, it goes back only to a queue whose dead letters come here."""
+    for envelope in (Envelope(b"", headers={names.REASON: "exhausted", names.ORIGIN: origin}), died(queue=origin)):
+        letter = understand(envelope, GRAVE)
+        assert letter.origin is None
+        assert why_not(letter)
+
+
+def test_a_forged_origin_does_not_win_over_the_broker() -> None:
+    """Headers of ours from a foreign publisher, in a message that the broker buried: the broker's word counts."""
+    forged = {names.REASON: "exhausted", names.ORIGIN: "shop.hear"}
+    assert understand(died(**forged), GRAVE).origin == "orders"
+
+
+def test_what_is_sent_back_is_as_it_first_came() -> None:
+    """No error, no attempt, no deaths, no expiration; marked and counted, with its own headers and properties."""
+    envelope = given_up(Envelope(b"body", message_id="m", type="order.paid", expiration_ms=5, headers={"mine": 1}))
+    back = sent_back(understand(envelope, GRAVE), NOW)
+    assert back._replace(headers={}) == Envelope(b"body", message_id="m", type="order.paid")
+    assert back.headers == {
+        "mine": 1,
+        names.ORIGIN_EXCHANGE: "events",
+        names.ORIGIN_KEY: "order.paid",
+        names.REPLAYED_AT: "2026-11-23T12:00:00+00:00",
+        names.REPLAYS: 1,
+    }
+
+
+def test_replays_are_counted_on_and_the_first_destination_stays() -> None:
+    """However often it fails again, after retries or at once."""
+    envelope = Envelope(b"body", message_id="m")
+    place = {"exchange": "events", "key": "order.paid"}
+    for replays in range(1, 4):
+        letter = understand(given_up(envelope, **place), GRAVE)
+        assert (letter.replays, letter.exchange, letter.routing_key) == (replays - 1, "events", "order.paid")
+        envelope = sent_back(letter, NOW)
+        assert envelope.headers[names.REPLAYS] == replays
+        place = {"exchange": "", "key": "orders"}
+
+
+@pytest.mark.parametrize("envelope", [given_up(Envelope(b"x", message_id="m")), died("maxlen")], ids=["ours", "broker"])
+def test_the_copy_that_takes_its_place_says_the_same(envelope: Envelope) -> None:
+    """But for who said it first, nothing is lost, also where RabbitMQ ignores an `x-death` that is published."""
+    letter = understand(envelope, GRAVE)
+    copy = kept(letter)
+    assert not [name for name in copy.headers if "death" in name]
+    again = understand(copy, GRAVE)
+    for name in ("id", "by", "reason", "error_type", "error", "since", "origin", "exchange", "routing_key", "attempts"):
+        assert getattr(again, name) == getattr(letter, name), name
+
+
+_HEADERS = st.dictionaries(
+    st.sampled_from(
+        [names.REASON, names.ORIGIN, names.ATTEMPT, names.FIRST_FAILED_AT, names.REPLAYS, names.ERROR, "x-death", "CC"]
+    ),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary() | st.datetimes(),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["queue", "time", "reason"]), inner)
+        ),
+        max_leaves=8,
+    ),
+)
+
+
+@given(headers=_HEADERS, body=st.binary(max_size=20))
+def test_garbage_is_never_trusted_and_never_breaks_anything(headers: dict[str, Any], body: bytes) -> None:
+    """Any headers make a dead letter that can be filtered, and that can be sent back if it says where it comes from."""
+    letter: DeadLetter = understand(Envelope(body, headers=headers), GRAVE)
+    assert letter.origin in (None, *GRAVE.origins)
+    assert letter.id.startswith("~")
+    age_s = letter.age_s(NOW)
+    assert age_s is None or age_s >= 0
+    Filters(error="x", older_than_s=3.0).fit(letter, NOW)
+    back = sent_back(letter, NOW)
+    assert back.headers[names.REPLAYS] >= 1
+    assert not {"x-death", "CC", names.REASON, names.ATTEMPT} & set(back.headers)
+    assert as_sent(back).body == body
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_meant"),
+    [
+        (Filters(), True),
+        (Filters(ids=frozenset({"m"})), True),
+        (Filters(ids=frozenset({"n"})), False),
+        (Filters(error="valueerror: NO SUCH"), True),
+        (Filters(error="exhaust"), True),
+        (Filters(error="timeout"), False),
+        (Filters(older_than_s=60), True),
+        (Filters(older_than_s=7200), False),
+        (Filters(origin="orders"), True),
+        (Filters(origin="shop.hear"), False),
+        (Filters(ids=frozenset({"m"}), error="timeout"), False),
+    ],
+)
+def test_all_filters_must_fit(filters: Filters, is_meant: bool) -> None:
+    """An error is found in its type, its text or the reason, in any case."""
+    letter = understand(given_up(Envelope(b"", message_id="m")), GRAVE)
+    assert filters.fit(letter, NOW + timedelta(hours=1)) is is_meant
+
+
+def test_without_a_time_it_is_older_than_nothing() -> None:
+    """Nobody knows how old a stranger is."""
+    assert not Filters(older_than_s=0.0).fit(understand(Envelope(b""), GRAVE), NOW)
