@@ -212,6 +212,7 @@ class Node(Broker):
             self._launch()
             if self._answers_or_ends():
                 self._has_run = True
+                self.ctl("await_startup")  # AMQP is answered a moment before the node takes commands
                 return
             if self._has_run or "eaddrinuse" not in self.log():
                 break
