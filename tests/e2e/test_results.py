@@ -280,5 +280,5 @@ async def test_a_message_is_not_done_before_its_result_is_taken(rabbit_project: 
     async with rabbit_project.up() as runner:
         await rabbit_project.ledger.wait_for(2)
         assert [got.body for got in foreign.take(rabbit_project.name("full"))] == [b"in the way"]
-        await runner.wait_for(lambda line: line["event"] == "message.handled")
+        await runner.wait_for(lambda line: line["event"] == "message.handled" and line["subscriber"] == "work")
     assert [got.body for got in foreign.take(rabbit_project.name("full"))] == [b"done order"]
