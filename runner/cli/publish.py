@@ -61,6 +61,9 @@ def command(
 
     PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. What parses as
     JSON is published as JSON, the rest as text; a schema is checked first.
+
+    Exit codes: 0 confirmed, 1 refused or not confirmed, 2 wrong usage, 69 broker unreachable or different, 78 invalid
+    pipeline.
     """
     bodies = _bodies(payload, is_lines=lines)
     logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
