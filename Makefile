@@ -42,6 +42,10 @@ test: $(VENV)/.test rabbitmq ## Check and test everything
 faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve everything, and print what it has cost
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
 
+.PHONY: slow
+slow: $(VENV)/.test rabbitmq ## Run the tests that `make test` leaves out
+	@$(BIN)/pytest -n $(WORKERS) -m slow
+
 .PHONY: soak
 soak: $(VENV)/.test rabbitmq ## Run SOAK_MESSAGES (1,000,000) with a connection cut every 30 s: losses, memory
 	@$(BIN)/python -m tests.faults.soak

@@ -18,6 +18,7 @@ _VERBS = {
     "tap": "Watch messages go by, without taking any.",
     "status": "Show what waits in each queue, and who takes it.",
     "dead": "Look at dead letters, send them back, or drop them.",
+    "export": "Write definitions, permissions, a compose file or Kubernetes objects.",
     "init": "Start a project: a pipeline, a handler, a test.",
     "explain": "Say what an error code means and how to mend it.",
     "schema": "Print the JSON Schema of the language, for editors.",

@@ -1,0 +1,184 @@
+"""`runner export`: files with which others give a pipeline a home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from runner.cli import options
+from runner.cli.endings import errors_reported, report, say_error
+from runner.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from runner.app import System
+    from runner.operations.exporting.deploying import Deployment
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CANNOT_WRITE = 1
+
+
+def _output(command: F) -> F:
+    return click.option(
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write to this file instead of stdout.",
+    )(command)
+
+
+def _http(command: F) -> F:
+    return click.option(
+        "--http",
+        metavar="HOST:PORT",
+        callback=_address,
+        help="Where probes are answered, if not where telemetry.http says.",
+    )(command)
+
+
+def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    from runner.units import parse_address
+
+    try:
+        return parse_address(value) if value is not None else None
+    except ValueError:
+        raise click.BadParameter("write HOST:PORT, as in 0.0.0.0:8080") from None
+
+
+@click.group("export", short_help="Write what others need to run a pipeline.")
+def command() -> None:
+    """Write a pipeline as RabbitMQ definitions, permissions, a compose file or Kubernetes objects.
+
+    Nothing is asked of a broker, and no user or password of a URL is written.
+
+    Exit codes: 0 written, 1 the file cannot be written, 78 invalid pipeline.
+    """
+
+
+@command.command("definitions", short_help="RabbitMQ's definitions.json of the whole topology.")
+@options.paths
+@options.broker
+@_output
+@options.env_file
+def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | None, env_file: Path | None) -> None:
+    """Write what `up` would declare as definitions for `rabbitmqctl import_definitions` or the management API.
+
+    Left out: what has `declare: false`, and exclusive queues. The virtual host is that of the broker's URL.
+    """
+    with errors_reported():
+        from runner.operations.exporting.definitions import as_text, definitions, vhost_of
+
+        system = _read(paths, env_file, broker)
+        text = as_text(definitions(system.whole_topology, vhost_of(system.broker)))
+    _write(text, output)
+
+
+@command.command("permissions", short_help="The least rights that a user needs.")
+@options.paths
+@options.broker
+@click.option("--user", default="runner", show_default=True, help="Whose rights the command line sets.")
+@click.option("--json", "is_json", is_flag=True, help="Print the expressions as JSON.")
+@_output
+@options.env_file
+def _permissions(
+    paths: tuple[Path, ...],
+    broker: str | None,
+    user: str,
+    is_json: bool,
+    output: Path | None,
+    env_file: Path | None,
+) -> None:
+    """Write the rights to configure, write and read that a user needs to run the pipelines, and no more.
+
+    With `topology: manage` they suffice to declare everything; with `verify` or `ignore` somebody else has to.
+    """
+    with errors_reported():
+        from runner.operations.exporting.definitions import vhost_of
+        from runner.operations.exporting.permissions import permissions
+
+        system = _read(paths, env_file, broker)
+        found = permissions(system.pipelines, system.whole_topology, vhost_of(system.broker))
+        as_json = json.dumps(found.as_json(user), indent=2, ensure_ascii=False) + "\n"
+    _write(as_json if is_json else found.as_text(user), output)
+
+
+@command.command("compose", short_help="A compose file with RabbitMQ and a runner.")
+@options.paths
+@options.broker
+@_http
+@_output
+@options.env_file
+def _compose(
+    paths: tuple[Path, ...],
+    broker: str | None,
+    http: tuple[str, int] | None,
+    output: Path | None,
+    env_file: Path | None,
+) -> None:
+    """Write a compose file; the image is built from the project. Variables are named and have no values."""
+    with errors_reported():
+        from runner.operations.exporting.compose import compose
+        from runner.operations.exporting.definitions import vhost_of
+
+        system = _read(paths, env_file, broker)
+        text = compose(_deployment(system, paths, env_file, http), vhost_of(system.broker))
+    _write(text, output)
+
+
+@command.command("kubernetes", short_help="Deployment, disruption budget and scaling by KEDA.")
+@options.paths
+@options.broker
+@_http
+@_output
+@options.env_file
+def _kubernetes(
+    paths: tuple[Path, ...],
+    broker: str | None,
+    http: tuple[str, int] | None,
+    output: Path | None,
+    env_file: Path | None,
+) -> None:
+    """Write a Deployment, a PodDisruptionBudget, and a ScaledObject with a trigger for each queue that is read.
+
+    Variables come from a Secret and a ConfigMap that are named in the first lines. Queues that are read in order, by
+    one process at a time, do not scale.
+    """
+    with errors_reported():
+        from runner.operations.exporting.kubernetes import kubernetes
+
+        system = _read(paths, env_file, broker)
+        known = _deployment(system, paths, env_file, http)
+        text = kubernetes(system.pipelines, system.whole_topology, known)
+    _write(text, output)
+
+
+def _read(paths: tuple[Path, ...], env_file: Path | None, broker: str | None) -> System:
+    from runner import app
+
+    system = app.read(paths, read_environment(env_file), broker=broker)
+    report(system.warnings)
+    return system
+
+
+def _deployment(
+    system: System, paths: tuple[Path, ...], env_file: Path | None, http: tuple[str, int] | None
+) -> Deployment:
+    from runner.operations.exporting.deploying import deployment
+    from runner.operations.specs import read_specs
+
+    return deployment(system.pipelines, read_specs(paths, read_environment(env_file)), http)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as error:
+        say_error(f"{output} cannot be written: {(error.strerror or '').lower()}")
+        raise SystemExit(CANNOT_WRITE) from None
