@@ -14,7 +14,10 @@ from tests.conformance.harness import KINDS, Harness, Kind
 OnStateChange = Callable[[StateChange], None]
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+PUBLIC_IS_SLOW = [pytest.param(kind, marks=[pytest.mark.slow] if kind.environment else []) for kind in KINDS]
+
+
+@pytest.fixture(params=PUBLIC_IS_SLOW, ids=lambda kind: kind.name)
 async def harness(
     request: pytest.FixtureRequest, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Harness]:

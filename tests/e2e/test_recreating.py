@@ -93,7 +93,7 @@ def moments(seed: int) -> list[tuple[str, Callable[[int, int], bool]]]:
 
 @pytest.mark.parametrize("kind", [{}, {"x-queue-type": "quorum"}], ids=["classic", "quorum"])
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
     here: Project, other: Foreign, managed: Node, kind: dict[str, Any], seed: int
 ) -> None:
