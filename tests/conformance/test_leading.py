@@ -465,6 +465,7 @@ async def session_at(url: str, **settings: Any) -> AsyncIterator[Any]:
         await transport.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_19_a_broker_that_is_killed_keeps_the_state(own_node: Any) -> None:
     """After a hard restart of the broker somebody leads again, and has the state."""

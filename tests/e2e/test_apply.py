@@ -165,6 +165,7 @@ async def test_a_queue_in_use_is_not_touched_and_who_uses_it_is_named(
     assert f'queue "{name}" is in use: consumer "somebody" from 127.0.0.1:' in runner.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_what_somebody_holds_unacknowledged_is_not_deleted_with_the_queue(
     here: Project, other: Foreign, managed: Node

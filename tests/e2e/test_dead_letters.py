@@ -452,6 +452,7 @@ async def test_a_message_that_cannot_be_decoded_stands_in_the_way_of_nothing_bef
     assert left + got == Counter({"1": 1, "2": 1, "3": 1, "poison": 1})
 
 
+@pytest.mark.slow
 async def test_killing_it_loses_nothing(shop: Project, foreign: Foreign) -> None:
     """Killed again and again while it sends back: each message is there, and each kill makes at most one twice."""
     await declared(shop)

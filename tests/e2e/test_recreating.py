@@ -118,6 +118,7 @@ async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
     assert killed, "no moment was ever seen"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, unique: str, own_node: Node) -> None:
     """What was confirmed is on the disk; the next run goes on."""

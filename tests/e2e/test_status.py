@@ -149,6 +149,7 @@ async def test_what_cannot_be_looked_at_is_one_line(memory_project: Project) -> 
     assert "secret" not in unreachable.stderr
 
 
+@pytest.mark.slow
 async def test_watching_outlives_the_broker(tmp_path: Path, unique: str) -> None:
     """While it is away, stderr says so; when it is back, looks go on."""
     with Node() as node:
