@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+WORKERS ?= 3
 EXAMPLES := pipelines/orders.yaml pipelines/order_placed.yaml pipelines/fulfilment.yaml
 
 # The first Python that is new enough; PYTHON=… overrides it.
@@ -43,8 +43,9 @@ faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve everything, and p
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
 
 .PHONY: slow
-slow: $(VENV)/.test rabbitmq ## Run the tests that `make test` leaves out
+slow: $(VENV)/.test rabbitmq ## Run what `make test` leaves out: slow tests, and every option on both brokers
 	@$(BIN)/pytest -n $(WORKERS) -m slow
+	@$(BIN)/pytest -n $(WORKERS) tests/features
 
 .PHONY: soak
 soak: $(VENV)/.test rabbitmq ## Run SOAK_MESSAGES (1,000,000) with a connection cut every 30 s: losses, memory
