@@ -61,6 +61,18 @@ def parse_address(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or its address."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    from ipaddress import ip_address  # not needed at most starts
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def format_duration(seconds: float) -> str:
     """Write seconds the way `parse_duration` reads them, in the largest unit that stays whole."""
     milliseconds = round(seconds * 1000)

@@ -13,6 +13,27 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.node import Broker, Node, Place, is_installed
+from tests.projects import (
+    broker,
+    foreign,
+    memory_project,
+    on_rabbitmq,
+    project,
+    rabbit_project,
+    sweeper,
+    vhost,
+)
+
+__all__ = [
+    "broker",
+    "foreign",
+    "memory_project",
+    "on_rabbitmq",
+    "project",
+    "rabbit_project",
+    "sweeper",
+    "vhost",
+]
 
 # Machines differ in speed: no example is too slow, and no run differs from the last.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from runner.units import is_loopback
+
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _NOT_A_HOST = re.compile(r"[\x00-\x20\x7f,;<>\"'`{}|\\^%$*()]")
 
@@ -67,7 +69,7 @@ def _check_user(parts: SplitResult) -> None:
     if parts.username or parts.password:
         missing = "password" if parts.username else "user"
         raise ValueError(f"the broker's URL has no {missing} before its host")
-    if not _is_this_machine(parts.hostname or ""):
+    if not is_loopback(parts.hostname or ""):
         raise ValueError("the broker's URL has no user and password before its host")
 
 
@@ -77,14 +79,3 @@ def _check_vhost(parts: SplitResult) -> None:
         raise ValueError('write "/" inside the vhost as %2F')
     if len(unquote(vhost).encode()) > 255:
         raise ValueError("the vhost in the broker's URL is longer than 255 bytes")
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    from ipaddress import ip_address  # only where no user is given
-
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

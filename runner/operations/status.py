@@ -12,7 +12,8 @@ from typing import Any
 
 from runner.operations.dead_letters import graves
 from runner.pipeline.model import BrokerSettings, Pipeline
-from runner.transports.rabbitmq.browsing import Browser, Depth, Locked
+from runner.transports.rabbitmq.browsing import Browser, Locked
+from runner.transports.rabbitmq.channels import Depth
 from runner.transports.rabbitmq.management import Management, ManagementFailed
 
 

@@ -11,13 +11,13 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from runner import log
 from runner.errors import RunnerError
 from runner.runtime.ingress import Route
+from runner.units import is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -70,7 +70,7 @@ class HttpServer:
             raise CannotListen(text, 'install it: pip install "runline[http]"') from None
         host, port = self._address
         application = web.Application(
-            client_max_size=MAX_BODY_BYTES, middlewares=[_guard()] if _is_loopback(f"//{_in_url(host)}") else []
+            client_max_size=MAX_BODY_BYTES, middlewares=[_guard()] if is_loopback(host) else []
         )
         application.router.add_get("/healthz", self._answer_alive)
         application.router.add_get("/readyz", self._answer_ready)
@@ -157,10 +157,6 @@ class HttpServer:
                 self._is_quiet.set()
 
 
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _guard() -> Any:
     """Return a middleware that keeps web pages from using a loopback address through their visitor's browser."""
     from aiohttp import web
@@ -170,7 +166,7 @@ def _guard() -> Any:
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         origin = request.headers.get("Origin")
-        if not _is_loopback(f"//{request.host}") or (origin is not None and not _is_loopback(origin)):
+        if not _names_this_machine(f"//{request.host}") or (origin is not None and not _names_this_machine(origin)):
             answer = {"error": "only requests to and from this machine are answered here"}
             return web.json_response(answer, status=403)
         return await handler(request)
@@ -178,11 +174,10 @@ def _guard() -> Any:
     return guard
 
 
-def _is_loopback(url: str) -> bool:
+def _names_this_machine(url: str) -> bool:
     """Whether a URL names this machine; one without a host, or that is none, does not."""
     try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
+        return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
 

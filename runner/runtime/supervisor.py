@@ -101,7 +101,13 @@ class Supervisor:
         for pipeline in self._pipelines:
             await self._resources.open(pipeline)
             publisher = self._publishers[pipeline.name]
-            self.subscribers += [self._subscriber(pipeline, item, publisher) for item in pipeline.subscribers]
+            single_active = {
+                queue.name for queue in pipeline.topology.queues if queue.arguments.get("x-single-active-consumer")
+            }
+            self.subscribers += [
+                self._subscriber(pipeline, item, publisher, is_single_active=item.queue in single_active)
+                for item in pipeline.subscribers
+            ]
             self._groups.append(self._group(pipeline, publisher))
         for subscriber in self.subscribers:
             await subscriber.start(self._transport)
@@ -212,15 +218,16 @@ class Supervisor:
             return None
         return HttpServer(address or DEFAULT_ADDRESS, routes, self.trouble)
 
-    def _subscriber(self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher) -> SubscriberRuntime:
-        arguments = next((queue.arguments for queue in pipeline.topology.queues if queue.name == subscriber.queue), {})
+    def _subscriber(
+        self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher, *, is_single_active: bool
+    ) -> SubscriberRuntime:
         source = Source(
             queue=subscriber.queue,
             prefetch=subscriber.prefetch,
             dead_letter=subscriber.dead_letter,
             wait_prefix=pipeline.wait_prefix,
             subscriber=f"{pipeline.name}.{subscriber.name}",
-            is_single_active=bool(arguments.get("x-single-active-consumer")),
+            is_single_active=is_single_active,
         )
         caller = Caller(subscriber, self._resources.of(pipeline.name))
         execution = Execution(

@@ -1,4 +1,4 @@
-"""The projects of tests/e2e, a recorder of what each fault has cost, and a table of it at the end of the run."""
+"""A recorder of what each fault has cost, and a table of it at the end of the run."""
 
 from __future__ import annotations
 
@@ -8,28 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import (
-    broker,
-    foreign,
-    memory_project,
-    on_rabbitmq,
-    project,
-    rabbit_project,
-    sweeper,
-    vhost,
-)
 from tests.faults.verdict import Fault
-
-__all__ = [
-    "broker",
-    "foreign",
-    "memory_project",
-    "on_rabbitmq",
-    "project",
-    "rabbit_project",
-    "sweeper",
-    "vhost",
-]
 
 PROPERTY = "fault"
 HEADINGS = ("fault", "what happens", "messages", "lost", "twice", "at most", "recovered after", "")

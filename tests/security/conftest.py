@@ -1,4 +1,4 @@
-"""The same projects as in tests/e2e; see there. Users of the shared node that have a canary for a password."""
+"""Users of the shared node that have a canary for a password."""
 
 from __future__ import annotations
 
@@ -7,28 +7,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from tests.e2e.conftest import (
-    broker,
-    foreign,
-    memory_project,
-    on_rabbitmq,
-    project,
-    rabbit_project,
-    sweeper,
-    vhost,
-)
 from tests.node import Broker
-
-__all__ = [
-    "broker",
-    "foreign",
-    "memory_project",
-    "on_rabbitmq",
-    "project",
-    "rabbit_project",
-    "sweeper",
-    "vhost",
-]
 
 PLAIN = "S3CR3T-CANARY"
 SPECIAL = "S3CR3T/CAN@RY:t#e %birdü"

@@ -13,6 +13,7 @@ from runner.operations.yaml_text import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Queue, Topology
 from runner.redaction import escape_controls
+from runner.units import is_loopback
 
 USER = 10_001
 MOST_REPLICAS = 10
@@ -106,7 +107,7 @@ def _deployment(known: Deployment, *, is_scaled: bool, is_alone: bool) -> dict[s
 
 def _container(known: Deployment) -> dict[str, Any]:
     host, port = known.http or known.listens or ("0.0.0.0", DEFAULT_PORT)
-    if _is_loopback(host):
+    if is_loopback(host):
         host = "0.0.0.0"  # the kubelet asks from outside
     arguments = ["up", *known.paths]
     if (host, port) != known.listens:
@@ -129,10 +130,6 @@ def _container(known: Deployment) -> dict[str, Any]:
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _variable(known: Deployment, variable: Variable) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from runner.errors import BrokerUnavailable
 from runner.message import Address, Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import OnStateChange
-from runner.transports.rabbitmq.channels import RPC_S, open_channel, reply_of, throwaway_channel
+from runner.transports.rabbitmq.channels import RPC_S, Depth, depth_of, open_channel, reply_of, throwaway_channel
 from runner.transports.rabbitmq.client import short
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, was_cancelled
 from runner.transports.rabbitmq.publisher import Publisher
@@ -51,13 +51,6 @@ BACK_S = 1.0
 
 class Locked(BrokerUnavailable):
     """Another connection has the queue for itself."""
-
-
-class Depth(NamedTuple):
-    """What the broker says of a queue to anybody: its ready messages and its consumers, of all connections."""
-
-    messages: int
-    consumers: int
 
 
 class Looked(NamedTuple):
@@ -237,8 +230,7 @@ class Browser:
         """Return what a queue has, None where it does not exist. Raises BrokerUnavailable."""
         try:
             async with throwaway_channel(await self._connected()) as channel:
-                declared = await channel.queue_declare(queue, passive=True, timeout=RPC_S)
-            return Depth(declared.message_count or 0, declared.consumer_count or 0)
+                return await depth_of(channel, queue)
         except aiormq.exceptions.ChannelNotFoundEntity:
             return None
         except aiormq.exceptions.ChannelLockedResource as error:

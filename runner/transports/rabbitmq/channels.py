@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -18,6 +19,13 @@ RPC_S = 30.0
 _ACCESS = re.compile(
     r"access to (?P<kind>\w+) '(?P<name>.*?)' in vhost '.*?' refused for user '(?P<user>.*?)'", re.DOTALL
 )
+
+
+class Depth(NamedTuple):
+    """What the broker says of a queue to anybody: its ready messages and its consumers, of all connections."""
+
+    messages: int
+    consumers: int
 
 
 @asynccontextmanager
@@ -61,6 +69,12 @@ async def declare_queue(channel: AbstractChannel, queue: Queue) -> None:
         arguments=dict(queue.arguments),
         timeout=RPC_S,
     )
+
+
+async def depth_of(channel: AbstractChannel, queue: str) -> Depth:
+    """Return what a queue has; raises what the broker answers where it does not exist, or is not to be seen."""
+    declared = await channel.queue_declare(queue, passive=True, timeout=RPC_S)
+    return Depth(declared.message_count or 0, declared.consumer_count or 0)
 
 
 async def bind(channel: AbstractChannel, binding: Binding) -> None:

@@ -21,9 +21,11 @@ from runner.pipeline.topology import Exchange, Queue
 from runner.transports.observed import Difference, Seen
 from runner.transports.rabbitmq.channels import (
     RPC_S,
+    Depth,
     access_refused,
     declare_exchange,
     declare_queue,
+    depth_of,
     forbidden,
     open_channel,
     reply_of,
@@ -107,8 +109,8 @@ class Inquirer:
 
     async def depth(self, name: str) -> Seen:
         """Return what a queue holds. Raises NotThere, Locked."""
-        declared = await self._ask(lambda channel: channel.queue_declare(name, passive=True, timeout=RPC_S))
-        return Seen(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
+        depth: Depth = await self._ask(lambda channel: depth_of(channel, name))
+        return Seen(messages=depth.messages, consumers=depth.consumers)
 
     async def _compare(
         self, kind: str, wanted: T, declare: Callable[[AbstractChannel, T], Awaitable[None]], seen: Seen

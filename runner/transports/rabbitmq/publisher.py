@@ -16,6 +16,7 @@ from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.tasks import end
 from runner.transports.base import OnStateChange, StateChange
+from runner.transports.rabbitmq.channels import reply_of
 from runner.transports.rabbitmq.client import forget
 from runner.transports.rabbitmq.confirming import Answer, Confirms, table
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, was_cancelled
@@ -87,7 +88,7 @@ class Outlet:
                 envelope.body,
                 exchange=address.exchange,
                 routing_key=address.key,
-                properties=_properties(envelope),
+                properties=properties_of(envelope),
                 mandatory=True,
                 wait=False,
             )
@@ -230,15 +231,14 @@ class Publisher:
 
 def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that named the missing exchange from those that only shared the channel with it."""
-    reply = str(error.args[-1]) if error.args else ""
-    if f"'{address.exchange}'" in reply:
+    if f"'{address.exchange}'" in reply_of(error):
         return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="invalid")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 
 def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that was not permitted from those that only shared the channel with it."""
-    if f"'{address.exchange or 'amq.default'}'" in str(error.args[-1] if error.args else ""):
+    if f"'{address.exchange or 'amq.default'}'" in reply_of(error):
         text = f'the broker does not permit to publish to "{address}"'
         return PublishFailed(text, reason="invalid", hint="give the user the right to write to its exchange")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
@@ -250,7 +250,8 @@ def check(address: Address) -> None:
         raise PublishFailed(f"the routing key is longer than {MAX_SHORT_BYTES} bytes", reason="invalid")
 
 
-def _properties(envelope: Envelope) -> Basic.Properties:
+def properties_of(envelope: Envelope) -> Basic.Properties:
+    """Return an envelope's properties as pamqp writes them: persistent."""
     return Basic.Properties(
         content_type=envelope.content_type,
         content_encoding=envelope.content_encoding,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from runner.errors import BrokerUnavailable
 from runner.message import Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding
-from runner.transports.rabbitmq.channels import RPC_S, open_channel, reply_of
+from runner.transports.rabbitmq.channels import RPC_S, bind, open_channel, reply_of
 from runner.transports.rabbitmq.client import short
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed
 from runner.transports.rabbitmq.received import envelope_of
@@ -62,9 +63,7 @@ class Tap:
             channel = await open_channel(connection)
             await self._declare(channel)
             for binding in bindings:
-                await channel.queue_bind(
-                    self._queue, binding.exchange, binding.key, arguments=dict(binding.arguments), timeout=RPC_S
-                )
+                await bind(channel, replace(binding, queue=self._queue))
             channel.closing.add_done_callback(self._on_end)
             await channel.basic_consume(self._queue, self._on_message, no_ack=True, exclusive=True, timeout=RPC_S)
         except aiormq.exceptions.ChannelNotFoundEntity as error:

@@ -7,7 +7,7 @@ https://www.rabbitmq.com/docs/queues#property-equivalence
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -18,6 +18,7 @@ from runner.transports.base import Declared
 from runner.transports.observed import Seen, missing
 from runner.transports.rabbitmq.channels import (
     RPC_S,
+    Depth,
     bind,
     declare_exchange,
     declare_queue,
@@ -27,7 +28,7 @@ from runner.transports.rabbitmq.channels import (
 )
 from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NotThere
 
-__all__ = ["RPC_S", "Depth", "Mode", "Probe", "count_messages", "declare", "open_channel", "throwaway_channel"]
+__all__ = ["RPC_S", "Mode", "Probe", "count_messages", "declare", "open_channel", "throwaway_channel"]
 
 Mode = Literal["manage", "verify", "ignore"]
 
@@ -87,13 +88,6 @@ async def make(
                     await bind(channel, binding)
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise forbidden(error, right) from error
-
-
-class Depth(NamedTuple):
-    """What the broker says of a queue: its ready messages and its consumers, of all connections."""
-
-    messages: int
-    consumers: int
 
 
 class Probe:

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Sequence
 
 from runner.errors import BrokerUnavailable
+from runner.transports.rabbitmq.channels import Depth
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer
-from runner.transports.rabbitmq.topology import Depth, Probe
+from runner.transports.rabbitmq.topology import Probe
 
 WATCH_S = 10.0
 

@@ -23,6 +23,7 @@ from runner.transports.rabbitmq.arriving import Arrivals
 from runner.transports.rabbitmq.confirming import table
 from runner.transports.rabbitmq.direct import DirectReceiver, is_possible
 from runner.transports.rabbitmq.frames import read_confirm, write_ack, write_content, write_publish
+from runner.transports.rabbitmq.publisher import properties_of
 
 MAX_FRAME = 4096
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -63,25 +64,11 @@ def test_the_direct_way_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, val
 
 
 def as_pamqp_writes(channel: int, address: Address, envelope: Envelope) -> bytes:
-    properties = commands.Basic.Properties(
-        content_type=envelope.content_type,
-        content_encoding=envelope.content_encoding,
-        headers=table(envelope.headers) or None,
-        delivery_mode=2,
-        priority=envelope.priority,
-        correlation_id=envelope.correlation_id,
-        reply_to=envelope.reply_to,
-        expiration=None if envelope.expiration_ms is None else str(envelope.expiration_ms),
-        message_id=envelope.message_id,
-        timestamp=envelope.timestamp,
-        message_type=envelope.type,
-        app_id=envelope.app_id,
-    )
     room = MAX_FRAME - 8
     pieces = [envelope.body[start : start + room] for start in range(0, len(envelope.body), room)]
     frames = [
         commands.Basic.Publish(exchange=address.exchange, routing_key=address.key, mandatory=True),
-        ContentHeader(body_size=len(envelope.body), properties=properties),
+        ContentHeader(body_size=len(envelope.body), properties=properties_of(envelope)),
         *map(ContentBody, pieces),
     ]
     return b"".join(pamqp.frame.marshal(frame, channel) for frame in frames)

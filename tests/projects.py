@@ -1,4 +1,4 @@
-"""A project to run, on each broker or on one of them, and another program beside it."""
+"""Fixtures for all suites: a project to run, on each broker or on one of them, and another program beside it."""
 
 from __future__ import annotations
 
