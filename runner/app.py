@@ -23,6 +23,7 @@ from runner.redaction import mask_passwords
 if TYPE_CHECKING:
     from runner.runtime.supervisor import Report
     from runner.transports.base import OnStateChange, StateChange, Transport
+    from runner.workers.worker import Worker
 
 
 AT_ONCE = 1000
@@ -31,6 +32,12 @@ AT_ONCE = 1000
 
 class UnknownName(RunnerError):
     """A name on the command line is none of the pipelines' names."""
+
+    exit_code = 2
+
+
+class OneProcessOnly(RunnerError):
+    """Several workers are asked for, and something in the pipelines lives in one process."""
 
     exit_code = 2
 
@@ -140,15 +147,27 @@ def select(system: System, names: Sequence[str]) -> System:
     return replace(system, pipelines=pipelines)
 
 
-def make_transport(system: System, on_state_change: OnStateChange) -> Transport:
-    """Return the transport that the broker settings ask for, not yet connected."""
+def check_workers(system: System, workers: int) -> None:
+    """Check that the pipelines can run in so many processes. Raises OneProcessOnly."""
+    if workers > 1 and system.broker.is_memory:
+        text = f"the in-process broker lives in one process: --workers {workers} needs RabbitMQ"
+        raise OneProcessOnly(text, "name one with --broker amqp://… or broker: in the file, or leave --workers out")
+    exclusive = [queue.name for queue in system.topology.queues if queue.exclusive]
+    if workers > 1 and exclusive:
+        text = f'queue "{exclusive[0]}" is exclusive: it belongs to one process, and --workers asks for {workers}'
+        raise OneProcessOnly(text, "leave --workers out, or `exclusive: true`")
+
+
+def make_transport(system: System, on_state_change: OnStateChange, *, worker: str = "") -> Transport:
+    """Return the transport that the broker settings ask for, not yet connected; `worker` is added to its name."""
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
 
         return MemoryTransport(on_state_change=on_state_change)
     from runner.transports.rabbitmq import RabbitTransport
 
-    return RabbitTransport(system.broker, name=system.name, on_state_change=on_state_change)
+    name = f"{system.name} · {worker}" if worker else system.name
+    return RabbitTransport(system.broker, name=name, on_state_change=on_state_change)
 
 
 @dataclass(frozen=True)
@@ -167,18 +186,26 @@ async def up(
     until_idle: bool = False,
     http: tuple[str, int] | None = None,
     on_stage: Callable[[Stage], None] = lambda _: None,
+    worker: Worker | None = None,
 ) -> Report | None:
     """Connect, declare, run until `stop` is set (or until idle), drain; None when stopped before anything ran.
 
-    Raises BrokerUnavailable and TopologyMismatch. The loop's logging must be configured.
+    A worker connects when it is its turn, and answers HTTP only if it is the one. Raises BrokerUnavailable and
+    TopologyMismatch. The loop's logging must be configured.
     """
     from runner.runtime.slowness import slowness_told
     from runner.runtime.supervisor import Supervisor
 
-    transport = make_transport(system, _log_state_change)
-    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http)
+    transport = make_transport(system, _log_state_change, worker=worker.name if worker else "")
+    started_at = worker.started_at if worker else None
+    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, started_at=started_at)
     try:
-        await supervisor.listen()
+        if worker is None or worker.listens:
+            await supervisor.listen(worker.whole_trouble if worker else None)
+        if worker is not None:
+            worker.watch(supervisor.trouble)
+            if not await _unless_stopped(worker.may_connect(), stop):
+                return None
         if not await _unless_stopped(_prepare(system, transport, on_stage), stop):
             return None
         try:

@@ -35,7 +35,7 @@ MAX_ITEMS = 100
 _TEXTS = ("exception", "stack")
 """Fields of several lines."""
 
-_PLACE = ("pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
+_PLACE = ("worker", "pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
 
 context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context")
 """What every log line of the current delivery or producer carries."""
@@ -52,16 +52,18 @@ def configure(
     stream: TextIO | None = None,
     is_colored: bool | None = None,
     width: int = 0,
+    worker: int | None = None,
     on_lost: Callable[[OSError], None] = lambda _: None,
 ) -> None:
     """Send all log lines of this process to `stream` (stdout), as JSON lines, or coloured text on a terminal.
 
     The same settings are given to the processes of handlers with `run_in: process`.
 
-    `width` is how many columns the text has for the name of a subscriber or a producer. `on_lost` is called once when
-    nothing can be written any more, as when who read the lines is gone: work is never lost for a line.
+    `width` is how many columns the text has for the name of a subscriber or a producer. `worker` is which of several
+    processes we are; each line says so. `on_lost` is called once when nothing can be written any more, as when who read
+    the lines is gone: work is never lost for a line.
     """
-    _settings.update(format=format, level=level, levels=levels, is_colored=is_colored, width=width)
+    _settings.update(format=format, level=level, levels=levels, is_colored=is_colored, width=width, worker=worker)
     target = stream or sys.stdout
     if hasattr(target, "reconfigure"):
         target.reconfigure(errors="backslashreplace")
@@ -74,6 +76,7 @@ def configure(
         _add_context,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if worker is None else [_adder_of("worker", worker)]),
     ]
     last: list[Callable[[WrappedLogger, str, EventDict], Any]] = [structlog.processors.format_exc_info, _clean, render]
     structlog.configure(
@@ -169,6 +172,14 @@ def _add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def _adder_of(name: str, value: object) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+    def add(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event.setdefault(name, value)
+        return event
+
+    return add
+
+
 def _strip_client_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Replace the AMQP client's tracebacks, of which one lost connection prints several, by their last line."""
     if str(event.get("logger", "")).startswith(CLIENT_LOGGERS):
@@ -260,6 +271,7 @@ class ConsoleRenderer:
         color = self._colors.setdefault(who, _NAME_COLORS[len(self._colors) % len(_NAME_COLORS)])
         parts = (
             self._paint(_DIM, str(event["timestamp"])[11:19]),
+            self._paint(_DIM, f"#{event['worker']}" if isinstance(event.get("worker"), int) else ""),
             self._paint(color, f"{who:<{self._width}} │"),
             self._paint(_LEVEL_COLORS.get(str(event["level"]), ""), f"{event['event']:<21}"),
             *self._fields(event),

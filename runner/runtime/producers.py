@@ -32,12 +32,14 @@ class ProducerGroup:
         *,
         new_id: Callable[[], str],
         now: Callable[[], datetime],
+        started_at: datetime | None = None,
     ) -> None:
+        """`started_at` is when the pipeline was started, where that was not now: one of several workers."""
         self.pipeline = pipeline
         self._producers = producers
         self._new_id = new_id
         self._now = now
-        self._started_at = now()
+        self._started_at = started_at or now()
         self._leading = asyncio.Event()
         self._begun: dict[ProducerRuntime, asyncio.Task[None]] = {}
         self._finite_ended = asyncio.Event()

@@ -35,6 +35,10 @@ CANCEL_S = 1.0
 """How long they may take after that to end, and to notice that they were cancelled."""
 
 
+Trouble = Callable[[], Awaitable[Sequence[str]]]
+"""Returns what keeps us from being ready, as words for people; nothing when we are."""
+
+
 class CannotListen(RunnerError):
     """The HTTP address cannot be listened on, or the library for it is missing."""
 
@@ -42,22 +46,18 @@ class CannotListen(RunnerError):
 
 
 class HttpServer:
-    """The HTTP server of the process. Probes are answered from `start` to `close`, producers from `open` to `refuse`.
+    """The HTTP server of a process: probes are answered from `start` to `close`, producers from `open` to `refuse`."""
 
-    `trouble` returns what keeps the process from being ready, as words for people; nothing when it is.
-    """
-
-    def __init__(self, address: tuple[str, int], routes: Sequence[Route], trouble: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, address: tuple[str, int], routes: Sequence[Route]) -> None:
         self._address = address
         self._routes = routes
-        self._trouble = trouble
         self._runner: web.AppRunner | None = None
         self._refusal = "the pipeline is starting"
         self._answering = 0
         self._is_quiet = asyncio.Event()
         self._is_quiet.set()
 
-    async def start(self) -> None:
+    async def start(self, trouble: Trouble) -> None:
         """Listen. Raises CannotListen."""
         for path, count in Counter(route.path for route in self._routes).items():
             if count > 1:  # of two pipelines: within one it is found before
@@ -73,7 +73,7 @@ class HttpServer:
             client_max_size=MAX_BODY_BYTES, middlewares=[_guard()] if is_loopback(host) else []
         )
         application.router.add_get("/healthz", self._answer_alive)
-        application.router.add_get("/readyz", self._answer_ready)
+        application.router.add_get("/readyz", partial(self._answer_ready, trouble))
         for route in self._routes:
             application.router.add_post(_as_compared(route.path), partial(self._answer, route))
         logging.getLogger("aiohttp.server").addFilter(_says_more_than_that_a_request_is_no_http)
@@ -116,11 +116,11 @@ class HttpServer:
 
         return web.json_response({"status": "alive"})
 
-    async def _answer_ready(self, _: web.Request) -> web.Response:
+    async def _answer_ready(self, trouble: Trouble, _: web.Request) -> web.Response:
         from aiohttp import web
 
-        trouble = list(self._trouble())
-        return web.json_response({"ready": not trouble, "trouble": trouble}, status=503 if trouble else 200)
+        words = list(await trouble())
+        return web.json_response({"ready": not words, "trouble": words}, status=503 if words else 200)
 
     async def _answer(self, route: Route, request: web.Request) -> web.Response:
         from aiohttp import web

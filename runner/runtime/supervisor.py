@@ -18,7 +18,7 @@ from runner.runtime.producer import CONFIRM_S, ProducerRuntime
 from runner.runtime.producers import ProducerGroup
 from runner.runtime.publishing import Publisher
 from runner.runtime.resources import Resources
-from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer
+from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer, Trouble
 from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.tasks import end
@@ -56,12 +56,15 @@ class Supervisor:
         http: tuple[str, int] | None = None,
         new_id: Callable[[], str] = lambda: uuid4().hex,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        started_at: datetime | None = None,
     ) -> None:
+        """`started_at` is when the pipelines were started, where that was not now: one of several workers."""
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
         self._new_id = new_id
         self._now = now
+        self._started_at = started_at
         self._logger = log.get_logger()
         self._resources = Resources()
         self.totals = Totals()
@@ -74,10 +77,13 @@ class Supervisor:
         self._producing: list[asyncio.Task[None]] = []
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def listen(self) -> None:
-        """Answer HTTP, where anybody asked for it: probes from now on. Raises CannotListen."""
+    async def listen(self, trouble: Trouble | None = None) -> None:
+        """Answer HTTP, where anybody asked for it: probes from now on, with `trouble` where we are not alone.
+
+        Raises CannotListen.
+        """
         if self._server is not None:
-            await self._server.start()
+            await self._server.start(trouble or self._own_trouble)
 
     async def close(self) -> None:
         """Answer no more. Idempotent."""
@@ -90,6 +96,9 @@ class Supervisor:
             return [self._state]
         missing = [item.source.queue for item in self.subscribers if not item.is_live]
         return [*self._transport.trouble, *(f'nothing comes from queue "{queue}"' for queue in missing)]
+
+    async def _own_trouble(self) -> list[str]:
+        return self.trouble()
 
     def handlers(self) -> Iterator[tuple[Delivery, Running]]:
         """Yield the handlers at work, by delivery."""
@@ -216,7 +225,7 @@ class Supervisor:
         address = address or next((pipeline.http for pipeline in self._pipelines if pipeline.http), None)
         if address is None and not routes:
             return None
-        return HttpServer(address or DEFAULT_ADDRESS, routes, self.trouble)
+        return HttpServer(address or DEFAULT_ADDRESS, routes)
 
     def _subscriber(
         self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher, *, is_single_active: bool
@@ -259,7 +268,7 @@ class Supervisor:
             for producer in pipeline.producers
             if producer.handler is not None
         ]
-        return ProducerGroup(pipeline.name, producers, new_id=self._new_id, now=self._now)
+        return ProducerGroup(pipeline.name, producers, new_id=self._new_id, now=self._now, started_at=self._started_at)
 
 
 async def _wait_for(event: asyncio.Event) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 from collections import Counter
 
@@ -10,6 +12,7 @@ import pytest
 from tests.faults.load import PREFETCH, Load, check_quiet
 from tests.faults.verdict import RECOVERY_S, Fault, check_empty
 from tests.foreign import Foreign
+from tests.process import RunnerProcess
 from tests.project import Project, lines, started, stop, until
 
 
@@ -154,6 +157,46 @@ async def test_of_two_runners_the_other_takes_over(
     check_quiet(other)
     fault.judge(load.expected, load.done(), twice=PREFETCH)
     check_empty(foreign, *load.queues)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.fault("F30", "kill -9 of workers of `up --workers 3`, 6 times under load, the leader among them")
+async def test_workers_that_are_killed_again_and_again(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
+    """Their master starts them again; what they held comes to the others, and another one goes on producing."""
+    load = Load(rabbit_project, sent=900, made=300, pace_s=0.02)
+    draw = random.Random(30)
+    kills = 6
+    await rabbit_project.up_until_idle("--only", "work")  # declares
+    load.send(foreign)
+    async with rabbit_project.up("--workers", "3") as runner:
+        pids: dict[int, int] = {}
+        for kill in range(kills):
+            await until(lambda: len(running(runner)) == 3, "all three run", RECOVERY_S)
+            await load.reach(min(60 * (kill + 1), len(load.expected)))
+            pids = running(runner)
+            os.kill(pids[1 if kill == 0 else draw.randint(1, 3)], signal.SIGKILL)
+            await until(lambda before=pids: running(runner) != before, "it is noticed")  # type: ignore[misc]
+        await fault.recovery(lambda: len(running(runner)) == 3, "all three run again")
+        await load.finish()
+        await stop(runner)
+    check_quiet(runner)
+    assert len(lines(runner, "worker.exited", signal="SIGKILL")) == kills
+    assert f"{kills} workers ended without a report" in runner.stderr
+    takeovers = len(lines(runner, "leadership.won")) - 1  # who takes over begins the producer's run anew, same ids
+    fault.judge(load.expected, load.done(), twice=kills * 2 * PREFETCH + takeovers * len(load.made))
+    check_empty(foreign, *load.queues)
+
+
+def running(runner: RunnerProcess) -> dict[int, int]:
+    """Return the process ids of the workers, by their number."""
+    pids: dict[int, int] = {}
+    for line in runner.logs:
+        if line["event"] == "worker.started":
+            pids[line["worker"]] = line["pid"]
+        elif line["event"] == "worker.exited":
+            pids.pop(line["worker"], None)
+    return pids
 
 
 IN_PROCESS = """

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("runner.pipeline",),),
     (("runner.transports",),),
     (("runner.transports.memory",), ("runner.transports.rabbitmq",), ("runner.runtime",)),
-    (("runner.operations",),),
+    (("runner.operations",), ("runner.workers",)),
     (("runner.app", "runner.testing"),),
     (("runner.cli", "runner.__main__"),),
 )

@@ -107,3 +107,18 @@ def test_the_flood_of_a_lost_connection_is_left_out() -> None:
     logging.getLogger("asyncio").warning("socket.send() raised exception.")
     logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", "x", 2.0)
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["Executing x took 2.000 seconds"]
+
+
+def test_a_worker_says_in_each_line_which_one_it_is() -> None:
+    """In ours and in those of the standard library; for people, in front."""
+    out = io.StringIO()
+    log.configure(format="json", stream=out, worker=2)
+    log.get_logger().info("ours")
+    logging.getLogger("theirs").warning("theirs")
+    assert [json.loads(line)["worker"] for line in out.getvalue().splitlines()] == [2, 2]
+    assert log.settings()["worker"] == 2, "for the processes of handlers"
+    out = io.StringIO()
+    log.configure(format="console", stream=out, is_colored=False, worker=2)
+    log.get_logger().info("ours", subscriber="ship")
+    assert out.getvalue()[8:].startswith(" #2 ship │ ours")
+    assert "#" not in written("console", subscriber="ship")

@@ -1,0 +1,44 @@
+"""What `runner up` reads before anything runs: the pipelines, and how their log lines look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.app import System
+    from runner.errors import Problem
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    paths: tuple[Path, ...]
+    environ: dict[str, str]
+    broker: str | None
+    only: tuple[str, ...]
+    until_idle: bool
+    log_format: str | None
+    log_level: str | None
+    http: tuple[str, int] | None
+
+
+def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tuple[System, dict[str, Any]]:
+    """Return the pipelines, and arguments for `log.configure`. Raises PipelineInvalid and UnknownName."""
+    from runner import app, log
+
+    # Modules of handlers may bind a logger while they are imported: it should be one of ours already.
+    log.configure(format=asked.log_format or "auto", level=asked.log_level or "info")  # type: ignore[arg-type]  # click
+    system = app.read(asked.paths, asked.environ, broker=asked.broker)
+    on_warnings(system.warnings)
+    system = app.select(system, asked.only)
+    settings = system.pipelines[0].logging
+    return system, {
+        "format": asked.log_format or settings.format,
+        "level": asked.log_level or settings.level,
+        "levels": settings.levels,
+        "width": min(24, max(len(name) for name in system.names())),
+    }

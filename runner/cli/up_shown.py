@@ -1,0 +1,53 @@
+"""What `runner up` tells people on stderr: the checklist of its start, and the totals at its end."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli.endings import say_error, wants_color
+
+if TYPE_CHECKING:
+    from runner.app import Stage, System
+    from runner.runtime.supervisor import Report
+
+
+def show_loaded(system: System) -> None:
+    """Write which pipelines were read."""
+    from runner.app import Stage
+
+    for index, pipeline in enumerate(system.pipelines):
+        is_last = index == len(system.pipelines) - 1
+        show(Stage("pipeline", f"{pipeline.name} · {pipeline.path}", system.load_s if is_last else None))
+
+
+def show(stage: Stage) -> None:
+    """Write one line of the start-up checklist."""
+    took = "" if stage.seconds is None else f"{stage.seconds * 1000:6.0f} ms"
+    name = click.style(f"{stage.name:<10}", bold=True) if wants_color(sys.stderr.isatty()) else f"{stage.name:<10}"
+    click.echo(f"{name} {stage.text:<60} {took}".rstrip(), err=True, color=True)
+
+
+def say_that_nothing_ran() -> None:
+    """Say that a signal came first."""
+    click.echo("stopped before anything ran", err=True)
+
+
+def say_goodbye(ended: Report) -> int:
+    """Write the totals, and what was left behind; return the exit code."""
+    totals = ended.totals
+    parts = [f"{totals.handled} handled", f"{totals.retried} retried", f"{totals.dead_lettered} dead-lettered"]
+    parts += [f"{totals.released} given back"] if totals.released else []
+    click.echo(f"stopped: {totals.published} published · {' · '.join(parts)}", err=True)
+    for name, count in ended.unfinished.items():
+        handlers = f"{count} handler{'s'[: count != 1]}"
+        say_error(f"{handlers} of {name} still ran when the grace was over; their messages were given back")
+    if ended.forgotten:
+        messages = f"{ended.forgotten} message{'s'[: ended.forgotten != 1]}"
+        hint = "--until-idle works them off before the end; RabbitMQ keeps them"
+        say_error(f"the in-process broker forgets {messages} that nobody has handled", hint)
+    for name in ended.failed_producers:
+        say_error(f"producer {name} failed and was given up")
+    return 1 if ended.unfinished or ended.forgotten or ended.failed_producers else 0

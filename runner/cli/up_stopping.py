@@ -1,0 +1,76 @@
+"""How `runner up` stops: signals, a log that nobody reads, and the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+FORCED = 130
+ECHO_S = 0.3
+"""Within it the same signal again is the first one once more: `timeout` and terminals tell a group of processes."""
+
+
+def end(code: int) -> NoReturn:
+    """End the process, whatever still runs in it: nothing is left to clean up."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def stop_without_log(error: OSError) -> None:
+    """Drain when nobody reads our log lines any more, as after `| head`: to work on unseen helps nobody."""
+    say_now(f"log lines cannot be written ({error.strerror})")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def handle_signals(
+    stop: asyncio.Event, *, say: Callable[[str], None] | None = None, on_force: Callable[[], None] = lambda: None
+) -> None:
+    """Let the first SIGINT or SIGTERM begin the drain, and the second end the process at once, after `on_force`.
+
+    Python's own handlers, not the loop's: a handler that blocks the loop would keep those from running.
+    """
+    say = say or say_now
+    loop = asyncio.get_running_loop()
+    _wake_at_signals(loop)
+    first: tuple[int, float] | None = None
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first is not None:
+            if number == first[0] and now - first[1] < ECHO_S:
+                return
+            on_force()
+            say("forced to stop: what was running is given back by the broker")
+            os._exit(FORCED)
+        first = number, now
+        say("draining (once more to stop now)")
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+
+
+def _wake_at_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Wake the loop for each signal: one that comes just before it goes to sleep would wait for the next event."""
+    ours, theirs = socket.socketpair()
+    for end_of_pair in (ours, theirs):
+        end_of_pair.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    loop.add_reader(ours, lambda _: ours.recv(4096), theirs)  # which keeps both
+
+
+def say_now(text: str) -> None:
+    """Write to stderr from a signal handler, which may have interrupted another write."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())

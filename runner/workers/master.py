@@ -1,0 +1,206 @@
+"""Runs the same pipelines in several processes: starts them, merges what they say, replaces who crashes, drains all.
+
+A worker is a fresh interpreter, never a fork. The first one connects and declares, the others load their code meanwhile
+and connect then. The channel to each is also how it notices our end: it drains by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from runner import log
+from runner.runtime.supervisor import Report
+from runner.workers.control import MARGIN_S, Role, Words, summed
+from runner.workers.output import Output
+from runner.workers.process import WorkerProcess
+from runner.workers.restarting import Backoff, Exit, decide
+
+KILLED_S = 5.0
+"""How long a process may take to be gone after SIGKILL."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why all ended: a worker could not even start."""
+
+    worker: int
+    exit_code: int
+    error: tuple[str, str] | None
+    """A sentence and a hint; None where it has said it itself."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How all ended."""
+
+    report: Report | None
+    """The sum of what the workers reported; None where none of them had begun."""
+    unreported: int
+    """How many workers had begun and ended without a report: what they did is not in the sum."""
+    overdue: tuple[int, ...]
+    """Who had to be killed, because it did not end after the grace."""
+    crashed: tuple[int, ...]
+    """Who crashed while it drained."""
+    failure: Failure | None
+
+
+class Master:
+    """Keeps `size` workers running. `on_stage` is told each stage of the first one, and `running` once all run."""
+
+    def __init__(
+        self,
+        size: int,
+        command: Sequence[str],
+        output: Output,
+        *,
+        grace_s: float,
+        is_colored: bool,
+        on_stage: Callable[[str, str, float | None], None],
+    ) -> None:
+        self._size = size
+        self._command = command
+        self._output = output
+        self._grace_s = grace_s
+        self._role = Role(0, size, -1, output.isatty(), is_colored, datetime.now(UTC).isoformat())
+        self._on_stage = on_stage
+        self._processes: dict[int, WorkerProcess] = {}
+        self._done: set[int] = set()
+        self._draining = asyncio.Event()
+        self._has_declared = False
+        self._has_run: set[int] = set()
+        self._reports: list[Report | None] = []
+        self._unreported = 0
+        self._crashed: list[int] = []
+        self._failure: Failure | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> Ended:
+        """Run until `stop` is set, until no worker has anything to do, or until one cannot start; drain."""
+        keeping = {asyncio.create_task(self._keep(number)): number for number in range(1, self._size + 1)}
+        stopping: list[asyncio.Future[Any]] = [
+            asyncio.create_task(stop.wait()),
+            asyncio.create_task(self._draining.wait()),
+        ]
+        ended = asyncio.gather(*keeping)
+        await asyncio.wait([ended, *stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in stopping:
+            task.cancel()
+        overdue: tuple[int, ...] = ()
+        if not ended.done():
+            self._drain()
+            _, late = await asyncio.wait(keeping, timeout=self._grace_s + MARGIN_S)
+            overdue = tuple(sorted(keeping[task] for task in late))
+            self.kill()
+            await asyncio.wait(keeping, timeout=KILLED_S)
+        if ended.done():
+            await ended  # raises a bug of ours
+        reports = [report for report in self._reports if report is not None]
+        whole = summed(reports) if reports or self._unreported else None
+        if whole is not None:
+            log.get_logger().info("workers.stopped", workers=self._size, **whole.totals.as_fields())
+        await self._output.settle()
+        crashed = tuple(number for number in self._crashed if number not in overdue)
+        return Ended(whole, self._unreported, overdue, crashed, self._failure)
+
+    def kill(self) -> None:
+        """End every worker at once."""
+        for process in self._processes.values():
+            process.kill()
+
+    def _drain(self) -> None:
+        self._draining.set()
+        for process in self._processes.values():
+            process.tell("stop")
+
+    async def _keep(self, number: int) -> None:
+        """Start a worker, and again whenever it ends and should not."""
+        backoff = Backoff()
+        while not self._draining.is_set():
+            process = WorkerProcess(number, self._hear)
+            ended = await self._run_once(process)
+            self._reports += process.reports
+            self._unreported += ended.has_run and not process.reports
+            verdict = decide(ended, is_first=number not in self._has_run, is_draining=self._draining.is_set())
+            pause_s = backoff.pause_s(ended)
+            self._log_end(process, ended, {"restart_in_ms": round(pause_s * 1000)} if verdict == "restart" else {})
+            if verdict == "done":
+                self._done.add(number)
+                self._crashed += [number] if ended.has_run and not process.reports else []
+                return
+            if verdict == "give up":
+                self._failure = self._failure or Failure(number, ended.code, process.error)
+                self._draining.set()
+                return
+            await asyncio.wait([draining := asyncio.create_task(self._draining.wait())], timeout=pause_s)
+            draining.cancel()
+
+    async def _run_once(self, process: WorkerProcess) -> Exit:
+        try:
+            await process.start(self._command, self._role, self._output)
+        except OSError as error:  # no memory, too many processes: that may pass
+            process.error = f"worker {process.number} cannot be started: {error.strerror}", ""
+            return Exit(1, 0.0, has_run=False)
+        self._processes[process.number] = process
+        if self._has_declared or process.number == 1:
+            process.tell("go")
+        if self._draining.is_set():
+            process.tell("stop")
+        ended = await process.wait()
+        del self._processes[process.number]
+        return ended
+
+    def _hear(self, process: WorkerProcess, words: Words) -> None:
+        if words["kind"] == "others?":
+            task = asyncio.create_task(self._answer(process))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+        elif words["name"] == "running":
+            took_ms = round(process.uptime_s * 1000)
+            log.get_logger().info("worker.started", worker=process.number, pid=process.pid, took_ms=took_ms)
+            self._note_running(process.number, words)
+        elif not self._has_declared:
+            self._show(words)
+            if words["name"] == "topology":
+                self._has_declared = True
+                for each in self._processes.values():
+                    each.tell("go")
+
+    def _note_running(self, number: int, words: Words) -> None:
+        before = len(self._has_run)
+        self._has_run.add(number)
+        if before < len(self._has_run) == self._size and not self._draining.is_set():
+            self._show(words)
+
+    def _show(self, words: Words) -> None:
+        self._on_stage(words["name"], words["text"], words["seconds"])
+
+    async def _answer(self, asker: WorkerProcess) -> None:
+        """Ask all the others what troubles them, at the same time, and tell who wants to know."""
+        numbers = [n for n in range(1, self._size + 1) if n != asker.number and n not in self._done]
+        troubles = await asyncio.gather(*map(self._trouble, numbers))
+        told = [f"worker {n}: {words}" for n, trouble in zip(numbers, troubles, strict=True) for words in trouble]
+        asker.tell("others", trouble=told)
+
+    async def _trouble(self, number: int) -> list[str]:
+        process = self._processes.get(number)
+        return ["not running, to be started again"] if process is None else await process.trouble()
+
+    def _log_end(self, process: WorkerProcess, ended: Exit, more: dict[str, Any]) -> None:
+        how: dict[str, Any] = {"signal": _name(-ended.code)} if ended.code < 0 else {"exit_code": ended.code}
+        how["uptime_ms"] = round(ended.uptime_s * 1000)
+        if process.error is not None:
+            how["error"] = process.error[0]
+        say = log.get_logger().error if ended.code else log.get_logger().info
+        say("worker.exited", worker=process.number, pid=process.pid, **how, **more)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -1,0 +1,110 @@
+"""Merges what several processes write into one standard output: whole lines, as they come, not looked at.
+
+One thread writes, because a reader who does not read must stop neither the signals nor the restarts. Nothing piles up
+here: who has written waits until it is out, and then the pipes fill up, and then the workers wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+READ_BYTES = 256 * 1024
+GATHER_S = 0.01
+"""How long lines may gather after others have gone out: each piece costs as much as a hundred lines in one piece."""
+
+ENOUGH_BYTES = 32 * 1024
+"""A piece so long is followed by the next at once: the pipe was about to be full."""
+
+LONGEST_LINE_BYTES = 16 * 1024 * 1024
+"""A longer one goes out in pieces, between which lines of others may come."""
+
+FLUSH_S = 2.0
+
+
+class Output:
+    """The standard output of all. `on_lost` is called once, in the loop, when nobody reads it any more."""
+
+    def __init__(self, descriptor: int, on_lost: Callable[[OSError], None]) -> None:
+        self._descriptor = descriptor
+        self._on_lost = on_lost
+        self._is_lost = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="output")
+
+    async def send(self, data: bytes) -> None:
+        """Write; return when it is out, or when nobody wants it."""
+        await self._loop.run_in_executor(self._thread, self._write, data)
+
+    async def settle(self) -> None:
+        """Wait until everything is out, but not for long."""
+        flushed = self._loop.run_in_executor(self._thread, lambda: None)
+        await asyncio.wait([flushed], timeout=FLUSH_S)
+
+    def write(self, text: str) -> int:
+        """Write later a line of our own: there are few. With the next two, this is what a logger needs."""
+        self._thread.submit(self._write, text.encode(errors="backslashreplace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: it is written as soon as that is possible."""
+
+    def isatty(self) -> bool:
+        """Whether people read it."""
+        return os.isatty(self._descriptor)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest and not self._is_lost:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self._is_lost = True
+            self._loop.call_soon_threadsafe(self._on_lost, error)
+
+
+def make_pipe() -> tuple[int, int]:
+    """Return a pipe for lines, to be read and to be written: with room for all that gathers, where that can be had."""
+    read_end, write_end = os.pipe()
+    with contextlib.suppress(AttributeError, OSError):  # Linux only, and within a limit for each user
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, READ_BYTES)
+    return read_end, write_end
+
+
+async def forward(descriptor: int, output: Output) -> None:
+    """Pass on what comes out of a pipe until it is closed at the other end; then close it here."""
+    begun: list[bytes] = []
+    os.set_blocking(descriptor, False)
+    try:
+        while data := await _read(descriptor):
+            end = data.rfind(b"\n") + 1
+            if end:
+                await output.send(b"".join((*begun, data[:end])))
+                begun = [data[end:]] if end < len(data) else []
+            else:
+                begun.append(data)
+                if sum(map(len, begun)) > LONGEST_LINE_BYTES:
+                    await output.send(b"".join(begun))
+                    begun = []
+            if len(data) < ENOUGH_BYTES:
+                await asyncio.sleep(GATHER_S)
+        if begun:
+            await output.send(b"".join((*begun, b"\n")))
+    finally:
+        os.close(descriptor)
+
+
+async def _read(descriptor: int) -> bytes:
+    """Return what there is in a pipe, as soon as there is something."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, READ_BYTES)
