@@ -9,6 +9,9 @@ from collections.abc import Callable
 LONGEST_S = 0.005
 """How long an acknowledgement may wait for others. A crash within it brings the message again."""
 
+MOST_ALONE = 1000
+"""How many deliveries that are settled out of turn are kept in their place behind one that is not."""
+
 Write = Callable[[int, bool], None]
 """Puts an acknowledgement on its way: the delivery tag, and whether it stands for all before it."""
 
@@ -76,3 +79,6 @@ class Acknowledger:
         alone |= acked
         acked.clear()
         self._waiting = 0
+        if len(alone) > MOST_ALONE:  # a handler that takes hours: what has passed it by needs no place any more
+            self._order = deque(tag for tag in order if tag not in alone)
+            alone.clear()

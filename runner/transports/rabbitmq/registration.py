@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
+from runner.message import attempt_of, replays_of
 from runner.transports.base import Delivery, Source
 from runner.transports.rabbitmq.acknowledging import Acknowledger
 from runner.transports.rabbitmq.arriving import Arrivals, from_client
@@ -27,13 +28,17 @@ DOUBTFUL = 1000
 
 DOUBTED_S = 3600.0
 
-Key = tuple[str, int, int]
+Key = tuple[str, int, int, int, int]
 
 
 def key_of(delivery: Delivery) -> Key | None:
-    """Return what tells a message from others: its id, and its body; None for one without an id."""
-    message_id, body = delivery.envelope.message_id, delivery.envelope.body
-    return None if message_id is None else (message_id, len(body), hash(body))
+    """Return what tells a message from others: its id, its body, and which attempt and replay it is, as it came; None
+    for one without an id. An attempt that was acknowledged says nothing of the next one, which is the same message.
+    """
+    message_id, body, headers = delivery.envelope.message_id, delivery.envelope.body, delivery.envelope.headers
+    if message_id is None:
+        return None
+    return message_id, len(body), hash(body), attempt_of(headers), replays_of(headers)
 
 
 class Doubts:
