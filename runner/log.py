@@ -35,6 +35,8 @@ MAX_ITEMS = 100
 _TEXTS = ("exception", "stack")
 """Fields of several lines."""
 
+_ATOMS = frozenset({int, bool, type(None)})
+
 _PLACE = ("worker", "pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
 
 context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context")
@@ -206,6 +208,12 @@ def _clean(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _clean_value(value: Any, depth: int = 0) -> Any:
     """Return a value that is safe to show: what is neither text, number nor made of those becomes its `repr`."""
+    kind = type(value)
+    if kind is str:
+        if len(value) <= MAX_VALUE_CHARACTERS and value.isprintable() and ":/" not in value:
+            return value  # nearly all are so
+    elif kind in _ATOMS:
+        return value
     match value:
         case str():
             if len(value) > MAX_VALUE_CHARACTERS:
@@ -238,9 +246,12 @@ def _clean_lines(text: str) -> str:
     return "\n".join(escape_controls(line) for line in lines)
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
     """Render one line of JSON."""
-    return json.dumps(event, ensure_ascii=False)
+    return _encode(event)
 
 
 _RESET, _DIM = "\x1b[0m", "\x1b[2m"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from runner.cli import options
+from runner.cli import loops, options
 from runner.cli.endings import errors_reported, report, wants_color
 from runner.cli.environment import read_environment
 from runner.cli.up_loading import Asked, load
@@ -92,7 +92,7 @@ def _up(asked: Asked, workers: int) -> NoReturn:
 
         asyncio.run(run_workers(system, workers, logging))
     log.configure(**logging, is_colored=wants_color(sys.stdout.isatty()), on_lost=stop_without_log)
-    asyncio.run(_run(system, asked))
+    loops.run(_run(system, asked))
     raise AssertionError("it ends the process")
 
 

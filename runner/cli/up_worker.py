@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runner.cli import loops
 from runner.cli.endings import report_bug
 from runner.cli.up_loading import Asked, load
 from runner.cli.up_stopping import end, handle_signals
@@ -25,7 +26,7 @@ def work(worker: Worker, asked: Asked) -> NoReturn:
         system, logging = load(asked, lambda _: None)  # the master has shown the warnings
         _use_terminal_of_master(worker.role, logging)
         log.configure(**logging, is_colored=worker.role.is_colored, worker=worker.role.number)
-        asyncio.run(_run(worker, system, asked))
+        loops.run(_run(worker, system, asked))
     except PipelineInvalid as invalid:
         from runner.config import diagnostics
 

@@ -6,7 +6,7 @@ One attempt each, and no retry is waited for. What a handler does elsewhere, to 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,10 +49,16 @@ class _Listening(Caller):
 
     at: str | None = None
 
-    async def call(self, payloads: Sequence[Any], messages: Sequence[Message]) -> Results:
+    def call_one(self, payload: Any, message: Message | None) -> Awaitable[Results]:
+        return self._heard(super().call_one(payload, message))
+
+    def call_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
+        return self._heard(super().call_batch(payloads, messages))
+
+    async def _heard(self, calling: Awaitable[Results]) -> Results:
         self.at = None
         try:
-            results = await super().call(payloads, messages)
+            results = await calling
         except HandlerFailed as failure:
             self.at = raised_at(failure.error)
             raise

@@ -20,6 +20,8 @@ JSON = "application/json"
 TEXT = "text/plain"
 BYTES = "application/octet-stream"
 
+_NO_JSON = (str, bytes, bytearray, memoryview)
+
 Decode = Callable[[Envelope], Any]
 Encode = Callable[[Any], tuple[bytes, str]]
 
@@ -40,8 +42,8 @@ def decoder(annotation: Any) -> Decode:
         return _guarded(lambda envelope: envelope.body)
     if annotation is str:
         return _guarded(_text)
-    adapter = TypeAdapter(annotation)
-    return _guarded(lambda envelope: adapter.validate_json(envelope.body))
+    validate = TypeAdapter(annotation).validator.validate_json
+    return _guarded(lambda envelope: validate(envelope.body))
 
 
 def checked(adapters: dict[str, TypeAdapter[Any]], only: TypeAdapter[Any] | None, decode: Decode) -> Decode:
@@ -75,12 +77,10 @@ def as_payload(body: bytes) -> JsonText | str | bytes:
 
 def encode(payload: Any) -> tuple[bytes, str]:
     """Return the body and the content type of a payload. Raises PublishFailed for what JSON cannot hold."""
-    if isinstance(payload, str):
-        return payload.encode("utf-8", "surrogatepass"), TEXT
-    if isinstance(payload, JsonText):
-        return bytes(payload), JSON
-    if isinstance(payload, bytes | bytearray | memoryview):
-        return bytes(payload), BYTES
+    if isinstance(payload, _NO_JSON):
+        if isinstance(payload, str):
+            return payload.encode("utf-8", "surrogatepass"), TEXT
+        return bytes(payload), JSON if isinstance(payload, JsonText) else BYTES
     try:
         return to_json(payload, inf_nan_mode="strings"), JSON
     except (PydanticSerializationError, ValueError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -21,27 +21,34 @@ class Caller:
         handler = subscriber.handler
         self._handler = handler
         self._timeout_s = subscriber.timeout_s
-        self._is_batch = subscriber.batch is not None
         self._arguments = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
         self._pool = ProcessPool(subscriber.concurrency, subscriber.name) if subscriber.runs_in_process else None
+        self._is_plain = (
+            handler.is_async and self._pool is None and handler.takes_payload and handler.message_parameter is None
+        )
         # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
         self._threads = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
 
-    async def call(self, payloads: Sequence[Any], messages: Sequence[Message]) -> Results:
-        """Call the handler and return its results; raises HandlerFailed.
+    def call_one(self, payload: Any, message: Message | None) -> Awaitable[Results]:
+        """Call the handler with one message and return its results; raises HandlerFailed.
 
-        `payloads` and `messages` are one for each delivery; the handler gets lists only if it takes batches.
+        `message` is there if the handler asks for it.
         """
+        if self._is_plain:
+            return call_on_loop(self._handler, (payload,), self._arguments, self._timeout_s)
+        return self._call(payload, message)
+
+    def call_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
+        """Call the handler with a batch; like `call_one`."""
+        return self._call(list(payloads), None if messages is None else list(messages))
+
+    async def _call(self, payload: Any, message: Message | list[Message] | None) -> Results:
         handler = self._handler
         arguments = self._arguments
-        if self._pool is not None:
-            messages = [replace(message, headers=dict(message.headers)) for message in messages]  # that can be pickled
-        if handler.message_parameter is not None:
-            message = list(messages) if self._is_batch else messages[0]
-            arguments = {**arguments, handler.message_parameter: message}
-        positional: tuple[Any, ...] = ()
-        if handler.takes_payload:
-            positional = (list(payloads),) if self._is_batch else (payloads[0],)
+        if handler.message_parameter is not None and message is not None:
+            sent = message if self._pool is None else _picklable(message)
+            arguments = {**arguments, handler.message_parameter: sent}
+        positional = (payload,) if handler.takes_payload else ()
         if self._pool is not None:
             asked = Call(handler.path, positional, dict(arguments), dict(log.context.get({})))
             return await self._pool.call(asked, self._timeout_s)
@@ -54,3 +61,9 @@ class Caller:
         if self._pool is not None:
             self._pool.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _picklable(message: Message | list[Message]) -> Message | list[Message]:
+    if isinstance(message, list):
+        return [replace(each, headers=dict(each.headers)) for each in message]
+    return replace(message, headers=dict(message.headers))

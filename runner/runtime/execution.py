@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -16,7 +16,7 @@ from runner.outcome import ACK, RELEASE, Ack, DeadLetter, Outcome, Release, Retr
 from runner.pipeline.model import Subscriber
 from runner.runtime.blame import raised_at, traceback_text
 from runner.runtime.calling import Caller
-from runner.runtime.invoking import HandlerFailed
+from runner.runtime.invoking import HandlerFailed, Results
 from runner.runtime.publishing import Publisher
 from runner.runtime.remembering import Handled, identity
 from runner.transports.base import Delivery, Transport
@@ -60,9 +60,9 @@ class Execution:
         """Whether the grace is over: then handlers were cancelled, and how they end says nothing about their work."""
 
     async def run(self, delivery: Delivery) -> None:
-        """Handle one delivery to its end. Cancelling gives the message back."""
+        """Handle one delivery to its end, in a context of its own. Cancelling gives the message back."""
         started = time.perf_counter()
-        token = log.context.set(self.fields(delivery))
+        log.context.set(self.fields(delivery))
         try:
             if self._handled is None or delivery.envelope.message_id is None:
                 await self._run(delivery, started)
@@ -72,8 +72,6 @@ class Execution:
         except BaseException:
             await self._give_back([delivery])
             raise
-        finally:
-            log.context.reset(token)
 
     async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
         """Handle several deliveries by one call. What cannot be decoded is dead-lettered alone, before it."""
@@ -109,8 +107,13 @@ class Execution:
         fit = {delivery: found for delivery in deliveries if (found := await self._decoded(delivery, started))}
         if not fit:
             return
+        payloads = [payload for (payload,) in fit.values()]
+        messages = None
+        if self._subscriber.handler.message_parameter is not None:
+            messages = [_message(delivery, payload) for delivery, payload in zip(fit, payloads, strict=True)]
         with log.bound({**self._place(), "messages": len(fit)}):
-            error, published = await self._attempt(list(fit), [payload for (payload,) in fit.values()])
+            parent = next(iter(fit)).envelope
+            error, published = await self._attempt(self._caller.call_batch(payloads, messages), parent)
         for delivery in fit:
             with log.bound(self.fields(delivery)):
                 await self._end(delivery, error, published, started)
@@ -126,12 +129,14 @@ class Execution:
         if self._is_handled(delivery):
             await self._acknowledge_again(delivery)
             return
+        handler = self._subscriber.handler
         try:
-            payload = self._subscriber.handler.decode(delivery.envelope)
+            payload = handler.decode(delivery.envelope)
         except Exception as failure:  # whatever is wrong with a body, decide() knows what becomes of it
             await self._end(delivery, failure, 0, started)
             return
-        error, published = await self._attempt([delivery], [payload])
+        message = None if handler.message_parameter is None else _message(delivery, payload)
+        error, published = await self._attempt(self._caller.call_one(payload, message), delivery.envelope)
         await self._end(delivery, error, published, started)
 
     async def _decoded(self, delivery: Delivery, started: float) -> tuple[Any] | None:
@@ -146,16 +151,14 @@ class Execution:
                 await self._end(delivery, failure, 0, started)
                 return None
 
-    async def _attempt(
-        self, deliveries: Sequence[Delivery], payloads: Sequence[Any]
-    ) -> tuple[BaseException | None, int]:
-        """Call the handler and publish its results; return what went wrong, and how many were published."""
+    async def _attempt(self, calling: Awaitable[Results], parent: Envelope) -> tuple[BaseException | None, int]:
+        """Let the handler work and publish its results; return what went wrong, and how many were published."""
         published = 0
-        parent = deliveries[0].envelope
         try:
-            results = await self._caller.call(payloads, self._messages(deliveries, payloads))
+            results = await calling
             if isinstance(results, list):
-                published += await self._publish(results, parent, published)
+                if len(results) != 1 or results[0] is not None:
+                    published += await self._publish(results, parent, published)
             else:
                 async with aclosing(results):
                     async for chunk in results:
@@ -183,7 +186,7 @@ class Execution:
         if self.is_over:
             await self.release(delivery)
             return
-        outcome = decide(error, delivery.attempt, self._subscriber.retry)
+        outcome = ACK if error is None else decide(error, delivery.attempt, self._subscriber.retry)
         if isinstance(outcome, Retry) and self.hold is not None:
             self.hold(delivery, outcome)
         else:
@@ -192,15 +195,18 @@ class Execution:
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Settle, and remember finished work for the window."""
-        if self._handled is not None and isinstance(outcome, Ack):
+        if not isinstance(outcome, Ack):
+            await self._transport.settle(delivery, outcome)
+            return
+        if self._handled is not None:
             self._handled.add(identity(delivery.envelope))
-        await self._transport.settle(delivery, outcome)
+        self._transport.ack(delivery)
 
     def _is_handled(self, delivery: Delivery) -> bool:
         """Whether the work of this message is known to be done."""
-        if delivery.was_acknowledged:
-            return True
-        if self._handled is None or delivery.envelope.message_id is None:
+        if delivery.was_acknowledged or self._handled is None:
+            return delivery.was_acknowledged
+        if delivery.envelope.message_id is None:
             return False
         return identity(delivery.envelope) in self._handled
 
@@ -214,12 +220,6 @@ class Execution:
         for delivery in deliveries:
             if not delivery.is_settled:
                 await self.release(delivery)
-
-    def _messages(self, deliveries: Sequence[Delivery], payloads: Sequence[Any]) -> list[Message]:
-        """Return the envelopes as handlers see them, if the handler asks for them."""
-        if self._subscriber.handler.message_parameter is None:
-            return []
-        return [_message(delivery, payload) for delivery, payload in zip(deliveries, payloads, strict=True)]
 
     def _place(self) -> dict[str, Any]:
         return {"pipeline": self._pipeline, "subscriber": self._subscriber.name, "queue": self._subscriber.queue}
@@ -242,12 +242,14 @@ class Execution:
         self, outcome: Outcome, error: BaseException | None, delivery: Delivery, published: int, started: float
     ) -> None:
         """Count the end of a delivery and write its one line."""
+        if isinstance(outcome, Ack):
+            self._totals.handled += 1
+            if not self._logs_messages:
+                return
         duration_ms = round((time.perf_counter() - started) * 1000, 1)
         match outcome:
             case Ack():
-                self._totals.handled += 1
-                if self._logs_messages:
-                    self._logger.info("message.handled", duration_ms=duration_ms, published=published)
+                self._logger.info("message.handled", duration_ms=duration_ms, published=published)
             case Retry():
                 self._totals.retried += 1
                 self._logger.warning(

@@ -123,9 +123,7 @@ async def guarded(awaitable: Awaitable[T], timeout_s: float | None = None, *, le
         async with asyncio.timeout(timeout_s if left_s is None else left_s) as limit:
             result = await awaitable
     except BaseException as error:  # SystemExit and KeyboardInterrupt included: see the module's docstring
-        if isinstance(error, GeneratorExit) and not _is_current(task):
-            raise  # not the handler's: somebody closes this coroutine
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > cancellations:
+        if not is_theirs(error, task, cancellations):
             raise
         if limit is not None and limit.expired() and timeout_s is not None:
             raise HandlerFailed(timed_out(timeout_s)) from error
@@ -133,6 +131,16 @@ async def guarded(awaitable: Awaitable[T], timeout_s: float | None = None, *, le
     if limit.expired():
         raise HandlerFailed(timed_out(timeout_s))
     return result
+
+
+def is_theirs(error: BaseException, task: asyncio.Task[Any] | None, cancellations: int) -> bool:
+    """Whether an error is the handler's failure: not where we cancel its task, which had been so often before, or
+    close its coroutine."""
+    if isinstance(error, GeneratorExit):
+        return _is_current(task)
+    if isinstance(error, asyncio.CancelledError):
+        return task is None or task.cancelling() <= cancellations
+    return True
 
 
 def _is_current(task: asyncio.Task[Any] | None) -> bool:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from runner import log
+from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import Totals
 from runner.pipeline.model import Handler, Producer
 from runner.pipeline.records import BadRecord
 from runner.runtime.blame import raised_at, traceback_text, words_of
 from runner.runtime.invoking import HandlerFailed, guarded, in_executor
+from runner.runtime.items import guarded_items, items_of_thread
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.publishing import Outgoing, Publisher
 from runner.schedule import Schedule
 
 WINDOW = 100
 """How many publications of one producer may wait for their confirm."""
+
+AHEAD = 32
+"""How many items a plain generator without a `rate` is asked for at a time."""
 
 CONFIRM_S = 2.0
 """How long a producer that is stopped waits for the confirms of what it has given."""
@@ -31,10 +38,6 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 LONGEST_SLEEP_S = 30.0
 """A wait for a moment is cut into pieces of this length, so that a changed clock is noticed."""
-
-
-Turn = Callable[[], Awaitable[object]]
-"""Something to await before each publication."""
 
 
 class Record(Protocol):
@@ -81,11 +84,11 @@ class ProducerRuntime:
         self.has_failed = False
         """Whether it was given up: too many failures, or a line of its file that will be as bad the next time."""
 
-    async def run_to_the_end(self, run: str, may_publish: Turn) -> None:
+    async def run_to_the_end(self, run: str, may_publish: asyncio.Event) -> None:
         """Produce once; a failure begins it again after a pause. For producers without a schedule.
 
-        `run` is the seed of the messages' ids: what a failed attempt gave has the same ids the next time. Each message
-        waits for `may_publish` before it is sent. Cancelled, this waits a little for what is in flight.
+        `run` is the seed of the messages' ids: what a failed attempt gave has the same ids the next time. Messages are
+        sent while `may_publish` is set. Cancelled, this waits a little for what is in flight.
         """
         failures = 0
         while not await self._round(run, may_publish):
@@ -124,19 +127,19 @@ class ProducerRuntime:
                 return due
             await asyncio.sleep(min(left, LONGEST_SLEEP_S))
 
-    async def _round(self, seed: str, may_publish: Turn | None = None) -> bool:
+    async def _round(self, seed: str, may_publish: asyncio.Event | None = None) -> bool:
         """Call the handler once and publish everything it gives; return whether all of it worked."""
         with log.bound({"pipeline": self._pipeline, "producer": self.producer.name}):
-            publishing = _Publishing(self._send)
+            publishing = _Publishing(self._publisher, self._note_confirmed)
+            place, to = f"{self._pipeline}:{self.producer.name}:{seed}", self.producer.to
             try:
-                async with aclosing(self._items()) as items:
+                async with aclosing(await self._items()) as items:
                     async for item in items:
-                        place = f"{self._pipeline}:{self.producer.name}:{seed}:{publishing.count}"
-                        for outgoing in self._publisher.address(item, self.producer.to, seed=place):
+                        for outgoing in self._publisher.address(item, to, seed=f"{place}:{publishing.count}"):
                             if self._limiter is not None:
                                 await self._limiter.wait()
-                            if may_publish is not None:
-                                await may_publish()
+                            if may_publish is not None and not may_publish.is_set():
+                                await may_publish.wait()
                             await publishing.start(outgoing)
                 await publishing.finish()
             except asyncio.CancelledError:
@@ -157,8 +160,7 @@ class ProducerRuntime:
         if left:
             self._logger.warning("producer.interrupted", unconfirmed=left)
 
-    async def _send(self, outgoing: Outgoing) -> None:
-        await self._publisher.send(outgoing)
+    def _note_confirmed(self, outgoing: Outgoing) -> None:
         self._totals.published += 1
         if self._logs_messages:
             envelope = outgoing.envelope
@@ -170,13 +172,10 @@ class ProducerRuntime:
             )
 
     async def _items(self) -> AsyncGenerator[Any, None]:
-        """Yield what the handler produces, item by item: from a generator, a list, or the one value it returns."""
+        """Begin to produce, and return the items: of a generator, of a list, or the one value that it returns."""
         handler, arguments = self._handler, self._arguments
         if handler.kind == "async generator":
-            async with aclosing(_guarded_items(handler.call(**arguments))) as items:
-                async for item in items:
-                    yield item
-            return
+            return guarded_items(handler.call(**arguments))
         if handler.kind == "coroutine":
             result = await guarded(handler.call(**arguments))
         else:
@@ -184,18 +183,10 @@ class ProducerRuntime:
         if inspect.isawaitable(result):  # a plain function that wraps an `async def`
             result = await guarded(result)
         if inspect.isasyncgen(result):
-            async with aclosing(_guarded_items(result)) as items:
-                async for item in items:
-                    yield item
-        elif inspect.isgenerator(result):
-            end = object()
-            while (item := await in_executor(self._executor, lambda: next(result, end))) is not end:
-                yield item
-        elif isinstance(result, list | tuple):
-            for item in result:
-                yield item
-        else:
-            yield result
+            return guarded_items(result)
+        if inspect.isgenerator(result):
+            return items_of_thread(result, self._executor, ahead=1 if self._limiter else AHEAD)
+        return _each(result)
 
     def _tell_failure(self, error: BaseException, *, is_theirs: bool) -> None:
         self._logger.error(
@@ -208,23 +199,35 @@ class ProducerRuntime:
 
 
 class _Publishing:
-    """The publications of one round: many may wait for their confirm; each is begun in the order of the items."""
+    """The publications of one round: many may wait for their confirm; each is begun in the order of the items.
 
-    def __init__(self, send: Callable[[Outgoing], Awaitable[None]]) -> None:
-        self._send = send
-        self._window = asyncio.Semaphore(WINDOW)
+    `on_confirmed` is told of each that the broker has.
+    """
+
+    def __init__(self, publisher: Publisher, on_confirmed: Callable[[Outgoing], None]) -> None:
+        self._publisher = publisher
+        self._on_confirmed = on_confirmed
+        self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._has_news = asyncio.Event()
         self._failure: BaseException | None = None
         self.count = 0
 
     async def start(self, outgoing: Outgoing) -> None:
         """Begin to publish, when there is room; raises what an earlier publication has raised."""
-        await self._window.acquire()
-        self._raise_failure()
+        while self._in_flight >= WINDOW:
+            await self._news()
+        if self._failure is not None:
+            raise self._failure
         self.count += 1
-        task = asyncio.create_task(self._run(outgoing))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._in_flight += 1
+        begun = self._publisher.begin(outgoing, partial(self._note_end, outgoing))
+        if begun == "taken":
+            self._in_flight -= 1
+            self._on_confirmed(outgoing)
+        elif begun == "busy":
+            self._send(outgoing)
+            await asyncio.sleep(0)  # until it waits for its turn: nothing may overtake it
 
     async def finish(self) -> None:
         """Wait for all confirms; raises the first failure."""
@@ -233,40 +236,54 @@ class _Publishing:
 
     async def settle(self) -> None:
         """Wait until nothing is in flight: what the handler gave before it failed is published all the same."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._in_flight:
+            await self._news()
 
     async def give_up(self, after_s: float) -> int:
         """Wait for what is in flight, not for long; return how many publications may or may not have arrived."""
-        if not self._tasks:
-            return 0
-        _, late = await asyncio.wait(self._tasks, timeout=after_s)
-        for task in late:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await self.settle()
+        for task in tuple(self._tasks):
             task.cancel()
-        return len(late)
+        return self._in_flight
 
-    async def _run(self, outgoing: Outgoing) -> None:
-        try:
-            await self._send(outgoing)
-        except Exception as error:  # told once, by whoever waits
-            self._failure = self._failure or error
-        finally:
-            self._window.release()
+    async def _news(self) -> None:
+        """Wait until a publication has ended."""
+        self._has_news.clear()
+        await self._has_news.wait()
+
+    def _send(self, outgoing: Outgoing) -> None:
+        """Publish in a task, as often as it takes."""
+        task = asyncio.create_task(self._publisher.send(outgoing))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._note_sent, outgoing))
+
+    def _note_sent(self, outgoing: Outgoing, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._end(outgoing, task.exception())
+
+    def _note_end(self, outgoing: Outgoing, error: Exception | None) -> None:
+        """Take note of a publication that nobody has waited for; what may help it, is tried again."""
+        if isinstance(error, PublishUnknown) or (isinstance(error, PublishFailed) and error.reason == "refused"):
+            self._send(outgoing)
+        else:
+            self._end(outgoing, error)
+
+    def _end(self, outgoing: Outgoing, error: BaseException | None) -> None:
+        self._in_flight -= 1
+        self._has_news.set()
+        if error is None:
+            self._on_confirmed(outgoing)
+        else:
+            self._failure = self._failure or error  # told once, by whoever waits
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
 
-async def _guarded_items(generator: Any) -> AsyncGenerator[Any, None]:
-    try:
-        while True:
-            try:
-                item = await guarded(anext(generator))
-            except HandlerFailed as failure:
-                if isinstance(failure.error, StopAsyncIteration):
-                    return
-                raise
-            yield item
-    finally:
-        await guarded(generator.aclose())
+async def _each(result: Any) -> AsyncGenerator[Any, None]:
+    for item in result if isinstance(result, list | tuple) else (result,):
+        yield item

@@ -114,7 +114,7 @@ class ProducerGroup:
             return
         if task is None:
             run = await memory.run(name, self._new_id)
-            task = self._begun[producer] = asyncio.create_task(producer.run_to_the_end(run, self._leading.wait))
+            task = self._begun[producer] = asyncio.create_task(producer.run_to_the_end(run, self._leading))
         await asyncio.shield(task)
         if not producer.has_failed:
             await memory.note("done", name, self._now())

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any
-from uuid import UUID, uuid5
+from typing import Any, NamedTuple
 
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
-from runner.message import NO_HEADERS, Envelope, Publish
+from runner.message import NO_HEADERS, Address, Envelope, Publish
 from runner.pipeline.model import Destination
-from runner.transports.base import Transport
+from runner.transports.base import Begun, OnEnd, Transport
 
 LONGEST_PAUSE_S = 5.0
 
@@ -24,11 +23,25 @@ TELL_S = 5.0
 """After how long of waiting at a full queue that is told."""
 
 TELL_AGAIN_S = 60.0
-_RESULTS = UUID("5d2c6a3e-54d6-4b0e-9d38-6c3a3f0f7a10")
+
+_envelope = Envelope._make
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class SecondClock:
+    """The wall clock in whole seconds, UTC: the same object for a second long."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._moment = datetime.fromtimestamp(0, UTC)
+
+    def __call__(self) -> datetime:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._moment = second, datetime.fromtimestamp(second, UTC)
+        return self._moment
+
+
+class Outgoing(NamedTuple):
     """One message on its way: where to, and as what."""
 
     destination: Destination
@@ -68,11 +81,19 @@ class Publisher:
         They are new where there is neither.
         Raises PublishFailed for a payload that does not fit and for an unknown `to`.
         """
-        if result is None:
+        if isinstance(result, Publish):
+            targets = (self._destination(result.to),) if result.to is not None else to
+            headers, key = result.headers or NO_HEADERS, result.key
+            payload = result.payload
+        elif result is None:
             return []
-        wish = result if isinstance(result, Publish) else Publish(result)
-        targets = (self._destination(wish.to),) if wish.to is not None else to
-        return [Outgoing(target, self._envelope(wish, target, parent, seed), wish.key) for target in targets]
+        else:
+            targets, headers, key, payload = to, NO_HEADERS, None, result
+        return [Outgoing(target, self._envelope(payload, headers, target, parent, seed), key) for target in targets]
+
+    def begin(self, outgoing: Outgoing, on_end: OnEnd) -> Begun:
+        """Publish once without being awaited; see `Transport.begin`. What fails there may be sent again by `send`."""
+        return self._transport.begin(_address(outgoing), outgoing.envelope, on_end)
 
     async def send(self, outgoing: Outgoing, *, patience_s: float = math.inf) -> None:
         """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help.
@@ -80,9 +101,7 @@ class Publisher:
         A full queue is tried again for `patience_s`: not for ever where a handler waits that may itself be the one to
         make room.
         """
-        address = outgoing.destination.address
-        if outgoing.key is not None and outgoing.destination.is_event:
-            address = address._replace(key=outgoing.key)
+        address = _address(outgoing)
         loop = asyncio.get_running_loop()
         give_up_at, tell_at = loop.time() + patience_s, loop.time() + TELL_S
         pause = 0.1
@@ -117,24 +136,51 @@ class Publisher:
             )
         return destination
 
-    def _envelope(self, wish: Publish, target: Destination, parent: Envelope | None, seed: str) -> Envelope:
-        body, content_type = target.encode(wish.payload)
-        message_id = self._message_id(body, target, parent, seed)
-        correlation_id = (parent.correlation_id or parent.message_id) if parent else None
-        return Envelope(
-            body=body,
-            message_id=message_id,
-            correlation_id=correlation_id or message_id,
-            type=target.name if target.is_event else None,
-            app_id=self._app_id,
-            timestamp=self._now(),
-            content_type=content_type,
-            headers=wish.headers or NO_HEADERS,
+    def _envelope(
+        self, payload: Any, headers: Mapping[str, Any], target: Destination, parent: Envelope | None, seed: str
+    ) -> Envelope:
+        body, content_type = target.encode(payload)
+        if parent is not None:
+            message_id = self._derived(parent.message_id, seed, target)
+            correlation_id = parent.correlation_id or parent.message_id or message_id
+        else:
+            message_id = correlation_id = self._of_item(body, seed, target)
+        kind = target.name if target.is_event else None
+        sent_at = self._now().replace(microsecond=0)  # the resolution of AMQP
+        none = None
+        return _envelope(
+            (
+                body,
+                message_id,
+                correlation_id,
+                kind,
+                self._app_id,
+                sent_at,
+                content_type,
+                none,
+                none,
+                none,
+                none,
+                headers,
+            )
         )
 
-    def _message_id(self, body: bytes, target: Destination, parent: Envelope | None, seed: str) -> str:
-        if parent is not None:
-            origin = parent.message_id
-        else:
-            origin = blake2b(body, digest_size=16).hexdigest() if seed else None
-        return self._new_id() if origin is None else uuid5(_RESULTS, f"{origin}:{seed}:{target.name}").hex
+    def _derived(self, origin: str | None, seed: str, target: Destination) -> str:
+        """Return the id of a result: the same for the same message, place and destination."""
+        if origin is None:
+            return self._new_id()
+        place = f"{origin}:{seed}:{target.name}".encode("utf-8", "surrogatepass")
+        return blake2b(place, digest_size=16).hexdigest()
+
+    def _of_item(self, body: bytes, seed: str, target: Destination) -> str:
+        """Return the id of a producer's item: the same for the same place, destination and body."""
+        if not seed:
+            return self._new_id()
+        return blake2b(b"%b:%b\0%b" % (seed.encode(), target.name.encode(), body), digest_size=16).hexdigest()
+
+
+def _address(outgoing: Outgoing) -> Address:
+    destination, _, key = outgoing
+    if key is not None and destination.is_event:
+        return destination.address._replace(key=key)
+    return destination.address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -13,6 +14,7 @@ from runner.runtime.execution import Execution
 from runner.runtime.lanes import Fifo, Lanes
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.slowness import Running
+from runner.tasks import Isolated
 from runner.transports.base import Delivery, Feed, Source, Transport
 
 CANCELLED_S = 1.0
@@ -42,12 +44,15 @@ class SubscriberRuntime:
         self._caller = caller
         self._alone = alone
         self._on_bug = on_bug
+        self._loop = asyncio.get_running_loop()
         self._inbox = Fifo() if subscriber.key_of is None else Lanes(subscriber.key_of)
         if subscriber.key_of is not None:
             execution.hold = self._hold
         self._limiter = RateLimiter(subscriber.per_second) if subscriber.per_second else None
         self._held: dict[Delivery, asyncio.TimerHandle] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._is_waking = False
+        """Whether a worker was woken and has not looked into the inbox yet; it wakes the next one, if need be."""
         self._collecting = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
         self._running: dict[Delivery, float] = {}
@@ -99,7 +104,7 @@ class SubscriberRuntime:
         Returns how many had not finished; their messages were given back. A handler that ignores its cancellation
         goes on running.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         while self._running and loop.time() < deadline:
             busy = [worker for worker in self._workers if not worker.done()]
             await asyncio.wait(busy, timeout=min(0.1, max(0.0, deadline - loop.time())))
@@ -125,15 +130,19 @@ class SubscriberRuntime:
 
     def _wake(self) -> None:
         """Wake a worker, or hire one while there are fewer than allowed."""
+        if self._is_waking:
+            return
         while self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
                 waiter.set_result(None)
+                self._is_waking = True
                 return
         if len(self._workers) < self.subscriber.concurrency and not self._is_draining:
-            worker = asyncio.get_running_loop().create_task(self._work(), name=f"worker-{self.subscriber.name}")
+            worker = self._loop.create_task(self._work(), name=f"worker-{self.subscriber.name}")
             worker.add_done_callback(self._notice_end)
             self._workers.add(worker)
+            self._is_waking = True
 
     def _notice_end(self, worker: asyncio.Task[None]) -> None:
         """Pass on what ended a worker, if it was not we: handlers' errors never do, so it is a bug of ours."""
@@ -142,58 +151,75 @@ class SubscriberRuntime:
 
     async def _work(self) -> None:
         """Handle what comes, one call after the other, until the drain begins."""
-        batch = self.subscriber.batch
+        self._is_waking = False
+        batch, inbox = self.subscriber.batch, self._inbox
         while not self._is_draining:
-            if not self._inbox:
+            if not inbox:
                 await self._arrival()
             elif batch is not None:
                 async with self._collecting:
                     deliveries = await self._collect(batch)
-                await self._handle(deliveries)
+                await self._handle_batch(deliveries)
             elif self._limiter is None:
-                await self._handle([self._inbox.take()])
+                await self._handle(inbox.take())
             else:
                 await self._limiter.wait()
-                if self._inbox and not self._is_draining:
-                    await self._handle([self._inbox.take()])
+                if inbox and not self._is_draining:
+                    await self._handle(inbox.take())
 
-    async def _handle(self, deliveries: list[Delivery]) -> None:
-        since = asyncio.get_running_loop().time()
-        self._running.update(dict.fromkeys(deliveries, since))
+    async def _handle(self, delivery: Delivery) -> None:
+        self._running[delivery] = self._loop.time()
+        if self._inbox and not self._is_waking:
+            self._wake()
+        try:
+            if delivery.is_suspect:
+                async with self._alone:
+                    await Isolated(self._execution.run(delivery))
+            else:
+                await Isolated(self._execution.run(delivery))
+        finally:
+            self._end(delivery)
+
+    async def _handle_batch(self, deliveries: list[Delivery]) -> None:
+        self._running.update(dict.fromkeys(deliveries, self._loop.time()))
+        if self._inbox:
+            self._wake()
         try:
             if any(delivery.is_suspect for delivery in deliveries):
                 async with self._alone:
-                    await self._execute(deliveries)
-            else:
-                await self._execute(deliveries)
+                    await Isolated(self._execution.run_batch(deliveries))
+            elif deliveries:
+                await Isolated(self._execution.run_batch(deliveries))
         finally:
             for delivery in deliveries:
-                del self._running[delivery]
-                if delivery not in self._held:
-                    self._inbox.free(delivery)
+                self._end(delivery)
 
-    async def _execute(self, deliveries: list[Delivery]) -> None:
-        if self.subscriber.batch is None:
-            await self._execution.run(deliveries[0])
-        elif deliveries:
-            await self._execution.run_batch(deliveries)
+    def _end(self, delivery: Delivery) -> None:
+        del self._running[delivery]
+        if delivery not in self._held:
+            self._inbox.free(delivery)
 
     async def _arrival(self, timeout_s: float | None = None) -> None:
         """Wait until something was put into the inbox, or the time is over."""
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._idle.append(waiter)
         try:
-            async with asyncio.timeout(timeout_s):
+            if timeout_s is None:
                 await waiter
-        except TimeoutError:
-            pass
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout_s):
+                        await waiter
+        finally:
+            if not waiter.cancelled():
+                self._is_waking = False
 
     async def _collect(self, batch: Batch) -> list[Delivery]:
         """Return the next batch: full, or what came while the first of it waited.
 
         What has failed before comes alone, so that one bad message does not spend the attempts of its neighbours.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         deadline = loop.time() + batch.wait_s
         while len(self._inbox) < batch.size and loop.time() < deadline and not self._is_draining:
             await self._arrival(deadline - loop.time())
@@ -213,7 +239,7 @@ class SubscriberRuntime:
     def _hold(self, delivery: Delivery, outcome: Retry) -> None:
         """Keep a delivery that is to be tried again, and its key busy, until its delay is over."""
         delivery.attempt += 1
-        self._held[delivery] = asyncio.get_running_loop().call_later(outcome.after_s, self._resume, delivery)
+        self._held[delivery] = self._loop.call_later(outcome.after_s, self._resume, delivery)
 
     def _take_held(self) -> list[Delivery]:
         """Take out everything whose retry waits here, also what has failed since the drain began."""

@@ -16,7 +16,7 @@ from runner.runtime.execution import Execution
 from runner.runtime.ingress import Route
 from runner.runtime.producer import CONFIRM_S, ProducerRuntime
 from runner.runtime.producers import ProducerGroup
-from runner.runtime.publishing import Publisher
+from runner.runtime.publishing import Publisher, SecondClock
 from runner.runtime.resources import Resources
 from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer, Trouble
 from runner.runtime.slowness import Running
@@ -55,7 +55,7 @@ class Supervisor:
         until_idle: bool = False,
         http: tuple[str, int] | None = None,
         new_id: Callable[[], str] = lambda: uuid4().hex,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] | None = None,
         started_at: datetime | None = None,
     ) -> None:
         """`started_at` is when the pipelines were started, where that was not now: one of several workers."""
@@ -63,7 +63,8 @@ class Supervisor:
         self._transport = transport
         self._until_idle = until_idle
         self._new_id = new_id
-        self._now = now
+        self._now = now or (lambda: datetime.now(UTC))
+        self._sent_at = now or SecondClock()
         self._started_at = started_at
         self._logger = log.get_logger()
         self._resources = Resources()
@@ -211,7 +212,7 @@ class Supervisor:
             app_id=pipeline.name,
             destinations=pipeline.destinations,
             new_id=self._new_id,
-            now=self._now,
+            now=self._sent_at,
         )
 
     def _make_server(self, address: tuple[str, int] | None) -> HttpServer | None:

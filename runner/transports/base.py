@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from runner.errors import AlreadySettled, RunnerError
 from runner.message import Address, Envelope, attempt_of
@@ -146,6 +146,12 @@ class StateChange:
 
 
 OnDelivery = Callable[[Delivery], None]
+OnEnd = Callable[[Exception | None], None]
+"""Is told how a publication has ended: None when the broker has taken it over."""
+
+Begun = Literal["taken", "begun", "busy"]
+"""What became of a publication that nobody waits for: the broker has it; it is on its way; or nothing was done."""
+
 OnStateChange = Callable[[StateChange], None]
 
 
@@ -244,6 +250,16 @@ class Transport(Protocol):
         """
         ...
 
+    def begin(self, address: Address, envelope: Envelope, on_end: OnEnd) -> Begun:
+        """Publish one envelope as `publish` does, where that needs no waiting beforehand, for who has many of them.
+
+        `taken`: done, and `on_end` is not called. `begun`: `on_end` is called once, with what `publish` would have
+        raised or None, perhaps before this returns. `busy`: nothing was done; await `publish`. Those that are begun one
+        after the other keep their order; who has got `busy` for one must not begin another before `publish` of it has
+        run up to where it waits.
+        """
+        ...
+
     async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
         """Start handing deliveries of a queue to `on_delivery`, which must not block and must not raise."""
         ...
@@ -255,6 +271,10 @@ class Transport(Protocol):
         the copy cannot be published, this waits. Returns False where the broker could not be told because the
         delivery's connection is gone: it will deliver the message again.
         """
+        ...
+
+    def ack(self, delivery: Delivery) -> bool:
+        """Settle with `Ack`, which never has to wait."""
         ...
 
     async def backlog(self, sources: Sequence[Source]) -> int:

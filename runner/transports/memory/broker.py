@@ -27,7 +27,8 @@ CAPACITY = 100_000
 CAPACITY_BYTES = 256 * 1024 * 1024
 """What a queue without limits of its own holds ready before publishers have to wait, in messages and in bytes.
 
-Retries, dead letters and what is given back come in above it: they exist already, and a handler must be able to end.
+What is given back, and retries that have waited, come in above it: they exist already. Retries wait for room among
+those that wait; of dead letters that nobody takes out, the oldest are forgotten.
 """
 
 HELD_AGAIN_S = 1.0

@@ -90,6 +90,14 @@ class MemoryQueue:
             self._pump.wake(self)
         return True
 
+    def forget_oldest(self) -> int:
+        """Forget what is above the capacity, the oldest first, where nobody takes anything out; return how many."""
+        count = 0
+        while not self.feeds and (len(self.line) > self._capacity or self.ready_bytes > self._capacity_bytes):
+            self.ready_bytes -= len(self.line.popleft().envelope.body)
+            count += 1
+        return count
+
     def restore(self, stored: Stored) -> None:
         """Put a message back where it stood; it has been delivered before."""
         stored.is_redelivered = True

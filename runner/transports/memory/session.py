@@ -11,7 +11,17 @@ from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, Topo
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.topology import Topology, wait_milliseconds, wait_topology
-from runner.transports.base import Capabilities, Declared, Delivery, OnDelivery, OnStateChange, Source
+from runner.transports.base import (
+    Begun,
+    Capabilities,
+    Declared,
+    Delivery,
+    OnDelivery,
+    OnEnd,
+    OnStateChange,
+    Source,
+    StateChange,
+)
 from runner.transports.copies import Copy, dead_letter_copy, retry_copy
 from runner.transports.memory.broker import MemoryBroker
 from runner.transports.memory.feed import MemoryFeed
@@ -22,12 +32,18 @@ from runner.transports.wire import as_sent
 BURST = 64
 """How many messages a session publishes before everybody else on the loop gets a turn."""
 
+AHEAD = 8
+"""For how many of those one counts that goes into a queue whose feeds are far behind."""
+
 PATIENCE_S = 30.0
 """How long a publisher waits at a full queue out of which nobody takes anything.
 
 Without an end, a handler that publishes into the queue that only it reads would wait for itself for ever. So its
 publish ends as PublishFailed("refused"), its message is retried, and that makes room: copies have room in reserve.
 """
+
+TELL_AGAIN_S = 60.0
+"""How often it is told that dead letters are forgotten."""
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 5.0
@@ -49,12 +65,14 @@ class MemoryTransport:
     ) -> None:
         self._broker = broker or MemoryBroker(clock=clock)
         self._now = clock or self._broker.now
-        self._say = on_state_change  # nothing ever happens to this broker that an operator should know
+        self._say = on_state_change or (lambda _: None)
         self._feeds: list[MemoryFeed] = []
         self._leaderships: list[MemoryLeadership] = []
         self._closed: asyncio.Future[None] | None = None
         self._is_open = False
         self._burst = 0
+        self._forgotten = 0
+        self._tell_next = 0.0
 
     @property
     def capabilities(self) -> Capabilities:
@@ -89,19 +107,32 @@ class MemoryTransport:
             raise PublishUnknown("the session with the in-process broker is closed")
         sent = as_sent(envelope)
         queues = self._broker.route(address, sent.headers)
-        is_ahead = False
-        for queue in queues:
-            if queue.is_crowded:
-                is_ahead = is_ahead or bool(queue.feeds)
-                if queue.is_full:
-                    await self._wait_for_room(queues)
-                    queues = self._broker.route(address, sent.headers)
-                    break
+        weight = _weight(queues)
+        if not weight:
+            await self._wait_for_room(queues)
+            queues = self._broker.route(address, sent.headers)
         self._broker.put(sent, address, queues)
-        self._burst += 1
-        if is_ahead or self._burst >= BURST:
+        self._burst += weight or AHEAD
+        if self._burst >= BURST:
             self._burst = 0
             await asyncio.sleep(0)
+
+    def begin(self, address: Address, envelope: Envelope, on_end: OnEnd) -> Begun:
+        """See `Transport.begin`. Busy, now and then, so that others on the loop get a turn."""
+        if not self._is_open or self._burst >= BURST:
+            return "busy"
+        try:
+            sent = as_sent(envelope)
+            queues = self._broker.route(address, sent.headers)
+            weight = _weight(queues)
+            if not weight:
+                return "busy"
+            self._burst += weight
+            self._broker.put(sent, address, queues)
+        except PublishFailed as failure:
+            on_end(failure)
+            return "begun"
+        return "taken"
 
     async def feed(self, source: Source, on_delivery: OnDelivery) -> MemoryFeed:
         """See `Transport.feed`. Raises BrokerUnavailable where there is no such queue."""
@@ -113,23 +144,30 @@ class MemoryTransport:
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         """See `Transport.settle`. Waits only where a copy finds no room; cancelled there, the original is given back
         with the session."""
+        if isinstance(outcome, Ack):
+            return self.ack(delivery)
         delivery.mark_settled()
         feed: MemoryFeed = delivery.generation
         match outcome:
-            case Ack():
-                return feed.done(delivery.token)
             case Release():
                 return feed.release(delivery.token)
             case Retry():
                 copy = retry_copy(delivery, outcome, self._now())
                 milliseconds = wait_milliseconds(outcome.after_s)
-                return await self._move(delivery, copy, wait_topology(delivery.source.wait_prefix, milliseconds))
+                wait = wait_topology(delivery.source.wait_prefix, milliseconds)
+                return await self._move(delivery, copy, wait)
             case DeadLetter():
                 if delivery.source.dead_letter is None:
                     return feed.done(delivery.token)
                 copy = dead_letter_copy(delivery, outcome, delivery.source.dead_letter, self._now())
                 return await self._move(delivery, copy, Topology())
         assert_never(outcome)
+
+    def ack(self, delivery: Delivery) -> bool:
+        """See `Transport.ack`."""
+        delivery.mark_settled()
+        feed: MemoryFeed = delivery.generation
+        return feed.done(delivery.token)
 
     async def backlog(self, sources: Sequence[Source]) -> int:
         """See `Transport.backlog`."""
@@ -157,20 +195,39 @@ class MemoryTransport:
         self._feeds.clear()
         self._broker.leave(self)
 
-    async def _move(self, delivery: Delivery, copy: Copy, needed: Topology) -> bool:
-        """Publish the copy, as often as it takes, and only then forget the original."""
+    async def _move(self, delivery: Delivery, copy: Copy, wait: Topology) -> bool:
+        """Publish the copy, as often as it takes, and only then forget the original.
+
+        A retry (its `wait` queue is declared where it is missing) waits for room among those that wait: there is no
+        disk to put them on, and who always fails must hold up who feeds it. Of dead letters that nobody takes out the
+        oldest are forgotten.
+        """
         feed: MemoryFeed = delivery.generation
         sent, pause_s = as_sent(copy.envelope, is_copy=True), FIRST_PAUSE_S
+        is_retry = bool(wait.queues)
         while feed.holds(delivery.token):
             try:
-                self._broker.put(sent, copy.address, self._broker.route(copy.address, sent.headers))
-                return feed.done(delivery.token)
+                queues = self._broker.route(copy.address, sent.headers)
+                if not is_retry or not any(queue.is_full for queue in queues):
+                    self._broker.put(sent, copy.address, queues)
+                    if not is_retry:
+                        self._forget_oldest(queues)
+                    return feed.done(delivery.token)
             except PublishFailed as failure:
-                if failure.reason != "refused" and self._has_made(needed):
+                if failure.reason != "refused" and self._has_made(wait):
                     continue
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         return False
+
+    def _forget_oldest(self, queues: Sequence[MemoryQueue]) -> None:
+        for queue in queues:
+            self._forgotten += (count := queue.forget_oldest())
+            now = asyncio.get_running_loop().time()
+            if count and now >= self._tell_next:
+                self._tell_next = now + TELL_AGAIN_S
+                fields = {"queue": queue.name, "forgotten": self._forgotten, "kept": len(queue.line)}
+                self._say(StateChange("dead_letters.forgotten", "warning", fields))
 
     def _has_made(self, needed: Topology) -> bool:
         """Declare what is missing; False where nothing is, or where something that differs is in the way."""
@@ -203,3 +260,15 @@ class MemoryTransport:
     def _must_be_open(self) -> None:
         if not self._is_open:
             raise BrokerUnavailable("the session with the in-process broker is not connected")
+
+
+def _weight(queues: Sequence[MemoryQueue]) -> int:
+    """Return for how many of a burst a message for these queues counts; 0 where it has to wait for room."""
+    weight = 1
+    for queue in queues:
+        if queue.is_crowded:
+            if queue.is_full:
+                return 0
+            if queue.feeds:
+                weight = AHEAD
+    return weight

@@ -127,6 +127,11 @@ class Link:
         """Whether the connection stands and is restored."""
         return self._ready.is_set() and not self._is_closed
 
+    @property
+    def current(self) -> AbstractConnection | None:
+        """The connection, where it stands and is restored."""
+        return self._connection if self.is_ready else None
+
     async def open(self) -> AbstractConnection:
         """Make the first connection within the connect timeout, and keep it up from then on.
 

@@ -10,93 +10,22 @@ from typing import cast
 
 import aiormq
 from aio_pika.abc import AbstractConnection
-from pamqp.commands import Basic
 
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.tasks import end
-from runner.transports.base import OnStateChange, StateChange
+from runner.transports.base import Begun, OnEnd, OnStateChange, StateChange
 from runner.transports.rabbitmq.channels import reply_of
-from runner.transports.rabbitmq.client import forget
-from runner.transports.rabbitmq.confirming import Answer, Confirms, table
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, was_cancelled
-from runner.transports.rabbitmq.direct import wire_of
+from runner.transports.rabbitmq.confirming import Answer
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, was_cancelled
+from runner.transports.rabbitmq.outlet import Outlet
 from runner.transports.rabbitmq.topology import open_channel
+from runner.transports.rabbitmq.turns import Slots, Turns
 from runner.transports.wire import MAX_SHORT_BYTES, as_sent
 
 MAX_UNCONFIRMED = 256
 CONFIRM_S = 30.0
 """A confirm that takes longer, on a connection that is not blocked, is not coming: the channel is opened anew."""
-
-
-REFUSALS_S = 5.0
-"""After so long of nothing but refusals a new channel is tried.
-
-RabbitMQ refuses everything on a channel that it opened while a queue's leader was lost, long after there is another one
-(measured, 3.10); where the queue is really full, this costs next to nothing.
-"""
-
-
-class Outlet:
-    """One channel to publish on, with the direct way into it, if there is one."""
-
-    def __init__(self, channel: aiormq.Channel, connection: AbstractConnection) -> None:
-        self.channel = channel
-        self.connection = connection
-        wire = wire_of(connection)
-        self._confirms = Confirms(channel, wire) if wire is not None else None
-        self._in_flight = 0
-        self._is_retired = False
-        self._refused: dict[Address, float] = {}
-        """Since when each address has got nothing but refusals, in loop time."""
-
-    def is_refused(self, address: Address) -> bool:
-        """Whether nothing but refusals has come for an address for too long."""
-        since = self._refused.get(address)
-        return since is not None and asyncio.get_running_loop().time() - since > REFUSALS_S
-
-    async def publish(self, address: Address, envelope: Envelope) -> Answer:
-        """Publish, and return what the broker answers. Raises what aiormq raises when the channel ends."""
-        self._in_flight += 1
-        try:
-            answer = await self._publish(address, envelope)
-        finally:
-            self._in_flight -= 1
-            if self._is_retired and not self._in_flight:
-                asyncio.ensure_future(self.close()).add_done_callback(forget)
-        if answer == "refused":
-            self._refused.setdefault(address, asyncio.get_running_loop().time())
-        elif self._refused:
-            self._refused.pop(address, None)
-        return answer
-
-    def retire(self) -> None:
-        """Close the channel as soon as nothing is in flight on it."""
-        self._is_retired = True
-
-    async def close(self) -> None:
-        """Close the channel. What is in flight fails."""
-        if self._confirms is not None:
-            self._confirms.is_open = False
-        await bounded(self.channel.close(), CONFIRM_S / 10)
-
-    async def _publish(self, address: Address, envelope: Envelope) -> Answer:
-        if self._confirms is not None:
-            return await self._confirms.publish(address, envelope)
-        try:
-            confirmation = await self.channel.basic_publish(
-                envelope.body,
-                exchange=address.exchange,
-                routing_key=address.key,
-                properties=properties_of(envelope),
-                mandatory=True,
-                wait=False,
-            )
-        except aiormq.exceptions.PublishError:
-            return "returned"
-        except aiormq.exceptions.DeliveryError:
-            return "refused"
-        return "confirmed" if isinstance(confirmation, Basic.Ack) else "refused"
 
 
 class MissingExchange(PublishFailed):
@@ -113,11 +42,11 @@ class Publisher:
     def __init__(self, link: Link, on_state_change: OnStateChange) -> None:
         self._link = link
         self._say = on_state_change
-        self._slots = asyncio.Semaphore(MAX_UNCONFIRMED)
+        self._slots = Slots(MAX_UNCONFIRMED)
+        self._turns = Turns()
         self._outlet: Outlet | None = None
         self._opening = asyncio.Lock()
         self._waiting = 0
-        self._turns: dict[str, asyncio.Future[None]] = {}
         self._since: dict[int, float] = {}
         self._count = 0
         self._watch: asyncio.Task[None] | None = None
@@ -126,31 +55,55 @@ class Publisher:
         """Publish once and return when the broker has confirmed it. Raises PublishFailed or PublishUnknown."""
         check(address)
         envelope = as_sent(envelope, is_copy=is_copy)
-        async with self._slots:
-            turn = await self._take_turn(envelope.message_id)
+        await self._slots.take()
+        try:
+            await self._turns.take(envelope.message_id)
             try:
                 await self._publish(address, envelope)
             finally:
-                if turn is not None and envelope.message_id is not None:
-                    del self._turns[envelope.message_id]
-                    turn.set_result(None)
+                self._turns.give(envelope.message_id)
+        finally:
+            self._slots.give()
+
+    def begin(self, address: Address, envelope: Envelope, on_end: OnEnd) -> Begun:
+        """See `Transport.begin`. A missing exchange counts as unknown: `publish` may find it declared again."""
+        connection = self._link.current
+        if connection is None or self._waiting or (outlet := self._usable(connection)) is None:
+            return "busy"
+        try:
+            check(address)
+            envelope = as_sent(envelope)
+            if self._slots.is_full or self._turns.is_taken(envelope.message_id):
+                return "busy"
+            answer = outlet.begin(address, envelope)
+        except PublishFailed as failure:
+            on_end(failure)
+            return "begun"
+        except CHANNEL_ERRORS:
+            return "busy"
+        if answer is None:
+            return "busy"
+        self._slots.count += 1
+        self._turns.begin(envelope.message_id)
+        self._count += 1
+        number = self._count
+        self._since[number] = asyncio.get_running_loop().time()
+
+        def note(answer: asyncio.Future[Answer]) -> None:
+            del self._since[number]
+            self._turns.give(envelope.message_id)
+            self._slots.give()
+            error = self._end(outlet, address, answer)
+            if isinstance(error, MissingExchange):
+                error = PublishUnknown(str(error))
+            on_end(error)
+
+        answer.add_done_callback(note)
+        return "begun"
 
     async def close(self) -> None:
         """Stop watching. What is in flight ends with its connection."""
         await end(self._watch)
-
-    async def _take_turn(self, message_id: str | None) -> asyncio.Future[None] | None:
-        """Wait until no other publication with this id is in flight.
-
-        aiormq finds the publication that a returned message belongs to by its message id alone.
-        """
-        if message_id is None:
-            return None
-        while (other := self._turns.get(message_id)) is not None:
-            await asyncio.shield(other)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns[message_id] = turn
-        return turn
 
     async def _publish(self, address: Address, envelope: Envelope) -> None:
         outlet = await self._open_outlet()
@@ -159,23 +112,35 @@ class Publisher:
         self._since[number] = asyncio.get_running_loop().time()
         try:
             answer = await outlet.publish(address, envelope)
-        except aiormq.exceptions.ChannelNotFoundEntity as error:
-            raise _missing_exchange(error, address) from error
-        except aiormq.exceptions.ChannelAccessRefused as error:
-            raise _no_right(error, address) from error
         except CHANNEL_ERRORS as error:
-            raise PublishUnknown(f'the broker was lost while publishing to "{address}"') from error
+            raise _lost(error, address) from error
         except asyncio.CancelledError as error:
             if was_cancelled():
                 raise
-            raise PublishUnknown(f'the broker was lost while publishing to "{address}"') from error
+            raise _lost(error, address) from error
         finally:
             del self._since[number]
+        failure = self._failure(outlet, address, answer)
+        if failure is not None:
+            raise failure
+
+    def _end(
+        self, outlet: Outlet, address: Address, future: asyncio.Future[Answer]
+    ) -> PublishFailed | PublishUnknown | None:
+        """Return how a publication that nobody waits for has ended."""
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        answer = None if error is not None else future.result()
+        outlet.note_end(address, answer)
+        return _lost(error, address) if answer is None else self._failure(outlet, address, answer)
+
+    def _failure(self, outlet: Outlet, address: Address, answer: Answer) -> PublishFailed | None:
+        """Return what an answer of the broker means to who has published; None where it has the message."""
         if answer == "returned":
-            raise PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable")
+            return PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable")
         if answer == "refused":
             self._give_up_refused(outlet, address)
-            raise PublishFailed(f'the queue behind "{address}" refuses the message', reason="refused")
+            return PublishFailed(f'the queue behind "{address}" refuses the message', reason="refused")
+        return None
 
     def _give_up_refused(self, outlet: Outlet, address: Address) -> None:
         if outlet is self._outlet and outlet.is_refused(address):
@@ -229,6 +194,15 @@ class Publisher:
                 await outlet.close()
 
 
+def _lost(error: BaseException | None, address: Address) -> PublishFailed | PublishUnknown:
+    """Return what the end of a channel means to a publication that was in flight on it."""
+    if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
+        return _missing_exchange(error, address)
+    if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+        return _no_right(error, address)
+    return PublishUnknown(f'the broker was lost while publishing to "{address}"')
+
+
 def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that named the missing exchange from those that only shared the channel with it."""
     if f"'{address.exchange}'" in reply_of(error):
@@ -248,21 +222,3 @@ def check(address: Address) -> None:
     """Refuse a routing key that AMQP cannot carry: aiormq would count its characters, not its bytes."""
     if len(address.key.encode()) > MAX_SHORT_BYTES:
         raise PublishFailed(f"the routing key is longer than {MAX_SHORT_BYTES} bytes", reason="invalid")
-
-
-def properties_of(envelope: Envelope) -> Basic.Properties:
-    """Return an envelope's properties as pamqp writes them: persistent."""
-    return Basic.Properties(
-        content_type=envelope.content_type,
-        content_encoding=envelope.content_encoding,
-        headers=table(envelope.headers) or None,
-        delivery_mode=2,
-        priority=envelope.priority,
-        correlation_id=envelope.correlation_id,
-        reply_to=envelope.reply_to,
-        expiration=None if envelope.expiration_ms is None else str(envelope.expiration_ms),
-        message_id=envelope.message_id,
-        timestamp=envelope.timestamp,
-        message_type=envelope.type,
-        app_id=envelope.app_id,
-    )

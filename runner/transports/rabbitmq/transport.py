@@ -17,11 +17,13 @@ from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
 from runner.tasks import end
 from runner.transports.base import (
+    Begun,
     Capabilities,
     Declared,
     Delivery,
     Feed,
     OnDelivery,
+    OnEnd,
     OnStateChange,
     Source,
 )
@@ -124,6 +126,10 @@ class RabbitTransport:
             await self._restore_exchanges()
             await self._publisher.publish(address, envelope)
 
+    def begin(self, address: Address, envelope: Envelope, on_end: OnEnd) -> Begun:
+        """See `Transport.begin`."""
+        return self._publisher.begin(address, envelope, on_end)
+
     async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
         """See `Transport.feed`. Raises BrokerUnavailable where the broker does not let us consume."""
         consumer = Consumer(self._consuming, source, on_delivery, self._say, self._declarations.restore)
@@ -133,11 +139,11 @@ class RabbitTransport:
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         """See `Transport.settle`."""
+        if isinstance(outcome, Ack):
+            return self.ack(delivery)
         delivery.mark_settled()
         registration: Registration = delivery.generation
         match outcome:
-            case Ack():
-                return registration.ack(delivery)
             case Release():
                 return await self._release(delivery)
             case Retry():
@@ -148,6 +154,12 @@ class RabbitTransport:
             case _:
                 assert_never(outcome)
         return is_moved and registration.ack(delivery)
+
+    def ack(self, delivery: Delivery) -> bool:
+        """See `Transport.ack`."""
+        delivery.mark_settled()
+        registration: Registration = delivery.generation
+        return registration.ack(delivery)
 
     async def backlog(self, sources: Sequence[Source]) -> int:
         """See `Transport.backlog`. What other processes hold unsettled is not visible over AMQP."""

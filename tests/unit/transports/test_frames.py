@@ -23,7 +23,7 @@ from runner.transports.rabbitmq.arriving import Arrivals
 from runner.transports.rabbitmq.confirming import table
 from runner.transports.rabbitmq.direct import DirectReceiver, is_possible
 from runner.transports.rabbitmq.frames import read_confirm, write_ack, write_content, write_publish
-from runner.transports.rabbitmq.publisher import properties_of
+from runner.transports.rabbitmq.outlet import properties_of
 
 MAX_FRAME = 4096
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

@@ -1,0 +1,114 @@
+"""Work in a context of its own: what it sets is gone with it, and nothing else differs from a plain await."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+
+import pytest
+
+from runner.tasks import Isolated
+
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+async def test_what_it_sets_is_gone_and_what_was_set_is_seen() -> None:
+    tenant.set("outside")
+    seen = []
+
+    async def work() -> str:
+        seen.append(tenant.get())
+        tenant.set("inside")
+        await asyncio.sleep(0)
+        seen.append(tenant.get())
+        return "done"
+
+    assert await Isolated(work()) == "done"
+    assert seen == ["outside", "inside"]
+    assert tenant.get() == "outside"
+
+
+async def test_tasks_and_callbacks_it_starts_have_its_context() -> None:
+    async def child() -> str:
+        return tenant.get()
+
+    async def work() -> tuple[str, str]:
+        tenant.set("inside")
+        called: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(lambda: called.set_result(tenant.get()))
+        return await asyncio.create_task(child()), await called
+
+    assert await Isolated(work()) == ("inside", "inside")
+
+
+async def test_errors_come_out_as_they_are() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("lost")
+
+    with pytest.raises(LookupError, match="lost"):
+        await Isolated(work())
+
+
+async def test_a_timeout_and_a_cancellation_reach_it() -> None:
+    ended = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(tenant.get())
+
+    async def own(limit: float | None) -> None:
+        tenant.set("own")
+        async with asyncio.timeout(limit):
+            await Isolated(work())
+
+    with pytest.raises(TimeoutError):
+        await own(0.01)
+    task = asyncio.create_task(own(None))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["own", "own"]
+
+
+async def test_it_may_swallow_a_cancellation_as_a_plain_await_may() -> None:
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "stayed"
+        return "slept"
+
+    async def outer() -> str:
+        return await Isolated(stubborn())
+
+    task = asyncio.create_task(outer())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "stayed"
+
+
+def test_it_is_closed_with_who_awaits_it() -> None:
+    closed = []
+
+    class Pause:
+        def __await__(self):  # type: ignore[no-untyped-def]
+            yield
+
+    async def work() -> None:
+        try:
+            await Pause()
+        finally:
+            closed.append(True)
+
+    async def outer() -> None:
+        await Isolated(work())
+
+    coroutine = outer()
+    coroutine.send(None)
+    coroutine.close()
+    assert closed == [True]
