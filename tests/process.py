@@ -23,13 +23,16 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 
+PASSED_ON = ("RUNNER_PLAIN_AMQP",)
+
 LogLine = dict[str, Any]
 
 
 class RunnerProcess:
     """A `runner` command line, running in `cwd`. Ends, with all its children, at the end of the `async with` block.
 
-    The environment is clean: PATH, LANG, a HOME of its own, and `env`. `stdin` is all that standard input holds.
+    The environment is clean: PATH, LANG, a HOME of its own, and `env`; RUNNER_PLAIN_AMQP is passed on where it is set,
+    so that any test can run on the client's public way. `stdin` is all that standard input holds.
     """
 
     def __init__(
@@ -49,6 +52,11 @@ class RunnerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, and all its output is here."""
+        return self._has_ended
 
     @property
     def stdout(self) -> str:
@@ -154,7 +162,7 @@ class RunnerProcess:
 
     def _environment(self) -> dict[str, str]:
         basics = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", "HOME": self._home}
-        return basics | _import_path() | self._env
+        return basics | _passed_on() | _import_path() | self._env
 
     @contextlib.contextmanager
     def _explained(self, complaint: str) -> Any:
@@ -166,6 +174,11 @@ class RunnerProcess:
     def _story(self, complaint: str) -> str:
         command = " ".join(self._arguments)
         return f"runner {command}: {complaint}\n--- stdout\n{self.stdout[-8000:]}\n--- stderr\n{self.stderr[-8000:]}"
+
+
+def _passed_on() -> dict[str, str]:
+    """Return what a whole run of tests can choose for every runner."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 def _import_path() -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import click
@@ -23,6 +23,12 @@ def wants_color(stream_is_terminal: bool) -> bool:
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or stream_is_terminal
+
+
+def say(text: str, *, is_colored: bool | None = None, ends_line: bool = True) -> None:
+    """Write to stderr, if it can be written to: nothing ends or fails because nobody hears of it."""
+    with suppress(OSError):
+        click.echo(text, err=True, color=is_colored, nl=ends_line)
 
 
 @contextmanager
@@ -43,8 +49,8 @@ def report(problems: Sequence[Problem]) -> None:
     from runner.config import diagnostics
 
     if problems:
-        click.echo(diagnostics.full(problems, colour=wants_color(sys.stderr.isatty())), err=True, color=True, nl=False)
-        click.echo(diagnostics.count(problems), err=True)
+        say(diagnostics.full(problems, colour=wants_color(sys.stderr.isatty())), is_colored=True, ends_line=False)
+        say(diagnostics.count(problems))
 
 
 def say_error(message: str, hint: str = "") -> None:
@@ -55,17 +61,17 @@ def say_error(message: str, hint: str = "") -> None:
     is_colored = wants_color(sys.stderr.isatty())
     label = click.style("error", fg="red", bold=True) if is_colored else "error"
     lines = message.splitlines() or [""]
-    click.echo(f"{label}: {lines[0]}", err=True, color=is_colored)
+    say(f"{label}: {lines[0]}", is_colored=is_colored)
     for line in lines[1:]:
-        click.echo(f"       {line}", err=True)
+        say(f"       {line}")
     if hint:
-        click.echo(f"  = help: {hint}", err=True)
+        say(f"  = help: {hint}")
 
 
 def report_bug() -> int:
     """Write the current exception's traceback and what to do with it; return the exit code for a bug of ours."""
     from runner.redaction import mask_passwords
 
-    click.echo(mask_passwords(traceback.format_exc()), err=True)
+    say(mask_passwords(traceback.format_exc()))
     say_error("this is a bug in runner", "please report it, with the lines above and the output of `runner --version`")
     return BUG

@@ -6,9 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-import click
-
-from runner.cli.endings import say_error, wants_color
+from runner.cli.endings import say, say_error, wants_color
 from runner.cli.up_shown import say_goodbye, say_that_nothing_ran, show
 from runner.cli.up_stopping import end, handle_signals, stop_without_log
 
@@ -55,7 +53,7 @@ def _say_how_it_ended(ended: Ended) -> int:
     code = say_goodbye(ended.report)
     if ended.unreported:
         who = f"{ended.unreported} worker{'s'[: ended.unreported != 1]}"
-        click.echo(f"{who} ended without a report: what was done there is not in these totals", err=True)
+        say(f"{who} ended without a report: what was done there is not in these totals")
     for number in ended.overdue:
         say_error(f"worker {number} did not end within the grace and was killed; its messages were given back")
     for number in ended.crashed:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli.endings import say_error, wants_color
+from runner.cli.endings import say, say_error, wants_color
 
 if TYPE_CHECKING:
     from runner.app import Stage, System
@@ -27,12 +27,12 @@ def show(stage: Stage) -> None:
     """Write one line of the start-up checklist."""
     took = "" if stage.seconds is None else f"{stage.seconds * 1000:6.0f} ms"
     name = click.style(f"{stage.name:<10}", bold=True) if wants_color(sys.stderr.isatty()) else f"{stage.name:<10}"
-    click.echo(f"{name} {stage.text:<60} {took}".rstrip(), err=True, color=True)
+    say(f"{name} {stage.text:<60} {took}".rstrip(), is_colored=True)
 
 
 def say_that_nothing_ran() -> None:
     """Say that a signal came first."""
-    click.echo("stopped before anything ran", err=True)
+    say("stopped before anything ran")
 
 
 def say_goodbye(ended: Report) -> int:
@@ -40,7 +40,7 @@ def say_goodbye(ended: Report) -> int:
     totals = ended.totals
     parts = [f"{totals.handled} handled", f"{totals.retried} retried", f"{totals.dead_lettered} dead-lettered"]
     parts += [f"{totals.released} given back"] if totals.released else []
-    click.echo(f"stopped: {totals.published} published · {' · '.join(parts)}", err=True)
+    say(f"stopped: {totals.published} published · {' · '.join(parts)}")
     for name, count in ended.unfinished.items():
         handlers = f"{count} handler{'s'[: count != 1]}"
         say_error(f"{handlers} of {name} still ran when the grace was over; their messages were given back")

@@ -27,9 +27,13 @@ def end(code: int) -> NoReturn:
 
 
 def stop_without_log(error: OSError) -> None:
-    """Drain when nobody reads our log lines any more, as after `| head`: to work on unseen helps nobody."""
+    """Drain when nobody reads our log lines any more, as after `| head`: to work on unseen helps nobody.
+
+    A full disk is another matter: that may pass, and so long lines are left out.
+    """
     say_now(f"log lines cannot be written ({error.strerror})")
-    os.kill(os.getpid(), signal.SIGTERM)
+    if isinstance(error, BrokenPipeError):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def handle_signals(

@@ -28,6 +28,9 @@ from runner.schedule import Schedule
 WINDOW = 100
 """How many publications of one producer may wait for their confirm."""
 
+WINDOW_BYTES = 16 * 1024 * 1024
+"""How large their bodies may be together; a larger one goes alone."""
+
 AHEAD = 32
 """How many items a plain generator without a `rate` is asked for at a time."""
 
@@ -208,6 +211,7 @@ class _Publishing:
         self._publisher = publisher
         self._on_confirmed = on_confirmed
         self._in_flight = 0
+        self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_news = asyncio.Event()
         self._failure: BaseException | None = None
@@ -215,15 +219,18 @@ class _Publishing:
 
     async def start(self, outgoing: Outgoing) -> None:
         """Begin to publish, when there is room; raises what an earlier publication has raised."""
-        while self._in_flight >= WINDOW:
+        size = len(outgoing.envelope.body)
+        while self._in_flight and (self._in_flight >= WINDOW or self._bytes + size > WINDOW_BYTES):
             await self._news()
         if self._failure is not None:
             raise self._failure
         self.count += 1
         self._in_flight += 1
+        self._bytes += size
         begun = self._publisher.begin(outgoing, partial(self._note_end, outgoing))
         if begun == "taken":
             self._in_flight -= 1
+            self._bytes -= size
             self._on_confirmed(outgoing)
         elif begun == "busy":
             self._send(outgoing)
@@ -273,6 +280,7 @@ class _Publishing:
 
     def _end(self, outgoing: Outgoing, error: BaseException | None) -> None:
         self._in_flight -= 1
+        self._bytes -= len(outgoing.envelope.body)
         self._has_news.set()
         if error is None:
             self._on_confirmed(outgoing)

@@ -27,12 +27,13 @@ FLUSH_S = 2.0
 
 
 class Output:
-    """The standard output of all. `on_lost` is called once, in the loop, when nobody reads it any more."""
+    """The standard output of all. `on_lost` is called once, in the loop, when it cannot be written to."""
 
     def __init__(self, descriptor: int, on_lost: Callable[[OSError], None]) -> None:
         self._descriptor = descriptor
         self._on_lost = on_lost
         self._is_lost = False
+        self._has_told = False
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="output")
 
@@ -63,8 +64,10 @@ class Output:
             while rest and not self._is_lost:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
-            self._is_lost = True
-            self._loop.call_soon_threadsafe(self._on_lost, error)
+            self._is_lost = isinstance(error, BrokenPipeError)  # a full disk may pass
+            if not self._has_told:
+                self._has_told = True
+                self._loop.call_soon_threadsafe(self._on_lost, error)
 
 
 def make_pipe() -> tuple[int, int]:

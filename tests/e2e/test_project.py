@@ -46,7 +46,8 @@ def test_every_constraint_is_one_exact_version_and_nothing_else() -> None:
 
 
 def test_every_dependency_is_constrained() -> None:
-    constrained = {_name(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    locks = (ROOT / name for name in ("constraints.txt", "constraints-bench.txt"))
+    constrained = {_name(line) for lock in locks for line in lock.read_text().splitlines()}
     extras = PROJECT["optional-dependencies"].values()
     wanted = {_name(line) for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]}
     assert wanted <= constrained

@@ -14,12 +14,15 @@ from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Node
 from tests.process import RunnerProcess
-from tests.project import Place, Project, started, stop
+from tests.project import Place, Project, lines, started, stop
 from tests.proxy import Proxy
 
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "1 2 3").split()]
 BLOWS = int(os.environ.get("CHAOS_BLOWS", "12"))
 MESSAGES = 1500
+
+UNREACHABLE = 69
+"""What a runner ends with that has not found its broker, within the connect timeout, when it started."""
 
 
 class Chaos:
@@ -31,11 +34,13 @@ class Chaos:
         self.project = project
         self.random = random.Random(seed)
         self.runners: list[RunnerProcess] = []
+        self.given_up: list[str] = []
         self.killed = 0
         self.cuts = 0
 
     async def strike(self) -> None:
         """Do one harmful thing, and undo it."""
+        await self.look_after()
         blows = (self.cut, self.freeze_broker, self.kill_broker, self.kill_runner, self.freeze_runner)
         more = (self.slow, self.half_open, self.close_connections, self.stop_runner)
         await self.random.choice(blows + more)()
@@ -78,7 +83,11 @@ class Chaos:
 
     async def stop_runner(self) -> None:
         victim = self._victim()
-        await stop(victim)
+        if lines(victim, "pipeline.started"):
+            await stop(victim)
+        else:  # it is struck while it starts, perhaps before it knows what to do with a signal
+            victim.signal(signal.SIGTERM)
+            assert await victim.wait() in (0, UNREACHABLE, -signal.SIGTERM), victim.stderr
         await self._replace(victim)
 
     async def freeze_runner(self) -> None:
@@ -88,8 +97,17 @@ class Chaos:
         await self._a_while()
         victim.signal(signal.SIGCONT)
 
+    async def look_after(self) -> None:
+        """Start anew, as a supervisor does, what has not found its broker in time; nothing else ends by itself."""
+        for runner in list(self.runners):
+            if runner.has_ended:
+                assert await runner.wait() == UNREACHABLE, runner.stderr
+                assert not lines(runner, "pipeline.started"), runner.stderr
+                self.given_up.append(runner.stderr)
+                await self._replace(runner)
+
     def _victim(self) -> RunnerProcess:
-        return self.random.choice(self.runners)
+        return self.random.choice([runner for runner in self.runners if not runner.has_ended])
 
     async def _replace(self, victim: RunnerProcess) -> None:
         self.killed += 1
@@ -123,6 +141,8 @@ async def test_whatever_happens_nothing_is_lost(
                 await chaos.strike()
                 await asyncio.sleep(chaos.random.uniform(0.0, 2.0))
             await fault.recovery(lambda: load.done().keys() >= load.expected, "everything is handled", timeout=200)
+            await chaos.look_after()
+            await started(*chaos.runners)
             for runner in chaos.runners:
                 await stop(runner)
                 check_quiet(runner)

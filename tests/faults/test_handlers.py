@@ -191,7 +191,7 @@ async def test_a_handler_that_outlasts_the_brokers_patience(
     with Foreign(impatient_node.url) as foreign:
         async with project.up() as runner:
             await started(runner)
-            foreign.publish_confirmed(work, b"slow")
+            foreign.publish_confirmed(work, b"slow", message_id="slow")
             lost = await runner.wait_for(lambda line: line["event"] == "consumer.lost", timeout=30)
             assert "timed out" in lost["error"]
             assert (lost["subscriber"], lost["queue"]) == (f"{unique}.work", work)

@@ -167,8 +167,8 @@ class Registration:
     async def release(self, tag: int) -> bool:
         """Give a delivery back; False where the channel is gone."""
         if not self.is_winding_up:  # else it goes back with the channel, in its order
-            self._acks.forget(tag)
             await self.channel.basic_nack(tag, requeue=True, wait=False)
+            self._acks.forget(tag)  # not before it is written: an acknowledgement of all before it might overtake it
             self.note_settled()
         return self.is_open
 

@@ -1,0 +1,132 @@
+"""The arithmetic of the benchmarks: what several ledgers add up to, how rows compare, and what the picture shows."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import profiling
+from benchmarks.crew import Account, Crew, read_accounts
+from benchmarks.entries.job import Job, body
+from benchmarks.ledger import Ledger, SharedLedger, Stopwatch
+from benchmarks.measuring import BenchmarkError, Spread, Tried, try_in_turns
+from benchmarks.plot import draw
+from benchmarks.throughput import Measured, compare
+
+
+def test_a_ledger_writes_when_all_have_come(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 3)
+    for number in (2, 0):
+        ledger.note(number)
+    assert read_accounts(tmp_path).count == 0
+    ledger.note(1)
+    account = read_accounts(tmp_path)
+    account.check("test", 3)
+    assert account.processes == 1
+    assert account.ended >= account.began > 0
+
+
+def test_a_message_handled_twice_is_an_error(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 2)
+    for number in (0, 1, 1):
+        ledger.note(number)
+    with pytest.raises(BenchmarkError, match="3 messages instead of 2"):
+        read_accounts(tmp_path).check("test", 2)
+
+
+def test_the_same_message_instead_of_another_is_an_error() -> None:
+    account = Account(count=3, sum=2, began=1.0, ended=2.0, cpu_s=0.1, processes=1)
+    with pytest.raises(BenchmarkError, match="not each once"):
+        account.check("test", 3)
+
+
+def test_shared_ledgers_need_not_know_the_end(tmp_path: Path) -> None:
+    ledger = SharedLedger(tmp_path, 1000)
+    ledger.note(0)
+    deadline = time.monotonic() + 5
+    while read_accounts(tmp_path).count < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert read_accounts(tmp_path).count == 1
+
+
+def test_a_stopwatch_keeps_latencies(tmp_path: Path) -> None:
+    stopwatch = Stopwatch(tmp_path, 1)
+    stopwatch.clock(0, time.monotonic() - 1.0)
+    assert read_accounts(tmp_path).latencies == pytest.approx([1.0], abs=0.5)
+
+
+def test_accounts_of_several_processes_add_up() -> None:
+    one = {"count": 2, "sum": 1, "began": 5.0, "ended": 7.0, "cpu_s": 1.0}
+    other = {"count": 1, "sum": 2, "began": 4.0, "ended": 6.0, "cpu_s": 0.5}
+    assert Account.of([one, other]) == Account(3, 3, 4.0, 7.0, 1.5, 2)
+
+
+def test_a_crew_that_ends_too_soon_says_what_it_said(tmp_path: Path) -> None:
+    failing = Crew("nobody", [["sh", "-c", "echo no such thing >&2; exit 3"]], tmp_path, {})
+    with pytest.raises(BenchmarkError, match=r"nobody: ended with \[3\][\s\S]*no such thing"), failing as crew:
+        crew.wait(1, 10.0)
+
+
+def test_a_crew_is_ended_by_sigterm(tmp_path: Path) -> None:
+    with Crew("sleeper", [["sleep", "60"]], tmp_path, {}) as crew:
+        assert crew.end().count == 0
+
+
+def test_what_fails_is_left_out_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise BenchmarkError("lost two messages")
+
+    tried = try_in_turns(3, {"good": lambda: 1, "bad": fail})
+    assert tried == {"good": Tried([1, 1, 1]), "bad": Tried([], "lost two messages")}
+    assert capsys.readouterr().err == "FAILED: bad: lost two messages\n"
+
+
+def test_ratios_are_those_of_rounds() -> None:
+    tried = {
+        "base": Tried([Measured(100.0, 10.0), Measured(50.0, 10.0)]),
+        "ours": Tried([Measured(200.0, 5.0), Measured(100.0, 5.0)]),
+        "none": Tried[Measured]([], "broken"),
+    }
+    base, ours, none = compare("work", {"base": 10, "ours": 20, "none": 10}, tried)
+    assert (base.ratio, ours.ratio, ours.cpu_ratio, ours.count) == (1.0, 2.0, 2.0, 20)
+    assert (none.rate, none.ratio, none.failure) == (None, None, "broken")
+
+
+@pytest.mark.parametrize(("size", "at_least", "at_most"), [(0, 90, 115), (10_000, 9_980, 10_020)])
+def test_bodies_are_as_large_as_they_should_be(size: int, at_least: int, at_most: int) -> None:
+    assert at_least <= len(json.dumps(body(12345, size))) <= at_most
+
+
+def test_a_job_travels_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(work="hop", count=3, source="a", target="b", processes=2)
+    for name, value in job.variables().items():
+        monkeypatch.setenv(name, value)
+    assert Job.from_environment() == job
+
+
+def test_the_picture_is_xml_with_every_entry() -> None:
+    spread = {"median": 10.0, "min": 9.0, "max": 12.0}
+    row = {"scenario": "consume <1>", "entry": "runline", "rate": spread, "ratio": 2.0, "failure": "", "runs": [{}]}
+    failed = {**row, "entry": "other & co", "rate": None, "failure": "lost"}
+    machine = {"cores": 2, "python": "3.11", "at": "2026-01-01T00:00:00"}
+    texts = [element.text for element in ElementTree.fromstring(draw([row, failed], machine)).iter()]
+    assert {"consume <1>", "runline", "other & co", "failed", "10/s  ×2"} <= set(texts)
+
+
+def test_samples_belong_to_the_innermost_part() -> None:
+    root = str(profiling.ROOT)
+    loop = ("/lib/asyncio/base_events.py", "BaseEventLoop._run_once")
+    engine = (f"{root}/runner/runtime/execution.py", "Execution.run")
+    send = ("/lib/asyncio/selector_events.py", "_SelectorSocketTransport.write")
+    assert profiling.part_of([send, engine, loop]) == "delivery engine"
+    assert profiling.part_of([send, loop, engine]) == profiling.OTHER
+    found = profiling.share_out("memory", 10, 8.0, [([engine, loop], 3), ([send, loop], 1)])
+    assert found.parts == {"delivery engine": 6.0, profiling.OTHER: 2.0}
+
+
+def test_a_spread_is_the_median_and_the_ends() -> None:
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
