@@ -57,10 +57,21 @@ lint: $(VENV)/.test ## Check style, format and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+# BENCH=--quick takes small sizes. What fails is in the tables; the others are measured all the same.
+RESULTS := benchmarks/results
+
 .PHONY: bench
-bench: $(VENV)/.test rabbitmq ## Measure start-up and throughput, with small sizes
-	@$(BIN)/python -m benchmarks.startup --quick
-	@$(BIN)/python -m benchmarks.throughput --quick
+bench: $(VENV)/.bench rabbitmq ## Measure start-up, throughput and latency beside other libraries (20 minutes)
+	@failed=0; for benchmark in startup throughput latency; do \
+		$(BIN)/python -m benchmarks.$$benchmark $(BENCH) --json $(RESULTS)/$$benchmark.json || failed=1; \
+	done; \
+	$(BIN)/python -m benchmarks.plot $(RESULTS)/throughput.json > $(RESULTS)/throughput.svg.new && \
+		mv $(RESULTS)/throughput.svg.new $(RESULTS)/throughput.svg || failed=1; \
+	exit $$failed
+
+.PHONY: profile
+profile: $(VENV)/.bench rabbitmq ## Show where the time of one message goes
+	@$(BIN)/python -m benchmarks.profiling $(BENCH) --json $(RESULTS)/profile.json
 
 .PHONY: format
 format: $(VENV)/.test ## Mend style and format
@@ -73,7 +84,7 @@ docs: $(VENV)/.runtime ## Write the generated documents anew
 	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
 
 .PHONY: lock
-lock: $(VENV)/.ready ## Write constraints.txt anew, with the newest versions that fit
+lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/python -m venv "$$folder"; \
 	echo "Resolving runline[http,test]"; \
@@ -81,7 +92,14 @@ lock: $(VENV)/.ready ## Write constraints.txt anew, with the newest versions tha
 	{ echo "# Versions that \`make\` installs. Written by \`make lock\`."; \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable; } > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt; \
-	echo "constraints.txt: $$(grep -c == constraints.txt) versions"
+	echo "constraints.txt: $$(grep -c == constraints.txt) versions"; \
+	echo "Resolving runline[bench]"; \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -c constraints.txt -e '.[bench]'; \
+	{ echo "# What \`make bench\` installs besides constraints.txt. Written by \`make lock\`."; \
+	  "$$folder/bin/python" -m pip freeze --exclude-editable | grep -vxFf constraints.txt; } \
+		> "$$folder/constraints-bench.txt"; \
+	cp "$$folder/constraints-bench.txt" constraints-bench.txt; \
+	echo "constraints-bench.txt: $$(grep -c == constraints-bench.txt) versions"
 
 .PHONY: clean
 clean: ## Remove everything that make has made here
@@ -118,6 +136,11 @@ $(VENV)/.runtime: $(VENV)/.ready pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.ready pyproject.toml constraints.txt
 	@echo "Installing the runner and its tests' tools into $(VENV)"
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.bench: $(VENV)/.ready pyproject.toml constraints.txt constraints-bench.txt
+	@echo "Installing the runner and what it is measured beside into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt -c constraints-bench.txt -e '.[bench]'
 	@touch $@ $(VENV)/.runtime
 
 # The tests need RabbitMQ's programs, never its service: they start private nodes. So a package that we install must

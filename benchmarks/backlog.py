@@ -5,7 +5,6 @@ python -m benchmarks.backlog [--quick] [--messages N] [--only WORD] [--json FILE
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import rabbit
+from benchmarks.crew import read_accounts
 from benchmarks.entries.job import Job
 from benchmarks.entries.runline import RUNLINE, write
 from benchmarks.measuring import (
@@ -72,8 +72,7 @@ class Row:
 
 def watch(broker: str, command: Sequence[str], folder: Path, count: int, **variables: str) -> Row:
     """Run a process that handles `count` messages, and look at its memory all the while."""
-    verdict = folder / "verdict.json"
-    env = environment(BENCH_VERDICT=str(verdict), BENCH_COUNT=str(count), **variables)
+    env = environment(**{"BENCH_LEDGER": str(folder), "BENCH_COUNT": str(count), **variables})
     samples: list[float] = []
     peak = 0.0
     started = time.monotonic()
@@ -90,13 +89,19 @@ def watch(broker: str, command: Sequence[str], folder: Path, count: int, **varia
         finally:
             process.kill()
             process.wait()
-    if process.returncode != 0 or not verdict.exists():
+    if process.returncode != 0:
         raise BenchmarkError(f"{broker}: exit {process.returncode}\n{(folder / 'stderr').read_text()}")
-    said = json.loads(verdict.read_text())
-    if (said["count"], said["sum"]) != (count, count * (count - 1) // 2):
-        raise BenchmarkError(f"{broker}: {said['count']} messages instead of {count}, or not each once")
+    account = read_accounts(folder)
+    account.check(broker, count)
     third = max(1, len(samples) // 3)
-    return Row(broker, count, said["seconds"], peak, _median(samples[third : 2 * third]), _median(samples[-third:]))
+    return Row(
+        broker,
+        count,
+        account.ended - account.began,
+        peak,
+        _median(samples[third : 2 * third]),
+        _median(samples[-third:]),
+    )
 
 
 def _memory(pid: int) -> tuple[float, float] | None:
@@ -116,14 +121,14 @@ def _median(values: Sequence[float]) -> float:
 def on_rabbitmq(url: str, count: int) -> Row:
     """Fill a durable queue, then let `runner up` work it off."""
     name = f"bench-backlog-{count}"
-    rabbit.make(url, name, "classic")
-    rabbit.fill(url, name, count)
+    rabbit.make(url, [name], "classic")
+    rabbit.fill(url, [name], count)
     job = Job(work="consume", count=count, url=url, source=name)
     with tempfile.TemporaryDirectory(prefix="runline-bench-") as folder:
-        row = watch("RabbitMQ", RUNLINE.command(job, Path(folder)), Path(folder), count)
-    if left := rabbit.settled_count(url, name, 0):
-        raise BenchmarkError(f"{name} has {left} messages left")
-    rabbit.delete(url, name)
+        command = [*RUNLINE.command(job, Path(folder)), "--until-idle"]
+        row = watch("RabbitMQ", command, Path(folder), count, **job.variables())
+    rabbit.check(url, "RabbitMQ", [name], 0)
+    rabbit.delete(url, [name])
     return row
 
 
@@ -131,7 +136,7 @@ def in_process(count: int) -> Row:
     """Let a producer bring in messages much faster than they are handled."""
     with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
         folder = Path(name)
-        command = write(folder, _SLOW.format(root=ROOT))
+        command = write(folder, _SLOW.format(root=ROOT), "--until-idle")
         return watch("in-process", command, folder, count, BENCH_PAUSE_S=str(PAUSE_S))
 
 

@@ -12,17 +12,20 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = [sys.executable, "-P", "-m", "runner"]
 """What the installed command does, for this interpreter, whether or not the package is installed."""
 
-_LIBRARIES = ("aio-pika", "aiormq", "pamqp", "click", "pydantic", "pyyaml", "structlog", "uvloop")
+_LIBRARIES = (
+    *("aio-pika", "aiormq", "pamqp", "click", "pydantic", "pyyaml", "structlog", "uvloop"),
+    *("faststream", "celery", "dramatiq", "taskiq", "taskiq-aio-pika", "pika", "pyee"),
+)
 
 T = TypeVar("T")
 
@@ -45,9 +48,12 @@ class Spread:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return a clean environment for a process under measurement: nothing of the caller's but PATH and HOME."""
+    """Return a clean environment for a process under measurement: nothing of the caller's but PATH and HOME.
+
+    Ours runs on asyncio's own loop, though uvloop is installed for others; "RUNNER_LOOP": "" lets it choose.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return {"LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), **kept, **more}
+    return {"LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "RUNNER_LOOP": "asyncio", **kept, **more}
 
 
 def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> float:
@@ -80,12 +86,42 @@ def end_in_order() -> None:
 def take_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """Measure everything once in each round, and begin each round with another one; return the results by name."""
     results: dict[str, list[T]] = {name: [] for name in measures}
-    names = list(measures)
-    for turn in range(runs):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
-            results[name].append(measures[name]())
+    for name in _turns(runs, list(measures)):
+        results[name].append(measures[name]())
     return results
+
+
+@dataclass(slots=True)
+class Tried(Generic[T]):
+    """The results of one of several; `failure` says why there are no more."""
+
+    results: list[T] = field(default_factory=list)
+    failure: str = ""
+
+
+def try_in_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, Tried[T]]:
+    """Take turns as `take_turns` does; what fails is told at once and left out from then on, the others go on."""
+    tried: dict[str, Tried[T]] = {name: Tried() for name in measures}
+    for name in _turns(runs, list(measures)):
+        if tried[name].failure:
+            continue
+        try:
+            tried[name].results.append(measures[name]())
+        except Exception as error:  # of whatever kind: the others' numbers are worth more
+            tried[name].failure = str(error) or repr(error)
+            tell(f"FAILED: {name}: {error}")
+    return tried
+
+
+def _turns(runs: int, names: Sequence[str]) -> Iterator[str]:
+    for turn in range(runs if names else 0):
+        start = turn % len(names)
+        yield from (*names[start:], *names[:start])
+
+
+def tell(line: str) -> None:
+    """Tell whoever waits how it goes, on stderr."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -141,6 +177,7 @@ def write_json(path: Path | None, kind: str, before: Mapping[str, Any], results:
     """Write results to a file, if one is wanted."""
     if path is not None:
         text = json.dumps({"benchmark": kind, "machine": before, "results": results}, indent=2, default=_plain)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pika
@@ -13,7 +13,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from benchmarks.entries.job import body
 from benchmarks.measuring import BenchmarkError
 
-ARRIVAL_S = 120.0
+ARRIVAL_S = 30.0
+SETTLE_S = 5.0
 
 
 @contextmanager
@@ -26,46 +27,69 @@ def channel(url: str) -> Iterator[BlockingChannel]:
         connection.close()
 
 
-def make(url: str, name: str, kind: str) -> None:
-    """Make a durable queue, which must not exist yet."""
+def make(url: str, names: Sequence[str], kind: str) -> None:
+    """Make durable queues, which must not exist yet."""
     arguments = {} if kind == "classic" else {"x-queue-type": kind}
     with channel(url) as opened:
-        opened.queue_declare(name, durable=True, arguments=arguments)
+        for name in names:
+            opened.queue_declare(name, durable=True, arguments=arguments)
 
 
-def fill(url: str, name: str, count: int) -> None:
-    """Put persistent messages with numbers from 0 into a queue, and return when all are there."""
+def fill(url: str, names: Sequence[str], count: int, *, size: int = 0) -> None:
+    """Put messages into queues, and return when all are there."""
+    publish(url, names, count, size=size)
+    wait_until_ready(url, names, count)
+
+
+def publish(url: str, names: Sequence[str], count: int, *, size: int = 0) -> None:
+    """Publish persistent messages with numbers from 0 to queues, in turn."""
     with channel(url) as opened:
         for number in range(count):
             properties = pika.BasicProperties(
                 content_type="application/json", delivery_mode=2, message_id=f"{number:032x}"
             )
-            opened.basic_publish("", name, json.dumps(body(number)).encode(), properties)
+            opened.basic_publish("", names[number % len(names)], json.dumps(body(number, size)).encode(), properties)
+
+
+def wait_until_ready(url: str, names: Sequence[str], count: int) -> None:
+    """Return when queues have so many messages ready, all together."""
     deadline = time.monotonic() + ARRIVAL_S
-    while (ready := count_ready(url, name)) != count:
+    while (ready := count_ready(url, names)) != count:
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"{name} has {ready} messages instead of {count}")
+            raise BenchmarkError(f"{names[0]} … has {ready} messages instead of {count}")
         time.sleep(0.05)
 
 
-def count_ready(url: str, name: str) -> int:
-    """Return how many messages a queue has ready."""
+def count_ready(url: str, names: Sequence[str]) -> int:
+    """Return how many messages queues have ready, all together."""
     with channel(url) as opened:
-        return int(opened.queue_declare(name, passive=True).method.message_count)
+        return sum(int(opened.queue_declare(name, passive=True).method.message_count) for name in names)
 
 
-def settled_count(url: str, name: str, expected: int) -> int:
-    """Return how many messages a queue has ready; where that is not what is expected, look again for two seconds.
+def has_consumer(url: str, name: str) -> bool:
+    """Whether somebody consumes from a queue."""
+    with channel(url) as opened:
+        return bool(opened.queue_declare(name, passive=True).method.consumer_count)
+
+
+def settled_count(url: str, names: Sequence[str], expected: int) -> int:
+    """Return how many messages queues have ready; where that is not what is expected, look again for some seconds.
 
     RabbitMQ counts lazily, and gives back what a closed connection held a moment later.
     """
-    deadline = time.monotonic() + 2
-    while (ready := count_ready(url, name)) != expected and time.monotonic() < deadline:
+    deadline = time.monotonic() + SETTLE_S
+    while (ready := count_ready(url, names)) != expected and time.monotonic() < deadline:
         time.sleep(0.05)
     return ready
 
 
-def delete(url: str, *names: str) -> None:
+def check(url: str, who: str, names: Sequence[str], expected: int) -> None:
+    """Raise BenchmarkError unless queues have so many messages, all together."""
+    if (left := settled_count(url, names, expected)) != expected:
+        raise BenchmarkError(f"{who}: {names[0]} has {left} messages instead of {expected}")
+
+
+def delete(url: str, names: Sequence[str]) -> None:
     """Delete queues with all that is in them."""
     with channel(url) as opened:
         for name in names:

@@ -1,12 +1,12 @@
-"""How many messages a second one process handles: in-process, and on RabbitMQ beside plain aio-pika.
+"""How many messages a second one or two processes handle: in-process, and on RabbitMQ, beside other libraries.
 
-python -m benchmarks.throughput [--quick] [--only WORD] [--runs N] [--json FILE]
+python -m benchmarks.throughput [--quick] [--only WORD] [--entry WORD] [--runs N] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +14,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import rabbit
+from benchmarks.crew import Account, Crew
+from benchmarks.entries.celery_app import CELERY, CELERY_PREFORK
+from benchmarks.entries.dramatiq_app import DRAMATIQ
+from benchmarks.entries.faststream_app import FASTSTREAM, FASTSTREAM_UVLOOP
 from benchmarks.entries.in_process import IN_PROCESS, InProcess
 from benchmarks.entries.job import Entry, Job
-from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA
-from benchmarks.entries.runline import RUNLINE
+from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA, PLAIN_AIO_PIKA_UVLOOP
+from benchmarks.entries.plain_pika import PLAIN_PIKA
+from benchmarks.entries.raw_socket import RAW_SOCKET
+from benchmarks.entries.runline import RUNLINE, RUNLINE_UVLOOP, RUNLINE_WORKERS, has_option
+from benchmarks.entries.taskiq_app import TASKIQ
 from benchmarks.measuring import (
     BenchmarkError,
     Spread,
+    Tried,
     end_in_order,
     environment,
     machine,
@@ -30,16 +39,21 @@ from benchmarks.measuring import (
     options,
     run,
     table,
-    take_turns,
+    tell,
+    try_in_turns,
     write_json,
 )
 from tests.node import Node
 
-ENTRIES: Sequence[Entry] = (PLAIN_AIO_PIKA, RUNLINE)
+OURS: Sequence[Entry] = (RUNLINE, RUNLINE_UVLOOP)
+LOOPS: Sequence[Entry] = (PLAIN_AIO_PIKA_UVLOOP, FASTSTREAM_UVLOOP)
+PEERS: Sequence[Entry] = (FASTSTREAM, TASKIQ, CELERY, CELERY_PREFORK, DRAMATIQ, PLAIN_PIKA)
+ENTRIES: Sequence[Entry] = (PLAIN_AIO_PIKA, *PEERS, *LOOPS, *OURS, RAW_SOCKET)
 """Who is measured on RabbitMQ; the first is what the others are compared with. A peer is one more line here."""
 
 RUNS = 5
-TIMEOUT_S = 180.0
+TIMEOUT_S = 120.0
+QUICK = 0.2
 
 _names = count()
 
@@ -54,185 +68,236 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One line of work; with `is_quick` also done by `--quick`."""
+    """One line of work, and who does it."""
 
     name: str
     job: Job
-    is_quick: bool = False
+    entries: Sequence[Entry]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one entry did in one scenario."""
+    """What one entry did in one scenario; with a `failure`, up to where it failed."""
 
     scenario: str
     entry: str
     count: int
-    rate: Spread
-    cpu_us: Spread
-    ratio: float
-    cpu_ratio: float
+    rate: Spread | None
+    cpu_us: Spread | None
+    ratio: float | None
+    cpu_ratio: float | None
     """Medians of the rounds' own ratios to the first entry: both of a pair ran within seconds of each other. More is
     better: twice the rate, half the CPU time."""
     runs: list[Measured] = field(default_factory=list)
+    failure: str = ""
 
 
 def scenarios(scale: float) -> list[Scenario]:
-    """Return the work on RabbitMQ, for each kind of queue."""
+    """Return the work on RabbitMQ."""
+    many, some = (max(500, round(size * scale)) for size in (10_000, 5_000))
     found = []
-    for kind in ("classic", "quorum"):
-        many, some = (max(1000, round(size * scale)) for size in (10_000, 5_000))
-        consume = Job(work="consume", kind=kind, count=many)
-        found += [
-            Scenario(f"{kind}: consume, 10 at once", replace(consume, concurrency=10)),
-            Scenario(f"{kind}: consume, 100 at once", consume, is_quick=True),
-            Scenario(f"{kind}: consume with log lines", replace(consume, count=some, logs=True), kind == "classic"),
-            Scenario(f"{kind}: hop", Job(work="hop", kind=kind, count=some), is_quick=True),
-            Scenario(f"{kind}: publish", Job(work="publish", kind=kind, count=many), kind == "classic"),
-        ]
+    for name, job, extra in (
+        ("consume", Job(work="consume", count=many), LOOPS),
+        ("consume to a model", Job(work="model", count=many), ()),
+        ("consume, a log line for each", Job(work="log", count=many), ()),
+        ("hop", Job(work="hop", count=some), ()),
+        ("publish", Job(work="publish", count=many), ()),
+        ("quorum: consume", Job(work="consume", kind="quorum", count=many), ()),
+        ("quorum: hop", Job(work="hop", kind="quorum", count=some), ()),
+        ("quorum: publish", Job(work="publish", kind="quorum", count=some), ()),
+    ):
+        able = [entry for entry in ENTRIES if job.work in entry.works and job.kind in entry.kinds]
+        found.append(Scenario(name, job, [entry for entry in able if entry not in LOOPS or entry in extra]))
+    found.append(two_processes(2 * many))
     return found
+
+
+def two_processes(size: int) -> Scenario:
+    """Return the scenario of two processes at one queue."""
+    both = [PLAIN_AIO_PIKA, FASTSTREAM, RUNLINE]
+    if has_option("--workers"):
+        both.append(RUNLINE_WORKERS)
+    return Scenario("consume, two processes", Job(work="consume", count=size, processes=2), both)
 
 
 def measure(entry: Entry, job: Job, url: str) -> Measured:
     """Let an entry do a job on queues of its own, and check that every message was handled and none is left."""
     prefix = f"bench-{next(_names)}"
     source = f"{prefix}-source" if job.work != "publish" else ""
-    target = f"{prefix}-target" if job.work != "consume" else ""
+    target = f"{prefix}-target" if job.work in ("hop", "publish") else ""
     job = replace(job, url=url, source=source, target=target)
     queues = [name for name in (source, target) if name]
-    for name in queues:
-        rabbit.make(url, name, job.kind)
-    if source:
-        rabbit.fill(url, source, job.count)
+    prepare(entry, job, queues)
     measured = _work(entry, job)
     for name, expected in ((source, 0), (target, job.count)):
-        if name and (left := rabbit.settled_count(url, name, expected)) != expected:
-            raise BenchmarkError(f"{entry.name}, {job.work}: {name} has {left} messages instead of {expected}")
-    rabbit.delete(url, *queues)
+        if name:
+            rabbit.check(url, f"{entry.name}, {job.work}", [name], expected)
+    rabbit.delete(url, queues)
     return measured
+
+
+def prepare(entry: Entry, job: Job, queues: Sequence[str]) -> None:
+    """Make the queues and put the messages in; a peer with an envelope of its own does that itself."""
+    if entry.fill is None:
+        rabbit.make(job.url, queues, job.kind)
+        if job.source:
+            rabbit.fill(job.url, [job.source], job.count, size=job.body_bytes)
+        return
+    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+        folder = Path(name)
+        variables = {**job.variables(), **entry.variables, "BENCH_LEDGER": name}
+        run(entry.fill, cwd=folder, env=environment(**variables), timeout_s=TIMEOUT_S)
+    rabbit.wait_until_ready(job.url, [job.source], job.count)
 
 
 def measure_in_process(entry: InProcess, size: int) -> Measured:
     """Let one process bring messages in and handle them."""
     with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
         folder = Path(name)
-        return _run(entry.command(folder, size), folder, size)
+        with Crew(entry.name, [entry.command(folder)], folder, {"BENCH_COUNT": str(size)}) as crew:
+            crew.wait(size, TIMEOUT_S)
+            return _measured(entry.name, size, crew.end(by_themselves=True))
 
 
 def _work(entry: Entry, job: Job) -> Measured:
     with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
         folder = Path(name)
-        return _run(entry.command(job, folder), folder, job.count, partial(entry.read_end, job))
+        kind = "SharedLedger" if job.processes > 1 or entry.is_shared else "Ledger"
+        variables = {**job.variables(), **entry.variables, "BENCH_LEDGER_KIND": kind}
+        commands = [entry.command(job, folder)] * (1 if entry.starts_its_own else job.processes)
+        with Crew(entry.name, commands, folder, variables) as crew:
+            crew.wait(job.count, TIMEOUT_S)
+            account = crew.end(by_themselves=job.work == "publish")
+        if account.processes < job.processes:
+            raise BenchmarkError(f"{entry.name}: only {account.processes} processes had messages")
+        if job.work == "log" and (lines := (folder / "stdout-0").read_bytes().count(b"\n")) < job.count:
+            raise BenchmarkError(f"{entry.name}: {lines} log lines for {job.count} messages")
+        return _measured(entry.name, job.count, account, entry.read_end(job, folder))
 
 
-def _run(
-    command: Sequence[str],
-    folder: Path,
-    size: int,
-    read_end: Callable[[Path], float | None] = lambda _: None,
-) -> Measured:
-    """Run a process that keeps a ledger, and return what that says."""
-    verdict = folder / "verdict.json"
-    run(
-        command,
-        cwd=folder,
-        env=environment(BENCH_VERDICT=str(verdict), BENCH_COUNT=str(size)),
-        timeout_s=TIMEOUT_S,
-    )
-    if not verdict.exists():
-        raise BenchmarkError(f"{' '.join(command)}: not every message was handled\n{(folder / 'stderr').read_text()}")
-    said = json.loads(verdict.read_text())
-    if (said["count"], said["sum"]) != (size, size * (size - 1) // 2):
-        raise BenchmarkError(f"{' '.join(command)}: {said['count']} messages instead of {size}, or not each once")
-    seconds = (read_end(folder) or said["ended"]) - said["began"]
-    return Measured(size / seconds, said["cpu_s"] / size * 1e6)
+def _measured(name: str, size: int, account: Account, ended: float | None = None) -> Measured:
+    account.check(name, size)
+    seconds = (ended or account.ended) - account.began
+    return Measured(size / seconds, account.cpu_s / size * 1e6)
 
 
-def compare(scenario: str, size: int, results: Mapping[str, Sequence[Measured]]) -> list[Row]:
+def compare(scenario: str, sizes: Mapping[str, int], tried: Mapping[str, Tried[Measured]]) -> list[Row]:
     """Return a row for each entry, compared with the first."""
-    first = next(iter(results.values()))
-    return [
-        Row(
-            scenario,
-            entry,
-            size,
-            Spread.of([item.rate for item in runs]),
-            Spread.of([item.cpu_us for item in runs]),
-            Spread.of([own.rate / other.rate for own, other in zip(runs, first, strict=True)]).median,
-            Spread.of([other.cpu_us / own.cpu_us for own, other in zip(runs, first, strict=True)]).median,
-            list(runs),
+    first = next(iter(tried.values())).results
+    rows = []
+    for entry, its in tried.items():
+        pairs = list(zip(its.results, first, strict=False))
+        rows.append(
+            Row(
+                scenario,
+                entry,
+                sizes[entry],
+                Spread.of([item.rate for item in its.results]) if its.results else None,
+                Spread.of([item.cpu_us for item in its.results]) if its.results else None,
+                Spread.of([own.rate / other.rate for own, other in pairs]).median if pairs else None,
+                Spread.of([other.cpu_us / own.cpu_us for own, other in pairs]).median if pairs else None,
+                its.results,
+                its.failure,
+            )
         )
-        for entry, runs in results.items()
-    ]
+    return rows
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
     """Print a table."""
-    cells = [
-        (
-            row.scenario,
-            row.entry,
-            f"{row.count:,}",
-            f"{row.rate.median:,.0f}",
-            f"{row.rate.min:,.0f}",
-            f"{row.rate.max:,.0f}",
-            f"{row.cpu_us.median:.1f}",
-            f"{row.ratio:.2f}",
-            f"{row.cpu_ratio:.2f}",
-        )
-        for row in rows
-    ]
     heads = ("scenario", "entry", "n", "median /s", "min", "max", "CPU µs each", "ratio", "CPU ratio")
-    print(table(title, heads, cells), flush=True)
+    print(table(title, heads, [_cells(row) for row in rows]), flush=True)
+
+
+def _cells(row: Row) -> Sequence[str]:
+    if row.failure or row.rate is None or row.cpu_us is None:
+        return (row.scenario, row.entry, f"{row.count:,}", "FAILED", *["-"] * 5)
+    rates = (f"{value:,.0f}" for value in (row.rate.median, row.rate.min, row.rate.max))
+    ratios = ("-" if value is None else f"{value:.2f}" for value in (row.ratio, row.cpu_ratio))
+    return (row.scenario, row.entry, f"{row.count:,}", *rates, f"{row.cpu_us.median:.1f}", *ratios)
+
+
+E = TypeVar("E", Entry, InProcess)
+
+
+def installed(entries: Sequence[E]) -> list[E]:
+    """Return the entries whose libraries are there, and say what the others need."""
+    for entry in entries:
+        if missing := entry.missing():
+            _tell_missing(entry.name, ", ".join(missing))
+    return [entry for entry in entries if not entry.missing()]
+
+
+@functools.cache
+def _tell_missing(name: str, missing: str) -> None:
+    tell(f"left out: {name} needs {missing}: pip install 'runline[bench]'")
 
 
 def run_rabbitmq(arguments: argparse.Namespace, runs: int) -> list[Row]:
     """Measure everything on a private node."""
-    chosen = [
-        scenario
-        for scenario in scenarios(0.4 if arguments.quick else 1.0)
-        if arguments.only in scenario.name and (scenario.is_quick or not arguments.quick)
-    ]
+    chosen = [scenario for scenario in scenarios(QUICK if arguments.quick else 1.0) if arguments.only in scenario.name]
     rows: list[Row] = []
     if not chosen:
         return rows
     if not Node.is_installed():
-        print("\nRabbitMQ is not installed here: only the in-process broker was measured", file=sys.stderr)
+        tell("RabbitMQ is not installed here: only the in-process broker was measured")
         return rows
     with Node() as node:
         for scenario in chosen:
-            measures = {entry.name: partial(measure, entry, scenario.job, node.url) for entry in ENTRIES}
-            found = compare(scenario.name, scenario.job.count, take_turns(runs, measures))
-            rows += found
-            print(scenario.name, *(f"{row.rate.median:,.0f}/s" for row in found), file=sys.stderr, flush=True)
-    show(f"RabbitMQ (private node, one scheduler), {runs} runs; ratio to {ENTRIES[0].name}", rows)
+            entries = [entry for entry in installed(scenario.entries) if arguments.entry in entry.name]
+            jobs = {
+                entry.name: replace(scenario.job, count=max(200, round(scenario.job.count * entry.share)))
+                for entry in entries
+            }
+            measures: dict[str, Callable[[], Measured]] = {
+                entry.name: partial(measure, entry, jobs[entry.name], node.url) for entry in entries
+            }
+            rows += _told(scenario.name, {name: job.count for name, job in jobs.items()}, runs, measures)
+    show(f"RabbitMQ (private node, one scheduler), {runs} runs; ratio to the first of each scenario", rows)
     return rows
 
 
 def run_in_process(arguments: argparse.Namespace, runs: int) -> list[Row]:
     """Measure everything on the in-process broker."""
-    size = 20_000 if arguments.quick else 100_000
-    sizes = {entry.name: max(1000, round(size * entry.share)) for entry in IN_PROCESS}
-    chosen = [entry for entry in IN_PROCESS if arguments.only in f"in-process {entry.name}"]
-    if not chosen:
+    scenario = "in-process"
+    if arguments.only not in scenario:
         return []
-    measures = {entry.name: partial(measure_in_process, entry, sizes[entry.name]) for entry in chosen}
-    rows = compare("in-process", 0, take_turns(runs, measures))
-    rows = [replace(row, count=sizes[row.entry]) for row in rows]
-    show(f"In one process, {runs} runs; ratio to {chosen[0].name}", rows)
+    entries = [entry for entry in installed(IN_PROCESS) if arguments.entry in entry.name]
+    size = 20_000 if arguments.quick else 100_000
+    sizes = {entry.name: max(500, round(size * entry.share)) for entry in entries}
+    measures: dict[str, Callable[[], Measured]] = {
+        entry.name: partial(measure_in_process, entry, sizes[entry.name]) for entry in entries
+    }
+    rows = _told(scenario, sizes, runs, measures)
+    show(f"In one process, {runs} runs; ratio to the first", rows)
+    return rows
+
+
+def _told(
+    scenario: str, sizes: Mapping[str, int], runs: int, measures: Mapping[str, Callable[[], Measured]]
+) -> list[Row]:
+    """Measure one scenario, and tell at once how it went."""
+    if not measures:
+        return []
+    rows = compare(scenario, sizes, try_in_turns(runs, measures))
+    said = (f"{row.entry} {row.rate.median:,.0f}/s" if row.rate else f"{row.entry} FAILED" for row in rows)
+    tell(f"{scenario}: {', '.join(said)}")
     return rows
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked to."""
+    """Measure, print, and write JSON if asked to. Exits with 1 where an entry failed."""
     end_in_order()
     parser = options(__doc__)
     parser.add_argument("--only", default="", metavar="WORD", help="only scenarios whose name contains WORD")
+    parser.add_argument("--entry", default="", metavar="WORD", help="only entries whose name contains WORD")
     arguments = parser.parse_args()
-    before, runs = machine(), arguments.runs or RUNS
+    before, runs = machine(), arguments.runs or (3 if arguments.quick else RUNS)
     rows = [*run_in_process(arguments, runs), *run_rabbitmq(arguments, runs)]
     print(f"\n{machine_line(before)}")
     write_json(arguments.json, "throughput", before, rows)
+    if any(row.failure for row in rows):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,81 +4,85 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
+import signal
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 
-from benchmarks.entries.job import WINDOW, Entry, Job, body
-from benchmarks.ledger import Ledger, from_environment
+from benchmarks.entries.job import WINDOW, Entry, Job, body, module
+from benchmarks.entries.json_lines import logger
+from benchmarks.ledger import Ledger, Stopwatch, from_environment
 
-log = logging.getLogger("bench")
-
-
-class _JsonLines(logging.Formatter):
-    """A line like ours, by the standard library's means."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **record.fields,  # type: ignore[attr-defined]
-        }
-        return json.dumps(line, ensure_ascii=False)
+OnMessage = Callable[[AbstractIncomingMessage], Awaitable[None]]
 
 
-async def _consume(job: Job, channel: AbstractChannel, ledger: Ledger, done: asyncio.Event) -> None:
-    left = job.count
+def _handler(job: Job, ledger: Ledger, exchange: AbstractExchange) -> OnMessage:
+    """Return the callback that does the work."""
 
-    async def on_message(message: AbstractIncomingMessage) -> None:
-        nonlocal left
+    async def consume(message: AbstractIncomingMessage) -> None:
         async with message.process():
             ledger.note(json.loads(message.body)["number"])
-        left -= 1
-        if not left:
-            done.set()
 
-    async def on_message_with_log(message: AbstractIncomingMessage) -> None:
+    async def hop(message: AbstractIncomingMessage) -> None:
+        async with message.process():
+            payload = json.loads(message.body)
+            ledger.note(payload["number"])
+            await exchange.publish(_message(payload), job.target)
+
+    match job.work:
+        case "hop":
+            return hop
+        case "log":
+            return _with_log(job, consume)
+        case "model":
+            return _to_model(ledger)
+        case "latency":
+            assert isinstance(ledger, Stopwatch)
+            return _clocked(ledger)
+        case _:
+            return consume
+
+
+def _with_log(job: Job, consume: OnMessage) -> OnMessage:
+    log = logger("queue", "message_id", "correlation_id", "duration_ms")
+
+    async def consume_with_log(message: AbstractIncomingMessage) -> None:
         started = time.perf_counter()
-        await on_message(message)
+        await consume(message)
         fields = {
             "queue": job.source,
             "message_id": message.message_id,
             "correlation_id": message.correlation_id,
             "duration_ms": round((time.perf_counter() - started) * 1000, 1),
         }
-        log.info("message.handled", extra={"fields": fields})
+        log.info("message.handled", extra=fields)
 
-    queue = await channel.get_queue(job.source, ensure=False)
-    await queue.consume(on_message_with_log if job.logs else on_message)
-    await done.wait()
+    return consume_with_log
 
 
-async def _hop(
-    job: Job, channel: AbstractChannel, exchange: AbstractExchange, ledger: Ledger, done: asyncio.Event
-) -> None:
-    left = job.count
+def _to_model(ledger: Ledger) -> OnMessage:
+    from benchmarks.entries.model import Order
 
-    async def on_message(message: AbstractIncomingMessage) -> None:
-        nonlocal left
+    async def consume_model(message: AbstractIncomingMessage) -> None:
+        async with message.process():
+            ledger.note(Order.model_validate_json(message.body).number)
+
+    return consume_model
+
+
+def _clocked(stopwatch: Stopwatch) -> OnMessage:
+    async def clock(message: AbstractIncomingMessage) -> None:
         async with message.process():
             payload = json.loads(message.body)
-            ledger.note(payload["number"])
-            await exchange.publish(_message(payload), job.target)
-        left -= 1
-        if not left:
-            done.set()
+            stopwatch.clock(payload["number"], payload["sent"])
 
-    queue = await channel.get_queue(job.source, ensure=False)
-    await queue.consume(on_message)
-    await done.wait()
+    return clock
 
 
 async def _publish(job: Job, exchange: AbstractExchange, ledger: Ledger) -> None:
@@ -94,7 +98,7 @@ async def _publish(job: Job, exchange: AbstractExchange, ledger: Ledger) -> None
     async with asyncio.TaskGroup() as group:
         for number in range(job.count):
             await window.acquire()
-            group.create_task(send(body(number)))
+            group.create_task(send(body(number, job.body_bytes)))
             if number < job.count - 1:
                 ledger.note(number)
     ledger.note(job.count - 1)
@@ -110,35 +114,39 @@ def _message(payload: dict[str, object]) -> aio_pika.Message:
     )
 
 
+async def _consume_until_told(job: Job, channel: AbstractChannel, on_message: OnMessage) -> None:
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    queue = await channel.get_queue(job.source, ensure=False)
+    await queue.consume(on_message)
+    await told.wait()
+
+
 async def _main(job: Job) -> None:
-    ledger, done = from_environment(), asyncio.Event()
-    connection = await aio_pika.connect(job.url)
-    async with connection:
+    ledger = from_environment()
+    async with await aio_pika.connect(job.url) as connection:
+        publishing = await connection.channel()
+        if job.work == "publish":
+            await _publish(job, publishing.default_exchange, ledger)
+            return
         consuming = await connection.channel(publisher_confirms=False)
         await consuming.set_qos(prefetch_count=job.prefetch)
-        publishing = await connection.channel()
-        match job.work:
-            case "consume":
-                await _consume(job, consuming, ledger, done)
-            case "hop":
-                await _hop(job, consuming, publishing.default_exchange, ledger, done)
-            case "publish":
-                await _publish(job, publishing.default_exchange, ledger)
-        # A quorum queue may forget what was acknowledged just before the channel closes (RabbitMQ 3.10: 27 of 2,000
-        # messages came back, once in 16 runs; never with a pause). Ours idles for 0.3 s before it ends.
-        await asyncio.sleep(0.3)
+        await _consume_until_told(job, consuming, _handler(job, ledger, publishing.default_exchange))
 
 
-def _command(job: Job, folder: Path) -> list[str]:
-    (folder / "job.json").write_text(json.dumps(asdict(job)))
-    return [sys.executable, "-m", __spec__.name, "job.json"]
-
-
-PLAIN_AIO_PIKA = Entry("aio-pika", _command)
+PLAIN_AIO_PIKA = Entry(
+    name="aio-pika",
+    command=module(__spec__.name),
+    works=frozenset({"consume", "model", "log", "hop", "publish", "latency"}),
+)
+PLAIN_AIO_PIKA_UVLOOP = replace(
+    PLAIN_AIO_PIKA, name="aio-pika + uvloop", command=module(__spec__.name, "uvloop"), requires=("uvloop",)
+)
 
 if __name__ == "__main__":
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_JsonLines())
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    asyncio.run(_main(Job(**json.loads(Path(sys.argv[1]).read_text()))))
+    if "uvloop" in sys.argv:
+        import uvloop
+
+        uvloop.run(_main(Job.from_environment()))
+    else:
+        asyncio.run(_main(Job.from_environment()))

@@ -1,9 +1,13 @@
-"""Entry: the real `runner up --until-idle` of a real pipeline file."""
+"""Entries: the real `runner up` of a real pipeline file."""
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -37,37 +41,72 @@ producers:
     to: {target}
 """
 
+_HANDLERS: Mapping[str, str] = {
+    "consume": "consume",
+    "log": "consume",
+    "model": "consume_model",
+    "hop": "hop",
+    "latency": "clock",
+}
+
+
+def pipeline(job: Job) -> str:
+    """Return the pipeline file that does a job."""
+    names = [name for name in (job.source, job.target) if name]
+    text = _HEAD.format(root=ROOT, url=job.url, messages=str(job.work == "log").lower())
+    text += "queues:\n" + "".join(_QUEUE.format(name=name, kind=job.kind) for name in names)
+    if job.work == "publish":
+        return text + _PRODUCER.format(handler="produce_and_note", target=job.target)
+    text += _SUBSCRIBER.format(
+        source=job.source,
+        handler=_HANDLERS[job.work],
+        concurrency=job.concurrency,
+        prefetch=job.prefetch,
+    )
+    return text + (f"    to: {job.target}\n" if job.work == "hop" else "")
+
+
+def write(folder: Path, text: str, *arguments: str) -> list[str]:
+    """Write a pipeline file and return the command that runs it."""
+    (folder / "bench.yaml").write_text(text)
+    return [*RUNNER, "up", "bench.yaml", *arguments]
+
 
 def _command(job: Job, folder: Path) -> list[str]:
-    names = [name for name in (job.source, job.target) if name]
-    text = _HEAD.format(root=ROOT, url=job.url, messages=str(job.logs).lower())
-    text += "queues:\n" + "".join(_QUEUE.format(name=name, kind=job.kind) for name in names)
-    match job.work:
-        case "consume" | "hop":
-            text += _SUBSCRIBER.format(
-                source=job.source, handler=job.work, concurrency=job.concurrency, prefetch=job.prefetch
-            )
-            if job.work == "hop":
-                text += f"    to: {job.target}\n"
-        case "publish":
-            text += _PRODUCER.format(handler="produce_and_note", target=job.target)
-    return write(folder, text)
+    return write(folder, pipeline(job), *(["--until-idle"] if job.work == "publish" else []))
 
 
-def write(folder: Path, pipeline: str, *arguments: str) -> list[str]:
-    """Write a pipeline file and return the command that runs it until it is idle."""
-    (folder / "bench.yaml").write_text(pipeline)
-    return [*RUNNER, "up", "bench.yaml", "--until-idle", *arguments]
+def _command_with_workers(job: Job, folder: Path) -> list[str]:
+    return [*_command(job, folder), "--workers", str(job.processes)]
+
+
+@functools.cache
+def has_option(name: str) -> bool:
+    """Whether this version's `runner up` has an option."""
+    done = subprocess.run([*RUNNER, "up", "--help"], cwd=ROOT, capture_output=True, text=True)
+    return name in done.stdout
 
 
 def _end_of_publishing(job: Job, folder: Path) -> float | None:
     """Return when the log says that everything is confirmed: a producer cannot know that itself."""
     if job.work != "publish":
         return None
-    lines = [json.loads(line) for line in (folder / "stdout").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "stdout-0").read_text().splitlines()]
     finished = next(line for line in lines if line["event"] == "producer.finished")
     offset = time.time() - time.monotonic()
     return datetime.fromisoformat(finished["timestamp"]).timestamp() - offset
 
 
-RUNLINE = Entry("runline", _command, _end_of_publishing)
+RUNLINE = Entry(
+    name="runline",
+    command=_command,
+    works=frozenset({"consume", "model", "log", "hop", "publish", "latency"}),
+    share=3.0,
+    read_end=_end_of_publishing,
+)
+
+RUNLINE_WORKERS = replace(RUNLINE, name="runline, --workers", command=_command_with_workers, starts_its_own=True)
+"""Only for a `runner up` that has the option (`has_option`)."""
+
+
+RUNLINE_UVLOOP = replace(RUNLINE, name="runline + uvloop", variables={"RUNNER_LOOP": ""}, requires=("uvloop",))

@@ -1,0 +1,156 @@
+"""Where the time of one message goes, in a real `runner up`: on RabbitMQ (consume) and on the in-process broker.
+
+    python -m benchmarks.profiling [--quick] [--only rabbitmq|in-process] [--top N] [--json FILE]
+
+Samples (`entries/sampled.py`) are shared out by the innermost frame that belongs to a part; so a part's time includes
+what it calls in the standard library, but not the other parts that it calls.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import rabbit
+from benchmarks.crew import Crew
+from benchmarks.entries.in_process import IN_PROCESS
+from benchmarks.entries.job import Job
+from benchmarks.entries.runline import RUNLINE
+from benchmarks.measuring import ROOT, RUNNER, end_in_order, machine, machine_line, options, table, tell, write_json
+from tests.node import Node
+
+TIMEOUT_S = 120.0
+TOP = 25
+
+OTHER = "event loop, reading sockets"
+PARTS: Mapping[str, Sequence[str]] = {
+    "handler (counts)": ("benchmarks/",),
+    "log lines": ("/structlog/", "/logging/", "runner/log.py"),
+    "payload to object": ("/json/", "/pydantic", "runner/pipeline/payload", "runner/transports/wire.py"),
+    "in-process broker": ("runner/transports/memory/",),
+    "acknowledge": ("runner/transports/rabbitmq/acknowledging.py",),
+    "publish": ("runner/transports/rabbitmq/confirming.py", "runner/transports/rabbitmq/publisher.py"),
+    "transport: read and parse": ("runner/transports/",),
+    "client library": ("/aiormq/", "/aio_pika/", "/pamqp/"),
+    "delivery engine": ("runner/",),
+}
+"""What belongs to which part, by a piece of the file's path; the first that fits."""
+
+Stack = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Microseconds of CPU time for each message, by part and by function."""
+
+    broker: str
+    messages: int
+    samples: int
+    cpu_us: float
+    parts: Mapping[str, float]
+    functions: Mapping[str, float]
+
+
+def part_of(stack: Stack) -> str:
+    """Return the part that a sample belongs to: that of the innermost frame that has one, above the event loop."""
+    for file, function in stack:
+        if function.endswith("._run_once"):
+            break
+        for part, pieces in PARTS.items():
+            if any(piece in _path(file) for piece in pieces):
+                return part
+    return OTHER
+
+
+def share_out(broker: str, messages: int, cpu_us: float, samples: Sequence[tuple[Stack, int]]) -> Profile:
+    """Turn samples into microseconds for each message."""
+    parts, functions = Counter[str](), Counter[str]()
+    for stack, number in samples:
+        parts[part_of(stack)] += number
+        file, function = stack[0]
+        functions[f"{_short(file)}: {function}"] += number
+    total = max(1, parts.total())
+
+    def in_us(counts: Counter[str]) -> dict[str, float]:
+        return {name: number / total * cpu_us for name, number in counts.most_common()}
+
+    return Profile(broker, messages, parts.total(), cpu_us, in_us(parts), in_us(functions))
+
+
+def _path(file: str) -> str:
+    """Return a path in which ours begin at the checkout, so that its own name decides nothing."""
+    return str(Path(file).relative_to(ROOT)) if file.startswith(f"{ROOT}/") and "site-packages" not in file else file
+
+
+def _short(file: str) -> str:
+    path = _path(file)
+    return path if not path.startswith("/") else "/".join(Path(path).parts[-2:])
+
+
+def profile(broker: str, command: Sequence[str], folder: Path, messages: int, variables: Mapping[str, str]) -> Profile:
+    """Run a `runner up` with samples taken."""
+    sampled = [sys.executable, "-m", "benchmarks.entries.sampled", "samples.json", *command[len(RUNNER) :]]
+    with Crew(broker, [sampled], folder, variables) as crew:
+        crew.wait(messages, TIMEOUT_S)
+        account = crew.end(by_themselves="--until-idle" in command)
+    account.check(broker, messages)
+    samples = json.loads((folder / "samples.json").read_text())
+    return share_out(broker, messages, account.cpu_s / messages * 1e6, samples)
+
+
+def on_rabbitmq(messages: int) -> Profile:
+    """Profile `consume`, prefetch 100, a classic queue, no log line for each message."""
+    with Node() as node, tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+        job = Job(work="consume", count=messages, url=node.url, source="bench-profile")
+        rabbit.make(node.url, [job.source], job.kind)
+        rabbit.fill(node.url, [job.source], messages)
+        found = profile("RabbitMQ", RUNLINE.command(job, Path(name)), Path(name), messages, job.variables())
+        rabbit.check(node.url, "RabbitMQ", [job.source], 0)
+        return found
+
+
+def in_process(messages: int) -> Profile:
+    """Profile an async producer and an async handler, without log lines."""
+    entry = next(entry for entry in IN_PROCESS if not entry.peer)
+    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+        variables = {"BENCH_COUNT": str(messages)}
+        return profile("in-process", entry.command(Path(name)), Path(name), messages, variables)
+
+
+def show(found: Profile, top: int) -> None:
+    """Print both tables."""
+    title = f"{found.broker}: {found.cpu_us:.1f} µs a message ({found.messages:,} messages, {found.samples:,} samples)"
+    parts = [(part, f"{us:.1f}", f"{us / found.cpu_us:.0%}") for part, us in found.parts.items()]
+    print(table(title, ("part", "µs each", "share"), parts))
+    functions = [(name, f"{us:.2f}", f"{us / found.cpu_us:.1%}") for name, us in list(found.functions.items())[:top]]
+    print(table(f"{found.broker}: functions, by the time in themselves", ("function", "µs each", "share"), functions))
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    end_in_order()
+    parser = options(__doc__)
+    parser.add_argument("--only", default="", choices=("", "rabbitmq", "in-process"))
+    parser.add_argument("--top", type=int, default=TOP, metavar="N", help="how many functions are printed")
+    arguments = parser.parse_args()
+    before, found = machine(), []
+    messages = 10_000 if arguments.quick else 100_000
+    if arguments.only != "in-process" and Node.is_installed():
+        found.append(on_rabbitmq(messages))
+    elif arguments.only != "in-process":
+        tell("RabbitMQ is not installed here: only the in-process broker is profiled")
+    if arguments.only != "rabbitmq":
+        found.append(in_process(messages))
+    for each in found:
+        show(each, arguments.top)
+    print(f"\n{machine_line(before)}")
+    write_json(arguments.json, "profile", before, found)
+
+
+if __name__ == "__main__":
+    main()
