@@ -14,14 +14,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, TextIO, TypeVar
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from runner.log_output import Output, SoonLogger
 from runner.redaction import escape_controls, mask_passwords
-
-T = TypeVar("T")
 
 Format = Literal["auto", "console", "json"]
 
@@ -44,6 +43,7 @@ context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context")
 
 
 _settings: dict[str, Any] = {}
+_outputs: list[Output] = []
 
 
 def configure(
@@ -69,7 +69,8 @@ def configure(
     target = stream or sys.stdout
     if hasattr(target, "reconfigure"):
         target.reconfigure(errors="backslashreplace")
-    out: Any = _Output(target, on_lost)
+    out: Any = Output(target, on_lost)
+    _outputs[:] = [out]
     is_console = format == "console" or (format == "auto" and out.isatty())
     colors = out.isatty() if is_colored is None else is_colored
     render = ConsoleRenderer(colors, width) if is_console else render_json
@@ -111,6 +112,15 @@ def get_logger() -> FilteringBoundLogger:
     return logger
 
 
+def get_message_logger() -> FilteringBoundLogger:
+    """Return a logger for what is said once for each message: its lines go out together, at the end of the loop's turn.
+
+    A process that is killed in between loses them. Any other line takes with it what waits.
+    """
+    logger: FilteringBoundLogger = structlog.wrap_logger(SoonLogger(_outputs[-1]))
+    return logger
+
+
 def _configure_stdlib(out: TextIO, level: str, levels: Mapping[str, str], shared: list[Any], last: list[Any]) -> None:
     handler = logging.StreamHandler(out)
     handler.setFormatter(
@@ -130,33 +140,6 @@ def _configure_stdlib(out: TextIO, level: str, levels: Mapping[str, str], shared
         floor = logging.INFO if name in levels else logging.CRITICAL
         logging.getLogger(name).setLevel(max(_number(levels.get(name, level)), floor))
     logging.getLogger("asyncio").addFilter(_says_more_than_that_a_connection_is_lost)
-
-
-class _Output:
-    """A stream that cannot fail: lines that cannot be written are left out."""
-
-    def __init__(self, stream: TextIO, on_lost: Callable[[OSError], None]) -> None:
-        self._stream = stream
-        self._on_lost = on_lost
-        self._is_lost = False
-        self.isatty = stream.isatty
-
-    def write(self, text: str) -> int:
-        """Write, if that is possible."""
-        return self._try(lambda: self._stream.write(text)) or 0
-
-    def flush(self) -> None:
-        """Flush, if that is possible."""
-        self._try(self._stream.flush)
-
-    def _try(self, work: Callable[[], T]) -> T | None:
-        try:
-            return work()
-        except OSError as error:
-            if not self._is_lost:
-                self._is_lost = True
-                self._on_lost(error)
-            return None
 
 
 def _says_more_than_that_a_connection_is_lost(record: logging.LogRecord) -> bool:

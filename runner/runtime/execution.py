@@ -53,6 +53,7 @@ class Execution:
         self._logs_messages = logs_messages
         self._logs_payloads = logs_payloads
         self._logger = log.get_logger()
+        self._message_logger = log.get_message_logger()
         window_s = subscriber.dedupe_window_s
         self._handled = Handled(window_s) if window_s is not None else None
         self.hold: Callable[[Delivery, Retry], None] | None = None
@@ -214,7 +215,7 @@ class Execution:
         """Acknowledge a message whose work was done before."""
         await self._settle(delivery, ACK)
         if self._logs_messages:
-            self._logger.info("message.handled", duration_ms=0.0, published=0, duplicate=True)
+            self._message_logger.info("message.handled", duration_ms=0.0, published=0, duplicate=True)
 
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -249,7 +250,7 @@ class Execution:
         duration_ms = round((time.perf_counter() - started) * 1000, 1)
         match outcome:
             case Ack():
-                self._logger.info("message.handled", duration_ms=duration_ms, published=published)
+                self._message_logger.info("message.handled", duration_ms=duration_ms, published=published)
             case Retry():
                 self._totals.retried += 1
                 self._logger.warning(

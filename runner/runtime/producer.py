@@ -81,6 +81,7 @@ class ProducerRuntime:
         self._now = now
         self._logs_messages = logs_messages
         self._logger = log.get_logger()
+        self._message_logger = log.get_message_logger()
         self._limiter = RateLimiter(producer.per_second) if producer.per_second else None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"producer-{producer.name}")
         self.is_finite = producer.schedule is None
@@ -167,7 +168,7 @@ class ProducerRuntime:
         self._totals.published += 1
         if self._logs_messages:
             envelope = outgoing.envelope
-            self._logger.info(
+            self._message_logger.info(
                 "message.published",
                 to=outgoing.destination.name,
                 message_id=envelope.message_id,
