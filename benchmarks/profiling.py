@@ -30,11 +30,11 @@ TOP = 25
 OTHER = "event loop, reading sockets"
 PARTS: Mapping[str, Sequence[str]] = {
     "handler (counts)": ("benchmarks/",),
-    "log lines": ("/structlog/", "/logging/", "runner/log.py"),
+    "log lines": ("/structlog/", "/logging/", "runner/log"),
     "payload to object": ("/json/", "/pydantic", "runner/pipeline/payload", "runner/transports/wire.py"),
     "in-process broker": ("runner/transports/memory/",),
     "acknowledge": ("runner/transports/rabbitmq/acknowledging.py",),
-    "publish": ("runner/transports/rabbitmq/confirming.py", "runner/transports/rabbitmq/publisher.py"),
+    "publish": [f"runner/transports/rabbitmq/{name}.py" for name in ("confirming", "outlet", "publisher", "turns")],
     "transport: read and parse": ("runner/transports/",),
     "client library": ("/aiormq/", "/aio_pika/", "/pamqp/"),
     "delivery engine": ("runner/",),
