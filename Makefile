@@ -61,7 +61,7 @@ lint: $(VENV)/.test ## Check style, format and types
 RESULTS := benchmarks/results
 
 .PHONY: bench
-bench: $(VENV)/.bench rabbitmq ## Measure start-up, throughput and latency beside other libraries (20 minutes)
+bench: $(VENV)/.bench rabbitmq ## Measure start-up, throughput and latency beside other libraries (half an hour)
 	@failed=0; for benchmark in startup throughput latency; do \
 		$(BIN)/python -m benchmarks.$$benchmark $(BENCH) --json $(RESULTS)/$$benchmark.json || failed=1; \
 	done; \

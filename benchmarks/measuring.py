@@ -48,12 +48,9 @@ class Spread:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return a clean environment for a process under measurement: nothing of the caller's but PATH and HOME.
-
-    Ours runs on asyncio's own loop, though uvloop is installed for others; "RUNNER_LOOP": "" lets it choose.
-    """
+    """Return a clean environment for a process under measurement: nothing of the caller's but PATH and HOME."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return {"LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "RUNNER_LOOP": "asyncio", **kept, **more}
+    return {"LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), **kept, **more}
 
 
 def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], timeout_s: float) -> float:

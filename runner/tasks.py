@@ -1,9 +1,9 @@
-"""Vocabulary: ending tasks for good, and work in a context of its own without a task of its own."""
+"""Vocabulary: ending tasks for good, doing things at the same time, and work in a context of its own without a task."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,26 @@ async def end(*tasks: asyncio.Future[Any] | None, again_s: float = 1.0) -> None:
     for task in waiting:
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not report it as forgotten
+
+
+async def together(*work: Coroutine[Any, Any, object]) -> None:
+    """Do several things at the same time. The first error ends the others, and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        await end(*tasks)
+
+
+async def each_of(items: Iterable[T], do: Callable[[T], Awaitable[object]], *, at_once: int) -> None:
+    """Do something with each item, with so many at the same time; begun in their order. Errors as in `together`."""
+    left = iter(items)
+
+    async def lane() -> None:
+        for item in left:
+            await do(item)
+
+    await together(*(lane() for _ in range(at_once)))
 
 
 class Isolated(Generic[T]):

@@ -109,4 +109,4 @@ RUNLINE_WORKERS = replace(RUNLINE, name="runline, --workers", command=_command_w
 """Only for a `runner up` that has the option (`has_option`)."""
 
 
-RUNLINE_UVLOOP = replace(RUNLINE, name="runline + uvloop", variables={"RUNNER_LOOP": ""}, requires=("uvloop",))
+RUNLINE_UVLOOP = replace(RUNLINE, name="runline + uvloop", variables={"RUNNER_LOOP": "uvloop"}, requires=("uvloop",))

@@ -1,6 +1,7 @@
-"""Which event loop runs a pipeline: uvloop's where that is installed (the extra `uvloop`), else asyncio's own.
+"""Which event loop runs a pipeline: asyncio's own, or with RUNNER_LOOP=uvloop that of uvloop (the extra `uvloop`).
 
-RUNNER_LOOP=asyncio keeps to asyncio's. Source: https://uvloop.readthedocs.io
+asyncio's is the default: with few callbacks for each message the loop is a small part of the work, and `make bench` has
+found consuming slower on uvloop, publishing on a little faster. Source: https://uvloop.readthedocs.io
 """
 
 from __future__ import annotations
@@ -10,21 +11,38 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from runner.errors import RunnerError
+
 T = TypeVar("T")
+
+VARIABLE = "RUNNER_LOOP"
+
+
+class NoLoop(RunnerError):
+    """The event loop that the environment asks for cannot be had."""
+
+    exit_code = 2
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run the whole program, like `asyncio.run`."""
-    with asyncio.Runner(loop_factory=_factory()) as runner:
+    """Run the whole program, like `asyncio.run`. Raises NoLoop."""
+    try:
+        factory = _factory(os.environ.get(VARIABLE, ""))
+    except NoLoop:
+        main.close()
+        raise
+    with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
 
 
-def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if os.environ.get("RUNNER_LOOP") == "asyncio":
+def _factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if name in ("", "asyncio"):
         return None
+    if name != "uvloop":
+        raise NoLoop(f'{VARIABLE} is "{name}", which is no event loop', "write asyncio or uvloop")
     try:
         import uvloop
     except ImportError:
-        return None
+        raise NoLoop(f"{VARIABLE} asks for uvloop", 'install it: pip install "runline[uvloop]"') from None
     make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return make

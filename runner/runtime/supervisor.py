@@ -21,7 +21,7 @@ from runner.runtime.resources import Resources
 from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer, Trouble
 from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
-from runner.tasks import end
+from runner.tasks import each_of, end
 from runner.transports.base import Delivery, Source, Transport
 
 IDLE_POLL_S = 0.1
@@ -29,6 +29,9 @@ IDLE_LOOKS = 3
 """How often in a row everything must look empty, with nothing taken in between, before it counts as idle."""
 
 MAX_FAILURES_UNTIL_IDLE = 3
+
+AT_ONCE = 16
+"""How many subscribers start at the same time: each waits for a few answers of the broker."""
 
 
 @dataclass
@@ -119,8 +122,7 @@ class Supervisor:
                 for item in pipeline.subscribers
             ]
             self._groups.append(self._group(pipeline, publisher))
-        for subscriber in self.subscribers:
-            await subscriber.start(self._transport)
+        await each_of(self.subscribers, lambda subscriber: subscriber.start(self._transport), at_once=AT_ONCE)
         if self._server is not None:
             self._server.open()
         for group in self._groups:

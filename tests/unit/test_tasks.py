@@ -1,4 +1,4 @@
-"""Work in a context of its own: what it sets is gone with it, and nothing else differs from a plain await."""
+"""Several things at the same time; work in a context of its own, which is else like a plain await."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from runner.tasks import Isolated
+from runner.tasks import Isolated, each_of, together
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
@@ -112,3 +112,57 @@ def test_it_is_closed_with_who_awaits_it() -> None:
     coroutine.send(None)
     coroutine.close()
     assert closed == [True]
+
+
+async def test_the_first_error_ends_the_others_before_it_is_raised() -> None:
+    ended = []
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("first")
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    with pytest.raises(LookupError, match="first"):
+        await together(wait(), fail(), wait())
+    assert ended == [True, True]
+
+
+async def test_a_cancellation_ends_all() -> None:
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    task = asyncio.create_task(together(wait(), wait()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True, True]
+
+
+async def test_each_is_done_once_and_never_more_than_so_many_at_once() -> None:
+    begun, running, most = [], 0, 0
+
+    async def do(item: int) -> None:
+        nonlocal running, most
+        begun.append(item)
+        running += 1
+        most = max(most, running)
+        for _ in range(item % 3):
+            await asyncio.sleep(0)
+        running -= 1
+
+    await each_of(range(50), do, at_once=4)
+    assert begun == list(range(50))
+    assert most == 4

@@ -6,14 +6,16 @@ https://www.rabbitmq.com/docs/queues#property-equivalence
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, Self
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Literal, TypeVar
 
 import aiormq
 from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel
 
 from runner.errors import TopologyMismatch
 from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology
+from runner.tasks import together
 from runner.transports.base import Declared
 from runner.transports.observed import Seen, missing
 from runner.transports.rabbitmq.channels import (
@@ -31,6 +33,13 @@ from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NotThere
 __all__ = ["RPC_S", "Mode", "Probe", "count_messages", "declare", "open_channel", "throwaway_channel"]
 
 Mode = Literal["manage", "verify", "ignore"]
+T = TypeVar("T")
+
+LANES = 8
+"""On how many channels we ask and declare at the same time, at most; each waits for one answer after the other."""
+
+A_LANE = 4
+"""With so many more things, one more channel is worth it."""
 
 
 async def declare(
@@ -43,9 +52,10 @@ async def declare(
     """
     if mode == "ignore":
         return Declared(len(topology.exchanges), len(topology.queues), len(topology.bindings))
-    async with Probe(connection, needs_rights=mode == "manage") as probe:
-        missing_exchanges = [item for item in topology.exchanges if not await probe.has_exchange(item, mode)]
-        missing_queues = [item for item in topology.queues if not await probe.has_queue(item, mode)]
+    probe = Probe(mode)
+    await probe.look(connection, [*topology.exchanges, *topology.queues])
+    missing_exchanges = [item for item in topology.exchanges if not probe.has(item)]
+    missing_queues = [item for item in topology.queues if not probe.has(item)]
     if mode == "manage" and (not is_all_or_nothing or not probe.differences):
         await make(connection, missing_exchanges, missing_queues, topology.bindings)
     if probe.differences:
@@ -60,12 +70,18 @@ async def declare(
 
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
     """Return how many messages are ready in these queues; one that does not exist has none."""
-    count = 0
-    async with Probe(connection) as probe:
-        for name in names:
-            found = await probe.look(name)
-            count += found.messages if found is not None else 0
-    return count
+    async with Inquirer(connection) as inquirer:
+        depths = [await depth_or_none(inquirer, name) for name in names]
+    return sum(depth.messages for depth in depths if depth is not None)
+
+
+async def depth_or_none(inquirer: Inquirer, name: str) -> Depth | None:
+    """Return what a queue has; None where it does not exist, or is not ours to see."""
+    try:
+        seen = await inquirer.depth(name)
+    except (NotThere, Locked):
+        return None
+    return Depth(seen.messages or 0, seen.consumers or 0)
 
 
 async def make(
@@ -73,38 +89,47 @@ async def make(
 ) -> None:
     """Make what is ours; what nobody has made is left out, with its bindings. Raises BrokerUnavailable if refused."""
     absent = {item.name for item in exchanges if not item.declare} | {item.name for item in queues if not item.declare}
-    right = "configure it"
-    async with throwaway_channel(connection) as channel:
-        try:
-            for exchange in exchanges:
-                if exchange.declare:
-                    await declare_exchange(channel, exchange)
-            for queue in queues:
-                if queue.declare:
-                    await declare_queue(channel, queue)
-            right = "write (of a binding: the right to write its queue and to read its exchange)"
-            for binding in bindings:
-                if binding.queue not in absent and binding.exchange not in absent:
-                    await bind(channel, binding)
-        except aiormq.exceptions.ChannelAccessRefused as error:
-            raise forbidden(error, right) from error
+    ours = [item for item in bindings if item.queue not in absent and item.exchange not in absent]
+    right = "write (of a binding: the right to write its queue and to read its exchange)"
+    await _make(connection, [item for item in exchanges if item.declare], declare_exchange, "configure it")
+    await _make(connection, [item for item in queues if item.declare], declare_queue, "configure it")
+    await _make(connection, ours, bind, right)
+
+
+async def _make(
+    connection: AbstractConnection,
+    things: Sequence[T],
+    declare: Callable[[AbstractChannel, T], Awaitable[None]],
+    right: str,
+) -> None:
+    """Declare things on several channels at once."""
+    left = iter(things)
+
+    async def lane() -> None:
+        async with throwaway_channel(connection) as channel:
+            for thing in left:
+                await declare(channel, thing)
+
+    try:
+        await together(*(lane() for _ in range(_lanes(things))))
+    except aiormq.exceptions.ChannelAccessRefused as error:
+        raise forbidden(error, right) from error
+
+
+def _lanes(things: Sequence[object]) -> int:
+    return min(LANES, -(-len(things) // A_LANE))
 
 
 class Probe:
     """Finds out what exists and what differs, and changes nothing: what exists may be declared again harmlessly.
 
-    To compare needs the right to configure; without it, it is left out, unless `needs_rights` asks for it.
+    To compare needs the right to configure; without it, it is left out, unless we `manage`.
     """
 
-    def __init__(self, connection: AbstractConnection, *, needs_rights: bool = False) -> None:
-        self._inquirer = Inquirer(connection, needs_rights=needs_rights)
+    def __init__(self, mode: Mode) -> None:
+        self._mode = mode
+        self._seen: dict[tuple[type, str], Seen | None] = {}
         self.differences: list[str] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._inquirer.__aexit__()
 
     def hint(self) -> str:
         """Say what to do about all the differences."""
@@ -115,25 +140,30 @@ class Probe:
             "set `declare: false` if somebody else owns it, or let `runner apply --recreate NAME` recreate a queue"
         )
 
-    async def has_exchange(self, exchange: Exchange, mode: Mode) -> bool:
-        """Whether the exchange is there; notes a difference."""
-        return self._note(exchange, await self._inquirer.exchange(exchange, compares=exchange.declare), mode)
+    async def look(self, connection: AbstractConnection, things: Sequence[Exchange | Queue]) -> None:
+        """Ask after each of these, on several channels at once; note differences, in their order."""
+        left = iter(things)
 
-    async def has_queue(self, queue: Queue, mode: Mode) -> bool:
-        """Whether the queue is there; notes a difference."""
-        return self._note(queue, await self._inquirer.queue(queue, compares=queue.declare), mode)
+        async def lane() -> None:
+            async with Inquirer(connection, needs_rights=self._mode == "manage") as inquirer:
+                for thing in left:
+                    asking = (
+                        inquirer.queue(thing, compares=thing.declare)
+                        if isinstance(thing, Queue)
+                        else inquirer.exchange(thing, compares=thing.declare)
+                    )
+                    self._seen[type(thing), thing.name] = await asking
 
-    async def look(self, name: str) -> Depth | None:
-        """Return what a queue has; None where it does not exist."""
-        try:
-            seen = await self._inquirer.depth(name)
-        except (NotThere, Locked):
-            return None
-        return Depth(seen.messages or 0, seen.consumers or 0)
+        await together(*(lane() for _ in range(_lanes(things))))
+        for thing in things:
+            self._note(thing, self._seen[type(thing), thing.name])
 
-    def _note(self, thing: Exchange | Queue, seen: Seen | None, mode: Mode) -> bool:
-        if seen is None and (mode == "verify" or not thing.declare):
+    def has(self, thing: Exchange | Queue) -> bool:
+        """Whether it is there."""
+        return self._seen[type(thing), thing.name] is not None
+
+    def _note(self, thing: Exchange | Queue, seen: Seen | None) -> None:
+        if seen is None and (self._mode == "verify" or not thing.declare):
             self.differences.append(missing("queue" if isinstance(thing, Queue) else "exchange", thing.name))
-        if seen is not None and (seen.differences or seen.is_locked or mode == "manage"):
+        if seen is not None and (seen.differences or seen.is_locked or self._mode == "manage"):
             self.differences += seen.lines()
-        return seen is not None

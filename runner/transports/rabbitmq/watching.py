@@ -13,7 +13,8 @@ from runner.errors import BrokerUnavailable
 from runner.transports.rabbitmq.channels import Depth
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer
-from runner.transports.rabbitmq.topology import Probe
+from runner.transports.rabbitmq.inquiring import Inquirer
+from runner.transports.rabbitmq.topology import depth_or_none
 
 WATCH_S = 10.0
 
@@ -34,9 +35,9 @@ async def watch(link: Link, consumers: Sequence[Consumer], every_s: float) -> No
 
 
 async def _look(link: Link, consumers: Sequence[Consumer]) -> None:
-    async with Probe(await link.ready()) as probe:
+    async with Inquirer(await link.ready()) as inquirer:
         for consumer in consumers:
             registration = consumer.registration
             if registration is not None and consumer.is_live:
-                found = await probe.look(consumer.queue)
+                found = await depth_or_none(inquirer, consumer.queue)
                 consumer.look_at(registration, *(found or Depth(0, 0)))
