@@ -38,8 +38,8 @@ def throughput() -> str:
     """Return messages a second on RabbitMQ, a line for each kind of work, a column for each library."""
     rates: dict[str, dict[str, str]] = {}
     for row in read("throughput")["results"]:
-        if row["entry"] in COLUMNS and row["rate"] and row["scenario"] != "consume, two processes":
-            rates.setdefault(row["scenario"], {})[row["entry"]] = f"{row['rate']['median']:,.0f}"
+        if row["entry"] in COLUMNS and row["scenario"] != "consume, two processes":
+            rates.setdefault(row["scenario"], {})[row["entry"]] = _rate(row)
     rates.pop("in-process", None)
     lines = [(name, *(cells.get(entry, "") for entry in COLUMNS)) for name, cells in rates.items()]
     return _table(("messages a second", *COLUMNS.values()), lines)
@@ -110,7 +110,7 @@ def _rows(name: str, **wanted: str) -> Sequence[Row]:
 
 
 def _rate(row: Row) -> str:
-    return f"{row['rate']['median']:,.0f}" if row["rate"] else "failed"
+    return "failed" if row["failure"] or not row["rate"] else f"{row['rate']['median']:,.0f}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
