@@ -41,7 +41,7 @@ def _factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     if name != "uvloop":
         raise NoLoop(f'{VARIABLE} is "{name}", which is no event loop', "write asyncio or uvloop")
     try:
-        import uvloop
+        import uvloop  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise NoLoop(f"{VARIABLE} asks for uvloop", 'install it: pip install "runline[uvloop]"') from None
     make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
