@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -37,6 +39,30 @@ class Chaos:
         self.given_up: list[str] = []
         self.killed = 0
         self.cuts = 0
+
+    @contextlib.asynccontextmanager
+    async def two_runners(self) -> AsyncIterator[None]:
+        """Run two, and whoever takes their places, until the end of the block."""
+        try:
+            for _ in range(2):
+                self.runners.append(await self.project.up().__aenter__())
+            await started(*self.runners)
+            yield
+        finally:
+            for runner in self.runners:
+                await runner.__aexit__()
+
+    async def rage(self, fault: Fault, is_done: Callable[[], object]) -> None:
+        """Strike so many times, wait until everything is handled all the same, and stop in good order."""
+        for _ in range(BLOWS):
+            await self.strike()
+            await asyncio.sleep(self.random.uniform(0.0, 2.0))
+        await fault.recovery(is_done, "everything is handled", timeout=200)
+        await self.look_after()
+        await started(*self.runners)
+        for runner in self.runners:
+            await stop(runner)
+            check_quiet(runner)
 
     async def strike(self) -> None:
         """Do one harmful thing, and undo it."""
@@ -131,24 +157,10 @@ async def test_whatever_happens_nothing_is_lost(
         project = Project(tmp_path_factory.mktemp("project"), unique, Place(("--broker", proxy.url), proxy.url))
         load = Load(project, sent=MESSAGES, work_s=0.1, heartbeat="2s")
         chaos = Chaos(own_node, proxy, project, seed)
-        try:
-            for _ in range(2):
-                chaos.runners.append(await project.up().__aenter__())
-            await started(*chaos.runners)
+        async with chaos.two_runners():
             await load.send_to(own_node.url)
             await asyncio.to_thread(own_node.wait_until_kept, *load.queues)
-            for _ in range(BLOWS):
-                await chaos.strike()
-                await asyncio.sleep(chaos.random.uniform(0.0, 2.0))
-            await fault.recovery(lambda: load.done().keys() >= load.expected, "everything is handled", timeout=200)
-            await chaos.look_after()
-            await started(*chaos.runners)
-            for runner in chaos.runners:
-                await stop(runner)
-                check_quiet(runner)
-        finally:
-            for runner in chaos.runners:
-                await runner.__aexit__()
+            await chaos.rage(fault, lambda: load.done().keys() >= load.expected)
     losses = chaos.cuts + chaos.killed
     fault.judge(load.expected, load.done(), twice=losses * 2 * (2 * PREFETCH + UNCONFIRMED))
     with Foreign(own_node.url) as foreign:

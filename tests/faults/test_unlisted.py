@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.load import PREFETCH, UNCONFIRMED, Load, both_lost, check_quiet, is_back, losses
-from tests.faults.test_chaos import BLOWS, SEEDS, Chaos
+from tests.faults.test_chaos import SEEDS, Chaos
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Broker, Node
@@ -577,27 +577,11 @@ async def test_whatever_happens_no_attempt_is_lost(
         project.handlers(FAILING)
         work, following, wait = project.name("work"), project.name("next"), f"{unique}.retry.700"
         chaos = Chaos(own_node, proxy, project, seed)
-        try:
-            for _ in range(2):
-                chaos.runners.append(await project.up().__aenter__())
-            await started(*chaos.runners)
+        async with chaos.two_runners():
             await asyncio.to_thread(own_node.wait_until_kept, work, following, wait)
             with Foreign(own_node.url) as foreign:
                 await asyncio.to_thread(send, foreign, work, names)
-            for _ in range(BLOWS):
-                await chaos.strike()
-                await asyncio.sleep(chaos.random.uniform(0.0, 2.0))
-            await fault.recovery(
-                lambda: project.ledger.counts().keys() >= set(names), "everything is handled", timeout=200
-            )
-            await chaos.look_after()
-            await started(*chaos.runners)
-            for runner in chaos.runners:
-                await stop(runner)
-                check_quiet(runner)
-        finally:
-            for runner in chaos.runners:
-                await runner.__aexit__()
+            await chaos.rage(fault, lambda: project.ledger.counts().keys() >= set(names))
     fault.judge(names, project.ledger.counts(), twice=(chaos.cuts + chaos.killed) * 2 * 4 * PREFETCH)
     with Foreign(own_node.url) as foreign:
         check_empty(foreign, f"{work}.dead", f"{following}.dead")
