@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -35,15 +37,30 @@ async def together(*work: Coroutine[Any, Any, object]) -> None:
         await end(*tasks)
 
 
-async def each_of(items: Iterable[T], do: Callable[[T], Awaitable[object]], *, at_once: int) -> None:
-    """Do something with each item, with so many at the same time; begun in their order. Errors as in `together`."""
+async def each_with(
+    items: Iterable[T],
+    open_one: Callable[[], AbstractAsyncContextManager[R]],
+    do: Callable[[R, T], Awaitable[object]],
+    *,
+    at_once: int,
+) -> None:
+    """Do something with each item, so many at the same time, begun in their order. Errors as in `together`.
+
+    Each gets something open, which the next item gets after it: there are as many of them as items at the same time.
+    """
     left = iter(items)
 
     async def lane() -> None:
-        for item in left:
-            await do(item)
+        async with open_one() as opened:
+            for item in left:
+                await do(opened, item)
 
     await together(*(lane() for _ in range(at_once)))
+
+
+async def each_of(items: Iterable[T], do: Callable[[T], Awaitable[object]], *, at_once: int) -> None:
+    """The same for what needs nothing open."""
+    await each_with(items, nullcontext, lambda _, item: do(item), at_once=at_once)
 
 
 class Isolated(Generic[T]):

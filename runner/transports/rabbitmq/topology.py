@@ -15,7 +15,7 @@ from aiormq.abc import AbstractChannel
 
 from runner.errors import TopologyMismatch
 from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology
-from runner.tasks import together
+from runner.tasks import each_with
 from runner.transports.base import Declared
 from runner.transports.observed import Seen, missing
 from runner.transports.rabbitmq.channels import (
@@ -103,15 +103,8 @@ async def _make(
     right: str,
 ) -> None:
     """Declare things on several channels at once."""
-    left = iter(things)
-
-    async def lane() -> None:
-        async with throwaway_channel(connection) as channel:
-            for thing in left:
-                await declare(channel, thing)
-
     try:
-        await together(*(lane() for _ in range(_lanes(things))))
+        await each_with(things, lambda: throwaway_channel(connection), declare, at_once=_lanes(things))
     except aiormq.exceptions.ChannelAccessRefused as error:
         raise forbidden(error, right) from error
 
@@ -142,19 +135,19 @@ class Probe:
 
     async def look(self, connection: AbstractConnection, things: Sequence[Exchange | Queue]) -> None:
         """Ask after each of these, on several channels at once; note differences, in their order."""
-        left = iter(things)
 
-        async def lane() -> None:
-            async with Inquirer(connection, needs_rights=self._mode == "manage") as inquirer:
-                for thing in left:
-                    asking = (
-                        inquirer.queue(thing, compares=thing.declare)
-                        if isinstance(thing, Queue)
-                        else inquirer.exchange(thing, compares=thing.declare)
-                    )
-                    self._seen[type(thing), thing.name] = await asking
+        async def ask(inquirer: Inquirer, thing: Exchange | Queue) -> None:
+            asking = (
+                inquirer.queue(thing, compares=thing.declare)
+                if isinstance(thing, Queue)
+                else inquirer.exchange(thing, compares=thing.declare)
+            )
+            self._seen[type(thing), thing.name] = await asking
 
-        await together(*(lane() for _ in range(_lanes(things))))
+        def inquire() -> Inquirer:
+            return Inquirer(connection, needs_rights=self._mode == "manage")
+
+        await each_with(things, inquire, ask, at_once=_lanes(things))
         for thing in things:
             self._note(thing, self._seen[type(thing), thing.name])
 
