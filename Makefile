@@ -6,6 +6,10 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 3
+# RABBITMQ=4.3 (or 4.0, 3.10) runs the tests on that line of RabbitMQ, in a Debian root below BROKERS; without it they
+# run on this machine's own. Several working copies can share one BROKERS.
+BROKERS ?= .brokers
+export RABBITMQ BROKERS
 EXAMPLES := pipelines/orders.yaml pipelines/order_placed.yaml pipelines/fulfilment.yaml
 
 # The first Python that is new enough; PYTHON=… overrides it.
@@ -103,6 +107,7 @@ lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions th
 
 .PHONY: clean
 clean: ## Remove everything that make has made here
+	@[ ! -d .brokers ] || $(SUDO) rm -rf .brokers
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -147,6 +152,9 @@ $(VENV)/.bench: $(VENV)/.ready pyproject.toml constraints.txt constraints-bench.
 # neither start the service (policy-rc.d) nor leave it to the next boot, nor leave Erlang's port mapper running.
 
 .PHONY: rabbitmq
+ifneq ($(RABBITMQ),)
+rabbitmq: $(BROKERS)/$(RABBITMQ)
+else
 rabbitmq:
 	@set -e; \
 	for place in /usr/lib/rabbitmq/bin /usr/lib/rabbitmq/lib/*/sbin; do \
@@ -169,3 +177,24 @@ rabbitmq:
 		$(SUDO) systemctl disable rabbitmq-server >/dev/null 2>&1 || true; \
 	fi; \
 	if [ "$$had_epmd" = no ]; then $(SUDO) epmd -kill >/dev/null 2>&1 || true; fi
+endif
+
+# A Debian root with the RabbitMQ of one line in it. tests/node.py runs it by chroot; nothing of it runs otherwise.
+
+SUITE_OF_3.10 := bookworm
+SUITE_OF_4.0 := trixie
+SUITE_OF_4.3 := testing
+
+$(BROKERS)/%:
+	@set -e; suite='$(SUITE_OF_$*)'; root='$@'; \
+	if [ -z "$$suite" ]; then echo "No Debian is known that has RabbitMQ $*; known: 3.10, 4.0, 4.3" >&2; exit 1; fi; \
+	if ! command -v debootstrap >/dev/null; then $(call apt_install,debootstrap); fi; \
+	echo "Making $$root: Debian $$suite with its RabbitMQ"; \
+	$(SUDO) rm -rf "$$root.part"; mkdir -p "$$(dirname "$$root")"; \
+	$(SUDO) debootstrap --variant=minbase --include=rabbitmq-server "$$suite" "$$root.part" >"$$root.log"; \
+	echo '127.0.0.1 localhost' | $(SUDO) tee "$$root.part/etc/hosts" >/dev/null; \
+	version=$$(dpkg-query --admindir="$$root.part/var/lib/dpkg" -W -f '$${Version}' rabbitmq-server); \
+	case "$$version" in $*.*) ;; *) \
+		echo "Debian $$suite has RabbitMQ $$version now, not $*: see SUITE_OF_… in the Makefile" >&2; exit 1 ;; \
+	esac; \
+	mv "$$root.part" "$$root"; echo "$$root: RabbitMQ $$version"

@@ -7,6 +7,10 @@
 
 Everything here blocks; inside a running loop use `await asyncio.to_thread(node.start)`.
 Three nodes of one cluster share an `Epmd` and a `cookie` and have different names.
+
+The environment variable `RABBITMQ` chooses the line: `4.3`, `4.0`, `3.10`; without it the node is the machine's own
+RabbitMQ. `make .brokers/4.3` makes the Debian root that the node of that line runs in; the variable `BROKERS` names
+another folder for these roots, so that several working copies can share them.
 """
 
 from __future__ import annotations
@@ -30,6 +34,18 @@ from typing import IO, Self
 START_S = 45.0
 STOP_S = 15.0
 CTL_S = 30.0
+
+# Enters a Debian root ($1) that sees our /proc, /dev and temporary folder ($2). The mounts are in a mount namespace of
+# the process alone, so they end with it, however it ends; each step is an `exec`, so the process keeps its id.
+ENTER = """
+set -e
+mount --rbind /proc "$1/proc"
+mount --rbind /dev "$1/dev"
+mkdir -p "$1$2"
+mount --bind "$2" "$1$2"
+root=$1; shift 2
+exec chroot "$root" "$@"
+"""
 
 # Outgoing connections take their own port from the system's ephemeral range: a listener of ours in that range could
 # find its port taken after a restart, or a client that retries a closed port could even connect to itself.
@@ -60,9 +76,75 @@ class NodeError(RuntimeError):
     """The node did not do what it was told; the text ends with what it said."""
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """RabbitMQ's and Erlang's programs: the machine's own, or those of a Debian root."""
+
+    root: str = ""
+
+    @staticmethod
+    def of(line: str) -> Installation:
+        """Return the one of this line of RabbitMQ; the empty line is the machine's own."""
+        if not line:
+            return Installation()
+        folder = os.environ.get("BROKERS") or Path(__file__).parents[1] / ".brokers"
+        return Installation(str(Path(folder, line).absolute()))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything is there that a node needs."""
+        return self._scripts() is not None and self._epmd() is not None
+
+    def script(self, name: str, folder: Path, *arguments: str) -> list[str]:
+        """Return the command that runs one of RabbitMQ's scripts in this folder."""
+        return self._command(folder, str(self._found(self._scripts()) / name), *arguments)
+
+    def epmd(self, folder: Path, *arguments: str) -> list[str]:
+        """Return the command that runs Erlang's port mapper in this folder."""
+        return self._command(folder, str(self._found(self._epmd())), *arguments)
+
+    @property
+    def path(self) -> str:
+        """The PATH of what runs in it."""
+        return "/usr/sbin:/usr/bin:/sbin:/bin" if self.root else os.environ.get("PATH", "")
+
+    def _command(self, folder: Path, *program: str) -> list[str]:
+        if not self.root:
+            return list(program)
+        as_user = [] if os.geteuid() == 0 else ["--map-root-user"]
+        namespace = ["unshare", "--mount", *as_user, "--", "sh", "-c", ENTER, "sh", self.root, tempfile.gettempdir()]
+        return [*namespace, "env", f"--chdir={folder}", *program]
+
+    def _scripts(self) -> Path | None:
+        """Return the folder of the server's own scripts. Debian's on the PATH `su` to another user."""
+        candidates = [Path("/usr/lib/rabbitmq/bin"), *self._glob("usr/lib/rabbitmq/lib/*/sbin")]
+        if not self.root and (on_path := shutil.which("rabbitmq-server")) is not None:
+            candidates.append(Path(on_path).resolve().parent)
+        return next((place for place in candidates if Path(f"{self.root}{place}/rabbitmq-server").is_file()), None)
+
+    def _epmd(self) -> Path | None:
+        on_path = None if self.root else shutil.which("epmd")
+        return Path(on_path) if on_path else next(iter(self._glob("usr/lib/erlang/erts-*/bin/epmd")), None)
+
+    def _glob(self, pattern: str) -> list[Path]:
+        """Return what is there, the newest first, as the programs themselves see it."""
+        top = Path(self.root or "/")
+        return [Path("/", path.relative_to(top)) for path in sorted(top.glob(pattern), reverse=True)]
+
+    def _found(self, path: Path | None) -> Path:
+        if path is None:
+            raise NodeError(f"RabbitMQ is not installed in {self.root or 'this machine'}")
+        return path
+
+
+def chosen() -> Installation:
+    """Return the installation that the environment variable `RABBITMQ` asks for."""
+    return Installation.of(os.environ.get("RABBITMQ", ""))
+
+
 def is_installed() -> bool:
-    """Whether this machine has RabbitMQ's and Erlang's programs."""
-    return _scripts() is not None and _epmd() is not None
+    """Whether the RabbitMQ that was asked for is there."""
+    return chosen().is_complete
 
 
 def free_port() -> int:
@@ -85,6 +167,7 @@ class Place:
     port: int
     distribution_port: int
     epmd_port: int
+    installation: Installation
 
 
 class Broker:
@@ -103,7 +186,9 @@ class Broker:
 
     def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl`, without headings, and return its output. Raises NodeError when it fails."""
-        command = [str(_found(_scripts()) / "rabbitmqctl"), "--silent", "-n", self.place.name, *arguments]
+        command = self.place.installation.script(
+            "rabbitmqctl", Path(self.place.folder), "--silent", "-n", self.place.name, *arguments
+        )
         try:
             done = subprocess.run(
                 command,
@@ -146,9 +231,10 @@ class Epmd:
     def __init__(self) -> None:
         self.port = free_port()
         self._folder = _Folder("epmd")
+        installation = chosen()
         self._process = self._folder.run(
-            [_found(_epmd()), "-port", str(self.port), "-address", "127.0.0.1"],
-            {"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder.path)},
+            installation.epmd(self._folder.path, "-port", str(self.port), "-address", "127.0.0.1"),
+            {"PATH": installation.path, "HOME": str(self._folder.path)},
             "epmd.log",
         )
         _until(lambda: _accepts(self.port), 10.0, lambda: "epmd does not answer")
@@ -192,6 +278,7 @@ class Node(Broker):
                 port=free_port(),
                 distribution_port=free_port(),
                 epmd_port=self._epmd.port,
+                installation=chosen(),
             )
         )
         for part in ("home", "mnesia", "log"):
@@ -297,9 +384,8 @@ class Node(Broker):
         if self._management_port:
             lines += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self._management_port}"]
         (self._folder.path / "rabbitmq.conf").write_text("\n".join([*lines, ""]))
-        self._process = self._folder.run(
-            [_found(_scripts()) / "rabbitmq-server"], _environment(self.place), "console.log"
-        )
+        command = self.place.installation.script("rabbitmq-server", self._folder.path)
+        self._process = self._folder.run(command, _environment(self.place), "console.log")
 
     def _answers_or_ends(self) -> bool:
         process = self._process
@@ -331,7 +417,7 @@ class _Folder:
             start_new_session=True,
         )
 
-    def run(self, command: list[str | Path], env: dict[str, str], log: str) -> subprocess.Popen[bytes]:
+    def run(self, command: list[str], env: dict[str, str], log: str) -> subprocess.Popen[bytes]:
         """Start a process in a session of its own, so that Ctrl-C in the terminal does not reach it."""
         logs = self.path / "log"
         logs.mkdir(exist_ok=True)
@@ -376,7 +462,7 @@ def _environment(place: Place) -> dict[str, str]:
     """Return the whole environment of the node and of `rabbitmqctl`: nothing of the caller's but the PATH."""
     folder = place.folder
     return {
-        "PATH": os.environ.get("PATH", ""),
+        "PATH": place.installation.path,
         "LANG": "C.UTF-8",
         "HOME": f"{folder}/home",  # the cookie is there
         "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",
@@ -398,27 +484,6 @@ def _environment(place: Place) -> dict[str, str]:
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "RUNNING_UNDER_SYSTEMD": "true",  # the script execs the virtual machine: signals reach it
     }
-
-
-def _scripts() -> Path | None:
-    """Return the folder of the server's own scripts. Debian's on the PATH are wrappers that `su` to another user."""
-    library = Path("/usr/lib/rabbitmq")
-    on_path = shutil.which("rabbitmq-server")
-    candidates = [library / "bin", *sorted(library.glob("lib/*/sbin"), reverse=True)]
-    if on_path is not None:
-        candidates.append(Path(on_path).resolve().parent)
-    return next((folder for folder in candidates if (folder / "rabbitmq-server").is_file()), None)
-
-
-def _epmd() -> Path | None:
-    found = shutil.which("epmd") or next(iter(sorted(Path("/usr/lib/erlang").glob("erts-*/bin/epmd"))), None)
-    return Path(found) if found else None
-
-
-def _found(path: Path | None) -> Path:
-    if path is None:
-        raise NodeError("RabbitMQ is not installed here")
-    return path
 
 
 def _accepts(port: int) -> bool:

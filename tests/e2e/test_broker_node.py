@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pika
@@ -71,6 +74,28 @@ def test_nothing_is_left_of_a_closed_node() -> None:
         assert len(processes) >= 2
     assert not any(folder.exists() for folder in folders)
     assert not _processes_in(folders)
+
+
+STARTED = """
+import sys, time
+from tests.node import Node
+node = Node()
+node.start()
+print(node.place.folder, node._epmd._folder.path, flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_a_node_whose_owner_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTED], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        folders = [Path(word) for word in owner.stdout.readline().split()]
+        assert len(folders) == 2
+        owner.kill()
+    deadline = time.monotonic() + 20
+    while any(folder.exists() for folder in folders) or _processes_in(folders):
+        assert time.monotonic() < deadline, (folders, _processes_in(folders))
+        time.sleep(0.05)
 
 
 def test_only_the_named_connections_are_closed(rabbitmq: Broker, unique: str) -> None:
