@@ -15,6 +15,7 @@ from runner.errors import PipelineInvalid, Problem, RunnerError
 from runner.message import Publish
 from runner.pipeline.contradictions import Source, contradictions, unsupported
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
+from runner.pipeline.modules import module_searches
 from runner.pipeline.payload import as_payload
 from runner.pipeline.resolve import resolve
 from runner.pipeline.topology import Topology, leadership_queue, merge
@@ -104,9 +105,9 @@ def read(
     started = time.perf_counter()
     problems: list[Problem] = []
     sources: list[Source] = []
-    for path in find_pipelines(paths):
-        loaded = load(path, environ)
-        resolved = resolve(loaded)
+    files = [load(path, environ) for path in find_pipelines(paths)]
+    for loaded, modules in zip(files, module_searches(files), strict=True):
+        resolved = resolve(loaded, modules=modules)
         problems += resolved.problems
         if resolved.pipeline is not None:
             sources.append(Source(_with_broker(resolved.pipeline, broker), loaded))
@@ -119,8 +120,12 @@ def read(
 
 def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
     """Check pipelines without running anything of their authors'; return the problems and how many files there are."""
-    found = find_pipelines(paths)
-    return [problem for path in found for problem in resolve(load(path, environ), imports=False).problems], len(found)
+    files = [load(path, environ) for path in find_pipelines(paths)]
+    resolved = [
+        resolve(loaded, imports=False, modules=modules)
+        for loaded, modules in zip(files, module_searches(files), strict=True)
+    ]
+    return [problem for found in resolved for problem in found.problems], len(files)
 
 
 def select(system: System, names: Sequence[str]) -> System:

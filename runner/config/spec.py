@@ -245,7 +245,9 @@ class PipelineSpec(SpecModel):
         default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
     )
     include: Texts = Field(default=(), description="Files merged in, relative to this one.")
-    python_path: Texts = Field(default=(), description="Folders put on the import path, relative to this file.")
+    python_path: Texts = Field(
+        default=(), description="Folders on the import path, before this file's own folder; relative to this file."
+    )
     defaults: Annotated[DefaultsSpec, _Section] = Field(
         default={}, validate_default=True, description="Options merged under each queue, producer and subscriber."
     )

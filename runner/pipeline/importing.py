@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,15 +24,6 @@ class ImportBlame(Exception):
         self.code = code
         self.hint = hint
         self.is_attribute = is_attribute
-
-
-def extend_import_path(folders: Iterable[Path]) -> None:
-    """Put folders on the import path: before installed packages, after the standard library, which stays safe."""
-    position = next((i for i, entry in enumerate(sys.path) if "site-packages" in entry), len(sys.path))
-    for folder in reversed([str(folder.resolve()) for folder in folders]):
-        if folder not in sys.path:
-            sys.path.insert(position, folder)
-    importlib.invalidate_caches()
 
 
 def import_object(path: str) -> Any:
@@ -75,14 +66,15 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
     return ImportBlame("attribute-not-found", f'module "{module}"{where} has no "{attribute}"', hint, is_attribute=True)
 
 
-def missing_module(module: str, missing: str) -> ImportBlame:
-    """Return the blame for a module that is nowhere on the import path."""
-    looked = ", ".join(dict.fromkeys(shown(entry) for entry in sys.path if entry and _is_of_the_user(entry)))
+def missing_module(module: str, missing: str, path: Sequence[str] | None = None) -> ImportBlame:
+    """Return the blame for a module that is nowhere on an import path, by default the one of this process."""
+    path = sys.path if path is None else path
+    looked = ", ".join(dict.fromkeys(shown(entry) for entry in path if entry and _is_of_the_user(entry)))
     what = (
         f'module "{module}" not found' if missing == module else f'module "{module}" not found: there is no "{missing}"'
     )
     hint = f"looked in {looked or 'no folder of yours'}; `python_path:` adds folders"
-    guess = closest(missing, _modules_of_the_user()) if "." not in missing else None
+    guess = closest(missing, _modules_of_the_user(path)) if "." not in missing else None
     if module.endswith(".py"):
         hint = f'write "{module.removesuffix(".py")}", without the ending of the file'
     elif guess:
@@ -144,10 +136,10 @@ def _is_of_the_user(entry: str) -> bool:
     return not entry.startswith(sys.prefix) and not entry.startswith(sys.base_prefix) and not entry.endswith(".zip")
 
 
-def _modules_of_the_user() -> list[str]:
-    """Return the names of the modules and packages that lie in the folders of the import path."""
+def _modules_of_the_user(path: Sequence[str]) -> list[str]:
+    """Return the names of the modules and packages that lie in the folders of an import path."""
     found: dict[str, None] = {}
-    for entry in sys.path:
+    for entry in path:
         if entry and _is_of_the_user(entry) and os.path.isdir(entry):
             files = sorted(Path(entry).iterdir())
             found.update(dict.fromkeys(file.stem for file in files if file.suffix == ".py" or file.is_dir()))

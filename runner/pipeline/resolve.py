@@ -18,7 +18,8 @@ from runner.outcome import RetryPolicy
 from runner.pipeline import payload, static, wiring
 from runner.pipeline.checks import check_names
 from runner.pipeline.fitting import handler_misfits, path_misfits
-from runner.pipeline.importing import ImportBlame, extend_import_path, import_exception, import_object
+from runner.pipeline.import_problems import ImportProblems
+from runner.pipeline.importing import import_exception, import_object
 from runner.pipeline.model import (
     Batch,
     BrokerSettings,
@@ -31,6 +32,7 @@ from runner.pipeline.model import (
     Subscriber,
     TlsSettings,
 )
+from runner.pipeline.modules import ModuleSearch, module_searches
 from runner.pipeline.patterns import matches
 from runner.pipeline.records import read_records
 from runner.pipeline.schemas import read_schema
@@ -51,24 +53,25 @@ class Resolved:
     problems: list[Problem] = field(default_factory=list)
 
 
-def resolve(loaded: Loaded, *, imports: bool = True) -> Resolved:
+def resolve(loaded: Loaded, *, imports: bool = True, modules: ModuleSearch | None = None) -> Resolved:
     """Check the names of a loaded spec, import its handlers, and compute what will run. Collects every problem.
 
-    Imports the handlers' modules: their code runs. The current folder and `python_path` are on the import path. Without
-    `imports` nothing of the user's is run: paths are checked in the sources, and there is no pipeline.
+    Imports the handlers' modules: their code runs. `modules` finds them where several pipelines share the process.
+    Without `imports` nothing of the user's is run: paths are checked in the sources, and there is no pipeline.
     """
     problems = list(loaded.problems)
     spec = loaded.spec or loaded.salvaged
     if spec is None:
         return Resolved(None, problems)
     problems += check_names(loaded, spec)
-    folders = [loaded.path.parent / folder for folder in spec.python_path]
-    extend_import_path([*folders, Path.cwd()])
-    resolver = _Resolver(loaded, spec, problems)
-    if not imports:
+    imported = ImportProblems(loaded, modules or module_searches([loaded])[0])
+    resolver = _Resolver(loaded, spec, problems, imported)
+    pipeline = None
+    if imports:
+        pipeline = resolver.pipeline()
+    else:
         resolver.check_statically()
-        return Resolved(None, problems)
-    pipeline = resolver.pipeline()
+    problems += imported.problems()
     has_errors = any(problem.severity == "error" for problem in problems)
     return Resolved(None if has_errors else pipeline, problems)
 
@@ -76,10 +79,11 @@ def resolve(loaded: Loaded, *, imports: bool = True) -> Resolved:
 class _Resolver:
     """Resolves one spec; what is wrong is noted in `problems`, and something harmless stands in for it meanwhile."""
 
-    def __init__(self, loaded: Loaded, spec: PipelineSpec, problems: list[Problem]) -> None:
+    def __init__(self, loaded: Loaded, spec: PipelineSpec, problems: list[Problem], imported: ImportProblems) -> None:
         self._loaded = loaded
         self._spec = spec
         self._problems = problems
+        self._imported = imported
         self._adapters: dict[str, TypeAdapter[Any]] = {}
         self._schemas: dict[str, Any] = {}
 
@@ -90,7 +94,7 @@ class _Resolver:
         resources = self._resources()
         producers = tuple(self._producer(name, destinations) for name in self._spec.producers)
         subscribers = tuple(self._subscriber(name, destinations) for name in self._spec.subscribers)
-        if any(problem.severity == "error" for problem in self._problems):
+        if any(problem.severity == "error" for problem in [*self._problems, *self._imported.problems()]):
             return None
         spec, name = self._spec, self._loaded.name
         return Pipeline(
@@ -119,9 +123,9 @@ class _Resolver:
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
                 if item.schema_ is not None:
-                    self._blamed((section, name, "schema"), item.schema_, static.check_schema)
+                    self._imported.attempt((section, name, "schema"), item.schema_, static.check_schema)
         for name, resource in self._spec.resources.items():
-            self._blamed(("resources", name, "factory"), resource.factory, static.check_factory)
+            self._imported.attempt(("resources", name, "factory"), resource.factory, static.check_factory)
         for name, producer in self._spec.producers.items():
             if producer.handler is not None:
                 self._check_handler(("producers", name), producer.handler, producer.with_, takes_payload=False)
@@ -131,7 +135,7 @@ class _Resolver:
             self._check_handler(path, subscriber.handler, subscriber.with_, takes_payload=True, is_batch=is_batch)
             for index, exception in enumerate(subscriber.retry.on or ()):
                 if ":" in exception:
-                    self._blamed((*path, "retry", "on", index), exception, static.find)
+                    self._imported.attempt((*path, "retry", "on", index), exception, static.find)
 
     def _check_handler(
         self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool, is_batch: bool = False
@@ -140,7 +144,7 @@ class _Resolver:
             resources = self._spec.resources
             static.check_handler(target, arguments, takes_payload=takes_payload, resources=resources, is_batch=is_batch)
 
-        self._blamed((*path, "handler"), target, check)
+        self._imported.attempt((*path, "handler"), target, check)
 
     def _broker(self) -> BrokerSettings:
         broker, folder = self._spec.broker, self._loaded.path.parent
@@ -155,7 +159,7 @@ class _Resolver:
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
                 if item.schema_ is not None:
-                    found = self._blamed((section, name, "schema"), item.schema_, read_schema)
+                    found = self._imported.attempt((section, name, "schema"), item.schema_, read_schema)
                     if found is not None:
                         self._schemas[name], self._adapters[name] = found
 
@@ -248,7 +252,7 @@ class _Resolver:
         def read(target: str) -> Callable[..., Any]:
             return read_factory(target, import_object(target), arguments)
 
-        return self._blamed((*path, "factory"), target, read)
+        return self._imported.attempt((*path, "factory"), target, read)
 
     def _heard(self, spec: SubscriberSpec, options: QueueSpec, *, is_queue: bool) -> tuple[str, ...]:
         """Return the names of the declared events that reach a subscriber."""
@@ -291,30 +295,16 @@ class _Resolver:
                 target, found, arguments, takes_payload=takes_payload, resources=resources, is_batch=is_batch
             )
 
-        return self._blamed((*path, "handler"), target, read)
+        return self._imported.attempt((*path, "handler"), target, read)
 
     def _retry(self, path: PathParts, spec: RetrySpec) -> RetryPolicy | None:
         only_on: tuple[type[BaseException], ...] | None = None
         if spec.on is not None:
-            found = [self._blamed((*path, "on", i), name, import_exception) for i, name in enumerate(spec.on)]
+            found = [self._imported.attempt((*path, "on", i), name, import_exception) for i, name in enumerate(spec.on)]
             if None in found:
                 return None
             only_on = tuple(exception for exception in found if exception)
         return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, only_on)
-
-    def _blamed(self, path: PathParts, target: T, work: Callable[[T], R]) -> R | None:
-        """Do some work on what a path of the file names; None, and a problem noted there, where it is to blame."""
-        try:
-            return work(target)
-        except ImportBlame as blame:
-            offset = 0
-            length = None
-            if isinstance(target, str) and ":" in target:
-                module, _, attribute = target.partition(":")
-                offset, length = (len(module) + 1, len(attribute)) if blame.is_attribute else (0, len(module))
-            problem = self._loaded.problem(blame.code, path, str(blame), blame.hint, offset=offset, length=length)
-            self._problems.append(problem)
-            return None
 
     def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
         self._problems.append(self._loaded.problem(code, path, message, help_text))

@@ -9,12 +9,13 @@ import ast
 import inspect
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from runner.message import Message
 from runner.pipeline.importing import missing_attribute, missing_module, module_failed, shown
+from runner.pipeline.modules import find_module
 from runner.pipeline.schemas import function_as_schema, unfit_schema
 from runner.pipeline.signature import check_parameters, generator_as_factory
 
@@ -96,18 +97,9 @@ def find(path: str) -> ast.stmt | None:
 
 def _find_module(name: str) -> ModuleSpec:
     """Find a module as an import would, parents first, without running them."""
-    locations: Sequence[str] = sys.path
-    spec: ModuleSpec | None = None
-    parts = name.split(".")
-    for count in range(1, len(parts) + 1):
-        partial = ".".join(parts[:count])
-        spec = PathFinder.find_spec(partial, locations)
-        if spec is None and count == 1 and partial in sys.builtin_module_names:
-            return ModuleSpec(partial, None)
-        if spec is None:
-            raise missing_module(name, partial)
-        locations = list(spec.submodule_search_locations or [])
-    assert spec is not None  # a name has at least one part
+    partial, spec = list(find_module(name, sys.path))[-1]
+    if spec is None:
+        raise missing_module(name, partial)
     return spec
 
 

@@ -62,7 +62,7 @@ SHADOWS = (
 
 
 async def test_no_file_of_the_project_stands_in_for_pythons_own(memory_project: Project) -> None:
-    """A json.py beside the pipeline is not run: by no command, and in no process for handlers."""
+    """A json.py beside the pipeline is not run: by no command, and in no process for handlers. A warning says so."""
     memory_project.pipeline(
         """
         version: 1
@@ -83,6 +83,11 @@ async def test_no_file_of_the_project_stands_in_for_pythons_own(memory_project: 
     await memory_project.up_until_idle("--log-format", "json")
     async with memory_project.run("validate", memory_project.file) as runner:
         assert await runner.wait() == 0, runner.stderr
+    assert {f"{name}.py" for name in ("csv", "json", "xml") if f"which hides {name}.py" in runner.stdout} == {
+        "csv.py",
+        "json.py",
+        "xml.py",
+    }
     assert memory_project.ledger.payloads() == ['{"a": 1}']
     assert list(memory_project.folder.glob("sprung-*")) == []
 

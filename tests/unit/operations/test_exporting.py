@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -58,9 +59,9 @@ READ = Path("shop.yaml")
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The pipeline's folder, which is the current one."""
+    """The pipeline's folder, which is the current one; the module of another test's folder is forgotten."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "exported_work", raising=False)
     (tmp_path / "exported_work.py").write_text(HANDLERS)
     return tmp_path
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.pipeline.importing import ImportBlame, extend_import_path, import_exception, import_object
+from runner.pipeline import import_path
+from runner.pipeline.importing import ImportBlame, import_exception, import_object
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
-    extend_import_path([tmp_path])
+    import_path.extend([str(tmp_path)])
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.pipeline import static
-from runner.pipeline.importing import ImportBlame, extend_import_path
+from runner.pipeline import import_path, static
+from runner.pipeline.importing import ImportBlame
 
 SOURCE = """
 raise SystemExit("this module must not be run")
@@ -68,7 +68,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (package / "broken.py").write_text("\n\ndef f(:\n")
     (package / "star.py").write_text("from os import *\n")
     (package / "dynamic.py").write_text("def __getattr__(name): return 1\n")
-    extend_import_path([tmp_path])
+    import_path.extend([str(tmp_path)])
     return "static_sample"
 
 

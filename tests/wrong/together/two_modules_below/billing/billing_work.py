@@ -1,0 +1,4 @@
+def process(text):
+    import rates
+
+    return rates
