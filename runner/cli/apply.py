@@ -12,7 +12,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported, report, say_error
-from runner.cli.environment import read_environment
 
 if TYPE_CHECKING:
     from runner.operations.planning import Item, Plan
@@ -40,7 +39,7 @@ def command(
     prune: bool,
     broker: str | None,
     management: str | None,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Declare what pipelines need and the broker does not have. Anything else is done only when it is asked for.
 
@@ -57,7 +56,7 @@ def command(
         from runner.operations.applying import apply
         from runner.redaction import escape_controls
 
-        system = app.read(paths, read_environment(env_file), broker=broker)
+        system = app.read(paths, environ, broker=broker)
         report(system.warnings)
 
         def say(text: str) -> None:

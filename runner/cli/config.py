@@ -8,14 +8,13 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported
-from runner.cli.environment import read_environment
 
 
 @click.command("config", short_help="Print a pipeline with everything filled in.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--origin", is_flag=True, help="Say behind each value where it comes from.")
 @options.env_file
-def command(path: Path, origin: bool, env_file: Path | None) -> None:
+def command(path: Path, origin: bool, environ: dict[str, str]) -> None:
     """Print the pipeline at PATH as it is understood: merged, interpolated, with every default; secrets are masked.
 
     The output is a pipeline itself. With --origin each value has a comment: `pipeline.yaml:12`,
@@ -30,7 +29,7 @@ def command(path: Path, origin: bool, env_file: Path | None) -> None:
         from runner.operations.configuration import configuration
         from runner.operations.specs import read_specs
 
-        specs = read_specs([path], read_environment(env_file))
+        specs = read_specs([path], environ)
         if len(specs) > 1:
             names = ", ".join(str(loaded.path) for loaded, _ in specs)
             raise click.UsageError(f"there are {len(specs)} pipelines in {path}; name one of them: {names}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import options
-from runner.cli.environment import read_environment
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -33,7 +32,7 @@ class Wish:
     older_than_s: float | None = None
     limit: int | None = None
     broker: str | None = None
-    env_file: Path | None = None
+    environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_open(self) -> bool:
@@ -93,7 +92,7 @@ def read(wish: Wish) -> tuple[System, list[Choice]]:
     from runner.operations.live import need_broker
 
     logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
-    system = app.read([wish.path], read_environment(wish.env_file), broker=wish.broker)
+    system = app.read([wish.path], wish.environ, broker=wish.broker)
     need_broker(system.broker)
     return system, choose(system.pipelines, wish.queue)
 

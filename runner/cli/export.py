@@ -11,7 +11,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported, report, say_error
-from runner.cli.environment import read_environment
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -64,7 +63,7 @@ def command() -> None:
 @options.broker
 @_output
 @options.env_file
-def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | None, env_file: Path | None) -> None:
+def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | None, environ: dict[str, str]) -> None:
     """Write what `up` would declare as definitions for `rabbitmqctl import_definitions` or the management API.
 
     Left out: what has `declare: false`, and exclusive queues. The virtual host is that of the broker's URL.
@@ -72,7 +71,7 @@ def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | Non
     with errors_reported():
         from runner.operations.exporting.definitions import as_text, definitions, vhost_of
 
-        system = _read(paths, env_file, broker)
+        system = _read(paths, environ, broker)
         text = as_text(definitions(system.whole_topology, vhost_of(system.broker)))
     _write(text, output)
 
@@ -90,7 +89,7 @@ def _permissions(
     user: str,
     is_json: bool,
     output: Path | None,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Write the rights to configure, write and read that a user needs to run the pipelines, and no more.
 
@@ -100,7 +99,7 @@ def _permissions(
         from runner.operations.exporting.definitions import vhost_of
         from runner.operations.exporting.permissions import permissions
 
-        system = _read(paths, env_file, broker)
+        system = _read(paths, environ, broker)
         found = permissions(system.pipelines, system.whole_topology, vhost_of(system.broker))
         as_json = json.dumps(found.as_json(user), indent=2, ensure_ascii=False) + "\n"
     _write(as_json if is_json else found.as_text(user), output)
@@ -117,15 +116,15 @@ def _compose(
     broker: str | None,
     http: tuple[str, int] | None,
     output: Path | None,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Write a compose file; the image is built from the project. Variables are named and have no values."""
     with errors_reported():
         from runner.operations.exporting.compose import compose
         from runner.operations.exporting.definitions import vhost_of
 
-        system = _read(paths, env_file, broker)
-        text = compose(_deployment(system, paths, env_file, http), vhost_of(system.broker))
+        system = _read(paths, environ, broker)
+        text = compose(_deployment(system, paths, environ, http), vhost_of(system.broker))
     _write(text, output)
 
 
@@ -140,7 +139,7 @@ def _kubernetes(
     broker: str | None,
     http: tuple[str, int] | None,
     output: Path | None,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Write a Deployment, a PodDisruptionBudget, and a ScaledObject with a trigger for each queue that is read.
 
@@ -150,27 +149,27 @@ def _kubernetes(
     with errors_reported():
         from runner.operations.exporting.kubernetes import kubernetes
 
-        system = _read(paths, env_file, broker)
-        known = _deployment(system, paths, env_file, http)
+        system = _read(paths, environ, broker)
+        known = _deployment(system, paths, environ, http)
         text = kubernetes(system.pipelines, system.whole_topology, known)
     _write(text, output)
 
 
-def _read(paths: tuple[Path, ...], env_file: Path | None, broker: str | None) -> System:
+def _read(paths: tuple[Path, ...], environ: dict[str, str], broker: str | None) -> System:
     from runner import app
 
-    system = app.read(paths, read_environment(env_file), broker=broker)
+    system = app.read(paths, environ, broker=broker)
     report(system.warnings)
     return system
 
 
 def _deployment(
-    system: System, paths: tuple[Path, ...], env_file: Path | None, http: tuple[str, int] | None
+    system: System, paths: tuple[Path, ...], environ: dict[str, str], http: tuple[str, int] | None
 ) -> Deployment:
     from runner.operations.exporting.deploying import deployment
     from runner.operations.specs import read_specs
 
-    return deployment(system.pipelines, read_specs(paths, read_environment(env_file)), http)
+    return deployment(system.pipelines, read_specs(paths, environ), http)
 
 
 def _write(text: str, output: Path | None) -> None:

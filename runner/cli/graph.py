@@ -9,7 +9,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported
-from runner.cli.environment import read_environment
 
 
 @click.command("graph", short_help="Show who talks to whom.")
@@ -24,7 +23,7 @@ from runner.cli.environment import read_environment
 )
 @options.env_file
 def command(
-    paths: tuple[Path, ...], style: Literal["text", "mermaid", "dot", "svg", "json"], env_file: Path | None
+    paths: tuple[Path, ...], style: Literal["text", "mermaid", "dot", "svg", "json"], environ: dict[str, str]
 ) -> None:
     """Show who brings messages in, where they wait, who takes them and where they end; nothing is imported or run.
 
@@ -40,5 +39,5 @@ def command(
         from runner.operations.graph.flow import draw
         from runner.operations.specs import read_specs
 
-        text = render(draw(read_specs(paths, read_environment(env_file))), style)
+        text = render(draw(read_specs(paths, environ)), style)
     click.echo(text, nl=False)

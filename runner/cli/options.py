@@ -39,12 +39,24 @@ def management(command: F) -> F:
 
 
 def env_file(command: F) -> F:
-    """Add `--env-file`."""
+    """Add `--env-file`, which fills the environment before other options are read; the command gets it as `environ`."""
     return click.option(
         "--env-file",
+        "environ",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="File of NAME=value lines, for ${NAME} in the pipeline; the environment wins.",
+        is_eager=True,
+        callback=_fill_environment,
+        help="File of NAME=value lines for the environment: for ${NAME} and for handlers. What is set there wins.",
     )(command)
+
+
+def _fill_environment(_: click.Context, __: click.Parameter, value: Path | None) -> dict[str, str]:
+    from runner.cli.environment import BadEnvironmentFile, fill_environment
+
+    try:
+        return fill_environment(value)
+    except BadEnvironmentFile as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parsed_rate(value: str | None) -> float | None:

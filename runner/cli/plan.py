@@ -13,7 +13,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported, report, wants_color
-from runner.cli.environment import read_environment
 
 if TYPE_CHECKING:
     from runner.operations.planning import Item, Plan
@@ -43,7 +42,7 @@ def command(
     management: str | None,
     is_json: bool,
     detailed_exitcode: bool,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Compare pipelines with a live broker, and say what `up` would make and what differs. Changes nothing.
 
@@ -58,7 +57,7 @@ def command(
         from runner import app
         from runner.operations.applying import compare
 
-        system = app.read(paths, read_environment(env_file), broker=broker)
+        system = app.read(paths, environ, broker=broker)
         if not is_json:
             report(system.warnings)
         found = asyncio.run(compare(system.broker, system.whole_topology, system.name, management))

@@ -12,7 +12,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported
-from runner.cli.environment import read_environment
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def command(
     headers: dict[str, str],
     per_second: float | None,
     broker: str | None,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and return when the broker has confirmed it.
 
@@ -70,7 +69,7 @@ def command(
     with errors_reported():
         from runner import app
 
-        system = app.read([path], read_environment(env_file), broker=broker)
+        system = app.read([path], environ, broker=broker)
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
             raise NothingListens("the embedded broker lives inside `runner up`: nothing would receive this", hint)

@@ -13,7 +13,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported, wants_color
-from runner.cli.environment import read_environment
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -55,7 +54,7 @@ def command(
     is_json: bool,
     broker: str | None,
     management: str | None,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Show what waits in each queue of pipelines, how many consumers it has, and how many dead letters.
 
@@ -69,7 +68,7 @@ def command(
         from runner import app
         from runner.operations.live import need_broker
 
-        system = app.read(paths, read_environment(env_file), broker=broker)
+        system = app.read(paths, environ, broker=broker)
         need_broker(system.broker)
         asyncio.run(_show(system, management, is_json=is_json, interval=interval if is_watching else None))
 

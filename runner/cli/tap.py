@@ -17,7 +17,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported
-from runner.cli.environment import read_environment
 
 if TYPE_CHECKING:
     from runner.operations.tapping import Listening
@@ -47,7 +46,7 @@ def command(
     is_json: bool,
     record: Path | None,
     broker: str | None,
-    env_file: Path | None,
+    environ: dict[str, str],
 ) -> None:
     """Watch copies of the messages of NAME go by, from now on, until Ctrl-C; takes none away.
 
@@ -62,7 +61,7 @@ def command(
         from runner.operations.live import need_broker
         from runner.operations.tapping import listening, only
 
-        system = app.read([path], read_environment(env_file), broker=broker)
+        system = app.read([path], environ, broker=broker)
         need_broker(system.broker)
         pipeline = only(system.pipelines, name)
         heard = listening(pipeline, name)

@@ -12,7 +12,6 @@ import click
 
 from runner.cli import loops, options
 from runner.cli.endings import errors_reported, report, wants_color
-from runner.cli.environment import read_environment
 from runner.cli.up_loading import Asked, load
 from runner.cli.up_shown import say_goodbye, say_that_nothing_ran, show, show_loaded
 from runner.cli.up_stopping import end, handle_signals, stop_without_log
@@ -60,7 +59,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     help="Run N processes on this machine, and start again what crashes. Needs RabbitMQ. Default: 1.",
 )
 @options.env_file
-def command(paths: tuple[Path, ...], env_file: Path | None, workers: int, **settings: Any) -> None:
+def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **settings: Any) -> None:
     """Validate pipelines, connect, declare what is missing, and run until SIGINT or SIGTERM; then drain and report.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Log lines go to stdout, all else to
@@ -71,7 +70,7 @@ def command(paths: tuple[Path, ...], env_file: Path | None, workers: int, **sett
     """
     role = os.environ.pop(VARIABLE, None)
     with errors_reported():
-        asked = Asked(paths, read_environment(env_file), **settings)
+        asked = Asked(paths, environ, **settings)
         if role is not None:
             from runner.cli.up_worker import work
             from runner.workers.control import Role

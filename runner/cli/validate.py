@@ -11,7 +11,6 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported, wants_color
-from runner.cli.environment import read_environment
 from runner.errors import PipelineInvalid
 
 Style = Literal["full", "concise", "json", "github"]
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Warnings fail, too (exit code 1).")
 @click.option("--no-imports", is_flag=True, help="Check import paths in the sources, and run nothing.")
 @options.env_file
-def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: bool, env_file: Path | None) -> None:
+def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: bool, environ: dict[str, str]) -> None:
     """Check pipelines as `runner up` would, handlers' imports included, and report every problem at once.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Problems go to stdout.
@@ -41,7 +40,7 @@ def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: boo
     Exit codes: 0 valid, 1 warnings with --strict, 78 invalid.
     """
     with errors_reported():
-        problems, files = _check(paths, read_environment(env_file), imports=not no_imports)
+        problems, files = _check(paths, environ, imports=not no_imports)
     is_invalid = any(problem.severity == "error" for problem in problems)
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
