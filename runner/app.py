@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.config.diagnostics import closest
-from runner.config.loading import find_pipelines, load
+from runner.config.loading import load_all
 from runner.errors import PipelineInvalid, Problem, RunnerError
 from runner.message import Publish
 from runner.pipeline.contradictions import Source, contradictions, unsupported
@@ -105,7 +105,7 @@ def read(
     started = time.perf_counter()
     problems: list[Problem] = []
     sources: list[Source] = []
-    files = [load(path, environ) for path in find_pipelines(paths)]
+    files = load_all(paths, environ)
     for loaded, modules in zip(files, module_searches(files), strict=True):
         resolved = resolve(loaded, modules=modules)
         problems += resolved.problems
@@ -120,7 +120,7 @@ def read(
 
 def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
     """Check pipelines without running anything of their authors'; return the problems and how many files there are."""
-    files = [load(path, environ) for path in find_pipelines(paths)]
+    files = load_all(paths, environ)
     resolved = [
         resolve(loaded, imports=False, modules=modules)
         for loaded, modules in zip(files, module_searches(files), strict=True)

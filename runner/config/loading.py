@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,14 +15,13 @@ from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
 from runner.config.merging import merge_documents
 from runner.config.names import name_problem, reserved_problem
 from runner.config.places import Place
+from runner.config.recognition import Kind, recognize
 from runner.config.salvage import salvage
 from runner.config.source import read
 from runner.config.spec import PipelineSpec
 from runner.config.validation import self_dead_lettered, validate
 from runner.errors import PipelineInvalid, Problem, Severity
 from runner.redaction import mask_passwords
-
-_HAS_VERSION = re.compile(rb"^(?:\xef\xbb\xbf)?\{?[ ]*[\"']?version[\"']?[ ]*:", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +172,38 @@ def _without_passwords(problem: Problem) -> Problem:
     return replace(problem, message=mask_passwords(problem.message), path=mask_passwords(problem.path))
 
 
+def load_all(paths: Iterable[Path], environ: Mapping[str, str]) -> list[Loaded]:
+    """Read all pipelines that paths stand for, as `find_pipelines` says.
+
+    A file in a folder that has a pipeline's keys, but no `version`, and that none of the pipelines includes, is read
+    like one that was given by name: what is wrong with it is reported. Raises PipelineInvalid like `find_pipelines`.
+    """
+    paths = list(paths)
+    found = [load(path, environ) for path in _find(paths, with_parts=True)]
+    if all(loaded.document is not None for loaded in found):  # else it is not known what they include
+        included = {file.resolve() for loaded in found for file in loaded.files}
+        parts = dict.fromkeys(part for path in paths if path.is_dir() for part in _below(path, Kind.PART))
+        found += [load(part, environ) for part in parts if part.resolve() not in included]
+    return found
+
+
 def find_pipelines(paths: Iterable[Path]) -> list[Path]:
     """Return the pipeline files that paths stand for, each once: a file is itself, a folder all pipelines below it.
 
     A pipeline in a folder is a `*.yaml` or `*.yml` file with a `version:` key; names with a dot in front are passed
-    over. Raises PipelineInvalid for a path that does not exist and for a folder without pipelines.
+    over, and so are files of other programs. Raises PipelineInvalid for a path that does not exist and for a folder
+    without pipelines.
     """
+    return _find(list(paths), with_parts=False)
+
+
+def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
     found: dict[Path, None] = {}
     problems: list[Problem] = []
     for path in paths:
         if path.is_dir():
-            files = sorted(_below(path))
-            if not files:
+            files = sorted(_below(path, Kind.PIPELINE))
+            if not files and not (with_parts and any(_below(path, Kind.PART))):
                 problems.append(_no_pipelines(path))
             found.update(dict.fromkeys(files))
         elif path.exists():
@@ -197,23 +215,24 @@ def find_pipelines(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, kind: Kind) -> Iterator[Path]:
+    """Yield the files of a kind below a folder. What cannot be read may be a pipeline, and is one until it is read."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
             path = Path(parent, name)
-            if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _has_version(path):
+            if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _kind(path) is kind:
                 yield path
 
 
-def _has_version(path: Path) -> bool:
+def _kind(path: Path) -> Kind:
     try:
         if not path.is_file():
-            return False
+            return Kind.PIPELINE if path.is_symlink() and not path.exists() else Kind.OTHER
         with path.open("rb") as file:
-            return _HAS_VERSION.search(file.read(MAX_BYTES)) is not None
-    except OSError:  # found in a folder, not asked for by name: as if it were not there
-        return False
+            return recognize(file.read(MAX_BYTES))
+    except OSError:
+        return Kind.PIPELINE
 
 
 def _no_pipelines(folder: Path) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runner.config.loading import Loaded, find_pipelines, load
+from runner.config.loading import Loaded, load_all
 from runner.config.spec import PipelineSpec
 from runner.errors import PipelineInvalid, Problem
 from runner.pipeline.checks import check_names
@@ -17,8 +17,7 @@ def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[Checke
     """Return each pipeline file with its spec. Raises PipelineInvalid with every problem of every file."""
     found: list[Checked] = []
     problems: list[Problem] = []
-    for path in find_pipelines(paths):
-        loaded = load(path, environ)
+    for loaded in load_all(paths, environ):
         problems += loaded.problems
         if (spec := loaded.spec or loaded.salvaged) is not None:
             problems += check_names(loaded, spec)
