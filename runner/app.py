@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.config.diagnostics import closest
-from runner.config.loading import load_all
+from runner.config.words import closest
 from runner.errors import PipelineInvalid, Problem, RunnerError
 from runner.message import Publish
+from runner.operations.live import with_destination
+from runner.operations.specs import resolve_all
 from runner.pipeline.contradictions import Source, contradictions, unsupported
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
-from runner.pipeline.modules import module_searches
 from runner.pipeline.payload import as_payload
-from runner.pipeline.resolve import resolve
 from runner.pipeline.topology import Topology, leadership_queue, merge
 from runner.redaction import mask_passwords
 
@@ -105,14 +104,13 @@ def read(
     started = time.perf_counter()
     problems: list[Problem] = []
     sources: list[Source] = []
-    files = load_all(paths, environ)
-    for loaded, modules in zip(files, module_searches(files), strict=True):
-        resolved = resolve(loaded, modules=modules)
+    for loaded, resolved in resolve_all(paths, environ, is_one_broker=broker is not None):
         problems += resolved.problems
         if resolved.pipeline is not None:
             sources.append(Source(_with_broker(resolved.pipeline, broker), loaded))
     problems += contradictions(sources, is_one_process=is_one_process)
     problems += [problem for source in sources for problem in unsupported(source)]
+    problems = list(dict.fromkeys(problems))  # a file that several pipelines include is warned of once
     if any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)
     return System(tuple(source.pipeline for source in sources), tuple(problems), time.perf_counter() - started)
@@ -120,12 +118,8 @@ def read(
 
 def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
     """Check pipelines without running anything of their authors'; return the problems and how many files there are."""
-    files = load_all(paths, environ)
-    resolved = [
-        resolve(loaded, imports=False, modules=modules)
-        for loaded, modules in zip(files, module_searches(files), strict=True)
-    ]
-    return [problem for found in resolved for problem in found.problems], len(files)
+    found = list(resolve_all(paths, environ, imports=False))
+    return list(dict.fromkeys(problem for _, resolved in found for problem in resolved.problems)), len(found)
 
 
 def select(system: System, names: Sequence[str]) -> System:
@@ -150,6 +144,13 @@ def select(system: System, names: Sequence[str]) -> System:
         for pipeline in system.pipelines
     )
     return replace(system, pipelines=pipelines)
+
+
+def select_destination(system: System, name: str) -> System:
+    """Return the one pipeline with a queue or event of this name, and those on its broker. Raises UnknownPlace."""
+    first = with_destination(system.pipelines, name)
+    others = (other for other in system.pipelines if other is not first and other.broker == first.broker)
+    return replace(system, pipelines=(first, *others))
 
 
 def check_workers(system: System, workers: int) -> None:
@@ -301,10 +302,10 @@ async def publish(
     per_second: float | None = None,
     on_confirmed: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Publish bodies to a queue or event and return their message ids, in order, when all are confirmed.
+    """Publish bodies to a queue or event of the first pipeline; return their ids, in order, when all are confirmed.
 
     Declares what is missing first, so that nothing is lost when no subscriber has run yet. `on_confirmed` hears of
-    each. Raises UnknownName, PublishFailed, BrokerUnavailable, TopologyMismatch, and ValueError for a header of ours.
+    each. Raises PublishFailed, BrokerUnavailable, TopologyMismatch, and ValueError for a header of ours.
     """
     from datetime import UTC, datetime
     from uuid import uuid4
@@ -313,11 +314,7 @@ async def publish(
     from runner.runtime.publishing import Outgoing, Publisher
 
     pipeline = system.pipelines[0]
-    target = pipeline.destinations.get(name)
-    if target is None:
-        guess = closest(name, list(pipeline.destinations))
-        hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(pipeline.destinations)}"
-        raise UnknownName(f'no queue or event of {pipeline.name} is called "{name}"', hint)
+    target = pipeline.destinations[name]
     transport = make_transport(system, lambda _: None)
     publisher = Publisher(
         transport,

@@ -58,6 +58,8 @@ def command(
 ) -> None:
     """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and return when the broker has confirmed it.
 
+    PATH is a pipeline, or a folder: then it is published as the one pipeline in it that has the name.
+
     PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. What parses as
     JSON is published as JSON, the rest as text; a schema is checked first.
 
@@ -69,7 +71,8 @@ def command(
     with errors_reported():
         from runner import app
 
-        system = app.read([path], environ, broker=broker)
+        system = app.read([path], environ, broker=broker, is_one_process=False)
+        system = app.select_destination(system, name)
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
             raise NothingListens("the embedded broker lives inside `runner up`: nothing would receive this", hint)

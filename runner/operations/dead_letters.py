@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from runner import message as names
 from runner.message import Envelope, replays_of
-from runner.operations.live import unknown
+from runner.operations.live import ambiguous, unknown
 from runner.pipeline.model import Pipeline
 from runner.transports.copies import foreign_headers, printable
 
@@ -58,7 +58,7 @@ def graves(pipelines: Iterable[Pipeline]) -> list[Grave]:
 def choose(pipelines: Sequence[Pipeline], name: str | None) -> list[Choice]:
     """Return what a name on the command line means: a dead-letter queue, a queue or a subscriber; None means all.
 
-    Raises UnknownPlace.
+    Raises UnknownPlace, also for a name of several subscribers.
     """
     found = graves(pipelines)
     if name is None:
@@ -68,6 +68,9 @@ def choose(pipelines: Sequence[Pipeline], name: str | None) -> list[Choice]:
             return [Choice(grave)]
     subscribers = {subscriber.name: subscriber.queue for pipeline in pipelines for subscriber in pipeline.subscribers}
     queues = {queue for grave in found for queue in grave.origins}
+    named = {item.queue: pipeline for pipeline in pipelines for item in pipeline.subscribers if item.name == name}
+    if name not in queues and len(named) > 1:
+        raise ambiguous(name, (pipeline.path for pipeline in named.values()))
     queue = name if name in queues else subscribers.get(name)
     chosen = [Choice(grave, queue) for grave in found if queue in grave.origins]
     if chosen:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from runner.config.words import did_you_mean
 from runner.errors import RunnerError
-from runner.pipeline.model import BrokerSettings
+from runner.pipeline.model import BrokerSettings, Pipeline
 
 
 class NothingLive(RunnerError):
@@ -31,3 +31,20 @@ def need_broker(settings: BrokerSettings) -> None:
 def unknown(name: str, what: str, known: Iterable[str]) -> UnknownPlace:
     """Return the error for a name that is none of the known ones."""
     return UnknownPlace(f'no {what} is called "{name}"', did_you_mean(name, known).replace("write one of", "there are"))
+
+
+def ambiguous(name: str, pipelines: Iterable[str]) -> UnknownPlace:
+    """Return the error for a name that means different things in several pipelines."""
+    return UnknownPlace(f'"{name}" is not the same in {", ".join(pipelines)}', "name the file of one of them")
+
+
+def with_destination(pipelines: Sequence[Pipeline], name: str) -> Pipeline:
+    """Return the one pipeline that has a queue or event of this name. Raises UnknownPlace."""
+    found = [pipeline for pipeline in pipelines if name in pipeline.destinations]
+    if len(found) > 1:
+        files = ", ".join(pipeline.path for pipeline in found)
+        raise UnknownPlace(f'{len(found)} pipelines have "{name}": {files}', "name the file of one of them")
+    if not found:
+        known = dict.fromkeys(target for pipeline in pipelines for target in pipeline.destinations)
+        raise unknown(name, f"queue or event of {', '.join(pipeline.name for pipeline in pipelines)}", known)
+    return found[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from runner.errors import RunnerError
 from runner.message import Envelope
-from runner.operations.live import unknown
+from runner.operations.live import ambiguous, unknown
 from runner.pipeline.model import Pipeline
 from runner.pipeline.patterns import is_pattern, matches
 from runner.pipeline.payload import JsonText, as_payload, encode
@@ -80,9 +80,23 @@ def recorded(envelope: Envelope) -> bytes | None:
 
 
 def only(pipelines: Sequence[Pipeline], name: str) -> Pipeline:
-    """Return the pipeline that has the name, the first of them where none has: its error says what there is."""
+    """Return the pipeline that has the name, the first of them where none has: its error says what there is.
+
+    Raises UnknownPlace where several have it and something else would be heard in each.
+    """
+    found = []
     for pipeline in pipelines:
         names = {*pipeline.destinations, *(subscriber.name for subscriber in pipeline.subscribers)}
         if name in names or name in {queue.name for queue in pipeline.topology.queues}:
-            return pipeline
-    return pipelines[0]
+            found.append(pipeline)
+    if any(_place(pipeline, name) != _place(found[0], name) for pipeline in found):
+        raise ambiguous(name, (pipeline.path for pipeline in found))
+    return (found or pipelines)[0]
+
+
+def _place(pipeline: Pipeline, name: str) -> object:
+    """Return what a name of a pipeline leads to on the broker."""
+    destination = pipeline.destinations.get(name)
+    queues = {subscriber.name: subscriber.queue for subscriber in pipeline.subscribers}
+    place = destination.address if destination is not None else queues.get(name, name)
+    return pipeline.broker, place

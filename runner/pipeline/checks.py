@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from runner.config.diagnostics import closest
 from runner.config.loading import Loaded
 from runner.config.spec import PipelineSpec
 from runner.errors import Problem
+from runner.pipeline.flow import Peer, may_be_heard
 from runner.pipeline.oddities import oddities
 from runner.pipeline.patterns import is_pattern, matches
 from runner.pipeline.wiring import BUILT_IN_EXCHANGES, dead_letter_queues, own_queue, reads_queue
 
 
-def check_names(loaded: Loaded, spec: PipelineSpec) -> list[Problem]:
-    """Return every problem with the names of a spec, and with the flow of messages that they describe."""
+def check_names(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer] | None = None) -> list[Problem]:
+    """Return every problem with the names of a spec, and with the flow of messages that they describe.
+
+    `together` are the pipelines that are read together, as `peers` returns them; by default this one alone.
+    """
+    together = [Peer(loaded.name, spec)] if together is None else together
     checks = (
         _shared_names,
-        _sources,
         _streams,
         _batches,
         _own_queues,
@@ -26,9 +30,9 @@ def check_names(loaded: Loaded, spec: PipelineSpec) -> list[Problem]:
         _event_exchanges,
         _http_paths,
     )
-    problems = [problem for check in checks for problem in check(loaded, spec)]
+    problems = [*_sources(loaded, spec, together), *(problem for check in checks for problem in check(loaded, spec))]
     if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
-        problems += oddities(loaded, spec)
+        problems += oddities(loaded, spec, together)
     return problems
 
 
@@ -39,7 +43,7 @@ def _shared_names(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
             yield loaded.problem("name-clash", ("events", name), message, "rename one of them", on="key")
 
 
-def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+def _sources(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
     """Check what subscribers take from: one queue, or events and patterns of events."""
     dead = dead_letter_queues(loaded.name, spec) - {*spec.queues, *spec.events}
     for name, subscriber in spec.subscribers.items():
@@ -51,7 +55,7 @@ def _sources(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
                     yield loaded.problem("bad-source", (*path, index), f'"{source}" is a queue in a list', help_text)
                     break
             elif is_pattern(source):
-                if not any(matches(source, event) for event in spec.events):
+                if not any(matches(source, event) for event in spec.events) and not may_be_heard(source, together):
                     message = f'no event of this pipeline matches "{source}"'
                     yield loaded.problem(
                         "unmatched-pattern",

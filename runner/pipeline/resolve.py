@@ -18,6 +18,7 @@ from runner.outcome import RetryPolicy
 from runner.pipeline import payload, static, wiring
 from runner.pipeline.checks import check_names
 from runner.pipeline.fitting import handler_misfits, path_misfits
+from runner.pipeline.flow import Peer
 from runner.pipeline.import_problems import ImportProblems
 from runner.pipeline.importing import import_exception, import_object
 from runner.pipeline.model import (
@@ -53,17 +54,24 @@ class Resolved:
     problems: list[Problem] = field(default_factory=list)
 
 
-def resolve(loaded: Loaded, *, imports: bool = True, modules: ModuleSearch | None = None) -> Resolved:
+def resolve(
+    loaded: Loaded,
+    *,
+    imports: bool = True,
+    modules: ModuleSearch | None = None,
+    together: Sequence[Peer] | None = None,
+) -> Resolved:
     """Check the names of a loaded spec, import its handlers, and compute what will run. Collects every problem.
 
-    Imports the handlers' modules: their code runs. `modules` finds them where several pipelines share the process.
-    Without `imports` nothing of the user's is run: paths are checked in the sources, and there is no pipeline.
+    Imports the handlers' modules: their code runs. `modules` finds them where several pipelines share the process, and
+    `together` are those that share the broker. Without `imports` nothing of the user's is run: paths are checked in the
+    sources, and there is no pipeline.
     """
     problems = list(loaded.problems)
     spec = loaded.spec or loaded.salvaged
     if spec is None:
         return Resolved(None, problems)
-    problems += check_names(loaded, spec)
+    problems += check_names(loaded, spec, together)
     imported = ImportProblems(loaded, modules or module_searches([loaded])[0])
     resolver = _Resolver(loaded, spec, problems, imported)
     pipeline = None

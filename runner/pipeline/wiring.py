@@ -208,7 +208,7 @@ def _event_exchanges(spec: PipelineSpec) -> Topology:
         exchange
         for queue in spec.queues.values()
         for pattern in queue.events
-        for exchange, _ in _sources(pattern, spec)
+        for exchange, _ in event_sources(pattern, spec)
     }
     undeclared = sorted(name for name in names if name not in spec.exchanges)
     return Topology(exchanges=tuple(Exchange(name, BUILT_IN_EXCHANGES.get(name, "topic")) for name in undeclared))
@@ -220,7 +220,7 @@ def _exchanges_heard(spec: PipelineSpec) -> set[str]:
         for subscriber in spec.subscribers.values()
         if not reads_queue(spec, subscriber)
         for pattern in subscriber.from_
-        for exchange, _ in _sources(pattern, spec)
+        for exchange, _ in event_sources(pattern, spec)
     }
 
 
@@ -234,10 +234,12 @@ def _declared_exchanges(spec: PipelineSpec) -> Topology:
 
 
 def _event_bindings(queue: str, patterns: Iterable[str], spec: PipelineSpec) -> tuple[Binding, ...]:
-    return tuple(Binding(exchange, queue, key) for pattern in patterns for exchange, key in _sources(pattern, spec))
+    return tuple(
+        Binding(exchange, queue, key) for pattern in patterns for exchange, key in event_sources(pattern, spec)
+    )
 
 
-def _sources(pattern: str, spec: PipelineSpec) -> list[tuple[str, str]]:
+def event_sources(pattern: str, spec: PipelineSpec) -> list[tuple[str, str]]:
     """Return the exchanges and binding keys by which an event, or a pattern of events, is heard.
 
     A pattern is bound as it stands on the default exchange and on each exchange that a matching event names; an event

@@ -184,3 +184,26 @@ async def test_a_rate_holds_it_back(rabbit_project: Project, foreign: Foreign) -
     await publish(rabbit_project, "orders", "--lines", "--rate", "20/s", "-", stdin="\n".join(lines).encode())
     assert loop.time() - started > 0.5
     assert [got.body.decode() for got in foreign.take(rabbit_project.name("orders"))] == lines
+
+
+async def test_a_folder_has_the_name_in_one_of_its_pipelines(rabbit_project: Project, foreign: Foreign) -> None:
+    """It is published as that one; a name that several have, or none, is wrong usage that names the files."""
+    for name in ("one", "two"):
+        subscriber = "{from: UNIQUE.NAME, handler: 'json:loads'}"
+        text = "version: 1\nname: UNIQUE-NAME\nevents: {UNIQUE.both: }\nqueues: {UNIQUE.NAME: }\n"
+        text += f"subscribers: {{x: {subscriber}, y: {{from: UNIQUE.both, handler: 'json:loads'}}}}\n"
+        rabbit_project.pipeline(text.replace("NAME", name), f"p/{name}.yaml")
+
+    async def send(name: str, code: int) -> RunnerProcess:
+        arguments = ("publish", "p", rabbit_project.name(name), "{}", *rabbit_project.place.arguments)
+        async with rabbit_project.run(*arguments) as runner:
+            assert await runner.wait() == code, runner.stderr
+        return runner
+
+    for name in ("one", "two"):
+        await send(name, 0)
+        (got,) = foreign.take(rabbit_project.name(name))
+        assert got.properties.app_id == f"{rabbit_project.unique}-{name}"
+    assert "2 pipelines have" in (ambiguous := (await send("both", 2)).stderr)
+    assert "p/one.yaml, p/two.yaml" in ambiguous
+    assert f'did you mean "{rabbit_project.name("two")}"?' in (await send("twoo", 2)).stderr

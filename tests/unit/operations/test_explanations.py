@@ -49,7 +49,7 @@ FILES = {
 }
 NO_CODES = {
     *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx"),
-    *("utf-8", "utf-8-sig"),
+    *("utf-8", "utf-8-sig", "utf-16"),
 }
 """Words with a hyphen in the sources that are not codes."""
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from runner import app
 from runner.errors import RunnerError
 from runner.message import Envelope
+from runner.operations.dead_letters import choose
 from runner.operations.status import plan
-from runner.operations.tapping import CannotTap, listening, recorded
+from runner.operations.tapping import CannotTap, listening, only, recorded
 from runner.pipeline.model import Pipeline
 from runner.pipeline.records import read_records
 
@@ -123,3 +124,19 @@ def test_a_record_is_read_as_it_was_written(bodies: list[bytes], tmp_path_factor
     path = tmp_path_factory.mktemp("record") / "seen.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in written))
     assert [json.loads(payload) for payload in read_records(str(path))] == [json.loads(line) for line in written]
+
+
+def test_a_name_of_several_pipelines_must_mean_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same event may be in several files; subscribers of one name have queues of their own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        text = f"version: 1\nname: {name}\nevents: {{e: }}\nsubscribers: {{s: {{from: e, handler: 'json:dumps'}}}}\n"
+        Path(f"{name}.yaml").write_text(text)
+    pipelines = app.read([Path("a.yaml"), Path("b.yaml")], {}).pipelines
+    assert only(pipelines, "e") is only(pipelines, "a.s") is pipelines[0]
+    assert only(pipelines, "b.s") is pipelines[1]
+    with pytest.raises(RunnerError, match=r'"s" is not the same in a.yaml, b.yaml'):
+        only(pipelines, "s")
+    assert [choice.grave.name for choice in choose(pipelines, "b.s")] == ["b.s.dead"]
+    with pytest.raises(RunnerError, match=r'"s" is not the same in a.yaml, b.yaml'):
+        choose(pipelines, "s")
