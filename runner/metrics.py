@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class Totals:
-    """Counts of ended deliveries and of confirmed publications by producers, since the start of the process."""
+    """Counts of one pipeline in one process: ended deliveries, and confirmed publications by producers."""
 
     handled: int = 0
     retried: int = 0

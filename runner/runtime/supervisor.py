@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -71,7 +72,7 @@ class Supervisor:
         self._started_at = started_at
         self._logger = log.get_logger()
         self._resources = Resources()
-        self.totals = Totals()
+        self._totals = {pipeline.name: Totals() for pipeline in pipelines}
         self.subscribers: list[SubscriberRuntime] = []
         self._groups: list[ProducerGroup] = []
         self._publishers = {pipeline.name: self._publisher(pipeline) for pipeline in pipelines}
@@ -80,6 +81,11 @@ class Supervisor:
         self._alone = asyncio.Lock()
         self._producing: list[asyncio.Task[None]] = []
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def totals(self) -> Totals:
+        """What all pipelines have done together."""
+        return sum(self._totals.values(), Totals())
 
     async def listen(self, trouble: Trouble | None = None) -> None:
         """Answer HTTP, where anybody asked for it: probes from now on, with `trouble` where we are not alone.
@@ -161,8 +167,9 @@ class Supervisor:
         grace_s = max((pipeline.grace_s for pipeline in self._pipelines), default=0.0)
         deadline = asyncio.get_running_loop().time() + grace_s
         self._state = "stopping"
-        running = sum(subscriber.running for subscriber in self.subscribers)
         for pipeline in self._pipelines:
+            own = (item for item in self.subscribers if item.source.wait_prefix == pipeline.wait_prefix)
+            running = sum(subscriber.running for subscriber in own)
             self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
         for subscriber in self.subscribers:
             subscriber.pause()
@@ -173,10 +180,15 @@ class Supervisor:
             forgotten = await self._transport.backlog([subscriber.source for subscriber in self.subscribers])
         await self._transport.close()
         await self._resources.close()
-        unfinished = {item.subscriber.name: count for item, count in zip(self.subscribers, late, strict=True) if count}
+        names = Counter(item.subscriber.name for item in self.subscribers)
+        unfinished = {
+            item.subscriber.name if names[item.subscriber.name] == 1 else item.source.subscriber: count
+            for item, count in zip(self.subscribers, late, strict=True)
+            if count
+        }
         failed = tuple(name for group in self._groups for name in group.failed)
         for pipeline in self._pipelines:
-            self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self.totals.as_fields())
+            self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self._totals[pipeline.name].as_fields())
         return Report(self.totals, unfinished, forgotten, failed)
 
     async def _stop_producing(self) -> None:
@@ -220,7 +232,7 @@ class Supervisor:
     def _make_server(self, address: tuple[str, int] | None) -> HttpServer | None:
         """Return the server for the producers with `http:` and the probes; None where nobody asked for either."""
         routes = [
-            Route(producer, pipeline.name, self._publishers[pipeline.name], self.totals)
+            Route(producer, pipeline.name, self._publishers[pipeline.name], self._totals[pipeline.name])
             for pipeline in self._pipelines
             for producer in pipeline.producers
             if producer.http_path is not None
@@ -248,7 +260,7 @@ class Supervisor:
             transport=self._transport,
             publisher=publisher,
             caller=caller,
-            totals=self.totals,
+            totals=self._totals[pipeline.name],
             logs_messages=pipeline.logging.messages,
             logs_payloads=pipeline.logging.payloads,
         )
@@ -263,7 +275,7 @@ class Supervisor:
                 pipeline=pipeline.name,
                 publisher=publisher,
                 resources=resources,
-                totals=self.totals,
+                totals=self._totals[pipeline.name],
                 max_failures=MAX_FAILURES_UNTIL_IDLE if self._until_idle else None,
                 now=self._now,
                 logs_messages=pipeline.logging.messages,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import signal
 import sys
 from collections import Counter
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.process import ROOT
-from tests.project import Project, stop
+from tests.project import Project, lines, stop
 
 TWO = """
     version: 1
@@ -411,3 +412,42 @@ async def test_a_log_reader_that_goes_away_costs_no_message(rabbit_project: Proj
     assert "broker.connected" in (rabbit_project.folder / "first").read_text()
     await rabbit_project.up_until_idle("--only", "hear_a")
     assert rabbit_project.ledger.counts().keys() == set(orders)
+
+
+async def test_each_pipeline_counts_its_own(memory_project: Project) -> None:
+    """Whoever sums the lines `pipeline.stopped` gets the totals; a subscriber's name may be in both."""
+    memory_project.handlers('def make(): yield from ("1", "2", "3")\ndef work(payload: str): note(payload)\n')
+    subscriber = "subscribers: {work: {from: UNIQUE.NAME, handler: work:work}}"
+    producer = "producers: {make: {handler: work:make, to: UNIQUE.NAME}}"
+    for name, more in (("a", producer), ("b", "")):
+        text = f"version: 1\nname: NAME\nqueues: {{UNIQUE.NAME: }}\n{subscriber}\n{more}\n"
+        memory_project.pipeline(text.replace("NAME", name), f"p/{name}.yaml")
+    async with memory_project.run("up", "p", "--until-idle", "--log-format", "json") as runner:
+        assert await runner.wait() == 0, runner.stderr
+    stopped = {line["pipeline"]: (line["handled"], line["published"]) for line in lines(runner, "pipeline.stopped")}
+    assert stopped == {"a": (3, 3), "b": (0, 0)}
+    assert "stopped: 3 published · 3 handled" in runner.stderr
+
+
+async def test_what_still_runs_is_told_of_each_pipeline(memory_project: Project) -> None:
+    """In the line that begins the drain, and where the grace is over: one name in two pipelines is two subscribers."""
+    memory_project.handlers(
+        "import time\ndef make(): yield 1\ndef work(payload: str):\n    note(payload)\n    time.sleep(60)\n"
+    )
+    for name in "ab":
+        text = """
+            version: 1
+            name: NAME
+            queues: {UNIQUE.NAME: }
+            producers: {make: {handler: work:make, to: UNIQUE.NAME}}
+            subscribers: {work: {from: UNIQUE.NAME, handler: work:work}}
+            shutdown: {grace: 100ms}
+        """
+        memory_project.pipeline(text.replace("NAME", name), f"p/{name}.yaml")
+    async with memory_project.run("up", "p", "--log-format", "json") as runner:
+        await memory_project.ledger.wait_for(2)
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait() == 1
+    assert [line["running"] for line in lines(runner, "pipeline.draining")] == [1, 1]
+    for name in ("a.work", "b.work"):
+        assert f"1 handler of {name} still ran" in runner.stderr
