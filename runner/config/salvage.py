@@ -33,6 +33,8 @@ def salvage(document: Document) -> PipelineSpec | None:
     Misspelt keys are renamed in the document too, so that what is said of their values has its place.
     """
     data = {**written(document), "version": 1}
+    if any(not isinstance(data.get(section), dict | list | None) for section in ("exchanges", "queues", "events")):
+        return None  # its names are not known, and would be called unknown where they are used
     for path, node in walk(document.root):
         is_handed_on = "with" in path[2:-1]  # and may be anything
         if isinstance(node, Scalar) and node.is_broken and not is_handed_on:
@@ -83,7 +85,15 @@ def _rename(data: dict[str, Any], document: Document, path: KeyPath, meant: str)
 
 
 def _remove(data: dict[str, Any], path: KeyPath) -> None:
-    """Take out what a path leads to, or the nearest thing above it that exists; a queue or an event only loses all."""
+    """Take out what a path leads to, or the nearest thing above it that exists; a queue or an event only loses all.
+
+    One whose name itself is wrong, by pydantic's sign for a key, goes with its name.
+    """
+    if path[-1:] == ("[key]",):
+        named = _at(data, path[:-2])
+        if isinstance(named, dict):
+            named.pop(path[-2], None)
+        return
     section = data.get(str(path[0])) if path else None
     if path and path[0] in _KEPT and isinstance(section, list):  # a list of names in place of a map
         data[str(path[0])] = {item: dict(_KEPT[str(path[0])]) for item in section if isinstance(item, str)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from runner.config.loading import load_text
 from runner.config.spec import PipelineSpec
+from runner.pipeline.resolve import resolve
 
 
 def salvaged(text: str) -> PipelineSpec:
@@ -88,3 +91,37 @@ def test_an_unset_variable_that_is_handed_on_stays() -> None:
 def test_a_right_file_is_not_salvaged() -> None:
     """There is nothing to look for."""
     assert load_text("version: 1\nqueues: {q: }\n" + GOOD, Path("p.yaml"), {}).salvaged is None
+
+
+@pytest.mark.parametrize("name", ['"a*b"', "'x '", '""', "amq.x"])
+@pytest.mark.parametrize("section", ["queues", "events", "exchanges"])
+def test_a_wrong_name_takes_no_other_name_with_it(section: str, name: str) -> None:
+    """Whatever stands behind it."""
+    for value in ("", "{}"):
+        spec = salvaged(f"version: 1\n{section}: {{{name}: {value}, good: }}\nqueues2: {{}}\n")
+        assert list(getattr(spec, section)) == ["good"]
+
+
+@pytest.mark.parametrize("section", ["queues", "producers", "subscribers", "resources"])
+def test_a_wrong_name_is_one_problem(section: str) -> None:
+    """`a:b` of the others is not called unknown, nor the names that they use."""
+    sections = {
+        "queues": "q: ",
+        "producers": "p: {handler: 'os:listdir', to: q}",
+        "subscribers": "s: {from: q, handler: 'json:dumps'}",
+        "resources": "r: 'builtins:object'",
+    }
+    sections[section] = sections[section].replace(sections[section][0], '"a*b": {}, ' + sections[section][0], 1)
+    text = "version: 1\n" + "".join(f"{key}: {{{items}}}\n" for key, items in sections.items())
+    found = resolve(load_text(text, Path("p.yaml"), {})).problems
+    assert {problem.code for problem in found} <= {"bad-name", "missing-key", "no-source"}
+    assert all(problem.path.startswith(section) for problem in found), found
+
+
+@pytest.mark.parametrize("section", ["queues", "events", "exchanges"])
+def test_a_section_that_is_no_map_makes_no_name_unknown(section: str) -> None:
+    """What it should have had in it is not known."""
+    loaded = load_text(
+        f"version: 1\n{section}: 5\nsubscribers: {{s: {{from: q, handler: 'json:dumps'}}}}\n", Path("p.yaml"), {}
+    )
+    assert [problem.path for problem in resolve(loaded).problems] == [section]
