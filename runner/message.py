@@ -22,6 +22,8 @@ REASON = "x-runner-reason"
 REPLAYED_AT = "x-runner-replayed-at"
 REPLAYS = "x-runner-replays"
 SUBSCRIBER = "x-runner-subscriber"
+UNREADABLE = "x-runner-unreadable"
+"""The properties and headers of a message that could not be decoded, as AMQP's bytes."""
 
 MAX_ATTEMPT = 1_000_000
 """Attempts above this are taken for garbage."""
@@ -30,12 +32,20 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 """Bodies above this are neither published nor handed to a handler (RabbitMQ 4's own default limit)."""
 
 
+class Timestamp(int):
+    """A time that `datetime` cannot hold, as AMQP carries it: seconds since 1970. A number to a handler."""
+
+
+class Undecoded(bytes):
+    """The value of a header that is nested too deeply, as AMQP's bytes: its type, its length and its contents."""
+
+
 class Envelope(NamedTuple):
     """A message as it travels: bytes, properties and headers.
 
     A tuple because one is made for each delivery, and a frozen dataclass costs three times as much.
     `timestamp` has the resolution of AMQP: whole seconds, UTC. `expiration_ms` is the per-message TTL a foreign
-    publisher set; ours set none.
+    publisher set; ours set none. Text that was not UTF-8 has a lone surrogate for each such byte (`surrogateescape`).
     """
 
     body: bytes
@@ -43,7 +53,7 @@ class Envelope(NamedTuple):
     correlation_id: str | None = None
     type: str | None = None
     app_id: str | None = None
-    timestamp: datetime | None = None
+    timestamp: datetime | Timestamp | None = None
     content_type: str | None = None
     content_encoding: str | None = None
     reply_to: str | None = None

@@ -7,7 +7,7 @@ from typing import Literal
 
 from runner.errors import Reject, RetryLater
 
-Reason = Literal["exhausted", "rejected", "invalid", "too-large"]
+Reason = Literal["exhausted", "rejected", "invalid", "too-large", "unreadable"]
 Backoff = Literal["exponential", "linear", "fixed"]
 
 MAX_ERROR_CHARACTERS = 1024

@@ -55,13 +55,9 @@ class _Verbs(click.Group):
 def _show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if not value or context.resilient_parsing:
         return
-    from importlib.metadata import PackageNotFoundError, version
+    from runner.release import version
 
-    try:
-        number = version("runline")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        number = "unknown: not installed"
-    click.echo(f"runner, version {number}")
+    click.echo(f"runner, version {version()}")
     context.exit()
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from runner.cli.tables import age, safe, size
-from runner.message import Envelope
+from runner.message import Envelope, Timestamp
 from runner.operations.dead_letters import DeadLetter
 
 MAX_BODY = 16 * 1024
@@ -158,11 +158,16 @@ def plain(value: Any, depth: int = 0) -> Any:
     return str(value)[:MAX_TEXT]
 
 
+def time_as_json(moment: datetime | Timestamp | None) -> str | int | None:
+    """Return a time as text; a number, in seconds since 1970, where it is outside of all calendars."""
+    return moment.isoformat() if isinstance(moment, datetime) else moment
+
+
 def _properties(envelope: Envelope) -> dict[str, Any]:
     return {
         "correlation_id": envelope.correlation_id,
         "app_id": envelope.app_id,
-        "timestamp": envelope.timestamp.isoformat() if envelope.timestamp is not None else None,
+        "timestamp": time_as_json(envelope.timestamp),
         "content_type": envelope.content_type,
         "content_encoding": envelope.content_encoding,
         "reply_to": envelope.reply_to,

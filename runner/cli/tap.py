@@ -135,7 +135,7 @@ class _Out:
 
 
 def _as_json(passed: Passed) -> str:
-    from runner.cli.dead_shown import body_as_json, plain
+    from runner.cli.dead_shown import body_as_json, plain, time_as_json
     from runner.cli.tables import json_line
 
     envelope = passed.envelope
@@ -147,7 +147,7 @@ def _as_json(passed: Passed) -> str:
             "message_id": envelope.message_id,
             "correlation_id": envelope.correlation_id,
             "app_id": envelope.app_id,
-            "timestamp": envelope.timestamp.isoformat() if envelope.timestamp is not None else None,
+            "timestamp": time_as_json(envelope.timestamp),
             "content_type": envelope.content_type,
             "headers": plain(envelope.headers),
             "size": len(envelope.body),

@@ -19,7 +19,7 @@ from runner.operations.live import ambiguous, unknown
 from runner.pipeline.model import Pipeline
 from runner.transports.copies import foreign_headers, printable
 
-_REASONS_OF_OURS = frozenset({"exhausted", "rejected", "invalid", "too-large"})
+_REASONS_OF_OURS = frozenset({"exhausted", "rejected", "invalid", "too-large", "unreadable"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
-from runner.message import Address
+from runner.message import UNREADABLE, Address
 from runner.operations.dead_letters import Choice, DeadLetter, Filters, sent_back
 from runner.operations.walking import Grip, Stopped, Walk
 from runner.transports.rabbitmq.browsing import Browser
@@ -162,6 +162,8 @@ class Digger:
 
 def why_not(letter: DeadLetter) -> str:
     """Return why a dead letter cannot be sent back, nothing where it can."""
+    if UNREADABLE in letter.envelope.headers:
+        return "it cannot be decoded: it would be without its properties and headers"
     if letter.origin is not None:
         return ""
     if not letter.claimed:

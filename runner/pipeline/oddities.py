@@ -79,7 +79,7 @@ def _dropped_failures(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
     ]
     for path, queue, name in paths:
         if queue.dead_letter is False:
-            message = f'what fails in queue "{name}" is dropped'
+            message = f'what fails in queue "{name}", or cannot be decoded, is dropped'
             help_text = "remove `dead_letter: false` to keep it in a dead-letter queue"
             yield loaded.problem("drops-failures", (*path, "dead_letter"), message, help_text, severity="warning")
 

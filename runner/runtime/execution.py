@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from datetime import datetime
 from typing import Any
 
 from runner import log
 from runner.errors import Reject
 from runner.message import Envelope, Message
 from runner.metrics import Totals
-from runner.outcome import ACK, RELEASE, Ack, DeadLetter, Outcome, Release, Retry, decide
+from runner.outcome import ACK, RELEASE, Ack, DeadLetter, InvalidMessage, Outcome, Release, Retry, decide
 from runner.pipeline.model import Subscriber
 from runner.runtime.blame import raised_at, traceback_text
 from runner.runtime.calling import Caller
@@ -132,7 +133,7 @@ class Execution:
             return
         handler = self._subscriber.handler
         try:
-            payload = handler.decode(delivery.envelope)
+            payload = self._payload(delivery)
         except Exception as failure:  # whatever is wrong with a body, decide() knows what becomes of it
             await self._end(delivery, failure, 0, started)
             return
@@ -147,10 +148,15 @@ class Execution:
                 await self._acknowledge_again(delivery)
                 return None
             try:
-                return (self._subscriber.handler.decode(delivery.envelope),)
+                return (self._payload(delivery),)
             except Exception as failure:  # as in _run
                 await self._end(delivery, failure, 0, started)
                 return None
+
+    def _payload(self, delivery: Delivery) -> Any:
+        if delivery.unreadable:
+            raise InvalidMessage(f"the message cannot be decoded: {delivery.unreadable}", "unreadable")
+        return self._subscriber.handler.decode(delivery.envelope)
 
     async def _attempt(self, calling: Awaitable[Results], parent: Envelope) -> tuple[BaseException | None, int]:
         """Let the handler work and publish its results; return what went wrong, and how many were published."""
@@ -295,7 +301,7 @@ def _message(delivery: Delivery, payload: Any) -> Message:
         routing_key=delivery.routing_key,
         attempt=delivery.attempt,
         is_redelivered=delivery.is_redelivered,
-        timestamp=envelope.timestamp,
+        timestamp=envelope.timestamp if isinstance(envelope.timestamp, datetime) else None,
         app_id=envelope.app_id,
         content_type=envelope.content_type,
         reply_to=envelope.reply_to,

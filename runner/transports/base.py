@@ -41,8 +41,9 @@ class Delivery:
     """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
 
     `crashes` is how often an earlier delivery of it ended without being settled, as far as the broker tells.
-    `was_acknowledged` says that its work was done before, and that the broker may not have read so. `token` and
-    `generation` belong to the transport.
+    `was_acknowledged` says that its work was done before, and that the broker may not have read so. `unreadable` says
+    why the transport cannot decode the message, if it cannot: the envelope then has its body, and the rest as bytes in
+    the header `x-runner-unreadable`. `token` and `generation` belong to the transport.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Delivery:
         "routing_key",
         "source",
         "token",
+        "unreadable",
         "was_acknowledged",
     )
 
@@ -70,6 +72,7 @@ class Delivery:
         crashes: int,
         token: Any,
         generation: Any,
+        unreadable: str = "",
     ) -> None:
         self.envelope = envelope
         self.source = source
@@ -79,6 +82,7 @@ class Delivery:
         self.crashes = crashes
         self.token = token
         self.generation = generation
+        self.unreadable = unreadable
         self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
         self.is_settled = False
         self.was_acknowledged = False

@@ -45,6 +45,8 @@ def dead_letter_copy(delivery: Delivery, outcome: DeadLetter, dead_letter: str, 
     headers = _failure_headers(delivery, outcome, now)
     headers[names.ATTEMPT] = delivery.attempt
     headers[names.REASON] = outcome.reason
+    if delivery.unreadable:
+        headers[names.UNREADABLE] = delivery.envelope.headers[names.UNREADABLE]
     return Copy(Address("", dead_letter), _clean(delivery.envelope, headers))
 
 
@@ -75,7 +77,7 @@ def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in headers.items():
         if name.startswith("x-runner-") or name.startswith(_DROPPED) or name.lower() in _DROPPED_EXACT:
             continue
-        size += len(name.encode()) + len(repr(value).encode())
+        size += len(name.encode("utf-8", "surrogateescape")) + len(repr(value).encode())
         if size > MAX_HEADER_BYTES:
             break
         kept[name] = value

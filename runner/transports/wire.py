@@ -17,11 +17,14 @@ from runner.transports.copies import MAX_HEADER_BYTES
 MAX_SHORT_BYTES = 255
 """Properties are AMQP short strings."""
 
-MAX_NAME_BYTES = 128
-"""So long may a header's name be (AMQP 0-9-1, 4.2.5.5); pamqp cuts longer ones off without an error."""
+MAX_NAME_BYTES = 255
+"""So long may a header's name be: RabbitMQ takes more than the 128 of AMQP 0-9-1."""
 
 MAX_TABLE_BYTES = 2 * MAX_HEADER_BYTES
 """RabbitMQ closes the connection over a header table that does not fit into a frame, which has twice this."""
+
+MAX_COPY_TABLE_BYTES = 120 * 1024
+"""The copy of a message has the headers that the broker has taken once, and ours."""
 
 MAX_TABLE_DEPTH = 64
 """Tables nested deeper than this break AMQP libraries that decode them by recursion, the reading side's included."""
@@ -51,14 +54,14 @@ def as_sent(envelope: Envelope, *, is_copy: bool = False) -> Envelope:
     if priority is not None or ttl is not None:
         _check_number("priority", priority, 255)
         _check_number("expiration_ms", ttl, 2**32 - 1)
-    if timestamp is not None and (timestamp.tzinfo is not UTC or timestamp.microsecond):
+    if isinstance(timestamp, datetime) and (timestamp.tzinfo is not UTC or timestamp.microsecond):
         timestamp = _whole_seconds(timestamp)
     elif headers is NO_HEADERS:
         return envelope
     return _envelope(
         (
             *(body, id_, correlation_id, kind, app, timestamp, content_type, encoding, reply_to, priority, ttl),
-            _checked_headers(headers),
+            _checked_headers(headers, MAX_COPY_TABLE_BYTES if is_copy else MAX_TABLE_BYTES),
         )
     )
 
@@ -77,12 +80,12 @@ _envelope = Envelope._make
 """Three times as fast as `_replace`."""
 
 
-def _checked_headers(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_headers(headers: Mapping[str, Any], at_most: int) -> Mapping[str, Any]:
     if not headers:
         return NO_HEADERS
     table, size = _table(headers, 1)
-    if size > MAX_TABLE_BYTES:
-        raise _invalid(f"the headers have about {size} bytes, at most {MAX_TABLE_BYTES} are allowed")
+    if size > at_most:
+        raise _invalid(f"the headers have about {size} bytes, at most {at_most} are allowed")
     return table
 
 
@@ -140,7 +143,10 @@ def _copied(value: Any) -> Any:
 
 def _whole_seconds(moment: datetime) -> datetime:
     """Return the moment as AMQP carries it; one without a time zone counts as UTC."""
-    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (OverflowError, ValueError):  # the first or the last day that there is, in another time zone
+        raise _invalid(f"a time that is out of range in UTC: {moment.isoformat()}") from None
     return aware.replace(microsecond=0)
 
 
@@ -149,7 +155,7 @@ def _fits_decimal(value: Decimal) -> bool:
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):  # NaN or infinity
         return False
-    return exponent >= -255 and value.adjusted() < 10 and abs(value.scaleb(max(0, -exponent))) < 2**31
+    return exponent >= -255 and value.adjusted() < 10 and -(2**31) <= value.scaleb(max(0, -exponent)) < 2**31
 
 
 def _check_short(text: Any, what: str, at_most: int) -> None:
@@ -165,8 +171,9 @@ def _check_number(name: str, value: Any, at_most: int) -> None:
 
 
 def _encoded(text: str) -> bytes:
+    """Return the bytes of a text; a lone surrogate stands for a byte that was not UTF-8 when the text arrived."""
     try:
-        return text.encode()
+        return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise _invalid(f"text that is not valid Unicode: {text[:40]!r}") from None
 

@@ -84,23 +84,21 @@ class Kind:
         return self.name.startswith("rabbitmq")
 
 
-SINGLE = "pamqp, the encoder below aio-pika, writes every float of a header with 32 bits"
-
 KINDS = (
     Kind("memory", lacks={"reconnect": "not persistent: there is no connection to lose"}),
     Kind(
         "rabbitmq-quorum",
         # As pipelines declare them. Without a delivery limit RabbitMQ 3.10 puts what is released at the end.
         {"x-queue-type": "quorum", "x-delivery-limit": 20},
-        {"priority": "quorum queues have no x-max-priority before RabbitMQ 4", "doubles": SINGLE},
+        {"priority": "quorum queues have no x-max-priority before RabbitMQ 4"},
     ),
     Kind(
         "rabbitmq-classic",
-        lacks={"delivery-limit": "classic queues do not count deliveries", "doubles": SINGLE},
+        lacks={"delivery-limit": "classic queues do not count deliveries"},
     ),
     Kind(
         "rabbitmq-public",  # without the direct way past the client's queues
-        lacks={"delivery-limit": "classic queues do not count deliveries", "doubles": SINGLE},
+        lacks={"delivery-limit": "classic queues do not count deliveries"},
         environment={"RUNNER_PLAIN_AMQP": "1"},
     ),
 )

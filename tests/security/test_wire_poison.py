@@ -1,13 +1,17 @@
-"""B3: messages that no AMQP library can read. The broker hands them out as they came: bytes are bytes to it."""
+"""B3: messages that AMQP libraries cannot read. The broker hands them out as they came: bytes are bytes to it."""
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 
+import pytest
+
 from tests.foreign import Foreign
 from tests.node import Broker
-from tests.project import Project, started, stop, until
+from tests.process import RunnerProcess
+from tests.project import Project, lines, started, stop, until
 
 PIPELINE = """
     version: 1
@@ -122,52 +126,104 @@ def publish_raw(node: Broker, queue: str, *kinds: str) -> None:
     client.close()
 
 
-async def test_poison_ends_in_the_dead_letter_queue_and_the_work_goes_on(
-    rabbit_project: Project, rabbitmq: Broker, foreign: Foreign
-) -> None:
-    """Every kind at once: each loses us the connection as often as the queue's delivery limit allows, then it is kept.
+UNREADABLE = {
+    "more flags than there are properties": (MESSAGE_ID | 1, short(b"id")),
+    "the same, with headers": (HEADERS | 1, table(short(b"a") + b"t\x01")),
+}
+"""What RabbitMQ takes, though AMQP says that more flags follow. Quorum queues repair it."""
 
-    What can be read after all is handled. In the end nothing is left in the queue, and what comes then is handled.
-    """
+EVERYWHERE = """
+    version: 1
+    queues:
+      UNIQUE.classic: {type: classic}
+      UNIQUE.theirs: {declare: false}
+    subscribers:
+      classic: {from: UNIQUE.classic, handler: work:handle, retry: none}
+      theirs: {from: UNIQUE.theirs, handler: work:handle_some, batch: {size: 2, wait: 100ms}}
+"""
+
+
+@pytest.mark.parametrize("way", [{}, {"RUNNER_PLAIN_AMQP": "1"}], ids=["direct", "public"])
+async def test_what_only_looks_odd_is_handled(
+    rabbit_project: Project, rabbitmq: Broker, foreign: Foreign, way: dict[str, str]
+) -> None:
+    """Every kind at once, by one connection, with what comes before and after it."""
     rabbit_project.pipeline(PIPELINE)
     rabbit_project.handlers(HANDLERS)
-    work, dead = rabbit_project.name("work"), rabbit_project.name("work.dead")
-    async with rabbit_project.up() as runner:
+    work = rabbit_project.name("work")
+    async with rabbit_project.up(env=way) as runner:
         await started(runner)
         publish_raw(rabbitmq, work, *POISON)
-        await until(
-            lambda: foreign.count(dead) + len(rabbit_project.ledger.counts()) == len(POISON), "an end of the poison", 40
-        )
         foreign.publish(work, b"after")
         await until(lambda: "after" in rabbit_project.ledger.payloads(), "what comes after it is handled", 20)
         await stop(runner)
-    assert foreign.count(work) == 0
-    kept = [got.decode() for got in bodies_of(rabbitmq, foreign, dead)]
-    assert sorted([*kept, *rabbit_project.ledger.payloads()]) == sorted([*POISON, "after"])
+    assert sorted(rabbit_project.ledger.payloads()) == sorted([*POISON, "after"])
+    assert foreign.count(work) == foreign.count(f"{work}.dead") == 0
     assert "Traceback" not in runner.stderr
+    assert not lines(runner, "broker.lost")
 
 
-async def test_messages_beside_poison_are_handled(rabbit_project: Project, rabbitmq: Broker, foreign: Foreign) -> None:
-    """What was delivered together with poison is not dead-lettered together with it."""
+@pytest.mark.parametrize("way", [{}, {"RUNNER_PLAIN_AMQP": "1"}], ids=["direct", "public"])
+async def test_what_cannot_be_decoded_is_kept_byte_for_byte(
+    rabbit_project: Project, rabbitmq: Broker, foreign: Foreign, way: dict[str, str]
+) -> None:
+    """Where the broker itself has nowhere to put it: on a classic queue, and on a queue of others."""
+    rabbit_project.pipeline(EVERYWHERE)
+    rabbit_project.handlers(f"{HANDLERS}\ndef handle_some(orders: list[str]) -> None: note(orders[0])")
+    foreign.channel.queue_declare(rabbit_project.name("theirs"), durable=True)
+    places = [rabbit_project.name(place) for place in ("classic", "theirs")]
+    async with rabbit_project.up("--log-format", "json", env=way) as runner:
+        await started(runner)
+        for place in places:
+            client = RawClient(rabbitmq.port)
+            for kind, (flags, properties) in UNREADABLE.items():
+                client.publish(place, flags, properties, kind.encode())
+            client.close()
+            foreign.publish(place, b"beside")
+        await rabbit_project.ledger.wait_for(2)
+        await runner.wait_for(lambda _: len(lines(runner, "message.dead_lettered")) == 4, 20)
+        await stop(runner)
+    assert rabbit_project.ledger.payloads() == ["beside"] * 2
+    assert {line["reason"] for line in lines(runner, "message.dead_lettered")} == {"unreadable"}
+    listed = await dead(rabbit_project, "list")
+    assert listed.stdout.count("the message cannot be decoded: ValueError") == 4
+    assert "it cannot be decoded" in (await dead(rabbit_project, "replay", code=None)).stderr
+    for place in places:
+        kept = {got.body.decode(): got.headers["x-runner-unreadable"] for got in foreign.take(f"{place}.dead")}
+        raw = {kind: struct.pack(">H", flags) + properties for kind, (flags, properties) in UNREADABLE.items()}
+        assert kept == raw
+    assert not lines(runner, "broker.lost")
+
+
+async def test_dead_letters_that_cannot_be_decoded_do_not_hide_those_behind_them(
+    rabbit_project: Project, rabbitmq: Broker, foreign: Foreign
+) -> None:
+    """The broker has put them there by itself. They are listed and can be dropped, and what is behind them as well."""
     rabbit_project.pipeline(PIPELINE)
     rabbit_project.handlers(HANDLERS)
-    work, dead = rabbit_project.name("work"), rabbit_project.name("work.dead")
-    async with rabbit_project.up("--only", "handle") as runner:
-        await started(runner)
-        await stop(runner)
-    publish_raw(rabbitmq, work, "type not UTF-8")
-    foreign.publish(work, *(f"beside {number}".encode() for number in range(5)))
-    async with rabbit_project.up() as runner:
-        await started(runner)
-        await until(lambda: foreign.count(dead) + len(rabbit_project.ledger.counts()) >= 6, "the end of all", 40)
-        await stop(runner)
-    assert sorted(rabbit_project.ledger.counts()) == [f"beside {number}" for number in range(5)]
-
-
-def bodies_of(node: Broker, foreign: Foreign, queue: str) -> list[bytes]:
-    """Take what is in a queue, and return the bodies alone, whatever the properties are."""
-    count = foreign.count(queue)
-    client = RawClient(node.port)
-    bodies = [client.get(queue) for _ in range(count)]
+    kept = rabbit_project.name("work.dead")
+    foreign.channel.queue_declare(kept, durable=True, arguments={"x-queue-type": "classic"})
+    client = RawClient(rabbitmq.port)
+    for kind, (flags, properties) in {**UNREADABLE, **POISON}.items():
+        client.publish(kept, flags, properties, kind.encode())
     client.close()
-    return bodies
+    foreign.publish(kept, b"behind", message_id="behind")
+    listed = await dead(rabbit_project, "list", "--json")
+    found = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert len(found) == len(UNREADABLE) + len(POISON) + 1
+    assert [each["reason"] for each in found].count("unreadable") == len(UNREADABLE)
+    assert found[-1]["id"] == "behind"
+    await dead(rabbit_project, "list")
+    for letter in found:
+        shown = await dead(rabbit_project, "show", "--json", "--id", letter["id"])
+        assert json.loads(shown.stdout.splitlines()[0])["id"] == letter["id"]
+    await dead(rabbit_project, "drop", "--all", "--yes")
+    assert foreign.count(kept) == 0
+
+
+async def dead(project: Project, verb: str, *arguments: str, code: int | None = 0) -> RunnerProcess:
+    """Run `runner dead` on the project's broker; it ends with this code."""
+    async with project.run("dead", verb, project.file, *project.place.arguments, *arguments) as runner:
+        assert await runner.wait() == code or code is None, runner.stderr
+    assert "Traceback" not in runner.stderr
+    return runner

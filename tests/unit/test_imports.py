@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "log", "log_output", "message", "metrics", "outcome", "redaction", "schedule", "tasks", "units")
-VOCABULARY = tuple(f"runner.{word}" for word in WORDS)
+WORDS = "errors log log_output message metrics outcome redaction release schedule tasks units"
+VOCABULARY = tuple(f"runner.{word}" for word in WORDS.split())
 
 # From low to high. A layer has rooms, a room has modules or packages: imports go to a lower layer or stay in the room.
 LAYERS: tuple[tuple[tuple[str, ...], ...], ...] = (

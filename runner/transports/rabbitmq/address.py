@@ -6,6 +6,8 @@ aio-pika takes its settings from the URL's query and forgives nonsense there (a 
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ from yarl import URL
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
+from runner.release import PRODUCT, version
 
 
 def connection_url(url: str, settings: BrokerSettings) -> URL:
@@ -21,6 +24,20 @@ def connection_url(url: str, settings: BrokerSettings) -> URL:
     if parsed.user is None:
         parsed = parsed.with_user("guest").with_password("guest")
     return parsed.with_query(heartbeat=str(max(1, round(settings.heartbeat_s))))
+
+
+def client_properties(pipelines: str, role: str, release: str = "") -> dict[str, str]:
+    """Return what the broker is told of a connection, and shows in its list of connections."""
+    host, pid = socket.gethostname(), os.getpid()
+    properties = {
+        "connection_name": f"{pipelines} ({role}) {host}:{pid}",
+        "product": PRODUCT,
+        "version": version(),
+        "host": host,
+        "pid": str(pid),
+        "pipelines": pipelines,
+    }
+    return properties | ({"release": release} if release else {})
 
 
 def tls_context(url: str, settings: BrokerSettings) -> ssl.SSLContext | None:

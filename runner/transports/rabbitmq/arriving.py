@@ -12,51 +12,34 @@ from runner.message import Envelope
 from runner.transports.base import Delivery, Source
 from runner.transports.rabbitmq.frames import (
     BODY,
+    CHANNEL_CLOSE,
+    CHANNEL_CLOSE_OK,
     DELIVER,
     HEADER,
     METHOD,
-    Content,
     Delivered,
-    read_content,
     read_deliver,
     read_size,
-    read_tag,
 )
-from runner.transports.rabbitmq.received import envelope_of
-
-_CLOSE = (b"\x00\x14\x00\x28", b"\x00\x14\x00\x29")
-"""The broker closes the channel, or says that it has closed it."""
+from runner.transports.rabbitmq.received import envelope_of, received
 
 
 def closes(payload: bytes) -> bool:
     """Whether a method frame ends its channel: nothing may be written to it any more."""
-    return payload[:4] in _CLOSE
+    return payload[:4] in (CHANNEL_CLOSE, CHANNEL_CLOSE_OK)
 
 
 class Arrivals:
-    """The deliveries of one channel, read from its frames. See `direct.Route`.
+    """The deliveries of one channel, read from its frames. See `direct.Route`."""
 
-    What cannot be read goes to `on_unreadable`, with its delivery tag and the reason: where the client ends the
-    connection, and everybody's messages with it, one message is at fault here.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        generation: Any,
-        on_delivery: Callable[[Delivery], None],
-        on_unreadable: Callable[[int, str], None],
-    ) -> None:
+    def __init__(self, source: Source, generation: Any, on_delivery: Callable[[Delivery], None]) -> None:
         self._source = source
         self._generation = generation
         self._on_delivery = on_delivery
-        self._on_unreadable = on_unreadable
-        self._tag: int | None = None
         self._deliver: Delivered | None = None
-        self._content: Content | None = None
+        self._header = b""
         self._body: list[bytes] = []
         self._missing = 0
-        self._fault = ""
         self.is_open = True
 
     def take(self, kind: int, payload: bytes) -> bool:
@@ -65,16 +48,13 @@ class Arrivals:
             if payload[:4] != DELIVER:
                 self.is_open = self.is_open and not closes(payload)
                 return False
-            self._begin(payload)
+            self._deliver, self._header = read_deliver(payload), b""
             return True
-        if self._tag is None:
+        if self._deliver is None:
             return False
         if kind == HEADER:
+            self._header = payload
             self._missing = read_size(payload)
-            try:
-                self._content = read_content(payload)
-            except Exception as error:  # whatever decoding foreign bytes raises, RecursionError included
-                self._fault = self._fault or f"{type(error).__name__}: {error}"
             if not self._missing:
                 self._hand_on(b"")
         elif kind == BODY:
@@ -85,72 +65,36 @@ class Arrivals:
                 self._hand_on(b"".join((*self._body, payload)) if self._body else payload)
         return True
 
-    def _begin(self, payload: bytes) -> None:
-        self._tag = read_tag(payload)
-        self._fault = ""
-        try:
-            self._deliver = read_deliver(payload)
-        except Exception as error:  # as above
-            self._fault = f"{type(error).__name__}: {error}"
-
     def _hand_on(self, body: bytes) -> None:
-        tag, deliver, content = self._tag, self._deliver, self._content
-        self._tag = self._deliver = self._content = None
+        deliver, header = self._deliver, self._header
+        self._deliver = None
         self._body.clear()
-        if tag is None or (not self._fault and (deliver is None or content is None)):
+        if deliver is None or not header:
             raise ValueError("a body without its header")
         try:
-            if self._fault or deliver is None or content is None:
-                self._on_unreadable(tag, self._fault)
-            else:
-                self._on_delivery(self._made(deliver, content, body))
+            self._on_delivery(_delivery(received(header, body), deliver, self._source, self._generation))
         except Exception as error:  # a bug of ours must not look like bytes that cannot be read
             asyncio.get_running_loop().call_exception_handler({"message": "a delivery failed", "exception": error})
-
-    def _made(self, deliver: Delivered, content: Content, body: bytes) -> Delivery:
-        return _delivery(
-            Envelope(body, *content.properties),
-            self._source,
-            exchange=deliver.exchange,
-            routing_key=deliver.routing_key,
-            is_redelivered=deliver.is_redelivered,
-            tag=deliver.tag,
-            generation=self._generation,
-        )
 
 
 def from_client(message: DeliveredMessage, source: Source, generation: Any) -> Delivery:
     """Return the delivery that the client has read."""
     frame: Any = message.delivery
-    return _delivery(
-        envelope_of(message),
-        source,
-        exchange=frame.exchange or "",
-        routing_key=frame.routing_key or "",
-        is_redelivered=bool(frame.redelivered),
-        tag=frame.delivery_tag,
-        generation=generation,
-    )
+    deliver = Delivered(frame.delivery_tag, bool(frame.redelivered), frame.exchange or "", frame.routing_key or "")
+    return _delivery(envelope_of(message), deliver, source, generation)
 
 
-def _delivery(
-    envelope: Envelope,
-    source: Source,
-    *,
-    exchange: str,
-    routing_key: str,
-    is_redelivered: bool,
-    tag: int,
-    generation: Any,
-) -> Delivery:
+def _delivery(message: tuple[Envelope, str], deliver: Delivered, source: Source, generation: Any) -> Delivery:
+    envelope, unreadable = message
     crashes = envelope.headers.get("x-delivery-count", 0) if envelope.headers else 0
     return Delivery(
         envelope,
         source,
-        exchange=exchange,
-        routing_key=routing_key,
-        is_redelivered=is_redelivered,
+        exchange=deliver.exchange,
+        routing_key=deliver.routing_key,
+        is_redelivered=deliver.is_redelivered,
         crashes=crashes if isinstance(crashes, int) else 0,
-        token=tag,
+        token=deliver.tag,
         generation=generation,
+        unreadable=unreadable,
     )

@@ -19,11 +19,11 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.errors import BrokerUnavailable
-from runner.message import Address, Envelope
+from runner.message import ERROR, REASON, Address, Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import OnStateChange
 from runner.transports.rabbitmq.channels import RPC_S, Depth, depth_of, open_channel, reply_of, throwaway_channel
-from runner.transports.rabbitmq.client import short
+from runner.transports.rabbitmq.client import Name, short
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, was_cancelled
 from runner.transports.rabbitmq.publisher import Publisher
 from runner.transports.rabbitmq.received import envelope_of
@@ -176,11 +176,14 @@ class Reading:
             self._on_message(message, section)
 
         await channel.basic_qos(prefetch_count=window, timeout=RPC_S)
-        consumed = await channel.basic_consume(self._queue, on_message, timeout=RPC_S)
+        consumed = await channel.basic_consume(Name(self._queue), on_message, timeout=RPC_S)
         section.tag = consumed.consumer_tag or ""
 
     def _on_message(self, message: DeliveredMessage, section: _Section) -> None:
-        envelope = envelope_of(message)
+        envelope, why = envelope_of(message)
+        if why:
+            told = {REASON: "unreadable", ERROR: f"the message cannot be decoded: {why}"}
+            envelope = envelope._replace(headers={**envelope.headers, **told})
         self._largest = max(self._largest, len(envelope.body))
         frame: Any = message.delivery
         looks = envelope.headers.get("x-delivery-count", 0)

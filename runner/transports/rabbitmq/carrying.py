@@ -13,6 +13,7 @@ from pamqp.base import Frame
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
+from runner.transports.rabbitmq.client import Name
 from runner.transports.rabbitmq.wire_client import (
     NOT_IMPLEMENTED,
     PRECONDITION_FAILED,
@@ -59,7 +60,7 @@ class Carrier:
         self._wire.on_message, self._wire.on_event = self._take, self._note
         await self._wire.call(commands.Confirm.Select())
         await self._wire.call(commands.Basic.Qos(0, WINDOW, False))
-        await self._wire.call(commands.Basic.Consume(0, self._queue, TAG, False, False, False))
+        await self._wire.call(commands.Basic.Consume(0, Name(self._queue), TAG, False, False, False))
 
     async def drain(self) -> None:
         """Return when the queue is empty, and everything of it confirmed at the other end. Raises InUse.
@@ -70,7 +71,7 @@ class Carrier:
         while quiet < 2:
             await self._settle()
             before = self._published
-            found: Any = await self._wire.call(commands.Queue.Declare(0, self._queue, passive=True))
+            found: Any = await self._wire.call(commands.Queue.Declare(0, Name(self._queue), passive=True))
             if found.consumer_count > 1:
                 raise InUse(self._queue)
             if found.message_count:
@@ -85,7 +86,7 @@ class Carrier:
 
     async def delete(self) -> None:
         """Delete the queue, which was drained, while we consume from it: what comes last is handed to us."""
-        await self._wire.call(commands.Queue.Delete(0, self._queue))
+        await self._wire.call(commands.Queue.Delete(0, Name(self._queue)))
         while not self._is_cancelled:
             await self._wire.step()
         await self._settle()
@@ -146,7 +147,7 @@ async def delete_empty(settings: BrokerSettings, queue: str, exchange: str, chan
     """
     try:
         async with Wire(settings, queue) as wire:
-            await wire.call(commands.Queue.Delete(0, queue, if_unused=True, if_empty=True))
+            await wire.call(commands.Queue.Delete(0, Name(queue), if_unused=True, if_empty=True))
         return 0
     except WireRefused as refusal:
         if refusal.code == PRECONDITION_FAILED:

@@ -13,6 +13,7 @@ from aiormq.abc import AbstractChannel
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue
+from runner.transports.rabbitmq.client import Name
 
 RPC_S = 30.0
 
@@ -51,7 +52,7 @@ async def open_channel(connection: AbstractConnection, *, confirms: bool = False
 async def declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None:
     """Declare an exchange."""
     await channel.exchange_declare(
-        exchange.name,
+        Name(exchange.name),
         exchange_type=exchange.type,
         durable=exchange.durable,
         arguments=dict(exchange.arguments),
@@ -62,7 +63,7 @@ async def declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None
 async def declare_queue(channel: AbstractChannel, queue: Queue) -> None:
     """Declare a queue."""
     await channel.queue_declare(
-        queue.name,
+        Name(queue.name),
         durable=queue.durable,
         exclusive=queue.exclusive,
         auto_delete=queue.auto_delete,
@@ -73,21 +74,29 @@ async def declare_queue(channel: AbstractChannel, queue: Queue) -> None:
 
 async def depth_of(channel: AbstractChannel, queue: str) -> Depth:
     """Return what a queue has; raises what the broker answers where it does not exist, or is not to be seen."""
-    declared = await channel.queue_declare(queue, passive=True, timeout=RPC_S)
+    declared = await channel.queue_declare(Name(queue), passive=True, timeout=RPC_S)
     return Depth(declared.message_count or 0, declared.consumer_count or 0)
 
 
 async def bind(channel: AbstractChannel, binding: Binding) -> None:
     """Bind a queue."""
     await channel.queue_bind(
-        binding.queue, binding.exchange, binding.key, arguments=dict(binding.arguments), timeout=RPC_S
+        Name(binding.queue),
+        Name(binding.exchange),
+        Name(binding.key),
+        arguments=dict(binding.arguments),
+        timeout=RPC_S,
     )
 
 
 async def unbind(channel: AbstractChannel, binding: Binding) -> None:
     """Remove a binding; it need not exist."""
     await channel.queue_unbind(
-        binding.queue, binding.exchange, binding.key, arguments=dict(binding.arguments), timeout=RPC_S
+        Name(binding.queue),
+        Name(binding.exchange),
+        Name(binding.key),
+        arguments=dict(binding.arguments),
+        timeout=RPC_S,
     )
 
 

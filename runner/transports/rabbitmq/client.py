@@ -20,6 +20,30 @@ _TLS = re.compile(r"\[SSL[^]]*\] (?P<why>.*?)(?: \(_ssl\.c:\d+\))?['\")]*$")
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
+class Name(str):
+    """The name of a queue or an exchange, or a routing key, for a frame of ours.
+
+    RabbitMQ takes any UTF-8 of at most 255 bytes; pamqp, which writes the frames, takes 127 characters of a few kinds.
+    What pamqp checks is the text itself, which is empty here, and what it writes is `encode()`. So its checks are left
+    out for what we send, and for nobody else in the process.
+    """
+
+    __slots__ = ("_encoded",)
+    _encoded: bytes
+
+    def __new__(cls, name: str) -> Name:
+        self = super().__new__(cls)
+        self._encoded = name.encode("utf-8", "surrogateescape")
+        return self
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """Return the name's bytes."""
+        return self._encoded
+
+    def __str__(self) -> str:
+        return self
+
+
 def forget(task: asyncio.Future[Any]) -> None:
     """Look at how a task has ended, so that asyncio does not report it as forgotten."""
     if not task.cancelled():

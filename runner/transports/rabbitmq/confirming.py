@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -61,7 +60,7 @@ class Confirms:
             raise aiormq.exceptions.ChannelInvalidStateError("the channel is closed")
         if envelope.message_id is None:
             envelope = envelope._replace(message_id=uuid4().hex)
-        data = self._method(address) + write_content(self._number, envelope, self._wire.max_frame, table)
+        data = self._method(address) + write_content(self._number, envelope, self._wire.max_frame)
         self._tag += 1
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[self._tag] = (envelope.message_id or "", answer)
@@ -122,15 +121,3 @@ class Confirms:
                 self._addresses.clear()
             method = self._addresses[address] = write_publish(self._number, address)
         return method
-
-
-def table(value: Any) -> Any:
-    """Return a header's value as pamqp wants it: bytes as bytearray, tables and lists of such."""
-    match value:
-        case bytes():
-            return bytearray(value)
-        case Mapping():
-            return {name: table(item) for name, item in value.items()}
-        case list():
-            return [table(item) for item in value]
-    return value

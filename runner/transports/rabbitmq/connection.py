@@ -20,7 +20,7 @@ from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
 from runner.tasks import end
 from runner.transports.base import OnStateChange, StateChange
-from runner.transports.rabbitmq.address import connection_url, tls_context
+from runner.transports.rabbitmq.address import client_properties, connection_url, tls_context
 from runner.transports.rabbitmq.client import (
     forget,
     free_writers,
@@ -32,7 +32,7 @@ from runner.transports.rabbitmq.client import (
     words_of_refusal,
     write_queue,
 )
-from runner.transports.rabbitmq.direct import attach, receivers_made
+from runner.transports.rabbitmq.direct import DirectConnection
 from runner.units import format_duration
 
 T = TypeVar("T")
@@ -108,8 +108,10 @@ class Link:
         name: str,
         on_state_change: OnStateChange,
         restore: Callable[[AbstractConnection], Awaitable[None]],
+        release: str = "",
     ) -> None:
         self._settings = settings
+        self._release = release
         self._role = role
         self._name = name
         self._say = on_state_change
@@ -188,12 +190,10 @@ class Link:
                 connection_url(url, self._settings),
                 ssl_context=tls_context(url, self._settings),
                 timeout=CONNECT_ATTEMPT_S,
-                client_properties={"connection_name": f"{self._name} ({self._role})", "product": "runline"},
+                client_properties={**client_properties(self._name, self._role, self._release)},
+                connection_class=DirectConnection,
             )
-            with receivers_made() as receivers:
-                connection = await within(CONNECT_ATTEMPT_S + 2, connecting)
-            attach(connection, receivers)
-            return connection
+            return await within(CONNECT_ATTEMPT_S + 2, connecting)
         except aiormq.exceptions.InvalidFrameError as error:
             if "Connection.Close" not in str(error):
                 raise

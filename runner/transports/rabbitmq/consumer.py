@@ -127,13 +127,7 @@ class Consumer:
                 registration.note_delivery()
                 self._on_delivery(delivery)
 
-        def on_unreadable(tag: int, why: str) -> None:
-            registration.note_arrival(tag)
-            if not registration.is_winding_up:
-                registration.reject(tag)
-                self._tell("message.unreadable", "error", error=why)
-
-        await registration.consume(self._source, on_delivery, on_unreadable)
+        await registration.consume(self._source, on_delivery)
         self._registration = registration
         return registration
 

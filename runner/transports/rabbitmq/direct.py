@@ -1,35 +1,31 @@
 """Takes deliveries and confirms off the wire, and puts publications and acknowledgements on it, past aiormq's queues.
 
 aiormq hands each frame through two queues and a task; this reads what has come in one go and calls whoever it is for.
-Everything else, and every frame that is out of the ordinary, goes aiormq's own way. It stands on parts of aiormq that
-are not public: `is_possible` looks whether the installed version has them, else (or with RUNNER_PLAIN_AMQP=1) the
-public way is taken, with the same results and less speed.
+Everything else goes aiormq's own way, in a form that pamqp can decode, whatever the broker has sent. With
+RUNNER_PLAIN_AMQP=1 everything does, with the same results and less speed. Only our own connections are read by this:
+they are made with a transport factory, which is a public part of aiormq.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import inspect
 import os
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any, Protocol
 
+import aio_pika
 import aiormq
 import aiormq.connection
-import pamqp.frame
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, ChannelFrame
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
-from pamqp.exceptions import PAMQPException
-from pamqp.heartbeat import Heartbeat
+from yarl import URL
 
 from runner.transports.rabbitmq.frames import FRAME_END, FRAME_HEAD
+from runner.transports.rabbitmq.received import for_client
 
 READ_BYTES = 262_144
-_ALIVE = (8, 0, Heartbeat())
+_ALIVE = FRAME_HEAD.pack(8, 0, 0) + bytes((FRAME_END,))
+"""A heartbeat."""
 
 
 class Route(Protocol):
@@ -43,50 +39,31 @@ class Route(Protocol):
         ...
 
 
-def is_possible() -> bool:
-    """Whether the installed aiormq has the shape that this needs, and nobody has switched it off."""
-    return not os.environ.get("RUNNER_PLAIN_AMQP") and _fits()
-
-
-@functools.cache
-def _fits() -> bool:
-    try:
-        receiver = inspect.signature(_Receiver.__init__).parameters
-        frame = inspect.signature(ChannelFrame.__init__).parameters
-        source = inspect.getsource(aiormq.connection.Connection)
-    except (OSError, TypeError, AttributeError):
-        return False
-    return (
-        list(receiver) == ["self", "reader"]
-        and list(frame)[1:3] == ["payload", "should_close"]
-        and "FrameReceiver(reader)" in source
-        and "async for weight, channel, frame in frame_receiver" in source
-        and all(hasattr(_Receiver, name) for name in ("get_frame", "__anext__"))
-    )
-
-
-_Receiver: Any = getattr(aiormq.connection, "FrameReceiver", object)
-_made: ContextVar[list[DirectReceiver] | None] = ContextVar("runner_receivers", default=None)
-
-
-class DirectReceiver(_Receiver):  # type: ignore[misc]  # not known to the type checker
-    """Reads frames. Those of a channel with a route go there at once, the others to aiormq, in order."""
+class FrameReader:
+    """What aiormq reads from. Frames of a channel with a route go there at once, the others to aiormq, in order."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__(reader)
+        self._reader = reader
         self.routes: dict[int, Route] = {}
         self._buffer = bytearray()
         self._at = 0
         self._has_taken = False
-        if (made := _made.get()) is not None:
-            made.append(self)
+        self._frame = b""
+        """What is left of the frame that aiormq reads now."""
 
-    async def __anext__(self) -> Any:
+    def at_eof(self) -> bool:
+        """Whether aiormq is to stop without an error: never, for the end of a connection is one."""
+        return False
+
+    async def readexactly(self, size: int) -> bytes:
+        """Return the next bytes for aiormq, which asks for each part of a frame."""
+        if not self._frame:
+            self._frame = await self._next_frame()
+        piece, self._frame = self._frame[:size], self._frame[size:]
+        return piece
+
+    async def _next_frame(self) -> bytes:
         """Return the next frame that is aiormq's."""
-        return await self.get_frame()
-
-    async def get_frame(self) -> Any:
-        """Return the next frame that is aiormq's: weight, channel and frame."""
         while True:
             frame = self._next()
             if frame is not None:
@@ -96,14 +73,14 @@ class DirectReceiver(_Receiver):  # type: ignore[misc]  # not known to the type 
                 await asyncio.sleep(0)  # others first: what was taken has given them work
                 return _ALIVE  # aiormq measures by frames whether the broker is alive
             try:
-                data = await self.reader.read(READ_BYTES)
+                data = await self._reader.read(READ_BYTES)
             except OSError as error:
                 raise AMQPConnectionError(f"Server communication error: {error!r}") from error
             if not data:
                 raise AMQPConnectionError("Server connection unexpectedly closed")
             self._buffer += data
 
-    def _next(self) -> Any:
+    def _next(self) -> bytes | None:
         """Hand out what is there, until a frame is aiormq's; None where more is needed."""
         buffer, at, routes = self._buffer, self._at, self.routes
         length = len(buffer)
@@ -111,19 +88,19 @@ class DirectReceiver(_Receiver):  # type: ignore[misc]  # not known to the type 
             while length - at >= 8:
                 kind, channel, size = FRAME_HEAD.unpack_from(buffer, at)
                 end = at + 7 + size
-                if length <= end and kind != 0x41:  # an A: not a frame, but the broker's "AMQP" and its version
+                if kind == 0x41:  # an A: not a frame, but the broker's "AMQP" and its version
+                    end = length - 1
+                elif length <= end:
                     return None
+                payload = bytes(buffer[at + 7 : end])
                 route = routes.get(channel)
-                if route is not None and buffer[end] == FRAME_END and _take(route, kind, bytes(buffer[at + 7 : end])):
+                if route is not None and buffer[end] == FRAME_END and _take(route, kind, payload):
                     self._has_taken = True
                     at = end + 1
                     continue
-                frame = bytes(buffer[at : end + 1])
+                head, last = bytes(buffer[at : at + 7]), bytes(buffer[end : end + 1])
                 at = end + 1
-                try:
-                    return pamqp.frame.unmarshal(frame)
-                except PAMQPException as error:
-                    raise InvalidFrameError(str(error)) from error
+                return head + payload + last if kind == 0x41 else for_client(kind, channel, payload) + last
             return None
         finally:
             if at >= length:
@@ -181,43 +158,55 @@ class Outbox:
 class Wire:
     """The direct way into one connection."""
 
-    def __init__(self, receiver: DirectReceiver, connection: aiormq.abc.AbstractConnection) -> None:
-        self._receiver = receiver
+    def __init__(self, reader: FrameReader, connection: aiormq.abc.AbstractConnection) -> None:
+        self._reader = reader
         self.outbox = Outbox(connection.write_queue)
         self.max_frame = connection.connection_tune.frame_max or 131_072
 
     def add(self, channel: AbstractChannel, route: Route) -> None:
         """Send a channel's frames to this route first, until the channel is closed."""
         number = channel.number
-        self._receiver.routes[number] = route
-        channel.closing.add_done_callback(lambda _: self._receiver.routes.pop(number, None))
+        self._reader.routes[number] = route
+        channel.closing.add_done_callback(lambda _: self._reader.routes.pop(number, None))
 
 
-@contextlib.contextmanager
-def receivers_made() -> Iterator[list[DirectReceiver]]:
-    """Make the connections that are opened in this block direct ones, if that is possible; yields their receivers.
+class _Transports(aiormq.connection.TransportFactory):
+    """Makes the transport of one connection as aiormq does, but for who reads it."""
 
-    aiormq is told once, for all connections of the process: without routes a receiver does what aiormq's own does.
-    """
-    made: list[DirectReceiver] = []
-    if not is_possible():
-        yield made
-        return
-    setattr(aiormq.connection, "FrameReceiver", DirectReceiver)  # noqa: B010  # to the type checker it is a type
-    token = _made.set(made)
-    try:
-        yield made
-    finally:
-        _made.reset(token)
+    def __init__(self) -> None:
+        self.reader: FrameReader | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[Any, asyncio.StreamWriter]:
+        """See `aiormq.TransportFactory`."""
+        is_secure = url.scheme == "amqps"
+        factory = aiormq.connection.TLSTransportFactory if is_secure else aiormq.connection.TCPTransportFactory
+        reader, writer = await factory().create(url, **kwargs)
+        self.reader = FrameReader(reader)
+        return self.reader, writer
+
+
+class DirectConnection(aio_pika.Connection):
+    """A connection of aio-pika whose frames we read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._transports = _Transports()
+        self.kwargs["transport_factory"] = self._transports
+        self.wire: Wire | None = None
+        """The direct way into it; None where there is only the public one."""
+
+    async def connect(self, timeout: float | None = None) -> None:
+        """Connect. See `aio_pika.Connection.connect`."""
+        await super().connect(timeout)
+        if self.transport is not None and self._transports.reader is not None and is_direct():
+            self.wire = Wire(self._transports.reader, self.transport.connection)
+
+
+def is_direct() -> bool:
+    """Whether nobody has switched the direct way off."""
+    return not os.environ.get("RUNNER_PLAIN_AMQP")
 
 
 def wire_of(connection: AbstractConnection) -> Wire | None:
     """Return the direct way into a connection; None where there is only the public one."""
-    return getattr(connection, "runner_wire", None)
-
-
-def attach(connection: AbstractConnection, receivers: list[DirectReceiver]) -> None:
-    """Remember the direct way into a connection that was just opened."""
-    transport = connection.transport
-    if transport is not None and receivers:
-        connection.runner_wire = Wire(receivers[-1], transport.connection)  # type: ignore[attr-defined]
+    return connection.wire if isinstance(connection, DirectConnection) else None

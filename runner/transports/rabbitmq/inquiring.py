@@ -30,6 +30,7 @@ from runner.transports.rabbitmq.channels import (
     open_channel,
     reply_of,
 )
+from runner.transports.rabbitmq.client import Name
 
 T = TypeVar("T", Exchange, Queue)
 
@@ -84,7 +85,7 @@ class Inquirer:
     async def exchange(self, exchange: Exchange, *, compares: bool = True) -> Seen | None:
         """Return what is known of an exchange, None where it does not exist."""
         try:
-            await self._ask(lambda channel: channel.exchange_declare(exchange.name, passive=True, timeout=RPC_S))
+            await self._ask(lambda channel: channel.exchange_declare(Name(exchange.name), passive=True, timeout=RPC_S))
             if not compares:
                 return Seen()
             return await self._compare("exchange", exchange, declare_exchange, Seen())

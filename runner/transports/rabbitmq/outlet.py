@@ -9,10 +9,12 @@ from aio_pika.abc import AbstractConnection
 from pamqp.commands import Basic
 
 from runner.message import Address, Envelope
-from runner.transports.rabbitmq.client import forget
-from runner.transports.rabbitmq.confirming import Answer, Confirms, table
+from runner.transports.rabbitmq.client import Name, forget
+from runner.transports.rabbitmq.confirming import Answer, Confirms
 from runner.transports.rabbitmq.connection import bounded
 from runner.transports.rabbitmq.direct import wire_of
+from runner.transports.rabbitmq.frames import write_properties
+from runner.transports.rabbitmq.received import visible_id
 
 CLOSE_S = 3.0
 
@@ -89,9 +91,9 @@ class Outlet:
         try:
             confirmation = await self.channel.basic_publish(
                 envelope.body,
-                exchange=address.exchange,
-                routing_key=address.key,
-                properties=properties_of(envelope),
+                exchange=Name(address.exchange),
+                routing_key=Name(address.key),
+                properties=_Properties(envelope),
                 mandatory=True,
                 wait=False,
             )
@@ -102,19 +104,15 @@ class Outlet:
         return "confirmed" if isinstance(confirmation, Basic.Ack) else "refused"
 
 
-def properties_of(envelope: Envelope) -> Basic.Properties:
-    """Return an envelope's properties as pamqp writes them: persistent."""
-    return Basic.Properties(
-        content_type=envelope.content_type,
-        content_encoding=envelope.content_encoding,
-        headers=table(envelope.headers) or None,
-        delivery_mode=2,
-        priority=envelope.priority,
-        correlation_id=envelope.correlation_id,
-        reply_to=envelope.reply_to,
-        expiration=None if envelope.expiration_ms is None else str(envelope.expiration_ms),
-        message_id=envelope.message_id,
-        timestamp=envelope.timestamp,
-        message_type=envelope.type,
-        app_id=envelope.app_id,
-    )
+class _Properties(Basic.Properties):
+    """The properties of an envelope as we write them; aiormq reads the id, to know what the broker gives back."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        super().__init__(message_id=visible_id(envelope.message_id))
+        self._envelope = envelope
+
+    def marshal(self) -> bytes:
+        """Return the flags and the properties."""
+        if self._envelope.message_id is None:  # aiormq has made one up
+            self._envelope = self._envelope._replace(message_id=self.message_id)
+        return write_properties(self._envelope)

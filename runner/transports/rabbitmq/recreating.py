@@ -32,6 +32,7 @@ from runner.transports.rabbitmq.channels import (
     throwaway_channel,
     unbind,
 )
+from runner.transports.rabbitmq.client import Name
 from runner.transports.rabbitmq.inquiring import Inquirer
 from runner.transports.rabbitmq.inspecting import ASIDE, BACK, Session
 from runner.transports.rabbitmq.management import ManagementFailed
@@ -208,8 +209,8 @@ class Recreation:
                 await unbind(channel, binding)
         moved += await self._empty_and_delete(aside, back, unwrapped)
         async with throwaway_channel(self._session.connection) as channel:
-            await channel.exchange_delete(back)
-            await channel.exchange_delete(aside)
+            await channel.exchange_delete(Name(back))
+            await channel.exchange_delete(Name(aside))
         return moved
 
     async def _until_kept(self, queue: Queue) -> None:

@@ -12,10 +12,10 @@ from runner.message import attempt_of, replays_of
 from runner.transports.base import Delivery, Source
 from runner.transports.rabbitmq.acknowledging import Acknowledger
 from runner.transports.rabbitmq.arriving import Arrivals, from_client
-from runner.transports.rabbitmq.client import forget
+from runner.transports.rabbitmq.client import Name, forget
 from runner.transports.rabbitmq.connection import bounded
 from runner.transports.rabbitmq.direct import Wire
-from runner.transports.rabbitmq.frames import write_ack, write_reject
+from runner.transports.rabbitmq.frames import write_ack
 from runner.transports.rabbitmq.topology import RPC_S
 
 SETTLE_S = 5.0
@@ -122,18 +122,16 @@ class Registration:
             self.ended.set_result(reason)
             self._doubt()
 
-    async def consume(
-        self, source: Source, on_delivery: Callable[[Delivery], None], on_unreadable: Callable[[int, str], None]
-    ) -> None:
-        """Ask the broker for the messages of a queue. Neither callback must raise; see `Arrivals`."""
+    async def consume(self, source: Source, on_delivery: Callable[[Delivery], None]) -> None:
+        """Ask the broker for the messages of a queue. The callback must not raise."""
         if self._wire is not None:
-            self._arrivals = Arrivals(source, self, on_delivery, on_unreadable)
+            self._arrivals = Arrivals(source, self, on_delivery)
             self._wire.add(self.channel, self._arrivals)
 
         async def on_message(message: DeliveredMessage) -> None:
             on_delivery(from_client(message, source, self))
 
-        consumed = await self.channel.basic_consume(source.queue, on_message, timeout=RPC_S)
+        consumed = await self.channel.basic_consume(Name(source.queue), on_message, timeout=RPC_S)
         self.tag = consumed.consumer_tag or ""
 
     def note_arrival(self, tag: int) -> None:
@@ -157,12 +155,6 @@ class Registration:
         """Note that what was acknowledged last may come again: nobody can tell what the broker has read."""
         while self._recent:
             self._doubts.add(self._recent.popleft())
-
-    def reject(self, tag: int) -> None:
-        """Refuse a message that cannot be read: the broker dead-letters it."""
-        self._acks.forget(tag)
-        if self._wire is not None and self._arrivals is not None:
-            self._wire.outbox.write(self._arrivals, write_reject(self.channel.number, tag))
 
     async def release(self, tag: int) -> bool:
         """Give a delivery back; False where the channel is gone."""

@@ -20,7 +20,9 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.message import Envelope
 from runner.tasks import end
+from runner.transports.rabbitmq.client import Name
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, was_cancelled
+from runner.transports.rabbitmq.received import envelope_of
 from runner.transports.rabbitmq.registration import Registration
 from runner.transports.rabbitmq.topology import RPC_S, open_channel
 
@@ -99,7 +101,7 @@ class Seat(Registration):
         channel.on_consumer_cancel_callbacks.add(lambda _: seat.end("cancelled by the broker"))
         try:
             await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_S)
-            await channel.basic_consume(queue, seat._on_message, timeout=RPC_S)
+            await channel.basic_consume(Name(queue), seat._on_message, timeout=RPC_S)
         except BaseException:
             await seat.leave("it was not taken")
             raise
@@ -173,8 +175,9 @@ class Seat(Registration):
             return  # it goes back with the channel
         frame: Any = message.delivery
         tag: int = frame.delivery_tag
-        message_id = message.header.properties.message_id or ""
-        token = read_token(message.body) if message.header.properties.message_type == TOKEN else None
+        envelope, _ = envelope_of(message)
+        message_id = envelope.message_id or ""
+        token = read_token(envelope.body) if envelope.type == TOKEN else None
         is_ours = message_id.startswith(self._name)
         if token is not None and not is_ours and self.term is not None and token.term >= self.term:
             self.end("another session has claimed the leadership")

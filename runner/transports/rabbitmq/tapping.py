@@ -23,7 +23,7 @@ from runner.message import Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding
 from runner.transports.rabbitmq.channels import RPC_S, bind, open_channel, reply_of
-from runner.transports.rabbitmq.client import short
+from runner.transports.rabbitmq.client import Name, short
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed
 from runner.transports.rabbitmq.received import envelope_of
 
@@ -65,7 +65,7 @@ class Tap:
             for binding in bindings:
                 await bind(channel, replace(binding, queue=self._queue))
             channel.closing.add_done_callback(self._on_end)
-            await channel.basic_consume(self._queue, self._on_message, no_ack=True, exclusive=True, timeout=RPC_S)
+            await channel.basic_consume(Name(self._queue), self._on_message, no_ack=True, exclusive=True, timeout=RPC_S)
         except aiormq.exceptions.ChannelNotFoundEntity as error:
             exchange = binding.exchange if binding is not None else ""
             text = f'exchange "{exchange}" does not exist: nothing can go by'
@@ -98,12 +98,13 @@ class Tap:
             "x-overflow": "drop-head",
         }
         await channel.queue_declare(
-            self._queue, durable=False, exclusive=True, auto_delete=True, arguments=arguments, timeout=RPC_S
+            Name(self._queue), durable=False, exclusive=True, auto_delete=True, arguments=arguments, timeout=RPC_S
         )
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         frame: Any = message.delivery
-        passed = Passed(envelope_of(message), frame.exchange or "", frame.routing_key or "")
+        envelope, _ = envelope_of(message)
+        passed = Passed(envelope, frame.exchange or "", frame.routing_key or "")
         self._kept.append(passed)
         self._kept_bytes += len(passed.envelope.body)
         while len(self._kept) > 1 and (len(self._kept) > self._most or self._kept_bytes > self._most_bytes):

@@ -19,7 +19,7 @@ from pamqp.base import Frame
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
-from runner.transports.rabbitmq.address import connection_url, tls_context
+from runner.transports.rabbitmq.address import client_properties, connection_url, tls_context
 from runner.transports.rabbitmq.client import short
 
 SILENCE_S = 60.0
@@ -219,4 +219,4 @@ def _short(text: bytes) -> bytes:
 def _properties(name: str) -> dict[str, Any]:
     """Return what the broker is told of us: that a lost consumer and a blocked connection are to be said."""
     capabilities = {"consumer_cancel_notify": True, "connection.blocked": True, "publisher_confirms": True}
-    return {"connection_name": f"{name} (move)", "product": "runline", "capabilities": capabilities}
+    return {**client_properties(name, "move"), "capabilities": capabilities}

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pamqp.frame
-import pytest
+from aiormq.connection import FrameReceiver
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,13 +17,11 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from runner.message import NO_HEADERS, Address, Envelope
+from runner.message import NO_HEADERS, UNREADABLE, Address, Envelope
 from runner.transports.base import Delivery, Source
 from runner.transports.rabbitmq.arriving import Arrivals
-from runner.transports.rabbitmq.confirming import table
-from runner.transports.rabbitmq.direct import DirectReceiver, is_possible
+from runner.transports.rabbitmq.direct import FrameReader
 from runner.transports.rabbitmq.frames import read_confirm, write_ack, write_content, write_publish
-from runner.transports.rabbitmq.outlet import properties_of
 
 MAX_FRAME = 4096
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -53,14 +51,42 @@ ENVELOPES = st.builds(
 SOURCE = Source(queue="q", prefetch=1, dead_letter=None, wait_prefix="w")
 
 
-def test_this_version_of_the_client_has_the_shape_that_the_direct_way_needs() -> None:
-    assert is_possible()
+def in_order(value: Any) -> Any:
+    """Return tables as pamqp writes them: sorted by their names."""
+    match value:
+        case dict():
+            return {name: in_order(item) for name, item in sorted(value.items())}
+        case list():
+            return [in_order(item) for item in value]
+    return value
 
 
-@pytest.mark.parametrize("value", ["1", "yes"])
-def test_the_direct_way_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("RUNNER_PLAIN_AMQP", value)
-    assert not is_possible()
+def as_pamqp_has_it(value: Any) -> Any:
+    match value:
+        case bytes():
+            return bytearray(value)
+        case dict():
+            return {name: as_pamqp_has_it(item) for name, item in value.items()}
+        case list():
+            return [as_pamqp_has_it(item) for item in value]
+    return value
+
+
+def properties_of(envelope: Envelope) -> commands.Basic.Properties:
+    return commands.Basic.Properties(
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        headers=as_pamqp_has_it(dict(envelope.headers)) or None,
+        delivery_mode=2,
+        priority=envelope.priority,
+        correlation_id=envelope.correlation_id,
+        reply_to=envelope.reply_to,
+        expiration=None if envelope.expiration_ms is None else str(envelope.expiration_ms),
+        message_id=envelope.message_id,
+        timestamp=envelope.timestamp,
+        message_type=envelope.type,
+        app_id=envelope.app_id,
+    )
 
 
 def as_pamqp_writes(channel: int, address: Address, envelope: Envelope) -> bytes:
@@ -77,7 +103,7 @@ def as_pamqp_writes(channel: int, address: Address, envelope: Envelope) -> bytes
 @given(ENVELOPES, st.integers(1, 2047), SHORT)
 @settings(deadline=None)
 def test_publications_are_written_as_pamqp_writes_them(envelope: Envelope, channel: int, key: str) -> None:
-    """But for what pamqp leaves out: an empty text counts as none there, and is written here."""
+    """But for what pamqp leaves out (an empty text counts as none there), and for the order of the headers."""
     some = envelope._replace(
         **{
             name: getattr(envelope, name) or None
@@ -85,9 +111,10 @@ def test_publications_are_written_as_pamqp_writes_them(envelope: Envelope, chann
         },
         reply_to=envelope.reply_to or None,
         priority=envelope.priority or None,
+        headers=in_order(dict(envelope.headers)),
     )
     address = Address("shop", key)
-    ours = write_publish(channel, address) + write_content(channel, some, MAX_FRAME, table)
+    ours = write_publish(channel, address) + write_content(channel, some, MAX_FRAME)
     assert ours == as_pamqp_writes(channel, address, some)
 
 
@@ -103,16 +130,15 @@ def delivered(tag: int, envelope: Envelope, *, channel: int = 1, is_redelivered:
     deliver = commands.Basic.Deliver(
         consumer_tag="ctag", delivery_tag=tag, redelivered=is_redelivered, exchange="shop", routing_key="a.b"
     )
-    return pamqp.frame.marshal(deliver, channel) + write_content(channel, envelope, MAX_FRAME, table)
+    return pamqp.frame.marshal(deliver, channel) + write_content(channel, envelope, MAX_FRAME)
 
 
 async def read(pieces: list[bytes], *, channel: int = 1) -> tuple[list[Delivery], list[Any], BaseException]:
     """Feed bytes to a receiver, piece by piece; return the deliveries of one channel, other frames, and the end."""
     reader = asyncio.StreamReader()
-    receiver = DirectReceiver(reader)
+    frames = FrameReader(reader)
     seen: list[Delivery] = []
-    unreadable: list[tuple[int, str]] = []
-    receiver.routes[channel] = Arrivals(SOURCE, None, seen.append, lambda tag, why: unreadable.append((tag, why)))
+    frames.routes[channel] = Arrivals(SOURCE, None, seen.append)
     others: list[Any] = []
 
     async def feed() -> None:
@@ -123,11 +149,11 @@ async def read(pieces: list[bytes], *, channel: int = 1) -> tuple[list[Delivery]
 
     feeding = asyncio.create_task(feed())
     try:
-        async for _, number, frame in receiver:
+        async for _, number, frame in FrameReceiver(frames):  # type: ignore[arg-type]
             if not isinstance(frame, Heartbeat):
                 others.append((number, frame.name))
     except Exception as error:
-        return seen, others + unreadable, error
+        return seen, others, error
     finally:
         await feeding
     raise AssertionError("it ended without an error")
@@ -167,20 +193,35 @@ def test_garbage_ends_the_connection_and_nothing_else(garbage: bytes, places: li
     assert isinstance(error, AMQPConnectionError | InvalidFrameError)
 
 
-@pytest.mark.parametrize("bad", [(b"abc", b"a\xffc"), (b"\x04shop", b"\x04sh\xffp")], ids=["property", "exchange"])
-def test_what_cannot_be_read_is_one_message_and_not_the_connection(bad: tuple[bytes, bytes]) -> None:
-    """Its neighbours are delivered."""
+FLAGS = b"\x10\x80"  # a delivery mode, and a message id
+
+
+def test_what_cannot_be_read_is_one_message_and_not_the_connection() -> None:
+    """It has more flags than AMQP has properties. It is handed on as bytes, and its neighbours as they are."""
     good, poison = Envelope(b"{}", message_id="1"), Envelope(b"x" * 5000, message_id="abc")
-    data = delivered(1, good) + delivered(2, poison).replace(*bad) + delivered(3, good)
+    data = delivered(1, good) + delivered(2, poison).replace(FLAGS, b"\x10\x81") + delivered(3, good)
     seen, others, error = asyncio.run(read([data]))
-    assert [(delivery.token, delivery.envelope) for delivery in seen] == [(1, good), (3, good)]
-    ((tag, why),) = others
-    assert (tag, why.partition(":")[0]) == (2, "UnicodeDecodeError")
+    first, odd, last = seen
+    assert [(each.token, each.envelope, each.unreadable) for each in (first, last)] == [(1, good, ""), (3, good, "")]
+    assert (odd.token, odd.unreadable) == (2, "ValueError: more property flags than AMQP 0-9-1 has")
+    assert odd.envelope == Envelope(poison.body, headers={UNREADABLE: b"\x10\x81\x02\x03abc"})
+    assert not others
+    assert isinstance(error, AMQPConnectionError)
+
+
+def test_a_reply_that_the_broker_has_cut_in_the_middle_of_a_letter_is_readable() -> None:
+    """pamqp would end the connection over it."""
+    close = pamqp.frame.marshal(
+        commands.Channel.Close(reply_code=404, reply_text="no queue 'ü", class_id=50, method_id=10), 5
+    )
+    data = close.replace("ü".encode(), b"\xc3.")
+    _, others, error = asyncio.run(read([data]))
+    assert others == [(5, "Channel.Close")]
     assert isinstance(error, AMQPConnectionError)
 
 
 def test_the_channels_end_is_seen_before_anything_is_written_to_it() -> None:
-    arrivals = Arrivals(SOURCE, None, lambda _: None, lambda *_: None)
+    arrivals = Arrivals(SOURCE, None, lambda _: None)
     close = pamqp.frame.marshal(commands.Channel.Close(reply_code=404, reply_text="gone", class_id=60, method_id=40), 1)
     assert arrivals.take(1, close[7:-1]) is False
     assert arrivals.is_open is False
