@@ -41,6 +41,9 @@ settings.load_profile("steady")
 
 LENDER = "runline_lender"
 
+LARGE_BODIES = f"max_message_size = {128 * 1024 * 1024}"
+"""The default up to 3.13. Since 4.0 it is 16 MiB, as much as we take, so that nothing above our limit would arrive."""
+
 
 class Lender:
     """Starts the shared node when it is first asked for. Lives in the process that every worker has in common."""
@@ -54,7 +57,7 @@ class Lender:
         """Return where the node is, after starting it."""
         with self._lock:
             if self._node is None:
-                node = Node(name="shared")
+                node = Node(name="shared", config=LARGE_BODIES)
                 try:
                     node.start()
                 except BaseException:
@@ -150,6 +153,9 @@ def unique() -> str:
 def _need_rabbitmq() -> None:
     if is_installed():
         return
+    line = os.environ.get("RABBITMQ")
+    if line:
+        pytest.fail(f"RabbitMQ {line} is not there: `make .brokers/{line}` makes it", pytrace=False)
     reason = "RabbitMQ is not installed: `make test` installs it where there is apt-get"
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)

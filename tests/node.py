@@ -16,6 +16,7 @@ another folder for these roots, so that several working copies can share them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import secrets
@@ -184,6 +185,12 @@ class Broker:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.place.port}/"
 
+    @functools.cached_property
+    def line(self) -> tuple[int, int]:
+        """The line of RabbitMQ that the node runs, as in (4, 3)."""
+        major, minor, *_ = self.ctl("version").strip().split(".")
+        return int(major), int(minor)
+
     def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl`, without headings, and return its output. Raises NodeError when it fails."""
         command = self.place.installation.script(
@@ -346,8 +353,11 @@ class Node(Broker):
         self.start()
 
     def freeze(self) -> None:
-        """Suspend it: connections stay up, nothing is answered."""
+        """Suspend it, and return when all its threads stand: connections stay up, nothing is answered."""
         self._send(signal.SIGSTOP)
+        if self._process is not None:
+            pid = self._process.pid
+            _until(lambda: _stands(pid), STOP_S, lambda: f"process {pid} goes on after SIGSTOP")
 
     def thaw(self) -> None:
         """Let it go on after `freeze`."""
@@ -484,6 +494,14 @@ def _environment(place: Place) -> dict[str, str]:
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "RUNNING_UNDER_SYSTEMD": "true",  # the script execs the virtual machine: signals reach it
     }
+
+
+def _stands(pid: int) -> bool:
+    """Whether every thread of a process is stopped. Source: man 5 proc, /proc/[pid]/stat, the field behind the name."""
+    with contextlib.suppress(FileNotFoundError):  # a thread that ends just now
+        stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] in "TZX" for stat in stats)
+    return False
 
 
 def _accepts(port: int) -> bool:

@@ -145,7 +145,7 @@ def _row(queue: QueueStatus) -> tuple[str, ...]:
     from runner.cli.tables import safe
 
     dead = UNKNOWN if queue.dead is None else str(queue.dead)
-    if not queue.exists:
+    if queue.exists is False:
         return safe(queue.name), "missing", "", "", "", "", dead
     numbers = (queue.ready, queue.unacked, queue.consumers)
     rates = (queue.publish_rate, queue.deliver_rate)

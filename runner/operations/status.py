@@ -12,17 +12,17 @@ from typing import Any
 
 from runner.operations.dead_letters import graves
 from runner.pipeline.model import BrokerSettings, Pipeline
-from runner.transports.rabbitmq.browsing import Browser, Locked
+from runner.transports.rabbitmq.browsing import Browser, Locked, NotPermitted
 from runner.transports.rabbitmq.channels import Depth
 from runner.transports.rabbitmq.management import Management, ManagementFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """One queue now. None is unknown. Rates are messages a second; `dead` is the depth of its dead-letter queue."""
+    """One queue now; None is unknown. Rates are messages a second; `dead` is the depth of its dead-letter queue."""
 
     name: str
-    exists: bool
+    exists: bool | None
     ready: int | None = None
     unacked: int | None = None
     consumers: int | None = None
@@ -121,7 +121,7 @@ class Watcher:
         more = told.get(name, {})
         return QueueStatus(
             name=name,
-            exists=depth is not None,
+            exists=True if name in told else None if isinstance(depth, NotPermitted) else depth is not None,
             ready=depth.messages if isinstance(depth, Depth) else _number(more.get("messages_ready")),
             unacked=_number(more.get("messages_unacknowledged")),
             consumers=depth.consumers if isinstance(depth, Depth) else _number(more.get("consumers")),
@@ -131,12 +131,12 @@ class Watcher:
             dead=dead.messages if isinstance(dead, Depth) else None,
         )
 
-    async def _depth(self, name: str) -> Depth | Locked | None:
-        """Return what a queue has, None where it does not exist, and Locked where nobody else may ask."""
+    async def _depth(self, name: str) -> Depth | Locked | NotPermitted | None:
+        """Return what a queue has, None where it does not exist, and why not where the broker does not show it."""
         try:
             return await self._browser.depth(name)
-        except Locked as locked:
-            return locked
+        except (Locked, NotPermitted) as hidden:
+            return hidden
 
 
 async def find_management(settings: BrokerSettings, url: str | None, browser: Browser) -> tuple[Management | None, str]:

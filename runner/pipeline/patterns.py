@@ -65,6 +65,14 @@ def matches_headers(arguments: Mapping[str, Any], headers: Mapping[str, Any]) ->
 
 
 def _is_same(wanted: Any, value: Any) -> bool:
-    """Return whether two header values are equal as Erlang sees it: `1` equals `1.0`, but neither `true` nor `"1"`."""
-    is_alike = type(wanted) is type(value) or {type(wanted), type(value)} == {int, float}
-    return is_alike and bool(wanted == value)
+    """Return whether two header values are equal, and of the same types: `1` is neither `1.0` nor `true` nor `"1"`.
+
+    RabbitMQ up to 3.13 takes a `1` that stands alone for `1.0`.
+    """
+    if type(wanted) is not type(value):
+        return False
+    if isinstance(wanted, list | tuple):
+        return len(wanted) == len(value) and all(map(_is_same, wanted, value))
+    if isinstance(wanted, Mapping):
+        return wanted.keys() == value.keys() and all(_is_same(each, value[name]) for name, each in wanted.items())
+    return bool(wanted == value)

@@ -50,8 +50,6 @@ class Difference:
         name = _KEYS.get(self.key)
         if name is None or (self.live == "none" and self.key in _NEVER_NONE):
             return ""
-        if self.key == "x-queue-type" and self.live == "none":
-            return "write `type: classic` to agree with the broker"
         if self.live == "none":
             return f"remove `{name}` to agree with the broker"
         live = f"{self.live}ms" if name == "message_ttl" else self.live
@@ -69,7 +67,8 @@ class Seen:
     """What is known of an exchange or queue that exists.
 
     `remark` says why nothing, or not everything, is known of its differences; empty: all are known. `messages` are
-    those ready; `arguments`, `policy` and `policy_sets` come from the management API.
+    those ready; `arguments`, `policy` and `policy_sets` come from the management API. `is_hidden` says that the broker
+    does not tell us whether it exists: from 4.3 on, RabbitMQ answers nothing about what the user has no right to.
     """
 
     differences: tuple[Difference, ...] = ()
@@ -80,6 +79,7 @@ class Seen:
     arguments: Mapping[str, Any] | None = None
     policy: str = ""
     policy_sets: Mapping[str, Any] = field(default_factory=dict)
+    is_hidden: bool = False
 
     @property
     def holds(self) -> str:

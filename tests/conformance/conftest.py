@@ -49,7 +49,7 @@ def _on_rabbitmq(kind: Kind, unique: str, node: Any) -> Harness:
     def new_transport(say: OnStateChange) -> Transport:
         return RabbitTransport(BrokerSettings(urls=(node.url,)), name=unique, on_state_change=say)
 
-    return Harness(kind, unique, new_transport, lambda: node.close_connections_of(unique))
+    return Harness(kind, unique, new_transport, lambda: node.close_connections_of(unique), node.line)
 
 
 async def _clean_up(url: str, held: Harness) -> None:

@@ -28,6 +28,9 @@ from runner.transports.base import Delivery, Feed, Leadership, Source, StateChan
 
 WAIT_S = 20.0
 
+NEWEST = (4, 3)
+"""The line of RabbitMQ that the in-process broker follows where lines differ."""
+
 
 class Inbox:
     """Keeps what a feed delivers, in order, and hands it to the test one by one."""
@@ -113,8 +116,10 @@ class Harness:
         unique: str,
         new_transport: Callable[[Callable[[StateChange], None]], Transport],
         lose_connections: Callable[[], None],
+        line: tuple[int, int] = NEWEST,
     ) -> None:
         self.kind = kind
+        self.line = line
         self.unique = unique
         self.changes: list[StateChange] = []
         self.declared: list[Topology] = []

@@ -128,7 +128,7 @@ async def test_17_a_limit_in_bytes_refuses_too(harness: Harness) -> None:
     session, queue = await harness.session(), harness.queue("work", max_length_bytes=100, overflow="reject-publish")
     await harness.declare(session, queue)
     taken = await publish_until_refused(harness, queue, padding=b"x" * 30)
-    assert 3 <= len(taken) <= 50
+    assert 2 <= len(taken) <= 50  # quorum queues count more than the body, since 4.0 more than before
 
 
 async def test_17_a_queue_that_drops_its_head_keeps_the_latest(harness: Harness) -> None:

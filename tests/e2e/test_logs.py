@@ -148,7 +148,7 @@ async def test_the_terminal_shows_a_checklist_and_totals_and_stdout_only_log_lin
     said = runner.stderr.splitlines()
     assert [line.split()[0] for line in said] == ["pipeline", "broker", "topology", "running", "stopped:"]
     assert project.unique in said[0]
-    assert ("in-process" if project.place.is_memory else "RabbitMQ 3.") in said[1]
+    assert ("in-process" if project.place.is_memory else "RabbitMQ ") in said[1]
     assert "guest:guest" not in runner.stderr
     assert "1 subscriber · 1 producer" in said[3]
     assert said[4] == "stopped: 3 published · 2 handled · 1 retried · 1 dead-lettered"

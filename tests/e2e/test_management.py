@@ -84,7 +84,9 @@ async def test_everything_is_asked_of_the_virtual_host_of_the_url(managed: Node,
         channel = other.channel
         channel.queue_declare(name, arguments={"x-max-length": 3})
         channel.queue_bind(name, "amq.topic", "a/b.#")
-        assert (await found.queue(name) or {})["arguments"] == {"x-max-length": 3}
+        arguments = (await found.queue(name) or {})["arguments"]
+        told = {"x-queue-type": "classic"} if managed.line >= (4, 0) else {}  # the default type, said
+        assert arguments == {"x-max-length": 3, **told}
         assert name in [queue["name"] for queue in await found.queues()]
         (binding,) = [each for each in await found.bindings() if each["destination"] == name and each["source"]]
         assert await found.delete_binding("amq.topic", name, binding["properties_key"])

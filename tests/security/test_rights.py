@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from urllib.parse import quote
 
@@ -99,6 +100,35 @@ async def test_topology_can_be_verified_without_the_right_to_configure(
     as_user(rabbit_project, rabbitmq, configure="^$", write=f"^(amq.default|{name}.*)$", read=f"^{name}.*$")
     prepare(rabbit_project, "verify")
     await works(rabbit_project, foreign)
+
+
+async def test_what_the_user_has_no_right_to_is_nothing_known_and_no_error(
+    rabbit_project: Project, rabbitmq: Broker
+) -> None:
+    """The least rights do not include the dead-letter queue: `plan` and `status` go on without knowing it.
+
+    Up to 4.2 RabbitMQ tells everybody how many messages a queue has, from 4.3 on nothing about it, not even that it
+    exists.
+    """
+    await declared_by_an_operator(rabbit_project)
+    name = rabbit_project.unique
+    dead = rabbit_project.name("work.dead")
+    as_user(rabbit_project, rabbitmq, configure="^$", write="^amq.default$", read=f"^{name}.work$")
+    prepare(rabbit_project, "verify")
+    where = (rabbit_project.file, *rabbit_project.place.arguments, "--json")
+    async with rabbit_project.run("status", *where) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    (pipeline,) = json.loads(runner.stdout)
+    rows = {queue["queue"]: queue for queue in pipeline["queues"]}
+    assert (rows[rabbit_project.name("work")]["ready"], rows[rabbit_project.name("work")]["exists"]) == (0, True)
+    async with rabbit_project.run("plan", *where) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    items = {item["name"]: item for item in json.loads(runner.stdout)["items"] if item["kind"] == "queue"}
+    assert items[dead]["action"] == "unchecked"
+    if rows[rabbit_project.name("work")]["dead"] is None:
+        assert f'whether queue "{dead}" exists is not known' in items[dead]["text"]
+    else:
+        assert f'queue "{dead}" exists and was not compared' in items[dead]["text"]
 
 
 @pytest.mark.parametrize("right", ["configure", "read"])

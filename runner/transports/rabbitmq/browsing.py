@@ -53,6 +53,10 @@ class Locked(BrokerUnavailable):
     """Another connection has the queue for itself."""
 
 
+class NotPermitted(BrokerUnavailable):
+    """The user has no right to the queue, so the broker does not say whether it exists (RabbitMQ from 4.3 on)."""
+
+
 class Looked(NamedTuple):
     """A message as it stands in a queue. `looks` is how often it was handed out before, if the queue counts that."""
 
@@ -230,7 +234,7 @@ class Browser:
         return int(first) if first.isdecimal() else 0
 
     async def depth(self, queue: str) -> Depth | None:
-        """Return what a queue has, None where it does not exist. Raises BrokerUnavailable."""
+        """Return what a queue has, None where it does not exist. Raises Locked, NotPermitted, BrokerUnavailable."""
         try:
             async with throwaway_channel(await self._connected()) as channel:
                 return await depth_of(channel, queue)
@@ -239,7 +243,7 @@ class Browser:
         except aiormq.exceptions.ChannelLockedResource as error:
             raise Locked(f'queue "{queue}" belongs to another connection alone') from error
         except aiormq.exceptions.ChannelAccessRefused as error:
-            raise BrokerUnavailable(f"the broker does not permit it: {reply_of(error)}") from error
+            raise NotPermitted(f"the broker does not permit it: {reply_of(error)}") from error
         except (LinkClosed, *CHANNEL_ERRORS) as error:
             raise BrokerUnavailable(f'the broker was lost while looking at queue "{queue}": {short(error)}') from error
 

@@ -18,7 +18,8 @@ from runner.transports.rabbitmq.client import Name
 RPC_S = 30.0
 
 _ACCESS = re.compile(
-    r"access to (?P<kind>\w+) '(?P<name>.*?)' in vhost '.*?' refused for user '(?P<user>.*?)'", re.DOTALL
+    r"(?:(?P<right>\w+) )?access to (?P<kind>\w+) '(?P<name>.*?)' in vhost '.*?' refused for user '(?P<user>.*?)'",
+    re.DOTALL,
 )
 
 
@@ -106,14 +107,16 @@ def reply_of(error: BaseException) -> str:
 
 
 def access_refused(reply: str) -> str:
-    """Say who needs which kind of right to what, from the broker's text; empty where it says something else.
+    """Say who needs which right to what, from the broker's text; empty where it says something else.
 
-    To declare needs the right to configure, to bind that to write the queue and to read the exchange.
+    RabbitMQ 4 names the right, earlier lines only the thing. To declare needs the right to configure, to bind that to
+    write the queue and to read the exchange.
     """
     match = _ACCESS.search(reply)
     if match is None:
         return ""
-    return f'the user "{match["user"]}" has no right to {match["kind"]} "{match["name"]}"'
+    right = f"{match['right']} " if match["right"] else ""
+    return f'the user "{match["user"]}" has no right to {right}{match["kind"]} "{match["name"]}"'
 
 
 def forbidden(error: aiormq.exceptions.AMQPError, right: str = "configure it") -> BrokerUnavailable:

@@ -19,9 +19,11 @@ class Declarations:
         self.topology = Topology()
         """Everything that was declared so far."""
 
-    async def declare(self, connection: AbstractConnection, topology: Topology) -> Declared:
+    async def declare(
+        self, connection: AbstractConnection, topology: Topology, *, must_be_seen: bool = False
+    ) -> Declared:
         """Declare and remember. Raises what `declare` in `topology` raises; then nothing is remembered."""
-        declared = await declare(connection, topology, self._mode)
+        declared = await declare(connection, topology, self._mode, must_be_seen=must_be_seen)
         self.topology = _joined(self.topology, topology)
         return declared
 
@@ -52,7 +54,8 @@ class Declarations:
         if milliseconds in known:
             return milliseconds
         try:
-            await self.declare(connection, wait_topology(prefix, milliseconds))
+            # We publish to it, which takes a right to it: what the broker does not show to us cannot be used.
+            await self.declare(connection, wait_topology(prefix, milliseconds), must_be_seen=True)
             return milliseconds
         except TopologyMismatch:
             if not known:

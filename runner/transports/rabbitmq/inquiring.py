@@ -92,7 +92,7 @@ class Inquirer:
         except NotThere:
             return None
         except NoRight as refusal:
-            return Seen(remark=_not_compared("exchange", exchange, refusal))
+            return _hidden("exchange", exchange.name, refusal)
 
     async def queue(self, queue: Queue, *, compares: bool = True) -> Seen | None:
         """Return what is known of a queue, None where it does not exist."""
@@ -106,10 +106,10 @@ class Inquirer:
         except Locked as locked:
             return Seen(remark=f'queue "{queue.name}" is in use by another connection alone: {locked}', is_locked=True)
         except NoRight as refusal:
-            return Seen(remark=_not_compared("queue", queue, refusal))
+            return _hidden("queue", queue.name, refusal)
 
     async def depth(self, name: str) -> Seen:
-        """Return what a queue holds. Raises NotThere, Locked."""
+        """Return what a queue holds. Raises NotThere, Locked, NoRight."""
         depth: Depth = await self._ask(lambda channel: depth_of(channel, name))
         return Seen(messages=depth.messages, consumers=depth.consumers)
 
@@ -138,8 +138,8 @@ class Inquirer:
                 if match["key"] in guard:
                     guard = {}
                     continue
-                key, live = match["key"], _value(match["current"])
-                differences[key] = Difference(kind, wanted.name, key, _value(match["received"]), live)
+                key = match["key"]
+                differences[key] = Difference(kind, wanted.name, key, _told(match, "received"), _told(match, "current"))
                 asked = _agreeing(asked, key, match["current"])
         return replace(seen, differences=tuple(differences.values()), remark=remark)
 
@@ -211,9 +211,22 @@ def _typed(current: str, ours: Any) -> Any:
     return text
 
 
+def _told(match: re.Match[str], side: str) -> str:
+    """Return a value for people. A queue that was declared without a type is classic; RabbitMQ says so since 4.0."""
+    value = _value(match[side])
+    return "classic" if match["key"] == "x-queue-type" and value == "none" else value
+
+
 def _value(text: str, empty: str = '""') -> str:
     typed = _TYPED.search(text)
     return (typed["value"] if typed else text.strip()).strip("'") or empty
+
+
+def _hidden(kind: str, name: str, refusal: NoRight) -> Seen:
+    """Return what is known of something about which the broker tells us nothing."""
+    reason = access_refused(str(refusal)) or str(refusal)
+    remark = f'whether {kind} "{name}" exists is not known: {reason}; to see it needs any right to it'
+    return Seen(remark=remark, is_hidden=True)
 
 
 def _not_compared(kind: str, wanted: Exchange | Queue, refusal: NoRight) -> str:

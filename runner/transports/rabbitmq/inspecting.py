@@ -5,7 +5,7 @@ Reads only. See `inquiring` for how AMQP alone names every difference of a queue
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractConnection
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
-from runner.pipeline.topology import Binding, Topology
+from runner.pipeline.topology import Binding, Queue, Topology
 from runner.transports.observed import LiveBinding, Observed, Seen
 from runner.transports.rabbitmq.channels import reply_of
 from runner.transports.rabbitmq.client import short
@@ -58,37 +58,79 @@ async def session(settings: BrokerSettings, name: str, management_url: str | Non
         await link.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the management API says of the virtual host."""
+
+    exchanges: frozenset[str]
+    queues: Mapping[str, Mapping[str, Any]]
+    bindings: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    async def by(cls, management: Management) -> _Told:
+        """Ask. Raises ManagementFailed."""
+        return cls(
+            frozenset(str(item.get("name")) for item in await management.exchanges()),
+            {str(item.get("name")): item for item in await management.queues()},
+            [item for item in await management.bindings() if item.get("destination_type") == "queue"],
+        )
+
+
 async def inspect(session: Session, topology: Topology) -> Observed:
     """Return what the broker has of the topology."""
+    if session.management is None:
+        return await _observed(session, topology, None)
+    try:
+        told = await _Told.by(session.management)
+    except ManagementFailed as error:
+        return replace(await _observed(session, topology, None), unchecked=str(error))
+    observed = await _observed(session, topology, told)
+    return replace(
+        observed,
+        queues={name: _described(seen, told.queues.get(name)) for name, seen in observed.queues.items()},
+        bindings=tuple(_bindings(told.bindings, observed.queues.keys(), observed.recreating.keys())),
+        unchecked="",
+        management=session.management.shown,
+    )
+
+
+async def _observed(session: Session, topology: Topology, told: _Told | None) -> Observed:
+    """Ask over AMQP, and only for what there is where the management API has told us what there is.
+
+    To ask for what does not exist writes an error into the broker's log, and operators read that.
+    """
+
+    def may_exist(names: Container[str] | None, name: str) -> bool:
+        return names is None or name in names
+
+    exchanges, queues = (None, None) if told is None else (told.exchanges, told.queues)
     async with Inquirer(session.connection) as inquirer:
-        exchanges = {item.name: await inquirer.exchange(item, compares=item.declare) for item in topology.exchanges}
-        queues = {item.name: await inquirer.queue(item, compares=item.declare) for item in topology.queues}
-        aside = {item.name: await _messages(inquirer, item.name + ASIDE) for item in topology.queues if item.declare}
-    observed = Observed(
-        exchanges,
-        queues,
+        found_exchanges = {
+            item.name: await inquirer.exchange(item, compares=item.declare) if may_exist(exchanges, item.name) else None
+            for item in topology.exchanges
+        }
+        found_queues = {
+            item.name: await inquirer.queue(item, compares=item.declare) if may_exist(queues, item.name) else None
+            for item in topology.queues
+        }
+        aside = {
+            item.name: await _messages(inquirer, item.name + ASIDE)
+            for item in topology.queues
+            if can_be_recreated(item) and may_exist(queues, item.name + ASIDE)
+        }
+    return Observed(
+        found_exchanges,
+        found_queues,
         unchecked=session.no_management,
         recreating={name: messages for name, messages in aside.items() if messages is not None},
         product=session.product,
     )
-    if session.management is None:
-        return observed
-    try:
-        return await _with_management(observed, session.management)
-    except ManagementFailed as error:
-        return replace(observed, unchecked=str(error))
 
 
-async def _with_management(observed: Observed, management: Management) -> Observed:
-    """Add what only the management API tells."""
-    described = {str(item.get("name")): item for item in await management.queues()}
-    bindings = [item for item in await management.bindings() if item.get("destination_type") == "queue"]
-    return replace(
-        observed,
-        queues={name: _described(seen, described.get(name)) for name, seen in observed.queues.items()},
-        bindings=tuple(_bindings(bindings, observed.queues.keys(), observed.recreating.keys())),
-        management=management.shown,
-    )
+def can_be_recreated(queue: Queue) -> bool:
+    """Whether a queue is one that we may recreate: ours, with messages that can be moved and outlive its consumers."""
+    is_stream = queue.arguments.get("x-queue-type") == "stream"
+    return queue.declare and not is_stream and not queue.auto_delete and not queue.exclusive
 
 
 def _described(seen: Seen | None, described: Mapping[str, Any] | None) -> Seen | None:

@@ -28,7 +28,7 @@ from runner.transports.rabbitmq.channels import (
     open_channel,
     throwaway_channel,
 )
-from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NotThere
+from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NoRight, NotThere
 
 __all__ = ["RPC_S", "Mode", "Probe", "count_messages", "declare", "open_channel", "throwaway_channel"]
 
@@ -43,16 +43,21 @@ A_LANE = 4
 
 
 async def declare(
-    connection: AbstractConnection, topology: Topology, mode: Mode, *, is_all_or_nothing: bool = True
+    connection: AbstractConnection,
+    topology: Topology,
+    mode: Mode,
+    *,
+    is_all_or_nothing: bool = True,
+    must_be_seen: bool = False,
 ) -> Declared:
     """Make what is missing exist (`manage`), or only check (`verify`), or do nothing (`ignore`).
 
     Raises TopologyMismatch that names every difference; then nothing was changed, or, if that is not asked for,
-    everything that could be. Idempotent.
+    everything that could be. With `must_be_seen`, what the broker does not show to us counts as missing. Idempotent.
     """
     if mode == "ignore":
         return Declared(len(topology.exchanges), len(topology.queues), len(topology.bindings))
-    probe = Probe(mode)
+    probe = Probe(mode, must_be_seen=must_be_seen)
     await probe.look(connection, [*topology.exchanges, *topology.queues])
     missing_exchanges = [item for item in topology.exchanges if not probe.has(item)]
     missing_queues = [item for item in topology.queues if not probe.has(item)]
@@ -79,7 +84,7 @@ async def depth_or_none(inquirer: Inquirer, name: str) -> Depth | None:
     """Return what a queue has; None where it does not exist, or is not ours to see."""
     try:
         seen = await inquirer.depth(name)
-    except (NotThere, Locked):
+    except (NotThere, Locked, NoRight):
         return None
     return Depth(seen.messages or 0, seen.consumers or 0)
 
@@ -119,8 +124,9 @@ class Probe:
     To compare needs the right to configure; without it, it is left out, unless we `manage`.
     """
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, *, must_be_seen: bool = False) -> None:
         self._mode = mode
+        self._must_be_seen = must_be_seen
         self._seen: dict[tuple[type, str], Seen | None] = {}
         self.differences: list[str] = []
 
@@ -149,10 +155,11 @@ class Probe:
 
         await each_with(things, inquire, ask, at_once=_lanes(things))
         for thing in things:
-            self._note(thing, self._seen[type(thing), thing.name])
+            seen = self._seen[type(thing), thing.name]
+            self._note(thing, None if seen is not None and seen.is_hidden and self._must_be_seen else seen)
 
     def has(self, thing: Exchange | Queue) -> bool:
-        """Whether it is there."""
+        """Whether it is there, or may be."""
         return self._seen[type(thing), thing.name] is not None
 
     def _note(self, thing: Exchange | Queue, seen: Seen | None) -> None:

@@ -144,6 +144,16 @@ def test_what_was_not_compared_is_neither_equal_nor_different() -> None:
     assert actions(found) == {remark: "unchecked"}
 
 
+def test_what_the_broker_hides_is_not_checked() -> None:
+    """From 4.3 on RabbitMQ says nothing about what the user has no right to."""
+    remark = 'whether queue "orders" exists is not known: no right'
+    found = plan(
+        Topology(queues=(ORDERS,)), observed(queues={"orders": Seen(remark=remark, is_hidden=True)}, bindings=())
+    )
+    assert actions(found) == {remark: "unchecked"}
+    assert not found.is_complete
+
+
 def test_where_amqp_did_not_tell_the_arguments_of_the_management_api_do() -> None:
     """All of them, and a type that is not given is classic."""
     live = {"durable": True, "auto_delete": False, "x-max-length": 5}

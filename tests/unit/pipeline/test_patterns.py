@@ -61,8 +61,10 @@ def test_only_whole_words_are_wildcards(text: str, expected: bool) -> None:
 
 
 def test_headers_of_one_kind_are_compared_by_value() -> None:
-    """Numbers are equal across kinds, as in Erlang; text, numbers and booleans are not."""
-    assert matches_headers({"a": 1}, {"a": 1.0})
+    """Whole numbers, fractions, text and booleans are different things, also in lists and maps."""
+    assert not matches_headers({"a": 1}, {"a": 1.0})
+    assert not matches_headers({"a": [1, {"b": 1}]}, {"a": [1, {"b": True}]})
+    assert matches_headers({"a": [1, {"b": 1.5}]}, {"a": [1, {"b": 1.5}]})
     assert matches_headers({"a": [1]}, {"a": [1]})
     assert not matches_headers({"a": 1}, {"a": True})
     assert not matches_headers({"a": "1"}, {"a": 1})
