@@ -42,6 +42,11 @@ test: $(VENV)/.test rabbitmq ## Check and test everything
 	@$(MAKE) lint
 	@$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
+.PHONY: fresh
+fresh: ## Run demo and test in a new Debian with nothing but python3 and make: DEBIAN=bookworm, trixie or testing
+	@if ! command -v debootstrap >/dev/null; then $(call apt_install,debootstrap); fi
+	@$(SUDO) .ci/fresh "$(or $(DEBIAN),trixie)"
+
 .PHONY: faults
 faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve everything, and print what it has cost
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
@@ -107,7 +112,7 @@ lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions th
 
 .PHONY: clean
 clean: ## Remove everything that make has made here
-	@[ ! -d .brokers ] || $(SUDO) rm -rf .brokers
+	@for folder in .brokers .fresh; do [ ! -d "$$folder" ] || $(SUDO) rm -rf "$$folder"; done
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
