@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -88,28 +88,30 @@ def _count(value: Any, otherwise: int) -> int:
     return value if 1 <= value <= MAX_ATTEMPT else otherwise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """What a handler sees of one delivery, for a parameter annotated `runner.Message`.
 
-    `event` is the name of the event (AMQP property `type`), `timestamp` is UTC, `attempt` counts from 1.
+    `event` is the name of the event (AMQP property `type`), `timestamp` is UTC, `attempt` counts from 1. A test
+    can make one of a payload alone: `Message({"order": 1})`.
     """
 
     payload: Any
-    id: str | None
-    correlation_id: str | None
-    event: str | None
-    queue: str
-    exchange: str
-    routing_key: str
-    attempt: int
-    is_redelivered: bool
-    timestamp: datetime | None
-    app_id: str | None
-    content_type: str | None
-    reply_to: str | None
-    priority: int | None
-    headers: Mapping[str, Any]
+    _: KW_ONLY
+    id: str | None = None
+    correlation_id: str | None = None
+    event: str | None = None
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    attempt: int = 1
+    is_redelivered: bool = False
+    timestamp: datetime | None = None
+    app_id: str | None = None
+    content_type: str | None = None
+    reply_to: str | None = None
+    priority: int | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from runner.errors import Reject, RetryLater
 
@@ -81,35 +83,111 @@ class RetryPolicy:
                 delay = self.delay_s * 2.0 ** min(attempt - 1, 64)
         return min(delay, self.max_delay_s)
 
+    def covers(self, item: Raised) -> bool:
+        """Return whether an exception is one to try again after."""
+        return self.only_on is None or any(map(item.is_a, self.only_on))
+
     def delays(self) -> tuple[float, ...]:
         """Return every delay this policy can ask for, in order, each once."""
         seen = dict.fromkeys(self.delay_after(attempt) for attempt in range(1, min(self.attempts, 1000)))
         return tuple(seen)
 
 
+class Raised(NamedTuple):
+    """What is known of one exception that a handler raised: enough to decide by, also in another process.
+
+    `kinds` are the paths of its class and of every base class; `after_s` is the delay that a RetryLater asks for.
+    """
+
+    name: str
+    text: str
+    kinds: frozenset[str]
+    after_s: float | None = None
+
+    def is_a(self, kind: type[BaseException]) -> bool:
+        """Return whether the exception's class is this one, or derived from it."""
+        return _path(kind) in self.kinds
+
+
+class RemoteError(Exception):
+    """Stands for what a handler raised in another process: the exception itself stays there."""
+
+    def __init__(self, raised: Sequence[Raised]) -> None:
+        super().__init__(_texts(raised))
+        self.raised = tuple(raised)
+
+
+def raised(error: BaseException) -> tuple[Raised, ...]:
+    """Return what a handler raised: one exception, or all that an exception group holds, also in groups inside it.
+
+    What a group holds is of the group's kinds, too.
+    """
+    if isinstance(error, RemoteError):
+        return error.raised
+    found: list[Raised] = []
+    waiting: list[tuple[BaseException, frozenset[str]]] = [(error, frozenset())]
+    while waiting:
+        item, kinds = waiting.pop()
+        kinds = kinds.union(map(_path, type(item).__mro__))
+        if isinstance(item, BaseExceptionGroup):
+            waiting += [(inner, kinds) for inner in reversed(item.exceptions)]
+        else:
+            after_s = _delay(item) if isinstance(item, RetryLater) else None
+            found.append(Raised(type(item).__qualname__, _text(item), kinds, after_s))
+    return tuple(found)
+
+
+def error_type(error: BaseException) -> str:
+    """Return the name of what was raised; of a group the names of what it holds, each once."""
+    return ", ".join(dict.fromkeys(item.name for item in raised(error)))[:MAX_ERROR_CHARACTERS]
+
+
+def error_text(error: BaseException) -> str:
+    """Return the error's own words, capped, of a group those of all that it holds; none where its `__str__` fails."""
+    return _texts(raised(error))
+
+
+def is_rejection(error: BaseException) -> bool:
+    """Return whether the handler has given its message up: by a Reject, also in a group."""
+    return any(item.is_a(Reject) for item in raised(error))
+
+
 def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Outcome:
     """Decide how a delivery ends, from what its handler did: nothing else decides.
 
-    `error` is None when the handler returned; `attempt` counts from 1.
+    `error` is None when the handler returned; `attempt` counts from 1. Of a group one Reject is enough, the longest
+    delay is taken, and with `only_on` each exception must be listed.
     """
-    match error:
-        case None:
-            return ACK
-        case InvalidMessage():
-            return DeadLetter(error.reason, _name(error), _text(error))
-        case Reject():
-            return DeadLetter("rejected", _name(error), _text(error))
-        case _ if attempt >= policy.attempts:
-            return DeadLetter("exhausted", _name(error), _text(error))
-        case RetryLater():
-            return Retry(min(error.after_s, MAX_DELAY_S), _name(error), _text(error))
-        case _ if policy.only_on is not None and not isinstance(error, policy.only_on):
-            return DeadLetter("rejected", _name(error), _text(error))
-    return Retry(policy.delay_after(attempt), _name(error), _text(error))
+    if error is None:
+        return ACK
+    if isinstance(error, InvalidMessage):
+        return DeadLetter(error.reason, error_type(error), error_text(error))
+    items = raised(error)
+    name, text = error_type(error), _texts(items)
+    if is_rejection(error):
+        return DeadLetter("rejected", name, text)
+    if attempt >= policy.attempts:
+        return DeadLetter("exhausted", name, text)
+    if not all(item.is_a(RetryLater) or policy.covers(item) for item in items):
+        return DeadLetter("rejected", name, text)
+    delays = [item.after_s for item in items if item.after_s is not None]
+    return Retry(min(max(delays), MAX_DELAY_S) if delays else policy.delay_after(attempt), name, text)
 
 
-def _name(error: BaseException) -> str:
-    return type(error).__qualname__
+def _texts(items: Sequence[Raised]) -> str:
+    if len({(item.name, item.text) for item in items}) == 1:
+        return items[0].text
+    return "; ".join(dict.fromkeys(f"{item.name}: {item.text}" for item in items))[:MAX_ERROR_CHARACTERS]
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _delay(error: RetryLater) -> float | None:
+    """Return the seconds that an error asks for; None where its class has forgotten to say."""
+    after_s = getattr(error, "after_s", None)
+    return float(after_s) if isinstance(after_s, int | float) and 0 <= after_s < math.inf else None
 
 
 def _text(error: BaseException) -> str:

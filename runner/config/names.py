@@ -19,7 +19,7 @@ from runner.config.words import closest, describe, quoted, wrong
 MAX_NAME_BYTES: Final = 255 - len(".dead")
 """AMQP's limit of 255 bytes, with room for the name of the dead-letter queue."""
 
-_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _BARE_NAME = re.compile(r"[A-Za-z_]\w*")
 _IMPORT_EXAMPLE = 'write "package.module:name", as in "handlers.orders:process_order"'
 

@@ -77,7 +77,9 @@ class ProducerSpec(SpecModel):
     )
     rate: Rate | None = Field(default=None, description="The most messages it publishes, as in 100/s, 10/m or 5/h.")
     to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
-    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
+    with_: Foreign = Field(
+        default={}, alias="with", description="Values for parameters of the handler, converted to their annotations."
+    )
     description: Text = Field(default="", description="What it brings in, for people.")
 
     one_of: ClassVar[tuple[str, ...]] = ("handler", "file", "http")

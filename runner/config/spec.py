@@ -149,7 +149,9 @@ class ResourceSpec(SpecModel):
     factory: ImportPath = Field(
         description="The function or context manager that makes it.", examples=["handlers.db:connect"]
     )
-    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the factory.")
+    with_: Foreign = Field(
+        default={}, alias="with", description="Values for parameters of the factory, converted to their annotations."
+    )
 
 
 def _resource(value: object) -> object:

@@ -2,6 +2,7 @@
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -142,15 +143,24 @@ class SubscriberSpec(SpecModel):
         description="The function that gets each message.", examples=["handlers.orders:process_order"]
     )
     to: OptionalNames = Field(default=(), description="Where results go.")
-    with_: Foreign = Field(default={}, alias="with", description="Keyword arguments for the handler.")
+    with_: Foreign = Field(
+        default={},
+        alias="with",
+        description="Values for parameters of the handler, converted to their annotations.",
+    )
     concurrency: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
-        default=10, description="How many handlers run at once in one process."
+        default=10,
+        description="How many handlers run at once in one process; with run_in: process, by default one for each core "
+        "that it may use, at most 10.",
     )
     prefetch: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
         default=None, description="How many messages are held unsettled; derived from concurrency by default."
     )
     timeout: Annotated[float, duration(0.001)] | None = Field(
-        default=None, description="How long one attempt may take."
+        default=None,
+        description="How long one attempt may take. An async def is cancelled then, and a process (run_in: process) is "
+        "ended. A def in a thread cannot be ended: its attempt has failed when it returns, and until then it keeps its "
+        "place.",
     )
     retry: Retry = Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
     batch: Batch | None = Field(
@@ -166,7 +176,8 @@ class SubscriberSpec(SpecModel):
     )
     run_in: Annotated[RunIn, choice(RunIn)] | None = Field(
         default=None,
-        description="Where a handler that is no async def runs: thread (the default) or process.",
+        description="Where a handler that is no async def runs: thread (the default) or process, which is one of as "
+        "many processes as concurrency says.",
     )
     queue: QueueSpec | None = Field(
         default=None, description="Options of the subscriber's own queue, where it hears events."
@@ -176,7 +187,14 @@ class SubscriberSpec(SpecModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         refuse(_subscriber_conflicts(self))
+        if self.run_in == "process" and "concurrency" not in self.model_fields_set:
+            object.__setattr__(self, "concurrency", min(self.concurrency, _usable_cores()))
         return self
+
+
+def _usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _subscriber_conflicts(subscriber: SubscriberSpec) -> Iterator[Conflict]:

@@ -30,7 +30,7 @@ MASK: Final = "***"
 """What stands for a secret, the same as in URLs."""
 
 _PART = r"[A-Za-z_][^\s:.]*"
-_IMPORT_PATH = rf"{_PART}(\.{_PART})*:{_PART}"
+_IMPORT_PATH = rf"{_PART}(\.{_PART})*:{_PART}(\.{_PART})*"
 
 DURATION: Final = Kind(
     "duration", "duration", "A number with its unit.", r"^\s*\d+(\.\d+)?(ms|s|m|h|d)\s*$", ("250ms", "1s", "5m", "2d")

@@ -1,4 +1,5 @@
-"""What is wrong with the import paths of one pipeline, each module once, with everything that names it."""
+"""What is wrong with the import paths of one pipeline, each module once, with everything that names it; and with the
+values that what they name is to get."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from typing import TypeVar
 from runner.config.document import KeyPath, dotted
 from runner.config.loading import Loaded
 from runner.errors import Problem, Severity
+from runner.pipeline.arguments import Misfit
 from runner.pipeline.importing import ImportBlame
 from runner.pipeline.modules import HIDDEN, ModuleSearch
+from runner.pipeline.signature import BadArguments
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,11 +59,19 @@ class ImportProblems:
                     blame.code, path, str(blame), blame.hint, offset=offset if colon else 0, length=length or None
                 )
                 self._single.append(problem)
-            return None
+        except BadArguments as bad:
+            self._single += [self._misfit((*path[:-1], "with", *item.where), bad.target, item) for item in bad.misfits]
+        return None
 
     def problems(self) -> list[Problem]:
         """Return what was noted."""
         return [*self._single, *(replace(first, help=self._help(key)) for key, first in self._first.items())]
+
+    def _misfit(self, path: KeyPath, target: str, misfit: Misfit) -> Problem:
+        """Return the problem of a value in `with:` that does not fit."""
+        written = self._loaded.interpolated.items()
+        variables = {name for key, names in written if key[: len(path)] == path for name in names}
+        return self._loaded.problem("bad-argument", path, *misfit.words(target, sorted(variables)))
 
     def _note_module(self, path: KeyPath, module: str, blame: ImportBlame) -> None:
         key = blame.code, str(blame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import difflib
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -28,12 +29,46 @@ class ImportBlame(Exception):
 
 def import_object(path: str) -> Any:
     """Return what `module:attribute` names. Raises ImportBlame; runs the module's code, which may do anything."""
+    return _walk(path)[1]
+
+
+def import_callable(path: str) -> Any:
+    """Return what `import_object` does, for something that is to be called. Raises ImportBlame for a bare method."""
+    owner, found = _walk(path)
+    name = path.rpartition(".")[2]
+    is_function = inspect.isclass(owner) and inspect.isfunction(found)
+    if is_function and not isinstance(inspect.getattr_static(owner, name, None), staticmethod):
+        raise bare_method(path, owner.__name__)
+    return found
+
+
+def bare_method(path: str, owner: str) -> ImportBlame:
+    """Return the blame for a method of a class, which is called without an object."""
+    module, _, attribute = path.partition(":")
+    name, method = owner.lower(), attribute.rpartition(".")[2]
+    hint = f'make one in the module, as in `{name} = {owner}(…)`, and write "{module}:{name}.{method}"'
+    what = f'"{path}" is a method, and needs an object of class {owner}'
+    return ImportBlame("wrong-parameters", what, f"{hint}, or make it a @staticmethod", is_attribute=True)
+
+
+def _walk(path: str) -> tuple[Any, Any]:
+    """Return what an import path names, behind what it is an attribute of."""
     module_name, _, attribute = path.partition(":")
-    module = _import_module(module_name)
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        raise missing_attribute(module_name, attribute, _public_names(module), module.__file__) from None
+    owner: Any = None
+    found: Any = _import_module(module_name)
+    file = getattr(found, "__file__", None)
+    before = ""
+    for part in attribute.split("."):
+        owner = found
+        try:
+            found = getattr(owner, part)
+        except AttributeError:
+            names = [f"{before}{name}" for name in _public_names(owner)]
+            raise missing_attribute(module_name, f"{before}{part}", names, file) from None
+        except Exception as error:  # what makes the attribute is code of the user's
+            raise _failed(module_name, error) from None
+        before = f"{before}{part}."
+    return owner, found
 
 
 def import_exception(path: str) -> type[BaseException]:
@@ -146,5 +181,5 @@ def _modules_of_the_user(path: Sequence[str]) -> list[str]:
     return [name for name in found if name.isidentifier()]
 
 
-def _public_names(module: ModuleType) -> list[str]:
-    return [name for name in vars(module) if not name.startswith("_")]
+def _public_names(owner: Any) -> list[str]:
+    return [name for name in dir(owner) if not name.startswith("_")]

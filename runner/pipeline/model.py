@@ -64,19 +64,33 @@ class Destination:
 class Handler:
     """A user's function, with everything about its signature found out beforehand.
 
-    `decode` turns an envelope into the payload or raises InvalidMessage; `arguments` are its `with:`;
-    `message_parameter` names the parameter that wants the `Message`, `resources` those that want a resource. The
-    handler of a batch gets a list of payloads and a list of messages; `decode` then decodes each.
+    `decode` turns an envelope into the payload or raises InvalidMessage; `arguments` are its `with:`, converted to the
+    annotations; `payload_parameter` and `message_parameter` name the parameters that get the payload and the `Message`,
+    `resources` those that get a resource. `positional` are passed by position, all others by name; `defaults` are for
+    those of them that get nothing. The handler of a batch gets a list of payloads and a list of messages; `decode` then
+    decodes each.
     """
 
     path: str
     call: Callable[..., Any]
     kind: Literal["function", "coroutine", "generator", "async generator"]
     decode: Callable[[Envelope], Any]
-    takes_payload: bool = True
+    payload_parameter: str | None = None
     message_parameter: str | None = None
+    positional: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     resources: tuple[str, ...] = ()
+
+    def bind(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what is given, by the names of parameters, as the arguments of a call: by position and by name."""
+        named = {**self.defaults, **given}
+        return tuple([named.pop(name) for name in self.positional]), named
+
+    @property
+    def takes_payload(self) -> bool:
+        """Whether a parameter gets the payload."""
+        return self.payload_parameter is not None
 
     @property
     def is_async(self) -> bool:
@@ -86,12 +100,14 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A long-lived thing that handlers need: what its factory returns, entered where it can be."""
+    """A long-lived thing that handlers need: what its factory returns, entered where it can be.
+
+    `factory` has its arguments already.
+    """
 
     name: str
     path: str
-    factory: Callable[..., Any]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    factory: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)

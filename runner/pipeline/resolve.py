@@ -20,7 +20,7 @@ from runner.pipeline.checks import check_names
 from runner.pipeline.fitting import handler_misfits, path_misfits
 from runner.pipeline.flow import Peer
 from runner.pipeline.import_problems import ImportProblems
-from runner.pipeline.importing import import_exception, import_object
+from runner.pipeline.importing import import_callable, import_exception
 from runner.pipeline.model import (
     Batch,
     BrokerSettings,
@@ -94,6 +94,7 @@ class _Resolver:
         self._imported = imported
         self._adapters: dict[str, TypeAdapter[Any]] = {}
         self._schemas: dict[str, Any] = {}
+        self._interpolated = loaded.interpolated
 
     def pipeline(self) -> Pipeline | None:
         """Resolve everything; None if the names are wrong, for then no topology can be computed."""
@@ -133,7 +134,9 @@ class _Resolver:
                 if item.schema_ is not None:
                     self._imported.attempt((section, name, "schema"), item.schema_, static.check_schema)
         for name, resource in self._spec.resources.items():
-            self._imported.attempt(("resources", name, "factory"), resource.factory, static.check_factory)
+            variables = self._variables(("resources", name))
+            check_factory = partial(static.check_factory, arguments=resource.with_, variables=variables)
+            self._imported.attempt(("resources", name, "factory"), resource.factory, check_factory)
         for name, producer in self._spec.producers.items():
             if producer.handler is not None:
                 self._check_handler(("producers", name), producer.handler, producer.with_, takes_payload=False)
@@ -148,10 +151,14 @@ class _Resolver:
     def _check_handler(
         self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool, is_batch: bool = False
     ) -> None:
-        def check(target: str) -> None:
-            resources = self._spec.resources
-            static.check_handler(target, arguments, takes_payload=takes_payload, resources=resources, is_batch=is_batch)
-
+        check = partial(
+            static.check_handler,
+            arguments=arguments,
+            takes_payload=takes_payload,
+            resources=self._spec.resources,
+            is_batch=is_batch,
+            variables=self._variables(path),
+        )
         self._imported.attempt((*path, "handler"), target, check)
 
     def _broker(self) -> BrokerSettings:
@@ -205,9 +212,7 @@ class _Resolver:
         if file != "-" and not Path(found).is_file():
             self._note("no-such-file", (*path, "file"), f'there is no file "{file}"', "it is relative to this file")
             return None
-        return Handler(
-            file, partial(read_records, found, checks), "generator", payload.decoder(bytes), takes_payload=False
-        )
+        return Handler(file, partial(read_records, found, checks), "generator", payload.decoder(bytes))
 
     def _subscriber(self, name: str, destinations: Mapping[str, Destination]) -> Subscriber | None:
         spec = self._spec.subscribers[name]
@@ -253,12 +258,12 @@ class _Resolver:
             path: PathParts = ("resources", name)
             factory = self._factory(path, spec.factory, spec.with_)
             if factory is not None:
-                found.append(Resource(name, spec.factory, factory, dict(spec.with_)))
+                found.append(Resource(name, spec.factory, factory))
         return tuple(found)
 
-    def _factory(self, path: PathParts, target: str, arguments: Mapping[str, Any]) -> Callable[..., Any] | None:
-        def read(target: str) -> Callable[..., Any]:
-            return read_factory(target, import_object(target), arguments)
+    def _factory(self, path: PathParts, target: str, arguments: Mapping[str, Any]) -> Callable[[], Any] | None:
+        def read(target: str) -> Callable[[], Any]:
+            return read_factory(target, import_callable(target), arguments, variables=self._variables(path))
 
         return self._imported.attempt((*path, "factory"), target, read)
 
@@ -297,10 +302,14 @@ class _Resolver:
         is_batch: bool = False,
     ) -> Handler | None:
         def read(target: str) -> Handler:
-            found = import_object(target)
-            resources = self._spec.resources
             return read_handler(
-                target, found, arguments, takes_payload=takes_payload, resources=resources, is_batch=is_batch
+                target,
+                import_callable(target),
+                arguments,
+                takes_payload=takes_payload,
+                resources=self._spec.resources,
+                is_batch=is_batch,
+                variables=self._variables(path),
             )
 
         return self._imported.attempt((*path, "handler"), target, read)
@@ -313,6 +322,10 @@ class _Resolver:
                 return None
             only_on = tuple(exception for exception in found if exception)
         return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, only_on)
+
+    def _variables(self, path: PathParts) -> set[str]:
+        """Return the keys of an item's `with:` whose values come from variables."""
+        return {str(key[-1]) for key in self._interpolated if key[:-1] == (*path, "with")}
 
     def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
         self._problems.append(self._loaded.problem(code, path, message, help_text))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import typing
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from runner.message import Message
 from runner.pipeline import payload
+from runner.pipeline.annotations import (
+    EMPTY,
+    Unresolved,
+    item_of,
+    kind_of_message,
+    mentions_message,
+    read_parameters,
+)
+from runner.pipeline.arguments import Misfit, convert
 from runner.pipeline.importing import ImportBlame
 from runner.pipeline.model import Handler
 
@@ -16,6 +24,23 @@ Kind = Literal["function", "coroutine", "generator", "async generator"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class BadArguments(Exception):
+    """Values in `with:` that do not fit the annotations of the parameters of `target`."""
+
+    def __init__(self, target: str, misfits: Sequence[Misfit]) -> None:
+        super().__init__(target)
+        self.target = target
+        self.misfits = misfits
+
+
+class CallPlan(NamedTuple):
+    """Which parameters get the payload and the `Message`, and which are passed by position; all others by name."""
+
+    payload: str | None
+    message: str | None
+    positional: tuple[str, ...]
 
 
 def read_handler(
@@ -26,43 +51,58 @@ def read_handler(
     takes_payload: bool,
     resources: Collection[str] = (),
     is_batch: bool = False,
+    variables: Collection[str] = (),
 ) -> Handler:
     """Return the handler behind a callable. `takes_payload` is false for producers, which get only their arguments.
 
-    A parameter named like one of the `resources` gets it. The handler of a batch takes lists.
+    A parameter named like one of the `resources` gets it. The handler of a batch takes lists. `variables` are the
+    arguments whose values come from variables.
 
-    Raises ImportBlame: not callable, wrong parameters, an annotation that nothing can be converted to.
+    Raises ImportBlame: not callable, wrong parameters, an annotation that nothing can be converted to. Raises
+    BadArguments: values that do not fit.
     """
     if not callable(call):
         hint = "name a function, or an object that can be called"
         raise ImportBlame("not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True)
     parameters = _parameters(path, call)
-    wanted = tuple(name for name in parameters if name in resources and name not in arguments)
-    provided = {**arguments, **dict.fromkeys(wanted)}
-    message_parameter, payload_parameter = check_parameters(
-        path, parameters, provided, takes_payload=takes_payload, is_batch=is_batch
-    )
-    annotation = parameters[payload_parameter].annotation if payload_parameter else inspect.Parameter.empty
-    if is_batch:
-        annotation = _item_annotation(path, annotation)
+    plan = plan_call(path, parameters, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
+    decode = _decoder(path, _payload_annotation(path, parameters, plan.payload, is_batch=is_batch))
+    values, misfits = convert(parameters, arguments, variables)
+    if misfits:
+        raise BadArguments(path, misfits)
+    wanted = tuple(_wanted(parameters, arguments, resources, plan.message))
+    given = {plan.payload, plan.message, *arguments, *wanted}
     return Handler(
         path=path,
         call=call,
         kind=_kind(call),
-        decode=_decoder(path, annotation),
-        takes_payload=payload_parameter is not None,
-        message_parameter=message_parameter,
-        arguments=dict(arguments),
+        decode=decode,
+        payload_parameter=plan.payload,
+        message_parameter=plan.message,
+        positional=plan.positional,
+        defaults={name: parameters[name].default for name in plan.positional if name not in given},
+        arguments=values,
         resources=wanted,
     )
 
 
-def read_factory(path: str, call: Any, arguments: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return the callable that makes a resource. Raises ImportBlame as `read_handler` does, and for a generator."""
-    factory = read_handler(path, call, arguments, takes_payload=False)
+def read_factory(
+    path: str, call: Any, arguments: Mapping[str, Any], *, variables: Collection[str] = ()
+) -> Callable[[], Any]:
+    """Return what makes a resource when it is called. Raises as `read_handler` does, and ImportBlame for a generator.
+
+    A factory of another language, whose parameters cannot be read, gets its arguments as they are written.
+    """
+    try:
+        factory = read_handler(path, call, arguments, takes_payload=False, variables=variables)
+    except ImportBlame as blame:
+        if blame.code == "bad-signature":
+            return functools.partial(call, **arguments)
+        raise
     if factory.kind in ("generator", "async generator"):
         raise generator_as_factory(path, is_async=factory.is_async)
-    return factory.call
+    positional, named = factory.bind(factory.arguments)
+    return functools.partial(call, *positional, **named)
 
 
 def generator_as_factory(path: str, *, is_async: bool) -> ImportBlame:
@@ -71,59 +111,66 @@ def generator_as_factory(path: str, *, is_async: bool) -> ImportBlame:
     return ImportBlame("bad-factory", f'"{path}" is a generator, not a context manager', hint, is_attribute=True)
 
 
-def check_parameters(
+def plan_call(
     path: str,
     parameters: Mapping[str, inspect.Parameter],
-    arguments: Mapping[str, Any],
+    arguments: Collection[str],
+    resources: Collection[str] = (),
     *,
     takes_payload: bool,
     is_batch: bool = False,
-) -> tuple[str | None, str | None]:
-    """Return the names of the parameters for the `Message` and for the payload. Raises ImportBlame.
+) -> CallPlan:
+    """Return what each parameter gets, and how. Raises ImportBlame.
 
-    `arguments` are all that is given by name: from `with:`, and resources.
+    `arguments` are the names that `with:` gives a value.
     """
-    message_parameter = _message_parameter(path, parameters, is_batch=is_batch)
-    payload_parameter = _payload_parameter(path, parameters, arguments, message_parameter) if takes_payload else None
-    taken = {name for name in (message_parameter, payload_parameter) if name is not None}
-    _check_rest(path, parameters, arguments, taken, takes_payload=takes_payload)
-    return message_parameter, payload_parameter
+    message = _message_parameter(path, parameters, is_batch=is_batch) if takes_payload else None
+    if message in arguments:
+        what = f'gets the message in "{message}", which `with:` passes, too'
+        raise _wrong(path, what, f'remove "{message}" from `with:`')
+    given = {*arguments, *_wanted(parameters, arguments, resources, message)}
+    received = _payload_parameter(path, parameters, arguments, given, message) if takes_payload else None
+    taken = {name for name in (message, received) if name is not None}
+    _check_rest(path, parameters, arguments, {*given, *taken}, takes_payload=takes_payload)
+    return CallPlan(received, message, _positional(parameters, {*given, *taken}, received))
 
 
 def payload_annotation(call: Callable[..., Any], handler: Handler, *, is_batch: bool = False) -> Any:
-    """Return what the payload (of a batch: each) is annotated with, `inspect.Parameter.empty` if nothing."""
-    for name, parameter in _parameters(handler.path, call).items():
-        is_given = name in handler.arguments or name in handler.resources or name == handler.message_parameter
-        if handler.takes_payload and not is_given:
-            return _item_annotation(handler.path, parameter.annotation) if is_batch else parameter.annotation
-    return inspect.Parameter.empty
+    """Return what the payload (of a batch: each) is annotated with, EMPTY if nothing."""
+    parameters = _parameters(handler.path, call)
+    return _payload_annotation(handler.path, parameters, handler.payload_parameter, is_batch=is_batch)
 
 
 def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters with their annotations evaluated (they are strings under `from __future__`)."""
     try:
-        signature = inspect.signature(call)
-    except (ValueError, TypeError):
+        return read_parameters(call)
+    except Exception:  # foreign code may stand behind a signature, and raise anything
         hint = "wrap it in a function of your own"
-        raise ImportBlame(
-            "bad-signature", f'the parameters of "{path}" cannot be read', hint, is_attribute=True
-        ) from None
-    target = call if inspect.isroutine(call) or inspect.isclass(call) else type(call).__call__
-    try:
-        hints = typing.get_type_hints(target, include_extras=True)
-    except Exception as error:  # evaluating annotations runs foreign code
-        hint = "import what the annotation names at the top of the module"
-        message = f'an annotation of "{path}" cannot be resolved: {error}'
-        raise ImportBlame("bad-annotation", message, hint, is_attribute=True) from None
-    return {
-        name: parameter.replace(annotation=hints.get(name, parameter.annotation))
-        for name, parameter in signature.parameters.items()
-    }
+        message = f'the parameters of "{path}" cannot be read'
+        raise ImportBlame("bad-signature", message, hint, is_attribute=True) from None
+
+
+def _wanted(
+    parameters: Mapping[str, inspect.Parameter],
+    arguments: Collection[str],
+    resources: Collection[str],
+    message: str | None,
+) -> list[str]:
+    """Return the parameters that get the resource of their name."""
+    return [
+        name
+        for name, parameter in parameters.items()
+        if name in resources and name not in arguments and name != message and parameter.kind not in _VARIADIC
+    ]
 
 
 def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter], *, is_batch: bool) -> str | None:
-    kinds = {name: _kind_of_message(parameter.annotation) for name, parameter in parameters.items()}
-    names = [name for name, kind in kinds.items() if kind is not None]
+    kinds = {
+        name: kind
+        for name, parameter in parameters.items()
+        if parameter.kind not in _VARIADIC and (kind := kind_of_message(parameter.annotation)) is not None
+    }
+    names = list(kinds)
     if names and kinds[names[0]] != ("many" if is_batch else "one"):
         wanted = "list[runner.Message]" if is_batch else "runner.Message"
         what = f'wants one message in "{names[0]}", and a batch has a list of them'
@@ -132,73 +179,97 @@ def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter], *
         raise _wrong(path, what, f"annotate it with `{wanted}`")
     if len(names) > 1:
         raise _wrong(path, f"has {len(names)} parameters annotated `runner.Message`", "keep one of them")
-    if names and parameters[names[0]].kind is inspect.Parameter.POSITIONAL_ONLY:
-        raise _wrong(path, f'takes "{names[0]}" by position only', "remove the `/` from its parameters")
     return names[0] if names else None
 
 
-def _kind_of_message(annotation: Any) -> str | None:
-    """Return whether an annotation asks for one message, for many, or (None) for something else."""
-    if annotation is Message:
-        return "one"
-    is_list = typing.get_origin(annotation) is list and typing.get_args(annotation) == (Message,)
-    return "many" if is_list else None
-
-
-def _item_annotation(path: str, annotation: Any) -> Any:
-    """Return what each payload of a batch is converted to: the item of `list[…]`, or nothing for a bare `list`."""
-    if annotation in (inspect.Parameter.empty, Any, list):
-        return inspect.Parameter.empty
-    if typing.get_origin(annotation) is list:
-        return typing.get_args(annotation)[0]
-    raise _wrong(path, "takes one payload, and a batch is a list of them", "annotate it as in `orders: list[Order]`")
-
-
 def _payload_parameter(
-    path: str, parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], message_parameter: str | None
+    path: str,
+    parameters: Mapping[str, inspect.Parameter],
+    arguments: Collection[str],
+    given: Collection[str],
+    message: str | None,
 ) -> str | None:
+    """Return the parameter that gets the payload: the first that gets nothing else; `*name` for one with a star."""
     for name, parameter in parameters.items():
-        if name == message_parameter or name in arguments:
-            continue
-        if parameter.kind in _POSITIONAL:
-            return name
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return f"*{name}"
+        if parameter.kind in _POSITIONAL and name != message and name not in given:
             return name
-    if message_parameter is None:
-        given = next((name for name, item in parameters.items() if name in arguments and item.kind in _POSITIONAL), "")
-        if given:
-            what = f'has no parameter left for the payload: "{given}" is given by name'
-            raise _wrong(path, what, f'remove "{given}" from `with:`, or add a parameter')
+    if message is None:
+        taken = next((name for name, item in parameters.items() if name in given and item.kind in _POSITIONAL), "")
+        if taken in arguments:
+            what = f'has no parameter left for the payload: "{taken}" is given by name'
+            raise _wrong(path, what, f'remove "{taken}" from `with:`, or add a parameter')
+        if taken:
+            what = f'has no parameter left for the payload: "{taken}" gets the resource of that name'
+            raise _wrong(path, what, f'rename "{taken}", or add a parameter')
         raise _wrong(path, "takes no parameter for the payload", "its first parameter gets the payload")
     return None
+
+
+def _payload_annotation(
+    path: str, parameters: Mapping[str, inspect.Parameter], name: str | None, *, is_batch: bool
+) -> Any:
+    """Return what the payload, of a batch each item, is converted to. Raises ImportBlame."""
+    if name is None:
+        return EMPTY
+    annotation = parameters[name.removeprefix("*")].annotation
+    if isinstance(annotation, Unresolved):
+        raise _unresolved(path, annotation)
+    if mentions_message(annotation):
+        what = f'annotates its payload "{name}" with `runner.Message` among other things'
+        raise _wrong(path, what, "annotate it with the type of the payload, or with `runner.Message` alone")
+    if not is_batch:
+        return annotation
+    item = item_of(annotation)
+    if item is None:
+        what = "takes one payload, and a batch is a list of them"
+        raise _wrong(path, what, "annotate it as in `orders: list[Order]`")
+    return item
 
 
 def _check_rest(
     path: str,
     parameters: Mapping[str, inspect.Parameter],
-    arguments: Mapping[str, Any],
-    taken: set[str],
+    arguments: Collection[str],
+    given: Collection[str],
     *,
     takes_payload: bool,
 ) -> None:
     """Check that everything the function needs is given, and everything given is wanted."""
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in arguments:
-        if name not in parameters and not takes_any:
-            raise _wrong(
-                path, f'has no parameter "{name}", which `with:` passes', "correct the name, or remove it from `with:`"
-            )
+        if not takes_any and (name not in parameters or parameters[name].kind in _VARIADIC):
+            what = f'has no parameter "{name}", which `with:` passes'
+            raise _wrong(path, what, "correct the name, or remove it from `with:`")
     for name, parameter in parameters.items():
-        is_given = name in taken or name in arguments
-        if is_given or parameter.default is not inspect.Parameter.empty or parameter.kind in _VARIADIC:
+        if name in given or parameter.default is not EMPTY or parameter.kind in _VARIADIC:
             continue
-        what = f'needs "{name}", which nothing provides'
+        if isinstance(parameter.annotation, Unresolved) and parameter.annotation.reason:
+            raise _unresolved(path, parameter.annotation)  # it may be meant to be `runner.Message`
         help_ = f"give it a default, or a value by `with: {{{name}: …}}`"
         if takes_payload:
             help_ = f"{help_}, or declare the resource `{name}`"
         else:
             help_ = f"it is called without a payload: {help_}"
-        raise _wrong(path, what, help_)
+        raise _wrong(path, f'needs "{name}", which nothing provides', help_)
+
+
+def _positional(
+    parameters: Mapping[str, inspect.Parameter], given: Collection[str], received: str | None
+) -> tuple[str, ...]:
+    """Return what is passed by position: a payload that stands first, and all up to the last that must be.
+
+    The payload, because decorators may call their parameter otherwise than the function that they wrap.
+    """
+    names = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL]
+    if received is not None and received.startswith("*"):
+        return (*names, received)
+    count = 1 if names[:1] == [received] else 0
+    for index, name in enumerate(names, 1):
+        if name in given and parameters[name].kind is inspect.Parameter.POSITIONAL_ONLY:
+            count = index
+    return tuple(names[:count])
 
 
 def _decoder(path: str, annotation: Any) -> payload.Decode:
@@ -221,6 +292,12 @@ def _kind(call: Callable[..., Any]) -> Kind:
         if inspect.isgeneratorfunction(candidate):
             return "generator"
     return "function"
+
+
+def _unresolved(path: str, annotation: Unresolved) -> ImportBlame:
+    message = f'an annotation of "{path}" cannot be resolved: {annotation.reason}'
+    hint = "import what the annotation names at the top of the module"
+    return ImportBlame("bad-annotation", message, hint, is_attribute=True)
 
 
 def _wrong(path: str, what: str, hint: str) -> ImportBlame:

@@ -8,20 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.outcome import MAX_ERROR_CHARACTERS
-
-REMOTE = "__runner_blame__"
-"""The attribute by which an error from another process carries its Blame."""
+from runner.outcome import Raised, RemoteError
 
 _OURS = str(Path(__file__).resolve().parent.parent)
 _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 class Blame(NamedTuple):
-    """What is told of an error that was raised in another process, where its traceback stays."""
+    """What is said of an error that was raised in another process, where its traceback stays."""
 
     at: str | None
     text: str
+
+
+class RemoteFailure(RemoteError):
+    """An error from another process, with what is said of it."""
+
+    def __init__(self, raised: Sequence[Raised], blame: Blame) -> None:
+        super().__init__(raised)
+        self.blame = blame
 
 
 def blame_of(error: BaseException) -> Blame:
@@ -31,8 +36,10 @@ def blame_of(error: BaseException) -> Blame:
 
 def raised_at(error: BaseException | None) -> str | None:
     """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
-    if isinstance(remote := getattr(error, REMOTE, None), Blame):
-        return remote.at
+    if isinstance(error, RemoteFailure):
+        return error.blame.at
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(raised_at, error.exceptions)), in_user_code(_frames(error)))
     return in_user_code(_frames(error))
 
 
@@ -52,22 +59,16 @@ def users_frames(stack: Sequence[traceback.FrameSummary]) -> list[traceback.Fram
     return frames if in_user_code(frames) else []
 
 
-def words_of(error: BaseException) -> str:
-    """Return the error's own words, capped; an exception whose `__str__` fails has none."""
-    try:
-        return str(error)[:MAX_ERROR_CHARACTERS]
-    except Exception:  # a foreign __str__ may raise anything
-        return ""
-
-
 def traceback_text(error: BaseException | None) -> str:
-    """Return the traceback as Python prints it, from the handler inwards."""
+    """Return the traceback as Python prints it, from the handler inwards; behind that of a group what it holds."""
     if error is None:
         return ""
-    if isinstance(remote := getattr(error, REMOTE, None), Blame):
-        return remote.text
+    if isinstance(error, RemoteFailure):
+        return error.blame.text
     lines = traceback.format_list(_frames(error))
-    return "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
+    text = "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return "\n\n".join([text, *map(traceback_text, inner)])
 
 
 def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:

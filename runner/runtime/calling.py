@@ -12,6 +12,7 @@ from runner.message import Message
 from runner.pipeline.model import Subscriber
 from runner.runtime.invoking import Results, call_in_thread, call_on_loop
 from runner.runtime.processes import Call, ProcessPool
+from runner.runtime.slowness import ThreadWatch
 
 
 class Caller:
@@ -21,13 +22,35 @@ class Caller:
         handler = subscriber.handler
         self._handler = handler
         self._timeout_s = subscriber.timeout_s
-        self._arguments = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
-        self._pool = ProcessPool(subscriber.concurrency, subscriber.name) if subscriber.runs_in_process else None
+        self._given = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
+        self._pool: ProcessPool | None = None
+        if subscriber.runs_in_process:
+            self._pool = ProcessPool(subscriber.concurrency, subscriber.name, handler.path)
         self._is_plain = (
-            handler.is_async and self._pool is None and handler.takes_payload and handler.message_parameter is None
+            handler.is_async
+            and self._pool is None
+            and handler.message_parameter is None
+            and handler.positional == (handler.payload_parameter,)
         )
+        """Whether it is called with the payload by position and all else by name: nothing is to be made for a call."""
+        self._watch = ThreadWatch(subscriber.timeout_s)
         # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
         self._threads = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
+
+    @property
+    def is_in_thread(self) -> bool:
+        """Whether the handler runs in threads."""
+        return not self._handler.is_async and self._pool is None
+
+    @property
+    def overdue(self) -> int:
+        """How many calls have been in their thread for longer than the timeout."""
+        return self._watch.overdue
+
+    async def start(self) -> None:
+        """Start what the handler runs in, so that no message waits for that."""
+        if self._pool is not None:
+            await self._pool.start()
 
     def call_one(self, payload: Any, message: Message | None) -> Awaitable[Results]:
         """Call the handler with one message and return its results; raises HandlerFailed.
@@ -35,7 +58,7 @@ class Caller:
         `message` is there if the handler asks for it.
         """
         if self._is_plain:
-            return call_on_loop(self._handler, (payload,), self._arguments, self._timeout_s)
+            return call_on_loop(self._handler, (payload,), self._given, self._timeout_s)
         return self._call(payload, message)
 
     def call_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
@@ -44,17 +67,19 @@ class Caller:
 
     async def _call(self, payload: Any, message: Message | list[Message] | None) -> Results:
         handler = self._handler
-        arguments = self._arguments
+        given = self._given
         if handler.message_parameter is not None and message is not None:
             sent = message if self._pool is None else _picklable(message)
-            arguments = {**arguments, handler.message_parameter: sent}
-        positional = (payload,) if handler.takes_payload else ()
+            given = {**given, handler.message_parameter: sent}
+        if handler.payload_parameter is not None:
+            given = {**given, handler.payload_parameter: payload}
+        positional, arguments = handler.bind(given)
         if self._pool is not None:
-            asked = Call(handler.path, positional, dict(arguments), dict(log.context.get({})))
+            asked = Call(handler.path, positional, arguments, dict(log.context.get({})))
             return await self._pool.call(asked, self._timeout_s)
         if handler.is_async:
             return await call_on_loop(handler, positional, arguments, self._timeout_s)
-        return await call_in_thread(handler, positional, arguments, self._threads, self._timeout_s)
+        return await call_in_thread(handler, positional, arguments, self._threads, self._timeout_s, self._watch)
 
     def close(self) -> None:
         """End processes at once; threads end by themselves, or with the process."""

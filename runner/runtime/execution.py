@@ -10,10 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from runner import log
-from runner.errors import Reject
 from runner.message import Envelope, Message
 from runner.metrics import Totals
-from runner.outcome import ACK, RELEASE, Ack, DeadLetter, InvalidMessage, Outcome, Release, Retry, decide
+from runner.outcome import ACK, RELEASE, Ack, DeadLetter, InvalidMessage, Outcome, Release, Retry, decide, is_rejection
 from runner.pipeline.model import Subscriber
 from runner.runtime.blame import raised_at, traceback_text
 from runner.runtime.calling import Caller
@@ -286,7 +285,9 @@ class Execution:
 
 def _is_theirs(outcome: DeadLetter, error: BaseException | None) -> bool:
     """Whether it was the handler that failed, and not the message: then its author wants to see where."""
-    return outcome.reason == "exhausted" or (outcome.reason == "rejected" and not isinstance(error, Reject))
+    return outcome.reason == "exhausted" or (
+        outcome.reason == "rejected" and error is not None and not is_rejection(error)
+    )
 
 
 def _message(delivery: Delivery, payload: Any) -> Message:

@@ -10,11 +10,13 @@ import asyncio
 import contextvars
 import inspect
 import itertools
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from runner.pipeline.model import Handler
+from runner.runtime.slowness import ThreadWatch
 
 T = TypeVar("T")
 
@@ -51,21 +53,27 @@ async def call_in_thread(
     arguments: Mapping[str, Any],
     executor: Executor,
     timeout_s: float | None,
+    watch: ThreadWatch,
 ) -> Results:
     """Call a plain function; what the loop must finish (it may wrap an `async def`) is finished there.
 
     Raises HandlerFailed. A thread cannot be stopped: the call counts as timed out when it returns too late.
     """
     started = asyncio.get_running_loop().time()
-    result = await in_executor(executor, lambda: handler.call(*positional, **arguments))
+    result = await _watched(watch, executor, lambda: handler.call(*positional, **arguments), timeout_s)
     if inspect.isasyncgen(result):
         return _chunks(result, timeout_s, started)
     if inspect.isawaitable(result):
         return [await guarded(result, timeout_s, left_s=_time_left(started, timeout_s))]
-    if inspect.isgenerator(result):
-        return _chunks_in_thread(result, executor, timeout_s, started)
+    if is_stream(result):
+        return _chunks_in_thread(result, executor, timeout_s, started, watch)
     _check_time(started, timeout_s)
     return [result]
+
+
+def is_stream(result: Any) -> bool:
+    """Return whether a function has returned results one after the other: a generator, or another iterator."""
+    return isinstance(result, Iterator)
 
 
 async def _chunks(made: Any, timeout_s: float | None, started: float) -> AsyncGenerator[list[Any], None]:
@@ -88,11 +96,12 @@ async def _chunks(made: Any, timeout_s: float | None, started: float) -> AsyncGe
 
 
 async def _chunks_in_thread(
-    iterator: Iterator[Any], executor: Executor, timeout_s: float | None, started: float
+    iterator: Iterator[Any], executor: Executor, timeout_s: float | None, started: float, watch: ThreadWatch
 ) -> AsyncGenerator[list[Any], None]:
     """Yield what a generator yields, in lists: one visit to the thread for each."""
     while True:
-        chunk = await in_executor(executor, lambda: list(itertools.islice(iterator, CHUNK)))
+        left_s = _time_left(started, timeout_s)
+        chunk = await _watched(watch, executor, lambda: list(itertools.islice(iterator, CHUNK)), left_s)
         _check_time(started, timeout_s)
         yield chunk
         if len(chunk) < CHUNK:
@@ -148,6 +157,19 @@ def _is_current(task: asyncio.Task[Any] | None) -> bool:
         return asyncio.current_task() is task
     except RuntimeError:  # no loop is running any more
         return False
+
+
+async def _watched(watch: ThreadWatch, executor: Executor, work: Callable[[], T], left_s: float | None) -> T:
+    """Run a handler's work in a thread as `in_executor` does, and let it be named where it takes too long."""
+    thread_id: int | None = None
+
+    def run() -> T:
+        nonlocal thread_id
+        thread_id = threading.get_ident()
+        return work()
+
+    with watch.watching(left_s, lambda: thread_id):
+        return await in_executor(executor, run)
 
 
 async def in_executor(executor: Executor, work: Callable[[], T]) -> T:

@@ -1,14 +1,15 @@
 """Calls handlers in processes of their own (`run_in: process`), for work that would keep the interpreter busy.
 
-Each slot is one process, started by spawn and kept. What crosses the pipe is ours: payloads that were decoded here, and
-what the handler made of them. A process that takes too long is killed, one that dies is replaced, and in both cases
-only its own message's attempt has failed.
+Each slot is one process, started by spawn before the first message is taken, and kept. What crosses the pipe is ours:
+payloads that were decoded here, and what the handler made of them. A process that takes too long is killed, one that
+dies is replaced, and in both cases only its own message's attempt has failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import multiprocessing
 import pickle
 import signal
@@ -19,9 +20,10 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, TypeVar
 
 from runner import log
+from runner.outcome import Raised, raised
 from runner.pipeline.importing import import_object
-from runner.runtime.blame import REMOTE, Blame, blame_of, words_of
-from runner.runtime.invoking import HandlerFailed, timed_out
+from runner.runtime.blame import Blame, RemoteFailure, blame_of
+from runner.runtime.invoking import HandlerFailed, is_stream, timed_out
 
 T = TypeVar("T")
 
@@ -43,30 +45,32 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What it answers: results (of a generator: all of them), or what the handler raised and where."""
+    """What it answers: results (of a generator: all of them), or what the handler raised and where.
+
+    Exceptions do not travel: many cannot be pickled, and what becomes of a message must not hang on that.
+    """
 
     results: list[Any]
-    error: BaseException | None = None
-    blame: Blame | None = None
-
-
-class RemoteError(Exception):
-    """Stands for an exception that cannot travel between processes; its words begin with that one's type."""
+    raised: tuple[Raised, ...] = ()
+    blame: Blame = Blame(None, "")
 
 
 class ProcessPool:
-    """Up to `size` processes for one subscriber, each started when it is first needed."""
+    """The processes of one subscriber, `size` of them."""
 
-    def __init__(self, size: int, name: str) -> None:
+    def __init__(self, size: int, name: str, path: str) -> None:
+        self._size = size
+        self._path = path
         self._free: list[_Worker] = []
         self._slots = asyncio.Semaphore(size)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix=f"process-{name}")
         self._all: set[_Worker] = set()
+        self._is_closed = False
 
     async def call(self, call: Call, timeout_s: float | None) -> list[Any]:
         """Run a handler and return its results. Raises HandlerFailed. Cancelling kills the process it runs in."""
         async with self._slots:
-            worker = self._free.pop() if self._free else self._start(call.path)
+            worker = self._free.pop() if self._free else self._start()
             try:
                 await self._in_thread(worker, worker.wait_until_ready)
                 try:
@@ -74,17 +78,25 @@ class ProcessPool:
                         answer = await self._in_thread(worker, lambda: worker.ask(call))
                 except TimeoutError as error:
                     raise HandlerFailed(timed_out(timeout_s or 0.0)) from error
-            except BaseException:
+            except BaseException as error:
                 self._drop(worker)
+                if isinstance(error, HandlerFailed) and not self._is_closed:
+                    self._free.insert(0, self._start())  # it is ready when its turn comes, or soon
                 raise
             self._free.append(worker)
-        if answer.error is not None:
-            setattr(answer.error, REMOTE, answer.blame)
-            raise HandlerFailed(answer.error)
+        if answer.raised:
+            raise HandlerFailed(RemoteFailure(answer.raised, answer.blame))
         return answer.results
+
+    async def start(self) -> None:
+        """Start all processes, and return when they have imported the handler. One that dies is replaced by `call`."""
+        self._free += [self._start() for _ in range(self._size)]
+        ready = (self._in_thread(worker, worker.wait_until_ready) for worker in self._free)
+        await asyncio.gather(*ready, return_exceptions=True)
 
     def close(self) -> None:
         """End all processes at once."""
+        self._is_closed = True
         for worker in list(self._all):
             self._drop(worker)
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -97,8 +109,8 @@ class ProcessPool:
             text = f"the handler's process ended with exit code {worker.exit_code()}"
             raise HandlerFailed(WorkerDied(text)) from error
 
-    def _start(self, path: str) -> _Worker:
-        worker = _Worker(path)
+    def _start(self) -> _Worker:
+        worker = _Worker(self._path)
         self._all.add(worker)
         return worker
 
@@ -164,7 +176,7 @@ def serve(pipe: Connection, path: str, import_path: list[str], log_settings: dic
         while True:
             call: Call = pipe.recv()
             log.context.set(call.context)
-            answer = _portable(_run(call))
+            answer = _run(call)
             with contextlib.suppress(OSError, ValueError):  # the handler may have closed them
                 sys.stdout.flush()  # it will be killed, not ended
                 sys.stderr.flush()
@@ -174,18 +186,17 @@ def serve(pipe: Connection, path: str, import_path: list[str], log_settings: dic
 def _run(call: Call) -> Answer:
     try:
         result = import_object(call.path)(*call.positional, **call.arguments)
-        is_stream = hasattr(result, "__next__")
-        return Answer(list(result) if is_stream else [result])
-    except BaseException as error:  # the handler may raise anything; this process goes on
-        return Answer([], error, blame_of(error))
-
-
-def _portable(answer: Answer) -> Answer:
-    """Return the answer, or one that says why it cannot travel."""
-    try:
+        if inspect.isawaitable(result) or inspect.isasyncgen(result):
+            results = asyncio.run(_finished(result))
+        else:
+            results = list(result) if is_stream(result) else [result]
+        answer = Answer(results)
         pickle.loads(pickle.dumps(answer))
         return answer
-    except Exception as failure:  # pickling foreign objects raises anything
-        error = answer.error if answer.error is not None else failure
-        blame = answer.blame or blame_of(error)
-        return Answer([], RemoteError(f"{type(error).__qualname__}: {words_of(error)}"), blame)
+    except BaseException as error:  # the handler may raise anything, and so may pickling; this process goes on
+        return Answer([], raised(error), blame_of(error))
+
+
+async def _finished(work: Any) -> list[Any]:
+    """Return the results of a plain function that wraps an `async def`."""
+    return [item async for item in work] if inspect.isasyncgen(work) else [await work]

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import Totals
+from runner.outcome import error_text, error_type
 from runner.pipeline.model import Handler, Producer
 from runner.pipeline.records import BadRecord
-from runner.runtime.blame import raised_at, traceback_text, words_of
+from runner.runtime.blame import raised_at, traceback_text
 from runner.runtime.invoking import HandlerFailed, guarded, in_executor
 from runner.runtime.items import guarded_items, items_of_thread
 from runner.runtime.limiting import RateLimiter
@@ -73,7 +74,9 @@ class ProducerRuntime:
     ) -> None:
         self.producer = producer
         self._handler = handler
-        self._arguments = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
+        given = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
+        positional, named = handler.bind(given)
+        self._call = partial(handler.call, *positional, **named)
         self._pipeline = pipeline
         self._publisher = publisher
         self._totals = totals
@@ -177,13 +180,12 @@ class ProducerRuntime:
 
     async def _items(self) -> AsyncGenerator[Any, None]:
         """Begin to produce, and return the items: of a generator, of a list, or the one value that it returns."""
-        handler, arguments = self._handler, self._arguments
-        if handler.kind == "async generator":
-            return guarded_items(handler.call(**arguments))
-        if handler.kind == "coroutine":
-            result = await guarded(handler.call(**arguments))
+        if self._handler.kind == "async generator":
+            return guarded_items(self._call())
+        if self._handler.kind == "coroutine":
+            result = await guarded(self._call())
         else:
-            result = await in_executor(self._executor, lambda: handler.call(**arguments))
+            result = await in_executor(self._executor, self._call)
         if inspect.isawaitable(result):  # a plain function that wraps an `async def`
             result = await guarded(result)
         if inspect.isasyncgen(result):
@@ -195,8 +197,8 @@ class ProducerRuntime:
     def _tell_failure(self, error: BaseException, *, is_theirs: bool) -> None:
         self._logger.error(
             "producer.failed",
-            error=words_of(error),
-            error_type=type(error).__qualname__,
+            error=error_text(error),
+            error_type=error_type(error),
             at=raised_at(error),
             **({"exception": traceback_text(error)} if is_theirs else {}),
         )

@@ -10,8 +10,9 @@ from typing import Any
 
 from runner import log
 from runner.errors import RunnerError
+from runner.outcome import error_text, error_type
 from runner.pipeline.model import Pipeline, Resource
-from runner.runtime.blame import raised_at, traceback_text, words_of
+from runner.runtime.blame import raised_at, traceback_text
 
 
 class ResourceFailed(RunnerError):
@@ -42,7 +43,7 @@ class Resources:
                     raise
                 where = raised_at(error)
                 hint = f"see {where}" if where else f"look at its factory, {resource.path}"
-                text = f'resource "{resource.name}" cannot be opened: {type(error).__qualname__}: {words_of(error)}'
+                text = f'resource "{resource.name}" cannot be opened: {error_type(error)}: {error_text(error)}'
                 raise ResourceFailed(text, hint) from error
 
     async def close(self) -> None:
@@ -57,15 +58,15 @@ class Resources:
                 log.get_logger().error(
                     "resource.failed",
                     resource=resource.name,
-                    error=words_of(error),
-                    error_type=type(error).__qualname__,
+                    error=error_text(error),
+                    error_type=error_type(error),
                     at=raised_at(error),
                     exception=traceback_text(error),
                 )
 
     async def _enter(self, resource: Resource) -> Any:
         """Call the factory; await and enter what it returns, where that can be awaited or entered."""
-        made = resource.factory(**resource.arguments)
+        made = resource.factory()
         if inspect.isawaitable(made):
             made = await made
         stack = AsyncExitStack()

@@ -1,4 +1,5 @@
-"""Names handlers that take too long: those that block the event loop, with their stack, and those that do not end."""
+"""Names handlers that take too long: those that block the event loop or stay in a thread, with their stack, and others
+that do not end."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ SLOW_S = 60.0
 """How long a handler without a timeout may run before that is told."""
 
 GRACE_S = 5.0
-"""How much longer than its timeout a handler may run: a thread cannot be stopped, and a cancellation can be ignored."""
+"""How much longer than its timeout a handler may run that is not in a thread: a cancellation can be ignored."""
 
 
 class Running(NamedTuple):
@@ -35,6 +36,45 @@ class Running(NamedTuple):
     def limit(self) -> float:
         """Return after how many seconds it is slow."""
         return SLOW_S if self.timeout_s is None else self.timeout_s + GRACE_S
+
+
+class ThreadWatch:
+    """Watches one subscriber's handlers in threads, which nothing can end: says which outlasts its time, and where.
+
+    `overdue` is how many of them have been at work for longer than their timeout.
+    """
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self.overdue = 0
+
+    @contextmanager
+    def watching(self, left_s: float | None, thread_id: Callable[[], int | None]) -> Iterator[None]:
+        """Watch some work; `left_s` is what is left of the timeout, and `thread_id` says which thread does the work."""
+        is_late = False
+
+        def tell() -> None:
+            nonlocal is_late
+            if self._timeout_s is not None:
+                is_late = True
+                self.overdue += 1
+            self._tell(thread_id())
+
+        timer = asyncio.get_running_loop().call_later(SLOW_S if left_s is None else max(0.0, left_s), tell)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self.overdue -= is_late
+
+    def _tell(self, thread_id: int | None) -> None:
+        text, running_s = "it does not end", SLOW_S
+        if self._timeout_s is not None:
+            text = (
+                f"it has outlasted its timeout of {self._timeout_s:g} s, and keeps its place: a thread cannot be ended"
+            )
+            running_s = self._timeout_s
+        log.get_logger().warning("handler.slow", error=text, running_s=running_s, **_place(_frames_of(thread_id)))
 
 
 @asynccontextmanager
@@ -94,15 +134,26 @@ def _loop_watched() -> Iterator[None]:
 def _tell_blocked(thread_id: int, since: float) -> bool:
     """Say what the loop's thread does; not where that is waiting or code of ours: then it was the whole process that
     stood still, or had no processor."""
-    frame = sys._current_frames().get(thread_id)
-    frames = users_frames(traceback.extract_stack(frame)) if frame is not None else []
+    frames = _frames_of(thread_id)
     if not frames:
         return False
     log.get_logger().warning(
         "handler.slow",
         error="it blocks the event loop: nothing else runs meanwhile, not even heartbeats to the broker",
         blocked_s=round(time.monotonic() - since, 1),
-        at=in_user_code(frames),
-        stack="".join(traceback.format_list(frames)).rstrip(),
+        **_place(frames),
     )
     return True
+
+
+def _frames_of(thread_id: int | None) -> list[traceback.FrameSummary]:
+    """Return where in the user's code a thread is now; empty where it is elsewhere."""
+    frame = sys._current_frames().get(thread_id) if thread_id is not None else None
+    return users_frames(traceback.extract_stack(frame)) if frame is not None else []
+
+
+def _place(frames: list[traceback.FrameSummary]) -> dict[str, str | None]:
+    """Return the fields of a log line that say where something is."""
+    if not frames:
+        return {}
+    return {"at": in_user_code(frames), "stack": "".join(traceback.format_list(frames)).rstrip()}

@@ -13,7 +13,7 @@ from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
 from runner.runtime.lanes import Fifo, Lanes
 from runner.runtime.limiting import RateLimiter
-from runner.runtime.slowness import Running
+from runner.runtime.slowness import GRACE_S, Running
 from runner.tasks import Isolated
 from runner.transports.base import Delivery, Feed, Source, Transport
 
@@ -77,13 +77,36 @@ class SubscriberRuntime:
         """Whether messages of the queue reach us."""
         return self._feed is not None and self._feed.is_live
 
+    @property
+    def trouble(self) -> list[str]:
+        """What keeps it from doing its work now, as words; nothing when it is ready."""
+        name, slots = self.subscriber.name, self.subscriber.concurrency
+        if not self.is_live:
+            return [f'nothing comes from queue "{self.source.queue}"']
+        if self._overdue() < slots:
+            return []
+        if slots == 1:
+            return [f"the one slot of {name} has been busy beyond its timeout"]
+        return [f"all {slots} slots of {name} have been busy beyond their timeout"]
+
+    def _overdue(self) -> int:
+        """Return how many calls go on although their timeout is over."""
+        timeout_s = self.subscriber.timeout_s
+        if timeout_s is None or self._caller.is_in_thread:
+            return self._caller.overdue
+        latest = self._loop.time() - timeout_s - GRACE_S
+        return len({since for since in self._running.values() if since < latest})
+
     def handlers(self) -> Iterator[tuple[Delivery, Running]]:
-        """Yield what runs now, by delivery."""
+        """Yield what runs now, by delivery; not what is in threads, which are watched one by one."""
+        if self._caller.is_in_thread:
+            return
         for delivery, since in self._running.items():
             yield delivery, Running(self._execution.fields(delivery), since, self.subscriber.timeout_s)
 
     async def start(self, transport: Transport) -> None:
-        """Begin to take messages."""
+        """Begin to take messages, when the handler's processes are there."""
+        await self._caller.start()
         self._feed = await transport.feed(self.source, self._take)
 
     def pause(self) -> None:

@@ -104,8 +104,7 @@ class Supervisor:
         """Return what keeps this process from doing its work now, as words; nothing when it is ready."""
         if self._state != "running":
             return [self._state]
-        missing = [item.source.queue for item in self.subscribers if not item.is_live]
-        return [*self._transport.trouble, *(f'nothing comes from queue "{queue}"' for queue in missing)]
+        return [*self._transport.trouble, *(text for item in self.subscribers for text in item.trouble)]
 
     async def _own_trouble(self) -> list[str]:
         return self.trouble()

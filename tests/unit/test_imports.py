@@ -31,6 +31,7 @@ HOMES = {
     "aio_pika": ("runner.transports.rabbitmq",),
     "aiohttp": ("runner.runtime.serving",),
     "aiormq": ("runner.transports.rabbitmq",),
+    "annotationlib": ("runner.pipeline.annotations",),  # of the standard library, from Python 3.14 on
     "click": ("runner.cli",),
     "cronsim": ("runner.config.schedules", "runner.schedule"),  # one judges a line, the other runs by it
     "pamqp": ("runner.transports.rabbitmq",),

@@ -320,7 +320,7 @@ WRONG = [
     (f"events: {{e: {{key: {'k' * 256}}}}}\n", "bad-name", "events.e.key", None),
     # import paths
     (P.replace("a:b", "a.b.c") % "", "bad-import-path", "producers.p.handler", None),
-    (P.replace("a:b", "a:b.c") % "", "bad-import-path", "producers.p.handler", None),
+    (P.replace("a:b", "a:b.") % "", "bad-import-path", "producers.p.handler", None),
     (P.replace("a:b", "a:b\\n") % "", "bad-import-path", "producers.p.handler", None),
     (P.replace("'a:b'", "5") % "", "bad-import-path", "producers.p.handler", None),
     ("events: {e: Model}\n", "bad-import-path", "events.e", None),

@@ -55,6 +55,7 @@ class Callable:
         (wants_message, {"carrier": "dhl"}, "coroutine", True, "message"),
         (only_message, {}, "coroutine", False, "message"),
         (message_first, {}, "coroutine", True, "message"),
+        (message_by_position, {}, "function", True, "message"),
         (yields, {}, "generator", True, None),
         (yields_async, {}, "async generator", True, None),
         (anything, {"x": 1}, "function", True, None),
@@ -76,7 +77,6 @@ def test_a_handler_is_read(call: Any, arguments: dict[str, Any], kind: str, take
         (two, {}, "wrong-parameters", 'needs "other"', "with: {other"),
         (plain, {"carier": 1}, "wrong-parameters", 'no parameter "carier"', "`with:`"),
         (two_messages, {}, "wrong-parameters", "2 parameters", "one of them"),
-        (message_by_position, {}, "wrong-parameters", "by position only", "`/`"),
         (unknown_annotation, {}, "bad-annotation", "Missing", "import"),
         (int, {}, "bad-signature", "cannot be read", "function of your own"),
     ],
@@ -95,7 +95,7 @@ def test_a_function_that_cannot_be_called_is_blamed(
 def test_a_producer_is_called_without_a_payload() -> None:
     """Its parameters come from `with:` alone."""
     assert not read_handler("m:f", nothing, {}, takes_payload=False).takes_payload
-    assert read_handler("m:f", plain, {"order": 1}, takes_payload=False).arguments == {"order": 1}
+    assert read_handler("m:f", plain, {"order": {"id": 1}}, takes_payload=False).arguments == {"order": Order(id=1)}
     with pytest.raises(ImportBlame, match="nothing provides"):
         read_handler("m:f", plain, {}, takes_payload=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from runner import Message
 
@@ -28,6 +28,14 @@ class Bill:
     """Something else."""
 
     id: int
+
+
+@dataclasses.dataclass
+class Item:
+    """One line of an order."""
+
+    count: int
+    price: float
 
 
 class Shop:
@@ -106,8 +114,12 @@ def two_messages(order, message: Message, other: Message):
     """Take the envelope twice."""
 
 
-def message_by_position(message: Message, /, order):
-    """Take the envelope by position only."""
+def message_or_order(order: Message | Order):
+    """Take the envelope or the payload."""
+
+
+def charge(order, dry_run: bool, limit: int = 1, mode: Literal["card", "cash"] = "card", items: list[Item] = ()):
+    """Want values of these types."""
 
 
 def many(orders: list[Order]):
@@ -124,6 +136,10 @@ def with_db(order, db):
 
 def connect(url):
     """Open a resource."""
+
+
+def pool(size: int):
+    """Open a resource of some size."""
 
 
 async def ship_async(order):
