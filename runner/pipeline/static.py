@@ -138,7 +138,7 @@ def _walk(path: str) -> list[Found]:
     found: list[Found] = []
     inner, before = names, ""
     for attribute in attributes.split("."):
-        may_be_set = before and attribute in names.assigned
+        may_be_set = f"{before}{attribute}" in names.assigned
         if attribute not in inner.made and inner.is_complete and not may_be_set:
             known = [f"{before}{name}" for name in inner.made if not name.startswith("_")]
             raise missing_attribute(module, f"{before}{attribute}", known, file)
@@ -168,7 +168,7 @@ def _read(module: str) -> tuple[Names, str | None]:
     tree = _parse(module, file)
     package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
     stored = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
-    return Names(*_names(tree.body), package, frozenset(node.attr for node in stored)), file
+    return Names(*_names(tree.body), package, frozenset(map(ast.unparse, stored))), file
 
 
 def _find_module(name: str) -> ModuleSpec:

@@ -26,7 +26,7 @@ _TYPES: Mapping[str, Any] = {
 class Names(NamedTuple):
     """The names that a module or class makes, whether these are surely all, and the package of relative imports.
 
-    `assigned` are the attributes that the module sets on anything.
+    `assigned` are the attributes that the module sets, as in `Service.handle`.
     """
 
     made: Mapping[str, ast.stmt | None]

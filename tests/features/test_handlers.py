@@ -86,7 +86,7 @@ async def test_what_goes_wrong_in_a_process_is_told_like_anywhere_else(project: 
     from runner import Message, Reject
 
     class Odd(Exception):
-        def __init__(self, a, b):  # cannot be unpickled
+        def __init__(self, a, b):  # cannot be unpickled: it stays in its process
             super().__init__("odd")
 
     def send(): return ["raise", "abort", "exit", "hang", "odd", "reject", "lock", "fine", "fine", "fine"]
@@ -117,8 +117,8 @@ async def test_what_goes_wrong_in_a_process_is_told_like_anywhere_else(project: 
         ("WorkerDied", f"the handler's process ended with exit code {-signal.SIGABRT}"),
         ("SystemExit", "3"),
         ("TimeoutError", "the handler took longer than its timeout of 1 s"),
-        ("RemoteError", "Odd: odd"),
-        ("RemoteError", "TypeError: cannot pickle '_thread.lock' object"),
+        ("Odd", "odd"),
+        ("TypeError", "cannot pickle '_thread.lock' object"),
     }
     raised = next(line for line in lines(runner, "message.retry") if line["error_type"] == "LookupError")
     text = (project.folder / "work.py").read_text().splitlines()
@@ -129,6 +129,174 @@ async def test_what_goes_wrong_in_a_process_is_told_like_anywhere_else(project: 
     assert dead["LookupError"]["exception"].endswith("LookupError: no such order")
     assert "runner/runtime" not in dead["LookupError"]["exception"]
     assert dead["Reject"]["reason"] == "rejected"
+
+
+EVERYWHERE = """
+    version: 1
+    queues: {UNIQUE.loop: {}, UNIQUE.thread: {}, UNIQUE.process: {}}
+    producers: {send: {handler: work:send, to: [UNIQUE.loop, UNIQUE.thread, UNIQUE.process]}}
+    defaults: {subscriber: {retry: {attempts: 3, delay: 50ms, on: ["work:BankDown", "work:errors.Busy"]}}}
+    subscribers:
+      loop: {from: UNIQUE.loop, handler: work:on_loop}
+      thread: {from: UNIQUE.thread, handler: work:service.work}
+      process: {from: UNIQUE.process, handler: work:service.work, run_in: process}
+"""
+
+
+async def test_what_is_raised_means_the_same_in_the_loop_in_a_thread_and_in_a_process(project: Project) -> None:
+    """Decided by the classes of the exceptions, whether they can be pickled or not, also in groups."""
+    project.pipeline(EVERYWHERE)
+    project.handlers(
+        """
+    from runner import Reject, RetryLater
+
+    class BankDown(Exception):
+        def __init__(self, bank, code):
+            super().__init__(f"{bank} answered {code}")
+
+    class VeryBusy(Exception): ...
+    class errors:
+        class Busy(Exception): ...
+    class StillBusy(errors.Busy): ...
+
+    class NoSuchArticle(Reject):
+        def __init__(self, article, warehouse):
+            super().__init__(f"no {article} in {warehouse}")
+
+    class Holiday(RetryLater):
+        def __init__(self, day, /):
+            super().__init__("70ms", f"{day} is a holiday")
+
+    class Holding(errors.Busy):
+        def __init__(self, lock):
+            super().__init__("holding")
+            self.lock = open("/dev/null")  # cannot be pickled
+
+    def fail(kind):
+        match kind:
+            case "down": raise BankDown("acme", 503)
+            case "busy": raise StillBusy("still")
+            case "holding": raise Holding(1)
+            case "article": raise NoSuchArticle("a1", "w2")
+            case "holiday": raise Holiday("Sunday")
+            case "other": raise VeryBusy("very")
+            case "group": raise ExceptionGroup("many", [BankDown("b", 1), ExceptionGroup("more", [StillBusy("s")])])
+            case "mixed": raise ExceptionGroup("many", [BankDown("b", 1), VeryBusy("v")])
+            case "no": raise ExceptionGroup("many", [BankDown("b", 1), NoSuchArticle("a2", "w1")])
+
+    KINDS = ["down", "busy", "holding", "article", "holiday", "other", "group", "mixed", "no"]
+    def send(): return KINDS
+    class Service:
+        def work(self, kind): fail(kind)
+    service = Service()
+    async def on_loop(kind): fail(kind)
+    """
+    )
+    runner = await project.up_until_idle()
+    for subscriber in ("loop", "thread", "process"):
+        dead = lines(runner, "message.dead_lettered", subscriber=subscriber)
+        ends = {(line["error_type"], line["error"], line["reason"], line["attempt"]) for line in dead}
+        assert ends == {
+            ("BankDown", "acme answered 503", "exhausted", 3),
+            ("StillBusy", "still", "exhausted", 3),
+            ("Holding", "holding", "exhausted", 3),
+            ("NoSuchArticle", "no a1 in w2", "rejected", 1),
+            ("Holiday", "Sunday is a holiday", "exhausted", 3),
+            ("VeryBusy", "very", "rejected", 1),
+            ("BankDown, StillBusy", "BankDown: b answered 1; StillBusy: s", "exhausted", 3),
+            ("BankDown, VeryBusy", "BankDown: b answered 1; VeryBusy: v", "rejected", 1),
+            ("BankDown, NoSuchArticle", "BankDown: b answered 1; NoSuchArticle: no a2 in w1", "rejected", 1),
+        }
+        waits = lines(runner, "message.retry", subscriber=subscriber, error_type="Holiday")
+        assert [line["delay_ms"] for line in waits] == [70, 70]
+        assert all(line["at"].startswith("work.py:") for line in dead)
+
+
+async def test_a_group_shows_the_traceback_of_what_it_holds(memory_project: Project) -> None:
+    """And `at` is where it was raised, not where the TaskGroup ended."""
+    memory_project.pipeline(WORK.replace("OPTIONS", "retry: none"))
+    memory_project.handlers(
+        HEAR
+        + """
+    import asyncio
+    def send(): return "order"
+    async def ask(bank):
+        raise TimeoutError(f"{bank} does not answer")
+    async def work(order: str):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask("acme"))
+    """
+    )
+    runner = await memory_project.up_until_idle()
+    (dead,) = lines(runner, "message.dead_lettered")
+    text = (memory_project.folder / "work.py").read_text().splitlines()
+    assert "raise TimeoutError" in text[int(dead["at"].removeprefix("work.py:")) - 1]
+    assert dead["exception"].endswith("TimeoutError: acme does not answer")
+
+
+async def test_processes_are_there_before_the_first_message(project: Project) -> None:
+    """One for each core that may be used; their start counts neither in the duration nor in the timeout."""
+    project.pipeline(WORK.replace("OPTIONS", "run_in: process, timeout: 4s, retry: none"))
+    project.handlers(
+        HEAR
+        + """
+    import os, time
+    time.sleep(1.5)  # an import that takes long
+    def send(): return list(range(8))
+    def work(n: int):
+        note(f"cores {len(os.sched_getaffinity(0))}")
+        time.sleep(0.1)
+    """
+    )
+    runner = await project.up_until_idle()
+    entries = [entry for entry in project.ledger.entries() if entry.payload.startswith("cores")]
+    assert len(entries) == 8
+    assert len({entry.pid for entry in entries}) <= min(10, len(os.sched_getaffinity(0)))
+    handled = lines(runner, "message.handled", subscriber="work")
+    assert len(handled) == 8
+    assert max(line["duration_ms"] for line in handled) < 1000
+
+
+async def test_values_of_with_are_what_the_handler_annotates(project: Project) -> None:
+    """Also from variables, also in a process, in a producer and in a factory."""
+    project.pipeline(
+        """
+    version: 1
+    queues: {UNIQUE.thread: {}, UNIQUE.process: {}}
+    resources: {pool: {factory: work:pool, with: {size: "${SIZE:-3}"}}}
+    producers: {send: {handler: work:send, to: [UNIQUE.thread, UNIQUE.process], with: {count: "${COUNT:-1}"}}}
+    subscribers:
+      thread:
+        from: UNIQUE.thread
+        handler: work:work
+        with: {dry_run: "${DRY_RUN:-false}", limits: {most: "${MOST:-7}"}}
+      process:
+        from: UNIQUE.process
+        handler: work:work_alone
+        run_in: process
+        with: {dry_run: "${DRY_RUN:-false}", limits: {most: "${MOST:-7}"}}
+    """
+    )
+    project.handlers(
+        """
+    from dataclasses import dataclass
+    from pathlib import Path
+
+    @dataclass
+    class Limits:
+        most: int
+
+    def pool(size: int): return [size] * 2
+    def send(count: int): return ["order"] * count
+    def work(pool, limits: Limits, order: str, *, dry_run: bool): note(f"{pool} {limits} {order} {dry_run}")
+    def work_alone(limits: Limits, order: str, *, dry_run: bool): note(f"{limits} {order} {dry_run}")
+    """
+    )
+    await project.up_until_idle()
+    assert sorted(project.ledger.payloads()) == [
+        "Limits(most=7) order False",
+        "[3, 3] Limits(most=7) order False",
+    ]
 
 
 def is_alive(pid: int) -> bool:

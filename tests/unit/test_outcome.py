@@ -3,7 +3,7 @@
 import pytest
 
 from runner import Reject, RetryLater
-from runner.outcome import ACK, DeadLetter, InvalidMessage, Retry, RetryPolicy, decide
+from runner.outcome import ACK, DeadLetter, InvalidMessage, RemoteError, Retry, RetryPolicy, decide, raised
 
 POLICY = RetryPolicy(attempts=3, delay_s=1.0)
 
@@ -87,4 +87,105 @@ def test_an_endless_error_text_is_cut() -> None:
     """Headers are small, and one long text must not end a connection."""
     outcome = decide(ValueError("x" * 1_000_000), 1, POLICY)
     assert isinstance(outcome, Retry)
+    assert len(outcome.error) == 1024
+
+
+class ArticleMissing(Reject):
+    """A subclass with arguments of its own."""
+
+    def __init__(self, article: str, warehouse: str) -> None:
+        super().__init__(f"no {article} in {warehouse}")
+
+
+class BankBusy(RetryLater):
+    """A subclass that knows its delay."""
+
+    def __init__(self) -> None:
+        super().__init__("20s", "the bank is busy")
+
+
+class Careless(RetryLater):
+    """A subclass that has forgotten to say when."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "some time")
+
+
+class FanOutFailed(ExceptionGroup[Exception]):
+    """A group of the user's own."""
+
+
+def group(*errors: Exception) -> ExceptionGroup[Exception]:
+    """Return what a TaskGroup raises."""
+    return ExceptionGroup("unhandled errors in a TaskGroup", errors)
+
+
+ONLY_TIMEOUTS = RetryPolicy(attempts=3, delay_s=1.0, only_on=(TimeoutError,))
+
+
+@pytest.mark.parametrize(
+    ("error", "policy", "outcome"),
+    [
+        (group(TimeoutError("a")), ONLY_TIMEOUTS, Retry(1.0, "TimeoutError", "a")),
+        (group(group(TimeoutError("a"))), ONLY_TIMEOUTS, Retry(1.0, "TimeoutError", "a")),
+        (group(TimeoutError("a"), TimeoutError("a")), ONLY_TIMEOUTS, Retry(1.0, "TimeoutError", "a")),
+        (
+            group(TimeoutError("a"), TimeoutError("b")),
+            ONLY_TIMEOUTS,
+            Retry(1.0, "TimeoutError", "TimeoutError: a; TimeoutError: b"),
+        ),
+        (
+            group(TimeoutError("a"), ValueError("b")),
+            ONLY_TIMEOUTS,
+            DeadLetter("rejected", "TimeoutError, ValueError", "TimeoutError: a; ValueError: b"),
+        ),
+        (
+            group(ValueError("b"), group(ArticleMissing("a1", "w2"))),
+            POLICY,
+            DeadLetter("rejected", "ValueError, ArticleMissing", "ValueError: b; ArticleMissing: no a1 in w2"),
+        ),
+        (group(BankBusy()), ONLY_TIMEOUTS, Retry(20.0, "BankBusy", "the bank is busy")),
+        (
+            group(RetryLater("5s", "soon"), group(BankBusy()), TimeoutError("a")),
+            ONLY_TIMEOUTS,
+            Retry(
+                20.0,
+                "RetryLater, BankBusy, TimeoutError",
+                "RetryLater: soon; BankBusy: the bank is busy; TimeoutError: a",
+            ),
+        ),
+        (
+            group(BankBusy(), ValueError("b")),
+            ONLY_TIMEOUTS,
+            DeadLetter("rejected", "BankBusy, ValueError", "BankBusy: the bank is busy; ValueError: b"),
+        ),
+        (Careless(), ONLY_TIMEOUTS, Retry(1.0, "Careless", "some time")),
+        (
+            FanOutFailed("x", [ValueError("b")]),
+            RetryPolicy(only_on=(FanOutFailed,)),
+            Retry(1.0, "ValueError", "b"),
+        ),
+        (group(ValueError("b")), RetryPolicy(only_on=(ExceptionGroup,)), Retry(1.0, "ValueError", "b")),
+        (group(UnspeakableError()), POLICY, Retry(1.0, "UnspeakableError", "")),
+    ],
+)
+def test_exception_groups_are_looked_into(error: Exception, policy: RetryPolicy, outcome: Retry | DeadLetter) -> None:
+    """One Reject rejects, the longest delay is taken, `on` must list all; and each error is named."""
+    assert decide(error, 1, policy) == outcome
+    assert decide(RemoteError(raised(error)), 1, policy) == outcome  # the same as from another process
+
+
+def test_a_group_on_the_last_attempt_is_exhausted() -> None:
+    """Unless something in it rejects."""
+    assert decide(group(BankBusy()), 3, POLICY) == DeadLetter("exhausted", "BankBusy", "the bank is busy")
+    assert decide(group(BankBusy(), Reject("no")), 3, POLICY) == DeadLetter(
+        "rejected", "BankBusy, Reject", "BankBusy: the bank is busy; Reject: no"
+    )
+
+
+def test_a_group_of_many_has_a_text_that_is_cut() -> None:
+    """As one endless text is."""
+    outcome = decide(group(*(ValueError(f"error number {n}") for n in range(10_000))), 1, POLICY)
+    assert isinstance(outcome, Retry)
+    assert outcome.error_type == "ValueError"
     assert len(outcome.error) == 1024

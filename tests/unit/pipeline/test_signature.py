@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel
 
 from runner import Message
-from runner.pipeline.importing import ImportBlame
-from runner.pipeline.signature import payload_annotation, read_handler
+from runner.message import Envelope
+from runner.pipeline.importing import ImportBlame, import_callable
+from runner.pipeline.signature import BadArguments, payload_annotation, read_factory, read_handler
+from tests.unit.pipeline import lazy_handlers
 
 
 class Order(BaseModel):
@@ -105,3 +108,102 @@ def test_the_payload_annotation_is_found() -> None:
     for call, annotation in ((plain, Order), (bare, inspect.Parameter.empty), (message_first, Order)):
         handler = read_handler("m:f", call, {}, takes_payload=True)
         assert payload_annotation(call, handler) is annotation
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("plain", None),
+        ("other_parameter", None),
+        *((name, "message") for name in ("with_message", "optional", "old_optional", "annotated", "quoted")),
+        *((name, "message") for name in ("partial", "traced", "wrapped", "service", "Command", "Later")),
+        *((name, "message") for name in ("service.handle", "Service.static", "Service.of_class")),
+    ],
+)
+def test_annotations_that_are_texts_are_resolved_each_for_itself(name: str, message: str | None) -> None:
+    """Behind partials, decorators, objects, methods and classes, and with `Message` imported for type checkers only."""
+    path = f"tests.unit.pipeline.lazy_handlers:{name}"
+    handler = read_handler(path, import_callable(path), {}, takes_payload=True)
+    assert (handler.payload_parameter, handler.message_parameter) == ("order", message)
+    assert handler.decode(Envelope(b'{"id": 5}')) == lazy_handlers.Order(id=5)
+
+
+def sequences(orders: Sequence[lazy_handlers.Order], messages: Annotated[Sequence[Message], 1]) -> None: ...
+
+
+@pytest.mark.parametrize("call", [lazy_handlers.batch, sequences])
+def test_a_batch_may_annotate_its_lists_in_several_ways(call: Any) -> None:
+    """`list[Message] | None`, `Sequence[Message]`."""
+    handler = read_handler("m:f", call, {}, takes_payload=True, is_batch=True)
+    assert (handler.payload_parameter, handler.message_parameter) == ("orders", "messages")
+    assert handler.decode(Envelope(b'{"id": 5}')) == lazy_handlers.Order(id=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("payload_is_unknown", "bad-annotation", "name 'Decimal' is not defined"),
+        ("needed_is_unknown", "bad-annotation", "name 'Decimal' is not defined"),
+        ("message_or_order", "wrong-parameters", "among other things"),
+        ("Service.handle", "wrong-parameters", "is a method, and needs an object of class Service"),
+        ("Service.handel", "attribute-not-found", 'has no "Service.handel"'),
+        ("service.handel", "attribute-not-found", 'has no "service.handel"'),
+    ],
+)
+def test_a_text_that_cannot_be_resolved_is_blamed_where_it_matters(name: str, code: str, words: str) -> None:
+    """For the payload, and for what nothing provides."""
+    path = f"tests.unit.pipeline.lazy_handlers:{name}"
+    with pytest.raises(ImportBlame) as caught:
+        read_handler(path, import_callable(path), {}, takes_payload=True)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_a_parameter_with_a_value_may_have_any_annotation() -> None:
+    """The value is passed as it is written."""
+    handler = read_handler("m:f", lazy_handlers.needed_is_unknown, {"amount": "1.5"}, takes_payload=True)
+    assert handler.arguments == {"amount": "1.5"}
+
+
+def by_position(db: object, limit: int = 5, carrier: str = "", /, *orders: Order) -> None: ...
+def after_the_star(message: Message, *, db: object, order: Order | None = None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "given", "expected"),
+    [
+        (message_first, {}, {"message": "m", "order": "o"}, ((), {"message": "m", "order": "o"})),
+        (plain, {}, {"order": "o"}, (("o",), {})),
+        (by_position, {"carrier": "x", "limit": "1"}, {"db": 1, "*orders": "o"}, ((1, 1, "x", "o"), {})),
+        (after_the_star, {}, {"message": "m", "db": 1}, ((), {"message": "m", "db": 1})),
+    ],
+)
+def test_what_is_given_by_name_becomes_a_call(
+    call: Any, arguments: dict[str, Any], given: dict[str, Any], expected: tuple[tuple[Any, ...], dict[str, Any]]
+) -> None:
+    """By position where it must be, and where the payload stands first."""
+    handler = read_handler("m:f", call, arguments, takes_payload=True, resources=["db"])
+    assert handler.bind({**handler.arguments, **given}) == expected
+
+
+def gap(order: Order, limit: int = 5, db: object = None, /) -> None: ...
+
+
+def test_a_default_is_passed_where_something_behind_it_is_given_by_position() -> None:
+    """There is no other way to pass it."""
+    handler = read_handler("m:f", gap, {}, takes_payload=True, resources=["db"])
+    assert handler.bind({"order": "o", "db": 1}) == (("o", 5, 1), {})
+
+
+def test_a_factory_has_its_arguments_already() -> None:
+    """Converted, and by position where it must be; those of C functions, whose parameters are secret, as written."""
+
+    def connect(size: int, /, *, name: str) -> Any:
+        return size, name
+
+    assert read_factory("m:f", connect, {"size": "5", "name": "x"})() == (5, "x")
+    connection = read_factory("sqlite3:connect", sqlite3.connect, {"database": ":memory:"})()
+    assert isinstance(connection, sqlite3.Connection)
+    connection.close()
+    with pytest.raises(BadArguments):
+        read_factory("m:f", connect, {"size": "big", "name": "x"})

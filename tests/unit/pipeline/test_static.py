@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from runner.pipeline import import_path, static
 from runner.pipeline.importing import ImportBlame
+from runner.pipeline.signature import BadArguments
 
 SOURCE = """
 raise SystemExit("this module must not be run")
@@ -169,3 +171,96 @@ def test_nothing_was_imported(module: str) -> None:
     """The modules raise SystemExit when they are run: they were not."""
     static.check_handler(f"{module}.orders:handle", {}, takes_payload=True)
     assert not [name for name in sys.modules if name.startswith("static_sample")]
+
+
+METHODS = """
+from abc import ABC
+from elsewhere import Base, Thing
+import runner
+from runner import Message as Envelope
+class Message: ...
+
+class Service:
+    limit = 5
+    class Inner:
+        @staticmethod
+        def handle(order): ...
+    def handle(self, order): ...
+    @staticmethod
+    def static(order): ...
+    @staticmethod
+    def needs(order, other): ...
+    @classmethod
+    def of_class(cls, order): ...
+    @Thing
+    def decorated(order): ...
+class Derived(Base): ...
+class Meta(metaclass=Thing):
+    def handle(self, order): ...
+@Thing
+class Decorated:
+    def handle(self, order): ...
+class Patched:
+    def handle(self, order): ...
+Patched.handle = staticmethod(lambda order: None)
+Patched.more = Patched.handle
+service = Service()
+def plain(order): ...
+
+def foreign_messages(a: Message, b: Message = None): ...
+def typed(order, flag: bool, limit: int | None = None, items: list[int] = (), thing: Thing = None): ...
+def message_first(message: Envelope, order): ...
+def maybe(order: Thing, other: str): ...
+def never(order: Service, other: str): ...
+def two(order, a: runner.Message, b: Envelope): ...
+"""
+
+
+@pytest.fixture
+def methods(module: str) -> str:
+    """One more module of the package."""
+    package = Path(next(entry for entry in sys.path if (Path(entry) / module).is_dir())) / module
+    (package / "methods.py").write_text(METHODS)
+    importlib.invalidate_caches()
+    return f"{module}.methods"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Service.static", "Service.of_class", "Service.decorated", "Service.Inner.handle", "Service.mro"),
+        *("service.handle", "service.anything", "plain.delay", "Derived.handle", "Meta.handle", "Decorated.handle"),
+        *("Patched.handle", "Patched.more", "foreign_messages", "message_first", "maybe"),
+    ],
+)
+def test_attributes_that_may_be_handlers_are_right(methods: str, name: str) -> None:
+    """What decorators, base classes, metaclasses and assignments may make; and any annotation may be `Message`."""
+    static.check_handler(f"{methods}:{name}", {}, takes_payload=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("Service.handle", "wrong-parameters", "needs an object of class Service"),
+        ("Service.needs", "wrong-parameters", 'needs "other"'),
+        ("Service.statik", "attribute-not-found", 'has no "Service.statik"'),
+        ("Service.Inner.handel", "attribute-not-found", 'has no "Service.Inner.handel"'),
+        ("never", "wrong-parameters", 'needs "other"'),
+        ("two", "wrong-parameters", "2 parameters"),
+    ],
+)
+def test_attributes_that_are_surely_no_handlers_are_blamed(methods: str, name: str, code: str, words: str) -> None:
+    """In the same words as an import would be."""
+    with pytest.raises(ImportBlame) as caught:
+        static.check_handler(f"{methods}:{name}", {}, takes_payload=True)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_values_are_checked_against_annotations_that_the_source_tells(methods: str) -> None:
+    """Python's own types; what others are only running would tell."""
+    path = f"{methods}:typed"
+    static.check_handler(path, {"flag": "no", "limit": "5", "items": ["1"], "thing": "x"}, takes_payload=True)
+    with pytest.raises(BadArguments) as caught:
+        static.check_handler(path, {"flag": "maybe", "limit": "ten", "items": ["x"], "thing": 5}, takes_payload=True)
+    assert [misfit.where for misfit in caught.value.misfits] == [("flag",), ("limit",), ("items", 0)]
