@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 from collections import Counter
 
 import pytest
 
+from runner.operations.reference import language_reference
 from tests.foreign import Foreign
 from tests.project import Project, lines, started, stop, until
+from tests.unit.operations.examples import yaml_blocks
 
 WORK = """
     version: 1
@@ -504,3 +508,32 @@ async def test_a_resource_that_cannot_be_closed_is_told_and_stops_nothing(projec
     assert (failed["resource"], failed["error_type"], failed["error"]) == ("actx", "ConnectionError", "already gone")
     assert failed["at"].startswith("work.py:")
     assert runner.logs[-1]["event"] == "pipeline.stopped"
+
+
+async def test_the_resource_of_the_documents_works_with_a_plain_handler(project: Project) -> None:
+    """Its factory is of another language, and its connection is used from several threads."""
+    (block,) = (text for text in yaml_blocks(language_reference()) if "sqlite3" in text)
+    project.pipeline(
+        block
+        + """
+queues: {UNIQUE.orders: {}}
+producers: {place: {handler: work:place, to: UNIQUE.orders}}
+subscribers: {book: {from: UNIQUE.orders, handler: work:book, retry: none}}
+"""
+    )
+    project.handlers(
+        """
+    def place(db):
+        db.execute("create table orders (id integer)")
+        return list(range(100))
+    def book(order: int, db) -> None:
+        db.execute("insert into orders values (?)", (order,))
+        db.commit()
+    """
+    )
+    async with project.run("validate", project.file, "--strict") as runner:
+        assert await runner.wait() == 0, runner.stderr
+    runner = await project.up_until_idle()
+    assert len(lines(runner, "message.handled")) == 100
+    with contextlib.closing(sqlite3.connect(project.folder / "orders.db")) as database:
+        assert database.execute("select count(*), sum(id) from orders").fetchone() == (100, 4950)
