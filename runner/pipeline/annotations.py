@@ -33,17 +33,20 @@ def read_parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
     Raises ValueError or TypeError, or whatever an annotation raises, where there is no signature.
     """
-    if sys.version_info >= (3, 14):  # annotations are evaluated when they are asked for, and names may be missing
-        from annotationlib import Format
-
-        signature = inspect.signature(call, annotation_format=Format.FORWARDREF)
-    else:
-        signature = inspect.signature(call)
     function = _function_behind(call)
     return {
         name: parameter.replace(annotation=_resolved(parameter.annotation, function))
-        for name, parameter in signature.parameters.items()
+        for name, parameter in read_signature(call).parameters.items()
     }
+
+
+def read_signature(call: Callable[..., Any], *, follow_wrapped: bool = True) -> inspect.Signature:
+    """Return the signature of a callable, or of what decorators have wrapped; annotations are as they are written."""
+    if sys.version_info >= (3, 14):  # annotations are evaluated when they are asked for, and names may be missing
+        from annotationlib import Format
+
+        return inspect.signature(call, follow_wrapped=follow_wrapped, annotation_format=Format.FORWARDREF)
+    return inspect.signature(call, follow_wrapped=follow_wrapped)
 
 
 def kind_of_message(annotation: Any) -> Literal["one", "many"] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from runner.pipeline.annotations import (
     kind_of_message,
     mentions_message,
     read_parameters,
+    read_signature,
 )
 from runner.pipeline.arguments import Misfit, convert
 from runner.pipeline.importing import ImportBlame
@@ -71,7 +73,8 @@ def read_handler(
     if misfits:
         raise BadArguments(path, misfits)
     wanted = tuple(_wanted(parameters, arguments, resources, plan.message))
-    given = {plan.payload, plan.message, *arguments, *wanted}
+    given = {name for name in (plan.payload, plan.message) if name is not None} | {*arguments, *wanted}
+    positional = _as_the_outermost_takes_it(path, call, parameters, given, plan.positional)
     return Handler(
         path=path,
         call=call,
@@ -79,8 +82,8 @@ def read_handler(
         decode=decode,
         payload_parameter=plan.payload,
         message_parameter=plan.message,
-        positional=plan.positional,
-        defaults={name: parameters[name].default for name in plan.positional if name not in given},
+        positional=positional,
+        defaults={name: parameters[name].default for name in positional if name not in given},
         arguments=values,
         resources=wanted,
     )
@@ -270,6 +273,39 @@ def _positional(
         if name in given and parameters[name].kind is inspect.Parameter.POSITIONAL_ONLY:
             count = index
     return tuple(names[:count])
+
+
+def _as_the_outermost_takes_it(
+    path: str,
+    call: Callable[..., Any],
+    parameters: Mapping[str, inspect.Parameter],
+    given: Collection[str],
+    planned: tuple[str, ...],
+) -> tuple[str, ...]:
+    """Return what is passed by position, more than planned if a decorator calls its parameters otherwise.
+
+    `parameters` are those of the function that it wraps, and it is the decorator's function that is called.
+    """
+    try:
+        outermost = read_signature(call, follow_wrapped=False)
+    except Exception:  # as in `_parameters`
+        return planned
+    names = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL]
+    together = tuple(itertools.takewhile(lambda name: name in given, names))
+    for positional in (planned, together):
+        named = dict.fromkeys(name for name in given if name not in positional)
+        if len(positional) >= len(planned) and _binds(outermost, positional, named):
+            return positional
+    hint = "let the decorator's function take `*args, **kwargs`"
+    raise _wrong(path, "is decorated with a function that takes other parameters than it", hint)
+
+
+def _binds(signature: inspect.Signature, positional: Collection[str], named: Mapping[str, None]) -> bool:
+    try:
+        signature.bind(*positional, **named)
+    except TypeError:
+        return False
+    return True
 
 
 def _decoder(path: str, annotation: Any) -> payload.Decode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -184,6 +185,35 @@ def test_what_is_given_by_name_becomes_a_call(
     """By position where it must be, and where the payload stands first."""
     handler = read_handler("m:f", call, arguments, takes_payload=True, resources=["db"])
     assert handler.bind({**handler.arguments, **given}) == expected
+
+
+def by_other_names(call: Any) -> Any:
+    @functools.wraps(call)
+    def wrapper(message: Any, payload: Any) -> Any:
+        return call(message, payload)
+
+    return wrapper
+
+
+def of_one(call: Any) -> Any:
+    @functools.wraps(call)
+    def wrapper(payload: Any) -> Any:
+        return call(payload)
+
+    return wrapper
+
+
+def test_it_is_the_function_of_a_decorator_that_is_called() -> None:
+    """Its parameters may have other names than those of the function that it wraps, and must be as many."""
+
+    def handle(message: Message, order: Order) -> None: ...
+
+    handler = read_handler("m:f", by_other_names(handle), {}, takes_payload=True)
+    positional, named = handler.bind({"message": "m", "order": "o"})
+    assert (positional, named) == (("m", "o"), {})
+    with pytest.raises(ImportBlame, match="other parameters") as caught:
+        read_handler("m:f", of_one(handle), {}, takes_payload=True)
+    assert "*args" in caught.value.hint
 
 
 def gap(order: Order, limit: int = 5, db: object = None, /) -> None: ...
