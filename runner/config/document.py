@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.config.places import Lines, Place
+from runner.config.places import LINE_BREAK, Lines, Place
 from runner.config.scalars import ScalarValue
 
 KeyPath = tuple[str | int, ...]
@@ -117,6 +117,17 @@ class Document:
             key = key_place or _start(node)
             value = key if _has_no_place(node) else node.place
         return key if on == "key" else value
+
+    def comment_behind(self, path: KeyPath) -> str:
+        """Return the comment that ends a value written without quotes, "" where its line has none."""
+        node = self.node(path)
+        if not isinstance(node, Scalar):
+            return ""
+        text = self.part(node.place).text
+        line = LINE_BREAK.split(text[node.end :], maxsplit=1)[0]
+        is_plain = text[node.start : node.start + 1] not in ("'", '"', "|", ">", "*")
+        behind = line.strip()
+        return behind if is_plain and behind.startswith("#") else ""
 
     def is_default(self, path: KeyPath) -> bool:
         """Whether an item has what is at a path from `defaults`."""

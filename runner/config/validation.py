@@ -229,6 +229,8 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     code, message, help_ = say(error.type, error.context, error.value)
     if isinstance(error.value, str) and (variable := _BARE_VARIABLE.fullmatch(error.value)):
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
+    if error.value is None and path == error.path and (comment := document.comment_behind(path)):
+        help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # pydantic's sign for the key itself
         return _problem(document, code, path[:-1], message, help_, at=path, on="key")
     return _problem(document, code, path, message, help_, at=path, on="value")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from runner.config.diagnostics import closest
@@ -22,6 +23,9 @@ LONGEST_HELD_S = 25 * 60.0
 """How long a message may be held unsettled with a margin to that."""
 
 _BROKER_URL = re.compile(r"amqps?://\S*")
+_FREE: Final = frozenset({"with", "arguments", "headers"})
+"""Maps whose values are handed on as they are."""
+
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
@@ -31,6 +35,8 @@ def oddities(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer]) -> li
         *_shared_orders(loaded, spec),
         *_undeclared_exchanges(loaded, spec, together),
         *flow_warnings(loaded, spec, together),
+        *_empty_keys(loaded, spec),
+        *_cut_values(loaded),
         *_dropped_failures(loaded, spec),
         *_plain_passwords(loaded, spec),
         *_long_timeouts(loaded, spec),
@@ -66,6 +72,42 @@ def _undeclared_exchanges(loaded: Loaded, spec: PipelineSpec, together: Sequence
             help_text = f'did you mean "{guess}"?' if guess else f'add "{exchange}: topic" under `exchanges:`'
             path = ("events", name, "exchange")
             yield loaded.problem("undeclared-exchange", path, message, help_text, severity="warning")
+
+
+def _empty_keys(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of bindings that hear nothing but messages without a routing key."""
+    for name, queue in spec.queues.items():
+        for index, bind in enumerate(queue.bind):
+            known = spec.exchanges.get(bind.exchange)
+            kind = known.type if known is not None else BUILT_IN_EXCHANGES.get(bind.exchange, "topic")
+            is_unknown = known is not None and not known.declare and "type" not in known.model_fields_set
+            if bind.key or is_unknown or kind not in ("topic", "direct"):
+                continue
+            path: KeyPath = ("queues", name, "bind", index, "key")
+            message = f'the binding to the {kind} exchange "{bind.exchange}" has no key, and takes no message with one'
+            help_text = 'add a key, as in key: "#" for every message' if kind == "topic" else "add a key"
+            if loaded.document is not None and loaded.document.comment_behind(path).startswith("#"):
+                help_text = 'a "#" without quotes starts a comment: write key: "#"'
+            yield loaded.problem("empty-key", path, message, help_text, severity="warning")
+
+
+def _cut_values(loaded: Loaded) -> Iterator[Problem]:
+    """Warn of texts that end at a "#" that looks like a part of them."""
+    document = loaded.document
+    for path, node in walk(document.root) if document is not None else ():
+        is_free = path[-1:] in (("key",), ("description",), ("owner",)) or _FREE & {*path[2:-1]}
+        if document is None or not isinstance(node, Scalar) or not is_free or _is_key_of_a_binding(path, node):
+            continue
+        comment = document.comment_behind(path)
+        if isinstance(node.value, str | None) and comment and comment[1:2].strip():
+            message = 'the value ends before a "#", which starts a comment'
+            help_text = 'put the whole value in quotes, or a blank behind the "#" of a comment'
+            yield loaded.problem("cut-by-comment", path, message, help_text, severity="warning")
+
+
+def _is_key_of_a_binding(path: KeyPath, node: Scalar) -> bool:
+    """Whether this is said of it already: it is empty."""
+    return node.value is None and path[2:3] == ("bind",)
 
 
 def _dropped_failures(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
