@@ -15,7 +15,7 @@ from runner.config.origins import DEFAULT
 from runner.config.queue_spec import SpecModel
 from runner.config.spec import MEMORY, PipelineSpec
 from runner.operations.kinds import Shape, choices, field_shape
-from runner.operations.masking import mask_foreign, mask_own
+from runner.operations.masking import Secrets, mask_foreign, mask_own
 from runner.operations.schema import field_names
 from runner.operations.spelling import spell
 from runner.operations.yaml_text import Leaf, Tree, to_yaml
@@ -26,8 +26,9 @@ _MERGED: Final = frozenset({"defaults", "include"})
 
 def configuration(loaded: Loaded, spec: PipelineSpec, *, origins: bool = False) -> str:
     """Return the text; with `origins` each value has a comment that says where it comes from."""
-    tree = _Writing(loaded, origins=origins).root(spec)
-    return to_yaml(tree)
+    writing = _Writing(loaded, origins=origins)
+    writing.root(spec)  # what is secret at its end is so at its beginning
+    return to_yaml(writing.root(spec))
 
 
 class _Writing:
@@ -36,6 +37,7 @@ class _Writing:
     def __init__(self, loaded: Loaded, *, origins: bool) -> None:
         self._loaded = loaded
         self._origins = origins
+        self._secrets = Secrets()
         self._variables: Mapping[KeyPath, tuple[str, ...]] = loaded.interpolated
 
     def root(self, spec: PipelineSpec) -> dict[str, Tree]:
@@ -101,7 +103,10 @@ class _Writing:
             return [self._value(item, (*path, index), item_shape, is_set=is_set) for index, item in enumerate(value)]
         if isinstance(value, str):
             takes_mask = any(choice.takes_mask for choice in choices(shape))
-            value = mask_own(value, self._variables_at(path), takes_mask=takes_mask)
+            variables = self._variables_at(path)
+            masked = mask_own(value, variables, takes_mask=takes_mask)
+            self._secrets.note(value, masked, variables)
+            value = self._secrets.hide(masked, variables) if takes_mask else masked
         return Leaf(spell(value, shape), self._comment(path, is_set=is_set))
 
     def _foreign(self, value: Any, path: KeyPath, *, is_set: bool) -> Tree:
@@ -113,7 +118,10 @@ class _Writing:
             return [self._foreign(item, (*path, index), is_set=is_set) for index, item in enumerate(value)]
         if isinstance(value, str):
             keys = [str(part) for part in path if isinstance(part, str)][2:]
-            value = mask_foreign(value, keys, self._variables_at(path))
+            variables = self._variables_at(path)
+            masked = mask_foreign(value, keys, variables)
+            self._secrets.note(value, masked, variables)
+            value = self._secrets.hide(masked, variables)
         return Leaf(value, self._comment(path, is_set=is_set))
 
     def _is_written(self, path: KeyPath) -> bool:

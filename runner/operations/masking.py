@@ -4,6 +4,9 @@ Secret are: the password in every URL; what came from a `${file:…}`; in maps t
 `arguments`), a text under a key that says password, secret, token or the like, and what came from a variable of such a
 name, or came from a variable and stands under a key like `key` or `dsn`. The value of `password=…` inside a text, as in
 a connection string, is hidden in those maps, too.
+
+What is secret once is secret everywhere: the same text in another place, and what came from the same variable. Only
+names and paths stay what they are.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ _WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PAIR: Final = re.compile(
     r"(?i)\b([\w-]*(?:passw|passphrase|pwd|secret|token|credential|api[-_]?key)[\w-]*\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s&;,]+)"
 )
+
+
+LONG: Final = 6
+"""A secret that is shorter is hidden only where it is a word of its own."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -54,3 +61,30 @@ def mask_foreign(text: str, keys: Sequence[str], origins: Sequence[str]) -> str:
 def mask_own(text: str, origins: Sequence[str], *, takes_mask: bool) -> str:
     """Return a text of ours as it may be shown; names and paths must stay what they are."""
     return MASK if takes_mask and came_secretly(origins) else mask_passwords(text)
+
+
+class Secrets:
+    """What was hidden in one place of a configuration, to be hidden in all others."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+        self._origins: set[str] = set()
+
+    def note(self, text: str, shown: str, origins: Sequence[str]) -> None:
+        """Remember what a text has and what is shown in its place has not."""
+        if shown == MASK:
+            named = [origin for origin in origins if came_secretly([origin])]
+            self._origins.update(named or origins)
+        hidden = re.fullmatch("(.*?)".join(map(re.escape, shown.split(MASK))), text, re.DOTALL)
+        self._texts.update(part for part in (hidden.groups() if hidden is not None else ()) if part and part != MASK)
+
+    def hide(self, text: str, origins: Sequence[str]) -> str:
+        """Return a text without the secrets of other places."""
+        if not self._origins.isdisjoint(origins):
+            return MASK
+        for secret in sorted(self._texts, key=len, reverse=True):
+            if len(secret) >= LONG:
+                text = text.replace(secret, MASK)
+            else:
+                text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", lambda _: MASK, text)
+        return text

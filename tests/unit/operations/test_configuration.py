@@ -178,6 +178,43 @@ def test_no_secret_is_printed(text: str, tmp_path: Path) -> None:
         read(found)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "header: 'Bearer ${TEXT}'",
+        "header: 'Bearer S3CR3T'",
+        "parts: [a, {b: '${TEXT}'}]",
+        "url: 'https://x/?q=S3CR3T'",
+    ],
+)
+@pytest.mark.parametrize("is_before", [True, False])
+def test_what_is_secret_once_is_secret_everywhere(other: str, is_before: bool) -> None:
+    """Before and behind the place that says so, by the same variable or the same text, also in a text of ours."""
+    secret = "token: '${TEXT}'"
+    items = ", ".join([other, secret] if is_before else [secret, other])
+    text = f"version: 1\nowner: 'knows ${{TEXT}}'\nproducers: {{p: {{handler: 'a:b', to: q, with: {{{items}}}}}}}\n"
+    found = printed(read(text + "queues: {q: }\n", SECRETS))
+    assert "S3CR3T" not in found
+    assert found.count("***") == 3
+
+
+def test_the_password_of_a_url_is_secret_elsewhere() -> None:
+    """A short one only as a word of its own; another variable of the same value stands for the same secret."""
+    text = "broker: 'amqp://app:${PASSWORD}@rabbit'\nqueues: {q: }\n"
+    text += "producers: {p: {handler: 'a:b', to: q, with: {one: 'is ${OTHER}', two: 'cabs', three: '${HOST}'}}}\n"
+    variables = {"PASSWORD": "cab", "OTHER": "cab", "HOST": "visible"}
+    found = yaml.safe_load(printed(read(f"version: 1\n{text}", variables)))
+    assert found["producers"]["p"]["with"] == {"one": "is ***", "two": "cabs", "three": "visible"}
+
+
+def test_a_variable_beside_a_secret_one_is_not_secret() -> None:
+    """Only what is called so, where one of several is."""
+    options = "{dsn: '${PLAIN} ${PASSWORD}', folder: '${PLAIN}'}"
+    text = f"queues: {{q: }}\nproducers: {{p: {{handler: 'a:b', to: q, with: {options}}}}}\n"
+    found = yaml.safe_load(printed(read(f"version: 1\n{text}", SECRETS)))
+    assert found["producers"]["p"]["with"] == {"dsn": "***", "folder": "visible"}
+
+
 def test_what_is_no_secret_is_printed() -> None:
     """A variable by itself hides nothing, and neither does the key of a binding."""
     text = printed(
