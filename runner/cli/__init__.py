@@ -8,6 +8,7 @@ import sys
 import click
 
 _VERBS = {
+    "init": "Start a project: a pipeline, a handler, a test.",
     "up": "Validate pipelines, connect, declare, and run them until stopped.",
     "validate": "Check pipelines and report every problem at once.",
     "config": "Print a pipeline as it is understood, with every default.",
@@ -19,7 +20,6 @@ _VERBS = {
     "status": "Show what waits in each queue, and who takes it.",
     "dead": "Look at dead letters, send them back, or drop them.",
     "export": "Write definitions, permissions, a compose file or Kubernetes objects.",
-    "init": "Start a project: a pipeline, a handler, a test.",
     "explain": "Say what an error code means and how to mend it.",
     "schema": "Print the JSON Schema of the language, for editors.",
 }
@@ -68,7 +68,7 @@ def _show_version(context: click.Context, _: click.Parameter, value: bool) -> No
 def cli() -> None:
     """Run message pipelines that are described in YAML.
 
-    Start with `runner validate PATH`, then `runner up PATH`.
+    Start with `runner init DIR`; then `runner validate PATH` and `runner up PATH`.
     """
 
 

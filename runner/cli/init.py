@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -28,7 +29,9 @@ def command(folder: Path) -> None:
             raise click.BadParameter(f"cannot write {folder}: {error.strerror}", param_hint="DIR") from None
     for path in written:
         click.echo(path)
-    steps = ["runner validate pipeline.yaml", "runner up pipeline.yaml --until-idle", "python -m pytest"]
+    steps = ["runner validate pipeline.yaml", "runner up pipeline.yaml --until-idle"]
+    steps += [] if find_spec("pytest") is not None else ["python -m pip install pytest"]
+    steps += ["python -m pytest"]
     if folder.resolve() != Path.cwd():
         steps.insert(0, f"cd {shlex.quote(str(folder))}")
     click.echo("next:\n" + "".join(f"  {step}\n" for step in steps), err=True, nl=False)

@@ -138,7 +138,7 @@ class _Reader:
             circle = " → ".join(self._shown(path) for path in (*chain[chain.index(target) :], target))
             raise _Refused("include-cycle", f"the files include each other: {circle}", "remove one of these includes")
         if not target.is_relative_to(self._project):
-            help_ = "included files are in the folder of the pipeline's own file, or below it"
+            help_ = "put this pipeline into a folder above the included file, or move that file below this one's folder"
             raise _Refused("include-outside", f"cannot include {quoted(name)}: outside of the project's folder", help_)
         if len(chain) > limits.MAX_INCLUDES_DEEP:
             message = f"included more than {limits.MAX_INCLUDES_DEEP} deep"

@@ -51,7 +51,10 @@ def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
     for key in ROOT_ONLY & part.root.nodes.keys():
         place, _ = part.root.nodes.pop(key)
         message = f'"{key}" can only stand in the pipeline\'s own file'
-        yield _problem(part, "root-only", key, message, f'move it to "{root.path.name}"', place)
+        help_ = f'move it to "{root.path.name}"'
+        if "version" in part.root.nodes:  # a whole pipeline, which is to stay one
+            help_ += ", or move what both need to a file that both include"
+        yield _problem(part, "root-only", key, message, help_, place)
 
 
 def _merge_section(root: Document, part: Document, section: str, place: Place, items: Entries) -> Iterator[Problem]:

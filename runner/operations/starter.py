@@ -103,7 +103,7 @@ PROJECT = Path(__file__).resolve().parent
 
 def run() -> list[dict]:
     """Run the pipeline until there is nothing left to do, and return its log lines."""
-    command = [sys.executable, "-m", "runner", "up", "pipeline.yaml", "--until-idle"]
+    command = [sys.executable, "-P", "-m", "runner", "up", "pipeline.yaml", "--until-idle"]
     command += ["--broker", "memory", "--log-format", "json"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", timeout=50)
     assert done.returncode == 0, done.stderr
@@ -124,7 +124,9 @@ A message pipeline: `pipeline.yaml` says what is connected with what, `orders.py
 
     runner validate pipeline.yaml             # every mistake at once, before anything runs
     runner up pipeline.yaml --until-idle      # run it on the in-process broker, until nothing is left to do
-    python -m pytest                          # the same as a test
+    python -m pytest                          # the same as a test; needs `python -m pip install pytest`
+
+All of it works from other folders, too: `orders.py` is looked for beside `pipeline.yaml`.
 
 Run it on RabbitMQ with `runner up pipeline.yaml --broker amqp://user:password@host`. See it with
 `runner graph pipeline.yaml`. Editors complete and check `pipeline.yaml` after

@@ -40,6 +40,35 @@ async def test_a_new_project_is_valid_runs_and_passes_its_test(tmp_path: Path) -
     assert "1 passed" in done.stdout
 
 
+async def test_a_new_project_runs_from_any_folder(tmp_path: Path) -> None:
+    """Its handlers lie beside its pipeline: also from a folder that has another module of that name."""
+    async with RunnerProcess("init", "shop", cwd=tmp_path) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    (tmp_path / "orders.py").write_text("raise SystemExit('the wrong one')\n")
+    for command in ("validate", "up"):
+        rest = ("--until-idle",) if command == "up" else ()
+        async with RunnerProcess(command, "shop/pipeline.yaml", *rest, cwd=tmp_path) as runner:
+            assert await runner.wait() == 0, runner.stderr
+        assert "shop/orders.py, which hides orders.py" in runner.stdout + runner.stderr
+    assert "stopped: 3 published · 6 handled" in runner.stderr
+
+
+async def test_what_must_be_installed_is_named(tmp_path: Path) -> None:
+    """In an environment without pytest, before the step that needs it."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pytest'] = None\n")
+    async with RunnerProcess("init", "shop", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    assert runner.stderr.splitlines()[-2:] == ["  python -m pip install pytest", "  python -m pytest"]
+
+
+async def test_the_help_begins_with_it(tmp_path: Path) -> None:
+    """It is what a newcomer types first."""
+    async with RunnerProcess("--help", cwd=tmp_path) as runner:
+        assert await runner.wait() == 0
+    assert "Start with `runner init DIR`" in runner.stdout
+    assert runner.stdout.partition("Commands:")[2].split()[0] == "init"
+
+
 async def test_nothing_is_overwritten(tmp_path: Path) -> None:
     """A second time it lists what is in the way, and changes nothing; exit code 2."""
     (tmp_path / "pipeline.yaml").write_text("mine")

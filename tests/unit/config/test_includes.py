@@ -257,7 +257,9 @@ def test_nothing_outside_of_the_project_is_read(name: str) -> None:
         "include-outside",
         f'cannot include "{name}": outside of the project\'s folder',
     )
-    assert problem.help == "included files are in the folder of the pipeline's own file, or below it"
+    assert problem.help == (
+        "put this pipeline into a folder above the included file, or move that file below this one's folder"
+    )
 
 
 def test_links_to_folders_outside_lead_nowhere(tmp_path: Path) -> None:
