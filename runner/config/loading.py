@@ -191,8 +191,8 @@ def find_pipelines(paths: Iterable[Path]) -> list[Path]:
     """Return the pipeline files that paths stand for, each once: a file is itself, a folder all pipelines below it.
 
     A pipeline in a folder is a `*.yaml` or `*.yml` file with a `version:` key; names with a dot in front are passed
-    over, and so are files of other programs. Raises PipelineInvalid for a path that does not exist and for a folder
-    without pipelines.
+    over, and so are files of other programs, virtual environments and `node_modules`. Raises PipelineInvalid for a path
+    that does not exist and for a folder without pipelines.
     """
     return _find(list(paths), with_parts=False)
 
@@ -218,11 +218,17 @@ def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
 def _below(folder: Path, kind: Kind) -> Iterator[Path]:
     """Yield the files of a kind below a folder. What cannot be read may be a pipeline, and is one until it is read."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not _is_passed_over(Path(parent, name)))
         for name in sorted(files):
             path = Path(parent, name)
             if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _kind(path) is kind:
                 yield path
+
+
+def _is_passed_over(folder: Path) -> bool:
+    """Whether a folder is hidden, or has other people's files in it."""
+    is_installed = folder.name == "node_modules" or (folder / "pyvenv.cfg").exists()
+    return folder.name.startswith(".") or is_installed
 
 
 def _kind(path: Path) -> Kind:

@@ -118,3 +118,13 @@ def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("version: 1\n")
     (tmp_path / "b.yaml").symlink_to(tmp_path / "gone.yaml")
     assert codes(tmp_path) == [("no-such-file", "b.yaml")]
+
+
+def test_installed_packages_are_not_searched(tmp_path: Path) -> None:
+    """Whatever they have in them."""
+    (tmp_path / "a.yaml").write_text("version: 1\n")
+    for name in ("venv/lib", "node_modules/x"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "b.yaml").write_text("queues: {q: }\n")
+    (tmp_path / "venv/pyvenv.cfg").write_text("")
+    assert codes(tmp_path) == []

@@ -301,7 +301,7 @@ def test_an_event_is_heard_by_a_binding(bind: str, is_heard: bool) -> None:
         f"queues: {{q: {{bind: [{bind}]}}}}\nproducers: {{p: {{handler: 'H:produce', to: e}}}}\n" + SUBSCRIBER,
         "warning",
     )
-    assert [code for code, _, _ in found] == ([] if is_heard else ["unheard-event"])
+    assert [code for code, _, _ in found if code != "empty-key"] == ([] if is_heard else ["unheard-event"])
 
 
 def test_all_problems_are_reported_at_once() -> None:
