@@ -16,8 +16,8 @@ from runner.config.document import Interpolated
 from runner.config.fields import one_or_many, text
 from runner.config.words import closest, describe, quoted, wrong
 
-MAX_NAME_BYTES: Final = 255 - len(".dead")
-"""AMQP's limit of 255 bytes, with room for the name of the dead-letter queue."""
+MAX_NAME_BYTES: Final = 255
+"""AMQP's limit. Names that we derive, as of a dead-letter queue, are checked where they are made."""
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _BARE_NAME = re.compile(r"[A-Za-z_]\w*")

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from runner.config.diagnostics import closest
 from runner.config.loading import Loaded
-from runner.config.spec import PipelineSpec
+from runner.config.names import MAX_NAME_BYTES
+from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
+from runner.outcome import MAX_DELAY_S
 from runner.pipeline.flow import Peer, may_be_heard
 from runner.pipeline.oddities import oddities
 from runner.pipeline.patterns import is_pattern, matches
-from runner.pipeline.wiring import BUILT_IN_EXCHANGES, dead_letter_queues, own_queue, reads_queue
+from runner.pipeline.topology import wait_name
+from runner.pipeline.wiring import (
+    BUILT_IN_EXCHANGES,
+    dead_letter_queue,
+    dead_letter_queues,
+    needs_dead_letter_queue,
+    own_queue,
+    queue_arguments,
+    reads_queue,
+)
 
 
 def check_names(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer] | None = None) -> list[Problem]:
@@ -25,6 +37,7 @@ def check_names(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer] | N
         _streams,
         _batches,
         _own_queues,
+        _derived_names,
         _targets,
         _queue_sources,
         _event_exchanges,
@@ -109,6 +122,31 @@ def _own_queues(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
             queue = own_queue(loaded.name, name)
             message = f'its own queue would be called "{queue}", which is declared under `queues:`'
             yield loaded.problem("name-clash", ("subscribers", name), message, "rename one of them", on="key")
+
+
+def _derived_names(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Refuse names that leave no room for those that are made of them."""
+    read = {subscriber.from_[0] for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)}
+    dead = dead_letter_queues(loaded.name, spec)
+    for name, queue in spec.queues.items():
+        arguments = queue_arguments(name, queue, is_dead_letter=name in dead)
+        if needs_dead_letter_queue(queue, arguments, is_read=name in read):
+            yield from _too_long(loaded, ("queues", name), dead_letter_queue(name, queue), "its dead-letter queue")
+    for name, subscriber in spec.subscribers.items():
+        if not reads_queue(spec, subscriber):
+            queue_name = own_queue(loaded.name, name)
+            target = dead_letter_queue(queue_name, subscriber.queue or QueueSpec())
+            yield from _too_long(loaded, ("subscribers", name), target or queue_name, "its own dead-letter queue")
+    if spec.subscribers or spec.producers:
+        longest = wait_name(f"{loaded.name}.retry", round(MAX_DELAY_S * 1000))
+        yield from _too_long(loaded, ("name",), longest, "a queue in which its retries wait")
+
+
+def _too_long(loaded: Loaded, path: tuple[str | int, ...], name: str | None, what: str) -> Iterator[Problem]:
+    if name is not None and len(name.encode()) > MAX_NAME_BYTES:
+        message = f"the name is too long: {what} would have a name of more than {MAX_NAME_BYTES} bytes"
+        on: Literal["key", "value"] = "value" if path == ("name",) else "key"
+        yield loaded.problem("bad-name", path, message, "write a shorter name", on=on)
 
 
 def _targets(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:

@@ -60,6 +60,11 @@ def dead_letter_queue(name: str, queue: QueueSpec) -> str | None:
     return queue.dead_letter or f"{name}.dead"
 
 
+def needs_dead_letter_queue(queue: QueueSpec, arguments: Mapping[str, Any], *, is_read: bool) -> bool:
+    """Whether anything goes to the dead-letter queue of a queue: what we give up on, or what the broker does."""
+    return is_read or ("x-dead-letter-routing-key" in arguments and queue.declare)
+
+
 def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
     """Return the dead-letter queues of the pipeline called so: of declared queues and of its subscribers' own."""
     queues = dict(spec.queues)
@@ -193,8 +198,7 @@ def _queue_topology(
         arguments=arguments,
     )
     target = dead_letter_queue(name, queue)
-    is_used = "x-dead-letter-routing-key" in made.arguments and queue.declare
-    if target is None or target in spec.queues or not (is_used or is_read):
+    if target is None or target in spec.queues or not needs_dead_letter_queue(queue, made.arguments, is_read=is_read):
         return Topology(queues=(made,))
     return Topology(queues=(Queue(target, arguments=DEAD_LETTER_ARGUMENTS), made))
 

@@ -106,6 +106,13 @@ def reply_of(error: BaseException) -> str:
     return str(error.args[-1]) if error.args else str(error)
 
 
+def is_about(reply: str, name: str) -> bool:
+    """Whether the broker's text names this queue or exchange. It ends in "..." where it is too long for its frame."""
+    quoted = f"'{name}'"
+    begun = reply.removesuffix("...").partition("'")[2]
+    return quoted in reply or (reply.endswith("...") and len(begun) > 1 and quoted[1:].startswith(begun))
+
+
 def access_refused(reply: str) -> str:
     """Say who needs which right to what, from the broker's text; empty where it says something else.
 

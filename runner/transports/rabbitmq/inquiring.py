@@ -31,6 +31,7 @@ from runner.transports.rabbitmq.channels import (
     reply_of,
 )
 from runner.transports.rabbitmq.client import Name
+from runner.transports.wire import MAX_SHORT_BYTES
 
 T = TypeVar("T", Exchange, Queue)
 
@@ -110,6 +111,8 @@ class Inquirer:
 
     async def depth(self, name: str) -> Seen:
         """Return what a queue holds. Raises NotThere, Locked, NoRight."""
+        if len(name.encode()) > MAX_SHORT_BYTES:  # with what we put behind it
+            raise NotThere(f'no queue can be called "{name}"')
         depth: Depth = await self._ask(lambda channel: depth_of(channel, name))
         return Seen(messages=depth.messages, consumers=depth.consumers)
 

@@ -15,7 +15,7 @@ from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.tasks import end
 from runner.transports.base import Begun, OnEnd, OnStateChange, StateChange
-from runner.transports.rabbitmq.channels import reply_of
+from runner.transports.rabbitmq.channels import is_about, reply_of
 from runner.transports.rabbitmq.confirming import Answer
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, was_cancelled
 from runner.transports.rabbitmq.outlet import Outlet
@@ -205,20 +205,20 @@ def _lost(error: BaseException | None, address: Address) -> PublishFailed | Publ
 
 def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that named the missing exchange from those that only shared the channel with it."""
-    if f"'{address.exchange}'" in reply_of(error):
+    if is_about(reply_of(error), address.exchange):
         return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="invalid")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 
 def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that was not permitted from those that only shared the channel with it."""
-    if f"'{address.exchange or 'amq.default'}'" in reply_of(error):
+    if is_about(reply_of(error), address.exchange or "amq.default"):
         text = f'the broker does not permit to publish to "{address}"'
         return PublishFailed(text, reason="invalid", hint="give the user the right to write to its exchange")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 
 def check(address: Address) -> None:
-    """Refuse a routing key that AMQP cannot carry: aiormq would count its characters, not its bytes."""
-    if len(address.key.encode()) > MAX_SHORT_BYTES:
+    """Refuse a routing key that AMQP cannot carry."""
+    if len(address.key.encode("utf-8", "replace")) > MAX_SHORT_BYTES:
         raise PublishFailed(f"the routing key is longer than {MAX_SHORT_BYTES} bytes", reason="invalid")

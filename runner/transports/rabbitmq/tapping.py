@@ -40,12 +40,16 @@ class Passed(NamedTuple):
     routing_key: str
 
 
+LONGEST = 200
+"""How many bytes of a pipeline's name are in the name of the temporary queue, which has to fit into 255."""
+
+
 class Tap:
     """A temporary queue, bound beside a real one. An async context manager."""
 
     def __init__(self, settings: BrokerSettings, *, name: str, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
         self._link = Link(settings, role="tap", name=f"{name} tap", on_state_change=lambda _: None, restore=_nothing)
-        self._queue = f"{name}.tap.{token_hex(6)}"
+        self._queue = f"{name.encode()[:LONGEST].decode('utf-8', 'ignore')}.tap.{token_hex(6)}"
         self._most = most
         self._most_bytes = most_bytes
         self._kept: deque[Passed] = deque()
