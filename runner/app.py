@@ -82,6 +82,11 @@ class System:
         """What the broker's list of connections shows."""
         return ", ".join(pipeline.name for pipeline in self.pipelines)
 
+    @property
+    def release(self) -> str:
+        """Which releases of the users' code run; empty where nobody says so."""
+        return ", ".join(dict.fromkeys(pipeline.release for pipeline in self.pipelines if pipeline.release))
+
     def names(self) -> list[str]:
         """The names of the pipelines, and of everything that runs in them."""
         return [pipeline.name for pipeline in self.pipelines] + [item.name for item in self.items()]
@@ -107,7 +112,8 @@ def read(
     for loaded, resolved in resolve_all(paths, environ, is_one_broker=broker is not None):
         problems += resolved.problems
         if resolved.pipeline is not None:
-            sources.append(Source(_with_broker(resolved.pipeline, broker), loaded))
+            pipeline = replace(resolved.pipeline, release=environ.get("RUNNER_RELEASE") or resolved.pipeline.release)
+            sources.append(Source(_with_broker(pipeline, broker), loaded))
     problems += contradictions(sources, is_one_process=is_one_process)
     problems += [problem for source in sources for problem in unsupported(source)]
     problems = list(dict.fromkeys(problems))  # a file that several pipelines include is warned of once
@@ -173,7 +179,7 @@ def make_transport(system: System, on_state_change: OnStateChange, *, worker: st
     from runner.transports.rabbitmq import RabbitTransport
 
     name = f"{system.name} · {worker}" if worker else system.name
-    return RabbitTransport(system.broker, name=name, on_state_change=on_state_change)
+    return RabbitTransport(system.broker, name=name, on_state_change=on_state_change, release=system.release)
 
 
 @dataclass(frozen=True)

@@ -17,3 +17,8 @@ def version() -> str:
         return version(PRODUCT)
     except PackageNotFoundError:
         return "unknown"
+
+
+def about(release: str) -> dict[str, str]:
+    """Return what runs here, for the log and the probes: our version, and the release of the user's code, if any."""
+    return {"version": version()} | ({"release": release} if release else {})

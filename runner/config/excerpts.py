@@ -5,6 +5,7 @@ Wide characters, tabs and control characters keep the carets in their place; pas
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from typing import Final
@@ -15,6 +16,9 @@ _TAB: Final = "    "
 _WIDEST: Final = 120
 _BEFORE: Final = 40
 """Characters kept before the span where a line is too long to be shown whole."""
+
+_PASSWORD: Final = re.compile(r"""\bpassword["']?\s*:\s+("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
+"""The value of a key `password`, unless it comes from a variable."""
 
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Control and format characters, among them those that move the cursor or turn the direction of writing."""
@@ -50,7 +54,7 @@ def excerpt(line: str, column: int, length: int) -> tuple[str, str]:
 def _cells(line: str) -> list[str]:
     """Return what is shown for each character of a line; nothing for all but the first of a password."""
     cells = [_TAB if character == "\t" else _escaped(character) for character in line]
-    for start, end in secret_spans(line):
+    for start, end in [*secret_spans(line), *(match.span(1) for match in _PASSWORD.finditer(line))]:
         cells[start:end] = ["***", *[""] * (end - start - 1)] if end > start else []
     return cells
 

@@ -14,7 +14,7 @@ from runner.config.loading import Loaded
 from runner.config.origins import DEFAULT
 from runner.config.queue_spec import SpecModel
 from runner.config.spec import MEMORY, PipelineSpec
-from runner.operations.kinds import Shape, choices, field_shape
+from runner.operations.kinds import MASK, Shape, choices, field_shape
 from runner.operations.masking import Secrets, mask_foreign, mask_own
 from runner.operations.schema import field_names
 from runner.operations.spelling import spell
@@ -70,6 +70,8 @@ class _Writing:
             value, is_set = getattr(model, name), name in model.model_fields_set
             names = field_names(name, field)
             key = next((key for key in names if self._is_written((*path, key))), names[0])
+            if len(names) > 1 and getattr(model, "host", None) is not None:
+                continue  # the broker is given by its host
             if len(names) > 1:  # urls and url
                 entries |= self._urls(value, (*path, key), field_shape(field), is_set=is_set)
             elif value is None and field.default is None:
@@ -104,7 +106,8 @@ class _Writing:
         if isinstance(value, str):
             takes_mask = any(choice.takes_mask for choice in choices(shape))
             variables = self._variables_at(path)
-            masked = mask_own(value, variables, takes_mask=takes_mask)
+            is_password = path == ("broker", "password")
+            masked = MASK if is_password else mask_own(value, variables, takes_mask=takes_mask)
             self._secrets.note(value, masked, variables)
             value = self._secrets.hide(masked, variables) if takes_mask else masked
         return Leaf(spell(value, shape), self._comment(path, is_set=is_set))

@@ -186,6 +186,8 @@ class Pipeline:
     grace_s: float = 30.0
     http: tuple[str, int] | None = None
     """Where probes are answered, host and port."""
+    release: str = ""
+    """Which release of the user's code this is, as the file says."""
 
     @property
     def wait_prefix(self) -> str:

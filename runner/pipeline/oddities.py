@@ -136,10 +136,12 @@ def _plain_passwords(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             continue
         written = document.part(node.place).text[node.start : node.end]
-        password = _password(substitute(written, {}, lambda _: "").text if node.origins else node.value)
+        value = substitute(written, {}, lambda _: "").text if node.origins else node.value
+        password = value.strip("\"'") if path == ("broker", "password") else _password(value)
         if password:
             message = "the broker's password stands in the file"
-            help_text = "write ${RABBITMQ_URL} or ${file:/run/secrets/rabbitmq_url} instead"
+            name = "RABBITMQ_URL" if _password(value) else "RABBITMQ_PASSWORD"
+            help_text = f"write ${{{name}}} or ${{file:/run/secrets/{name.lower()}}} instead"
             if password not in _VARIABLE.sub("", written):
                 message += ", in the default of a variable"
                 help_text = "write no default, or one without a password, and set the variable"

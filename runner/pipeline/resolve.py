@@ -124,6 +124,7 @@ class _Resolver:
                 spec.logging.payloads,
             ),
             grace_s=spec.shutdown.grace,
+            release=spec.release or "",
             http=parse_address(spec.telemetry.http) if spec.telemetry.http is not None else None,
         )
 
@@ -166,8 +167,9 @@ class _Resolver:
         tls = None
         if broker.tls is not None:
             files = (broker.tls.ca, broker.tls.cert, broker.tls.key)
-            tls = TlsSettings(*(folder / name if name else None for name in files))
-        return BrokerSettings(broker.urls, broker.connect_timeout, broker.heartbeat, broker.topology, tls)
+            # Absolute: they are read at each connection, and a handler may have changed the working directory by then.
+            tls = TlsSettings(*((folder / name).absolute() if name else None for name in files))
+        return BrokerSettings(broker.addresses, broker.connect_timeout, broker.heartbeat, broker.topology, tls)
 
     def _read_schemas(self) -> None:
         """Import the schema of each queue and event that has one, and make its validator."""
@@ -208,7 +210,7 @@ class _Resolver:
 
     def _reader(self, path: PathParts, file: str, checks: Sequence[payload.Encode]) -> Handler | None:
         """Return the handler that reads a file's records; a problem where there is no such file."""
-        found = file if file == "-" else str(self._loaded.path.parent / file)
+        found = file if file == "-" else str((self._loaded.path.parent / file).absolute())
         if file != "-" and not Path(found).is_file():
             self._note("no-such-file", (*path, "file"), f'there is no file "{file}"', "it is relative to this file")
             return None

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -48,8 +48,10 @@ class CannotListen(RunnerError):
 class HttpServer:
     """The HTTP server of a process: probes are answered from `start` to `close`, producers from `open` to `refuse`."""
 
-    def __init__(self, address: tuple[str, int], routes: Sequence[Route]) -> None:
+    def __init__(self, address: tuple[str, int], routes: Sequence[Route], about: Mapping[str, str] = {}) -> None:
+        """`about` is what /healthz says beside that the process is alive."""
         self._address = address
+        self._about = about
         self._routes = routes
         self._runner: web.AppRunner | None = None
         self._refusal = "the pipeline is starting"
@@ -114,7 +116,7 @@ class HttpServer:
     async def _answer_alive(self, _: web.Request) -> web.Response:
         from aiohttp import web
 
-        return web.json_response({"status": "alive"})
+        return web.json_response({"status": "alive", **self._about})
 
     async def _answer_ready(self, trouble: Trouble, _: web.Request) -> web.Response:
         from aiohttp import web

@@ -12,6 +12,7 @@ from uuid import uuid4
 from runner import log
 from runner.metrics import Totals
 from runner.pipeline.model import Pipeline, Subscriber
+from runner.release import about
 from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
 from runner.runtime.ingress import Route
@@ -141,6 +142,7 @@ class Supervisor:
                 subscribers=len(pipeline.subscribers),
                 producers=len(pipeline.producers),
                 queues=len(pipeline.topology.queues),
+                **about(pipeline.release),
             )
         self._state = "running"
 
@@ -239,7 +241,8 @@ class Supervisor:
         address = address or next((pipeline.http for pipeline in self._pipelines if pipeline.http), None)
         if address is None and not routes:
             return None
-        return HttpServer(address or DEFAULT_ADDRESS, routes)
+        release = ", ".join(dict.fromkeys(pipeline.release for pipeline in self._pipelines if pipeline.release))
+        return HttpServer(address or DEFAULT_ADDRESS, routes, about(release))
 
     def _subscriber(
         self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher, *, is_single_active: bool

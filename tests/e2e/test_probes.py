@@ -7,6 +7,7 @@ import json
 import signal
 from typing import Any
 
+from runner.release import version
 from tests.foreign import Foreign
 from tests.node import Broker, free_port
 from tests.project import Place, Project, started, stop, until
@@ -53,7 +54,7 @@ async def test_a_process_is_ready_when_its_subscribers_get_messages(project: Pro
     port = prepare(project)
     async with project.up() as runner:
         await started(runner)
-        assert ask(port, "/healthz") == (200, {"status": "alive"})
+        assert ask(port, "/healthz") == (200, {"status": "alive", "version": version()})
         assert ask(port, "/readyz") == (200, {"ready": True, "trouble": []})
         await stop(runner)
     assert ask(port, "/healthz") == (0, {})

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar, assert_never
 
 import aiormq
@@ -55,6 +56,7 @@ class RabbitTransport:
         on_state_change: OnStateChange | None = None,
         clock: Callable[[], datetime] | None = None,
         watch_s: float = WATCH_S,
+        release: str = "",
     ) -> None:
         self._settings = settings
         self._watch_s = watch_s
@@ -66,10 +68,9 @@ class RabbitTransport:
         self._leaderships: list[RabbitLeadership] = []
         self._is_closing = asyncio.Event()
         restore, restore_for_publishing = self._declarations.restore, self._declarations.restore_for_publishing
-        self._publishing = Link(
-            settings, role="publish", name=name, on_state_change=self._say, restore=restore_for_publishing
-        )
-        self._consuming = Link(settings, role="consume", name=name, on_state_change=self._say, restore=restore)
+        link = partial(Link, settings, name=name, on_state_change=self._say, release=release)
+        self._publishing = link(role="publish", restore=restore_for_publishing)
+        self._consuming = link(role="consume", restore=restore)
         self._publisher = Publisher(self._publishing, self._say)
         self._mover = Mover(
             self._publisher,

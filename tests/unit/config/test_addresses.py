@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from urllib.parse import unquote
 
-from runner.config.addresses import parse_broker_url
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from runner.config.addresses import broker_url, parse_broker_url
+from runner.pipeline.model import BrokerSettings
+from runner.transports.rabbitmq.address import connection_url
 
 
 @pytest.mark.parametrize(
@@ -68,3 +74,61 @@ def test_a_bad_url_is_refused_in_one_sentence_without_its_password(url: str, wor
         parse_broker_url(url)
     assert words in str(caught.value)
     assert "S3C" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("login", "user", "password"),
+    [
+        ("CORP\\ann:se\\cret", "CORP\\ann", "se\\cret"),
+        ("a[b]:p[1]", "a[b]", "p[1]"),
+        ("ü:ß", "ü", "ß"),
+        ("a:50%off", "a", "50%off"),
+        ("a:b%2Fc:d", "a", "b/c:d"),
+        ('a:<p>"{}|^`', "a", '<p>"{}|^`'),
+        ("a:p@ss", "a", "p@ss"),
+        ("a℀:b", "a℀", "b"),
+    ],
+)
+def test_what_looks_odd_in_a_login_is_taken_as_it_is(login: str, user: str, password: str) -> None:
+    """As variables bring it. The client that connects reads the same."""
+    url = connection_url(parse_broker_url(f"amqp://{login}@host/"), BrokerSettings())
+    assert (url.user, url.password, url.host) == (user, password, "host")
+
+
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(ANY, ANY, ANY)
+@example("%", "%25", "%")
+@example("[", "]", "[v]")
+@example("u", "p", "xn--a")
+@example("u", "p", "a..b")
+def test_a_url_is_refused_in_words_or_can_be_connected_to(user: str, password: str, place: str) -> None:
+    """Whatever stands in it: never a traceback of the client that connects."""
+    try:
+        url = parse_broker_url(f"amqp://{user}:{password}@{place}")
+    except ValueError:
+        return
+    connection_url(url, BrokerSettings())
+
+
+@given(ANY.filter(bool), ANY.filter(bool), ANY)
+def test_parts_are_taken_as_they_are(user: str, password: str, vhost: str) -> None:
+    try:
+        text = broker_url("host", 5671, vhost, (user, password), is_secure=True)
+    except ValueError:
+        assert len(vhost.encode()) > 255
+        return
+    url = connection_url(text, BrokerSettings())
+    assert (url.user, url.password, url.host, url.port, url.scheme) == (user, password, "host", 5671, "amqps")
+    assert unquote(url.raw_path[1:]) == vhost
+
+
+@pytest.mark.parametrize("host", ["", "a/b", "a:b:c", "u@h", "h?x", "h#x", "a b", "[::1"])
+def test_a_host_that_is_none_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match=r"host|URL"):
+        broker_url(host, None, "/", ("u", "p"), is_secure=False)
+
+
+def test_a_host_may_be_an_address_of_version_6() -> None:
+    assert broker_url("::1", None, "/", None, is_secure=False) == "amqp://[::1]/%2F"

@@ -309,7 +309,7 @@ WRONG = [
     ("queues: {'order.*': }\n", "bad-name", "queues", None),
     ('queues: {"a\\0b": }\n', "bad-name", "queues", None),
     ("queues: {'${A}': }\n", "bad-name", "queues", None),
-    (f"queues: {{{'é' * 126}: }}\n", "bad-name", "queues", None),
+    (f"queues: {{{'é' * 128}: }}\n", "bad-name", "queues", None),
     (S % "to: amq.x", "bad-name", "subscribers.s.to", None),
     (S % "to: 'a.*'", "bad-name", "subscribers.s.to", None),
     ("subscribers: {s: {from: 'a*', handler: 'a:b'}}\n", "bad-name", "subscribers.s.from", None),
