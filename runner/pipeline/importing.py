@@ -128,7 +128,7 @@ def shown(file: str | Path) -> str:
     path = Path(file)
     try:
         relative = path.relative_to(Path.cwd())
-    except ValueError:
+    except (ValueError, OSError):  # elsewhere, or the current folder is gone
         return str(path)
     return str(relative)
 

@@ -82,5 +82,5 @@ def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:
 def _shown(filename: str) -> str:
     try:
         return str(Path(filename).relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # elsewhere, or a handler has removed the current folder
         return filename

@@ -1,0 +1,57 @@
+"""What runs can be seen from outside: in the broker's list of connections, in the log, and on /healthz."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import urllib.request
+
+import pytest
+
+from runner.release import version
+from tests.node import Broker, free_port
+from tests.project import Project, lines, started, stop
+
+PIPELINE = """
+    version: 1
+    name: UNIQUE
+    release: "2026.11"
+    queues: {UNIQUE.work: }
+    subscribers: {s: {from: UNIQUE.work, handler: "work:handle"}}
+    telemetry: {http: "127.0.0.1:PORT"}
+"""
+
+
+def alive(port: int) -> object:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+        return json.load(answer)
+
+
+ENVIRONMENTS: list[tuple[dict[str, str], str]] = [
+    ({}, "2026.11"),
+    ({"RUNNER_RELEASE": "abc123"}, "abc123"),
+    ({"RUNNER_RELEASE": ""}, "2026.11"),
+]
+
+
+@pytest.mark.parametrize(("environ", "release"), ENVIRONMENTS)
+async def test_the_broker_the_log_and_the_probe_say_what_runs(
+    rabbit_project: Project, rabbitmq: Broker, environ: dict[str, str], release: str
+) -> None:
+    port = free_port()
+    rabbit_project.pipeline(PIPELINE.replace("PORT", str(port)))
+    rabbit_project.handlers("def handle(order: str) -> None: ...")
+    async with rabbit_project.up(env=environ) as runner:
+        await started(runner)
+        told = rabbitmq.ctl("list_connections", "--formatter", "json", "client_properties")
+        said = await asyncio.to_thread(alive, port)
+        await stop(runner)
+    assert said == {"status": "alive", "version": version(), "release": release}
+    (line,) = lines(runner, "pipeline.started")
+    assert (line["version"], line["release"]) == (version(), release)
+    host, pid, name = socket.gethostname(), runner.pid, rabbit_project.unique
+    for role in ("publish", "consume"):
+        assert f"{name} ({role}) {host}:{pid}" in told
+    for key, value in {"product": "runline", "version": version(), "release": release, "host": host}.items():
+        assert f'["{key}","longstr","{value}"]' in told.replace(" ", "")
