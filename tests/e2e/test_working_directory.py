@@ -29,7 +29,7 @@ HANDLERS = """
     def leave(order: str) -> str:
         folder = tempfile.mkdtemp()
         os.chdir(folder)
-        os.rmdir(folder)
+        if GONE: os.rmdir(folder)
         note("left")
         return "next"
 
@@ -41,10 +41,11 @@ HANDLERS = """
 """
 
 
-async def test_a_pipeline_goes_on_without_its_working_directory(project: Project) -> None:
-    """One that is gone, even: failures are reported, files are read, and processes are started."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+@pytest.mark.parametrize("is_gone", [False, True], ids=["another", "gone"])
+async def test_a_pipeline_goes_on_in_another_working_directory(project: Project, is_gone: bool) -> None:
+    """Failures are reported, files are read, and processes are started, which Python does in no folder that is gone."""
+    project.pipeline(PIPELINE.replace(", run_in: process", "") if is_gone else PIPELINE)
+    project.handlers(HANDLERS.replace("GONE", str(is_gone)))
     (project.folder / "rows.txt").write_text('"one"\n"two"\n"three"\n')
     runner = await project.up_until_idle()
     assert project.ledger.counts() == {"left": 1, "failed": 2, "one": 1, "two": 1, "three": 1}
