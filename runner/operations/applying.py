@@ -10,7 +10,7 @@ from runner.operations.planning import Plan, plan
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Queue, Topology
 from runner.transports.rabbitmq.inspecting import Session, inspect, session
-from runner.transports.rabbitmq.recreating import Recreation
+from runner.transports.rabbitmq.recreating import Recreation, remove_ways
 from runner.transports.rabbitmq.topology import make
 
 OnStep = Callable[[str], None]
@@ -85,6 +85,7 @@ class _Steps:
         found = await self.look()
         mine = [item for item in found.of("recreate", "unfinished") if item.kind == "queue" and item.name == queue.name]
         if not mine:
+            await remove_ways(self._session, queue.name)
             self._on_step(f'queue "{queue.name}" needs no recreation')
             return
         stale = [item.live.binding for item in found.of("extra") if item.name == queue.name and item.live is not None]

@@ -85,13 +85,13 @@ async def test_a_difference_is_left_alone_without_its_flag(here: Project, other:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_queue_is_made_anew_with_its_messages_in_order(
-    here: Project, other: Foreign, kind: dict[str, Any]
+    here: Project, other: Foreign, managed: Node, kind: dict[str, Any]
 ) -> None:
     """Classic, quorum, and with a single active consumer."""
     declare(other, here.name("work"), **kind)
     bodies = [str(number).encode() for number in range(1200)]
     other.publish_confirmed(here.name("work"), *bodies)
-    runner = await apply(here, "--recreate", here.name("work"))
+    runner = await apply(here, "--recreate", here.name("work"), "--management", managed.management_url)
     assert f'recreated queue "{here.name("work")}" with 1200 messages' in runner.stdout
     assert [got.body for got in other.take(here.name("work"))] == bodies
     assert not other.has_queue(here.name("work.recreating"))
@@ -158,7 +158,8 @@ async def test_a_queue_in_use_is_not_touched_and_who_uses_it_is_named(
     channel = other.channel
     channel.basic_consume(name, lambda *_: None, consumer_tag="somebody")
     runner = await apply(here, "--recreate", name, code=1)
-    assert f'queue "{name}" is in use: 1 consumer; nothing is lost' in runner.stderr
+    text = f'publishers cannot be shut out of queue "{name}" without the management API'
+    assert text in runner.stderr
     assert not other.has_queue(f"{name}.recreating")
     await asyncio.to_thread(_until_management_knows, managed, name)
     runner = await apply(here, "--recreate", name, "--management", managed.management_url, code=1)
@@ -185,9 +186,11 @@ async def test_what_somebody_holds_unacknowledged_is_not_deleted_with_the_queue(
     assert {got.body for got in other.take(name)} == {b"held", b"free"}
 
 
-async def test_who_holds_messages_of_a_quorum_queue_counts_as_using_it(here: Project, other: Foreign) -> None:
-    """Here AMQP alone is enough."""
-    name = here.name("work")
+async def test_who_holds_messages_of_a_quorum_queue_counts_as_using_it(
+    here: Project, other: Foreign, managed: Node
+) -> None:
+    """Here AMQP alone is enough to see it."""
+    name, where = here.name("work"), ("--management", managed.management_url)
     await apply(here)
     here.pipeline(PIPELINE.replace("10000", "20000"))
     other.publish_confirmed(name, b"held", b"free")
@@ -195,10 +198,10 @@ async def test_who_holds_messages_of_a_quorum_queue_counts_as_using_it(here: Pro
     channel.basic_qos(prefetch_count=1)
     frame, _, _ = next(channel.consume(name))
     channel.basic_cancel(frame.consumer_tag)
-    runner = await apply(here, "--recreate", name, code=1)
+    runner = await apply(here, "--recreate", name, *where, code=1)
     assert f'queue "{name}" is in use: 1 consumer; nothing is lost' in runner.stderr
     channel.close()
-    await apply(here, "--recreate", name)
+    await apply(here, "--recreate", name, *where)
     assert {got.body for got in other.take(name)} == {b"held", b"free"}
 
 
@@ -209,7 +212,7 @@ async def test_events_published_meanwhile_are_not_lost(here: Project, other: For
     here.pipeline(PIPELINE.replace("10000", "20000"))
     other.publish_confirmed(name, *(f"old {number}".encode() for number in range(500)))
     async with asyncio.TaskGroup() as group:
-        runner = group.create_task(apply(here, "--recreate", name))
+        runner = group.create_task(apply(here, "--recreate", name, "--management", managed.management_url))
         publishing = group.create_task(asyncio.to_thread(_publish_until, managed.url, here.name("paid"), runner))
     sent = publishing.result()
     found = [got.body for got in other.take(name)]

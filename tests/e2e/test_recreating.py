@@ -58,7 +58,8 @@ class Watch:
 
 @pytest.fixture
 def here(tmp_path: Path, unique: str, managed: Node) -> Project:
-    project = Project(tmp_path, unique, Place(("--broker", managed.url), managed.url))
+    place = Place(("--broker", managed.url, "--management", managed.management_url), managed.url)
+    project = Project(tmp_path, unique, place)
     project.pipeline(PIPELINE)
     project.handlers("def handle(x: str) -> None: ...")
     return project
@@ -107,7 +108,7 @@ async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
     for _, is_now in moments(seed):
         killed += await kill_when(here, managed, name, is_now)
     async with here.run("apply", here.file, *here.place.arguments, "--recreate", name) as runner:
-        assert await runner.wait(60) == 0, runner.stderr
+        assert await runner.wait(60) == 0, runner.stderr + runner.stdout
     found = [got.body for got in other.take(name)]
     counts = Counter(found)
     assert set(bodies) - set(counts) == set(), "lost"

@@ -1,10 +1,11 @@
-"""Carries every message of a queue to an exchange: confirmed there first, acknowledged here then. Deletes empty queues.
+"""Carries every message of a queue to an exchange: confirmed there first, acknowledged here then.
 
 A crash makes duplicates of at most `WINDOW` messages, and loses none.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,7 @@ from pamqp.base import Frame
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.transports.rabbitmq.client import Name
-from runner.transports.rabbitmq.wire_client import (
-    NOT_IMPLEMENTED,
-    PRECONDITION_FAILED,
-    Message,
-    Wire,
-    WireRefused,
-)
+from runner.transports.rabbitmq.wire_client import PRECONDITION_FAILED, Message, Wire, WireRefused
 from runner.transports.rabbitmq.wrapping import without_counts
 
 WINDOW = 100
@@ -28,17 +23,29 @@ WINDOW = 100
 
 TAG = "recreating"
 
+GUARD = b"This message belongs to `runner apply --recreate`, which was not finished: run it again."
+"""How the body of the message begins that keeps a queue closed; see `closing`. It is not carried, but dropped."""
+
+POLL_S = 0.05
+PATIENCE_S = 10.0
+"""How long messages may keep coming, beside those that were there."""
+
 
 class InUse(Exception):
     """Somebody else consumes from the queue, whose name this is."""
 
 
 class NotEmpty(Exception):
-    """A message has come meanwhile."""
+    """Messages keep coming."""
 
 
 class Full(BrokerUnavailable):
     """The queue at the other end takes no more."""
+
+
+def is_guard(message: Message) -> bool:
+    """Whether a message is one of those that keep a queue closed."""
+    return message.body.startswith(GUARD)
 
 
 class Carrier:
@@ -62,22 +69,34 @@ class Carrier:
         await self._wire.call(commands.Basic.Qos(0, WINDOW, False))
         await self._wire.call(commands.Basic.Consume(0, Name(self._queue), TAG, False, False, False))
 
-    async def drain(self) -> None:
-        """Return when the queue is empty, and everything of it confirmed at the other end. Raises InUse.
+    async def drain(self, quiet_s: float = 0.0) -> bool:
+        """Return True when the queue is empty and nothing has come for `quiet_s`; False where messages keep coming.
 
-        Twice in a row nothing must be ready: what was handed to us while the broker counted comes in between.
+        Everything that was taken is confirmed at the other end then. Twice in a row nothing must be ready: what was
+        handed to us while the broker counted comes in between. Raises InUse.
         """
-        quiet = 0
-        while quiet < 2:
+        loop = asyncio.get_running_loop()
+        backlog, quiet, since, deadline = -1, 0, 0.0, float("inf")
+        while quiet < 2 or loop.time() < since + quiet_s:
             await self._settle()
             before = self._published
             found: Any = await self._wire.call(commands.Queue.Declare(0, Name(self._queue), passive=True))
             if found.consumer_count > 1:
                 raise InUse(self._queue)
+            backlog = found.message_count if backlog < 0 else backlog
             if found.message_count:
                 await self._wait_for_one(before)
             is_quiet = not found.message_count and not self._pending and before == self._published
             quiet = quiet + 1 if is_quiet else 0
+            if quiet == 1:
+                since = loop.time()
+            elif quiet:
+                await asyncio.sleep(POLL_S)
+            if self._published >= backlog and deadline == float("inf"):
+                deadline = loop.time() + PATIENCE_S + quiet_s
+            if loop.time() > deadline and not quiet:
+                return False
+        return True
 
     async def stop(self) -> None:
         """Take no more, and see what was taken to its end."""
@@ -102,6 +121,9 @@ class Carrier:
             await self._wire.step()
 
     async def _take(self, message: Message) -> None:
+        if is_guard(message):
+            await self._wire.send(commands.Basic.Ack(message.tag))
+            return
         self._published += 1
         self._pending[self._published] = message.tag
         header = without_counts(message.header) if message.is_redelivered else message.header
@@ -129,34 +151,45 @@ class Carrier:
                     await self._wire.send(commands.Basic.Ack(tag))
 
 
-async def carry(settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes]) -> int:
-    """Carry everything, and return how many that were. Raises InUse, BrokerUnavailable."""
+async def carry(
+    settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float = 0.0
+) -> int:
+    """Carry everything, and return how many that were. Raises InUse, BrokerUnavailable.
+
+    With `quiet_s` nothing may have come for so long at the end, else it raises NotEmpty.
+    """
     async with Wire(settings, queue) as wire:
         carrier = Carrier(wire, queue, exchange, change)
         await carrier.start()
-        await carrier.drain()
+        is_quiet = await carrier.drain(quiet_s)
         await carrier.stop()
+        if quiet_s and not is_quiet:
+            raise NotEmpty
         return carrier.carried
 
 
-async def delete_empty(settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes]) -> int:
-    """Delete a queue only if it is empty and unused; return how many messages were carried away at last.
-
-    Quorum queues do not know these conditions (540, measured with 3.10). There the queue is drained once more, and
-    deleted while we are its only consumer: what is published until it is gone comes to us. Raises InUse, NotEmpty.
-    """
+async def delete_empty(settings: BrokerSettings, queue: str) -> None:
+    """Delete a queue if nobody uses it and nothing is in it. Quorum queues refuse (540). Raises InUse, NotEmpty."""
     try:
         async with Wire(settings, queue) as wire:
             await wire.call(commands.Queue.Delete(0, Name(queue), if_unused=True, if_empty=True))
-        return 0
     except WireRefused as refusal:
-        if refusal.code == PRECONDITION_FAILED:
-            raise InUse(queue) if "in use" in refusal.text else NotEmpty from refusal
-        if refusal.code != NOT_IMPLEMENTED:
+        if refusal.code != PRECONDITION_FAILED:
             raise
+        raise InUse(queue) if "in use" in refusal.text else NotEmpty from refusal
+
+
+async def delete_unreachable(
+    settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float
+) -> int:
+    """Carry what is left in a queue to which no way leads any more, and delete it. Raises InUse, NotEmpty.
+
+    Nothing may have come for `quiet_s`: what was on its way when the last binding went is there by then.
+    """
     async with Wire(settings, queue) as wire:
         carrier = Carrier(wire, queue, exchange, change)
         await carrier.start()
-        await carrier.drain()
+        if not await carrier.drain(quiet_s):
+            raise NotEmpty
         await carrier.delete()
         return carrier.carried

@@ -88,7 +88,7 @@ async def inspect(session: Session, topology: Topology) -> Observed:
     return replace(
         observed,
         queues={name: _described(seen, told.queues.get(name)) for name, seen in observed.queues.items()},
-        bindings=tuple(_bindings(told.bindings, observed.queues.keys(), observed.recreating.keys())),
+        bindings=tuple(_bindings(told.bindings, observed.queues.keys())),
         unchecked="",
         management=session.management.shown,
     )
@@ -151,11 +151,10 @@ def _described(seen: Seen | None, described: Mapping[str, Any] | None) -> Seen |
     )
 
 
-def _bindings(
-    found: Iterable[Mapping[str, Any]], queues: Iterable[str], recreating: Iterable[str]
-) -> Iterable[LiveBinding]:
+def _bindings(found: Iterable[Mapping[str, Any]], queues: Iterable[str]) -> Iterable[LiveBinding]:
     """Yield the bindings of these queues, but for those that every queue has and those of a recreation."""
-    names, ways_back = set(queues), {name + BACK for name in recreating}
+    names = set(queues)
+    ways_back = {name + BACK for name in names}
     for item in found:
         source, queue = str(item.get("source", "")), str(item.get("destination"))
         if queue in names and source and source not in ways_back:

@@ -139,11 +139,27 @@ class Management:
         """Return the policies of the virtual host. Needs the tag `policymaker`, `monitoring` or `administrator`."""
         return _mappings(await self._get(f"policies/{_part(self.vhost)}"))
 
+    async def may_set_policies(self) -> bool:
+        """Whether our user has a tag that permits it to set policies."""
+        tags = _mapping(await self._get("whoami")).get("tags") or []
+        return not {"policymaker", "administrator"}.isdisjoint(tags.split(",") if isinstance(tags, str) else tags)
+
+    async def set_policy(self, name: str, policy: Mapping[str, Any]) -> None:
+        """Make a policy, or change it: `pattern`, `definition`, `priority` and `apply-to`."""
+        await self._ask("PUT", f"policies/{_part(self.vhost)}/{_part(name)}", REQUEST_S, policy)
+
+    async def delete_policy(self, name: str) -> bool:
+        """Delete a policy; False where it was gone."""
+        return await self._delete(f"policies/{_part(self.vhost)}/{_part(name)}")
+
     async def delete_binding(self, exchange: str, queue: str, properties_key: str) -> bool:
         """Delete one binding of a queue, by the `properties_key` that `bindings` gave; False where it was gone."""
         place = f"e/{_part(exchange)}/q/{_part(queue)}/{_part(properties_key)}"
+        return await self._delete(f"bindings/{_part(self.vhost)}/{place}")
+
+    async def _delete(self, path: str) -> bool:
         try:
-            await self._ask("DELETE", f"bindings/{_part(self.vhost)}/{place}", REQUEST_S)
+            await self._ask("DELETE", path, REQUEST_S)
         except ManagementFailed as error:
             if error.status == 404:
                 return False
@@ -161,13 +177,17 @@ class Management:
     async def _get(self, path: str, seconds: float = REQUEST_S) -> Any:
         return await self._ask("GET", path, seconds)
 
-    async def _ask(self, method: str, path: str, seconds: float) -> Any:
-        return await asyncio.to_thread(self._request, method, path, seconds)
+    async def _ask(self, method: str, path: str, seconds: float, content: object = None) -> Any:
+        return await asyncio.to_thread(self._request, method, path, seconds, content)
 
-    def _request(self, method: str, path: str, seconds: float) -> Any:
+    def _request(self, method: str, path: str, seconds: float, content: object = None) -> Any:
         """Make one request; blocks, for about `seconds` at most."""
         headers = {"Authorization": self._authorization, "Accept": "application/json"}
-        request = Request(f"{self.shown}/api/{path}", method=method, headers=headers)
+        data = None
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(content).encode()
+        request = Request(f"{self.shown}/api/{path}", data=data, method=method, headers=headers)
         deadline = time.monotonic() + seconds
         try:
             with self._opener.open(request, timeout=seconds) as answer:

@@ -15,7 +15,8 @@ published in between is in both, and in neither never.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import aiormq
 from aiormq.abc import AbstractChannel
@@ -23,7 +24,15 @@ from aiormq.abc import AbstractChannel
 from runner.errors import RunnerError
 from runner.pipeline.topology import Binding, Exchange, Queue
 from runner.transports.observed import Seen, count
-from runner.transports.rabbitmq.carrying import TAG, Full, InUse, NotEmpty, carry, delete_empty
+from runner.transports.rabbitmq.carrying import (
+    TAG,
+    Full,
+    InUse,
+    NotEmpty,
+    carry,
+    delete_empty,
+    delete_unreachable,
+)
 from runner.transports.rabbitmq.channels import (
     bind,
     declare_exchange,
@@ -33,6 +42,7 @@ from runner.transports.rabbitmq.channels import (
     unbind,
 )
 from runner.transports.rabbitmq.client import Name
+from runner.transports.rabbitmq.closing import CannotClose, Closer, close_and_delete
 from runner.transports.rabbitmq.inquiring import Inquirer
 from runner.transports.rabbitmq.inspecting import ASIDE, BACK, Session
 from runner.transports.rabbitmq.management import ManagementFailed
@@ -41,8 +51,14 @@ from runner.transports.rabbitmq.wrapping import unwrapped, wrapped
 NEVER = 2**31 - 1
 LONGEST_NAME = 255
 
-ROUNDS = 100
-"""How often a message may have come into the queue when it was to be deleted."""
+LOCK = ".lock"
+"""The end of the name of an exclusive queue, by which only one process at a time recreates a queue."""
+
+QUIET_S = 5.0
+"""How long nothing may have come into a classic queue: nobody can be shut out of it."""
+
+UNREACHABLE_S = 2.0
+"""How long nothing may have come into the queue aside when nothing is bound to it any more."""
 
 KEPT_S = 2.0
 """How long a new quorum queue is left alone before anything is moved into it.
@@ -67,6 +83,13 @@ class CannotRecreate(RunnerError):
     exit_code = 1
 
 
+_NO_API = (
+    "enable the management API (`rabbitmq-plugins enable rabbitmq_management`) or say where it is by --management; or "
+    "stop every publisher, let the consumers empty the queue, delete it, and run `runner apply`"
+)
+"""How to recreate a quorum queue, which nobody can be shut out of over AMQP."""
+
+
 class Recreation:
     """Makes one queue anew. `wanted` are its bindings, `stale` those that it has and should not have any more."""
 
@@ -88,19 +111,21 @@ class Recreation:
         # Not a queue of somebody's design: no limit, no time to live, and no delivery limit that is ever reached.
         self._aside = Queue(queue.name + ASIDE, arguments={"x-queue-type": "quorum", "x-delivery-limit": NEVER})
         self._bindings_aside = [Binding(each.exchange, self._aside.name, each.key, each.arguments) for each in wanted]
+        self._closer = Closer(session.management, queue.name) if session.management is not None else None
 
     async def run(self) -> str:
         """Do what is left to do and return what was done. Raises CannotRecreate, BrokerUnavailable."""
         try:
-            live, aside = await self._look(self._queue), await self._look(self._aside)
-            self._check(live, aside)
-            if live is not None and live.differences:
-                await self._move_aside()
-                live = None
-            returned = await self._move_back(is_new=live is None)
+            async with self._alone():
+                returned = await self._run()
         except InUse as used:
             text = f'queue "{used}" is in use: {await _consumers(self._session, str(used))}'
             raise CannotRecreate(f"{text}; nothing is lost", "stop who consumes from it, and run it again") from None
+        except CannotClose as error:
+            raise CannotRecreate(f"{error}; nothing is lost", error.hint) from None
+        except NotEmpty:
+            text = f'messages keep coming into queue "{self._queue.name}"'
+            raise CannotRecreate(f"{text}; nothing is lost", "stop its publishers, and run it again") from None
         except Full as error:
             full = f'queue "{self._queue.name}" is full: the messages that are not back wait in "{self._aside.name}"'
             raise CannotRecreate(full, "consume from it, and run it again") from error
@@ -109,6 +134,34 @@ class Recreation:
                 error, f"configure, write and read `{self._queue.name}` and `{self._aside.name}`"
             ) from error
         return f'recreated queue "{self._queue.name}" with {count(returned, "message")}'
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Keep other processes from recreating the same queue. The lock goes with the connection."""
+        lock = Name(self._aside.name + LOCK)
+        async with throwaway_channel(self._session.connection) as channel:
+            try:
+                await channel.queue_declare(lock, exclusive=True)
+            except aiormq.exceptions.ChannelLockedResource:
+                text = f'another process is recreating queue "{self._queue.name}"'
+                raise CannotRecreate(text, "wait until it has ended") from None
+            yield
+            await channel.queue_delete(lock)
+
+    async def _run(self) -> int:
+        live, aside = await self._look(self._queue), await self._look(self._aside)
+        self._check(live, aside)
+        if self._closer is not None:
+            await self._closer.reopen()  # the policy of a run that was killed
+        if live is not None and live.differences:
+            if self._is_quorum and self._closer is None:
+                text = f'publishers cannot be shut out of queue "{self._queue.name}" without the management API'
+                raise CannotRecreate(f"{text}: {self._session.no_management}; nothing was changed", _NO_API)
+            if self._is_quorum and self._closer is not None:
+                await self._closer.check()
+            await self._move_aside()
+            live = None
+        return await self._move_back(is_new=live is None)
 
     async def _look(self, queue: Queue) -> Seen | None:
         async with Inquirer(self._session.connection, needs_rights=True) as inquirer:
@@ -187,7 +240,7 @@ class Recreation:
                 await unbind(channel, binding)
         moved += await carry(self._session.settings, name, to, wrapped)
         await self._until_settled()
-        moved += await self._empty_and_delete(name, to, wrapped)
+        moved += await self._carry_rest_and_delete()
         self._on_step(f'queue "{name}": {count(moved, "message")} moved aside, and the old queue deleted')
         for binding in self._stale:
             self._on_step(f'queue "{name}": its binding to {binding.exchange} by "{binding.key}" is not made again')
@@ -207,10 +260,9 @@ class Recreation:
                 await bind(channel, binding)
             for binding in self._bindings_aside:
                 await unbind(channel, binding)
-        moved += await self._empty_and_delete(aside, back, unwrapped)
-        async with throwaway_channel(self._session.connection) as channel:
-            await channel.exchange_delete(Name(back))
             await channel.exchange_delete(Name(aside))
+        moved += await delete_unreachable(self._session.settings, aside, back, unwrapped, UNREACHABLE_S)
+        await remove_ways(self._session, name)
         return moved
 
     async def _until_kept(self, queue: Queue) -> None:
@@ -224,16 +276,30 @@ class Recreation:
         await declare_exchange(channel, Exchange(exchange, "fanout"))
         await bind(channel, Binding(exchange, queue))
 
-    async def _empty_and_delete(self, name: str, to: str, change: Callable[[bytes], bytes]) -> int:
-        """Carry the rest and delete the queue, again while messages come in between."""
-        moved = 0
-        for _ in range(ROUNDS):
-            moved += await carry(self._session.settings, name, to, change)
-            try:
-                return moved + await delete_empty(self._session.settings, name, to, change)
-            except NotEmpty:
-                continue
-        raise CannotRecreate(f'messages keep coming into queue "{name}"; nothing is lost', "stop who publishes to it")
+    async def _carry_rest_and_delete(self) -> int:
+        """Carry what still comes into the old queue and delete it, when nobody can publish to it, or nobody does."""
+        name, to, settings = self._queue.name, self._aside.name, self._session.settings
+        if not self._is_quorum or self._closer is None:
+            moved = await carry(settings, name, to, wrapped, QUIET_S)
+            await delete_empty(settings, name)
+            return moved
+        try:
+            moved = await close_and_delete(settings, self._closer, name, to, wrapped)
+            async with throwaway_channel(self._session.connection) as channel:
+                await declare_queue(channel, self._queue)  # while it is closed: then its publishers find a queue
+        except (NotEmpty, CannotClose):
+            await carry(settings, name, to, wrapped)  # what has kept it closed must not stay in it
+            raise
+        finally:
+            await self._closer.reopen()
+        return moved
+
+
+async def remove_ways(session: Session, name: str) -> None:
+    """Delete the exchanges by which messages have moved; they need not exist."""
+    async with throwaway_channel(session.connection) as channel:
+        await channel.exchange_delete(Name(name + BACK))
+        await channel.exchange_delete(Name(name + ASIDE))
 
 
 def _consumer(described: dict[str, object]) -> str:
