@@ -127,6 +127,8 @@ class Execution:
         self._logger.info("message.released", **self.fields(delivery))
 
     async def _run(self, delivery: Delivery, started: float) -> None:
+        if delivery.is_lost:
+            return
         if self._is_handled(delivery):
             await self._acknowledge_again(delivery)
             return
@@ -142,6 +144,8 @@ class Execution:
 
     async def _decoded(self, delivery: Delivery, started: float) -> tuple[Any] | None:
         """Return the payload of a delivery that belongs into a batch; the others are ended here."""
+        if delivery.is_lost:
+            return None
         with log.bound(self.fields(delivery)):
             if self._is_handled(delivery):
                 await self._acknowledge_again(delivery)
@@ -193,26 +197,32 @@ class Execution:
             await self.release(delivery)
             return
         outcome = ACK if error is None else decide(error, delivery.attempt, self._subscriber.retry)
-        if isinstance(outcome, Retry) and self.hold is not None:
-            self.hold(delivery, outcome)
-        else:
-            await self._settle(delivery, outcome)
-        self._report(outcome, error, delivery, published, started)
+        if await self._settle(delivery, outcome):
+            self._report(outcome, error, delivery, published, started)
+        elif isinstance(outcome, Retry | DeadLetter):
+            what = "retry" if isinstance(outcome, Retry) else "dead_letter"
+            fields = {"outcome": what, "error": outcome.error, "error_type": outcome.error_type}
+            self._logger.warning("message.settle_lost", **fields, at=raised_at(error))
 
-    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Settle, and remember finished work for the window."""
-        if not isinstance(outcome, Ack):
-            await self._transport.settle(delivery, outcome)
-            return
-        if self._handled is not None:
-            self._handled.add(identity(delivery.envelope))
-        self._transport.ack(delivery)
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """Settle, and remember finished work for the window. Return whether the outcome holds: done is done, but what
+        failed comes again as it was where the broker could not be told.
+        """
+        if isinstance(outcome, Ack):
+            if self._handled is not None:
+                self._handled.add(identity(delivery.envelope))
+            self._transport.ack(delivery)
+            return True
+        if isinstance(outcome, Retry) and self.hold is not None and not delivery.is_lost:
+            self.hold(delivery, outcome)
+            return True
+        return await self._transport.settle(delivery, outcome)
 
     def _is_handled(self, delivery: Delivery) -> bool:
         """Whether the work of this message is known to be done."""
-        if delivery.was_acknowledged or self._handled is None:
-            return delivery.was_acknowledged
-        if delivery.envelope.message_id is None:
+        if delivery.was_handled:
+            return True
+        if self._handled is None or delivery.envelope.message_id is None:
             return False
         return identity(delivery.envelope) in self._handled
 

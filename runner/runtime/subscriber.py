@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from runner.outcome import Retry
 from runner.pipeline.model import Batch, Subscriber
@@ -57,6 +57,8 @@ class SubscriberRuntime:
         self._workers: set[asyncio.Task[None]] = set()
         self._running: dict[Delivery, float] = {}
         """What handlers are at work on, and since when, in loop time."""
+        self._ending: asyncio.Future[None] | None = None
+        """Done when the next of `_running` ends, where somebody waits for that."""
         self._feed: Feed | None = None
         self._is_draining = False
         self.taken = 0
@@ -148,6 +150,8 @@ class SubscriberRuntime:
     def _take(self, delivery: Delivery) -> None:
         """Accept a delivery from the transport."""
         self.taken += 1
+        if self._held and delivery.is_redelivered:
+            self._drop_lost()
         self._inbox.put(delivery)
         self._wake()
 
@@ -195,6 +199,8 @@ class SubscriberRuntime:
         if self._inbox and not self._is_waking:
             self._wake()
         try:
+            if delivery.is_redelivered and not await self._may_begin((delivery,)):
+                return
             if delivery.is_suspect:
                 async with self._alone:
                     await Isolated(self._execution.run(delivery))
@@ -208,6 +214,8 @@ class SubscriberRuntime:
         if self._inbox:
             self._wake()
         try:
+            if not await self._may_begin(deliveries):
+                return
             if any(delivery.is_suspect for delivery in deliveries):
                 async with self._alone:
                     await Isolated(self._execution.run_batch(deliveries))
@@ -217,8 +225,27 @@ class SubscriberRuntime:
             for delivery in deliveries:
                 self._end(delivery)
 
+    async def _may_begin(self, deliveries: Sequence[Delivery]) -> bool:
+        """Wait while these are at work here as deliveries that were lost, and have come again.
+
+        False where the drain has begun meanwhile; then they were given back.
+        """
+        again = {(each.envelope.message_id, each.envelope.body) for each in deliveries if each.is_redelivered}
+        lost = [each for each in self._running if each.is_lost and each not in deliveries]
+        lost = [each for each in lost if (each.envelope.message_id, each.envelope.body) in again]
+        while any(each in self._running for each in lost):
+            self._ending = self._ending or self._loop.create_future()
+            await asyncio.shield(self._ending)
+        if lost and self._is_draining:
+            for delivery in deliveries:
+                await self._execution.release(delivery)
+        return not (lost and self._is_draining)
+
     def _end(self, delivery: Delivery) -> None:
         del self._running[delivery]
+        if self._ending is not None:
+            self._ending.set_result(None)
+            self._ending = None
         if delivery not in self._held:
             self._inbox.free(delivery)
 
@@ -271,6 +298,12 @@ class SubscriberRuntime:
         held = list(self._held)
         self._held.clear()
         return held
+
+    def _drop_lost(self) -> None:
+        """Forget the retries of what is the broker's again: it comes anew, and finds its key free."""
+        for delivery in [each for each in self._held if each.is_lost]:
+            self._held.pop(delivery).cancel()
+            self._inbox.free(delivery)
 
     def _resume(self, delivery: Delivery) -> None:
         del self._held[delivery]

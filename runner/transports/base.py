@@ -37,13 +37,24 @@ SUSPECT_CRASHES = 3
 """A message whose deliveries have ended so often without being settled may be what ended them."""
 
 
+class Generation(Protocol):
+    """What a delivery came by: a channel of RabbitMQ, a feed of the in-process broker."""
+
+    def holds(self, token: Any) -> bool:
+        """Whether this delivery can still be settled; else it is the broker's again."""
+        ...
+
+    def was_handled(self, delivery: Delivery) -> bool:
+        """Whether its work is known to be done, though the broker may not have read so. Says it once."""
+        ...
+
+
 class Delivery:
     """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
 
     `crashes` is how often an earlier delivery of it ended without being settled, as far as the broker tells.
-    `was_acknowledged` says that its work was done before, and that the broker may not have read so. `unreadable` says
-    why the transport cannot decode the message, if it cannot: the envelope then has its body, and the rest as bytes in
-    the header `x-runner-unreadable`. `token` and `generation` belong to the transport.
+    `unreadable` says why the transport cannot decode the message, if it cannot: the envelope then has its body, and the
+    rest as bytes in the header `x-runner-unreadable`. `token` belongs to the transport.
     """
 
     __slots__ = (
@@ -58,7 +69,6 @@ class Delivery:
         "source",
         "token",
         "unreadable",
-        "was_acknowledged",
     )
 
     def __init__(
@@ -71,7 +81,7 @@ class Delivery:
         is_redelivered: bool,
         crashes: int,
         token: Any,
-        generation: Any,
+        generation: Generation,
         unreadable: str = "",
     ) -> None:
         self.envelope = envelope
@@ -81,16 +91,25 @@ class Delivery:
         self.is_redelivered = is_redelivered
         self.crashes = crashes
         self.token = token
-        self.generation = generation
+        self.generation: Any = generation
         self.unreadable = unreadable
         self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
         self.is_settled = False
-        self.was_acknowledged = False
 
     @property
     def is_suspect(self) -> bool:
         """Whether it may be this message that ends processes; it is run alone then."""
         return self.crashes >= SUSPECT_CRASHES
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is the broker's again: nothing of it may be begun here, another process may have it."""
+        return not self.generation.holds(self.token)
+
+    @property
+    def was_handled(self) -> bool:
+        """Whether its work was done before, and the broker may not have read so. To be asked once, when it begins."""
+        return self.is_redelivered and bool(self.generation.was_handled(self))
 
     def mark_settled(self) -> None:
         """Take the right to settle; raises AlreadySettled for the second caller."""

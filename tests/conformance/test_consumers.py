@@ -71,7 +71,7 @@ async def test_a_consumer_to_which_nothing_comes_is_registered_again(harness: Ha
         inbox = await harness.collect(session, queue, prefetch=1)
         await session.publish(to_queue(queue), text("kept"))
         await inbox.take(1)
-        inbox.feed.registration.unsettled = 0  # type: ignore[attr-defined]  # as if it had been lost on the way
+        inbox.feed.registration.note_settled()  # type: ignore[attr-defined]  # as if it had been lost on the way
         await session.publish(to_queue(queue), text("waits"))
         await until_said(harness, "consumer.resumed")
         (again,) = await inbox.take(1)

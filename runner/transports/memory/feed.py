@@ -88,6 +88,10 @@ class MemoryFeed:
         """Whether this delivery is still ours to settle; not after it was given back."""
         return stored in self.unsettled
 
+    def was_handled(self, delivery: Delivery) -> bool:
+        """See `Generation.was_handled`. This broker has read every acknowledgement."""
+        return False
+
     def done(self, stored: Stored) -> bool:
         """Forget a message for good; False where it was given back already."""
         try:

@@ -86,14 +86,15 @@ def from_client(message: DeliveredMessage, source: Source, generation: Any) -> D
 
 def _delivery(message: tuple[Envelope, str], deliver: Delivered, source: Source, generation: Any) -> Delivery:
     envelope, unreadable = message
-    crashes = envelope.headers.get("x-delivery-count", 0) if envelope.headers else 0
+    # What comes for the first time has this header from its publisher, not from the queue.
+    crashes = envelope.headers.get("x-delivery-count") if deliver.is_redelivered else 0
     return Delivery(
         envelope,
         source,
         exchange=deliver.exchange,
         routing_key=deliver.routing_key,
         is_redelivered=deliver.is_redelivered,
-        crashes=crashes if isinstance(crashes, int) else 0,
+        crashes=crashes if type(crashes) is int else 0,
         token=deliver.tag,
         generation=generation,
         unreadable=unreadable,

@@ -20,9 +20,6 @@ from runner.transports.rabbitmq.topology import RPC_S, open_channel
 CALM = 20
 """After so many messages in a row that are no suspects, the consumer takes as many at once as before."""
 
-FINISH_S = 60.0
-"""How long handlers of what was delivered before may take before a suspect is taken in hand."""
-
 STANDSTILLS = 2
 """How often in a row nothing may have come, though something waits and there is room, before we register anew."""
 
@@ -56,6 +53,8 @@ class Consumer:
         self._standstills = 0
         self._looked_at = 0
         self._task: asyncio.Task[None] | None = None
+        self._finishing: dict[asyncio.Task[None], Registration] = {}
+        """Registrations to which nothing comes any more, and whose handlers are still at work."""
 
     @property
     def queue(self) -> str:
@@ -103,13 +102,16 @@ class Consumer:
     async def close(self) -> None:
         """Stop, and close the channel: every settlement has then been read, and the rest is given back. Idempotent."""
         await self.stop()
-        if self._registration is not None:
-            await self._registration.close()
+        registrations = [each for each in (*self._finishing.values(), self._registration) if each is not None]
+        await asyncio.gather(*(end(task) for task in list(self._finishing)))
+        for registration in registrations:
+            await registration.close()
 
     async def flush(self) -> None:
         """Write all acknowledgements that wait for others."""
-        if self._registration is not None:
-            await self._registration.flush()
+        for registration in (*self._finishing.values(), self._registration):
+            if registration is not None:
+                await registration.flush()
 
     async def _register(self, connection: AbstractConnection) -> Registration:
         channel = await open_channel(connection)
@@ -121,7 +123,6 @@ class Consumer:
 
         def on_delivery(delivery: Delivery) -> None:
             registration.note_arrival(delivery.token)
-            delivery.was_acknowledged = delivery.is_redelivered and self._doubts.take(delivery)
             # What comes while it winds up goes back with the channel.
             if not registration.is_winding_up and self._may_take(delivery, registration):
                 registration.note_delivery()
@@ -135,11 +136,13 @@ class Consumer:
         """Register again whenever the registration ends, until cancelled."""
         while True:
             reason = await asyncio.shield(registration.ended)
-            if registration.is_winding_up:
-                await self._wind_up(registration)
-            elif self._link.is_ready:
+            if not registration.is_winding_up and self._link.is_ready:
                 self._tell("consumer.lost", "warning", error=reason)
-            await registration.close()
+            finishing = asyncio.create_task(self._finish(registration), name=f"finish-{self._source.queue}")
+            self._finishing[finishing] = registration
+            finishing.add_done_callback(self._finishing.pop)
+            if registration.is_winding_up or self._source.is_single_active:
+                await asyncio.shield(finishing)
             registration = await self._register_again()
             self._tell("consumer.resumed", "info", prefetch=registration.prefetch)
 
@@ -157,11 +160,13 @@ class Consumer:
         registration.end("registering with another prefetch")
         return False
 
-    async def _wind_up(self, registration: Registration) -> None:
-        """Let the broker give others what is new, and what was delivered end; not for ever."""
-        if not self._source.is_single_active:
+    async def _finish(self, registration: Registration) -> None:
+        """Let the broker give others what is new, and what was delivered end, however long that takes; then close."""
+        registration.is_winding_up = True
+        if registration.is_open and not self._source.is_single_active:
             await bounded(registration.channel.basic_cancel(registration.tag, timeout=RPC_S), SETTLE_S)
-        await asyncio.wait([asyncio.ensure_future(registration.settled.wait())], timeout=FINISH_S)
+        await registration.finished()
+        await registration.close()
 
     def look_at(self, registration: Registration, ready: int, consumers: int) -> None:
         """Judge what the broker says of our queue: how many messages wait in it, how many consumers it has.

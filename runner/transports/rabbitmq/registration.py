@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from runner.message import attempt_of, replays_of
+from runner.message import FIRST_FAILED_AT, REASON, attempt_of, replays_of
 from runner.transports.base import Delivery, Source
 from runner.transports.rabbitmq.acknowledging import Acknowledger
 from runner.transports.rabbitmq.arriving import Arrivals, from_client
@@ -28,21 +28,25 @@ DOUBTFUL = 1000
 
 DOUBTED_S = 3600.0
 
-Key = tuple[str, int, int, int, int]
+Key = tuple[str, int, int, int, int, str, str]
 
 
 def key_of(delivery: Delivery) -> Key | None:
-    """Return what tells a message from others: its id, its body, and which attempt and replay it is, as it came; None
-    for one without an id. An attempt that was acknowledged says nothing of the next one, which is the same message.
+    """Return what tells a message from others: its id, its body, and which attempt, replay and dead letter it is, as it
+    came; None for one without an id. What became of one of these says nothing of the next one, the same message.
     """
     message_id, body, headers = delivery.envelope.message_id, delivery.envelope.body, delivery.envelope.headers
     if message_id is None:
         return None
-    return message_id, len(body), hash(body), attempt_of(headers), replays_of(headers)
+    letter = str(headers.get(REASON, "")), str(headers.get(FIRST_FAILED_AT, ""))
+    return message_id, len(body), hash(body), attempt_of(headers), replays_of(headers), *letter
 
 
 class Doubts:
-    """Messages whose work is done, and whose acknowledgement the broker may not have read: they may come once more."""
+    """Messages that were handled, and whose acknowledgement the broker may not have read: they may come once more.
+
+    Those whose retry or dead letter was published are not among them: such a copy may come back with the same content.
+    """
 
     def __init__(self) -> None:
         self._found: OrderedDict[Key, tuple[int, float]] = OrderedDict()
@@ -55,7 +59,7 @@ class Doubts:
             self._found.popitem(last=False)
 
     def take(self, delivery: Delivery) -> bool:
-        """Whether a delivery that comes again was acknowledged before; the next one of it then was not."""
+        """Whether a delivery that comes again was handled before; the next one of it then was not."""
         key = key_of(delivery) if self._found else None
         if key is None or key not in self._found:
             return False
@@ -139,11 +143,19 @@ class Registration:
         self.delivered += 1
         self._acks.note(tag)
 
-    def ack(self, delivery: Delivery) -> bool:
-        """Acknowledge soon; False where the channel is gone."""
+    def holds(self, token: object) -> bool:
+        """See `Generation.holds`."""
+        return self.is_open
+
+    def was_handled(self, delivery: Delivery) -> bool:
+        """See `Generation.was_handled`."""
+        return self._doubts.take(delivery)
+
+    def ack(self, delivery: Delivery, *, is_handled: bool) -> bool:
+        """Acknowledge soon, what was handled or what a copy stands for; False where the channel is gone."""
         self._acks.ack(delivery.token)
         self.note_settled()
-        key = key_of(delivery)
+        key = key_of(delivery) if is_handled else None
         if key is not None:
             self._recent.append(key)
         if self.is_open:
@@ -161,8 +173,16 @@ class Registration:
         if not self.is_winding_up:  # else it goes back with the channel, in its order
             await self.channel.basic_nack(tag, requeue=True, wait=False)
             self._acks.forget(tag)  # not before it is written: an acknowledgement of all before it might overtake it
-            self.note_settled()
+        self.note_settled()
         return self.is_open
+
+    async def finished(self) -> None:
+        """Return when nothing is unsettled, or the channel is gone."""
+        settled = asyncio.ensure_future(self.settled.wait())
+        try:
+            await asyncio.wait((settled, self.channel.closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            settled.cancel()
 
     async def flush(self) -> None:
         """Return when all acknowledgements have been written, or lost with the connection."""

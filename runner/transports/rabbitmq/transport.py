@@ -154,13 +154,13 @@ class RabbitTransport:
                 is_moved = queue is None or await self._mover.dead_letter(delivery, outcome, queue)
             case _:
                 assert_never(outcome)
-        return is_moved and registration.ack(delivery)
+        return is_moved and registration.ack(delivery, is_handled=False)
 
     def ack(self, delivery: Delivery) -> bool:
         """See `Transport.ack`."""
         delivery.mark_settled()
         registration: Registration = delivery.generation
-        return registration.ack(delivery)
+        return registration.ack(delivery, is_handled=True)
 
     async def backlog(self, sources: Sequence[Source]) -> int:
         """See `Transport.backlog`. What other processes hold unsettled is not visible over AMQP."""

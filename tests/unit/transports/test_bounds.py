@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from runner import message as names
 from runner.message import Envelope
@@ -46,7 +47,15 @@ def test_what_passes_a_slow_delivery_leaves_nothing_behind() -> None:
 
 def test_another_attempt_of_a_message_is_not_the_one_that_was_acknowledged() -> None:
     """Nor is one that was replayed: they carry the same id and the same body."""
-    headers = [{}, {names.ATTEMPT: 2}, {names.ATTEMPT: 3}, {names.REPLAYS: 1}, {names.REPLAYS: 1, names.ATTEMPT: 2}]
+    headers: list[dict[str, Any]] = [
+        {},
+        {names.ATTEMPT: 2},
+        {names.ATTEMPT: 3},
+        {names.REPLAYS: 1},
+        {names.REPLAYS: 1, names.ATTEMPT: 2},
+        {names.REASON: "exhausted", names.ATTEMPT: 2},
+        {names.REASON: "exhausted", names.ATTEMPT: 2, names.FIRST_FAILED_AT: "2026-11-30T12:00:00+00:00"},
+    ]
     keys = set()
     for each in headers:
         envelope = Envelope(b"order", message_id="one", headers=each)
