@@ -1,0 +1,158 @@
+"""Input: the broker of a pipeline file: a URL, several, or a host with what belongs to it, and certificates."""
+
+# Annotations are not postponed here, for the reason in `spec`.
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
+
+from runner.config.addresses import EXAMPLE, broker_url
+from runner.config.conflicts import Conflict, refuse
+from runner.config.fields import DAY, Text, choice, duration, one_or_many, text, whole_number
+from runner.config.names import BrokerUrl
+from runner.config.queue_spec import SpecModel
+from runner.config.words import describe, wrong
+
+Topology = Literal["manage", "verify", "ignore"]
+
+MEMORY: Final = "memory"
+
+
+class TlsSpec(SpecModel):
+    """Certificates for an amqps broker; files are relative to the pipeline's."""
+
+    ca: Text | None = Field(default=None, description="File with the certificates of the authorities to trust.")
+    cert: Text | None = Field(default=None, description="File with our certificate.")
+    key: Text | None = Field(default=None, description="File with the private key of our certificate.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.key is not None and self.cert is None:
+            refuse([Conflict(("key",), '"key" needs "cert"', 'add "cert", or remove "key"')])
+        return self
+
+
+def _urls(value: object) -> object:
+    if value is None:
+        raise wrong("bad-url", "the broker has no URL", "write one, or remove the key for the in-process broker")
+    if not isinstance(value, str | list | tuple):
+        raise wrong("wrong-type", f"must be a URL or a list of URLs, not {describe(value)}", f"write {EXAMPLE}")
+    urls = one_or_many(value)
+    return () if urls == (MEMORY,) else urls
+
+
+def _with_url(schema: dict[str, Any]) -> None:
+    """Add the key `url` to the JSON Schema, which knows one name for each field."""
+    schema["properties"]["url"] = {"type": "string", "description": "The broker's URL; or urls for several nodes."}
+
+
+_PARTS: Final = ("host", "port", "vhost", "user", "password")
+"""The keys that say together what a URL says."""
+
+
+def _password(value: object) -> str:
+    """Return a password; one that is a number is not shown."""
+    if isinstance(value, str):
+        return str(value)
+    raise wrong("wrong-type", "must be text", "put it in quotes, or write ${RABBITMQ_PASSWORD}")
+
+
+def _vhost(value: object) -> str:
+    vhost = text(value)
+    if "%2f" in vhost.lower():
+        raise wrong("bad-url", 'the vhost is not encoded here: "%2F" would be a part of its name', 'write "/"')
+    return vhost
+
+
+def _tls(value: object) -> object:
+    """Write out the short forms: true and false."""
+    return {} if value is True else None if value is False else value
+
+
+class BrokerSpec(SpecModel):
+    """Where messages go. Without URLs: the in-process broker."""
+
+    model_config = ConfigDict(json_schema_extra=_with_url)
+
+    urls: Annotated[tuple[BrokerUrl, ...], BeforeValidator(_urls)] = Field(
+        default=(),
+        validation_alias=AliasChoices("urls", "url"),
+        repr=False,  # passwords
+        description="URLs of the cluster's nodes, or one URL under the key url; none: the in-process broker.",
+    )
+    connect_timeout: Annotated[float, duration(0.001, DAY)] = Field(
+        default=60.0, description="How long to wait for the first connection."
+    )
+    heartbeat: Annotated[float, duration(1, 3600)] = Field(
+        default=10.0, description="How often both sides show they are alive."
+    )
+    topology: Annotated[Topology, choice(Topology)] = Field(
+        default="manage", description="manage: declare what is missing; verify: only check; ignore: neither."
+    )
+    host: Text | None = Field(default=None, description="The broker's host, instead of a URL.")
+    port: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
+        default=None, description="Its port; 5672 by default, 5671 with tls."
+    )
+    vhost: Annotated[str, BeforeValidator(_vhost)] | None = Field(
+        default=None, description="Its virtual host, not encoded; / by default."
+    )
+    user: Text | None = Field(default=None, description="Who logs in, not encoded.")
+    password: Annotated[str, BeforeValidator(_password)] | None = Field(
+        default=None, repr=False, description="The user's password, not encoded."
+    )
+    tls: Annotated[TlsSpec | None, BeforeValidator(_tls)] = Field(
+        default=None,
+        description="true, or certificates; for amqps only. With host, it makes it amqps.",
+    )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The URLs, also where the broker is given by its host."""
+        return (self._url(),) if self.host is not None else self.urls
+
+    def _url(self) -> str:
+        login = (self.user, self.password) if self.user is not None and self.password is not None else None
+        vhost = "/" if self.vhost is None else self.vhost
+        return broker_url(self.host or "", self.port, vhost, login, is_secure=self.tls is not None)
+
+    @model_validator(mode="after")
+    def _check_host(self) -> Self:
+        given = [name for name in _PARTS if getattr(self, name) is not None]
+        if given and self.host is None:
+            refuse([Conflict((given[0],), f'"{given[0]}" needs "host"', 'add "host: localhost", or write a URL')])
+        if (self.user is None) != (self.password is None):
+            there, missing = ("user", "password") if self.password is None else ("password", "user")
+            refuse([Conflict((there,), f'"{there}" needs "{missing}"', f'add "{missing}"')])
+        if self.host is not None:
+            try:
+                self._url()
+            except ValueError as error:
+                refuse([Conflict(("host",), str(error), "correct it", "bad-url")])
+        return self
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        is_secure = self.host is not None or (self.urls and all(url.startswith("amqps://") for url in self.urls))
+        if self.tls is not None and not is_secure:
+            help_ = "write amqps:// instead of amqp://, or remove it"
+            if not self.urls:
+                help_ = 'add "url: amqps://…" or "host", or remove it'
+            refuse([Conflict(("tls",), '"tls" needs amqps:// URLs', help_)])
+        return self
+
+
+def written_out(value: object) -> object:
+    """Write out the short forms: a URL, or `memory`."""
+    if isinstance(value, BrokerSpec):
+        return value
+    if isinstance(value, str):
+        return {"urls": [value]} if value != MEMORY else {}
+    if value is not None and not isinstance(value, dict):
+        raise wrong("wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"')
+    if isinstance(value, dict) and "url" in value and "urls" in value:
+        refuse([Conflict(("url",), '"url" and "urls" cannot stand together', "remove one of them")])
+    url = next((key for key in ("url", "urls") if isinstance(value, dict) and key in value), None)
+    if isinstance(value, dict) and url is not None:
+        parts = [part for part in _PARTS if part in value]
+        refuse(Conflict((part,), f'"{part}" and "{url}" cannot stand together', "remove one of them") for part in parts)
+    return value or {}
