@@ -307,6 +307,7 @@ async def publish(
     headers: Mapping[str, str] | None = None,
     per_second: float | None = None,
     on_confirmed: Callable[[], None] = lambda: None,
+    on_state_change: OnStateChange = lambda _: None,
 ) -> list[str]:
     """Publish bodies to a queue or event of the first pipeline; return their ids, in order, when all are confirmed.
 
@@ -321,7 +322,7 @@ async def publish(
 
     pipeline = system.pipelines[0]
     target = pipeline.destinations[name]
-    transport = make_transport(system, lambda _: None)
+    transport = make_transport(system, on_state_change)
     publisher = Publisher(
         transport,
         app_id=pipeline.name,

@@ -1,49 +1,61 @@
-"""Vocabulary: log lines. One shape for ours, for handlers' structlog and stdlib lines and for the AMQP client's.
+"""Vocabulary: log lines. One shape for ours, for handlers' structlog and stdlib lines, and for what they print.
 
-The place of the current delivery is a context variable that is read only when a line is really written, so that a
-delivery without log lines costs one `set`.
+Our loggers carry their own processors and write to a descriptor of their own: whatever handlers do with structlog,
+logging or `sys.stdout`, our lines stay as they are. The place of the current delivery is a context variable that is
+read only when a line is really written, so that a delivery without log lines costs one `set`.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
+import contextlib
 import logging
-import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from runner.log_output import Output, SoonLogger
-from runner.redaction import escape_controls, mask_passwords
+from runner.log_lines import MAX_TEXT_CHARACTERS, PLACE, ConsoleRenderer, render_json
+from runner.log_output import Descriptor, Output, Stream
+from runner.log_printed import Printed
+
+__all__ = ["MAX_TEXT_CHARACTERS", "bound", "configure", "context", "flush", "get_logger", "get_message_logger"]
 
 Format = Literal["auto", "console", "json"]
+Processor = Callable[[WrappedLogger, str, EventDict], Any]
 
 CLIENT_LOGGERS = ("aio_pika", "aiormq", "pamqp")
-MAX_VALUE_CHARACTERS = 2048
-MAX_TRACEBACK_CHARACTERS = 32_768
-MAX_DEPTH = 5
-MAX_ITEMS = 100
-"""What a nested value may have of levels, and each level of items; the rest is left out."""
 
-_TEXTS = ("exception", "stack")
-"""Fields of several lines."""
+_NOWHERE: Mapping[str, Any] = {}
 
-_ATOMS = frozenset({int, bool, type(None)})
-
-_PLACE = ("worker", "pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
-
-context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context")
+context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context", default=_NOWHERE)
 """What every log line of the current delivery or producer carries."""
 
 
+class _Lines:
+    """How the lines of this process are made, and where they go."""
+
+    def __init__(self, out: Output, level: str, worker: int | None, render: Processor) -> None:
+        self.out = out
+        self.wrapper = structlog.make_filtering_bound_logger(_number(level))
+        place: list[Processor] = [] if worker is None else [_adder_of("worker", worker)]
+        last: list[Processor] = [structlog.processors.format_exc_info, render]
+        time = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        level_of = structlog.processors.add_log_level
+        self.ours: list[Processor] = [_add_context, _add_foreign_context, level_of, time, *place, *last]
+        self.of_structlog: list[Processor] = [_rename_ours, *self.ours]
+        self.of_stdlib: list[Processor] = [_add_context, _add_foreign_context, time, *place, *last]
+
+
 _settings: dict[str, Any] = {}
-_outputs: list[Output] = []
+_current: list[_Lines] = []
+_stdout: list[Descriptor] = []
+_of_structlog: list[Processor] = []
+"""What handlers' structlog loggers do. It is changed in place: some are bound while their module is imported."""
 
 
 def configure(
@@ -51,44 +63,43 @@ def configure(
     format: Format = "auto",
     level: str = "info",
     levels: Mapping[str, str] | None = None,
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
     is_colored: bool | None = None,
     width: int = 0,
     worker: int | None = None,
     on_lost: Callable[[OSError], None] = lambda _: None,
+    takes_prints: bool = False,
 ) -> None:
-    """Send all log lines of this process to `stream` (stdout), as JSON lines, or coloured text on a terminal.
+    """Send all log lines of this process to `stream` (descriptor 1), as JSON lines, or coloured text on a terminal.
 
     The same settings are given to the processes of handlers with `run_in: process`.
 
     `width` is how many columns the text has for the name of a subscriber or a producer. `worker` is which of several
-    processes we are; each line says so. `on_lost` is called once when nothing can be written any more, as when who read
-    the lines is gone: work is never lost for a line.
+    processes we are; each line says so. `on_lost` is called once for each reason why a line cannot be written, as when
+    the reader of the lines is gone: work is never lost for a line. With `takes_prints`, what is written to `sys.stdout`
+    from now on becomes log lines.
     """
-    _settings.update(format=format, level=level, levels=levels, is_colored=is_colored, width=width, worker=worker)
-    target = stream or sys.stdout
-    if hasattr(target, "reconfigure"):
-        target.reconfigure(errors="backslashreplace")
-    out: Any = Output(target, on_lost)
-    _outputs[:] = [out]
+    _settings.update(
+        format=format,
+        level=level,
+        levels=levels,
+        is_colored=is_colored,
+        width=width,
+        worker=worker,
+        takes_prints=takes_prints,
+    )
+    flush()
+    out = Output(stream or _standard_output(), on_lost)
     is_console = format == "console" or (format == "auto" and out.isatty())
     colors = out.isatty() if is_colored is None else is_colored
-    render = ConsoleRenderer(colors, width) if is_console else render_json
-    shared: list[Callable[[WrappedLogger, str, EventDict], Any]] = [
-        structlog.contextvars.merge_contextvars,
-        _add_context,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *([] if worker is None else [_adder_of("worker", worker)]),
-    ]
-    last: list[Callable[[WrappedLogger, str, EventDict], Any]] = [structlog.processors.format_exc_info, _clean, render]
-    structlog.configure(
-        processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=True,
-    )
-    _configure_stdlib(out, level, levels or {}, shared, last)
+    lines = _Lines(out, level, worker, ConsoleRenderer(colors, width) if is_console else render_json)
+    _offer_structlog(lines)
+    _current[:] = [lines]
+    _configure_stdlib(lines, level, levels or {})
+    if takes_prints and not isinstance(sys.stdout, Printed):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+        sys.stdout = Printed(_say_printed, context.get, 1)
 
 
 @contextmanager
@@ -106,10 +117,17 @@ def settings() -> dict[str, Any]:
     return dict(_settings)
 
 
+def flush() -> None:
+    """Write what waits: lines for the end of the loop's turn, and printed text without a line end."""
+    if isinstance(sys.stdout, Printed):
+        sys.stdout.flush_all()
+    if _current:
+        _current[0].out.flush()
+
+
 def get_logger() -> FilteringBoundLogger:
     """Return a logger of ours; configure first."""
-    logger: FilteringBoundLogger = structlog.get_logger()
-    return logger
+    return _logger(_current[0].out.write)
 
 
 def get_message_logger() -> FilteringBoundLogger:
@@ -117,20 +135,54 @@ def get_message_logger() -> FilteringBoundLogger:
 
     A process that is killed in between loses them. Any other line takes with it what waits.
     """
-    logger: FilteringBoundLogger = structlog.wrap_logger(SoonLogger(_outputs[-1]))
+    return _logger(_current[0].out.write_soon)
+
+
+def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:
+    lines = _current[0]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        _Writer(write), processors=lines.ours, wrapper_class=lines.wrapper, context_class=dict
+    ).bind()
     return logger
 
 
-def _configure_stdlib(out: TextIO, level: str, levels: Mapping[str, str], shared: list[Any], last: list[Any]) -> None:
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _strip_client_traceback, *last],
-        )
+class _Writer:
+    """What structlog gives a rendered line to."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        self._write(line + "\n")
+
+    debug = info = warning = error = critical = fatal = failure = exception = log = msg
+
+
+def _standard_output() -> Descriptor:
+    """Return a copy of descriptor 1, of which there is one: handlers may close the original, or lead it elsewhere."""
+    if not _stdout:
+        _stdout.append(Descriptor(os.dup(1)))
+    return _stdout[0]
+
+
+def _offer_structlog(lines: _Lines) -> None:
+    """Let handlers' structlog lines look like ours, unless the application has configured structlog itself."""
+    _of_structlog[:] = lines.of_structlog
+    if structlog.is_configured() and structlog.get_config()["processors"] is not _of_structlog:
+        return
+    structlog.configure(
+        processors=_of_structlog,
+        wrapper_class=lines.wrapper,
+        context_class=dict,
+        logger_factory=lambda *_: _Writer(lambda text: _current[0].out.write(text)),
+        cache_logger_on_first_use=False,
     )
+
+
+def _configure_stdlib(lines: _Lines, level: str, levels: Mapping[str, str]) -> None:
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_StdlibHandler(lines)]
     root.setLevel(_number(level))
     for name, own in levels.items():
         logging.getLogger(name).setLevel(_number(own))
@@ -142,152 +194,102 @@ def _configure_stdlib(out: TextIO, level: str, levels: Mapping[str, str], shared
     logging.getLogger("asyncio").addFilter(_says_more_than_that_a_connection_is_lost)
 
 
+class _StdlibHandler(logging.Handler):
+    """Writes the records of the standard library's loggers, with their `extra` fields."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        try:
+            event: Any = _event_of(record)
+            for process in self._lines.of_stdlib:
+                event = process(None, "info", event)
+            self._lines.out.write(f"{event}\n")
+        except Exception:  # as every handler of the standard library does
+            self.handleError(record)
+
+
+_OF_RECORD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})
+"""Attributes of a record that are no `extra` fields."""
+
+
+def _event_of(record: logging.LogRecord) -> EventDict:
+    """Return the fields of a record. What an application calls like a field of ours gets `extra_` in front."""
+    extra = {str(name): value for name, value in record.__dict__.items() if name not in _OF_RECORD}
+    if isinstance(record.msg, Mapping) and not record.args:  # as structlog hands lines to the standard library
+        extra |= {str(name): value for name, value in record.msg.items() if name != "event"}
+        text = record.msg.get("event", "")
+    else:
+        text = _message_of(record)
+    if "event" in extra:
+        extra.setdefault("extra_event", extra.pop("event"))
+    event = dict(_rename_ours(None, "", extra))
+    event |= {"event": text, "logger": record.name, "level": record.levelname.lower()}
+    if record.exc_info and not record.name.startswith(CLIENT_LOGGERS):
+        event["exc_info"] = record.exc_info
+    elif record.exc_info:  # of the AMQP client, which prints several tracebacks for one lost connection
+        event["error"] = str(record.exc_info[1])
+    elif record.exc_text:
+        event["exception"] = record.exc_text
+    if record.stack_info:
+        event["stack"] = record.stack_info
+    return event
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # the arguments do not fit the text, or raise
+        return f"{record.msg!r} {record.args!r}"
+
+
 def _says_more_than_that_a_connection_is_lost(record: logging.LogRecord) -> bool:
     """Drop what asyncio writes for each frame that the AMQP client still sends into a connection that is gone."""
     return record.msg != "socket.send() raised exception."
+
+
+def _say_printed(text: str, place: Mapping[str, Any]) -> None:
+    with bound(place):
+        get_logger().info("stdout", text=text)
 
 
 def _number(level: str) -> int:
     return logging.getLevelNamesMapping()[level.upper()]
 
 
+_OURS = frozenset({"timestamp", "level", "event", "logger", *PLACE})
+
+
+def _rename_ours(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Put `extra_` in front of an application's fields that are called like ours: those say what a line is about."""
+    place = context.get()
+    for name in [name for name in event if name in place or (name in _OURS and name != "event")]:
+        event.setdefault(f"extra_{name}", event.pop(name))
+    return event
+
+
 def _add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    for name, value in context.get({}).items():
+    for name, value in context.get().items():
         event.setdefault(name, value)
     return event
 
 
-def _adder_of(name: str, value: object) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+def _add_foreign_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add what the application has bound to structlog's context variables."""
+    if found := structlog.contextvars.get_contextvars():
+        place = context.get()
+        for name, value in found.items():
+            is_ours = name in _OURS or name in place
+            event.setdefault(f"extra_{name}" if is_ours else name, value)
+    return event
+
+
+def _adder_of(name: str, value: object) -> Processor:
     def add(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event.setdefault(name, value)
         return event
 
     return add
-
-
-def _strip_client_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replace the AMQP client's tracebacks, of which one lost connection prints several, by their last line."""
-    if str(event.get("logger", "")).startswith(CLIENT_LOGGERS):
-        error = event.pop("exc_info", None)
-        if isinstance(error, tuple):
-            event["error"] = str(error[1])
-    return event
-
-
-def _clean(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Put the fixed fields first; escape control characters, cut long values and mask passwords in URLs."""
-    ordered: dict[str, Any] = {
-        "timestamp": event.pop("timestamp", ""),
-        "level": event.pop("level", "info"),
-        "event": _clean_value(event.pop("event", "")),
-    }
-    for name in _PLACE:
-        if name in event:
-            ordered[name] = _clean_value(event.pop(name))
-    for name, value in event.items():
-        ordered[name] = _clean_lines(str(value)) if name in _TEXTS else _clean_value(value)
-    return ordered
-
-
-def _clean_value(value: Any, depth: int = 0) -> Any:
-    """Return a value that is safe to show: what is neither text, number nor made of those becomes its `repr`."""
-    kind = type(value)
-    if kind is str:
-        if len(value) <= MAX_VALUE_CHARACTERS and value.isprintable() and ":/" not in value:
-            return value  # nearly all are so
-    elif kind in _ATOMS:
-        return value
-    match value:
-        case str():
-            if len(value) > MAX_VALUE_CHARACTERS:
-                value = mask_passwords(value[: 2 * MAX_VALUE_CHARACTERS])[:MAX_VALUE_CHARACTERS] + "…"
-            return mask_passwords(escape_controls(value))
-        case float() if not math.isfinite(value):
-            return str(value)
-        case bool() | int() | float() | None:
-            return value
-        case _ if depth >= MAX_DEPTH:
-            return "…"
-        case Mapping():
-            some = itertools.islice(value.items(), MAX_ITEMS)
-            return {_clean_value(str(name)): _clean_value(item, depth + 1) for name, item in some}
-        case list() | tuple() | set() | frozenset():
-            return [_clean_value(item, depth + 1) for item in itertools.islice(value, MAX_ITEMS)]
-    return _clean_value(_repr(value))
-
-
-def _repr(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:  # a foreign __repr__ may raise anything
-        return f"<{type(value).__qualname__}>"
-
-
-def _clean_lines(text: str) -> str:
-    """Return a traceback without control characters but its line ends; the end of it, where it is too long."""
-    lines = mask_passwords(text)[-MAX_TRACEBACK_CHARACTERS:].split("\n")
-    return "\n".join(escape_controls(line) for line in lines)
-
-
-_encode = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    """Render one line of JSON."""
-    return _encode(event)
-
-
-_RESET, _DIM = "\x1b[0m", "\x1b[2m"
-_LEVEL_COLORS = {
-    "debug": "\x1b[2m",
-    "info": "\x1b[32m",
-    "warning": "\x1b[33m",
-    "error": "\x1b[31m",
-    "critical": "\x1b[31;1m",
-}
-_NAME_COLORS = ("\x1b[36m", "\x1b[35m", "\x1b[34m", "\x1b[33m", "\x1b[32m", "\x1b[96m", "\x1b[95m", "\x1b[94m")
-_HIDDEN = frozenset({"timestamp", "level", "event", "duration_ms", *_TEXTS, *_PLACE})
-
-
-class ConsoleRenderer:
-    """Renders a line for people: time, who (padded, in a colour of its own), what, and the fields that differ."""
-
-    def __init__(self, is_colored: bool, width: int = 0) -> None:
-        self._is_colored = is_colored
-        self._width = width
-        self._colors: dict[str, str] = {}
-
-    def __call__(self, _: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> str:
-        """Return the line, with a traceback below it if there is one."""
-        who = str(
-            event.get("subscriber") or event.get("producer") or event.get("pipeline") or event.get("logger") or ""
-        )
-        color = self._colors.setdefault(who, _NAME_COLORS[len(self._colors) % len(_NAME_COLORS)])
-        parts = (
-            self._paint(_DIM, str(event["timestamp"])[11:19]),
-            self._paint(_DIM, f"#{event['worker']}" if isinstance(event.get("worker"), int) else ""),
-            self._paint(color, f"{who:<{self._width}} │"),
-            self._paint(_LEVEL_COLORS.get(str(event["level"]), ""), f"{event['event']:<21}"),
-            *self._fields(event),
-        )
-        line = " ".join(part for part in parts if part).rstrip()
-        return "\n".join([line, *(str(event[name]) for name in _TEXTS if name in event)])
-
-    def _fields(self, event: MutableMapping[str, Any]) -> Iterator[str]:
-        """Yield the fields; those that every delivery has in a shorter form, or not at all while they say nothing."""
-        yield self._paint(_DIM, str(event.get("message_id") or "")[:8])
-        if event.get("attempt", 1) != 1:
-            yield f"attempt {event['attempt']}"
-        if "duration_ms" in event:
-            yield f"{event['duration_ms']} ms"
-        for name, value in event.items():
-            if name not in _HIDDEN and value is not None and not (name == "published" and value == 0):
-                yield f"{self._paint(_DIM, f'{name}=')}{_field(value)}"
-
-    def _paint(self, color: str, text: str) -> str:
-        return f"{color}{text}{_RESET}" if self._is_colored and color and text else text
-
-
-def _field(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return f'"{text}"' if " " in text else text

@@ -1,69 +1,165 @@
-"""Vocabulary: where log lines go: a stream that cannot fail, and lines that wait for each other."""
+"""Vocabulary: where log lines go: a descriptor of our own, and a stream that cannot fail.
+
+`sys.stdout` belongs to everybody: handlers replace, close and print to it. Log lines do not pass through it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import select
+import sys
+import threading
+import weakref
 from collections.abc import Callable
-from typing import TextIO
+from typing import Protocol
+
+
+class Stream(Protocol):
+    """What lines are written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write."""
+        ...
+
+    def flush(self) -> object:
+        """Let nothing wait."""
+        ...
+
+    def isatty(self) -> bool:
+        """Whether people read it."""
+        ...
+
+
+class Descriptor:
+    """A descriptor as a stream: what is written together goes out by one system call, if the other end takes it all."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._is_torn = False
+
+    def write(self, text: str) -> int:
+        """Write all of it; raises OSError."""
+        self.write_bytes(text.encode(errors="backslashreplace"))
+        return len(text)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write all of it; raises OSError. A line that was torn by an error is ended before the next one."""
+        rest = memoryview(b"\n" + data if self._is_torn else data)
+        total = len(rest)
+        try:
+            while rest:
+                rest = rest[self._write(rest) :]
+        except OSError:
+            self._is_torn = self._is_torn or len(rest) < total
+            raise
+        self._is_torn = False
+
+    def flush(self) -> None:
+        """Do nothing: nothing waits here."""
+
+    def isatty(self) -> bool:
+        """Whether people read it."""
+        return os.isatty(self._descriptor)
+
+    def _write(self, data: memoryview) -> int:
+        """Write some of it. A descriptor may not block because another program, which has it too, has said so."""
+        while True:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
 
 
 class Output:
-    """A stream that cannot fail: lines that cannot be written are left out."""
+    """A stream that cannot fail: lines that cannot be written are left out. For all threads."""
 
-    def __init__(self, stream: TextIO, on_lost: Callable[[OSError], None]) -> None:
+    def __init__(self, stream: Stream, on_lost: Callable[[OSError], None]) -> None:
         self._stream = stream
         self._on_lost = on_lost
-        self._is_lost = False
+        self._told: set[int | None] = set()
         self._is_due = False
+        self._waiting: list[str] = []
+        self._lock = threading.RLock()
         self.isatty = stream.isatty
+        _opened.add(self)
 
     def write(self, text: str) -> int:
-        """Write, if that is possible."""
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._lose(error)
-            return 0
+        """Write, if that is possible, and what waits before it."""
+        with self._lock:
+            text, self._waiting = "".join([*self._waiting, text]), []
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError) as error:  # a ValueError: the stream was closed
+                self._lose(error if isinstance(error, OSError) else OSError(errno.EBADF, os.strerror(errno.EBADF)))
+        return len(text)
 
     def flush(self) -> None:
-        """Flush, if that is possible."""
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._lose(error)
+        """Write what waits."""
+        with self._lock:
+            if self._waiting:
+                self.write("")
 
     def write_soon(self, text: str) -> None:
-        """Write, and flush at the end of the loop's turn: most of what a line costs is that."""
-        self.write(text)
-        if self._is_due:
-            return
+        """Write at the end of the loop's turn: most of what a line costs is the system call."""
+        with self._lock:
+            self._waiting.append(text)
+            if self._is_due:
+                return
+            self._is_due = True
         from asyncio import get_running_loop  # `runner validate` can do without
 
         try:
-            loop = get_running_loop()
+            get_running_loop().call_soon(self._flush_due)
         except RuntimeError:
-            self.flush()
-            return
-        self._is_due = True
-        loop.call_soon(self._flush_due)
+            self._flush_due()
 
     def _flush_due(self) -> None:
         self._is_due = False
         self.flush()
 
     def _lose(self, error: OSError) -> None:
-        if not self._is_lost:
-            self._is_lost = True
+        if error.errno not in self._told:
+            self._told.add(error.errno)
             self._on_lost(error)
 
+    def forget(self) -> None:
+        """Forget what waits, and who holds the lock: in the child of a fork both belong to its parent."""
+        self._lock = threading.RLock()
+        self._waiting = []
+        self._is_due = False
 
-class SoonLogger:
-    """What structlog writes to, where lines may wait for each other."""
 
-    def __init__(self, out: Output) -> None:
-        self._out = out
+_opened: weakref.WeakSet[Output] = weakref.WeakSet()
 
-    def msg(self, line: str) -> None:
-        """Write a line."""
-        self._out.write_soon(line + "\n")
 
-    debug = info = warning = error = critical = msg
+def _forget_after_fork() -> None:
+    for output in _opened:
+        output.forget()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of the standard streams (`>&-`) on /dev/null.
+
+    Else the next files and connections would get their numbers, and what programs write there would go into those.
+    """
+    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                opened = os.open(os.devnull, mode)
+                if opened != descriptor:
+                    os.dup2(opened, descriptor)
+                    os.close(opened)
+                os.set_inheritable(descriptor, True)
+    # Python has none where the descriptor was closed.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)

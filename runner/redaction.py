@@ -1,8 +1,14 @@
-"""Vocabulary: making foreign text fit to be shown: no passwords, no control characters."""
+"""Vocabulary: making foreign text fit to be shown: no passwords, no control characters, and no more than its limit.
+
+All of it takes time in proportion to the length of the text: hostile text must not hold up the event loop.
+"""
 
 from __future__ import annotations
 
 import re
+
+MARGIN_CHARACTERS = 4096
+"""How far behind a cut the end of a URL is looked for, so that its password is known as one."""
 
 _USER = re.compile(r":/{1,2}[^\s:@/]*:")
 """A URL up to its password. One slash is enough: paths have no more of them, also where they are URLs by mistake."""
@@ -11,7 +17,6 @@ _CUT = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*\*)(?=.)")
 """The same, before something that is no port."""
 
 _WORD = re.compile(r"\S*")
-_LINE = re.compile(r".*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -27,6 +32,25 @@ def mask_passwords(text: str) -> str:
     return "".join([*pieces, text[position:]])
 
 
+def mask_beginning(text: str, limit: int) -> str:
+    """Return the masked beginning of a text, at most `limit` characters. What is far behind them is not looked at."""
+    return mask_passwords(text[: limit + MARGIN_CHARACTERS])[:limit]
+
+
+def mask_end(text: str, limit: int) -> str:
+    """Return the masked end of a text, at most `limit` characters. What is far before them is not looked at.
+
+    A line that is cut may begin inside a password: it is hidden up to its last @.
+    """
+    start = len(text) - limit - MARGIN_CHARACTERS
+    if start <= 0:
+        return mask_passwords(text)[-limit:]
+    kept = text[start:]
+    line_end = kept.find("\n")
+    at = kept.rfind("@", 0, line_end if line_end >= 0 else len(kept))
+    return mask_passwords(f"***{kept[at:]}" if at >= 0 else kept)[-limit:]
+
+
 def secret_spans(text: str) -> list[tuple[int, int]]:
     """Return where the passwords of URLs start and end in a text.
 
@@ -35,25 +59,32 @@ def secret_spans(text: str) -> list[tuple[int, int]]:
     cut before its @.
     """
     spans = []
-    position, last = 0, text.rfind("@")  # nothing behind the last @ can match: no time is lost on hostile text
-    while match := _USER.search(text, position, last + 1):
-        start = match.end()
-        end = _last_at(_WORD, text, start)
-        if end < 0:
-            end = _last_at(_LINE, text, start)
-        if end >= 0:
-            spans.append((start, end))
-        position = max(end + 1, start)
+    line_start, last = 0, text.rfind("@")
+    while line_start <= last:  # nothing behind the last @ can match
+        line_end = text.find("\n", line_start)
+        line_end = len(text) if line_end < 0 else line_end
+        spans += _spans_of_line(text, line_start, text.rfind("@", line_start, line_end))
+        line_start = line_end + 1
     word = len(text) - len(text.rsplit(None, 1)[-1]) if text and not text[-1].isspace() else len(text)
     if cut := _CUT.search(text, max(word, last + 1)):
         spans.append((cut.end(), len(text)))
     return spans
 
 
-def _last_at(pattern: re.Pattern[str], text: str, start: int) -> int:
-    """Return the index of the last @ in what the pattern matches from `start`, -1 if there is none."""
-    match = pattern.match(text, start)
-    return text.rfind("@", start, match.end()) if match else -1
+def _spans_of_line(text: str, position: int, last: int) -> list[tuple[int, int]]:
+    """Return the spans between a position and the last @ of its line, -1 if there is none.
+
+    Each word is read once: behind its last @ only that of the line is left.
+    """
+    spans = []
+    while last >= 0 and (match := _USER.search(text, position, last + 1)):
+        start = match.end()
+        word = _WORD.match(text, start, last + 1)
+        at = text.rfind("@", start, word.end()) if word else -1
+        end = at if at >= 0 else last
+        spans.append((start, end))
+        position = end + 1
+    return spans
 
 
 def escape_controls(text: str) -> str:

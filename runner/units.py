@@ -53,10 +53,13 @@ def parse_rate(value: str) -> float:
     return float(match[1]) / _SECONDS[match[2]]
 
 
-def parse_address(value: str) -> tuple[str, int]:
-    """Return host and port for `127.0.0.1:9090` and `[::1]:9090`. Raises ValueError on anything else."""
+def parse_address(value: str, *, lowest_port: int = 1) -> tuple[str, int]:
+    """Return host and port for `127.0.0.1:9090` and `[::1]:9090`. Raises ValueError on anything else.
+
+    With `lowest_port` 0 the port may be 0, which means any free one.
+    """
     host, port = value.strip().rpartition(":")[::2]
-    if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65_536:
+    if not host.strip("[]") or not port.isdecimal() or len(port) > 5 or not lowest_port <= int(port) < 65_536:
         raise ValueError(f'"{value}" is not an address')
     return host.strip("[]"), int(port)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -74,9 +76,25 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; ends the process with one of the documented exit codes."""
+    from runner.log_output import open_standard_streams
+
+    open_standard_streams()
     try:
         cli.main(prog_name="runner", standalone_mode=True)
-    except Exception:  # the last stop: anything that comes this far is a bug of ours
-        from runner.cli.endings import report_bug
+    except Exception as failure:  # the last stop: anything that comes this far is a bug of ours, or a full disk
+        from runner.cli.endings import report_bug, report_lost_output
 
-        sys.exit(report_bug())
+        sys.exit(report_lost_output() if isinstance(failure, OSError) and _why_unwritten(sys.stdout) else report_bug())
+    finally:
+        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+            if _why_unwritten(stream):  # else the interpreter complains about it at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def _why_unwritten(stream: TextIO) -> str:
+    """Return why what was written to a stream does not come out, "" if it does."""
+    try:
+        stream.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

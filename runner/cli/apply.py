@@ -12,6 +12,7 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported, report, say_error
+from runner.cli.reading import read, say_state
 
 if TYPE_CHECKING:
     from runner.operations.planning import Item, Plan
@@ -32,6 +33,7 @@ DIFFERENCES_LEFT = 1
 )
 @options.broker
 @options.management
+@options.wait
 @options.env_file
 def command(
     paths: tuple[Path, ...],
@@ -40,6 +42,7 @@ def command(
     broker: str | None,
     management: str | None,
     environ: dict[str, str],
+    wait_s: float,
 ) -> None:
     """Declare what pipelines need and the broker does not have. Anything else is done only when it is asked for.
 
@@ -52,18 +55,25 @@ def command(
     """
     logging.disable()  # what goes wrong comes as an error
     with errors_reported():
-        from runner import app
         from runner.operations.applying import apply
         from runner.redaction import escape_controls
 
-        system = app.read(paths, environ, broker=broker)
+        system = read(paths, environ, broker, wait_s=wait_s)
         report(system.warnings)
 
         def say(text: str) -> None:
             click.echo(escape_controls(text))
 
-        topology = system.whole_topology
-        applying = apply(system.broker, topology, system.name, management, prunes=prune, recreate=recreate, on_step=say)
+        applying = apply(
+            system.broker,
+            system.whole_topology,
+            system.name,
+            management,
+            prunes=prune,
+            recreate=recreate,
+            on_step=say,
+            on_state_change=say_state,
+        )
         applied = asyncio.run(applying)
     code = _show_left(applied.left, has_changed=bool(applied.done), prunes=prune)
     for text in applied.refused:

@@ -9,7 +9,7 @@ import click
 
 from runner.cli import options
 from runner.cli.dead_selected import Wish, dig, now, selection
-from runner.cli.endings import errors_reported
+from runner.cli.endings import errors_reported, say
 from runner.cli.interrupting import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def list_(wish: Wish, is_json: bool) -> None:
         tally = _listed(wish, is_json=is_json)
     say_missing(tally)
     of = f" of {tally.total} there" if tally.matched != tally.total else ""
-    click.echo(f"{tally.matched} dead letter{'s'[: tally.matched != 1]}{of}", err=True)
+    say(f"{tally.matched} dead letter{'s'[: tally.matched != 1]}{of}")
 
 
 @command.command("show", short_help="Show everything about one.")
@@ -79,7 +79,7 @@ def show(wish: Wish, is_json: bool) -> None:
         tally = dig(wish, lambda digger, choices: digger.find(choices, meet))
     say_missing(tally)
     if not tally.matched:
-        click.echo(f"no such dead letter among {tally.looked}", err=True)
+        say(f"no such dead letter among {tally.looked}")
         sys.exit(1)
 
 
@@ -110,7 +110,7 @@ def replay(wish: Wish, is_dry: bool, is_local: bool, per_second: float | None, i
             sys.exit(tried(wish, is_json=is_json))
         if is_dry:
             tally = _listed(wish, is_json=is_json)
-            click.echo(f"would send back: {tally.matched}", err=True)
+            say(f"would send back: {tally.matched}")
             return
         with Progress("sending back", "sent back", wish.limit, is_json=is_json) as progress:
             progress.tally = tally = dig(
@@ -140,7 +140,7 @@ def drop(wish: Wish, is_dry: bool, yes: bool, is_all: bool, is_json: bool) -> No
     with errors_reported():
         if is_dry or is_asked:
             tally = _listed(wish, is_json=is_json)
-            click.echo(f"would drop: {tally.matched}", err=True)
+            say(f"would drop: {tally.matched}")
             if is_dry or not tally.matched:
                 return
             click.confirm(f"drop {tally.matched} for good?", abort=True, err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runner.cli.endings import say
 from runner.cli.tables import json_line, safe
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 def say_missing(tally: Tally) -> None:
     """Say which queues do not exist, and what was not looked at."""
     for name in tally.missing:
-        click.echo(f'queue "{name}" does not exist: nothing has been dead-lettered there', err=True)
+        say(f'queue "{name}" does not exist: nothing has been dead-lettered there')
     if tally.unseen:
-        click.echo(f"not looked at: {tally.unseen}, behind so many that stay", err=True)
+        say(f"not looked at: {tally.unseen}, behind so many that stay")
 
 
 class Progress:
@@ -66,11 +67,11 @@ class Progress:
         """Say what was done, and what had to stay and why."""
         say_missing(tally)
         queues = ", ".join(f"{count} {safe(name, 60)}" for name, count in self._by_queue.items())
-        click.echo(f"{self._done}: {tally.moved} of {tally.total}{f' ({queues})' if queues else ''}", err=True)
+        say(f"{self._done}: {tally.moved} of {tally.total}{f' ({queues})' if queues else ''}")
         for reason, count in tally.stayed.items():
-            click.echo(f"stayed: {count}, {safe(reason, 300)}", err=True)
+            say(f"stayed: {count}, {safe(reason, 300)}")
         if tally.is_interrupted:
-            click.echo("interrupted: what was not reached stays where it was", err=True)
+            say("interrupted: what was not reached stays where it was")
         if self._is_json:
             sums = {"moved": tally.moved, "stayed": dict(tally.stayed), "total": tally.total}
             click.echo(json_line({**sums, "queues": self._by_queue, "is_interrupted": tally.is_interrupted}))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import options
+from runner.cli.reading import read as read_pipelines
+from runner.cli.reading import say_state
 
 if TYPE_CHECKING:
     from runner.app import System
     from runner.operations.dead_letters import Choice
     from runner.operations.graveyard import Digger, Tally
-    from runner.transports.base import StateChange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Wish:
     limit: int | None = None
     broker: str | None = None
     environ: dict[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -70,6 +72,7 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
         click.option("--older-than", "older_than_s", metavar="DURATION", callback=_duration, help=older),
         click.option("--limit", type=click.IntRange(min=1), default=limit, help=f"At most so many.{default}"),
         options.broker,
+        options.wait,
         options.env_file,
     ]
 
@@ -87,12 +90,11 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
 
 def read(wish: Wish) -> tuple[System, list[Choice]]:
     """Read the pipeline and find out which dead-letter queues are meant."""
-    from runner import app
     from runner.operations.dead_letters import choose
     from runner.operations.live import need_broker
 
     logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
-    system = app.read([wish.path], wish.environ, broker=wish.broker)
+    system = read_pipelines([wish.path], wish.environ, wish.broker, wait_s=wish.wait_s)
     need_broker(system.broker)
     return system, choose(system.pipelines, wish.queue)
 
@@ -126,12 +128,6 @@ async def work_on(
         return await work(Digger(browser, filters, wish.limit, now, stop, on_step), choices)
     finally:
         await browser.close()
-
-
-def say_state(change: StateChange) -> None:
-    """Tell what keeps us waiting."""
-    if change.event in ("broker.blocked", "broker.unreachable", "broker.stalled"):
-        click.echo(f"waiting: {change.event} {change.fields.get('error', '')}".rstrip(), err=True)
 
 
 def now() -> datetime:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runner.cli.endings import say
 from runner.cli.tables import json_line, safe
 from runner.outcome import Ack, DeadLetter, Outcome, Retry
 from runner.units import format_duration
@@ -44,7 +45,7 @@ def tried(wish: Wish, *, is_json: bool) -> int:
         return await _try_all(system.pipelines, letters, is_json=is_json), tally
 
     handled, tally = asyncio.run(run())
-    click.echo(f"would be handled: {handled} of {tally.matched}; nothing was changed on the broker", err=True)
+    say(f"would be handled: {handled} of {tally.matched}; nothing was changed on the broker")
     return 0 if handled == tally.matched else 1
 
 

@@ -16,6 +16,7 @@ from runner.errors import PipelineInvalid, Problem, RunnerError
 Format = Literal["full", "concise", "json"]
 
 BUG = 70
+LOST_OUTPUT = 1
 
 
 def wants_color(stream_is_terminal: bool) -> bool:
@@ -66,6 +67,15 @@ def say_error(message: str, hint: str = "") -> None:
         say(f"       {line}")
     if hint:
         say(f"  = help: {hint}")
+
+
+def report_lost_output() -> int:
+    """Say that standard output cannot be written; return the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        say_error(f"standard output cannot be written: {(error.strerror or str(error)).lower()}")
+    return LOST_OUTPUT
 
 
 def report_bug() -> int:

@@ -11,6 +11,7 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported, report, say_error
+from runner.cli.reading import read
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -156,9 +157,7 @@ def _kubernetes(
 
 
 def _read(paths: tuple[Path, ...], environ: dict[str, str], broker: str | None) -> System:
-    from runner import app
-
-    system = app.read(paths, environ, broker=broker)
+    system = read(paths, environ, broker)
     report(system.warnings)
     return system
 

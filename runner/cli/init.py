@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runner.cli.endings import errors_reported
+from runner.cli.endings import errors_reported, say
 
 
 @click.command("init", short_help="Start a project.")
@@ -34,4 +34,4 @@ def command(folder: Path) -> None:
     steps += ["python -m pytest"]
     if folder.resolve() != Path.cwd():
         steps.insert(0, f"cd {shlex.quote(str(folder))}")
-    click.echo("next:\n" + "".join(f"  {step}\n" for step in steps), err=True, nl=False)
+    say("next:\n" + "".join(f"  {step}\n" for step in steps), ends_line=False)

@@ -1,4 +1,4 @@
-"""Lets the first SIGINT or SIGTERM stop a verb in good order, and the second end the process at once."""
+"""Lets the first SIGINT, SIGTERM or SIGHUP stop a verb in good order, and the second end the process at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import os
 import signal
 
 INTERRUPTED = 130
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """Return the signals that ask for the end; not SIGHUP where it is ignored, as under nohup."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -19,6 +25,6 @@ def stop_on_signals() -> asyncio.Event:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping_signals():
         loop.add_signal_handler(number, on_signal)
     return stop

@@ -38,6 +38,18 @@ def management(command: F) -> F:
     )(command)
 
 
+def wait(command: F) -> F:
+    """Add `--wait`, for how long a broker that cannot be reached is waited for."""
+    return click.option(
+        "--wait",
+        "wait_s",
+        default="0s",
+        metavar="DURATION",
+        callback=_check_wait,
+        help="How long to wait for a broker that cannot be reached, as in 30s. Default: not at all.",
+    )(command)
+
+
 def env_file(command: F) -> F:
     """Add `--env-file`, which fills the environment before other options are read; the command gets it as `environ`."""
     return click.option(
@@ -83,6 +95,15 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
         return parse_broker_url(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _check_wait(_: click.Context, __: click.Parameter, value: str) -> float:
+    from runner.units import parse_duration
+
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise click.BadParameter("write a duration, as in 30s or 2m") from None
 
 
 def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, report, wants_color
+from runner.cli.endings import errors_reported, report, say, wants_color
+from runner.cli.reading import read, say_state
 
 if TYPE_CHECKING:
+    from runner.app import System
     from runner.operations.planning import Item, Plan
 
 DIFFERENT = 2
@@ -35,6 +37,7 @@ SIGNS = {
 @options.management
 @click.option("--json", "is_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 2 if anything differs.")
+@options.wait
 @options.env_file
 def command(
     paths: tuple[Path, ...],
@@ -43,6 +46,7 @@ def command(
     is_json: bool,
     detailed_exitcode: bool,
     environ: dict[str, str],
+    wait_s: float,
 ) -> None:
     """Compare pipelines with a live broker, and say what `up` would make and what differs. Changes nothing.
 
@@ -54,13 +58,10 @@ def command(
     """
     logging.disable()  # what goes wrong comes as an error
     with errors_reported():
-        from runner import app
-        from runner.operations.applying import compare
-
-        system = app.read(paths, environ, broker=broker)
+        system = read(paths, environ, broker, wait_s=wait_s)
         if not is_json:
             report(system.warnings)
-        found = asyncio.run(compare(system.broker, system.whole_topology, system.name, management))
+        found = asyncio.run(_compare(system, management))
     if is_json:
         click.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -68,11 +69,17 @@ def command(
     sys.exit(DIFFERENT if detailed_exitcode and found.has_changes else 0)
 
 
+async def _compare(system: System, management: str | None) -> Plan:
+    from runner.operations.applying import compare
+
+    return await compare(system.broker, system.whole_topology, system.name, management, on_state_change=say_state)
+
+
 def show(found: Plan) -> None:
     """Print a plan: what differs on stdout, with what it was compared on stderr."""
     management = found.management or f"not used: {found.unchecked}"
-    click.echo(f"broker     {found.product}", err=True)
-    click.echo(f"management {management}", err=True)
+    say(f"broker     {found.product}")
+    say(f"management {management}")
     shown = found.of("create", "recreate", "unfinished", "extra", "foreign")
     for item in shown:
         show_item(item)

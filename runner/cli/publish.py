@@ -12,6 +12,7 @@ import click
 
 from runner.cli import options
 from runner.cli.endings import errors_reported
+from runner.cli.reading import read, say_state
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class NothingListens(RunnerError):
     help="At most so many: 100/s, 10/m.",
 )
 @options.broker
+@options.wait
 @options.env_file
 def command(
     path: Path,
@@ -55,6 +57,7 @@ def command(
     per_second: float | None,
     broker: str | None,
     environ: dict[str, str],
+    wait_s: float,
 ) -> None:
     """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and return when the broker has confirmed it.
 
@@ -71,7 +74,7 @@ def command(
     with errors_reported():
         from runner import app
 
-        system = app.read([path], environ, broker=broker, is_one_process=False)
+        system = read([path], environ, broker, wait_s=wait_s, is_one_process=False)
         system = app.select_destination(system, name)
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
@@ -114,8 +117,16 @@ async def _publish(
     from runner import app
 
     if len(bodies) < 2 or not sys.stderr.isatty():
-        return await app.publish(system, name, bodies, headers=headers, per_second=per_second)
+        return await app.publish(
+            system, name, bodies, headers=headers, per_second=per_second, on_state_change=say_state
+        )
     with click.progressbar(length=len(bodies), label="publishing", file=sys.stderr) as bar:
         return await app.publish(
-            system, name, bodies, headers=headers, per_second=per_second, on_confirmed=lambda: bar.update(1)
+            system,
+            name,
+            bodies,
+            headers=headers,
+            per_second=per_second,
+            on_confirmed=lambda: bar.update(1),
+            on_state_change=say_state,
         )

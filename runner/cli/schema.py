@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from runner.cli.endings import say
+
 
 @click.command("schema", short_help="Print the JSON Schema of the language.")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File to write, not stdout.")
@@ -28,4 +30,4 @@ def command(output: Path | None) -> None:
         output.write_text(text, "utf-8")
     except OSError as error:
         raise click.BadParameter(f"cannot write {output}: {error.strerror}", param_hint="--output") from None
-    click.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}")

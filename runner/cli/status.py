@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, wants_color
+from runner.cli.endings import errors_reported, say, wants_color
+from runner.cli.reading import read, say_state
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -46,6 +47,7 @@ def _interval(_: click.Context, __: click.Parameter, value: str) -> float:
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON list, one on each line with --watch.")
 @options.broker
 @options.management
+@options.wait
 @options.env_file
 def command(
     paths: tuple[Path, ...],
@@ -55,6 +57,7 @@ def command(
     broker: str | None,
     management: str | None,
     environ: dict[str, str],
+    wait_s: float,
 ) -> None:
     """Show what waits in each queue of pipelines, how many consumers it has, and how many dead letters.
 
@@ -65,10 +68,9 @@ def command(
     """
     logging.disable()  # what goes wrong comes as an error
     with errors_reported():
-        from runner import app
         from runner.operations.live import need_broker
 
-        system = app.read(paths, environ, broker=broker)
+        system = read(paths, environ, broker, wait_s=wait_s)
         need_broker(system.broker)
         asyncio.run(_show(system, management, is_json=is_json, interval=interval if is_watching else None))
 
@@ -78,13 +80,13 @@ async def _show(system: System, management: str | None, *, is_json: bool, interv
     from runner.operations.status import Watcher, find_management
     from runner.transports.rabbitmq.browsing import Browser
 
-    browser = Browser(system.broker, name=f"{system.name} status")
+    browser = Browser(system.broker, name=f"{system.name} status", on_state_change=say_state)
     try:
         await browser.open()
         stop = stop_on_signals()
         found, reason = await find_management(system.broker, management, browser)
         if found is None and (management is not None or not is_json):
-            click.echo(f"management API: not used: {reason}", err=True)
+            say(f"management API: not used: {reason}")
         watcher = Watcher(system.pipelines, browser, found)
         _print(await watcher.look(), is_json=is_json, is_again=False)
         stopping = asyncio.ensure_future(stop.wait())
@@ -106,12 +108,12 @@ async def _look_again(watcher: Watcher, stopping: asyncio.Future[Any], *, is_jso
     if not looking.done():
         looking.cancel()
         if not stopping.done():
-            click.echo("no answer from the broker; trying again", err=True)
+            say("no answer from the broker; trying again")
         return
     try:
         _print(looking.result(), is_json=is_json, is_again=True)
     except BrokerUnavailable as error:
-        click.echo(f"{error}; trying again", err=True)
+        say(f"{error}; trying again")
 
 
 def _print(pipelines: list[PipelineStatus], *, is_json: bool, is_again: bool) -> None:

@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported
+from runner.cli.endings import errors_reported, say
+from runner.cli.reading import read, say_state
 
 if TYPE_CHECKING:
     from runner.operations.tapping import Listening
@@ -38,6 +39,7 @@ MAX_LINE = 2000
     help="Also append the payloads to FILE, as JSON lines that a producer with `file:` publishes again.",
 )
 @options.broker
+@options.wait
 @options.env_file
 def command(
     path: Path,
@@ -47,6 +49,7 @@ def command(
     record: Path | None,
     broker: str | None,
     environ: dict[str, str],
+    wait_s: float,
 ) -> None:
     """Watch copies of the messages of NAME go by, from now on, until Ctrl-C; takes none away.
 
@@ -57,11 +60,10 @@ def command(
     """
     logging.disable()  # what goes wrong comes as an error
     with errors_reported(), ExitStack() as files:
-        from runner import app
         from runner.operations.live import need_broker
         from runner.operations.tapping import listening, only
 
-        system = app.read([path], environ, broker=broker)
+        system = read([path], environ, broker, wait_s=wait_s)
         need_broker(system.broker)
         pipeline = only(system.pipelines, name)
         heard = listening(pipeline, name)
@@ -74,7 +76,8 @@ def command(
 
 def _opened(record: Path) -> IO[bytes]:
     try:
-        return record.open("ab")
+        # Messages are nobody else's business.
+        return open(record, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise click.BadParameter(f"cannot write {record}: {error.strerror}", param_hint="--record") from None
 
@@ -83,15 +86,15 @@ async def _tap(pipeline: Pipeline, heard: Listening, out: _Out, limit: int | Non
     from runner.cli.interrupting import stop_on_signals
     from runner.transports.rabbitmq.tapping import Tap
 
-    tap = Tap(pipeline.broker, name=pipeline.name)
+    tap = Tap(pipeline.broker, name=pipeline.name, on_state_change=say_state)
     shown = 0
     try:
         await tap.open(heard.bindings)
         stopping = asyncio.ensure_future(stop_on_signals().wait())
         places = ", ".join(f"{binding.exchange}:{binding.key}" for binding in heard.bindings)
-        click.echo(f"listening to {places}; Ctrl-C to stop", err=True)
+        say(f"listening to {places}; Ctrl-C to stop")
         if heard.deaf_to:
-            click.echo(f"not heard: {heard.deaf_to}", err=True)
+            say(f"not heard: {heard.deaf_to}")
         while limit is None or shown < limit:
             passing = asyncio.ensure_future(tap.next())
             await asyncio.wait([passing, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -103,7 +106,7 @@ async def _tap(pipeline: Pipeline, heard: Listening, out: _Out, limit: int | Non
     finally:
         await tap.close()
         missed = f" · {tap.missed} missed: they came faster than they were written" if tap.missed else ""
-        click.echo(f"{shown} went by{missed}{out.unrecorded_words()}", err=True)
+        say(f"{shown} went by{missed}{out.unrecorded_words()}")
 
 
 class _Out:

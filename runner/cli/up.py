@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,9 +27,9 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     from runner.units import parse_address
 
     try:
-        return parse_address(value)
+        return parse_address(value, lowest_port=0)
     except ValueError:
-        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080") from None
+        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080; port 0 takes a free one") from None
 
 
 @click.command("up", short_help="Run pipelines until stopped.")
@@ -49,7 +49,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     "--http",
     metavar="HOST:PORT",
     callback=_address,
-    help="Where HTTP producers listen, and the probes /healthz and /readyz.",
+    help="Where HTTP producers listen, and the probes /healthz and /readyz. Port 0 takes a free one, which is logged.",
 )
 @click.option(
     "--workers",
@@ -60,7 +60,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
 )
 @options.env_file
 def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **settings: Any) -> None:
-    """Validate pipelines, connect, declare what is missing, and run until SIGINT or SIGTERM; then drain and report.
+    """Validate pipelines, connect, declare what is missing, and run until SIGINT, SIGTERM or SIGHUP; then drain.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Log lines go to stdout, all else to
     stderr.
@@ -76,7 +76,8 @@ def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **se
             from runner.workers.control import Role
             from runner.workers.worker import Worker
 
-            work(Worker(Role.from_text(role)), asked)
+            worker = Worker(Role.from_text(role))
+            work(worker, replace(asked, broker=worker.role.broker))
         _up(asked, workers)
 
 
@@ -89,8 +90,8 @@ def _up(asked: Asked, workers: int) -> NoReturn:
     if workers > 1:
         from runner.cli.up_master import run_workers
 
-        asyncio.run(run_workers(system, workers, logging))
-    log.configure(**logging, is_colored=wants_color(sys.stdout.isatty()), on_lost=stop_without_log)
+        asyncio.run(run_workers(system, workers, logging, asked.broker))
+    log.configure(**logging, is_colored=wants_color(os.isatty(1)), on_lost=stop_without_log)
     loops.run(_run(system, asked))
     raise AssertionError("it ends the process")
 
@@ -99,9 +100,10 @@ async def _run(system: System, asked: Asked) -> NoReturn:
     from runner import app
 
     stop = asyncio.Event()
-    handle_signals(stop)
+    handle_signals(stop, is_memory=system.broker.is_memory)
     ended = await app.up(system, stop, until_idle=asked.until_idle, http=asked.http, on_stage=show)
     if ended is None:
         say_that_nothing_ran()
         end(0)
-    end(say_goodbye(ended))  # the loop would wait for handlers that ignore their cancellation
+    # The loop would wait for handlers that ignore their cancellation.
+    end(say_goodbye(ended, is_memory=system.broker.is_memory))

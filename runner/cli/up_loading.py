@@ -30,8 +30,9 @@ def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tupl
     """Return the pipelines, and arguments for `log.configure`. Raises PipelineInvalid and UnknownName."""
     from runner import app, log
 
-    # Modules of handlers may bind a logger while they are imported: it should be one of ours already.
-    log.configure(format=asked.log_format or "auto", level=asked.log_level or "info")  # type: ignore[arg-type]  # click
+    # Modules of handlers may bind a logger while they are imported, or print: both should be ours already.
+    format: Any = asked.log_format or "auto"
+    log.configure(format=format, level=asked.log_level or "info", takes_prints=True)
     system = app.read(asked.paths, asked.environ, broker=asked.broker)
     on_warnings(system.warnings)
     system = app.select(system, asked.only)
@@ -41,4 +42,5 @@ def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tupl
         "level": asked.log_level or settings.level,
         "levels": settings.levels,
         "width": min(24, max(len(name) for name in system.names())),
+        "takes_prints": True,
     }

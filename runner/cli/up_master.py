@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.cli.endings import say, say_error, wants_color
 from runner.cli.up_shown import say_goodbye, say_that_nothing_ran, show
 from runner.cli.up_stopping import end, handle_signals, stop_without_log
 
 if TYPE_CHECKING:
-    from typing import TextIO
-
     from runner.app import System
     from runner.workers.master import Ended
 
 
-async def run_workers(system: System, workers: int, logging: dict[str, Any]) -> NoReturn:
+async def run_workers(system: System, workers: int, logging: dict[str, Any], broker: str | None) -> NoReturn:
     """Run so many processes until they are stopped or have nothing more to do; say how they ended."""
     from runner import log
     from runner.app import Stage
@@ -27,17 +26,33 @@ async def run_workers(system: System, workers: int, logging: dict[str, Any]) -> 
     def show_stage(name: str, text: str, seconds: float | None) -> None:
         show(Stage(name, f"{workers} workers · {text}" if name == "running" else text, seconds))
 
-    sys.stdout.flush()  # what modules have printed while they were imported comes first
+    log.flush()  # what modules have printed while they were imported comes first
     output = Output(1, stop_without_log)
     is_colored = wants_color(output.isatty())
-    log.configure(**logging, is_colored=is_colored, stream=cast("TextIO", output))
+    log.configure(**logging, is_colored=is_colored, stream=output)
     grace_s = max(pipeline.grace_s for pipeline in system.pipelines)
-    # The same interpreter, options and arguments as ours: nothing is on the command line that was not there before.
-    command = [sys.executable, *sys.orig_argv[1:]]
-    master = Master(workers, command, output, grace_s=grace_s, is_colored=is_colored, on_stage=show_stage)
+    # The same interpreter, options and arguments as ours, but for the broker's password.
+    command = [sys.executable, *without_broker(sys.orig_argv[1:])]
+    master = Master(
+        workers, command, output, grace_s=grace_s, is_colored=is_colored, broker=broker, on_stage=show_stage
+    )
     stop = asyncio.Event()
     handle_signals(stop, on_force=master.kill)
     end(_say_how_it_ended(await master.run(stop)))
+
+
+def without_broker(arguments: Sequence[str]) -> list[str]:
+    """Return a command line without `--broker` and its value."""
+    kept: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--":
+            return [*kept, argument, *left]
+        if argument == "--broker":
+            next(left, None)
+        elif not argument.startswith("--broker="):
+            kept.append(argument)
+    return kept
 
 
 def _say_how_it_ended(ended: Ended) -> int:

@@ -35,7 +35,7 @@ def say_that_nothing_ran() -> None:
     say("stopped before anything ran")
 
 
-def say_goodbye(ended: Report) -> int:
+def say_goodbye(ended: Report, *, is_memory: bool = False) -> int:
     """Write the totals, and what was left behind; return the exit code."""
     totals = ended.totals
     parts = [f"{totals.handled} handled", f"{totals.retried} retried", f"{totals.dead_lettered} dead-lettered"]
@@ -43,7 +43,8 @@ def say_goodbye(ended: Report) -> int:
     say(f"stopped: {totals.published} published · {' · '.join(parts)}")
     for name, count in ended.unfinished.items():
         handlers = f"{count} handler{'s'[: count != 1]}"
-        say_error(f"{handlers} of {name} still ran when the grace was over; their messages were given back")
+        fate = "are lost with the in-process broker" if is_memory else "were given back"
+        say_error(f"{handlers} of {name} still ran when the grace was over; their messages {fate}")
     if ended.forgotten:
         messages = f"{ended.forgotten} message{'s'[: ended.forgotten != 1]}"
         hint = "--until-idle works them off before the end; RabbitMQ keeps them"

@@ -13,15 +13,23 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from runner.cli.interrupting import stopping_signals
+
 FORCED = 130
 ECHO_S = 0.3
 """Within it the same signal again is the first one once more: `timeout` and terminals tell a group of processes."""
 
+GIVEN_BACK = "what was running is given back by the broker"
+LOST = "what was running or waiting in the in-process broker is lost"
+
 
 def end(code: int) -> NoReturn:
     """End the process, whatever still runs in it: nothing is left to clean up."""
+    from runner import log
+
+    log.flush()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # handlers may have closed or replaced it
             stream.flush()
     os._exit(code)
 
@@ -37,11 +45,18 @@ def stop_without_log(error: OSError) -> None:
 
 
 def handle_signals(
-    stop: asyncio.Event, *, say: Callable[[str], None] | None = None, on_force: Callable[[], None] = lambda: None
+    stop: asyncio.Event,
+    *,
+    say: Callable[[str], None] | None = None,
+    on_force: Callable[[], None] = lambda: None,
+    is_memory: bool = False,
 ) -> None:
     """Let the first SIGINT or SIGTERM begin the drain, and the second end the process at once, after `on_force`.
 
-    Python's own handlers, not the loop's: a handler that blocks the loop would keep those from running.
+    SIGHUP begins the drain and never forces: a terminal that is closed sends it, and some service managers send it
+    right after SIGTERM. Where it is ignored, as under nohup, it stays ignored.
+
+    These are Python's own handlers, not the loop's: a handler that blocks the loop would keep those from running.
     """
     say = say or say_now
     loop = asyncio.get_running_loop()
@@ -51,17 +66,21 @@ def handle_signals(
     def on_signal(number: int, _: FrameType | None) -> None:
         nonlocal first
         now = time.monotonic()
-        if first is not None:
+        if number == signal.SIGHUP:
+            if not stop.is_set():
+                say("draining")
+        elif first is not None:
             if number == first[0] and now - first[1] < ECHO_S:
                 return
             on_force()
-            say("forced to stop: what was running is given back by the broker")
+            say(f"forced to stop: {LOST if is_memory else GIVEN_BACK}")
             os._exit(FORCED)
-        first = number, now
-        say("draining (once more to stop now)")
+        else:
+            first = number, now
+            say("draining (once more to stop now)")
         loop.call_soon_threadsafe(stop.set)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping_signals():
         signal.signal(number, on_signal)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.cli import loops
@@ -41,11 +40,9 @@ def work(worker: Worker, asked: Asked) -> NoReturn:
 
 
 def _use_terminal_of_master(role: Role, logging: dict[str, Any]) -> None:
-    """Look as if our standard output were the master's, which is behind our pipe."""
+    """Write as if our standard output were the master's, which is behind our pipe."""
     if logging["format"] == "auto":
         logging["format"] = "console" if role.is_terminal else "json"
-    if role.is_terminal and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)
 
 
 async def _run(worker: Worker, system: System, asked: Asked) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, wants_color
+from runner.cli.endings import errors_reported, say, wants_color
 from runner.errors import PipelineInvalid
 
 Style = Literal["full", "concise", "json", "github"]
@@ -45,7 +45,7 @@ def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: boo
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
     if style == "full" and not code:
-        click.echo(f"{files} pipeline{'s'[: files != 1]} valid", err=True)
+        say(f"{files} pipeline{'s'[: files != 1]} valid")
     sys.exit(code)
 
 
@@ -68,4 +68,4 @@ def _show(problems: Sequence[Problem], style: Style) -> None:
     text = diagnostics.render(problems, style, colour=wants_color(sys.stdout.isatty()))
     click.echo(text, nl=False, color=True)
     if problems and style != "json":
-        click.echo(diagnostics.count(problems), err=True)
+        say(diagnostics.count(problems))

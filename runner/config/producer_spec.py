@@ -75,6 +75,10 @@ class ProducerSpec(SpecModel):
     timezone: Annotated[str, BeforeValidator(_timezone)] | None = Field(
         default=None, description="The time zone of cron, as in Europe/Berlin; by default UTC."
     )
+    timeout: Annotated[float, duration(0.001, 3600)] | None = Field(
+        default=None,
+        description="How long a POST to http waits until the broker has confirmed its message; by default 10s.",
+    )
     rate: Rate | None = Field(default=None, description="The most messages it publishes, as in 100/s, 10/m or 5/h.")
     to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
     with_: Foreign = Field(
@@ -111,6 +115,9 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
         yield Conflict(("cron",), '"every" and "cron" cannot stand together', "remove one of them")
     if producer.timezone is not None and producer.cron is None:
         yield Conflict(("timezone",), '"timezone" needs "cron"', 'add "cron", or remove it')
+    if producer.timeout is not None and producer.http is None and (producer.handler is not None or source):
+        help_ = "remove it: a handler or a file may take as long as it needs"
+        yield Conflict(("timeout",), '"timeout" is for producers with "http"', help_)
     if producer.rate is not None and producer.http is not None:
         help_ = 'remove it, or limit the subscriber with "rate"'
         yield Conflict(("rate",), '"rate" cannot slow down those who send to "http"', help_)

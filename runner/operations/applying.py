@@ -9,6 +9,7 @@ from runner.operations.live import NothingLive, unknown
 from runner.operations.planning import Plan, plan
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Queue, Topology
+from runner.transports.base import OnStateChange
 from runner.transports.rabbitmq.inspecting import Session, inspect, session
 from runner.transports.rabbitmq.recreating import Recreation, remove_ways
 from runner.transports.rabbitmq.topology import make
@@ -25,10 +26,17 @@ class Applied:
     refused: tuple[str, ...] = ()
 
 
-async def compare(settings: BrokerSettings, topology: Topology, name: str, management_url: str | None) -> Plan:
+async def compare(
+    settings: BrokerSettings,
+    topology: Topology,
+    name: str,
+    management_url: str | None,
+    *,
+    on_state_change: OnStateChange = lambda _: None,
+) -> Plan:
     """Return what differs. Raises NothingLive for the in-process broker, BrokerUnavailable."""
     _need_broker(settings)
-    async with session(settings, name, management_url) as opened:
+    async with session(settings, name, management_url, on_state_change) as opened:
         found = plan(topology, await inspect(opened, topology))
     if settings.topology != "manage":
         note = f"the pipeline says `topology: {settings.topology}`: `up` itself creates nothing"
@@ -45,6 +53,7 @@ async def apply(
     prunes: bool,
     recreate: Sequence[str],
     on_step: OnStep,
+    on_state_change: OnStateChange = lambda _: None,
 ) -> Applied:
     """Declare what is missing, recreate the queues that are named, remove stale bindings with `prunes`.
 
@@ -55,7 +64,7 @@ async def apply(
     for wanted in recreate:
         if wanted not in known:
             raise unknown(wanted, "queue that the pipelines declare", known)
-    async with session(settings, name, management_url) as opened:
+    async with session(settings, name, management_url, on_state_change) as opened:
         steps = _Steps(opened, topology, on_step)
         await steps.create(await steps.look())
         for queue in (queue for queue in topology.queues if queue.name in recreate):

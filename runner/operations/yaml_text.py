@@ -16,6 +16,10 @@ from typing import Any, Final
 from runner.redaction import escape_controls
 
 
+class Expanded(str):
+    """A text whose `${…}` is meant: the reader of the document puts in its value."""
+
+
 @dataclass(frozen=True)
 class Leaf:
     """One value, and the comment behind it."""
@@ -57,6 +61,8 @@ def scalar(value: Any) -> str:
             return str(value) if value < 10**100 else hex(value)
         case float():
             return _number(value)
+        case Expanded():
+            return _text(value)
         case _:
             return _text(str(value).replace("$", "$$"))
 

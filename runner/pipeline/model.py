@@ -110,11 +110,15 @@ class Resource:
     factory: Callable[[], Any]
 
 
+HTTP_TIMEOUT_S = 10.0
+"""How long a POST waits for the confirm of its message, where the producer says nothing else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Producer:
     """What brings messages in: a function, called once or by a schedule, or an HTTP path (`handler` is None then).
 
-    `per_second` limits what it publishes.
+    `http_timeout_s` is how long a POST waits for the confirm of its message; `per_second` limits what it publishes.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Producer:
     to: tuple[Destination, ...]
     schedule: Schedule | None = None
     http_path: str | None = None
+    http_timeout_s: float = HTTP_TIMEOUT_S
     per_second: float | None = None
 
 

@@ -75,6 +75,15 @@ def as_payload(body: bytes) -> JsonText | str | bytes:
         return body
 
 
+def why_not_json(body: bytes) -> str:
+    """Return why a body is not JSON, without its content; "" for one that is."""
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def encode(payload: Any) -> tuple[bytes, str]:
     """Return the body and the content type of a payload. Raises PublishFailed for what JSON cannot hold."""
     if isinstance(payload, _NO_JSON):

@@ -22,6 +22,7 @@ from runner.pipeline.flow import Peer
 from runner.pipeline.import_problems import ImportProblems
 from runner.pipeline.importing import import_callable, import_exception
 from runner.pipeline.model import (
+    HTTP_TIMEOUT_S,
     Batch,
     BrokerSettings,
     Destination,
@@ -198,7 +199,8 @@ class _Resolver:
         path: PathParts = ("producers", name)
         to = tuple(destinations[target] for target in spec.to if target in destinations)
         if spec.http is not None:
-            return Producer(name, None, to, http_path=spec.http)
+            timeout_s = HTTP_TIMEOUT_S if spec.timeout is None else spec.timeout
+            return Producer(name, None, to, http_path=spec.http, http_timeout_s=timeout_s)
         checks = [destinations[target].encode for target in spec.to if target in self._adapters]
         handler = self._reader(path, spec.file, checks) if spec.file is not None else None
         if spec.handler is not None:

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 from runner import log
-from runner.errors import PublishFailed
+from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import Totals
 from runner.pipeline.model import Producer
-from runner.pipeline.payload import JsonText, as_payload
-from runner.runtime.publishing import Publisher
+from runner.pipeline.payload import JsonText, as_payload, why_not_json
+from runner.runtime.publishing import Outgoing, Publisher
+from runner.units import format_duration
 
-CONFIRM_S = 30.0
 FULL_QUEUE_PATIENCE_S = 5.0
 
 
@@ -28,25 +28,45 @@ class Route:
         self.path = producer.http_path or "/"
 
     async def accept(self, body: bytes, content_type: str) -> tuple[int, dict[str, Any]]:
-        """Publish a body and return the status and the answer."""
+        """Publish a body and return the status and the answer.
+
+        Where there is no connection to publish with, that is said at once: the sender may know another way.
+        """
         with log.bound({"pipeline": self._pipeline, "producer": self._producer.name}):
             try:
-                outgoing = self._publisher.address(_payload(body, content_type), self._producer.to)
-                async with asyncio.timeout(CONFIRM_S):
-                    for item in outgoing:
-                        await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
-            except TimeoutError:
-                return 503, {"error": f"not confirmed within {CONFIRM_S:g} s: it may arrive all the same"}
-            except ValueError as error:
+                outgoing = self._addressed(body, content_type)
+            except (ValueError, PublishFailed) as error:
                 return 422, {"error": str(error)}
+            if not self._publisher.can_publish:
+                return 503, {"error": "the broker takes no messages now: nothing was published"}
+            try:
+                async with asyncio.timeout(self._producer.http_timeout_s):
+                    for item in outgoing:
+                        patience_s = min(FULL_QUEUE_PATIENCE_S, self._producer.http_timeout_s)
+                        await self._publisher.send(item, patience_s=patience_s, waits_for_broker=False)
+            except TimeoutError:
+                waited = format_duration(self._producer.http_timeout_s)
+                return 503, {"error": f"not confirmed within {waited}: it may arrive all the same"}
+            except PublishUnknown:
+                return 503, {"error": "the broker was lost before it confirmed the message: it may arrive all the same"}
             except PublishFailed as failure:
-                status = 503 if failure.reason == "refused" else 422
-                return status, {"error": str(failure)}
+                return 503 if failure.reason == "refused" else 422, {"error": str(failure)}
             for item in outgoing:
                 self._totals.published += 1
                 name, message_id = item.destination.name, item.envelope.message_id
                 self._logger.info("message.published", to=name, message_id=message_id)
             return 202, {"ids": [item.envelope.message_id for item in outgoing]}
+
+    def _addressed(self, body: bytes, content_type: str) -> list[Outgoing]:
+        """Return the messages that a body becomes; raises ValueError or PublishFailed, with what is wrong with it."""
+        payload = _payload(body, content_type)
+        try:
+            return self._publisher.address(payload, self._producer.to)
+        except PublishFailed as failure:
+            if isinstance(payload, JsonText) or not (why := why_not_json(body)):
+                raise
+            as_text = f"; as text, {failure}" if content_type.startswith("text/") else ""
+            raise ValueError(f"the body is not JSON: {why}{as_text}") from failure
 
 
 def _payload(body: bytes, content_type: str) -> Any:
@@ -54,7 +74,7 @@ def _payload(body: bytes, content_type: str) -> Any:
     found = as_payload(body)
     is_json = content_type == "application/json" or content_type.endswith("+json")
     if is_json and not isinstance(found, JsonText):
-        raise ValueError("the body is not JSON")
+        raise ValueError(f"the body is not JSON: {why_not_json(body)}")
     if content_type.startswith("text/") and isinstance(found, JsonText):
         return found.decode()
     return found

@@ -28,7 +28,7 @@ from runner.runtime.invoking import HandlerFailed, is_stream, timed_out
 T = TypeVar("T")
 
 _SPAWN = multiprocessing.get_context("spawn")
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WorkerDied(Exception):
@@ -165,7 +165,8 @@ def serve(pipe: Connection, path: str, import_path: list[str], log_settings: dic
     caught and not ignored, so that the programs that a handler starts do not ignore them, too.
     """
     for number in _STOPPING:
-        signal.signal(number, lambda *_: None)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
+            signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     sys.path[:] = import_path
     log.configure(**log_settings)
@@ -177,8 +178,9 @@ def serve(pipe: Connection, path: str, import_path: list[str], log_settings: dic
             call: Call = pipe.recv()
             log.context.set(call.context)
             answer = _run(call)
-            with contextlib.suppress(OSError, ValueError):  # the handler may have closed them
-                sys.stdout.flush()  # it will be killed, not ended
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # the handler may have closed them
+                log.flush()  # it will be killed, not ended
+                sys.stdout.flush()
                 sys.stderr.flush()
             pipe.send(answer)
 

@@ -88,6 +88,7 @@ class ProducerRuntime:
         self._limiter = RateLimiter(producer.per_second) if producer.per_second else None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"producer-{producer.name}")
         self.is_finite = producer.schedule is None
+        self._last_id: str | None = None
         self.has_failed = False
         """Whether it was given up: too many failures, or a line of its file that will be as bad the next time."""
 
@@ -158,8 +159,14 @@ class ProducerRuntime:
                 self.has_failed = isinstance(cause, BadRecord)
                 self._tell_failure(cause, is_theirs=isinstance(failure, HandlerFailed) and not self.has_failed)
                 return False
-            self._logger.info("producer.finished", published=publishing.count)
+            self._tell_finished(publishing.count)
             return True
+
+    def _tell_finished(self, published: int) -> None:
+        """Say that the handler has ended, by one line: for a tick that published one message, with that one's id."""
+        say = self._logger.debug if published == 0 and not self.is_finite else self._logger.info
+        one = {"message_id": self._last_id} if published == 1 and not self.is_finite else {}
+        say("producer.finished", published=published, **one)
 
     async def _give_up(self, publishing: _Publishing) -> None:
         """Wait a little for the confirms of what was given, and say what has none."""
@@ -169,9 +176,12 @@ class ProducerRuntime:
 
     def _note_confirmed(self, outgoing: Outgoing) -> None:
         self._totals.published += 1
+        envelope = outgoing.envelope
+        self._last_id = envelope.message_id
         if self._logs_messages:
-            envelope = outgoing.envelope
-            self._message_logger.info(
+            # A producer with a schedule has one line for each tick: see `_tell_finished`.
+            say = self._message_logger.info if self.is_finite else self._message_logger.debug
+            say(
                 "message.published",
                 to=outgoing.destination.name,
                 message_id=envelope.message_id,

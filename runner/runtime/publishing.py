@@ -95,11 +95,16 @@ class Publisher:
         """Publish once without being awaited; see `Transport.begin`. What fails there may be sent again by `send`."""
         return self._transport.begin(_address(outgoing), outgoing.envelope, on_end)
 
-    async def send(self, outgoing: Outgoing, *, patience_s: float = math.inf) -> None:
+    @property
+    def can_publish(self) -> bool:
+        """See `Transport.can_publish`."""
+        return self._transport.can_publish
+
+    async def send(self, outgoing: Outgoing, *, patience_s: float = math.inf, waits_for_broker: bool = True) -> None:
         """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help.
 
-        A full queue is tried again for `patience_s`: not for ever where a handler waits that may itself be the one to
-        make room.
+        Without `waits_for_broker` it raises PublishUnknown as soon as there is nothing to publish with. A full queue is
+        tried again for `patience_s`: not for ever where a handler waits that may itself be the one to make room.
         """
         address = _address(outgoing)
         loop = asyncio.get_running_loop()
@@ -110,7 +115,8 @@ class Publisher:
                 await self._transport.publish(address, outgoing.envelope)
                 return
             except PublishUnknown:
-                pass
+                if not waits_for_broker and not self.can_publish:
+                    raise
             except PublishFailed as failure:
                 if failure.reason != "refused" or loop.time() >= give_up_at:
                     raise

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from runner import log
 from runner.errors import RunnerError
+from runner.runtime.accepting import Connections, listening_sockets, most_connections
 from runner.runtime.ingress import Route
 from runner.units import is_loopback
 
@@ -27,6 +28,12 @@ MAX_BODY_BYTES = 1024 * 1024
 
 ENCODINGS = ("identity", "gzip", "deflate")
 """Which aiohttp undoes, by the standard library."""
+
+BODY_S = 30.0
+"""How long the body of a request may take to arrive."""
+
+RETRY_AFTER_S = 5
+"""What an answer of 503 tells clients and load balancers to wait."""
 
 CLOSE_S = 5.0
 """How long requests that are under way may take to end by themselves."""
@@ -54,6 +61,7 @@ class HttpServer:
         self._about = about
         self._routes = routes
         self._runner: web.AppRunner | None = None
+        self._connections: Connections | None = None
         self._refusal = "the pipeline is starting"
         self._answering = 0
         self._is_quiet = asyncio.Event()
@@ -71,9 +79,8 @@ class HttpServer:
             text = "answering HTTP needs aiohttp"
             raise CannotListen(text, 'install it: pip install "runline[http]"') from None
         host, port = self._address
-        application = web.Application(
-            client_max_size=MAX_BODY_BYTES, middlewares=[_guard()] if is_loopback(host) else []
-        )
+        middlewares = [self._watching(), *([_guard()] if is_loopback(host) else [])]
+        application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
         application.router.add_get("/healthz", self._answer_alive)
         application.router.add_get("/readyz", partial(self._answer_ready, trouble))
         for route in self._routes:
@@ -82,13 +89,19 @@ class HttpServer:
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CANCEL_S)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            sockets = await listening_sockets(host, port)
         except OSError as error:
             await self.close()
             hint = "choose another address with --http HOST:PORT"
             raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
+        server = self._runner.server
+        assert server is not None
+        self._connections = Connections(sockets, server, most_connections())
+        self._connections.start()
+        port = sockets[0].getsockname()[1]
         paths = sorted({"/healthz", "/readyz", *(route.path for route in self._routes)})
-        log.get_logger().info("http.listening", address=f"{host}:{port}", paths=paths)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log.get_logger().info("http.listening", address=address, paths=paths)
 
     def open(self) -> None:
         """Take what is sent to producers from now on."""
@@ -100,18 +113,21 @@ class HttpServer:
         Where something is sent to producers nobody can connect any more: who sends may then try elsewhere at once.
         """
         self._refusal = "the pipeline is stopping"
-        if self._runner is not None and self._routes:
-            for site in tuple(self._runner.sites):
-                await site.stop()
+        if self._connections is not None and self._routes:
+            await self._connections.refuse()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._is_quiet.wait()
 
     async def close(self) -> None:
         """Listen no more. Idempotent."""
+        if self._connections is not None:
+            await self._connections.refuse()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+        if self._connections is not None:
+            await self._connections.close()
 
     async def _answer_alive(self, _: web.Request) -> web.Response:
         from aiohttp import web
@@ -136,15 +152,38 @@ class HttpServer:
                 status, answer = 415, {"error": "the content encoding is not known"}
             else:
                 try:
-                    body = await request.read()
+                    with self._receiving(request):
+                        async with asyncio.timeout(BODY_S):
+                            body = await request.read()
+                except TimeoutError:
+                    status, answer = 408, {"error": f"the body did not arrive within {BODY_S:g} s"}
                 except (ContentEncodingError, RequestPayloadError):
                     status, answer = 400, {"error": "the body cannot be read: it is not encoded as its header says"}
                 else:
                     status, answer = await route.accept(body, request.content_type)
-            response = web.json_response(answer, status=status)
-            if self._refusal or status == 400:
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+            response = web.json_response(answer, status=status, headers=headers)
+            if self._refusal or status in (400, 408):
                 response.force_close()
             return response
+
+    def _watching(self) -> Any:
+        """Return a middleware that says which connections are at work."""
+        from aiohttp import web
+
+        @web.middleware
+        async def watch(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            assert self._connections is not None
+            with self._connections.answering(request.transport):
+                return await handler(request)
+
+        return watch
+
+    def _receiving(self, request: web.Request) -> contextlib.AbstractContextManager[None]:
+        assert self._connections is not None
+        return self._connections.receiving(request.transport)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -254,6 +254,11 @@ class Transport(Protocol):
         """
         ...
 
+    @property
+    def can_publish(self) -> bool:
+        """Whether there is a connection that takes publications now: what is published else waits for one."""
+        ...
+
     async def connect(self) -> str:
         """Connect and return the broker's name and version, as in `RabbitMQ 4.1.2`.
 

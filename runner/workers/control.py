@@ -32,6 +32,8 @@ class Role:
     is_colored: bool
     started_at: str
     """When the master started its first worker, by the wall clock, as ISO 8601."""
+    broker: str | None = None
+    """What `--broker` says. It may have a password in it, and everybody on the machine can read a command line."""
 
     def as_text(self) -> str:
         """Return it as the value of an environment variable."""

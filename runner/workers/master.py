@@ -60,13 +60,14 @@ class Master:
         *,
         grace_s: float,
         is_colored: bool,
+        broker: str | None = None,
         on_stage: Callable[[str, str, float | None], None],
     ) -> None:
         self._size = size
         self._command = command
         self._output = output
         self._grace_s = grace_s
-        self._role = Role(0, size, -1, output.isatty(), is_colored, datetime.now(UTC).isoformat())
+        self._role = Role(0, size, -1, output.isatty(), is_colored, datetime.now(UTC).isoformat(), broker)
         self._on_stage = on_stage
         self._processes: dict[int, WorkerProcess] = {}
         self._done: set[int] = set()

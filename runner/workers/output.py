@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+from runner.log_output import Descriptor
 
 READ_BYTES = 256 * 1024
 GATHER_S = 0.01
@@ -27,13 +30,12 @@ FLUSH_S = 2.0
 
 
 class Output:
-    """The standard output of all. `on_lost` is called once, in the loop, when it cannot be written to."""
+    """The standard output of all. `on_lost` is called in the loop, once for each reason why it cannot be written to."""
 
     def __init__(self, descriptor: int, on_lost: Callable[[OSError], None]) -> None:
-        self._descriptor = descriptor
+        self._descriptor = Descriptor(descriptor)
         self._on_lost = on_lost
-        self._is_lost = False
-        self._has_told = False
+        self._told: set[int | None] = set()
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="output")
 
@@ -56,17 +58,16 @@ class Output:
 
     def isatty(self) -> bool:
         """Whether people read it."""
-        return os.isatty(self._descriptor)
+        return self._descriptor.isatty()
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
+        if errno.EPIPE in self._told:
+            return
         try:
-            while rest and not self._is_lost:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except OSError as error:
-            self._is_lost = isinstance(error, BrokenPipeError)  # a full disk may pass
-            if not self._has_told:
-                self._has_told = True
+            self._descriptor.write_bytes(data)
+        except OSError as error:  # a full disk may pass
+            if error.errno not in self._told:
+                self._told.add(error.errno)
                 self._loop.call_soon_threadsafe(self._on_lost, error)
 
 

@@ -44,7 +44,7 @@ class WorkerProcess:
         self._started_at = asyncio.get_running_loop().time()
 
     async def start(self, command: Sequence[str], role: Role, output: Output) -> None:
-        """Start it: a fresh interpreter with the same arguments as ours, and its role in the environment."""
+        """Start it: a fresh interpreter with this command line, and its role in the environment."""
         ours, theirs = socket.socketpair()
         read_end, write_end = make_pipe()
         role = replace(role, number=self.number, descriptor=theirs.fileno())

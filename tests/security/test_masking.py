@@ -75,7 +75,7 @@ def test_the_log_shows_no_part_of_a_password_where_it_cuts(before: int) -> None:
 def test_the_log_shows_no_part_of_a_password_where_a_traceback_begins() -> None:
     """Tracebacks lose their beginning, where they are too long."""
     kept = URL[URL.index("CANARY") :]
-    text = URL + "x" * (log.MAX_TRACEBACK_CHARACTERS - len(kept))
+    text = URL + "x" * (log.MAX_TEXT_CHARACTERS - len(kept))
     assert "CANARY" not in shown_in_the_log(exception=text)
 
 

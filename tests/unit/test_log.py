@@ -120,5 +120,5 @@ def test_a_worker_says_in_each_line_which_one_it_is() -> None:
     out = io.StringIO()
     log.configure(format="console", stream=out, is_colored=False, worker=2)
     log.get_logger().info("ours", subscriber="ship")
-    assert out.getvalue()[8:].startswith(" #2 ship │ ours")
+    assert out.getvalue()[8:].startswith(" info    #2 ship │ ours")
     assert "#" not in written("console", subscriber="ship")

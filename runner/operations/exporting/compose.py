@@ -1,6 +1,7 @@
 """Operations: pipelines and their broker as a compose file. Pure.
 
-Variables are named and have no values: compose takes them from its own environment or from `.env`.
+Variables are named and have no values: compose takes them from its own environment or from `.env`. It refuses to start
+without the broker's.
 Source: https://docs.docker.com/reference/compose-file/services/
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from runner.operations.exporting.definitions import DEFAULT_VHOST
-from runner.operations.exporting.deploying import DEFAULT_PORT, Deployment, address, document
-from runner.operations.yaml_text import to_yaml
-from runner.redaction import escape_controls
+from runner.operations.exporting.deploying import DEFAULT_PORT, Deployment, Variable, address, document
+from runner.operations.yaml_text import Expanded, to_yaml
+from runner.units import is_loopback
 
-BROKER_IMAGE = "rabbitmq:4-management"
+BROKER_IMAGE = "rabbitmq:4.3-management"
+"""The newest line of RabbitMQ that the tests run on; the other one is 3.10."""
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -26,7 +28,7 @@ def compose(known: Deployment, vhost: str) -> str:
 
 def _heading(known: Deployment) -> str:
     lines = [f"{known.broker_variable} is the broker's URL; its host in here is rabbitmq."]
-    lines += [f"The pipeline reads the file {escape_controls(name)}: mount it." for name in known.secret_files]
+    lines += known.notes
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -53,14 +55,18 @@ def _rabbitmq(vhost: str) -> dict[str, Any]:
 
 def _runner(known: Deployment) -> dict[str, Any]:
     host, port = known.http or known.listens or ("127.0.0.1", DEFAULT_PORT)
+    if known.has_http and known.http is None:
+        host, port = known.reachable
     command = ["runner", "up", *known.paths]
-    if known.http or not known.listens:
+    if (host, port) != known.listens:
         command += ["--http", address(host, port)]
     return {
         "image": f"{known.name}:latest",
         "build": ".",
+        "init": True,  # handlers may start programs, and somebody has to wait for those that outlive them
         "command": command,
-        "environment": [variable.name for variable in known.variables],
+        "environment": [_variable(known, variable) for variable in known.variables],
+        **({"ports": [f"{port}:{port}"]} if known.has_http and not is_loopback(host) else {}),
         "depends_on": {"rabbitmq": {"condition": "service_healthy"}},
         "healthcheck": {
             "test": ["CMD", "python", "-c", _asking(_ANYWHERE.get(host, host), port)],
@@ -72,6 +78,13 @@ def _runner(known: Deployment) -> dict[str, Any]:
         "stop_grace_period": f"{known.patience_s}s",
         "restart": "unless-stopped",
     }
+
+
+def _variable(known: Deployment, variable: Variable) -> str:
+    """Return how a variable is passed on. Without that of the broker nothing starts."""
+    if variable.name != known.broker_variable:
+        return variable.name
+    return Expanded(f"{variable.name}=${{{variable.name}:?the URL of the broker, whose host in here is rabbitmq}}")
 
 
 def _asking(host: str, port: int) -> str:

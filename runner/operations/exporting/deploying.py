@@ -16,11 +16,14 @@ from runner.operations.masking import came_secretly, may_be_secret_name
 from runner.operations.specs import Checked
 from runner.operations.yaml_text import Leaf, Tree
 from runner.pipeline.model import Pipeline
+from runner.redaction import escape_controls
+from runner.units import format_duration, is_loopback
 
 AFTER_GRACE_S = 10
 """How much longer than our own grace others wait before they kill: to settle, to close, to write the last lines."""
 
 DEFAULT_PORT = 8080
+ANY_HOST = "0.0.0.0"
 BROKER_VARIABLE = "RUNNER_BROKER"
 
 _URLS = frozenset({"url", "urls"})
@@ -49,6 +52,10 @@ class Deployment:
     broker_variable: str
     secret_files: tuple[str, ...]
     grace_s: float
+    longest_timeout_s: float
+    """The longest that a subscriber's handler may take; 0 where none has a timeout."""
+    has_http: bool
+    """Whether a producer takes POSTs: then others have to reach the port."""
     listens: tuple[str, int] | None
     """Where the pipelines themselves say that probes are answered."""
     http: tuple[str, int] | None
@@ -56,8 +63,24 @@ class Deployment:
 
     @property
     def patience_s(self) -> int:
-        """How long to wait between asking for the end and killing."""
-        return math.ceil(self.grace_s) + AFTER_GRACE_S
+        """How long to wait between asking for the end and killing: a handler may have begun just before."""
+        return math.ceil(self.grace_s + self.longest_timeout_s) + AFTER_GRACE_S
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said about the pipelines wherever they run."""
+        notes = [f"The pipeline reads the file {escape_controls(name)}: mount it." for name in self.secret_files]
+        if self.longest_timeout_s > self.grace_s:
+            grace, longest = format_duration(self.grace_s), format_duration(self.longest_timeout_s)
+            notes.append(f"shutdown.grace ({grace}) is shorter than the longest timeout ({longest}):")
+            notes.append("a handler that still runs when it is over is cancelled, and its message is handled again.")
+        return notes
+
+    @property
+    def reachable(self) -> tuple[str, int]:
+        """Where HTTP is answered if others have to ask: on every address, where nothing else is said."""
+        host, port = self.http or self.listens or (ANY_HOST, DEFAULT_PORT)
+        return (ANY_HOST, port) if is_loopback(host) else (host, port)
 
 
 def deployment(pipelines: Sequence[Pipeline], specs: Sequence[Checked], http: tuple[str, int] | None) -> Deployment:
@@ -65,7 +88,8 @@ def deployment(pipelines: Sequence[Pipeline], specs: Sequence[Checked], http: tu
     loaded = [one for one, _ in specs]
     broker = next((name for one in loaded if (name := _broker_variable(one))), BROKER_VARIABLE)
     variables = {variable.name: variable for variable in _variables(loaded)}
-    variables.setdefault(broker, Variable(broker, is_secret=True, has_default=False))
+    # Whatever the file says: without the variable, a default such as `memory` would run in production, and be ready.
+    variables[broker] = Variable(broker, is_secret=True, has_default=False)
     origins = {origin for one in loaded for several in one.interpolated.values() for origin in several}
     return Deployment(
         name=object_name([pipeline.name for pipeline in pipelines]),
@@ -74,6 +98,8 @@ def deployment(pipelines: Sequence[Pipeline], specs: Sequence[Checked], http: tu
         broker_variable=broker,
         secret_files=tuple(sorted(name.removeprefix("file:") for name in origins if _is_file(name))),
         grace_s=max(pipeline.grace_s for pipeline in pipelines),
+        longest_timeout_s=max((item.timeout_s or 0.0 for each in pipelines for item in each.subscribers), default=0.0),
+        has_http=any(item.http_path is not None for each in pipelines for item in each.producers),
         listens=next((pipeline.http for pipeline in pipelines if pipeline.http), None),
         http=http,
     )

@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runner.operations.exporting.deploying import DEFAULT_PORT, Deployment, Variable, document
+from runner.operations.exporting.deploying import Deployment, Variable, document
 from runner.operations.yaml_text import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Queue, Topology
-from runner.redaction import escape_controls
-from runner.units import is_loopback
 
 USER = 10_001
 MOST_REPLICAS = 10
+
+MANAGEMENT_VARIABLE = "RABBITMQ_HTTP_URL"
+"""The key of the Secret with the address of the management API: AMQP does not tell how much is unacknowledged."""
+
+SCALE_DOWN_S = 300
+LONGEST_SCALE_DOWN_S = 3600
+"""Kubernetes allows no longer window."""
 
 
 def kubernetes(pipelines: Sequence[Pipeline], topology: Topology, known: Deployment) -> str:
@@ -24,16 +29,21 @@ def kubernetes(pipelines: Sequence[Pipeline], topology: Topology, known: Deploym
     is_alone = any(queue.exclusive for queue in topology.queues)
     scaled = [] if is_alone else triggers(pipelines, topology, known)
     objects = [_deployment(known, is_scaled=bool(scaled), is_alone=is_alone), _disruption_budget(known)]
+    if known.has_http:
+        objects.append(_service(known))
     if scaled:
         objects += [_authentication(known), _scaled_object(known, scaled)]
     # What compose and our own files would expand is no variable here: each dollar is written once.
-    return _heading(known) + "---\n".join(to_yaml(document(item)).replace("$$", "$") for item in objects)
+    return _heading(known, is_scaled=bool(scaled)) + "---\n".join(
+        to_yaml(document(item)).replace("$$", "$") for item in objects
+    )
 
 
 def triggers(pipelines: Sequence[Pipeline], topology: Topology, known: Deployment) -> list[dict[str, Any]]:
     """Return what KEDA looks at: each queue that is read, where a further process helps.
 
-    So many messages for each process are wanted as one holds at once: more wait for a further one.
+    For each process as many messages are wanted as one holds at once. Those are counted as well: a process at work must
+    not be ended because nothing more waits.
     """
     queues = {queue.name: queue for queue in topology.queues}
     wanted: dict[str, int] = {}
@@ -45,7 +55,13 @@ def triggers(pipelines: Sequence[Pipeline], topology: Topology, known: Deploymen
     return [
         {
             "type": "rabbitmq",
-            "metadata": {"protocol": "amqp", "queueName": queue, "mode": "QueueLength", "value": str(target)},
+            "metadata": {
+                "protocol": "http",
+                "queueName": queue,
+                "mode": "QueueLength",
+                "value": str(target),
+                "excludeUnacknowledged": "false",
+            },
             "authenticationRef": {"name": f"{known.name}-broker"},
         }
         for queue, target in sorted(wanted.items())
@@ -57,14 +73,19 @@ def _is_shared(queue: Queue | None) -> bool:
     return queue is None or not (queue.exclusive or queue.arguments.get("x-single-active-consumer"))
 
 
-def _heading(known: Deployment) -> str:
+def _heading(known: Deployment, *, is_scaled: bool) -> str:
     kinds = [("Secret", _secret(known), True), ("ConfigMap", _configuration(known), False)]
     lines = []
     for kind, name, is_secret in kinds:
         variables = [variable for variable in known.variables if variable.is_secret is is_secret]
         names = [f"{each.name} (has a default)" if each.has_default else each.name for each in variables]
+        names += [MANAGEMENT_VARIABLE] if is_secret and is_scaled else []
         lines += [f"Needs the {kind} {name} with {', '.join(names)}."] if names else []
-    lines += [f"The pipeline reads the file {escape_controls(name)}: mount it." for name in known.secret_files]
+    if is_scaled:
+        lines.append(
+            f"{MANAGEMENT_VARIABLE} is for KEDA: http://USER:PASSWORD@HOST:15672/VHOST, of the management API."
+        )
+    lines += known.notes
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -106,9 +127,7 @@ def _deployment(known: Deployment, *, is_scaled: bool, is_alone: bool) -> dict[s
 
 
 def _container(known: Deployment) -> dict[str, Any]:
-    host, port = known.http or known.listens or ("0.0.0.0", DEFAULT_PORT)
-    if is_loopback(host):
-        host = "0.0.0.0"  # the kubelet asks from outside
+    host, port = known.reachable  # the kubelet asks from outside
     arguments = ["up", *known.paths]
     if (host, port) != known.listens:
         arguments += ["--http", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
@@ -153,12 +172,23 @@ def _disruption_budget(known: Deployment) -> dict[str, Any]:
     }
 
 
+def _service(known: Deployment) -> dict[str, Any]:
+    """For producers with `http:`."""
+    port = known.reachable[1]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(known),
+        "spec": {"selector": _labels(known), "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
+    }
+
+
 def _authentication(known: Deployment) -> dict[str, Any]:
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "TriggerAuthentication",
         "metadata": _metadata(known, "-broker"),
-        "spec": {"secretTargetRef": [{"parameter": "host", "name": _secret(known), "key": known.broker_variable}]},
+        "spec": {"secretTargetRef": [{"parameter": "host", "name": _secret(known), "key": MANAGEMENT_VARIABLE}]},
     }
 
 
@@ -171,6 +201,16 @@ def _scaled_object(known: Deployment, scaled: list[dict[str, Any]]) -> dict[str,
             "scaleTargetRef": {"name": known.name},
             "minReplicaCount": 1,  # producers, and queues that do not scale, need one
             "maxReplicaCount": MOST_REPLICAS,
+            "cooldownPeriod": max(SCALE_DOWN_S, known.patience_s),
+            "advanced": {
+                "horizontalPodAutoscalerConfig": {
+                    "behavior": {
+                        "scaleDown": {
+                            "stabilizationWindowSeconds": min(LONGEST_SCALE_DOWN_S, max(SCALE_DOWN_S, known.patience_s))
+                        }
+                    }
+                }
+            },
             "triggers": scaled,
         },
     }

@@ -84,6 +84,11 @@ class MemoryTransport:
         """See `Transport.trouble`."""
         return () if self._is_open else ("the in-process broker is not running",)
 
+    @property
+    def can_publish(self) -> bool:
+        """See `Transport.can_publish`."""
+        return self._is_open
+
     async def connect(self) -> str:
         """Start the broker where nobody has; see `Transport.connect`."""
         if not self._is_open:

@@ -38,6 +38,12 @@ from runner.units import format_duration
 T = TypeVar("T")
 
 CONNECT_ATTEMPT_S = 10.0
+IMPATIENT_ATTEMPT_S = 5.0
+"""How long the same may take where a shorter connect timeout was asked for."""
+
+CONNECTING_S = 1.0
+"""After so long of the first attempt it is told that there is one."""
+
 CLOSE_S = 5.0
 BLOCKED_POLL_S = 0.5
 
@@ -161,39 +167,52 @@ class Link:
         self._connection = None
 
     async def _first_connection(self) -> AbstractConnection:
+        """Try each URL, and all of them again until the connect timeout is over."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.connect_timeout_s
+        began = loop.time()
+        deadline = began + self._settings.connect_timeout_s
         has_said = False
-        for pause in pauses():
+        for attempt, pause in enumerate(pauses(), start=1):
+            telling = loop.call_later(CONNECTING_S, self._say_connecting) if attempt == 1 else None
             try:
                 return await self._connect()
             except _REFUSALS as error:
                 raise self._refused(error) from error
             except CONNECT_ERRORS as error:
-                if loop.time() + pause >= deadline:
-                    raise self._unreachable(error) from error
-                if not has_said:
+                left_s = deadline - loop.time()
+                has_tried_all = attempt >= len(self._settings.urls)
+                if left_s <= 0 and has_tried_all:
+                    raise self._unreachable(error, loop.time() - began) from error
+                pause = min(pause, max(left_s, 0.0))
+                if not has_said and left_s > 0:
                     self._say(
                         StateChange("broker.unreachable", "warning", {"broker": self.target, "error": short(error)})
                     )
                     has_said = True
+            finally:
+                if telling is not None:
+                    telling.cancel()
             await asyncio.sleep(pause)
         raise AssertionError("pauses never end")
+
+    def _say_connecting(self) -> None:
+        self._say(StateChange("broker.connecting", "info", {"broker": self.target}))
 
     async def _connect(self) -> AbstractConnection:
         """Connect to the next of the URLs, once."""
         url = self._settings.urls[self._next_url % len(self._settings.urls)]
         self._next_url += 1
+        attempt_s = min(CONNECT_ATTEMPT_S, max(IMPATIENT_ATTEMPT_S, self._settings.connect_timeout_s))
         try:
             # A timeout of ours on top: aiormq's does not cover every step of the handshake.
             connecting = aio_pika.connect(
                 connection_url(url, self._settings),
                 ssl_context=tls_context(url, self._settings),
-                timeout=CONNECT_ATTEMPT_S,
+                timeout=attempt_s,
                 client_properties={**client_properties(self._name, self._role, self._release)},
                 connection_class=DirectConnection,
             )
-            return await within(CONNECT_ATTEMPT_S + 2, connecting)
+            return await within(attempt_s + 1, connecting)
         except aiormq.exceptions.InvalidFrameError as error:
             if "Connection.Close" not in str(error):
                 raise
@@ -275,11 +294,12 @@ class Link:
         if connection is not None:
             await bounded(connection.close(), CLOSE_S)
 
-    def _unreachable(self, error: BaseException) -> BrokerUnavailable:
-        waited = format_duration(self._settings.connect_timeout_s)
+    def _unreachable(self, error: BaseException, tried_s: float) -> BrokerUnavailable:
+        after = f" after {format_duration(round(tried_s, 1 if tried_s < 10 else 0))}" if tried_s >= 0.5 else ""
         return BrokerUnavailable(
-            f"cannot reach the broker {self.target} after {waited}: {short(error)}",
-            "is it running, and is the address right? broker.connect_timeout says how long to try",
+            f"cannot reach the broker {self.target}{after}: {short(error)}",
+            "is it running, and is the address right? `runner up` tries for broker.connect_timeout, other commands for "
+            "--wait",
         )
 
     def _refused(self, error: BaseException) -> BrokerUnavailable:

@@ -16,6 +16,7 @@ from aio_pika.abc import AbstractConnection
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding, Queue, Topology
+from runner.transports.base import OnStateChange
 from runner.transports.observed import LiveBinding, Observed, Seen
 from runner.transports.rabbitmq.channels import reply_of
 from runner.transports.rabbitmq.client import short
@@ -42,9 +43,14 @@ class Session:
 
 
 @asynccontextmanager
-async def session(settings: BrokerSettings, name: str, management_url: str | None) -> AsyncIterator[Session]:
+async def session(
+    settings: BrokerSettings,
+    name: str,
+    management_url: str | None,
+    on_state_change: OnStateChange = lambda _: None,
+) -> AsyncIterator[Session]:
     """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost meanwhile."""
-    link = Link(settings, role="topology", name=name, on_state_change=lambda _: None, restore=_nothing)
+    link = Link(settings, role="topology", name=name, on_state_change=on_state_change, restore=_nothing)
     try:
         connection = await link.open()
         properties = dict(connection.transport.connection.server_properties) if connection.transport else {}

@@ -22,6 +22,7 @@ from runner.errors import BrokerUnavailable
 from runner.message import Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding
+from runner.transports.base import OnStateChange
 from runner.transports.rabbitmq.channels import RPC_S, bind, open_channel, reply_of
 from runner.transports.rabbitmq.client import Name, short
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed
@@ -47,8 +48,16 @@ LONGEST = 200
 class Tap:
     """A temporary queue, bound beside a real one. An async context manager."""
 
-    def __init__(self, settings: BrokerSettings, *, name: str, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
-        self._link = Link(settings, role="tap", name=f"{name} tap", on_state_change=lambda _: None, restore=_nothing)
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        name: str,
+        most: int = MOST,
+        most_bytes: int = MOST_BYTES,
+        on_state_change: OnStateChange = lambda _: None,
+    ) -> None:
+        self._link = Link(settings, role="tap", name=f"{name} tap", on_state_change=on_state_change, restore=_nothing)
         self._queue = f"{name.encode()[:LONGEST].decode('utf-8', 'ignore')}.tap.{token_hex(6)}"
         self._most = most
         self._most_bytes = most_bytes

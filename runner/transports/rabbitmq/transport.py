@@ -93,6 +93,11 @@ class RabbitTransport:
         return [f"no connection to the broker to {role}" for role, link in links.items() if not link.is_ready]
 
     @property
+    def can_publish(self) -> bool:
+        """See `Transport.can_publish`."""
+        return self._publishing.is_ready and not self._publishing.is_blocked
+
+    @property
     def target(self) -> str:
         """The broker's URL with its password masked."""
         return self._consuming.target

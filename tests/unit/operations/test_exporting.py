@@ -239,7 +239,10 @@ def test_compose_has_a_broker_and_a_runner() -> None:
     assert rabbitmq["healthcheck"]["test"][0] == "CMD"
     assert rabbitmq["stop_grace_period"] == "60s"
     assert runner["command"] == ["runner", "up", "shop.yaml", "--http", "127.0.0.1:8080"]
-    assert runner["environment"] == ["API", "MODE", "SHOP_URL", "SIZE", "WORD"]
+    url = "SHOP_URL=${SHOP_URL:?the URL of the broker, whose host in here is rabbitmq}"
+    assert runner["environment"] == ["API", "MODE", url, "SIZE", "WORD"]
+    assert runner["init"] is True
+    assert "ports" not in runner
     assert runner["stop_grace_period"] == "56s"
     assert runner["build"] == "."
     assert runner["image"] == "shop:latest"
@@ -299,7 +302,7 @@ def test_the_first_lines_say_what_has_to_be_there() -> None:
     """By names alone, for who makes the Secret and the ConfigMap."""
     system = read()
     first, second, *_ = kubernetes(system.pipelines, system.whole_topology, known(system)).splitlines()
-    assert first == "# Needs the Secret shop-secret with API, SHOP_URL."
+    assert first == "# Needs the Secret shop-secret with API, SHOP_URL, RABBITMQ_HTTP_URL."
     assert second == "# Needs the ConfigMap shop-config with MODE (has a default), SIZE (has a default), WORD."
 
 
@@ -315,7 +318,56 @@ def test_each_queue_that_is_shared_is_a_trigger() -> None:
         assert each["metadata"]["mode"] == "QueueLength"
         assert each["authenticationRef"] == {"name": found["TriggerAuthentication"]["metadata"]["name"]}
     (reference,) = found["TriggerAuthentication"]["spec"]["secretTargetRef"]
-    assert reference == {"parameter": "host", "name": "shop-secret", "key": "SHOP_URL"}
+    assert reference == {"parameter": "host", "name": "shop-secret", "key": "RABBITMQ_HTTP_URL"}
+
+
+def test_messages_at_work_keep_their_process() -> None:
+    """Unacknowledged ones count, which only the management API tells; what ends has time for its longest handler."""
+    text = SHOP.replace("prefetch: 30", "prefetch: 30, timeout: 10m").replace("45500ms", "30s")
+    found = objects(read(text))
+    scaled = found["ScaledObject"]["spec"]
+    for each in scaled["triggers"]:
+        assert (each["metadata"]["protocol"], each["metadata"]["excludeUnacknowledged"]) == ("http", "false")
+    behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == scaled["cooldownPeriod"] == 640
+    assert found["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 640
+    assert services(read(text))["runner"]["stop_grace_period"] == "640s"
+    (note,) = [line for line in known(read(text)).notes if "shutdown.grace" in line]
+    assert note == "shutdown.grace (30s) is shorter than the longest timeout (10m):"
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "port", "said"),
+    [
+        ("", 8080, ["--http", "0.0.0.0:8080"]),
+        ("    telemetry: {http: '127.0.0.1:9000'}\n", 9000, ["--http", "0.0.0.0:9000"]),
+        ("    telemetry: {http: '0.0.0.0:9000'}\n", 9000, []),
+    ],
+)
+def test_a_producer_with_http_can_be_reached(telemetry: str, port: int, said: list[str]) -> None:
+    """A published port, and a Service; the process listens on every address of its container."""
+    text = SHOP.replace("producers:", "producers:\n      web: {http: /orders, to: orders}") + telemetry
+    runner = services(read(text))["runner"]
+    assert runner["command"] == ["runner", "up", "shop.yaml", *said]
+    assert runner["ports"] == [f"{port}:{port}"]
+    assert f"'http://127.0.0.1:{port}/readyz'" in runner["healthcheck"]["test"][-1]
+    found = objects(read(text))
+    assert found["Service"]["spec"]["ports"] == [{"name": "http", "port": port, "targetPort": "http"}]
+    labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert found["Service"]["spec"]["selector"] == labels
+
+
+@pytest.mark.parametrize("broker", ['"${SHOP_URL:-memory}"', '{url: "${SHOP_URL:-amqp://a:b@c/}"}', "memory"])
+def test_the_brokers_variable_is_never_optional(broker: str) -> None:
+    """A missing Secret must not run production in memory, and be ready."""
+    system = read(f"version: 1\nname: shop\nbroker: {broker}\nqueues: {{}}\n")
+    facts = known(system)
+    name = facts.broker_variable
+    (container,) = objects(system)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    source = {each["name"]: each["valueFrom"] for each in container["env"]}[name]
+    assert source == {"secretKeyRef": {"name": "shop-secret", "key": name}}
+    (variable,) = services(system)["runner"]["environment"]
+    assert variable.startswith(f"{name}=${{{name}:?")
 
 
 def test_nothing_scales_where_one_process_has_a_queue_to_itself() -> None:
