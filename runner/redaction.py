@@ -6,6 +6,7 @@ All of it takes time in proportion to the length of the text: hostile text must 
 from __future__ import annotations
 
 import re
+from functools import cache
 
 MARGIN_CHARACTERS = 4096
 """How far behind a cut the end of a URL is looked for, so that its password is known as one."""
@@ -91,4 +92,9 @@ def escape_controls(text: str) -> str:
     """Return text with control characters, line separators and lone surrogates escaped, as in `\\n` or `\\x1b`."""
     if text.isprintable():
         return text
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda match: _escaped(match[0]), text)
+
+
+@cache
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()

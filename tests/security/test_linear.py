@@ -1,0 +1,189 @@
+"""S14: what is done with foreign text takes time in proportion to it, or is bounded: no text can stop the loop.
+
+Sizes are compared, not times: twice the text may cost less than three times as much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from runner import log
+from runner.cli import dead_shown, tables
+from runner.config.words import describe, quoted
+from runner.errors import PublishFailed
+from runner.log_printed import Printed
+from runner.message import FIRST_FAILED_AT, ORIGIN_KEY, Address, Envelope
+from runner.operations.dead_letters import Grave, fingerprint, understand
+from runner.operations.tapping import recorded
+from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide
+from runner.pipeline import payload
+from runner.redaction import escape_controls, mask_beginning, mask_end, mask_passwords, secret_spans
+from runner.runtime.blame import traceback_text, words_of
+from runner.runtime.remembering import identity
+from runner.transports.copies import foreign_headers, printable
+
+PIECES = (
+    *("a", "@", ":/a:", "://", "://a:b@", " ://a:", ":/a:b c@", "a:b@\n", ":/a: \n@", "amqp://u:pw@h/v "),
+    *("\x1b", "\ud800", "\u202e", "é", "1", '"', '\\"', "'", "[", "[ ", '{"a":', "{", "\r\n", "${a"),
+)
+ENDS = ("", "\n@x")
+
+ENOUGH_S = 0.02
+"""A run that takes less is doubled first: the clock and the cache would say more than the text."""
+
+LARGEST = 200_000
+"""What is done with so many characters within that time needs no comparison."""
+
+ENVELOPE = Envelope(b"", message_id="m", headers={})
+GRAVE = Grave("q.dead", frozenset({"q"}))
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def in_the_log(format: Any, make: Callable[[str], dict[str, Any]]) -> Callable[[str], object]:
+    def write(text: str) -> None:
+        log.configure(format=format, stream=StringIO(), is_colored=False)
+        log.get_logger().error("it happened", **make(text))
+
+    return write
+
+
+def error(text: str) -> Exception:
+    try:
+        raise ValueError(text)
+    except ValueError as caught:
+        return caught
+
+
+def dead(text: str) -> Any:
+    headers = {FIRST_FAILED_AT: text, ORIGIN_KEY: text, text: text, "x-death": [{"queue": text, "reason": text}]}
+    letter = understand(ENVELOPE._replace(body=text.encode(errors="replace"), headers=headers), GRAVE)
+    return dead_shown.details(letter, NOW), dead_shown.row(letter, NOW), dead_shown.details_as_json(letter, NOW)
+
+
+def decoded(annotation: Any) -> Callable[[str], object]:
+    decode = payload.decoder(annotation)
+
+    def run(text: str) -> None:
+        try:
+            decode(ENVELOPE._replace(body=text.encode(errors="replace")))
+        except InvalidMessage as refused:
+            decide(refused, 1, RetryPolicy())
+
+    return run
+
+
+def encoded(text: str) -> None:
+    encode = payload.encoder(TypeAdapter(dict[str, int]), "q")
+    for found in (text, payload.as_payload(text.encode(errors="replace"))):
+        with contextlib.suppress(PublishFailed, UnicodeEncodeError):
+            encode(found)
+
+
+FUNCTIONS: dict[str, Callable[[str], object]] = {
+    "mask_passwords": mask_passwords,
+    "secret_spans": secret_spans,
+    "mask_beginning": lambda text: mask_beginning(text, 1024),
+    "mask_end": lambda text: mask_end(text, 32_768),
+    "escape_controls": escape_controls,
+    "printable": printable,
+    "describe": describe,
+    "quoted": quoted,
+    "a value in the log": in_the_log(
+        "json", lambda text: {"value": text, "list": [text] * 3, text[:100]: {text: text}}
+    ),
+    "a traceback in the log": in_the_log("json", lambda text: {"exception": text}),
+    "an exception in the log": in_the_log("json", lambda text: {"exc_info": error(text)}),
+    "a line for people": in_the_log("console", lambda text: {"value": text, "exception": text, "subscriber": text}),
+    "what is printed": lambda text: Printed(lambda line, place: None, dict, 1).write(text),
+    "words_of": lambda text: words_of(error(text)),
+    "traceback_text": lambda text: traceback_text(error(text)),
+    "decide": lambda text: decide(error(text), 3, RetryPolicy()),
+    "a body of any kind": decoded(Any),
+    "a body as text": decoded(str),
+    "a body as a map": decoded(dict[str, int]),
+    "a body that is published": encoded,
+    "a key": lambda text: payload.key_reader("a.b")(ENVELOPE._replace(body=text.encode(errors="replace"))),
+    "why_not_json": lambda text: payload.why_not_json(text.encode(errors="replace")),
+    "headers": lambda text: foreign_headers({text.encode(errors="replace").decode(): text, "b": [text]}),
+    "a dead letter": dead,
+    "fingerprint": lambda text: fingerprint(ENVELOPE._replace(body=text.encode(errors="replace"))),
+    "identity": lambda text: identity(ENVELOPE._replace(message_id=text)),
+    "recorded": lambda text: recorded(ENVELOPE._replace(body=text.encode(errors="replace"))),
+    "safe": tables.safe,
+    "cut": lambda text: tables.cut(text, 80),
+    "columns": lambda text: tables.columns([(text, "b"), ("a", text)], width=80),
+    "json_line": lambda text: tables.json_line({"a": text}),
+    "an address": lambda text: str(Address(text, text)),
+    "an outcome": lambda text: DeadLetter("invalid", text, text),
+}
+
+
+def took(function: Callable[[str], object], text: str) -> float:
+    """Return the processor time of a run; the better one of two where it is so short that chance counts."""
+    started = time.process_time()
+    function(text)
+    once = time.process_time() - started
+    if once > 5 * ENOUGH_S:
+        return once
+    started = time.process_time()
+    function(text)
+    return min(once, time.process_time() - started)
+
+
+def of_size(piece: str, end: str, size: int) -> str:
+    return piece * (size // len(piece)) + end
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Any:
+    yield
+    log.configure()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_twice_the_text_takes_twice_the_time(name: str) -> None:
+    function = FUNCTIONS[name]
+    for piece in PIECES:
+        for end in ENDS:
+            size = 32_000
+            while size < LARGEST and took(function, of_size(piece, end, size)) < ENOUGH_S:
+                size *= 4
+            if size >= LARGEST:
+                continue
+            ratios = [
+                took(function, of_size(piece, end, 2 * size)) / took(function, of_size(piece, end, size))
+                for _ in range(3)
+            ]
+            assert statistics.median(ratios) < 3, (name, piece, end, size)
+
+
+def test_the_measure_finds_what_is_quadratic() -> None:
+    """Else the test above would say nothing."""
+
+    def quadratic(text: str) -> None:
+        for start in range(0, len(text), 100):
+            text[start:].count("x")
+
+    assert took(quadratic, "a" * 400_000) / took(quadratic, "a" * 200_000) > 3
+
+
+def test_one_line_takes_little_whatever_is_in_it() -> None:
+    """Nested values are bounded as a whole, not only at each level."""
+    deep: Any = "x"
+    for _ in range(5):
+        deep = [deep] * 100
+    out = StringIO()
+    log.configure(format="json", stream=out)
+    log.get_logger().info("shown", deep=deep, wide={str(number): "y" * 3000 for number in range(100_000)})
+    assert len(out.getvalue()) < 1_000_000
+    assert json.loads(out.getvalue())["event"] == "shown"
