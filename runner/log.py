@@ -47,7 +47,7 @@ class _Lines:
         time = structlog.processors.TimeStamper(fmt="iso", utc=True)
         level_of = structlog.processors.add_log_level
         self.ours: list[Processor] = [_add_context, _add_foreign_context, level_of, time, *place, *last]
-        self.of_structlog: list[Processor] = [_rename_ours, *self.ours]
+        self.of_structlog: list[Processor] = [_rename_ours, *self.ours, _as_ours]
         self.of_stdlib: list[Processor] = [_add_context, _add_foreign_context, time, *place, *last]
 
 
@@ -127,7 +127,7 @@ def flush() -> None:
 
 def get_logger() -> FilteringBoundLogger:
     """Return a logger of ours; configure first."""
-    return _logger(_current[0].out.write)
+    return _logger(_current[0].out.write_line)
 
 
 def get_message_logger() -> FilteringBoundLogger:
@@ -135,7 +135,7 @@ def get_message_logger() -> FilteringBoundLogger:
 
     A process that is killed in between loses them. Any other line takes with it what waits.
     """
-    return _logger(_current[0].out.write_soon)
+    return _logger(_current[0].out.write_line_soon)
 
 
 def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:
@@ -154,7 +154,7 @@ class _Writer:
 
     def msg(self, line: str) -> None:
         """Write a line."""
-        self._write(line + "\n")
+        self._write(line)
 
     debug = info = warning = error = critical = fatal = failure = exception = log = msg
 
@@ -175,9 +175,26 @@ def _offer_structlog(lines: _Lines) -> None:
         processors=_of_structlog,
         wrapper_class=lines.wrapper,
         context_class=dict,
-        logger_factory=lambda *_: _Writer(lambda text: _current[0].out.write(text)),
+        logger_factory=lambda *_: _Writer(_write_foreign),
         cache_logger_on_first_use=False,
     )
+
+
+class _Ours(str):
+    """A line that our processors have rendered."""
+
+
+def _as_ours(_: WrappedLogger, __: str, line: Any) -> _Ours:
+    return _Ours(line)
+
+
+def _write_foreign(line: Any) -> None:
+    """Write a line of handlers' structlog. With processors of its own, the application may still have our writer."""
+    if isinstance(line, _Ours):
+        _current[0].out.write_line(line)
+    else:
+        for text in str(line).splitlines():
+            _say_printed(text, context.get())
 
 
 def _configure_stdlib(lines: _Lines, level: str, levels: Mapping[str, str]) -> None:
@@ -207,7 +224,7 @@ class _StdlibHandler(logging.Handler):
             event: Any = _event_of(record)
             for process in self._lines.of_stdlib:
                 event = process(None, "info", event)
-            self._lines.out.write(f"{event}\n")
+            self._lines.out.write_line(event)
         except Exception:  # as every handler of the standard library does
             self.handleError(record)
 

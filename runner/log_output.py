@@ -87,6 +87,10 @@ class Output:
         self.isatty = stream.isatty
         _opened.add(self)
 
+    def write_line(self, line: str) -> None:
+        """Write a line, if that is possible, and what waits before it."""
+        self.write(f"{line}\n")
+
     def write(self, text: str) -> int:
         """Write, if that is possible, and what waits before it."""
         with self._lock:
@@ -104,10 +108,10 @@ class Output:
             if self._waiting:
                 self.write("")
 
-    def write_soon(self, text: str) -> None:
-        """Write at the end of the loop's turn: most of what a line costs is the system call."""
+    def write_line_soon(self, line: str) -> None:
+        """Write a line at the end of the loop's turn: most of what a line costs is the system call."""
         with self._lock:
-            self._waiting.append(text)
+            self._waiting.append(f"{line}\n")
             if self._is_due:
                 return
             self._is_due = True

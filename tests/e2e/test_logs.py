@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from runner.log_events import COMMON, EVENTS
 from tests.foreign import Foreign
 from tests.process import LogLine, RunnerProcess
-from tests.project import Project, until
+from tests.project import Project, stop, until
 
 EVERY_LINE = {"timestamp", "level", "event"}
 EVERY_DELIVERY = {"pipeline", "subscriber", "queue", "message_id", "correlation_id", "attempt", "duration_ms"}
@@ -334,6 +335,115 @@ async def test_colours_can_be_forced_and_forbidden(memory_project: Project) -> N
     forbidden = await memory_project.up_until_idle("--log-format", "console", env={"FORCE_COLOR": "1", "NO_COLOR": "1"})
     assert "\x1b[" in forced.stdout
     assert "\x1b" not in forbidden.stdout + forbidden.stderr
+
+
+TAKEN_OVER = """
+    import contextlib, faulthandler, logging, logging.config, os, subprocess, sys, warnings
+    import structlog
+
+    def send():
+        print("from a producer")
+        yield from range(20)
+
+    async def handle(order: int) -> None:
+        structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+        structlog.get_logger().info("theirs", order=order)
+        logging.basicConfig(force=True, stream=sys.stdout, level=logging.DEBUG)
+        logging.getLogger("shop").warning("by logging")
+        logging.config.dictConfig({"version": 1, "root": {"handlers": [], "level": "DEBUG"}})
+        print("printed", order)
+        print("no end", order, end="")
+        warnings.warn(f"old {order}")
+        faulthandler.dump_traceback(file=sys.stderr)
+        subprocess.run(["echo", "from a program"])
+        os.write(1, b"raw\\n")
+        with contextlib.redirect_stdout(sys.stderr):
+            print("on stderr", order)
+        if order == 3:
+            raise ValueError("at amqp://shop:S3CR3T@host/")
+        if order == 10:
+            logging.disable(logging.CRITICAL)
+            sys.stdout = open(os.devnull, "w")
+            os.close(1)
+        if order == 11:
+            os.open(os.devnull, os.O_WRONLY)  # gets the number of what was closed
+"""
+
+
+async def test_our_lines_stay_ours_whatever_handlers_do(project: Project) -> None:
+    """With structlog, logging, sys.stdout and its descriptor; what they print is a line that says whose it is."""
+    project.pipeline(
+        THREE_ENDS.replace("retry: {attempts: 3, backoff: fixed, delay: 10ms}", "retry: none\n        concurrency: 1")
+    )
+    project.handlers(TAKEN_OVER)
+    runner = await project.up_until_idle()
+
+    foreign = [line for line in runner.stdout.splitlines() if not line.startswith("{")]
+    assert set(foreign) == {"from a program", "raw"}
+    assert all(line.keys() >= EVERY_LINE for line in runner.logs)
+    assert len(runner.logs) + len(foreign) == len(runner.stdout.splitlines())
+    ended = [*of(runner.logs, "message.handled"), *of(runner.logs, "message.dead_lettered")]
+    assert len(ended) == 20
+    assert all(line.keys() >= EVERY_DELIVERY for line in ended)
+    assert "S3CR3T" not in runner.stdout
+    ids = {line["message_id"] for line in ended}
+    printed = of(runner.logs, "stdout")
+    texts = [line["text"] for line in printed if line.get("subscriber") == "handle"]
+    assert {line["message_id"] for line in printed if line.get("subscriber")} <= ids
+    assert [text for text in texts if text.startswith("printed ")] == [f"printed {order}" for order in range(11)]
+    assert "no end 0" in texts
+    assert "order=0 event='theirs'" in " ".join(texts)
+    assert "WARNING:shop:by logging" in texts
+    assert [line["producer"] for line in printed if line["text"] == "from a producer"] == ["send"]
+    assert "UserWarning: old 0" in runner.stderr
+    assert "on stderr 0" in runner.stderr
+    assert "most recent call first" in runner.stderr
+
+
+async def test_every_line_of_a_run_is_documented(project: Project) -> None:
+    """Event, level and fields are in the table that docs/reference/logs.md is made of."""
+    project.pipeline(THREE_ENDS)
+    project.handlers(THREE_ENDS_HANDLERS)
+    runner = await project.up_until_idle("--log-level", "debug", "--http", "127.0.0.1:0")
+    events = {event.name: event for event in EVENTS}
+    assert len(runner.logs) > 10
+    for line in [line for line in runner.logs if "logger" not in line]:
+        event = events[line["event"]]
+        assert line["level"] in event.levels
+        assert line.keys() <= {*COMMON, *event.fields}, line
+
+
+async def test_a_tick_is_one_line(memory_project: Project) -> None:
+    """Of a producer with `every`, at info; with the id of its message, where there is one."""
+    memory_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {}}
+        producers:
+          one: {handler: work:one, every: 50ms, to: UNIQUE.work}
+          many: {handler: work:many, every: 50ms, to: UNIQUE.work}
+          none: {handler: work:none, every: 50ms, to: UNIQUE.work}
+        subscribers: {handle: {from: UNIQUE.work, handler: work:handle}}
+        """
+    )
+    memory_project.handlers(
+        """
+        def one(): return 1
+        def many(): yield from range(5)
+        def none(): return None
+        def handle(order): note(order)
+        """
+    )
+    async with memory_project.up() as runner:
+        await memory_project.ledger.wait_for(30)
+        await stop(runner)
+    told = [line for line in runner.logs if "producer" in line]
+    assert {(line["event"], line["producer"], line["published"]) for line in told} == {
+        ("producer.finished", "one", 1),
+        ("producer.finished", "many", 5),
+    }
+    handled = {line["message_id"] for line in of(runner.logs, "message.handled")}
+    assert {line["message_id"] for line in told if line["producer"] == "one"} & handled
 
 
 async def test_lines_stay_whole_when_many_threads_write_at_once(memory_project: Project) -> None:

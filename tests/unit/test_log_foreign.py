@@ -1,0 +1,307 @@
+"""Whatever an application does with structlog, logging and sys.stdout: our lines stay ours."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import logging.config
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from runner import log
+from runner.log_output import Descriptor, Output
+from runner.log_printed import MAX_PRINTED_CHARACTERS, Printed
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    stdout, root = sys.stdout, logging.getLogger()
+    handlers = list(root.handlers)
+    yield
+    sys.stdout = stdout
+    logging.disable(logging.NOTSET)
+    structlog.reset_defaults()
+    log.configure()
+    root.handlers[:] = handlers
+    for name in logging.root.manager.loggerDict:  # dictConfig disables all there are
+        logging.getLogger(name).disabled = False
+
+
+def configured(**options: Any) -> io.StringIO:
+    out = io.StringIO()
+    log.configure(format="json", stream=out, **options)
+    return out
+
+
+def parsed(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def reconfigure_structlog() -> None:
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()], cache_logger_on_first_use=True)
+
+
+def take_logging_over() -> None:
+    logging.basicConfig(force=True, stream=io.StringIO(), level=logging.CRITICAL)
+
+
+def configure_by_dict() -> None:
+    root = {"handlers": [], "level": "CRITICAL"}
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True, "root": root})
+
+
+def lead_stdout_elsewhere() -> None:
+    sys.stdout = io.StringIO()
+
+
+MISUSES: list[Callable[[], object]] = [
+    reconfigure_structlog,
+    structlog.reset_defaults,
+    take_logging_over,
+    configure_by_dict,
+    lambda: logging.disable(logging.CRITICAL),
+    lead_stdout_elsewhere,
+    lambda: sys.stdout.close(),
+    lambda: setattr(sys, "stdout", None),
+]
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_our_lines_stay_as_they_are(misuse: Callable[[], object]) -> None:
+    """Also those of a logger that was made before: JSON, the place, and no password."""
+    out = configured(takes_prints=True)
+    before, soon = log.get_logger(), log.get_message_logger()
+    misuse()
+    with log.bound({"pipeline": "p", "queue": "q"}):
+        for logger in (before, soon, log.get_logger()):
+            logger.error("message.retry", error="at amqp://u:secret@h")
+    log.flush()
+    lines = parsed(out)
+    assert len(lines) == 3
+    for line in lines:
+        assert (line["event"], line["level"], line["pipeline"], line["queue"]) == ("message.retry", "error", "p", "q")
+        assert line["error"] == "at amqp://u:***@h"
+        assert line["timestamp"]
+
+
+def test_an_applications_structlog_is_left_alone() -> None:
+    """Whether it was configured before us or after; and ours is offered where it was not."""
+    configured()
+    assert structlog.is_configured()
+    reconfigure_structlog()
+    theirs = structlog.get_config()["processors"]
+    out = configured()
+    assert structlog.get_config()["processors"] is theirs
+    structlog.reset_defaults()
+    out = configured()
+    structlog.get_logger().info("theirs", a=1)
+    assert [(line["event"], line["a"]) for line in parsed(out)] == [("theirs", 1)]
+
+
+def test_a_logger_bound_at_import_writes_as_the_last_configuration_says() -> None:
+    configured()
+    bound = structlog.get_logger().bind(a=1)
+    out = configured(worker=3)
+    bound.info("theirs")
+    assert [(line["worker"], line["a"]) for line in parsed(out)] == [(3, 1)]
+
+
+def test_extra_fields_appear_and_are_never_taken_for_ours() -> None:
+    """Of records, of structlog lines, and of structlog's context variables."""
+    out = configured(worker=2)
+    ours = {"pipeline": "p", "subscriber": "s", "queue": "q", "message_id": "m", "payload": "{}"}
+    evil = {"level": "debug", "timestamp": "never", "queue": "x", "payload": "y", "worker": 9, 'a\n"b': "c\nd"}
+    with log.bound(ours), structlog.contextvars.bound_contextvars(message_id="z", tenant="t"):
+        logging.getLogger("shop").warning("hello", extra={**evil, "event": "forged", "logger": "forged"})
+        structlog.get_logger().warning("hello", **evil)
+    for line in parsed(out):
+        assert line["event"] == "hello"
+        assert line["level"] == "warning"
+        assert line["timestamp"] != "never"
+        assert {name: line[name] for name in ours} == ours
+        assert line["worker"] == 2
+        assert (line["extra_queue"], line["extra_payload"], line["extra_level"]) == ("x", "y", "debug")
+        assert (line["extra_worker"], line["extra_message_id"], line["tenant"]) == (9, "z", "t")
+        assert line['a\\n"b'] == "c\\nd"
+    (record, _) = parsed(out)
+    assert (record["logger"], record["extra_event"], record["extra_logger"]) == ("shop", "forged", "forged")
+
+
+def test_a_record_that_cannot_be_written_as_it_is_loses_nothing_else() -> None:
+    """Arguments that do not fit, levels of the application's own, a mapping instead of a text."""
+    out = configured()
+    logger = logging.getLogger("shop")
+    logger.warning("%d pieces", "many")
+    logger.log(25, {"event": "as structlog does", "a": 1})
+    logging.addLevelName(26, "NO\nTICE")
+    logger.log(26, "%s", "own level", stack_info=True)
+    first, second, third = parsed(out)
+    assert first["event"] == "'%d pieces' ('many',)"
+    assert (second["event"], second["a"]) == ("as structlog does", 1)
+    assert (third["event"], third["level"]) == ("own level", "no\\ntice")
+    assert "test_log_foreign" in third["stack"]
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_no_value_can_stop_a_line(format: Any) -> None:
+    """Numbers that Python does not write, objects that raise, names that are no text."""
+
+    class Broken(dict[str, int]):
+        def items(self) -> Any:
+            raise RuntimeError
+
+    class Word(str):
+        def isprintable(self) -> bool:
+            raise RuntimeError
+
+    out = io.StringIO()
+    log.configure(format=format, stream=out)
+    values = {
+        "large": 10**5000,
+        "broken": Broken(),
+        "word": Word("w"),
+        "bytes": b"x" * 10_000_000,
+        "names": {1: {2: 3}},
+    }
+    structlog.get_logger().error({"an": "event"}, **values)
+    text = out.getvalue()
+    assert len(text.splitlines()) == 1
+    assert "<test_no_value" in text
+    assert "w" in text
+    assert len(text) < 10_000
+
+
+def test_what_is_printed_becomes_lines() -> None:
+    """With its place; in pieces, in bytes, and from several threads at once."""
+    out = configured(takes_prints=True)
+    with log.bound({"subscriber": "s", "message_id": "m"}):
+        print("hello", "world")
+        print("in ", end="")
+        print("pieces\nand more")
+        print()
+        sys.stdout.buffer.write(b"\xffbytes\r\n")
+        print("at amqp://u:secret@h \x1b[31m", file=sys.stdout)
+    lines = parsed(out)
+    assert [line["text"] for line in lines] == [
+        "hello world",
+        "in pieces",
+        "and more",
+        "\\xffbytes",
+        "at amqp://u:***@h \\x1b[31m",
+    ]
+    assert {(line["event"], line["level"], line["subscriber"], line["message_id"]) for line in lines} == {
+        ("stdout", "info", "s", "m")
+    }
+
+
+def test_a_text_without_an_end_belongs_to_its_own_message() -> None:
+    out = configured(takes_prints=True)
+    with log.bound({"message_id": "1"}):
+        print("first", end="")
+    with log.bound({"message_id": "2"}):
+        print("second", end="")
+        sys.stdout.flush()
+    thread = threading.Thread(target=lambda: print("third", end=""))
+    thread.start()
+    thread.join()
+    log.flush()
+    assert [(line["text"], line.get("message_id")) for line in parsed(out)] == [
+        ("first", "1"),
+        ("second", "2"),
+        ("third", None),
+    ]
+
+
+def test_an_endless_line_is_cut_into_several() -> None:
+    lines: list[str] = []
+    printed = Printed(lambda text, _: lines.append(text), dict, 1)
+    printed.write("x" * (2 * MAX_PRINTED_CHARACTERS + 1))
+    assert [len(line) for line in lines] == [MAX_PRINTED_CHARACTERS, MAX_PRINTED_CHARACTERS, 1]
+
+
+def test_what_stands_in_for_stdout_can_do_what_a_stream_can() -> None:
+    """Libraries ask it many things; programs that are started get the descriptor behind it."""
+    printed = Printed(lambda *_: None, dict, 1)
+    assert (printed.fileno(), printed.isatty(), printed.writable(), printed.encoding) == (1, False, True, "utf-8")
+    printed.reconfigure(line_buffering=True)
+    printed.close()
+    assert not printed.closed
+    with pytest.raises(TypeError):
+        printed.write(b"bytes")  # type: ignore[arg-type]
+
+
+def test_a_handler_of_logging_on_stdout_ends_in_lines() -> None:
+    """As most applications have one."""
+    out = configured(takes_prints=True)
+    logging.basicConfig(force=True, stream=sys.stdout, format="%(name)s says %(message)s", level=logging.INFO)
+    logging.getLogger("shop").info("hello")
+    assert [(line["event"], line["text"]) for line in parsed(out)] == [("stdout", "shop says hello")]
+
+
+def test_lines_that_wait_come_out_before_any_other() -> None:
+    out = configured()
+    log.get_message_logger().info("first")
+    log.get_logger().info("second")
+    assert [line["event"] for line in parsed(out)] == ["first", "second"]
+
+
+def test_a_line_that_was_torn_is_ended_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full in the middle of a line, and has room again."""
+    read_end, write_end = os.pipe()
+    real, room = os.write, [4, 0, 100, 100]
+
+    def write(descriptor: int, data: bytes) -> int:
+        if (left := room.pop(0)) == 0:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, bytes(data)[:left])
+
+    monkeypatch.setattr(os, "write", write)
+    losses: list[OSError] = []
+    output = Output(Descriptor(write_end), losses.append)
+    output.write("long line\n")
+    output.write("next\n")
+    monkeypatch.undo()
+    os.close(write_end)
+    with os.fdopen(read_end) as stream:
+        assert stream.read() == "long\nnext\n"
+    assert len(losses) == 1
+
+
+def test_a_descriptor_that_does_not_block_loses_nothing() -> None:
+    """A program that shares it, as ssh does, may have said so."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    got = bytearray()
+
+    def read() -> None:
+        with os.fdopen(read_end, "rb") as stream:
+            got.extend(stream.read())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    Descriptor(write_end).write("x" * 1_000_000 + "\n")
+    os.close(write_end)
+    reader.join()
+    assert len(got) == 1_000_001
+
+
+def test_a_child_of_a_fork_writes_nothing_twice() -> None:
+    read_end, write_end = os.pipe()
+    output = Output(Descriptor(write_end), lambda _: None)
+    output._waiting.append("of the parent\n")  # waits for the end of the loop's turn
+    child = os.fork()
+    if child == 0:
+        output.write("of the child\n")
+        os._exit(0)
+    os.waitpid(child, 0)
+    output.flush()
+    os.close(write_end)
+    with os.fdopen(read_end) as stream:
+        assert stream.read() == "of the child\nof the parent\n"
