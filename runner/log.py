@@ -21,7 +21,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from runner.log_lines import MAX_TEXT_CHARACTERS, PLACE, ConsoleRenderer, render_json
 from runner.log_output import Descriptor, Output, Stream
-from runner.log_printed import Printed
+from runner.log_printed import Printed, forgiving_stderr
 
 __all__ = ["MAX_TEXT_CHARACTERS", "bound", "configure", "context", "flush", "get_logger", "get_message_logger"]
 
@@ -100,6 +100,7 @@ def configure(
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stdout.flush()
         sys.stdout = Printed(_say_printed, context.get, 1)
+        sys.stderr = forgiving_stderr()
 
 
 @contextmanager

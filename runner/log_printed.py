@@ -5,6 +5,7 @@ A printed text would else come between log lines, or into the middle of one.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections.abc import Callable, Mapping
@@ -89,6 +90,25 @@ class Printed(io.TextIOBase):
         """Say a line; an empty one says nothing."""
         for start in range(0, len(line), MAX_PRINTED_CHARACTERS):
             self._say(line[start : start + MAX_PRINTED_CHARACTERS], place)
+
+
+class Forgiving(io.TextIOWrapper):
+    """Stands in for `sys.stderr`: what cannot be written is left out. No handler fails over a full disk."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+def forgiving_stderr() -> Forgiving:
+    """Return a stream on descriptor 2."""
+    return Forgiving(open(2, "wb", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 class _Bytes(io.RawIOBase):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
-from typing import TextIO
 
 import click
 
@@ -84,17 +84,20 @@ def main() -> None:
     except Exception as failure:  # the last stop: anything that comes this far is a bug of ours, or a full disk
         from runner.cli.endings import report_bug, report_lost_output
 
-        sys.exit(report_lost_output() if isinstance(failure, OSError) and _why_unwritten(sys.stdout) else report_bug())
+        is_lost = isinstance(failure, OSError) and failure.errno in _UNWRITABLE
+        sys.exit(report_lost_output(failure) if is_lost else report_bug())  # type: ignore[arg-type]  # narrowed
     finally:
-        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
-            if _why_unwritten(stream):  # else the interpreter complains about it at its end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        _end_streams()
 
 
-def _why_unwritten(stream: TextIO) -> str:
-    """Return why what was written to a stream does not come out, "" if it does."""
-    try:
-        stream.flush()
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""How writing to a stream fails, other than by a reader that is gone, which click knows."""
+
+
+def _end_streams() -> None:
+    """Lead streams that cannot be written to /dev/null: the interpreter would else complain about them at its end."""
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

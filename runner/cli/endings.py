@@ -69,12 +69,9 @@ def say_error(message: str, hint: str = "") -> None:
         say(f"  = help: {hint}")
 
 
-def report_lost_output() -> int:
+def report_lost_output(error: OSError) -> int:
     """Say that standard output cannot be written; return the exit code."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        say_error(f"standard output cannot be written: {(error.strerror or str(error)).lower()}")
+    say_error(f"standard output cannot be written: {(error.strerror or str(error)).lower()}")
     return LOST_OUTPUT
 
 

@@ -115,8 +115,7 @@ class Publisher:
                 await self._transport.publish(address, outgoing.envelope)
                 return
             except PublishUnknown:
-                if not waits_for_broker and not self.can_publish:
-                    raise
+                pass
             except PublishFailed as failure:
                 if failure.reason != "refused" or loop.time() >= give_up_at:
                     raise
@@ -125,6 +124,8 @@ class Publisher:
                     tell_at = math.inf
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LONGEST_PAUSE_S)
+            if not waits_for_broker and not self.can_publish:  # the loss of a connection is known after the pause
+                raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
     def _tell_waiting(self, name: str, failure: PublishFailed) -> None:
         """Say that a destination keeps us waiting; once in a while, for all messages that wait for it."""

@@ -1,14 +1,18 @@
-"""SIGTERM and SIGINT: what runs is finished, what waits is given back, and nothing is lost or done twice."""
+"""SIGTERM, SIGINT and SIGHUP: what runs is finished, what waits is given back, and nothing is lost or done twice."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
 
 from tests.foreign import Foreign
+from tests.process import ROOT
 from tests.project import Project, lines, until
 
 STEADY = """
@@ -25,6 +29,25 @@ SLOW = """
     shutdown: {grace: 300ms}
     subscribers:
       slow_one: {from: UNIQUE.work, handler: work:handle}
+"""
+
+FINITE = """
+    version: 1
+    queues: {UNIQUE.work: {}}
+    producers: {send: {handler: work:send, to: UNIQUE.work}}
+    subscribers: {handle: {from: UNIQUE.work, handler: work:handle}}
+"""
+
+WAITING_FOR_GO = FINITE
+GO_HANDLERS = """
+    import asyncio, os
+
+    def send(): return "order"
+
+    async def handle(order: str) -> None:
+        note(order)
+        while not os.path.exists("go"):
+            await asyncio.sleep(0.01)
 """
 
 # Handlers that do not end by themselves. With GO in the environment they return at once.
@@ -253,3 +276,129 @@ async def test_the_embedded_broker_does_not_wait_longer_than_the_grace(memory_pr
         runner.signal(signal.SIGTERM)
         assert await runner.wait(15) == 1
     assert "1 handler of slow_one" in runner.stderr
+
+
+async def test_a_closed_terminal_drains_as_sigterm_does(project: Project) -> None:
+    """SIGHUP: what runs is finished, and the exit code is 0."""
+    project.pipeline(WAITING_FOR_GO)
+    project.handlers(GO_HANDLERS)
+    async with project.up() as runner:
+        await project.ledger.wait_for(1)
+        runner.signal(signal.SIGHUP)
+        await runner.wait_for(lambda line: line["event"] == "pipeline.draining")
+        (project.folder / "go").touch()
+        assert await runner.wait(10) == 0
+    assert "draining" in runner.stderr
+    assert "· 1 handled ·" in runner.stderr
+
+
+@pytest.mark.parametrize("order", [(signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGTERM)])
+async def test_sighup_beside_another_signal_forces_nothing(
+    project: Project, order: tuple[signal.Signals, signal.Signals]
+) -> None:
+    """Service managers may send both, and shells as well."""
+    project.pipeline(WAITING_FOR_GO)
+    project.handlers(GO_HANDLERS)
+    async with project.up() as runner:
+        await project.ledger.wait_for(1)
+        for number in order:
+            runner.signal(number)
+            await runner.wait_for(lambda line: line["event"] == "pipeline.draining")
+        (project.folder / "go").touch()
+        assert await runner.wait(10) == 0
+    assert "· 1 handled ·" in runner.stderr
+
+
+async def test_under_nohup_sighup_means_nothing(memory_project: Project) -> None:
+    """It is ignored when the process starts, and stays so."""
+    memory_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {}}
+        producers: {tick: {handler: work:tick, every: 50ms, to: UNIQUE.work}}
+        subscribers: {handle: {from: UNIQUE.work, handler: work:handle}}
+        """
+    )
+    memory_project.handlers("def tick(): return 1\ndef handle(order) -> None: note(order)")
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with memory_project.up() as runner:
+            await memory_project.ledger.wait_for(1)
+            runner.signal(signal.SIGHUP)
+            await memory_project.ledger.wait_for(len(memory_project.ledger.entries()) + 10)
+            runner.signal(signal.SIGTERM)
+            assert await runner.wait(10) == 0
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    assert runner.stderr.count("draining") == 1
+
+
+async def test_a_forced_stop_of_the_in_process_broker_says_what_is_lost(memory_project: Project) -> None:
+    """No broker is left to give anything back."""
+    memory_project.pipeline(WAITING_FOR_GO)
+    memory_project.handlers(GO_HANDLERS)
+    async with memory_project.up() as runner:
+        await memory_project.ledger.wait_for(1)
+        runner.signal(signal.SIGTERM)
+        await until(lambda: "draining" in runner.stderr, "the first signal is answered")
+        runner.signal(signal.SIGINT)
+        assert await runner.wait(10) == 130
+    assert "forced to stop: what was running or waiting in the in-process broker is lost" in runner.stderr
+    assert "given back" not in runner.stderr
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&- 1>&- 2>&-", "1>/dev/full", "2>/dev/full", "1>/dev/full 2>&1"])
+@pytest.mark.parametrize("arguments", [(), ("--log-format", "console")])
+async def test_work_goes_on_without_anybody_to_hear_of_it(
+    memory_project: Project, closed: str, arguments: tuple[str, ...]
+) -> None:
+    """Closed streams and full disks: no traceback, no message lost; files never get the numbers of closed streams."""
+    memory_project.pipeline(FINITE)
+    memory_project.handlers(
+        """
+        import os, sys
+
+        def send(): yield from range(20)
+
+        def handle(order: int) -> None:
+            print("printed", order)
+            print("said", order, file=sys.stderr)
+            with open("file", "a") as file:
+                assert file.fileno() > 2
+                file.write(f"{order}\\n")
+            note(order)
+        """
+    )
+    assert shell(memory_project, f"up {memory_project.file} --until-idle {' '.join(arguments)} {closed}") == (0, "")
+    assert sorted(map(int, memory_project.ledger.payloads())) == list(range(20))
+    assert sorted(map(int, (memory_project.folder / "file").read_text().split())) == list(range(20))
+
+
+@pytest.mark.parametrize("verb", ["config", "graph", "schema", "explain", "--help", "export compose"])
+async def test_a_verb_that_cannot_write_says_so(memory_project: Project, verb: str) -> None:
+    """One line and exit code 1 for a full disk; a stderr that cannot be written changes nothing."""
+    memory_project.pipeline(FINITE)
+    memory_project.handlers("def send(): ...\ndef handle(order) -> None: ...")
+    file = memory_project.file if verb in ("config", "graph", "export compose") else ""
+    code, said = shell(memory_project, f"{verb} {file} 2>&1 >/dev/full")
+    assert (code, said.splitlines()[-1]) == (1, "error: standard output cannot be written: no space left on device")
+    assert "Traceback" not in said
+    assert shell(memory_project, f"{verb} {file} 2>/dev/full >/dev/null") == (0, "")
+    assert shell(memory_project, f"{verb} {file} >&- 2>&-") == (0, "")
+
+
+def shell(project: Project, line: str) -> tuple[int, str]:
+    """Run a command line of ours with a shell's redirections; return its exit code, and what it said all the same."""
+    ran = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -P -m runner {line}"],
+        cwd=project.folder,
+        env={"PATH": os.environ["PATH"], "LEDGER": str(project.ledger.path), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=40,
+        check=False,
+    )
+    text = ran.stdout.decode()
+    return ran.returncode, text if "2>&1 >" in line else "".join(
+        line for line in text.splitlines(keepends=True) if "Traceback" in line
+    )

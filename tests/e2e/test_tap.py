@@ -129,6 +129,7 @@ async def test_what_was_recorded_can_be_published_again(shop: Project, foreign: 
         foreign.publish(shop.name("paid"), *bodies, exchange="events")
         await ended(runner)
     assert "1 not recorded" in runner.stderr
+    assert (shop.folder / "seen.jsonl").stat().st_mode & 0o777 == 0o600, "messages are nobody else's business"
     shop.pipeline(
         """
         version: 1

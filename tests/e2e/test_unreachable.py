@@ -173,3 +173,87 @@ async def test_a_queue_of_somebody_else_that_is_missing_is_not_created(
         assert await runner.wait() == 69
     assert f'queue "{rabbit_project.name("work")}" does not exist' in runner.stderr
     assert not foreign.has_queue(rabbit_project.name("work"))
+
+
+LOOKING = [
+    ("status",),
+    ("plan",),
+    ("apply",),
+    ("publish", "UNIQUE.work", "order"),
+    ("tap", "UNIQUE.heard"),
+    ("dead", "list"),
+    ("dead", "replay"),
+]
+
+
+def looking(project: Project, verb: tuple[str, ...]) -> list[str]:
+    """Return a command line; the pipeline comes before the verb's other arguments."""
+    words = [word.replace("UNIQUE", project.unique) for word in verb]
+    at = 2 if words[0] == "dead" else 1
+    return [*words[:at], str(project.file), *words[at:]]
+
+
+def prepare_looking(project: Project) -> None:
+    project.pipeline(PIPELINE.replace("queues:", "events: {UNIQUE.heard: {}}\n    queues:"))
+    project.handlers(HANDLERS)
+
+
+@pytest.mark.parametrize("verb", LOOKING, ids=" ".join)
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "no-such-host.invalid"])
+async def test_a_look_ends_at_the_first_refusal(memory_project: Project, verb: tuple[str, ...], host: str) -> None:
+    """Exit 69 at once, with the reason; also where the file has a long connect_timeout, and a host has no address."""
+    prepare_looking(memory_project)
+    url = f"amqp://user:{SECRET}@{host}/"
+    async with memory_project.run(*looking(memory_project, verb), "--broker", url) as runner:
+        assert await runner.wait(12) == 69
+    (line,) = errors(runner.stderr)
+    assert line.startswith(f"error: cannot reach the broker amqp://user:***@{host}/: ")
+    assert "--wait" in runner.stderr
+    assert SECRET not in runner.stdout + runner.stderr
+
+
+async def test_a_look_waits_as_long_as_it_is_told_and_says_for_what(memory_project: Project) -> None:
+    """At once, what it waits for; at the end, the time that has passed."""
+    prepare_looking(memory_project)
+    url = f"amqp://user:{SECRET}@127.0.0.1:{free_port()}/"
+    async with memory_project.run("status", memory_project.file, "--broker", url, "--wait", "3s") as runner:
+        await until(lambda: "waiting for the broker amqp://user:***@" in runner.stderr, "it says so at once", 10)
+        assert not runner.has_ended
+        assert await runner.wait(15) == 69
+    assert " after 3s: " in errors(runner.stderr)[0]
+    assert "connection refused" in runner.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("verb", LOOKING[:4], ids=" ".join)
+async def test_a_look_does_not_wait_for_a_broker_that_is_silent(memory_project: Project, verb: tuple[str, ...]) -> None:
+    """The port takes connections and never answers: some five seconds, and a word after one."""
+    prepare_looking(memory_project)
+    async with Proxy(1) as proxy:
+        proxy.blackhole()
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/"
+        async with memory_project.run(*looking(memory_project, verb), "--broker", url) as runner:
+            await until(lambda: "waiting for the broker" in runner.stderr, "it says what it waits for", 10)
+            assert await runner.wait(12) == 69
+    assert len(errors(runner.stderr)) == 1
+
+
+async def test_every_address_of_a_broker_is_tried_once(memory_project: Project, rabbitmq: Broker) -> None:
+    """The first of a list may be the one that is away."""
+    prepare_looking(memory_project)
+    memory_project.pipeline(PIPELINE + f"    broker: {{urls: ['amqp://guest:guest@127.0.0.1:1/', '{rabbitmq.url}']}}\n")
+    async with memory_project.run("status", memory_project.file) as runner:
+        assert await runner.wait(20) == 0
+
+
+async def test_what_modules_print_does_not_mix_with_what_a_verb_prints(
+    memory_project: Project, rabbitmq: Broker
+) -> None:
+    """It goes to stderr: what reads --json must be able to."""
+    prepare_looking(memory_project)
+    memory_project.handlers("print('imported')\n" + HANDLERS)
+    for words in (("status", "--json"), ("plan", "--json"), ("dead", "list", "--json"), ("export", "definitions")):
+        line = looking(memory_project, words) if words[0] != "export" else [*words, str(memory_project.file)]
+        async with memory_project.run(*line, "--broker", rabbitmq.url) as runner:
+            assert await runner.wait(20) == 0, runner.stderr
+        assert "imported" in runner.stderr
+        assert "imported" not in runner.stdout

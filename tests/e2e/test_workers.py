@@ -476,3 +476,32 @@ async def test_workers_end_when_there_is_nothing_more_to_do(rabbit_project: Proj
     assert len(lines(runner, "worker.started")) == len(lines(runner, "worker.exited", exit_code=0)) == 2
     assert {line.get("worker") for line in lines(runner, "mine")} <= {1, 2}
     assert len(lines(runner, "mine")) == 41
+
+
+async def test_sighup_drains_all(rabbit_project: Project, foreign: Foreign) -> None:
+    """At the master, whose workers have no terminal; at one worker, which is started again."""
+    prepare(rabbit_project)
+    async with rabbit_project.up("--workers", "2") as runner:
+        pids = await all_run(runner, 2)
+        os.kill(pids[2], signal.SIGHUP)
+        exited = await runner.wait_for(lambda line: line["event"] == "worker.exited")
+        assert (exited["worker"], exited["exit_code"]) == (2, 0)
+        await runner.wait_for(lambda _: workers(runner).get(2, pids[2]) != pids[2], timeout=40)
+        pids = await all_run(runner, 2)
+        runner.signal(signal.SIGHUP)
+        assert await runner.wait() == 0
+    assert len(lines(runner, "pipeline.stopped")) == 3
+    await gone(list(pids.values()))
+
+
+async def test_the_password_of_the_broker_is_on_no_workers_command_line(rabbit_project: Project) -> None:
+    """Everybody on a machine can read the command line of a process; what `--broker` says works all the same."""
+    prepare(rabbit_project)
+    for arguments in (("--broker", str(rabbit_project.place.url)), (f"--broker={rabbit_project.place.url}",)):
+        async with rabbit_project.run("up", rabbit_project.file, "--workers", "2", *arguments) as runner:
+            for pid in (await all_run(runner, 2)).values():
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                assert b"--broker" not in command
+                assert b"amqp" not in command
+                assert str(rabbit_project.file).encode() in command
+            await stop(runner)

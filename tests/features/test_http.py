@@ -7,14 +7,16 @@ import http.client
 import json
 import signal
 import socket
+import time
 from typing import Any
 
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import free_port
+from tests.node import Broker, free_port
 from tests.process import RunnerProcess
-from tests.project import Project, lines, started, stop, until
+from tests.project import Place, Project, lines, started, stop, until
+from tests.proxy import Proxy
 
 PIPELINE = """
     version: 1
@@ -224,3 +226,102 @@ async def test_a_client_that_never_sends_its_body_does_not_keep_the_runner_from_
         writer.close()
         idle.close()
     assert lines(runner, "pipeline.stopped") != []
+
+
+def timed_post(port: int, path: str, body: bytes) -> tuple[float, int, str | None, dict[str, Any]]:
+    """Send a request; return how long it took, the status, Retry-After and the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        began = time.monotonic()
+        connection.request("POST", path, body, {"Content-Type": JSON})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        return time.monotonic() - began, response.status, response.headers["Retry-After"], answer
+    finally:
+        connection.close()
+
+
+async def until_accepted(port: int) -> None:
+    """Return when a POST is taken again. The proxy runs on the same loop, which must not be blocked."""
+    async with asyncio.timeout(50):
+        while (await asyncio.to_thread(post, port, "/orders", b"{}"))[0] != 202:
+            await asyncio.sleep(0.1)
+
+
+async def test_without_a_connection_a_post_is_refused_at_once(rabbit_project: Project, rabbitmq: Broker) -> None:
+    """503 with Retry-After, well under a second; and 202 again when the broker is back."""
+    rabbit_project.pipeline(PIPELINE)
+    rabbit_project.handlers(HANDLERS)
+    async with Proxy(rabbitmq.port) as proxy:
+        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        runner, port = serve(rabbit_project)
+        async with runner:
+            await started(runner)
+            proxy.blackhole()
+            proxy.cut()
+            await runner.wait_for(lambda line: line["event"] == "broker.lost" and line["role"] == "publish")
+            took, status, retry_after, answer = await asyncio.to_thread(timed_post, port, "/orders", b"{}")
+            assert (status, retry_after) == (503, "5")
+            assert answer == {"error": "the broker takes no messages now: nothing was published"}
+            assert took < 1
+            proxy.pass_through()
+            proxy.cut()
+            await until_accepted(port)
+            await stop(runner)
+
+
+async def test_a_confirm_is_waited_for_as_long_as_the_producer_says(rabbit_project: Project, rabbitmq: Broker) -> None:
+    """The connection stands and nothing comes back; when it is lost meanwhile, the answer comes at once."""
+    rabbit_project.pipeline(
+        PIPELINE.replace("{http: /orders, to: UNIQUE.work}", "{http: /orders, to: UNIQUE.work, timeout: 1500ms}")
+        + "      patient: {http: /patient, to: UNIQUE.work, timeout: 1h}\n"
+    )
+    rabbit_project.handlers(HANDLERS)
+    async with Proxy(rabbitmq.port) as proxy:
+        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        runner, port = serve(rabbit_project)
+        async with runner:
+            await started(runner)
+            proxy.half_open("up")
+            took, status, retry_after, answer = await asyncio.to_thread(timed_post, port, "/orders", b"{}")
+            assert (status, retry_after) == (503, "5")
+            assert answer == {"error": "not confirmed within 1500ms: it may arrive all the same"}
+            assert 1.4 < took < 4
+            posting = asyncio.create_task(asyncio.to_thread(timed_post, port, "/patient", b"{}"))
+            await asyncio.sleep(0.3)
+            proxy.blackhole()
+            proxy.cut()
+            took, status, _, answer = await posting
+            assert (status, "may arrive all the same" in answer["error"]) == (503, True)
+            assert took < 5
+            proxy.pass_through()
+            proxy.cut()
+            await stop(runner)
+
+
+async def test_a_body_that_is_not_json_is_called_that(project: Project) -> None:
+    """Whatever its content type says, where the queue has a schema: curl sends a form's by default."""
+    project.pipeline(PIPELINE + SUBSCRIBERS)
+    project.handlers(HANDLERS)
+    runner, port = serve(project)
+    async with runner:
+        await started(runner)
+        for content_type in (JSON, "application/x-www-form-urlencoded", None):
+            status, answer = await asyncio.to_thread(post, port, "/checked/orders", b"n=1", content_type)
+            assert (status, answer) == (422, {"error": "the body is not JSON: expected ident at line 1 column 2"})
+        status, answer = await asyncio.to_thread(post, port, "/checked/orders", b"n=1", "text/plain")
+        assert status == 422
+        assert "does not fit the schema" in str(answer)
+        await stop(runner)
+
+
+async def test_port_0_takes_a_free_one_and_says_which(project: Project) -> None:
+    project.pipeline(PIPELINE + SUBSCRIBERS)
+    project.handlers(HANDLERS)
+    async with project.up("--http", "127.0.0.1:0") as runner:
+        await started(runner)
+        (line,) = lines(runner, "http.listening")
+        host, _, port = line["address"].rpartition(":")
+        assert host == "127.0.0.1"
+        assert (await asyncio.to_thread(post, int(port), "/orders", b"{}"))[0] == 202
+        await stop(runner)
