@@ -225,10 +225,12 @@ async def test_a_look_waits_as_long_as_it_is_told_and_says_for_what(memory_proje
 
 
 @pytest.mark.parametrize("verb", LOOKING[:4], ids=" ".join)
-async def test_a_look_does_not_wait_for_a_broker_that_is_silent(memory_project: Project, verb: tuple[str, ...]) -> None:
+async def test_a_look_does_not_wait_for_a_broker_that_is_silent(
+    memory_project: Project, rabbitmq: Broker, verb: tuple[str, ...]
+) -> None:
     """The port takes connections and never answers: some five seconds, and a word after one."""
     prepare_looking(memory_project)
-    async with Proxy(1) as proxy:
+    async with Proxy(rabbitmq.port) as proxy:
         proxy.blackhole()
         url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/"
         async with memory_project.run(*looking(memory_project, verb), "--broker", url) as runner:

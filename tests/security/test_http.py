@@ -7,12 +7,14 @@ import contextlib
 import gzip
 import os
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from runner.runtime.serving import DEFAULT_ADDRESS
 from tests.node import free_port
-from tests.process import RunnerProcess
+from tests.process import ROOT, RunnerProcess
 from tests.project import Project, lines, started, stop
 
 PIPELINE = """
@@ -211,3 +213,82 @@ def sockets_of(pid: int) -> set[str]:
             if target.startswith("socket:["):
                 found.add(target[8:-1])
     return found
+
+
+LIMITED = 256
+"""Descriptors of the process below: a quarter of them may be connections."""
+
+
+@contextlib.contextmanager
+def limited(project: Project, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a runner that may open few files; stop it at the end."""
+    command = f"exec {sys.executable} -P -m runner up {project.file} --http 127.0.0.1:{port}"
+    with (project.folder / "out").open("wb") as out, (project.folder / "err").open("wb") as err:
+        process = subprocess.Popen(
+            ["sh", "-c", f"ulimit -n {LIMITED}; {command}"],
+            cwd=project.folder,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LEDGER": str(project.ledger.path)},
+            stdout=out,
+            stderr=err,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+                process.wait(20)
+
+
+async def test_connections_never_take_the_descriptors_of_the_work(memory_project: Project) -> None:
+    """Nothing, half a header, half a body, idle after an answer: probes and handlers go on, and it stays quiet."""
+    port = free_port()
+    memory_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: {}}
+        producers:
+          tick: {handler: work:tick, every: 100ms, to: UNIQUE.work}
+          web: {http: /orders, to: UNIQUE.work}
+        subscribers: {handle: {from: UNIQUE.work, handler: work:handle, retry: none}}
+        """
+    )
+    memory_project.handlers("def tick(): return 1\ndef handle(order) -> None: note(order)")
+    idle = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    begun = ["", GET, f"{POST}Host: localhost\r\n\r\n", idle]
+    with limited(memory_project, port) as process, contextlib.ExitStack() as held:
+        await memory_project.ledger.wait_for(1)
+        before = len(os.listdir(f"/proc/{process.pid}/fd"))
+        for number in range(400):
+            client = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            with contextlib.suppress(OSError):  # an older one may be closed by now, for lack of room
+                client.sendall(begun[number % 4].encode())
+        for _ in range(10):
+            assert (await ask(port, f"{GET}Host: localhost\r\n\r\n"))[0] == 200
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) <= before + LIMITED // 4 + 4
+        await memory_project.ledger.wait_for(len(memory_project.ledger.entries()) + 5)
+    said = (memory_project.folder / "err").read_text()
+    assert "message.dead_lettered" not in (memory_project.folder / "out").read_text()
+    assert "stopped: " in said
+    assert len(said) < 2000
+
+
+async def test_a_header_and_a_body_have_deadlines(memory_project: Project) -> None:
+    """What is begun and not ended is closed, the header after 10 s, the body after 30."""
+    begun = {"header": f"{GET}Host: localhost\r\nX-Slow: ", "body": f"{POST}Host: localhost\r\n\r\n", "nothing": ""}
+    async with serving(memory_project) as (_, port):
+        took = {}
+
+        async def hold(kind: str) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            began = asyncio.get_running_loop().time()
+            writer.write(begun[kind].encode())
+            answer = await reader.read()
+            took[kind] = asyncio.get_running_loop().time() - began
+            assert answer.startswith(b"HTTP/1.1 408") if kind == "body" else answer == b""
+            writer.close()
+
+        async with asyncio.timeout(55):
+            await asyncio.gather(*map(hold, begun))
+    assert 9 < took["header"] < 15
+    assert 9 < took["nothing"] < 15
+    assert 29 < took["body"] < 45, "and a moment for the client to read the answer"
