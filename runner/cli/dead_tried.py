@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from dataclasses import replace
@@ -56,7 +57,8 @@ async def _try_all(pipelines: Any, letters: list[dead_letters.DeadLetter], *, is
     async with Rehearsal(pipelines) as rehearsal:
         for letter in letters:
             try:
-                verdict = await rehearsal.attempt(letter)
+                with contextlib.redirect_stdout(sys.stderr):  # what the handler prints is no verdict
+                    verdict = await rehearsal.attempt(letter)
             except NobodyReads as error:
                 _show(letter, None, f"not tried: {error}", is_json=is_json)
                 continue
