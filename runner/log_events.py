@@ -159,7 +159,7 @@ EVENTS = (
         "A message was given up on. It is in the dead-letter queue.",
         {
             **_FAILURE,
-            "reason": "`exhausted`, `rejected`, `invalid` or `too-large`",
+            "reason": "`exhausted`, `rejected`, `invalid`, `too-large` or `unreadable`",
             "dead_letter": "the queue that it is in; null: dropped",
             "duration_ms": "how long the attempt took",
         },
@@ -191,12 +191,6 @@ EVENTS = (
             "attempts": "how many there are in all",
             "duration_ms": "how long the attempt took",
         },
-    ),
-    Event(
-        "message.unreadable",
-        ("error",),
-        "The broker handed out a message that cannot be decoded as AMQP.",
-        {**_OF_CONSUMER, **_ERROR},
     ),
     Event(
         "pipeline.draining",
