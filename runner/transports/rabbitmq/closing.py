@@ -108,7 +108,7 @@ class Closer:
 
 
 class ClosedQueue(Carrier):
-    """Carries what is in a queue that is being closed, without leaving it empty, and deletes it."""
+    """Carries what is in a queue that is being closed, without leaving it empty."""
 
     def __init__(self, wire: Wire, queue: str, exchange: str, change: Callable[[bytes], bytes], closer: Closer) -> None:
         super().__init__(wire, queue, exchange, change)
@@ -119,7 +119,7 @@ class ClosedQueue(Carrier):
         self._answers: list[bool] | None = None
 
     async def run(self) -> int:
-        """Close the queue, carry what is in it, delete it, and return how many were carried."""
+        """Close the queue, carry what is in it until only a guard is left, and return how many were carried."""
         self._wire.on_message, self._wire.on_event = self._take, self._note
         await self._wire.call(commands.Confirm.Select())
         behind = await self._way_behind()
@@ -134,7 +134,6 @@ class ClosedQueue(Carrier):
                 await self._take_out(waiting)
             await asyncio.sleep(CLOSED_S)
             if self._last and not await self._offer(self._queue) and await self._count() == 1:
-                await self._wire.call(commands.Queue.Delete(0, Name(self._queue)))
                 return self.carried
         raise NotEmpty
 
@@ -228,7 +227,10 @@ async def close_and_delete(
 ) -> int:
     """Close a quorum queue to publishers, carry what is in it and delete it. Raises InUse, NotEmpty, CannotClose."""
     async with Wire(settings, queue) as wire:
-        return await ClosedQueue(wire, queue, exchange, change, closer).run()
+        carried = await ClosedQueue(wire, queue, exchange, change, closer).run()
+    async with Wire(settings, queue) as wire:  # RabbitMQ 3.10 may close a connection that has published to it
+        await wire.call(commands.Queue.Delete(0, Name(queue)))
+    return carried
 
 
 def _matches(policy: Mapping[str, Any], queue: str) -> bool:

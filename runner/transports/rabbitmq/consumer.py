@@ -123,10 +123,11 @@ class Consumer:
 
         def on_delivery(delivery: Delivery) -> None:
             registration.note_arrival(delivery.token)
-            # What comes while it winds up goes back with the channel.
             if not registration.is_winding_up and self._may_take(delivery, registration):
                 registration.note_delivery()
                 self._on_delivery(delivery)
+            else:
+                registration.passed_over.append(delivery.token)
 
         await registration.consume(self._source, on_delivery)
         self._registration = registration
@@ -141,7 +142,8 @@ class Consumer:
             finishing = asyncio.create_task(self._finish(registration), name=f"finish-{self._source.queue}")
             self._finishing[finishing] = registration
             finishing.add_done_callback(self._finishing.pop)
-            if registration.is_winding_up or self._source.is_single_active:
+            must_wait = registration.is_winding_up or self._source.is_single_active
+            if must_wait or registration.settled.is_set():
                 await asyncio.shield(finishing)
             registration = await self._register_again()
             self._tell("consumer.resumed", "info", prefetch=registration.prefetch)
@@ -165,6 +167,7 @@ class Consumer:
         registration.is_winding_up = True
         if registration.is_open and not self._source.is_single_active:
             await bounded(registration.channel.basic_cancel(registration.tag, timeout=RPC_S), SETTLE_S)
+            await bounded(registration.return_passed_over(), SETTLE_S)
         await registration.finished()
         await registration.close()
 

@@ -88,6 +88,7 @@ class Registration:
         "delivered",
         "ended",
         "is_winding_up",
+        "passed_over",
         "prefetch",
         "settled",
         "tag",
@@ -113,6 +114,8 @@ class Registration:
         self.settled.set()
         self.is_winding_up = False
         """Whether what is given back waits for the channel to close, so that nobody else gets anything before."""
+        self.passed_over: list[int] = []
+        """What came while it wound up: it goes back with the channel, or before where nobody else is kept from it."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -175,6 +178,13 @@ class Registration:
             self._acks.forget(tag)  # not before it is written: an acknowledgement of all before it might overtake it
         self.note_settled()
         return self.is_open
+
+    async def return_passed_over(self) -> None:
+        """Give back what was not handed to the runtime."""
+        for tag in self.passed_over:
+            await self.channel.basic_nack(tag, requeue=True, wait=False)
+            self._acks.forget(tag)
+        self.passed_over.clear()
 
     async def finished(self) -> None:
         """Return when nothing is unsettled, or the channel is gone."""
