@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from runner.pipeline.model import BrokerSettings
+from runner.transports.rabbitmq import management
 from runner.transports.rabbitmq.management import FIND_S, LARGEST_ANSWER, Management, ManagementFailed
 from tests.foreign import Foreign
 from tests.node import Node
@@ -135,6 +136,24 @@ async def test_the_password_is_not_sent_elsewhere() -> None:
             assert "answers 302" in await why_not(url)
             assert len(asked) == 1
         assert seen == []
+
+
+async def test_another_program_at_the_usual_port_gets_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has named that address: what listens there must ask as RabbitMQ does."""
+    for answer in (send(200, b"{}"), send(401, **{"WWW-Authenticate": 'Basic realm="a router"'})):
+        with http(answer) as (url, seen):
+            monkeypatch.setitem(management._PORTS, "amqp", ("http", int(url.rpartition(":")[2])))
+            why: list[str] = []
+            settings = BrokerSettings(urls=(f"amqp://guest:{SECRET}@127.0.0.1:1/",))
+            assert await Management.find(settings, on_absent=why.append) is None
+        assert seen == ["None"]
+        assert "the broker's password was not sent to it" in why[0]
+
+
+async def test_the_api_at_the_usual_port_is_found(managed: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for a password of RabbitMQ's."""
+    monkeypatch.setitem(management._PORTS, "amqp", ("http", int(managed.management_url.rpartition(":")[2])))
+    assert await Management.find(BrokerSettings(urls=(managed.url,))) is not None
 
 
 async def test_an_api_that_goes_away_is_an_error_without_the_password() -> None:

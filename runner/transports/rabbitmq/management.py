@@ -90,6 +90,8 @@ class Management:
         reason = "there is no broker URL"
         for candidate in [_management_at(cls, url, settings)] if url else _candidates(cls, settings):
             try:
+                if not url:
+                    await asyncio.to_thread(candidate._check_challenge)
                 overview = await candidate._get("overview", FIND_S)
             except ManagementFailed as error:
                 reason = str(error)
@@ -204,6 +206,21 @@ class Management:
             raise self._silent(_why(error.reason)) from None
         except (OSError, ValueError, EOFError) as error:  # cut off in the middle, or an answer that is not HTTP
             raise self._silent(_why(error)) from None
+
+    def _check_challenge(self) -> None:
+        """Ask without a password first, where nobody has named the address: another program may listen there."""
+        challenge = ""
+        try:
+            with self._opener.open(Request(f"{self.shown}/api/overview"), timeout=FIND_S):
+                pass
+        except HTTPError as error:
+            with contextlib.closing(error):
+                challenge = error.headers.get("WWW-Authenticate") or ""
+        except (OSError, ValueError, EOFError) as error:
+            raise self._silent(_why(error.reason if isinstance(error, URLError) else error)) from None
+        if "RabbitMQ" not in challenge:
+            text = f"what answers at {self.shown} is no management API; the broker's password was not sent to it"
+            raise ManagementFailed(text, "say where it is by --management")
 
     def _body(self, answer: Any, deadline: float) -> bytes:
         """Read an answer that may be slow or endless."""
