@@ -332,7 +332,6 @@ async def publish(
     )
     payloads = (Publish(as_payload(body), headers=headers or {}) for body in bodies)
     outgoing = [item for payload in payloads for item in publisher.address(payload, (target,))]
-
     limiter = RateLimiter(per_second) if per_second is not None else None
 
     async def send(item: Outgoing) -> None:

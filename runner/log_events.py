@@ -193,6 +193,12 @@ EVENTS = (
         },
     ),
     Event(
+        "message.settle_lost",
+        ("warning",),
+        "An attempt failed, and the broker could not be told: the message comes again, and this attempt does not count.",
+        {**_FAILURE, "outcome": "what would have become of it: `retry` or `dead_letter`"},
+    ),
+    Event(
         "pipeline.draining",
         ("info",),
         "The end has begun: nothing new is taken.",
