@@ -195,7 +195,7 @@ EVENTS = (
     Event(
         "message.settle_lost",
         ("warning",),
-        "An attempt failed, and the broker could not be told: the message comes again, and this attempt does not count.",
+        "An attempt failed, and the broker could not be told: the message comes again, this attempt uncounted.",
         {**_FAILURE, "outcome": "what would have become of it: `retry` or `dead_letter`"},
     ),
     Event(
