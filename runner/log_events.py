@@ -212,6 +212,8 @@ EVENTS = (
             "subscribers": "how many",
             "producers": "how many",
             "queues": "how many it has, dead-letter and wait queues too",
+            "version": "the version of the runner",
+            "release": "the release of your code, where the pipeline names one",
         },
     ),
     Event("pipeline.stopped", ("info",), "Everything of a pipeline has ended.", TOTALS),
