@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 from runner.config.words import closest
 from runner.errors import PipelineInvalid, Problem, RunnerError
-from runner.message import Publish
 from runner.operations.live import with_destination
 from runner.operations.specs import resolve_all
 from runner.pipeline.contradictions import Source, contradictions, unsupported
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
-from runner.pipeline.payload import as_payload
 from runner.pipeline.topology import Topology, leadership_queue, merge
 from runner.redaction import mask_passwords
 
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     from runner.runtime.supervisor import Report
     from runner.transports.base import OnStateChange, StateChange, Transport
     from runner.workers.worker import Worker
-
-
-AT_ONCE = 1000
-"""How many messages the command line publishes at once."""
 
 
 class UnknownName(RunnerError):
@@ -306,45 +300,26 @@ async def publish(
     *,
     headers: Mapping[str, str] | None = None,
     per_second: float | None = None,
+    lines: Sequence[int] = (),
     on_confirmed: Callable[[], None] = lambda: None,
     on_state_change: OnStateChange = lambda _: None,
 ) -> list[str]:
     """Publish bodies to a queue or event of the first pipeline; return their ids, in order, when all are confirmed.
 
-    Declares what is missing first, so that nothing is lost when no subscriber has run yet. `on_confirmed` hears of
-    each. Raises PublishFailed, BrokerUnavailable, TopologyMismatch, and ValueError for a header of ours.
+    Declares what is missing first, so that nothing is lost when no subscriber has run yet. `lines` are the numbers of
+    the bodies' lines, for errors. `on_confirmed` hears of each. Raises PublishFailed, BrokerUnavailable,
+    TopologyMismatch, and ValueError for a header of ours.
     """
-    from datetime import UTC, datetime
-    from uuid import uuid4
-
-    from runner.runtime.limiting import RateLimiter
-    from runner.runtime.publishing import Outgoing, Publisher
+    from runner.operations.publication import Publication
 
     pipeline = system.pipelines[0]
     target = pipeline.destinations[name]
     transport = make_transport(system, on_state_change)
-    publisher = Publisher(
-        transport,
-        app_id=pipeline.name,
-        destinations=pipeline.destinations,
-        new_id=lambda: uuid4().hex,
-        now=lambda: datetime.now(UTC),
-    )
-    payloads = (Publish(as_payload(body), headers=headers or {}) for body in bodies)
-    outgoing = [item for payload in payloads for item in publisher.address(payload, (target,))]
-    limiter = RateLimiter(per_second) if per_second is not None else None
-
-    async def send(item: Outgoing) -> None:
-        if limiter is not None:
-            await limiter.wait()
-        await publisher.send(item)
-        on_confirmed()
-
+    publication = Publication(transport, pipeline, target, bodies, headers or {}, lines)
     try:
         await transport.connect()
         await transport.declare(system.topology)
-        for start in range(0, len(outgoing), AT_ONCE):
-            await asyncio.gather(*map(send, outgoing[start : start + AT_ONCE]))
+        await publication.send(per_second, on_confirmed)
     finally:
         await transport.close()
-    return [item.envelope.message_id or "" for item in outgoing]
+    return publication.ids

@@ -9,6 +9,7 @@ from typing import Literal
 from runner.units import parse_duration
 
 Severity = Literal["error", "warning"]
+PublishProblem = Literal["unroutable", "refused", "unavailable", "invalid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +76,12 @@ class DrainTimeout(RunnerError):
 class PublishFailed(RunnerError):
     """The broker did not take a message, for certain.
 
-    `reason` is `unroutable` (no queue is bound), `refused` (negative acknowledgement: a full queue; trying again may
-    work) or `invalid` (this message can never be published: too large, unknown exchange, bad property).
+    `reason` is `unroutable` (no queue is bound), `refused` (negative acknowledgement: a full queue), `unavailable` (the
+    exchange does not exist, or the broker does not let us publish there) or `invalid` (this message can never be
+    published: it does not fit its schema, is too large, has a bad property). All but the last may work later.
     """
 
-    def __init__(self, message: str, *, reason: Literal["unroutable", "refused", "invalid"], hint: str = "") -> None:
+    def __init__(self, message: str, *, reason: PublishProblem, hint: str = "") -> None:
         super().__init__(message, hint)
         self.reason = reason
 

@@ -92,8 +92,9 @@ def _count(value: Any, otherwise: int) -> int:
 class Message:
     """What a handler sees of one delivery, for a parameter annotated `runner.Message`.
 
-    `event` is the name of the event (AMQP property `type`), `timestamp` is UTC, `attempt` counts from 1. A test
-    can make one of a payload alone: `Message({"order": 1})`.
+    `event` is the name of the event: by the exchange and the routing key that it was published with, else by the AMQP
+    property `type`. `timestamp` is UTC, `attempt` counts from 1. A test can make one of a payload alone:
+    `Message({"order": 1})`.
     """
 
     payload: Any
@@ -109,25 +110,42 @@ class Message:
     timestamp: datetime | None = None
     app_id: str | None = None
     content_type: str | None = None
+    content_encoding: str | None = None
     reply_to: str | None = None
     priority: int | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
 class Publish:
     """A result that says where it goes and how.
 
-    `to` names a queue or an event of the pipeline (default: the subscriber's `to`); `key` replaces the event's routing
-    key; `headers` are added. Headers that start with `x-runner-` are ours and refused.
+    `to` names a queue or an event of the pipeline, or is the `reply_to` of the message (default: the subscriber's
+    `to`); `key` replaces the event's routing key; `headers` are added. Headers that start with `x-runner-` are ours and
+    refused.
+
+    It is no dataclass, which JSON would take for an object: inside another value it is refused, and never becomes JSON.
     """
 
-    payload: Any
-    to: str | None = None
-    key: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    __slots__ = ("headers", "key", "payload", "to")
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self, payload: Any, to: str | None = None, key: str | None = None, headers: Mapping[str, Any] | None = None
+    ) -> None:
+        self.payload = payload
+        self.to = to
+        self.key = key
+        self.headers: Mapping[str, Any] = {} if headers is None else headers
         for name in self.headers:
-            if name.startswith("x-runner-"):
+            if str(name).startswith("x-runner-"):
                 raise ValueError(f'header "{name}": names that start with "x-runner-" belong to the runner')
+
+    def __repr__(self) -> str:
+        return f"Publish({self.payload!r}, to={self.to!r}, key={self.key!r}, headers={self.headers!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Publish) and self._parts() == other._parts()
+
+    __hash__ = None  # type: ignore[assignment]  # its parts need not have one
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.payload, self.to, self.key, self.headers

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from runner.errors import Reject, RetryLater
 
-Reason = Literal["exhausted", "rejected", "invalid", "too-large", "unreadable"]
+Reason = Literal["exhausted", "rejected", "invalid", "too-large", "unreadable", "invalid-result"]
 Backoff = Literal["exponential", "linear", "fixed"]
 
 MAX_ERROR_CHARACTERS = 1024
@@ -56,6 +56,18 @@ class InvalidMessage(Exception):
 
     def __init__(self, text: str, reason: Reason = "invalid") -> None:
         super().__init__(text)
+        self.reason: Reason = reason
+
+
+class ResultFailed(Exception):
+    """The handler has done its work, and a result of it cannot be published: dead-lettered, and not handled again.
+
+    `invalid-result`: it does not fit, and would not the next time; `exhausted`: it was offered as often as allowed.
+    """
+
+    def __init__(self, cause: Exception, reason: Literal["invalid-result", "exhausted"]) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
         self.reason: Reason = reason
 
 
@@ -162,6 +174,8 @@ def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Ou
         return ACK
     if isinstance(error, InvalidMessage):
         return DeadLetter(error.reason, error_type(error), error_text(error))
+    if isinstance(error, ResultFailed):
+        return DeadLetter(error.reason, error_type(error.cause), error_text(error.cause))
     items = raised(error)
     name, text = error_type(error), _texts(items)
     if is_rejection(error):

@@ -14,6 +14,7 @@ from runner.cli import options
 from runner.cli.endings import errors_reported
 from runner.cli.reading import read, say_state
 from runner.errors import RunnerError
+from runner.pipeline.encodings import WIDE_FILE, is_wide, without_mark
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -69,7 +70,7 @@ def command(
     Exit codes: 0 confirmed, 1 refused or not confirmed, 2 wrong usage, 69 broker unreachable or different, 78 invalid
     pipeline.
     """
-    bodies = _bodies(payload, is_lines=lines)
+    bodies, numbers = _lines(_body(payload)) if lines else ([_body(payload)], [])
     logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
     with errors_reported():
         from runner import app
@@ -79,23 +80,29 @@ def command(
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
             raise NothingListens("the embedded broker lives inside `runner up`: nothing would receive this", hint)
-        ids = asyncio.run(_publish(system, name, bodies, headers, per_second))
+        ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second))
     for message_id in ids:
         click.echo(message_id)
 
 
-def _bodies(payload: str, *, is_lines: bool) -> list[bytes]:
-    """Return the bodies to publish."""
+def _body(payload: str) -> bytes:
+    """Return what is to be published."""
     if payload == "-":
-        body = sys.stdin.buffer.read()
-    elif payload.startswith("@"):
+        return sys.stdin.buffer.read()
+    if payload.startswith("@"):
         try:
-            body = Path(payload[1:]).read_bytes()
+            return Path(payload[1:]).read_bytes()
         except OSError as error:
             raise click.BadParameter(f"cannot read {payload[1:]}: {error.strerror}", param_hint="PAYLOAD") from None
-    else:
-        body = payload.encode()
-    return [line for line in body.splitlines() if line.strip()] if is_lines else [body]
+    return payload.encode("utf-8", "surrogateescape")
+
+
+def _lines(body: bytes) -> tuple[list[bytes], list[int]]:
+    """Return the lines that are not empty, and their numbers."""
+    if is_wide(body):
+        raise click.BadParameter(WIDE_FILE, param_hint="PAYLOAD")
+    found = [(line, number) for number, line in enumerate(without_mark(body).splitlines(), 1) if line.strip()]
+    return [line for line, _ in found], [number for _, number in found]
 
 
 def _headers(values: tuple[str, ...]) -> dict[str, str]:
@@ -112,13 +119,18 @@ def _headers(values: tuple[str, ...]) -> dict[str, str]:
 
 
 async def _publish(
-    system: System, name: str, bodies: list[bytes], headers: dict[str, str], per_second: float | None
+    system: System,
+    name: str,
+    bodies: list[bytes],
+    lines: list[int],
+    headers: dict[str, str],
+    per_second: float | None,
 ) -> list[str]:
     from runner import app
 
     if len(bodies) < 2 or not sys.stderr.isatty():
         return await app.publish(
-            system, name, bodies, headers=headers, per_second=per_second, on_state_change=say_state
+            system, name, bodies, headers=headers, per_second=per_second, lines=lines, on_state_change=say_state
         )
     with click.progressbar(length=len(bodies), label="publishing", file=sys.stderr) as bar:
         return await app.publish(
@@ -127,6 +139,7 @@ async def _publish(
             bodies,
             headers=headers,
             per_second=per_second,
+            lines=lines,
             on_confirmed=lambda: bar.update(1),
             on_state_change=say_state,
         )

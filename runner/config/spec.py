@@ -25,6 +25,7 @@ from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, Subs
 from runner.config.words import describe, quoted, wrong
 from runner.units import parse_address
 
+Unheard = Literal["error", "ignore"]
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -61,6 +62,10 @@ class EventSpec(SpecModel):
         default=None, description="The exchange it is published to; by default events."
     )
     key: LiteralKey | None = Field(default=None, description="Its routing key; by default the event's name.")
+    unheard: Annotated[Unheard, choice(Unheard)] = Field(
+        default="error",
+        description="What happens when no queue takes it: error (publishing it fails) or ignore (the message is gone).",
+    )
     description: Text = Field(default="", description="What the event says, for people.")
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from runner.config.conflicts import Conflict, refuse
 from runner.config.fields import (
+    Boolean,
     Count,
     Foreign,
     Rate,
@@ -143,6 +144,10 @@ class SubscriberSpec(SpecModel):
         description="The function that gets each message.", examples=["handlers.orders:process_order"]
     )
     to: OptionalNames = Field(default=(), description="Where results go.")
+    reply: Boolean | None = Field(
+        default=None,
+        description="Whether results go to the `reply_to` of their message; by default where there is no `to`.",
+    )
     with_: Foreign = Field(
         default={},
         alias="with",
@@ -202,6 +207,9 @@ def _subscriber_conflicts(subscriber: SubscriberSpec) -> Iterator[Conflict]:
         return
     if subscriber.order_by is not None:
         yield Conflict(("order_by",), '"order_by" and "batch" cannot stand together', "remove one of them")
+    if subscriber.reply:
+        message = '"reply" and "batch" cannot stand together: a result of a batch answers no message'
+        yield Conflict(("reply",), message, "remove one of them")
     if subscriber.prefetch is not None and subscriber.prefetch < subscriber.batch.size:
         message = f'"prefetch" is smaller than a batch, which has {subscriber.batch.size} messages'
         yield Conflict(("prefetch",), message, f"write at least {subscriber.batch.size}, or remove it")

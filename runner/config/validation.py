@@ -141,6 +141,10 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
     elif meant := closest(key, missing):
         missing.discard(meant)
         help_ = f'did you mean "{meant}"?'
+    elif meant := closest(key, keys_of(model), likeness=0.7):
+        help_ = f'did you mean "{meant}"?'
+    elif below := _below(key, model):
+        help_ = f'write it under "{below}:"'
     elif meant := closest(key, keys_of(model)):
         help_ = f'did you mean "{meant}"?'
     else:
@@ -152,13 +156,15 @@ def _home(key: str, model: type[SpecModel]) -> str:
     """Return where a key of the language belongs that stands in the wrong map, "" for other keys."""
     if model is PipelineSpec and key.startswith("x_"):
         return f'write "x-{key[2:40]}": keys that begin with x- are ignored'
-    for below in keys_of(model):
-        if key in keys_of(_model_below(model, (below,))):
-            return f'write it under "{below}:"'
     if model is not PipelineSpec and key in {*keys_of(PipelineSpec)} - {"version", "name", "description", "owner"}:
         return "move it to the top level of the file"
     homes = [word for section, word in _KINDS.items() if key in keys_of(_model_below(PipelineSpec, (section, "*")))]
     return f"move it into {' or '.join(homes)}" if homes else ""
+
+
+def _below(key: str, model: type[SpecModel]) -> str | None:
+    """Return the key under whose map another key belongs, None for other keys."""
+    return next((below for below in keys_of(model) if key in keys_of(_model_below(model, (below,)))), None)
 
 
 def _model_below(model: type[SpecModel], path: KeyPath) -> type[SpecModel]:

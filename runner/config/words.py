@@ -49,14 +49,14 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def closest(word: str, candidates: Iterable[str]) -> str | None:
+def closest(word: str, candidates: Iterable[str], *, likeness: float = 0.6) -> str | None:
     """Return the candidate that was probably meant by a misspelt word, None if none is near."""
     from difflib import get_close_matches  # only for pipelines with mistakes
 
     if len(word) > _LONGEST:
         return None
     by_lower = {candidate.lower(): candidate for candidate in candidates}
-    matches = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    matches = get_close_matches(word.lower(), by_lower, n=1, cutoff=likeness)
     return by_lower[matches[0]] if matches else None
 
 

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from runner import message as names
 from runner.message import Envelope, replays_of
 from runner.operations.live import ambiguous, unknown
+from runner.outcome import Reason
 from runner.pipeline.model import Pipeline
 from runner.transports.copies import foreign_headers, printable
 
-_REASONS_OF_OURS = frozenset({"exhausted", "rejected", "invalid", "too-large", "unreadable"})
+_REASONS_OF_OURS = frozenset(get_args(Reason))
 
 
 @dataclass(frozen=True, slots=True)

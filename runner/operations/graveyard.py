@@ -109,7 +109,7 @@ class Digger:
             text = f"{error}; one message may be both sent back and still there"
             raise BrokerUnavailable(text, "run it again when the broker is back") from error
         except PublishFailed as failure:
-            if failure.reason == "invalid":
+            if failure.reason in ("invalid", "unavailable"):
                 return f"it cannot be published: {failure}"
             closed[queue] = f'queue "{queue}" does not exist any more'
             if failure.reason == "refused":

@@ -82,8 +82,12 @@ def _idle_events(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer]) -
     for name, event in spec.events.items():
         path, address = ("events", name), event_address(name, event)
         if not any(_queues_of(address, together)):
+            if event.unheard == "ignore":
+                continue
             message = f'nobody hears event "{name}"'
-            help_text = "publishing it fails while no queue is bound to it: add a subscriber"
+            help_text = (
+                "publishing it fails while no queue is bound to it: add a subscriber, or write `unheard: ignore`"
+            )
             yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
         elif address not in published and publishes:
             help_text = "add it to a `to:`, or ignore this if a handler or another program publishes it"

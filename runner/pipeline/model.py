@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from runner.message import Address, Envelope
 from runner.outcome import RetryPolicy
+from runner.pipeline.event_names import EventOf, type_alone
 from runner.pipeline.topology import Topology
 from runner.redaction import mask_passwords
 from runner.schedule import Schedule
@@ -51,22 +52,24 @@ class Destination:
     """A queue or an event that messages are published to.
 
     `encode` turns a payload into a body and its content type, checked against the schema; it raises PublishFailed where
-    they do not fit.
+    they do not fit. Without `needs_queue` a message that no queue takes is published all the same, and gone.
     """
 
     name: str
     address: Address
     is_event: bool
     encode: Callable[[Any], tuple[bytes, str]]
+    needs_queue: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
     """A user's function, with everything about its signature found out beforehand.
 
-    `decode` turns an envelope into the payload or raises InvalidMessage; `arguments` are its `with:`, converted to the
-    annotations; `payload_parameter` and `message_parameter` name the parameters that get the payload and the `Message`,
-    `resources` those that get a resource. `positional` are passed by position, all others by name; `defaults` are for
+    `decode` turns an envelope into the payload or raises InvalidMessage; before it, `check` raises that for an envelope
+    (and the event that it is) that does not fit the schemas of what is heard. `arguments` are its `with:`, converted to
+    the annotations; `payload_parameter` and `message_parameter` name the parameters that get the payload and the
+    `Message`, `resources` those that get a resource. `positional` are passed by position, all others by name; `defaults` are for
     those of them that get nothing. The handler of a batch gets a list of payloads and a list of messages; `decode` then
     decodes each.
     """
@@ -75,6 +78,7 @@ class Handler:
     call: Callable[..., Any]
     kind: Literal["function", "coroutine", "generator", "async generator"]
     decode: Callable[[Envelope], Any]
+    check: Callable[[Envelope, str | None], None] | None = None
     payload_parameter: str | None = None
     message_parameter: str | None = None
     positional: tuple[str, ...] = ()
@@ -160,6 +164,9 @@ class Subscriber:
     per_second: float | None = None
     dedupe_window_s: float | None = None
     runs_in_process: bool = False
+    event_of: EventOf = type_alone
+    replies: bool = False
+    """Whether results go to the `reply_to` of the message, too."""
 
 
 @dataclass(frozen=True, slots=True)

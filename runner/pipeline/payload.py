@@ -6,35 +6,73 @@ JSON is pydantic-core's, which parses faster than the standard library and refus
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from runner.errors import PublishFailed
-from runner.message import MAX_BODY_BYTES, Envelope
+from runner.message import MAX_BODY_BYTES, Envelope, Publish
 from runner.outcome import InvalidMessage
+from runner.pipeline.encodings import BYTES, JSON, TEXT, content_type, uncompressed, utf8, without_mark
+from runner.pipeline.secrets import MASK, may_hide, revealed
 
-JSON = "application/json"
-TEXT = "text/plain"
-BYTES = "application/octet-stream"
+T = TypeVar("T")
+
+_STAR = ord("*")
+"""Looked for in every body, which an integer is found in fastest: secrets are masked by stars."""
 
 _NO_JSON = (str, bytes, bytearray, memoryview)
 
 Decode = Callable[[Envelope], Any]
+Check = Callable[[Envelope, str | None], None]
 Encode = Callable[[Any], tuple[bytes, str]]
+Read = Callable[[bytes, str], tuple[Any, str]]
 
-_PLAIN_ENCODINGS = frozenset({"", "identity", "utf-8", "utf8"})
+NESTED_PUBLISH = "a Publish stands inside another value, where it cannot be published: yield each one"
+
 _MAX_PROBLEMS_SHOWN = 3
+
+
+def reader(adapter: TypeAdapter[Any]) -> Read:
+    """Return the function that reads a body as a type, and says as what: JSON, text or bytes.
+
+    It takes the UTF-8 of a body and its media type, "" for none. It is the one check of a schema, before publishing and
+    on arrival, and makes the payloads of handlers. JSON is read as JSON. Text and bytes are what they are where the
+    type takes them so, else JSON, else text that stands for something, such as a date. Raises ValidationError.
+    """
+    validate_json, validate = adapter.validator.validate_json, adapter.validator.validate_python
+
+    def read(body: bytes, media: str) -> tuple[Any, str]:
+        if media == JSON or media.endswith("+json"):
+            return validate_json(body), JSON
+        raw, kind = _raw(body, media)
+        if media:
+            try:
+                return validate(raw, strict=True), kind
+            except ValidationError:
+                pass
+        try:
+            return validate_json(body), JSON
+        except ValidationError:
+            if kind != TEXT and media:
+                raise
+            try:
+                return validate(raw), kind
+            except ValidationError:
+                pass
+            raise
+
+    return read
 
 
 def decoder(annotation: Any) -> Decode:
     """Return the function that makes of an envelope what a parameter with this annotation wants.
 
     Without an annotation (`inspect.Parameter.empty`): JSON if the content type says so, or if there is none and the
-    body parses; else text if it is UTF-8; else bytes. It raises InvalidMessage; this function raises what pydantic
-    raises for an annotation that it cannot handle.
+    body parses; else text if it is UTF-8; else bytes. `bytes` gets the body as it is. It raises InvalidMessage; this
+    function raises what pydantic raises for an annotation that it cannot handle.
     """
     if annotation in (inspect.Parameter.empty, Any, object):
         return _guarded(_guess)
@@ -42,20 +80,31 @@ def decoder(annotation: Any) -> Decode:
         return _guarded(lambda envelope: envelope.body)
     if annotation is str:
         return _guarded(_text)
-    validate = TypeAdapter(annotation).validator.validate_json
-    return _guarded(lambda envelope: validate(envelope.body))
+    adapter = TypeAdapter(annotation)
+    read, validate_json = reader(adapter), adapter.validator.validate_json
+
+    def decode(envelope: Envelope) -> Any:
+        if envelope.content_type == JSON:
+            return validate_json(utf8(envelope))
+        return read(utf8(envelope), content_type(envelope.content_type).media)[0]
+
+    return _guarded(decode)
 
 
-def checked(adapters: dict[str, TypeAdapter[Any]], only: TypeAdapter[Any] | None, decode: Decode) -> Decode:
-    """Return `decode`, after the schema of the queue (`only`) or of the message's event has been checked."""
+def checker(adapters: Mapping[str, TypeAdapter[Any]], only: TypeAdapter[Any] | None) -> Check:
+    """Return the function that checks a body against the schema of the queue (`only`), or of the event it is.
 
-    def check_then_decode(envelope: Envelope) -> Any:
-        adapter = only or adapters.get(envelope.type or "")
-        if adapter is not None:
-            _validate(adapter, envelope)
-        return decode(envelope)
+    It raises InvalidMessage.
+    """
+    readers = {name: reader(adapter) for name, adapter in adapters.items()}
+    one = reader(only) if only is not None else None
 
-    return _guarded(check_then_decode) if adapters or only else decode
+    def check(envelope: Envelope, event: str | None) -> None:
+        read = one or readers.get(event or "")
+        if read is not None:
+            read(utf8(envelope), content_type(envelope.content_type).media)
+
+    return _guarded(check)
 
 
 class JsonText(bytes):
@@ -63,14 +112,15 @@ class JsonText(bytes):
 
 
 def as_payload(body: bytes) -> JsonText | str | bytes:
-    """Return foreign bytes as what they look like: JSON, else text, else bytes."""
+    """Return foreign bytes as what they look like: JSON, else text, else bytes; without a byte order mark of UTF-8."""
+    plain = without_mark(body)
     try:
-        from_json(body, allow_inf_nan=False)
-        return JsonText(body)
+        from_json(plain, allow_inf_nan=False)
+        return JsonText(plain)
     except ValueError:
         pass
     try:
-        return body.decode()
+        return plain.decode()
     except UnicodeDecodeError:
         return body
 
@@ -86,35 +136,47 @@ def why_not_json(body: bytes) -> str:
 
 def encode(payload: Any) -> tuple[bytes, str]:
     """Return the body and the content type of a payload. Raises PublishFailed for what JSON cannot hold."""
-    if isinstance(payload, _NO_JSON):
-        if isinstance(payload, str):
-            return payload.encode("utf-8", "surrogatepass"), TEXT
-        return bytes(payload), JSON if isinstance(payload, JsonText) else BYTES
     try:
-        return to_json(payload, inf_nan_mode="strings"), JSON
+        if not isinstance(payload, _NO_JSON):
+            body = to_json(payload, inf_nan_mode="strings")
+            if (_STAR in body and MASK in body) or (type(payload) is not dict and may_hide(payload)):
+                body = revealed(payload, body)
+            return body, JSON
+        if isinstance(payload, str):
+            return payload.encode(), TEXT
+        return bytes(payload), JSON if isinstance(payload, JsonText) else BYTES
+    except UnicodeEncodeError as error:
+        raise PublishFailed(f"the payload is not valid Unicode: {error.reason}", reason="invalid") from error
     except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise PublishFailed(f"the payload cannot be written as JSON: {error}", reason="invalid") from error
+        text = f"the payload cannot be written as JSON: {error}"
+        if str(Publish) in text:  # it is no dataclass, so that pydantic knows no JSON for it
+            text = NESTED_PUBLISH
+        raise PublishFailed(text, reason="invalid") from error
 
 
 def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
-    """Return `encode`, with the payload checked against the schema of the queue or event `name` before it."""
+    """Return `encode`, with the body checked against the schema of the queue or event `name` as on its arrival.
+
+    Text and bytes that the schema takes as JSON only are published as JSON. What the schema writes in one way and reads
+    in another (bytes as base64, but not back) is refused, too.
+    """
     if adapter is None:
         return encode
+    read = reader(adapter)
 
-    def check_then_encode(payload: Any) -> tuple[bytes, str]:
+    def encode_and_check(payload: Any) -> tuple[bytes, str]:
+        body, kind = encode(payload)
         try:
-            if isinstance(payload, JsonText):
-                adapter.validate_json(payload)
-                return bytes(payload), JSON
-            if isinstance(payload, str | bytes) and _is_valid_json(adapter, payload):
-                return (payload.encode() if isinstance(payload, str) else payload), JSON
-            adapter.validate_python(payload)
+            value, kind = read(body, kind)
         except ValidationError as error:
             message = f'the payload does not fit the schema of "{name}": {summary(error)}'
             raise PublishFailed(message, reason="invalid") from error
-        return encode(payload)
+        if type(value) is type(payload) and not _is_equal(value, payload) and encode(value)[0] != body:
+            message = f'the payload would arrive as another value: the schema of "{name}" does not read what it writes'
+            raise PublishFailed(message, reason="invalid")
+        return body, kind
 
-    return check_then_encode
+    return encode_and_check
 
 
 def summary(error: ValidationError) -> str:
@@ -137,8 +199,8 @@ def key_reader(path: str) -> Callable[[Envelope], Hashable]:
 
     def read(envelope: Envelope) -> Hashable:
         try:
-            value: Any = from_json(envelope.body)
-        except ValueError:
+            value: Any = from_json(utf8(envelope))
+        except (ValueError, InvalidMessage):
             return object()
         for part in parts:
             value = value.get(part) if isinstance(value, dict) else None
@@ -147,70 +209,68 @@ def key_reader(path: str) -> Callable[[Envelope], Hashable]:
     return read
 
 
-def _guarded(decode: Decode) -> Decode:
+def _guarded(work: Callable[..., T]) -> Callable[..., T]:
     """Turn every way in which a body can be bad into InvalidMessage."""
 
-    def decode_or_refuse(envelope: Envelope) -> Any:
+    def work_or_refuse(envelope: Envelope, *rest: Any) -> T:
         if len(envelope.body) > MAX_BODY_BYTES:
             raise InvalidMessage(f"the body has {len(envelope.body)} bytes, more than {MAX_BODY_BYTES}", "too-large")
-        if envelope.content_encoding and envelope.content_encoding.lower() not in _PLAIN_ENCODINGS:
-            raise InvalidMessage(f'content encoding "{envelope.content_encoding}" is not supported')
         try:
-            return decode(envelope)
+            return work(envelope, *rest)
         except ValidationError as error:
             raise InvalidMessage(summary(error)) from error
         except UnicodeDecodeError as error:
-            raise InvalidMessage(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+            text = f"the body is not {error.encoding.upper()}: {error.reason} at byte {error.start}"
+            raise InvalidMessage(text) from error
         except (ValueError, RecursionError) as error:
             raise InvalidMessage(f"the body is not JSON: {error}") from error
 
-    return decode_or_refuse
+    return work_or_refuse
 
 
 def _guess(envelope: Envelope) -> Any:
-    content_type = (envelope.content_type or "").partition(";")[0].strip().lower()
-    if _is_json(content_type):
-        return from_json(envelope.body, allow_inf_nan=False)
-    if not content_type:
+    if envelope.content_type == JSON:
+        return from_json(utf8(envelope), allow_inf_nan=False)
+    kind = content_type(envelope.content_type)
+    if kind.is_json:
+        return from_json(utf8(envelope), allow_inf_nan=False)
+    if not kind.media:
         try:
-            return from_json(envelope.body, allow_inf_nan=False)
+            return from_json(utf8(envelope), allow_inf_nan=False)
         except ValueError:
             pass
-    if content_type == BYTES:
-        return envelope.body
+    if kind.media == BYTES:
+        return uncompressed(envelope)
     try:
-        return envelope.body.decode()
+        return utf8(envelope).decode()
     except UnicodeDecodeError:
-        if content_type.startswith("text/"):
+        if kind.is_text:
             raise
-        return envelope.body
+        return uncompressed(envelope)
+
+
+def _is_equal(value: Any, other: Any) -> bool:
+    try:
+        return bool(value == other)
+    except Exception:  # the comparison is the user's code
+        return False
 
 
 def _text(envelope: Envelope) -> str:
-    if not _is_json((envelope.content_type or "").partition(";")[0].strip().lower()):
-        return envelope.body.decode()
-    value = from_json(envelope.body, allow_inf_nan=False)
-    return value if isinstance(value, str) else envelope.body.decode()
+    body = utf8(envelope)
+    if envelope.content_type == TEXT or not content_type(envelope.content_type).is_json:
+        return body.decode()
+    value = from_json(body, allow_inf_nan=False)
+    return value if isinstance(value, str) else body.decode()
 
 
-def _is_json(content_type: str) -> bool:
-    return content_type == JSON or content_type.endswith("+json")
-
-
-def _validate(adapter: TypeAdapter[Any], envelope: Envelope) -> None:
-    """Check a body against a schema: as JSON, or as the text it is where the schema is a plain string."""
-    try:
-        adapter.validate_json(envelope.body)
-    except ValidationError:
-        if (envelope.content_type or TEXT).startswith("text/"):
-            adapter.validate_python(envelope.body.decode())
-        else:
-            raise
-
-
-def _is_valid_json(adapter: TypeAdapter[Any], payload: str | bytes) -> bool:
-    try:
-        adapter.validate_json(payload)
-    except ValidationError:
-        return False
-    return True
+def _raw(body: bytes, media: str) -> tuple[str | bytes, str]:
+    """Return a body that is not said to be JSON as what it is, and as which content type."""
+    if media.startswith("text/"):
+        return body.decode(), TEXT
+    if not media:
+        try:
+            return body.decode(), TEXT
+        except UnicodeDecodeError:
+            pass
+    return body, BYTES

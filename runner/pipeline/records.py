@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
+import itertools
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from runner.errors import PublishFailed
+from runner.pipeline.encodings import WIDE_FILE, is_wide, without_mark
 from runner.pipeline.payload import Encode, JsonText, as_payload
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+"""How long a line of JSON, a row or a field may be: as long as a body."""
+
+_DELIMITERS = ",;\t"
+
+_FIELD_LIMIT = threading.Lock()
+"""The limit of csv is one for the whole process: it is raised for a row at a time, and put back."""
 
 
 class BadRecord(Exception):
@@ -38,21 +46,30 @@ def _records(path: str) -> Iterator[tuple[str, Any]]:
     """Yield each payload with the file and the line that it comes from."""
     if path == "-":
         yield from _json_lines(sys.stdin.buffer, "standard input")
-    elif path.lower().endswith(".csv"):
-        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as rows:
-            yield from _csv_rows(rows, path)
-    else:
-        with Path(path).open("rb") as lines:
-            yield from _json_lines(lines, path)
+        return
+    with Path(path).open("rb") as file:
+        if path.lower().endswith(".csv"):
+            yield from _csv_rows(_lines(file, path), path)
+        else:
+            yield from _json_lines(file, path)
 
 
-def _json_lines(lines: IO[bytes], name: str) -> Iterator[tuple[str, JsonText]]:
+def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+    """Yield the lines of a file, with what ends them (`\\n`, `\\r\\n` or `\\r`), without a byte order mark."""
     number = 0
-    while line := lines.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise BadRecord(f"{name}:{number}: the line has more than {MAX_LINE_BYTES} bytes")
-        body = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip()
+    while read := file.readline(MAX_LINE_BYTES + len(b"\r\n") + 1):
+        if len(read.rstrip(b"\r\n")) > MAX_LINE_BYTES:
+            raise BadRecord(f"{name}:{number + 1}: the line has more than {MAX_LINE_BYTES} bytes")
+        if number == 0 and is_wide(read):
+            raise BadRecord(f"{name}: {WIDE_FILE}")
+        for line in (read if number else without_mark(read)).splitlines(keepends=True):
+            number += 1
+            yield line
+
+
+def _json_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, JsonText]]:
+    for number, line in enumerate(_lines(file, name), 1):
+        body = line.strip()
         if not body:
             continue
         payload = as_payload(body)
@@ -61,29 +78,67 @@ def _json_lines(lines: IO[bytes], name: str) -> Iterator[tuple[str, JsonText]]:
         yield f"{name}:{number}", payload
 
 
-def _csv_rows(rows: IO[str], name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    reader = csv.DictReader(_utf8_lines(rows, name), strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise BadRecord(
-                    f"{name}:{reader.line_num}: {_count(row)} fields, the header has {len(row) - (None in row)}"
-                )
-            yield f"{name}:{reader.line_num}", row
-    except csv.Error as error:
-        raise BadRecord(f"{name}:{reader.line_num}: {error}") from error
+def _csv_rows(lines: Iterator[bytes], name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield a dict for each row. Empty lines are passed over, before the header too."""
+    skipped = 0
+    for first in lines:
+        if first.strip():
+            break
+        skipped += 1
+    else:
+        return
+    rows = _rows(_texts(itertools.chain([first], lines), name, skipped), _delimiter(first), name, skipped)
+    place, header = next(rows)
+    for index, column in enumerate(header):
+        if not column.strip() or column in header[:index]:
+            wrong = f'the column "{column}" is there twice' if column.strip() else f"column {index + 1} has no name"
+            raise BadRecord(f"{place}: {wrong}: each needs a name of its own in the first line")
+    for place, row in rows:
+        if len(row) != len(header):
+            raise BadRecord(f"{place}: {len(row)} fields, the header has {len(header)}")
+        yield place, dict(zip(header, row, strict=True))
 
 
-def _utf8_lines(rows: Iterable[str], name: str) -> Iterator[str]:
-    """Yield lines in which bytes that are no UTF-8 were escaped; raises BadRecord at the first that has some."""
-    for number, line in enumerate(rows, 1):
+def _rows(texts: Iterator[str], delimiter: str, name: str, skipped: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows that are not empty, each with the line where it begins."""
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    while True:
+        place = f"{name}:{skipped + reader.line_num + 1}"
         try:
-            line.encode()
-        except UnicodeEncodeError as error:
+            row = _next_row(reader)
+        except csv.Error as error:
+            raise BadRecord(f"{place}: {error}") from error
+        if row is None:
+            return
+        if row:
+            yield place, row
+
+
+def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    with _FIELD_LIMIT:
+        before = csv.field_size_limit(MAX_LINE_BYTES)
+        try:
+            return next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+
+
+def _delimiter(header: bytes) -> str:
+    """Return what stands between the fields: a comma, or the semicolon or tab that divides a header without commas."""
+    for delimiter in _DELIMITERS:
+        try:
+            columns = next(csv.reader([header.decode(errors="replace")], delimiter=delimiter))
+        except csv.Error:
+            break
+        if len(columns) > 1:
+            return delimiter
+    return _DELIMITERS[0]
+
+
+def _texts(lines: Iterable[bytes], name: str, skipped: int) -> Iterator[str]:
+    """Yield lines as text; raises BadRecord at the first that is no UTF-8."""
+    for number, line in enumerate(lines, skipped + 1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
             raise BadRecord(f"{name}:{number}: not UTF-8") from error
-        yield line
-
-
-def _count(row: dict[Any, Any]) -> int:
-    extra = row.get(None) or []
-    return sum(value is not None for name, value in row.items() if name is not None) + len(extra)

@@ -17,6 +17,7 @@ from runner.message import Address
 from runner.outcome import RetryPolicy
 from runner.pipeline import payload, static, wiring
 from runner.pipeline.checks import check_names
+from runner.pipeline.event_names import event_of
 from runner.pipeline.fitting import handler_misfits, path_misfits
 from runner.pipeline.flow import Peer
 from runner.pipeline.import_problems import ImportProblems
@@ -188,11 +189,20 @@ class _Resolver:
 
     def _destinations(self) -> Mapping[str, Destination]:
         addresses = {name: (Address("", name), False) for name in self._spec.queues}
-        addresses |= {name: (wiring.event_address(name, event), True) for name, event in self._spec.events.items()}
+        addresses |= {name: (address, True) for name, address in self._event_addresses().items()}
         return {
-            name: Destination(name, address, is_event, payload.encoder(self._adapters.get(name), name))
+            name: Destination(
+                name,
+                address,
+                is_event,
+                payload.encoder(self._adapters.get(name), name),
+                needs_queue=not is_event or self._spec.events[name].unheard == "error",
+            )
             for name, (address, is_event) in addresses.items()
         }
+
+    def _event_addresses(self) -> Mapping[str, Address]:
+        return {name: wiring.event_address(name, event) for name, event in self._spec.events.items()}
 
     def _producer(self, name: str, destinations: Mapping[str, Destination]) -> Producer | None:
         spec = self._spec.producers[name]
@@ -245,6 +255,8 @@ class _Resolver:
             per_second=spec.rate,
             dedupe_window_s=spec.dedupe.window if spec.dedupe is not None else None,
             runs_in_process=spec.run_in == "process",
+            event_of=event_of(self._event_addresses(), wiring.DEFAULT_EXCHANGE),
+            replies=spec.reply if spec.reply is not None else not (spec.to or spec.batch),
         )
 
     def _check_run_in(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
@@ -294,7 +306,7 @@ class _Resolver:
             return handler
         events = {name: self._adapters[name] for name in unchecked if name in self._spec.events}
         only = next((self._adapters[name] for name in unchecked if name in self._spec.queues), None)
-        return replace(handler, decode=payload.checked(events, only, handler.decode))
+        return replace(handler, check=payload.checker(events, only))
 
     def _handler(
         self,

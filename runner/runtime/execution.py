@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,19 +11,31 @@ from datetime import datetime
 from typing import Any
 
 from runner import log
+from runner.errors import PublishFailed
 from runner.message import Envelope, Message
 from runner.metrics import Totals
-from runner.outcome import ACK, RELEASE, Ack, DeadLetter, InvalidMessage, Outcome, Release, Retry, decide, is_rejection
+from runner.outcome import (
+    ACK,
+    RELEASE,
+    Ack,
+    DeadLetter,
+    InvalidMessage,
+    Outcome,
+    Release,
+    ResultFailed,
+    Retry,
+    decide,
+    is_rejection,
+)
 from runner.pipeline.model import Subscriber
 from runner.runtime.blame import raised_at, traceback_text
 from runner.runtime.calling import Caller
 from runner.runtime.invoking import HandlerFailed, Results
 from runner.runtime.publishing import Publisher
 from runner.runtime.remembering import Handled, identity
+from runner.runtime.result_publisher import ResultPublisher, Stopping
 from runner.transports.base import Delivery, Transport
-
-FULL_QUEUE_PATIENCE_S = 30.0
-"""How long a result is offered to a full queue before its handler's attempt has failed and waits for its retry."""
+from runner.transports.copies import origin
 
 
 class Execution:
@@ -47,18 +60,23 @@ class Execution:
         self._subscriber = subscriber
         self._pipeline = pipeline
         self._transport = transport
-        self._publisher = publisher
         self._caller = caller
         self._totals = totals
         self._logs_messages = logs_messages
         self._logs_payloads = logs_payloads
+        self._loop = asyncio.get_running_loop()
         self._logger = log.get_logger()
         self._message_logger = log.get_message_logger()
         window_s = subscriber.dedupe_window_s
         self._handled = Handled(window_s) if window_s is not None else None
+        self._results = ResultPublisher(subscriber, publisher)
         self.hold: Callable[[Delivery, Retry], None] | None = None
         self.is_over = False
         """Whether the grace is over: then handlers were cancelled, and how they end says nothing about their work."""
+
+    def stop(self) -> None:
+        """Let no result wait any longer to be published."""
+        self._results.stop()
 
     async def run(self, delivery: Delivery) -> None:
         """Handle one delivery to its end, in a context of its own. Cancelling gives the message back."""
@@ -111,9 +129,9 @@ class Execution:
         payloads = [payload for (payload,) in fit.values()]
         messages = None
         if self._subscriber.handler.message_parameter is not None:
-            messages = [_message(delivery, payload) for delivery, payload in zip(fit, payloads, strict=True)]
+            messages = [self._message(delivery, payload) for delivery, payload in zip(fit, payloads, strict=True)]
         with log.bound({**self._place(), "messages": len(fit)}):
-            parent = next(iter(fit)).envelope
+            parent = next(iter(fit)).envelope._replace(reply_to=None)  # a result of a batch answers no message
             error, published = await self._attempt(self._caller.call_batch(payloads, messages), parent)
         for delivery in fit:
             with log.bound(self.fields(delivery)):
@@ -134,11 +152,11 @@ class Execution:
             return
         handler = self._subscriber.handler
         try:
-            payload = self._payload(delivery)
+            payload = self._decode(delivery)
         except Exception as failure:  # whatever is wrong with a body, decide() knows what becomes of it
             await self._end(delivery, failure, 0, started)
             return
-        message = None if handler.message_parameter is None else _message(delivery, payload)
+        message = None if handler.message_parameter is None else self._message(delivery, payload)
         error, published = await self._attempt(self._caller.call_one(payload, message), delivery.envelope)
         await self._end(delivery, error, published, started)
 
@@ -151,49 +169,32 @@ class Execution:
                 await self._acknowledge_again(delivery)
                 return None
             try:
-                return (self._payload(delivery),)
+                return (self._decode(delivery),)
             except Exception as failure:  # as in _run
                 await self._end(delivery, failure, 0, started)
                 return None
 
-    def _payload(self, delivery: Delivery) -> Any:
-        if delivery.unreadable:
-            raise InvalidMessage(f"the message cannot be decoded: {delivery.unreadable}", "unreadable")
-        return self._subscriber.handler.decode(delivery.envelope)
-
     async def _attempt(self, calling: Awaitable[Results], parent: Envelope) -> tuple[BaseException | None, int]:
         """Let the handler work and publish its results; return what went wrong, and how many were published."""
-        published = 0
+        published, started = 0, self._loop.time()
         try:
             results = await calling
             if isinstance(results, list):
                 if len(results) != 1 or results[0] is not None:
-                    published += await self._publish(results, parent, published)
+                    published += await self._results.publish(results, parent, published, started)
             else:
                 async with aclosing(results):
                     async for chunk in results:
-                        published += await self._publish(chunk, parent, published)
+                        published += await self._results.publish(chunk, parent, published, started)
         except HandlerFailed as failure:
             return failure.error, published
-        except Exception as error:  # a result that cannot be published
+        except Exception as error:  # a result that cannot be published, or that it had to be given up
             return error, published
         return None, published
 
-    async def _publish(self, results: Sequence[Any], parent: Envelope, before: int) -> int:
-        """Publish results, of which so many were published before; return how many messages they became."""
-        published = 0
-        for result in results:
-            if result is None:
-                continue
-            seed = f"{self._subscriber.name}:{before + published}"
-            for item in self._publisher.address(result, self._subscriber.to, parent=parent, seed=seed):
-                await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
-                published += 1
-        return published
-
     async def _end(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
         """Decide, settle and report."""
-        if self.is_over:
+        if self.is_over or isinstance(error, Stopping):
             await self.release(delivery)
             return
         outcome = ACK if error is None else decide(error, delivery.attempt, self._subscriber.retry)
@@ -217,6 +218,39 @@ class Execution:
             self.hold(delivery, outcome)
             return True
         return await self._transport.settle(delivery, outcome)
+
+    def _decode(self, delivery: Delivery) -> Any:
+        """Return the payload of a delivery, checked. Raises InvalidMessage."""
+        if delivery.unreadable:
+            raise InvalidMessage(f"the message cannot be decoded: {delivery.unreadable}", "unreadable")
+        handler = self._subscriber.handler
+        if handler.check is not None:
+            handler.check(delivery.envelope, self._event(delivery))
+        return handler.decode(delivery.envelope)
+
+    def _event(self, delivery: Delivery) -> str | None:
+        return self._subscriber.event_of(*origin(delivery), delivery.envelope.type)
+
+    def _message(self, delivery: Delivery, payload: Any) -> Message:
+        envelope = delivery.envelope
+        return Message(
+            payload=payload,
+            id=envelope.message_id,
+            correlation_id=envelope.correlation_id,
+            event=self._event(delivery),
+            queue=delivery.source.queue,
+            exchange=delivery.exchange,
+            routing_key=delivery.routing_key,
+            attempt=delivery.attempt,
+            is_redelivered=delivery.is_redelivered,
+            timestamp=envelope.timestamp if isinstance(envelope.timestamp, datetime) else None,
+            app_id=envelope.app_id,
+            content_type=envelope.content_type,
+            content_encoding=envelope.content_encoding,
+            reply_to=envelope.reply_to,
+            priority=envelope.priority,
+            headers=envelope.headers,
+        )
 
     def _is_handled(self, delivery: Delivery) -> bool:
         """Whether the work of this message is known to be done."""
@@ -263,6 +297,7 @@ class Execution:
             if not self._logs_messages:
                 return
         duration_ms = round((time.perf_counter() - started) * 1000, 1)
+        error = error.cause if isinstance(error, ResultFailed) else error
         match outcome:
             case Ack():
                 self._message_logger.info("message.handled", duration_ms=duration_ms, published=published)
@@ -294,28 +329,6 @@ class Execution:
 
 
 def _is_theirs(outcome: DeadLetter, error: BaseException | None) -> bool:
-    """Whether it was the handler that failed, and not the message: then its author wants to see where."""
-    return outcome.reason == "exhausted" or (
-        outcome.reason == "rejected" and error is not None and not is_rejection(error)
-    )
-
-
-def _message(delivery: Delivery, payload: Any) -> Message:
-    envelope = delivery.envelope
-    return Message(
-        payload=payload,
-        id=envelope.message_id,
-        correlation_id=envelope.correlation_id,
-        event=envelope.type,
-        queue=delivery.source.queue,
-        exchange=delivery.exchange,
-        routing_key=delivery.routing_key,
-        attempt=delivery.attempt,
-        is_redelivered=delivery.is_redelivered,
-        timestamp=envelope.timestamp if isinstance(envelope.timestamp, datetime) else None,
-        app_id=envelope.app_id,
-        content_type=envelope.content_type,
-        reply_to=envelope.reply_to,
-        priority=envelope.priority,
-        headers=envelope.headers,
-    )
+    """Whether it was the user's code that failed, and not the message: then its author wants to see where."""
+    is_after_the_call = outcome.reason in ("exhausted", "rejected", "invalid-result")
+    return is_after_the_call and error is not None and not (isinstance(error, PublishFailed) or is_rejection(error))

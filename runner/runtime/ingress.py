@@ -61,7 +61,7 @@ class Route:
         """Return the messages that a body becomes; raises ValueError or PublishFailed, with what is wrong with it."""
         payload = _payload(body, content_type)
         try:
-            return self._publisher.address(payload, self._producer.to)
+            return self._publisher.address([payload], self._producer.to)
         except PublishFailed as failure:
             if isinstance(payload, JsonText) or not (why := why_not_json(body)):
                 raise

@@ -44,7 +44,12 @@ async def call_on_loop(
     made = handler.call(*positional, **arguments)
     if inspect.isasyncgen(made):
         return _chunks(made, timeout_s, started)
-    return [await guarded(made, timeout_s)]
+    result = await guarded(made, timeout_s)
+    if inspect.isasyncgen(result):
+        return _chunks(result, timeout_s, started)
+    if is_stream(result):
+        return _chunks(_on_loop(result), timeout_s, started)
+    return [result]
 
 
 async def call_in_thread(
@@ -64,7 +69,9 @@ async def call_in_thread(
     if inspect.isasyncgen(result):
         return _chunks(result, timeout_s, started)
     if inspect.isawaitable(result):
-        return [await guarded(result, timeout_s, left_s=_time_left(started, timeout_s))]
+        result = await guarded(result, timeout_s, left_s=_time_left(started, timeout_s))
+        if inspect.isasyncgen(result):
+            return _chunks(result, timeout_s, started)
     if is_stream(result):
         return _chunks_in_thread(result, executor, timeout_s, started, watch)
     _check_time(started, timeout_s)
@@ -88,7 +95,9 @@ async def _chunks(made: Any, timeout_s: float | None, started: float) -> AsyncGe
                     break
                 raise
             if len(chunk) >= CHUNK:
+                asked = asyncio.get_running_loop().time()
                 yield chunk
+                started += asyncio.get_running_loop().time() - asked  # publishing takes none of the handler's time
                 chunk = []
     finally:
         await guarded(made.aclose())
@@ -103,9 +112,17 @@ async def _chunks_in_thread(
         left_s = _time_left(started, timeout_s)
         chunk = await _watched(watch, executor, lambda: list(itertools.islice(iterator, CHUNK)), left_s)
         _check_time(started, timeout_s)
+        asked = asyncio.get_running_loop().time()
         yield chunk
+        started += asyncio.get_running_loop().time() - asked  # as in _chunks
         if len(chunk) < CHUNK:
             return
+
+
+async def _on_loop(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    """Yield what an `async def` has returned an iterator of: its author knows that it runs on the loop."""
+    for item in iterator:
+        yield item
 
 
 def _check_time(started: float, timeout_s: float | None) -> None:

@@ -1,11 +1,13 @@
-"""Turns a stream of deliveries into lanes: one key at a time and in order, different keys side by side."""
+"""Turns a stream of deliveries into what workers take: one after the other, by key and in order, or as batches."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 
 from runner.message import Envelope
+from runner.pipeline.model import Batch
 from runner.transports.base import Delivery
 
 
@@ -100,3 +102,82 @@ class Lanes:
             while lane:
                 yield lane.popleft()
         self._ready.clear()
+
+
+@dataclass(slots=True)
+class _Group:
+    """Deliveries on the same attempt, and when the first of them may be handled whether others have come or not."""
+
+    due_at: float
+    waiting: deque[Delivery] = field(default_factory=deque)
+
+
+class Batches:
+    """Deliveries that wait, first in, first out, to be handled together with others on the same attempt.
+
+    So what failed together is tried again together, and its attempts are not spent on newcomers. On the last attempt
+    each is alone, and waits for nothing: then only those that are to blame are given up.
+    """
+
+    def __init__(self, batch: Batch, attempts: int, now: Callable[[], float]) -> None:
+        self._batch = batch
+        self._attempts = attempts
+        self._now = now
+        self._alone: deque[Delivery] = deque()
+        self._groups: dict[int, _Group] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is something that is due now."""
+        return bool(self._alone) or self._due() is not None
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._alone) + sum(len(group.waiting) for group in self._groups.values())
+
+    def due_in(self) -> float | None:
+        """Return after how many seconds something is due by itself; None where nothing waits."""
+        if self:
+            return 0.0
+        return min((group.due_at - self._now() for group in self._groups.values()), default=None)
+
+    def put(self, delivery: Delivery) -> None:
+        """Add a delivery."""
+        if 1 < delivery.attempt >= self._attempts:
+            self._alone.append(delivery)
+            return
+        group = self._groups.get(delivery.attempt)
+        if group is None:
+            group = self._groups[delivery.attempt] = _Group(self._now() + self._batch.wait_s)
+        group.waiting.append(delivery)
+
+    def take(self) -> list[Delivery]:
+        """Return a batch that is due: full, or what came while its first one waited; or one delivery that is alone."""
+        if self._alone:
+            return [self._alone.popleft()]
+        attempt = self._due()
+        if attempt is None:
+            return []
+        group = self._groups[attempt]
+        taken = [group.waiting.popleft() for _ in range(min(self._batch.size, len(group.waiting)))]
+        group.due_at = self._now() + self._batch.wait_s
+        if not group.waiting:
+            del self._groups[attempt]
+        return taken
+
+    def drain(self) -> Iterator[Delivery]:
+        """Take out everything that waits."""
+        yield from self._alone
+        for group in self._groups.values():
+            yield from group.waiting
+        self._alone.clear()
+        self._groups.clear()
+
+    def _due(self) -> int | None:
+        """Return the attempt of a group that is due, the one that is due for longest."""
+        now = self._now()
+        due = [
+            (group.due_at, attempt)
+            for attempt, group in self._groups.items()
+            if len(group.waiting) >= self._batch.size or group.due_at <= now
+        ]
+        return min(due)[1] if due else None

@@ -201,4 +201,7 @@ def _run(call: Call) -> Answer:
 
 async def _finished(work: Any) -> list[Any]:
     """Return the results of a plain function that wraps an `async def`."""
-    return [item async for item in work] if inspect.isasyncgen(work) else [await work]
+    result = work if inspect.isasyncgen(work) else await work
+    if inspect.isasyncgen(result):
+        return [item async for item in result]
+    return list(result) if is_stream(result) else [result]

@@ -20,7 +20,7 @@ from runner.outcome import error_text, error_type
 from runner.pipeline.model import Handler, Producer
 from runner.pipeline.records import BadRecord
 from runner.runtime.blame import raised_at, traceback_text
-from runner.runtime.invoking import HandlerFailed, guarded, in_executor
+from runner.runtime.invoking import HandlerFailed, guarded, in_executor, is_stream
 from runner.runtime.items import guarded_items, items_of_thread
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.publishing import Outgoing, Publisher
@@ -143,7 +143,7 @@ class ProducerRuntime:
             try:
                 async with aclosing(await self._items()) as items:
                     async for item in items:
-                        for outgoing in self._publisher.address(item, to, seed=f"{place}:{publishing.count}"):
+                        for outgoing in self._publisher.address([item], to, seed=place, before=publishing.count):
                             if self._limiter is not None:
                                 await self._limiter.wait()
                             if may_publish is not None and not may_publish.is_set():
@@ -200,7 +200,7 @@ class ProducerRuntime:
             result = await guarded(result)
         if inspect.isasyncgen(result):
             return guarded_items(result)
-        if inspect.isgenerator(result):
+        if is_stream(result):
             return items_of_thread(result, self._executor, ahead=1 if self._limiter else AHEAD)
         return _each(result)
 

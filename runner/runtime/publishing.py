@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -15,9 +15,16 @@ from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS, Address, Envelope, Publish
 from runner.pipeline.model import Destination
+from runner.pipeline.payload import encode
 from runner.transports.base import Begun, OnEnd, Transport
+from runner.transports.direct_reply import is_answerable, is_direct
+from runner.transports.wire import as_sent, check_key
 
 LONGEST_PAUSE_S = 5.0
+
+DIRECT_REPLY_TRIES = 2
+"""How often a direct reply is sent when it is not known whether it has arrived. Its caller may have been connected to a
+node that is gone: then RabbitMQ ends the connection that publishes to it, each time."""
 
 TELL_S = 5.0
 """After how long of waiting at a full queue that is told."""
@@ -72,17 +79,37 @@ class Publisher:
         self._tell_next: dict[str, float] = {}
 
     def address(
-        self, result: Any, to: tuple[Destination, ...], *, parent: Envelope | None = None, seed: str = ""
+        self,
+        results: Iterable[Any],
+        to: tuple[Destination, ...],
+        *,
+        seed: str = "",
+        before: int = 0,
+        parent: Envelope | None = None,
     ) -> list[Outgoing]:
-        """Return the messages that a result becomes, encoded: one for each destination, none for None.
+        """Return the messages that results become, encoded: all is checked before the first can be sent.
 
-        Ids are derived from the parent's id and `seed`, so that a second attempt publishes the same ids; without a
-        parent from `seed` and the body, since a producer that begins again may find other items in the same places.
-        They are new where there is neither.
-        Raises PublishFailed for a payload that does not fit and for an unknown `to`.
+        `before` counts the messages of the same work that were sent earlier. Ids are derived from the parent's id,
+        `seed` and the message's number, so that a second attempt publishes the same ids; without a parent from `seed`,
+        the number and the body, since a producer that begins again may find other items in the same places. They are
+        new where there is neither. Raises PublishFailed("invalid").
         """
+        found: list[Outgoing] = []
+        for result in results:
+            for each in each_result(result):
+                found += self._addressed(each, to, parent, seed and f"{seed}:{before + len(found)}")
+        for outgoing in found:
+            if len(found) > 1 or outgoing.key is not None or outgoing.envelope.headers is not NO_HEADERS:
+                check_key(_address(outgoing).key)
+                as_sent(outgoing.envelope)
+        return found
+
+    def _addressed(
+        self, result: Any, to: tuple[Destination, ...], parent: Envelope | None, seed: str
+    ) -> list[Outgoing]:
+        """Return the messages that a result becomes: one for each destination, none for None."""
         if isinstance(result, Publish):
-            targets = (self._destination(result.to),) if result.to is not None else to
+            targets = self._named(result.to, parent) if result.to is not None else to
             headers, key = result.headers or NO_HEADERS, result.key
             payload = result.payload
         elif result is None:
@@ -93,6 +120,8 @@ class Publisher:
 
     def begin(self, outgoing: Outgoing, on_end: OnEnd) -> Begun:
         """Publish once without being awaited; see `Transport.begin`. What fails there may be sent again by `send`."""
+        if not outgoing.destination.needs_queue:
+            on_end = _unless_unheard(on_end)
         return self._transport.begin(_address(outgoing), outgoing.envelope, on_end)
 
     @property
@@ -109,14 +138,19 @@ class Publisher:
         address = _address(outgoing)
         loop = asyncio.get_running_loop()
         give_up_at, tell_at = loop.time() + patience_s, loop.time() + TELL_S
-        pause = 0.1
+        pause, unknown = 0.1, 0
         while True:
             try:
                 await self._transport.publish(address, outgoing.envelope)
                 return
-            except PublishUnknown:
-                pass
+            except PublishUnknown as error:
+                unknown += 1
+                if unknown >= DIRECT_REPLY_TRIES and is_direct(address):
+                    log.get_logger().info("reply.given_up", to=address.key, error=str(error))
+                    return
             except PublishFailed as failure:
+                if failure.reason == "unroutable" and not outgoing.destination.needs_queue:
+                    return
                 if failure.reason != "refused" or loop.time() >= give_up_at:
                     raise
                 if loop.time() >= tell_at:
@@ -134,14 +168,16 @@ class Publisher:
             self._tell_next[name] = now + TELL_AGAIN_S
             log.get_logger().warning("publish.waiting", to=name, error=str(failure))
 
-    def _destination(self, name: str) -> Destination:
+    def _named(self, name: str, parent: Envelope | None) -> tuple[Destination, ...]:
+        """Return the destination that a `Publish` names, none for an asker who cannot be answered."""
         destination = self._destinations.get(name)
-        if destination is None:
-            known = ", ".join(self._destinations)
-            raise PublishFailed(
-                f'no queue or event of this pipeline is called "{name}"', reason="invalid", hint=f"known: {known}"
-            )
-        return destination
+        if destination is not None:
+            return (destination,)
+        if parent is not None and name == parent.reply_to:
+            return reply_to(name)
+        known = ", ".join(self._destinations)
+        text = f'no queue or event of this pipeline is called "{name}"'
+        raise PublishFailed(text, reason="invalid", hint=f"known: {known}")
 
     def _envelope(
         self, payload: Any, headers: Mapping[str, Any], target: Destination, parent: Envelope | None, seed: str
@@ -184,6 +220,34 @@ class Publisher:
         if not seed:
             return self._new_id()
         return blake2b(b"%b:%b\0%b" % (seed.encode(), target.name.encode(), body), digest_size=16).hexdigest()
+
+
+def each_result(result: Any) -> Sequence[Any]:
+    """Return what a handler has returned or yielded as results: of a list or a tuple of nothing but `Publish`, each."""
+    if isinstance(result, list | tuple) and result and all(isinstance(item, Publish) for item in result):
+        return result
+    return (result,)
+
+
+def reply_to(address: str) -> tuple[Destination, ...]:
+    """Return where the answer to a message goes that names a queue, or a caller that waits for a direct reply.
+
+    A caller that has gone is no error. RabbitMQ 3 says of direct replies, too, that no queue takes them. A forged
+    address counts as that of a caller that has gone.
+    """
+    if not is_answerable(address):
+        return ()
+    return (Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False),)
+
+
+def _unless_unheard(on_end: OnEnd) -> OnEnd:
+    """Return `on_end` for a message that may have no queue."""
+
+    def note(error: Exception | None) -> None:
+        is_unheard = isinstance(error, PublishFailed) and error.reason == "unroutable"
+        on_end(None if is_unheard else error)
+
+    return note
 
 
 def _address(outgoing: Outgoing) -> Address:

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from runner.outcome import Retry
-from runner.pipeline.model import Batch, Subscriber
+from runner.pipeline.model import Subscriber
 from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
-from runner.runtime.lanes import Fifo, Lanes
+from runner.runtime.lanes import Batches, Fifo, Lanes
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.slowness import GRACE_S, Running
 from runner.tasks import Isolated
@@ -46,14 +46,16 @@ class SubscriberRuntime:
         self._on_bug = on_bug
         self._loop = asyncio.get_running_loop()
         self._inbox = Fifo() if subscriber.key_of is None else Lanes(subscriber.key_of)
+        batch = subscriber.batch
+        self._batches = Batches(batch, subscriber.retry.attempts, self._loop.time) if batch is not None else None
         if subscriber.key_of is not None:
             execution.hold = self._hold
+        self._taking = asyncio.Lock()
         self._limiter = RateLimiter(subscriber.per_second) if subscriber.per_second else None
         self._held: dict[Delivery, asyncio.TimerHandle] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
         """Whether a worker was woken and has not looked into the inbox yet; it wakes the next one, if need be."""
-        self._collecting = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
         self._running: dict[Delivery, float] = {}
         """What handlers are at work on, and since when, in loop time."""
@@ -67,7 +69,8 @@ class SubscriberRuntime:
     @property
     def in_flight(self) -> int:
         """How many deliveries wait here or run."""
-        return len(self._inbox) + len(self._held) + len(self._running)
+        batches = len(self._batches) if self._batches is not None else 0
+        return len(self._inbox) + batches + len(self._held) + len(self._running)
 
     @property
     def running(self) -> int:
@@ -114,13 +117,15 @@ class SubscriberRuntime:
     def pause(self) -> None:
         """Begin no handler any more, from this moment on; what comes is given back by `stop_taking`."""
         self._is_draining = True
+        self._execution.stop()
 
     async def stop_taking(self) -> None:
         """Take no new message; give back those whose handler has not begun, and those whose retry waits here."""
         self.pause()
         if self._feed is not None:
             await self._feed.stop()
-        for delivery in (*self._take_held(), *self._inbox.drain()):
+        batches = self._batches.drain() if self._batches is not None else ()
+        for delivery in (*self._take_held(), *self._inbox.drain(), *batches):
             await self._execution.release(delivery)
 
     async def finish(self, deadline: float) -> int:
@@ -152,7 +157,10 @@ class SubscriberRuntime:
         self.taken += 1
         if self._held and delivery.is_redelivered:
             self._drop_lost()
-        self._inbox.put(delivery)
+        if self._batches is None:
+            self._inbox.put(delivery)
+        else:
+            self._batches.put(delivery)
         self._wake()
 
     def _wake(self) -> None:
@@ -179,20 +187,36 @@ class SubscriberRuntime:
     async def _work(self) -> None:
         """Handle what comes, one call after the other, until the drain begins."""
         self._is_waking = False
-        batch, inbox = self.subscriber.batch, self._inbox
+        if self._batches is not None:
+            await self._work_in_batches(self._batches)
+        inbox = self._inbox
         while not self._is_draining:
             if not inbox:
                 await self._arrival()
-            elif batch is not None:
-                async with self._collecting:
-                    deliveries = await self._collect(batch)
-                await self._handle_batch(deliveries)
             elif self._limiter is None:
                 await self._handle(inbox.take())
             else:
                 await self._limiter.wait()
                 if inbox and not self._is_draining:
                     await self._handle(inbox.take())
+
+    async def _work_in_batches(self, batches: Batches) -> None:
+        """Handle batches as they are due, until the drain begins."""
+        while not self._is_draining:
+            if not batches:
+                await self._arrival(batches.due_in())
+                continue
+            deliveries: list[Delivery] = []
+            if self._limiter is None:
+                deliveries = batches.take()
+            else:
+                async with self._taking:  # else several would wait for the rate, and find one batch
+                    if batches:
+                        await self._limiter.wait()
+                    if not self._is_draining:
+                        deliveries = batches.take()
+            if deliveries:
+                await self._handle_batch(deliveries, batches)
 
     async def _handle(self, delivery: Delivery) -> None:
         self._running[delivery] = self._loop.time()
@@ -209,9 +233,9 @@ class SubscriberRuntime:
         finally:
             self._end(delivery)
 
-    async def _handle_batch(self, deliveries: list[Delivery]) -> None:
+    async def _handle_batch(self, deliveries: list[Delivery], batches: Batches) -> None:
         self._running.update(dict.fromkeys(deliveries, self._loop.time()))
-        if self._inbox:
+        if len(batches):  # also where none is due yet: somebody has to wait for it
             self._wake()
         try:
             if not await self._may_begin(deliveries):
@@ -219,7 +243,7 @@ class SubscriberRuntime:
             if any(delivery.is_suspect for delivery in deliveries):
                 async with self._alone:
                     await Isolated(self._execution.run_batch(deliveries))
-            elif deliveries:
+            else:
                 await Isolated(self._execution.run_batch(deliveries))
         finally:
             for delivery in deliveries:
@@ -263,28 +287,6 @@ class SubscriberRuntime:
         finally:
             if not waiter.cancelled():
                 self._is_waking = False
-
-    async def _collect(self, batch: Batch) -> list[Delivery]:
-        """Return the next batch: full, or what came while the first of it waited.
-
-        What has failed before comes alone, so that one bad message does not spend the attempts of its neighbours.
-        """
-        loop = self._loop
-        deadline = loop.time() + batch.wait_s
-        while len(self._inbox) < batch.size and loop.time() < deadline and not self._is_draining:
-            await self._arrival(deadline - loop.time())
-        if self._limiter is not None and self._inbox:
-            await self._limiter.wait()
-        deliveries: list[Delivery] = []
-        while self._inbox and len(deliveries) < batch.size and not self._is_draining:
-            delivery = self._inbox.take()
-            if delivery.attempt > 1 and deliveries:
-                self._inbox.put_back(delivery)
-                break
-            deliveries.append(delivery)
-            if delivery.attempt > 1:
-                break
-        return deliveries
 
     def _hold(self, delivery: Delivery, outcome: Retry) -> None:
         """Keep a delivery that is to be tried again, and its key busy, until its delay is over."""

@@ -11,7 +11,8 @@
  9. At most `prefetch` deliveries of a feed are unsettled.
 10. With one delivery at a time, messages come in the order in which they were published.
 11. `publish` returns only when the broker has taken the message over.
-12. What no queue takes is PublishFailed("unroutable"), what a full queue refuses is PublishFailed("refused").
+12. What no queue takes is PublishFailed("unroutable"), what a full queue refuses is PublishFailed("refused"), and what
+    goes to an exchange that is not there is PublishFailed("unavailable").
 13. Declaring the same topology again changes nothing; other arguments are a TopologyMismatch that names them.
 14. `stop` ends delivery, settling still works after it; `stop` and `close` may be called again. Where a single consumer
     is active, the next gets nothing before the stopped feed is closed.

@@ -60,14 +60,21 @@ def _failure_headers(delivery: Delivery, outcome: Retry | DeadLetter, now: datet
     )
     headers[names.ORIGIN] = delivery.source.queue
     headers[names.SUBSCRIBER] = delivery.source.subscriber
-    # Retries and replays come by the default exchange: what it was first published to must be carried along.
-    replays = names.replays_of(old)
-    is_copy = names.ORIGIN_KEY in old and (delivery.attempt > 1 or replays > 0)
-    headers[names.ORIGIN_EXCHANGE] = _text(old, names.ORIGIN_EXCHANGE) if is_copy else delivery.exchange
-    headers[names.ORIGIN_KEY] = _text(old, names.ORIGIN_KEY) if is_copy else delivery.routing_key
-    if replays:
+    headers[names.ORIGIN_EXCHANGE], headers[names.ORIGIN_KEY] = origin(delivery)
+    if replays := names.replays_of(old):
         headers |= {names.REPLAYS: replays, names.REPLAYED_AT: _text(old, names.REPLAYED_AT)}
     return headers
+
+
+def origin(delivery: Delivery) -> tuple[str, str]:
+    """Return the exchange and the routing key that a message was first published with.
+
+    Retries and replays come by the default exchange: they carry along where they came from.
+    """
+    headers = delivery.envelope.headers
+    if headers and names.ORIGIN_KEY in headers and (delivery.attempt > 1 or names.replays_of(headers) > 0):
+        return _text(headers, names.ORIGIN_EXCHANGE), _text(headers, names.ORIGIN_KEY)
+    return delivery.exchange, delivery.routing_key
 
 
 def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,12 @@ def as_sent(envelope: Envelope, *, is_copy: bool = False) -> Envelope:
     )
 
 
+def check_key(key: str) -> None:
+    """Refuse a routing key that AMQP cannot carry. Raises PublishFailed("invalid")."""
+    if type(key) is not str or len(key) > MAX_SHORT_BYTES or not key.isascii():
+        _check_short(key, "the routing key", MAX_SHORT_BYTES)
+
+
 def with_own_headers(envelope: Envelope) -> Envelope:
     """Return the envelope with a copy of its headers: what one subscriber does to them, no other sees."""
     *rest, headers = envelope

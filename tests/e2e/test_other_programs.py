@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import shutil
 import subprocess
+import time
+import zlib
 
+import pika
 import pytest
 
 from tests.foreign import Foreign
-from tests.project import Project, stop, until
+from tests.project import Project, lines, started, stop, until
 
 TEXT = "订单编号: 54321"
 
@@ -152,3 +157,191 @@ async def test_the_command_line_tools_of_amqp_work_with_us(rabbit_project: Proje
     rabbit_project.pipeline(SENDING)
     await rabbit_project.up_until_idle()
     assert tool("amqp-consume", f"--queue={queue}", "--count=1", "cat") == TEXT
+
+
+# What other clients say of their messages
+
+READING = """
+    version: 1
+    queues: {UNIQUE.raw: , UNIQUE.any: , UNIQUE.text: , UNIQUE.dict: }
+    defaults: {subscriber: {retry: none}}
+    subscribers:
+      raw: {from: UNIQUE.raw, handler: work:raw}
+      any: {from: UNIQUE.any, handler: work:any_}
+      text: {from: UNIQUE.text, handler: work:text}
+      dict: {from: UNIQUE.dict, handler: work:dict_}
+"""
+READERS = """
+    from runner import Message
+
+    def raw(body: bytes, message: Message): note(f"raw {body!r} {message.content_encoding}")
+    def any_(body): note(f"any {body!r}")
+    def text(body: str): note(f"text {body!r}")
+    def dict_(body: dict): note(f"dict {body!r}")
+"""
+MARK = b"\xef\xbb\xbf"
+
+
+async def test_encodings_of_other_clients_are_understood(rabbit_project: Project, foreign: Foreign) -> None:
+    """Charsets, compressions and byte order marks; bytes are handed over as they are, with what is said of them."""
+    rabbit_project.pipeline(READING)
+    rabbit_project.handlers(READERS)
+    sent: list[tuple[str, bytes, str | None, str | None, str]] = [
+        ("raw", b"\x08\x96", "application/data", "binary", "b'\\x08\\x96' binary"),
+        ("raw", b"\x1f\x8b", "application/json", "gzip", "b'\\x1f\\x8b' gzip"),
+        ("raw", MARK, "text/plain; charset=x", "br", "b'\\xef\\xbb\\xbf' br"),
+        ("text", "Müller".encode("latin-1"), "text/plain", "ISO-8859-1", "'Müller'"),
+        ("text", b"Mueller", "text/plain", "us-ascii", "'Mueller'"),
+        ("text", "Müller".encode("utf-16"), "text/plain; charset=utf-16", None, "'Müller'"),
+        ("any", gzip.compress(b'{"a": 1}'), "application/json", "gzip", "{'a': 1}"),
+        ("any", MARK + b'{"a": 2}', "application/json", "utf-8", "{'a': 2}"),
+        ("any", MARK + b'{"a": 3}', None, None, "{'a': 3}"),
+        ("any", MARK + b"text", None, None, "'text'"),
+        ("dict", MARK + b'{"a": 4}', "application/json", None, "{'a': 4}"),
+        ("dict", zlib.compress(b'{"a": 5}'), None, "deflate", "{'a': 5}"),
+    ]
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        for queue, body, content_type, encoding, _ in sent:
+            properties = {"content_type": content_type, "content_encoding": encoding}
+            foreign.publish(rabbit_project.name(queue), body, **properties)
+        await rabbit_project.ledger.wait_for(len(sent))
+        await stop(runner)
+    assert sorted(rabbit_project.ledger.payloads()) == sorted(f"{queue} {shown}" for queue, *_, shown in sent)
+
+
+async def test_an_encoding_that_is_not_known_is_kept_with_its_name(rabbit_project: Project, foreign: Foreign) -> None:
+    """The dead letter has it too, and so has what is sent back."""
+    rabbit_project.pipeline(READING)
+    rabbit_project.handlers(READERS)
+    await apply(rabbit_project)
+    foreign.publish(rabbit_project.name("dict"), b"{}", content_type="application/json", content_encoding="br")
+    runner = await rabbit_project.up_until_idle()
+    (dead,) = lines(runner, "message.dead_lettered")
+    assert (dead["reason"], dead["error"]) == ("invalid", 'content encoding "br" is not supported')
+    replay = ("dead", "replay", rabbit_project.file, *rabbit_project.place.arguments)
+    async with rabbit_project.run(*replay) as command:
+        assert await command.wait() == 0, command.stderr
+    (again,) = foreign.take(rabbit_project.name("dict"))
+    assert (again.body, again.properties.content_encoding) == (b"{}", "br")
+
+
+async def test_an_event_is_known_without_its_type(rabbit_project: Project, foreign: Foreign) -> None:
+    """By exchange and routing key, which every publisher has right: its schema is checked, also after a retry."""
+    event = rabbit_project.name("paid")
+    rabbit_project.pipeline(
+        """
+        version: 1
+        events: {UNIQUE.paid: "work:Paid"}
+        subscribers:
+          book: {from: UNIQUE.paid, handler: work:book, retry: {attempts: 2, delay: 50ms}}
+          all: {from: "UNIQUE.#", handler: work:all_, retry: none}
+        """
+    )
+    rabbit_project.handlers(
+        """
+        from pydantic import BaseModel
+        from runner import Message
+
+        class Paid(BaseModel):
+            order: int
+
+        def book(fact: dict, message: Message):
+            note(f"book {message.id} {message.event}", message.attempt)
+            if message.attempt == 1:
+                raise ValueError("once")
+
+        def all_(fact, message: Message): note(f"all {message.id} {message.event}", message.attempt)
+        """
+    )
+    await apply(rabbit_project)
+    for name, kind in (("none", None), ("ours", event), ("java", "com.example.events.OrderPaid")):
+        foreign.publish(event, b'{"order": 1}', exchange="events", message_id=f"good-{name}", type=kind)
+        foreign.publish(event, b'{"order": "x"}', exchange="events", message_id=f"bad-{name}", type=kind)
+    other = rabbit_project.name("other")
+    foreign.publish(other, b"{}", exchange="events", message_id="other", type="com.example.Other")
+    runner = await rabbit_project.up_until_idle()
+    names = ("none", "ours", "java")
+    expected = [(f"book good-{name} {event}", attempt) for name in names for attempt in (1, 2)]
+    expected += [(f"all good-{name} {event}", 1) for name in names] + [(f"all other {other}", 1)]
+    assert sorted((entry.payload, entry.attempt) for entry in rabbit_project.ledger.entries()) == sorted(expected)
+    dead = lines(runner, "message.dead_lettered", reason="invalid")
+    assert sorted((line["subscriber"], line["message_id"]) for line in dead) == sorted(
+        (subscriber, f"bad-{name}") for subscriber in ("all", "book") for name in names
+    )
+
+
+# Questions and answers
+
+ANSWERING = """
+    version: 1
+    queues: {UNIQUE.add: {type: classic, durable: false}, UNIQUE.say: {type: classic, durable: false}}
+    subscribers:
+      add: {from: UNIQUE.add, handler: work:add, retry: {attempts: 2, delay: 50ms}}
+      say: {from: UNIQUE.say, handler: work:say}
+"""
+ANSWERERS = """
+    from runner import Message, Publish
+
+    def add(numbers: dict, message: Message):
+        if message.attempt < numbers.get("attempts", 1):
+            raise ValueError("once more")
+        note("added")
+        return {"sum": numbers["a"] + numbers["b"]}
+
+    def say(numbers: dict, message: Message):
+        return Publish({"sum": numbers["a"] + numbers["b"]}, to=message.reply_to)
+"""
+
+
+@pytest.mark.parametrize("is_direct", [True, False], ids=["direct", "queue"])
+async def test_a_caller_gets_its_answer(rabbit_project: Project, foreign: Foreign, is_direct: bool) -> None:
+    """At a queue of its own or by a direct reply; with its correlation id, else its message id; also after a retry."""
+    rabbit_project.pipeline(ANSWERING)
+    rabbit_project.handlers(ANSWERERS)
+    channel, answers = foreign.channel, []
+    address = "amq.rabbitmq.reply-to" if is_direct else channel.queue_declare("", exclusive=True).method.queue
+    questions = [
+        ("add", b'{"a": 1, "b": 2}', {"correlation_id": "c-1"}, ("c-1", b'{"sum":3}')),
+        ("add", b'{"a": 2, "b": 2, "attempts": 2}', {"correlation_id": "c-2"}, ("c-2", b'{"sum":4}')),
+        ("say", b'{"a": 3, "b": 2}', {"message_id": "m-3"}, ("m-3", b'{"sum":5}')),
+    ]
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        channel.basic_consume(address, lambda *got: answers.append(got[2:]), auto_ack=True)
+        for queue, body, ids, _ in questions:
+            properties = pika.BasicProperties(reply_to=address, **ids)
+            channel.basic_publish("", rabbit_project.name(queue), body, properties)
+        deadline = time.monotonic() + 20
+        while len(answers) < len(questions) and time.monotonic() < deadline:
+            channel.connection.process_data_events(0.1)
+            await asyncio.sleep(0)
+        await stop(runner)
+    found = sorted((properties.correlation_id, body) for properties, body in answers)
+    assert found == sorted(answer for *_, answer in questions)
+    assert lines(runner, "result.retry") == []
+
+
+async def test_a_caller_that_has_gone_is_no_error(rabbit_project: Project, foreign: Foreign) -> None:
+    """Its question is done. An address that RabbitMQ would end our connection for is not tried again and again."""
+    rabbit_project.pipeline(ANSWERING)
+    rabbit_project.handlers(ANSWERERS)
+    await apply(rabbit_project)
+    caller = pika.BlockingConnection(pika.URLParameters(str(rabbit_project.place.url)))
+    asking = caller.channel()
+    asking.basic_consume("amq.rabbitmq.reply-to", lambda *_: None, auto_ack=True)
+    asked = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to", delivery_mode=1)
+    asking.basic_publish("", rabbit_project.name("add"), b'{"a": 1, "b": 2}', asked)
+    caller.close()
+    gone = "amq.rabbitmq.reply-to.g1h2AA9yZXBseUAxMTcwODk3ODAAAAK0AAAAAGsNFYM=.W83xCrIV5MKD4QkEnlqjMQ=="
+    for reply_to in ("amq.gen-that-is-gone", gone, "amq.rabbitmq.reply-to.g1h2AA5yZXBseUA.gone"):
+        foreign.publish(rabbit_project.name("add"), b'{"a": 1, "b": 2}', reply_to=reply_to, delivery_mode=1)
+    runner = await rabbit_project.up_until_idle()
+    assert rabbit_project.ledger.payloads() == ["added"] * 4
+    assert len(lines(runner, "message.handled")) == 4
+    assert len(lines(runner, "broker.lost")) <= 2
+
+
+async def apply(project: Project) -> None:
+    async with project.run("apply", project.file, *project.place.arguments) as runner:
+        assert await runner.wait() == 0, runner.stderr

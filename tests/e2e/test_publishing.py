@@ -106,6 +106,18 @@ async def test_each_line_is_a_message(rabbit_project: Project, foreign: Foreign)
     assert runner.stdout.split() == [each.properties.message_id for each in got]
 
 
+async def test_a_byte_order_mark_is_not_published(rabbit_project: Project, foreign: Foreign) -> None:
+    """Of a file with lines, and of one message."""
+    mark = b"\xef\xbb\xbf"
+    await publish(rabbit_project, "orders", "--lines", "-", stdin=mark + b'{"id": 1}\r\n{"id": 2}\r\n')
+    await publish(rabbit_project, "orders", "-", stdin=mark + b'{"id": 3}')
+    got = foreign.take(rabbit_project.name("orders"))
+    assert [each.body for each in got] == [b'{"id": 1}', b'{"id": 2}', b'{"id": 3}']
+    assert {each.properties.content_type for each in got} == {"application/json"}
+    runner = await publish(rabbit_project, "orders", "--lines", "-", stdin="1\n".encode("utf-16"), code=2)
+    assert "it is UTF-16 or UTF-32: save it as UTF-8" in runner.stderr
+
+
 async def test_lines_end_only_at_line_breaks(rabbit_project: Project, foreign: Foreign) -> None:
     """Separators that only Unicode or old terminals know belong to the line."""
     line = "a\x0bb\x0cc\x1cd\x85e\u2028f"
@@ -126,7 +138,9 @@ async def test_a_payload_that_breaks_the_schema_is_refused(rabbit_project: Proje
     runner = await publish(
         rabbit_project, "checked", "--lines", "-", stdin=b'{"number": 1}\n{"number": "many"}\n', code=1
     )
+    assert "error: line 2: the payload does not fit" in runner.stderr
     assert "number" in runner.stderr
+    assert "; nothing was published" in runner.stderr
     assert rabbit_project.name("checked") in runner.stderr
     assert not foreign.has_queue(rabbit_project.name("checked"))
 

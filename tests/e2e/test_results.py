@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.foreign import Foreign
-from tests.project import Project, until
+from tests.project import Project, lines, until
 
 # The second subscriber writes down what it hears of the first one's results.
 CHAIN = """
@@ -176,13 +176,13 @@ async def test_publish_can_change_an_events_routing_key(project: Project) -> Non
     assert (got["payload"], got["event"], got["key"]) == ("order", project.name("done"), "shop.north")
 
 
-async def test_a_result_that_nobody_hears_is_a_failed_attempt(project: Project) -> None:
-    """An event without listeners, an unknown name and what JSON cannot hold: retried, then dead-lettered."""
+async def test_a_result_that_cannot_be_published_does_not_call_the_handler_again(project: Project) -> None:
+    """An event without listeners is offered again; an unknown name and what JSON cannot hold are given up at once."""
     project.pipeline(
         """
         version: 1
         queues: {UNIQUE.in: {}}
-        events: {UNIQUE.unheard: }
+        events: {UNIQUE.unheard: , UNIQUE.quiet: {unheard: ignore}}
         producers:
           send: {handler: work:send, to: UNIQUE.in}
         subscribers:
@@ -193,24 +193,64 @@ async def test_a_result_that_nobody_hears_is_a_failed_attempt(project: Project) 
         """
         from runner import Publish
 
-        def send(): yield from ("unheard", "unknown", "no JSON")
+        RESULTS = {"unknown": Publish(1, to="nowhere"), "no JSON": object(), "inside": [Publish(1), 2]}
+        RESULTS |= {"unheard": 1, "quiet": Publish(1, to="UNIQUE.quiet")}
+
+        def send(): yield from RESULTS
 
         def work(kind: str):
             note(kind)
-            return {"unheard": 1, "unknown": Publish(1, to="nowhere"), "no JSON": object()}[kind]
+            return RESULTS[kind]
         """
     )
     runner = await project.up_until_idle()
-    assert project.ledger.counts() == {"unheard": 2, "unknown": 2, "no JSON": 2}
-    dead = [line for line in runner.logs if line["event"] == "message.dead_lettered"]
-    assert {(line["reason"], line["error_type"], line["attempt"]) for line in dead} == {
-        ("exhausted", "PublishFailed", 2)
-    }
-    assert sorted(line["error"].partition(":")[0] for line in dead) == [
-        'no queue or event of this pipeline is called "nowhere"',
-        'no queue takes a message for "events',
-        "the payload cannot be written as JSON",
+    kinds = ("unheard", "unknown", "no JSON", "inside", "quiet")
+    assert project.ledger.counts() == dict.fromkeys(kinds, 1)
+    assert len(lines(runner, "result.retry")) == 1
+    dead = lines(runner, "message.dead_lettered")
+    assert {(line["error_type"], line["attempt"]) for line in dead} == {("PublishFailed", 1)}
+    assert sorted((line["reason"], line["error"].partition(":")[0]) for line in dead) == [
+        ("exhausted", 'no queue takes a message for "events'),
+        ("invalid-result", "a Publish stands inside another value, where it cannot be published"),
+        ("invalid-result", 'no queue or event of this pipeline is called "nowhere"'),
+        ("invalid-result", "the payload cannot be written as JSON"),
     ]
+
+
+async def test_an_attempt_that_fails_publishes_nothing(project: Project) -> None:
+    """All results of a call are checked before the first is sent."""
+    chain(
+        project,
+        "UNIQUE.out",
+        """
+    def send(): return "order"
+    def work(order: str):
+        yield "sold"
+        yield Publish(object(), to="UNIQUE.aside")
+        """,
+    )
+    await project.up_until_idle()
+    assert heard(project) == []
+
+
+async def test_each_publish_of_a_list_goes_where_it_says(project: Project) -> None:
+    """Of a handler and of a producer; each is a message of its own."""
+    chain(
+        project,
+        "UNIQUE.out",
+        """
+    def send(): return iter([[Publish("one"), Publish("two", to="UNIQUE.aside")]])
+    async def work(order: str): return (Publish(order, to=to) for to in ("UNIQUE.aside", "UNIQUE.done"))
+        """,
+    )
+    runner = await project.up_until_idle()
+    assert sorted((got["queue"].rpartition(".")[2], got["payload"]) for got in heard(project)) == [
+        ("aside", "one"),
+        ("aside", "two"),
+        ("hear_done", "one"),
+    ]
+    assert len({got["id"] for got in heard(project)}) == 3
+    assert len(lines(runner, "message.published")) == 2
 
 
 async def test_a_second_attempt_publishes_under_the_same_ids(rabbit_project: Project, foreign: Foreign) -> None:

@@ -10,11 +10,10 @@ from runner.message import Address
 from runner.pipeline.patterns import matches, matches_headers
 from runner.pipeline.topology import Binding, Exchange
 from runner.transports.memory.queue import MemoryQueue
+from runner.transports.wire import check_key
 
 MAX_REMEMBERED = 10_000
 """Keys may hold ids, so that each is seen once: then everything is forgotten and learnt anew."""
-
-MAX_KEY_BYTES = 255
 
 PREDEFINED = (
     Exchange("amq.direct", "direct"),
@@ -35,12 +34,14 @@ class Router:
         self._remembered: dict[Address, tuple[MemoryQueue, ...]] = {}
 
     def route(self, address: Address, headers: Mapping[str, Any]) -> tuple[MemoryQueue, ...]:
-        """Return the queues that take a message, each once; raises PublishFailed("invalid") for an unknown exchange."""
+        """Return the queues that take a message, each once.
+
+        Raises PublishFailed: `unavailable` for an unknown exchange, `invalid` for a key that is too long.
+        """
         queues = self._remembered.get(address)
         if queues is not None:
             return queues
-        if len(address.key.encode(errors="replace")) > MAX_KEY_BYTES:
-            raise PublishFailed(f"the routing key has more than {MAX_KEY_BYTES} bytes", reason="invalid")
+        check_key(address.key)
         queues, is_lasting = self._find(address.exchange, address.key, headers)
         if is_lasting:
             if len(self._remembered) >= MAX_REMEMBERED:
@@ -75,7 +76,7 @@ class Router:
             if exchange is None:
                 if seen:  # an alternate exchange that does not exist: the message has nowhere to go
                     break
-                raise PublishFailed(f'exchange "{name}" does not exist', reason="invalid")
+                raise PublishFailed(f'exchange "{name}" does not exist', reason="unavailable")
             seen.add(name)
             is_lasting = is_lasting and exchange.type != "headers"
             found = dict.fromkeys(

@@ -230,7 +230,7 @@ class RabbitLeadership:
                     await arrived
                 return since
             except PublishFailed as failure:
-                if failure.reason == "invalid":
+                if failure.reason in ("invalid", "unavailable"):
                     raise
                 self._complain(failure)
             except (PublishUnknown, TimeoutError) as error:

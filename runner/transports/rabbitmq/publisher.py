@@ -21,7 +21,7 @@ from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClos
 from runner.transports.rabbitmq.outlet import Outlet
 from runner.transports.rabbitmq.topology import open_channel
 from runner.transports.rabbitmq.turns import Slots, Turns
-from runner.transports.wire import MAX_SHORT_BYTES, as_sent
+from runner.transports.wire import as_sent, check_key
 
 MAX_UNCONFIRMED = 256
 CONFIRM_S = 30.0
@@ -53,7 +53,7 @@ class Publisher:
 
     async def publish(self, address: Address, envelope: Envelope, *, is_copy: bool = False) -> None:
         """Publish once and return when the broker has confirmed it. Raises PublishFailed or PublishUnknown."""
-        check(address)
+        check_key(address.key)
         envelope = as_sent(envelope, is_copy=is_copy)
         await self._slots.take()
         try:
@@ -71,7 +71,7 @@ class Publisher:
         if connection is None or self._waiting or (outlet := self._usable(connection)) is None:
             return "busy"
         try:
-            check(address)
+            check_key(address.key)
             envelope = as_sent(envelope)
             if self._slots.is_full or self._turns.is_taken(envelope.message_id):
                 return "busy"
@@ -206,7 +206,7 @@ def _lost(error: BaseException | None, address: Address) -> PublishFailed | Publ
 def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that named the missing exchange from those that only shared the channel with it."""
     if is_about(reply_of(error), address.exchange):
-        return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="invalid")
+        return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="unavailable")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 
@@ -214,11 +214,5 @@ def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFa
     """Tell the publication that was not permitted from those that only shared the channel with it."""
     if is_about(reply_of(error), address.exchange or "amq.default"):
         text = f'the broker does not permit to publish to "{address}"'
-        return PublishFailed(text, reason="invalid", hint="give the user the right to write to its exchange")
+        return PublishFailed(text, reason="unavailable", hint="give the user the right to write to its exchange")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
-
-
-def check(address: Address) -> None:
-    """Refuse a routing key that AMQP cannot carry."""
-    if len(address.key.encode("utf-8", "replace")) > MAX_SHORT_BYTES:
-        raise PublishFailed(f"the routing key is longer than {MAX_SHORT_BYTES} bytes", reason="invalid")

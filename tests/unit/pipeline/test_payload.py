@@ -1,7 +1,9 @@
 """Bodies become what handlers ask for, and payloads become bodies."""
 
 import inspect
+import pickle
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
@@ -9,9 +11,10 @@ from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypedDict
 
 from runner.errors import PublishFailed
-from runner.message import MAX_BODY_BYTES, Envelope
+from runner.message import MAX_BODY_BYTES, Envelope, Publish
 from runner.outcome import InvalidMessage
-from runner.pipeline.payload import JsonText, as_payload, checked, decoder, encode, encoder
+from runner.pipeline.encodings import BYTES, JSON, TEXT
+from runner.pipeline.payload import NESTED_PUBLISH, JsonText, as_payload, checker, decoder, encode, encoder
 
 
 class Order(BaseModel):
@@ -25,6 +28,19 @@ class Box:
     """A payload as a dataclass."""
 
     id: int
+
+
+class Anything(BaseModel):
+    """A model with room for anything."""
+
+    value: Any
+
+
+@dataclass
+class Container:
+    """A dataclass with room for anything."""
+
+    value: Any
 
 
 class Row(TypedDict):
@@ -94,7 +110,7 @@ def test_without_an_annotation_the_body_says_what_it_is(body: bytes, content_typ
         (Any, envelope(b'{"a": NaN}', "application/json")),
         (Any, envelope(b"[" * 100_000, "application/json")),
         (Any, envelope(b"\xff", "text/plain")),
-        (bytes, envelope(b"x", content_encoding="gzip")),
+        (str, envelope(b"x", content_encoding="gzip")),
     ],
 )
 def test_a_body_that_cannot_be_decoded_is_invalid(annotation: Any, bad: Envelope) -> None:
@@ -153,19 +169,79 @@ def test_a_payload_is_checked_against_the_schema_before_it_is_published() -> Non
             publish(wrong)
 
 
-def test_a_schema_of_plain_text_is_text() -> None:
-    """A queue of strings stays readable for other programs."""
-    assert encoder(TypeAdapter(str), "q")("订单") == ("订单".encode(), "text/plain")
+@pytest.mark.parametrize(
+    "inside",
+    [
+        lambda publish: [publish, 1],
+        lambda publish: (publish, None),
+        lambda publish: {"a": publish},
+        lambda publish: {"a": [{"b": publish}]},
+        lambda publish: Anything(value=publish),
+        lambda publish: Container(publish),
+        lambda publish: (item for item in [publish]),
+        lambda publish: publish,
+    ],
+)
+def test_a_publish_never_becomes_json(inside: Any) -> None:
+    """Wherever it stands in a payload; the error says what to write."""
+    with pytest.raises(PublishFailed) as caught:
+        encode(inside(Publish({"n": 1}, to="urgent")))
+    assert (str(caught.value), caught.value.reason) == (NESTED_PUBLISH, "invalid")
+
+
+def test_a_publish_is_a_value() -> None:
+    """It is compared, shown, copied to another process, and keeps its headers to itself."""
+    made = Publish({"n": 1}, to="urgent", headers={"tenant": "north"})
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert made != Publish({"n": 1})
+    assert "urgent" in repr(made)
+    assert Publish(1).headers is not Publish(1).headers
+    with pytest.raises(ValueError, match="belong to the runner"):
+        Publish(1, headers={"x-runner-attempt": 5})
+
+
+def test_text_that_is_no_unicode_is_refused_before_it_is_published() -> None:
+    """No handler could read it."""
+    with pytest.raises(PublishFailed, match="not valid Unicode"):
+        encode("\ud800")
+    with pytest.raises(PublishFailed):
+        encode({"a": "\ud800"})
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "body", "kind"),
+    [
+        (str, "订单", "订单".encode(), TEXT),
+        (str, '"quoted"', b'"quoted"', TEXT),
+        (str | dict, '{"a": 1}', b'{"a": 1}', TEXT),
+        (bytes, b"\xff", b"\xff", BYTES),
+        (bytes, b'"abc"', b'"abc"', BYTES),
+        (int | str, "5", b"5", TEXT),
+        (int, "5", b"5", JSON),
+        (list[int], b"[1]", b"[1]", JSON),
+        (date, "2026-03-01", b"2026-03-01", TEXT),
+        (date, date(2026, 3, 1), b'"2026-03-01"', JSON),
+    ],
+)
+def test_text_and_bytes_are_what_they_are_where_the_schema_takes_them_so(
+    schema: Any, payload: Any, body: bytes, kind: str
+) -> None:
+    """Else they are JSON. What arrives is what was published, also where it could be taken for JSON."""
+    assert encoder(TypeAdapter(schema), "q")(payload) == (body, kind)
+    checker({}, TypeAdapter(schema))(envelope(body, kind), None)
+    found = decoder(schema)(envelope(body, kind))
+    assert found == (payload if kind != JSON and schema is not date else TypeAdapter(schema).validate_python(found))
 
 
 def test_each_event_is_checked_against_its_own_schema() -> None:
-    """A subscriber of several events knows them apart by their type."""
-    decode = checked({"a": TypeAdapter(Order), "b": TypeAdapter(list[int])}, None, decoder(Any))
-    assert decode(envelope(b'{"id": 1}', type="a")) == {"id": 1}
-    assert decode(envelope(b"[1]", type="b")) == [1]
-    assert decode(envelope(b'"anything"', type="c")) == "anything"
+    """A subscriber of several events is told which of them it is."""
+    check = checker({"a": TypeAdapter(Order), "b": TypeAdapter(list[int])}, None)
+    check(envelope(b'{"id": 1}', type="com.example.A"), "a")
+    check(envelope(b"[1]"), "b")
+    check(envelope(b'"anything"'), "c")
+    check(envelope(b'"anything"'), None)
     with pytest.raises(InvalidMessage):
-        decode(envelope(b"[1]", type="a"))
+        check(envelope(b"[1]"), "a")
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_a_batch_gets_a_message_for_each_payload() -> None:
     assert record.things == [5]
 
 
-def test_one_bad_message_does_not_spend_its_neighbours_attempts() -> None:
-    """A batch that fails is tried again message by message: only the guilty one is dead-lettered."""
+def test_only_the_message_that_is_to_blame_is_dead_lettered() -> None:
+    """A batch that fails is tried again as a batch; on the last attempt each of its messages is alone."""
     record = Run()
 
     async def handle(orders: list[dict[str, int]]) -> None:
@@ -71,11 +71,112 @@ def test_one_bad_message_does_not_spend_its_neighbours_attempts() -> None:
         {"produce": numbers(4), "handle": handle},
         record,
     )
-    assert record.things[0] == [0, 1, 2, 3]
-    assert sorted(record.things[1:5]) == [[0], [1], [2], [3]]
+    assert record.things[:2] == [[0, 1, 2, 3]] * 2
+    assert sorted(record.things[2:]) == [[0], [1], [2], [3]]
+    assert record.notes[-1][0] < 3.5  # two delays, and no time waited for company
     dead = record.events("message.dead_lettered")
     assert [line["attempt"] for line in dead] == [3]
     assert len(record.events("message.handled")) == 3
+
+
+def test_what_is_left_of_a_batch_is_handled_while_that_one_takes_long() -> None:
+    """By another worker, when it has waited."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]]) -> None:
+        record.note(len(orders))
+        await asyncio.sleep(100)
+
+    run(subscriber("batch: {size: 4, wait: 2s}, concurrency: 2"), {"produce": numbers(5), "handle": handle}, record)
+    assert record.things == [4, 1]
+    assert 2 <= record.notes[1][0] < 2.5
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+def test_one_hiccup_of_a_batch_costs_one_delay(concurrency: int) -> None:
+    """All its messages come again together, and a full batch waits for nothing."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]]) -> None:
+        record.note(len(orders))
+        if len(record.notes) == 1:
+            raise ConnectionError("the database restarts")
+
+    options = f"batch: {{size: 50, wait: 1s}}, concurrency: {concurrency}, retry: {{attempts: 3, delay: 100ms}}"
+    run(subscriber(options), {"produce": numbers(50), "handle": handle}, record)
+    assert record.things == [50, 50]
+    assert record.notes[1][0] < 0.5
+    assert len(record.events("message.retry")) == 50
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+def test_messages_that_are_tried_alone_do_not_wait_for_newcomers(concurrency: int) -> None:
+    """While others keep coming, and wait for company, the last attempts of fifty are made at once."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]], messages: list[Message]) -> None:
+        if len(orders) == 50:
+            raise ConnectionError("the database restarts")
+        record.note([message.attempt for message in messages])
+
+    async def later() -> list[dict[str, int]]:
+        return [{"n": -1}]
+
+    text = f"""
+queues: {{q: }}
+producers:
+  make: {{handler: h:produce, to: q}}
+  later: {{handler: h:later, every: 200ms, to: q}}
+subscribers:
+  s:
+    from: q
+    handler: h:handle
+    concurrency: {concurrency}
+    batch: {{size: 50, wait: 2s}}
+    retry: {{attempts: 2, delay: 1s}}
+"""
+    run(text, {"produce": numbers(50), "handle": handle, "later": later}, record, for_s=10)
+    alone = [at for at, attempts in record.notes if attempts == [2]]
+    assert len(alone) == 50
+    assert max(alone) - min(alone) < 0.5
+    others = [attempts for _, attempts in record.notes if attempts != [2]]
+    assert sum(map(len, others)) > 30
+    assert all(set(attempts) == {1} for attempts in others)
+
+
+def test_a_batch_that_fails_is_not_mixed_with_newcomers() -> None:
+    """Their attempts are not spent on it."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]], messages: list[Message]) -> None:
+        record.note({message.attempt for message in messages})
+        if any(order["n"] == 3 for order in orders):
+            raise ValueError("three")
+
+    run(
+        subscriber("batch: {size: 5, wait: 1s}, concurrency: 2, retry: {attempts: 4, delay: 1s, backoff: fixed}"),
+        {"produce": numbers(40), "handle": handle},
+        record,
+    )
+    assert all(len(attempts) == 1 for attempts in record.things)
+    assert len(record.events("message.handled")) == 39
+    assert len(record.events("message.retry")) == 3 * 5
+
+
+def test_a_batch_with_a_rate_takes_one_start_for_each_batch() -> None:
+    """However many workers look for one."""
+    record = Run()
+
+    async def handle(orders: list[dict[str, int]]) -> None:
+        record.note(len(orders))
+
+    run(
+        subscriber("batch: {size: 2, wait: 1s}, concurrency: 5, rate: 1/s"),
+        {"produce": numbers(12), "handle": handle},
+        record,
+    )
+    assert record.things == [2] * 6
+    assert 4.5 <= record.notes[-1][0] <= 6.0
 
 
 def test_what_cannot_be_decoded_is_taken_out_of_its_batch() -> None:

@@ -1,0 +1,196 @@
+"""Reads what other clients say of a body: its compression, its charset and its byte order mark.
+
+`content_encoding` names a compression (HTTP's meaning), a charset (kombu, Spring AMQP) or both (`gzip:UTF-8`, Spring
+AMQP).
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import zlib
+from encodings import normalize_encoding
+from encodings.aliases import aliases
+from functools import lru_cache
+from typing import NamedTuple
+
+from runner.message import MAX_BODY_BYTES, Envelope
+from runner.outcome import InvalidMessage
+
+JSON = "application/json"
+TEXT = "text/plain"
+BYTES = "application/octet-stream"
+
+MAX_RATIO = 500
+"""A body of more than 1 MiB may not be compressed better than this: no text that people exchange is."""
+
+MAX_GZIP_MEMBERS = 1000
+"""A gzip body may consist of several members; each costs time however little it holds."""
+
+_RATIO_MATTERS = 1024 * 1024
+_PIECE = 64 * 1024
+
+_USUAL = frozenset({None, JSON, TEXT})
+"""Content types of which nothing has to be found out."""
+
+_NO_ENCODINGS = frozenset({"", "identity", "binary", "7bit", "8bit"})
+_NO_CHARSETS = frozenset({"binary", "utf_8"})
+_COMPRESSIONS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+_NOT_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs"}
+_CHARSETS = frozenset(aliases.values()) - _NOT_CHARSETS - {"utf_7"} | {"koi8_u", "utf_8_sig"}
+"""A closed list: to look a foreign name up among Python's codecs imports by it, and remembers each that is wrong."""
+
+WIDE_FILE = "it is UTF-16 or UTF-32: save it as UTF-8"
+
+_CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^"';\s]+)""", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[,:\s]+")
+_UTF8_MARK = codecs.BOM_UTF8
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32-LE begins like UTF-16-LE
+
+
+class ContentType(NamedTuple):
+    """A media type in lower case without parameters, "" for none, and the charset that it names, None for UTF-8."""
+
+    media: str
+    charset: str | None = None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is JSON."""
+        return self.media == JSON or self.media.endswith("+json")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the body is text."""
+        return self.media.startswith("text/")
+
+
+@lru_cache(maxsize=256)
+def content_type(written: str | None) -> ContentType:
+    """Return what a content type says. Raises InvalidMessage for a charset that is not known."""
+    if not written:
+        return ContentType("")
+    named = _CHARSET.search(written)
+    charset = _charset(named[1]) if named else None
+    if named and charset is None:
+        raise InvalidMessage(f'charset "{named[1]}" is not supported')
+    return ContentType(written.partition(";")[0].strip().lower(), charset if charset not in _NO_CHARSETS else None)
+
+
+def uncompressed(envelope: Envelope) -> bytes:
+    """Return the body without its compression. Raises InvalidMessage for an encoding that is not supported."""
+    compression, _ = _content_encoding(envelope.content_encoding)
+    return _inflated(envelope.body, compression) if compression else envelope.body
+
+
+def utf8(envelope: Envelope) -> bytes:
+    """Return the body of a text or of JSON as UTF-8: not compressed, and without a byte order mark.
+
+    The charset is the one of the content type, else the one of the content encoding, else UTF-8. Raises InvalidMessage
+    and UnicodeDecodeError.
+    """
+    body = envelope.body
+    if not envelope.content_encoding and envelope.content_type in _USUAL:
+        return body if body[:1] != b"\xef" else without_mark(body)
+    charset = content_type(envelope.content_type).charset
+    if envelope.content_encoding:
+        compression, encoding = _content_encoding(envelope.content_encoding)
+        charset = charset or encoding
+        body = _inflated(body, compression) if compression else body
+    if charset is not None:
+        body = body.decode(charset).encode()
+    return without_mark(body)
+
+
+def without_mark(body: bytes) -> bytes:
+    """Return a body without the byte order mark of UTF-8 (RFC 8259, 8.1)."""
+    return body[len(_UTF8_MARK) :] if body[:1] == b"\xef" and body.startswith(_UTF8_MARK) else body
+
+
+def is_wide(body: bytes) -> bool:
+    """Return whether the byte order mark says UTF-16 or UTF-32."""
+    return body.startswith(_WIDE_MARKS)
+
+
+@lru_cache(maxsize=256)
+def _content_encoding(written: str | None) -> tuple[str | None, str | None]:
+    """Return the compression and the charset that a content encoding names, None for neither."""
+    compression = charset = None
+    for part in _SEPARATORS.split((written or "").strip().lower()):
+        if part in _NO_ENCODINGS:
+            continue
+        if part in _COMPRESSIONS and compression is None:
+            compression = _COMPRESSIONS[part]
+        elif (found := _charset(part)) is not None and charset is None:
+            charset = found
+        else:
+            raise InvalidMessage(f'content encoding "{written}" is not supported')
+    return compression, charset if charset not in _NO_CHARSETS else None
+
+
+def _charset(name: str) -> str | None:
+    """Return Python's name of a charset, None where it is not known."""
+    if not name.isascii():
+        return None
+    normal = normalize_encoding(name).lower()
+    found = aliases.get(normal, normal)
+    return found if found in _CHARSETS or found in _NO_CHARSETS else None
+
+
+def _inflated(body: bytes, compression: str) -> bytes:
+    """Undo a compression, up to the size that a body may have."""
+    limit = MAX_BODY_BYTES if len(body) * MAX_RATIO >= MAX_BODY_BYTES else max(_RATIO_MATTERS, len(body) * MAX_RATIO)
+    try:
+        if compression == "gzip":
+            return _gunzipped(body, limit)
+        try:
+            return _one_stream(zlib.decompressobj(zlib.MAX_WBITS), body, limit)
+        except zlib.error:  # what HTTP calls deflate has a header of zlib; some writers leave it out
+            return _one_stream(zlib.decompressobj(-zlib.MAX_WBITS), body, limit)
+    except zlib.error as error:
+        raise InvalidMessage(f"the body is not {compression}: {error}") from error
+
+
+def _gunzipped(body: bytes, limit: int) -> bytes:
+    """Undo gzip, all members of it; zeros may fill up the end."""
+    members: list[bytes] = []
+    rest, size = memoryview(body), 0
+    while rest and not (members and rest[0] == 0 and not bytes(rest).strip(b"\0")):
+        if len(members) >= MAX_GZIP_MEMBERS:
+            raise InvalidMessage(f"the body has more than {MAX_GZIP_MEMBERS} members of gzip")
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        member, used = _stream(stream, rest, limit - size)
+        members.append(member)
+        size, rest = size + len(member), rest[used:]
+    if not members:
+        raise InvalidMessage("the body is not gzip: it is empty")
+    return b"".join(members)
+
+
+def _one_stream(stream: zlib._Decompress, body: bytes, limit: int) -> bytes:
+    found, used = _stream(stream, memoryview(body), limit)
+    if used < len(body):
+        raise InvalidMessage(f"the body goes on after the end of its compressed part, at byte {used}")
+    return found
+
+
+def _stream(stream: zlib._Decompress, data: memoryview, limit: int) -> tuple[bytes, int]:
+    """Return what one compressed stream holds, and how many bytes of the data it takes.
+
+    It is fed piece by piece: what follows the stream is copied for each piece, not for each stream.
+    """
+    found: list[bytes] = []
+    size = at = 0
+    while not stream.eof:
+        piece = data[at : at + _PIECE]
+        if not piece:
+            raise InvalidMessage("the body ends in the middle of its compressed part")
+        at += len(piece)
+        found.append(stream.decompress(piece, limit - size + 1))
+        size += len(found[-1])
+        if size > limit:
+            text = f"the body has more than {MAX_BODY_BYTES} bytes when it is no longer compressed"
+            if limit < MAX_BODY_BYTES:
+                text = f"the body is compressed to less than 1/{MAX_RATIO} of its size"
+            raise InvalidMessage(text, "too-large")
+    return b"".join(found), at - len(stream.unused_data)

@@ -1,0 +1,97 @@
+"""Publishes what a handler has returned. What cannot be published now is offered again, without a second call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from runner import log
+from runner.errors import PublishFailed
+from runner.message import Address, Envelope
+from runner.outcome import ResultFailed
+from runner.pipeline.model import Destination, Subscriber
+from runner.runtime.publishing import Outgoing, Publisher, reply_to
+
+FULL_QUEUE_PATIENCE_S = 30.0
+"""How long a result is offered to a full queue before that counts as an attempt to publish it."""
+
+RESULTS_KEPT_S = 25 * 60.0
+"""For how long after its handler began a message is held for results that cannot be published: RabbitMQ takes back what
+is unsettled for 30 minutes, and would have it handled again."""
+
+
+class Stopping(Exception):
+    """We are stopping, and a result waits to be published: its message is given back as it is."""
+
+
+class ResultPublisher:
+    """Publishes the results of one subscriber."""
+
+    def __init__(self, subscriber: Subscriber, publisher: Publisher) -> None:
+        self._subscriber = subscriber
+        self._publisher = publisher
+        self._loop = asyncio.get_running_loop()
+        self._is_stopping = asyncio.Event()
+        self._logger = log.get_logger()
+
+    def stop(self) -> None:
+        """Let no result wait any longer to be offered again: it is offered once more, at once."""
+        self._is_stopping.set()
+
+    async def publish(self, results: Sequence[Any], parent: Envelope, before: int, started: float) -> int:
+        """Publish results, after `before` messages of the same call; return how many messages they became.
+
+        All of them are checked before the first is sent. `started` is the loop time when the handler was called. Raises
+        ResultFailed, and Stopping.
+        """
+        try:
+            to, name = self._destinations(parent), self._subscriber.name
+            outgoing = self._publisher.address(results, to, seed=name, before=before, parent=parent)
+        except Exception as error:  # a schema's and a serializer's code is the user's, and may raise anything
+            raise ResultFailed(error, "invalid-result") from error
+        attempt = 1
+        for item in outgoing:
+            while (failure := await self._offer(item)) is not None:
+                await self._wait_to_offer(failure, attempt, started)
+                attempt += 1
+        return len(outgoing)
+
+    def _destinations(self, parent: Envelope) -> tuple[Destination, ...]:
+        """Return where results go that do not say so: to the subscriber's `to`, and to who waits for an answer."""
+        to, asker = self._subscriber.to, parent.reply_to
+        if not asker or not self._subscriber.replies:
+            return to
+        answer = Address("", asker)
+        return to if any(each.address == answer for each in to) else (*to, *reply_to(asker))
+
+    async def _offer(self, item: Outgoing) -> PublishFailed | None:
+        """Publish a message; return why that is not possible now. Raises ResultFailed where it never is."""
+        try:
+            await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
+        except PublishFailed as failure:
+            if failure.reason == "invalid":
+                raise ResultFailed(failure, "invalid-result") from failure
+            return failure
+        return None
+
+    async def _wait_to_offer(self, failure: PublishFailed, attempt: int, started: float) -> None:
+        """Wait before a message is offered again. Raises ResultFailed after the last time, and Stopping."""
+        policy = self._subscriber.retry
+        delay_s = policy.delay_after(attempt)
+        if attempt >= policy.attempts or self._loop.time() + delay_s > started + RESULTS_KEPT_S:
+            raise ResultFailed(failure, "exhausted") from failure
+        if self._is_stopping.is_set():
+            raise Stopping
+        self._logger.warning(
+            "result.retry",
+            error=str(failure),
+            error_type=type(failure).__qualname__,
+            delay_ms=round(delay_s * 1000),
+            publish_attempt=attempt,
+            attempts=policy.attempts,
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._is_stopping.wait()
