@@ -29,6 +29,7 @@ MAX_GZIP_MEMBERS = 1000
 
 _RATIO_MATTERS = 1024 * 1024
 _PIECE = 64 * 1024
+_UNPACKED_AT_ONCE = 1024 * 1024
 
 _USUAL = frozenset({None, JSON, TEXT})
 """Content types of which nothing has to be found out."""
@@ -159,7 +160,11 @@ def _gunzipped(body: bytes, limit: int) -> bytes:
         if len(members) >= MAX_GZIP_MEMBERS:
             raise InvalidMessage(f"the body has more than {MAX_GZIP_MEMBERS} members of gzip")
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        member, used = _stream(stream, rest, limit - size)
+        try:
+            member, used = _stream(stream, rest, limit - size)
+        except InvalidMessage:
+            members.clear()  # as in _stream
+            raise
         members.append(member)
         size, rest = size + len(member), rest[used:]
     if not members:
@@ -182,13 +187,14 @@ def _stream(stream: zlib._Decompress, data: memoryview, limit: int) -> tuple[byt
     found: list[bytes] = []
     size = at = 0
     while not stream.eof:
-        piece = data[at : at + _PIECE]
-        if not piece:
+        piece = stream.unconsumed_tail or data[at : at + _PIECE]
+        at += 0 if stream.unconsumed_tail else len(piece)
+        found.append(stream.decompress(piece, min(_UNPACKED_AT_ONCE, limit - size + 1)))
+        if not piece and not found[-1]:  # nothing is left to be read, nor to be handed out
             raise InvalidMessage("the body ends in the middle of its compressed part")
-        at += len(piece)
-        found.append(stream.decompress(piece, limit - size + 1))
         size += len(found[-1])
         if size > limit:
+            found.clear()  # the error holds on to this frame until its message is settled
             text = f"the body has more than {MAX_BODY_BYTES} bytes when it is no longer compressed"
             if limit < MAX_BODY_BYTES:
                 text = f"the body is compressed to less than 1/{MAX_RATIO} of its size"

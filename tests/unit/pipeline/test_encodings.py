@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import time
 import zlib
 from typing import Any
@@ -144,6 +145,14 @@ def test_what_compresses_well_is_no_bomb() -> None:
     assert len(body) < MAX_RATIO * len(packed)
     assert uncompressed(Envelope(packed, content_encoding="gzip")) == body
     assert uncompressed(Envelope(zipped(bytes(2**20)), content_encoding="gzip")) == bytes(2**20)
+
+
+@pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20, 3 * 2**20 + 7])
+def test_nothing_is_left_behind_where_the_output_comes_in_pieces(size: int) -> None:
+    """Whatever the length, and with something in front that does not compress."""
+    body = random.Random(7).randbytes(100_000) + bytes(size)
+    assert uncompressed(Envelope(zipped(body), content_encoding="gzip")) == body
+    assert uncompressed(Envelope(zlib.compress(body), content_encoding="deflate")) == body
 
 
 def test_many_members_of_gzip_are_refused_at_once() -> None:
