@@ -69,9 +69,9 @@ class Handler:
     `decode` turns an envelope into the payload or raises InvalidMessage; before it, `check` raises that for an envelope
     (and the event that it is) that does not fit the schemas of what is heard. `arguments` are its `with:`, converted to
     the annotations; `payload_parameter` and `message_parameter` name the parameters that get the payload and the
-    `Message`, `resources` those that get a resource. `positional` are passed by position, all others by name; `defaults` are for
-    those of them that get nothing. The handler of a batch gets a list of payloads and a list of messages; `decode` then
-    decodes each.
+    `Message`, `resources` those that get a resource. `positional` are passed by position, all others by name;
+    `defaults` are for those of them that get nothing. The handler of a batch gets a list of payloads and a list of
+    messages; `decode` then decodes each.
     """
 
     path: str
