@@ -262,6 +262,12 @@ class Model(RuleBasedStateMachine):
         self.run(self.world.lose(which))
 
     @rule()
+    def lose_both(self) -> None:
+        """As when the broker starts again: what comes again may come to the process that had it."""
+        for which in range(2):
+            self.run(self.world.lose(which))
+
+    @rule()
     def move_back(self) -> None:
         self.run(self.world.move_back())
 

@@ -301,12 +301,13 @@ async def test_a_suspect_comes_while_long_handlers_are_at_work(
     for _ in range(3):  # three of its deliveries end without being settled
         with Foreign(rabbit_project.place.url) as crashing:
             await until(lambda crashing=crashing: crashing.channel.basic_get(work)[0], "it is delivered")
-    got = foreign.channel.basic_get(work)[0]  # held, until the others are at work
+    channel = foreign.channel
+    got = channel.basic_get(work)[0]  # held, until the others are at work
     send(foreign, work, names)
     async with rabbit_project.up() as runner:
         await started(runner)
         await until(lambda: len(rabbit_project.ledger.counts()) == 3, "all are at work")
-        foreign.channel.basic_nack(got.delivery_tag, requeue=True)
+        channel.basic_nack(got.delivery_tag, requeue=True)
         await until(lambda: lines(runner, "consumer.careful"), "the suspect has come")
         await fault.recovery(lambda: "suspect" in rabbit_project.ledger.counts(), "the suspect is handled", 120)
         await stop(runner)
