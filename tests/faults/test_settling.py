@@ -266,6 +266,7 @@ async def test_nothing_of_a_key_is_begun_after_another_process_has_finished_it(
             proxy.blackhole()
             proxy.cut()
             await until(lambda: len(rabbit_project.ledger.counts()) == 20, "the second has finished the key")
+            await until(lambda: losses(first)["consume"], "the first knows that its connection is lost")
             (rabbit_project.folder / "go").touch()
             await until(lambda: lines(first, "message.settle_lost"), "the first has ended what it had in hand")
             proxy.pass_through()
