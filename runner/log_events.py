@@ -159,7 +159,7 @@ EVENTS = (
         "A message was given up on. It is in the dead-letter queue.",
         {
             **_FAILURE,
-            "reason": "`exhausted`, `rejected`, `invalid`, `too-large` or `unreadable`",
+            "reason": "`exhausted`, `rejected`, `invalid`, `too-large`, `unreadable` or `invalid-result`",
             "dead_letter": "the queue that it is in; null: dropped",
             "duration_ms": "how long the attempt took",
         },
@@ -243,7 +243,25 @@ EVENTS = (
         "A destination refuses messages, as a full queue does. They are offered again.",
         {"to": "the queue or event", **_ERROR},
     ),
+    Event(
+        "reply.given_up",
+        ("info",),
+        "It is not known whether a direct reply has arrived, and it is not sent again: its caller may have gone.",
+        {"to": "the address of the caller", **_ERROR},
+    ),
     Event("resource.failed", ("error",), "A resource cannot be closed.", {"resource": "its name", **_FAILURE}),
+    Event(
+        "result.retry",
+        ("warning",),
+        "A result cannot be published now. It is kept and offered again; the handler is not called again.",
+        {
+            **_ERROR,
+            "error_type": "its class",
+            "delay_ms": "after how long",
+            "publish_attempt": "how often it has been offered",
+            "attempts": "how often it is offered in all",
+        },
+    ),
     Event(
         "settle.waiting",
         ("warning",),
