@@ -7,14 +7,18 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from runner.config.words import closest
+
+_NAME = re.compile(r"ImportError: cannot import name '[^']*'")
+_ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a library you intended to import\)$")
 
 
 class ImportBlame(Exception):
@@ -149,17 +153,27 @@ def _import_module(name: str) -> ModuleType:
 
 def _failed(name: str, error: BaseException) -> ImportBlame:
     """Blame the module itself: its own last line, and where in it."""
-    what = traceback.format_exception_only(error)[-1].strip()
-    if isinstance(error, ImportError) and error.path:
-        what = what.replace(f" ({error.path})", "")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     place = ""
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{shown(error.filename)}:{error.lineno}"
-    else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
-        if frames:
-            place = f"{shown(frames[-1].filename)}:{frames[-1].lineno}"
-    return module_failed(name, what, place)
+    elif frames:
+        place = f"{shown(frames[-1].filename)}:{frames[-1].lineno}"
+    return module_failed(name, _last_line(error, {frame.filename for frame in frames}), place)
+
+
+def _last_line(error: BaseException, importing: Container[str]) -> str:
+    """Return an error's own last line, the same with each Python, without paths of this machine.
+
+    Where modules import each other, Python up to 3.12 says so, and later ones advise to rename one of them.
+    """
+    what = traceback.format_exception_only(error)[-1].strip()
+    if not isinstance(error, ImportError) or not error.path:
+        return _ADVICE.sub("", what)
+    circular = _NAME.match(what) if error.path in importing else None
+    if circular is not None:
+        return f"{circular[0]} from '{error.name}', which is itself being imported (a circular import)"
+    return _ADVICE.sub("", what.replace(f" ({error.path})", ""))
 
 
 def _is_foreign(filename: str) -> bool:

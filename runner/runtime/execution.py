@@ -147,8 +147,7 @@ class Execution:
     async def _run(self, delivery: Delivery, started: float) -> None:
         if delivery.is_lost:
             return
-        if self._is_handled(delivery):
-            await self._acknowledge_again(delivery)
+        if await self._is_over(delivery, started):
             return
         handler = self._subscriber.handler
         try:
@@ -165,8 +164,7 @@ class Execution:
         if delivery.is_lost:
             return None
         with log.bound(self.fields(delivery)):
-            if self._is_handled(delivery):
-                await self._acknowledge_again(delivery)
+            if await self._is_over(delivery, started):
                 return None
             try:
                 return (self._decode(delivery),)
@@ -252,6 +250,20 @@ class Execution:
             headers=envelope.headers,
         )
 
+    async def _is_over(self, delivery: Delivery, started: float) -> bool:
+        """Whether this attempt was made before, and only its end is still to be told to the broker: then tell it."""
+        if self._is_handled(delivery):
+            await self._acknowledge_again(delivery)
+            return True
+        outcome = delivery.failed_before
+        if outcome is None:
+            return False
+        if isinstance(outcome, Ack):
+            self._transport.ack(delivery)
+        elif await self._settle(delivery, outcome):
+            self._report(outcome, None, delivery, 0, started)
+        return True
+
     def _is_handled(self, delivery: Delivery) -> bool:
         """Whether the work of this message is known to be done."""
         if delivery.was_handled:
@@ -322,7 +334,7 @@ class Execution:
                     reason=outcome.reason,
                     at=raised_at(error),
                     dead_letter=delivery.source.dead_letter,
-                    **({"exception": traceback_text(error)} if _is_theirs(outcome, error) else {}),
+                    **({"exception": traceback_text(error)} if error and _is_theirs(outcome, error) else {}),
                 )
             case Release():  # decide() never says so
                 self._totals.released += 1

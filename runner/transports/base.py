@@ -49,6 +49,10 @@ class Generation(Protocol):
         """Whether its work is known to be done, though the broker may not have read so. Says it once."""
         ...
 
+    def outcome_of(self, delivery: Delivery) -> Outcome | None:
+        """How this attempt is known to have failed, though the broker could not be told; an Ack: it could, since."""
+        ...
+
 
 class Delivery:
     """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
@@ -111,6 +115,12 @@ class Delivery:
     def was_handled(self) -> bool:
         """Whether its work was done before, and the broker may not have read so. To be asked once, when it begins."""
         return self.is_redelivered and bool(self.generation.was_handled(self))
+
+    @property
+    def failed_before(self) -> Outcome | None:
+        """How this attempt has failed before, and the broker could not be told: nothing is to be tried again."""
+        outcome: Outcome | None = self.generation.outcome_of(self) if self.is_redelivered else None
+        return outcome
 
     def mark_settled(self) -> None:
         """Take the right to settle; raises AlreadySettled for the second caller."""

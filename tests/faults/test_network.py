@@ -138,6 +138,7 @@ async def test_a_broker_that_comes_later(
 
 @pytest.mark.slow
 @pytest.mark.fault("F17", "an operator closes its connections, ten in all")
+@pytest.mark.timeout(120)
 async def test_connections_that_an_operator_closes(
     rabbit_project: Project, foreign: Foreign, rabbitmq: Broker, fault: Fault
 ) -> None:

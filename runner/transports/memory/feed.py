@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from runner.outcome import Outcome
 from runner.transports.base import Delivery, OnDelivery, Source
 from runner.transports.memory.lines import Stored
 from runner.transports.wire import with_own_headers
@@ -91,6 +92,10 @@ class MemoryFeed:
     def was_handled(self, delivery: Delivery) -> bool:
         """See `Generation.was_handled`. This broker has read every acknowledgement."""
         return False
+
+    def outcome_of(self, delivery: Delivery) -> Outcome | None:
+        """See `Generation.outcome_of`. Nothing is lost between this broker and us."""
+        return None
 
     def done(self, stored: Stored) -> bool:
         """Forget a message for good; False where it was given back already."""

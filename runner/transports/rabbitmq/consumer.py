@@ -14,8 +14,11 @@ from runner.tasks import end
 from runner.transports.base import Delivery, OnDelivery, OnStateChange, Source, StateChange
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, pauses, was_cancelled
 from runner.transports.rabbitmq.direct import wire_of
+from runner.transports.rabbitmq.inquiring import Inquirer
 from runner.transports.rabbitmq.registration import SETTLE_S, Doubts, Registration
-from runner.transports.rabbitmq.topology import RPC_S, open_channel
+from runner.transports.rabbitmq.topology import RPC_S, depth_or_none, open_channel
+
+CANCELLED = "cancelled by the broker"
 
 CALM = 20
 """After so many messages in a row that are no suspects, the consumer takes as many at once as before."""
@@ -118,7 +121,7 @@ class Consumer:
         prefetch = 1 if self._is_careful else self._source.prefetch
         registration = Registration(channel, prefetch, self._doubts, wire_of(connection))
         channel.closing.add_done_callback(lambda future: registration.end(_reason(future)))
-        channel.on_consumer_cancel_callbacks.add(lambda _: registration.end("cancelled by the broker"))
+        channel.on_consumer_cancel_callbacks.add(lambda _: registration.end(CANCELLED))
         await channel.basic_qos(prefetch_count=registration.prefetch, timeout=RPC_S)
 
         def on_delivery(delivery: Delivery) -> None:
@@ -137,8 +140,12 @@ class Consumer:
         """Register again whenever the registration ends, until cancelled."""
         while True:
             reason = await asyncio.shield(registration.ended)
+            is_cancelled = reason == CANCELLED and not registration.is_winding_up
             if not registration.is_winding_up and self._link.is_ready:
-                self._tell("consumer.lost", "warning", error=reason)
+                why = await self._why_cancelled(registration) if is_cancelled else reason
+                self._tell("consumer.lost", "warning", error=why)
+            if is_cancelled:  # what it held may be the broker's again, though the channel is open: so all of it is
+                await registration.close()
             finishing = asyncio.create_task(self._finish(registration), name=f"finish-{self._source.queue}")
             self._finishing[finishing] = registration
             finishing.add_done_callback(self._finishing.pop)
@@ -147,6 +154,24 @@ class Consumer:
                 await asyncio.shield(finishing)
             registration = await self._register_again()
             self._tell("consumer.resumed", "info", prefetch=registration.prefetch)
+
+    async def _why_cancelled(self, registration: Registration) -> str:
+        """Return why the broker has cancelled the consumer, as far as can be found out: it does not say.
+
+        RabbitMQ up to 4.2 closes the channel over a message that is unsettled for too long, and says so; from 4.3 on it
+        cancels the consumer of a quorum queue, as it does when the queue is deleted.
+        """
+        try:
+            async with Inquirer(await self._link.ready()) as inquirer:
+                exists = await depth_or_none(inquirer, self._source.queue) is not None
+        except (LinkClosed, BrokerUnavailable, *CHANNEL_ERRORS):
+            return CANCELLED
+        if not exists:
+            return f"{CANCELLED}: its queue does not exist any more"
+        if not registration.unsettled:
+            return CANCELLED
+        held = f"{registration.unsettled} messages were unsettled"
+        return f"{CANCELLED}, whose queue exists: {held}, one of them for longer than its consumer_timeout perhaps"
 
     def _may_take(self, delivery: Delivery, registration: Registration) -> bool:
         """Return whether a delivery may be handed on; decides when to begin taking one at a time, and when to end."""

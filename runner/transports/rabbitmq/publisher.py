@@ -6,6 +6,7 @@ Source: https://www.rabbitmq.com/docs/confirms. One channel, opened when needed 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import cast
 
 import aiormq
@@ -26,6 +27,9 @@ from runner.transports.wire import as_sent, check_key
 MAX_UNCONFIRMED = 256
 CONFIRM_S = 30.0
 """A confirm that takes longer, on a connection that is not blocked, is not coming: the channel is opened anew."""
+
+
+_SIZES = re.compile(r"message size (?P<size>\d+) is larger than configured max size (?P<most>\d+)")
 
 
 class MissingExchange(PublishFailed):
@@ -93,7 +97,7 @@ class Publisher:
             del self._since[number]
             self._turns.give(envelope.message_id)
             self._slots.give()
-            error = self._end(outlet, address, answer)
+            error = self._end(outlet, address, envelope, answer)
             if isinstance(error, MissingExchange):
                 error = PublishUnknown(str(error))
             on_end(error)
@@ -113,11 +117,11 @@ class Publisher:
         try:
             answer = await outlet.publish(address, envelope)
         except CHANNEL_ERRORS as error:
-            raise _lost(error, address) from error
+            raise _lost(error, address, envelope) from error
         except asyncio.CancelledError as error:
             if was_cancelled():
                 raise
-            raise _lost(error, address) from error
+            raise _lost(error, address, envelope) from error
         finally:
             del self._since[number]
         failure = self._failure(outlet, address, answer)
@@ -125,13 +129,13 @@ class Publisher:
             raise failure
 
     def _end(
-        self, outlet: Outlet, address: Address, future: asyncio.Future[Answer]
+        self, outlet: Outlet, address: Address, envelope: Envelope, future: asyncio.Future[Answer]
     ) -> PublishFailed | PublishUnknown | None:
         """Return how a publication that nobody waits for has ended."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         answer = None if error is not None else future.result()
         outlet.note_end(address, answer)
-        return _lost(error, address) if answer is None else self._failure(outlet, address, answer)
+        return _lost(error, address, envelope) if answer is None else self._failure(outlet, address, answer)
 
     def _failure(self, outlet: Outlet, address: Address, answer: Answer) -> PublishFailed | None:
         """Return what an answer of the broker means to who has published; None where it has the message."""
@@ -194,12 +198,15 @@ class Publisher:
                 await outlet.close()
 
 
-def _lost(error: BaseException | None, address: Address) -> PublishFailed | PublishUnknown:
+def _lost(error: BaseException | None, address: Address, envelope: Envelope) -> PublishFailed | PublishUnknown:
     """Return what the end of a channel means to a publication that was in flight on it."""
-    if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
-        return _missing_exchange(error, address)
-    if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
-        return _no_right(error, address)
+    match error:
+        case aiormq.exceptions.ChannelNotFoundEntity():
+            return _missing_exchange(error, address)
+        case aiormq.exceptions.ChannelAccessRefused():
+            return _no_right(error, address)
+        case aiormq.exceptions.ChannelPreconditionFailed():
+            return _too_large(error, address, len(envelope.body))
     return PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
 
@@ -215,4 +222,13 @@ def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFa
     if is_about(reply_of(error), address.exchange or "amq.default"):
         text = f'the broker does not permit to publish to "{address}"'
         return PublishFailed(text, reason="unavailable", hint="give the user the right to write to its exchange")
+    return PublishUnknown(f'the channel was closed while publishing to "{address}"')
+
+
+def _too_large(error: aiormq.exceptions.AMQPError, address: Address, size: int) -> PublishFailed | PublishUnknown:
+    """Tell the publication that is larger than the broker takes from those that only shared the channel with it."""
+    found = _SIZES.search(reply_of(error))
+    if found is not None and int(found["size"]) == size:
+        text = f'the body for "{address}" has {size} bytes, the broker takes at most {found["most"]}'
+        return PublishFailed(text, reason="invalid", hint="raise the broker's max_message_size")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.message import FIRST_FAILED_AT, REASON, attempt_of, replays_of
+from runner.outcome import ACK, Outcome
 from runner.transports.base import Delivery, Source
 from runner.transports.rabbitmq.acknowledging import Acknowledger
 from runner.transports.rabbitmq.arriving import Arrivals, from_client
@@ -46,10 +47,31 @@ class Doubts:
     """Messages that were handled, and whose acknowledgement the broker may not have read: they may come once more.
 
     Those whose retry or dead letter was published are not among them: such a copy may come back with the same content.
+    Attempts whose retry or dead letter could not be published are kept: they come once more, and have ended so already.
     """
 
     def __init__(self) -> None:
         self._found: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+        self._ended: OrderedDict[Key, Outcome] = OrderedDict()
+
+    def keep(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Remember how an attempt has ended that could not be settled."""
+        key = key_of(delivery)
+        if key is not None:
+            self._ended.setdefault(key, outcome)
+            while len(self._ended) > DOUBTFUL:
+                self._ended.popitem(last=False)
+
+    def note_moved(self, delivery: Delivery) -> None:
+        """Note that the copy is there of what was kept: if it comes once more, there is nothing left to do."""
+        key = key_of(delivery) if self._ended else None
+        if key is not None and key in self._ended:
+            self._ended[key] = ACK
+
+    def outcome_of(self, delivery: Delivery) -> Outcome | None:
+        """Return how a delivery that comes again has ended before, or an Ack where that was settled since."""
+        key = key_of(delivery) if self._ended else None
+        return None if key is None else self._ended.get(key)
 
     def add(self, key: Key) -> None:
         """Note that one delivery of a message was acknowledged in vain, perhaps."""
@@ -153,6 +175,18 @@ class Registration:
     def was_handled(self, delivery: Delivery) -> bool:
         """See `Generation.was_handled`."""
         return self._doubts.take(delivery)
+
+    def outcome_of(self, delivery: Delivery) -> Outcome | None:
+        """See `Generation.outcome_of`."""
+        return self._doubts.outcome_of(delivery)
+
+    def keep(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Remember an outcome that could not be settled, because the broker has taken the message back."""
+        self._doubts.keep(delivery, outcome)
+
+    def note_moved(self, delivery: Delivery) -> None:
+        """Note that the copy of a message is confirmed."""
+        self._doubts.note_moved(delivery)
 
     def ack(self, delivery: Delivery, *, is_handled: bool) -> bool:
         """Acknowledge soon, what was handled or what a copy stands for; False where the channel is gone."""

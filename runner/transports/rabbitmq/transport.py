@@ -159,7 +159,11 @@ class RabbitTransport:
                 is_moved = queue is None or await self._mover.dead_letter(delivery, outcome, queue)
             case _:
                 assert_never(outcome)
-        return is_moved and registration.ack(delivery, is_handled=False)
+        if not is_moved:
+            registration.keep(delivery, outcome)
+            return False
+        registration.note_moved(delivery)
+        return registration.ack(delivery, is_handled=False)
 
     def ack(self, delivery: Delivery) -> bool:
         """See `Transport.ack`."""

@@ -537,7 +537,8 @@ def test_a_schedule_does_not_wait_until_a_clock_that_was_ahead_has_come_true(whe
     broker = MemoryBroker()
     handlers = {"produce": produce, "handle": handle}
     ahead = START + timedelta(days=30)
-    run(text, handlers, Run(), for_s=86_400 if "cron" in when else 5, broker=broker, clock_start=ahead)
+    # Noon comes once in this time, and not in its last moment: what is published then may be left for the next run.
+    run(text, handlers, Run(), for_s=90_000 if "cron" in when else 5, broker=broker, clock_start=ahead)
     record.notes.clear()
     midnight = START.replace(hour=0)
     run(text, handlers, record, for_s=expected[-1] + 5, broker=broker, clock_start=midnight)
