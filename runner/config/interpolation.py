@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runner.config import limits
 from runner.config.document import Document, Entries, Interpolated, Items, KeyPath, Node, Scalar, dotted
+from runner.config.source import is_file
 from runner.errors import Problem
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
@@ -125,7 +126,7 @@ def read_secret_file(name: str, folder: Path) -> str:
     """
     try:
         path = folder / name
-        if not path.is_file():  # neither a folder nor a pipe that would never end
+        if not is_file(path):  # neither a folder nor a pipe that would never end
             raise ValueError(f'there is no file "{name}"')
         with path.open("rb") as file:
             content = file.read(limits.MAX_SECRET_BYTES + 1)

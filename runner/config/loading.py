@@ -201,12 +201,12 @@ def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
     found: dict[Path, None] = {}
     problems: list[Problem] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path.is_dir before 3.14 it never raises
             files = sorted(_below(path, Kind.PIPELINE))
             if not files and not (with_parts and any(_below(path, Kind.PART))):
                 problems.append(_no_pipelines(path))
             found.update(dict.fromkeys(files))
-        elif path.exists():
+        elif os.path.exists(path):
             found[path] = None
         else:
             problems.append(_missing(path))

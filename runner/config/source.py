@@ -6,7 +6,9 @@ then decided while reading, and an alias bomb never grows.
 
 from __future__ import annotations
 
+import errno
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +33,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\
 def read(path: Path) -> str:
     """Return the text of a pipeline file, without a byte order mark. Raises PipelineInvalid."""
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise _not_a_file(path)
         with path.open("rb") as file:
             content = file.read(limits.MAX_BYTES + 1)
@@ -48,6 +50,16 @@ def read(path: Path) -> str:
         before = content[: error.start].decode("utf-8", "replace")
         place = Lines(before).place(len(before), len(before))
         raise _refusal("not-utf-8", "the file is not UTF-8 text", "save it in the encoding UTF-8", place) from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file. Raises OSError where that is not known, which `Path.is_file` of 3.14 hides."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
 
 
 def _not_a_file(path: Path) -> PipelineInvalid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -223,7 +224,7 @@ class _Resolver:
     def _reader(self, path: PathParts, file: str, checks: Sequence[payload.Encode]) -> Handler | None:
         """Return the handler that reads a file's records; a problem where there is no such file."""
         found = file if file == "-" else str((self._loaded.path.parent / file).absolute())
-        if file != "-" and not Path(found).is_file():
+        if file != "-" and not os.path.isfile(found):
             self._note("no-such-file", (*path, "file"), f'there is no file "{file}"', "it is relative to this file")
             return None
         return Handler(file, partial(read_records, found, checks), "generator", payload.decoder(bytes))
