@@ -56,6 +56,21 @@ slow: $(VENV)/.test rabbitmq ## Run what `make test` leaves out: slow tests, and
 	@$(BIN)/pytest -n $(WORKERS) -m slow
 	@$(BIN)/pytest -n $(WORKERS) tests/features
 
+# Two environments of their own: the lowest versions that pyproject.toml declares, and the newest that there are.
+
+.PHONY: lowest
+lowest: rabbitmq ## Run the unit and conformance tests with the lowest versions that are declared
+	@$(call run_with,.venv-lowest,-c constraints-lowest.txt)
+
+.PHONY: newest
+newest: rabbitmq ## Run the unit and conformance tests with the newest versions that there are
+	@$(call run_with,.venv-newest,)
+
+# run_with(folder, options of pip): makes a virtual environment anew and runs the tests in it.
+run_with = set -e; $(PYTHON) -m venv --clear $(1); \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(1)/bin/python -m pip install --quiet $(2) -e '.[test]'; \
+	$(1)/bin/pytest -n $(WORKERS) -m "not slow" tests/unit tests/conformance
+
 .PHONY: soak
 soak: $(VENV)/.test rabbitmq ## Run SOAK_MESSAGES (1,000,000) with a connection cut every 30 s: losses, memory
 	@$(BIN)/python -m tests.faults.soak
@@ -116,7 +131,7 @@ lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions th
 .PHONY: clean
 clean: ## Remove everything that make has made here
 	@for folder in .brokers .fresh; do [ ! -d "$$folder" ] || $(SUDO) rm -rf "$$folder"; done
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment. Stamps in it say what has been installed, so that nothing is installed twice.

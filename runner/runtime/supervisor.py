@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.tasks import each_of, end
 from runner.transports.base import Delivery, Source, Transport
+
+LONGEST_HELD_S = 25 * 60.0
+"""How long each RabbitMQ lets a message be unsettled by default, with a margin."""
 
 IDLE_POLL_S = 0.1
 IDLE_LOOKS = 3
@@ -254,6 +258,7 @@ class Supervisor:
             wait_prefix=pipeline.wait_prefix,
             subscriber=f"{pipeline.name}.{subscriber.name}",
             is_single_active=is_single_active,
+            held_s=_held_s(pipeline, subscriber),
         )
         caller = Caller(subscriber, self._resources.of(pipeline.name))
         execution = Execution(
@@ -290,3 +295,15 @@ class Supervisor:
 
 async def _wait_for(event: asyncio.Event) -> None:
     await event.wait()
+
+
+def _held_s(pipeline: Pipeline, subscriber: Subscriber) -> float | None:
+    """Return how long a message may be ours, waiting for its turn included; None where each broker allows that."""
+    is_quorum = any(
+        queue.name == subscriber.queue and queue.arguments.get("x-queue-type") == "quorum"
+        for queue in pipeline.topology.queues
+    )
+    if subscriber.timeout_s is None or not is_quorum:
+        return None
+    held_s = subscriber.timeout_s * (1 + math.ceil(subscriber.prefetch / subscriber.concurrency))
+    return held_s if held_s > LONGEST_HELD_S else None

@@ -136,6 +136,7 @@ class Source:
     `dead_letter` is the queue for what is given up on (None: it is dropped), `wait_prefix` the beginning of the names
     of the wait queues, `subscriber` a name for the broker's list of consumers and for the headers of dead letters.
     `is_single_active` says that the queue hands its messages to one feed at a time, for the sake of their order.
+    `held_s` is how long a message of a quorum queue may stay unsettled with us, if that is longer than brokers let it.
     """
 
     queue: str
@@ -144,6 +145,7 @@ class Source:
     wait_prefix: str
     subscriber: str = ""
     is_single_active: bool = False
+    held_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

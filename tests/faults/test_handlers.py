@@ -206,6 +206,34 @@ async def test_a_handler_that_outlasts_the_brokers_patience(
         check_empty(foreign, work, f"{work}.dead")
 
 
+async def test_a_handler_whose_timeout_is_long_gets_the_brokers_patience(
+    impatient_node: Node, tmp_path: Path, unique: str
+) -> None:
+    """From 4.3 on a consumer of a quorum queue may say how long it takes: `timeout` does."""
+    if impatient_node.line < (4, 3):
+        pytest.skip("RabbitMQ up to 4.2 takes the consumer_timeout from its configuration alone")
+    project = Project(tmp_path, unique, Place(("--broker", impatient_node.url), impatient_node.url))
+    project.pipeline(ONE_SUBSCRIBER.format(queue="", options="concurrency: 4, timeout: 15m"))
+    project.handlers(
+        """
+        import asyncio
+
+        async def handle(order: str) -> None:
+            await asyncio.sleep(9)
+            note(order)
+        """
+    )
+    with Foreign(impatient_node.url) as foreign:
+        async with project.up() as runner:
+            await started(runner)
+            foreign.publish_confirmed(project.name("work"), b"slow")
+            await runner.wait_for(lambda line: line["event"] == "message.handled", timeout=40)
+            await stop(runner)
+        assert not lines(runner, "consumer.lost")
+        assert project.ledger.counts() == {"slow": 1}
+        check_empty(foreign, project.name("work"), project.name("work.dead"))
+
+
 async def until_nothing_is_unsettled(node: Node, queue: str) -> None:
     """Wait until the broker counts nothing in the queue, neither ready nor in anybody's hands."""
     async with asyncio.timeout(60):

@@ -101,6 +101,14 @@ async def unbind(channel: AbstractChannel, binding: Binding) -> None:
     )
 
 
+def line_of(connection: AbstractConnection) -> tuple[int, int]:
+    """Return the broker's version, as in (4, 3); (0, 0) where it does not say one."""
+    transport = connection.transport
+    said = transport.connection.server_properties.get("version", b"") if transport is not None else b""
+    found = re.match(r"(\d+)\.(\d+)", said.decode("ascii", "replace") if isinstance(said, bytes) else str(said))
+    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
+
+
 def reply_of(error: BaseException) -> str:
     """Return what the broker said when it closed the channel."""
     return str(error.args[-1]) if error.args else str(error)

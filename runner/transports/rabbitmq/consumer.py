@@ -12,6 +12,7 @@ from aio_pika.abc import AbstractConnection
 from runner.errors import BrokerUnavailable
 from runner.tasks import end
 from runner.transports.base import Delivery, OnDelivery, OnStateChange, Source, StateChange
+from runner.transports.rabbitmq.channels import line_of
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, bounded, pauses, was_cancelled
 from runner.transports.rabbitmq.direct import wire_of
 from runner.transports.rabbitmq.inquiring import Inquirer
@@ -19,6 +20,9 @@ from runner.transports.rabbitmq.registration import SETTLE_S, Doubts, Registrati
 from runner.transports.rabbitmq.topology import RPC_S, depth_or_none, open_channel
 
 CANCELLED = "cancelled by the broker"
+
+OWN_TIMEOUTS = (4, 3)
+"""The first line of RabbitMQ that takes the `consumer_timeout` of a quorum queue's consumer from the consumer."""
 
 CALM = 20
 """After so many messages in a row that are no suspects, the consumer takes as many at once as before."""
@@ -132,9 +136,15 @@ class Consumer:
             else:
                 registration.passed_over.append(delivery.token)
 
-        await registration.consume(self._source, on_delivery)
+        await registration.consume(self._source, on_delivery, self._arguments(connection))
         self._registration = registration
         return registration
+
+    def _arguments(self, connection: AbstractConnection) -> dict[str, Any]:
+        """Return what to ask of the broker beside the messages: patience, where handlers need it and it can be had."""
+        if self._source.held_s is None or line_of(connection) < OWN_TIMEOUTS:
+            return {}
+        return {"x-consumer-timeout": round(self._source.held_s * 1000)}
 
     async def _look_after(self, registration: Registration) -> None:
         """Register again whenever the registration ends, until cancelled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
@@ -151,7 +152,9 @@ class Registration:
             self.ended.set_result(reason)
             self._doubt()
 
-    async def consume(self, source: Source, on_delivery: Callable[[Delivery], None]) -> None:
+    async def consume(
+        self, source: Source, on_delivery: Callable[[Delivery], None], arguments: dict[str, Any] | None = None
+    ) -> None:
         """Ask the broker for the messages of a queue. The callback must not raise."""
         if self._wire is not None:
             self._arrivals = Arrivals(source, self, on_delivery)
@@ -160,7 +163,7 @@ class Registration:
         async def on_message(message: DeliveredMessage) -> None:
             on_delivery(from_client(message, source, self))
 
-        consumed = await self.channel.basic_consume(Name(source.queue), on_message, timeout=RPC_S)
+        consumed = await self.channel.basic_consume(Name(source.queue), on_message, arguments=arguments, timeout=RPC_S)
         self.tag = consumed.consumer_tag or ""
 
     def note_arrival(self, tag: int) -> None:

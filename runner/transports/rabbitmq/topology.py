@@ -13,7 +13,7 @@ import aiormq
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 
-from runner.errors import TopologyMismatch
+from runner.errors import BrokerUnavailable, TopologyMismatch
 from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology
 from runner.tasks import each_with
 from runner.transports.base import Declared
@@ -26,6 +26,7 @@ from runner.transports.rabbitmq.channels import (
     declare_queue,
     forbidden,
     open_channel,
+    reply_of,
     throwaway_channel,
 )
 from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NoRight, NotThere
@@ -112,6 +113,15 @@ async def _make(
         await each_with(things, lambda: throwaway_channel(connection), declare, at_once=_lanes(things))
     except aiormq.exceptions.ChannelAccessRefused as error:
         raise forbidden(error, right) from error
+    except aiormq.exceptions.ConnectionInternalError as error:
+        if "transient_nonexcl_queues" not in reply_of(error):
+            raise
+        names = ", ".join(f'"{item.name}"' for item in things if isinstance(item, Queue) and not item.durable)
+        raise BrokerUnavailable(
+            f"the broker is configured to refuse queues with `durable: false`, as {names}",
+            "write `durable: true`, or `exclusive: true` for a queue of one connection; or permit it on the broker: "
+            "`deprecated_features.permit.transient_nonexcl_queues = true`",
+        ) from error
 
 
 def _lanes(things: Sequence[object]) -> int:
