@@ -26,6 +26,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
 _TAG = re.compile(r"(?:&\S*\s+)?(![^\s,\[\]{}]*)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_TOO_DEEP = "exceeded maximum nesting depth"
+"""What PyYAML's scanner says since 6.0.4, which reads ahead of us."""
 _ESCAPE = 'this "\\" does not start an escape that YAML knows'
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
@@ -89,10 +91,16 @@ def parse(text: str, path: Path = Path(), index: int = 0) -> tuple[Document, lis
     try:
         root = composer.document()
     except yaml.YAMLError as error:
+        if getattr(error, "problem", None) == _TOO_DEEP:
+            raise _too_deep() from None
         from runner.config.syntax import explain  # only for files with mistakes
 
         raise PipelineInvalid([explain(error, text, lines)]) from None
     return Document(root, lines, text, path, index), composer.problems
+
+
+def _too_deep(place: Place | None = None) -> PipelineInvalid:
+    return _refusal("too-deep", f"nested more than {limits.MAX_DEPTH} deep", "flatten it", place)
 
 
 class _Composer:
@@ -157,7 +165,7 @@ class _Composer:
     def _check(self, event: Any, depth: int) -> None:
         self._count += 1
         if depth > limits.MAX_DEPTH:
-            raise _refusal("too-deep", f"nested more than {limits.MAX_DEPTH} deep", "flatten it", self._place(event))
+            raise _too_deep(self._place(event))
         if self._count > limits.MAX_NODES:
             message = f"the file has more than {limits.MAX_NODES} keys and values"
             raise _refusal("too-large", message, "split it into several pipelines", self._place(event))
