@@ -234,7 +234,7 @@ def _quorum_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     if queue.auto_delete:
         yield Conflict(("auto_delete",), "a quorum queue cannot delete itself", help_)
     if queue.max_priority is not None:
-        yield Conflict(("max_priority",), "a quorum queue has no priorities", help_)
+        yield Conflict(("max_priority",), "a quorum queue takes no highest priority", help_)
     if queue.overflow == "reject-publish-dlx":
         message = "a quorum queue does not have this overflow"
         yield Conflict(("overflow",), message, 'write "reject-publish" or "drop-head", or "type: classic"')

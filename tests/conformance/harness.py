@@ -93,7 +93,7 @@ KINDS = (
         "rabbitmq-quorum",
         # As pipelines declare them. Without a delivery limit RabbitMQ 3.10 puts what is released at the end.
         {"x-queue-type": "quorum", "x-delivery-limit": 20},
-        {"priority": "quorum queues have no x-max-priority before RabbitMQ 4"},
+        {"priority": "quorum queues take no x-max-priority"},
     ),
     Kind(
         "rabbitmq-classic",

@@ -144,6 +144,24 @@ async def test_17_a_queue_that_drops_its_head_keeps_the_latest(harness: Harness)
     assert bodies(await (await harness.collect(session, queue)).take(2)) == ["3", "4"]
 
 
+async def test_17_quorum_queues_have_priorities(harness: Harness) -> None:
+    """From 4.3 on they need not be asked for: 32, and a message without one has the priority 4."""
+    if harness.kind.name not in ("memory", "rabbitmq-quorum") or harness.line < (4, 3):
+        pytest.skip("priorities of quorum queues came with RabbitMQ 4.3")
+    session, queue = await harness.session(), harness.queue("work", queue_type="quorum")
+    await harness.declare(session, queue)
+    priorities = (0, 3, None, 4, 31, 9, 255, 1)
+    for priority in priorities:
+        await session.publish(to_queue(queue), text(f"{priority}", priority=priority))
+    inbox = await harness.collect(session, queue, prefetch=1)
+    taken = []
+    for _ in priorities:
+        delivery = await inbox.next()
+        taken += bodies([delivery])
+        await session.settle(delivery, ACK)
+    assert taken == ["31", "255", "9", "None", "4", "3", "1", "0"]
+
+
 async def test_17_higher_priorities_come_first(harness: Harness) -> None:
     """Among waiting messages the higher priority is first; equals keep their order; too high counts as the highest."""
     harness.needs("priority")

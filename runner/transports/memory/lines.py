@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from runner.message import Address, Envelope
@@ -62,13 +62,23 @@ class FifoLine(deque[Stored]):
         self.insert(index, stored)
 
 
-class PriorityLine:
-    """Highest priority first, then first come, first served. A priority above the highest counts as the highest."""
+QUORUM_HIGHEST, QUORUM_DEFAULT = 31, 4
+"""Quorum queues have these priorities without being asked, from RabbitMQ 4.3 on."""
 
-    def __init__(self, highest: int) -> None:
+
+class PriorityLine:
+    """Highest priority first, then first come, first served. A priority above the highest counts as the highest.
+
+    `default` is the priority of a message without one; `waiting` are messages that stand in line already.
+    """
+
+    def __init__(self, highest: int, default: int = 0, waiting: Iterable[Stored] = ()) -> None:
         self._highest = highest
+        self._default = default
         self._lanes = [FifoLine() for _ in range(highest + 1)]  # the highest first
         self._length = 0
+        for stored in waiting:
+            self.append(stored)
 
     def append(self, stored: Stored, /) -> None:
         """Put a message that has arrived at the end of its priority."""
@@ -97,7 +107,8 @@ class PriorityLine:
             yield from lane
 
     def _lane_of(self, stored: Stored) -> FifoLine:
-        return self._lanes[self._highest - min(stored.envelope.priority or 0, self._highest)]
+        priority = stored.envelope.priority
+        return self._lanes[self._highest - min(self._default if priority is None else priority, self._highest)]
 
     def _first_lane(self) -> FifoLine:
         return next((lane for lane in self._lanes if lane), self._lanes[-1])

@@ -11,7 +11,14 @@ from runner.pipeline.topology import Queue
 from runner.transports.memory.dead_letters import Death
 from runner.transports.memory.feed import MemoryFeed
 from runner.transports.memory.gate import Gate
-from runner.transports.memory.lines import FifoLine, Line, PriorityLine, Stored
+from runner.transports.memory.lines import (
+    QUORUM_DEFAULT,
+    QUORUM_HIGHEST,
+    FifoLine,
+    Line,
+    PriorityLine,
+    Stored,
+)
 from runner.transports.memory.pump import Pump
 from runner.transports.memory.rules import Rules, rules_of
 
@@ -58,6 +65,7 @@ class MemoryQueue:
         self._capacity_bytes = capacity_bytes
         self._crowd = min(CROWD, capacity)
         self._is_limited = self.rules.max_length is not None or self.rules.max_bytes is not None
+        self._is_quorum = definition.arguments.get("x-queue-type") == "quorum"
         self._may_expire = self.rules.ttl_s is not None
         self._arrived = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -82,6 +90,8 @@ class MemoryQueue:
         stored = Stored(envelope, address, self._arrived)
         if self._may_expire or envelope.expiration_ms is not None:
             self._set_expiry(stored)
+        if envelope.priority is not None and self._is_quorum and isinstance(self.line, FifoLine):
+            self.line = PriorityLine(QUORUM_HIGHEST, QUORUM_DEFAULT, self.line)
         self.line.append(stored)
         self.ready_bytes += len(envelope.body)
         if self._is_limited:
@@ -141,10 +151,11 @@ class MemoryQueue:
 
     def work(self) -> bool:
         """Hand messages to feeds in turn, up to a bound; return whether there is more to hand out."""
-        line, idle = self.line, self.idle
+        idle = self.idle
         for _ in range(TURN):
             if self._may_expire:
                 self._expire_head()
+            line = self.line  # another one once a message has a priority: who gets a delivery may publish
             if not line or not idle:
                 break
             feed = idle[0]
@@ -160,7 +171,7 @@ class MemoryQueue:
             feed.hand_over(stored)
         self._watch_head()
         self._let_publishers_in()
-        return bool(line and idle)
+        return bool(self.line and idle)
 
     def resume(self) -> None:
         """Work again soon, where there is something to do: after a start, or when something was put back."""
