@@ -29,6 +29,20 @@ PIPELINE = """
 HANDLERS = "def handle(order: str) -> None: note(order)"
 
 
+SIGNING = """
+[ca]
+default_ca = signing
+[signing]
+database = {name}.issued
+new_certs_dir = .
+default_md = sha256
+rand_serial = yes
+policy = policy
+[policy]
+commonName = supplied
+"""
+
+
 @dataclass(frozen=True)
 class Certificates:
     """Key pairs in a folder, made with openssl, good for some minutes."""
@@ -39,13 +53,16 @@ class Certificates:
         """Make an authority: `name`.pem and `name`.key."""
         self._openssl("req", "-x509", *self._new(name), "-days", "1", "-out", f"{name}.pem")
 
-    def made(self, name: str, authority: str, alt: str, days: int = 1) -> None:
-        """Make a certificate of an authority: `name`.pem and `name`.key."""
+    def made(self, name: str, authority: str, alt: str, *, is_over: bool = False) -> None:
+        """Make a certificate of an authority: `name`.pem and `name`.key. With `openssl ca`, which takes any dates."""
         (self.folder / f"{name}.ext").write_text(f"subjectAltName={alt}\nextendedKeyUsage=serverAuth,clientAuth\n")
+        (self.folder / f"{name}.cnf").write_text(SIGNING.format(name=name))
+        (self.folder / f"{name}.issued").touch()
         self._openssl("req", *self._new(name), "-out", f"{name}.csr")
-        signing = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial")
+        dates = ("-startdate", "20200101000000Z", "-enddate", "20200102000000Z") if is_over else ("-days", "1")
         self._openssl(
-            *("x509", "-req", "-in", f"{name}.csr", *signing, "-days", str(days)),
+            *("ca", "-batch", "-notext", "-config", f"{name}.cnf", "-in", f"{name}.csr", *dates),
+            *("-cert", f"{authority}.pem", "-keyfile", f"{authority}.key"),
             *("-extfile", f"{name}.ext", "-out", f"{name}.pem"),
         )
 
@@ -74,7 +91,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         made.authority(authority)
     made.made("good", "ca", "IP:127.0.0.1,DNS:localhost")
     made.made("elsewhere", "ca", "DNS:broker.example,IP:127.0.0.2")
-    made.made("over", "ca", "IP:127.0.0.1,DNS:localhost", days=-1)
+    made.made("over", "ca", "IP:127.0.0.1,DNS:localhost", is_over=True)
     made.made("client", "ca", "DNS:client")
     made.made("other-client", "stranger", "DNS:client")
     return made
