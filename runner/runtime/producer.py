@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -25,6 +24,7 @@ from runner.runtime.items import guarded_items, items_of_thread
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.publishing import Outgoing, Publisher
 from runner.schedule import Schedule
+from runner.tasks import end
 
 WINDOW = 100
 """How many publications of one producer may wait for their confirm."""
@@ -261,9 +261,10 @@ class _Publishing:
 
     async def give_up(self, after_s: float) -> int:
         """Wait for what is in flight, not for long; return how many publications may or may not have arrived."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(after_s):
-                await self.settle()
+        # Not by asyncio.timeout: before Python 3.11.4 it raises no TimeoutError in a task that was cancelled, as here.
+        settling = asyncio.create_task(self.settle(), name="confirms")
+        await asyncio.wait((settling,), timeout=after_s)
+        await end(settling)
         for task in tuple(self._tasks):
             task.cancel()
         return self._in_flight
