@@ -203,8 +203,8 @@ async def up(
     from runner.runtime.supervisor import Supervisor
 
     transport = make_transport(system, _log_state_change, worker=worker.name if worker else "")
-    started_at = worker.started_at if worker else None
-    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, started_at=started_at)
+    start = worker.start if worker else None
+    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start)
     try:
         if worker is None or worker.listens:
             await supervisor.listen(worker.whole_trouble if worker else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,7 +123,8 @@ HTTP_TIMEOUT_S = 10.0
 class Producer:
     """What brings messages in: a function, called once or by a schedule, or an HTTP path (`handler` is None then).
 
-    `http_timeout_s` is how long a POST waits for the confirm of its message; `per_second` limits what it publishes.
+    `http_timeout_s` is how long a POST waits for the confirm of its message; `per_second` limits what it publishes. With
+    `once`, it runs once for each value of that key, over all starts.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Producer:
     http_path: str | None = None
     http_timeout_s: float = HTTP_TIMEOUT_S
     per_second: float | None = None
+    once: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +208,16 @@ class Pipeline:
     def wait_prefix(self) -> str:
         """The beginning of the names of this pipeline's wait queues."""
         return f"{self.name}.retry"
+
+
+def fingerprint(pipeline: Pipeline) -> str:
+    """Return what stands for the parts of a pipeline: names, what they read and run, and where they publish.
+
+    It changes where a release changes one of these; limits, retries and schedules are left out.
+    """
+    parts = [(each.name, each.queue, each.handler.path, *(to.name for to in each.to)) for each in pipeline.subscribers]
+    parts += [
+        (each.name, each.http_path or (each.handler.path if each.handler else ""), *(to.name for to in each.to))
+        for each in pipeline.producers
+    ]
+    return blake2b(repr(sorted(parts)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

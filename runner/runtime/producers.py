@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 from runner import log
 from runner.runtime.producer import CONFIRM_S, ProducerRuntime
+from runner.runtime.producer_memory import Memory
 from runner.tasks import end
-from runner.transports.base import Leadership, NotLeader, Transport
+from runner.transports.base import Transport
+from runner.transports.leadership import Leadership, Member, NotLeader
 
 STAND_BY_S = 3.0
-"""How long `--until-idle` waits to become the leader, before another process is taken to be the one that produces."""
+"""After how long of waiting for the leadership another process is taken to be the one that produces."""
+
+ASK_S = 1.0
+"""How long `--until-idle` waits between two questions to that process, whether it has produced everything."""
 
 
 class ProducerGroup:
     """The producers of one pipeline, and what the leadership remembers of them.
 
-    That is `{"ticks": {name: time}, "runs": {name: id}, "done": {name: time}}`. A finite producer that loses the
-    leadership waits, and goes on where it was when it is ours again, unless another process has ended it meanwhile. Who
-    was already waiting when it ended does not run it again: it runs once for each start of the pipeline, not once for
-    each change of the leader. A run that was begun and has not ended keeps its id, and with it the ids of its messages.
+    That is `{"ticks": {name: time}, "runs": {name: id}, "done": {name: start}, "once": {name: value}}`. A finite
+    producer that loses the leadership waits, and goes on where it was when it is ours again, unless another process has
+    ended it meanwhile. It runs once for each start of the pipeline, not once for each change of the leader: `done`
+    names the start in which it ended, see `Leadership.start`. With `once` it runs once for each value of that key. A
+    run that was begun and has not ended keeps its id, and with it the ids of its messages.
     """
 
     def __init__(
@@ -31,15 +36,14 @@ class ProducerGroup:
         producers: Sequence[ProducerRuntime],
         *,
         new_id: Callable[[], str],
-        now: Callable[[], datetime],
-        started_at: datetime | None = None,
+        member: Member,
+        is_until_idle: bool,
     ) -> None:
-        """`started_at` is when the pipeline was started, where that was not now: one of several workers."""
         self.pipeline = pipeline
         self._producers = producers
         self._new_id = new_id
-        self._now = now
-        self._started_at = started_at or now()
+        self._member = member
+        self._is_until_idle = is_until_idle
         self._leading = asyncio.Event()
         self._begun: dict[ProducerRuntime, asyncio.Task[None]] = {}
         self._finite_ended = asyncio.Event()
@@ -59,7 +63,7 @@ class ProducerGroup:
         """Produce whenever we are the leader, until cancelled."""
         if not self._producers:
             return
-        leadership = await transport.lead(f"{self.pipeline}.producers")
+        leadership = await transport.lead(f"{self.pipeline}.producers", self._member)
         try:
             while True:
                 await self._stand_by(leadership)
@@ -76,15 +80,24 @@ class ProducerGroup:
             await asyncio.wait([waiting], timeout=STAND_BY_S)
             if not waiting.done():
                 log.get_logger().info("producers.standby", pipeline=self.pipeline)
-                if all(task.done() for task in self._begun.values()):
-                    self._finite_ended.set()
+            while self._is_until_idle and not (waiting.done() or self._finite_ended.is_set()):
+                await self._ask_whether_ended(leadership)
+                await asyncio.wait([waiting], timeout=ASK_S)
             await waiting
         finally:
             waiting.cancel()
 
+    async def _ask_whether_ended(self, leadership: Leadership) -> None:
+        """Ask the process that leads whether every finite producer has ended."""
+        led = await leadership.ask()
+        if led is not None:
+            memory = Memory(led.state, led.start)
+            if all(memory.has_ended(each.producer) for each in self._producers if each.is_finite):
+                self._finite_ended.set()
+
     async def _produce(self, leadership: Leadership) -> None:
         """Run all producers until the leadership is lost."""
-        memory = _Memory(leadership)
+        memory = _Saved(leadership)
         lost = asyncio.ensure_future(leadership.lost())
         self._leading.set()
         finite = [asyncio.create_task(self._finish(each, memory)) for each in self._producers if each.is_finite]
@@ -104,61 +117,37 @@ class ProducerGroup:
             self._leading.clear()
             await end(*finite, *due, lost, again_s=2 * CONFIRM_S)
 
-    async def _finish(self, producer: ProducerRuntime, memory: _Memory) -> None:
-        """Begin a finite producer, or let it go on; note when it has ended."""
-        name = producer.producer.name
+    async def _finish(self, producer: ProducerRuntime, saved: _Saved) -> None:
+        """Begin a finite producer, or let it go on; note that it has ended."""
         task = self._begun.get(producer)
-        if (ended := memory.when("done", name)) is not None and ended > self._started_at:
+        if saved.memory.has_ended(producer.producer):
             if task is not None:
                 await end(task)
             return
         if task is None:
-            run = await memory.run(name, self._new_id)
+            run, is_new = saved.memory.run(producer.producer, self._new_id)
+            if is_new:
+                await saved.save()
             task = self._begun[producer] = asyncio.create_task(producer.run_to_the_end(run, self._leading))
         await asyncio.shield(task)
         if not producer.has_failed:
-            await memory.note("done", name, self._now())
+            saved.memory.note_end(producer.producer)
+            await saved.save()
 
 
-class _Memory:
-    """What the leadership's state says of each producer, as times; garbage in it counts as nothing."""
+class _Saved:
+    """The memory of the leader that we are, and how it is saved."""
 
     def __init__(self, leadership: Leadership) -> None:
+        self.memory = Memory(leadership.state, leadership.start)
         self._leadership = leadership
         self._saving = asyncio.Lock()
-        self._state: dict[str, dict[str, Any]] = {
-            kind: dict(items) for kind, items in leadership.state.items() if isinstance(items, dict)
-        }
 
-    def when(self, kind: str, name: str) -> datetime | None:
-        value = self._state.get(kind, {}).get(name)
-        try:
-            return datetime.fromisoformat(value) if isinstance(value, str) else None
-        except ValueError:
-            return None
-
-    async def run(self, name: str, new_id: Callable[[], str]) -> str:
-        """Return the id of the run that was begun and has not ended, else begin one."""
-        found = self._state.get("runs", {}).get(name)
-        if isinstance(found, str):
-            return found
-        run = new_id()
-        self._state.setdefault("runs", {})[name] = run
-        await self._save()
-        return run
-
-    async def note(self, kind: str, name: str, moment: datetime) -> None:
-        """Save a time."""
-        self._state.setdefault(kind, {})[name] = moment.isoformat()
-        if kind == "done":
-            self._state.get("runs", {}).pop(name, None)
-        await self._save()
-
-    async def _save(self) -> None:
+    async def save(self) -> None:
         """Save everything; who is no longer the leader waits here for its end."""
         async with self._saving:
             try:
-                await self._leadership.save(self._state)
+                await self._leadership.save(self.memory.state)
             except NotLeader:
                 await asyncio.Event().wait()
 
@@ -166,15 +155,16 @@ class _Memory:
 class _Record:
     """One producer's part of the memory."""
 
-    def __init__(self, memory: _Memory, name: str) -> None:
-        self._memory = memory
+    def __init__(self, saved: _Saved, name: str) -> None:
+        self._saved = saved
         self._name = name
 
     def last_tick(self) -> datetime | None:
-        return self._memory.when("ticks", self._name)
+        return self._saved.memory.last_tick(self._name)
 
     async def save_tick(self, due: datetime) -> None:
-        await self._memory.note("ticks", self._name, due)
+        self._saved.memory.note_tick(self._name, due)
+        await self._saved.save()
 
 
 async def _all_of_or(tasks: Sequence[asyncio.Task[None]], lost: asyncio.Future[None]) -> None:

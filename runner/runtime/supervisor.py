@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from uuid import uuid4
 
 from runner import log
 from runner.metrics import Totals
-from runner.pipeline.model import Pipeline, Subscriber
+from runner.pipeline.model import Pipeline, Subscriber, fingerprint
 from runner.release import about
 from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
@@ -26,6 +28,7 @@ from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.tasks import each_of, end
 from runner.transports.base import Delivery, Source, Transport
+from runner.transports.leadership import Member
 
 LONGEST_HELD_S = 25 * 60.0
 """How long each RabbitMQ lets a message be unsettled by default, with a margin."""
@@ -65,16 +68,16 @@ class Supervisor:
         http: tuple[str, int] | None = None,
         new_id: Callable[[], str] = lambda: uuid4().hex,
         now: Callable[[], datetime] | None = None,
-        started_at: datetime | None = None,
+        start: str | None = None,
     ) -> None:
-        """`started_at` is when the pipelines were started, where that was not now: one of several workers."""
+        """`start` names the start of the pipelines, where others share it: one of several workers."""
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
         self._new_id = new_id
         self._now = now or (lambda: datetime.now(UTC))
         self._sent_at = now or SecondClock()
-        self._started_at = started_at
+        self._start = start or uuid4().hex
         self._logger = log.get_logger()
         self._resources = Resources()
         self._totals = {pipeline.name: Totals() for pipeline in pipelines}
@@ -290,7 +293,14 @@ class Supervisor:
             for producer in pipeline.producers
             if producer.handler is not None
         ]
-        return ProducerGroup(pipeline.name, producers, new_id=self._new_id, now=self._now, started_at=self._started_at)
+        where = f"{pipeline.path} on {socket.gethostname()}, process {os.getpid()}"
+        return ProducerGroup(
+            pipeline.name,
+            producers,
+            new_id=self._new_id,
+            member=Member(self._start, fingerprint(pipeline), where),
+            is_until_idle=self._until_idle,
+        )
 
 
 async def _wait_for(event: asyncio.Event) -> None:

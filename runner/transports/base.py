@@ -20,7 +20,8 @@
 16. Cancelling publish or settle loses no message that was taken over.
 17. TTL, length limits, priorities and single active consumers are those of RabbitMQ.
 18. A delivery that ends in a crash too often (`x-delivery-limit`) goes to the dead-letter queue.
-19. Of all sessions that ask for the leadership of one name, at most one has it, and its state survives the leader.
+19. Of all sessions that ask for the leadership of one name, at most one has it, and its state survives the leader. A
+    session that joins others is in their start; a session that takes part alone begins a new one.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from runner.errors import AlreadySettled, RunnerError
+from runner.errors import AlreadySettled
 from runner.message import Address, Envelope, attempt_of
 from runner.outcome import Outcome
 from runner.pipeline.topology import Topology
+from runner.transports.leadership import Leadership, Member
 
 SUSPECT_CRASHES = 3
 """A message whose deliveries have ended so often without being settled may be what ended them."""
@@ -208,49 +210,6 @@ class Feed(Protocol):
         ...
 
 
-class NotLeader(RunnerError):
-    """Somebody without the leadership, or not with it any more, asked for what only the leader may do."""
-
-
-class Leadership(Protocol):
-    """One session's part in the leadership of a name: it competes from the start, and again after each loss.
-
-    `wait`, work, `lost`, stop working, and again: leadership may be won back, and others may have led in between.
-    """
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether we lead. False as soon as the connection is known to be lost, or our lease of it has run out."""
-        ...
-
-    @property
-    def state(self) -> Mapping[str, Any]:
-        """A copy of what the last leader saved, `{}` at first. Raises NotLeader where we do not lead."""
-        ...
-
-    async def wait(self) -> None:
-        """Return when we lead, now or again. Raises NotLeader after `resign`."""
-        ...
-
-    async def lost(self) -> None:
-        """Return when the leadership that `wait` came back with is over, even if it has been won again meanwhile."""
-        ...
-
-    async def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the state, and return when every later leader will see this one or a newer one.
-
-        Only what JSON can say comes back equal; raises TypeError or ValueError for the rest. Raises NotLeader where we
-        do not lead, and also where leadership was lost since `wait` returned or `state` was read, though it is ours
-        again: others may have saved meanwhile. When leadership is lost while saving, the next leader sees either the
-        old state or the new one, and so it is for a save that is cancelled.
-        """
-        ...
-
-    async def resign(self) -> None:
-        """Give it up for good, or stop competing for it. Idempotent, bounded in time."""
-        ...
-
-
 class Transport(Protocol):
     """A broker as the runtime sees it. Not bound to a thread: everything happens on the loop that called `connect`."""
 
@@ -322,9 +281,10 @@ class Transport(Protocol):
         """Return how many messages wait in these queues or for a retry into them; unsettled deliveries not counted."""
         ...
 
-    async def lead(self, name: str) -> Leadership:
+    async def lead(self, name: str, member: Member | None = None) -> Leadership:
         """Compete with all sessions of this broker for the leadership of a name, as in `orders.producers`.
 
+        Says `pipeline.name_shared` once for each other fingerprint that takes part under the same name.
         Raises BrokerUnavailable or TopologyMismatch where the broker does not let us. `close` resigns.
         """
         ...

@@ -30,8 +30,8 @@ class Role:
     descriptor: int
     is_terminal: bool
     is_colored: bool
-    started_at: str
-    """When the master started its first worker, by the wall clock, as ISO 8601."""
+    start: str
+    """Names the start of the pipelines that all workers of one master have in common."""
     broker: str | None = None
     """What `--broker` says. It may have a password in it, and everybody on the machine can read a command line."""
 

@@ -10,8 +10,8 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from runner import log
 from runner.runtime.supervisor import Report
@@ -67,7 +67,7 @@ class Master:
         self._command = command
         self._output = output
         self._grace_s = grace_s
-        self._role = Role(0, size, -1, output.isatty(), is_colored, datetime.now(UTC).isoformat(), broker)
+        self._role = Role(0, size, -1, output.isatty(), is_colored, uuid4().hex, broker)
         self._on_stage = on_stage
         self._processes: dict[int, WorkerProcess] = {}
         self._done: set[int] = set()

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 from runner.runtime.supervisor import Report
@@ -36,9 +35,9 @@ class Worker:
         return f"worker {self.role.number}/{self.role.size}"
 
     @property
-    def started_at(self) -> datetime:
-        """When all were started: a finite producer that has ended since does not run again, whoever leads now."""
-        return datetime.fromisoformat(self.role.started_at)
+    def start(self) -> str:
+        """Names the start of all: a finite producer that has ended in it does not run again, whoever leads now."""
+        return self.role.start
 
     @property
     def listens(self) -> bool:

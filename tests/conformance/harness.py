@@ -24,7 +24,8 @@ from runner.pipeline.topology import (
     wait_milliseconds,
     wait_topology,
 )
-from runner.transports.base import Delivery, Feed, Leadership, Source, StateChange, Transport
+from runner.transports.base import Delivery, Feed, Source, StateChange, Transport
+from runner.transports.leadership import Leadership, Member
 
 WAIT_S = 20.0
 
@@ -159,11 +160,11 @@ class Harness:
         self.declared.append(topology)
         await session.declare(topology)
 
-    async def lead(self, session: Transport, word: str = "producers") -> Leadership:
+    async def lead(self, session: Transport, word: str = "producers", member: Member | None = None) -> Leadership:
         """Let a session compete for a leadership, and remember its queue, to be deleted after the test."""
         name = f"{self.unique}.{word}"
         self.declared.append(Topology(queues=(leadership_queue(name),)))
-        return await session.lead(name)
+        return await session.lead(name, member)
 
     def source(self, queue: Queue, prefetch: int = 10, dead_letter: Queue | None = None) -> Source:
         """Return a subscriber's view of a queue."""

@@ -16,7 +16,7 @@ import pytest
 
 from runner.errors import BrokerUnavailable, TopologyMismatch
 from runner.pipeline.topology import leadership_queue
-from runner.transports.base import Leadership, NotLeader
+from runner.transports.leadership import Leadership, NotLeader
 from tests.conformance.harness import KINDS, WAIT_S, Harness, text, to_queue, until
 from tests.node import NodeError
 from tests.proxy import Proxy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections import Counter
 
@@ -81,7 +82,7 @@ async def test_a_finite_producer_runs_in_one_of_the_processes_that_start_togethe
     """
     )
     async with rabbit_project.up() as first, rabbit_project.up() as second:
-        await started(first, second)  # who starts later than it has ended runs it again
+        await started(first, second)
         (rabbit_project.folder / "go").touch()
         await until(
             lambda: (
@@ -99,6 +100,81 @@ async def test_a_finite_producer_runs_in_one_of_the_processes_that_start_togethe
     assert sorted(got.body for got in foreign.take(rabbit_project.name("work"))) == sorted(
         f"order-{number}".encode() for number in range(30)
     )
+
+
+async def test_a_rolling_update_and_an_eviction_do_not_run_a_finite_producer_again(rabbit_project: Project) -> None:
+    """Replicas that join while another one runs are in its start, also those that come after the producer has ended."""
+    rabbit_project.pipeline(ONCE)
+    rabbit_project.handlers(ONCE_HANDLERS)
+    async with rabbit_project.up() as old, rabbit_project.up() as new, rabbit_project.up() as last:
+        await until(lambda: sum(len(lines(each, "producer.finished")) for each in (old, new, last)) == 1, "it has run")
+        (leader,) = (each for each in (old, new, last) if lines(each, "leadership.won"))
+        others = [each for each in (old, new, last) if each is not leader]
+        for other in others:
+            await other.wait_for(lambda line: line["event"] == "producers.standby")
+        async with rabbit_project.up() as replaced:
+            await replaced.wait_for(lambda line: line["event"] == "producers.standby")
+            await stop(leader)
+            others.append(replaced)
+            for _ in range(2):
+                await until(lambda: any(lines(each, "leadership.won") for each in others), "another one leads")
+                (leader,) = (each for each in others if lines(each, "leadership.won"))
+                others.remove(leader)
+                leader.signal(signal.SIGKILL)
+                await leader.wait()
+            await others[0].wait_for(lambda line: line["event"] == "leadership.won")
+            await stop(others[0])
+    assert rabbit_project.ledger.counts()["read"] == 1
+    await rabbit_project.up_until_idle()  # nothing ran any more: a new start
+    assert rabbit_project.ledger.counts()["read"] == 2
+
+
+async def test_a_clock_that_is_an_hour_ahead_hides_no_start(rabbit_project: Project) -> None:
+    """Clocks of two machines are not compared: the next start runs a finite producer, whatever the last one's said."""
+    rabbit_project.pipeline(ONCE)
+    wrong = """
+    import datetime, os
+    import runner.runtime.supervisor
+    class Wrong(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None): return datetime.datetime.now(tz) + datetime.timedelta(seconds=float(os.environ["WRONG"]))
+    runner.runtime.supervisor.datetime = Wrong
+    """
+    rabbit_project.handlers(wrong + ONCE_HANDLERS)
+    for times, wrong_s in enumerate((3600, 0, -3600, 0), start=1):
+        await rabbit_project.up_until_idle(env={"WRONG": str(wrong_s)})
+        assert rabbit_project.ledger.counts()["read"] == times
+
+
+async def test_a_process_that_waits_until_idle_waits_for_the_producers_of_the_one_that_leads(
+    rabbit_project: Project,
+) -> None:
+    """What another process still has to produce is left to do, though every queue is empty."""
+    rabbit_project.pipeline(ONCE)
+    rabbit_project.handlers(
+        ONCE_HANDLERS
+        + """
+    import asyncio, os
+    read_now = read
+    async def read():
+        while not os.path.exists("go"):
+            await asyncio.sleep(0.01)
+        async for order in read_now():
+            yield order
+    """
+    )
+    async with rabbit_project.up() as first:
+        await first.wait_for(lambda line: line["event"] == "leadership.won")
+        async with rabbit_project.up("--until-idle") as second:
+            await second.wait_for(lambda line: line["event"] == "producers.standby")
+            with pytest.raises(TimeoutError):  # it would end within a third of a second
+                async with asyncio.timeout(3):
+                    await second.wait()
+            (rabbit_project.folder / "go").touch()
+            assert await second.wait() == 0
+        assert lines(first, "producer.finished", producer="read")
+        assert rabbit_project.ledger.counts()["read"] == 1
+        await stop(first)
 
 
 def has_ticked(project: Project, runner: RunnerProcess, times: int) -> bool:

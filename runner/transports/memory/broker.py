@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from runner.errors import BrokerUnavailable, PublishFailed, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue, Topology
-from runner.transports.base import Declared, OnDelivery, Source
+from runner.transports.base import Declared, OnDelivery, OnStateChange, Source
+from runner.transports.leadership import Member
 from runner.transports.memory.dead_letters import Death, dead_lettered, deaths_in, is_cycle
 from runner.transports.memory.declaring import check
 from runner.transports.memory.feed import MemoryFeed
@@ -136,9 +137,9 @@ class MemoryBroker:
         queue.add(feed)
         return feed
 
-    def lead(self, name: str) -> MemoryLeadership:
+    def lead(self, name: str, member: Member, on_state_change: OnStateChange) -> MemoryLeadership:
         """Let one more session compete for the leadership of a name."""
-        return MemoryLeadership(self._races.setdefault(name, Race(name)))
+        return MemoryLeadership(self._races.setdefault(name, Race(name)), member, on_state_change)
 
     def backlog(self, sources: Sequence[Source]) -> int:
         """Return how many messages are ready in these queues, wait for a retry into them, or are on the way there."""

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from runner.transports.base import NotLeader
+from runner.transports.base import OnStateChange, StateChange
+from runner.transports.leadership import NAME_SHARED, Led, Member, NotLeader, shared_by, start_of
 
 
 class Race:
@@ -18,16 +19,24 @@ class Race:
         self.name = name
         self.line: deque[MemoryLeadership] = deque()
         self.state = "{}"
+        self.start = ""
 
 
 class MemoryLeadership:
     """See `Leadership`. Nobody is ever lost from sight in one process: what was won ends with `end` alone."""
 
-    def __init__(self, race: Race) -> None:
+    def __init__(self, race: Race, member: Member, on_state_change: OnStateChange) -> None:
         loop = asyncio.get_running_loop()
         self._race = race
+        self._member = member
+        self._say = on_state_change
+        self._has_joined = bool(race.line)
+        self._known = {member.fingerprint}
         self._won: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[None] = loop.create_future()
+        for other in race.line:
+            other.compare(member)
+            self.compare(other._member)
         race.line.append(self)
         race.line[0].win()
 
@@ -42,6 +51,18 @@ class MemoryLeadership:
         self._must_lead()
         state: dict[str, Any] = json.loads(self._race.state)
         return state
+
+    @property
+    def start(self) -> str:
+        """See `Leadership.start`."""
+        self._must_lead()
+        return self._race.start
+
+    async def ask(self) -> Led | None:
+        """See `Leadership.ask`."""
+        if self.is_leader or self._ended.done():
+            return None
+        return Led(self._race.start, json.loads(self._race.state))
 
     async def wait(self) -> None:
         """See `Leadership.wait`."""
@@ -65,7 +86,14 @@ class MemoryLeadership:
     def win(self) -> None:
         """Lead from now on. Idempotent."""
         if not self._won.done():
+            self._race.start = start_of(self._race.start, self._member.start, has_joined=self._has_joined)
             self._won.set_result(None)
+
+    def compare(self, other: Member) -> None:
+        """Say, once, that another session takes part that runs something else."""
+        if other.fingerprint not in self._known:
+            self._known.add(other.fingerprint)
+            self._say(StateChange(NAME_SHARED, "warning", shared_by(self._race.name, other)))
 
     def end(self) -> None:
         """Leave the line; the next in it leads. Idempotent."""

@@ -23,6 +23,7 @@ from runner.transports.base import (
     StateChange,
 )
 from runner.transports.copies import Copy, dead_letter_copy, retry_copy
+from runner.transports.leadership import Member
 from runner.transports.memory.broker import MemoryBroker
 from runner.transports.memory.feed import MemoryFeed
 from runner.transports.memory.leading import MemoryLeadership
@@ -178,10 +179,10 @@ class MemoryTransport:
         """See `Transport.backlog`."""
         return self._broker.backlog(sources)
 
-    async def lead(self, name: str) -> MemoryLeadership:
+    async def lead(self, name: str, member: Member | None = None) -> MemoryLeadership:
         """See `Transport.lead`."""
         self._must_be_open()
-        leadership = self._broker.lead(name)
+        leadership = self._broker.lead(name, member or Member(), self._say)
         self._leaderships.append(leadership)
         return leadership
 

@@ -26,7 +26,8 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.tasks import end
-from runner.transports.base import NotLeader, OnStateChange, StateChange
+from runner.transports.base import OnStateChange, StateChange
+from runner.transports.leadership import NAME_SHARED, Led, Member, NotLeader, shared_by, start_of
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
 from runner.transports.rabbitmq.declarations import Declarations
 from runner.transports.rabbitmq.publisher import Publisher
@@ -37,6 +38,9 @@ ATTEMPTS_IN_A_LEASE = 2
 
 CALL_S = 30.0
 """How often who does not lead calls at most: so soon does a leadership whose token is gone come back."""
+
+ANSWER_S = 2.0
+"""How long the session that leads may take to answer."""
 
 LONGEST_PAUSE_S = 5.0
 
@@ -53,12 +57,17 @@ class RabbitLeadership:
         *,
         heartbeat_s: float,
         on_state_change: OnStateChange,
+        member: Member,
     ) -> None:
         self._name = name
         self._link = link
         self._publisher = publisher
         self._declarations = declarations
         self._say = on_state_change
+        self._member = member
+        self._has_joined = False
+        """Whether we have led, or another session has told us that it does: then we begin no start of our own."""
+        self._fingerprints = {member.fingerprint}
         self._lease_s = heartbeat_s
         self._renew_s = self._lease_s / RENEWALS_IN_A_LEASE
         self._attempt_s = self._lease_s / ATTEMPTS_IN_A_LEASE
@@ -83,9 +92,25 @@ class RabbitLeadership:
         seat = self._known = self._lead()
         return copy.deepcopy(seat.token.state) if seat.token else {}
 
-    async def start(self) -> None:
+    @property
+    def start(self) -> str:
+        """See `Leadership.start`."""
+        return self._lead().start
+
+    async def ask(self) -> Led | None:
+        """See `Leadership.ask`."""
+        seat = self._seat
+        if seat is None or self.is_leader:
+            return None
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await seat.during(seat.ask(self._name))
+        except (TimeoutError, SeatLost):
+            return None
+
+    async def compete(self) -> None:
         """Take part from now on; raises what the broker answers to the first attempt."""
-        self._seat = await Seat.take(await self._link.ready(), self._name)
+        self._seat = await self._take_seat()
         self._task = asyncio.create_task(self._compete(self._seat), name=f"leadership-{self._name}")
 
     async def wait(self) -> None:
@@ -152,12 +177,15 @@ class RabbitLeadership:
             except LinkClosed:
                 return
 
+    async def _take_seat(self) -> Seat:
+        return await Seat.take(await self._link.ready(), self._name, self._member, self._note_other)
+
     async def _next_seat(self, delays: Iterator[float]) -> Seat:
         """Get in line again, as soon as the broker lets us."""
         while True:
             await asyncio.sleep(next(delays))
             try:
-                return await Seat.take(await self._link.ready(), self._name)
+                return await self._take_seat()
             except CHANNEL_ERRORS as error:
                 self._complain(error)
                 if isinstance(error, ChannelNotFoundEntity):
@@ -184,10 +212,12 @@ class RabbitLeadership:
         seat.last_until(_now() + self._lease_s, "the broker took no message in time")
         await self._pass_through(seat, seat.call)
         seat.term = seat.token.term + 1 if seat.token else 1
+        seat.start = start_of(seat.token.start if seat.token else "", self._member.start, has_joined=self._has_joined)
         await self._write(seat, seat.token.state if seat.token else {})
-        self._leading = seat
+        self._leading, self._has_joined = seat, True
         self._tell_change()
         self._tell("leadership.won", "info", term=seat.term)
+        await seat.lead()
         while True:
             await asyncio.sleep(seat.lasts_until - _now() - self._lease_s + self._renew_s)
             if _now() >= seat.lasts_until - self._lease_s + self._renew_s:
@@ -196,6 +226,8 @@ class RabbitLeadership:
     async def _call_until_first(self, seat: Seat) -> None:
         """Return when anything has come to us; call meanwhile, in case that nothing is in the queue."""
         for pause in pauses(longest_s=CALL_S):
+            if not self._has_joined:
+                await seat.greet(self._name)
             try:
                 async with asyncio.timeout(self._attempt_s):
                     await self._publish(seat.call())
@@ -243,6 +275,13 @@ class RabbitLeadership:
     async def _publish(self, envelope: Envelope) -> None:
         await self._publisher.publish(Address("", self._name), envelope)
         self._failures = 0
+
+    def _note_other(self, other: Member, led: Led | None) -> None:
+        """Take note of a session that greets us, or that leads and answers; say once that it runs something else."""
+        self._has_joined = self._has_joined or led is not None
+        if other.fingerprint not in self._fingerprints:
+            self._fingerprints.add(other.fingerprint)
+            self._say(StateChange(NAME_SHARED, "warning", shared_by(self._name, other)))
 
     async def _declare_again(self) -> None:
         try:

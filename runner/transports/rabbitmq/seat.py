@@ -4,6 +4,10 @@ Of a queue's consumers a single active one gets anything: whoever gets a message
 sent it. Two kinds of message pass through the queue: calls, which say nothing and only bring this about, and tokens,
 which have the state. The newest token is kept unacknowledged: with our channel it goes back to the queue, and from
 there to the next in line. Source: https://www.rabbitmq.com/docs/consumers#single-active-consumer
+
+A third kind is a greeting: a session in line asks the one that leads who it is, in which start, and what the state is.
+The answer comes by direct reply-to, a pseudo-queue that needs no right and no declaration. Source:
+https://www.rabbitmq.com/docs/direct-reply-to
 """
 
 from __future__ import annotations
@@ -12,14 +16,17 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Any, NamedTuple, Self, TypeVar
 
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
 
 from runner.message import Envelope
 from runner.tasks import end
+from runner.transports.leadership import Led, Member
 from runner.transports.rabbitmq.client import Name
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, was_cancelled
 from runner.transports.rabbitmq.received import envelope_of
@@ -33,6 +40,13 @@ CLOSE_S = 5.0
 
 CALL = "leadership.call"
 TOKEN = "leadership.token"
+GREETING = "leadership.greeting"
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+GREETINGS = 1000
+"""How many greetings are kept for an answer until we lead, the newest."""
+
+OnOther = Callable[[Member, Led | None], None]
 
 T = TypeVar("T")
 
@@ -42,11 +56,15 @@ class SeatLost(Exception):
 
 
 class Token(NamedTuple):
-    """The state as a leader wrote it: `term` counts the leaders, `version` what the leader of this term has written."""
+    """The state as a leader wrote it: `term` counts the leaders, `version` what the leader of this term has written.
+
+    `start` is the start of the pipelines in which the leader led.
+    """
 
     term: int
     version: int
     state: dict[str, Any]
+    start: str = ""
 
     def is_newer_than(self, other: Token | None) -> bool:
         """Whether this one replaces the other. Of two claims to one term it is the first that counts."""
@@ -62,22 +80,48 @@ def read_token(body: bytes) -> Token | None:
     """Return the token in a message's body; None where it is none of ours."""
     try:
         found = json.loads(body)
-        term, version, state = found["term"], found["version"], found["state"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        term, version, state, start = found["term"], found["version"], found["state"], found.get("start", "")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    is_token = type(term) is int and type(version) is int and isinstance(state, dict)
-    return Token(term, version, state) if is_token else None
+    is_token = type(term) is int and type(version) is int and isinstance(state, dict) and isinstance(start, str)
+    return Token(term, version, state, start) if is_token else None
+
+
+def write_words(member: Member, led: Led | None = None) -> bytes:
+    """Return the body of a greeting, or of the answer to one."""
+    return json.dumps({**asdict(member), **({"led": led} if led else {})}, allow_nan=False).encode()
+
+
+def read_words(body: bytes) -> tuple[Member, Led | None] | None:
+    """Return who greets or answers, and what an answer says; None for anything else."""
+    try:
+        found = json.loads(body)
+        member = Member(*(str(found[key]) for key in ("start", "fingerprint", "where")))
+        start, state = found.get("led", ("", {}))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    if not isinstance(start, str) or not isinstance(state, dict):
+        return None
+    return member, Led(start, state) if "led" in found else None
 
 
 class Seat(Registration):
     """A consumer of the leadership queue, from its registration until its channel is closed.
 
     `ended` is done from the moment on at which it is worth nothing any more. `lasts_until` is the loop time at which
-    that happens by itself; it is put off with `last_until`.
+    that happens by itself; it is put off with `last_until`. `on_other` is called with each member that greets or
+    answers, and with what an answer says.
     """
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: AbstractChannel, member: Member, on_other: OnOther) -> None:
         super().__init__(channel)
+        self._member = member
+        self._on_other = on_other
+        self._unanswered: list[str] = []
+        self._answer: asyncio.Future[Led] = self.ended.get_loop().create_future()
+        self.is_leading = False
+        self.start = ""
+        """The start in which we lead."""
         self.token: Token | None = None
         """The newest there is, as far as it has come to us."""
         self.term: int | None = None
@@ -93,14 +137,15 @@ class Seat(Registration):
         self._expected: dict[str, asyncio.Future[None]] = {}
 
     @classmethod
-    async def take(cls, connection: AbstractConnection, queue: str) -> Self:
+    async def take(cls, connection: AbstractConnection, queue: str, member: Member, on_other: OnOther) -> Self:
         """Get in line; raises what the broker answers."""
         channel = await open_channel(connection)
-        seat = cls(channel)
+        seat = cls(channel, member, on_other)
         channel.closing.add_done_callback(lambda _: seat.end("the channel or its connection was lost"))
         channel.on_consumer_cancel_callbacks.add(lambda _: seat.end("cancelled by the broker"))
         try:
             await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_S)
+            await channel.basic_consume(REPLY_TO, seat._on_answer, no_ack=True, timeout=RPC_S)
             await channel.basic_consume(Name(queue), seat._on_message, timeout=RPC_S)
         except BaseException:
             await seat.leave("it was not taken")
@@ -155,8 +200,25 @@ class Seat(Registration):
         """Return a message with the next version of the state in our term."""
         assert self.term is not None
         self.version += 1
-        body = write_token(Token(self.term, self.version, state))
+        body = write_token(Token(self.term, self.version, state, self.start))
         return Envelope(body, message_id=self._next_id(), type=TOKEN, content_type="application/json")
+
+    async def greet(self, queue: str) -> None:
+        """Ask the session that leads, if one does, for an answer."""
+        properties = Basic.Properties(message_id=self._next_id(), message_type=GREETING, reply_to=REPLY_TO)
+        await self._say(queue, write_words(self._member), properties)
+
+    async def ask(self, queue: str) -> Led:
+        """Greet, and return the next answer."""
+        self._answer = self.ended.get_loop().create_future()
+        await self.greet(queue)
+        return await self._answer
+
+    async def lead(self) -> None:
+        """Answer those who have greeted us, and those who will."""
+        self.is_leading = True
+        while self._unanswered:
+            await self._answer_to(self._unanswered.pop())
 
     def expect(self, envelope: Envelope) -> asyncio.Future[None]:
         """Return a future that is done when this message of ours has come to us; cancel it to expect it no more."""
@@ -179,6 +241,8 @@ class Seat(Registration):
         message_id = envelope.message_id or ""
         token = read_token(envelope.body) if envelope.type == TOKEN else None
         is_ours = message_id.startswith(self._name)
+        if envelope.type == GREETING and not is_ours:
+            await self._on_greeting(envelope)
         if token is not None and not is_ours and self.term is not None and token.term >= self.term:
             self.end("another session has claimed the leadership")
             return
@@ -191,6 +255,37 @@ class Seat(Registration):
             arrived.set_result(None)
         if done_with is not None:
             await self._drop(done_with)
+
+    async def _on_greeting(self, greeting: Envelope) -> None:
+        words, reply_to = read_words(greeting.body), greeting.reply_to
+        if words is None or not reply_to:
+            return
+        self._on_other(*words)
+        if self.is_leading:
+            await self._answer_to(reply_to)
+        else:
+            self._unanswered = [*self._unanswered, reply_to][-GREETINGS:]
+
+    async def _on_answer(self, message: DeliveredMessage) -> None:
+        words = read_words(message.body)
+        if words is not None and (led := words[1]) is not None and not self.ended.done():
+            self._on_other(*words)
+            if not self._answer.done():
+                self._answer.set_result(led)
+
+    async def _answer_to(self, reply_to: str) -> None:
+        if self.is_good and self.token is not None:
+            await self._say(reply_to, write_words(self._member, Led(self.start, self.token.state)), Basic.Properties())
+
+    async def _say(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
+        """Publish without a confirm: who does not get an answer asks again."""
+        try:
+            await self.channel.basic_publish(body, routing_key=Name(queue), properties=properties)
+        except CHANNEL_ERRORS:
+            pass
+        except asyncio.CancelledError:
+            if was_cancelled():
+                raise
 
     async def _drop(self, tag: int) -> None:
         """Acknowledge: a call that has arrived, or a token that a newer one has replaced."""

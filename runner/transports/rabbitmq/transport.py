@@ -28,6 +28,7 @@ from runner.transports.base import (
     OnStateChange,
     Source,
 )
+from runner.transports.leadership import Member
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer
 from runner.transports.rabbitmq.declarations import Declarations
@@ -183,7 +184,7 @@ class RabbitTransport:
             return 1  # unknown is not empty
         return self._mover.in_transit() + ready
 
-    async def lead(self, name: str) -> RabbitLeadership:
+    async def lead(self, name: str, member: Member | None = None) -> RabbitLeadership:
         """See `Transport.lead`; how it is kept, and for how long two may believe to lead, is in `leading`.
 
         Waits while the broker is away. Raises BrokerUnavailable where the broker does not let us.
@@ -195,12 +196,13 @@ class RabbitTransport:
             self._declarations,
             heartbeat_s=self._settings.heartbeat_s,
             on_state_change=self._say,
+            member=member or Member(),
         )
         for pause in pauses():
             try:
                 queue = Topology(queues=(leadership_queue(name),))
                 await self._declarations.declare(await self._consuming.ready(), queue)
-                await leadership.start()
+                await leadership.compete()
                 break
             except (LinkClosed, aiormq.exceptions.ChannelClosed) as error:
                 text = f'cannot compete for the leadership through queue "{name}": {error}'
