@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from runner.config.conflicts import Conflict, refuse
+from runner.config.document import Interpolated
 from runner.config.fields import Foreign, Rate, Text, duration, text
 from runner.config.names import ImportPath, Names
 from runner.config.queue_spec import SpecModel
-from runner.config.words import quoted, wrong
+from runner.config.words import describe, quoted, wrong
 
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _OURS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -53,6 +54,17 @@ def _timezone(value: object) -> str:
     return timezone(value)
 
 
+def _once(value: object) -> str | None:
+    """Return what an end is remembered under; `false` is as if the key were not there."""
+    is_flag = isinstance(value, bool) or (isinstance(value, Interpolated) and value in ("true", "false"))
+    if is_flag:
+        return "true" if value in (True, "true") else None
+    if isinstance(value, str) and value:
+        return text(value)
+    help_ = f'put it in quotes: "{value}"' if isinstance(value, int | float) else "write true, or a text such as v2"
+    raise wrong("bad-once", f"must be true or a text, not {describe(value)}", help_)
+
+
 class ProducerSpec(SpecModel):
     """A producer: code, a file or an HTTP path that brings messages in; exactly one of them."""
 
@@ -78,6 +90,11 @@ class ProducerSpec(SpecModel):
     timeout: Annotated[float, duration(0.001, 3600)] | None = Field(
         default=None,
         description="How long a POST to http waits until the broker has confirmed its message; by default 10s.",
+    )
+    once: Annotated[str | None, BeforeValidator(_once, json_schema_input_type=bool | str)] = Field(
+        default=None,
+        description="true: once it has ended, no later start runs it again; another text runs it once more.",
+        examples=["v2"],
     )
     rate: Rate | None = Field(default=None, description="The most messages it publishes, as in 100/s, 10/m or 5/h.")
     to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
@@ -113,6 +130,11 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
                 yield Conflict((key,), message, f'remove it, or write "handler" instead of "{source}"')
     if producer.every is not None and producer.cron is not None:
         yield Conflict(("cron",), '"every" and "cron" cannot stand together', "remove one of them")
+    if producer.once is not None:
+        for key, value in (("every", producer.every), ("cron", producer.cron), ("http", producer.http)):
+            if value is not None:
+                message = f'"once" is for producers that end, and this one has "{key}"'
+                yield Conflict(("once",), message, f'remove it, or "{key}"')
     if producer.timezone is not None and producer.cron is None:
         yield Conflict(("timezone",), '"timezone" needs "cron"', 'add "cron", or remove it')
     if producer.timeout is not None and producer.http is None and (producer.handler is not None or source):

@@ -107,7 +107,9 @@ class DedupeSpec(SpecModel):
     """How long the ids of handled messages are remembered."""
 
     window: Annotated[float, duration(0.001)] = Field(
-        description="How long a message that comes again is acknowledged without a second call.", examples=["1h"]
+        description="How long a message that comes again is acknowledged without a second call; the newest 100,000 "
+        "messages at most.",
+        examples=["1h"],
     )
 
 

@@ -75,7 +75,7 @@ def contradictions(sources: Sequence[Source], *, is_one_process: bool) -> Iterat
 
 
 def unsupported(source: Source) -> Iterator[Problem]:
-    """Yield what a pipeline asks for and its broker cannot do."""
+    """Yield what a pipeline asks for and its broker cannot do, or can only do as long as its process lives."""
     if not source.pipeline.broker.is_memory:
         return
     for name, queue in source.spec.queues.items():
@@ -83,6 +83,13 @@ def unsupported(source: Source) -> Iterator[Problem]:
             help_text = "set `broker:` to RabbitMQ, or use another type"
             message = "the in-process broker has no streams"
             yield source.loaded.problem("not-on-this-broker", ("queues", name, "type"), message, help_text)
+    for name, producer in source.spec.producers.items():
+        if producer.once is not None:
+            message = "the in-process broker remembers nothing after its process: here it runs once for each start"
+            help_text = "set `broker:` to RabbitMQ, where it is remembered"
+            yield source.loaded.problem(
+                "once-forgets", ("producers", name, "once"), message, help_text, severity="warning"
+            )
 
 
 # Brokers and names

@@ -123,8 +123,8 @@ HTTP_TIMEOUT_S = 10.0
 class Producer:
     """What brings messages in: a function, called once or by a schedule, or an HTTP path (`handler` is None then).
 
-    `http_timeout_s` is how long a POST waits for the confirm of its message; `per_second` limits what it publishes. With
-    `once`, it runs once for each value of that key, over all starts.
+    `http_timeout_s` is how long a POST waits for the confirm of its message; `per_second` limits what it publishes.
+    With `once`, it runs once for each value of that key, over all starts.
     """
 
     name: str

@@ -218,7 +218,9 @@ class _Resolver:
         schedule: Schedule | None = Every(spec.every) if spec.every is not None else None
         if spec.cron is not None:
             schedule = Cron(spec.cron, spec.timezone)
-        return Producer(name, handler, to, schedule, per_second=spec.rate) if handler is not None else None
+        if handler is None:
+            return None
+        return Producer(name, handler, to, schedule, per_second=spec.rate, once=spec.once)
 
     def _reader(self, path: PathParts, file: str, checks: Sequence[payload.Encode]) -> Handler | None:
         """Return the handler that reads a file's records; a problem where there is no such file."""

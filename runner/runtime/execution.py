@@ -69,7 +69,7 @@ class Execution:
         self._message_logger = log.get_message_logger()
         window_s = subscriber.dedupe_window_s
         self._handled = Handled(window_s) if window_s is not None else None
-        self._results = ResultPublisher(subscriber, publisher)
+        self._results = ResultPublisher(subscriber, publisher, pipeline)
         self.hold: Callable[[Delivery, Retry], None] | None = None
         self.is_over = False
         """Whether the grace is over: then handlers were cancelled, and how they end says nothing about their work."""
@@ -131,8 +131,8 @@ class Execution:
         if self._subscriber.handler.message_parameter is not None:
             messages = [self._message(delivery, payload) for delivery, payload in zip(fit, payloads, strict=True)]
         with log.bound({**self._place(), "messages": len(fit)}):
-            parent = next(iter(fit)).envelope._replace(reply_to=None)  # a result of a batch answers no message
-            error, published = await self._attempt(self._caller.call_batch(payloads, messages), parent)
+            parents = [delivery.envelope._replace(reply_to=None) for delivery in fit]  # a batch answers no message
+            error, published = await self._attempt(self._caller.call_batch(payloads, messages), parents)
         for delivery in fit:
             with log.bound(self.fields(delivery)):
                 await self._end(delivery, error, published, started)
@@ -156,7 +156,7 @@ class Execution:
             await self._end(delivery, failure, 0, started)
             return
         message = None if handler.message_parameter is None else self._message(delivery, payload)
-        error, published = await self._attempt(self._caller.call_one(payload, message), delivery.envelope)
+        error, published = await self._attempt(self._caller.call_one(payload, message), (delivery.envelope,))
         await self._end(delivery, error, published, started)
 
     async def _decoded(self, delivery: Delivery, started: float) -> tuple[Any] | None:
@@ -172,18 +172,20 @@ class Execution:
                 await self._end(delivery, failure, 0, started)
                 return None
 
-    async def _attempt(self, calling: Awaitable[Results], parent: Envelope) -> tuple[BaseException | None, int]:
+    async def _attempt(
+        self, calling: Awaitable[Results], parents: Sequence[Envelope]
+    ) -> tuple[BaseException | None, int]:
         """Let the handler work and publish its results; return what went wrong, and how many were published."""
         published, started = 0, self._loop.time()
         try:
             results = await calling
             if isinstance(results, list):
                 if len(results) != 1 or results[0] is not None:
-                    published += await self._results.publish(results, parent, published, started)
+                    published += await self._results.publish(results, parents, published, started)
             else:
                 async with aclosing(results):
                     async for chunk in results:
-                        published += await self._results.publish(chunk, parent, published, started)
+                        published += await self._results.publish(chunk, parents, published, started)
         except HandlerFailed as failure:
             return failure.error, published
         except Exception as error:  # a result that cannot be published, or that it had to be given up

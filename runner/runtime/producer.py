@@ -139,7 +139,7 @@ class ProducerRuntime:
         """Call the handler once and publish everything it gives; return whether all of it worked."""
         with log.bound({"pipeline": self._pipeline, "producer": self.producer.name}):
             publishing = _Publishing(self._publisher, self._note_confirmed)
-            place, to = f"{self._pipeline}:{self.producer.name}:{seed}", self.producer.to
+            place, to = repr((self._pipeline, self.producer.name, seed)), self.producer.to
             try:
                 async with aclosing(await self._items()) as items:
                     async for item in items:

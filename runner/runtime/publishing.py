@@ -16,6 +16,7 @@ from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS, Address, Envelope, Publish
 from runner.pipeline.model import Destination
 from runner.pipeline.payload import encode
+from runner.runtime.remembering import identity
 from runner.transports.base import Begun, OnEnd, Transport
 from runner.transports.direct_reply import is_answerable, is_direct
 from runner.transports.wire import as_sent, check_key
@@ -56,6 +57,24 @@ class Outgoing(NamedTuple):
     key: str | None = None
 
 
+class Origin(NamedTuple):
+    """What a handler's results come from: `digest` stands for all messages of the attempt, None if one has no id."""
+
+    digest: bytes | None
+    correlation_id: str | None
+    reply_to: str | None
+
+
+def origin_of(parents: Sequence[Envelope]) -> Origin:
+    """Return what the results of these messages come from; of a batch, the first one lends the rest."""
+    digest = blake2b(digest_size=16)
+    for parent in parents:
+        digest.update(identity(parent))
+    first = parents[0]
+    has_ids = all(parent.message_id is not None for parent in parents)
+    return Origin(digest.digest() if has_ids else None, first.correlation_id or first.message_id, first.reply_to)
+
+
 class Publisher:
     """Publishes what producers and handlers hand out, for one pipeline.
 
@@ -85,19 +104,20 @@ class Publisher:
         *,
         seed: str = "",
         before: int = 0,
-        parent: Envelope | None = None,
+        origin: Origin | None = None,
     ) -> list[Outgoing]:
         """Return the messages that results become, encoded: all is checked before the first can be sent.
 
-        `before` counts the messages of the same work that were sent earlier. Ids are derived from the parent's id,
-        `seed` and the message's number, so that a second attempt publishes the same ids; without a parent from `seed`,
-        the number and the body, since a producer that begins again may find other items in the same places. They are
-        new where there is neither. Raises PublishFailed("invalid").
+        `before` counts the messages of the same work that were sent earlier. `seed` names the place: the pipeline, and
+        what runs in it. Ids are derived from the origin, `seed` and the message's number, so that a second attempt
+        publishes the same ids; without an origin from `seed`, the number and the body, since a producer that begins
+        again may find other items in the same places. They are new where there is neither. Raises
+        PublishFailed("invalid").
         """
         found: list[Outgoing] = []
         for result in results:
             for each in each_result(result):
-                found += self._addressed(each, to, parent, seed and f"{seed}:{before + len(found)}")
+                found += self._addressed(each, to, origin, seed and f"{seed}:{before + len(found)}")
         for outgoing in found:
             if len(found) > 1 or outgoing.key is not None or outgoing.envelope.headers is not NO_HEADERS:
                 check_key(_address(outgoing).key)
@@ -105,18 +125,18 @@ class Publisher:
         return found
 
     def _addressed(
-        self, result: Any, to: tuple[Destination, ...], parent: Envelope | None, seed: str
+        self, result: Any, to: tuple[Destination, ...], origin: Origin | None, seed: str
     ) -> list[Outgoing]:
         """Return the messages that a result becomes: one for each destination, none for None."""
         if isinstance(result, Publish):
-            targets = self._named(result.to, parent) if result.to is not None else to
+            targets = self._named(result.to, origin) if result.to is not None else to
             headers, key = result.headers or NO_HEADERS, result.key
             payload = result.payload
         elif result is None:
             return []
         else:
             targets, headers, key, payload = to, NO_HEADERS, None, result
-        return [Outgoing(target, self._envelope(payload, headers, target, parent, seed), key) for target in targets]
+        return [Outgoing(target, self._envelope(payload, headers, target, origin, seed), key) for target in targets]
 
     def begin(self, outgoing: Outgoing, on_end: OnEnd) -> Begun:
         """Publish once without being awaited; see `Transport.begin`. What fails there may be sent again by `send`."""
@@ -168,24 +188,24 @@ class Publisher:
             self._tell_next[name] = now + TELL_AGAIN_S
             log.get_logger().warning("publish.waiting", to=name, error=str(failure))
 
-    def _named(self, name: str, parent: Envelope | None) -> tuple[Destination, ...]:
+    def _named(self, name: str, origin: Origin | None) -> tuple[Destination, ...]:
         """Return the destination that a `Publish` names, none for an asker who cannot be answered."""
         destination = self._destinations.get(name)
         if destination is not None:
             return (destination,)
-        if parent is not None and name == parent.reply_to:
+        if origin is not None and name == origin.reply_to:
             return reply_to(name)
         known = ", ".join(self._destinations)
         text = f'no queue or event of this pipeline is called "{name}"'
         raise PublishFailed(text, reason="invalid", hint=f"known: {known}")
 
     def _envelope(
-        self, payload: Any, headers: Mapping[str, Any], target: Destination, parent: Envelope | None, seed: str
+        self, payload: Any, headers: Mapping[str, Any], target: Destination, origin: Origin | None, seed: str
     ) -> Envelope:
         body, content_type = target.encode(payload)
-        if parent is not None:
-            message_id = self._derived(parent.message_id, seed, target)
-            correlation_id = parent.correlation_id or parent.message_id or message_id
+        if origin is not None:
+            message_id = self._derived(origin.digest, seed, target)
+            correlation_id = origin.correlation_id or message_id
         else:
             message_id = correlation_id = self._of_item(body, seed, target)
         kind = target.name if target.is_event else None
@@ -208,12 +228,12 @@ class Publisher:
             )
         )
 
-    def _derived(self, origin: str | None, seed: str, target: Destination) -> str:
-        """Return the id of a result: the same for the same message, place and destination."""
+    def _derived(self, origin: bytes | None, seed: str, target: Destination) -> str:
+        """Return the id of a result: the same for the same messages, place and destination."""
         if origin is None:
             return self._new_id()
-        place = f"{origin}:{seed}:{target.name}".encode("utf-8", "surrogatepass")
-        return blake2b(place, digest_size=16).hexdigest()
+        place = f"{seed}:{target.name}".encode("utf-8", "surrogatepass")
+        return blake2b(origin + place, digest_size=16).hexdigest()
 
     def _of_item(self, body: bytes, seed: str, target: Destination) -> str:
         """Return the id of a producer's item: the same for the same place, destination and body."""

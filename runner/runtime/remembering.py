@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 
+from runner import log
 from runner.message import Envelope
 
 REMEMBERED = 100_000
-"""How many messages are remembered at most, the newest: about 15 MB."""
+"""How many messages a subscriber remembers at most, the newest: about 15 MB."""
 
 
 def identity(envelope: Envelope) -> bytes:
@@ -31,6 +32,7 @@ class Handled:
     def __init__(self, window_s: float, limit: int = REMEMBERED) -> None:
         self._window_s = window_s
         self._limit = limit
+        self._has_forgotten_early = False
         self._until: OrderedDict[bytes, float] = OrderedDict()
         self._running: dict[bytes, asyncio.Future[None]] = {}
 
@@ -40,10 +42,13 @@ class Handled:
 
     def add(self, key: bytes) -> None:
         """Remember a message from now on, for the window."""
+        now = asyncio.get_running_loop().time()
         self._until.pop(key, None)
-        self._until[key] = asyncio.get_running_loop().time() + self._window_s
+        self._until[key] = now + self._window_s
         if len(self._until) > self._limit:
-            self._until.popitem(last=False)
+            _, until = self._until.popitem(last=False)
+            if until > now:
+                self._say_forgotten(until - now)
 
     @asynccontextmanager
     async def one_at_a_time(self, key: bytes) -> AsyncIterator[None]:
@@ -56,6 +61,13 @@ class Handled:
         finally:
             del self._running[key]
             mine.set_result(None)
+
+    def _say_forgotten(self, early_s: float) -> None:
+        """Say, once, that the window is shorter than it was asked to be."""
+        if not self._has_forgotten_early:
+            self._has_forgotten_early = True
+            fields = {"window_s": round(self._window_s - early_s, 3), "asked_s": self._window_s}
+            log.get_logger().warning("dedupe.forgets", remembered=self._limit, **fields)
 
     def _forget(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -12,7 +12,7 @@ from runner.errors import PublishFailed
 from runner.message import Address, Envelope
 from runner.outcome import ResultFailed
 from runner.pipeline.model import Destination, Subscriber
-from runner.runtime.publishing import Outgoing, Publisher, reply_to
+from runner.runtime.publishing import Outgoing, Publisher, origin_of, reply_to
 
 FULL_QUEUE_PATIENCE_S = 30.0
 """How long a result is offered to a full queue before that counts as an attempt to publish it."""
@@ -29,9 +29,10 @@ class Stopping(Exception):
 class ResultPublisher:
     """Publishes the results of one subscriber."""
 
-    def __init__(self, subscriber: Subscriber, publisher: Publisher) -> None:
+    def __init__(self, subscriber: Subscriber, publisher: Publisher, pipeline: str) -> None:
         self._subscriber = subscriber
         self._publisher = publisher
+        self._seed = repr((pipeline, subscriber.name))
         self._loop = asyncio.get_running_loop()
         self._is_stopping = asyncio.Event()
         self._logger = log.get_logger()
@@ -40,15 +41,16 @@ class ResultPublisher:
         """Let no result wait any longer to be offered again: it is offered once more, at once."""
         self._is_stopping.set()
 
-    async def publish(self, results: Sequence[Any], parent: Envelope, before: int, started: float) -> int:
+    async def publish(self, results: Sequence[Any], parents: Sequence[Envelope], before: int, started: float) -> int:
         """Publish results, after `before` messages of the same call; return how many messages they became.
 
         All of them are checked before the first is sent. `started` is the loop time when the handler was called. Raises
         ResultFailed, and Stopping.
         """
         try:
-            to, name = self._destinations(parent), self._subscriber.name
-            outgoing = self._publisher.address(results, to, seed=name, before=before, parent=parent)
+            origin = origin_of(parents)
+            to = self._destinations(origin.reply_to)
+            outgoing = self._publisher.address(results, to, seed=self._seed, before=before, origin=origin)
         except Exception as error:  # a schema's and a serializer's code is the user's, and may raise anything
             raise ResultFailed(error, "invalid-result") from error
         attempt = 1
@@ -58,9 +60,9 @@ class ResultPublisher:
                 attempt += 1
         return len(outgoing)
 
-    def _destinations(self, parent: Envelope) -> tuple[Destination, ...]:
+    def _destinations(self, asker: str | None) -> tuple[Destination, ...]:
         """Return where results go that do not say so: to the subscriber's `to`, and to who waits for an answer."""
-        to, asker = self._subscriber.to, parent.reply_to
+        to = self._subscriber.to
         if not asker or not self._subscriber.replies:
             return to
         answer = Address("", asker)

@@ -129,6 +129,56 @@ async def test_a_rolling_update_and_an_eviction_do_not_run_a_finite_producer_aga
     assert rabbit_project.ledger.counts()["read"] == 2
 
 
+async def test_once_is_once_over_all_starts_and_for_each_value(rabbit_project: Project) -> None:
+    """Also `--until-idle` ends well where nothing is left to produce; another value runs it once more."""
+    rabbit_project.handlers(ONCE_HANDLERS)
+    for value, times in (("true", 1), ("true", 1), ("v2", 2), ("v2", 2), ("true", 3), ("false", 4), ("false", 5)):
+        rabbit_project.pipeline(ONCE.replace("handler: work:read", f"handler: work:read, once: {value}"))
+        runner = await rabbit_project.up_until_idle()
+        assert rabbit_project.ledger.counts()["read"] == times
+        assert "once-forgets" not in runner.stderr
+
+
+async def test_once_that_was_killed_before_its_end_is_finished_by_the_next_start_with_the_same_ids(
+    rabbit_project: Project, foreign: Foreign
+) -> None:
+    """At most a repetition with the same ids, and never a loss."""
+    rabbit_project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: }
+        producers: {read: {handler: work:read, once: true, to: UNIQUE.work}}
+        """
+    )
+    rabbit_project.handlers(
+        """
+        import os, signal
+        def read():
+            for number in range(30):
+                if number == 20 and not os.path.exists("killed"):
+                    open("killed", "w").close()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield f"order-{number}"
+        """
+    )
+    async with rabbit_project.up("--until-idle") as runner:
+        assert await runner.wait() == -signal.SIGKILL
+    await rabbit_project.up_until_idle("--only", "read")
+    got = foreign.take(rabbit_project.name("work"))
+    assert {each.body for each in got} == {f"order-{number}".encode() for number in range(30)}
+    assert len({each.properties.message_id for each in got}) == 30
+
+
+async def test_once_in_process_is_once_for_each_start_and_says_so(memory_project: Project) -> None:
+    """The in-process broker ends with its process, and remembers nothing."""
+    memory_project.pipeline(ONCE.replace("handler: work:read", "handler: work:read, once: true"))
+    memory_project.handlers(ONCE_HANDLERS)
+    for times in (1, 2):
+        runner = await memory_project.up_until_idle()
+        assert memory_project.ledger.counts()["read"] == times
+        assert "warning[once-forgets]" in runner.stderr
+
+
 async def test_a_clock_that_is_an_hour_ahead_hides_no_start(rabbit_project: Project) -> None:
     """Clocks of two machines are not compared: the next start runs a finite producer, whatever the last one's said."""
     rabbit_project.pipeline(ONCE)

@@ -1,7 +1,10 @@
 """What was handled is remembered for a while."""
 
 import asyncio
+import io
+import json
 
+from runner import log
 from runner.message import Envelope
 from runner.runtime.remembering import Handled, identity
 from tests.unit.transports.virtual_time import run_virtually
@@ -42,6 +45,25 @@ def test_memory_is_bounded() -> None:
         assert [key in handled for key in (b"a", b"b", b"c")] == [False, True, True]
 
     run_virtually(main)
+
+
+def test_what_is_forgotten_before_its_window_is_over_is_said_once() -> None:
+    """With the window that there really is; what has outlived its window is forgotten without a word."""
+    out = io.StringIO()
+    log.configure(format="json", stream=out)
+
+    async def main() -> None:
+        handled = Handled(window_s=10, limit=2)
+        for number, pause_s in enumerate((6, 6, 6, 4, 4, 1, 1)):
+            assert ("dedupe.forgets" in out.getvalue()) == (number > 5)
+            handled.add(bytes([number]))
+            await asyncio.sleep(pause_s)
+
+    run_virtually(main)
+    (line,) = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert (line["event"], line["level"], line["remembered"]) == ("dedupe.forgets", "warning", 2)
+    assert line["asked_s"] == 10
+    assert line["window_s"] < 10
 
 
 def test_two_deliveries_of_one_message_do_not_run_side_by_side() -> None:
