@@ -29,7 +29,16 @@ DIFFERENCES_LEFT = 1
     help="Make this queue anew with the pipeline's options, its messages kept; repeatable.",
 )
 @click.option(
-    "--prune", is_flag=True, help="Remove bindings of our own queues that the pipeline does not have any more."
+    "--prune",
+    is_flag=True,
+    help="Remove bindings, and empty unused queues, that the pipeline does not have any more.",
+)
+@click.option(
+    "--prune-queue",
+    "prune_queues",
+    multiple=True,
+    metavar="NAME",
+    help="Delete this queue, which the pipeline does not have, with its messages; repeatable.",
 )
 @options.broker
 @options.management
@@ -39,6 +48,7 @@ def command(
     paths: tuple[Path, ...],
     recreate: tuple[str, ...],
     prune: bool,
+    prune_queues: tuple[str, ...],
     broker: str | None,
     management: str | None,
     environ: dict[str, str],
@@ -49,6 +59,9 @@ def command(
     --recreate moves the messages of a queue aside, confirmed, deletes the queue when it is empty and unused, declares
     it anew and moves the messages back, in order and unchanged. Stop who consumes from it before. A run that was ended
     is finished by running it again: nothing is lost, but up to 100 messages may then be there twice.
+
+    --prune takes the bindings of queues away that begin with the pipeline's name and are not in it, so that they are
+    filled no longer, and deletes those that are empty. A queue with a consumer is left as it is.
 
     Exit codes: 0 nothing differs any more, 1 something still differs or could not be changed, 2 wrong usage, 69 broker
     unreachable or refusing, 78 invalid pipeline.
@@ -67,10 +80,11 @@ def command(
         applying = apply(
             system.broker,
             system.whole_topology,
-            system.name,
+            [pipeline.name for pipeline in system.pipelines],
             management,
             prunes=prune,
             recreate=recreate,
+            prune_queues=prune_queues,
             on_step=say,
             on_state_change=say_state,
         )
@@ -103,7 +117,11 @@ def _flag(item: Item, *, prunes: bool) -> str:
     """Return which flag would change it, if one does."""
     if item.kind == "queue" and (item.differences or item.action == "unfinished"):
         return f"`runner apply --recreate {item.name}` does it"
-    return "`runner apply --prune` removes it" if item.action == "extra" and not prunes else ""
+    if item.action != "extra" or prunes:
+        return ""
+    if item.stray is not None:
+        return "`runner apply --prune` takes its bindings away, and deletes it when it is empty"
+    return "`runner apply --prune` removes it"
 
 
 def _show_unchecked(left: Plan) -> None:
@@ -114,4 +132,4 @@ def _show_unchecked(left: Plan) -> None:
         if item.kind != "binding":
             show_item(item)
     if left.management is None:
-        click.echo(f"  ? bindings: declared; whether there are stale ones is not checked, {left.unchecked}")
+        click.echo(f"  ? bindings: declared; whether anything is left over is not checked, {left.unchecked}")

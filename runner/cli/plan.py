@@ -50,9 +50,9 @@ def command(
 ) -> None:
     """Compare pipelines with a live broker, and say what `up` would make and what differs. Changes nothing.
 
-    + will be created, ~ differs and must be recreated, - is on the broker and not in the pipeline any more, ! is
-    missing and not ours to make, ? could not be checked. AMQP tells everything but bindings and policies: those come
-    from the management API, where it answers.
+    + will be created, ~ differs and must be recreated, - is on the broker and not in the pipeline (any more), ! is
+    missing and not ours to make, ? could not be checked. AMQP does not tell bindings, policies and queues that are left
+    over: those come from the management API, where it answers.
 
     Exit codes: 0 compared, 2 with --detailed-exitcode if anything differs, 69 broker unreachable, 78 invalid pipeline.
     """
@@ -72,7 +72,8 @@ def command(
 async def _compare(system: System, management: str | None) -> Plan:
     from runner.operations.applying import compare
 
-    return await compare(system.broker, system.whole_topology, system.name, management, on_state_change=say_state)
+    names = [pipeline.name for pipeline in system.pipelines]
+    return await compare(system.broker, system.whole_topology, names, management, on_state_change=say_state)
 
 
 def show(found: Plan) -> None:
@@ -110,6 +111,8 @@ def _show_unchecked(found: Plan) -> None:
     for item in unchecked:
         if item.kind != "binding":
             show_item(item)
+    if found.unchecked:
+        click.echo(f"  ? queues that are left over: not checked, {found.unchecked}")
     if bindings:
         many = f"{len(bindings)} bindings" if len(bindings) > 1 else "1 binding"
         click.echo(f"  ? {many}: not checked, {found.unchecked}")

@@ -61,8 +61,8 @@ def command(
 ) -> None:
     """Show what waits in each queue of pipelines, how many consumers it has, and how many dead letters.
 
-    A queue that does not exist is "missing"; – is what nobody tells: how many messages are unacknowledged, and the
-    rates, are known to the management API alone.
+    A queue that does not exist is "missing"; – is unknown without the management API: how many messages are
+    unacknowledged, the rates, and which queues begin with the pipeline's name and are "not in the pipeline" (any more).
 
     Exit codes: 0 shown, 69 broker unreachable, 78 invalid pipeline.
     """
@@ -87,6 +87,7 @@ async def _show(system: System, management: str | None, *, is_json: bool, interv
         found, reason = await find_management(system.broker, management, browser)
         if found is None and (management is not None or not is_json):
             say(f"management API: not used: {reason}")
+            say("queues that are left over cannot be seen without it")
         watcher = Watcher(system.pipelines, browser, found)
         _print(await watcher.look(), is_json=is_json, is_again=False)
         stopping = asyncio.ensure_future(stop.wait())
@@ -139,6 +140,7 @@ def table(pipelines: list[PipelineStatus]) -> str:
             f"{click.style(pipeline.name, bold=True) if is_colored else pipeline.name}  {safe(pipeline.path)}{retrying}"
         )
         rows = [HEADINGS, *(_row(queue) for queue in pipeline.queues)]
+        rows += [(f"{name} (not in the pipeline)", *numbers) for name, *numbers in map(_row, pipeline.leftovers)]
         blocks.append("\n".join([title, *(f"  {line}" for line in columns(rows, right=RIGHT, width=width))]))
     return "\n\n".join(blocks)
 

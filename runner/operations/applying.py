@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from runner.errors import RunnerError
+from runner.operations.leftovers import messages_for_retry
 from runner.operations.live import NothingLive, unknown
-from runner.operations.planning import Plan, plan
+from runner.operations.planning import Plan, plan, shown_binding, strays
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Queue, Topology
 from runner.transports.base import OnStateChange
+from runner.transports.observed import LiveBinding, Stray, count
+from runner.transports.rabbitmq.carrying import InUse, NotEmpty
 from runner.transports.rabbitmq.inspecting import Session, inspect, session
+from runner.transports.rabbitmq.pruning import delete_exchange, delete_queue
 from runner.transports.rabbitmq.recreating import Recreation, remove_ways
 from runner.transports.rabbitmq.topology import make
 
@@ -29,15 +34,15 @@ class Applied:
 async def compare(
     settings: BrokerSettings,
     topology: Topology,
-    name: str,
+    pipelines: Sequence[str],
     management_url: str | None,
     *,
     on_state_change: OnStateChange = lambda _: None,
 ) -> Plan:
     """Return what differs. Raises NothingLive for the in-process broker, BrokerUnavailable."""
     _need_broker(settings)
-    async with session(settings, name, management_url, on_state_change) as opened:
-        found = plan(topology, await inspect(opened, topology))
+    async with session(settings, ", ".join(pipelines), management_url, on_state_change) as opened:
+        found = plan(topology, await inspect(opened, topology, pipelines), pipelines)
     if settings.topology != "manage":
         note = f"the pipeline says `topology: {settings.topology}`: `up` itself creates nothing"
         return replace(found, notes=(*found.notes, note))
@@ -47,47 +52,61 @@ async def compare(
 async def apply(
     settings: BrokerSettings,
     topology: Topology,
-    name: str,
+    pipelines: Sequence[str],
     management_url: str | None,
     *,
     prunes: bool,
     recreate: Sequence[str],
+    prune_queues: Sequence[str] = (),
     on_step: OnStep,
     on_state_change: OnStateChange = lambda _: None,
 ) -> Applied:
-    """Declare what is missing, recreate the queues that are named, remove stale bindings with `prunes`.
+    """Declare what is missing, recreate the queues that are named, remove what is left over with `prunes`.
 
-    Anything may be run again after a crash. Raises NothingLive, UnknownPlace, BrokerUnavailable, CannotRecreate.
+    `prune_queues` are deleted with their messages. Anything may be run again after a crash. Raises NothingLive,
+    UnknownPlace, StillThere, BrokerUnavailable, CannotRecreate.
     """
     _need_broker(settings)
     known = [queue.name for queue in topology.queues if queue.declare]
     for wanted in recreate:
         if wanted not in known:
             raise unknown(wanted, "queue that the pipelines declare", known)
-    async with session(settings, name, management_url, on_state_change) as opened:
-        steps = _Steps(opened, topology, on_step)
+    for name in prune_queues:
+        if name in (queue.name for queue in topology.queues):
+            raise StillThere(f'queue "{name}" is in the pipeline', "remove it there first, or use --recreate")
+    async with session(settings, ", ".join(pipelines), management_url, on_state_change) as opened:
+        steps = _Steps(opened, topology, pipelines, on_step)
         await steps.create(await steps.look())
         for queue in (queue for queue in topology.queues if queue.name in recreate):
             await steps.recreate(queue)
         if prunes:
-            await steps.prune(await steps.look())
+            await steps.prune()
+        if prune_queues:
+            await steps.prune_queues(prune_queues)
         left = await steps.look()
     return Applied(tuple(steps.done), left, tuple(steps.refused))
+
+
+class StillThere(RunnerError):
+    """A queue that is to be deleted is in the pipeline."""
+
+    exit_code = 2
 
 
 class _Steps:
     """What is done, one thing after the other, each told when it is done."""
 
-    def __init__(self, opened: Session, topology: Topology, on_step: OnStep) -> None:
+    def __init__(self, opened: Session, topology: Topology, pipelines: Sequence[str], on_step: OnStep) -> None:
         self._session = opened
         self._topology = topology
+        self._pipelines = pipelines
         self._on_step = on_step
         self.done: list[str] = []
         self.refused: list[str] = []
 
     async def look(self) -> Plan:
         """Return what differs now."""
-        return plan(self._topology, await inspect(self._session, self._topology))
+        return plan(self._topology, await inspect(self._session, self._topology, self._pipelines), self._pipelines)
 
     async def recreate(self, queue: Queue) -> None:
         """Make a queue anew where it differs, or finish what was begun."""
@@ -121,18 +140,62 @@ class _Steps:
             if item.name not in absent:
                 self._say(f"created {item.text}")
 
-    async def prune(self, found: Plan) -> None:
-        """Remove the bindings of our own queues that the pipelines do not have any more."""
-        management = self._session.management
-        if management is None:
-            self.refused.append(f"no binding was removed: {self._session.no_management}")
+    async def prune(self) -> None:
+        """Remove bindings and queues that the pipelines do not have any more; no message, and nothing in use."""
+        observed = await inspect(self._session, self._topology, self._pipelines)
+        if observed.management is None:
+            self.refused.append(f"nothing was removed: {observed.unchecked}")
             return
-        for item in found.of("extra"):
-            live = item.live
-            if live is not None and await management.delete_binding(
-                live.binding.exchange, live.binding.queue, live.token
-            ):
-                self._say(f"removed {item.text.removesuffix(' is not in the pipeline')}")
+        found = plan(self._topology, observed, self._pipelines)
+        await self._unbind(item.live for item in found.of("extra") if item.live is not None)
+        left = strays(observed, self._pipelines)
+        unused = [stray for stray, kind in left if kind == "queue" and not stray.consumers]
+        for stray in unused:
+            await self._unbind(stray.bindings)
+        waiting = messages_for_retry(observed, left)
+        if waiting and unused:
+            text = f"no queue was deleted: {count(waiting, 'message')} may come back into it from a retry"
+            self.refused.append(f"{text}; run it again when none waits")
+        else:
+            await self._delete(unused)
+        await self._delete([stray for stray, kind in left if kind == "wait"], with_exchange=True)
+
+    async def prune_queues(self, names: Sequence[str]) -> None:
+        """Delete queues that are named, with their bindings and messages, unless they are in use."""
+        observed = await inspect(self._session, self._topology, also=names)
+        if observed.management is None:
+            self.refused.append(f"no queue was deleted: {observed.unchecked}")
+            return
+        named = [stray for stray in observed.strays if stray.name in names]
+        for name in names:
+            if name not in observed.all_queues:
+                self._on_step(f'queue "{name}" does not exist')
+        for stray in named:
+            if not stray.consumers:
+                await self._unbind(stray.bindings)
+        await self._delete(named, with_messages=True)
+
+    async def _unbind(self, bindings: Iterable[LiveBinding]) -> None:
+        management = self._session.management
+        for live in bindings:
+            binding = live.binding
+            if management and await management.delete_binding(binding.exchange, binding.queue, live.token):
+                self._say(f"removed binding {shown_binding(binding)}")
+
+    async def _delete(
+        self, found: Iterable[Stray], *, with_messages: bool = False, with_exchange: bool = False
+    ) -> None:
+        """Delete queues where that loses nothing. What is not deleted by its name is told; `plan` names the others."""
+        for stray in found:
+            try:
+                deleted = await delete_queue(self._session.settings, stray, with_messages=with_messages)
+            except (InUse, NotEmpty):
+                if with_messages:
+                    self.refused.append(f'queue "{stray.name}" is in use: stop its consumers, and run it again')
+                continue
+            if with_exchange:
+                await delete_exchange(self._session.connection, stray.name)
+            self._say(f'deleted queue "{stray.name}" with {count(deleted, "message")}')
 
     def _say(self, text: str) -> None:
         self.done.append(text)

@@ -5,12 +5,13 @@ A plan never takes for equal what could not be looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from runner.operations.leftovers import Kind, advice, described, kind_of, note, pipelines_in
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
-from runner.transports.observed import Difference, LiveBinding, Observed, Seen, count, missing
+from runner.transports.observed import Difference, LiveBinding, Observed, Seen, Stray, count, missing
 
 Action = Literal["create", "match", "recreate", "extra", "foreign", "unfinished", "unchecked"]
 
@@ -37,6 +38,7 @@ class Item:
     messages: int | None = None
     consumers: int | None = None
     live: LiveBinding | None = None
+    stray: Stray | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` says of it."""
@@ -69,8 +71,8 @@ class Plan:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything could be compared."""
-        return not any(item.action == "unchecked" for item in self.items)
+        """Whether everything could be compared. Without the management API it is not known what is left over."""
+        return not self.unchecked and not any(item.action == "unchecked" for item in self.items)
 
     def of(self, *actions: Action) -> list[Item]:
         """Return the items with one of these actions."""
@@ -104,8 +106,11 @@ class Plan:
         }
 
 
-def plan(topology: Topology, observed: Observed) -> Plan:
-    """Return what would have to change on the broker, exchanges first, then queues, then bindings."""
+def plan(topology: Topology, observed: Observed, pipelines: Collection[str] = ()) -> Plan:
+    """Return what would have to change on the broker, exchanges first, then queues, then bindings, then leftovers.
+
+    `pipelines` are the names of those that the topology is of.
+    """
     items = [_exchange(item, observed.exchanges.get(item.name)) for item in topology.exchanges]
     exclusive = [queue.name for queue in topology.queues if queue.exclusive]
     for queue in topology.queues:
@@ -115,9 +120,33 @@ def plan(topology: Topology, observed: Observed) -> Plan:
         if queue.name in observed.recreating:
             items.append(_unfinished(queue, observed.recreating[queue.name]))
     items += _bindings(topology, observed)
+    left = strays(observed, pipelines)
+    items += [_leftover(stray) for stray, kind in left if kind == "queue"]
     notes = [note for queue in topology.queues for note in _policy(queue, observed.queues.get(queue.name))]
     notes += [f'queue "{name}" is exclusive: each `up` makes its own' for name in exclusive]
+    notes += [note(stray, kind) for stray, kind in left if kind != "queue"]
     return Plan(tuple(items), tuple(notes), observed.product, observed.management, observed.unchecked)
+
+
+def strays(observed: Observed, pipelines: Collection[str]) -> list[tuple[Stray, Kind]]:
+    """Return what is left over of these pipelines, or may be, and what it is."""
+    others = pipelines_in(observed.all_queues)
+    found = ((stray, kind_of(stray.name, pipelines, others)) for stray in observed.strays)
+    return [(stray, kind) for stray, kind in found if kind is not None]
+
+
+def _leftover(stray: Stray) -> Item:
+    details = tuple(filter(None, [advice(stray)]))
+    return Item(
+        "extra",
+        "queue",
+        stray.name,
+        described(stray),
+        details,
+        messages=stray.messages,
+        consumers=stray.consumers,
+        stray=stray,
+    )
 
 
 def _exchange(wanted: Exchange, seen: Seen | None) -> Item:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.operations.dead_letters import graves
+from runner.operations.leftovers import kind_of, pipelines_in
 from runner.pipeline.model import BrokerSettings, Pipeline
 from runner.transports.rabbitmq.browsing import Browser, Locked, NotPermitted
 from runner.transports.rabbitmq.channels import Depth
@@ -54,11 +55,18 @@ class PipelineStatus:
     path: str
     queues: tuple[QueueStatus, ...]
     retrying: int
+    leftovers: tuple[QueueStatus, ...] = ()
+    """Queues that begin with its name and are in no pipeline; only the management API knows them."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as `status --json` says it."""
-        queues = [queue.as_json() for queue in self.queues]
-        return {"pipeline": self.name, "path": self.path, "retrying": self.retrying, "queues": queues}
+        return {
+            "pipeline": self.name,
+            "path": self.path,
+            "retrying": self.retrying,
+            "queues": [queue.as_json() for queue in self.queues],
+            "leftovers": [queue.as_json() for queue in self.leftovers],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,8 @@ class Watcher:
 
     def __init__(self, pipelines: Sequence[Pipeline], browser: Browser, management: Management | None) -> None:
         self._plans = [plan(pipeline) for pipeline in pipelines]
+        self._names = {pipeline.name for pipeline in pipelines}
+        self._known = {queue.name for pipeline in pipelines for queue in pipeline.topology.queues}
         self._browser = browser
         self._management = management
 
@@ -113,7 +123,15 @@ class Watcher:
         waits = {*plan.waits, *(name for name in told if name.startswith(prefix) and name[len(prefix) :].isdecimal())}
         waiting = [await self._depth(name) for name in sorted(waits)]
         retrying = sum(depth.messages for depth in waiting if isinstance(depth, Depth))
-        return PipelineStatus(plan.pipeline.name, plan.pipeline.path, tuple(queues), retrying)
+        left = [await self._queue(name, None, told) for name in self._leftovers(plan.pipeline.name, told)]
+        found = tuple(queue for queue in left if queue.exists)
+        return PipelineStatus(plan.pipeline.name, plan.pipeline.path, tuple(queues), retrying, found)
+
+    def _leftovers(self, pipeline: str, told: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return the queues of a pipeline that it does not have, and no other one that is looked at."""
+        others = pipelines_in(told) | self._names
+        names = (name for name, item in told.items() if name not in self._known and not item.get("exclusive"))
+        return sorted(name for name in names if kind_of(name, (pipeline,), others) in ("queue", "doubtful"))
 
     async def _queue(self, name: str, dead_letter: str | None, told: Mapping[str, Mapping[str, Any]]) -> QueueStatus:
         depth = await self._depth(name)

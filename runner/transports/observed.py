@@ -112,11 +112,29 @@ class LiveBinding:
 
 
 @dataclass(frozen=True, slots=True)
+class Stray:
+    """A queue that is not in the topology, and begins with the name of one of its pipelines.
+
+    `messages` are those ready, and `consumers` those of all connections, by AMQP. `unacked` comes from the management
+    API, which is some seconds behind. `durable` and `arguments` are what it takes to declare it again.
+    """
+
+    name: str
+    messages: int
+    consumers: int
+    unacked: int = 0
+    bindings: tuple[LiveBinding, ...] = ()
+    durable: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What a broker has of a topology. A name with None does not exist.
 
     `bindings` are those of the topology's queues, None where they could not be looked at: `unchecked` says why.
     `recreating` names the queues whose recreation was begun and not finished, and how many messages wait aside.
+    `strays` are known to the management API alone, and so are the names of `all_queues`.
     """
 
     exchanges: Mapping[str, Seen | None]
@@ -127,6 +145,8 @@ class Observed:
     product: str = ""
     management: str | None = None
     """Where the management API answered."""
+    strays: tuple[Stray, ...] = ()
+    all_queues: frozenset[str] = frozenset()
 
 
 def missing(kind: str, name: str) -> str:

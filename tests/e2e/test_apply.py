@@ -254,7 +254,7 @@ async def test_stale_bindings_go_only_with_prune_and_only_with_the_management_ap
     await apply(here)
     other.channel.queue_bind(here.name("work"), "events", f"{here.unique}.old")
     runner = await apply(here, "--prune", code=1)
-    assert "no binding was removed: the management API does not answer" in runner.stderr
+    assert "nothing was removed: the management API does not answer" in runner.stderr
     where = ("--management", managed.management_url)
     runner = await apply(here, *where, code=1)
     assert "`runner apply --prune` removes it" in runner.stdout

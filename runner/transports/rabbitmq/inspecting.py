@@ -5,7 +5,7 @@ Reads only. See `inquiring` for how AMQP alone names every difference of a queue
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding, Queue, Topology
 from runner.transports.base import OnStateChange
-from runner.transports.observed import LiveBinding, Observed, Seen
+from runner.transports.observed import LiveBinding, Observed, Seen, Stray
 from runner.transports.rabbitmq.channels import reply_of
 from runner.transports.rabbitmq.client import short
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link
@@ -82,8 +82,13 @@ class _Told:
         )
 
 
-async def inspect(session: Session, topology: Topology) -> Observed:
-    """Return what the broker has of the topology."""
+async def inspect(
+    session: Session, topology: Topology, pipelines: Collection[str] = (), also: Collection[str] = ()
+) -> Observed:
+    """Return what the broker has of the topology, and what else it has that begins with a name of these pipelines.
+
+    `also` are names of queues to look at as well.
+    """
     if session.management is None:
         return await _observed(session, topology, None)
     try:
@@ -91,12 +96,15 @@ async def inspect(session: Session, topology: Topology) -> Observed:
     except ManagementFailed as error:
         return replace(await _observed(session, topology, None), unchecked=str(error))
     observed = await _observed(session, topology, told)
+    strays = _others(observed, told, tuple(f"{pipeline}." for pipeline in pipelines), also)
     return replace(
         observed,
         queues={name: _described(seen, told.queues.get(name)) for name, seen in observed.queues.items()},
         bindings=tuple(_bindings(told.bindings, observed.queues.keys())),
         unchecked="",
         management=session.management.shown,
+        strays=tuple([each async for each in _strays(session, strays, told.bindings)]),
+        all_queues=frozenset(told.queues),
     )
 
 
@@ -137,6 +145,43 @@ def can_be_recreated(queue: Queue) -> bool:
     """Whether a queue is one that we may recreate: ours, with messages that can be moved and outlive its consumers."""
     is_stream = queue.arguments.get("x-queue-type") == "stream"
     return queue.declare and not is_stream and not queue.auto_delete and not queue.exclusive
+
+
+def _others(
+    observed: Observed, told: _Told, begin: tuple[str, ...], also: Collection[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the queues that are not in the topology, and begin like this or have one of these names."""
+    ours = {*observed.queues, *(name + ASIDE for name in observed.recreating)}
+    return {
+        name: item
+        for name, item in told.queues.items()
+        if name not in ours and not item.get("exclusive") and (name in also or name.startswith(begin))
+    }
+
+
+async def _strays(
+    session: Session, found: Mapping[str, Mapping[str, Any]], bindings: Sequence[Mapping[str, Any]]
+) -> AsyncIterator[Stray]:
+    """Yield queues with their counts by AMQP, where it tells: those of the management API are some seconds old."""
+    async with Inquirer(session.connection) as inquirer:
+        for name in sorted(found):
+            item = found[name]
+            try:
+                depth = await inquirer.depth(name)
+                messages, consumers = depth.messages, depth.consumers
+            except NotThere:
+                continue
+            except (Locked, NoRight):
+                messages, consumers = item.get("messages_ready"), item.get("consumers")
+            yield Stray(
+                name,
+                messages or 0,
+                consumers or 0,
+                unacked=item.get("messages_unacknowledged") or 0,
+                bindings=tuple(_bindings(bindings, (name,), ())),
+                durable=bool(item.get("durable", True)),
+                arguments=item.get("arguments") or {},
+            )
 
 
 def _described(seen: Seen | None, described: Mapping[str, Any] | None) -> Seen | None:

@@ -226,11 +226,11 @@ class RabbitLeadership:
     async def _call_until_first(self, seat: Seat) -> None:
         """Return when anything has come to us; call meanwhile, in case that nothing is in the queue."""
         for pause in pauses(longest_s=CALL_S):
-            if not self._has_joined:
-                await seat.greet(self._name)
             try:
                 async with asyncio.timeout(self._attempt_s):
                     await self._publish(seat.call())
+                    if not self._has_joined:  # not before: what the broker refuses would close the seat's channel
+                        await seat.greet(self._name)
             except PublishFailed as failure:
                 self._complain(failure)
                 if failure.reason == "unroutable":

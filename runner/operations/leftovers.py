@@ -1,0 +1,80 @@
+"""What a pipeline has left on the broker: queues of subscribers that it does not have any more. Pure.
+
+Only names tell whose a queue is. Those that begin with a pipeline's name and a dot are its own, as `wiring` makes them.
+But the queues of a pipeline `shop.eu` begin with `shop.` as well: what may be another pipeline's is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+from runner.transports.observed import Observed, Stray, count
+
+Kind = Literal["queue", "wait", "leadership", "doubtful"]
+"""A subscriber's queue or its dead letters, a wait queue, a leadership's queue, or perhaps another pipeline's."""
+
+_TRACES = re.compile(r"(?P<pipeline>.+)\.(producers|retry\.\d+)")
+_WAIT = re.compile(r"retry\.\d+")
+_WAIT_QUEUE = re.compile(r"\.retry\.\d+$")
+_ENDS = (".recreating", ".dead")
+
+
+def pipelines_in(names: Iterable[str]) -> set[str]:
+    """Return the names of pipelines that have left traces among the names of queues."""
+    return {match["pipeline"] for name in names if (match := _TRACES.fullmatch(name))}
+
+
+def kind_of(name: str, pipelines: Collection[str], others: Collection[str]) -> Kind | None:
+    """Return what a queue is to these pipelines; None where it is another's: the longest name that fits owns it."""
+    owner = max((each for each in {*pipelines, *others} if name.startswith(f"{each}.")), key=len, default=None)
+    if owner is None or owner not in pipelines:
+        return None
+    rest = name.removeprefix(f"{owner}.")
+    if _WAIT.fullmatch(rest):
+        return "wait"
+    if rest == "producers":
+        return "leadership"
+    for end in _ENDS:
+        rest = rest.removesuffix(end)
+    return "doubtful" if "." in rest else "queue"
+
+
+def messages_for_retry(observed: Observed, left: Iterable[tuple[Stray, Kind]]) -> int:
+    """Return how many messages wait for a retry. AMQP does not tell into which queue they will come back."""
+    known = sum(seen.messages or 0 for name, seen in observed.queues.items() if seen and _WAIT_QUEUE.search(name))
+    return known + sum(stray.messages for stray, kind in left if kind == "wait")
+
+
+def described(stray: Stray) -> str:
+    """Return a sentence on what is left, as in `queue shop.email is not in the pipeline: 1 message, …`."""
+    parts = [count(stray.messages, "message")]
+    if stray.unacked:
+        parts.append(f"{stray.unacked} unacknowledged")
+    parts.append(count(stray.consumers, "consumer"))
+    exchanges = dict.fromkeys(each.binding.exchange for each in stray.bindings)
+    parts.append(f"bound to {', '.join(exchanges)}" if exchanges else "bound to no exchange")
+    return f'queue "{stray.name}" is not in the pipeline: {", ".join(parts)}'
+
+
+def advice(stray: Stray) -> str:
+    """Say what keeps it from being removed, and what to do; empty where nothing does."""
+    if stray.consumers:
+        return "it is in use: stop its consumers first, or give `plan` and `apply` the file that has it as well"
+    if stray.messages or stray.unacked:
+        what = f"`runner dead` with the file that had it, or `--prune-queue {stray.name}`, which deletes them"
+        return f"it holds messages: let a consumer take them, {what}"
+    return ""
+
+
+def note(stray: Stray, kind: Kind) -> str:
+    """Say why something that is not in the pipeline is no difference."""
+    if kind == "wait":
+        return (
+            f"{described(stray)}; `RetryLater` makes such queues as it needs them, `apply --prune` deletes empty ones"
+        )
+    if kind == "leadership":
+        return f"{described(stray)}; it has the state of producers: `--prune-queue {stray.name}` deletes it"
+    owner = stray.name.rpartition(".")[0]
+    return f'{described(stray)}; it may be of a pipeline "{owner}": `--prune-queue {stray.name}` deletes it'
