@@ -164,7 +164,9 @@ def check_workers(system: System, workers: int) -> None:
         raise OneProcessOnly(text, "leave --workers out, or `exclusive: true`")
 
 
-def make_transport(system: System, on_state_change: OnStateChange, *, worker: str = "") -> Transport:
+def make_transport(
+    system: System, on_state_change: OnStateChange, *, worker: str = "", management: str | None = None
+) -> Transport:
     """Return the transport that the broker settings ask for, not yet connected; `worker` is added to its name."""
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
@@ -173,7 +175,13 @@ def make_transport(system: System, on_state_change: OnStateChange, *, worker: st
     from runner.transports.rabbitmq import RabbitTransport
 
     name = f"{system.name} · {worker}" if worker else system.name
-    return RabbitTransport(system.broker, name=name, on_state_change=on_state_change, release=system.release)
+    return RabbitTransport(
+        system.broker,
+        name=name,
+        on_state_change=on_state_change,
+        management_url=management,
+        release=system.release,
+    )
 
 
 @dataclass(frozen=True)
@@ -191,6 +199,7 @@ async def up(
     *,
     until_idle: bool = False,
     http: tuple[str, int] | None = None,
+    management: str | None = None,
     on_stage: Callable[[Stage], None] = lambda _: None,
     worker: Worker | None = None,
 ) -> Report | None:
@@ -202,7 +211,7 @@ async def up(
     from runner.runtime.slowness import slowness_told
     from runner.runtime.supervisor import Supervisor
 
-    transport = make_transport(system, _log_state_change, worker=worker.name if worker else "")
+    transport = make_transport(system, _log_state_change, worker=worker.name if worker else "", management=management)
     start = worker.start if worker else None
     supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start)
     try:

@@ -35,6 +35,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
 @click.command("up", short_help="Run pipelines until stopped.")
 @options.paths
 @options.broker
+@options.management
 @click.option("--only", multiple=True, metavar="NAME", help="Run only this producer or subscriber; repeatable.")
 @click.option(
     "--until-idle", is_flag=True, help="Stop when finite producers have ended and queues and retries are empty."
@@ -101,7 +102,9 @@ async def _run(system: System, asked: Asked) -> NoReturn:
 
     stop = asyncio.Event()
     handle_signals(stop, is_memory=system.broker.is_memory)
-    ended = await app.up(system, stop, until_idle=asked.until_idle, http=asked.http, on_stage=show)
+    ended = await app.up(
+        system, stop, until_idle=asked.until_idle, http=asked.http, management=asked.management, on_stage=show
+    )
     if ended is None:
         say_that_nothing_ran()
         end(0)

@@ -19,6 +19,7 @@ class Asked:
     paths: tuple[Path, ...]
     environ: dict[str, str]
     broker: str | None
+    management: str | None
     only: tuple[str, ...]
     until_idle: bool
     log_format: str | None

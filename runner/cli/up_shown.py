@@ -51,4 +51,7 @@ def say_goodbye(ended: Report, *, is_memory: bool = False) -> int:
         say_error(f"the in-process broker forgets {messages} that nobody has handled", hint)
     for name in ended.failed_producers:
         say_error(f"producer {name} failed and was given up")
-    return 1 if ended.unfinished or ended.forgotten or ended.failed_producers else 0
+    if ended.not_known:
+        hint = "say where the management API is: --management http://host:15672"
+        say_error(f"it is not known whether anything is left to do: {ended.not_known}", hint)
+    return 1 if ended.unfinished or ended.forgotten or ended.failed_producers or ended.not_known else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -203,6 +203,8 @@ class Pipeline:
     """Where probes are answered, host and port."""
     release: str = ""
     """Which release of the user's code this is, as the file says."""
+    fingerprint: str = ""
+    """Stands for the whole pipeline as its file has it, also where only a part of it runs."""
 
     @property
     def wait_prefix(self) -> str:
@@ -210,14 +212,14 @@ class Pipeline:
         return f"{self.name}.retry"
 
 
-def fingerprint(pipeline: Pipeline) -> str:
+def fingerprint_of(subscribers: Iterable[Subscriber], producers: Iterable[Producer]) -> str:
     """Return what stands for the parts of a pipeline: names, what they read and run, and where they publish.
 
     It changes where a release changes one of these; limits, retries and schedules are left out.
     """
-    parts = [(each.name, each.queue, each.handler.path, *(to.name for to in each.to)) for each in pipeline.subscribers]
+    parts = [(each.name, each.queue, each.handler.path, *(to.name for to in each.to)) for each in subscribers]
     parts += [
         (each.name, each.http_path or (each.handler.path if each.handler else ""), *(to.name for to in each.to))
-        for each in pipeline.producers
+        for each in producers
     ]
     return blake2b(repr(sorted(parts)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -34,6 +34,7 @@ from runner.pipeline.model import (
     Resource,
     Subscriber,
     TlsSettings,
+    fingerprint_of,
 )
 from runner.pipeline.modules import ModuleSearch, module_searches
 from runner.pipeline.patterns import matches
@@ -103,8 +104,10 @@ class _Resolver:
         self._read_schemas()
         destinations = self._destinations()
         resources = self._resources()
-        producers = tuple(self._producer(name, destinations) for name in self._spec.producers)
-        subscribers = tuple(self._subscriber(name, destinations) for name in self._spec.subscribers)
+        found_producers = (self._producer(name, destinations) for name in self._spec.producers)
+        found_subscribers = (self._subscriber(name, destinations) for name in self._spec.subscribers)
+        producers = tuple(found for found in found_producers if found)
+        subscribers = tuple(found for found in found_subscribers if found)
         if any(problem.severity == "error" for problem in [*self._problems, *self._imported.problems()]):
             return None
         spec, name = self._spec, self._loaded.name
@@ -113,9 +116,9 @@ class _Resolver:
             path=str(self._loaded.path),
             broker=self._broker(),
             destinations=destinations,
-            producers=tuple(producer for producer in producers if producer),
-            subscribers=tuple(subscriber for subscriber in subscribers if subscriber),
-            topology=wiring.compute_topology(name, spec, [found.retry for found in subscribers if found]),
+            producers=producers,
+            subscribers=subscribers,
+            topology=wiring.compute_topology(name, spec, [found.retry for found in subscribers]),
             resources=resources,
             schemas=self._schema_paths(),
             logging=LoggingSettings(
@@ -128,6 +131,7 @@ class _Resolver:
             grace_s=spec.shutdown.grace,
             release=spec.release or "",
             http=parse_address(spec.telemetry.http) if spec.telemetry.http is not None else None,
+            fingerprint=fingerprint_of(subscribers, producers),
         )
 
     def check_statically(self) -> None:

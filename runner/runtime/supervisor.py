@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from runner import log
 from runner.metrics import Totals
-from runner.pipeline.model import Pipeline, Subscriber, fingerprint
+from runner.pipeline.model import Pipeline, Subscriber
 from runner.release import about
 from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
@@ -54,6 +54,8 @@ class Report:
     """Messages that were still in the in-process broker, and are gone with it."""
     failed_producers: tuple[str, ...] = ()
     """Finite producers that were given up."""
+    not_known: str = ""
+    """Why it is not known whether anything is left to do, after `until_idle`."""
 
 
 class Supervisor:
@@ -78,6 +80,8 @@ class Supervisor:
         self._now = now or (lambda: datetime.now(UTC))
         self._sent_at = now or SecondClock()
         self._start = start or uuid4().hex
+        self._is_one_of_several = start is not None
+        self._not_known = ""
         self._logger = log.get_logger()
         self._resources = Resources()
         self._totals = {pipeline.name: Totals() for pipeline in pipelines}
@@ -197,7 +201,7 @@ class Supervisor:
         failed = tuple(name for group in self._groups for name in group.failed)
         for pipeline in self._pipelines:
             self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self._totals[pipeline.name].as_fields())
-        return Report(self.totals, unfinished, forgotten, failed)
+        return Report(self.totals, unfinished, forgotten, failed, self._not_known)
 
     async def _stop_producing(self) -> None:
         if self._server is not None:
@@ -208,14 +212,27 @@ class Supervisor:
         """Wait until every finite producer has ended and every queue, retry and handler is empty."""
         for group in self._groups:
             await group.wait_until_finite_ended()
-        looks = 0
-        taken = -1
-        while looks < IDLE_LOOKS:
+        clock = asyncio.get_running_loop().time
+        looks, taken, since = 0, -1, clock()
+        while looks < IDLE_LOOKS or not await self._is_idle_elsewhere(clock() - since):
             await asyncio.sleep(IDLE_POLL_S)
             now_taken = sum(subscriber.taken for subscriber in self.subscribers)
             is_quiet = now_taken == taken and not any(subscriber.in_flight for subscriber in self.subscribers)
             taken = now_taken
             looks = looks + 1 if is_quiet and await self._is_empty() else 0
+            since = since if looks else clock()
+
+    async def _is_idle_elsewhere(self, quiet_s: float) -> bool:
+        """Whether no other process holds messages of our queues; where that cannot be known, the report says why.
+
+        Workers of one master leave each other out: each ends when it has nothing left to do, the last one last.
+        """
+        if self._is_one_of_several:
+            return True
+        held = await self._transport.held_elsewhere([each.source for each in self.subscribers], quiet_s)
+        if isinstance(held, str):
+            self._not_known = held
+        return isinstance(held, str) or held == 0
 
     def _notice_bug(self, error: BaseException) -> None:
         if not self._bug.done():
@@ -298,7 +315,7 @@ class Supervisor:
             pipeline.name,
             producers,
             new_id=self._new_id,
-            member=Member(self._start, fingerprint(pipeline), where),
+            member=Member(self._start, pipeline.fingerprint, where),
             is_until_idle=self._until_idle,
         )
 

@@ -281,6 +281,13 @@ class Transport(Protocol):
         """Return how many messages wait in these queues or for a retry into them; unsettled deliveries not counted."""
         ...
 
+    async def held_elsewhere(self, sources: Sequence[Source], quiet_s: float) -> int | str:
+        """Return how many messages of these queues other sessions hold unsettled, or why that is not known, in words.
+
+        Nothing was ready for `quiet_s`: what is known may be older than that, and then counts as one message.
+        """
+        ...
+
     async def lead(self, name: str, member: Member | None = None) -> Leadership:
         """Compete with all sessions of this broker for the leadership of a name, as in `orders.producers`.
 

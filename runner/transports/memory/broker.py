@@ -6,7 +6,7 @@ Nothing is written down: what is in the broker is lost with the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -152,6 +152,10 @@ class MemoryBroker:
             elif queue.name.startswith(prefixes):
                 count += sum(stored.address.key in names for stored in queue.line)
         return count
+
+    def feeds(self, names: Collection[str]) -> list[MemoryFeed]:
+        """Return the feeds of these queues, of all sessions."""
+        return [feed for queue in self._router.queues.values() if queue.name in names for feed in queue.feeds]
 
     def _make(self, definition: Queue) -> MemoryQueue:
         return MemoryQueue(

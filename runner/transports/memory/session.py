@@ -179,6 +179,11 @@ class MemoryTransport:
         """See `Transport.backlog`."""
         return self._broker.backlog(sources)
 
+    async def held_elsewhere(self, sources: Sequence[Source], quiet_s: float) -> int:
+        """See `Transport.held_elsewhere`."""
+        feeds = self._broker.feeds({source.queue for source in sources})
+        return sum(len(feed.unsettled) for feed in feeds if feed not in self._feeds)
+
     async def lead(self, name: str, member: Member | None = None) -> MemoryLeadership:
         """See `Transport.lead`."""
         self._must_be_open()

@@ -178,7 +178,7 @@ async def _strays(
                 messages or 0,
                 consumers or 0,
                 unacked=item.get("messages_unacknowledged") or 0,
-                bindings=tuple(_bindings(bindings, (name,), ())),
+                bindings=tuple(_bindings(bindings, (name,))),
                 durable=bool(item.get("durable", True)),
                 arguments=item.get("arguments") or {},
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClos
 from runner.transports.rabbitmq.consumer import Consumer
 from runner.transports.rabbitmq.declarations import Declarations
 from runner.transports.rabbitmq.direct import wire_of
+from runner.transports.rabbitmq.elsewhere import Elsewhere
 from runner.transports.rabbitmq.leading import RabbitLeadership
 from runner.transports.rabbitmq.moving import Mover
 from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
@@ -46,7 +48,8 @@ T = TypeVar("T")
 class RabbitTransport:
     """A session with RabbitMQ. `name` is shown in the broker's list of connections; `clock` is the wall clock, UTC.
 
-    `watch_s` is how often, in seconds, it makes sure that the broker still knows its consumers.
+    `watch_s` is how often, in seconds, it makes sure that the broker still knows its consumers. `management_url` is
+    where the management API is, if not at its usual place.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class RabbitTransport:
         clock: Callable[[], datetime] | None = None,
         watch_s: float = WATCH_S,
         release: str = "",
+        management_url: str | None = None,
     ) -> None:
         self._settings = settings
         self._watch_s = watch_s
@@ -73,6 +77,7 @@ class RabbitTransport:
         self._publishing = link(role="publish", restore=restore_for_publishing)
         self._consuming = link(role="consume", restore=restore)
         self._publisher = Publisher(self._publishing, self._say)
+        self._elsewhere = Elsewhere(settings, management_url)
         self._mover = Mover(
             self._publisher,
             self._declarations,
@@ -183,6 +188,14 @@ class RabbitTransport:
         except (LinkClosed, *CHANNEL_ERRORS):
             return 1  # unknown is not empty
         return self._mover.in_transit() + ready
+
+    async def held_elsewhere(self, sources: Sequence[Source], quiet_s: float) -> int | str:
+        """See `Transport.held_elsewhere`. AMQP tells of other consumers, the management API what they hold."""
+        ours = Counter(consumer.queue for consumer in self._consumers)
+        try:
+            return await self._elsewhere.held(await self._consuming.ready(), sources, ours, quiet_s)
+        except (LinkClosed, *CHANNEL_ERRORS):
+            return 1  # it is asked again when the connection is back
 
     async def lead(self, name: str, member: Member | None = None) -> RabbitLeadership:
         """See `Transport.lead`; how it is kept, and for how long two may believe to lead, is in `leading`.

@@ -1,0 +1,64 @@
+"""`--until-idle` ends with 0 only where it knows that nothing is left to do, also in the hands of other processes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.foreign import Foreign
+from tests.node import Node
+from tests.project import Place, Project, started, stop
+
+PIPELINE = """
+    version: 1
+    queues: {UNIQUE.work: }
+    subscribers: {work: {from: UNIQUE.work, handler: work:handle, concurrency: 1, prefetch: 1}}
+"""
+HANDLERS = """
+    import asyncio, os
+    async def handle(order: str) -> None:
+        note(f"begin {order}")
+        while order == "slow" and not os.path.exists("go"):
+            await asyncio.sleep(0.01)
+        note(f"end {order}")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, unique: str, managed: Node) -> Project:
+    project = Project(tmp_path, unique, Place(("--broker", managed.url), managed.url))
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS)
+    return project
+
+
+async def test_it_waits_for_what_another_process_holds(shop: Project, managed: Node) -> None:
+    """The management API tells of it, some seconds late."""
+    async with shop.up() as first:
+        await started(first)
+        with Foreign(managed.url) as other:
+            other.publish(shop.name("work"), b"slow")
+        await shop.ledger.wait_for(1)
+        async with shop.up("--until-idle", "--management", managed.management_url) as second:
+            await started(second)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(10):
+                    await second.wait()
+            (shop.folder / "go").touch()
+            assert await second.wait(30) == 0, second.stderr
+        assert shop.ledger.payloads() == ["begin slow", "end slow"]
+        await stop(first)
+
+
+async def test_without_the_management_api_it_does_not_know_and_says_so(shop: Project, managed: Node) -> None:
+    """Exit code 1, and which queue it is; alone it knows, and ends with 0."""
+    async with shop.up() as first:
+        await started(first)
+        async with shop.up("--until-idle") as second:
+            assert await second.wait() == 1
+        assert "it is not known whether anything is left to do" in second.stderr
+        assert f'queue "{shop.name("work")}" has 1 other consumer' in second.stderr
+        await stop(first)
+    await shop.up_until_idle()
