@@ -22,6 +22,9 @@ CONSUMER_TIMEOUT_S = 30 * 60.0
 LONGEST_HELD_S = 25 * 60.0
 """How long a message may be held unsettled with a margin to that."""
 
+COMMON_NAMES = frozenset({"app", "config", "index", "main", "pipeline", "pipelines", "runner", "worker", "workers"})
+"""What a file is called in more than one project."""
+
 _BROKER_URL = re.compile(r"amqps?://\S*")
 _FREE: Final = frozenset({"with", "arguments", "headers"})
 """Maps whose values are handed on as they are."""
@@ -40,7 +43,19 @@ def oddities(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer]) -> li
         *_dropped_failures(loaded, spec),
         *_plain_passwords(loaded, spec),
         *_long_timeouts(loaded, spec),
+        *_common_name(loaded, spec),
     ]
+
+
+def _common_name(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of a name that the next project on the same broker has as well: they would take each other's messages."""
+    if spec.name is None and loaded.name in COMMON_NAMES and spec.broker.urls:
+        message = (
+            f'the pipeline is called "{loaded.name}" after its file, as another project on this broker may be, too'
+        )
+        yield loaded.problem(
+            "common-name", ("version",), message, "add `name:`, as in `name: shop`", severity="warning"
+        )
 
 
 def _shared_orders(loaded: Loaded, spec: PipelineSpec) -> Iterator[Problem]:
