@@ -66,8 +66,8 @@ def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **se
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Log lines go to stdout, all else to
     stderr.
 
-    Exit codes: 0 done or drained, 1 work was left behind (or that is not known, with --until-idle), 69 broker unreachable
-    or different, 78 invalid pipeline, 130 forced by a second signal.
+    Exit codes: 0 done or drained, 1 work was left behind (or that is not known, with --until-idle), 69 broker
+    unreachable or different, 78 invalid pipeline, 130 forced by a second signal.
     """
     role = os.environ.pop(VARIABLE, None)
     with errors_reported():
