@@ -13,6 +13,7 @@ from runner.pipeline.model import BrokerSettings
 from runner.transports.observed import Stray
 from runner.transports.rabbitmq.carrying import InUse, NotEmpty
 from runner.transports.rabbitmq.channels import RPC_S, throwaway_channel
+from runner.transports.rabbitmq.client import Name
 from runner.transports.rabbitmq.wire_client import (
     NOT_FOUND,
     NOT_IMPLEMENTED,
@@ -32,7 +33,7 @@ async def delete_queue(settings: BrokerSettings, stray: Stray, *, with_messages:
     """
     try:
         async with Wire(settings, stray.name) as wire:
-            delete = commands.Queue.Delete(0, stray.name, if_unused=True, if_empty=not with_messages)
+            delete = commands.Queue.Delete(0, Name(stray.name), if_unused=True, if_empty=not with_messages)
             deleted: Any = await wire.call(delete)
             return int(deleted.message_count)
     except WireRefused as refusal:
@@ -50,7 +51,7 @@ async def delete_exchange(connection: AbstractConnection, name: str) -> None:
     """Delete an exchange that nothing is bound to; one that is gone is no error."""
     try:
         async with throwaway_channel(connection) as channel:
-            await channel.exchange_delete(name, if_unused=True, timeout=RPC_S)
+            await channel.exchange_delete(Name(name), if_unused=True, timeout=RPC_S)
     except aiormq.exceptions.ChannelPreconditionFailed:
         pass  # something else is bound to it
 
@@ -70,29 +71,29 @@ class _Quorum:
         if found.consumer_count:
             raise InUse(self._stray.name)
         if with_messages:
-            deleted: Any = await self._wire.call(commands.Queue.Delete(0, self._stray.name))
+            deleted: Any = await self._wire.call(commands.Queue.Delete(0, Name(self._stray.name)))
             return int(deleted.message_count)
         if found.message_count:
             raise NotEmpty
-        await self._wire.call(commands.Basic.Consume(0, self._stray.name, TAG, False, False, False))
+        await self._wire.call(commands.Basic.Consume(0, Name(self._stray.name), TAG, False, False, False))
         found = await self._depth()
         if found.consumer_count > 1:
             raise InUse(self._stray.name)
         if found.message_count or self._late:
             raise NotEmpty  # what has come to us goes back with the connection
-        await self._wire.call(commands.Queue.Delete(0, self._stray.name))
+        await self._wire.call(commands.Queue.Delete(0, Name(self._stray.name)))
         if self._late:
             await self._restore()
             raise NotEmpty
         return 0
 
     async def _depth(self) -> Any:
-        return await self._wire.call(commands.Queue.Declare(0, self._stray.name, passive=True))
+        return await self._wire.call(commands.Queue.Declare(0, Name(self._stray.name), passive=True))
 
     async def _restore(self) -> None:
         """Make the queue again for messages that were published in the moment in which it was deleted."""
         stray = self._stray
-        declare = commands.Queue.Declare(0, stray.name, durable=stray.durable, arguments=dict(stray.arguments))
+        declare = commands.Queue.Declare(0, Name(stray.name), durable=stray.durable, arguments=dict(stray.arguments))
         await self._wire.call(declare)
         await self._wire.call(commands.Confirm.Select())
         for message in self._late:
