@@ -181,13 +181,14 @@ async def test_what_is_published_by_the_name_of_a_queue_is_not_deleted_with_it(
     def publish() -> None:
         nonlocal there
         with Foreign(managed.url) as publisher:
-            publisher.channel.confirm_delivery()
+            channel = publisher.channel
+            channel.confirm_delivery()
             while not ends.is_set():
                 ready.set()
                 try:
-                    publisher.channel.basic_publish("", name, b"x", mandatory=True)
+                    channel.basic_publish("", name, b"x", mandatory=True)
                     there += 1
-                    got, _, _ = publisher.channel.basic_get(name, auto_ack=True)
+                    got, _, _ = channel.basic_get(name, auto_ack=True)
                     there -= got is not None
                 except (pika.exceptions.UnroutableError, pika.exceptions.ChannelClosedByBroker):
                     return  # the queue is gone
