@@ -164,9 +164,7 @@ def check_workers(system: System, workers: int) -> None:
         raise OneProcessOnly(text, "leave --workers out, or `exclusive: true`")
 
 
-def make_transport(
-    system: System, on_state_change: OnStateChange, *, worker: str = "", management: str | None = None
-) -> Transport:
+def make_transport(system: System, on_state_change: OnStateChange, *, worker: str = "") -> Transport:
     """Return the transport that the broker settings ask for, not yet connected; `worker` is added to its name."""
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
@@ -175,13 +173,7 @@ def make_transport(
     from runner.transports.rabbitmq import RabbitTransport
 
     name = f"{system.name} · {worker}" if worker else system.name
-    return RabbitTransport(
-        system.broker,
-        name=name,
-        on_state_change=on_state_change,
-        management_url=management,
-        release=system.release,
-    )
+    return RabbitTransport(system.broker, name=name, on_state_change=on_state_change, release=system.release)
 
 
 @dataclass(frozen=True)
@@ -199,7 +191,6 @@ async def up(
     *,
     until_idle: bool = False,
     http: tuple[str, int] | None = None,
-    management: str | None = None,
     on_stage: Callable[[Stage], None] = lambda _: None,
     worker: Worker | None = None,
 ) -> Report | None:
@@ -211,7 +202,7 @@ async def up(
     from runner.runtime.slowness import slowness_told
     from runner.runtime.supervisor import Supervisor
 
-    transport = make_transport(system, _log_state_change, worker=worker.name if worker else "", management=management)
+    transport = make_transport(system, _log_state_change, worker=worker.name if worker else "")
     start = worker.start if worker else None
     supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start)
     try:

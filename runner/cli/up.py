@@ -102,9 +102,7 @@ async def _run(system: System, asked: Asked) -> NoReturn:
 
     stop = asyncio.Event()
     handle_signals(stop, is_memory=system.broker.is_memory)
-    ended = await app.up(
-        system, stop, until_idle=asked.until_idle, http=asked.http, management=asked.management, on_stage=show
-    )
+    ended = await app.up(system, stop, until_idle=asked.until_idle, http=asked.http, on_stage=show)
     if ended is None:
         say_that_nothing_ran()
         end(0)

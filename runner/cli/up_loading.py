@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tupl
     log.configure(format=format, level=asked.log_level or "info", takes_prints=True)
     system = app.read(asked.paths, asked.environ, broker=asked.broker)
     on_warnings(system.warnings)
-    system = app.select(system, asked.only)
+    system = _with_management(app.select(system, asked.only), asked.management)
     settings = system.pipelines[0].logging
     return system, {
         "format": asked.log_format or settings.format,
@@ -45,3 +45,9 @@ def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tupl
         "width": min(24, max(len(name) for name in system.names())),
         "takes_prints": True,
     }
+
+
+def _with_management(system: System, url: str | None) -> System:
+    """Return the system with the address of the broker's management API."""
+    pipelines = (replace(each, broker=replace(each.broker, management_url=url)) for each in system.pipelines)
+    return replace(system, pipelines=tuple(pipelines))

@@ -37,6 +37,8 @@ class BrokerSettings:
     heartbeat_s: float = 10.0
     topology: Literal["manage", "verify", "ignore"] = "manage"
     tls: TlsSettings | None = None
+    management_url: str | None = field(default=None, repr=False)
+    """Where the management API is, if not at its usual place."""
 
     @property
     def is_memory(self) -> bool:

@@ -20,9 +20,8 @@ STATISTICS_S = 7.0
 class Elsewhere:
     """Asks for other consumers over AMQP, and only if there are some the management API for what they hold."""
 
-    def __init__(self, settings: BrokerSettings, management_url: str | None) -> None:
+    def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
-        self._url = management_url
         self._management: Management | None = None
         self._absent = ""
 
@@ -54,7 +53,9 @@ class Elsewhere:
         """Return the management API; where it is absent, it is looked for once."""
         if self._management is None and not self._absent:
             reasons: list[str] = []
-            self._management = await Management.find(self._settings, self._url, on_absent=reasons.append)
+            self._management = await Management.find(
+                self._settings, self._settings.management_url, on_absent=reasons.append
+            )
             self._absent = "".join(reasons[:1])
         return self._management
 

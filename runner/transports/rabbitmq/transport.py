@@ -48,8 +48,7 @@ T = TypeVar("T")
 class RabbitTransport:
     """A session with RabbitMQ. `name` is shown in the broker's list of connections; `clock` is the wall clock, UTC.
 
-    `watch_s` is how often, in seconds, it makes sure that the broker still knows its consumers. `management_url` is
-    where the management API is, if not at its usual place.
+    `watch_s` is how often, in seconds, it makes sure that the broker still knows its consumers.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class RabbitTransport:
         clock: Callable[[], datetime] | None = None,
         watch_s: float = WATCH_S,
         release: str = "",
-        management_url: str | None = None,
     ) -> None:
         self._settings = settings
         self._watch_s = watch_s
@@ -77,7 +75,7 @@ class RabbitTransport:
         self._publishing = link(role="publish", restore=restore_for_publishing)
         self._consuming = link(role="consume", restore=restore)
         self._publisher = Publisher(self._publishing, self._say)
-        self._elsewhere = Elsewhere(settings, management_url)
+        self._elsewhere = Elsewhere(settings)
         self._mover = Mover(
             self._publisher,
             self._declarations,
