@@ -112,6 +112,12 @@ EVENTS = (
         {"queue": "the dead-letter queue", "forgotten": "how many since the start", "kept": "how many are there"},
     ),
     Event(
+        "dedupe.forgets",
+        ("warning",),
+        "More messages came within the window of `dedupe` than are remembered: the window is shorter. It is said once.",
+        {"remembered": "how many messages", "window_s": "how long the window is", "asked_s": "how long it was to be"},
+    ),
+    Event(
         "handler.slow",
         ("warning",),
         "A handler blocks the event loop, or has run for a minute, or for longer than its timeout.",
@@ -203,6 +209,12 @@ EVENTS = (
         ("info",),
         "The end has begun: nothing new is taken.",
         {"running": "how many handlers run", "grace_s": "how long they may take"},
+    ),
+    Event(
+        "pipeline.name_shared",
+        ("warning",),
+        "A process that runs something else takes part under the same pipeline name, on the same virtual host.",
+        {"other": "its file, host and process", "hint": "what that can mean"},
     ),
     Event(
         "pipeline.started",

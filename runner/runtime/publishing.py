@@ -124,9 +124,7 @@ class Publisher:
                 as_sent(outgoing.envelope)
         return found
 
-    def _addressed(
-        self, result: Any, to: tuple[Destination, ...], origin: Origin | None, seed: str
-    ) -> list[Outgoing]:
+    def _addressed(self, result: Any, to: tuple[Destination, ...], origin: Origin | None, seed: str) -> list[Outgoing]:
         """Return the messages that a result becomes: one for each destination, none for None."""
         if isinstance(result, Publish):
             targets = self._named(result.to, origin) if result.to is not None else to

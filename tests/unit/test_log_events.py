@@ -15,7 +15,7 @@ ROOMS = ("app.py", "log.py", "runtime", "transports", "workers")
 NAME = re.compile(r"[a-z_]+\.[a-z_]+|stdout")
 LEVELS = ("debug", "info", "warning", "error")
 
-NO_EVENTS = re.compile(r"amq\.\w+|connection\.blocked|leadership\.(call|token)|aiohttp\.\w+")
+NO_EVENTS = re.compile(r"amq\.\w+|connection\.blocked|leadership\.(call|greeting|token)|aiohttp\.\w+")
 """Names that only look like events: of exchanges, of messages, of loggers."""
 
 
