@@ -260,9 +260,7 @@ class Execution:
         outcome = delivery.failed_before
         if outcome is None:
             return False
-        if isinstance(outcome, Ack):
-            self._transport.ack(delivery)
-        elif await self._settle(delivery, outcome):
+        if await self._settle(delivery, outcome):
             self._report(outcome, None, delivery, 0, started)
         return True
 

@@ -52,7 +52,7 @@ class Generation(Protocol):
         ...
 
     def outcome_of(self, delivery: Delivery) -> Outcome | None:
-        """How this attempt is known to have failed, though the broker could not be told; an Ack: it could, since."""
+        """How this attempt is known to have failed, though the broker could not be told. Says it once."""
         ...
 
 
@@ -120,7 +120,7 @@ class Delivery:
 
     @property
     def failed_before(self) -> Outcome | None:
-        """How this attempt has failed before, and the broker could not be told: nothing is to be tried again."""
+        """How this attempt has failed before, and the broker could not be told. To be asked once, when it begins."""
         outcome: Outcome | None = self.generation.outcome_of(self) if self.is_redelivered else None
         return outcome
 

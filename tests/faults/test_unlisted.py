@@ -421,7 +421,7 @@ async def test_a_handler_that_outlasts_the_broker_and_fails(
 
         async def handle(order: str) -> None:
             if order == "slow":
-                await asyncio.sleep(6)
+                await asyncio.sleep(5)
                 raise ValueError("and all in vain")
             await asyncio.sleep(0.3)
             note(order)

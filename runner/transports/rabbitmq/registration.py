@@ -10,7 +10,7 @@ from typing import Any
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.message import FIRST_FAILED_AT, REASON, attempt_of, replays_of
-from runner.outcome import ACK, Outcome
+from runner.outcome import Outcome
 from runner.transports.base import Delivery, Source
 from runner.transports.rabbitmq.acknowledging import Acknowledger
 from runner.transports.rabbitmq.arriving import Arrivals, from_client
@@ -59,20 +59,14 @@ class Doubts:
         """Remember how an attempt has ended that could not be settled."""
         key = key_of(delivery)
         if key is not None:
-            self._ended.setdefault(key, outcome)
+            self._ended[key] = outcome
             while len(self._ended) > DOUBTFUL:
                 self._ended.popitem(last=False)
 
-    def note_moved(self, delivery: Delivery) -> None:
-        """Note that the copy is there of what was kept: if it comes once more, there is nothing left to do."""
-        key = key_of(delivery) if self._ended else None
-        if key is not None and key in self._ended:
-            self._ended[key] = ACK
-
     def outcome_of(self, delivery: Delivery) -> Outcome | None:
-        """Return how a delivery that comes again has ended before, or an Ack where that was settled since."""
+        """Return how a delivery that comes again has ended before. Once: a dead letter moved back looks alike."""
         key = key_of(delivery) if self._ended else None
-        return None if key is None else self._ended.get(key)
+        return None if key is None else self._ended.pop(key, None)
 
     def add(self, key: Key) -> None:
         """Note that one delivery of a message was acknowledged in vain, perhaps."""
@@ -186,10 +180,6 @@ class Registration:
     def keep(self, delivery: Delivery, outcome: Outcome) -> None:
         """Remember an outcome that could not be settled, because the broker has taken the message back."""
         self._doubts.keep(delivery, outcome)
-
-    def note_moved(self, delivery: Delivery) -> None:
-        """Note that the copy of a message is confirmed."""
-        self._doubts.note_moved(delivery)
 
     def ack(self, delivery: Delivery, *, is_handled: bool) -> bool:
         """Acknowledge soon, what was handled or what a copy stands for; False where the channel is gone."""

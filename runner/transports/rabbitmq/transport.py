@@ -166,7 +166,6 @@ class RabbitTransport:
         if not is_moved:
             registration.keep(delivery, outcome)
             return False
-        registration.note_moved(delivery)
         return registration.ack(delivery, is_handled=False)
 
     def ack(self, delivery: Delivery) -> bool:
