@@ -7,9 +7,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+_ending: WeakSet[asyncio.Future[Any]] = WeakSet()
+
+
+def cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel a task for good. A handler can cancel the task that it runs in, too: that is its failure, and no end."""
+    _ending.add(task)
+    task.cancel()
+
+
+def is_ending(task: asyncio.Future[Any] | None) -> bool:
+    """Whether it is we who have cancelled a task."""
+    return task is not None and task in _ending
 
 
 async def end(*tasks: asyncio.Future[Any] | None, again_s: float = 1.0) -> None:
@@ -21,7 +35,7 @@ async def end(*tasks: asyncio.Future[Any] | None, again_s: float = 1.0) -> None:
     waiting = {task for task in tasks if task is not None}
     while running := {task for task in waiting if not task.done()}:
         for task in running:
-            task.cancel()
+            cancel(task)
         await asyncio.wait(running, timeout=again_s)
     for task in waiting:
         if not task.cancelled():

@@ -1,7 +1,8 @@
 """Turns a payload into results by calling the user's function: on the loop, or in a thread; and nothing escapes it.
 
 A handler may raise anything. `SystemExit` and `KeyboardInterrupt` raised by one are its failure, not the end of the
-process; a `CancelledError` is one too, unless we cancelled it.
+process; a `CancelledError` is one too, unless we cancelled it (`tasks.cancel`): a handler may cancel the task that it
+runs in, which lives on and handles other messages.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from runner.pipeline.model import Handler
 from runner.runtime.slowness import ThreadWatch
+from runner.tasks import is_ending
 
 T = TypeVar("T")
 
@@ -141,32 +143,45 @@ async def guarded(awaitable: Awaitable[T], timeout_s: float | None = None, *, le
     ends after that.
     """
     task = asyncio.current_task()
-    cancellations = task.cancelling() if task is not None else 0  # some libraries cancel a task and never take it back
     limit: asyncio.Timeout | None = None
     try:
         if timeout_s is None:
-            return await awaitable
-        async with asyncio.timeout(timeout_s if left_s is None else left_s) as limit:
             result = await awaitable
+        else:
+            async with asyncio.timeout(timeout_s if left_s is None else left_s) as limit:
+                result = await awaitable
     except BaseException as error:  # SystemExit and KeyboardInterrupt included: see the module's docstring
-        if not is_theirs(error, task, cancellations):
+        if not is_theirs(error, task):
             raise
+        await take_back(task)
         if limit is not None and limit.expired() and timeout_s is not None:
             raise HandlerFailed(timed_out(timeout_s)) from error
         raise HandlerFailed(error) from error
-    if limit.expired():
+    if task is not None and task.cancelling():
+        await take_back(task)
+    if limit is not None and limit.expired() and timeout_s is not None:
         raise HandlerFailed(timed_out(timeout_s))
     return result
 
 
-def is_theirs(error: BaseException, task: asyncio.Task[Any] | None, cancellations: int) -> bool:
-    """Whether an error is the handler's failure: not where we cancel its task, which had been so often before, or
-    close its coroutine."""
+def is_theirs(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether an error is the handler's failure: not where we cancel its task, or close its coroutine."""
     if isinstance(error, GeneratorExit):
         return _is_current(task)
-    if isinstance(error, asyncio.CancelledError):
-        return task is None or task.cancelling() <= cancellations
-    return True
+    return not (isinstance(error, asyncio.CancelledError) and is_ending(task))
+
+
+async def take_back(task: asyncio.Task[Any] | None) -> None:
+    """Undo a handler's cancellations of the task that it has run in, also one that has not come through yet."""
+    if task is None or not task.cancelling() or is_ending(task):
+        return
+    while task.uncancel():
+        pass
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        if is_ending(task):
+            raise
 
 
 def _is_current(task: asyncio.Task[Any] | None) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
-from runner.runtime.invoking import HandlerFailed, guarded, in_executor, is_theirs
+from runner.runtime.invoking import HandlerFailed, guarded, in_executor, is_theirs, take_back
 
 
 async def guarded_items(generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, None]:
@@ -16,15 +16,17 @@ async def guarded_items(generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[A
     task = asyncio.current_task()
     try:
         while True:
-            cancellations = task.cancelling() if task is not None else 0
             try:
                 item = await generator.__anext__()
             except StopAsyncIteration:
                 return
             except BaseException as error:  # see the docstring of `invoking`
-                if is_theirs(error, task, cancellations):
-                    raise HandlerFailed(error) from error
-                raise
+                if not is_theirs(error, task):
+                    raise
+                await take_back(task)
+                raise HandlerFailed(error) from error
+            if task is not None and task.cancelling():
+                await take_back(task)
             yield item
     finally:
         await guarded(generator.aclose())

@@ -14,7 +14,7 @@ from runner.runtime.execution import Execution
 from runner.runtime.lanes import Batches, Fifo, Lanes
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.slowness import GRACE_S, Running
-from runner.tasks import Isolated
+from runner.tasks import Isolated, cancel, is_ending
 from runner.transports.base import Delivery, Feed, Source, Transport
 
 CANCELLED_S = 1.0
@@ -141,7 +141,7 @@ class SubscriberRuntime:
         late = len(self._running)
         self._execution.is_over = True
         for worker in self._workers:
-            worker.cancel()
+            cancel(worker)
         if self._workers:
             await asyncio.wait(self._workers, timeout=CANCELLED_S)
         for delivery in (*self._running, *self._take_held()):
@@ -180,9 +180,17 @@ class SubscriberRuntime:
             self._is_waking = True
 
     def _notice_end(self, worker: asyncio.Task[None]) -> None:
-        """Pass on what ended a worker, if it was not we: handlers' errors never do, so it is a bug of ours."""
-        if not worker.cancelled() and (error := worker.exception()) is not None:
-            self._on_bug(error)
+        """Pass on what ended a worker, if it was not we: handlers' errors never do, so it is a bug of ours.
+
+        What a handler has left behind can cancel one, whatever it does then: another one takes its place.
+        """
+        if not worker.cancelled():
+            if (error := worker.exception()) is not None:
+                self._on_bug(error)
+        elif not is_ending(worker):
+            self._workers.discard(worker)
+            self._is_waking = False
+            self._wake()
 
     async def _work(self) -> None:
         """Handle what comes, one call after the other, until the drain begins."""

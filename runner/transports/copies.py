@@ -20,6 +20,9 @@ from runner.transports.base import Delivery
 MAX_HEADER_BYTES = 32 * 1024
 """RabbitMQ closes the whole connection over a header table larger than a frame; foreign headers beyond this go."""
 
+MAX_UNREADABLE_BYTES = 112 * 1024
+"""Of what cannot be decoded so much is kept: a frame has room for this and for our headers, not for more."""
+
 _DROPPED = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _DROPPED_EXACT = frozenset({"cc", "bcc"})
 
@@ -46,7 +49,11 @@ def dead_letter_copy(delivery: Delivery, outcome: DeadLetter, dead_letter: str, 
     headers[names.ATTEMPT] = delivery.attempt
     headers[names.REASON] = outcome.reason
     if delivery.unreadable:
-        headers[names.UNREADABLE] = delivery.envelope.headers[names.UNREADABLE]
+        raw: bytes = delivery.envelope.headers[names.UNREADABLE]
+        headers[names.UNREADABLE] = raw[:MAX_UNREADABLE_BYTES]
+        if len(raw) > MAX_UNREADABLE_BYTES:
+            cut = f" ({MAX_UNREADABLE_BYTES} of {len(raw)} bytes of its properties and headers are kept)"
+            headers[names.ERROR] = printable(outcome.error[: 1024 - len(cut)] + cut)
     return Copy(Address("", dead_letter), _clean(delivery.envelope, headers))
 
 

@@ -314,3 +314,65 @@ async def test_a_suspect_comes_while_long_handlers_are_at_work(
         await stop(runner)
     check_quiet(runner)
     fault.judge([*names, "suspect"], rabbit_project.ledger.counts(), twice=0)
+
+
+CANCELLED = """
+    version: 1
+    broker: {url: 'amqp://127.0.0.1:1/'}
+    queues: {UNIQUE.work: {}, UNIQUE.next: {}, UNIQUE.made: {}}
+    producers:
+      make: {handler: work:make, to: UNIQUE.made}
+    subscribers:
+      work:
+        {from: UNIQUE.work, handler: work:handle, to: UNIQUE.next, concurrency: 2, retry: {attempts: 3, delay: 100ms}}
+      next: {from: UNIQUE.next, handler: work:take}
+      made: {from: UNIQUE.made, handler: work:take}
+"""
+CANCELLED_HANDLERS = """
+    import asyncio
+
+    def task():
+        return asyncio.current_task()
+
+    async def make():
+        for number in range(3):
+            task().cancel()
+            yield f"made-{number}"
+
+    async def handle(order: str) -> str:
+        if order.startswith("never"):
+            task().cancel()
+            await asyncio.sleep(60)
+        elif order.startswith("done"):
+            task().cancel()
+        elif order.startswith("later"):
+            asyncio.get_running_loop().call_later(0.05, task().cancel)
+        else:
+            await asyncio.sleep(0.03)
+        return order
+
+    async def take(order: str) -> None:
+        note(order)
+"""
+
+
+@pytest.mark.fault("F47", "handlers cancel the task that they run in: at once, at their end, or when they are gone")
+async def test_handlers_that_cancel_the_task_that_they_run_in(
+    rabbit_project: Project, foreign: Foreign, fault: Fault
+) -> None:
+    """That is their failure, or that of the message which is at work by then: the subscriber goes on."""
+    rabbit_project.pipeline(CANCELLED)
+    rabbit_project.handlers(CANCELLED_HANDLERS)
+    work = rabbit_project.name("work")
+    never, rest = orders(6, "never"), [*orders(6, "done"), *orders(2, "later"), *orders(20, "plain")]
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        send(foreign, work, [*never, *rest])
+        expected = {*rest, *orders(3, "made")}
+        await until(lambda: rabbit_project.ledger.counts().keys() >= expected, "everything else is handled")
+        await until(lambda: foreign.count(f"{work}.dead") == len(never), "these are dead letters")
+        await stop(runner)
+    assert {line["error_type"] for line in lines(runner, "message.dead_lettered")} == {"CancelledError"}
+    assert {got.body.decode() for got in foreign.take(f"{work}.dead")} == set(never)
+    fault.judge(expected, rabbit_project.ledger.counts(), twice=10)
+    check_empty(foreign, work, rabbit_project.name("next"))

@@ -195,6 +195,35 @@ async def test_what_cannot_be_decoded_is_kept_byte_for_byte(
     assert not lines(runner, "broker.lost")
 
 
+async def test_what_cannot_be_decoded_and_fills_a_frame_holds_nothing_up(
+    rabbit_project: Project, rabbitmq: Broker, foreign: Foreign
+) -> None:
+    """Its dead letter has headers of ours as well: what does not fit beside them is cut off, and that is said."""
+    rabbit_project.pipeline(PIPELINE.replace("{delivery_limit: 2}", "{type: classic}"))
+    rabbit_project.handlers(HANDLERS)
+    work, size = rabbit_project.name("work"), 131_000
+    properties = table(short(b"a") + b"S" + struct.pack(">I", size) + b"x" * size)
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        client = RawClient(rabbitmq.port)
+        for number in range(20):  # as many as the subscriber takes at once, and its slots
+            client.publish(work, HEADERS | 1, properties, b"large %d" % number)
+        client.close()
+        foreign.publish(work, b"after")
+        await until(lambda: "after" in rabbit_project.ledger.payloads(), "what comes after them is handled", 20)
+        await until(lambda: len(lines(runner, "message.dead_lettered")) == 20, "they are dead letters")
+        await stop(runner)
+    raw = struct.pack(">H", HEADERS | 1) + properties
+    letters = foreign.take(f"{work}.dead")
+    assert sorted(got.body for got in letters) == sorted(b"large %d" % number for number in range(20))
+    for got in letters:
+        kept = got.headers["x-runner-unreadable"]
+        assert raw.startswith(kept)
+        assert got.headers["x-runner-error"].endswith(
+            f" ({len(kept)} of {len(raw)} bytes of its properties and headers are kept)"
+        )
+
+
 async def test_dead_letters_that_cannot_be_decoded_do_not_hide_those_behind_them(
     rabbit_project: Project, rabbitmq: Broker, foreign: Foreign
 ) -> None:

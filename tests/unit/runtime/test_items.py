@@ -12,6 +12,7 @@ import pytest
 
 from runner.runtime.invoking import HandlerFailed
 from runner.runtime.items import guarded_items, items_of_thread
+from runner.tasks import cancel
 
 WAIT_S = 10.0
 
@@ -104,7 +105,7 @@ async def test_an_async_generator_s_failure_is_its_own_and_our_cancellation_is_n
 
     reading = asyncio.create_task(read())
     await asyncio.sleep(0)
-    reading.cancel()
+    cancel(reading)
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert closed == [True]
