@@ -248,7 +248,11 @@ EVENTS = (
         "A producer was stopped while messages had no confirm yet: they may arrive all the same.",
         {"unconfirmed": "how many"},
     ),
-    Event("producers.standby", ("info",), "Another process runs the producers of this pipeline."),
+    Event(
+        "producers.standby",
+        ("info",),
+        "This process does not lead: another one runs the producers of this pipeline, or the broker is away.",
+    ),
     Event(
         "publish.waiting",
         ("warning",),

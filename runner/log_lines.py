@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
+from runner.columns import padded
 from runner.redaction import escape_controls, mask_beginning, mask_end, mask_passwords
 
 MAX_VALUE_CHARACTERS = 2048
@@ -179,7 +180,7 @@ class ConsoleRenderer:
             self._paint(_DIM, str(event["timestamp"])[11:19]),
             self._paint(level_color, f"{level:<{_LEVEL_WIDTH}}"),
             self._paint(_DIM, f"#{event['worker']}" if isinstance(event.get("worker"), int) else ""),
-            self._paint(color, f"{who:<{self._width}} │"),
+            self._paint(color, f"{padded(who, self._width)} │"),
             self._paint(level_color, f"{event['event']!s:<21}"),
             *self._fields(event),
         )

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from runner.columns import columns_of
 from runner.redaction import escape_controls
 
 _AGES = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -70,29 +71,16 @@ def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: 
     return lines
 
 
-def columns_of(text: str) -> int:
-    """Return how many columns a terminal needs for it."""
-    if text.isascii():
-        return len(text)
-    return sum(_columns_of_letter(letter) for letter in text)
-
-
 def cut(text: str, width: int | None) -> str:
     """Return as much of a text as fits, with an ellipsis where something is missing."""
     if width is None or columns_of(text) <= width:
         return text
     taken = 0
     for index, letter in enumerate(text):
-        taken += _columns_of_letter(letter)
+        taken += columns_of(letter)
         if taken > width - 1:
             return f"{text[:index]}…"
     return text
-
-
-def _columns_of_letter(letter: str) -> int:
-    if unicodedata.combining(letter):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
 def _escaped(letter: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.columns import columns_of
+
 if TYPE_CHECKING:
     from runner.app import System
     from runner.errors import Problem
@@ -42,7 +44,7 @@ def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tupl
         "format": asked.log_format or settings.format,
         "level": asked.log_level or settings.level,
         "levels": settings.levels,
-        "width": min(24, max(len(name) for name in system.names())),
+        "width": min(24, max(map(columns_of, system.names()))),
         "takes_prints": True,
     }
 

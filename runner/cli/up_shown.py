@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli.endings import say, say_error, wants_color
+from runner.columns import padded
 
 if TYPE_CHECKING:
     from runner.app import Stage, System
@@ -27,7 +28,7 @@ def show(stage: Stage) -> None:
     """Write one line of the start-up checklist."""
     took = "" if stage.seconds is None else f"{stage.seconds * 1000:6.0f} ms"
     name = click.style(f"{stage.name:<10}", bold=True) if wants_color(sys.stderr.isatty()) else f"{stage.name:<10}"
-    say(f"{name} {stage.text:<60} {took}".rstrip(), is_colored=True)
+    say(f"{name} {padded(stage.text, 60)} {took}".rstrip(), is_colored=True)
 
 
 def say_that_nothing_ran() -> None:

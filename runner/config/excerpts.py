@@ -10,6 +10,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
+from runner.columns import columns_of
 from runner.redaction import secret_spans
 
 _TAB: Final = "    "
@@ -45,8 +46,8 @@ def excerpt(line: str, column: int, length: int) -> tuple[str, str]:
     before = "…" if first else ""
     after = "…" if last < len(cells) else ""
     shown = before + "".join(cells[first:last]) + after
-    margin = len(before) + sum(map(_width, cells[first:start]))
-    span = sum(map(_width, cells[start : min(end, last)]))
+    margin = len(before) + sum(map(columns_of, cells[first:start]))
+    span = sum(map(columns_of, cells[start : min(end, last)]))
     return shown.rstrip(), " " * margin + "^" * max(span, 1)
 
 
@@ -65,14 +66,3 @@ def _window(size: int, start: int, end: int) -> tuple[int, int]:
         return 0, size
     first = min(max(0, start - _BEFORE), size - _WIDEST)
     return first, max(first + _WIDEST, min(end, first + 2 * _WIDEST))
-
-
-def _width(cell: str) -> int:
-    """Return how many columns a terminal gives to a text."""
-    return sum(_character_width(character) for character in cell)
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1

@@ -15,7 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
+
 from runner.config.words import closest
+from runner.outcome import error_text, error_type
+from runner.pipeline.payload import summary
 
 _NAME = re.compile(r"ImportError: cannot import name '[^']*'")
 _ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a library you intended to import\)$")
@@ -152,28 +156,37 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _failed(name: str, error: BaseException) -> ImportBlame:
-    """Blame the module itself: its own last line, and where in it."""
+    """Blame the module itself: its error in one line, and the innermost line of the user's own code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     place = ""
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{shown(error.filename)}:{error.lineno}"
     elif frames:
-        place = f"{shown(frames[-1].filename)}:{frames[-1].lineno}"
-    return module_failed(name, _last_line(error, {frame.filename for frame in frames}), place)
+        innermost = ([frame for frame in frames if _is_of_the_user(frame.filename)] or frames)[-1]
+        place = f"{shown(innermost.filename)}:{innermost.lineno}"
+    return module_failed(name, _line_of(error, {frame.filename for frame in frames}), place)
 
 
-def _last_line(error: BaseException, importing: Container[str]) -> str:
-    """Return an error's own last line, the same with each Python, without paths of this machine.
+def _line_of(error: BaseException, importing: Container[str]) -> str:
+    """Return an error in one line, the same with each Python, without paths of this machine.
 
     Where modules import each other, Python up to 3.12 says so, and later ones advise to rename one of them.
     """
-    what = traceback.format_exception_only(error)[-1].strip()
+    what = in_one_line(error)
     if not isinstance(error, ImportError) or not error.path:
         return _ADVICE.sub("", what)
     circular = _NAME.match(what) if error.path in importing else None
     if circular is not None:
         return f"{circular[0]} from '{error.name}', which is itself being imported (a circular import)"
     return _ADVICE.sub("", what.replace(f" ({error.path})", ""))
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the type and the text of an error; of one of pydantic's without the input, which may hold secrets."""
+    if isinstance(error, ValidationError):
+        return f"ValidationError for {error.title}: {summary(error, whole=error.title)}"
+    text = error.msg if isinstance(error, SyntaxError) else error_text(error)
+    return f"{error_type(error)}: {' '.join(text.split())}".removesuffix(": ")
 
 
 def _is_foreign(filename: str) -> bool:

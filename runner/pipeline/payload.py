@@ -179,11 +179,11 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
     return encode_and_check
 
 
-def summary(error: ValidationError) -> str:
+def summary(error: ValidationError, whole: str = "payload") -> str:
     """Return the first few things that are wrong, by field, without the values: they may be secrets."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     shown = [
-        f"{'.'.join(str(part) for part in detail['loc']) or 'payload'}: {detail['msg']}"
+        f"{'.'.join(str(part) for part in detail['loc']) or whole}: {detail['msg']}"
         for detail in details[:_MAX_PROBLEMS_SHOWN]
     ]
     more = len(details) - len(shown)

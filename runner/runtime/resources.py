@@ -11,6 +11,7 @@ from typing import Any
 from runner import log
 from runner.errors import RunnerError
 from runner.outcome import error_text, error_type
+from runner.pipeline.importing import in_one_line
 from runner.pipeline.model import Pipeline, Resource
 from runner.runtime.blame import raised_at, traceback_text
 
@@ -43,7 +44,7 @@ class Resources:
                     raise
                 where = raised_at(error)
                 hint = f"see {where}" if where else f"look at its factory, {resource.path}"
-                text = f'resource "{resource.name}" cannot be opened: {error_type(error)}: {error_text(error)}'
+                text = f'resource "{resource.name}" cannot be opened: {in_one_line(error)}'
                 raise ResourceFailed(text, hint) from error
 
     async def close(self) -> None:

@@ -11,7 +11,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 WORDS = (
-    *("errors", "log", "log_events", "log_lines", "log_output", "log_printed", "message", "metrics", "outcome"),
+    *(
+        "columns",
+        "errors",
+        "log",
+        "log_events",
+        "log_lines",
+        "log_output",
+        "log_printed",
+        "message",
+        "metrics",
+        "outcome",
+    ),
     *("redaction", "release", "schedule", "tasks", "units"),
 )
 VOCABULARY = tuple(f"runner.{word}" for word in WORDS)

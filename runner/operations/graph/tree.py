@@ -7,8 +7,7 @@ messages in.
 
 from __future__ import annotations
 
-import unicodedata
-
+from runner.columns import columns_of, padded
 from runner.operations.graph.flow import Edge, Flow, Node
 from runner.redaction import escape_controls
 
@@ -23,19 +22,14 @@ def as_text(flow: Flow) -> str:
     head = [(_title(flow, index), "") for index in range(len(flow.pipelines))]
     groups = _Trees(flow).groups()
     rows = [row for group in groups for row in group]
-    width = min(max((_columns(tree) for tree, _ in rows), default=0), _WIDEST)
+    width = min(max((columns_of(tree) for tree, _ in rows), default=0), _WIDEST)
     blocks = ["\n".join(tree for tree, _ in head)]
     blocks += ["\n".join(_row(tree, detail, width) for tree, detail in group) for group in groups]
     return "\n\n".join(blocks) + "\n"
 
 
 def _row(tree: str, detail: str, width: int) -> str:
-    return f"{tree}{' ' * (width - _columns(tree))}  {detail}".rstrip()
-
-
-def _columns(text: str) -> int:
-    """Return how many columns a terminal takes for a text."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+    return f"{padded(tree, width)}  {detail}".rstrip()
 
 
 def _title(flow: Flow, index: int) -> str:

@@ -17,7 +17,7 @@ from pamqp.commands import Connection
 T = TypeVar("T")
 
 _TLS = re.compile(r"\[SSL[^]]*\] (?P<why>.*?)(?: \(_ssl\.c:\d+\))?['\")]*$")
-_ERRNO = re.compile(r"\[Errno (\d+)\]")
+_ERRNO = re.compile(r"\[Errno (\d+)\]|Error\((\d+), ")  # as `str` and as `repr` have it
 
 
 class Name(str):
@@ -153,5 +153,5 @@ def _system_error(error: BaseException) -> int | None:
     if not isinstance(error, OSError) or "[SSL" in str(error):
         return None
     found = _ERRNO.search(str(error))  # several addresses were tried in vain
-    number = int(found[1]) if found else error.errno  # in aiormq's errors this may be AMQP's reply code
+    number = int(found[1] or found[2]) if found else error.errno  # in aiormq's errors this may be AMQP's reply code
     return number if number in errno.errorcode else None

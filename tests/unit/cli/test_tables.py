@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cli.tables import age, columns, columns_of, cut, json_line, safe, size
+from runner.cli.tables import age, columns, cut, json_line, safe, size
+from runner.columns import columns_of
 
 
 @given(st.text(), st.none() | st.integers(1, 50))

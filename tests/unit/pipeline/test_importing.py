@@ -80,6 +80,33 @@ def test_a_module_that_fails(project: Path, text: str, message: str) -> None:
     assert found.hint == "see fails_itself.py:3"
 
 
+SETTINGS = """
+from pydantic import BaseModel
+
+
+class Settings(BaseModel):
+    key: str
+    dsn: str
+
+
+settings = Settings(**{"key": "sk_live_1"})
+"""
+
+
+def test_a_module_that_fails_in_a_library_is_blamed_at_its_own_line_without_values(project: Path) -> None:
+    """Settings that lack something: one line that says what, no value of the others, and no line of the library."""
+    write(project, "settings_fail.py", SETTINGS)
+    found = blame("settings_fail:f")
+    assert str(found) == 'module "settings_fail" failed to import: ValidationError for Settings: dsn: Field required'
+    assert found.hint == "see settings_fail.py:10"
+
+
+def test_an_error_of_several_lines_is_one_line(project: Path) -> None:
+    """Its notes are left out."""
+    write(project, "says_much.py", "error = OSError('one\\n  two')\nerror.add_note('three')\nraise error\n")
+    assert str(blame("says_much:f")) == 'module "says_much" failed to import: OSError: one two'
+
+
 def test_a_name_that_a_module_does_not_have(project: Path) -> None:
     """With a suggestion where one is near."""
     write(project, "has_names.py", "def process_order(): ...")
