@@ -181,7 +181,7 @@ class ConsoleRenderer:
             self._paint(level_color, f"{level:<{_LEVEL_WIDTH}}"),
             self._paint(_DIM, f"#{event['worker']}" if isinstance(event.get("worker"), int) else ""),
             self._paint(color, f"{padded(who, self._width)} │"),
-            self._paint(level_color, f"{event['event']!s:<21}"),
+            self._paint(level_color, padded(str(event["event"]), 21)),
             *self._fields(event),
         )
         line = " ".join(part for part in parts if part).rstrip()
