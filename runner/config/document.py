@@ -129,6 +129,11 @@ class Document:
         behind = line.strip()
         return behind if is_plain and behind.startswith("#") else ""
 
+    def written(self, path: KeyPath) -> str:
+        """Return a value as it stands in the file, "" where it is no scalar."""
+        node = self.node(path)
+        return self.part(node.place).text[node.start : node.end] if isinstance(node, Scalar) else ""
+
     def is_default(self, path: KeyPath) -> bool:
         """Whether an item has what is at a path from `defaults`."""
         node: Node | None = self.root

@@ -29,6 +29,7 @@ _KINDS = {
     "exchanges": "an exchange",
 }
 _BARE_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
+_NUMBER = re.compile(r"[-+.\w]+")
 _EXTRA = "extra_forbidden"
 _MISSING = "missing"
 
@@ -235,6 +236,9 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     code, message, help_ = say(error.type, error.context, error.value)
     if isinstance(error.value, str) and (variable := _BARE_VARIABLE.fullmatch(error.value)):
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
+    written = document.written(path) if path == error.path and isinstance(error.value, int | float) else ""
+    if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(written):
+        help_ = f'put it in quotes: "{written}"'  # as it was meant: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # pydantic's sign for the key itself
