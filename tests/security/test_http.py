@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from runner.release import version
 from runner.runtime.serving import DEFAULT_ADDRESS
 from tests.node import free_port
 from tests.process import ROOT, RunnerProcess
@@ -192,9 +193,10 @@ async def test_slow_clients_do_not_stop_others(memory_project: Project) -> None:
 
 
 async def test_probes_tell_nothing_of_the_configuration(memory_project: Project) -> None:
-    """Whether it lives and what hinders it: no settings, no paths, no addresses."""
+    """Whether it lives, in which version, and what hinders it: no settings, no paths, no addresses."""
+    alive = f'{{"status": "alive", "version": "{version()}"}}'
     async with serving(memory_project) as (_, port):
-        for path, body in (("/healthz", '{"status": "alive"}'), ("/readyz", '{"ready": true, "trouble": []}')):
+        for path, body in (("/healthz", alive), ("/readyz", '{"ready": true, "trouble": []}')):
             status, answer = await ask(port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert (status, answer.partition("\r\n\r\n")[2]) == (200, body)
             for method in ("POST", "PUT", "DELETE"):

@@ -25,10 +25,10 @@ from runner.log_printed import Printed
 from runner.message import FIRST_FAILED_AT, ORIGIN_KEY, Address, Envelope
 from runner.operations.dead_letters import Grave, fingerprint, understand
 from runner.operations.tapping import recorded
-from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide
+from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide, error_text
 from runner.pipeline import payload
 from runner.redaction import escape_controls, mask_beginning, mask_end, mask_passwords, secret_spans
-from runner.runtime.blame import traceback_text, words_of
+from runner.runtime.blame import traceback_text
 from runner.runtime.remembering import identity
 from runner.transports.copies import foreign_headers, printable
 
@@ -105,7 +105,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "an exception in the log": in_the_log("json", lambda text: {"exc_info": error(text)}),
     "a line for people": in_the_log("console", lambda text: {"value": text, "exception": text, "subscriber": text}),
     "what is printed": lambda text: Printed(lambda line, place: None, dict, 1).write(text),
-    "words_of": lambda text: words_of(error(text)),
+    "error_text": lambda text: error_text(error(text)),
     "traceback_text": lambda text: traceback_text(error(text)),
     "decide": lambda text: decide(error(text), 3, RetryPolicy()),
     "a body of any kind": decoded(Any),
