@@ -48,11 +48,11 @@ KILLED_BEFORE_THE_ACK = """
 
     ack = Registration.ack
 
-    def ack_or_die(self, delivery):
+    def ack_or_die(self, delivery, **how):
         if not os.path.exists("killed"):
             open("killed", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        return ack(self, delivery)
+        return ack(self, delivery, **how)
 
     Registration.ack = ack_or_die
 
