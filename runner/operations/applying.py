@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from runner.errors import RunnerError
-from runner.operations.leftovers import messages_for_retry
+from runner.operations.leftovers import messages_for_retry, needed_by_none
 from runner.operations.live import NothingLive, unknown
 from runner.operations.planning import Plan, plan, shown_binding, strays
 from runner.pipeline.model import BrokerSettings
@@ -79,10 +79,10 @@ async def apply(
         await steps.create(await steps.look())
         for queue in (queue for queue in topology.queues if queue.name in recreate):
             await steps.recreate(queue)
-        if prunes:
-            await steps.prune()
         if prune_queues:
             await steps.prune_queues(prune_queues)
+        if prunes:
+            await steps.prune()  # afterwards: the dead-letter queues of those that were named may go now
         left = await steps.look()
     return Applied(tuple(steps.done), left, tuple(steps.refused))
 
@@ -157,7 +157,7 @@ class _Steps:
             text = f"no queue was deleted: {count(waiting, 'message')} may come back into it from a retry"
             self.refused.append(f"{text}; run it again when none waits")
         else:
-            await self._delete(unused)
+            await self._delete_in_order(unused, [stray for stray, kind in left if kind == "queue"])
         await self._delete([stray for stray, kind in left if kind == "wait"], with_exchange=True)
 
     async def prune_queues(self, names: Sequence[str]) -> None:
@@ -182,10 +182,19 @@ class _Steps:
             if management and await management.delete_binding(binding.exchange, binding.queue, live.token):
                 self._say(f"removed binding {shown_binding(binding)}")
 
+    async def _delete_in_order(self, unused: Sequence[Stray], there: Sequence[Stray]) -> None:
+        """Delete queues, each before the one that takes its dead letters: that one stays for as long as the first."""
+        while free := needed_by_none(unused, there):
+            gone = await self._delete(free)
+            there = [stray for stray in there if stray.name not in gone]
+            unused = [stray for stray in unused if stray not in free]
+
     async def _delete(
         self, found: Iterable[Stray], *, with_messages: bool = False, with_exchange: bool = False
-    ) -> None:
-        """Delete queues where that loses nothing. What is not deleted by its name is told; `plan` names the others."""
+    ) -> set[str]:
+        """Delete queues where that loses nothing, and return their names. What is not deleted by its name is told;
+        `plan` names the others."""
+        gone = set()
         for stray in found:
             try:
                 deleted = await delete_queue(self._session.settings, stray, with_messages=with_messages)
@@ -196,6 +205,8 @@ class _Steps:
             if with_exchange:
                 await delete_exchange(self._session.connection, stray.name)
             self._say(f'deleted queue "{stray.name}" with {count(deleted, "message")}')
+            gone.add(stray.name)
+        return gone
 
     def _say(self, text: str) -> None:
         self.done.append(text)

@@ -7,7 +7,7 @@ But the queues of a pipeline `shop.eu` begin with `shop.` as well: what may be a
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from runner.transports.observed import Observed, Stray, count
@@ -41,6 +41,17 @@ def kind_of(name: str, pipelines: Collection[str], others: Collection[str]) -> K
     return "doubtful" if "." in rest else "queue"
 
 
+def dead_letters_of(stray: Stray) -> str:
+    """Return the name of the queue that takes a queue's dead letters."""
+    return str(stray.arguments.get("x-dead-letter-routing-key") or f"{stray.name}.dead")
+
+
+def needed_by_none(found: Sequence[Stray], there: Iterable[Stray]) -> list[Stray]:
+    """Return the queues that take no dead letters of those that are there."""
+    needed = {dead_letters_of(stray) for stray in there}
+    return [stray for stray in found if stray.name not in needed]
+
+
 def messages_for_retry(observed: Observed, left: Iterable[tuple[Stray, Kind]]) -> int:
     """Return how many messages wait for a retry. AMQP does not tell into which queue they will come back."""
     known = sum(seen.messages or 0 for name, seen in observed.queues.items() if seen and _WAIT_QUEUE.search(name))
@@ -58,14 +69,15 @@ def described(stray: Stray) -> str:
     return f'queue "{stray.name}" is not in the pipeline: {", ".join(parts)}'
 
 
-def advice(stray: Stray) -> str:
-    """Say what keeps it from being removed, and what to do; empty where nothing does."""
+def advice(stray: Stray, left: Iterable[Stray] = ()) -> str:
+    """Say what keeps a queue from being removed, and what to do; empty where nothing does. `left` are all leftovers."""
     if stray.consumers:
         return "it is in use: stop its consumers first, or give `plan` and `apply` the file that has it as well"
     if stray.messages or stray.unacked:
         what = f"`runner dead` with the file that had it, or `--prune-queue {stray.name}`, which deletes them"
         return f"it holds messages: let a consumer take them, {what}"
-    return ""
+    source = next((each.name for each in left if dead_letters_of(each) == stray.name and advice(each)), None)
+    return f'it takes the dead letters of "{source}", and goes after it' if source else ""
 
 
 def note(stray: Stray, kind: Kind) -> str:

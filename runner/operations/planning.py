@@ -121,7 +121,8 @@ def plan(topology: Topology, observed: Observed, pipelines: Collection[str] = ()
             items.append(_unfinished(queue, observed.recreating[queue.name]))
     items += _bindings(topology, observed)
     left = strays(observed, pipelines)
-    items += [_leftover(stray) for stray, kind in left if kind == "queue"]
+    queues = [stray for stray, kind in left if kind == "queue"]
+    items += [_leftover(stray, queues) for stray in queues]
     notes = [note for queue in topology.queues for note in _policy(queue, observed.queues.get(queue.name))]
     notes += [f'queue "{name}" is exclusive: each `up` makes its own' for name in exclusive]
     notes += [note(stray, kind) for stray, kind in left if kind != "queue"]
@@ -135,8 +136,8 @@ def strays(observed: Observed, pipelines: Collection[str]) -> list[tuple[Stray, 
     return [(stray, kind) for stray, kind in found if kind is not None]
 
 
-def _leftover(stray: Stray) -> Item:
-    details = tuple(filter(None, [advice(stray)]))
+def _leftover(stray: Stray, left: Iterable[Stray]) -> Item:
+    details = tuple(filter(None, [advice(stray, left)]))
     return Item(
         "extra",
         "queue",

@@ -99,9 +99,12 @@ async def test_messages_are_kept_until_their_queue_is_named(shop: Project, other
     assert f'queue "{name}" is not in the pipeline: 2 messages, 0 consumers, bound to no exchange' in runner.stdout
     assert f"`--prune-queue {name}`, which deletes them" in runner.stdout
     assert other.count(name) == 2
-    runner = await run(shop, "apply", "--prune-queue", name)
+    assert f'it takes the dead letters of "{name}", and goes after it' in runner.stdout
+    assert other.has_queue(f"{name}.dead")
+    runner = await run(shop, "apply", "--prune", "--prune-queue", name)
     assert f'deleted queue "{name}" with 2 messages' in runner.stdout
     assert not other.has_queue(name)
+    assert not other.has_queue(f"{name}.dead")
 
 
 async def test_what_is_in_use_is_left_alone(shop: Project, other: Foreign) -> None:
@@ -113,6 +116,7 @@ async def test_what_is_in_use_is_left_alone(shop: Project, other: Foreign) -> No
     assert f'queue "{name}" is not in the pipeline: 0 messages, 1 consumer, bound to events' in runner.stdout
     assert "it is in use: stop its consumers first" in runner.stdout
     assert "removed binding" not in runner.stdout
+    assert other.has_queue(f"{name}.dead")
     runner = await run(shop, "apply", "--prune-queue", name, code=1)
     assert f'queue "{name}" is in use' in runner.stderr
 

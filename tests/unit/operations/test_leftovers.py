@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.operations.leftovers import described, kind_of, messages_for_retry, pipelines_in
+from runner.operations.leftovers import described, kind_of, messages_for_retry, needed_by_none, pipelines_in
 from runner.operations.planning import plan
 from runner.pipeline.topology import Binding, Topology
 from runner.transports.observed import LiveBinding, Observed, Seen, Stray
@@ -92,3 +92,13 @@ def test_a_plan_counts_what_is_surely_left_and_only_mentions_the_rest() -> None:
 def test_what_waits_for_a_retry_is_counted_wherever_it_waits() -> None:
     observed = Observed({}, {"shop.retry.5": Seen(messages=2), "shop.retry.9": None, "orders": Seen(messages=7)})
     assert messages_for_retry(observed, [(Stray("shop.retry.7", 3, 0), "wait"), (Stray("shop.a", 9, 0), "queue")]) == 5
+
+
+def test_dead_letters_go_after_the_queue_that_they_come_from() -> None:
+    """By the queue's own arguments, and by name where it has none, as a classic queue without options."""
+    failed = {"x-dead-letter-routing-key": "shop.failed"}
+    names = ("shop.email", "shop.email.dead", "shop.failed", "shop.sms.dead")
+    email, dead, to_failed, alone = (Stray(name, 0, 0) for name in names)
+    assert needed_by_none([email, dead, alone], [email, dead, alone]) == [email, alone]
+    assert needed_by_none([dead, to_failed], [Stray("shop.email", 0, 0, arguments=failed)]) == [dead]
+    assert needed_by_none([dead, alone], []) == [dead, alone]
