@@ -50,6 +50,8 @@ class Difference:
         name = _KEYS.get(self.key)
         if name is None or (self.live == "none" and self.key in _NEVER_NONE):
             return ""
+        if name == "single_active_consumer" and self.live == "none":
+            return "remove `single_active_consumer`, or `order_by` of its subscriber, to agree with the broker"
         if self.live == "none":
             return f"remove `{name}` to agree with the broker"
         live = f"{self.live}ms" if name == "message_ttl" else self.live

@@ -208,3 +208,9 @@ def test_the_json_document_is_stable() -> None:
         "messages": 2,
         "consumers": 0,
     }
+
+
+def test_a_queue_that_order_by_makes_ordered_is_not_advised_to_lose_a_key_that_it_lacks() -> None:
+    """`order_by` declares it with a single active consumer."""
+    advice = differing("x-single-active-consumer", "true", "none").advice
+    assert advice == "remove `single_active_consumer`, or `order_by` of its subscriber, to agree with the broker"
