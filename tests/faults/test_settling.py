@@ -378,3 +378,44 @@ async def test_handlers_that_cancel_the_task_that_they_run_in(
     assert {got.body.decode() for got in foreign.take(f"{work}.dead")} == set(never)
     fault.judge(expected, rabbit_project.ledger.counts(), twice=10)
     check_empty(foreign, work, rabbit_project.name("next"))
+
+
+STUCK_HANDLERS = """
+    import asyncio, os
+
+    async def handle(order: dict[str, str]) -> None:
+        while not os.path.exists("go"):
+            await asyncio.sleep(0.02)
+        note(order["name"])
+"""
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.fault("F48", "order_by: connections are lost eight times while the same messages are in hand")
+async def test_messages_that_come_back_again_and_again_keep_their_order(
+    rabbit_project: Project, foreign: Foreign, proxy: Proxy, fault: Fault
+) -> None:
+    """They are not taken alone for that: from a quorum queue, those behind them would overtake them."""
+    through(proxy, rabbit_project)
+    rabbit_project.pipeline(KEYED)
+    rabbit_project.handlers(STUCK_HANDLERS)
+    work, names = rabbit_project.name("work"), orders(20)
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        for name in names:
+            body = f'{{"key": "{int(name[6:]) % 2}", "name": "{name}"}}'.encode()
+            foreign.publish_confirmed(work, body, message_id=name, content_type="application/json")
+        for _ in range(8):
+            before = losses(runner)
+            proxy.cut()
+            await both_lost(runner, before)
+            await until(lambda: is_back(runner, subscribers=1), "everything is back", 60)
+            await until(lambda: foreign.count(work) < 20, "the first of them are in hand again")
+        (rabbit_project.folder / "go").touch()
+        await fault.recovery(lambda: rabbit_project.ledger.counts().keys() == set(names), "all are handled")
+        await stop(runner)
+    first = list(dict.fromkeys(rabbit_project.ledger.payloads()))
+    assert [name for name in first if int(name[6:]) % 2] == names[1::2]
+    assert [name for name in first if not int(name[6:]) % 2] == names[0::2]
+    assert not lines(runner, "consumer.careful")
+    fault.judge(names, rabbit_project.ledger.counts(), twice=0)

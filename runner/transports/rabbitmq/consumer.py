@@ -189,8 +189,10 @@ class Consumer:
         if delivery.is_suspect and registration.prefetch > 1:
             self._is_careful = True
             self._tell("consumer.careful", "warning", message_id=delivery.envelope.message_id, crashes=delivery.crashes)
-        elif self._is_careful and self._calm > CALM:
-            self._is_careful = False
+        elif self._is_careful and self._calm > CALM and not delivery.is_redelivered:
+            self._is_careful = (
+                False  # nothing is left of what came back: so this one, which goes back, is the first again
+            )
         else:
             return True
         registration.is_winding_up = True
