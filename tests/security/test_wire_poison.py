@@ -130,7 +130,14 @@ UNREADABLE = {
     "more flags than there are properties": (MESSAGE_ID | 1, short(b"id")),
     "the same, with headers": (HEADERS | 1, table(short(b"a") + b"t\x01")),
 }
-"""What RabbitMQ takes, though AMQP says that more flags follow. Quorum queues repair it."""
+"""What RabbitMQ takes, though AMQP says that more flags follow. Quorum queues repair it; since RabbitMQ 4 all do."""
+
+
+def need_unreadable(node: Broker) -> None:
+    """Skip where there is no such message."""
+    if node.line >= (4, 0):
+        pytest.skip("RabbitMQ 4 writes properties anew on every type of queue: what it hands out can be decoded")
+
 
 EVERYWHERE = """
     version: 1
@@ -168,6 +175,7 @@ async def test_what_cannot_be_decoded_is_kept_byte_for_byte(
     rabbit_project: Project, rabbitmq: Broker, foreign: Foreign, way: dict[str, str]
 ) -> None:
     """Where the broker itself has nowhere to put it: on a classic queue, and on a queue of others."""
+    need_unreadable(rabbitmq)
     rabbit_project.pipeline(EVERYWHERE)
     rabbit_project.handlers(f"{HANDLERS}\ndef handle_some(orders: list[str]) -> None: note(orders[0])")
     foreign.channel.queue_declare(rabbit_project.name("theirs"), durable=True)
@@ -199,6 +207,7 @@ async def test_what_cannot_be_decoded_and_fills_a_frame_holds_nothing_up(
     rabbit_project: Project, rabbitmq: Broker, foreign: Foreign
 ) -> None:
     """Its dead letter has headers of ours as well: what does not fit beside them is cut off, and that is said."""
+    need_unreadable(rabbitmq)
     rabbit_project.pipeline(PIPELINE.replace("{delivery_limit: 2}", "{type: classic}"))
     rabbit_project.handlers(HANDLERS)
     work, size = rabbit_project.name("work"), 131_000
@@ -228,6 +237,7 @@ async def test_dead_letters_that_cannot_be_decoded_do_not_hide_those_behind_them
     rabbit_project: Project, rabbitmq: Broker, foreign: Foreign
 ) -> None:
     """The broker has put them there by itself. They are listed and can be dropped, and what is behind them as well."""
+    need_unreadable(rabbitmq)
     rabbit_project.pipeline(PIPELINE)
     rabbit_project.handlers(HANDLERS)
     kept = rabbit_project.name("work.dead")
