@@ -147,7 +147,8 @@ class Execution:
     async def _run(self, delivery: Delivery, started: float) -> None:
         if delivery.is_lost:
             return
-        if await self._is_over(delivery, started):
+        # What comes for the first time has no end to be told again, unless its id is remembered.
+        if (delivery.is_redelivered or self._handled is not None) and await self._is_over(delivery, started):
             return
         handler = self._subscriber.handler
         try:
