@@ -78,7 +78,7 @@ class System:
 
     @property
     def release(self) -> str:
-        """Which releases of the users' code run; empty where nobody says so."""
+        """The releases of the users' code that run; empty where no file or variable names one."""
         return ", ".join(dict.fromkeys(pipeline.release for pipeline in self.pipelines if pipeline.release))
 
     def names(self) -> list[str]:
@@ -308,7 +308,7 @@ async def publish(
 
     Declares what is missing first, so that nothing is lost when no subscriber has run yet. `lines` are the numbers of
     the bodies' lines, for errors. `on_confirmed` hears of each. Raises PublishFailed, BrokerUnavailable,
-    TopologyMismatch, and ValueError for a header of ours.
+    TopologyMismatch, and ValueError for a header that belongs to the runner.
     """
     from runner.operations.publication import Publication
 

@@ -235,7 +235,7 @@ _OF_RECORD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime
 
 
 def _event_of(record: logging.LogRecord) -> EventDict:
-    """Return the fields of a record. What an application calls like a field of ours gets `extra_` in front."""
+    """Return the fields of a record. A field of the application that clashes with ours gets `extra_`."""
     extra = {str(name): value for name, value in record.__dict__.items() if name not in _OF_RECORD}
     if isinstance(record.msg, Mapping) and not record.args:  # as structlog hands lines to the standard library
         extra |= {str(name): value for name, value in record.msg.items() if name != "event"}

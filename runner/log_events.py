@@ -1,4 +1,4 @@
-"""Vocabulary: every log event of ours, with levels, fields and meaning. docs/reference/logs.md is made of it."""
+"""Vocabulary: every log event of the runner, with levels, fields and meaning. docs/reference/logs.md is made of it."""
 
 from __future__ import annotations
 

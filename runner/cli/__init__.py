@@ -81,7 +81,7 @@ def main() -> None:
     open_standard_streams()
     try:
         cli.main(prog_name="runner", standalone_mode=True)
-    except Exception as failure:  # the last stop: anything that comes this far is a bug of ours, or a full disk
+    except Exception as failure:  # the last stop: anything that comes this far is a bug in the runner, or a full disk
         from runner.cli.endings import report_bug, report_lost_output
 
         is_lost = isinstance(failure, OSError) and failure.errno in _UNWRITABLE

@@ -76,7 +76,7 @@ def command(
 
 def _opened(record: Path) -> IO[bytes]:
     try:
-        # Messages are nobody else's business.
+        # Other users of the machine must not read messages.
         return open(record, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise click.BadParameter(f"cannot write {record}: {error.strerror}", param_hint="--record") from None

@@ -76,7 +76,7 @@ def _unread_queues(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer])
 
 
 def _idle_events(loaded: Loaded, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Warn of events that nobody here publishes, or nobody hears."""
+    """Warn of events without a publisher or without a subscriber here."""
     published = {address for peer in together for address in _published(peer.spec)}
     publishes = any(_targets(spec))
     for name, event in spec.events.items():

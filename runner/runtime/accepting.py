@@ -20,7 +20,7 @@ from runner.tasks import end
 MOST_CONNECTIONS = 1000
 LEAST_CONNECTIONS = 8
 SHARE_OF_DESCRIPTORS = 4
-"""At most one in so many of the descriptors that the process may have is a connection."""
+"""At most this fraction (one in N) of the descriptors that the process may have are connections."""
 
 REQUEST_S = 10.0
 """How long the header of a request may take, from the first byte, and from the connection on for the first request."""

@@ -60,7 +60,7 @@ class SubscriberRuntime:
         self._running: dict[Delivery, float] = {}
         """What handlers are at work on, and since when, in loop time."""
         self._ending: asyncio.Future[None] | None = None
-        """Done when the next of `_running` ends, where somebody waits for that."""
+        """Done when the next of `_running` ends; None while no task waits for that."""
         self._feed: Feed | None = None
         self._is_draining = False
         self.taken = 0
@@ -180,7 +180,7 @@ class SubscriberRuntime:
             self._is_waking = True
 
     def _notice_end(self, worker: asyncio.Task[None]) -> None:
-        """Pass on what ended a worker, if it was not we: handlers' errors never do, so it is a bug of ours.
+        """Pass on what ended a worker, if it was not we: handlers' errors never do, so it is a bug in the runner.
 
         What a handler has left behind can cancel one, whatever it does then: another one takes its place.
         """
@@ -243,7 +243,7 @@ class SubscriberRuntime:
 
     async def _handle_batch(self, deliveries: list[Delivery], batches: Batches) -> None:
         self._running.update(dict.fromkeys(deliveries, self._loop.time()))
-        if len(batches):  # also where none is due yet: somebody has to wait for it
+        if len(batches):  # also where none is due yet: a worker has to wait for it
             self._wake()
         try:
             if not await self._may_begin(deliveries):
@@ -310,7 +310,7 @@ class SubscriberRuntime:
         return held
 
     def _drop_lost(self) -> None:
-        """Forget the retries of what is the broker's again: it comes anew, and finds its key free."""
+        """Forget the retries of what is the broker's again: it comes again, and finds its key free."""
         for delivery in [each for each in self._held if each.is_lost]:
             self._held.pop(delivery).cancel()
             self._inbox.free(delivery)

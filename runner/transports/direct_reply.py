@@ -25,7 +25,7 @@ def is_direct(address: Address) -> bool:
 
 
 def is_answerable(address: str) -> bool:
-    """Return whether a `reply_to` can be published to, and harms nobody: false of a forged direct one, for instance."""
+    """Return whether a `reply_to` can be published to without harm: false for a forged direct one, for instance."""
     try:
         address.encode()
     except UnicodeEncodeError:  # what a client sent in another encoding than UTF-8

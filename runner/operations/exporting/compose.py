@@ -63,7 +63,7 @@ def _runner(known: Deployment) -> dict[str, Any]:
     return {
         "image": f"{known.name}:latest",
         "build": ".",
-        "init": True,  # handlers may start programs, and somebody has to wait for those that outlive them
+        "init": True,  # handlers may start programs, and a process must reap those that outlive them
         "command": command,
         "environment": [_variable(known, variable) for variable in known.variables],
         **({"ports": [f"{port}:{port}"]} if known.has_http and not is_loopback(host) else {}),

@@ -27,7 +27,7 @@ def connection_url(url: str, settings: BrokerSettings) -> URL:
 
 
 def client_properties(pipelines: str, role: str, release: str = "") -> dict[str, str]:
-    """Return what the broker is told of a connection, and shows in its list of connections."""
+    """Return the client properties of a connection, which the broker shows in its list of connections."""
     host, pid = socket.gethostname(), os.getpid()
     properties = {
         "connection_name": f"{pipelines} ({role}) {host}:{pid}",

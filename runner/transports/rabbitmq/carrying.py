@@ -169,7 +169,7 @@ async def carry(
 
 
 async def delete_empty(settings: BrokerSettings, queue: str) -> None:
-    """Delete a queue if nobody uses it and nothing is in it. Quorum queues refuse (540). Raises InUse, NotEmpty."""
+    """Delete a queue if it has no consumer and no message. Quorum queues refuse (540). Raises InUse, NotEmpty."""
     try:
         async with Wire(settings, queue) as wire:
             await wire.call(commands.Queue.Delete(0, Name(queue), if_unused=True, if_empty=True))

@@ -21,11 +21,11 @@ _ERRNO = re.compile(r"\[Errno (\d+)\]|Error\((\d+), ")  # as `str` and as `repr`
 
 
 class Name(str):
-    """The name of a queue or an exchange, or a routing key, for a frame of ours.
+    """The name of a queue or an exchange, or a routing key, for a frame that we write.
 
     RabbitMQ takes any UTF-8 of at most 255 bytes; pamqp, which writes the frames, takes 127 characters of a few kinds.
     What pamqp checks is the text itself, which is empty here, and what it writes is `encode()`. So its checks are left
-    out for what we send, and for nobody else in the process.
+    out for what we send, and for no other code in the process.
     """
 
     __slots__ = ("_encoded",)

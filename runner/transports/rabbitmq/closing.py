@@ -162,7 +162,7 @@ class ClosedQueue(Carrier):
         await asyncio.sleep(CLOSED_S)
 
     async def _until_counted(self, count: int) -> bool:
-        """Return whether so many messages, and no more, are in the queue soon."""
+        """Return whether the queue soon has exactly this number of messages."""
         waiting = 0
         for _ in range(round(CLOSED_S / POLL_S)):
             waiting = await self._count()
@@ -172,7 +172,7 @@ class ClosedQueue(Carrier):
         return waiting == count
 
     async def _take_out(self, count: int) -> None:
-        """Carry so many messages and no more: the prefetch is the bound, and they are acknowledged at the end."""
+        """Carry exactly this number of messages: the prefetch is the bound, and they are acknowledged at the end."""
         while count > 0:
             wanted = min(count, WINDOW)
             self._taken = []

@@ -42,7 +42,7 @@ IMPATIENT_ATTEMPT_S = 5.0
 """How long the same may take where a shorter connect timeout was asked for."""
 
 CONNECTING_S = 1.0
-"""After so long of the first attempt it is told that there is one."""
+"""How long the first attempt may take before `broker.connecting` says that it is waited for."""
 
 CLOSE_S = 5.0
 BLOCKED_POLL_S = 0.5

@@ -203,7 +203,7 @@ class DirectConnection(aio_pika.Connection):
 
 
 def is_direct() -> bool:
-    """Whether nobody has switched the direct way off."""
+    """Whether the direct way is on: RUNNER_PLAIN_AMQP switches it off."""
     return not os.environ.get("RUNNER_PLAIN_AMQP")
 
 

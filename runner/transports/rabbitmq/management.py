@@ -208,7 +208,7 @@ class Management:
             raise self._silent(_why(error)) from None
 
     def _check_challenge(self) -> None:
-        """Ask without a password first, where nobody has named the address: another program may listen there."""
+        """Ask without a password first, where the address is a guess: another program may listen there."""
         challenge = ""
         try:
             with self._opener.open(Request(f"{self.shown}/api/overview"), timeout=FIND_S):

@@ -27,7 +27,7 @@ TAG = "pruning"
 
 
 async def delete_queue(settings: BrokerSettings, stray: Stray, *, with_messages: bool = False) -> int:
-    """Delete a queue that nobody consumes from, if it is empty or `with_messages`; return how many messages it had.
+    """Delete a queue without consumers, if it is empty or `with_messages`; return how many messages it had.
 
     Raises InUse, NotEmpty, BrokerUnavailable. A queue that is gone already is no error.
     """

@@ -55,7 +55,7 @@ LOCK = ".lock"
 """The end of the name of an exclusive queue, by which only one process at a time recreates a queue."""
 
 QUIET_S = 5.0
-"""How long nothing may have come into a classic queue: nobody can be shut out of it."""
+"""How long nothing may have come into a classic queue: publishers cannot be shut out of it."""
 
 UNREACHABLE_S = 2.0
 """How long nothing may have come into the queue aside when nothing is bound to it any more."""
@@ -87,7 +87,7 @@ _NO_API = (
     "enable the management API (`rabbitmq-plugins enable rabbitmq_management`) or say where it is by --management; or "
     "stop every publisher, let the consumers empty the queue, delete it, and run `runner apply`"
 )
-"""How to recreate a quorum queue, which nobody can be shut out of over AMQP."""
+"""How to recreate a quorum queue: over AMQP, publishers cannot be shut out of it."""
 
 
 class Recreation:
@@ -277,7 +277,7 @@ class Recreation:
         await bind(channel, Binding(exchange, queue))
 
     async def _carry_rest_and_delete(self) -> int:
-        """Carry what still comes into the old queue and delete it, when nobody can publish to it, or nobody does."""
+        """Carry what still comes into the old queue and delete it, when publishers are shut out or gone."""
         name, to, settings = self._queue.name, self._aside.name, self._session.settings
         if not self._is_quorum or self._closer is None:
             moved = await carry(settings, name, to, wrapped, QUIET_S)

@@ -132,7 +132,7 @@ class Registration:
         self.is_winding_up = False
         """Whether what is given back waits for the channel to close, so that nobody else gets anything before."""
         self.passed_over: list[int] = []
-        """What came while it wound up: it goes back with the channel, or before where nobody else is kept from it."""
+        """What came while it wound up: it goes back with the channel, or before if other consumers may have it."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
