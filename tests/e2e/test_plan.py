@@ -204,14 +204,9 @@ async def test_policies_are_told(here: Project, managed: Node) -> None:
     await here.up_until_idle()
     managed.ctl("set_policy", here.unique, here.name("work$"), '{"max-length": 3}', "--apply-to", "queues")
     said: list[str] = []
-
-    async def is_told() -> bool:
-        said[:] = (await plan_of(here, "--management", managed.management_url))["notes"]
-        return bool(said)
-
-    for _ in range(30):  # the management API is some seconds behind
-        if await is_told():
-            break
+    async with asyncio.timeout(30):  # the management API is some seconds behind
+        while not said:
+            said = (await plan_of(here, "--management", managed.management_url))["notes"]
     managed.ctl("clear_policy", here.unique)
     assert said == [f'queue "{here.name("work")}": the policy "{here.unique}" also sets max-length 3']
 

@@ -98,10 +98,10 @@ async def test_the_management_api_tells_the_rest(tmp_path: Path, unique: str) ->
             foreign.publish(f"{unique}.retry.77", b"waits")
             await project.ledger.wait_for(2)
             options = ("--management", node.management_url)
-            for _ in range(20):  # its numbers are some seconds old
-                pipeline, queues = await looked(project, *options)
-                if queues["orders"]["unacked"] and pipeline["retrying"]:
-                    break
+            pipeline, queues = await looked(project, *options)
+            async with asyncio.timeout(30):  # its numbers are some seconds old
+                while not (queues["orders"]["unacked"] and pipeline["retrying"]):
+                    pipeline, queues = await looked(project, *options)
             assert (queues["orders"]["ready"], queues["orders"]["unacked"], queues["orders"]["consumers"]) == (1, 2, 1)
             assert isinstance(queues["orders"]["publish_rate"], float)
             assert isinstance(queues["orders"]["deliver_rate"], float)
