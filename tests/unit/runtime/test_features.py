@@ -19,7 +19,7 @@ from tests.unit.runtime.running import START, Run, run
 
 
 def numbers(count: int) -> Any:
-    def produce() -> list[dict[str, int]]:
+    async def produce() -> list[dict[str, int]]:  # on the loop: the clock would jump while a thread is at work
         return [{"n": number, "key": number % 3} for number in range(count)]
 
     return produce
