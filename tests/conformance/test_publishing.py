@@ -314,7 +314,8 @@ async def test_12_what_can_never_be_published_is_invalid_and_harms_nobody(
     assert caught.value.reason == "invalid"
     await session.publish(to_queue(queue), text("next"))
     assert bodies(await inbox.take(1)) == ["next"]
-    assert harness.changes == []
+    # A slow machine waits for its first connection, and says so.
+    assert [change.event for change in harness.changes if change.event != "broker.connecting"] == []
 
 
 async def test_16_cancelling_a_publish_loses_no_message_that_was_taken(harness: Harness) -> None:
