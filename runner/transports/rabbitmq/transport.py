@@ -30,6 +30,7 @@ from runner.transports.base import (
     Source,
 )
 from runner.transports.leadership import Member
+from runner.transports.rabbitmq.client import short
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
 from runner.transports.rabbitmq.consumer import Consumer
 from runner.transports.rabbitmq.declarations import Declarations
@@ -247,7 +248,7 @@ class RabbitTransport:
             except CHANNEL_ERRORS as error:
                 is_answer = isinstance(error, aiormq.exceptions.ChannelClosed)
                 if is_answer or loop.time() + pause >= deadline:
-                    raise BrokerUnavailable(f"{complaint}: {error}") from error
+                    raise BrokerUnavailable(f"{complaint}: {short(error)}") from error
             except asyncio.CancelledError:
                 if was_cancelled():
                     raise
