@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from runner.errors import PublishFailed
 from runner.pipeline.encodings import WIDE_FILE, is_wide, without_mark
+from runner.pipeline.importing import shown
 from runner.pipeline.payload import Encode, JsonText, as_payload
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -47,11 +48,12 @@ def _records(path: str) -> Iterator[tuple[str, Any]]:
     if path == "-":
         yield from _json_lines(sys.stdin.buffer, "standard input")
         return
+    name = shown(path)
     with Path(path).open("rb") as file:
         if path.lower().endswith(".csv"):
-            yield from _csv_rows(_lines(file, path), path)
+            yield from _csv_rows(_lines(file, name), name)
         else:
-            yield from _json_lines(file, path)
+            yield from _json_lines(file, name)
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
