@@ -67,12 +67,6 @@ class TopologyMismatch(RunnerError):
     exit_code = 69
 
 
-class DrainTimeout(RunnerError):
-    """Handlers were still running when the grace was over; the author of a slow handler must act."""
-
-    exit_code = 1
-
-
 class PublishFailed(RunnerError):
     """The broker did not take a message, for certain.
 

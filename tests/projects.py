@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import Broker
+from tests.node import Broker, Node
 from tests.project import MEMORY, Place, Project
 
 PREFIXES_AT_ONCE = 25
@@ -94,6 +94,13 @@ def foreign(rabbitmq: Broker) -> Iterator[Foreign]:
     """Another program on the shared node."""
     with Foreign(rabbitmq.url) as foreign:
         yield foreign
+
+
+@pytest.fixture
+def other(managed: Node) -> Iterator[Foreign]:
+    """Another program on the node with the management API."""
+    with Foreign(managed.url) as other:
+        yield other
 
 
 @pytest.fixture

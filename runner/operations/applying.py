@@ -192,8 +192,7 @@ class _Steps:
     async def _delete(
         self, found: Iterable[Stray], *, with_messages: bool = False, with_exchange: bool = False
     ) -> set[str]:
-        """Delete queues where that loses nothing, and return their names. What is not deleted by its name is told;
-        `plan` names the others."""
+        """Delete queues where that loses nothing, and return their names. A named queue that stays is reported."""
         gone = set()
         for stray in found:
             try:

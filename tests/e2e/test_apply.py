@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,6 @@ def here(tmp_path: Path, unique: str, managed: Node) -> Project:
     project.pipeline(PIPELINE)
     project.handlers(HANDLERS)
     return project
-
-
-@pytest.fixture
-def other(managed: Node) -> Iterator[Foreign]:
-    """Another program on that node."""
-    with Foreign(managed.url) as other:
-        yield other
 
 
 async def apply(project: Project, *arguments: str, code: int = 0) -> RunnerProcess:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import pika
 import pytest
@@ -38,12 +37,6 @@ def shop(tmp_path: Path, unique: str, managed: Node) -> Project:
     project = Project(tmp_path, unique, place)
     project.handlers("def handle(x: str) -> None: ...")
     return project
-
-
-@pytest.fixture
-def other(managed: Node) -> Any:
-    with Foreign(managed.url) as other:
-        yield other
 
 
 async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:

@@ -43,13 +43,6 @@ def here(tmp_path: Path, unique: str, managed: Node) -> Project:
     return project
 
 
-@pytest.fixture
-def other(managed: Node) -> Any:
-    """Another program on that node."""
-    with Foreign(managed.url) as other:
-        yield other
-
-
 async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
     async with project.run(verb, project.file, *project.place.arguments, *arguments) as runner:
         assert await runner.wait() == code, runner.stderr + runner.stdout

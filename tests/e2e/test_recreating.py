@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,6 @@ def here(tmp_path: Path, unique: str, managed: Node) -> Project:
     project.pipeline(PIPELINE)
     project.handlers("def handle(x: str) -> None: ...")
     return project
-
-
-@pytest.fixture
-def other(managed: Node) -> Iterator[Foreign]:
-    with Foreign(managed.url) as other:
-        yield other
 
 
 def moments(seed: int) -> list[tuple[str, Callable[[int, int], bool]]]:

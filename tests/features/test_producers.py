@@ -27,6 +27,18 @@ ONCE_HANDLERS = """
             yield f"order-{number}"
     def hear(order: str) -> None: note(order)
 """
+HELD_HANDLERS = (
+    ONCE_HANDLERS
+    + """
+    import asyncio, os
+    read_now = read
+    async def read():
+        while not os.path.exists("go"):
+            await asyncio.sleep(0.01)
+        async for order in read_now():
+            yield order
+"""
+)
 
 
 async def test_a_handler_without_a_schedule_runs_once_for_each_start(project: Project) -> None:
@@ -69,15 +81,8 @@ async def test_a_finite_producer_runs_in_one_of_the_processes_that_start_togethe
         """
     )
     rabbit_project.handlers(
-        ONCE_HANDLERS
+        HELD_HANDLERS
         + """
-    import asyncio, os
-    read_now = read
-    async def read():
-        while not os.path.exists("go"):
-            await asyncio.sleep(0.01)
-        async for order in read_now():
-            yield order
     def tick(): note("tick")
     """
     )
@@ -201,18 +206,7 @@ async def test_a_process_that_waits_until_idle_waits_for_the_producers_of_the_on
 ) -> None:
     """What another process still has to produce is left to do, though every queue is empty."""
     rabbit_project.pipeline(ONCE)
-    rabbit_project.handlers(
-        ONCE_HANDLERS
-        + """
-    import asyncio, os
-    read_now = read
-    async def read():
-        while not os.path.exists("go"):
-            await asyncio.sleep(0.01)
-        async for order in read_now():
-            yield order
-    """
-    )
+    rabbit_project.handlers(HELD_HANDLERS)
     async with rabbit_project.up() as first:
         await first.wait_for(lambda line: line["event"] == "leadership.won")
         async with rabbit_project.up("--until-idle") as second:
