@@ -31,10 +31,10 @@ OTHER = "event loop, reading sockets"
 PARTS: Mapping[str, Sequence[str]] = {
     "handler (counts)": ("benchmarks/",),
     "log lines": ("/structlog/", "/logging/", "runner/log"),
-    "payload to object": ("/json/", "/pydantic", "runner/pipeline/payload", "runner/transports/wire.py"),
+    "payload to object": ("/json/", "/pydantic", "runner/pipeline/payload", "runner/transports/amqp_limits.py"),
     "in-process broker": ("runner/transports/memory/",),
-    "acknowledge": ("runner/transports/rabbitmq/acknowledging.py",),
-    "publish": [f"runner/transports/rabbitmq/{name}.py" for name in ("confirming", "outlet", "publisher", "turns")],
+    "acknowledge": ("runner/transports/rabbitmq/ack_batcher.py",),
+    "publish": [f"runner/transports/rabbitmq/{name}.py" for name in ("in_flight", "publish_channel", "publisher", "publisher_confirms")],
     "transport: read and parse": ("runner/transports/",),
     "client library": ("/aiormq/", "/aio_pika/", "/pamqp/"),
     "delivery engine": ("runner/",),

@@ -20,7 +20,7 @@ from runner.redaction import mask_passwords
 
 if TYPE_CHECKING:
     from runner.runtime.supervisor import Report
-    from runner.transports.base import OnStateChange, StateChange, Transport
+    from runner.transports.base import OnTransportEvent, Transport, TransportEvent
     from runner.workers.worker import Worker
 
 
@@ -164,16 +164,16 @@ def check_workers(system: System, workers: int) -> None:
         raise OneProcessOnly(text, "leave --workers out, or `exclusive: true`")
 
 
-def make_transport(system: System, on_state_change: OnStateChange, *, worker: str = "") -> Transport:
+def make_transport(system: System, on_transport_event: OnTransportEvent, *, worker: str = "") -> Transport:
     """Return the transport that the broker settings ask for, not yet connected; `worker` is added to its name."""
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
 
-        return MemoryTransport(on_state_change=on_state_change)
+        return MemoryTransport(on_transport_event=on_transport_event)
     from runner.transports.rabbitmq import RabbitTransport
 
     name = f"{system.name} · {worker}" if worker else system.name
-    return RabbitTransport(system.broker, name=name, on_state_change=on_state_change, release=system.release)
+    return RabbitTransport(system.broker, name=name, on_transport_event=on_transport_event, release=system.release)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ async def up(
     from runner.runtime.slowness import slowness_told
     from runner.runtime.supervisor import Supervisor
 
-    transport = make_transport(system, _log_state_change, worker=worker.name if worker else "")
+    transport = make_transport(system, _log_transport_event, worker=worker.name if worker else "")
     start = worker.start if worker else None
     supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start)
     try:
@@ -234,7 +234,7 @@ async def _prepare(system: System, transport: Transport, on_stage: Callable[[Sta
     started = time.perf_counter()
     product = await transport.connect()
     target = system.broker.shown()
-    way = {} if transport.capabilities.is_direct else {"way": "public"}
+    way = {} if transport.capabilities.uses_fast_path else {"way": "public"}
     log.get_logger().info("broker.connected", broker=target, product=product, **way)
     text = f"{product}, which forgets on a crash" if system.broker.is_memory else f"{product} · {target}"
     on_stage(Stage("broker", text, time.perf_counter() - started))
@@ -271,7 +271,7 @@ async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event
         await asyncio.gather(working, stopping, return_exceptions=True)
 
 
-def _log_state_change(change: StateChange) -> None:
+def _log_transport_event(change: TransportEvent) -> None:
     import logging
 
     from runner import log
@@ -302,7 +302,7 @@ async def publish(
     per_second: float | None = None,
     lines: Sequence[int] = (),
     on_confirmed: Callable[[], None] = lambda: None,
-    on_state_change: OnStateChange = lambda _: None,
+    on_transport_event: OnTransportEvent = lambda _: None,
 ) -> list[str]:
     """Publish bodies to a queue or event of the first pipeline; return their ids, in order, when all are confirmed.
 
@@ -314,7 +314,7 @@ async def publish(
 
     pipeline = system.pipelines[0]
     target = pipeline.destinations[name]
-    transport = make_transport(system, on_state_change)
+    transport = make_transport(system, on_transport_event)
     publication = Publication(transport, pipeline, target, bodies, headers or {}, lines)
     try:
         await transport.connect()

@@ -86,7 +86,7 @@ def command(
             recreate=recreate,
             prune_queues=prune_queues,
             on_step=say,
-            on_state_change=say_state,
+            on_transport_event=say_state,
         )
         applied = asyncio.run(applying)
     code = _show_left(applied.left, has_changed=bool(applied.done), prunes=prune)

@@ -118,9 +118,9 @@ async def work_on(
     from runner.cli.interrupting import stop_on_signals
     from runner.operations.dead_letters import Filters
     from runner.operations.graveyard import Digger
-    from runner.transports.rabbitmq.browsing import Browser
+    from runner.operations.rabbitmq.queue_browser import BrowseSession
 
-    browser = Browser(system.broker, name=f"{system.name} dead", on_state_change=say_state)
+    browser = BrowseSession(system.broker, name=f"{system.name} dead", on_transport_event=say_state)
     filters = Filters(frozenset(wish.ids), wish.error, wish.older_than_s)
     try:
         await browser.open()

@@ -73,7 +73,7 @@ async def _compare(system: System, management: str | None) -> Plan:
     from runner.operations.applying import compare
 
     names = [pipeline.name for pipeline in system.pipelines]
-    return await compare(system.broker, system.whole_topology, names, management, on_state_change=say_state)
+    return await compare(system.broker, system.whole_topology, names, management, on_transport_event=say_state)
 
 
 def show(found: Plan) -> None:

@@ -130,7 +130,7 @@ async def _publish(
 
     if len(bodies) < 2 or not sys.stderr.isatty():
         return await app.publish(
-            system, name, bodies, headers=headers, per_second=per_second, lines=lines, on_state_change=say_state
+            system, name, bodies, headers=headers, per_second=per_second, lines=lines, on_transport_event=say_state
         )
     with click.progressbar(length=len(bodies), label="publishing", file=sys.stderr) as bar:
         return await app.publish(
@@ -141,5 +141,5 @@ async def _publish(
             per_second=per_second,
             lines=lines,
             on_confirmed=lambda: bar.update(1),
-            on_state_change=say_state,
+            on_transport_event=say_state,
         )

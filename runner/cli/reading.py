@@ -13,7 +13,7 @@ from runner.cli.endings import say
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.transports.base import StateChange
+    from runner.transports.base import TransportEvent
 
 
 def read(
@@ -38,7 +38,7 @@ def read(
     return replace(system, pipelines=tuple(pipelines))
 
 
-def say_state(change: StateChange) -> None:
+def say_state(change: TransportEvent) -> None:
     """Say what a verb waits for."""
     if change.event in ("broker.connecting", "broker.unreachable", "broker.blocked", "broker.stalled"):
         what = change.event.partition(".")[2]

@@ -77,10 +77,10 @@ def command(
 
 async def _show(system: System, management: str | None, *, is_json: bool, interval: float | None) -> None:
     from runner.cli.interrupting import stop_on_signals
+    from runner.operations.rabbitmq.queue_browser import BrowseSession
     from runner.operations.status import Watcher, find_management
-    from runner.transports.rabbitmq.browsing import Browser
 
-    browser = Browser(system.broker, name=f"{system.name} status", on_state_change=say_state)
+    browser = BrowseSession(system.broker, name=f"{system.name} status", on_transport_event=say_state)
     try:
         await browser.open()
         stop = stop_on_signals()

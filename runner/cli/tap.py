@@ -20,9 +20,9 @@ from runner.cli.endings import errors_reported, say
 from runner.cli.reading import read, say_state
 
 if TYPE_CHECKING:
+    from runner.operations.rabbitmq.message_tap import TappedMessage
     from runner.operations.tapping import Listening
     from runner.pipeline.model import Pipeline
-    from runner.transports.rabbitmq.tapping import Passed
 
 MAX_LINE = 2000
 
@@ -84,9 +84,9 @@ def _opened(record: Path) -> IO[bytes]:
 
 async def _tap(pipeline: Pipeline, heard: Listening, out: _Out, limit: int | None) -> None:
     from runner.cli.interrupting import stop_on_signals
-    from runner.transports.rabbitmq.tapping import Tap
+    from runner.operations.rabbitmq.message_tap import Tap
 
-    tap = Tap(pipeline.broker, name=pipeline.name, on_state_change=say_state)
+    tap = Tap(pipeline.broker, name=pipeline.name, on_transport_event=say_state)
     shown = 0
     try:
         await tap.open(heard.bindings)
@@ -114,10 +114,10 @@ class _Out:
 
     def __init__(self, *, is_json: bool, record: IO[bytes] | None) -> None:
         self._record = record
-        self._line: Callable[[Passed], str] = _as_json if is_json else _as_text
+        self._line: Callable[[TappedMessage], str] = _as_json if is_json else _as_text
         self._unrecorded = 0
 
-    def write(self, passed: Passed) -> None:
+    def write(self, passed: TappedMessage) -> None:
         """Write one."""
         from runner.operations.tapping import recorded
 
@@ -137,7 +137,7 @@ class _Out:
         return f" · {count} not recorded: a line cannot hold what is neither JSON nor text" if count else ""
 
 
-def _as_json(passed: Passed) -> str:
+def _as_json(passed: TappedMessage) -> str:
     from runner.cli.dead_shown import body_as_json, plain, time_as_json
     from runner.cli.tables import json_line
 
@@ -159,7 +159,7 @@ def _as_json(passed: Passed) -> str:
     )
 
 
-def _as_text(passed: Passed) -> str:
+def _as_text(passed: TappedMessage) -> str:
     from runner.cli.tables import cut, safe, size
 
     envelope = passed.envelope

@@ -9,14 +9,14 @@ from runner.errors import RunnerError
 from runner.operations.leftovers import messages_for_retry, needed_by_none
 from runner.operations.live import NothingLive, unknown
 from runner.operations.planning import Plan, plan, shown_binding, strays
+from runner.operations.rabbitmq.broker_inspection import TopologySession, inspect_broker, open_session
+from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
+from runner.operations.rabbitmq.queue_deletion import delete_exchange, delete_queue
+from runner.operations.rabbitmq.queue_recreation import QueueRecreation, delete_move_exchanges
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Queue, Topology
-from runner.transports.base import OnStateChange
-from runner.transports.observed import LiveBinding, Stray, count
-from runner.transports.rabbitmq.carrying import InUse, NotEmpty
-from runner.transports.rabbitmq.inspecting import Session, inspect, session
-from runner.transports.rabbitmq.pruning import delete_exchange, delete_queue
-from runner.transports.rabbitmq.recreating import Recreation, remove_ways
+from runner.transports.base import OnTransportEvent
+from runner.transports.broker_state import LeftoverQueue, LiveBinding, pluralize
 from runner.transports.rabbitmq.topology import make
 
 OnStep = Callable[[str], None]
@@ -37,12 +37,12 @@ async def compare(
     pipelines: Sequence[str],
     management_url: str | None,
     *,
-    on_state_change: OnStateChange = lambda _: None,
+    on_transport_event: OnTransportEvent = lambda _: None,
 ) -> Plan:
     """Return what differs. Raises NothingLive for the in-process broker, BrokerUnavailable."""
     _need_broker(settings)
-    async with session(settings, ", ".join(pipelines), management_url, on_state_change) as opened:
-        found = plan(topology, await inspect(opened, topology, pipelines), pipelines)
+    async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
+        found = plan(topology, await inspect_broker(opened, topology, pipelines), pipelines)
     if settings.topology != "manage":
         note = f"the pipeline says `topology: {settings.topology}`: `up` itself creates nothing"
         return replace(found, notes=(*found.notes, note))
@@ -59,7 +59,7 @@ async def apply(
     recreate: Sequence[str],
     prune_queues: Sequence[str] = (),
     on_step: OnStep,
-    on_state_change: OnStateChange = lambda _: None,
+    on_transport_event: OnTransportEvent = lambda _: None,
 ) -> Applied:
     """Declare what is missing, recreate the queues that are named, remove what is left over with `prunes`.
 
@@ -74,7 +74,7 @@ async def apply(
     for name in prune_queues:
         if name in (queue.name for queue in topology.queues):
             raise StillThere(f'queue "{name}" is in the pipeline', "remove it there first, or use --recreate")
-    async with session(settings, ", ".join(pipelines), management_url, on_state_change) as opened:
+    async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
         steps = _Steps(opened, topology, pipelines, on_step)
         await steps.create(await steps.look())
         for queue in (queue for queue in topology.queues if queue.name in recreate):
@@ -96,7 +96,7 @@ class StillThere(RunnerError):
 class _Steps:
     """What is done, one thing after the other, each told when it is done."""
 
-    def __init__(self, opened: Session, topology: Topology, pipelines: Sequence[str], on_step: OnStep) -> None:
+    def __init__(self, opened: TopologySession, topology: Topology, pipelines: Sequence[str], on_step: OnStep) -> None:
         self._session = opened
         self._topology = topology
         self._pipelines = pipelines
@@ -106,19 +106,19 @@ class _Steps:
 
     async def look(self) -> Plan:
         """Return what differs now."""
-        return plan(self._topology, await inspect(self._session, self._topology, self._pipelines), self._pipelines)
+        return plan(self._topology, await inspect_broker(self._session, self._topology, self._pipelines), self._pipelines)
 
     async def recreate(self, queue: Queue) -> None:
         """Make a queue anew where it differs, or finish what was begun."""
         found = await self.look()
         mine = [item for item in found.of("recreate", "unfinished") if item.kind == "queue" and item.name == queue.name]
         if not mine:
-            await remove_ways(self._session, queue.name)
+            await delete_move_exchanges(self._session, queue.name)
             self._on_step(f'queue "{queue.name}" needs no recreation')
             return
         stale = [item.live.binding for item in found.of("extra") if item.name == queue.name and item.live is not None]
         wanted = [binding for binding in self._topology.bindings if binding.queue == queue.name]
-        self._say(await Recreation(self._session, queue, wanted, stale, self._on_step).run())
+        self._say(await QueueRecreation(self._session, queue, wanted, stale, self._on_step).run())
 
     async def create(self, found: Plan) -> None:
         """Declare what is missing, in the topology's order; exclusive queues belong to the process that uses them."""
@@ -142,7 +142,7 @@ class _Steps:
 
     async def prune(self) -> None:
         """Remove bindings and queues that the pipelines do not have any more; no message, and nothing in use."""
-        observed = await inspect(self._session, self._topology, self._pipelines)
+        observed = await inspect_broker(self._session, self._topology, self._pipelines)
         if observed.management is None:
             self.refused.append(f"nothing was removed: {observed.unchecked}")
             return
@@ -154,7 +154,7 @@ class _Steps:
             await self._unbind(stray.bindings)
         waiting = messages_for_retry(observed, left)
         if waiting and unused:
-            text = f"no queue was deleted: {count(waiting, 'message')} may come back into it from a retry"
+            text = f"no queue was deleted: {pluralize(waiting, 'message')} may come back into it from a retry"
             self.refused.append(f"{text}; run it again when none waits")
         else:
             await self._delete_in_order(unused, [stray for stray, kind in left if kind == "queue"])
@@ -162,11 +162,11 @@ class _Steps:
 
     async def prune_queues(self, names: Sequence[str]) -> None:
         """Delete queues that are named, with their bindings and messages, unless they are in use."""
-        observed = await inspect(self._session, self._topology, also=names)
+        observed = await inspect_broker(self._session, self._topology, also=names)
         if observed.management is None:
             self.refused.append(f"no queue was deleted: {observed.unchecked}")
             return
-        named = [stray for stray in observed.strays if stray.name in names]
+        named = [stray for stray in observed.leftovers if stray.name in names]
         for name in names:
             if name not in observed.all_queues:
                 self._on_step(f'queue "{name}" does not exist')
@@ -179,10 +179,10 @@ class _Steps:
         management = self._session.management
         for live in bindings:
             binding = live.binding
-            if management and await management.delete_binding(binding.exchange, binding.queue, live.token):
+            if management and await management.delete_binding(binding.exchange, binding.queue, live.properties_key):
                 self._say(f"removed binding {shown_binding(binding)}")
 
-    async def _delete_in_order(self, unused: Sequence[Stray], there: Sequence[Stray]) -> None:
+    async def _delete_in_order(self, unused: Sequence[LeftoverQueue], there: Sequence[LeftoverQueue]) -> None:
         """Delete queues, each before the one that takes its dead letters: that one stays for as long as the first."""
         while free := needed_by_none(unused, there):
             gone = await self._delete(free)
@@ -190,20 +190,20 @@ class _Steps:
             unused = [stray for stray in unused if stray not in free]
 
     async def _delete(
-        self, found: Iterable[Stray], *, with_messages: bool = False, with_exchange: bool = False
+        self, found: Iterable[LeftoverQueue], *, with_messages: bool = False, with_exchange: bool = False
     ) -> set[str]:
         """Delete queues where that loses nothing, and return their names. A named queue that stays is reported."""
         gone = set()
         for stray in found:
             try:
                 deleted = await delete_queue(self._session.settings, stray, with_messages=with_messages)
-            except (InUse, NotEmpty):
+            except (QueueInUse, QueueNotEmpty):
                 if with_messages:
                     self.refused.append(f'queue "{stray.name}" is in use: stop its consumers, and run it again')
                 continue
             if with_exchange:
                 await delete_exchange(self._session.connection, stray.name)
-            self._say(f'deleted queue "{stray.name}" with {count(deleted, "message")}')
+            self._say(f'deleted queue "{stray.name}" with {pluralize(deleted, "message")}')
             gone.add(stray.name)
         return gone
 

@@ -18,7 +18,7 @@ from runner.message import Envelope, replays_of
 from runner.operations.live import ambiguous, unknown
 from runner.outcome import Reason
 from runner.pipeline.model import Pipeline
-from runner.transports.copies import foreign_headers, printable
+from runner.transports.failure_copies import foreign_headers, printable
 
 _REASONS_OF_OURS = frozenset(get_args(Reason))
 

@@ -16,8 +16,8 @@ from datetime import datetime
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import UNREADABLE, Address
 from runner.operations.dead_letters import Choice, DeadLetter, Filters, sent_back
+from runner.operations.rabbitmq.queue_browser import BrowseSession
 from runner.operations.walking import Grip, Stopped, Walk
-from runner.transports.rabbitmq.browsing import Browser
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Digger:
     Methods raise BrokerUnavailable.
     """
 
-    browser: Browser
+    browser: BrowseSession
     filters: Filters
     limit: int | None
     now: Callable[[], datetime]

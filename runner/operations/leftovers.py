@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from runner.transports.observed import Observed, Stray, count
+from runner.transports.broker_state import BrokerState, LeftoverQueue, pluralize
 
 Kind = Literal["queue", "wait", "leadership", "doubtful"]
 """A subscriber's queue or its dead letters, a wait queue, a leadership's queue, or perhaps another pipeline's."""
@@ -41,35 +41,35 @@ def kind_of(name: str, pipelines: Collection[str], others: Collection[str]) -> K
     return "doubtful" if "." in rest else "queue"
 
 
-def dead_letters_of(stray: Stray) -> str:
+def dead_letters_of(stray: LeftoverQueue) -> str:
     """Return the name of the queue that takes a queue's dead letters."""
     return str(stray.arguments.get("x-dead-letter-routing-key") or f"{stray.name}.dead")
 
 
-def needed_by_none(found: Sequence[Stray], there: Iterable[Stray]) -> list[Stray]:
+def needed_by_none(found: Sequence[LeftoverQueue], there: Iterable[LeftoverQueue]) -> list[LeftoverQueue]:
     """Return the queues that take no dead letters of those that are there."""
     needed = {dead_letters_of(stray) for stray in there}
     return [stray for stray in found if stray.name not in needed]
 
 
-def messages_for_retry(observed: Observed, left: Iterable[tuple[Stray, Kind]]) -> int:
+def messages_for_retry(observed: BrokerState, left: Iterable[tuple[LeftoverQueue, Kind]]) -> int:
     """Return how many messages wait for a retry. AMQP does not tell into which queue they will come back."""
     known = sum(seen.messages or 0 for name, seen in observed.queues.items() if seen and _WAIT_QUEUE.search(name))
     return known + sum(stray.messages for stray, kind in left if kind == "wait")
 
 
-def described(stray: Stray) -> str:
+def described(stray: LeftoverQueue) -> str:
     """Return a sentence on what is left, as in `queue shop.email is not in the pipeline: 1 message, …`."""
-    parts = [count(stray.messages, "message")]
+    parts = [pluralize(stray.messages, "message")]
     if stray.unacked:
         parts.append(f"{stray.unacked} unacknowledged")
-    parts.append(count(stray.consumers, "consumer"))
+    parts.append(pluralize(stray.consumers, "consumer"))
     exchanges = dict.fromkeys(each.binding.exchange for each in stray.bindings)
     parts.append(f"bound to {', '.join(exchanges)}" if exchanges else "bound to no exchange")
     return f'queue "{stray.name}" is not in the pipeline: {", ".join(parts)}'
 
 
-def advice(stray: Stray, left: Iterable[Stray] = ()) -> str:
+def advice(stray: LeftoverQueue, left: Iterable[LeftoverQueue] = ()) -> str:
     """Say what keeps a queue from being removed, and what to do; empty where nothing does. `left` are all leftovers."""
     if stray.consumers:
         return "it is in use: stop its consumers first, or give `plan` and `apply` the file that has it as well"
@@ -80,7 +80,7 @@ def advice(stray: Stray, left: Iterable[Stray] = ()) -> str:
     return f'it takes the dead letters of "{source}", and goes after it' if source else ""
 
 
-def note(stray: Stray, kind: Kind) -> str:
+def note(stray: LeftoverQueue, kind: Kind) -> str:
     """Say why something that is not in the pipeline is no difference."""
     if kind == "wait":
         return (

@@ -11,14 +11,22 @@ from typing import Any, Literal
 
 from runner.operations.leftovers import Kind, advice, described, kind_of, note, pipelines_in
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
-from runner.transports.observed import Difference, LiveBinding, Observed, Seen, Stray, count, missing
+from runner.transports.broker_state import (
+    BrokerState,
+    Difference,
+    ExistingItem,
+    LeftoverQueue,
+    LiveBinding,
+    absence_text,
+    pluralize,
+)
 
 Action = Literal["create", "match", "recreate", "extra", "foreign", "unfinished", "unchecked"]
 
 _DEFAULTS = {"x-queue-type": "classic"}
 """What RabbitMQ takes an argument that is not given for."""
 
-_BUILT_IN = Seen()
+_BUILT_IN = ExistingItem()
 """An exchange that every broker has is part of no topology."""
 
 CHANGES: tuple[Action, ...] = ("create", "recreate", "extra", "foreign", "unfinished")
@@ -38,7 +46,7 @@ class Item:
     messages: int | None = None
     consumers: int | None = None
     live: LiveBinding | None = None
-    stray: Stray | None = None
+    stray: LeftoverQueue | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` says of it."""
@@ -106,7 +114,7 @@ class Plan:
         }
 
 
-def plan(topology: Topology, observed: Observed, pipelines: Collection[str] = ()) -> Plan:
+def plan(topology: Topology, observed: BrokerState, pipelines: Collection[str] = ()) -> Plan:
     """Return what would have to change on the broker, exchanges first, then queues, then bindings, then leftovers.
 
     `pipelines` are the names of those that the topology is of.
@@ -129,14 +137,14 @@ def plan(topology: Topology, observed: Observed, pipelines: Collection[str] = ()
     return Plan(tuple(items), tuple(notes), observed.product, observed.management, observed.unchecked)
 
 
-def strays(observed: Observed, pipelines: Collection[str]) -> list[tuple[Stray, Kind]]:
+def strays(observed: BrokerState, pipelines: Collection[str]) -> list[tuple[LeftoverQueue, Kind]]:
     """Return what is left over of these pipelines, or may be, and what it is."""
     others = pipelines_in(observed.all_queues)
-    found = ((stray, kind_of(stray.name, pipelines, others)) for stray in observed.strays)
+    found = ((stray, kind_of(stray.name, pipelines, others)) for stray in observed.leftovers)
     return [(stray, kind) for stray, kind in found if kind is not None]
 
 
-def _leftover(stray: Stray, left: Iterable[Stray]) -> Item:
+def _leftover(stray: LeftoverQueue, left: Iterable[LeftoverQueue]) -> Item:
     details = tuple(filter(None, [advice(stray, left)]))
     return Item(
         "extra",
@@ -150,7 +158,7 @@ def _leftover(stray: Stray, left: Iterable[Stray]) -> Item:
     )
 
 
-def _exchange(wanted: Exchange, seen: Seen | None) -> Item:
+def _exchange(wanted: Exchange, seen: ExistingItem | None) -> Item:
     if seen is not None:
         return _compared("exchange", wanted, seen, ("`apply` recreates no exchange: its bindings would go with it",))
     if not wanted.declare:
@@ -159,7 +167,7 @@ def _exchange(wanted: Exchange, seen: Seen | None) -> Item:
     return Item("create", "exchange", wanted.name, f'exchange "{wanted.name}": {", ".join(traits)}')
 
 
-def _queue(wanted: Queue, seen: Seen | None) -> Item:
+def _queue(wanted: Queue, seen: ExistingItem | None) -> Item:
     if seen is not None:
         return _compared("queue", wanted, _completed(wanted, seen), (seen.must_be_recreated,))
     if not wanted.declare:
@@ -174,7 +182,7 @@ def _queue(wanted: Queue, seen: Seen | None) -> Item:
     return Item("create", "queue", wanted.name, f'queue "{wanted.name}": {", ".join(traits)}')
 
 
-def _compared(kind: Literal["exchange", "queue"], wanted: Exchange | Queue, seen: Seen, cost: tuple[str, ...]) -> Item:
+def _compared(kind: Literal["exchange", "queue"], wanted: Exchange | Queue, seen: ExistingItem, cost: tuple[str, ...]) -> Item:
     """Return what is to be done with something that exists."""
     if seen.differences:
         first, *others = seen.differences
@@ -194,15 +202,15 @@ def _compared(kind: Literal["exchange", "queue"], wanted: Exchange | Queue, seen
 
 def _foreign(kind: Literal["exchange", "queue"], name: str) -> Item:
     why = "the pipeline says `declare: false`: it belongs to somebody else, who has to make it"
-    return Item("foreign", kind, name, missing(kind, name), (why,))
+    return Item("foreign", kind, name, absence_text(kind, name), (why,))
 
 
 def _unfinished(queue: Queue, messages: int) -> Item:
-    text = f'queue "{queue.name}": its recreation was begun and not finished; {count(messages, "message")} wait aside'
+    text = f'queue "{queue.name}": its recreation was begun and not finished; {pluralize(messages, "message")} wait aside'
     return Item("unfinished", "queue", queue.name, text, messages=messages)
 
 
-def _completed(wanted: Queue, seen: Seen) -> Seen:
+def _completed(wanted: Queue, seen: ExistingItem) -> ExistingItem:
     """Return what is known with what the management API tells, where AMQP did not tell everything."""
     if not seen.remark or seen.arguments is None:
         return seen
@@ -215,10 +223,10 @@ def _completed(wanted: Queue, seen: Seen) -> Seen:
         if key not in told and live.get(key, default) != spec.get(key, default)
     ]
     remark = seen.remark if seen.is_locked else ""
-    return Seen((*seen.differences, *more), remark, seen.is_locked, seen.messages, seen.consumers)
+    return ExistingItem((*seen.differences, *more), remark, seen.is_locked, seen.messages, seen.consumers)
 
 
-def _bindings(topology: Topology, observed: Observed) -> Iterator[Item]:
+def _bindings(topology: Topology, observed: BrokerState) -> Iterator[Item]:
     declared = {queue.name for queue in topology.queues if queue.declare and not queue.exclusive}
     exclusive = {queue.name for queue in topology.queues if queue.exclusive}
     ours = [binding for binding in topology.bindings if binding.queue not in exclusive]
@@ -236,7 +244,7 @@ def _bindings(topology: Topology, observed: Observed) -> Iterator[Item]:
             yield Item("extra", "binding", each.binding.queue, text, live=each)
 
 
-def _bindings_unseen(wanted: Iterable[Binding], observed: Observed) -> Iterator[Item]:
+def _bindings_unseen(wanted: Iterable[Binding], observed: BrokerState) -> Iterator[Item]:
     """Without the management API a binding is known to be missing only where what it joins is."""
     unseen: list[Binding] = []
     for binding in wanted:
@@ -252,7 +260,7 @@ def _bindings_unseen(wanted: Iterable[Binding], observed: Observed) -> Iterator[
         yield Item("unchecked", "binding", binding.queue, text)
 
 
-def _policy(queue: Queue, seen: Seen | None) -> Iterator[str]:
+def _policy(queue: Queue, seen: ExistingItem | None) -> Iterator[str]:
     if seen is not None and seen.policy and seen.policy_sets:
         sets = ", ".join(f"{key} {_shown(value)}" for key, value in sorted(seen.policy_sets.items()))
         yield f'queue "{queue.name}": the policy "{seen.policy}" also sets {sets}'

@@ -26,7 +26,7 @@ from runner.runtime.execution import Execution
 from runner.runtime.invoking import HandlerFailed, Results
 from runner.runtime.publishing import Publisher
 from runner.runtime.resources import Resources
-from runner.transports.base import Delivery, Source
+from runner.transports.base import Delivery, SubscriptionOptions
 from runner.transports.memory import MemoryTransport
 
 
@@ -151,14 +151,14 @@ class Rehearsal:
     ) -> Delivery:
         """Put a message into the queue on the in-process broker, and take it out as the subscriber would."""
         arrived: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        source = Source(
+        options = SubscriptionOptions(
             queue=subscriber.queue,
             prefetch=1,
             dead_letter=subscriber.dead_letter,
             wait_prefix=pipeline.wait_prefix,
             subscriber=f"{pipeline.name}.{subscriber.name}",
         )
-        await judge.feed(source, lambda delivery: None if arrived.done() else arrived.set_result(delivery))
+        await judge.subscribe(options, lambda delivery: None if arrived.done() else arrived.set_result(delivery))
         await judge.publish(Address("", subscriber.queue), envelope)
         return await arrived
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from runner.operations.dead_letters import graves
 from runner.operations.leftovers import kind_of, pipelines_in
+from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
 from runner.pipeline.model import BrokerSettings, Pipeline
-from runner.transports.rabbitmq.browsing import Browser, Locked, NotPermitted
-from runner.transports.rabbitmq.channels import Depth
-from runner.transports.rabbitmq.management import Management, ManagementFailed
+from runner.transports.rabbitmq.channels import QueueCounts
+from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ def plan(pipeline: Pipeline) -> Plan:
 class Watcher:
     """Asks a broker for the state of pipelines, as often as it is asked itself. Raises BrokerUnavailable."""
 
-    def __init__(self, pipelines: Sequence[Pipeline], browser: Browser, management: Management | None) -> None:
+    def __init__(self, pipelines: Sequence[Pipeline], browser: BrowseSession, management: ManagementApi | None) -> None:
         self._plans = [plan(pipeline) for pipeline in pipelines]
         self._names = {pipeline.name for pipeline in pipelines}
         self._known = {queue.name for pipeline in pipelines for queue in pipeline.topology.queues}
@@ -122,7 +122,7 @@ class Watcher:
         prefix = f"{plan.pipeline.wait_prefix}."
         waits = {*plan.waits, *(name for name in told if name.startswith(prefix) and name[len(prefix) :].isdecimal())}
         waiting = [await self._depth(name) for name in sorted(waits)]
-        retrying = sum(depth.messages for depth in waiting if isinstance(depth, Depth))
+        retrying = sum(depth.messages for depth in waiting if isinstance(depth, QueueCounts))
         left = [await self._queue(name, None, told) for name in self._leftovers(plan.pipeline.name, told)]
         found = tuple(queue for queue in left if queue.exists)
         return PipelineStatus(plan.pipeline.name, plan.pipeline.path, tuple(queues), retrying, found)
@@ -139,28 +139,28 @@ class Watcher:
         more = told.get(name, {})
         return QueueStatus(
             name=name,
-            exists=True if name in told else None if isinstance(depth, NotPermitted) else depth is not None,
-            ready=depth.messages if isinstance(depth, Depth) else _number(more.get("messages_ready")),
+            exists=True if name in told else None if isinstance(depth, QueueNotPermitted) else depth is not None,
+            ready=depth.messages if isinstance(depth, QueueCounts) else _number(more.get("messages_ready")),
             unacked=_number(more.get("messages_unacknowledged")),
-            consumers=depth.consumers if isinstance(depth, Depth) else _number(more.get("consumers")),
+            consumers=depth.consumers if isinstance(depth, QueueCounts) else _number(more.get("consumers")),
             publish_rate=_rate(more, "publish") if more else None,
             deliver_rate=_rate(more, "deliver_get") if more else None,
             dead_letter=dead_letter,
-            dead=dead.messages if isinstance(dead, Depth) else None,
+            dead=dead.messages if isinstance(dead, QueueCounts) else None,
         )
 
-    async def _depth(self, name: str) -> Depth | Locked | NotPermitted | None:
+    async def _depth(self, name: str) -> QueueCounts | QueueLocked | QueueNotPermitted | None:
         """Return what a queue has, None where it does not exist, and why not where the broker does not show it."""
         try:
             return await self._browser.depth(name)
-        except (Locked, NotPermitted) as hidden:
+        except (QueueLocked, QueueNotPermitted) as hidden:
             return hidden
 
 
-async def find_management(settings: BrokerSettings, url: str | None, browser: Browser) -> tuple[Management | None, str]:
+async def find_management(settings: BrokerSettings, url: str | None, browser: BrowseSession) -> tuple[ManagementApi | None, str]:
     """Return the broker's management API, and why there is none. Another broker's on the same host is none."""
     reasons: list[str] = []
-    found = await Management.find(settings, url, on_absent=reasons.append)
+    found = await ManagementApi.find(settings, url, on_absent=reasons.append)
     if found is not None and not found.is_broker_of(browser.server):
         return None, f"what answers at {found.shown} belongs to another broker"
     return found, "".join(reasons[:1])

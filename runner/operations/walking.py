@@ -13,7 +13,7 @@ from contextlib import aclosing
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address
 from runner.operations.dead_letters import DeadLetter, Grave, kept, understand
-from runner.transports.rabbitmq.browsing import Browser, Looked, Reading
+from runner.operations.rabbitmq.queue_browser import BrowsedMessage, BrowseSession, QueueBrowser
 
 MOST_EXTRA = 10_000
 MOST_EXTRA_BYTES = 64 * 1024 * 1024
@@ -39,7 +39,7 @@ class Stopped(Exception):
 class Grip:
     """What can be done with the message that a walk has come to."""
 
-    def __init__(self, reading: Reading, looked: Looked) -> None:
+    def __init__(self, reading: QueueBrowser, looked: BrowsedMessage) -> None:
         self._reading = reading
         self._looked = looked
         self.is_taken = False
@@ -56,7 +56,7 @@ class Walk:
     `stop` ends it with Stopped between two messages. Close its iterators: then everything has gone back.
     """
 
-    def __init__(self, browser: Browser, grave: Grave, stop: asyncio.Event) -> None:
+    def __init__(self, browser: BrowseSession, grave: Grave, stop: asyncio.Event) -> None:
         self._browser = browser
         self._grave = grave
         self._stop = stop
@@ -86,8 +86,8 @@ class Walk:
         if not self.total:
             return
         async with self._browser.read(self._grave.name) as reading:
-            current: tuple[Looked, DeadLetter, Grip] | None = None
-            looked: Looked | None = None
+            current: tuple[BrowsedMessage, DeadLetter, Grip] | None = None
+            looked: BrowsedMessage | None = None
             try:
                 while self.unseen and (looked := await self._next(reading)) is not None:
                     self.unseen -= 1
@@ -102,17 +102,17 @@ class Walk:
                         await self._leave(*current)
                     await self._read_on(reading, looked)
 
-    async def _read_on(self, reading: Reading, looked: Looked | None) -> None:
+    async def _read_on(self, reading: QueueBrowser, looked: BrowsedMessage | None) -> None:
         """Read up to the first message that nobody has looked at before: so all that goes back, goes back in order."""
         unseen, size = min(self.unseen, MOST_EXTRA), 0
-        while unseen and looked is not None and looked.looks and size < MOST_EXTRA_BYTES:
+        while unseen and looked is not None and looked.delivery_count and size < MOST_EXTRA_BYTES:
             looked = await reading.next(QUIET_S)
             if looked is not None:
                 unseen -= 1
                 size += len(looked.envelope.body)
                 await self._leave(looked, understand(looked.envelope, self._grave), Grip(reading, looked))
 
-    async def _next(self, reading: Reading) -> Looked | None:
+    async def _next(self, reading: QueueBrowser) -> BrowsedMessage | None:
         """Return the next message, None where there is none any more or nothing comes before something is taken."""
         waited = 0.0
         while True:
@@ -130,13 +130,13 @@ class Walk:
                 text = f'queue "{self._grave.name}" has {depth.messages} messages and hands out none'
                 raise BrokerUnavailable(text, "is there a consumer that has it to itself?")
 
-    async def _leave(self, looked: Looked, letter: DeadLetter, grip: Grip) -> None:
+    async def _leave(self, looked: BrowsedMessage, letter: DeadLetter, grip: Grip) -> None:
         """Go on from a message: it was taken, or it stays, or it has been looked at too often to stay as it is."""
         if not grip.is_taken and self._is_worn(looked):
             await self._put_anew(letter, grip)
 
-    def _is_worn(self, looked: Looked) -> bool:
-        return self._safe_looks is not None and looked.looks >= self._safe_looks
+    def _is_worn(self, looked: BrowsedMessage) -> bool:
+        return self._safe_looks is not None and looked.delivery_count >= self._safe_looks
 
     async def _put_anew(self, letter: DeadLetter, grip: Grip) -> None:
         try:

@@ -35,7 +35,7 @@ from runner.runtime.publishing import Publisher
 from runner.runtime.remembering import Handled, identity
 from runner.runtime.result_publisher import ResultPublisher, Stopping
 from runner.transports.base import Delivery, Transport
-from runner.transports.copies import origin
+from runner.transports.failure_copies import original_address
 
 
 class Execution:
@@ -230,7 +230,7 @@ class Execution:
         return handler.decode(delivery.envelope)
 
     def _event(self, delivery: Delivery) -> str | None:
-        return self._subscriber.event_of(*origin(delivery), delivery.envelope.type)
+        return self._subscriber.event_of(*original_address(delivery), delivery.envelope.type)
 
     def _message(self, delivery: Delivery, payload: Any) -> Message:
         envelope = delivery.envelope
@@ -239,7 +239,7 @@ class Execution:
             id=envelope.message_id,
             correlation_id=envelope.correlation_id,
             event=self._event(delivery),
-            queue=delivery.source.queue,
+            queue=delivery.options.queue,
             exchange=delivery.exchange,
             routing_key=delivery.routing_key,
             attempt=delivery.attempt,
@@ -258,7 +258,7 @@ class Execution:
         if self._is_handled(delivery):
             await self._acknowledge_again(delivery)
             return True
-        outcome = delivery.failed_before
+        outcome = delivery.earlier_outcome
         if outcome is None:
             return False
         if await self._settle(delivery, outcome):
@@ -334,7 +334,7 @@ class Execution:
                     error_type=outcome.error_type,
                     reason=outcome.reason,
                     at=raised_at(error),
-                    dead_letter=delivery.source.dead_letter,
+                    dead_letter=delivery.options.dead_letter,
                     **({"exception": traceback_text(error)} if error and _is_theirs(outcome, error) else {}),
                 )
             case Release():  # decide() never says so

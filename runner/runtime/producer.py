@@ -241,7 +241,7 @@ class _Publishing:
         self._in_flight += 1
         self._bytes += size
         begun = self._publisher.begin(outgoing, partial(self._note_end, outgoing))
-        if begun == "taken":
+        if begun == "confirmed":
             self._in_flight -= 1
             self._bytes -= size
             self._on_confirmed(outgoing)

@@ -11,7 +11,7 @@ from runner.runtime.producer import CONFIRM_S, ProducerRuntime
 from runner.runtime.producer_memory import Memory
 from runner.tasks import end
 from runner.transports.base import Transport
-from runner.transports.leadership import Leadership, Member, NotLeader
+from runner.transports.leadership import Candidate, Leadership, NotLeader
 
 STAND_BY_S = 3.0
 """After how long of waiting for the leadership another process is taken to be the one that produces."""
@@ -36,7 +36,7 @@ class ProducerGroup:
         producers: Sequence[ProducerRuntime],
         *,
         new_id: Callable[[], str],
-        member: Member,
+        member: Candidate,
         is_until_idle: bool,
     ) -> None:
         self.pipeline = pipeline
@@ -63,7 +63,7 @@ class ProducerGroup:
         """Produce whenever we are the leader, until cancelled."""
         if not self._producers:
             return
-        leadership = await transport.lead(f"{self.pipeline}.producers", self._member)
+        leadership = await transport.campaign(f"{self.pipeline}.producers", self._member)
         try:
             while True:
                 await self._stand_by(leadership)
@@ -75,7 +75,7 @@ class ProducerGroup:
             await leadership.resign()
 
     async def _stand_by(self, leadership: Leadership) -> None:
-        waiting = asyncio.ensure_future(leadership.wait())
+        waiting = asyncio.ensure_future(leadership.wait_won())
         try:
             await asyncio.wait([waiting], timeout=STAND_BY_S)
             if not waiting.done():
@@ -89,7 +89,7 @@ class ProducerGroup:
 
     async def _ask_whether_ended(self, leadership: Leadership) -> None:
         """Ask the process that leads whether every finite producer has ended."""
-        led = await leadership.ask()
+        led = await leadership.ask_leader()
         if led is not None:
             memory = Memory(led.state, led.start)
             if all(memory.has_ended(each.producer) for each in self._producers if each.is_finite):
@@ -98,7 +98,7 @@ class ProducerGroup:
     async def _produce(self, leadership: Leadership) -> None:
         """Run all producers until the leadership is lost."""
         memory = _Saved(leadership)
-        lost = asyncio.ensure_future(leadership.lost())
+        lost = asyncio.ensure_future(leadership.wait_lost())
         self._leading.set()
         finite = [asyncio.create_task(self._finish(each, memory)) for each in self._producers if each.is_finite]
         due = [

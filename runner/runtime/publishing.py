@@ -17,9 +17,9 @@ from runner.message import NO_HEADERS, Address, Envelope, Publish
 from runner.pipeline.model import Destination
 from runner.pipeline.payload import encode
 from runner.runtime.remembering import identity
-from runner.transports.base import Begun, OnEnd, Transport
-from runner.transports.direct_reply import is_answerable, is_direct
-from runner.transports.wire import as_sent, check_key
+from runner.transports.amqp_limits import check_routing_key, normalize_envelope
+from runner.transports.base import OnPublished, PublishStarted, Transport
+from runner.transports.direct_reply import is_answerable, is_direct_reply
 
 LONGEST_PAUSE_S = 5.0
 
@@ -120,8 +120,8 @@ class Publisher:
                 found += self._addressed(each, to, origin, seed and f"{seed}:{before + len(found)}")
         for outgoing in found:
             if len(found) > 1 or outgoing.key is not None or outgoing.envelope.headers is not NO_HEADERS:
-                check_key(_address(outgoing).key)
-                as_sent(outgoing.envelope)
+                check_routing_key(_address(outgoing).key)
+                normalize_envelope(outgoing.envelope)
         return found
 
     def _addressed(self, result: Any, to: tuple[Destination, ...], origin: Origin | None, seed: str) -> list[Outgoing]:
@@ -136,11 +136,12 @@ class Publisher:
             targets, headers, key, payload = to, NO_HEADERS, None, result
         return [Outgoing(target, self._envelope(payload, headers, target, origin, seed), key) for target in targets]
 
-    def begin(self, outgoing: Outgoing, on_end: OnEnd) -> Begun:
-        """Publish once without being awaited; see `Transport.begin`. What fails there may be sent again by `send`."""
+    def begin(self, outgoing: Outgoing, on_end: OnPublished) -> PublishStarted:
+        """Publish once without being awaited; see `Transport.publish_nowait`. What fails there may be sent again by
+        `send`."""
         if not outgoing.destination.needs_queue:
             on_end = _unless_unheard(on_end)
-        return self._transport.begin(_address(outgoing), outgoing.envelope, on_end)
+        return self._transport.publish_nowait(_address(outgoing), outgoing.envelope, on_end)
 
     @property
     def can_publish(self) -> bool:
@@ -163,7 +164,7 @@ class Publisher:
                 return
             except PublishUnknown as error:
                 unknown += 1
-                if unknown >= DIRECT_REPLY_TRIES and is_direct(address):
+                if unknown >= DIRECT_REPLY_TRIES and is_direct_reply(address):
                     log.get_logger().info("reply.given_up", to=address.key, error=str(error))
                     return
             except PublishFailed as failure:
@@ -258,7 +259,7 @@ def reply_to(address: str) -> tuple[Destination, ...]:
     return (Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False),)
 
 
-def _unless_unheard(on_end: OnEnd) -> OnEnd:
+def _unless_unheard(on_end: OnPublished) -> OnPublished:
     """Return `on_end` for a message that may have no queue."""
 
     def note(error: Exception | None) -> None:

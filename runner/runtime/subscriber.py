@@ -15,7 +15,7 @@ from runner.runtime.lanes import Batches, Fifo, Lanes
 from runner.runtime.limiting import RateLimiter
 from runner.runtime.slowness import GRACE_S, Running
 from runner.tasks import Isolated, cancel, is_ending
-from runner.transports.base import Delivery, Feed, Source, Transport
+from runner.transports.base import Delivery, Subscription, SubscriptionOptions, Transport
 
 CANCELLED_S = 1.0
 """How long cancelled handlers may take to end; one may ignore it for ever."""
@@ -32,14 +32,14 @@ class SubscriberRuntime:
     def __init__(
         self,
         subscriber: Subscriber,
-        source: Source,
+        options: SubscriptionOptions,
         execution: Execution,
         caller: Caller,
         alone: asyncio.Lock,
         on_bug: Callable[[BaseException], None],
     ) -> None:
         self.subscriber = subscriber
-        self.source = source
+        self.options = options
         self._execution = execution
         self._caller = caller
         self._alone = alone
@@ -61,7 +61,7 @@ class SubscriberRuntime:
         """What handlers are at work on, and since when, in loop time."""
         self._ending: asyncio.Future[None] | None = None
         """Done when the next of `_running` ends; None while no task waits for that."""
-        self._feed: Feed | None = None
+        self._subscription: Subscription | None = None
         self._is_draining = False
         self.taken = 0
         """How many deliveries were taken so far; unchanged numbers between two looks mean that nothing came."""
@@ -80,14 +80,14 @@ class SubscriberRuntime:
     @property
     def is_live(self) -> bool:
         """Whether messages of the queue reach us."""
-        return self._feed is not None and self._feed.is_live
+        return self._subscription is not None and self._subscription.is_live
 
     @property
     def trouble(self) -> list[str]:
         """What keeps it from doing its work now, as words; nothing when it is ready."""
         name, slots = self.subscriber.name, self.subscriber.concurrency
         if not self.is_live:
-            return [f'nothing comes from queue "{self.source.queue}"']
+            return [f'nothing comes from queue "{self.options.queue}"']
         if self._overdue() < slots:
             return []
         if slots == 1:
@@ -112,7 +112,7 @@ class SubscriberRuntime:
     async def start(self, transport: Transport) -> None:
         """Begin to take messages, when the handler's processes are there."""
         await self._caller.start()
-        self._feed = await transport.feed(self.source, self._take)
+        self._subscription = await transport.subscribe(self.options, self._take)
 
     def pause(self) -> None:
         """Begin no handler any more, from this moment on; what comes is given back by `stop_taking`."""
@@ -122,8 +122,8 @@ class SubscriberRuntime:
     async def stop_taking(self) -> None:
         """Take no new message; give back those whose handler has not begun, and those whose retry waits here."""
         self.pause()
-        if self._feed is not None:
-            await self._feed.stop()
+        if self._subscription is not None:
+            await self._subscription.stop()
         batches = self._batches.drain() if self._batches is not None else ()
         for delivery in (*self._take_held(), *self._inbox.drain(), *batches):
             await self._execution.release(delivery)
@@ -147,8 +147,8 @@ class SubscriberRuntime:
         for delivery in (*self._running, *self._take_held()):
             if not delivery.is_settled:
                 await self._execution.release(delivery)
-        if self._feed is not None:
-            await self._feed.close()
+        if self._subscription is not None:
+            await self._subscription.close()
         self._caller.close()
         return late
 
@@ -233,7 +233,7 @@ class SubscriberRuntime:
         try:
             if delivery.is_redelivered and not await self._may_begin((delivery,)):
                 return
-            if delivery.is_suspect:
+            if delivery.is_poison_suspect:
                 async with self._alone:
                     await Isolated(self._execution.run(delivery))
             else:
@@ -248,7 +248,7 @@ class SubscriberRuntime:
         try:
             if not await self._may_begin(deliveries):
                 return
-            if any(delivery.is_suspect for delivery in deliveries):
+            if any(delivery.is_poison_suspect for delivery in deliveries):
                 async with self._alone:
                     await Isolated(self._execution.run_batch(deliveries))
             else:

@@ -27,8 +27,8 @@ from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer, Trouble
 from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.tasks import each_of, end
-from runner.transports.base import Delivery, Source, Transport
-from runner.transports.leadership import Member
+from runner.transports.base import Delivery, SubscriptionOptions, Transport
+from runner.transports.leadership import Candidate
 
 LONGEST_HELD_S = 25 * 60.0
 """How long each RabbitMQ lets a message be unsettled by default, with a margin."""
@@ -116,7 +116,7 @@ class Supervisor:
         """Return what keeps this process from doing its work now, as words; nothing when it is ready."""
         if self._state != "running":
             return [self._state]
-        return [*self._transport.trouble, *(text for item in self.subscribers for text in item.trouble)]
+        return [*self._transport.unready_reasons, *(text for item in self.subscribers for text in item.trouble)]
 
     async def _own_trouble(self) -> list[str]:
         return self.trouble()
@@ -180,7 +180,7 @@ class Supervisor:
         deadline = asyncio.get_running_loop().time() + grace_s
         self._state = "stopping"
         for pipeline in self._pipelines:
-            own = (item for item in self.subscribers if item.source.wait_prefix == pipeline.wait_prefix)
+            own = (item for item in self.subscribers if item.options.wait_prefix == pipeline.wait_prefix)
             running = sum(subscriber.running for subscriber in own)
             self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
         for subscriber in self.subscribers:
@@ -189,12 +189,12 @@ class Supervisor:
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
         forgotten = 0
         if not self._transport.capabilities.is_persistent:
-            forgotten = await self._transport.backlog([subscriber.source for subscriber in self.subscribers])
+            forgotten = await self._transport.count_pending([subscriber.options for subscriber in self.subscribers])
         await self._transport.close()
         await self._resources.close()
         names = Counter(item.subscriber.name for item in self.subscribers)
         unfinished = {
-            item.subscriber.name if names[item.subscriber.name] == 1 else item.source.subscriber: count
+            item.subscriber.name if names[item.subscriber.name] == 1 else item.options.subscriber: count
             for item, count in zip(self.subscribers, late, strict=True)
             if count
         }
@@ -229,7 +229,7 @@ class Supervisor:
         """
         if self._is_one_of_several:
             return True
-        held = await self._transport.held_elsewhere([each.source for each in self.subscribers], quiet_s)
+        held = await self._transport.count_held_elsewhere([each.options for each in self.subscribers], quiet_s)
         if isinstance(held, str):
             self._not_known = held
         return isinstance(held, str) or held == 0
@@ -243,7 +243,7 @@ class Supervisor:
             self._notice_bug(error)
 
     async def _is_empty(self) -> bool:
-        return await self._transport.backlog([subscriber.source for subscriber in self.subscribers]) == 0
+        return await self._transport.count_pending([subscriber.options for subscriber in self.subscribers]) == 0
 
     def _publisher(self, pipeline: Pipeline) -> Publisher:
         return Publisher(
@@ -271,7 +271,7 @@ class Supervisor:
     def _subscriber(
         self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher, *, is_single_active: bool
     ) -> SubscriberRuntime:
-        source = Source(
+        options = SubscriptionOptions(
             queue=subscriber.queue,
             prefetch=subscriber.prefetch,
             dead_letter=subscriber.dead_letter,
@@ -291,7 +291,7 @@ class Supervisor:
             logs_messages=pipeline.logging.messages,
             logs_payloads=pipeline.logging.payloads,
         )
-        return SubscriberRuntime(subscriber, source, execution, caller, self._alone, self._notice_bug)
+        return SubscriberRuntime(subscriber, options, execution, caller, self._alone, self._notice_bug)
 
     def _group(self, pipeline: Pipeline, publisher: Publisher) -> ProducerGroup:
         resources = self._resources.of(pipeline.name)
@@ -315,7 +315,7 @@ class Supervisor:
             pipeline.name,
             producers,
             new_id=self._new_id,
-            member=Member(self._start, pipeline.fingerprint, where),
+            member=Candidate(self._start, pipeline.fingerprint, where),
             is_until_idle=self._until_idle,
         )
 

@@ -34,20 +34,20 @@ from runner.errors import AlreadySettled
 from runner.message import Address, Envelope, attempt_of
 from runner.outcome import Outcome
 from runner.pipeline.topology import Topology
-from runner.transports.leadership import Leadership, Member
+from runner.transports.leadership import Candidate, Leadership
 
-SUSPECT_CRASHES = 3
+POISON_SUSPECT_AFTER = 3
 """A message whose deliveries have ended so often without being settled may be what ended them."""
 
-SUSPECT_CRASHES_IN_ORDER = 10
+POISON_SUSPECT_AFTER_IN_ORDER = 10
 """The same where messages are to keep their order. Of those that came back together, one that is taken alone and comes
 back again is behind the others: quorum queues do not keep its place (measured with RabbitMQ 3.10 and 4.3)."""
 
 
-class Generation(Protocol):
+class DeliverySubscription(Protocol):
     """What a delivery came by: a channel of RabbitMQ, a feed of the in-process broker."""
 
-    def holds(self, token: Any) -> bool:
+    def can_settle(self, delivery_tag: Any) -> bool:
         """Whether this delivery can still be settled; else it is the broker's again."""
         ...
 
@@ -55,7 +55,7 @@ class Generation(Protocol):
         """Whether its work is known to be done, though the broker may not have read so. Says it once."""
         ...
 
-    def outcome_of(self, delivery: Delivery) -> Outcome | None:
+    def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
         """How this attempt is known to have failed, though the broker could not be told. Says it once."""
         ...
 
@@ -63,80 +63,68 @@ class Generation(Protocol):
 class Delivery:
     """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
 
-    `crashes` is how often an earlier delivery of it ended without being settled, as far as the broker tells.
+    `failed_deliveries` is how often an earlier delivery of it ended without being settled, as far as the broker tells.
     `unreadable` says why the transport cannot decode the message, if it cannot: the envelope then has its body, and the
-    rest as bytes in the header `x-runner-unreadable`. `token` belongs to the transport.
+    rest as bytes in the header `x-runner-unreadable`. `delivery_tag` belongs to the transport.
     """
 
-    __slots__ = (
-        "attempt",
-        "crashes",
-        "envelope",
-        "exchange",
-        "generation",
-        "is_redelivered",
-        "is_settled",
-        "routing_key",
-        "source",
-        "token",
-        "unreadable",
-    )
+    __slots__ = ("attempt", "delivery_tag", "envelope", "exchange", "failed_deliveries", "is_redelivered", "is_settled", "options", "routing_key", "subscription", "unreadable",)
 
     def __init__(
         self,
         envelope: Envelope,
-        source: Source,
+        options: SubscriptionOptions,
         *,
         exchange: str,
         routing_key: str,
         is_redelivered: bool,
-        crashes: int,
-        token: Any,
-        generation: Generation,
+        failed_deliveries: int,
+        delivery_tag: Any,
+        subscription: DeliverySubscription,
         unreadable: str = "",
     ) -> None:
         self.envelope = envelope
-        self.source = source
+        self.options = options
         self.exchange = exchange
         self.routing_key = routing_key
         self.is_redelivered = is_redelivered
-        self.crashes = crashes
-        self.token = token
-        self.generation: Any = generation
+        self.failed_deliveries = failed_deliveries
+        self.delivery_tag = delivery_tag
+        self.subscription: Any = subscription
         self.unreadable = unreadable
         self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
         self.is_settled = False
 
     @property
-    def is_suspect(self) -> bool:
+    def is_poison_suspect(self) -> bool:
         """Whether it may be this message that ends processes; it is run alone then."""
-        return self.crashes >= (SUSPECT_CRASHES_IN_ORDER if self.source.is_single_active else SUSPECT_CRASHES)
+        return self.failed_deliveries >= (POISON_SUSPECT_AFTER_IN_ORDER if self.options.is_single_active else POISON_SUSPECT_AFTER)
 
     @property
     def is_lost(self) -> bool:
         """Whether it is the broker's again: nothing of it may be begun here, another process may have it."""
-        return not self.generation.holds(self.token)
+        return not self.subscription.can_settle(self.delivery_tag)
 
     @property
     def was_handled(self) -> bool:
         """Whether its work was done before, and the broker may not have read so. To be asked once, when it begins."""
-        return self.is_redelivered and bool(self.generation.was_handled(self))
+        return self.is_redelivered and bool(self.subscription.was_handled(self))
 
     @property
-    def failed_before(self) -> Outcome | None:
+    def earlier_outcome(self) -> Outcome | None:
         """How this attempt has failed before, and the broker could not be told. To be asked once, when it begins."""
-        outcome: Outcome | None = self.generation.outcome_of(self) if self.is_redelivered else None
+        outcome: Outcome | None = self.subscription.earlier_outcome_of(self) if self.is_redelivered else None
         return outcome
 
     def mark_settled(self) -> None:
         """Take the right to settle; raises AlreadySettled for the second caller."""
         if self.is_settled:
-            raise AlreadySettled(f'the message from "{self.source.queue}" is settled already')
+            raise AlreadySettled(f'the message from "{self.options.queue}" is settled already')
         self.is_settled = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class SubscriptionOptions:
     """What a subscriber takes messages from.
 
     `dead_letter` is the queue for what is given up on (None: it is dropped), `wait_prefix` the beginning of the names
@@ -164,12 +152,12 @@ class Capabilities:
     name: str
     is_persistent: bool
     """Messages outlive the process (and a lost connection exists at all)."""
-    is_direct: bool = True
+    uses_fast_path: bool = True
     """Frames are read and written past the client library's queues; else it is the slower, public way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclareResult:
     """What `declare` did: how many things the topology has, and how many exchanges and queues were not there before."""
 
     exchanges: int
@@ -179,7 +167,7 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
-class StateChange:
+class TransportEvent:
     """Something an operator wants to know: `event` is a log event's name such as `broker.lost`."""
 
     event: str
@@ -188,16 +176,16 @@ class StateChange:
 
 
 OnDelivery = Callable[[Delivery], None]
-OnEnd = Callable[[Exception | None], None]
+OnPublished = Callable[[Exception | None], None]
 """Is told how a publication has ended: None when the broker has taken it over."""
 
-Begun = Literal["taken", "begun", "busy"]
+PublishStarted = Literal["confirmed", "started", "busy"]
 """What became of a publication that nobody waits for: the broker has it; it is on its way; or nothing was done."""
 
-OnStateChange = Callable[[StateChange], None]
+OnTransportEvent = Callable[[TransportEvent], None]
 
 
-class Feed(Protocol):
+class Subscription(Protocol):
     """The flow of deliveries from one queue to one subscriber, until it is stopped."""
 
     @property
@@ -223,7 +211,7 @@ class Transport(Protocol):
         ...
 
     @property
-    def trouble(self) -> Sequence[str]:
+    def unready_reasons(self) -> Sequence[str]:
         """What keeps it from publishing or consuming now, as words for people; nothing when all is well.
 
         A broker that is out of memory or disk is no trouble here: it still hands out messages.
@@ -242,7 +230,7 @@ class Transport(Protocol):
         """
         ...
 
-    async def declare(self, topology: Topology) -> Declared:
+    async def declare(self, topology: Topology) -> DeclareResult:
         """Make what is missing exist. Raises TopologyMismatch where something exists that differs."""
         ...
 
@@ -254,17 +242,17 @@ class Transport(Protocol):
         """
         ...
 
-    def begin(self, address: Address, envelope: Envelope, on_end: OnEnd) -> Begun:
+    def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
         """Publish one envelope as `publish` does, where that needs no waiting beforehand, for who has many of them.
 
-        `taken`: done, and `on_end` is not called. `begun`: `on_end` is called once, with what `publish` would have
-        raised or None, perhaps before this returns. `busy`: nothing was done; await `publish`. Those that are begun one
-        after the other keep their order; who has got `busy` for one must not begin another before `publish` of it has
-        run up to where it waits.
+        `confirmed`: done, and `on_published` is not called. `started`: `on_published` is called once, with what
+        `publish` would have raised or None, perhaps before this returns. `busy`: nothing was done; await `publish`.
+        Those that are begun one after the other keep their order; who has got `busy` for one must not begin another
+        before `publish` of it has run up to where it waits.
         """
         ...
 
-    async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
+    async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
         """Start handing deliveries of a queue to `on_delivery`, which must not block and must not raise."""
         ...
 
@@ -281,18 +269,18 @@ class Transport(Protocol):
         """Settle with `Ack`, which never has to wait."""
         ...
 
-    async def backlog(self, sources: Sequence[Source]) -> int:
+    async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
         """Return how many messages wait in these queues or for a retry into them; unsettled deliveries not counted."""
         ...
 
-    async def held_elsewhere(self, sources: Sequence[Source], quiet_s: float) -> int | str:
+    async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int | str:
         """Return how many messages of these queues other sessions hold unsettled, or why that is not known, in words.
 
         Nothing was ready for `quiet_s`: what is known may be older than that, and then counts as one message.
         """
         ...
 
-    async def lead(self, name: str, member: Member | None = None) -> Leadership:
+    async def campaign(self, name: str, member: Candidate | None = None) -> Leadership:
         """Compete with all sessions of this broker for the leadership of a name, as in `orders.producers`.
 
         Says `pipeline.name_shared` once for each other fingerprint that takes part under the same name.

@@ -19,7 +19,7 @@ _IDS = {88: 12, 103: 9}
 """How many bytes follow the node's name, by the tag of the term (NEW_PID_EXT, PID_EXT)."""
 
 
-def is_direct(address: Address) -> bool:
+def is_direct_reply(address: Address) -> bool:
     """Return whether this is the address of a caller that waits for a direct reply."""
     return not address.exchange and address.key.startswith(PREFIX)
 

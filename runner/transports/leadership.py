@@ -18,7 +18,7 @@ class NotLeader(RunnerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class Candidate:
     """What a session says about itself when it takes part in a leadership.
 
     `start` names the start that begins if no other session takes part; workers of one master share theirs.
@@ -30,14 +30,14 @@ class Member:
     where: str = ""
 
 
-class Led(NamedTuple):
+class LeaderState(NamedTuple):
     """What the leader of the moment says: the start that it leads in, and the state that it has saved last."""
 
     start: str
     state: Mapping[str, Any]
 
 
-def start_of(last: str, own: str, *, has_joined: bool) -> str:
+def choose_start(last: str, own: str, *, has_joined: bool) -> str:
     """Return the start that a new leader leads in: the last one if it took part in it, else its own begins."""
     return last if has_joined and last else own
 
@@ -63,19 +63,19 @@ class Leadership(Protocol):
         """The name of the start that we lead in. Raises NotLeader where we do not lead.
 
         A session joins the start of the sessions that it finds at work; one that finds none begins the start that its
-        `Member` names. No clock decides this: it is joining that counts.
+        `Candidate` names. No clock decides this: it is joining that counts.
         """
         ...
 
-    async def ask(self) -> Led | None:
+    async def ask_leader(self) -> LeaderState | None:
         """Ask the session that leads for its start and state. None if no session answers in time, or we lead."""
         ...
 
-    async def wait(self) -> None:
+    async def wait_won(self) -> None:
         """Return when we lead, now or again. Raises NotLeader after `resign`."""
         ...
 
-    async def lost(self) -> None:
+    async def wait_lost(self) -> None:
         """Return when the leadership that `wait` came back with is over, even if it has been won again meanwhile."""
         ...
 
@@ -94,7 +94,7 @@ class Leadership(Protocol):
         ...
 
 
-def shared_by(name: str, other: Member) -> dict[str, str]:
+def name_shared_fields(name: str, other: Candidate) -> dict[str, str]:
     """Return what is said of another session that runs something else under the same name."""
     hint = "an update that is still rolling out, or another project: then give one of them another `name:`"
     return {"pipeline": name.removesuffix(".producers"), "other": other.where or "unknown", "hint": hint}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from runner.transports.base import StateChange, Transport
+from runner.transports.base import Transport, TransportEvent
 from runner.transports.memory import MemoryBroker, MemoryTransport
 from tests.conformance.harness import KINDS, Harness, Kind
 
-OnStateChange = Callable[[StateChange], None]
+OnTransportEvent = Callable[[TransportEvent], None]
 
 
 PUBLIC_IS_SLOW = [pytest.param(kind, marks=[pytest.mark.slow] if kind.environment else []) for kind in KINDS]
@@ -39,15 +39,15 @@ async def harness(
 
 def _in_memory(kind: Kind, unique: str) -> Harness:
     broker = MemoryBroker()
-    return Harness(kind, unique, lambda say: MemoryTransport(broker=broker, on_state_change=say), lambda: None)
+    return Harness(kind, unique, lambda say: MemoryTransport(broker=broker, on_transport_event=say), lambda: None)
 
 
 def _on_rabbitmq(kind: Kind, unique: str, node: Any) -> Harness:
     from runner.pipeline.model import BrokerSettings
     from runner.transports.rabbitmq import RabbitTransport
 
-    def new_transport(say: OnStateChange) -> Transport:
-        return RabbitTransport(BrokerSettings(urls=(node.url,)), name=unique, on_state_change=say)
+    def new_transport(say: OnTransportEvent) -> Transport:
+        return RabbitTransport(BrokerSettings(urls=(node.url,)), name=unique, on_transport_event=say)
 
     return Harness(kind, unique, new_transport, lambda: node.close_connections_of(unique), node.line)
 

@@ -24,8 +24,8 @@ from runner.pipeline.topology import (
     wait_milliseconds,
     wait_topology,
 )
-from runner.transports.base import Delivery, Feed, Source, StateChange, Transport
-from runner.transports.leadership import Leadership, Member
+from runner.transports.base import Delivery, Subscription, SubscriptionOptions, Transport, TransportEvent
+from runner.transports.leadership import Candidate, Leadership
 
 WAIT_S = 20.0
 
@@ -41,7 +41,7 @@ class Inbox:
         self._arrived = asyncio.Condition()
         self._taken = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.feed: Feed
+        self.subscription: Subscription
 
     def __call__(self, delivery: Delivery) -> None:
         self.seen.append(delivery)
@@ -115,14 +115,14 @@ class Harness:
         self,
         kind: Kind,
         unique: str,
-        new_transport: Callable[[Callable[[StateChange], None]], Transport],
+        new_transport: Callable[[Callable[[TransportEvent], None]], Transport],
         lose_connections: Callable[[], None],
         line: tuple[int, int] = NEWEST,
     ) -> None:
         self.kind = kind
         self.line = line
         self.unique = unique
-        self.changes: list[StateChange] = []
+        self.changes: list[TransportEvent] = []
         self.declared: list[Topology] = []
         self.wait_prefix = f"{unique}.retry"
         self.lose_connections = lose_connections
@@ -160,15 +160,15 @@ class Harness:
         self.declared.append(topology)
         await session.declare(topology)
 
-    async def lead(self, session: Transport, word: str = "producers", member: Member | None = None) -> Leadership:
+    async def campaign(self, session: Transport, word: str = "producers", member: Candidate | None = None) -> Leadership:
         """Let a session compete for a leadership, and remember its queue, to be deleted after the test."""
         name = f"{self.unique}.{word}"
         self.declared.append(Topology(queues=(leadership_queue(name),)))
-        return await session.lead(name, member)
+        return await session.campaign(name, member)
 
-    def source(self, queue: Queue, prefetch: int = 10, dead_letter: Queue | None = None) -> Source:
+    def options(self, queue: Queue, prefetch: int = 10, dead_letter: Queue | None = None) -> SubscriptionOptions:
         """Return a subscriber's view of a queue."""
-        return Source(
+        return SubscriptionOptions(
             queue=queue.name,
             prefetch=prefetch,
             dead_letter=dead_letter.name if dead_letter else None,
@@ -187,7 +187,7 @@ class Harness:
     ) -> Inbox:
         """Start a feed of a queue and return the inbox that it fills."""
         inbox = Inbox()
-        inbox.feed = await session.feed(self.source(queue, prefetch, dead_letter), inbox)
+        inbox.subscription = await session.subscribe(self.options(queue, prefetch, dead_letter), inbox)
         return inbox
 
     async def settle_all(self, session: Transport, deliveries: list[Delivery]) -> None:
@@ -195,9 +195,9 @@ class Harness:
         for delivery in deliveries:
             await session.settle(delivery, ACK)
 
-    async def until_backlog(self, session: Transport, source: Source, expected: int) -> None:
+    async def until_pending(self, session: Transport, options: SubscriptionOptions, expected: int) -> None:
         """Wait until so many messages are ready or wait for a retry: a broker may count a moment after it takes."""
-        await until(lambda: session.backlog([source]), expected)
+        await until(lambda: session.count_pending([options]), expected)
 
     async def close(self) -> None:
         """Disconnect every session."""

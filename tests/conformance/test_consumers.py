@@ -11,9 +11,9 @@ import pytest
 
 from runner.outcome import ACK
 from runner.pipeline.model import BrokerSettings
-from runner.transports.base import SUSPECT_CRASHES
+from runner.transports.base import POISON_SUSPECT_AFTER
 from runner.transports.rabbitmq import RabbitTransport
-from runner.transports.rabbitmq.consumer import CALM, STANDSTILLS
+from runner.transports.rabbitmq.consumer import MAX_STALLED_CHECKS, RESTORE_PREFETCH_AFTER
 from tests.conformance.harness import KINDS, Harness, bodies, text, to_queue, until
 
 QUORUM = [kind for kind in KINDS if kind.name == "rabbitmq-quorum"]
@@ -27,7 +27,7 @@ on_rabbitmq = pytest.mark.parametrize(
 async def watching(harness: Harness, broker: Any) -> AsyncIterator[RabbitTransport]:
     """A session that looks after its consumers without pause."""
     settings = BrokerSettings(urls=(broker.url,))
-    transport = RabbitTransport(settings, name=harness.unique, on_state_change=harness.changes.append, watch_s=0.05)
+    transport = RabbitTransport(settings, name=harness.unique, on_transport_event=harness.changes.append, watchdog_s=0.05)
     await transport.connect()
     try:
         yield transport
@@ -53,10 +53,10 @@ async def test_a_consumer_that_the_broker_has_forgotten_is_registered_again(harn
         queue = harness.queue("work")
         await harness.declare(session, queue)
         inbox = await harness.collect(session, queue)
-        registration = inbox.feed.registration  # type: ignore[attr-defined]
-        await registration.channel.basic_cancel(registration.tag)
+        consumer_channel = inbox.subscription.consumer_channel  # type: ignore[attr-defined]
+        await consumer_channel.channel.basic_cancel(consumer_channel.tag)
         await until_said(harness, "consumer.resumed")
-        assert inbox.feed.is_live
+        assert inbox.subscription.is_live
         await session.publish(to_queue(queue), text("after"))
         assert bodies(await inbox.take(1)) == ["after"]
     assert said(harness, "consumer.lost") == ["the broker does not know it any more"]
@@ -71,13 +71,13 @@ async def test_a_consumer_to_which_nothing_comes_is_registered_again(harness: Ha
         inbox = await harness.collect(session, queue, prefetch=1)
         await session.publish(to_queue(queue), text("kept"))
         await inbox.take(1)
-        inbox.feed.registration.note_settled()  # type: ignore[attr-defined]  # as if it had been lost on the way
+        inbox.subscription.consumer_channel.count_settled()  # type: ignore[attr-defined]  # as if it had been lost on the way
         await session.publish(to_queue(queue), text("waits"))
         await until_said(harness, "consumer.resumed")
         (again,) = await inbox.take(1)
         assert (again.envelope.body, again.is_redelivered) == (b"kept", True)
     assert said(harness, "consumer.lost") == ["nothing comes, though 1 messages wait"]
-    assert STANDSTILLS > 1
+    assert MAX_STALLED_CHECKS > 1
 
 
 @on_rabbitmq
@@ -100,7 +100,7 @@ async def test_a_consumer_that_works_is_left_alone(harness: Harness, rabbitmq: A
 
 async def _looks(session: RabbitTransport, broker: Any, harness: Harness) -> None:
     """Wait until the session has looked at its consumers once more: it opens a channel for that."""
-    await session.backlog([harness.source(harness.queue("work"))])
+    await session.count_pending([harness.options(harness.queue("work"))])
     await asyncio.sleep(0.1)
 
 
@@ -109,28 +109,28 @@ async def test_what_may_have_ended_processes_is_taken_one_at_a_time(harness: Har
     """Until enough others have come: then as many at once as before."""
     session, queue = await harness.session(), harness.queue("work")
     await harness.declare(session, queue)
-    for number in range(CALM + 10):
+    for number in range(RESTORE_PREFETCH_AFTER + 10):
         await session.publish(to_queue(queue), text(str(number)))
     inbox = await harness.collect(session, queue, prefetch=3)
-    for crashes in range(SUSPECT_CRASHES):
+    for crashes in range(POISON_SUSPECT_AFTER):
         taken = await inbox.take(3)
-        assert [delivery.crashes for delivery in taken] == [crashes] * 3
-        if crashes < SUSPECT_CRASHES:
+        assert [delivery.failed_deliveries for delivery in taken] == [crashes] * 3
+        if crashes < POISON_SUSPECT_AFTER:
             await asyncio.to_thread(harness.lose_connections)
     seen: list[str] = []
     for _ in range(3):
         (delivery,) = await inbox.take(1)
-        assert delivery.is_suspect
+        assert delivery.is_poison_suspect
         seen += bodies([delivery])
-        assert delivery.generation.prefetch == 1
+        assert delivery.subscription.prefetch == 1
         await session.settle(delivery, ACK)
-    while len(seen) < CALM + 10:
+    while len(seen) < RESTORE_PREFETCH_AFTER + 10:
         (delivery,) = await inbox.take(1)
         seen += bodies([delivery])
         await session.settle(delivery, ACK)
-    assert [int(body) for body in seen] == list(range(CALM + 10))
+    assert [int(body) for body in seen] == list(range(RESTORE_PREFETCH_AFTER + 10))
     assert len([change for change in harness.changes if change.event == "consumer.careful"]) == 1
-    assert delivery.generation.prefetch == 3
+    assert delivery.subscription.prefetch == 3
 
 
 @on_quorum_queues
@@ -140,13 +140,13 @@ async def test_a_suspect_waits_for_what_was_delivered_before(harness: Harness, r
     await harness.declare(session, queue)
     inbox = await harness.collect(session, queue, prefetch=3)
     await session.publish(to_queue(queue), text("poison"))
-    for _ in range(SUSPECT_CRASHES):
+    for _ in range(POISON_SUSPECT_AFTER):
         await inbox.take(1)
         await asyncio.to_thread(harness.lose_connections)
     other = await harness.session()
     await until_said(harness, "consumer.careful")
     (poison,) = await inbox.take(1)
-    assert poison.is_suspect
+    assert poison.is_poison_suspect
     await session.settle(poison, ACK)
     await other.publish(to_queue(queue), text("healthy"))
     (healthy,) = await inbox.take(1)

@@ -79,7 +79,7 @@ async def test_17_what_is_delivered_does_not_expire_any_more(harness: Harness) -
         await session.publish(to_queue(queue), text(body))
     kept, given_back = await inbox.take(2)
     assert bodies(await letters.take(1)) == ["never taken"]
-    await inbox.feed.stop()
+    await inbox.subscription.stop()
     assert await session.settle(given_back, RELEASE) is True
     assert bodies(await letters.take(1)) == ["given back"]
     assert await session.settle(kept, ACK) is True
@@ -187,7 +187,7 @@ async def test_17_a_single_active_consumer_gets_everything_until_it_stops(harnes
     for body in ("a", "b", "c"):
         await one.publish(to_queue(queue), text(body))
     held = await active.take(2)
-    await harness.until_backlog(one, harness.source(queue), 1)
+    await harness.until_pending(one, harness.options(queue), 1)
     assert standby.seen == []
     await harness.settle_all(one, held)
     await harness.settle_all(one, await active.take(1))
@@ -208,7 +208,7 @@ async def test_18_a_delivery_that_crashes_too_often_is_dead_lettered(harness: Ha
     for _ in range(3):
         victim = await harness.session()
         delivery = await (await harness.collect(victim, queue, dead_letter=dead)).next()
-        crashes.append((delivery.crashes, delivery.attempt))
+        crashes.append((delivery.failed_deliveries, delivery.attempt))
         await victim.close()
     assert crashes == [(0, 1), (1, 1), (2, 1)]
     letter = await (await harness.collect(watcher, dead)).next()
@@ -230,13 +230,13 @@ async def test_18_a_retry_begins_anew(harness: Harness) -> None:
     await victim.close()
     inbox: Inbox = await harness.collect(session, queue, dead_letter=dead)
     crashed = await inbox.next()
-    assert crashed.crashes == 1
+    assert crashed.failed_deliveries == 1
     await session.settle(crashed, Retry(harness.delay(0.05)))
     retried = await inbox.next()
-    assert (retried.crashes, retried.attempt) == (0, 2)
+    assert (retried.failed_deliveries, retried.attempt) == (0, 2)
     await session.settle(retried, DeadLetter("exhausted"))
     letter = await (await harness.collect(session, dead)).next()
-    assert (letter.crashes, letter.attempt) == (0, 2)
+    assert (letter.failed_deliveries, letter.attempt) == (0, 2)
 
 
 async def publish_until_refused(harness: Harness, queue: Queue, padding: bytes = b"") -> list[str]:

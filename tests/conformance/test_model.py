@@ -27,7 +27,7 @@ from runner.message import Address, Envelope
 from runner.outcome import ACK
 from runner.pipeline.model import BrokerSettings
 from runner.runtime.supervisor import Supervisor
-from runner.transports.base import Delivery, Feed, OnDelivery, Source, StateChange, Transport
+from runner.transports.base import Delivery, OnDelivery, Subscription, SubscriptionOptions, Transport, TransportEvent
 from runner.transports.memory import MemoryBroker, MemoryTransport
 from runner.transports.rabbitmq import RabbitTransport
 from tests.node import Broker
@@ -58,23 +58,23 @@ class Process:
         self.fresh: set[str] = set()
         """The messages that came by the connection that there is now."""
         self.running: dict[asyncio.Future[Outcome], str] = {}
-        self._feed = transport.feed
+        self._subscribe = transport.subscribe
         self.supervisor: Supervisor
 
     async def start(self) -> None:
         made = pipeline(self.world.text, {"work": self.work})
-        self.transport.feed = self.feed  # type: ignore[method-assign]
+        self.transport.subscribe = self.subscribe  # type: ignore[method-assign]
         await self.transport.connect()
         await self.transport.declare(made.topology)
         self.supervisor = Supervisor([made], self.transport, until_idle=False)
         await self.supervisor.start()
 
-    async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
+    async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
         def note(delivery: Delivery) -> None:
             self.fresh.add(json.loads(delivery.envelope.body)["n"])
             on_delivery(delivery)
 
-        return await self._feed(source, note)
+        return await self._subscribe(options, note)
 
     async def work(self, order: dict[str, str]) -> None:
         number = order["n"]
@@ -94,7 +94,7 @@ class Process:
             raise Reject("it is rejected")
         self.world.done.add(number)
 
-    def on_state_change(self, change: StateChange) -> None:
+    def on_transport_event(self, change: TransportEvent) -> None:
         if change.event == "broker.lost" and change.fields.get("role") == "consume":
             self.forget()
 
@@ -121,10 +121,10 @@ class World:
         self.is_healed = False
         self.operator = self.transport("", lambda _: None)
 
-    def transport(self, url: str, say: Callable[[StateChange], None]) -> Transport:
+    def transport(self, url: str, say: Callable[[TransportEvent], None]) -> Transport:
         if self.broker is None:
-            return MemoryTransport(broker=self.memory, on_state_change=say)
-        return RabbitTransport(BrokerSettings(urls=(url or self.broker.url,)), on_state_change=say)
+            return MemoryTransport(broker=self.memory, on_transport_event=say)
+        return RabbitTransport(BrokerSettings(urls=(url or self.broker.url,)), on_transport_event=say)
 
     async def start(self) -> None:
         await self.operator.connect()
@@ -133,10 +133,10 @@ class World:
 
     async def add(self) -> None:
         proxy = await Proxy(self.broker.port).__aenter__() if self.broker is not None else None
-        changes: list[Callable[[StateChange], None]] = []
+        changes: list[Callable[[TransportEvent], None]] = []
         transport = self.transport(proxy.url if proxy else "", lambda change: changes[0](change))
         process = Process(self, transport, proxy)
-        changes.append(process.on_state_change)
+        changes.append(process.on_transport_event)
         self.processes.append(process)
         await process.start()
 
@@ -170,7 +170,7 @@ class World:
         losses = process.losses
         process.proxy.cut()
         async with asyncio.timeout(HEALED_S):
-            while process.losses == losses and not process.transport.trouble:
+            while process.losses == losses and not process.transport.unready_reasons:
                 await asyncio.sleep(STEP_S / 10)
 
     async def moved_back(self) -> None:
@@ -182,15 +182,15 @@ class World:
     async def move_back(self) -> int:
         """What the management page does, or a shovel: nothing is added, nothing is left out."""
         found: list[Delivery] = []
-        source = Source(queue=f"{self.queue}.dead", prefetch=100, dead_letter=None, wait_prefix=self.queue)
-        feed = await self.operator.feed(source, found.append)
+        options = SubscriptionOptions(queue=f"{self.queue}.dead", prefetch=100, dead_letter=None, wait_prefix=self.queue)
+        subscription = await self.operator.subscribe(options, found.append)
         await asyncio.sleep(STEP_S)
-        await feed.stop()
+        await subscription.stop()
         for delivery in found:
             kept = {k: v for k, v in delivery.envelope.headers.items() if k != "x-delivery-count"}
             await self.operator.publish(Address("", self.queue), delivery.envelope._replace(headers=kept))
             await self.operator.settle(delivery, ACK)
-        await feed.close()
+        await subscription.close()
         return len(found)
 
     async def heal(self) -> None:

@@ -108,7 +108,7 @@ async def test_01_what_is_published_arrives_with_equal_bytes_and_properties(
         arrived = arrived._replace(message_id=None)
     assert arrived == envelope._replace(headers=dict(envelope.headers))
     assert (delivery.exchange, delivery.routing_key) == ("", queue.name)
-    assert (delivery.attempt, delivery.is_redelivered, delivery.crashes) == (1, False, 0)
+    assert (delivery.attempt, delivery.is_redelivered, delivery.failed_deliveries) == (1, False, 0)
 
 
 @pytest.mark.parametrize(

@@ -15,23 +15,23 @@ from typing import Any
 import pytest
 
 from runner.pipeline.topology import leadership_queue
-from runner.transports.leadership import Leadership, Member, NotLeader
+from runner.transports.leadership import Candidate, Leadership, NotLeader
 from tests.conformance.harness import Harness, text, to_queue, until
-from tests.conformance.test_leading import everywhere, in_time, lose_connections, on_rabbitmq
+from tests.conformance.test_leadership import everywhere, in_time, lose_connections, on_rabbitmq
 
 ROOT = Path(__file__).resolve().parents[2]
 
 LEAD = """
 import asyncio, sys
 from runner.pipeline.model import BrokerSettings
-from runner.transports.leadership import Member
+from runner.transports.leadership import Candidate
 from runner.transports.rabbitmq import RabbitTransport
 
 async def main(url, name):
     transport = RabbitTransport(BrokerSettings(urls=(url,)))
     await transport.connect()
-    leadership = await transport.lead(name, Member(start="killed"))
-    await leadership.wait()
+    leadership = await transport.campaign(name, Candidate(start="killed"))
+    await leadership.wait_won()
     await leadership.save({"kept": 1})
     print(leadership.start, flush=True)
     await asyncio.sleep(3600)
@@ -41,11 +41,11 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def join(harness: Harness, start: str, **member: str) -> Leadership:
-    return await harness.lead(await harness.session(), member=Member(start, **member))
+    return await harness.campaign(await harness.session(), member=Candidate(start, **member))
 
 
 async def start_led(leadership: Leadership) -> str:
-    await in_time(leadership.wait())
+    await in_time(leadership.wait_won())
     return leadership.start
 
 
@@ -54,7 +54,7 @@ async def has_joined(*leaderships: Leadership) -> None:
     for leadership in leaderships:
 
         async def is_answered(leadership: Leadership = leadership) -> bool:
-            return await leadership.ask() is not None
+            return await leadership.ask_leader() is not None
 
         await until(is_answered, True)
 
@@ -91,7 +91,7 @@ async def has_joined_or_leads(*leaderships: Leadership) -> None:
     for leadership in leaderships:
 
         async def is_in(leadership: Leadership = leadership) -> bool:
-            return leadership.is_leader or await leadership.ask() is not None
+            return leadership.is_leader or await leadership.ask_leader() is not None
 
         await until(is_in, True)
 
@@ -100,7 +100,7 @@ async def has_joined_or_leads(*leaderships: Leadership) -> None:
 async def test_19_sessions_that_begin_together_are_in_one_start(harness: Harness) -> None:
     """Whichever of three leads first, its start is that of the others as well."""
     sessions = [await harness.session() for _ in range(3)]
-    asking = [harness.lead(session, member=Member(f"start {n}")) for n, session in enumerate(sessions)]
+    asking = [harness.campaign(session, member=Candidate(f"start {n}")) for n, session in enumerate(sessions)]
     all_three = list(await asyncio.gather(*asking))
     await has_joined_or_leads(*all_three)
     (leader,) = (each for each in all_three if each.is_leader)
@@ -115,7 +115,7 @@ async def test_19_sessions_that_begin_together_are_in_one_start(harness: Harness
 async def test_19_workers_of_one_master_share_a_start(harness: Harness) -> None:
     """All of them crash, and one comes back: it is the same start."""
     first = await join(harness, "of the master")
-    await in_time(first.wait())
+    await in_time(first.wait_won())
     await first.resign()
     second = await join(harness, "of the master")
     assert await start_led(second) == "of the master"
@@ -125,23 +125,23 @@ async def test_19_workers_of_one_master_share_a_start(harness: Harness) -> None:
 async def test_19_who_waits_may_ask_the_leader(harness: Harness) -> None:
     """It hears the start and what was saved last; the leader itself, and who has resigned, hear nothing."""
     leader = await join(harness, "first")
-    await in_time(leader.wait())
+    await in_time(leader.wait_won())
     other = await join(harness, "second")
     await leader.save({"done": {"import": "first"}})
     await has_joined(other)
-    led = await other.ask()
+    led = await other.ask_leader()
     assert led is not None
     assert (led.start, led.state) == ("first", {"done": {"import": "first"}})
-    assert await leader.ask() is None
+    assert await leader.ask_leader() is None
     await other.resign()
-    assert await other.ask() is None
+    assert await other.ask_leader() is None
 
 
 @everywhere
 async def test_19_another_pipeline_of_the_same_name_is_said_on_both_sides(harness: Harness) -> None:
     """Once for each fingerprint, however many sessions have it; who runs the same says nothing."""
     leader = await join(harness, "a", fingerprint="shop", where="shop.yaml on here")
-    await in_time(leader.wait())
+    await in_time(leader.wait_won())
     same = await join(harness, "b", fingerprint="shop", where="shop.yaml on there")
     others = [await join(harness, "c", fingerprint="other", where=f"other.yaml on {n}") for n in (1, 2)]
     await has_joined(same, *others)
@@ -160,7 +160,7 @@ async def test_19_lost_connections_begin_no_start(harness: Harness) -> None:
     await has_joined_or_leads(*all_three)
     (start,) = (each.start for each in all_three if each.is_leader)
     for _ in range(3):
-        losing = [asyncio.create_task(each.lost()) for each in all_three if each.is_leader]
+        losing = [asyncio.create_task(each.wait_lost()) for each in all_three if each.is_leader]
         await lose_connections(harness)
         await in_time(asyncio.gather(*losing))
         await has_joined_or_leads(*all_three)
@@ -205,7 +205,7 @@ async def test_19_garbage_for_greetings_is_let_go_of(harness: Harness) -> None:
     """What is no greeting, or asks for no answer, changes nothing; a token without a start is read."""
     queue = leadership_queue(f"{harness.unique}.producers")
     first = await join(harness, "first")
-    await in_time(first.wait())
+    await in_time(first.wait_won())
     await first.resign()
     session = await harness.session()
     token = json.dumps({"term": 1000, "version": 1, "state": {"old": 1}})

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from runner.pipeline.model import BrokerSettings
-from runner.transports.rabbitmq import management
-from runner.transports.rabbitmq.management import FIND_S, LARGEST_ANSWER, Management, ManagementFailed
+from runner.transports.rabbitmq import management_api
+from runner.transports.rabbitmq.management_api import FIND_S, MAX_RESPONSE_BYTES, ManagementApi, ManagementFailed
 from tests.foreign import Foreign
 from tests.node import Node
 
@@ -70,7 +70,7 @@ async def why_not(url: str) -> str:
     """Return why there is no API at a URL."""
     reasons: list[str] = []
     settings = BrokerSettings(urls=(f"amqp://app:{SECRET}@127.0.0.1/",))
-    assert await Management.find(settings, url, on_absent=reasons.append) is None
+    assert await ManagementApi.find(settings, url, on_absent=reasons.append) is None
     assert SECRET not in reasons[-1]
     return reasons[-1]
 
@@ -78,7 +78,7 @@ async def why_not(url: str) -> str:
 async def test_everything_is_asked_of_the_virtual_host_of_the_url(managed: Node, unique: str) -> None:
     """Names with slashes and spaces are names like others."""
     settings = BrokerSettings(urls=(managed.url,))
-    found = await Management.find(settings, managed.management_url)
+    found = await ManagementApi.find(settings, managed.management_url)
     assert found is not None
     name = f"{unique} a/b"
     with Foreign(managed.url) as other:
@@ -112,7 +112,7 @@ async def test_a_wrong_password_is_a_refusal_without_the_password(managed: Node)
         (send(200, b"[" * 100_000), "is no management API"),
         (send(500), "answers 500"),
         (send(403), 'refuses the user "app"'),
-        (send(200, b" " * (LARGEST_ANSWER + 1)), "answers more than 64 MiB"),
+        (send(200, b" " * (MAX_RESPONSE_BYTES + 1)), "answers more than 64 MiB"),
     ],
 )
 async def test_what_is_no_management_api_is_said_to_be_none(answer: Answer, reason: str) -> None:
@@ -142,25 +142,25 @@ async def test_another_program_at_the_usual_port_gets_no_password(monkeypatch: p
     """Nobody has named that address: what listens there must ask as RabbitMQ does."""
     for answer in (send(200, b"{}"), send(401, **{"WWW-Authenticate": 'Basic realm="a router"'})):
         with http(answer) as (url, seen):
-            monkeypatch.setitem(management._PORTS, "amqp", ("http", int(url.rpartition(":")[2])))
+            monkeypatch.setitem(management_api._PORTS, "amqp", ("http", int(url.rpartition(":")[2])))
             why: list[str] = []
             settings = BrokerSettings(urls=(f"amqp://guest:{SECRET}@127.0.0.1:1/",))
-            assert await Management.find(settings, on_absent=why.append) is None
+            assert await ManagementApi.find(settings, on_absent=why.append) is None
         assert seen == ["None"]
         assert "the broker's password was not sent to it" in why[0]
 
 
 async def test_the_api_at_the_usual_port_is_found(managed: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks for a password of RabbitMQ's."""
-    monkeypatch.setitem(management._PORTS, "amqp", ("http", int(managed.management_url.rpartition(":")[2])))
-    assert await Management.find(BrokerSettings(urls=(managed.url,))) is not None
+    monkeypatch.setitem(management_api._PORTS, "amqp", ("http", int(managed.management_url.rpartition(":")[2])))
+    assert await ManagementApi.find(BrokerSettings(urls=(managed.url,))) is not None
 
 
 async def test_an_api_that_goes_away_is_an_error_without_the_password() -> None:
     """Found first, gone later."""
     with http(send(200, json.dumps({"cluster_name": "x"}).encode())) as (url, _):
         settings = BrokerSettings(urls=(f"amqp://app:{SECRET}@127.0.0.1/",))
-        found = await Management.find(settings, url)
+        found = await ManagementApi.find(settings, url)
     assert found is not None
     with pytest.raises(ManagementFailed) as caught:
         await found.queues()

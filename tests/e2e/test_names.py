@@ -158,4 +158,4 @@ async def test_the_clients_of_others_in_this_process_are_as_they_were(
         with pytest.raises(ValueError, match="Invalid value for queue"):
             await channel.declare_queue("订单", auto_delete=True)
         assert type(connection) is aio_pika.Connection
-    assert transport.trouble == []
+    assert transport.unready_reasons == []

@@ -13,7 +13,7 @@ from typing import Any
 import pika
 import pytest
 
-from runner.transports.rabbitmq.carrying import WINDOW
+from runner.operations.rabbitmq.message_mover import MAX_IN_FLIGHT
 from tests.foreign import NOT_FOUND, Foreign
 from tests.node import Node
 from tests.project import Place, Project, until
@@ -75,11 +75,11 @@ def moments(seed: int) -> list[tuple[str, Callable[[int, int], bool]]]:
     known: list[tuple[str, Callable[[int, int], bool]]] = [
         ("the queue aside was just made", lambda old, aside: aside >= 0),
         (f"{some} messages are aside", lambda old, aside: aside >= some),
-        ("the old queue is nearly empty", lambda old, aside: aside > 0 and old <= draw.randrange(1, WINDOW)),
+        ("the old queue is nearly empty", lambda old, aside: aside > 0 and old <= draw.randrange(1, MAX_IN_FLIGHT)),
         ("the old queue was deleted", lambda old, aside: old == -1),
-        ("the new queue was just made", lambda old, aside: aside >= MESSAGES - WINDOW and 0 <= old < WINDOW),
+        ("the new queue was just made", lambda old, aside: aside >= MESSAGES - MAX_IN_FLIGHT and 0 <= old < MAX_IN_FLIGHT),
         (f"{some} messages are back", lambda old, aside: 0 <= aside <= MESSAGES - some and old > 0),
-        ("the queue aside is nearly empty", lambda old, aside: 0 <= aside <= draw.randrange(1, WINDOW) and old > 0),
+        ("the queue aside is nearly empty", lambda old, aside: 0 <= aside <= draw.randrange(1, MAX_IN_FLIGHT) and old > 0),
         ("the queue aside was deleted", lambda old, aside: aside == -1 and old >= MESSAGES),
     ]
     begun = (f"{first} messages are aside", lambda old, aside: aside >= first)
@@ -107,7 +107,7 @@ async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
     counts = Counter(found)
     assert set(bodies) - set(counts) == set(), "lost"
     assert set(counts) - set(bodies) == set(), "unexpected"
-    assert sum(counts.values()) - MESSAGES <= killed * WINDOW, "duplicated"
+    assert sum(counts.values()) - MESSAGES <= killed * MAX_IN_FLIGHT, "duplicated"
     assert list(dict.fromkeys(found)) == bodies, "order of what came first"
     assert not other.has_queue(f"{name}.recreating")
     assert killed, "no moment was ever seen"
@@ -141,7 +141,7 @@ async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, u
     with Foreign(own_node.url) as other:
         found = [got.body for got in other.take(name)]
     assert list(dict.fromkeys(found)) == bodies
-    assert len(found) - MESSAGES <= WINDOW
+    assert len(found) - MESSAGES <= MAX_IN_FLIGHT
 
 
 async def kill_when(here: Project, node: Node, name: str, is_now: Callable[[int, int], bool]) -> bool:

@@ -44,9 +44,9 @@ async def test_a_runner_that_is_killed_again_and_again(rabbit_project: Project, 
 KILLED_BEFORE_THE_ACK = """
     import os, signal
     from runner import Message
-    from runner.transports.rabbitmq.registration import Registration
+    from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
 
-    ack = Registration.ack
+    ack = ConsumerChannel.ack
 
     def ack_or_die(self, delivery, **how):
         if not os.path.exists("killed"):
@@ -54,7 +54,7 @@ KILLED_BEFORE_THE_ACK = """
             os.kill(os.getpid(), signal.SIGKILL)
         return ack(self, delivery, **how)
 
-    Registration.ack = ack_or_die
+    ConsumerChannel.ack = ack_or_die
 
     async def handle(order: str, message: Message) -> None:
         note(order, message.attempt)

@@ -14,7 +14,7 @@ import pika
 import pytest
 
 from runner.pipeline.model import BrokerSettings
-from runner.transports.rabbitmq.management import Management
+from runner.transports.rabbitmq.management_api import ManagementApi
 from tests.faults.load import both_lost, check_quiet, is_back, losses
 from tests.faults.test_unlisted import orders, send, through
 from tests.faults.verdict import Fault, check_empty
@@ -142,7 +142,7 @@ async def test_a_recreation_that_is_killed_while_the_queue_is_closed(
     project, work = recreated(managed, tmp_path, unique), f"{unique}.work"
     project.pipeline(RECREATED.replace("LIMIT", "delivery_limit: 7"))
     await apply(project, code=0)
-    api = await Management.find(BrokerSettings(urls=(managed.url,)), managed.management_url)
+    api = await ManagementApi.find(BrokerSettings(urls=(managed.url,)), managed.management_url)
     assert api is not None
     names = orders(300)
     with Foreign(managed.url) as foreign:

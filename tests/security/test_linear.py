@@ -30,7 +30,7 @@ from runner.pipeline import payload
 from runner.redaction import escape_controls, mask_beginning, mask_end, mask_passwords, secret_spans
 from runner.runtime.blame import traceback_text
 from runner.runtime.remembering import identity
-from runner.transports.copies import foreign_headers, printable
+from runner.transports.failure_copies import foreign_headers, printable
 
 PIECES = (
     *("a", "@", ":/a:", "://", "://a:b@", " ://a:", ":/a:b c@", "a:b@\n", ":/a: \n@", "amqp://u:pw@h/v "),

@@ -11,7 +11,7 @@ import pytest
 from runner import log
 from runner.config.words import describe, quoted
 from runner.redaction import mask_passwords
-from runner.transports.copies import printable
+from runner.transports.failure_copies import printable
 
 SECRET = "S3CR3T-CANARY"
 URL = f"amqp://user:{SECRET}@host/vhost"

@@ -42,19 +42,19 @@ LAYERS: tuple[tuple[tuple[str, ...], ...], ...] = (
 ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in layer for part in room}
 
 HOMES = {
-    "aio_pika": ("runner.transports.rabbitmq",),
+    "aio_pika": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "aiohttp": ("runner.runtime.serving",),
-    "aiormq": ("runner.transports.rabbitmq",),
+    "aiormq": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "annotationlib": ("runner.pipeline.annotations",),  # of the standard library, from Python 3.14 on
     "click": ("runner.cli",),
     "cronsim": ("runner.config.schedules", "runner.schedule"),  # one judges a line, the other runs by it
-    "pamqp": ("runner.transports.rabbitmq",),
+    "pamqp": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "pydantic": ("runner.config", "runner.pipeline"),
     "pydantic_core": ("runner.config", "runner.pipeline"),
     "structlog": ("runner.log",),
     "uvloop": ("runner.app", "runner.cli"),
     "yaml": ("runner.config",),
-    "yarl": ("runner.transports.rabbitmq",),
+    "yarl": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
 }
 
 BANNED_NAMES = re.compile(r"utils?|helpers?|common|managers?|base_.*")

@@ -1,6 +1,6 @@
 """Engine: the in-process broker. It runs the same topology as RabbitMQ, by the same `x-` arguments, in memory only."""
 
 from runner.transports.memory.broker import MemoryBroker
-from runner.transports.memory.session import MemoryTransport
+from runner.transports.memory.transport import MemoryTransport
 
 __all__ = ["MemoryBroker", "MemoryTransport"]

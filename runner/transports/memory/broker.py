@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from runner.errors import BrokerUnavailable, PublishFailed, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue, Topology
-from runner.transports.base import Declared, OnDelivery, OnStateChange, Source
-from runner.transports.leadership import Member
-from runner.transports.memory.dead_letters import Death, dead_lettered, deaths_in, is_cycle
-from runner.transports.memory.declaring import check
-from runner.transports.memory.feed import MemoryFeed
-from runner.transports.memory.leading import MemoryLeadership, Race
-from runner.transports.memory.lines import Stored
-from runner.transports.memory.pump import Pump
+from runner.transports.base import DeclareResult, OnDelivery, OnTransportEvent, SubscriptionOptions
+from runner.transports.leadership import Candidate
+from runner.transports.memory.dead_letters import DeathReason, dead_letter_envelope, is_cycle, read_deaths
+from runner.transports.memory.delivery_scheduler import DeliveryScheduler
+from runner.transports.memory.election import Election, MemoryLeadership
 from runner.transports.memory.queue import MemoryQueue
-from runner.transports.memory.routing import Router
+from runner.transports.memory.queue_buffer import QueuedMessage
+from runner.transports.memory.router import Router
+from runner.transports.memory.subscription import MemorySubscription
+from runner.transports.memory.topology_check import check_topology
 
 CAPACITY = 100_000
 CAPACITY_BYTES = 256 * 1024 * 1024
@@ -32,12 +32,12 @@ What is given back, and retries that have waited, come in above it: they exist a
 those that wait; of dead letters that nobody takes out, the oldest are forgotten.
 """
 
-HELD_AGAIN_S = 1.0
+DEAD_LETTER_RETRY_S = 1.0
 """How often a dead letter that no queue takes is tried again, where the queue promises at-least-once."""
 
 
 @dataclass(slots=True)
-class _Held:
+class _UndeliverableDeadLetter:
     """A dead letter on its way, and the names of the queues that have taken it."""
 
     envelope: Envelope
@@ -62,22 +62,22 @@ class MemoryBroker:
         self.now = clock or (lambda: datetime.now(UTC))
         self._router = Router()
         self.route = self._router.route
-        self._pump = Pump()
+        self._scheduler = DeliveryScheduler()
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._sessions: set[object] = set()
         self._owners: dict[str, object] = {}
-        self._races: dict[str, Race] = {}
-        self._held: list[_Held] = []
-        self._held_timer: asyncio.TimerHandle | None = None
+        self._elections: dict[str, Election] = {}
+        self._undeliverable: list[_UndeliverableDeadLetter] = []
+        self._retry_timer: asyncio.TimerHandle | None = None
 
     def join(self, session: object) -> None:
         """Start with the first session, on its loop."""
         if not self._sessions:
-            self._pump.start()
+            self._scheduler.start()
             for queue in self._router.queues.values():
                 queue.resume()
-            self._watch_held()
+            self._schedule_retry()
         self._sessions.add(session)
 
     def leave(self, session: object) -> None:
@@ -86,25 +86,25 @@ class MemoryBroker:
         for name in [name for name, owner in self._owners.items() if owner is session]:
             self._delete(self._router.queues[name])
         if not self._sessions:
-            self._pump.stop()
+            self._scheduler.stop()
             for queue in self._router.queues.values():
                 queue.pause()
-            if self._held_timer is not None:
-                self._held_timer.cancel()
-                self._held_timer = None
+            if self._retry_timer is not None:
+                self._retry_timer.cancel()
+                self._retry_timer = None
 
-    def declare(self, topology: Topology, session: object) -> Declared:
+    def declare(self, topology: Topology, session: object) -> DeclareResult:
         """Make what is missing exist; raises TopologyMismatch, with nothing changed, where something differs."""
         queues = self._router.queues
         for queue in topology.queues:
             if self._owners.get(queue.name, session) is not session:
                 raise TopologyMismatch(f'queue "{queue.name}" is in use by another connection alone')
-        check(topology, self._router.exchanges, {name: queue.definition for name, queue in queues.items()})
+        check_topology(topology, self._router.exchanges, {name: queue.definition for name, queue in queues.items()})
         new_exchanges = [exchange for exchange in topology.exchanges if exchange.name not in self._router.exchanges]
         new_queues = [self._make(queue) for queue in topology.queues if queue.name not in queues]
         self._router.add(new_exchanges, new_queues, topology.bindings)
         self._owners |= {queue.name: session for queue in new_queues if queue.definition.exclusive}
-        return Declared(
+        return DeclareResult(
             len(topology.exchanges),
             len(topology.queues),
             len(topology.bindings),
@@ -126,42 +126,42 @@ class MemoryBroker:
         if refusing is not None:
             raise PublishFailed(f'queue "{refusing.name}" is full and refuses the message', reason="refused")
 
-    def feed(self, source: Source, on_delivery: OnDelivery, session: object) -> MemoryFeed:
+    def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery, session: object) -> MemorySubscription:
         """Start a feed; raises BrokerUnavailable where there is no such queue, or another session has it to itself."""
-        queue = self._router.queues.get(source.queue)
+        queue = self._router.queues.get(options.queue)
         if queue is None:
-            raise BrokerUnavailable(f'cannot consume from queue "{source.queue}": it does not exist')
-        if self._owners.get(source.queue, session) is not session:
-            raise BrokerUnavailable(f'cannot consume from queue "{source.queue}": another session has it to itself')
-        feed = MemoryFeed(source, queue, on_delivery)
-        queue.add(feed)
-        return feed
+            raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": it does not exist')
+        if self._owners.get(options.queue, session) is not session:
+            raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": another session has it to itself')
+        subscription = MemorySubscription(options, queue, on_delivery)
+        queue.add(subscription)
+        return subscription
 
-    def lead(self, name: str, member: Member, on_state_change: OnStateChange) -> MemoryLeadership:
+    def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
         """Let one more session compete for the leadership of a name."""
-        return MemoryLeadership(self._races.setdefault(name, Race(name)), member, on_state_change)
+        return MemoryLeadership(self._elections.setdefault(name, Election(name)), member, on_transport_event)
 
-    def backlog(self, sources: Sequence[Source]) -> int:
+    def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
         """Return how many messages are ready in these queues, wait for a retry into them, or are on the way there."""
-        names = {source.queue for source in sources}
-        prefixes = tuple({f"{source.wait_prefix}." for source in sources})
-        count = sum(letter.address.key in names for letter in self._held)
+        names = {options.queue for options in all_options}
+        prefixes = tuple({f"{options.wait_prefix}." for options in all_options})
+        count = sum(letter.address.key in names for letter in self._undeliverable)
         for queue in self._router.queues.values():
             if queue.name in names:
-                count += len(queue.line)
+                count += len(queue.buffer)
             elif queue.name.startswith(prefixes):
-                count += sum(stored.address.key in names for stored in queue.line)
+                count += sum(message.address.key in names for message in queue.buffer)
         return count
 
-    def feeds(self, names: Collection[str]) -> list[MemoryFeed]:
+    def subscriptions(self, names: Collection[str]) -> list[MemorySubscription]:
         """Return the feeds of these queues, of all sessions."""
-        return [feed for queue in self._router.queues.values() if queue.name in names for feed in queue.feeds]
+        return [subscription for queue in self._router.queues.values() if queue.name in names for subscription in queue.subscriptions]
 
     def _make(self, definition: Queue) -> MemoryQueue:
         return MemoryQueue(
             definition,
-            self._pump,
-            on_death=self._bury,
+            self._scheduler,
+            on_dead_letter=self._dead_letter,
             on_unused=self._delete_unused,
             capacity=self._capacity,
             capacity_bytes=self._capacity_bytes,
@@ -176,35 +176,35 @@ class MemoryBroker:
         self._owners.pop(queue.name, None)
         queue.delete()
 
-    def _bury(self, queue: MemoryQueue, stored: Stored, reason: Death) -> None:
+    def _dead_letter(self, queue: MemoryQueue, message: QueuedMessage, reason: DeathReason) -> None:
         """Send what a queue has given up on to its dead-letter exchange; without one it is gone."""
         exchange, key = queue.rules.dead_letter_exchange, queue.rules.dead_letter_key
         if exchange is None:
             return
-        address = Address(exchange, stored.address.key if key is None else key)
-        letter = _Held(dead_lettered(stored, queue.name, reason, self.now()), address)
+        address = Address(exchange, message.address.key if key is None else key)
+        letter = _UndeliverableDeadLetter(dead_letter_envelope(message, queue.name, reason, self.now()), address)
         if not self._forward(letter) and queue.rules.is_at_least_once:
-            self._held.append(letter)
-            self._watch_held()
+            self._undeliverable.append(letter)
+            self._schedule_retry()
 
-    def _forward(self, letter: _Held) -> bool:
+    def _forward(self, letter: _UndeliverableDeadLetter) -> bool:
         """Put a dead letter where it belongs; return whether every queue has taken it, and there was one."""
         try:
             queues = self.route(letter.address, letter.envelope.headers)
         except PublishFailed:
             return False
-        deaths = deaths_in(letter.envelope.headers)
+        deaths = read_deaths(letter.envelope.headers)
         targets = [queue for queue in queues if not is_cycle(queue.name, deaths)]
         for queue in targets:
             if queue.name not in letter.taken and queue.put(letter.envelope, letter.address):
                 letter.taken.add(queue.name)
         return bool(targets) and letter.taken.issuperset(queue.name for queue in targets)
 
-    def _watch_held(self) -> None:
-        if self._held and self._held_timer is None:
-            self._held_timer = self._pump.call_at(self._pump.now() + HELD_AGAIN_S, self._forward_held)
+    def _schedule_retry(self) -> None:
+        if self._undeliverable and self._retry_timer is None:
+            self._retry_timer = self._scheduler.call_at(self._scheduler.now() + DEAD_LETTER_RETRY_S, self._retry_undeliverable)
 
-    def _forward_held(self) -> None:
-        self._held_timer = None
-        self._held = [letter for letter in self._held if not self._forward(letter)]
-        self._watch_held()
+    def _retry_undeliverable(self) -> None:
+        self._retry_timer = None
+        self._undeliverable = [letter for letter in self._undeliverable if not self._forward(letter)]
+        self._schedule_retry()

@@ -10,31 +10,31 @@ from datetime import datetime
 from typing import Any, Literal
 
 from runner.message import Address, Envelope
-from runner.transports.memory.lines import Stored
-from runner.transports.wire import with_own_headers
+from runner.transports.amqp_limits import copy_headers
+from runner.transports.memory.queue_buffer import QueuedMessage
 
-Death = Literal["expired", "maxlen", "delivery_limit", "rejected"]
+DeathReason = Literal["expired", "maxlen", "delivery_limit", "rejected"]
 
 
-def dead_lettered(stored: Stored, queue: str, reason: Death, now: datetime) -> Envelope:
+def dead_letter_envelope(message: QueuedMessage, queue: str, reason: DeathReason, now: datetime) -> Envelope:
     """Return the envelope as it leaves the queue: with its deaths in `x-death`, the latest first, and no expiration."""
-    envelope = with_own_headers(stored.envelope)
+    envelope = copy_headers(message.envelope)
     headers = dict(envelope.headers)
-    deaths = deaths_in(headers)
+    deaths = read_deaths(headers)
     earlier = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
     if earlier is None:
-        latest = _first_time(envelope, stored.address, queue, reason, now)
+        latest = _first_death(envelope, message.address, queue, reason, now)
     else:
         deaths.remove(earlier)
         latest = {**earlier, "count": int(earlier.get("count", 0)) + 1}
     headers["x-death"] = [latest, *deaths]
-    headers.setdefault("x-first-death-exchange", stored.address.exchange)
+    headers.setdefault("x-first-death-exchange", message.address.exchange)
     headers.setdefault("x-first-death-queue", queue)
     headers.setdefault("x-first-death-reason", reason)
     return envelope._replace(headers=headers, expiration_ms=None)
 
 
-def deaths_in(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the entries of `x-death`, the latest first; garbage that a publisher put there counts as none."""
     deaths = headers.get("x-death")
     return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
@@ -50,7 +50,7 @@ def is_cycle(queue: str, deaths: Sequence[Mapping[str, Any]]) -> bool:
     return False
 
 
-def _first_time(envelope: Envelope, address: Address, queue: str, reason: Death, now: datetime) -> dict[str, Any]:
+def _first_death(envelope: Envelope, address: Address, queue: str, reason: DeathReason, now: datetime) -> dict[str, Any]:
     death = {
         "count": 1,
         "reason": reason,

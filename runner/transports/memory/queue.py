@@ -8,27 +8,27 @@ from collections.abc import Callable
 
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue
-from runner.transports.memory.dead_letters import Death
-from runner.transports.memory.feed import MemoryFeed
-from runner.transports.memory.gate import Gate
-from runner.transports.memory.lines import (
-    QUORUM_DEFAULT,
-    QUORUM_HIGHEST,
-    FifoLine,
-    Line,
-    PriorityLine,
-    Stored,
+from runner.transports.memory.capacity_waiters import CapacityWaiters
+from runner.transports.memory.dead_letters import DeathReason
+from runner.transports.memory.delivery_scheduler import DeliveryScheduler
+from runner.transports.memory.queue_buffer import (
+    QUORUM_DEFAULT_PRIORITY,
+    QUORUM_MAX_PRIORITY,
+    FifoBuffer,
+    PriorityBuffer,
+    QueueBuffer,
+    QueuedMessage,
 )
-from runner.transports.memory.pump import Pump
-from runner.transports.memory.rules import Rules, rules_of
+from runner.transports.memory.queue_rules import QueueRules, read_queue_rules
+from runner.transports.memory.subscription import MemorySubscription
 
-TURN = 256
+MAX_PER_TICK = 256
 """How many messages a queue hands out before others on the loop get their turn."""
 
-CROWD = 512
+DEEP_QUEUE = 512
 """With so many messages waiting for its feeds, a queue is not served by publishing faster."""
 
-OnDeath = Callable[["MemoryQueue", Stored, Death], None]
+OnDeadLetter = Callable[["MemoryQueue", QueuedMessage, DeathReason], None]
 OnUnused = Callable[["MemoryQueue"], None]
 
 
@@ -36,34 +36,34 @@ class MemoryQueue:
     """A queue, by the rules of its `x-` arguments.
 
     `capacity` (messages and bytes) bounds queues that set no limit of their own; only publishers keep to it, because
-    they can wait. `on_death` gets what the queue gives up on, `on_unused` is told when the last feed has stopped.
+    they can wait. `on_dead_letter` gets what the queue gives up on, `on_unused` is told when the last feed has stopped.
     """
 
     def __init__(
         self,
         definition: Queue,
-        pump: Pump,
+        scheduler: DeliveryScheduler,
         *,
-        on_death: OnDeath,
+        on_dead_letter: OnDeadLetter,
         on_unused: OnUnused,
         capacity: int,
         capacity_bytes: int,
     ) -> None:
         self.definition = definition
         self.name = definition.name
-        self.rules: Rules = rules_of(definition)
-        self.line: Line = FifoLine() if self.rules.max_priority is None else PriorityLine(self.rules.max_priority)
+        self.rules: QueueRules = read_queue_rules(definition)
+        self.buffer: QueueBuffer = FifoBuffer() if self.rules.max_priority is None else PriorityBuffer(self.rules.max_priority)
         self.ready_bytes = 0
-        self.feeds: list[MemoryFeed] = []
-        self.idle: deque[MemoryFeed] = deque()
-        self.gate = Gate()
-        self.is_awake = False
-        self._pump = pump
-        self._on_death = on_death
+        self.subscriptions: list[MemorySubscription] = []
+        self.idle: deque[MemorySubscription] = deque()
+        self.capacity_waiters = CapacityWaiters()
+        self.is_scheduled = False
+        self._scheduler = scheduler
+        self._on_dead_letter = on_dead_letter
         self._on_unused = on_unused
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
-        self._crowd = min(CROWD, capacity)
+        self._deep_queue = min(DEEP_QUEUE, capacity)
         self._is_limited = self.rules.max_length is not None or self.rules.max_bytes is not None
         self._is_quorum = definition.arguments.get("x-queue-type") == "quorum"
         self._may_expire = self.rules.ttl_s is not None
@@ -71,113 +71,113 @@ class MemoryQueue:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def is_crowded(self) -> bool:
+    def is_deep(self) -> bool:
         """Whether a publisher should look closer before it puts a message in."""
-        return len(self.line) >= self._crowd or self.ready_bytes >= self._capacity_bytes or self.gate.crowd > 0
+        return len(self.buffer) >= self._deep_queue or self.ready_bytes >= self._capacity_bytes or self.capacity_waiters.count > 0
 
     @property
     def is_full(self) -> bool:
         """Whether publishers have to wait. A queue with limits of its own refuses or drops instead."""
         if self._is_limited:
             return False
-        return len(self.line) >= self._capacity or self.ready_bytes >= self._capacity_bytes or self.gate.crowd > 0
+        return len(self.buffer) >= self._capacity or self.ready_bytes >= self._capacity_bytes or self.capacity_waiters.count > 0
 
     def put(self, envelope: Envelope, address: Address) -> bool:
         """Take a message in; False where a limit of the queue refuses it."""
-        if self._is_limited and not self._admits(envelope, address):
+        if self._is_limited and not self._accepts(envelope, address):
             return False
         self._arrived += 1
-        stored = Stored(envelope, address, self._arrived)
+        message = QueuedMessage(envelope, address, self._arrived)
         if self._may_expire or envelope.expiration_ms is not None:
-            self._set_expiry(stored)
-        if envelope.priority is not None and self._is_quorum and isinstance(self.line, FifoLine):
-            self.line = PriorityLine(QUORUM_HIGHEST, QUORUM_DEFAULT, self.line)
-        self.line.append(stored)
+            self._set_expiry(message)
+        if envelope.priority is not None and self._is_quorum and isinstance(self.buffer, FifoBuffer):
+            self.buffer = PriorityBuffer(QUORUM_MAX_PRIORITY, QUORUM_DEFAULT_PRIORITY, self.buffer)
+        self.buffer.append(message)
         self.ready_bytes += len(envelope.body)
         if self._is_limited:
             self._drop_head()
-        if self.idle and not self.is_awake:
-            self._pump.wake(self)
+        if self.idle and not self.is_scheduled:
+            self._scheduler.schedule(self)
         return True
 
     def forget_oldest(self) -> int:
         """Forget what is above the capacity, the oldest first, where nobody takes anything out; return how many."""
         count = 0
-        while not self.feeds and (len(self.line) > self._capacity or self.ready_bytes > self._capacity_bytes):
-            self.ready_bytes -= len(self.line.popleft().envelope.body)
+        while not self.subscriptions and (len(self.buffer) > self._capacity or self.ready_bytes > self._capacity_bytes):
+            self.ready_bytes -= len(self.buffer.popleft().envelope.body)
             count += 1
         return count
 
-    def restore(self, stored: Stored) -> None:
+    def restore(self, message: QueuedMessage) -> None:
         """Put a message back where it stood; it has been delivered before."""
-        stored.is_redelivered = True
-        self.line.restore(stored)
-        self.ready_bytes += len(stored.envelope.body)
+        message.is_redelivered = True
+        self.buffer.restore(message)
+        self.ready_bytes += len(message.envelope.body)
         self.resume()
 
-    def restore_lost(self, stored: Stored) -> None:
+    def restore_lost(self, message: QueuedMessage) -> None:
         """Put back a message whose delivery was lost; after too many of those the queue gives it up."""
-        stored.crashes += 1
-        if self.rules.delivery_limit is not None and stored.crashes > self.rules.delivery_limit:
-            self._on_death(self, stored, "delivery_limit")
+        message.failed_deliveries += 1
+        if self.rules.delivery_limit is not None and message.failed_deliveries > self.rules.delivery_limit:
+            self._on_dead_letter(self, message, "delivery_limit")
         else:
-            self.restore(stored)
+            self.restore(message)
 
-    def add(self, feed: MemoryFeed) -> None:
+    def add(self, subscription: MemorySubscription) -> None:
         """Hand messages to this feed too; with a single active consumer only once those before it have stopped."""
-        self.feeds.append(feed)
-        if not self.rules.is_single_active or self.feeds[0] is feed:
-            self.set_idle(feed)
+        self.subscriptions.append(subscription)
+        if not self.rules.is_single_active or self.subscriptions[0] is subscription:
+            self.set_idle(subscription)
 
-    def retire(self, feed: MemoryFeed) -> None:
+    def retire(self, subscription: MemorySubscription) -> None:
         """Hand nothing to this feed any more. The single active one keeps its place while anything is unsettled."""
-        if feed.is_idle:
-            self.idle.remove(feed)
-            feed.is_idle = False
-        if feed not in self.feeds or (self.rules.is_single_active and feed.unsettled):
+        if subscription.is_idle:
+            self.idle.remove(subscription)
+            subscription.is_idle = False
+        if subscription not in self.subscriptions or (self.rules.is_single_active and subscription.unsettled):
             return
-        self.feeds.remove(feed)
-        if self.rules.is_single_active and self.feeds and not self.feeds[0].is_idle and self.feeds[0].has_room:
-            self.set_idle(self.feeds[0])
-        if not self.feeds:
+        self.subscriptions.remove(subscription)
+        if self.rules.is_single_active and self.subscriptions and not self.subscriptions[0].is_idle and self.subscriptions[0].has_room:
+            self.set_idle(self.subscriptions[0])
+        if not self.subscriptions:
             self._on_unused(self)
 
-    def set_idle(self, feed: MemoryFeed) -> None:
+    def set_idle(self, subscription: MemorySubscription) -> None:
         """Note that a feed has room for another delivery."""
-        feed.is_idle = True
-        self.idle.append(feed)
-        if self.line and not self.is_awake:
-            self._pump.wake(self)
+        subscription.is_idle = True
+        self.idle.append(subscription)
+        if self.buffer and not self.is_scheduled:
+            self._scheduler.schedule(self)
 
-    def work(self) -> bool:
+    def run_once(self) -> bool:
         """Hand messages to feeds in turn, up to a bound; return whether there is more to hand out."""
         idle = self.idle
-        for _ in range(TURN):
+        for _ in range(MAX_PER_TICK):
             if self._may_expire:
                 self._expire_head()
-            line = self.line  # another one once a message has a priority: who gets a delivery may publish
-            if not line or not idle:
+            buffer = self.buffer  # another one once a message has a priority: who gets a delivery may publish
+            if not buffer or not idle:
                 break
-            feed = idle[0]
-            stored = line.popleft()
-            self.ready_bytes -= len(stored.envelope.body)
-            unsettled = feed.unsettled
-            unsettled.add(stored)
-            if len(unsettled) >= feed.prefetch:
+            subscription = idle[0]
+            message = buffer.popleft()
+            self.ready_bytes -= len(message.envelope.body)
+            unsettled = subscription.unsettled
+            unsettled.add(message)
+            if len(unsettled) >= subscription.prefetch:
                 idle.popleft()
-                feed.is_idle = False
+                subscription.is_idle = False
             elif len(idle) > 1:
                 idle.rotate(-1)
-            feed.hand_over(stored)
+            subscription.deliver(message)
         self._watch_head()
-        self._let_publishers_in()
-        return bool(self.line and idle)
+        self._admit_publishers()
+        return bool(self.buffer and idle)
 
     def resume(self) -> None:
         """Work again soon, where there is something to do: after a start, or when something was put back."""
         self._watch_head()
-        if not self.is_awake:
-            self._pump.wake(self)
+        if not self.is_scheduled:
+            self._scheduler.schedule(self)
 
     async def wait_for_room(self, patience_s: float, closed: asyncio.Future[None]) -> bool:
         """Wait until a publisher may put a message in; False when the session has closed, or nobody takes any out."""
@@ -190,10 +190,10 @@ class MemoryQueue:
 
         may_enter = False
         try:
-            may_enter = await self.gate.wait(is_moving, patience_s, closed)
+            may_enter = await self.capacity_waiters.wait(is_moving, patience_s, closed)
         finally:
             if not may_enter:
-                self._let_publishers_in()
+                self._admit_publishers()
         return may_enter
 
     def pause(self) -> None:
@@ -205,60 +205,60 @@ class MemoryQueue:
     def delete(self) -> None:
         """Forget everything; publishers who wait may go on, to find the queue gone."""
         self.pause()
-        self.line = FifoLine()
+        self.buffer = FifoBuffer()
         self.ready_bytes = 0
-        self.gate.let_in(self.gate.crowd)
+        self.capacity_waiters.admit(self.capacity_waiters.count)
 
-    def _head(self) -> Stored | None:
-        return self.line[0] if self.line else None
+    def _head(self) -> QueuedMessage | None:
+        return self.buffer[0] if self.buffer else None
 
-    def _let_publishers_in(self) -> None:
-        if self.gate.crowd and self.ready_bytes < self._capacity_bytes:
-            self.gate.let_in(self._capacity - len(self.line))
+    def _admit_publishers(self) -> None:
+        if self.capacity_waiters.count and self.ready_bytes < self._capacity_bytes:
+            self.capacity_waiters.admit(self._capacity - len(self.buffer))
 
-    def _admits(self, envelope: Envelope, address: Address) -> bool:
+    def _accepts(self, envelope: Envelope, address: Address) -> bool:
         if self.rules.overflow == "drop-head" or not self._is_over(1, len(envelope.body)):
             return True
         if self.rules.overflow == "reject-publish-dlx":
-            self._on_death(self, Stored(envelope, address, 0), "maxlen")
+            self._on_dead_letter(self, QueuedMessage(envelope, address, 0), "maxlen")
         return False
 
     def _drop_head(self) -> None:
-        while self.line and self._is_over(0, 0):
-            self._give_up(self.line[0], "maxlen")
+        while self.buffer and self._is_over(0, 0):
+            self._give_up(self.buffer[0], "maxlen")
 
     def _is_over(self, messages: int, size: int) -> bool:
         """Return whether so much more than is ready now would be over a limit."""
         max_length, max_bytes = self.rules.max_length, self.rules.max_bytes
-        return (max_length is not None and len(self.line) + messages > max_length) or (
+        return (max_length is not None and len(self.buffer) + messages > max_length) or (
             max_bytes is not None and self.ready_bytes + size > max_bytes
         )
 
-    def _give_up(self, head: Stored, reason: Death) -> None:
-        self.line.popleft()
+    def _give_up(self, head: QueuedMessage, reason: DeathReason) -> None:
+        self.buffer.popleft()
         self.ready_bytes -= len(head.envelope.body)
-        self._on_death(self, head, reason)
+        self._on_dead_letter(self, head, reason)
 
-    def _set_expiry(self, stored: Stored) -> None:
+    def _set_expiry(self, message: QueuedMessage) -> None:
         """Note when a message expires, the earlier of the queue's time and its own.
 
         One that may live for 0 seconds is still handed to a feed that has room at once, as on RabbitMQ.
         """
-        own = stored.envelope.expiration_ms
+        own = message.envelope.expiration_ms
         lifetimes = [own / 1000] if own is not None else []
         if self.rules.ttl_s is not None:
             lifetimes.append(self.rules.ttl_s)
         lifetime = min(lifetimes)
-        if lifetime == 0 and self.idle and not self.line:
+        if lifetime == 0 and self.idle and not self.buffer:
             return
-        stored.expires_at = self._pump.now() + lifetime
+        message.expires_at = self._scheduler.now() + lifetime
         self._may_expire = True
-        if not self.is_awake:
-            self._pump.wake(self)
+        if not self.is_scheduled:
+            self._scheduler.schedule(self)
 
     def _expire_head(self) -> None:
         """Give up what has expired at the head. Only there: as on RabbitMQ, who stands behind waits to get there."""
-        now = self._pump.now()
+        now = self._scheduler.now()
         while (head := self._head()) is not None and head.expires_at is not None and head.expires_at <= now:
             self._give_up(head, "expired")
 
@@ -270,9 +270,9 @@ class MemoryQueue:
             self._timer.cancel()
             self._timer = None
         if when is not None and self._timer is None:
-            self._timer = self._pump.call_at(when, self._on_time)
+            self._timer = self._scheduler.call_at(when, self._on_time)
 
     def _on_time(self) -> None:
         self._timer = None
-        if not self.is_awake:
-            self._pump.wake(self)
+        if not self.is_scheduled:
+            self._scheduler.schedule(self)

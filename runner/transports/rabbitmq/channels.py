@@ -13,7 +13,7 @@ from aiormq.abc import AbstractChannel
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue
-from runner.transports.rabbitmq.client import Name
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 
 RPC_S = 30.0
 
@@ -23,7 +23,7 @@ _ACCESS = re.compile(
 )
 
 
-class Depth(NamedTuple):
+class QueueCounts(NamedTuple):
     """What the broker says of a queue to anybody: its ready messages and its consumers, of all connections."""
 
     messages: int
@@ -31,7 +31,7 @@ class Depth(NamedTuple):
 
 
 @asynccontextmanager
-async def throwaway_channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
+async def temporary_channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
     """Open a channel that a refused call may take down, and close it afterwards."""
     channel = await open_channel(connection)
     try:
@@ -53,7 +53,7 @@ async def open_channel(connection: AbstractConnection, *, confirms: bool = False
 async def declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None:
     """Declare an exchange."""
     await channel.exchange_declare(
-        Name(exchange.name),
+        ShortString(exchange.name),
         exchange_type=exchange.type,
         durable=exchange.durable,
         arguments=dict(exchange.arguments),
@@ -64,7 +64,7 @@ async def declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None
 async def declare_queue(channel: AbstractChannel, queue: Queue) -> None:
     """Declare a queue."""
     await channel.queue_declare(
-        Name(queue.name),
+        ShortString(queue.name),
         durable=queue.durable,
         exclusive=queue.exclusive,
         auto_delete=queue.auto_delete,
@@ -73,18 +73,18 @@ async def declare_queue(channel: AbstractChannel, queue: Queue) -> None:
     )
 
 
-async def depth_of(channel: AbstractChannel, queue: str) -> Depth:
+async def queue_counts(channel: AbstractChannel, queue: str) -> QueueCounts:
     """Return what a queue has; raises what the broker answers where it does not exist, or is not to be seen."""
-    declared = await channel.queue_declare(Name(queue), passive=True, timeout=RPC_S)
-    return Depth(declared.message_count or 0, declared.consumer_count or 0)
+    declared = await channel.queue_declare(ShortString(queue), passive=True, timeout=RPC_S)
+    return QueueCounts(declared.message_count or 0, declared.consumer_count or 0)
 
 
 async def bind(channel: AbstractChannel, binding: Binding) -> None:
     """Bind a queue."""
     await channel.queue_bind(
-        Name(binding.queue),
-        Name(binding.exchange),
-        Name(binding.key),
+        ShortString(binding.queue),
+        ShortString(binding.exchange),
+        ShortString(binding.key),
         arguments=dict(binding.arguments),
         timeout=RPC_S,
     )
@@ -93,15 +93,15 @@ async def bind(channel: AbstractChannel, binding: Binding) -> None:
 async def unbind(channel: AbstractChannel, binding: Binding) -> None:
     """Remove a binding; it need not exist."""
     await channel.queue_unbind(
-        Name(binding.queue),
-        Name(binding.exchange),
-        Name(binding.key),
+        ShortString(binding.queue),
+        ShortString(binding.exchange),
+        ShortString(binding.key),
         arguments=dict(binding.arguments),
         timeout=RPC_S,
     )
 
 
-def line_of(connection: AbstractConnection) -> tuple[int, int]:
+def broker_version(connection: AbstractConnection) -> tuple[int, int]:
     """Return the broker's version, as in (4, 3); (0, 0) where it does not say one."""
     transport = connection.transport
     said = transport.connection.server_properties.get("version", b"") if transport is not None else b""
@@ -114,7 +114,7 @@ def reply_of(error: BaseException) -> str:
     return str(error.args[-1]) if error.args else str(error)
 
 
-def is_about(reply: str, name: str) -> bool:
+def reply_names(reply: str, name: str) -> bool:
     """Whether the broker's text names this queue or exchange. It ends in "..." where it is too long for its frame."""
     quoted = f"'{name}'"
     begun = reply.removesuffix("...").partition("'")[2]

@@ -19,37 +19,37 @@ from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
 from runner.tasks import end
-from runner.transports.base import OnStateChange, StateChange
-from runner.transports.rabbitmq.address import client_properties, connection_url, tls_context
-from runner.transports.rabbitmq.client import (
-    forget,
-    free_writers,
-    is_blocked,
+from runner.transports.base import OnTransportEvent, TransportEvent
+from runner.transports.rabbitmq.aiormq_workarounds import (
+    describe_error,
+    handshake_refusal,
+    ignore_result,
+    is_blocked_by_broker,
     is_lost,
-    loss_of,
-    short,
-    within,
-    words_of_refusal,
+    release_writers,
+    wait_within,
+    watch_loss,
     write_queue,
 )
-from runner.transports.rabbitmq.direct import DirectConnection
+from runner.transports.rabbitmq.amqp_fast_path import FastPathConnection
+from runner.transports.rabbitmq.connection_parameters import client_properties, connection_url, tls_context
 from runner.units import format_duration
 
 T = TypeVar("T")
 
 CONNECT_ATTEMPT_S = 10.0
-IMPATIENT_ATTEMPT_S = 5.0
+SHORT_CONNECT_ATTEMPT_S = 5.0
 """How long the same may take where a shorter connect timeout was asked for."""
 
-CONNECTING_S = 1.0
+REPORT_CONNECTING_S = 1.0
 """How long the first attempt may take before `broker.connecting` says that it is waited for."""
 
 CLOSE_S = 5.0
 BLOCKED_POLL_S = 0.5
 
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 30.0
-STABLE_S = 5.0
+FIRST_DELAY_S = 0.2
+MAX_DELAY_S = 30.0
+STABLE_CONNECTION_S = 5.0
 """A connection that has stood so long was a good one: the next attempts begin with short pauses again."""
 
 CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.IncompleteReadError)
@@ -65,7 +65,7 @@ _REFUSALS = (
 )
 
 
-def pauses(first_s: float = FIRST_PAUSE_S, longest_s: float = LONGEST_PAUSE_S) -> Iterator[float]:
+def backoff_delays(first_s: float = FIRST_DELAY_S, longest_s: float = MAX_DELAY_S) -> Iterator[float]:
     """Yield growing pauses in seconds, each random between half and all of its ceiling, for ever."""
     ceiling = first_s
     while True:
@@ -79,13 +79,13 @@ def was_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def bounded(farewell: Awaitable[Any], seconds: float) -> None:
+async def close_within(farewell: Awaitable[Any], seconds: float) -> None:
     """Wait for a farewell to the broker, not for long, and whatever it answers.
 
     Nobody waits for its cancellation either: aiormq may then wait for room in the queue of a dead connection.
     """
     task = asyncio.ensure_future(farewell)
-    task.add_done_callback(forget)
+    task.add_done_callback(ignore_result)
     try:
         await asyncio.wait([task], timeout=seconds)
     finally:
@@ -96,11 +96,11 @@ async def bounded(farewell: Awaitable[Any], seconds: float) -> None:
             raise error
 
 
-class LinkClosed(Exception):
+class ConnectionClosedByUs(Exception):
     """We closed the connection ourselves; there will be no other."""
 
 
-class Link:
+class ReconnectingConnection:
     """One supervised connection, for publishing or for consuming.
 
     `restore` runs on each new connection before anybody else may use it; what it raises ends that connection.
@@ -112,7 +112,7 @@ class Link:
         *,
         role: str,
         name: str,
-        on_state_change: OnStateChange,
+        on_transport_event: OnTransportEvent,
         restore: Callable[[AbstractConnection], Awaitable[None]],
         release: str = "",
     ) -> None:
@@ -120,7 +120,7 @@ class Link:
         self._release = release
         self._role = role
         self._name = name
-        self._say = on_state_change
+        self._say = on_transport_event
         self._restore = restore
         self._connection: AbstractConnection | None = None
         self._ready = asyncio.Event()
@@ -150,11 +150,11 @@ class Link:
         return connection
 
     async def ready(self) -> AbstractConnection:
-        """Return the connection, waiting while there is none. Raises LinkClosed after `close`."""
+        """Return the connection, waiting while there is none. Raises ConnectionClosedByUs after `close`."""
         while True:
             await self._ready.wait()
             if self._is_closed:
-                raise LinkClosed
+                raise ConnectionClosedByUs
             if self._connection is not None:
                 return self._connection
 
@@ -172,8 +172,8 @@ class Link:
         began = loop.time()
         deadline = began + self._settings.connect_timeout_s
         has_said = False
-        for attempt, pause in enumerate(pauses(), start=1):
-            telling = loop.call_later(CONNECTING_S, self._say_connecting) if attempt == 1 else None
+        for attempt, pause in enumerate(backoff_delays(), start=1):
+            telling = loop.call_later(REPORT_CONNECTING_S, self._say_connecting) if attempt == 1 else None
             try:
                 return await self._connect()
             except _REFUSALS as error:
@@ -186,7 +186,7 @@ class Link:
                 pause = min(pause, max(left_s, 0.0))
                 if not has_said and left_s > 0:
                     self._say(
-                        StateChange("broker.unreachable", "warning", {"broker": self.target, "error": short(error)})
+                        TransportEvent("broker.unreachable", "warning", {"broker": self.target, "error": describe_error(error)})
                     )
                     has_said = True
             finally:
@@ -196,13 +196,13 @@ class Link:
         raise AssertionError("pauses never end")
 
     def _say_connecting(self) -> None:
-        self._say(StateChange("broker.connecting", "info", {"broker": self.target}))
+        self._say(TransportEvent("broker.connecting", "info", {"broker": self.target}))
 
     async def _connect(self) -> AbstractConnection:
         """Connect to the next of the URLs, once."""
         url = self._settings.urls[self._next_url % len(self._settings.urls)]
         self._next_url += 1
-        attempt_s = min(CONNECT_ATTEMPT_S, max(IMPATIENT_ATTEMPT_S, self._settings.connect_timeout_s))
+        attempt_s = min(CONNECT_ATTEMPT_S, max(SHORT_CONNECT_ATTEMPT_S, self._settings.connect_timeout_s))
         try:
             # A timeout of ours on top: aiormq's does not cover every step of the handshake.
             connecting = aio_pika.connect(
@@ -210,13 +210,13 @@ class Link:
                 ssl_context=tls_context(url, self._settings),
                 timeout=attempt_s,
                 client_properties={**client_properties(self._name, self._role, self._release)},
-                connection_class=DirectConnection,
+                connection_class=FastPathConnection,
             )
-            return await within(attempt_s + 1, connecting)
+            return await wait_within(attempt_s + 1, connecting)
         except aiormq.exceptions.InvalidFrameError as error:
             if "Connection.Close" not in str(error):
                 raise
-            raise aiormq.exceptions.ConnectionNotAllowed(words_of_refusal(error)) from error
+            raise aiormq.exceptions.ConnectionNotAllowed(handshake_refusal(error)) from error
 
     @property
     def target(self) -> str:
@@ -226,7 +226,7 @@ class Link:
     async def _supervise(self, connection: AbstractConnection) -> None:
         """Watch a connection; when it is lost make another, restored; until cancelled."""
         loop = asyncio.get_running_loop()
-        delays = pauses()
+        delays = backoff_delays()
         while True:
             self._connection = connection
             writes = write_queue(connection)
@@ -237,14 +237,14 @@ class Link:
             self._connection = None
             self.is_blocked = False
             self._say(
-                StateChange("broker.lost", "warning", {"role": self._role, "broker": self.target, "error": reason})
+                TransportEvent("broker.lost", "warning", {"role": self._role, "broker": self.target, "error": reason})
             )
             await self._discard(connection)
-            await free_writers(writes)
-            if loop.time() - since > STABLE_S:
-                delays = pauses()
+            await release_writers(writes)
+            if loop.time() - since > STABLE_CONNECTION_S:
+                delays = backoff_delays()
             connection = await self._reconnect(delays)
-            self._say(StateChange("broker.connected", "info", {"role": self._role, "broker": self.target}))
+            self._say(TransportEvent("broker.connected", "info", {"role": self._role, "broker": self.target}))
 
     async def _reconnect(self, delays: Iterator[float]) -> AbstractConnection:
         """Connect and restore, again and again, until both succeed; say why it fails when that changes."""
@@ -254,13 +254,13 @@ class Link:
             connection = None
             try:
                 connection = await self._connect()
-                await within(CONNECT_ATTEMPT_S * 3, self._restore(connection), loss_of(connection))
+                await wait_within(CONNECT_ATTEMPT_S * 3, self._restore(connection), watch_loss(connection))
                 return connection
             except (BrokerUnavailable, *CHANNEL_ERRORS) as error:
                 await self._discard(connection)
-                if (why := short(error)) != said:
+                if (why := describe_error(error)) != said:
                     self._say(
-                        StateChange(
+                        TransportEvent(
                             "broker.unreachable",
                             "warning",
                             {"role": self._role, "broker": self.target, "error": why},
@@ -274,11 +274,11 @@ class Link:
 
     async def _watch(self, connection: AbstractConnection) -> str:
         """Wait until the connection is lost and return why; notice meanwhile when the broker blocks it."""
-        lost = loss_of(connection)
+        lost = watch_loss(connection)
         while not lost.done():
             if is_lost(connection):
                 return "connection closed"
-            self._note_blocked(is_blocked(connection))
+            self._note_blocked(is_blocked_by_broker(connection))
             await asyncio.wait([lost], timeout=BLOCKED_POLL_S)
         return lost.result()
 
@@ -287,23 +287,23 @@ class Link:
             return
         self.is_blocked = is_blocked
         event = "broker.blocked" if is_blocked else "broker.unblocked"
-        self._say(StateChange(event, "warning" if is_blocked else "info", {"role": self._role, "broker": self.target}))
+        self._say(TransportEvent(event, "warning" if is_blocked else "info", {"role": self._role, "broker": self.target}))
 
     async def _discard(self, connection: AbstractConnection | None) -> None:
         """Close a connection that may be dead; a frozen broker must not hold us up."""
         if connection is not None:
-            await bounded(connection.close(), CLOSE_S)
+            await close_within(connection.close(), CLOSE_S)
 
     def _unreachable(self, error: BaseException, tried_s: float) -> BrokerUnavailable:
         after = f" after {format_duration(round(tried_s, 1 if tried_s < 10 else 0))}" if tried_s >= 0.5 else ""
         return BrokerUnavailable(
-            f"cannot reach the broker {self.target}{after}: {short(error)}",
+            f"cannot reach the broker {self.target}{after}: {describe_error(error)}",
             "is it running, and is the address right? `runner up` tries for broker.connect_timeout, other commands for "
             "--wait",
         )
 
     def _refused(self, error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable(
-            f"the broker {self.target} refuses the connection: {short(error)}",
+            f"the broker {self.target} refuses the connection: {describe_error(error)}",
             "check the user, the password and the virtual host of the URL",
         )

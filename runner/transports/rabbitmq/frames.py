@@ -10,7 +10,14 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from runner.message import NO_HEADERS, Address, Envelope
-from runner.transports.rabbitmq.fields import read_table, read_text, read_time, write_table, write_text, write_time
+from runner.transports.rabbitmq.field_tables import (
+    read_table,
+    read_text,
+    read_time,
+    write_table,
+    write_text,
+    write_time,
+)
 
 METHOD, HEADER, BODY = 1, 2, 3
 FRAME_END = 0xCE
@@ -40,7 +47,7 @@ CONTENT_START = 12
 """Where the properties begin in the payload of a content header: behind class, weight and body size."""
 
 
-class Delivered(NamedTuple):
+class DeliverFrame(NamedTuple):
     """What a deliver frame says of the message behind it."""
 
     tag: int
@@ -49,14 +56,14 @@ class Delivered(NamedTuple):
     routing_key: str
 
 
-class Content(NamedTuple):
+class ContentHeader(NamedTuple):
     """What a content header says: the body's size in bytes, and the properties, in the order of an envelope."""
 
     size: int
     properties: tuple[Any, ...]
 
 
-def read_deliver(payload: bytes) -> Delivered:
+def read_deliver(payload: bytes) -> DeliverFrame:
     """Read a deliver frame. Raises IndexError or struct.error where it is cut."""
     end = 5 + payload[4]  # of the consumer's tag
     (tag,) = _TAG.unpack_from(payload, end)
@@ -64,7 +71,7 @@ def read_deliver(payload: bytes) -> Delivered:
     key_at = exchange_at + payload[end + 9]
     exchange = read_text(payload[exchange_at:key_at])
     routing_key = read_text(payload[key_at + 1 : key_at + 1 + payload[key_at]])
-    return Delivered(tag, bool(payload[end + 8] & 1), exchange, routing_key)
+    return DeliverFrame(tag, bool(payload[end + 8] & 1), exchange, routing_key)
 
 
 def read_size(payload: bytes) -> int:
@@ -79,13 +86,13 @@ def read_confirm(payload: bytes) -> tuple[int, bool]:
     return tag, bool(bits & 1)
 
 
-def read_content(payload: bytes) -> Content:
+def read_content(payload: bytes) -> ContentHeader:
     """Read a content header. Raises what decoding raises: struct.error, ValueError, IndexError."""
     size = read_size(payload)
     (flags,) = _FLAGS.unpack_from(payload, CONTENT_START)
     if flags & 1:
         raise ValueError("more property flags than AMQP 0-9-1 has")
-    return Content(size, _read_properties(payload, flags))
+    return ContentHeader(size, _read_properties(payload, flags))
 
 
 def _read_properties(payload: bytes, flags: int) -> tuple[Any, ...]:

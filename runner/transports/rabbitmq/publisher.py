@@ -15,14 +15,19 @@ from aio_pika.abc import AbstractConnection
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.tasks import end
-from runner.transports.base import Begun, OnEnd, OnStateChange, StateChange
-from runner.transports.rabbitmq.channels import is_about, reply_of
-from runner.transports.rabbitmq.confirming import Answer
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, was_cancelled
-from runner.transports.rabbitmq.outlet import Outlet
+from runner.transports.amqp_limits import check_routing_key, normalize_envelope
+from runner.transports.base import OnPublished, OnTransportEvent, PublishStarted, TransportEvent
+from runner.transports.rabbitmq.channels import reply_names, reply_of
+from runner.transports.rabbitmq.connection import (
+    CHANNEL_ERRORS,
+    ConnectionClosedByUs,
+    ReconnectingConnection,
+    was_cancelled,
+)
+from runner.transports.rabbitmq.in_flight import InFlightIds, InFlightLimit
+from runner.transports.rabbitmq.publish_channel import PublishChannel
+from runner.transports.rabbitmq.publisher_confirms import Confirmation
 from runner.transports.rabbitmq.topology import open_channel
-from runner.transports.rabbitmq.turns import Slots, Turns
-from runner.transports.wire import as_sent, check_key
 
 MAX_UNCONFIRMED = 256
 CONFIRM_S = 30.0
@@ -36,19 +41,19 @@ class MissingExchange(PublishFailed):
     """The exchange does not exist; declaring it again mends that."""
 
 
-class Publisher:
+class RabbitPublisher:
     """Publishes on the publishing connection.
 
     A publication has no timer of its own: one watch looks at the oldest, and gives the channel up when it waits too
     long; then every publication in flight ends as PublishUnknown. While the broker blocks us they all wait.
     """
 
-    def __init__(self, link: Link, on_state_change: OnStateChange) -> None:
+    def __init__(self, link: ReconnectingConnection, on_transport_event: OnTransportEvent) -> None:
         self._link = link
-        self._say = on_state_change
-        self._slots = Slots(MAX_UNCONFIRMED)
-        self._turns = Turns()
-        self._outlet: Outlet | None = None
+        self._say = on_transport_event
+        self._limit = InFlightLimit(MAX_UNCONFIRMED)
+        self._ids = InFlightIds()
+        self._publish_channel: PublishChannel | None = None
         self._opening = asyncio.Lock()
         self._waiting = 0
         self._since: dict[int, float] = {}
@@ -57,65 +62,66 @@ class Publisher:
 
     async def publish(self, address: Address, envelope: Envelope, *, is_copy: bool = False) -> None:
         """Publish once and return when the broker has confirmed it. Raises PublishFailed or PublishUnknown."""
-        check_key(address.key)
-        envelope = as_sent(envelope, is_copy=is_copy)
-        await self._slots.take()
+        check_routing_key(address.key)
+        envelope = normalize_envelope(envelope, is_copy=is_copy)
+        await self._limit.acquire()
         try:
-            await self._turns.take(envelope.message_id)
+            await self._ids.acquire(envelope.message_id)
             try:
                 await self._publish(address, envelope)
             finally:
-                self._turns.give(envelope.message_id)
+                self._ids.release(envelope.message_id)
         finally:
-            self._slots.give()
+            self._limit.release()
 
-    def begin(self, address: Address, envelope: Envelope, on_end: OnEnd) -> Begun:
-        """See `Transport.begin`. A missing exchange counts as unknown: `publish` may find it declared again."""
+    def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
+        """See `Transport.publish_nowait`. A missing exchange counts as unknown: `publish` may find it declared
+        again."""
         connection = self._link.current
-        if connection is None or self._waiting or (outlet := self._usable(connection)) is None:
+        if connection is None or self._waiting or (publish_channel := self._usable(connection)) is None:
             return "busy"
         try:
-            check_key(address.key)
-            envelope = as_sent(envelope)
-            if self._slots.is_full or self._turns.is_taken(envelope.message_id):
+            check_routing_key(address.key)
+            envelope = normalize_envelope(envelope)
+            if self._limit.is_full or self._ids.is_taken(envelope.message_id):
                 return "busy"
-            answer = outlet.begin(address, envelope)
+            answer = publish_channel.publish_nowait(address, envelope)
         except PublishFailed as failure:
-            on_end(failure)
-            return "begun"
+            on_published(failure)
+            return "started"
         except CHANNEL_ERRORS:
             return "busy"
         if answer is None:
             return "busy"
-        self._slots.count += 1
-        self._turns.begin(envelope.message_id)
+        self._limit.count += 1
+        self._ids.add(envelope.message_id)
         self._count += 1
         number = self._count
         self._since[number] = asyncio.get_running_loop().time()
 
-        def note(answer: asyncio.Future[Answer]) -> None:
+        def note(answer: asyncio.Future[Confirmation]) -> None:
             del self._since[number]
-            self._turns.give(envelope.message_id)
-            self._slots.give()
-            error = self._end(outlet, address, envelope, answer)
+            self._ids.release(envelope.message_id)
+            self._limit.release()
+            error = self._end(publish_channel, address, envelope, answer)
             if isinstance(error, MissingExchange):
                 error = PublishUnknown(str(error))
-            on_end(error)
+            on_published(error)
 
         answer.add_done_callback(note)
-        return "begun"
+        return "started"
 
     async def close(self) -> None:
         """Stop watching. What is in flight ends with its connection."""
         await end(self._watch)
 
     async def _publish(self, address: Address, envelope: Envelope) -> None:
-        outlet = await self._open_outlet()
+        publish_channel = await self._open_publish_channel()
         self._count += 1
         number = self._count
         self._since[number] = asyncio.get_running_loop().time()
         try:
-            answer = await outlet.publish(address, envelope)
+            answer = await publish_channel.publish(address, envelope)
         except CHANNEL_ERRORS as error:
             raise _lost(error, address, envelope) from error
         except asyncio.CancelledError as error:
@@ -124,51 +130,51 @@ class Publisher:
             raise _lost(error, address, envelope) from error
         finally:
             del self._since[number]
-        failure = self._failure(outlet, address, answer)
+        failure = self._failure(publish_channel, address, answer)
         if failure is not None:
             raise failure
 
     def _end(
-        self, outlet: Outlet, address: Address, envelope: Envelope, future: asyncio.Future[Answer]
+        self, publish_channel: PublishChannel, address: Address, envelope: Envelope, future: asyncio.Future[Confirmation]
     ) -> PublishFailed | PublishUnknown | None:
         """Return how a publication that nobody waits for has ended."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         answer = None if error is not None else future.result()
-        outlet.note_end(address, answer)
-        return _lost(error, address, envelope) if answer is None else self._failure(outlet, address, answer)
+        publish_channel.record_result(address, answer)
+        return _lost(error, address, envelope) if answer is None else self._failure(publish_channel, address, answer)
 
-    def _failure(self, outlet: Outlet, address: Address, answer: Answer) -> PublishFailed | None:
+    def _failure(self, publish_channel: PublishChannel, address: Address, answer: Confirmation) -> PublishFailed | None:
         """Return what an answer of the broker means to who has published; None where it has the message."""
         if answer == "returned":
             return PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable")
         if answer == "refused":
-            self._give_up_refused(outlet, address)
+            self._give_up_refused(publish_channel, address)
             return PublishFailed(f'the queue behind "{address}" refuses the message', reason="refused")
         return None
 
-    def _give_up_refused(self, outlet: Outlet, address: Address) -> None:
-        if outlet is self._outlet and outlet.is_refused(address):
+    def _give_up_refused(self, publish_channel: PublishChannel, address: Address) -> None:
+        if publish_channel is self._publish_channel and publish_channel.is_refused(address):
             fields = {"broker": self._link.target, "to": str(address)}
-            self._say(StateChange("broker.refusing", "warning", fields))
-            self._outlet = None
-            outlet.retire()
+            self._say(TransportEvent("broker.refusing", "warning", fields))
+            self._publish_channel = None
+            publish_channel.retire()
 
-    async def _open_outlet(self) -> Outlet:
+    async def _open_publish_channel(self) -> PublishChannel:
         """Return an open channel of the current connection, waiting for both. Nobody overtakes who waits already."""
         self._waiting += 1
         try:
             connection = await self._link.ready()
-            if self._waiting == 1 and (outlet := self._usable(connection)) is not None:
-                return outlet
+            if self._waiting == 1 and (publish_channel := self._usable(connection)) is not None:
+                return publish_channel
             async with self._opening:
-                outlet = self._usable(connection)
-                if outlet is None:
+                publish_channel = self._usable(connection)
+                if publish_channel is None:
                     channel = cast(aiormq.Channel, await open_channel(connection, confirms=True))
-                    outlet = self._outlet = Outlet(channel, connection)
+                    publish_channel = self._publish_channel = PublishChannel(channel, connection)
                 if self._watch is None:
                     self._watch = asyncio.create_task(self._watch_oldest(), name="rabbitmq-confirms")
-                return outlet
-        except (LinkClosed, *CHANNEL_ERRORS) as error:
+                return publish_channel
+        except (ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
             raise PublishUnknown("the broker was lost before publishing") from error
         except asyncio.CancelledError as error:
             if was_cancelled():
@@ -177,10 +183,10 @@ class Publisher:
         finally:
             self._waiting -= 1
 
-    def _usable(self, connection: AbstractConnection) -> Outlet | None:
-        outlet = self._outlet
-        is_usable = outlet is not None and not outlet.channel.is_closed and outlet.connection is connection
-        return outlet if is_usable else None
+    def _usable(self, connection: AbstractConnection) -> PublishChannel | None:
+        publish_channel = self._publish_channel
+        is_usable = publish_channel is not None and not publish_channel.channel.is_closed and publish_channel.connection is connection
+        return publish_channel if is_usable else None
 
     async def _watch_oldest(self) -> None:
         """Give the channel up when its oldest publication has waited too long for its confirm."""
@@ -190,12 +196,12 @@ class Publisher:
             oldest = next(iter(self._since.values()), None)
             if self._link.is_blocked:
                 self._since = dict.fromkeys(self._since, loop.time())
-            elif oldest is not None and loop.time() - oldest > CONFIRM_S and self._outlet is not None:
+            elif oldest is not None and loop.time() - oldest > CONFIRM_S and self._publish_channel is not None:
                 self._say(
-                    StateChange("broker.stalled", "warning", {"broker": self._link.target, "waiting": len(self._since)})
+                    TransportEvent("broker.stalled", "warning", {"broker": self._link.target, "waiting": len(self._since)})
                 )
-                outlet, self._outlet = self._outlet, None
-                await outlet.close()
+                publish_channel, self._publish_channel = self._publish_channel, None
+                await publish_channel.close()
 
 
 def _lost(error: BaseException | None, address: Address, envelope: Envelope) -> PublishFailed | PublishUnknown:
@@ -212,14 +218,14 @@ def _lost(error: BaseException | None, address: Address, envelope: Envelope) -> 
 
 def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that named the missing exchange from those that only shared the channel with it."""
-    if is_about(reply_of(error), address.exchange):
+    if reply_names(reply_of(error), address.exchange):
         return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="unavailable")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 
 def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that was not permitted from those that only shared the channel with it."""
-    if is_about(reply_of(error), address.exchange or "amq.default"):
+    if reply_names(reply_of(error), address.exchange or "amq.default"):
         text = f'the broker does not permit to publish to "{address}"'
         return PublishFailed(text, reason="unavailable", hint="give the user the right to write to its exchange")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')

@@ -16,30 +16,30 @@ from aiormq.abc import AbstractChannel
 from runner.errors import BrokerUnavailable, TopologyMismatch
 from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology
 from runner.tasks import each_with
-from runner.transports.base import Declared
-from runner.transports.observed import Seen, missing
+from runner.transports.base import DeclareResult
+from runner.transports.broker_state import ExistingItem, absence_text
 from runner.transports.rabbitmq.channels import (
     RPC_S,
-    Depth,
+    QueueCounts,
     bind,
     declare_exchange,
     declare_queue,
     forbidden,
     open_channel,
     reply_of,
-    throwaway_channel,
+    temporary_channel,
 )
-from runner.transports.rabbitmq.inquiring import Inquirer, Locked, NoRight, NotThere
+from runner.transports.rabbitmq.topology_probe import AccessRefused, NotFound, ResourceLocked, TopologyProbe
 
-__all__ = ["RPC_S", "Mode", "Probe", "count_messages", "declare", "open_channel", "throwaway_channel"]
+__all__ = ["RPC_S", "Mode", "TopologyCheck", "count_messages", "declare", "open_channel", "temporary_channel"]
 
 Mode = Literal["manage", "verify", "ignore"]
 T = TypeVar("T")
 
-LANES = 8
+MAX_CHANNELS = 8
 """On how many channels we ask and declare at the same time, at most; each waits for one answer after the other."""
 
-A_LANE = 4
+ITEMS_PER_CHANNEL = 4
 """With so many more things, one more channel is worth it."""
 
 
@@ -50,23 +50,23 @@ async def declare(
     *,
     is_all_or_nothing: bool = True,
     must_be_seen: bool = False,
-) -> Declared:
+) -> DeclareResult:
     """Make what is missing exist (`manage`), or only check (`verify`), or do nothing (`ignore`).
 
     Raises TopologyMismatch that names every difference; then nothing was changed, or, if that is not asked for,
     everything that could be. With `must_be_seen`, what the broker does not show to us counts as missing. Idempotent.
     """
     if mode == "ignore":
-        return Declared(len(topology.exchanges), len(topology.queues), len(topology.bindings))
-    probe = Probe(mode, must_be_seen=must_be_seen)
-    await probe.look(connection, [*topology.exchanges, *topology.queues])
-    missing_exchanges = [item for item in topology.exchanges if not probe.has(item)]
-    missing_queues = [item for item in topology.queues if not probe.has(item)]
-    if mode == "manage" and (not is_all_or_nothing or not probe.differences):
+        return DeclareResult(len(topology.exchanges), len(topology.queues), len(topology.bindings))
+    check = TopologyCheck(mode, must_be_seen=must_be_seen)
+    await check.look(connection, [*topology.exchanges, *topology.queues])
+    missing_exchanges = [item for item in topology.exchanges if not check.has(item)]
+    missing_queues = [item for item in topology.queues if not check.has(item)]
+    if mode == "manage" and (not is_all_or_nothing or not check.differences):
         await make(connection, missing_exchanges, missing_queues, topology.bindings)
-    if probe.differences:
-        raise TopologyMismatch("\n".join(probe.differences), probe.hint())
-    return Declared(
+    if check.differences:
+        raise TopologyMismatch("\n".join(check.differences), check.hint())
+    return DeclareResult(
         len(topology.exchanges),
         len(topology.queues),
         len(topology.bindings),
@@ -76,18 +76,18 @@ async def declare(
 
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
     """Return how many messages are ready in these queues; one that does not exist has none."""
-    async with Inquirer(connection) as inquirer:
-        depths = [await depth_or_none(inquirer, name) for name in names]
+    async with TopologyProbe(connection) as probe:
+        depths = [await queue_counts_or_none(probe, name) for name in names]
     return sum(depth.messages for depth in depths if depth is not None)
 
 
-async def depth_or_none(inquirer: Inquirer, name: str) -> Depth | None:
+async def queue_counts_or_none(probe: TopologyProbe, name: str) -> QueueCounts | None:
     """Return what a queue has; None where it does not exist, or is not ours to see."""
     try:
-        seen = await inquirer.depth(name)
-    except (NotThere, Locked, NoRight):
+        seen = await probe.depth(name)
+    except (NotFound, ResourceLocked, AccessRefused):
         return None
-    return Depth(seen.messages or 0, seen.consumers or 0)
+    return QueueCounts(seen.messages or 0, seen.consumers or 0)
 
 
 async def make(
@@ -110,7 +110,7 @@ async def _make(
 ) -> None:
     """Declare things on several channels at once."""
     try:
-        await each_with(things, lambda: throwaway_channel(connection), declare, at_once=_lanes(things))
+        await each_with(things, lambda: temporary_channel(connection), declare, at_once=_channel_count(things))
     except aiormq.exceptions.ChannelAccessRefused as error:
         raise forbidden(error, right) from error
     except aiormq.exceptions.ConnectionInternalError as error:
@@ -124,11 +124,11 @@ async def _make(
         ) from error
 
 
-def _lanes(things: Sequence[object]) -> int:
-    return min(LANES, -(-len(things) // A_LANE))
+def _channel_count(things: Sequence[object]) -> int:
+    return min(MAX_CHANNELS, -(-len(things) // ITEMS_PER_CHANNEL))
 
 
-class Probe:
+class TopologyCheck:
     """Finds out what exists and what differs, and changes nothing: what exists may be declared again harmlessly.
 
     To compare needs the right to configure; without it, it is left out, unless we `manage`.
@@ -137,7 +137,7 @@ class Probe:
     def __init__(self, mode: Mode, *, must_be_seen: bool = False) -> None:
         self._mode = mode
         self._must_be_seen = must_be_seen
-        self._seen: dict[tuple[type, str], Seen | None] = {}
+        self._seen: dict[tuple[type, str], ExistingItem | None] = {}
         self.differences: list[str] = []
 
     def hint(self) -> str:
@@ -152,18 +152,18 @@ class Probe:
     async def look(self, connection: AbstractConnection, things: Sequence[Exchange | Queue]) -> None:
         """Ask after each of these, on several channels at once; note differences, in their order."""
 
-        async def ask(inquirer: Inquirer, thing: Exchange | Queue) -> None:
+        async def ask(probe: TopologyProbe, thing: Exchange | Queue) -> None:
             asking = (
-                inquirer.queue(thing, compares=thing.declare)
+                probe.queue(thing, compares=thing.declare)
                 if isinstance(thing, Queue)
-                else inquirer.exchange(thing, compares=thing.declare)
+                else probe.exchange(thing, compares=thing.declare)
             )
             self._seen[type(thing), thing.name] = await asking
 
-        def inquire() -> Inquirer:
-            return Inquirer(connection, needs_rights=self._mode == "manage")
+        def inquire() -> TopologyProbe:
+            return TopologyProbe(connection, needs_rights=self._mode == "manage")
 
-        await each_with(things, inquire, ask, at_once=_lanes(things))
+        await each_with(things, inquire, ask, at_once=_channel_count(things))
         for thing in things:
             seen = self._seen[type(thing), thing.name]
             self._note(thing, None if seen is not None and seen.is_hidden and self._must_be_seen else seen)
@@ -172,8 +172,8 @@ class Probe:
         """Whether it is there, or may be."""
         return self._seen[type(thing), thing.name] is not None
 
-    def _note(self, thing: Exchange | Queue, seen: Seen | None) -> None:
+    def _note(self, thing: Exchange | Queue, seen: ExistingItem | None) -> None:
         if seen is None and (self._mode == "verify" or not thing.declare):
-            self.differences.append(missing("queue" if isinstance(thing, Queue) else "exchange", thing.name))
+            self.differences.append(absence_text("queue" if isinstance(thing, Queue) else "exchange", thing.name))
         if seen is not None and (seen.differences or seen.is_locked or self._mode == "manage"):
             self.differences += seen.lines()

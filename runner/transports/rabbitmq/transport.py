@@ -19,29 +19,35 @@ from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
 from runner.tasks import end
 from runner.transports.base import (
-    Begun,
     Capabilities,
-    Declared,
+    DeclareResult,
     Delivery,
-    Feed,
     OnDelivery,
-    OnEnd,
-    OnStateChange,
-    Source,
+    OnPublished,
+    OnTransportEvent,
+    PublishStarted,
+    Subscription,
+    SubscriptionOptions,
 )
-from runner.transports.leadership import Member
-from runner.transports.rabbitmq.client import short
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, Link, LinkClosed, pauses, was_cancelled
+from runner.transports.leadership import Candidate
+from runner.transports.rabbitmq.aiormq_workarounds import describe_error
+from runner.transports.rabbitmq.amqp_fast_path import frame_router_of
+from runner.transports.rabbitmq.connection import (
+    CHANNEL_ERRORS,
+    ConnectionClosedByUs,
+    ReconnectingConnection,
+    backoff_delays,
+    was_cancelled,
+)
 from runner.transports.rabbitmq.consumer import Consumer
-from runner.transports.rabbitmq.declarations import Declarations
-from runner.transports.rabbitmq.direct import wire_of
-from runner.transports.rabbitmq.elsewhere import Elsewhere
-from runner.transports.rabbitmq.leading import RabbitLeadership
-from runner.transports.rabbitmq.moving import Mover
-from runner.transports.rabbitmq.publisher import MissingExchange, Publisher
-from runner.transports.rabbitmq.registration import Registration
+from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
+from runner.transports.rabbitmq.consumer_watchdog import WATCHDOG_S, watch_consumers
+from runner.transports.rabbitmq.declared_topology import DeclaredTopology
+from runner.transports.rabbitmq.leader_election import RabbitLeadership
+from runner.transports.rabbitmq.other_consumers import OtherConsumers
+from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
+from runner.transports.rabbitmq.retry_publisher import RetryPublisher
 from runner.transports.rabbitmq.topology import count_messages
-from runner.transports.rabbitmq.watching import WATCH_S, watch
 
 T = TypeVar("T")
 
@@ -49,7 +55,7 @@ T = TypeVar("T")
 class RabbitTransport:
     """A session with RabbitMQ. `name` is shown in the broker's list of connections; `clock` is the wall clock, UTC.
 
-    `watch_s` is how often, in seconds, it makes sure that the broker still knows its consumers.
+    `watchdog_s` is how often, in seconds, it makes sure that the broker still knows its consumers.
     """
 
     def __init__(
@@ -57,32 +63,32 @@ class RabbitTransport:
         settings: BrokerSettings,
         *,
         name: str = "runner",
-        on_state_change: OnStateChange | None = None,
+        on_transport_event: OnTransportEvent | None = None,
         clock: Callable[[], datetime] | None = None,
-        watch_s: float = WATCH_S,
+        watchdog_s: float = WATCHDOG_S,
         release: str = "",
     ) -> None:
         self._settings = settings
-        self._watch_s = watch_s
-        self._watching: asyncio.Task[None] | None = None
-        self._say = on_state_change or (lambda _: None)
+        self._watchdog_s = watchdog_s
+        self._watchdog: asyncio.Task[None] | None = None
+        self._say = on_transport_event or (lambda _: None)
         self._capabilities = Capabilities("rabbitmq", is_persistent=True)
-        self._declarations = Declarations(settings.topology, self._say)
+        self._topology = DeclaredTopology(settings.topology, self._say)
         self._consumers: list[Consumer] = []
         self._leaderships: list[RabbitLeadership] = []
         self._is_closing = asyncio.Event()
-        restore, restore_for_publishing = self._declarations.restore, self._declarations.restore_for_publishing
-        link = partial(Link, settings, name=name, on_state_change=self._say, release=release)
+        restore, restore_for_publishing = self._topology.restore, self._topology.restore_for_publishing
+        link = partial(ReconnectingConnection, settings, name=name, on_transport_event=self._say, release=release)
         self._publishing = link(role="publish", restore=restore_for_publishing)
         self._consuming = link(role="consume", restore=restore)
-        self._publisher = Publisher(self._publishing, self._say)
-        self._elsewhere = Elsewhere(settings)
-        self._mover = Mover(
+        self._publisher = RabbitPublisher(self._publishing, self._say)
+        self._other_consumers = OtherConsumers(settings)
+        self._retry_publisher = RetryPublisher(
             self._publisher,
-            self._declarations,
+            self._topology,
             self._consuming,
             self._is_closing,
-            on_state_change=self._say,
+            on_transport_event=self._say,
             now=clock or (lambda: datetime.now(UTC)),
         )
 
@@ -92,8 +98,8 @@ class RabbitTransport:
         return self._capabilities
 
     @property
-    def trouble(self) -> Sequence[str]:
-        """See `Transport.trouble`."""
+    def unready_reasons(self) -> Sequence[str]:
+        """See `Transport.unready_reasons`."""
         links = {"publish": self._publishing, "consume": self._consuming}
         return [f"no connection to the broker to {role}" for role, link in links.items() if not link.is_ready]
 
@@ -111,40 +117,40 @@ class RabbitTransport:
         """Open both connections; see `Transport.connect`."""
         connection = await self._consuming.open()
         await self._publishing.open()
-        self._watching = asyncio.create_task(
-            watch(self._consuming, self._consumers, self._watch_s), name="rabbitmq-watch"
+        self._watchdog = asyncio.create_task(
+            watch_consumers(self._consuming, self._consumers, self._watchdog_s), name="rabbitmq-watch"
         )
-        self._capabilities = replace(self._capabilities, is_direct=wire_of(connection) is not None)
+        self._capabilities = replace(self._capabilities, uses_fast_path=frame_router_of(connection) is not None)
         transport = connection.transport
         properties = dict(transport.connection.server_properties) if transport else {}
         return f"{_words(properties.get('product'))} {_words(properties.get('version'))}"
 
-    async def declare(self, topology: Topology) -> Declared:
+    async def declare(self, topology: Topology) -> DeclareResult:
         """See `Transport.declare`; what was declared is restored after each reconnect."""
 
-        async def attempt() -> Declared:
-            return await self._declarations.declare(await self._consuming.ready(), topology)
+        async def attempt() -> DeclareResult:
+            return await self._topology.declare(await self._consuming.ready(), topology)
 
-        return await self._while_it_lasts(attempt, "the broker was lost while declaring")
+        return await self._retry_while_reconnecting(attempt, "the broker was lost while declaring")
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """See `Transport.publish`. An exchange of ours that somebody has deleted is declared again."""
         try:
             await self._publisher.publish(address, envelope)
         except MissingExchange:
-            if not self._declarations.has_exchange(address.exchange):
+            if not self._topology.has_exchange(address.exchange):
                 raise
             await self._restore_exchanges()
             await self._publisher.publish(address, envelope)
 
-    def begin(self, address: Address, envelope: Envelope, on_end: OnEnd) -> Begun:
-        """See `Transport.begin`."""
-        return self._publisher.begin(address, envelope, on_end)
+    def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
+        """See `Transport.publish_nowait`."""
+        return self._publisher.publish_nowait(address, envelope, on_published)
 
-    async def feed(self, source: Source, on_delivery: OnDelivery) -> Feed:
-        """See `Transport.feed`. Raises BrokerUnavailable where the broker does not let us consume."""
-        consumer = Consumer(self._consuming, source, on_delivery, self._say, self._declarations.restore)
-        await self._while_it_lasts(consumer.start, f'cannot consume from queue "{source.queue}"')
+    async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
+        """See `Transport.subscribe`. Raises BrokerUnavailable where the broker does not let us consume."""
+        consumer = Consumer(self._consuming, options, on_delivery, self._say, self._topology.restore)
+        await self._retry_while_reconnecting(consumer.start, f'cannot consume from queue "{options.queue}"')
         self._consumers.append(consumer)
         return consumer
 
@@ -153,50 +159,50 @@ class RabbitTransport:
         if isinstance(outcome, Ack):
             return self.ack(delivery)
         delivery.mark_settled()
-        registration: Registration = delivery.generation
+        consumer_channel: ConsumerChannel = delivery.subscription
         match outcome:
             case Release():
                 return await self._release(delivery)
             case Retry():
-                is_moved = await self._mover.retry(delivery, outcome)
+                is_moved = await self._retry_publisher.retry(delivery, outcome)
             case DeadLetter():
-                queue = delivery.source.dead_letter
-                is_moved = queue is None or await self._mover.dead_letter(delivery, outcome, queue)
+                queue = delivery.options.dead_letter
+                is_moved = queue is None or await self._retry_publisher.dead_letter(delivery, outcome, queue)
             case _:
                 assert_never(outcome)
         if not is_moved:
-            registration.keep(delivery, outcome)
+            consumer_channel.remember_outcome(delivery, outcome)
             return False
-        return registration.ack(delivery, is_handled=False)
+        return consumer_channel.ack(delivery, is_handled=False)
 
     def ack(self, delivery: Delivery) -> bool:
         """See `Transport.ack`."""
         delivery.mark_settled()
-        registration: Registration = delivery.generation
-        return registration.ack(delivery, is_handled=True)
+        consumer_channel: ConsumerChannel = delivery.subscription
+        return consumer_channel.ack(delivery, is_handled=True)
 
-    async def backlog(self, sources: Sequence[Source]) -> int:
-        """See `Transport.backlog`. What other processes hold unsettled is not visible over AMQP."""
+    async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
+        """See `Transport.count_pending`. What other processes hold unsettled is not visible over AMQP."""
         await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
-        names = {source.queue for source in sources}
-        for prefix in {source.wait_prefix for source in sources}:
-            names.update(wait_name(prefix, wait) for wait in self._declarations.waits(prefix))
+        names = {options.queue for options in all_options}
+        for prefix in {options.wait_prefix for options in all_options}:
+            names.update(wait_name(prefix, wait) for wait in self._topology.waits(prefix))
         try:
             ready = await count_messages(await self._consuming.ready(), names)
-        except (LinkClosed, *CHANNEL_ERRORS):
+        except (ConnectionClosedByUs, *CHANNEL_ERRORS):
             return 1  # unknown is not empty
-        return self._mover.in_transit() + ready
+        return self._retry_publisher.in_transit() + ready
 
-    async def held_elsewhere(self, sources: Sequence[Source], quiet_s: float) -> int | str:
-        """See `Transport.held_elsewhere`. AMQP tells of other consumers, the management API what they hold."""
-        ours = Counter(consumer.queue for consumer in self._consumers)
+    async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int | str:
+        """See `Transport.count_held_elsewhere`. AMQP tells of other consumers, the management API what they hold."""
+        own = Counter(consumer.queue for consumer in self._consumers)
         try:
-            return await self._elsewhere.held(await self._consuming.ready(), sources, ours, quiet_s)
-        except (LinkClosed, *CHANNEL_ERRORS):
+            return await self._other_consumers.held(await self._consuming.ready(), all_options, own, quiet_s)
+        except (ConnectionClosedByUs, *CHANNEL_ERRORS):
             return 1  # it is asked again when the connection is back
 
-    async def lead(self, name: str, member: Member | None = None) -> RabbitLeadership:
-        """See `Transport.lead`; how it is kept, and for how long two may believe to lead, is in `leading`.
+    async def campaign(self, name: str, member: Candidate | None = None) -> RabbitLeadership:
+        """See `Transport.campaign`; how it is kept, and for how long two may believe to lead, is in `leader_election`.
 
         Waits while the broker is away. Raises BrokerUnavailable where the broker does not let us.
         """
@@ -204,18 +210,18 @@ class RabbitTransport:
             name,
             self._consuming,
             self._publisher,
-            self._declarations,
+            self._topology,
             heartbeat_s=self._settings.heartbeat_s,
-            on_state_change=self._say,
-            member=member or Member(),
+            on_transport_event=self._say,
+            member=member or Candidate(),
         )
-        for pause in pauses():
+        for pause in backoff_delays():
             try:
                 queue = Topology(queues=(leadership_queue(name),))
-                await self._declarations.declare(await self._consuming.ready(), queue)
+                await self._topology.declare(await self._consuming.ready(), queue)
                 await leadership.compete()
                 break
-            except (LinkClosed, aiormq.exceptions.ChannelClosed) as error:
+            except (ConnectionClosedByUs, aiormq.exceptions.ChannelClosed) as error:
                 text = f'cannot compete for the leadership through queue "{name}": {error}'
                 raise BrokerUnavailable(text) from error
             except CHANNEL_ERRORS:
@@ -230,25 +236,25 @@ class RabbitTransport:
     async def close(self) -> None:
         """See `Transport.close`."""
         self._is_closing.set()
-        await end(self._watching)
+        await end(self._watchdog)
         await asyncio.gather(*(leadership.resign() for leadership in self._leaderships))
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self._publisher.close()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
 
-    async def _while_it_lasts(self, attempt: Callable[[], Awaitable[T]], complaint: str) -> T:
+    async def _retry_while_reconnecting(self, attempt: Callable[[], Awaitable[T]], complaint: str) -> T:
         """Try again where the connection was lost meanwhile, for the connect timeout; raises BrokerUnavailable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.connect_timeout_s
-        for pause in pauses():
+        for pause in backoff_delays():
             try:
                 return await attempt()
-            except LinkClosed:
+            except ConnectionClosedByUs:
                 raise BrokerUnavailable(f"{complaint}: the session was closed") from None
             except CHANNEL_ERRORS as error:
                 is_answer = isinstance(error, aiormq.exceptions.ChannelClosed)
                 if is_answer or loop.time() + pause >= deadline:
-                    raise BrokerUnavailable(f"{complaint}: {short(error)}") from error
+                    raise BrokerUnavailable(f"{complaint}: {describe_error(error)}") from error
             except asyncio.CancelledError:
                 if was_cancelled():
                     raise
@@ -258,15 +264,15 @@ class RabbitTransport:
     async def _restore_exchanges(self) -> None:
         """Declare everything again, for a publication that found its exchange missing."""
         try:
-            await self._declarations.restore(await self._consuming.ready())
-        except (LinkClosed, *CHANNEL_ERRORS) as error:
+            await self._topology.restore(await self._consuming.ready())
+        except (ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
             raise PublishUnknown("the broker was lost while restoring an exchange") from error
 
     async def _release(self, delivery: Delivery) -> bool:
         """Give back; False where the channel that the delivery came by is gone."""
-        registration: Registration = delivery.generation
+        consumer_channel: ConsumerChannel = delivery.subscription
         try:
-            return await registration.release(delivery.token)
+            return await consumer_channel.release(delivery.delivery_tag)
         except CHANNEL_ERRORS:
             return False
         except asyncio.CancelledError:

@@ -14,13 +14,13 @@ from runner.message import Envelope
 from runner.operations.dead_letters import DeadLetter, Filters, Grave, kept, sent_back, understand
 from runner.operations.graveyard import why_not
 from runner.outcome import DeadLetter as GivenUp
-from runner.transports.base import Delivery, Source
-from runner.transports.copies import dead_letter_copy
-from runner.transports.wire import as_sent
+from runner.transports.amqp_limits import normalize_envelope
+from runner.transports.base import Delivery, SubscriptionOptions
+from runner.transports.failure_copies import dead_letter_copy
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 GRAVE = Grave("orders.dead", frozenset({"orders", "shop.hear"}))
-SOURCE = Source(
+OPTIONS = SubscriptionOptions(
     queue="orders", prefetch=1, dead_letter="orders.dead", wait_prefix="shop.retry", subscriber="shop.handle"
 )
 
@@ -28,13 +28,13 @@ SOURCE = Source(
 def delivery(envelope: Envelope, exchange: str = "events", key: str = "order.paid") -> Delivery:
     return Delivery(
         envelope,
-        SOURCE,
+        OPTIONS,
         exchange=exchange,
         routing_key=key,
         is_redelivered=False,
-        crashes=0,
-        token=None,
-        generation=None,
+        failed_deliveries=0,
+        delivery_tag=None,
+        subscription=None,
     )
 
 
@@ -163,7 +163,7 @@ def test_garbage_is_never_trusted_and_never_breaks_anything(headers: dict[str, A
     back = sent_back(letter, NOW)
     assert back.headers[names.REPLAYS] >= 1
     assert not {"x-death", "CC", names.REASON, names.ATTEMPT} & set(back.headers)
-    assert as_sent(back).body == body
+    assert normalize_envelope(back).body == body
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from runner.operations.leftovers import described, kind_of, messages_for_retry, needed_by_none, pipelines_in
 from runner.operations.planning import plan
 from runner.pipeline.topology import Binding, Topology
-from runner.transports.observed import LiveBinding, Observed, Seen, Stray
+from runner.transports.broker_state import BrokerState, ExistingItem, LeftoverQueue, LiveBinding
 
 TO_EVENTS = LiveBinding(Binding("events", "shop.email", "order.paid"), "order.paid")
 
@@ -52,28 +52,28 @@ def test_pipelines_leave_traces() -> None:
 @pytest.mark.parametrize(
     ("stray", "text"),
     [
-        (Stray("shop.email", 1, 0, bindings=(TO_EVENTS,)), "1 message, 0 consumers, bound to events"),
-        (Stray("shop.email", 0, 1, unacked=3), "0 messages, 3 unacknowledged, 1 consumer, bound to no exchange"),
-        (Stray("shop.email", 0, 0, bindings=(TO_EVENTS, TO_EVENTS)), "0 messages, 0 consumers, bound to events"),
+        (LeftoverQueue("shop.email", 1, 0, bindings=(TO_EVENTS,)), "1 message, 0 consumers, bound to events"),
+        (LeftoverQueue("shop.email", 0, 1, unacked=3), "0 messages, 3 unacknowledged, 1 consumer, bound to no exchange"),
+        (LeftoverQueue("shop.email", 0, 0, bindings=(TO_EVENTS, TO_EVENTS)), "0 messages, 0 consumers, bound to events"),
     ],
 )
-def test_what_is_left_is_said_in_one_line(stray: Stray, text: str) -> None:
+def test_what_is_left_is_said_in_one_line(stray: LeftoverQueue, text: str) -> None:
     assert described(stray) == f'queue "shop.email" is not in the pipeline: {text}'
 
 
 def test_a_plan_counts_what_is_surely_left_and_only_mentions_the_rest() -> None:
     """What belongs to another pipeline is not mentioned; a queue in use or with messages says what to do."""
     strays = (
-        Stray("shop.email", 1, 0),
-        Stray("shop.mail", 0, 1),
-        Stray("shop.old", 0, 0),
-        Stray("shop.retry.1000", 0, 0),
-        Stray("shop.producers", 1, 0),
-        Stray("shop.send.email", 0, 0),
-        Stray("shop.eu.email", 5, 0),
+        LeftoverQueue("shop.email", 1, 0),
+        LeftoverQueue("shop.mail", 0, 1),
+        LeftoverQueue("shop.old", 0, 0),
+        LeftoverQueue("shop.retry.1000", 0, 0),
+        LeftoverQueue("shop.producers", 1, 0),
+        LeftoverQueue("shop.send.email", 0, 0),
+        LeftoverQueue("shop.eu.email", 5, 0),
     )
     names = frozenset({*(stray.name for stray in strays), "shop.eu.retry.1000"})
-    observed = Observed({}, {}, (), strays=strays, all_queues=names, management="http://rabbit")
+    observed = BrokerState({}, {}, (), leftovers=strays, all_queues=names, management="http://rabbit")
     found = plan(Topology(), observed, ["shop"])
     assert [(item.name, item.action, item.messages) for item in found.items] == [
         ("shop.email", "extra", 1),
@@ -90,15 +90,15 @@ def test_a_plan_counts_what_is_surely_left_and_only_mentions_the_rest() -> None:
 
 
 def test_what_waits_for_a_retry_is_counted_wherever_it_waits() -> None:
-    observed = Observed({}, {"shop.retry.5": Seen(messages=2), "shop.retry.9": None, "orders": Seen(messages=7)})
-    assert messages_for_retry(observed, [(Stray("shop.retry.7", 3, 0), "wait"), (Stray("shop.a", 9, 0), "queue")]) == 5
+    observed = BrokerState({}, {"shop.retry.5": ExistingItem(messages=2), "shop.retry.9": None, "orders": ExistingItem(messages=7)})
+    assert messages_for_retry(observed, [(LeftoverQueue("shop.retry.7", 3, 0), "wait"), (LeftoverQueue("shop.a", 9, 0), "queue")]) == 5
 
 
 def test_dead_letters_go_after_the_queue_that_they_come_from() -> None:
     """By the queue's own arguments, and by name where it has none, as a classic queue without options."""
     failed = {"x-dead-letter-routing-key": "shop.failed"}
     names = ("shop.email", "shop.email.dead", "shop.failed", "shop.sms.dead")
-    email, dead, to_failed, alone = (Stray(name, 0, 0) for name in names)
+    email, dead, to_failed, alone = (LeftoverQueue(name, 0, 0) for name in names)
     assert needed_by_none([email, dead, alone], [email, dead, alone]) == [email, alone]
-    assert needed_by_none([dead, to_failed], [Stray("shop.email", 0, 0, arguments=failed)]) == [dead]
+    assert needed_by_none([dead, to_failed], [LeftoverQueue("shop.email", 0, 0, arguments=failed)]) == [dead]
     assert needed_by_none([dead, alone], []) == [dead, alone]

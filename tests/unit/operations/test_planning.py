@@ -9,7 +9,7 @@ import pytest
 
 from runner.operations.planning import Plan, plan
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
-from runner.transports.observed import Difference, LiveBinding, Observed, Seen
+from runner.transports.broker_state import BrokerState, Difference, ExistingItem, LiveBinding
 
 ORDERS = Queue("orders", arguments={"x-queue-type": "quorum", "x-max-length": 10})
 SHOP = Exchange("shop")
@@ -18,14 +18,14 @@ WHOLE = Topology((SHOP,), (ORDERS,), (PAID,))
 SILENT = "the management API does not answer at http://rabbit:15672: connection refused"
 
 
-def observed(**changes: Any) -> Observed:
+def observed(**changes: Any) -> BrokerState:
     """Return what a broker has that has everything of WHOLE, with changes."""
     everything: dict[str, Any] = {
-        "exchanges": {"shop": Seen()},
-        "queues": {"orders": Seen(messages=0, consumers=0)},
+        "exchanges": {"shop": ExistingItem()},
+        "queues": {"orders": ExistingItem(messages=0, consumers=0)},
         "bindings": (LiveBinding(PAID, "order.paid"),),
     }
-    return Observed(**{**everything, **changes})
+    return BrokerState(**{**everything, **changes})
 
 
 def actions(found: Plan) -> dict[str, str]:
@@ -57,7 +57,7 @@ def test_what_is_missing_is_created_in_the_order_of_the_topology() -> None:
 
 def test_a_difference_says_both_values_what_it_costs_and_what_to_write() -> None:
     """One item for each queue, however many keys differ."""
-    seen = Seen((differing(), differing("x-overflow", "reject-publish", "drop-head")), messages=12, consumers=1)
+    seen = ExistingItem((differing(), differing("x-overflow", "reject-publish", "drop-head")), messages=12, consumers=1)
     (item,) = plan(Topology(queues=(ORDERS,)), observed(queues={"orders": seen})).of("recreate")
     assert item.text == 'queue "orders": x-max-length is 5 on the broker, the pipeline says 10'
     assert item.details == (
@@ -70,7 +70,7 @@ def test_a_difference_says_both_values_what_it_costs_and_what_to_write() -> None
 
 def test_the_lines_of_a_plan_are_those_that_up_refuses_to_start_with() -> None:
     """One wording for one fact."""
-    seen = Seen((differing(), differing("x-overflow", "reject-publish", "drop-head")), messages=1, consumers=0)
+    seen = ExistingItem((differing(), differing("x-overflow", "reject-publish", "drop-head")), messages=1, consumers=0)
     (item,) = plan(Topology(queues=(ORDERS,)), observed(queues={"orders": seen})).of("recreate")
     assert [line.strip() for line in (item.text, *item.details)] == [line.strip() for line in seen.lines()]
 
@@ -81,7 +81,7 @@ def test_a_binding_that_the_pipeline_has_no_more_is_extra() -> None:
     old = LiveBinding(Binding("shop", "orders", "order.old"), "order.old")
     foreign = LiveBinding(Binding("shop", "theirs", "x"), "x")
     topology = Topology((SHOP,), (ORDERS, theirs), (PAID,))
-    seen = {"orders": Seen(messages=0, consumers=0), "theirs": Seen(messages=0, consumers=0)}
+    seen = {"orders": ExistingItem(messages=0, consumers=0), "theirs": ExistingItem(messages=0, consumers=0)}
     found = plan(topology, observed(queues=seen, bindings=(LiveBinding(PAID), old, foreign)))
     assert [(item.text, item.live) for item in found.of("extra")] == [
         ("binding shop --order.old--> orders is not in the pipeline", old)
@@ -141,7 +141,7 @@ def test_a_recreation_that_was_begun_is_a_change_though_the_queue_is_as_wanted()
 def test_what_was_not_compared_is_neither_equal_nor_different() -> None:
     """A user without the right to configure gets no false peace."""
     remark = 'queue "orders" exists and was not compared: no right'
-    found = plan(Topology(queues=(ORDERS,)), observed(queues={"orders": Seen(remark=remark)}, bindings=()))
+    found = plan(Topology(queues=(ORDERS,)), observed(queues={"orders": ExistingItem(remark=remark)}, bindings=()))
     assert actions(found) == {remark: "unchecked"}
 
 
@@ -149,7 +149,7 @@ def test_what_the_broker_hides_is_not_checked() -> None:
     """From 4.3 on RabbitMQ says nothing about what the user has no right to."""
     remark = 'whether queue "orders" exists is not known: no right'
     found = plan(
-        Topology(queues=(ORDERS,)), observed(queues={"orders": Seen(remark=remark, is_hidden=True)}, bindings=())
+        Topology(queues=(ORDERS,)), observed(queues={"orders": ExistingItem(remark=remark, is_hidden=True)}, bindings=())
     )
     assert actions(found) == {remark: "unchecked"}
     assert not found.is_complete
@@ -158,14 +158,14 @@ def test_what_the_broker_hides_is_not_checked() -> None:
 def test_where_amqp_did_not_tell_the_arguments_of_the_management_api_do() -> None:
     """All of them, and a type that is not given is classic."""
     live = {"durable": True, "auto_delete": False, "x-max-length": 5}
-    seen = Seen(remark="not compared", messages=0, consumers=0, arguments=live)
+    seen = ExistingItem(remark="not compared", messages=0, consumers=0, arguments=live)
     (item,) = plan(Topology(queues=(ORDERS,)), observed(queues={"orders": seen})).of("recreate")
     assert [(each.key, each.spec, each.live) for each in item.differences] == [
         ("x-max-length", "10", "5"),
         ("x-queue-type", "quorum", "classic"),
     ]
     classic = Queue("orders")
-    equal = Seen(remark="not compared", arguments={"durable": True, "auto_delete": False, "x-queue-type": "classic"})
+    equal = ExistingItem(remark="not compared", arguments={"durable": True, "auto_delete": False, "x-queue-type": "classic"})
     assert not plan(Topology(queues=(classic,)), observed(queues={"orders": equal}, bindings=())).has_changes
 
 
@@ -179,7 +179,7 @@ def test_an_exclusive_queue_is_no_change_and_is_mentioned() -> None:
 
 def test_policies_are_told_and_are_no_changes() -> None:
     """They act beside what was declared."""
-    seen = Seen(messages=0, consumers=0, policy="limits", policy_sets={"max-length": 3, "overflow": "drop-head"})
+    seen = ExistingItem(messages=0, consumers=0, policy="limits", policy_sets={"max-length": 3, "overflow": "drop-head"})
     found = plan(WHOLE, observed(queues={"orders": seen}))
     assert found.notes == ('queue "orders": the policy "limits" also sets max-length 3, overflow drop-head',)
     assert not found.has_changes
@@ -187,7 +187,7 @@ def test_policies_are_told_and_are_no_changes() -> None:
 
 def test_the_json_document_is_stable() -> None:
     """Programs read it."""
-    seen = Seen((differing(),), messages=2, consumers=0)
+    seen = ExistingItem((differing(),), messages=2, consumers=0)
     found = plan(WHOLE, observed(queues={"orders": seen}, bindings=None, unchecked=SILENT, product="RabbitMQ 3.10.8"))
     document = json.loads(json.dumps(found.as_json()))
     assert {key: value for key, value in document.items() if key != "items"} == {

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from runner.message import Envelope
 from runner.pipeline.payload import key_reader
 from runner.runtime.lanes import Lanes
-from runner.transports.base import Delivery, Source
+from runner.transports.base import Delivery, SubscriptionOptions
 
-SOURCE = Source(queue="q", prefetch=10, dead_letter=None, wait_prefix="w")
+OPTIONS = SubscriptionOptions(queue="q", prefetch=10, dead_letter=None, wait_prefix="w")
 
 
 def delivery(payload: Any) -> Delivery:
     envelope = Envelope(json.dumps(payload).encode())
     return Delivery(
-        envelope, SOURCE, exchange="", routing_key="q", is_redelivered=False, crashes=0, token=0, generation=0
+        envelope, OPTIONS, exchange="", routing_key="q", is_redelivered=False, failed_deliveries=0, delivery_tag=0, subscription=0
     )
 
 

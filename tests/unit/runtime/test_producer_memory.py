@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from runner.pipeline.model import Producer
 from runner.runtime.producer_memory import Memory
-from runner.transports.leadership import start_of
+from runner.transports.leadership import choose_start
 
 IMPORT = Producer("import", None, ())
 SEED = Producer("seed", None, (), once="true")
@@ -115,7 +115,7 @@ class Processes(RuleBasedStateMachine):
         if self.leader is None and self.alive:
             self.leader = data.draw(st.sampled_from(self.alive))
             has_joined = self.leader in self.joined
-            self.token_start = start_of(self.token_start, f"start {self.leader}", has_joined=has_joined)
+            self.token_start = choose_start(self.token_start, f"start {self.leader}", has_joined=has_joined)
             self.memory = Memory(json.loads(self.saved), self.token_start)
         self.joined |= set(self.alive)
 

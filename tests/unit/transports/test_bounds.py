@@ -10,9 +10,9 @@ from runner.message import Envelope
 from runner.outcome import ACK, DeadLetter, Retry
 from runner.transports.base import Delivery
 from runner.transports.memory import MemoryBroker
-from runner.transports.rabbitmq.acknowledging import Acknowledger
-from runner.transports.rabbitmq.registration import key_of
-from tests.unit.transports.broker_in_hand import bodies, connected, declared, drained, put, queue, source
+from runner.transports.rabbitmq.ack_batcher import AckBatcher
+from runner.transports.rabbitmq.consumer_channel import message_key
+from tests.unit.transports.memory.memory_sessions import bodies, connected, declared, drained, options, put, queue
 from tests.unit.transports.virtual_time import run_virtually
 
 COUNT = 20_000
@@ -28,7 +28,7 @@ def test_what_passes_a_slow_delivery_leaves_nothing_behind() -> None:
             unsettled.remove(each)
 
     async def main() -> None:
-        acks = Acknowledger(5, write)
+        acks = AckBatcher(5, write)
         for tag in range(1, COUNT):
             acks.note(tag)
             unsettled.add(tag)
@@ -60,16 +60,16 @@ def test_another_attempt_of_a_message_is_not_the_one_that_was_acknowledged() -> 
     for each in headers:
         envelope = Envelope(b"order", message_id="one", headers=each)
         keys.add(
-            key_of(
+            message_key(
                 Delivery(
                     envelope,
-                    source("q"),
+                    options("q"),
                     exchange="",
                     routing_key="q",
                     is_redelivered=True,
-                    crashes=1,
-                    token=1,
-                    generation=None,
+                    failed_deliveries=1,
+                    delivery_tag=1,
+                    subscription=None,
                 )
             )
         )
@@ -92,7 +92,7 @@ def test_retries_wait_for_room_among_those_that_wait() -> None:
         waiting = asyncio.create_task(session.settle(third, retry))
         await asyncio.sleep(30)
         assert not waiting.done()
-        assert await session.backlog([source("q")]) == 2
+        assert await session.count_pending([options("q")]) == 2
         await asyncio.sleep(40)
         assert await waiting
         await asyncio.sleep(70)
@@ -112,10 +112,10 @@ async def test_the_oldest_dead_letters_are_forgotten_where_there_are_too_many() 
     for number in range(10):
         await put(session, "q", f"{number}")
         feed_seen: list[Delivery] = []
-        feed = await session.feed(source("q", dead_letter="q.dead"), feed_seen.append)
+        subscription = await session.subscribe(options("q", dead_letter="q.dead"), feed_seen.append)
         while not feed_seen:
             await asyncio.sleep(0)
         await session.settle(feed_seen[0], DeadLetter(reason="rejected", error_type="Error", error=""))
-        await feed.stop()
+        await subscription.stop()
     assert bodies(await drained(session, "q.dead")) == ["7", "8", "9"]
     await session.close()

@@ -1,0 +1,242 @@
+"""Turns a live RabbitMQ into what it has of a topology: over AMQP, and where it answers through the management API.
+
+Reads only. See `topology_probe` for how AMQP alone names every difference of a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.model import BrokerSettings
+from runner.pipeline.topology import Binding, Queue, Topology
+from runner.transports.base import OnTransportEvent
+from runner.transports.broker_state import BrokerState, ExistingItem, LeftoverQueue, LiveBinding
+from runner.transports.rabbitmq.aiormq_workarounds import describe_error
+from runner.transports.rabbitmq.channels import reply_of
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, ReconnectingConnection
+from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
+from runner.transports.rabbitmq.topology_probe import AccessRefused, NotFound, ResourceLocked, TopologyProbe
+
+ASIDE_SUFFIX = ".recreating"
+"""The end of the name of the queue in which messages wait while theirs is made anew, and of the exchange before it."""
+
+RETURN_SUFFIX = ".recreated"
+"""The end of the name of the exchange by which they come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopologySession:
+    """A connection to look at a broker and to change it; `management` is None where `no_management` says why."""
+
+    settings: BrokerSettings
+    connection: AbstractConnection
+    product: str
+    management: ManagementApi | None
+    no_management: str = ""
+
+
+@asynccontextmanager
+async def open_session(
+    settings: BrokerSettings,
+    name: str,
+    management_url: str | None,
+    on_transport_event: OnTransportEvent = lambda _: None,
+) -> AsyncIterator[TopologySession]:
+    """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost meanwhile."""
+    link = ReconnectingConnection(settings, role="topology", name=name, on_transport_event=on_transport_event, restore=_restore_nothing)
+    try:
+        connection = await link.open()
+        properties = dict(connection.transport.connection.server_properties) if connection.transport else {}
+        management, why = await _management(settings, management_url, properties)
+        yield TopologySession(settings, connection, _product(properties), management, why)
+    except aiormq.exceptions.ChannelClosed as error:
+        raise BrokerUnavailable(f"the broker refuses: {reply_of(error)}") from error
+    except CHANNEL_ERRORS as error:
+        raise BrokerUnavailable(f"the broker was lost: {describe_error(error)}") from error
+    finally:
+        await link.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _ManagementData:
+    """What the management API says of the virtual host."""
+
+    exchanges: frozenset[str]
+    queues: Mapping[str, Mapping[str, Any]]
+    bindings: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    async def by(cls, management: ManagementApi) -> _ManagementData:
+        """Ask. Raises ManagementFailed."""
+        return cls(
+            frozenset(str(item.get("name")) for item in await management.exchanges()),
+            {str(item.get("name")): item for item in await management.queues()},
+            [item for item in await management.bindings() if item.get("destination_type") == "queue"],
+        )
+
+
+async def inspect_broker(
+    session: TopologySession, topology: Topology, pipelines: Collection[str] = (), also: Collection[str] = ()
+) -> BrokerState:
+    """Return what the broker has of the topology, and what else it has that begins with a name of these pipelines.
+
+    `also` are names of queues to look at as well.
+    """
+    if session.management is None:
+        return await _observed(session, topology, None)
+    try:
+        listed = await _ManagementData.by(session.management)
+    except ManagementFailed as error:
+        return replace(await _observed(session, topology, None), unchecked=str(error))
+    observed = await _observed(session, topology, listed)
+    leftovers = _others(observed, listed, tuple(f"{pipeline}." for pipeline in pipelines), also)
+    return replace(
+        observed,
+        queues={name: _described(seen, listed.queues.get(name)) for name, seen in observed.queues.items()},
+        bindings=tuple(_bindings(listed.bindings, observed.queues.keys())),
+        unchecked="",
+        management=session.management.shown,
+        leftovers=tuple([each async for each in _leftovers(session, leftovers, listed.bindings)]),
+        all_queues=frozenset(listed.queues),
+    )
+
+
+async def _observed(session: TopologySession, topology: Topology, listed: _ManagementData | None) -> BrokerState:
+    """Ask over AMQP, and only for what there is where the management API has told us what there is.
+
+    To ask for what does not exist writes an error into the broker's log, and operators read that.
+    """
+
+    def may_exist(names: Container[str] | None, name: str) -> bool:
+        return names is None or name in names
+
+    exchanges, queues = (None, None) if listed is None else (listed.exchanges, listed.queues)
+    async with TopologyProbe(session.connection) as probe:
+        found_exchanges = {
+            item.name: await probe.exchange(item, compares=item.declare) if may_exist(exchanges, item.name) else None
+            for item in topology.exchanges
+        }
+        found_queues = {
+            item.name: await probe.queue(item, compares=item.declare) if may_exist(queues, item.name) else None
+            for item in topology.queues
+        }
+        aside = {
+            item.name: await _messages(probe, item.name + ASIDE_SUFFIX)
+            for item in topology.queues
+            if can_be_recreated(item) and may_exist(queues, item.name + ASIDE_SUFFIX)
+        }
+    return BrokerState(
+        found_exchanges,
+        found_queues,
+        unchecked=session.no_management,
+        recreating={name: messages for name, messages in aside.items() if messages is not None},
+        product=session.product,
+    )
+
+
+def can_be_recreated(queue: Queue) -> bool:
+    """Whether a queue is one that we may recreate: ours, with messages that can be moved and outlive its consumers."""
+    is_stream = queue.arguments.get("x-queue-type") == "stream"
+    return queue.declare and not is_stream and not queue.auto_delete and not queue.exclusive
+
+
+def _others(
+    observed: BrokerState, listed: _ManagementData, begin: tuple[str, ...], also: Collection[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the queues that are not in the topology, and begin like this or have one of these names."""
+    ours = {*observed.queues, *(name + ASIDE_SUFFIX for name in observed.recreating)}
+    return {
+        name: item
+        for name, item in listed.queues.items()
+        if name not in ours and not item.get("exclusive") and (name in also or name.startswith(begin))
+    }
+
+
+async def _leftovers(
+    session: TopologySession, found: Mapping[str, Mapping[str, Any]], bindings: Sequence[Mapping[str, Any]]
+) -> AsyncIterator[LeftoverQueue]:
+    """Yield queues with their counts by AMQP, where it tells: those of the management API are some seconds old."""
+    async with TopologyProbe(session.connection) as probe:
+        for name in sorted(found):
+            item = found[name]
+            try:
+                depth = await probe.depth(name)
+                messages, consumers = depth.messages, depth.consumers
+            except NotFound:
+                continue
+            except (ResourceLocked, AccessRefused):
+                messages, consumers = item.get("messages_ready"), item.get("consumers")
+            yield LeftoverQueue(
+                name,
+                messages or 0,
+                consumers or 0,
+                unacked=item.get("messages_unacknowledged") or 0,
+                bindings=tuple(_bindings(bindings, (name,))),
+                durable=bool(item.get("durable", True)),
+                arguments=item.get("arguments") or {},
+            )
+
+
+def _described(seen: ExistingItem | None, described: Mapping[str, Any] | None) -> ExistingItem | None:
+    if seen is None or described is None:
+        return seen
+    arguments = {
+        "durable": described.get("durable"),
+        "auto_delete": described.get("auto_delete"),
+        **(described.get("arguments") or {}),
+    }
+    policy = described.get("operator_policy") or described.get("policy")
+    sets = described.get("effective_policy_definition")
+    return replace(
+        seen,
+        arguments=arguments,
+        policy=str(policy or ""),
+        policy_sets=sets if policy and isinstance(sets, Mapping) else {},
+    )
+
+
+def _bindings(found: Iterable[Mapping[str, Any]], queues: Iterable[str]) -> Iterable[LiveBinding]:
+    """Yield the bindings of these queues, but for those that every queue has and those of a recreation."""
+    names = set(queues)
+    ways_back = {name + RETURN_SUFFIX for name in names}
+    for item in found:
+        source, queue = str(item.get("source", "")), str(item.get("destination"))
+        if queue in names and source and source not in ways_back:
+            arguments = dict(item.get("arguments") or {})
+            binding = Binding(source, queue, str(item.get("routing_key", "")), arguments)
+            yield LiveBinding(binding, str(item.get("properties_key", "")))
+
+
+async def _messages(probe: TopologyProbe, name: str) -> int | None:
+    try:
+        return (await probe.depth(name)).messages
+    except (NotFound, ResourceLocked, AccessRefused):
+        return None
+
+
+async def _management(
+    settings: BrokerSettings, url: str | None, properties: Mapping[str, Any]
+) -> tuple[ManagementApi | None, str]:
+    why: list[str] = []
+    management = await ManagementApi.find(settings, url, on_absent=why.append)
+    if management is None:
+        return None, why[-1]
+    if not management.is_broker_of(properties):
+        return None, f"the management API at {management.shown} belongs to another broker, {management.cluster_name}"
+    return management, ""
+
+
+def _product(properties: Mapping[str, Any]) -> str:
+    words = (properties.get(key, "") for key in ("product", "version"))
+    return " ".join(word.decode() if isinstance(word, bytes) else str(word) for word in words)
+
+
+async def _restore_nothing(_: AbstractConnection) -> None:
+    """A connection that only looks has nothing to restore."""

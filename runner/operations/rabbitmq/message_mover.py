@@ -1,0 +1,195 @@
+"""Carries every message of a queue to an exchange: confirmed there first, acknowledged here then.
+
+A crash makes duplicates of at most `MAX_IN_FLIGHT` messages, and loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pamqp import commands
+from pamqp.base import Frame
+
+from runner.errors import BrokerUnavailable
+from runner.operations.rabbitmq.properties_packing import without_delivery_counts
+from runner.operations.rabbitmq.raw_connection import PRECONDITION_FAILED, RawConnection, RawMessage, RequestRefused
+from runner.pipeline.model import BrokerSettings
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString
+
+MAX_IN_FLIGHT = 100
+"""How many messages are on their way at once."""
+
+MOVE_CONSUMER_TAG = "recreating"
+
+GUARD = b"This message belongs to `runner apply --recreate`, which was not finished: run it again."
+"""How the body of the message begins that keeps a queue closed; see `closing`. It is not carried, but dropped."""
+
+POLL_S = 0.05
+DRAIN_TIMEOUT_S = 10.0
+"""How long messages may keep coming, beside those that were there."""
+
+
+class QueueInUse(Exception):
+    """Somebody else consumes from the queue, whose name this is."""
+
+
+class QueueNotEmpty(Exception):
+    """Messages keep coming."""
+
+
+class TargetQueueFull(BrokerUnavailable):
+    """The queue at the other end takes no more."""
+
+
+def is_guard(message: RawMessage) -> bool:
+    """Whether a message is one of those that keep a queue closed."""
+    return message.body.startswith(GUARD)
+
+
+class MessageMover:
+    """Carries what is in `queue` to `exchange`, with its content header changed by `change`."""
+
+    def __init__(self, connection: RawConnection, queue: str, exchange: str, change: Callable[[bytes], bytes]) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._exchange = exchange
+        self._change = change
+        self._published = 0
+        self._pending: dict[int, int] = {}
+        self._confirmed: list[int] = []
+        self._is_cancelled = False
+        self.moved = 0
+
+    async def start(self) -> None:
+        """Begin to take messages."""
+        self._connection.on_message, self._connection.on_event = self._take, self._note
+        await self._connection.call(commands.Confirm.Select())
+        await self._connection.call(commands.Basic.Qos(0, MAX_IN_FLIGHT, False))
+        await self._connection.call(commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False))
+
+    async def drain(self, quiet_s: float = 0.0) -> bool:
+        """Return True when the queue is empty and nothing has come for `quiet_s`; False where messages keep coming.
+
+        Everything that was taken is confirmed at the other end then. Twice in a row nothing must be ready: what was
+        handed to us while the broker counted comes in between. Raises InUse.
+        """
+        loop = asyncio.get_running_loop()
+        backlog, quiet, since, deadline = -1, 0, 0.0, float("inf")
+        while quiet < 2 or loop.time() < since + quiet_s:
+            await self._settle()
+            before = self._published
+            found: Any = await self._connection.call(commands.Queue.Declare(0, ShortString(self._queue), passive=True))
+            if found.consumer_count > 1:
+                raise QueueInUse(self._queue)
+            backlog = found.message_count if backlog < 0 else backlog
+            if found.message_count:
+                await self._wait_for_one(before)
+            is_quiet = not found.message_count and not self._pending and before == self._published
+            quiet = quiet + 1 if is_quiet else 0
+            if quiet == 1:
+                since = loop.time()
+            elif quiet:
+                await asyncio.sleep(POLL_S)
+            if self._published >= backlog and deadline == float("inf"):
+                deadline = loop.time() + DRAIN_TIMEOUT_S + quiet_s
+            if loop.time() > deadline and not quiet:
+                return False
+        return True
+
+    async def stop(self) -> None:
+        """Take no more, and see what was taken to its end."""
+        await self._connection.call(commands.Basic.Cancel(MOVE_CONSUMER_TAG))
+        await self._settle()
+
+    async def delete(self) -> None:
+        """Delete the queue, which was drained, while we consume from it: what comes last is handed to us."""
+        await self._connection.call(commands.Queue.Delete(0, ShortString(self._queue)))
+        while not self._is_cancelled:
+            await self._connection.step()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        await self._acknowledge()
+        while self._pending:
+            await self._connection.step()
+            await self._acknowledge()
+
+    async def _wait_for_one(self, before: int) -> None:
+        while self._published == before and not self._is_cancelled:
+            await self._connection.step()
+
+    async def _take(self, message: RawMessage) -> None:
+        if is_guard(message):
+            await self._connection.send(commands.Basic.Ack(message.tag))
+            return
+        self._published += 1
+        self._pending[self._published] = message.tag
+        header = without_delivery_counts(message.header) if message.is_redelivered else message.header
+        await self._connection.publish(self._exchange, message, self._change(header))
+
+    def _note(self, event: Frame) -> None:
+        match event:
+            case commands.Basic.Ack():
+                tag = event.delivery_tag or 0
+                known = [seq for seq in self._pending if seq <= tag] if event.multiple else [tag]
+                self._confirmed += known
+            case commands.Basic.Nack():
+                raise TargetQueueFull(f'the queue behind exchange "{self._exchange}" takes no more messages')
+            case commands.Basic.Cancel():
+                self._is_cancelled = True
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge what was confirmed; a queue that is gone has nothing left to acknowledge."""
+        confirmed, self._confirmed = self._confirmed, []
+        for sequence in confirmed:
+            tag = self._pending.pop(sequence, None)
+            if tag is not None:
+                self.moved += 1
+                if not self._is_cancelled:
+                    await self._connection.send(commands.Basic.Ack(tag))
+
+
+async def move_messages(
+    settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float = 0.0
+) -> int:
+    """Carry everything, and return how many that were. Raises InUse, BrokerUnavailable.
+
+    With `quiet_s` nothing may have come for so long at the end, else it raises NotEmpty.
+    """
+    async with RawConnection(settings, queue) as connection:
+        mover = MessageMover(connection, queue, exchange, change)
+        await mover.start()
+        is_quiet = await mover.drain(quiet_s)
+        await mover.stop()
+        if quiet_s and not is_quiet:
+            raise QueueNotEmpty
+        return mover.moved
+
+
+async def delete_empty(settings: BrokerSettings, queue: str) -> None:
+    """Delete a queue if it has no consumer and no message. Quorum queues refuse (540). Raises InUse, NotEmpty."""
+    try:
+        async with RawConnection(settings, queue) as connection:
+            await connection.call(commands.Queue.Delete(0, ShortString(queue), if_unused=True, if_empty=True))
+    except RequestRefused as refusal:
+        if refusal.code != PRECONDITION_FAILED:
+            raise
+        raise QueueInUse(queue) if "in use" in refusal.text else QueueNotEmpty from refusal
+
+
+async def delete_unreachable(
+    settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float
+) -> int:
+    """Carry what is left in a queue to which no way leads any more, and delete it. Raises InUse, NotEmpty.
+
+    Nothing may have come for `quiet_s`: what was on its way when the last binding went is there by then.
+    """
+    async with RawConnection(settings, queue) as connection:
+        mover = MessageMover(connection, queue, exchange, change)
+        await mover.start()
+        if not await mover.drain(quiet_s):
+            raise QueueNotEmpty
+        await mover.delete()
+        return mover.moved

@@ -1,0 +1,135 @@
+"""Listens beside a queue: copies of what comes by the same bindings, in a queue of its own that ends with us.
+
+The broker pushes without waiting for acknowledgements, and we keep the newest of what nobody has asked for yet: so a
+slow reader keeps nothing up, here or there, and we know what was missed. The bounds of the queue itself are the second
+line: what is dropped there, because this process is too slow, nobody counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from runner.errors import BrokerUnavailable
+from runner.message import Envelope
+from runner.pipeline.model import BrokerSettings
+from runner.pipeline.topology import Binding
+from runner.transports.base import OnTransportEvent
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString, describe_error
+from runner.transports.rabbitmq.channels import RPC_S, bind, open_channel, reply_of
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, ConnectionClosedByUs, ReconnectingConnection
+from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
+
+MAX_KEPT = 1000
+MAX_KEPT_BYTES = 32 * 1024 * 1024
+"""What is kept for a slow reader, here, and again by the broker."""
+
+
+class TappedMessage(NamedTuple):
+    """A message that went by, and where it was published to."""
+
+    envelope: Envelope
+    exchange: str
+    routing_key: str
+
+
+MAX_PREFIX_BYTES = 200
+"""How many bytes of a pipeline's name are in the name of the temporary queue, which has to fit into 255."""
+
+
+class Tap:
+    """A temporary queue, bound beside a real one. An async context manager."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        name: str,
+        most: int = MAX_KEPT,
+        most_bytes: int = MAX_KEPT_BYTES,
+        on_transport_event: OnTransportEvent = lambda _: None,
+    ) -> None:
+        self._link = ReconnectingConnection(settings, role="tap", name=f"{name} tap", on_transport_event=on_transport_event, restore=_restore_nothing)
+        self._queue = f"{name.encode()[:MAX_PREFIX_BYTES].decode('utf-8', 'ignore')}.tap.{token_hex(6)}"
+        self._most = most
+        self._most_bytes = most_bytes
+        self._kept: deque[TappedMessage] = deque()
+        self._kept_bytes = 0
+        self._news = asyncio.Event()
+        self._end = ""
+        self.missed = 0
+        """How many went by while the reader was busy, and were let go of."""
+
+    async def open(self, bindings: Sequence[Binding]) -> None:
+        """Begin to listen: what is published from now on is heard. Raises BrokerUnavailable."""
+        connection = await self._link.open()
+        binding: Binding | None = None
+        try:
+            channel = await open_channel(connection)
+            await self._declare(channel)
+            for binding in bindings:
+                await bind(channel, replace(binding, queue=self._queue))
+            channel.closing.add_done_callback(self._on_end)
+            await channel.basic_consume(ShortString(self._queue), self._on_message, no_ack=True, exclusive=True, timeout=RPC_S)
+        except aiormq.exceptions.ChannelNotFoundEntity as error:
+            exchange = binding.exchange if binding is not None else ""
+            text = f'exchange "{exchange}" does not exist: nothing can go by'
+            raise BrokerUnavailable(text, "`runner up` declares it") from error
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            hint = f'the user needs the rights to configure, write and read "{self._queue}", and to read the exchange'
+            raise BrokerUnavailable(f"the broker does not permit it: {reply_of(error)}", hint) from error
+        except (ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
+            raise BrokerUnavailable(f"the broker was lost: {describe_error(error)}") from error
+
+    async def next(self) -> TappedMessage:
+        """Return the next message that went by. Raises BrokerUnavailable when the broker is lost."""
+        while not self._kept:
+            if self._end:
+                raise BrokerUnavailable(f"the broker was lost: {self._end}")
+            self._news.clear()
+            await self._news.wait()
+        passed = self._kept.popleft()
+        self._kept_bytes -= len(passed.envelope.body)
+        return passed
+
+    async def close(self) -> None:
+        """Stop listening; the queue goes with the connection. Idempotent."""
+        await self._link.close()
+
+    async def _declare(self, channel: AbstractChannel) -> None:
+        arguments: dict[str, Any] = {
+            "x-max-length": self._most,
+            "x-max-length-bytes": self._most_bytes,
+            "x-overflow": "drop-head",
+        }
+        await channel.queue_declare(
+            ShortString(self._queue), durable=False, exclusive=True, auto_delete=True, arguments=arguments, timeout=RPC_S
+        )
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        frame: Any = message.delivery
+        envelope, _ = decode_aiormq_message(message)
+        passed = TappedMessage(envelope, frame.exchange or "", frame.routing_key or "")
+        self._kept.append(passed)
+        self._kept_bytes += len(passed.envelope.body)
+        while len(self._kept) > 1 and (len(self._kept) > self._most or self._kept_bytes > self._most_bytes):
+            self._kept_bytes -= len(self._kept.popleft().envelope.body)
+            self.missed += 1
+        self._news.set()
+
+    def _on_end(self, future: asyncio.Future[Any]) -> None:
+        error = None if future.cancelled() else future.exception()
+        self._end = self._end or describe_error(error)
+        self._news.set()
+
+
+async def _restore_nothing(_: AbstractConnection) -> None:
+    """The queue is gone with the connection, and so is what it would have heard."""

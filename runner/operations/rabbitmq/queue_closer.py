@@ -1,0 +1,251 @@
+"""Closes a quorum queue to publishers, carries what is left in it, and deletes it.
+
+RabbitMQ confirms a message that is on its way to a queue at the moment of its deletion, and loses it with the queue
+(measured with 3.10 and 4.3). So publishers are shut out first: a policy with `max-length: 0` and `reject-publish` makes
+the broker answer them with a nack. A quorum queue refuses only while a message is in it, so a message of ours, the
+guard, stays in it until the end. All others are taken out without ever leaving the queue empty: before that, another
+guard is put behind them each time.
+
+Classic queues are not closed so: the policy drops the messages that are in them, and what they refuse at the moment of
+their deletion is confirmed too (measured with 3.10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pamqp import commands
+from pamqp.base import Frame
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from runner.errors import RunnerError
+from runner.operations.rabbitmq.message_mover import (
+    GUARD,
+    MAX_IN_FLIGHT,
+    MOVE_CONSUMER_TAG,
+    POLL_S,
+    MessageMover,
+    QueueInUse,
+    QueueNotEmpty,
+    is_guard,
+)
+from runner.operations.rabbitmq.raw_connection import RawConnection, RawMessage
+from runner.pipeline.model import BrokerSettings
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString
+from runner.transports.rabbitmq.management_api import ManagementApi
+
+POLICY_EFFECT_S = 15.0
+"""How long the broker may take to apply a policy to a queue."""
+
+SETTLE_S = 1.0
+"""How long publishers have to hear that the queue is closed, and what they sent before to arrive."""
+
+MIN_TTL_MS = 120_000
+"""Milliseconds that messages of the queue must live: the guard is one of them."""
+
+MAX_DELETE_ATTEMPTS = 20
+
+POLICY = {"max-length": 0, "overflow": "reject-publish"}
+
+
+class CannotClose(RunnerError):
+    """Publishers cannot be shut out of this queue, or not by us."""
+
+    exit_code = 1
+
+
+class QueueCloser:
+    """Shuts publishers out of one queue by a policy. `reopen` is for a run that follows one that was killed, too."""
+
+    def __init__(self, management: ManagementApi, queue: str) -> None:
+        self._management = management
+        self._queue = queue
+        self._policy = f"runner recreates {queue}"
+        self._described: Mapping[str, Any] = {}
+
+    async def check(self) -> None:
+        """Raise CannotClose where a policy would not close the queue."""
+        if not await self._management.may_set_policies():
+            text = f'the user "{self._management.user}" may not set policies, which shut publishers out meanwhile'
+            raise CannotClose(f'queue "{self._queue}" cannot be recreated: {text}', "give it the tag `policymaker`")
+        self._described = await self._management.queue(self._queue) or {}
+        limits = [self._arguments.get("x-message-ttl"), self._effective.get("message-ttl")]
+        if min((each for each in limits if isinstance(each, int)), default=MIN_TTL_MS) < MIN_TTL_MS:
+            raise CannotClose(
+                f'queue "{self._queue}" cannot be recreated: what keeps it closed would expire too',
+                "stop every publisher, wait until its messages have expired, delete it, and run `runner apply`",
+            )
+        overflow = self._arguments.get("x-overflow") or "reject-publish"
+        if self._described.get("operator_policy"):
+            overflow = self._effective.get("overflow", overflow)
+        if overflow != "reject-publish":
+            text = f'queue "{self._queue}" drops messages when it is full (x-overflow {overflow}): publishers cannot be'
+            raise CannotClose(
+                f"{text} shut out of it while it is recreated",
+                "stop every publisher, let the consumers empty it, delete it, and run `runner apply`",
+            )
+
+    async def close(self) -> None:
+        """Begin to refuse publications. What another policy sets for the queue stays in force."""
+        policies = await self._management.policies()
+        matching = [each for each in policies if _matches(each, self._queue)]
+        before = max(matching, key=lambda each: each.get("priority") or 0, default={})
+        policy = {
+            "pattern": rf"^{re.escape(self._queue)}\z",
+            "definition": {**(before.get("definition") or {}), **POLICY},
+            "priority": 1 + max((each.get("priority") or 0 for each in policies), default=0),
+            "apply-to": "queues",
+        }
+        await self._management.set_policy(self._policy, policy)
+
+    async def reopen(self) -> None:
+        """Remove the policy, if there is one."""
+        await self._management.delete_policy(self._policy)
+
+    @property
+    def _arguments(self) -> Mapping[str, Any]:
+        return self._described.get("arguments") or {}
+
+    @property
+    def _effective(self) -> Mapping[str, Any]:
+        effective = self._described.get("effective_policy_definition")
+        return effective if isinstance(effective, Mapping) else {}
+
+
+class ClosedQueueMover(MessageMover):
+    """Carries what is in a queue that is being closed, without leaving it empty."""
+
+    def __init__(self, connection: RawConnection, queue: str, exchange: str, change: Callable[[bytes], bytes], closer: QueueCloser) -> None:
+        super().__init__(connection, queue, exchange, change)
+        self._closer = closer
+        self._taken: list[int] = []
+        """The delivery tags of the guards among what was taken; 0 for each message."""
+        self._last = b""
+        self._answers: list[bool] | None = None
+
+    async def run(self) -> int:
+        """Close the queue, carry what is in it until only a guard is left, and return how many were carried."""
+        self._connection.on_message, self._connection.on_event = self._take, self._note
+        await self._connection.call(commands.Confirm.Select())
+        behind = await self._way_behind()
+        await self._offer(self._queue)
+        await self._closer.close()
+        await self._until_refused()
+        for number in range(MAX_DELETE_ATTEMPTS):
+            waiting = await self._count()
+            self._last = GUARD + b" (%d)" % number
+            await self._offer(behind, self._last)
+            if await self._until_counted(waiting + 1):
+                await self._take_out(waiting)
+            await asyncio.sleep(SETTLE_S)
+            if self._last and not await self._offer(self._queue) and await self._count() == 1:
+                return self.moved
+        raise QueueNotEmpty
+
+    async def _way_behind(self) -> str:
+        """Return a queue whose messages the broker puts into the closed queue, at its end.
+
+        What a queue dead-letters at most once is never refused (the same for 3.10 and 4.3).
+        """
+        arguments: dict[str, Any] = {
+            "x-message-ttl": 0,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self._queue,
+        }
+        declared: Any = await self._connection.call(commands.Queue.Declare(0, "", exclusive=True, arguments=arguments))
+        return str(declared.queue)
+
+    async def _until_refused(self) -> None:
+        deadline = asyncio.get_running_loop().time() + POLICY_EFFECT_S
+        while await self._offer(self._queue):
+            if asyncio.get_running_loop().time() > deadline:
+                raise CannotClose(
+                    f'queue "{self._queue}" still takes messages, though a policy forbids it',
+                    "look at its policies and operator policies, then run it again",
+                )
+            await asyncio.sleep(SETTLE_S / 10)
+        await asyncio.sleep(SETTLE_S)
+
+    async def _until_counted(self, count: int) -> bool:
+        """Return whether the queue soon has exactly this number of messages."""
+        waiting = 0
+        for _ in range(round(SETTLE_S / POLL_S)):
+            waiting = await self._count()
+            if waiting >= count:
+                break
+            await asyncio.sleep(POLL_S)
+        return waiting == count
+
+    async def _take_out(self, count: int) -> None:
+        """Carry exactly this number of messages: the prefetch is the bound, and they are acknowledged at the end."""
+        while count > 0:
+            wanted = min(count, MAX_IN_FLIGHT)
+            self._taken = []
+            await self._connection.call(commands.Basic.Qos(0, wanted, False))
+            await self._connection.call(commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False))
+            while len(self._taken) < wanted and (await self._declared()).message_count > 1:
+                pass  # with each answer some have come, and some may have expired
+            await self.stop()
+            for tag in filter(None, self._taken):
+                await self._connection.send(commands.Basic.Ack(tag))
+            count -= wanted
+
+    async def _take(self, message: RawMessage) -> None:
+        if is_guard(message):
+            self._taken.append(message.tag)
+            self._last = b"" if message.body == self._last else self._last
+        else:
+            self._taken.append(0)
+            await super()._take(message)
+
+    async def _offer(self, queue: str, body: bytes = GUARD) -> bool:
+        """Publish a guard to a queue; return whether it was taken."""
+        properties = Basic.Properties(content_type="text/plain", delivery_mode=2)
+        header: bytes = ContentHeader(0, len(body), properties).marshal()
+        self._published += 1
+        answers: list[bool] = []
+        self._answers = answers
+        await self._connection.publish("", RawMessage(0, False, queue.encode(), header, body), header)
+        while not answers:
+            await self._connection.step()
+        self._answers = None
+        return answers[0]
+
+    def _note(self, event: Frame) -> None:
+        if isinstance(event, commands.Basic.Ack | commands.Basic.Nack) and self._answers is not None:
+            self._answers.append(isinstance(event, commands.Basic.Ack))
+        else:
+            super()._note(event)
+
+    async def _declared(self) -> Any:
+        return await self._connection.call(commands.Queue.Declare(0, ShortString(self._queue), passive=True))
+
+    async def _count(self) -> int:
+        found = await self._declared()
+        if found.consumer_count:
+            raise QueueInUse(self._queue)
+        return int(found.message_count or 0)
+
+
+async def close_and_delete(
+    settings: BrokerSettings, closer: QueueCloser, queue: str, exchange: str, change: Callable[[bytes], bytes]
+) -> int:
+    """Close a quorum queue to publishers, carry what is in it and delete it. Raises InUse, NotEmpty, CannotClose."""
+    async with RawConnection(settings, queue) as connection:
+        moved = await ClosedQueueMover(connection, queue, exchange, change, closer).run()
+    async with RawConnection(settings, queue) as connection:  # RabbitMQ 3.10 may close a connection that has published to it
+        await connection.call(commands.Queue.Delete(0, ShortString(queue)))
+    return moved
+
+
+def _matches(policy: Mapping[str, Any], queue: str) -> bool:
+    if policy.get("apply-to") not in ("all", "queues", "quorum_queues"):
+        return False
+    try:
+        return re.search(str(policy.get("pattern", "")), queue) is not None
+    except re.error:  # Erlang's expressions are not all of Python's
+        return False

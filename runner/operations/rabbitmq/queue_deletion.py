@@ -1,0 +1,110 @@
+"""Deletes queues that no pipeline has any more: none that is in use, and no message that comes in meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+from pamqp import commands
+from pamqp.base import Frame
+
+from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
+from runner.operations.rabbitmq.raw_connection import (
+    NOT_FOUND,
+    NOT_IMPLEMENTED,
+    PRECONDITION_FAILED,
+    RawConnection,
+    RawMessage,
+    RequestRefused,
+)
+from runner.pipeline.model import BrokerSettings
+from runner.transports.broker_state import LeftoverQueue
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString
+from runner.transports.rabbitmq.channels import RPC_S, temporary_channel
+
+DELETE_CONSUMER_TAG = "pruning"
+
+
+async def delete_queue(settings: BrokerSettings, stray: LeftoverQueue, *, with_messages: bool = False) -> int:
+    """Delete a queue without consumers, if it is empty or `with_messages`; return how many messages it had.
+
+    Raises InUse, NotEmpty, BrokerUnavailable. A queue that is gone already is no error.
+    """
+    try:
+        async with RawConnection(settings, stray.name) as connection:
+            delete = commands.Queue.Delete(0, ShortString(stray.name), if_unused=True, if_empty=not with_messages)
+            deleted: Any = await connection.call(delete)
+            return int(deleted.message_count)
+    except RequestRefused as refusal:
+        if refusal.code == NOT_FOUND:
+            return 0
+        if refusal.code == PRECONDITION_FAILED:
+            raise QueueInUse(stray.name) if "in use" in refusal.text else QueueNotEmpty from refusal
+        if refusal.code != NOT_IMPLEMENTED:
+            raise
+    async with RawConnection(settings, stray.name) as connection:
+        return await _QuorumQueueDeletion(connection, stray).delete(with_messages=with_messages)
+
+
+async def delete_exchange(connection: AbstractConnection, name: str) -> None:
+    """Delete an exchange that nothing is bound to; one that is gone is no error."""
+    try:
+        async with temporary_channel(connection) as channel:
+            await channel.exchange_delete(ShortString(name), if_unused=True, timeout=RPC_S)
+    except aiormq.exceptions.ChannelPreconditionFailed:
+        pass  # something else is bound to it
+
+
+class _QuorumQueueDeletion:
+    """Deletes a quorum queue, which knows no conditions: while we are its only consumer, what comes in comes to us."""
+
+    def __init__(self, connection: RawConnection, stray: LeftoverQueue) -> None:
+        self._connection = connection
+        self._stray = stray
+        self._late: list[RawMessage] = []
+        self._confirmed: set[int] = set()
+        connection.on_message, connection.on_event = self._take, self._note
+
+    async def delete(self, *, with_messages: bool) -> int:
+        found = await self._depth()
+        if found.consumer_count:
+            raise QueueInUse(self._stray.name)
+        if with_messages:
+            deleted: Any = await self._connection.call(commands.Queue.Delete(0, ShortString(self._stray.name)))
+            return int(deleted.message_count)
+        if found.message_count:
+            raise QueueNotEmpty
+        await self._connection.call(commands.Basic.Consume(0, ShortString(self._stray.name), DELETE_CONSUMER_TAG, False, False, False))
+        found = await self._depth()
+        if found.consumer_count > 1:
+            raise QueueInUse(self._stray.name)
+        if found.message_count or self._late:
+            raise QueueNotEmpty  # what has come to us goes back with the connection
+        await self._connection.call(commands.Queue.Delete(0, ShortString(self._stray.name)))
+        if self._late:
+            await self._restore()
+            raise QueueNotEmpty
+        return 0
+
+    async def _depth(self) -> Any:
+        return await self._connection.call(commands.Queue.Declare(0, ShortString(self._stray.name), passive=True))
+
+    async def _restore(self) -> None:
+        """Make the queue again for messages that were published in the moment in which it was deleted."""
+        stray = self._stray
+        declare = commands.Queue.Declare(0, ShortString(stray.name), durable=stray.durable, arguments=dict(stray.arguments))
+        await self._connection.call(declare)
+        await self._connection.call(commands.Confirm.Select())
+        for message in self._late:
+            await self._connection.publish("", message._replace(routing_key=stray.name.encode()), message.header)
+        while len(self._confirmed) < len(self._late):
+            await self._connection.step()
+
+    async def _take(self, message: RawMessage) -> None:
+        self._late.append(message)
+
+    def _note(self, event: Frame) -> None:
+        if isinstance(event, commands.Basic.Ack):
+            tag = event.delivery_tag or 0
+            self._confirmed |= set(range(1, tag + 1)) if event.multiple else {tag}

@@ -1,0 +1,324 @@
+"""Makes a queue anew with other arguments, its messages kept: AMQP has no other way to change a queue.
+
+What has been done is read from the broker, so that a run that was ended anywhere is finished by the next:
+
+    the queue    one aside    so far                     next
+    differs      no           nothing                    move the messages aside
+    differs      yes          some messages are aside    move the others, delete it when it is empty
+    is missing   yes          it was deleted             declare it
+    as wanted    yes          some messages are back     move the others back, delete what is aside
+
+Bindings go first to the queue aside and only then from the old one, and back in the same way: an event that is
+published in between is in both, and in neither never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import aiormq
+from aiormq.abc import AbstractChannel
+
+from runner.errors import RunnerError
+from runner.operations.rabbitmq.broker_inspection import ASIDE_SUFFIX, RETURN_SUFFIX, TopologySession
+from runner.operations.rabbitmq.message_mover import (
+    MOVE_CONSUMER_TAG,
+    QueueInUse,
+    QueueNotEmpty,
+    TargetQueueFull,
+    delete_empty,
+    delete_unreachable,
+    move_messages,
+)
+from runner.operations.rabbitmq.properties_packing import pack_properties, unpack_properties
+from runner.operations.rabbitmq.queue_closer import CannotClose, QueueCloser, close_and_delete
+from runner.pipeline.topology import Binding, Exchange, Queue
+from runner.transports.broker_state import ExistingItem, pluralize
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString
+from runner.transports.rabbitmq.channels import (
+    bind,
+    declare_exchange,
+    declare_queue,
+    forbidden,
+    temporary_channel,
+    unbind,
+)
+from runner.transports.rabbitmq.management_api import ManagementFailed
+from runner.transports.rabbitmq.topology_probe import TopologyProbe
+
+UNLIMITED_DELIVERIES = 2**31 - 1
+MAX_NAME_BYTES = 255
+
+LOCK_SUFFIX = ".lock"
+"""The end of the name of an exclusive queue, by which only one process at a time recreates a queue."""
+
+QUIET_S = 5.0
+"""How long nothing may have come into a classic queue: publishers cannot be shut out of it."""
+
+UNREACHABLE_S = 2.0
+"""How long nothing may have come into the queue aside when nothing is bound to it any more."""
+
+QUORUM_QUEUE_SETTLE_S = 2.0
+"""How long a new quorum queue is left alone before anything is moved into it.
+
+RabbitMQ writes down about a second later which Raft log belongs to it: if it is killed before that, the queue does not
+come back with what it has confirmed (measured with 3.10).
+"""
+
+CONSUMERS_GONE_S = 3.0
+"""How long consumers may take to be gone: those of a run that was killed a moment ago."""
+
+STATISTICS_S = 6.0
+"""How old the counts of the management API may be: brokers collect them every 5 seconds."""
+
+UNSETTLED_S = 20.0
+"""How long a process that has stopped consuming may take to settle what it holds."""
+
+
+class CannotRecreate(RunnerError):
+    """The queue cannot be made anew now, or by us; what was done is kept, and the next run goes on from there."""
+
+    exit_code = 1
+
+
+_NO_API = (
+    "enable the management API (`rabbitmq-plugins enable rabbitmq_management`) or say where it is by --management; or "
+    "stop every publisher, let the consumers empty the queue, delete it, and run `runner apply`"
+)
+"""How to recreate a quorum queue: over AMQP, publishers cannot be shut out of it."""
+
+
+class QueueRecreation:
+    """Makes one queue anew. `wanted` are its bindings, `stale` those that it has and should not have any more."""
+
+    def __init__(
+        self,
+        session: TopologySession,
+        queue: Queue,
+        wanted: Sequence[Binding],
+        stale: Sequence[Binding],
+        on_step: Callable[[str], None],
+    ) -> None:
+        self._session = session
+        self._queue = queue
+        self._wanted = wanted
+        self._stale = stale
+        self._on_step = on_step
+        self._since = 0.0
+        self._is_quorum = False
+        # Not a queue of somebody's design: no limit, no time to live, and no delivery limit that is ever reached.
+        self._aside = Queue(queue.name + ASIDE_SUFFIX, arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES})
+        self._bindings_aside = [Binding(each.exchange, self._aside.name, each.key, each.arguments) for each in wanted]
+        self._closer = QueueCloser(session.management, queue.name) if session.management is not None else None
+
+    async def run(self) -> str:
+        """Do what is left to do and return what was done. Raises CannotRecreate, BrokerUnavailable."""
+        try:
+            async with self._lock():
+                returned = await self._run()
+        except QueueInUse as used:
+            text = f'queue "{used}" is in use: {await _consumers(self._session, str(used))}'
+            raise CannotRecreate(f"{text}; nothing is lost", "stop who consumes from it, and run it again") from None
+        except CannotClose as error:
+            raise CannotRecreate(f"{error}; nothing is lost", error.hint) from None
+        except QueueNotEmpty:
+            text = f'messages keep coming into queue "{self._queue.name}"'
+            raise CannotRecreate(f"{text}; nothing is lost", "stop its publishers, and run it again") from None
+        except TargetQueueFull as error:
+            full = f'queue "{self._queue.name}" is full: the messages that are not back wait in "{self._aside.name}"'
+            raise CannotRecreate(full, "consume from it, and run it again") from error
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            raise forbidden(
+                error, f"configure, write and read `{self._queue.name}` and `{self._aside.name}`"
+            ) from error
+        return f'recreated queue "{self._queue.name}" with {pluralize(returned, "message")}'
+
+    @asynccontextmanager
+    async def _lock(self) -> AsyncIterator[None]:
+        """Keep other processes from recreating the same queue. The lock goes with the connection."""
+        lock = ShortString(self._aside.name + LOCK_SUFFIX)
+        async with temporary_channel(self._session.connection) as channel:
+            try:
+                await channel.queue_declare(lock, exclusive=True)
+            except aiormq.exceptions.ChannelLockedResource:
+                text = f'another process is recreating queue "{self._queue.name}"'
+                raise CannotRecreate(text, "wait until it has ended") from None
+            yield
+            await channel.queue_delete(lock)
+
+    async def _run(self) -> int:
+        live, aside = await self._look(self._queue), await self._look(self._aside)
+        self._check(live, aside)
+        if self._closer is not None:
+            await self._closer.reopen()  # the policy of a run that was killed
+        if live is not None and live.differences:
+            if self._is_quorum and self._closer is None:
+                text = f'publishers cannot be shut out of queue "{self._queue.name}" without the management API'
+                raise CannotRecreate(f"{text}: {self._session.no_management}; nothing was changed", _NO_API)
+            if self._is_quorum and self._closer is not None:
+                await self._closer.check()
+            await self._move_aside()
+            live = None
+        return await self._move_back(is_new=live is None)
+
+    async def _look(self, queue: Queue) -> ExistingItem | None:
+        async with TopologyProbe(self._session.connection, needs_rights=True) as probe:
+            return await probe.queue(queue)
+
+    def _check(self, live: ExistingItem | None, aside: ExistingItem | None) -> None:
+        """Refuse what cannot be made anew without losing something."""
+        name = self._queue.name
+        differing = {each.key: each.live for each in live.differences} if live else {}
+        kind = self._queue.arguments.get("x-queue-type")
+        kinds = (kind, differing.get("x-queue-type"))
+        self._is_quorum = differing.get("x-queue-type", kind) == "quorum"
+        if "stream" in kinds:
+            raise CannotRecreate(
+                f'queue "{name}" is a stream: what was read of it stays in it, so nothing can be moved'
+            )
+        if self._queue.auto_delete or differing.get("auto_delete") == "true" or self._queue.exclusive:
+            raise CannotRecreate(f'queue "{name}" goes away by itself with its consumers', "stop them, and start again")
+        if len(self._aside.name.encode()) > MAX_NAME_BYTES - len(RETURN_SUFFIX):
+            raise CannotRecreate(f'the name of queue "{name}" leaves no room for "{ASIDE_SUFFIX}" behind it')
+        if live is not None and live.remark:
+            raise CannotRecreate(live.remark)
+        if aside is not None and (aside.differences or aside.remark):
+            raise CannotRecreate(
+                f'there is a queue "{self._aside.name}" that is not one of ours', "give it another name"
+            )
+
+    async def _wait_unused(self) -> None:
+        """Return when nobody consumes. Raises InUse."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONSUMERS_GONE_S
+        while (seen := await self._look(self._queue)) is not None and seen.consumers:
+            if loop.time() > deadline:
+                raise QueueInUse(self._queue.name)
+            await asyncio.sleep(CONSUMERS_GONE_S / 20)
+
+    async def _wait_settled(self) -> None:
+        """Return when nobody holds messages of the queue unacknowledged: with the queue they would be deleted too.
+
+        Who holds messages of a quorum queue is among its consumers. Those of a classic queue are counted by the
+        management API only, and it is a few seconds behind.
+        """
+        management = self._session.management
+        if self._is_quorum:
+            return
+        if management is None:
+            text = "messages that others hold unacknowledged cannot be seen without the management API"
+            self._on_step(f'queue "{self._queue.name}": {text}')
+            return
+        loop = asyncio.get_running_loop()
+        deadline = self._since + UNSETTLED_S
+        while True:
+            described = await management.queue(self._queue.name) or {}
+            held = described.get("messages_unacknowledged", 0)
+            if not held and loop.time() - self._since > STATISTICS_S:
+                return
+            if loop.time() > deadline:
+                text = f'queue "{self._queue.name}" has {pluralize(held, "message")} that somebody holds unacknowledged'
+                raise CannotRecreate(f"{text}; nothing is lost", "let who holds them end, and run it again")
+            await asyncio.sleep(CONSUMERS_GONE_S / 20)
+
+    async def _move_aside(self) -> None:
+        """Move the messages and bindings aside, and delete the queue."""
+        await self._wait_unused()
+        self._since = asyncio.get_running_loop().time()
+        name, to = self._queue.name, self._aside.name
+        async with temporary_channel(self._session.connection) as channel:
+            await declare_queue(channel, self._aside)
+            await self._connect(channel, to, self._aside.name)
+        await self._wait_kept(self._aside)
+        moved = await move_messages(self._session.settings, name, to, pack_properties)
+        async with temporary_channel(self._session.connection) as channel:
+            for binding in self._bindings_aside:
+                await bind(channel, binding)
+            for binding in (*self._wanted, *self._stale):
+                await unbind(channel, binding)
+        moved += await move_messages(self._session.settings, name, to, pack_properties)
+        await self._wait_settled()
+        moved += await self._move_rest_and_delete()
+        self._on_step(f'queue "{name}": {pluralize(moved, "message")} moved aside, and the old queue deleted')
+        for binding in self._stale:
+            self._on_step(f'queue "{name}": its binding to {binding.exchange} by "{binding.key}" is not made again')
+
+    async def _move_back(self, *, is_new: bool) -> int:
+        """Declare the queue, move the messages and bindings back, and delete what is aside."""
+        name, aside, back = self._queue.name, self._aside.name, self._queue.name + RETURN_SUFFIX
+        async with temporary_channel(self._session.connection) as channel:
+            await declare_queue(channel, self._queue)
+            await self._connect(channel, back, name)
+        if is_new:
+            self._on_step(f'queue "{name}": declared anew')
+        await self._wait_kept(self._queue)
+        moved = await move_messages(self._session.settings, aside, back, unpack_properties)
+        async with temporary_channel(self._session.connection) as channel:
+            for binding in self._wanted:
+                await bind(channel, binding)
+            for binding in self._bindings_aside:
+                await unbind(channel, binding)
+            await channel.exchange_delete(ShortString(aside))
+        moved += await delete_unreachable(self._session.settings, aside, back, unpack_properties, UNREACHABLE_S)
+        await delete_move_exchanges(self._session, name)
+        return moved
+
+    async def _wait_kept(self, queue: Queue) -> None:
+        """Return when a queue that may have been made just now outlives the broker's end."""
+        seen = await self._look(queue)
+        if queue.arguments.get("x-queue-type") == "quorum" and (seen is None or not seen.messages):
+            await asyncio.sleep(QUORUM_QUEUE_SETTLE_S)
+
+    async def _connect(self, channel: AbstractChannel, exchange: str, queue: str) -> None:
+        """Make the way to a queue: a fanout exchange, which leaves routing keys as they are and ignores header `CC`."""
+        await declare_exchange(channel, Exchange(exchange, "fanout"))
+        await bind(channel, Binding(exchange, queue))
+
+    async def _move_rest_and_delete(self) -> int:
+        """Carry what still comes into the old queue and delete it, when publishers are shut out or gone."""
+        name, to, settings = self._queue.name, self._aside.name, self._session.settings
+        if not self._is_quorum or self._closer is None:
+            moved = await move_messages(settings, name, to, pack_properties, QUIET_S)
+            await delete_empty(settings, name)
+            return moved
+        try:
+            moved = await close_and_delete(settings, self._closer, name, to, pack_properties)
+            async with temporary_channel(self._session.connection) as channel:
+                await declare_queue(channel, self._queue)  # while it is closed: then its publishers find a queue
+        except (QueueNotEmpty, CannotClose):
+            await move_messages(settings, name, to, pack_properties)  # what has kept it closed must not stay in it
+            raise
+        finally:
+            await self._closer.reopen()
+        return moved
+
+
+async def delete_move_exchanges(session: TopologySession, name: str) -> None:
+    """Delete the exchanges by which messages have moved; they need not exist."""
+    async with temporary_channel(session.connection) as channel:
+        await channel.exchange_delete(ShortString(name + RETURN_SUFFIX))
+        await channel.exchange_delete(ShortString(name + ASIDE_SUFFIX))
+
+
+def _consumer(described: dict[str, object]) -> str:
+    channel = described.get("channel_details")
+    place = channel.get("connection_name") if isinstance(channel, dict) else None
+    return f'consumer "{described.get("consumer_tag", "")}" from {place or "an unknown place"}'
+
+
+async def _consumers(session: TopologySession, name: str) -> str:
+    """Return the consumers' connections from the management API, or their number over AMQP."""
+    if session.management is not None:
+        try:
+            described = await session.management.queue(name) or {}
+        except ManagementFailed:
+            described = {}
+        details = [each for each in described.get("consumer_details") or [] if isinstance(each, dict)]
+        found = [_consumer(each) for each in details if each.get("consumer_tag") != MOVE_CONSUMER_TAG]  # ours, some seconds ago
+        if found:
+            return ", ".join(found)
+    async with TopologyProbe(session.connection, needs_rights=True) as probe:
+        seen = await probe.queue(Queue(name), compares=False)
+    return pluralize(seen.consumers, "consumer") if seen is not None and seen.consumers else "somebody consumes from it"

@@ -1,0 +1,222 @@
+"""Speaks AMQP 0-9-1 on a connection of its own, with messages as bytes: properties and headers are never decoded.
+
+aiormq decodes a message and writes it anew, and that does not give the same message: floats lose their precision, a
+missing message id is made up, and text that is not UTF-8 ends the connection. Who carries other people's messages from
+one queue to another must not change them. Source: https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Self
+
+from pamqp import commands, exceptions, frame
+from pamqp.base import Frame
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.model import BrokerSettings
+from runner.redaction import mask_passwords
+from runner.transports.rabbitmq.aiormq_workarounds import describe_error
+from runner.transports.rabbitmq.connection_parameters import client_properties, connection_url, tls_context
+
+MAX_SILENCE_S = 60.0
+"""How long the broker may say nothing while we wait for it."""
+
+CONNECT_S = 10.0
+CLOSE_S = 5.0
+
+ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED, NOT_IMPLEMENTED = 403, 404, 406, 540
+
+_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_DELIVER, _RETURN = (60, 60), (60, 50)
+_END = b"\xce"
+_LARGEST_FRAME = 131_072
+
+
+class RequestRefused(BrokerUnavailable):
+    """The broker closed the channel (or the connection) over what we asked; `code` is AMQP's."""
+
+    def __init__(self, code: int, text: str) -> None:
+        rights = "to move messages needs the rights to read and configure the queue, and to write what ends like it"
+        super().__init__(f"the broker refuses: {text}", rights if code == ACCESS_REFUSED else "")
+        self.code = code
+        self.text = text
+
+
+class RawMessage(NamedTuple):
+    """A delivery as it came: `header` is the payload of its content header."""
+
+    tag: int
+    is_redelivered: bool
+    routing_key: bytes
+    header: bytes
+    body: bytes
+
+
+class RawConnection:
+    """A connection with one channel. What comes unasked goes to `on_message` and `on_event`, in order.
+
+    Not for several tasks at once. An async context manager.
+    """
+
+    def __init__(self, settings: BrokerSettings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._frame_max = _LARGEST_FRAME
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self.on_message: Callable[[RawMessage], Awaitable[None]] | None = None
+        self.on_event: Callable[[Frame], None] = lambda event: None
+
+    async def __aenter__(self) -> Self:
+        error: Exception | None = None
+        for url in self._settings.urls:
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    await self._connect(url)
+                return self
+            except (OSError, TimeoutError, EOFError, exceptions.PAMQPException) as failure:
+                error = failure
+                await self._drop()
+        raise BrokerUnavailable(f"cannot reach the broker {self._shown}: {describe_error(error)}") from error
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close in good order where that is possible: acks before it are read then."""
+        with contextlib.suppress(OSError, TimeoutError, EOFError, BrokerUnavailable, exceptions.PAMQPException):
+            async with asyncio.timeout(CLOSE_S):
+                await self.call(commands.Connection.Close(200, "done", 0, 0), channel=0)
+        await self._drop()
+
+    @property
+    def _shown(self) -> str:
+        return ", ".join(mask_passwords(url) for url in self._settings.urls)
+
+    async def call(self, method: Frame, channel: int = 1) -> Frame:
+        """Send a method and return its answer. Raises WireRefused; the connection is of no use then."""
+        await self.send(method, channel)
+        while True:
+            event = await self.step()
+            if event is not None and event.name in method.valid_responses:
+                return event
+
+    async def send(self, method: Frame, channel: int = 1) -> None:
+        """Send a method that has no answer."""
+        await self._write(frame.marshal(method, channel))
+
+    async def publish(self, exchange: str, message: RawMessage, header: bytes) -> None:
+        """Publish the body of a message with this content header, mandatory, by the routing key it came with."""
+        name = exchange.encode()
+        if len(header) + 8 > self._frame_max:
+            raise BrokerUnavailable("a message has too large headers to be moved: nothing is lost, it is where it was")
+        method = struct.pack(">HHH", 60, 40, 0) + _short(name) + _short(message.routing_key) + b"\x01"
+        pieces = [_frame(_METHOD, method), _frame(_HEADER, header)]
+        size = self._frame_max - 8
+        pieces += [_frame(_BODY, message.body[start : start + size]) for start in range(0, len(message.body), size)]
+        await self._write(b"".join(pieces))
+
+    async def step(self) -> Frame | None:
+        """Read until something has come, hand it over, and return it if it is a method."""
+        kind, channel, payload = await self._read()
+        if kind != _METHOD:
+            return None
+        which = struct.unpack_from(">HH", payload)
+        if which == _DELIVER:
+            message = await self._message(payload)
+            if self.on_message is not None:
+                await self.on_message(message)
+            return None
+        if which == _RETURN:
+            await self._content()
+            raise BrokerUnavailable("a copy of a message found no queue: nothing is lost, it is where it was")
+        event = _decoded(payload, channel)
+        if isinstance(event, commands.Channel.Close | commands.Connection.Close):
+            raise RequestRefused(event.reply_code or 0, event.reply_text)
+        if isinstance(event, commands.Connection.Blocked):
+            raise BrokerUnavailable(f"the broker takes no messages now: {event.reason}", "run it again afterwards")
+        self.on_event(event)
+        return event
+
+    async def _connect(self, text: str) -> None:
+        url = connection_url(text, self._settings)
+        port = url.port or (5671 if url.scheme == "amqps" else 5672)
+        self._reader, self._writer = await asyncio.open_connection(
+            url.host, port, ssl=tls_context(text, self._settings)
+        )
+        await self._write(b"AMQP\x00\x00\x09\x01")
+        await self.step()
+        login = f"\x00{url.user or ''}\x00{url.password or ''}"
+        await self.send(commands.Connection.StartOk(_properties(self._name), "PLAIN", login, "en_US"), 0)
+        tune: Any = await self.step()
+        self._frame_max = min(tune.frame_max or _LARGEST_FRAME, _LARGEST_FRAME)
+        await self.send(commands.Connection.TuneOk(tune.channel_max, self._frame_max, 0), 0)
+        await self.call(commands.Connection.Open(url.path[1:] or "/"), channel=0)
+        await self.call(commands.Channel.Open())
+
+    async def _message(self, payload: bytes) -> RawMessage:
+        """Read the rest of a delivery: consumer tag, delivery tag, redelivered, exchange, routing key; then content."""
+        position = 5 + payload[4]
+        tag, is_redelivered = struct.unpack_from(">Q?", payload, position)
+        position += 9
+        position += 1 + payload[position]
+        key = payload[position + 1 : position + 1 + payload[position]]
+        header, body = await self._content()
+        return RawMessage(tag, is_redelivered, key, header, body)
+
+    async def _content(self) -> tuple[bytes, bytes]:
+        _, _, header = await self._read()
+        (left,) = struct.unpack_from(">Q", header, 4)
+        pieces = []
+        while left > 0:
+            _, _, piece = await self._read()
+            pieces.append(piece)
+            left -= len(piece)
+        return header, b"".join(pieces)
+
+    async def _read(self) -> tuple[int, int, bytes]:
+        assert self._reader is not None
+        try:
+            async with asyncio.timeout(MAX_SILENCE_S):
+                while True:
+                    kind, channel, size = struct.unpack(">BHI", await self._reader.readexactly(7))
+                    payload = (await self._reader.readexactly(size + 1))[:-1]
+                    if kind != _HEARTBEAT:
+                        return kind, channel, payload
+        except (OSError, EOFError, TimeoutError) as error:
+            raise BrokerUnavailable(f"the broker was lost: {describe_error(error) or 'connection closed'}") from error
+
+    async def _write(self, data: bytes) -> None:
+        assert self._writer is not None
+        try:
+            self._writer.write(data)
+            async with asyncio.timeout(MAX_SILENCE_S):
+                await self._writer.drain()
+        except (OSError, TimeoutError) as error:
+            raise BrokerUnavailable(f"the broker was lost: {describe_error(error)}") from error
+
+    async def _drop(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+            self._writer = None
+
+
+def _decoded(payload: bytes, channel: int) -> Frame:
+    _, _, method = frame.unmarshal(_frame(_METHOD, payload, channel))
+    assert isinstance(method, Frame)
+    return method
+
+
+def _frame(kind: int, payload: bytes, channel: int = 1) -> bytes:
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + _END
+
+
+def _short(text: bytes) -> bytes:
+    return bytes([len(text)]) + text
+
+
+def _properties(name: str) -> dict[str, Any]:
+    """Return what the broker is told of us: that a lost consumer and a blocked connection are to be said."""
+    capabilities = {"consumer_cancel_notify": True, "connection.blocked": True, "publisher_confirms": True}
+    return {**client_properties(name, "move"), "capabilities": capabilities}

@@ -1,0 +1,161 @@
+"""Contract: what a live broker has of a topology, as values, and the words for what differs.
+
+Who observes says honestly what could not be found out: None is "not known", never "not there".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.pipeline.topology import Binding
+
+_KEYS = {
+    "type": "type",
+    "durable": "durable",
+    "exclusive": "exclusive",
+    "auto_delete": "auto_delete",
+    "x-queue-type": "type",
+    "x-delivery-limit": "delivery_limit",
+    "x-max-length": "max_length",
+    "x-max-length-bytes": "max_bytes",
+    "x-max-priority": "max_priority",
+    "x-message-ttl": "message_ttl",
+    "x-overflow": "overflow",
+    "x-single-active-consumer": "single_active_consumer",
+}
+"""What the language calls that which the broker compares."""
+
+_NEVER_NONE = ("x-delivery-limit", "x-overflow")
+"""What every quorum queue of ours has: without the key it has the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key in which an existing exchange or queue differs; the values as the broker writes them, `none` for none."""
+
+    kind: str
+    name: str
+    key: str
+    spec: str
+    live: str
+
+    def __str__(self) -> str:
+        return f'{self.kind} "{self.name}": {self.key} is {self.live} on the broker, the pipeline says {self.spec}'
+
+    @property
+    def advice(self) -> str:
+        """What to write into the pipeline so that it agrees with the broker, if one key says it."""
+        name = _KEYS.get(self.key)
+        if name is None or (self.live == "none" and self.key in _NEVER_NONE):
+            return ""
+        if name == "single_active_consumer" and self.live == "none":
+            return "remove `single_active_consumer`, or `order_by` of its subscriber, to agree with the broker"
+        if self.live == "none":
+            return f"remove `{name}` to agree with the broker"
+        live = f"{self.live}ms" if name == "message_ttl" else self.live
+        return f"write `{name}: {live}` to agree with the broker"
+
+    def lines(self) -> Iterator[str]:
+        """Yield the sentence, and the advice below it, indented."""
+        yield str(self)
+        if self.advice:
+            yield f"  {self.advice}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingItem:
+    """What is known of an exchange or queue that exists.
+
+    `remark` says why nothing, or not everything, is known of its differences; empty: all are known. `messages` are
+    those ready; `arguments`, `policy` and `policy_sets` come from the management API. `is_hidden` says that the broker
+    does not tell us whether it exists: from 4.3 on, RabbitMQ answers nothing about what the user has no right to.
+    """
+
+    differences: tuple[Difference, ...] = ()
+    remark: str = ""
+    is_locked: bool = False
+    messages: int | None = None
+    consumers: int | None = None
+    arguments: Mapping[str, Any] | None = None
+    policy: str = ""
+    policy_sets: Mapping[str, Any] = field(default_factory=dict)
+    is_hidden: bool = False
+
+    @property
+    def contents(self) -> str:
+        """What a queue holds, as in `it contents 12 messages and has 1 consumer`; empty where it is not known."""
+        if self.messages is None or self.consumers is None:
+            return ""
+        return f"it holds {pluralize(self.messages, 'message')} and has {pluralize(self.consumers, 'consumer')}"
+
+    @property
+    def must_be_recreated(self) -> str:
+        """The sentence below the differences: arguments are immutable in AMQP."""
+        return f"it must be recreated; {self.contents}" if self.contents else "it must be recreated"
+
+    def lines(self) -> Iterator[str]:
+        """Yield every difference, each with its advice, and what they cost."""
+        for difference in self.differences:
+            yield from difference.lines()
+        if self.differences:
+            yield f"  {self.must_be_recreated}"
+        if self.remark:
+            yield self.remark
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBinding:
+    """A binding of a queue on the broker; `properties_key` is what the management API calls it."""
+
+    binding: Binding
+    properties_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoverQueue:
+    """A queue that is not in the topology, and begins with the name of one of its pipelines.
+
+    `messages` are those ready, and `consumers` those of all connections, by AMQP. `unacked` comes from the management
+    API, which is some seconds behind. `durable` and `arguments` are what it takes to declare it again.
+    """
+
+    name: str
+    messages: int
+    consumers: int
+    unacked: int = 0
+    bindings: tuple[LiveBinding, ...] = ()
+    durable: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """What a broker has of a topology. A name with None does not exist.
+
+    `bindings` are those of the topology's queues, None where they could not be looked at: `unchecked` says why.
+    `recreating` names the queues whose recreation was begun and not finished, and how many messages wait aside.
+    `leftovers` are known to the management API alone, and so are the names of `all_queues`.
+    """
+
+    exchanges: Mapping[str, ExistingItem | None]
+    queues: Mapping[str, ExistingItem | None]
+    bindings: tuple[LiveBinding, ...] | None = None
+    unchecked: str = ""
+    recreating: Mapping[str, int] = field(default_factory=dict)
+    product: str = ""
+    management: str | None = None
+    """Where the management API answered."""
+    leftovers: tuple[LeftoverQueue, ...] = ()
+    all_queues: frozenset[str] = frozenset()
+
+
+def absence_text(kind: str, name: str) -> str:
+    """Say that what must exist, and is not ours to make, does not."""
+    return f'{kind} "{name}" does not exist'
+
+
+def pluralize(number: int, noun: str) -> str:
+    """Return as in `1 queue` or `2 queues`."""
+    return f"{number} {noun}{'s'[: number != 1]}"

@@ -1,0 +1,112 @@
+"""Contract: the copy that a retry or a dead letter travels as, the same on every transport.
+
+An allow-list, not a pass-through: `x-death*`, `CC`, `BCC`, an expiration and a user id each lost a message, or let it
+escape to another queue, when a copy carried them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from runner import message as names
+from runner.message import Address, Envelope
+from runner.outcome import DeadLetter, Retry
+from runner.pipeline.topology import wait_milliseconds, wait_name
+from runner.redaction import escape_controls, mask_beginning
+from runner.transports.base import Delivery
+
+MAX_HEADER_BYTES = 32 * 1024
+"""RabbitMQ closes the whole connection over a header table larger than a frame; foreign headers beyond this go."""
+
+MAX_UNREADABLE_BYTES = 112 * 1024
+"""Of what cannot be decoded so much is kept: a frame has room for this and for our headers, not for more."""
+
+_DROPPED = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+_DROPPED_EXACT = frozenset({"cc", "bcc"})
+
+
+class MessageCopy(NamedTuple):
+    """An envelope and where it must go before the original may be acknowledged."""
+
+    address: Address
+    envelope: Envelope
+
+
+def retry_copy(delivery: Delivery, outcome: Retry, now: datetime) -> MessageCopy:
+    """Return the copy that waits, and comes back to the same queue with the attempt counted up."""
+    milliseconds = wait_milliseconds(outcome.after_s)
+    headers = _failure_headers(delivery, outcome, now)
+    headers[names.ATTEMPT] = delivery.attempt + 1
+    address = Address(wait_name(delivery.options.wait_prefix, milliseconds), delivery.options.queue)
+    return MessageCopy(address, _clean(delivery.envelope, headers))
+
+
+def dead_letter_copy(delivery: Delivery, outcome: DeadLetter, dead_letter: str, now: datetime) -> MessageCopy:
+    """Return the copy that is kept in the dead-letter queue, with its reason."""
+    headers = _failure_headers(delivery, outcome, now)
+    headers[names.ATTEMPT] = delivery.attempt
+    headers[names.REASON] = outcome.reason
+    if delivery.unreadable:
+        raw: bytes = delivery.envelope.headers[names.UNREADABLE]
+        headers[names.UNREADABLE] = raw[:MAX_UNREADABLE_BYTES]
+        if len(raw) > MAX_UNREADABLE_BYTES:
+            cut = f" ({MAX_UNREADABLE_BYTES} of {len(raw)} bytes of its properties and headers are kept)"
+            headers[names.ERROR] = printable(outcome.error[: 1024 - len(cut)] + cut)
+    return MessageCopy(Address("", dead_letter), _clean(delivery.envelope, headers))
+
+
+def _failure_headers(delivery: Delivery, outcome: Retry | DeadLetter, now: datetime) -> dict[str, Any]:
+    headers = foreign_headers(delivery.envelope.headers)
+    old = delivery.envelope.headers
+    headers[names.ERROR_TYPE] = printable(outcome.error_type)
+    headers[names.ERROR] = printable(outcome.error)
+    headers[names.FIRST_FAILED_AT] = _text(old, names.FIRST_FAILED_AT) or now.astimezone(UTC).isoformat(
+        timespec="seconds"
+    )
+    headers[names.ORIGIN] = delivery.options.queue
+    headers[names.SUBSCRIBER] = delivery.options.subscriber
+    headers[names.ORIGIN_EXCHANGE], headers[names.ORIGIN_KEY] = original_address(delivery)
+    if replays := names.replays_of(old):
+        headers |= {names.REPLAYS: replays, names.REPLAYED_AT: _text(old, names.REPLAYED_AT)}
+    return headers
+
+
+def original_address(delivery: Delivery) -> tuple[str, str]:
+    """Return the exchange and the routing key that a message was first published with.
+
+    Retries and replays come by the default exchange: they carry along where they came from.
+    """
+    headers = delivery.envelope.headers
+    if headers and names.ORIGIN_KEY in headers and (delivery.attempt > 1 or names.replays_of(headers) > 0):
+        return _text(headers, names.ORIGIN_EXCHANGE), _text(headers, names.ORIGIN_KEY)
+    return delivery.exchange, delivery.routing_key
+
+
+def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that are neither ours nor the broker's own, as far as they fit."""
+    kept: dict[str, Any] = {}
+    size = 0
+    for name, value in headers.items():
+        if name.startswith("x-runner-") or name.startswith(_DROPPED) or name.lower() in _DROPPED_EXACT:
+            continue
+        size += len(name.encode("utf-8", "surrogateescape")) + len(repr(value).encode())
+        if size > MAX_HEADER_BYTES:
+            break
+        kept[name] = value
+    return kept
+
+
+def printable(text: str) -> str:
+    """Return text without passwords, control characters and lone surrogates, and at most 1 KiB long."""
+    return escape_controls(mask_beginning(text, 1024)).encode()[:1024].decode("utf-8", "ignore")
+
+
+def _text(headers: Mapping[str, Any], name: str) -> str:
+    value = headers.get(name)
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _clean(envelope: Envelope, headers: dict[str, Any]) -> Envelope:
+    return envelope._replace(headers=headers, expiration_ms=None)

@@ -1,0 +1,114 @@
+"""Engine: messages in a queue, and the line they stand in: first come first served, or by priority."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from runner.message import Address, Envelope
+
+
+class QueuedMessage:
+    """One message in one queue.
+
+    `position` counts up in the order of arrival; `expires_at` is loop time; `failed_deliveries` is how often a
+    delivery of it was lost. It stays the same object from arrival to its end, wherever it is given back to.
+    """
+
+    __slots__ = ("address", "envelope", "expires_at", "failed_deliveries", "is_redelivered", "position",)
+
+    def __init__(self, envelope: Envelope, address: Address, position: int) -> None:
+        self.envelope = envelope
+        self.address = address
+        self.position = position
+        self.expires_at: float | None = None
+        self.is_redelivered = False
+        self.failed_deliveries = 0
+
+
+class QueueBuffer(Protocol):
+    """Messages in the order in which they will be handed out. The first is the head, the only place to expire."""
+
+    def append(self, message: QueuedMessage, /) -> None:
+        """Put a message that has arrived at the end."""
+        ...
+
+    def popleft(self) -> QueuedMessage:
+        """Take the head; raises IndexError when the line is empty."""
+        ...
+
+    def restore(self, message: QueuedMessage) -> None:
+        """Put a message back where it stood."""
+        ...
+
+    def __getitem__(self, index: int, /) -> QueuedMessage: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[QueuedMessage]: ...
+
+
+class FifoBuffer(deque[QueuedMessage]):
+    """First come, first served."""
+
+    def restore(self, message: QueuedMessage) -> None:
+        """Put a message back where it stood: before all that arrived after it."""
+        index = 0
+        for waiting in self:
+            if waiting.position > message.position:
+                break
+            index += 1
+        self.insert(index, message)
+
+
+QUORUM_MAX_PRIORITY, QUORUM_DEFAULT_PRIORITY = 31, 4
+"""Quorum queues have these priorities without being asked, from RabbitMQ 4.3 on."""
+
+
+class PriorityBuffer:
+    """Highest priority first, then first come, first served. A priority above the highest counts as the highest.
+
+    `default` is the priority of a message without one; `waiting` are messages that stand in line already.
+    """
+
+    def __init__(self, highest: int, default: int = 0, waiting: Iterable[QueuedMessage] = ()) -> None:
+        self._highest = highest
+        self._default = default
+        self._buffers = [FifoBuffer() for _ in range(highest + 1)]  # the highest first
+        self._length = 0
+        for message in waiting:
+            self.append(message)
+
+    def append(self, message: QueuedMessage, /) -> None:
+        """Put a message that has arrived at the end of its priority."""
+        self._buffer_of(message).append(message)
+        self._length += 1
+
+    def popleft(self) -> QueuedMessage:
+        """Take the first message of the highest priority there is."""
+        message = self._first_buffer().popleft()
+        self._length -= 1
+        return message
+
+    def restore(self, message: QueuedMessage) -> None:
+        """Put a message back where it stood within its priority."""
+        self._buffer_of(message).restore(message)
+        self._length += 1
+
+    def __getitem__(self, index: int, /) -> QueuedMessage:
+        return self._first_buffer()[0] if index == 0 else list(self)[index]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[QueuedMessage]:
+        for buffer in self._buffers:
+            yield from buffer
+
+    def _buffer_of(self, message: QueuedMessage) -> FifoBuffer:
+        priority = message.envelope.priority
+        return self._buffers[self._highest - min(self._default if priority is None else priority, self._highest)]
+
+    def _first_buffer(self) -> FifoBuffer:
+        return next((buffer for buffer in self._buffers if buffer), self._buffers[-1])

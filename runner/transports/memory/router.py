@@ -1,0 +1,102 @@
+"""Engine: turns an address and headers into the queues that a message goes to, and remembers the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from runner.errors import PublishFailed
+from runner.message import Address
+from runner.pipeline.patterns import matches, matches_headers
+from runner.pipeline.topology import Binding, Exchange
+from runner.transports.amqp_limits import check_routing_key
+from runner.transports.memory.queue import MemoryQueue
+
+MAX_CACHED_ROUTES = 10_000
+"""Keys may hold ids, so that each is seen once: then everything is forgotten and learnt anew."""
+
+PREDEFINED = (
+    Exchange("amq.direct", "direct"),
+    Exchange("amq.fanout", "fanout"),
+    Exchange("amq.headers", "headers"),
+    Exchange("amq.match", "headers"),
+    Exchange("amq.topic", "topic"),
+)
+
+
+class Router:
+    """The exchanges, queues and bindings there are. What it remembers is forgotten with every change."""
+
+    def __init__(self) -> None:
+        self.exchanges: dict[str, Exchange] = {exchange.name: exchange for exchange in PREDEFINED}
+        self.queues: dict[str, MemoryQueue] = {}
+        self._bindings: dict[str, dict[tuple[str, str, str], Binding]] = {}
+        self._cache: dict[Address, tuple[MemoryQueue, ...]] = {}
+
+    def route(self, address: Address, headers: Mapping[str, Any]) -> tuple[MemoryQueue, ...]:
+        """Return the queues that take a message, each once.
+
+        Raises PublishFailed: `unavailable` for an unknown exchange, `invalid` for a key that is too long.
+        """
+        queues = self._cache.get(address)
+        if queues is not None:
+            return queues
+        check_routing_key(address.key)
+        queues, is_lasting = self._find(address.exchange, address.key, headers)
+        if is_lasting:
+            if len(self._cache) >= MAX_CACHED_ROUTES:
+                self._cache.clear()
+            self._cache[address] = queues
+        return queues
+
+    def add(self, exchanges: Iterable[Exchange], queues: Iterable[MemoryQueue], bindings: Iterable[Binding]) -> None:
+        """Add what is new; a binding that exists already is the same binding."""
+        self._cache.clear()
+        self.exchanges.update((exchange.name, exchange) for exchange in exchanges)
+        self.queues.update((queue.name, queue) for queue in queues)
+        for binding in bindings:
+            identity = (binding.queue, binding.key, repr(sorted(binding.arguments.items())))
+            self._bindings.setdefault(binding.exchange, {})[identity] = binding
+
+    def remove(self, queue: MemoryQueue) -> None:
+        """Remove a queue and its bindings."""
+        self._cache.clear()
+        self.queues.pop(queue.name, None)
+        for bindings in self._bindings.values():
+            for identity in [identity for identity in bindings if identity[0] == queue.name]:
+                del bindings[identity]
+
+    def _find(self, name: str, key: str, headers: Mapping[str, Any]) -> tuple[tuple[MemoryQueue, ...], bool]:
+        """Return the queues, and whether the next message with this address goes to the same ones."""
+        if name == "":
+            return tuple(queue for queue in (self.queues.get(key),) if queue is not None), True
+        is_lasting, seen = True, set[str]()
+        while name not in seen:
+            exchange = self.exchanges.get(name)
+            if exchange is None:
+                if seen:  # an alternate exchange that does not exist: the message has nowhere to go
+                    break
+                raise PublishFailed(f'exchange "{name}" does not exist', reason="unavailable")
+            seen.add(name)
+            is_lasting = is_lasting and exchange.type != "headers"
+            found = dict.fromkeys(
+                binding.queue
+                for binding in self._bindings.get(name, {}).values()
+                if _takes(exchange, binding, key, headers)
+            )
+            if found:
+                return tuple(self.queues[queue] for queue in found), is_lasting
+            name = str(exchange.arguments.get("alternate-exchange", name))
+        return (), is_lasting
+
+
+def _takes(exchange: Exchange, binding: Binding, key: str, headers: Mapping[str, Any]) -> bool:
+    match exchange.type:
+        case "fanout":
+            return True
+        case "direct":
+            return binding.key == key
+        case "topic":
+            return matches(binding.key, key)
+        case "headers":
+            return matches_headers(binding.arguments, headers)

@@ -1,0 +1,285 @@
+"""Engine: one session with the in-process broker: the `Transport` as the runtime sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import assert_never
+
+from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
+from runner.message import Address, Envelope
+from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
+from runner.pipeline.topology import Topology, wait_milliseconds, wait_topology
+from runner.transports.amqp_limits import normalize_envelope
+from runner.transports.base import (
+    Capabilities,
+    DeclareResult,
+    Delivery,
+    OnDelivery,
+    OnPublished,
+    OnTransportEvent,
+    PublishStarted,
+    SubscriptionOptions,
+    TransportEvent,
+)
+from runner.transports.failure_copies import MessageCopy, dead_letter_copy, retry_copy
+from runner.transports.leadership import Candidate
+from runner.transports.memory.broker import MemoryBroker
+from runner.transports.memory.election import MemoryLeadership
+from runner.transports.memory.queue import MemoryQueue
+from runner.transports.memory.subscription import MemorySubscription
+
+MAX_PUBLISHES_PER_TICK = 64
+"""How many messages a session publishes before everybody else on the loop gets a turn."""
+
+DEEP_QUEUE_WEIGHT = 8
+"""For how many of those one counts that goes into a queue whose feeds are far behind."""
+
+FULL_QUEUE_TIMEOUT_S = 30.0
+"""How long a publisher waits at a full queue out of which nobody takes anything.
+
+Without an end, a handler that publishes into the queue that only it reads would wait for itself for ever. So its
+publish ends as PublishFailed("refused"), its message is retried, and that makes room: copies have room in reserve.
+"""
+
+REPORT_INTERVAL_S = 60.0
+"""How often it is told that dead letters are forgotten."""
+
+FIRST_DELAY_S = 0.05
+MAX_DELAY_S = 5.0
+
+
+class MemoryTransport:
+    """A session with an in-process broker, by default one of its own that nobody else sees.
+
+    Sessions of one `MemoryBroker` are like processes on one RabbitMQ: closing one gives back only what it had.
+    `clock` is the wall clock, UTC; all delays are loop time, so that a loop with virtual time works.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: MemoryBroker | None = None,
+        clock: Callable[[], datetime] | None = None,
+        on_transport_event: OnTransportEvent | None = None,
+    ) -> None:
+        self._broker = broker or MemoryBroker(clock=clock)
+        self._now = clock or self._broker.now
+        self._say = on_transport_event or (lambda _: None)
+        self._subscriptions: list[MemorySubscription] = []
+        self._leaderships: list[MemoryLeadership] = []
+        self._closed: asyncio.Future[None] | None = None
+        self._is_open = False
+        self._published_this_tick = 0
+        self._forgotten = 0
+        self._next_report = 0.0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Messages are gone with the process."""
+        return Capabilities("memory", is_persistent=False)
+
+    @property
+    def unready_reasons(self) -> Sequence[str]:
+        """See `Transport.unready_reasons`."""
+        return () if self._is_open else ("the in-process broker is not running",)
+
+    @property
+    def can_publish(self) -> bool:
+        """See `Transport.can_publish`."""
+        return self._is_open
+
+    async def connect(self) -> str:
+        """Start the broker where nobody has; see `Transport.connect`."""
+        if not self._is_open:
+            self._closed = asyncio.get_running_loop().create_future()
+            self._is_open = True
+            self._broker.join(self)
+        return "in-process broker"
+
+    async def declare(self, topology: Topology) -> DeclareResult:
+        """See `Transport.declare`. Either everything is made or nothing is."""
+        self._must_be_open()
+        return self._broker.declare(topology, self)
+
+    async def publish(self, address: Address, envelope: Envelope) -> None:
+        """See `Transport.publish`. Waits while a queue without limits of its own is full.
+
+        Lets others run now and then, so that a tight loop of publishing does not keep them from it; only after the
+        message is in its queues, so that nobody who began later overtakes.
+        """
+        if not self._is_open:
+            raise PublishUnknown("the session with the in-process broker is closed")
+        sent = normalize_envelope(envelope)
+        queues = self._broker.route(address, sent.headers)
+        weight = _weight(queues)
+        if not weight:
+            await self._wait_for_room(queues)
+            queues = self._broker.route(address, sent.headers)
+        self._broker.put(sent, address, queues)
+        self._published_this_tick += weight or DEEP_QUEUE_WEIGHT
+        if self._published_this_tick >= MAX_PUBLISHES_PER_TICK:
+            self._published_this_tick = 0
+            await asyncio.sleep(0)
+
+    def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
+        """See `Transport.publish_nowait`. Busy, now and then, so that others on the loop get a turn."""
+        if not self._is_open or self._published_this_tick >= MAX_PUBLISHES_PER_TICK:
+            return "busy"
+        try:
+            sent = normalize_envelope(envelope)
+            queues = self._broker.route(address, sent.headers)
+            weight = _weight(queues)
+            if not weight:
+                return "busy"
+            self._published_this_tick += weight
+            self._broker.put(sent, address, queues)
+        except PublishFailed as failure:
+            on_published(failure)
+            return "started"
+        return "confirmed"
+
+    async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
+        """See `Transport.subscription`. Raises BrokerUnavailable where there is no such queue."""
+        self._must_be_open()
+        subscription = self._broker.subscribe(options, on_delivery, self)
+        self._subscriptions = [subscription, *(old for old in self._subscriptions if old.is_live or old.unsettled)]
+        return subscription
+
+    async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
+        """See `Transport.settle`. Waits only where a copy finds no room; cancelled there, the original is given back
+        with the session."""
+        if isinstance(outcome, Ack):
+            return self.ack(delivery)
+        delivery.mark_settled()
+        subscription: MemorySubscription = delivery.subscription
+        match outcome:
+            case Release():
+                return subscription.release(delivery.delivery_tag)
+            case Retry():
+                copy = retry_copy(delivery, outcome, self._now())
+                milliseconds = wait_milliseconds(outcome.after_s)
+                wait = wait_topology(delivery.options.wait_prefix, milliseconds)
+                return await self._move(delivery, copy, wait)
+            case DeadLetter():
+                if delivery.options.dead_letter is None:
+                    return subscription.discard(delivery.delivery_tag)
+                copy = dead_letter_copy(delivery, outcome, delivery.options.dead_letter, self._now())
+                return await self._move(delivery, copy, Topology())
+        assert_never(outcome)
+
+    def ack(self, delivery: Delivery) -> bool:
+        """See `Transport.ack`."""
+        delivery.mark_settled()
+        subscription: MemorySubscription = delivery.subscription
+        return subscription.discard(delivery.delivery_tag)
+
+    async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
+        """See `Transport.count_pending`."""
+        return self._broker.count_pending(all_options)
+
+    async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int:
+        """See `Transport.count_held_elsewhere`."""
+        subscriptions = self._broker.subscriptions({options.queue for options in all_options})
+        return sum(len(subscription.unsettled) for subscription in subscriptions if subscription not in self._subscriptions)
+
+    async def campaign(self, name: str, member: Candidate | None = None) -> MemoryLeadership:
+        """See `Transport.campaign`."""
+        self._must_be_open()
+        leadership = self._broker.campaign(name, member or Candidate(), self._say)
+        self._leaderships.append(leadership)
+        return leadership
+
+    async def close(self) -> None:
+        """See `Transport.close`. What was unsettled counts as lost: the broker cannot tell a farewell from a crash."""
+        if not self._is_open or self._closed is None:
+            return
+        self._is_open = False
+        self._closed.set_result(None)
+        for leadership in self._leaderships:
+            leadership.end()
+        for subscription in self._subscriptions:
+            subscription.end()
+        for subscription in self._subscriptions:
+            subscription.requeue_unsettled()
+        self._subscriptions.clear()
+        self._broker.leave(self)
+
+    async def _move(self, delivery: Delivery, copy: MessageCopy, wait: Topology) -> bool:
+        """Publish the copy, as often as it takes, and only then forget the original.
+
+        A retry (its `wait` queue is declared where it is missing) waits for room among those that wait: there is no
+        disk to put them on, and who always fails must hold up who feeds it. Of dead letters that nobody takes out the
+        oldest are forgotten.
+        """
+        subscription: MemorySubscription = delivery.subscription
+        sent, pause_s = normalize_envelope(copy.envelope, is_copy=True), FIRST_DELAY_S
+        is_retry = bool(wait.queues)
+        while subscription.can_settle(delivery.delivery_tag):
+            try:
+                queues = self._broker.route(copy.address, sent.headers)
+                if not is_retry or not any(queue.is_full for queue in queues):
+                    self._broker.put(sent, copy.address, queues)
+                    if not is_retry:
+                        self._forget_oldest(queues)
+                    return subscription.discard(delivery.delivery_tag)
+            except PublishFailed as failure:
+                if failure.reason != "refused" and self._has_made(wait):
+                    continue
+            await self._pause(pause_s)
+            pause_s = min(pause_s * 2, MAX_DELAY_S)
+        return False
+
+    def _forget_oldest(self, queues: Sequence[MemoryQueue]) -> None:
+        for queue in queues:
+            self._forgotten += (count := queue.forget_oldest())
+            now = asyncio.get_running_loop().time()
+            if count and now >= self._next_report:
+                self._next_report = now + REPORT_INTERVAL_S
+                fields = {"queue": queue.name, "forgotten": self._forgotten, "kept": len(queue.buffer)}
+                self._say(TransportEvent("dead_letters.forgotten", "warning", fields))
+
+    def _has_made(self, needed: Topology) -> bool:
+        """Declare what is missing; False where nothing is, or where something that differs is in the way."""
+        try:
+            return self._broker.declare(needed, self).new > 0
+        except TopologyMismatch:
+            return False
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not when we are closing."""
+        if self._closed is not None:
+            await asyncio.wait((self._closed,), timeout=seconds)
+
+    async def _wait_for_room(self, queues: Sequence[MemoryQueue]) -> None:
+        """Wait until no queue is full.
+
+        Raises PublishFailed("refused") where nobody makes room, PublishUnknown when the session is closed meanwhile.
+        """
+        assert self._closed is not None
+        for queue in queues:
+            if queue.is_full and not await queue.wait_for_room(FULL_QUEUE_TIMEOUT_S, self._closed) and not self._closed.done():
+                raise PublishFailed(
+                    f'queue "{queue.name}" is full, and nothing has left it for {FULL_QUEUE_TIMEOUT_S:.0f} seconds',
+                    reason="refused",
+                    hint="a subscriber that publishes into the queue it reads can fill it; give it fewer results",
+                )
+        if not self._is_open:
+            raise PublishUnknown("the session with the in-process broker was closed while publishing")
+
+    def _must_be_open(self) -> None:
+        if not self._is_open:
+            raise BrokerUnavailable("the session with the in-process broker is not connected")
+
+
+def _weight(queues: Sequence[MemoryQueue]) -> int:
+    """Return for how many of a burst a message for these queues counts; 0 where it has to wait for room."""
+    weight = 1
+    for queue in queues:
+        if queue.is_deep:
+            if queue.is_full:
+                return 0
+            if queue.subscriptions:
+                weight = DEEP_QUEUE_WEIGHT
+    return weight

@@ -1,0 +1,293 @@
+"""One place in the line of a leadership queue's consumers: finds out whether it is the first, and what the state is.
+
+Of a queue's consumers a single active one gets anything: whoever gets a message was the first in line when the broker
+sent it. Two kinds of message pass through the queue: calls, which say nothing and only bring this about, and tokens,
+which have the state. The newest token is kept unacknowledged: with our channel it goes back to the queue, and from
+there to the next in line. Source: https://www.rabbitmq.com/docs/consumers#single-active-consumer
+
+A third kind is a greeting: a session in line asks the one that leads who it is, in which start, and what the state is.
+The answer comes by direct reply-to, a pseudo-queue that needs no right and no declaration. Source:
+https://www.rabbitmq.com/docs/direct-reply-to
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from typing import Any, NamedTuple, Self, TypeVar
+
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+
+from runner.message import Envelope
+from runner.tasks import end
+from runner.transports.leadership import Candidate, LeaderState
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString
+from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, was_cancelled
+from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
+from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
+from runner.transports.rabbitmq.topology import RPC_S, open_channel
+
+PREFETCH = 10
+"""More than are ever held: one token, and what comes in before it is judged."""
+
+CLOSE_S = 5.0
+
+CALL = "leadership.call"
+TOKEN = "leadership.token"
+GREETING = "leadership.greeting"
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+MAX_UNANSWERED_GREETINGS = 1000
+"""How many greetings are kept for an answer until we lead, the newest."""
+
+OnOtherCandidate = Callable[[Candidate, LeaderState | None], None]
+
+T = TypeVar("T")
+
+
+class CandidacyLost(Exception):
+    """The place in the line is gone, or was given up; the text says why."""
+
+
+class Token(NamedTuple):
+    """The state as a leader wrote it: `term` counts the leaders, `version` what the leader of this term has written.
+
+    `start` is the start of the pipelines in which the leader led.
+    """
+
+    term: int
+    version: int
+    state: dict[str, Any]
+    start: str = ""
+
+    def is_newer_than(self, other: Token | None) -> bool:
+        """Whether this one replaces the other. Of two claims to one term it is the first that counts."""
+        return other is None or (self.term, self.version) > (other.term, other.version)
+
+
+def write_token(token: Token) -> bytes:
+    """Return the body of a token's message."""
+    return json.dumps(token._asdict(), allow_nan=False).encode()
+
+
+def read_token(body: bytes) -> Token | None:
+    """Return the token in a message's body; None where it is none of ours."""
+    try:
+        found = json.loads(body)
+        term, version, state, start = found["term"], found["version"], found["state"], found.get("start", "")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    is_token = type(term) is int and type(version) is int and isinstance(state, dict) and isinstance(start, str)
+    return Token(term, version, state, start) if is_token else None
+
+
+def write_greeting(member: Candidate, led: LeaderState | None = None) -> bytes:
+    """Return the body of a greeting, or of the answer to one."""
+    return json.dumps({**asdict(member), **({"led": led} if led else {})}, allow_nan=False).encode()
+
+
+def read_greeting(body: bytes) -> tuple[Candidate, LeaderState | None] | None:
+    """Return who greets or answers, and what an answer says; None for anything else."""
+    try:
+        found = json.loads(body)
+        member = Candidate(*(str(found[key]) for key in ("start", "fingerprint", "where")))
+        start, state = found.get("led", ("", {}))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    if not isinstance(start, str) or not isinstance(state, dict):
+        return None
+    return member, LeaderState(start, state) if "led" in found else None
+
+
+class Candidacy(ConsumerChannel):
+    """A consumer of the leadership queue, from its registration until its channel is closed.
+
+    `ended` is done from the moment on at which it is worth nothing any more. `expires_at` is the loop time at which
+    that happens by itself; it is put off with `expire_at`. `on_other` is called with each member that greets or
+    answers, and with what an answer says.
+    """
+
+    def __init__(self, channel: AbstractChannel, member: Candidate, on_other: OnOtherCandidate) -> None:
+        super().__init__(channel)
+        self._member = member
+        self._on_other = on_other
+        self._unanswered: list[str] = []
+        self._answer: asyncio.Future[LeaderState] = self.ended.get_loop().create_future()
+        self.is_leading = False
+        self.start = ""
+        """The start in which we lead."""
+        self.token: Token | None = None
+        """The newest there is, as far as it has come to us."""
+        self.term: int | None = None
+        """The term that we have claimed; from then on only our own tokens count."""
+        self.version = 0
+        self.is_first = asyncio.Event()
+        self.writing = asyncio.Lock()
+        self.expires_at = float("inf")
+        self._held: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._name = secrets.token_hex(8)
+        self._sent = 0
+        self._expected: dict[str, asyncio.Future[None]] = {}
+
+    @classmethod
+    async def take(cls, connection: AbstractConnection, queue: str, member: Candidate, on_other: OnOtherCandidate) -> Self:
+        """Get in line; raises what the broker answers."""
+        channel = await open_channel(connection)
+        candidacy = cls(channel, member, on_other)
+        channel.closing.add_done_callback(lambda _: candidacy.end("the channel or its connection was lost"))
+        channel.on_consumer_cancel_callbacks.add(lambda _: candidacy.end("cancelled by the broker"))
+        try:
+            await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_S)
+            await channel.basic_consume(REPLY_TO, candidacy._on_answer, no_ack=True, timeout=RPC_S)
+            await channel.basic_consume(ShortString(queue), candidacy._on_message, timeout=RPC_S)
+        except BaseException:
+            await candidacy.leave("it was not taken")
+            raise
+        return candidacy
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it is still worth something, by the clock as well: the loop may have stood still."""
+        return not self.ended.done() and asyncio.get_running_loop().time() < self.expires_at
+
+    def expire_at(self, when: float, reason: str) -> None:
+        """End by itself at this loop time, for this reason, and not when it was said before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.expires_at = when
+        self._timer = asyncio.get_running_loop().call_at(when, self.end, reason)
+
+    async def run_while_valid(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do this as long as the candidacy lasts; raises CandidacyLost where it ends before."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait((task, self.ended), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise CandidacyLost(self.ended.result())
+        finally:
+            await end(task)
+
+    async def leave(self, reason: str) -> None:
+        """Close the channel: what was held goes back, and with it the leadership to the next. Idempotent, bounded.
+
+        Never by `basic.cancel`: the next in line would then be the first while we still hold the token.
+        """
+        self.end(reason)
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.channel.close()
+        except CHANNEL_ERRORS:
+            pass
+        except asyncio.CancelledError:
+            if was_cancelled():
+                raise
+
+    def call(self) -> Envelope:
+        """Return a message that only finds out who is the first in line."""
+        return Envelope(b"", message_id=self._next_id(), type=CALL)
+
+    def next_token(self, state: dict[str, Any]) -> Envelope:
+        """Return a message with the next version of the state in our term."""
+        assert self.term is not None
+        self.version += 1
+        body = write_token(Token(self.term, self.version, state, self.start))
+        return Envelope(body, message_id=self._next_id(), type=TOKEN, content_type="application/json")
+
+    async def greet(self, queue: str) -> None:
+        """Ask the session that leads, if one does, for an answer."""
+        properties = Basic.Properties(message_id=self._next_id(), message_type=GREETING, reply_to=REPLY_TO)
+        await self._send(queue, write_greeting(self._member), properties)
+
+    async def ask_leader(self, queue: str) -> LeaderState:
+        """Greet, and return the next answer."""
+        self._answer = self.ended.get_loop().create_future()
+        await self.greet(queue)
+        return await self._answer
+
+    async def start_leading(self) -> None:
+        """Answer those who have greeted us, and those who will."""
+        self.is_leading = True
+        while self._unanswered:
+            await self._answer_to(self._unanswered.pop())
+
+    def expect(self, envelope: Envelope) -> asyncio.Future[None]:
+        """Return a future that is done when this message of ours has come to us; cancel it to expect it no more."""
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        message_id = envelope.message_id or ""
+        self._expected[message_id] = arrived
+        arrived.add_done_callback(lambda _: self._expected.pop(message_id, None))
+        return arrived
+
+    def _next_id(self) -> str:
+        self._sent += 1
+        return f"{self._name}.{self._sent}"
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        if self.ended.done():
+            return  # it goes back with the channel
+        frame: Any = message.delivery
+        tag: int = frame.delivery_tag
+        envelope, _ = decode_aiormq_message(message)
+        message_id = envelope.message_id or ""
+        token = read_token(envelope.body) if envelope.type == TOKEN else None
+        is_ours = message_id.startswith(self._name)
+        if envelope.type == GREETING and not is_ours:
+            await self._on_greeting(envelope)
+        if token is not None and not is_ours and self.term is not None and token.term >= self.term:
+            self.end("another session has claimed the leadership")
+            return
+        done_with: int | None = tag
+        if token is not None and token.is_newer_than(self.token) and (is_ours or self.term is None):
+            self.token, self._held, done_with = token, tag, self._held
+        self.is_first.set()
+        arrived = self._expected.get(message_id)
+        if arrived is not None and not arrived.done():
+            arrived.set_result(None)
+        if done_with is not None:
+            await self._drop(done_with)
+
+    async def _on_greeting(self, greeting: Envelope) -> None:
+        parsed, reply_to = read_greeting(greeting.body), greeting.reply_to
+        if parsed is None or not reply_to:
+            return
+        self._on_other(*parsed)
+        if self.is_leading:
+            await self._answer_to(reply_to)
+        else:
+            self._unanswered = [*self._unanswered, reply_to][-MAX_UNANSWERED_GREETINGS:]
+
+    async def _on_answer(self, message: DeliveredMessage) -> None:
+        parsed = read_greeting(message.body)
+        if parsed is not None and (led := parsed[1]) is not None and not self.ended.done():
+            self._on_other(*parsed)
+            if not self._answer.done():
+                self._answer.set_result(led)
+
+    async def _answer_to(self, reply_to: str) -> None:
+        if self.is_valid and self.token is not None:
+            await self._send(reply_to, write_greeting(self._member, LeaderState(self.start, self.token.state)), Basic.Properties())
+
+    async def _send(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
+        """Publish without a confirm: who does not get an answer asks again."""
+        try:
+            await self.channel.basic_publish(body, routing_key=ShortString(queue), properties=properties)
+        except CHANNEL_ERRORS:
+            pass
+        except asyncio.CancelledError:
+            if was_cancelled():
+                raise
+
+    async def _drop(self, tag: int) -> None:
+        """Acknowledge: a call that has arrived, or a token that a newer one has replaced."""
+        with contextlib.suppress(*CHANNEL_ERRORS):  # else it comes again to whoever is next, and counts as little there
+            await self.channel.basic_ack(tag, wait=False)

@@ -1,0 +1,316 @@
+"""Turns a queue with a single active consumer into a leadership: at most one session has it, its state outlives it.
+
+To take over, the first in line sends a call through the queue. When it comes back, everything that was in the queue has
+come before it, so the newest token has the state. It is written again, in a term of our own, and when that has come
+back we lead. To save is to write the next version, and to wait until the broker has confirmed it and handed it to us:
+then it is what the next in line will get. Tokens of earlier terms that come in late are dropped.
+
+A write proves that we were the first in line when it was sent. This proof is our lease: it holds for one heartbeat
+interval by our own clock, is renewed four times in that, and when it has run out we do not lead and go to the end of
+the line. The broker gives up a silent connection after more than two intervals (measured: 2.7), so a partition between
+us and it makes no two leaders. Two may believe to lead, for one interval at most, where the broker hands on and its
+word of that does not reach us: an operator closes the connection during a partition, or the nodes of a cluster lose
+each other. And no lease helps a process that is frozen between asking `is_leader` and acting on it; its `save` fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
+from runner.message import Address, Envelope
+from runner.tasks import end
+from runner.transports.base import OnTransportEvent, TransportEvent
+from runner.transports.leadership import (
+    NAME_SHARED,
+    Candidate,
+    LeaderState,
+    NotLeader,
+    choose_start,
+    name_shared_fields,
+)
+from runner.transports.rabbitmq.candidacy import CLOSE_S, Candidacy, CandidacyLost
+from runner.transports.rabbitmq.connection import (
+    CHANNEL_ERRORS,
+    ConnectionClosedByUs,
+    ReconnectingConnection,
+    backoff_delays,
+    was_cancelled,
+)
+from runner.transports.rabbitmq.declared_topology import DeclaredTopology
+from runner.transports.rabbitmq.publisher import RabbitPublisher
+
+RENEWALS_IN_A_LEASE = 4
+ATTEMPTS_IN_A_LEASE = 2
+
+CALL_S = 30.0
+"""How often who does not lead calls at most: so soon does a leadership whose token is gone come back."""
+
+ANSWER_S = 2.0
+"""How long the session that leads may take to answer."""
+
+MAX_DELAY_S = 5.0
+
+
+class RabbitLeadership:
+    """See `Leadership`. Takes part from `start` to `resign`, in one candidacy after the other."""
+
+    def __init__(
+        self,
+        name: str,
+        link: ReconnectingConnection,
+        publisher: RabbitPublisher,
+        topology: DeclaredTopology,
+        *,
+        heartbeat_s: float,
+        on_transport_event: OnTransportEvent,
+        member: Candidate,
+    ) -> None:
+        self._name = name
+        self._link = link
+        self._publisher = publisher
+        self._topology = topology
+        self._send = on_transport_event
+        self._member = member
+        self._has_joined = False
+        """Whether we have led, or another session has told us that it does: then we begin no start of our own."""
+        self._fingerprints = {member.fingerprint}
+        self._lease_s = heartbeat_s
+        self._renew_s = self._lease_s / RENEWALS_IN_A_LEASE
+        self._attempt_s = self._lease_s / ATTEMPTS_IN_A_LEASE
+        self._candidacy: Candidacy | None = None
+        self._won: Candidacy | None = None
+        self._known: Candidacy | None = None
+        """The candidacy in which the caller has learnt that we lead."""
+        self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when we begin to lead or resign; then there is a new one."""
+        self._resigning: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_leader(self) -> bool:
+        """See `Leadership.is_leader`."""
+        return self._won is not None and self._won.is_valid
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """See `Leadership.state`."""
+        candidacy = self._known = self._require_lead()
+        return copy.deepcopy(candidacy.token.state) if candidacy.token else {}
+
+    @property
+    def start(self) -> str:
+        """See `Leadership.start`."""
+        return self._require_lead().start
+
+    async def ask_leader(self) -> LeaderState | None:
+        """See `Leadership.ask_leader`."""
+        candidacy = self._candidacy
+        if candidacy is None or self.is_leader:
+            return None
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await candidacy.run_while_valid(candidacy.ask_leader(self._name))
+        except (TimeoutError, CandidacyLost):
+            return None
+
+    async def compete(self) -> None:
+        """Take part from now on; raises what the broker answers to the first attempt."""
+        self._candidacy = await self._stand()
+        self._task = asyncio.create_task(self._compete(self._candidacy), name=f"leadership-{self._name}")
+
+    async def wait_won(self) -> None:
+        """See `Leadership.wait_won`."""
+        while not self.is_leader:
+            if self._resigning is not None:
+                raise NotLeader(f'the leadership of "{self._name}" was resigned')
+            await asyncio.shield(self._change)
+        self._known = self._won
+
+    async def wait_lost(self) -> None:
+        """See `Leadership.wait_lost`."""
+        candidacy = self._known or self._won
+        if candidacy is not None and candidacy.is_valid:
+            await asyncio.wait((candidacy.ended,))
+
+    async def save(self, state: Mapping[str, Any]) -> None:
+        """See `Leadership.save`."""
+        candidacy = self._require_lead()
+        if candidacy is not self._known:
+            raise NotLeader(f'the leadership of "{self._name}" was lost and won again: read its state first')
+        copied: dict[str, Any] = json.loads(json.dumps(dict(state), allow_nan=False))
+        try:
+            await candidacy.run_while_valid(self._write(candidacy, copied))
+        except CandidacyLost as lost:
+            raise NotLeader(f'the leadership of "{self._name}" was lost while saving: {lost}') from lost
+
+    async def resign(self) -> None:
+        """See `Leadership.resign`. Who is cancelled here has resigned nevertheless."""
+        if self._resigning is None:
+            if self._candidacy is not None:
+                self._candidacy.end("resigned")
+            self._resigning = asyncio.create_task(self._leave(), name=f"resigning-{self._name}")
+            self._signal_change()
+        await asyncio.shield(self._resigning)
+
+    async def _leave(self) -> None:
+        if self._task is not None and self._candidacy is not None:
+            await asyncio.wait((self._task,), timeout=CLOSE_S + 1)
+        await end(self._task)
+
+    def _require_lead(self) -> Candidacy:
+        if self._won is None or not self._won.is_valid:
+            raise NotLeader(f'this session does not lead "{self._name}"')
+        return self._won
+
+    def _signal_change(self) -> None:
+        self._change.set_result(None)
+        self._change = asyncio.get_running_loop().create_future()
+
+    async def _compete(self, candidacy: Candidacy) -> None:
+        """Take part in one candidacy after the other, until resigned or cancelled."""
+        delays = backoff_delays(longest_s=MAX_DELAY_S)
+        while True:
+            self._candidacy = candidacy
+            has_led = await self._hold_candidacy(candidacy)
+            self._candidacy = None
+            if has_led:
+                delays = backoff_delays(longest_s=MAX_DELAY_S)
+            if self._resigning is not None:
+                return
+            try:
+                candidacy = await self._stand_again(delays)
+            except ConnectionClosedByUs:
+                return
+
+    async def _stand(self) -> Candidacy:
+        return await Candidacy.take(await self._link.ready(), self._name, self._member, self._on_other_candidate)
+
+    async def _stand_again(self, delays: Iterator[float]) -> Candidacy:
+        """Get in line again, as soon as the broker lets us."""
+        while True:
+            await asyncio.sleep(next(delays))
+            try:
+                return await self._stand()
+            except CHANNEL_ERRORS as error:
+                self._report_failure(error)
+                if isinstance(error, ChannelNotFoundEntity):
+                    await self._declare_again()
+            except asyncio.CancelledError:
+                if was_cancelled():
+                    raise
+
+    async def _hold_candidacy(self, candidacy: Candidacy) -> bool:
+        """Be in line, and lead when it is our turn, until the candidacy is lost. Returns whether we have led."""
+        try:
+            await candidacy.run_while_valid(self._take_part(candidacy))
+        except CandidacyLost as lost:
+            if self._won is candidacy and self._resigning is None:
+                self._report("leadership.lost", "warning", error=str(lost))
+        except PublishFailed as failure:
+            self._report_failure(failure)
+        finally:
+            await candidacy.leave("given up")
+        return self._won is candidacy
+
+    async def _take_part(self, candidacy: Candidacy) -> None:
+        await self._call_until_first(candidacy)
+        candidacy.expire_at(_now() + self._lease_s, "the broker took no message in time")
+        await self._pass_through(candidacy, candidacy.call)
+        candidacy.term = candidacy.token.term + 1 if candidacy.token else 1
+        candidacy.start = choose_start(candidacy.token.start if candidacy.token else "", self._member.start, has_joined=self._has_joined)
+        await self._write(candidacy, candidacy.token.state if candidacy.token else {})
+        self._won, self._has_joined = candidacy, True
+        self._signal_change()
+        self._report("leadership.won", "info", term=candidacy.term)
+        await candidacy.start_leading()
+        while True:
+            await asyncio.sleep(candidacy.expires_at - _now() - self._lease_s + self._renew_s)
+            if _now() >= candidacy.expires_at - self._lease_s + self._renew_s:
+                await self._write(candidacy, None)
+
+    async def _call_until_first(self, candidacy: Candidacy) -> None:
+        """Return when anything has come to us; call meanwhile, in case that nothing is in the queue."""
+        for pause in backoff_delays(longest_s=CALL_S):
+            try:
+                async with asyncio.timeout(self._attempt_s):
+                    await self._publish(candidacy.call())
+                    if not self._has_joined:  # not before: what the broker refuses would close the candidacy's channel
+                        await candidacy.greet(self._name)
+            except PublishFailed as failure:
+                self._report_failure(failure)
+                if failure.reason == "unroutable":
+                    candidacy.end("its queue is gone")
+            except (PublishUnknown, TimeoutError) as error:
+                self._report_failure(error)
+            try:
+                async with asyncio.timeout(pause):
+                    await candidacy.is_first.wait()
+                    return
+            except TimeoutError:
+                pass
+
+    async def _write(self, candidacy: Candidacy, state: dict[str, Any] | None) -> None:
+        """Write a state, or what there is once more, until it has come back: so often as the lease allows."""
+        async with candidacy.writing:
+            content = state if state is not None else candidacy.token.state if candidacy.token else {}
+            since = await self._pass_through(candidacy, lambda: candidacy.next_token(content))
+            candidacy.expire_at(since + self._lease_s, "the lease could not be renewed in time")
+
+    async def _pass_through(self, candidacy: Candidacy, make: Callable[[], Envelope]) -> float:
+        """Send a message through the queue to ourselves, again where it does not come; return when it was sent."""
+        for pause in backoff_delays(longest_s=self._renew_s):
+            since, envelope = _now(), make()
+            arrived = candidacy.expect(envelope)
+            try:
+                async with asyncio.timeout(self._attempt_s):
+                    await self._publish(envelope)
+                    await arrived
+                return since
+            except PublishFailed as failure:
+                if failure.reason in ("invalid", "unavailable"):
+                    raise
+                self._report_failure(failure)
+            except (PublishUnknown, TimeoutError) as error:
+                self._report_failure(error)
+            finally:
+                arrived.cancel()
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    async def _publish(self, envelope: Envelope) -> None:
+        await self._publisher.publish(Address("", self._name), envelope)
+        self._failures = 0
+
+    def _on_other_candidate(self, other: Candidate, led: LeaderState | None) -> None:
+        """Take note of a session that greets us, or that leads and answers; say once that it runs something else."""
+        self._has_joined = self._has_joined or led is not None
+        if other.fingerprint not in self._fingerprints:
+            self._fingerprints.add(other.fingerprint)
+            self._send(TransportEvent(NAME_SHARED, "warning", name_shared_fields(self._name, other)))
+
+    async def _declare_again(self) -> None:
+        try:
+            await self._topology.restore(await self._link.ready())
+        except (ConnectionClosedByUs, BrokerUnavailable, *CHANNEL_ERRORS):
+            pass  # the next attempt to get in line finds out
+
+    def _report_failure(self, error: Exception) -> None:
+        """Say once what keeps us from taking part, at the second time: a lost connection is told of by its link."""
+        self._failures += 1
+        if self._failures == 2:
+            self._report("leadership.waiting", "warning", error=str(error.__cause__ or error) or "no answer in time")
+
+    def _report(self, event: str, level: str, **fields: Any) -> None:
+        self._send(TransportEvent(event, level, {"queue": self._name, **fields}))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,303 @@
+"""Asks RabbitMQ's management API what AMQP does not tell: bindings, arguments, policies, rates.
+
+The API is optional: a broker may not have it, or not let us in. Passwords stay in the Authorization header: no error
+and no `repr` has one, redirects are not followed (they would take it elsewhere), proxies are not used. Source:
+https://www.rabbitmq.com/docs/management#http-api
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
+
+from yarl import URL
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.model import BrokerSettings
+from runner.redaction import escape_controls
+from runner.transports.rabbitmq.connection_parameters import tls_context
+
+FIND_S = 2.0
+"""How long we wait for the first answer: most brokers without the API refuse the connection at once."""
+
+REQUEST_S = 15.0
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+_CHUNK = 256 * 1024
+_PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
+
+
+class ManagementFailed(BrokerUnavailable):
+    """The management API did not answer, or refused; `status` is the HTTP status where there was one."""
+
+    def __init__(self, message: str, hint: str = "", *, status: int = 0) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class ManagementApi:
+    """The management API of one virtual host, reached by `find`.
+
+    Each method is one request in a thread, and raises ManagementFailed.
+    """
+
+    def __init__(self, address: URL, *, user: str, password: str, vhost: str, context: ssl.SSLContext | None) -> None:
+        self._address = address
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._authorization = f"Basic {token}"
+        handlers = [HTTPSHandler(context=context)] if context is not None else []
+        self._opener = build_opener(ProxyHandler({}), _NoRedirects(), *handlers)
+        self.user = user
+        self.vhost = vhost
+        self.cluster_name = ""
+        """What the broker calls itself; an AMQP connection's server properties say it too (see `is_broker_of`)."""
+
+    def __repr__(self) -> str:
+        return f"Management({self.shown!r})"
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown: it never has a user or a password."""
+        return str(self._address).rstrip("/")
+
+    @classmethod
+    async def find(
+        cls,
+        settings: BrokerSettings,
+        url: str | None = None,
+        *,
+        on_absent: Callable[[str], None] = lambda reason: None,
+    ) -> ManagementApi | None:
+        """Return the API of the broker, None where it does not answer within about two seconds or refuses us.
+
+        `url` is its address, with its own user and password if they differ; without it the broker's hosts are tried in
+        turn on the usual port. `on_absent` is told why there is none, in words for people. Raises BrokerUnavailable for
+        TLS files that cannot be used, ValueError for a `url` that is none.
+        """
+        reason = "there is no broker URL"
+        for candidate in [_management_at(cls, url, settings)] if url else _candidates(cls, settings):
+            try:
+                if not url:
+                    await asyncio.to_thread(candidate._check_challenge)
+                overview = await candidate._get("overview", FIND_S)
+            except ManagementFailed as error:
+                reason = str(error)
+                continue
+            if not isinstance(overview, dict):
+                reason = f"what answers at {candidate.shown} is no management API"
+                continue
+            candidate.cluster_name = str(overview.get("cluster_name", ""))
+            return candidate
+        on_absent(reason)
+        return None
+
+    def is_broker_of(self, server_properties: Mapping[str, Any] | None) -> bool:
+        """Whether this API belongs to the broker at the other end of an AMQP connection with these properties.
+
+        Another broker may live on the usual port of the same host. Unknown names are taken to be the same.
+        """
+        name = (server_properties or {}).get("cluster_name", b"")
+        text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        return not text or not self.cluster_name or text == self.cluster_name
+
+    async def overview(self) -> dict[str, Any]:
+        """Return version, totals and rates of the broker."""
+        return _mapping(await self._get("overview"))
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Return the nodes of the cluster, with memory, disk and alarms. Needs the tag `monitoring`."""
+        return _mappings(await self._get("nodes"))
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """Return every queue of the virtual host."""
+        return _mappings(await self._get(f"queues/{_part(self.vhost)}"))
+
+    async def queue(self, name: str) -> dict[str, Any] | None:
+        """Return one queue, its consumers included; None where it does not exist."""
+        return await self._one(f"queues/{_part(self.vhost)}/{_part(name)}")
+
+    async def exchanges(self) -> list[dict[str, Any]]:
+        """Return every exchange of the virtual host."""
+        return _mappings(await self._get(f"exchanges/{_part(self.vhost)}"))
+
+    async def bindings(self) -> list[dict[str, Any]]:
+        """Return every binding of the virtual host; those of the default exchange have the source ""."""
+        return _mappings(await self._get(f"bindings/{_part(self.vhost)}"))
+
+    async def policies(self) -> list[dict[str, Any]]:
+        """Return the policies of the virtual host. Needs the tag `policymaker`, `monitoring` or `administrator`."""
+        return _mappings(await self._get(f"policies/{_part(self.vhost)}"))
+
+    async def may_set_policies(self) -> bool:
+        """Whether our user has a tag that permits it to set policies."""
+        tags = _mapping(await self._get("whoami")).get("tags") or []
+        return not {"policymaker", "administrator"}.isdisjoint(tags.split(",") if isinstance(tags, str) else tags)
+
+    async def set_policy(self, name: str, policy: Mapping[str, Any]) -> None:
+        """Make a policy, or change it: `pattern`, `definition`, `priority` and `apply-to`."""
+        await self._ask("PUT", f"policies/{_part(self.vhost)}/{_part(name)}", REQUEST_S, policy)
+
+    async def delete_policy(self, name: str) -> bool:
+        """Delete a policy; False where it was gone."""
+        return await self._delete(f"policies/{_part(self.vhost)}/{_part(name)}")
+
+    async def delete_binding(self, exchange: str, queue: str, properties_key: str) -> bool:
+        """Delete one binding of a queue, by the `properties_key` that `bindings` gave; False where it was gone."""
+        place = f"e/{_part(exchange)}/q/{_part(queue)}/{_part(properties_key)}"
+        return await self._delete(f"bindings/{_part(self.vhost)}/{place}")
+
+    async def _delete(self, path: str) -> bool:
+        try:
+            await self._ask("DELETE", path, REQUEST_S)
+        except ManagementFailed as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    async def _one(self, path: str) -> dict[str, Any] | None:
+        try:
+            return _mapping(await self._get(path))
+        except ManagementFailed as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _get(self, path: str, seconds: float = REQUEST_S) -> Any:
+        return await self._ask("GET", path, seconds)
+
+    async def _ask(self, method: str, path: str, seconds: float, content: object = None) -> Any:
+        return await asyncio.to_thread(self._request, method, path, seconds, content)
+
+    def _request(self, method: str, path: str, seconds: float, content: object = None) -> Any:
+        """Make one request; blocks, for about `seconds` at most."""
+        headers = {"Authorization": self._authorization, "Accept": "application/json"}
+        data = None
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(content).encode()
+        request = Request(f"{self.shown}/api/{path}", data=data, method=method, headers=headers)
+        deadline = time.monotonic() + seconds
+        try:
+            with self._opener.open(request, timeout=seconds) as answer:
+                body = self._body(answer, deadline)
+            return json.loads(body) if body else None
+        except HTTPError as error:
+            with contextlib.closing(error):
+                raise self._refused(error) from None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            raise ManagementFailed(f"what answers at {self.shown} is no management API") from None
+        except TimeoutError:
+            raise self._silent(f"no answer within {seconds:g} s") from None
+        except URLError as error:
+            raise self._silent(_why(error.reason)) from None
+        except (OSError, ValueError, EOFError) as error:  # cut off in the middle, or an answer that is not HTTP
+            raise self._silent(_why(error)) from None
+
+    def _check_challenge(self) -> None:
+        """Ask without a password first, where the address is a guess: another program may listen there."""
+        challenge = ""
+        try:
+            with self._opener.open(Request(f"{self.shown}/api/overview"), timeout=FIND_S):
+                pass
+        except HTTPError as error:
+            with contextlib.closing(error):
+                challenge = error.headers.get("WWW-Authenticate") or ""
+        except (OSError, ValueError, EOFError) as error:
+            raise self._silent(_why(error.reason if isinstance(error, URLError) else error)) from None
+        if "RabbitMQ" not in challenge:
+            text = f"what answers at {self.shown} is no management API; the broker's password was not sent to it"
+            raise ManagementFailed(text, "say where it is by --management")
+
+    def _body(self, answer: Any, deadline: float) -> bytes:
+        """Read an answer that may be slow or endless."""
+        pieces, size = [], 0
+        while piece := answer.read1(_CHUNK):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_RESPONSE_BYTES:
+                raise ManagementFailed(
+                    f"the management API at {self.shown} answers more than {MAX_RESPONSE_BYTES >> 20} MiB"
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        return b"".join(pieces)
+
+    def _refused(self, error: HTTPError) -> ManagementFailed:
+        """Say which right is missing, where that is why."""
+        if error.code in (401, 403):
+            said = f'the management API at {self.shown} refuses the user "{escape_controls(self.user)}"'
+            return ManagementFailed(said, "give it the tag `management` or `monitoring`", status=error.code)
+        return ManagementFailed(f"the management API at {self.shown} answers {error.code}", status=error.code)
+
+    def _silent(self, why: str) -> ManagementFailed:
+        return ManagementFailed(f"the management API does not answer at {self.shown}: {why}")
+
+
+def _candidates(kind: type[ManagementApi], settings: BrokerSettings) -> list[ManagementApi]:
+    """Return where the API usually is, one for each host of the broker."""
+    found: dict[str, ManagementApi] = {}
+    for text in settings.urls:
+        broker = URL(text)
+        scheme, port = _PORTS[broker.scheme]
+        address = URL.build(scheme=scheme, host=broker.host or "localhost", port=port)
+        candidate = _made(kind, address, broker, settings)
+        found.setdefault(candidate.shown, candidate)
+    return list(found.values())
+
+
+def _management_at(kind: type[ManagementApi], text: str, settings: BrokerSettings) -> ManagementApi:
+    try:
+        address = URL(text)
+        is_good = address.scheme in ("http", "https") and address.host and not address.query_string
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ValueError("write http://host:15672 or https://host:15671")
+    broker = URL(settings.urls[0])
+    login = address if address.user is not None else broker
+    plain = address.with_user(None).with_fragment(None)
+    return _made(kind, plain, login.with_path(broker.raw_path, encoded=True), settings)
+
+
+def _made(kind: type[ManagementApi], address: URL, login: URL, settings: BrokerSettings) -> ManagementApi:
+    user, password = (login.user, login.password or "") if login.user is not None else ("guest", "guest")
+    context = tls_context("amqps://", settings) if address.scheme == "https" else None
+    return kind(address, user=user, password=password, vhost=login.path[1:] or "/", context=context)
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _mapping(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise ManagementFailed("the management API answers something else than an object")
+    return answer
+
+
+def _mappings(answer: Any) -> list[dict[str, Any]]:
+    if not isinstance(answer, list):
+        raise ManagementFailed("the management API answers something else than a list")
+    return [item for item in answer if isinstance(item, dict)]
+
+
+def _why(error: object) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "TLS failed"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return escape_controls(str(error)) or type(error).__name__

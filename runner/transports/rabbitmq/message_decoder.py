@@ -1,0 +1,76 @@
+"""Turns what the broker has sent into an envelope, and what aiormq is to get into something that pamqp can decode.
+
+pamqp ends the connection over one header that it cannot decode. So what goes to aiormq has its content header in a
+wrapping that pamqp always understands, and `decode_aiormq_message` decodes what is in it: one decoder for each way.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from runner.message import UNREADABLE, Envelope
+from runner.transports.rabbitmq.frames import (
+    CHANNEL_CLOSE,
+    CONNECTION_CLOSE,
+    CONTENT_START,
+    FRAME_HEAD,
+    HEADER,
+    METHOD,
+    read_content,
+    read_size,
+)
+
+_WRAPPED = "runner-header"
+
+
+def decode_message(header: bytes, body: bytes) -> tuple[Envelope, str]:
+    """Return a message, and why its properties and headers cannot be decoded: then they are in a header, as bytes."""
+    try:
+        return Envelope(body, *read_content(header).properties), ""
+    except (ValueError, IndexError, struct.error) as error:
+        return Envelope(body, headers={UNREADABLE: header[CONTENT_START:]}), f"{type(error).__name__}: {error}"
+
+
+def decode_aiormq_message(message: DeliveredMessage) -> tuple[Envelope, str]:
+    """Return a message that came by aiormq, as `received` does."""
+    return decode_message(_header_of(message), message.body)
+
+
+def _header_of(message: DeliveredMessage) -> bytes:
+    header: Any = message.header
+    wrapped = bytes(header.properties.headers[_WRAPPED])
+    return struct.pack(">HHQ", Basic.frame_id, 0, header.body_size) + wrapped
+
+
+def visible_id(message_id: str | None) -> str:
+    """Return an id by which aiormq can recognize a message that comes back; it takes nothing that is not Unicode."""
+    return (message_id or "").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def frame_for_aiormq(kind: int, channel: int, payload: bytes) -> bytes:
+    """Return a frame, but for its last byte, as pamqp can decode it."""
+    if kind == HEADER:
+        payload = _wrapped(payload)
+    elif kind == METHOD and payload[:4] in (CHANNEL_CLOSE, CONNECTION_CLOSE):
+        payload = _with_readable_reply(payload)
+    return FRAME_HEAD.pack(kind, channel, len(payload)) + payload
+
+
+def _wrapped(header: bytes) -> bytes:
+    envelope, _ = decode_message(header, b"")
+    properties = Basic.Properties(headers={_WRAPPED: bytearray(header[CONTENT_START:])})
+    properties.message_id = visible_id(envelope.message_id)
+    wrapped: bytes = ContentHeader(0, read_size(header), properties).marshal()
+    return wrapped
+
+
+def _with_readable_reply(payload: bytes) -> bytes:
+    """Return a close frame with a text that is UTF-8: RabbitMQ cuts a long one off, also in the middle of a letter."""
+    end = 7 + payload[6]
+    text = payload[7:end].decode("utf-8", "ignore").encode()
+    return payload[:6] + bytes((len(text),)) + text + payload[end:]

@@ -1,0 +1,123 @@
+"""Moves a message that failed to where it waits or is kept: the copy is confirmed first, then the original goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
+from runner.message import Address
+from runner.outcome import DeadLetter, Retry
+from runner.pipeline.topology import wait_milliseconds, wait_name
+from runner.transports.base import Delivery, OnTransportEvent, TransportEvent
+from runner.transports.failure_copies import MessageCopy, dead_letter_copy, retry_copy
+from runner.transports.rabbitmq.connection import (
+    CHANNEL_ERRORS,
+    ConnectionClosedByUs,
+    ReconnectingConnection,
+    backoff_delays,
+    was_cancelled,
+)
+from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
+from runner.transports.rabbitmq.declared_topology import DeclaredTopology
+from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
+
+IN_TRANSIT_S = 1.0
+"""How long after its delay a retry may be in neither queue: the broker is moving it."""
+
+
+class RetryPublisher:
+    """Publishes copies of failed messages until they are confirmed. `now` is the wall clock, UTC."""
+
+    def __init__(
+        self,
+        publisher: RabbitPublisher,
+        topology: DeclaredTopology,
+        link: ReconnectingConnection,
+        is_closing: asyncio.Event,
+        *,
+        on_transport_event: OnTransportEvent,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._publisher = publisher
+        self._topology = topology
+        self._link = link
+        self._is_closing = is_closing
+        self._say = on_transport_event
+        self._now = now
+        self._due: dict[str, float] = {}
+
+    def in_transit(self) -> int:
+        """Return how many wait queues may just be handing a message of ours back: it is in no queue meanwhile."""
+        now = asyncio.get_running_loop().time()
+        return sum(0 <= now - due <= IN_TRANSIT_S for due in self._due.values())
+
+    async def retry(self, delivery: Delivery, outcome: Retry) -> bool:
+        """Put a copy where it waits for its delay; return whether it is there for certain."""
+
+        async def attempt() -> None:
+            copy = retry_copy(delivery, outcome, self._now())
+            prefix, wanted = delivery.options.wait_prefix, wait_milliseconds(outcome.after_s)
+            wait = await self._topology.ensure_wait(await self._link.ready(), prefix, wanted)
+            name = wait_name(prefix, wait)
+            await self._send(MessageCopy(Address(name, copy.address.key), copy.envelope))
+            self._due[name] = asyncio.get_running_loop().time() + wait / 1000
+
+        return await self._retry_until_published(delivery, attempt)
+
+    async def dead_letter(self, delivery: Delivery, outcome: DeadLetter, queue: str) -> bool:
+        """Put a copy into the dead-letter queue; return whether it is there for certain."""
+
+        async def attempt() -> None:
+            await self._send(dead_letter_copy(delivery, outcome, queue, self._now()))
+
+        return await self._retry_until_published(delivery, attempt)
+
+    async def _send(self, copy: MessageCopy) -> None:
+        """Publish a copy; what is missing on the broker is declared again for the next attempt."""
+        try:
+            await self._publisher.publish(copy.address, copy.envelope, is_copy=True)
+        except PublishFailed as failure:
+            if failure.reason == "unroutable" or isinstance(failure, MissingExchange):
+                await self._topology.restore(await self._link.ready())
+            elif failure.reason == "invalid":
+                await self._publisher.publish(copy.address, _without_foreign_headers(copy).envelope, is_copy=True)
+                return
+            raise
+
+    async def _retry_until_published(self, delivery: Delivery, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Attempt until it works, or the original is the broker's again. The original waits, and with it its slot."""
+        consumer_channel: ConsumerChannel = delivery.subscription
+        is_said = False
+        for pause in backoff_delays():
+            if not consumer_channel.is_open or self._is_closing.is_set():
+                return False
+            try:
+                await attempt()
+                return True
+            except ConnectionClosedByUs:
+                return False
+            except asyncio.CancelledError:
+                if was_cancelled():
+                    raise
+            except (PublishFailed, PublishUnknown, BrokerUnavailable, TopologyMismatch, *CHANNEL_ERRORS) as error:
+                if not is_said:
+                    fields = {"queue": delivery.options.queue, "subscriber": delivery.options.subscriber}
+                    self._say(TransportEvent("settle.waiting", "warning", {**fields, "error": str(error)}))
+                    is_said = True
+            await self._pause(pause)
+        raise AssertionError("pauses never end")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not when we are closing."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._is_closing.wait()
+        except TimeoutError:
+            pass
+
+
+def _without_foreign_headers(copy: MessageCopy) -> MessageCopy:
+    own = {name: value for name, value in copy.envelope.headers.items() if name.startswith("x-runner-")}
+    return copy._replace(envelope=copy.envelope._replace(headers=own))

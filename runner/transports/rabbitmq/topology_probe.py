@@ -1,0 +1,237 @@
+"""Finds out what of a topology exists on RabbitMQ, and every key in which it differs, and changes nothing.
+
+A passive declaration says whether a thing is there. An equivalent one is then refused over the first key that differs,
+with the live value in the refusal's text: asked again with that value, the broker names the next, until all are known.
+Source: https://www.rabbitmq.com/docs/queues#property-equivalence
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Self, TypeVar
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel
+
+from runner.pipeline.topology import Exchange, Queue
+from runner.transports.amqp_limits import MAX_SHORT_BYTES
+from runner.transports.broker_state import Difference, ExistingItem
+from runner.transports.rabbitmq.aiormq_workarounds import ShortString
+from runner.transports.rabbitmq.channels import (
+    RPC_S,
+    QueueCounts,
+    access_refused,
+    declare_exchange,
+    declare_queue,
+    forbidden,
+    open_channel,
+    queue_counts,
+    reply_of,
+)
+
+T = TypeVar("T", Exchange, Queue)
+
+MAX_DIFFERENCES = 32
+"""How many keys of one thing may differ before we stop asking."""
+
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<key>[^']*)' for (?P<kind>\w+) '(?P<name>.*)' in vhost '.*?': "
+    r"received (?P<received>.*?) but current is (?P<current>.*)",
+    re.DOTALL,
+)
+_TYPED = re.compile(r"the value '(?P<value>.*)' of type '(?P<type>\w+)'", re.DOTALL)
+
+_TEXTS = ("longstr", "shortstr", "binary")
+_FLAGS = {"durable", "exclusive", "auto_delete", "type"}
+
+
+class NotFound(Exception):
+    """What was asked for does not exist."""
+
+
+class PreconditionFailed(Exception):
+    """The broker said no; the text is why."""
+
+
+class ResourceLocked(Exception):
+    """Another connection has the queue for itself."""
+
+
+class AccessRefused(Exception):
+    """The user may not."""
+
+
+class TopologyProbe:
+    """Asks on a channel of its own, on a new one if the last answer closed it. An async context manager.
+
+    Without the right to ask, that is a remark; with `needs_rights` it is BrokerUnavailable.
+    """
+
+    def __init__(self, connection: AbstractConnection, *, needs_rights: bool = False) -> None:
+        self._connection = connection
+        self._needs_rights = needs_rights
+        self._channel: AbstractChannel | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def exchange(self, exchange: Exchange, *, compares: bool = True) -> ExistingItem | None:
+        """Return what is known of an exchange, None where it does not exist."""
+        try:
+            await self._ask(lambda channel: channel.exchange_declare(ShortString(exchange.name), passive=True, timeout=RPC_S))
+            if not compares:
+                return ExistingItem()
+            return await self._compare("exchange", exchange, declare_exchange, ExistingItem())
+        except NotFound:
+            return None
+        except AccessRefused as refusal:
+            return _hidden("exchange", exchange.name, refusal)
+
+    async def queue(self, queue: Queue, *, compares: bool = True) -> ExistingItem | None:
+        """Return what is known of a queue, None where it does not exist."""
+        try:
+            seen = await self.depth(queue.name)
+            if not compares:
+                return seen
+            return await self._compare("queue", queue, declare_queue, seen)
+        except NotFound:
+            return None
+        except ResourceLocked as locked:
+            return ExistingItem(remark=f'queue "{queue.name}" is in use by another connection alone: {locked}', is_locked=True)
+        except AccessRefused as refusal:
+            return _hidden("queue", queue.name, refusal)
+
+    async def depth(self, name: str) -> ExistingItem:
+        """Return what a queue holds. Raises NotThere, Locked, NoRight."""
+        if len(name.encode()) > MAX_SHORT_BYTES:  # with what we put behind it
+            raise NotFound(f'no queue can be called "{name}"')
+        depth: QueueCounts = await self._ask(lambda channel: queue_counts(channel, name))
+        return ExistingItem(messages=depth.messages, consumers=depth.consumers)
+
+    async def _compare(
+        self, kind: str, wanted: T, declare: Callable[[AbstractChannel, T], Awaitable[None]], seen: ExistingItem
+    ) -> ExistingItem:
+        """Ask with the live value of each key that was named, until the broker has nothing more to say."""
+        differences: dict[str, Difference] = {}
+        asked, guard, remark = wanted, _guard(wanted), "more keys may differ: the broker names one at a time"
+        for _ in range(MAX_DIFFERENCES):
+            try:
+                attempt = _with_arguments(asked, guard)
+                await self._ask(functools.partial(_declare_on, declare, attempt))
+                remark = ""
+                break
+            except AccessRefused as refusal:
+                remark = _not_compared(kind, wanted, refusal)
+                break
+            except ResourceLocked:
+                raise
+            except PreconditionFailed as refusal:
+                match = _INEQUIVALENT.search(str(refusal))
+                if match is None or match["key"] in differences:
+                    remark = str(refusal)
+                    break
+                if match["key"] in guard:
+                    guard = {}
+                    continue
+                key = match["key"]
+                differences[key] = Difference(kind, wanted.name, key, _shown_value(match, "received"), _shown_value(match, "current"))
+                asked = _with_live_value(asked, key, match["current"])
+        return replace(seen, differences=tuple(differences.values()), remark=remark)
+
+    async def _ask(self, question: Callable[[AbstractChannel], Awaitable[Any]]) -> Any:
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await open_channel(self._connection)
+        try:
+            return await question(self._channel)
+        except aiormq.exceptions.ChannelNotFoundEntity as error:
+            raise NotFound(reply_of(error)) from error
+        except aiormq.exceptions.ChannelPreconditionFailed as error:
+            raise PreconditionFailed(reply_of(error)) from error
+        except aiormq.exceptions.ChannelLockedResource as error:
+            raise ResourceLocked(reply_of(error)) from error
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            if self._needs_rights:
+                raise forbidden(error) from error
+            raise AccessRefused(reply_of(error)) from error
+
+
+async def _declare_on(
+    declare: Callable[[AbstractChannel, T], Awaitable[None]], thing: T, channel: AbstractChannel
+) -> None:
+    await declare(channel, thing)
+
+
+def _guard(wanted: Exchange | Queue) -> dict[str, Any]:
+    """Return an argument with which the question cannot make a queue, if it has vanished since it was looked at.
+
+    RabbitMQ compares only arguments that the type of the live queue knows, and makes no queue with others (measured
+    with 3.10: 406 "invalid arg"). Other brokers may compare it: then it is left out.
+    """
+    if isinstance(wanted, Exchange):
+        return {}
+    if wanted.arguments.get("x-queue-type") == "stream":
+        return {"x-max-priority": 1}
+    return {} if "x-max-age" in wanted.arguments else {"x-max-age": "1h"}
+
+
+def _with_arguments(thing: T, more: dict[str, Any]) -> T:
+    return replace(thing, arguments={**thing.arguments, **more})
+
+
+def _with_live_value(asked: T, key: str, current: str) -> T:
+    """Return what was asked for, with the live value of one key."""
+    if key in _FLAGS:
+        text = _value(current)
+        value: Any = text if key == "type" else text == "true"
+        return replace(asked, **{key: value})
+    arguments = dict(asked.arguments)
+    ours = arguments.pop(key, None)
+    if current.strip() != "none":
+        arguments[key] = _typed(current, ours)
+    return replace(asked, arguments=arguments)
+
+
+def _typed(current: str, ours: Any) -> Any:
+    """Return the live value with its type: that in the broker's text, or that of the value it was compared with."""
+    typed = _TYPED.search(current)
+    text = _value(current, empty="")
+    if typed is not None:
+        kind = "bool" if typed["type"] == "bool" else "text" if typed["type"] in _TEXTS else "number"
+    else:
+        kind = "bool" if isinstance(ours, bool) else "number" if isinstance(ours, int | float) else "text"
+    if kind == "bool":
+        return text == "true"
+    if kind == "number":
+        return int(text) if text.lstrip("-").isdecimal() else text
+    return text
+
+
+def _shown_value(match: re.Match[str], side: str) -> str:
+    """Return a value for people. A queue that was declared without a type is classic; RabbitMQ says so since 4.0."""
+    value = _value(match[side])
+    return "classic" if match["key"] == "x-queue-type" and value == "none" else value
+
+
+def _value(text: str, empty: str = '""') -> str:
+    typed = _TYPED.search(text)
+    return (typed["value"] if typed else text.strip()).strip("'") or empty
+
+
+def _hidden(kind: str, name: str, refusal: AccessRefused) -> ExistingItem:
+    """Return what is known of something about which the broker tells us nothing."""
+    reason = access_refused(str(refusal)) or str(refusal)
+    remark = f'whether {kind} "{name}" exists is not known: {reason}; to see it needs any right to it'
+    return ExistingItem(remark=remark, is_hidden=True)
+
+
+def _not_compared(kind: str, wanted: Exchange | Queue, refusal: AccessRefused) -> str:
+    reason = access_refused(str(refusal)) or str(refusal)
+    return f'{kind} "{wanted.name}" exists and was not compared: {reason}; to compare needs the right to configure it'

@@ -1,0 +1,65 @@
+"""Short ways to say what a test of the in-process broker needs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from runner.message import Address, Envelope
+from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+from runner.transports.base import Delivery, SubscriptionOptions
+from runner.transports.memory import MemoryBroker, MemoryTransport
+
+
+async def connected(broker: MemoryBroker | None = None, **arguments: Any) -> MemoryTransport:
+    """Return a connected session, of a new broker where none is given."""
+    session = MemoryTransport(broker=broker, **arguments)
+    await session.connect()
+    return session
+
+
+async def declared(session: MemoryTransport, *things: Exchange | Queue | Binding) -> None:
+    """Declare exchanges, queues and bindings."""
+    await session.declare(
+        Topology(
+            tuple(thing for thing in things if isinstance(thing, Exchange)),
+            tuple(thing for thing in things if isinstance(thing, Queue)),
+            tuple(thing for thing in things if isinstance(thing, Binding)),
+        )
+    )
+
+
+def queue(name: str, **arguments: Any) -> Queue:
+    """Return a queue; `message_ttl=5` is its argument `x-message-ttl`."""
+    return Queue(name, arguments={f"x-{key.replace('_', '-')}": value for key, value in arguments.items()})
+
+
+def options(name: str, prefetch: int = 10, dead_letter: str | None = None) -> SubscriptionOptions:
+    """Return a subscriber's view of a queue."""
+    return SubscriptionOptions(queue=name, prefetch=prefetch, dead_letter=dead_letter, wait_prefix="retry", subscriber="test")
+
+
+async def put(session: MemoryTransport, name: str, *bodies: str, **properties: Any) -> None:
+    """Publish bodies to a queue, one after the other."""
+    for body in bodies:
+        await session.publish(Address("", name), Envelope(body.encode(), **properties))
+
+
+async def turns(count: int = 5) -> None:
+    """Let everybody else on the loop run a few times; nothing in the broker takes longer than that."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def drained(session: MemoryTransport, name: str) -> list[Delivery]:
+    """Take all that is ready in a queue."""
+    seen: list[Delivery] = []
+    subscription = await session.subscribe(options(name, prefetch=100_000), seen.append)
+    await turns(3 + await session.count_pending([options(name)]) // 256)
+    await subscription.stop()
+    return seen
+
+
+def bodies(deliveries: list[Delivery]) -> list[str]:
+    """Return the bodies as text."""
+    return [delivery.envelope.body.decode() for delivery in deliveries]

@@ -1,0 +1,264 @@
+"""Where the in-process broker's dead letters go: the rules of RabbitMQ that the conformance suite does not reach."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runner.errors import PublishFailed
+from runner.message import Address, Envelope
+from runner.outcome import ACK, RELEASE, DeadLetter, Outcome, Retry
+from runner.pipeline.topology import Binding, Exchange
+from runner.transports.base import Delivery
+from runner.transports.memory import MemoryBroker, MemoryTransport
+from tests.unit.transports.memory.memory_sessions import (
+    bodies,
+    connected,
+    declared,
+    drained,
+    options,
+    put,
+    queue,
+    turns,
+)
+from tests.unit.transports.virtual_time import run_virtually
+
+
+def deaths(delivery: Delivery) -> list[tuple[Any, ...]]:
+    """Return queue, reason and count of each death, the latest first."""
+    entries = delivery.envelope.headers["x-death"]
+    return [(death["queue"], death["reason"], death["count"]) for death in entries]
+
+
+def test_each_death_is_kept_and_equal_ones_are_counted() -> None:
+    """`x-death` has one entry for each queue and reason; the latest comes first."""
+
+    async def main() -> None:
+        session = await connected()
+        await declared(
+            session,
+            queue("a", message_ttl=1000, dead_letter_exchange="", dead_letter_routing_key="b"),
+            queue("b", message_ttl=1000, dead_letter_exchange="", dead_letter_routing_key="c"),
+            queue("c"),
+        )
+        await put(session, "a", "x")
+        await asyncio.sleep(3)
+        [delivery] = await drained(session, "c")
+        assert deaths(delivery) == [("b", "expired", 1), ("a", "expired", 1)]
+        assert delivery.envelope.headers["x-first-death-queue"] == "a"
+        await session.close()
+
+    run_virtually(main)
+
+
+def test_equal_deaths_are_counted() -> None:
+    """A message that dies of the same in the same queue again has one entry for it, with a count."""
+
+    async def main() -> None:
+        session = await connected()
+        await declared(
+            session,
+            queue("a", message_ttl=1000, dead_letter_exchange="", dead_letter_routing_key="c"),
+            queue("c"),
+        )
+        await put(session, "a", "x")
+        for count in (1, 2, 3):
+            await asyncio.sleep(2)
+            [delivery] = await drained(session, "c")
+            assert deaths(delivery) == [("a", "expired", count)]
+            await session.publish(Address("", "a"), delivery.envelope)
+        await session.close()
+
+    run_virtually(main)
+
+
+def test_a_cycle_of_expiries_ends() -> None:
+    """A message that would come back to a queue it has died in, with nobody having rejected it, is dropped."""
+
+    async def main() -> None:
+        session = await connected()
+        await declared(
+            session,
+            queue("a", message_ttl=1000, dead_letter_exchange="", dead_letter_routing_key="b"),
+            queue("b", message_ttl=1000, dead_letter_exchange="", dead_letter_routing_key="a"),
+        )
+        await put(session, "a", "round")
+        await asyncio.sleep(1.5)
+        assert await session.count_pending([options("b")]) == 1
+        await asyncio.sleep(10)
+        assert await session.count_pending([options("a"), options("b")]) == 0
+        await session.close()
+
+    run_virtually(main)
+
+
+def test_with_at_least_once_a_dead_letter_waits_until_its_queue_takes_it() -> None:
+    """Wait queues promise this: a message is not lost when its queue is full or gone as it is due."""
+
+    async def main() -> None:
+        session = await connected()
+        small = queue("small", max_length=1, overflow="reject-publish")
+        await declared(
+            session,
+            small,
+            queue(
+                "wait",
+                message_ttl=1000,
+                dead_letter_exchange="",
+                dead_letter_strategy="at-least-once",
+                overflow="reject-publish",
+            ),
+            Exchange("e", "fanout"),
+            Binding("e", "wait"),
+        )
+        await put(session, "small", "old")
+        for key in ("small", "later"):
+            await session.publish(Address("e", key), Envelope(key.encode()))
+        await asyncio.sleep(30)
+        assert await session.count_pending([options("small"), options("later")]) == 3
+        assert bodies(await drained(session, "small")) == ["old"]
+        await declared(session, queue("later"))
+        await asyncio.sleep(2)
+        assert bodies(await drained(session, "small")) == ["small"]
+        assert bodies(await drained(session, "later")) == ["later"]
+        await session.close()
+
+    run_virtually(main)
+
+
+def test_otherwise_a_dead_letter_that_nobody_takes_is_gone() -> None:
+    """RabbitMQ's default is at-most-once."""
+
+    async def main() -> None:
+        session = await connected()
+        await declared(session, queue("q", message_ttl=1000, dead_letter_exchange="nowhere"))
+        await put(session, "q", "x")
+        await asyncio.sleep(2)
+        assert await session.count_pending([options("q")]) == 0
+        await session.close()
+
+    run_virtually(main)
+
+
+async def test_a_refused_message_may_be_dead_lettered_as_well() -> None:
+    """With reject-publish-dlx the publisher is told, and the message is kept where dead letters go."""
+    session = await connected()
+    limits = {"max_length": 1, "overflow": "reject-publish-dlx"}
+    await declared(
+        session, queue("q", **limits, dead_letter_exchange="", dead_letter_routing_key="dead"), queue("dead")
+    )
+    await put(session, "q", "1")
+    with pytest.raises(PublishFailed):
+        await put(session, "q", "2")
+    assert bodies(await drained(session, "dead")) == ["2"]
+    await session.close()
+
+
+async def test_a_delivery_limit_without_dead_letters_drops() -> None:
+    """As on RabbitMQ: a limit alone makes a poison message go away."""
+    broker = MemoryBroker()
+    watcher = await connected(broker)
+    await declared(watcher, queue("q", delivery_limit=0))
+    await put(watcher, "q", "poison", "fine")
+    victim = await connected(broker)
+    await victim.subscribe(options("q", prefetch=1), lambda _: None)
+    await turns()
+    await victim.close()
+    assert bodies(await drained(watcher, "q")) == ["fine"]
+    await watcher.close()
+
+
+def test_only_the_head_expires() -> None:
+    """A message with a short time behind one with a long time waits for it, as on RabbitMQ."""
+
+    async def main() -> None:
+        session = await connected()
+        await declared(session, queue("q"))
+        await put(session, "q", "long", expiration_ms=5000)
+        await put(session, "q", "short", expiration_ms=1000)
+        await asyncio.sleep(3)
+        assert await session.count_pending([options("q")]) == 2
+        await asyncio.sleep(3)
+        assert await session.count_pending([options("q")]) == 0
+        await session.close()
+
+    run_virtually(main)
+
+
+async def test_a_time_to_live_of_zero_means_now_or_never() -> None:
+    """A message that may not wait reaches a subscriber that is free, and nobody later."""
+    session = await connected()
+    await declared(session, queue("q", message_ttl=0))
+    await put(session, "q", "nobody there")
+    assert await drained(session, "q") == []
+    seen: list[Delivery] = []
+    await session.subscribe(options("q", prefetch=1), seen.append)
+    await put(session, "q", "in time")
+    await turns()
+    assert bodies(seen) == ["in time"]
+    await session.close()
+
+
+OUTCOMES: list[Outcome] = [ACK, RELEASE, Retry(2.0), Retry(7.0), DeadLetter("rejected")]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("publish"), st.integers(0, 5)),
+            st.tuples(st.just("settle"), st.integers(0, 50)),
+            st.tuples(st.just("crash"), st.integers(0, 2)),
+            st.tuples(st.just("sleep"), st.integers(1, 5)),
+        ),
+        max_size=40,
+    )
+)
+def test_nothing_is_lost_and_nothing_is_doubled_whatever_happens(steps: list[tuple[str, int]]) -> None:
+    """Each message that was taken over ends exactly once: acknowledged, or in the dead-letter queue."""
+    run_virtually(lambda: _live_through(steps))
+
+
+async def _live_through(steps: list[tuple[str, int]]) -> None:
+    broker = MemoryBroker()
+    publisher = await connected(broker)
+    await declared(publisher, queue("q", max_priority=3), queue("q.dead"))
+    held: dict[MemoryTransport, list[Delivery]] = {}
+    acknowledged: list[str] = []
+    published = 0
+
+    async def join() -> None:
+        session = await connected(broker)
+        held[session] = []
+        await session.subscribe(options("q", prefetch=3, dead_letter="q.dead"), held[session].append)
+
+    for _ in range(3):
+        await join()
+    for step, number in steps:
+        await turns()
+        session = list(held)[number % 3]
+        match step:
+            case "publish":
+                await put(publisher, "q", f"{published}", priority=number)
+                published += 1
+            case "settle" if held[session]:
+                delivery = held[session].pop(number % len(held[session]))
+                outcome = OUTCOMES[number % len(OUTCOMES)]
+                assert await session.settle(delivery, outcome) is True
+                acknowledged += bodies([delivery]) if outcome is ACK else []
+            case "crash":
+                del held[session]
+                await session.close()
+                await join()
+            case "sleep":
+                await asyncio.sleep(number)
+    for session in held:
+        await session.close()
+    await asyncio.sleep(10)
+    left = bodies(await drained(publisher, "q")) + bodies(await drained(publisher, "q.dead"))
+    assert sorted(acknowledged + left, key=int) == [f"{number}" for number in range(published)]
+    await publisher.close()
