@@ -19,7 +19,7 @@ from runner.pipeline.topology import Topology, leadership_queue, merge
 from runner.redaction import mask_passwords
 
 if TYPE_CHECKING:
-    from runner.runtime.supervisor import Report
+    from runner.runtime.supervisor import RunReport
     from runner.transports.base import OnTransportEvent, Transport, TransportEvent
     from runner.workers.worker import Worker
 
@@ -30,13 +30,13 @@ class UnknownName(RunnerError):
     exit_code = 2
 
 
-class OneProcessOnly(RunnerError):
+class SingleProcessOnly(RunnerError):
     """Several workers are asked for, and something in the pipelines lives in one process."""
 
     exit_code = 2
 
 
-class PlainBroker(RunnerError):
+class TlsRequired(RunnerError):
     """The broker on the command line would drop the encryption that the file asks for."""
 
     exit_code = 2
@@ -92,7 +92,7 @@ class System:
             yield from pipeline.subscribers
 
 
-def read(
+def load(
     paths: Sequence[Path], environ: Mapping[str, str], *, broker: str | None = None, is_one_process: bool = True
 ) -> System:
     """Read and check pipelines. Raises PipelineInvalid with every problem of every file, warnings included.
@@ -157,11 +157,11 @@ def check_workers(system: System, workers: int) -> None:
     """Check that the pipelines can run in so many processes. Raises OneProcessOnly."""
     if workers > 1 and system.broker.is_memory:
         text = f"the in-process broker lives in one process: --workers {workers} needs RabbitMQ"
-        raise OneProcessOnly(text, "name one with --broker amqp://… or broker: in the file, or leave --workers out")
+        raise SingleProcessOnly(text, "name one with --broker amqp://… or broker: in the file, or leave --workers out")
     exclusive = [queue.name for queue in system.topology.queues if queue.exclusive]
     if workers > 1 and exclusive:
         text = f'queue "{exclusive[0]}" is exclusive: it belongs to one process, and --workers asks for {workers}'
-        raise OneProcessOnly(text, "leave --workers out, or `exclusive: true`")
+        raise SingleProcessOnly(text, "leave --workers out, or `exclusive: true`")
 
 
 def make_transport(system: System, on_transport_event: OnTransportEvent, *, worker: str = "") -> Transport:
@@ -177,7 +177,7 @@ def make_transport(system: System, on_transport_event: OnTransportEvent, *, work
 
 
 @dataclass(frozen=True)
-class Stage:
+class StartupStep:
     """One line of the start-up checklist."""
 
     name: str
@@ -191,33 +191,33 @@ async def up(
     *,
     until_idle: bool = False,
     http: tuple[str, int] | None = None,
-    on_stage: Callable[[Stage], None] = lambda _: None,
+    on_step: Callable[[StartupStep], None] = lambda _: None,
     worker: Worker | None = None,
-) -> Report | None:
+) -> RunReport | None:
     """Connect, declare, run until `stop` is set (or until idle), drain; None when stopped before anything ran.
 
     A worker connects when it is its turn, and answers HTTP only if it is the one. Raises BrokerUnavailable and
     TopologyMismatch. The loop's logging must be configured.
     """
-    from runner.runtime.slowness import slowness_told
     from runner.runtime.supervisor import Supervisor
+    from runner.runtime.watchdog import handler_watchdog
 
     transport = make_transport(system, _log_transport_event, worker=worker.name if worker else "")
-    start = worker.start if worker else None
-    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start)
+    start_id = worker.start_id if worker else None
+    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id)
     try:
-        if worker is None or worker.listens:
-            await supervisor.listen(worker.whole_trouble if worker else None)
+        if worker is None or worker.serves_http:
+            await supervisor.listen(worker.all_unready_reasons if worker else None)
         if worker is not None:
-            worker.watch(supervisor.trouble)
-            if not await _unless_stopped(worker.may_connect(), stop):
+            worker.report_readiness(supervisor.unready_reasons)
+            if not await _unless_stopped(worker.wait_for_turn(), stop):
                 return None
-        if not await _unless_stopped(_prepare(system, transport, on_stage), stop):
+        if not await _unless_stopped(_connect_and_declare(system, transport, on_step), stop):
             return None
         try:
-            async with slowness_told(supervisor.handlers):
+            async with handler_watchdog(supervisor.handlers):
                 if await _unless_stopped(supervisor.start(), stop):
-                    on_stage(_running(system))
+                    on_step(_running_step(system))
                     await supervisor.wait(stop)
         finally:
             report = await supervisor.drain()
@@ -227,7 +227,7 @@ async def up(
         await supervisor.close()
 
 
-async def _prepare(system: System, transport: Transport, on_stage: Callable[[Stage], None]) -> None:
+async def _connect_and_declare(system: System, transport: Transport, on_step: Callable[[StartupStep], None]) -> None:
     """Connect, declare what is missing, and say so."""
     from runner import log
 
@@ -237,7 +237,7 @@ async def _prepare(system: System, transport: Transport, on_stage: Callable[[Sta
     way = {} if transport.capabilities.uses_fast_path else {"way": "public"}
     log.get_logger().info("broker.connected", broker=target, product=product, **way)
     text = f"{product}, which forgets on a crash" if system.broker.is_memory else f"{product} · {target}"
-    on_stage(Stage("broker", text, time.perf_counter() - started))
+    on_step(StartupStep("broker", text, time.perf_counter() - started))
     started = time.perf_counter()
     declared = await transport.declare(system.topology)
     parts = (
@@ -246,13 +246,13 @@ async def _prepare(system: System, transport: Transport, on_stage: Callable[[Sta
         _count(declared.bindings, "binding"),
     )
     new = f"  ({declared.new} new)" if declared.new else ""
-    on_stage(Stage("topology", " · ".join(parts) + new, time.perf_counter() - started))
+    on_step(StartupStep("topology", " · ".join(parts) + new, time.perf_counter() - started))
 
 
-def _running(system: System) -> Stage:
+def _running_step(system: System) -> StartupStep:
     subscribers = sum(len(pipeline.subscribers) for pipeline in system.pipelines)
     producers = sum(len(pipeline.producers) for pipeline in system.pipelines)
-    return Stage("running", f"{_count(subscribers, 'subscriber')} · {_count(producers, 'producer')} · Ctrl-C to stop")
+    return StartupStep("running", f"{_count(subscribers, 'subscriber')} · {_count(producers, 'producer')} · Ctrl-C to stop")
 
 
 async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
@@ -284,7 +284,7 @@ def _with_broker(pipeline: Pipeline, broker: str | None) -> Pipeline:
         return pipeline
     if pipeline.broker.tls is not None and broker.startswith("amqp://"):
         hint = "write amqps://, or remove broker.tls from the file"
-        raise PlainBroker(f"{pipeline.path} asks for TLS, and {mask_passwords(broker)} is without", hint)
+        raise TlsRequired(f"{pipeline.path} asks for TLS, and {mask_passwords(broker)} is without", hint)
     urls = () if broker == "memory" else (broker,)
     return replace(pipeline, broker=replace(pipeline.broker, urls=urls))
 

@@ -9,7 +9,7 @@ from typing import Literal
 from runner.units import parse_duration
 
 Severity = Literal["error", "warning"]
-PublishProblem = Literal["unroutable", "refused", "unavailable", "invalid"]
+PublishFailureReason = Literal["unroutable", "refused", "unavailable", "invalid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class PublishFailed(RunnerError):
     published: it does not fit its schema, is too large, has a bad property). All but the last may work later.
     """
 
-    def __init__(self, message: str, *, reason: PublishProblem, hint: str = "") -> None:
+    def __init__(self, message: str, *, reason: PublishFailureReason, hint: str = "") -> None:
         super().__init__(message, hint)
         self.reason = reason
 

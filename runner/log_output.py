@@ -32,12 +32,12 @@ class Stream(Protocol):
         ...
 
 
-class Descriptor:
+class DescriptorStream:
     """A descriptor as a stream: what is written together goes out by one system call, if the other end takes it all."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._is_torn = False
+        self._has_partial_line = False
 
     def write(self, text: str) -> int:
         """Write all of it; raises OSError."""
@@ -46,15 +46,15 @@ class Descriptor:
 
     def write_bytes(self, data: bytes) -> None:
         """Write all of it; raises OSError. A line that was torn by an error is ended before the next one."""
-        rest = memoryview(b"\n" + data if self._is_torn else data)
+        rest = memoryview(b"\n" + data if self._has_partial_line else data)
         total = len(rest)
         try:
             while rest:
                 rest = rest[self._write(rest) :]
         except OSError:
-            self._is_torn = self._is_torn or len(rest) < total
+            self._has_partial_line = self._has_partial_line or len(rest) < total
             raise
-        self._is_torn = False
+        self._has_partial_line = False
 
     def flush(self) -> None:
         """Do nothing: nothing waits here."""
@@ -74,18 +74,18 @@ class Descriptor:
                 poll.poll()
 
 
-class Output:
+class LogSink:
     """A stream that cannot fail: lines that cannot be written are left out. For all threads."""
 
-    def __init__(self, stream: Stream, on_lost: Callable[[OSError], None]) -> None:
+    def __init__(self, stream: Stream, on_write_error: Callable[[OSError], None]) -> None:
         self._stream = stream
-        self._on_lost = on_lost
-        self._told: set[int | None] = set()
-        self._is_due = False
+        self._on_write_error = on_write_error
+        self._reported: set[int | None] = set()
+        self._is_flush_scheduled = False
         self._waiting: list[str] = []
         self._lock = threading.RLock()
         self.isatty = stream.isatty
-        _opened.add(self)
+        _sinks.add(self)
 
     def write_line(self, line: str) -> None:
         """Write a line, if that is possible, and what waits before it."""
@@ -99,7 +99,7 @@ class Output:
                 self._stream.write(text)
                 self._stream.flush()
             except (OSError, ValueError) as error:  # a ValueError: the stream was closed
-                self._lose(error if isinstance(error, OSError) else OSError(errno.EBADF, os.strerror(errno.EBADF)))
+                self._report(error if isinstance(error, OSError) else OSError(errno.EBADF, os.strerror(errno.EBADF)))
         return len(text)
 
     def flush(self) -> None:
@@ -108,45 +108,45 @@ class Output:
             if self._waiting:
                 self.write("")
 
-    def write_line_soon(self, line: str) -> None:
+    def buffer_line(self, line: str) -> None:
         """Write a line at the end of the loop's turn: most of what a line costs is the system call."""
         with self._lock:
             self._waiting.append(f"{line}\n")
-            if self._is_due:
+            if self._is_flush_scheduled:
                 return
-            self._is_due = True
+            self._is_flush_scheduled = True
         from asyncio import get_running_loop  # `runner validate` can do without
 
         try:
-            get_running_loop().call_soon(self._flush_due)
+            get_running_loop().call_soon(self._flush_scheduled)
         except RuntimeError:
-            self._flush_due()
+            self._flush_scheduled()
 
-    def _flush_due(self) -> None:
-        self._is_due = False
+    def _flush_scheduled(self) -> None:
+        self._is_flush_scheduled = False
         self.flush()
 
-    def _lose(self, error: OSError) -> None:
-        if error.errno not in self._told:
-            self._told.add(error.errno)
-            self._on_lost(error)
+    def _report(self, error: OSError) -> None:
+        if error.errno not in self._reported:
+            self._reported.add(error.errno)
+            self._on_write_error(error)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget what waits, and who holds the lock: in the child of a fork both belong to its parent."""
         self._lock = threading.RLock()
         self._waiting = []
-        self._is_due = False
+        self._is_flush_scheduled = False
 
 
-_opened: weakref.WeakSet[Output] = weakref.WeakSet()
+_sinks: weakref.WeakSet[LogSink] = weakref.WeakSet()
 
 
-def _forget_after_fork() -> None:
-    for output in _opened:
-        output.forget()
+def _reset_after_fork() -> None:
+    for output in _sinks:
+        output.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def open_standard_streams() -> None:

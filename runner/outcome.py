@@ -95,7 +95,7 @@ class RetryPolicy:
                 delay = self.delay_s * 2.0 ** min(attempt - 1, 64)
         return min(delay, self.max_delay_s)
 
-    def covers(self, item: Raised) -> bool:
+    def covers(self, item: ErrorInfo) -> bool:
         """Return whether an exception is one to try again after."""
         return self.only_on is None or any(map(item.is_a, self.only_on))
 
@@ -105,63 +105,63 @@ class RetryPolicy:
         return tuple(seen)
 
 
-class Raised(NamedTuple):
+class ErrorInfo(NamedTuple):
     """What is known of one exception that a handler raised: enough to decide by, also in another process.
 
-    `kinds` are the paths of its class and of every base class; `after_s` is the delay that a RetryLater asks for.
+    `class_paths` are the paths of its class and of every base class; `after_s` is the delay that a RetryLater asks for.
     """
 
     name: str
     text: str
-    kinds: frozenset[str]
+    class_paths: frozenset[str]
     after_s: float | None = None
 
-    def is_a(self, kind: type[BaseException]) -> bool:
+    def is_a(self, error_class: type[BaseException]) -> bool:
         """Return whether the exception's class is this one, or derived from it."""
-        return _path(kind) in self.kinds
+        return _class_path(error_class) in self.class_paths
 
 
 class RemoteError(Exception):
     """Stands for what a handler raised in another process: the exception itself stays there."""
 
-    def __init__(self, raised: Sequence[Raised]) -> None:
-        super().__init__(_texts(raised))
-        self.raised = tuple(raised)
+    def __init__(self, errors: Sequence[ErrorInfo]) -> None:
+        super().__init__(_joined_texts(errors))
+        self.errors = tuple(errors)
 
 
-def raised(error: BaseException) -> tuple[Raised, ...]:
+def flatten_errors(error: BaseException) -> tuple[ErrorInfo, ...]:
     """Return what a handler raised: one exception, or all that an exception group holds, also in groups inside it.
 
     What a group holds is of the group's kinds, too.
     """
     if isinstance(error, RemoteError):
-        return error.raised
-    found: list[Raised] = []
+        return error.errors
+    found: list[ErrorInfo] = []
     waiting: list[tuple[BaseException, frozenset[str]]] = [(error, frozenset())]
     while waiting:
-        item, kinds = waiting.pop()
-        kinds = kinds.union(map(_path, type(item).__mro__))
+        item, class_paths = waiting.pop()
+        class_paths = class_paths.union(map(_class_path, type(item).__mro__))
         if isinstance(item, BaseExceptionGroup):
-            waiting += [(inner, kinds) for inner in reversed(item.exceptions)]
+            waiting += [(inner, class_paths) for inner in reversed(item.exceptions)]
         else:
-            after_s = _delay(item) if isinstance(item, RetryLater) else None
-            found.append(Raised(type(item).__qualname__, _text(item), kinds, after_s))
+            after_s = _requested_delay_s(item) if isinstance(item, RetryLater) else None
+            found.append(ErrorInfo(type(item).__qualname__, _capped_text(item), class_paths, after_s))
     return tuple(found)
 
 
 def error_type(error: BaseException) -> str:
     """Return the name of what was raised; of a group the names of what it holds, each once."""
-    return ", ".join(dict.fromkeys(item.name for item in raised(error)))[:MAX_ERROR_CHARACTERS]
+    return ", ".join(dict.fromkeys(item.name for item in flatten_errors(error)))[:MAX_ERROR_CHARACTERS]
 
 
 def error_text(error: BaseException) -> str:
     """Return the error's own words, capped, of a group those of all that it holds; none where its `__str__` fails."""
-    return _texts(raised(error))
+    return _joined_texts(flatten_errors(error))
 
 
 def is_rejection(error: BaseException) -> bool:
     """Return whether the handler has given its message up: by a Reject, also in a group."""
-    return any(item.is_a(Reject) for item in raised(error))
+    return any(item.is_a(Reject) for item in flatten_errors(error))
 
 
 def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Outcome:
@@ -176,8 +176,8 @@ def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Ou
         return DeadLetter(error.reason, error_type(error), error_text(error))
     if isinstance(error, ResultFailed):
         return DeadLetter(error.reason, error_type(error.cause), error_text(error.cause))
-    items = raised(error)
-    name, text = error_type(error), _texts(items)
+    items = flatten_errors(error)
+    name, text = error_type(error), _joined_texts(items)
     if is_rejection(error):
         return DeadLetter("rejected", name, text)
     if attempt >= policy.attempts:
@@ -188,23 +188,23 @@ def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Ou
     return Retry(min(max(delays), MAX_DELAY_S) if delays else policy.delay_after(attempt), name, text)
 
 
-def _texts(items: Sequence[Raised]) -> str:
+def _joined_texts(items: Sequence[ErrorInfo]) -> str:
     if len({(item.name, item.text) for item in items}) == 1:
         return items[0].text
     return "; ".join(dict.fromkeys(f"{item.name}: {item.text}" for item in items))[:MAX_ERROR_CHARACTERS]
 
 
-def _path(kind: type) -> str:
-    return f"{kind.__module__}:{kind.__qualname__}"
+def _class_path(error_class: type) -> str:
+    return f"{error_class.__module__}:{error_class.__qualname__}"
 
 
-def _delay(error: RetryLater) -> float | None:
+def _requested_delay_s(error: RetryLater) -> float | None:
     """Return the seconds that an error asks for; None where its class has forgotten to say."""
     after_s = getattr(error, "after_s", None)
     return float(after_s) if isinstance(after_s, int | float) and 0 <= after_s < math.inf else None
 
 
-def _text(error: BaseException) -> str:
+def _capped_text(error: BaseException) -> str:
     """Return the error's own words, capped; an exception whose `__str__` fails has none."""
     try:
         return str(error)[:MAX_ERROR_CHARACTERS]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from functools import cache
 
-MARGIN_CHARACTERS = 4096
+LOOKAHEAD_CHARACTERS = 4096
 """How far behind a cut the end of a URL is looked for, so that its password is known as one."""
 
-_USER = re.compile(r":/{1,2}[^\s:@/]*:")
+_BEFORE_PASSWORD = re.compile(r":/{1,2}[^\s:@/]*:")
 """A URL up to its password. One slash is enough: paths have no more of them, also where they are URLs by mistake."""
 
-_CUT = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*\*)(?=.)")
+_BEFORE_CUT_PASSWORD = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*\*)(?=.)")
 """The same, before something that is no port."""
 
 _WORD = re.compile(r"\S*")
@@ -33,17 +33,17 @@ def mask_passwords(text: str) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def mask_beginning(text: str, limit: int) -> str:
+def mask_head(text: str, limit: int) -> str:
     """Return the masked beginning of a text, at most `limit` characters. What is far behind them is not looked at."""
-    return mask_passwords(text[: limit + MARGIN_CHARACTERS])[:limit]
+    return mask_passwords(text[: limit + LOOKAHEAD_CHARACTERS])[:limit]
 
 
-def mask_end(text: str, limit: int) -> str:
+def mask_tail(text: str, limit: int) -> str:
     """Return the masked end of a text, at most `limit` characters. What is far before them is not looked at.
 
     A line that is cut may begin inside a password: it is hidden up to its last @.
     """
-    start = len(text) - limit - MARGIN_CHARACTERS
+    start = len(text) - limit - LOOKAHEAD_CHARACTERS
     if start <= 0:
         return mask_passwords(text)[-limit:]
     kept = text[start:]
@@ -67,7 +67,7 @@ def secret_spans(text: str) -> list[tuple[int, int]]:
         spans += _spans_of_line(text, line_start, text.rfind("@", line_start, line_end))
         line_start = line_end + 1
     word = len(text) - len(text.rsplit(None, 1)[-1]) if text and not text[-1].isspace() else len(text)
-    if cut := _CUT.search(text, max(word, last + 1)):
+    if cut := _BEFORE_CUT_PASSWORD.search(text, max(word, last + 1)):
         spans.append((cut.end(), len(text)))
     return spans
 
@@ -78,7 +78,7 @@ def _spans_of_line(text: str, position: int, last: int) -> list[tuple[int, int]]
     Each word is read once: behind its last @ only that of the line is left.
     """
     spans = []
-    while last >= 0 and (match := _USER.search(text, position, last + 1)):
+    while last >= 0 and (match := _BEFORE_PASSWORD.search(text, position, last + 1)):
         start = match.end()
         word = _WORD.match(text, start, last + 1)
         at = text.rfind("@", start, word.end()) if word else -1

@@ -19,6 +19,6 @@ def version() -> str:
         return "unknown"
 
 
-def about(release: str) -> dict[str, str]:
+def version_fields(release: str) -> dict[str, str]:
     """Return what runs here, for the log and the probes: our version, and the release of the user's code, if any."""
     return {"version": version()} | ({"release": release} if release else {})

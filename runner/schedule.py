@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-CORRECTION = timedelta(hours=3)
+MAX_CLOCK_CORRECTION = timedelta(hours=3)
 """A clock that is put back by more than this was wrong: times that have come already are due again."""
 
 
@@ -26,7 +26,7 @@ class Schedule(Protocol):
         """Return the last moment that is not later than `now`, at least `due`: for one run in place of all missed."""
         ...
 
-    def believable(self, due: datetime, now: datetime) -> datetime:
+    def after_clock_change(self, due: datetime, now: datetime) -> datetime:
         """Return `due`, or an earlier moment where it is so far off that the clock must have been put back."""
         ...
 
@@ -50,7 +50,7 @@ class Every:
         missed = max(0, (now - due) // timedelta(seconds=self.seconds))
         return due + missed * timedelta(seconds=self.seconds)
 
-    def believable(self, due: datetime, now: datetime) -> datetime:
+    def after_clock_change(self, due: datetime, now: datetime) -> datetime:
         """At most one interval away."""
         return min(due, self.next(now))
 
@@ -77,10 +77,10 @@ class Cron:
         """Return the last time of the line up to now."""
         return max(due, self._step(now + timedelta(minutes=1), reverse=True)) if now >= self.next(due) else due
 
-    def believable(self, due: datetime, now: datetime) -> datetime:
+    def after_clock_change(self, due: datetime, now: datetime) -> datetime:
         """As Debian's cron: after a small correction nothing is due twice; after a large one the new clock counts."""
         last = self._step(due, reverse=True)
-        return self.next(now) if last - now > CORRECTION else due
+        return self.next(now) if last - now > MAX_CLOCK_CORRECTION else due
 
     def _step(self, moment: datetime, *, reverse: bool) -> datetime:
         from cronsim import CronSim  # imported by those who have a cron line

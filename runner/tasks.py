@@ -12,21 +12,21 @@ from weakref import WeakSet
 R = TypeVar("R")
 T = TypeVar("T")
 
-_ending: WeakSet[asyncio.Future[Any]] = WeakSet()
+_cancelled_by_us: WeakSet[asyncio.Future[Any]] = WeakSet()
 
 
 def cancel(task: asyncio.Future[Any]) -> None:
     """Cancel a task for good. A handler can cancel the task that it runs in, too: that is its failure, and no end."""
-    _ending.add(task)
+    _cancelled_by_us.add(task)
     task.cancel()
 
 
-def is_ending(task: asyncio.Future[Any] | None) -> bool:
+def is_cancelled_by_us(task: asyncio.Future[Any] | None) -> bool:
     """Whether it is we who have cancelled a task."""
-    return task is not None and task in _ending
+    return task is not None and task in _cancelled_by_us
 
 
-async def end(*tasks: asyncio.Future[Any] | None, again_s: float = 1.0) -> None:
+async def cancel_and_wait(*tasks: asyncio.Future[Any] | None, repeat_s: float = 1.0) -> None:
     """Cancel tasks until they have ended, again after so many seconds: a cancellation can be swallowed.
 
     aiormq may raise an error of its own instead, and `asyncio.wait_for`, before Python 3.12, drops one that comes
@@ -36,48 +36,48 @@ async def end(*tasks: asyncio.Future[Any] | None, again_s: float = 1.0) -> None:
     while running := {task for task in waiting if not task.done()}:
         for task in running:
             cancel(task)
-        await asyncio.wait(running, timeout=again_s)
+        await asyncio.wait(running, timeout=repeat_s)
     for task in waiting:
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not report it as forgotten
 
 
-async def together(*work: Coroutine[Any, Any, object]) -> None:
+async def gather_or_cancel(*work: Coroutine[Any, Any, object]) -> None:
     """Do several things at the same time. The first error ends the others, and is raised when they have ended."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         await asyncio.gather(*tasks)
     finally:
-        await end(*tasks)
+        await cancel_and_wait(*tasks)
 
 
-async def each_with(
+async def map_concurrently(
     items: Iterable[T],
     open_one: Callable[[], AbstractAsyncContextManager[R]],
     do: Callable[[R, T], Awaitable[object]],
     *,
-    at_once: int,
+    limit: int,
 ) -> None:
-    """Do something with each item, so many at the same time, begun in their order. Errors as in `together`.
+    """Do something with each item, so many at the same time, begun in their order. Errors as in `gather_or_cancel`.
 
     Each gets something open, which the next item gets after it: there are as many of them as items at the same time.
     """
     left = iter(items)
 
-    async def lane() -> None:
+    async def work_through() -> None:
         async with open_one() as opened:
             for item in left:
                 await do(opened, item)
 
-    await together(*(lane() for _ in range(at_once)))
+    await gather_or_cancel(*(work_through() for _ in range(limit)))
 
 
-async def each_of(items: Iterable[T], do: Callable[[T], Awaitable[object]], *, at_once: int) -> None:
+async def for_each(items: Iterable[T], do: Callable[[T], Awaitable[object]], *, limit: int) -> None:
     """The same for what needs nothing open."""
-    await each_with(items, nullcontext, lambda _, item: do(item), at_once=at_once)
+    await map_concurrently(items, nullcontext, lambda _, item: do(item), limit=limit)
 
 
-class Isolated(Generic[T]):
+class RunInContext(Generic[T]):
     """Awaits a coroutine in a copy of the current context, as a task would run it, without the cost of a task.
 
     What it sets of context variables is gone with it: one message's tenant must not be the next one's.
@@ -100,6 +100,6 @@ class Isolated(Generic[T]):
                     awaited = run(throw, error)
                 else:
                     awaited = run(send, result)
-        except StopIteration as end:
-            value: T = end.value
+        except StopIteration as stopped:
+            value: T = stopped.value
             return value

@@ -31,7 +31,7 @@ def read(
     from runner import app
 
     with contextlib.redirect_stdout(sys.stderr):
-        system = app.read(paths, environ, broker=broker, is_one_process=is_one_process)
+        system = app.load(paths, environ, broker=broker, is_one_process=is_one_process)
     pipelines = (
         replace(pipeline, broker=replace(pipeline.broker, connect_timeout_s=wait_s)) for pipeline in system.pipelines
     )

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from runner.columns import columns_of
 from runner.redaction import escape_controls
+from runner.text_width import display_width
 
 _AGES = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SIZES = ("kB", "MB", "GB")
@@ -60,12 +60,12 @@ def size(count: int) -> str:
 
 def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> list[str]:
     """Return a line for each row, in columns; those numbered in `right` are flush right. Lines are cut at `width`."""
-    widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)] if rows else []
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)] if rows else []
     lines = []
     for row in rows:
         cells = []
         for index, cell in enumerate(row):
-            gap = " " * (widths[index] - columns_of(cell))
+            gap = " " * (widths[index] - display_width(cell))
             cells.append(gap + cell if index in right else cell + gap)
         lines.append(cut("  ".join(cells).rstrip(), width))
     return lines
@@ -73,11 +73,11 @@ def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: 
 
 def cut(text: str, width: int | None) -> str:
     """Return as much of a text as fits, with an ellipsis where something is missing."""
-    if width is None or columns_of(text) <= width:
+    if width is None or display_width(text) <= width:
         return text
     taken = 0
     for index, letter in enumerate(text):
-        taken += columns_of(letter)
+        taken += display_width(letter)
         if taken > width - 1:
             return f"{text[:index]}…"
     return text

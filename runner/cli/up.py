@@ -15,7 +15,7 @@ from runner.cli.endings import errors_reported, report, wants_color
 from runner.cli.up_loading import Asked, load
 from runner.cli.up_shown import say_goodbye, say_that_nothing_ran, show, show_loaded
 from runner.cli.up_stopping import end, handle_signals, stop_without_log
-from runner.workers import VARIABLE
+from runner.workers import ENV_VARIABLE
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -69,16 +69,16 @@ def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **se
     Exit codes: 0 done or drained, 1 work was left behind (or that is not known, with --until-idle), 69 broker
     unreachable or different, 78 invalid pipeline, 130 forced by a second signal.
     """
-    role = os.environ.pop(VARIABLE, None)
+    worker_env = os.environ.pop(ENV_VARIABLE, None)
     with errors_reported():
         asked = Asked(paths, environ, **settings)
-        if role is not None:
+        if worker_env is not None:
             from runner.cli.up_worker import work
-            from runner.workers.control import Role
+            from runner.workers.protocol import WorkerEnv
             from runner.workers.worker import Worker
 
-            worker = Worker(Role.from_text(role))
-            work(worker, replace(asked, broker=worker.role.broker))
+            worker = Worker(WorkerEnv.from_text(worker_env))
+            work(worker, replace(asked, broker=worker.worker_env.broker))
         _up(asked, workers)
 
 
@@ -92,7 +92,7 @@ def _up(asked: Asked, workers: int) -> NoReturn:
         from runner.cli.up_master import run_workers
 
         asyncio.run(run_workers(system, workers, logging, asked.broker))
-    log.configure(**logging, is_colored=wants_color(os.isatty(1)), on_lost=stop_without_log)
+    log.configure(**logging, is_colored=wants_color(os.isatty(1)), on_write_error=stop_without_log)
     loops.run(_run(system, asked))
     raise AssertionError("it ends the process")
 
@@ -102,7 +102,7 @@ async def _run(system: System, asked: Asked) -> NoReturn:
 
     stop = asyncio.Event()
     handle_signals(stop, is_memory=system.broker.is_memory)
-    ended = await app.up(system, stop, until_idle=asked.until_idle, http=asked.http, on_stage=show)
+    ended = await app.up(system, stop, until_idle=asked.until_idle, http=asked.http, on_step=show)
     if ended is None:
         say_that_nothing_ran()
         end(0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.columns import columns_of
+from runner.text_width import display_width
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -35,8 +35,8 @@ def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tupl
 
     # Modules of handlers may bind a logger while they are imported, or print: both should be ours already.
     format: Any = asked.log_format or "auto"
-    log.configure(format=format, level=asked.log_level or "info", takes_prints=True)
-    system = app.read(asked.paths, asked.environ, broker=asked.broker)
+    log.configure(format=format, level=asked.log_level or "info", capture_stdout=True)
+    system = app.load(asked.paths, asked.environ, broker=asked.broker)
     on_warnings(system.warnings)
     system = _with_management(app.select(system, asked.only), asked.management)
     settings = system.pipelines[0].logging
@@ -44,8 +44,8 @@ def load(asked: Asked, on_warnings: Callable[[Sequence[Problem]], None]) -> tupl
         "format": asked.log_format or settings.format,
         "level": asked.log_level or settings.level,
         "levels": settings.levels,
-        "width": min(24, max(map(columns_of, system.names()))),
-        "takes_prints": True,
+        "width": min(24, max(map(display_width, system.names()))),
+        "capture_stdout": True,
     }
 
 

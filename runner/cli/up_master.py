@@ -13,28 +13,28 @@ from runner.cli.up_stopping import end, handle_signals, stop_without_log
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.workers.master import Ended
+    from runner.workers.master import MasterResult
 
 
 async def run_workers(system: System, workers: int, logging: dict[str, Any], broker: str | None) -> NoReturn:
     """Run so many processes until they are stopped or have nothing more to do; say how they ended."""
     from runner import log
-    from runner.app import Stage
+    from runner.app import StartupStep
+    from runner.workers.line_mux import LineMux
     from runner.workers.master import Master
-    from runner.workers.output import Output
 
     def show_stage(name: str, text: str, seconds: float | None) -> None:
-        show(Stage(name, f"{workers} workers · {text}" if name == "running" else text, seconds))
+        show(StartupStep(name, f"{workers} workers · {text}" if name == "running" else text, seconds))
 
     log.flush()  # what modules have printed while they were imported comes first
-    output = Output(1, stop_without_log)
+    output = LineMux(1, stop_without_log)
     is_colored = wants_color(output.isatty())
     log.configure(**logging, is_colored=is_colored, stream=output)
     grace_s = max(pipeline.grace_s for pipeline in system.pipelines)
     # The same interpreter, options and arguments as ours, but for the broker's password.
     command = [sys.executable, *without_broker(sys.orig_argv[1:])]
     master = Master(
-        workers, command, output, grace_s=grace_s, is_colored=is_colored, broker=broker, on_stage=show_stage
+        workers, command, output, grace_s=grace_s, is_colored=is_colored, broker=broker, on_step=show_stage
     )
     stop = asyncio.Event()
     handle_signals(stop, on_force=master.kill)
@@ -55,7 +55,7 @@ def without_broker(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _say_how_it_ended(ended: Ended) -> int:
+def _say_how_it_ended(ended: MasterResult) -> int:
     if ended.failure is not None:
         if ended.failure.error is not None:
             say_error(*ended.failure.error)

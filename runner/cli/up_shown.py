@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli.endings import say, say_error, wants_color
-from runner.columns import padded
+from runner.text_width import pad
 
 if TYPE_CHECKING:
-    from runner.app import Stage, System
-    from runner.runtime.supervisor import Report
+    from runner.app import StartupStep, System
+    from runner.runtime.supervisor import RunReport
 
 
 def show_loaded(system: System) -> None:
     """Write which pipelines were read."""
-    from runner.app import Stage
+    from runner.app import StartupStep
 
     for index, pipeline in enumerate(system.pipelines):
         is_last = index == len(system.pipelines) - 1
-        show(Stage("pipeline", f"{pipeline.name} · {pipeline.path}", system.load_s if is_last else None))
+        show(StartupStep("pipeline", f"{pipeline.name} · {pipeline.path}", system.load_s if is_last else None))
 
 
-def show(stage: Stage) -> None:
+def show(stage: StartupStep) -> None:
     """Write one line of the start-up checklist."""
     took = "" if stage.seconds is None else f"{stage.seconds * 1000:6.0f} ms"
     name = click.style(f"{stage.name:<10}", bold=True) if wants_color(sys.stderr.isatty()) else f"{stage.name:<10}"
-    say(f"{name} {padded(stage.text, 60)} {took}".rstrip(), is_colored=True)
+    say(f"{name} {pad(stage.text, 60)} {took}".rstrip(), is_colored=True)
 
 
 def say_that_nothing_ran() -> None:
@@ -36,7 +36,7 @@ def say_that_nothing_ran() -> None:
     say("stopped before anything ran")
 
 
-def say_goodbye(ended: Report, *, is_memory: bool = False) -> int:
+def say_goodbye(ended: RunReport, *, is_memory: bool = False) -> int:
     """Write the totals, and what was left behind; return the exit code."""
     totals = ended.totals
     parts = [f"{totals.handled} handled", f"{totals.retried} retried", f"{totals.dead_lettered} dead-lettered"]
@@ -46,13 +46,13 @@ def say_goodbye(ended: Report, *, is_memory: bool = False) -> int:
         handlers = f"{count} handler{'s'[: count != 1]}"
         fate = "are lost with the in-process broker" if is_memory else "were given back"
         say_error(f"{handlers} of {name} still ran when the grace was over; their messages {fate}")
-    if ended.forgotten:
-        messages = f"{ended.forgotten} message{'s'[: ended.forgotten != 1]}"
+    if ended.left_in_memory:
+        messages = f"{ended.left_in_memory} message{'s'[: ended.left_in_memory != 1]}"
         hint = "--until-idle works them off before the end; RabbitMQ keeps them"
         say_error(f"the in-process broker forgets {messages} that nobody has handled", hint)
     for name in ended.failed_producers:
         say_error(f"producer {name} failed and was given up")
-    if ended.not_known:
+    if ended.idle_unknown_reason:
         hint = "say where the management API is: --management http://host:15672"
-        say_error(f"it is not known whether anything is left to do: {ended.not_known}", hint)
-    return 1 if ended.unfinished or ended.forgotten or ended.failed_producers or ended.not_known else 0
+        say_error(f"it is not known whether anything is left to do: {ended.idle_unknown_reason}", hint)
+    return 1 if ended.unfinished or ended.left_in_memory or ended.failed_producers or ended.idle_unknown_reason else 0

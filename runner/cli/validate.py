@@ -56,7 +56,7 @@ def _check(paths: tuple[Path, ...], environ: dict[str, str], *, imports: bool) -
     try:
         if not imports:
             return app.check(paths, environ)
-        system = app.read(paths, environ, is_one_process=False)
+        system = app.load(paths, environ, is_one_process=False)
         return system.warnings, len(system.pipelines)
     except PipelineInvalid as invalid:
         return invalid.problems, 0

@@ -10,8 +10,8 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from runner.columns import columns_of
 from runner.redaction import secret_spans
+from runner.text_width import display_width
 
 _TAB: Final = "    "
 _WIDEST: Final = 120
@@ -46,8 +46,8 @@ def excerpt(line: str, column: int, length: int) -> tuple[str, str]:
     before = "…" if first else ""
     after = "…" if last < len(cells) else ""
     shown = before + "".join(cells[first:last]) + after
-    margin = len(before) + sum(map(columns_of, cells[first:start]))
-    span = sum(map(columns_of, cells[start : min(end, last)]))
+    margin = len(before) + sum(map(display_width, cells[first:start]))
+    span = sum(map(display_width, cells[start : min(end, last)]))
     return shown.rstrip(), " " * margin + "^" * max(span, 1)
 
 

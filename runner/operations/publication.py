@@ -12,8 +12,8 @@ from runner.errors import PublishFailed
 from runner.message import Publish
 from runner.pipeline.model import Destination, Pipeline
 from runner.pipeline.payload import as_payload
-from runner.runtime.limiting import RateLimiter
-from runner.runtime.publishing import Outgoing, Publisher
+from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
+from runner.runtime.rate_limit import RateLimiter
 from runner.transports.base import Transport
 
 AT_ONCE = 1000
@@ -37,17 +37,17 @@ class Publication:
         lines: Sequence[int] = (),
     ) -> None:
         self._lines = lines
-        self._publisher = Publisher(
+        self._publisher = PipelinePublisher(
             transport,
             app_id=pipeline.name,
             destinations=pipeline.destinations,
             new_id=lambda: uuid4().hex,
             now=lambda: datetime.now(UTC),
         )
-        self._outgoing: list[Outgoing] = []
+        self._outgoing: list[OutgoingMessage] = []
         for number, body in enumerate(bodies):
             with self._line_named(number, "nothing was published"):
-                self._outgoing += self._publisher.address([Publish(as_payload(body), headers=headers)], (target,))
+                self._outgoing += self._publisher.prepare([Publish(as_payload(body), headers=headers)], (target,))
 
     @property
     def ids(self) -> list[str]:
@@ -62,7 +62,7 @@ class Publication:
             if limiter is not None:
                 await limiter.wait()
             with self._line_named(number, "other lines may have been published"):
-                await self._publisher.send(self._outgoing[number])
+                await self._publisher.publish(self._outgoing[number])
             on_confirmed()
 
         count = len(self._outgoing)

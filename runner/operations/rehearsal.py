@@ -20,12 +20,12 @@ from runner.metrics import Totals
 from runner.operations.dead_letters import DeadLetter, sent_back
 from runner.outcome import ACK, Outcome
 from runner.pipeline.model import Pipeline, Subscriber
-from runner.runtime.blame import raised_at
-from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
-from runner.runtime.invoking import HandlerFailed, Results
-from runner.runtime.publishing import Publisher
+from runner.runtime.handler_invoker import HandlerInvoker
+from runner.runtime.invocation import HandlerFailed, Results
+from runner.runtime.publisher import PipelinePublisher
 from runner.runtime.resources import Resources
+from runner.runtime.tracebacks import error_location
 from runner.transports.base import Delivery, SubscriptionOptions
 from runner.transports.memory import MemoryTransport
 
@@ -44,23 +44,23 @@ class Verdict:
     published: int
 
 
-class _Listening(Caller):
+class _Listening(HandlerInvoker):
     """Calls a handler, and remembers where its last error came from."""
 
     at: str | None = None
 
-    def call_one(self, payload: Any, message: Message | None) -> Awaitable[Results]:
-        return self._heard(super().call_one(payload, message))
+    def invoke(self, payload: Any, message: Message | None) -> Awaitable[Results]:
+        return self._heard(super().invoke(payload, message))
 
-    def call_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
-        return self._heard(super().call_batch(payloads, messages))
+    def invoke_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
+        return self._heard(super().invoke_batch(payloads, messages))
 
     async def _heard(self, calling: Awaitable[Results]) -> Results:
         self.at = None
         try:
             results = await calling
         except HandlerFailed as failure:
-            self.at = raised_at(failure.error)
+            self.at = error_location(failure.error)
             raise
         return results if isinstance(results, list) else self._listen(results)
 
@@ -71,7 +71,7 @@ class _Listening(Caller):
                 async for chunk in results:
                     yield chunk
         except HandlerFailed as failure:
-            self.at = raised_at(failure.error)
+            self.at = error_location(failure.error)
             raise
 
 
@@ -103,25 +103,25 @@ class Rehearsal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for _pipeline, _subscriber, caller in self._readers.values():
-            caller.close()
+        for _pipeline, _subscriber, invoker in self._readers.values():
+            invoker.close()
         await self._resources.close()
 
     async def attempt(self, letter: DeadLetter) -> Verdict:
         """Handle a dead letter once. Raises NobodyReads and ResourceFailed."""
-        pipeline, subscriber, caller = await self._reader(letter)
+        pipeline, subscriber, invoker = await self._reader(letter)
         judge = _Judge()
         await judge.connect()
         try:
             await judge.declare(pipeline.topology)
             delivery = await self._delivery(judge, pipeline, subscriber, sent_back(letter, datetime.now(UTC)))
-            execution = self._execution(judge, pipeline, subscriber, caller)
+            execution = self._execution(judge, pipeline, subscriber, invoker)
             judge.published = 0
             if subscriber.batch is not None:
                 await execution.run_batch([delivery])
             else:
                 await execution.run(delivery)
-            return Verdict(judge.outcome, subscriber.name, caller.at, judge.published)
+            return Verdict(judge.outcome, subscriber.name, invoker.at, judge.published)
         finally:
             await judge.close()
 
@@ -142,8 +142,8 @@ class Rehearsal:
             if pipeline.name not in self._opened:
                 await self._resources.open(pipeline)
                 self._opened.add(pipeline.name)
-            caller = _Listening(subscriber, self._resources.of(pipeline.name))
-            self._readers[key] = pipeline, subscriber, caller
+            invoker = _Listening(subscriber, self._resources.of(pipeline.name))
+            self._readers[key] = pipeline, subscriber, invoker
         return self._readers[key]
 
     async def _delivery(
@@ -162,9 +162,9 @@ class Rehearsal:
         await judge.publish(Address("", subscriber.queue), envelope)
         return await arrived
 
-    def _execution(self, judge: _Judge, pipeline: Pipeline, subscriber: Subscriber, caller: _Listening) -> Execution:
+    def _execution(self, judge: _Judge, pipeline: Pipeline, subscriber: Subscriber, invoker: _Listening) -> Execution:
         destinations: Mapping[str, Any] = MappingProxyType(dict(pipeline.destinations))
-        publisher = Publisher(
+        publisher = PipelinePublisher(
             judge,
             app_id=pipeline.name,
             destinations=destinations,
@@ -176,7 +176,7 @@ class Rehearsal:
             pipeline=pipeline.name,
             transport=judge,
             publisher=publisher,
-            caller=caller,
+            invoker=invoker,
             totals=Totals(),
             logs_messages=False,
         )

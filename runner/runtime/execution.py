@@ -28,12 +28,12 @@ from runner.outcome import (
     is_rejection,
 )
 from runner.pipeline.model import Subscriber
-from runner.runtime.blame import raised_at, traceback_text
-from runner.runtime.calling import Caller
-from runner.runtime.invoking import HandlerFailed, Results
-from runner.runtime.publishing import Publisher
-from runner.runtime.remembering import Handled, identity
-from runner.runtime.result_publisher import ResultPublisher, Stopping
+from runner.runtime.deduplication import Deduplicator, identity
+from runner.runtime.handler_invoker import HandlerInvoker
+from runner.runtime.invocation import HandlerFailed, Results
+from runner.runtime.publisher import PipelinePublisher
+from runner.runtime.result_publisher import PublishingStopped, ResultPublisher
+from runner.runtime.tracebacks import error_location, traceback_text
 from runner.transports.base import Delivery, Transport
 from runner.transports.failure_copies import original_address
 
@@ -41,8 +41,8 @@ from runner.transports.failure_copies import original_address
 class Execution:
     """Runs the deliveries of one subscriber. Everything that can be found out beforehand was.
 
-    `hold` takes over deliveries that are to be tried again, for subscribers that keep an order; without it they go back
-    to the broker.
+    `retry_locally` takes over deliveries that are to be tried again, for subscribers that keep an order; without it
+    they go back to the broker.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Execution:
         *,
         pipeline: str,
         transport: Transport,
-        publisher: Publisher,
-        caller: Caller,
+        publisher: PipelinePublisher,
+        invoker: HandlerInvoker,
         totals: Totals,
         logs_messages: bool = True,
         logs_payloads: bool = False,
@@ -60,7 +60,7 @@ class Execution:
         self._subscriber = subscriber
         self._pipeline = pipeline
         self._transport = transport
-        self._caller = caller
+        self._invoker = invoker
         self._totals = totals
         self._logs_messages = logs_messages
         self._logs_payloads = logs_payloads
@@ -68,10 +68,10 @@ class Execution:
         self._logger = log.get_logger()
         self._message_logger = log.get_message_logger()
         window_s = subscriber.dedupe_window_s
-        self._handled = Handled(window_s) if window_s is not None else None
+        self._deduplicator = Deduplicator(window_s) if window_s is not None else None
         self._results = ResultPublisher(subscriber, publisher, pipeline)
-        self.hold: Callable[[Delivery, Retry], None] | None = None
-        self.is_over = False
+        self.retry_locally: Callable[[Delivery, Retry], None] | None = None
+        self.is_past_grace = False
         """Whether the grace is over: then handlers were cancelled, and how they end says nothing about their work."""
 
     def stop(self) -> None:
@@ -81,15 +81,15 @@ class Execution:
     async def run(self, delivery: Delivery) -> None:
         """Handle one delivery to its end, in a context of its own. Cancelling gives the message back."""
         started = time.perf_counter()
-        log.context.set(self.fields(delivery))
+        log.context.set(self.log_fields(delivery))
         try:
-            if self._handled is None or delivery.envelope.message_id is None:
+            if self._deduplicator is None or delivery.envelope.message_id is None:
                 await self._run(delivery, started)
             else:
-                async with self._handled.one_at_a_time(identity(delivery.envelope)):
+                async with self._deduplicator.exclusive(identity(delivery.envelope)):
                     await self._run(delivery, started)
         except BaseException:
-            await self._give_back([delivery])
+            await self._release_unsettled([delivery])
             raise
 
     async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
@@ -97,19 +97,19 @@ class Execution:
         started = time.perf_counter()
         try:
             async with AsyncExitStack() as alone:
-                if self._handled is not None:
+                if self._deduplicator is not None:
                     keys = {identity(each.envelope) for each in deliveries if each.envelope.message_id is not None}
                     for key in sorted(keys):  # two batches that share messages must not wait for each other
-                        await alone.enter_async_context(self._handled.one_at_a_time(key))
-                for once in self._without_copies(deliveries):
+                        await alone.enter_async_context(self._deduplicator.exclusive(key))
+                for once in self._split_duplicates(deliveries):
                     await self._run_batch(once, started)
         except BaseException:
-            await self._give_back(deliveries)
+            await self._release_unsettled(deliveries)
             raise
 
-    def _without_copies(self, deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
+    def _split_duplicates(self, deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
         """Return the deliveries, with the second copy of a message in a list behind the first, and so on."""
-        if self._handled is None:
+        if self._deduplicator is None:
             return [list(deliveries)]
         seen: Counter[bytes] = Counter()
         lists: list[list[Delivery]] = [[]]
@@ -123,54 +123,54 @@ class Execution:
         return lists
 
     async def _run_batch(self, deliveries: Sequence[Delivery], started: float) -> None:
-        fit = {delivery: found for delivery in deliveries if (found := await self._decoded(delivery, started))}
+        fit = {delivery: found for delivery in deliveries if (found := await self._decode_for_batch(delivery, started))}
         if not fit:
             return
         payloads = [payload for (payload,) in fit.values()]
         messages = None
         if self._subscriber.handler.message_parameter is not None:
             messages = [self._message(delivery, payload) for delivery, payload in zip(fit, payloads, strict=True)]
-        with log.bound({**self._place(), "messages": len(fit)}):
+        with log.bound_context({**self._context_fields(), "messages": len(fit)}):
             parents = [delivery.envelope._replace(reply_to=None) for delivery in fit]  # a batch answers no message
-            error, published = await self._attempt(self._caller.call_batch(payloads, messages), parents)
+            error, published = await self._attempt(self._invoker.invoke_batch(payloads, messages), parents)
         for delivery in fit:
-            with log.bound(self.fields(delivery)):
-                await self._end(delivery, error, published, started)
+            with log.bound_context(self.log_fields(delivery)):
+                await self._finish(delivery, error, published, started)
             published = 0
 
     async def release(self, delivery: Delivery) -> None:
         """Give a delivery back untouched, because we are stopping."""
         await self._transport.settle(delivery, RELEASE)
         self._totals.released += 1
-        self._logger.info("message.released", **self.fields(delivery))
+        self._logger.info("message.released", **self.log_fields(delivery))
 
     async def _run(self, delivery: Delivery, started: float) -> None:
         if delivery.is_lost:
             return
         # What comes for the first time has no end to be told again, unless its id is remembered.
-        if (delivery.is_redelivered or self._handled is not None) and await self._is_over(delivery, started):
+        if (delivery.is_redelivered or self._deduplicator is not None) and await self._settle_if_decided(delivery, started):
             return
         handler = self._subscriber.handler
         try:
             payload = self._decode(delivery)
         except Exception as failure:  # whatever is wrong with a body, decide() knows what becomes of it
-            await self._end(delivery, failure, 0, started)
+            await self._finish(delivery, failure, 0, started)
             return
         message = None if handler.message_parameter is None else self._message(delivery, payload)
-        error, published = await self._attempt(self._caller.call_one(payload, message), (delivery.envelope,))
-        await self._end(delivery, error, published, started)
+        error, published = await self._attempt(self._invoker.invoke(payload, message), (delivery.envelope,))
+        await self._finish(delivery, error, published, started)
 
-    async def _decoded(self, delivery: Delivery, started: float) -> tuple[Any] | None:
+    async def _decode_for_batch(self, delivery: Delivery, started: float) -> tuple[Any] | None:
         """Return the payload of a delivery that belongs into a batch; the others are ended here."""
         if delivery.is_lost:
             return None
-        with log.bound(self.fields(delivery)):
-            if await self._is_over(delivery, started):
+        with log.bound_context(self.log_fields(delivery)):
+            if await self._settle_if_decided(delivery, started):
                 return None
             try:
                 return (self._decode(delivery),)
             except Exception as failure:  # as in _run
-                await self._end(delivery, failure, 0, started)
+                await self._finish(delivery, failure, 0, started)
                 return None
 
     async def _attempt(
@@ -193,9 +193,9 @@ class Execution:
             return error, published
         return None, published
 
-    async def _end(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
+    async def _finish(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
         """Decide, settle and report."""
-        if self.is_over or isinstance(error, Stopping):
+        if self.is_past_grace or isinstance(error, PublishingStopped):
             await self.release(delivery)
             return
         outcome = ACK if error is None else decide(error, delivery.attempt, self._subscriber.retry)
@@ -204,19 +204,19 @@ class Execution:
         elif isinstance(outcome, Retry | DeadLetter):
             what = "retry" if isinstance(outcome, Retry) else "dead_letter"
             fields = {"outcome": what, "error": outcome.error, "error_type": outcome.error_type}
-            self._logger.warning("message.settle_lost", **fields, at=raised_at(error))
+            self._logger.warning("message.settle_lost", **fields, at=error_location(error))
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         """Settle, and remember finished work for the window. Return whether the outcome holds: done is done, but what
         failed comes again as it was where the broker could not be told.
         """
         if isinstance(outcome, Ack):
-            if self._handled is not None:
-                self._handled.add(identity(delivery.envelope))
+            if self._deduplicator is not None:
+                self._deduplicator.add(identity(delivery.envelope))
             self._transport.ack(delivery)
             return True
-        if isinstance(outcome, Retry) and self.hold is not None and not delivery.is_lost:
-            self.hold(delivery, outcome)
+        if isinstance(outcome, Retry) and self.retry_locally is not None and not delivery.is_lost:
+            self.retry_locally(delivery, outcome)
             return True
         return await self._transport.settle(delivery, outcome)
 
@@ -253,10 +253,10 @@ class Execution:
             headers=envelope.headers,
         )
 
-    async def _is_over(self, delivery: Delivery, started: float) -> bool:
+    async def _settle_if_decided(self, delivery: Delivery, started: float) -> bool:
         """Whether this attempt was made before, and only its end is still to be told to the broker: then tell it."""
         if self._is_handled(delivery):
-            await self._acknowledge_again(delivery)
+            await self._ack_duplicate(delivery)
             return True
         outcome = delivery.earlier_outcome
         if outcome is None:
@@ -269,25 +269,25 @@ class Execution:
         """Whether the work of this message is known to be done."""
         if delivery.was_handled:
             return True
-        if self._handled is None or delivery.envelope.message_id is None:
+        if self._deduplicator is None or delivery.envelope.message_id is None:
             return False
-        return identity(delivery.envelope) in self._handled
+        return identity(delivery.envelope) in self._deduplicator
 
-    async def _acknowledge_again(self, delivery: Delivery) -> None:
+    async def _ack_duplicate(self, delivery: Delivery) -> None:
         """Acknowledge a message whose work was done before."""
         await self._settle(delivery, ACK)
         if self._logs_messages:
             self._message_logger.info("message.handled", duration_ms=0.0, published=0, duplicate=True)
 
-    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+    async def _release_unsettled(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             if not delivery.is_settled:
                 await self.release(delivery)
 
-    def _place(self) -> dict[str, Any]:
+    def _context_fields(self) -> dict[str, Any]:
         return {"pipeline": self._pipeline, "subscriber": self._subscriber.name, "queue": self._subscriber.queue}
 
-    def fields(self, delivery: Delivery) -> dict[str, Any]:
+    def log_fields(self, delivery: Delivery) -> dict[str, Any]:
         """Return what log lines say of a delivery."""
         fields = {
             "pipeline": self._pipeline,
@@ -321,7 +321,7 @@ class Execution:
                     duration_ms=duration_ms,
                     error=outcome.error,
                     error_type=outcome.error_type,
-                    at=raised_at(error),
+                    at=error_location(error),
                     delay_ms=round(outcome.after_s * 1000),
                     attempts=self._subscriber.retry.attempts,
                 )
@@ -333,15 +333,15 @@ class Execution:
                     error=outcome.error,
                     error_type=outcome.error_type,
                     reason=outcome.reason,
-                    at=raised_at(error),
+                    at=error_location(error),
                     dead_letter=delivery.options.dead_letter,
-                    **({"exception": traceback_text(error)} if error and _is_theirs(outcome, error) else {}),
+                    **({"exception": traceback_text(error)} if error and _is_handler_failure(outcome, error) else {}),
                 )
             case Release():  # decide() never says so
                 self._totals.released += 1
 
 
-def _is_theirs(outcome: DeadLetter, error: BaseException | None) -> bool:
+def _is_handler_failure(outcome: DeadLetter, error: BaseException | None) -> bool:
     """Whether it was the user's code that failed, and not the message: then its author wants to see where."""
     is_after_the_call = outcome.reason in ("exhausted", "rejected", "invalid-result")
     return is_after_the_call and error is not None and not (isinstance(error, PublishFailed) or is_rejection(error))

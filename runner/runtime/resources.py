@@ -13,7 +13,7 @@ from runner.errors import RunnerError
 from runner.outcome import error_text, error_type
 from runner.pipeline.importing import in_one_line
 from runner.pipeline.model import Pipeline, Resource
-from runner.runtime.blame import raised_at, traceback_text
+from runner.runtime.tracebacks import error_location, traceback_text
 
 
 class ResourceFailed(RunnerError):
@@ -42,7 +42,7 @@ class Resources:
             except (Exception, asyncio.CancelledError, SystemExit) as error:
                 if _is_cancellation(error):
                     raise
-                where = raised_at(error)
+                where = error_location(error)
                 hint = f"see {where}" if where else f"look at its factory, {resource.path}"
                 text = f'resource "{resource.name}" cannot be opened: {in_one_line(error)}'
                 raise ResourceFailed(text, hint) from error
@@ -61,7 +61,7 @@ class Resources:
                     resource=resource.name,
                     error=error_text(error),
                     error_type=error_type(error),
-                    at=raised_at(error),
+                    at=error_location(error),
                     exception=traceback_text(error),
                 )
 

@@ -12,24 +12,24 @@ from runner.errors import PublishFailed
 from runner.message import Address, Envelope
 from runner.outcome import ResultFailed
 from runner.pipeline.model import Destination, Subscriber
-from runner.runtime.publishing import Outgoing, Publisher, origin_of, reply_to
+from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, reply_destinations, result_origin
 
-FULL_QUEUE_PATIENCE_S = 30.0
+FULL_QUEUE_TIMEOUT_S = 30.0
 """How long a result is offered to a full queue before that counts as an attempt to publish it."""
 
-RESULTS_KEPT_S = 25 * 60.0
+MAX_RESULT_AGE_S = 25 * 60.0
 """For how long after its handler began a message is held for results that cannot be published: RabbitMQ takes back what
 is unsettled for 30 minutes, and would have it handled again."""
 
 
-class Stopping(Exception):
+class PublishingStopped(Exception):
     """We are stopping, and a result waits to be published: its message is given back as it is."""
 
 
 class ResultPublisher:
     """Publishes the results of one subscriber."""
 
-    def __init__(self, subscriber: Subscriber, publisher: Publisher, pipeline: str) -> None:
+    def __init__(self, subscriber: Subscriber, publisher: PipelinePublisher, pipeline: str) -> None:
         self._subscriber = subscriber
         self._publisher = publisher
         self._seed = repr((pipeline, subscriber.name))
@@ -48,15 +48,15 @@ class ResultPublisher:
         ResultFailed, and Stopping.
         """
         try:
-            origin = origin_of(parents)
+            origin = result_origin(parents)
             to = self._destinations(origin.reply_to)
-            outgoing = self._publisher.address(results, to, seed=self._seed, before=before, origin=origin)
+            outgoing = self._publisher.prepare(results, to, seed=self._seed, before=before, origin=origin)
         except Exception as error:  # a schema's and a serializer's code is the user's, and may raise anything
             raise ResultFailed(error, "invalid-result") from error
         attempt = 1
         for item in outgoing:
-            while (failure := await self._offer(item)) is not None:
-                await self._wait_to_offer(failure, attempt, started)
+            while (failure := await self._try_publish(item)) is not None:
+                await self._wait_before_retry(failure, attempt, started)
                 attempt += 1
         return len(outgoing)
 
@@ -66,26 +66,26 @@ class ResultPublisher:
         if not asker or not self._subscriber.replies:
             return to
         answer = Address("", asker)
-        return to if any(each.address == answer for each in to) else (*to, *reply_to(asker))
+        return to if any(each.address == answer for each in to) else (*to, *reply_destinations(asker))
 
-    async def _offer(self, item: Outgoing) -> PublishFailed | None:
+    async def _try_publish(self, item: OutgoingMessage) -> PublishFailed | None:
         """Publish a message; return why that is not possible now. Raises ResultFailed where it never is."""
         try:
-            await self._publisher.send(item, patience_s=FULL_QUEUE_PATIENCE_S)
+            await self._publisher.publish(item, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S)
         except PublishFailed as failure:
             if failure.reason == "invalid":
                 raise ResultFailed(failure, "invalid-result") from failure
             return failure
         return None
 
-    async def _wait_to_offer(self, failure: PublishFailed, attempt: int, started: float) -> None:
+    async def _wait_before_retry(self, failure: PublishFailed, attempt: int, started: float) -> None:
         """Wait before a message is offered again. Raises ResultFailed after the last time, and Stopping."""
         policy = self._subscriber.retry
         delay_s = policy.delay_after(attempt)
-        if attempt >= policy.attempts or self._loop.time() + delay_s > started + RESULTS_KEPT_S:
+        if attempt >= policy.attempts or self._loop.time() + delay_s > started + MAX_RESULT_AGE_S:
             raise ResultFailed(failure, "exhausted") from failure
         if self._is_stopping.is_set():
-            raise Stopping
+            raise PublishingStopped
         self._logger.warning(
             "result.retry",
             error=str(failure),

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from runner.outcome import Retry
 from runner.pipeline.model import Subscriber
-from runner.runtime.calling import Caller
 from runner.runtime.execution import Execution
-from runner.runtime.lanes import Batches, Fifo, Lanes
-from runner.runtime.limiting import RateLimiter
-from runner.runtime.slowness import GRACE_S, Running
-from runner.tasks import Isolated, cancel, is_ending
+from runner.runtime.handler_invoker import HandlerInvoker
+from runner.runtime.inbox import BatchInbox, FifoInbox, KeyedInbox
+from runner.runtime.rate_limit import RateLimiter
+from runner.runtime.watchdog import TIMEOUT_GRACE_S, RunningHandler
+from runner.tasks import RunInContext, cancel, is_cancelled_by_us
 from runner.transports.base import Delivery, Subscription, SubscriptionOptions, Transport
 
-CANCELLED_S = 1.0
+CANCEL_TIMEOUT_S = 1.0
 """How long cancelled handlers may take to end; one may ignore it for ever."""
 
 
@@ -25,8 +25,8 @@ class SubscriberRuntime:
     """A subscriber at work. Its workers are tasks that live long: none is made for a message.
 
     Deliveries wait in `_inbox`, which the transport bounds by the prefetch. Of a subscriber that keeps an order, those
-    that are to be tried again wait here too (`_held`), and hold back their own key only. `alone` is held by whoever
-    runs a message that may have ended processes: of those there is one at a time in this one.
+    that are to be tried again wait here too (`_local_retries`), and hold back their own key only. `poison_lock` is held
+    by whoever runs a message that may have ended processes: of those there is one at a time in this one.
     """
 
     def __init__(
@@ -34,43 +34,43 @@ class SubscriberRuntime:
         subscriber: Subscriber,
         options: SubscriptionOptions,
         execution: Execution,
-        caller: Caller,
-        alone: asyncio.Lock,
+        invoker: HandlerInvoker,
+        poison_lock: asyncio.Lock,
         on_bug: Callable[[BaseException], None],
     ) -> None:
         self.subscriber = subscriber
         self.options = options
         self._execution = execution
-        self._caller = caller
-        self._alone = alone
+        self._invoker = invoker
+        self._poison_lock = poison_lock
         self._on_bug = on_bug
         self._loop = asyncio.get_running_loop()
-        self._inbox = Fifo() if subscriber.key_of is None else Lanes(subscriber.key_of)
+        self._inbox = FifoInbox() if subscriber.key_of is None else KeyedInbox(subscriber.key_of)
         batch = subscriber.batch
-        self._batches = Batches(batch, subscriber.retry.attempts, self._loop.time) if batch is not None else None
+        self._batches = BatchInbox(batch, subscriber.retry.attempts, self._loop.time) if batch is not None else None
         if subscriber.key_of is not None:
-            execution.hold = self._hold
-        self._taking = asyncio.Lock()
+            execution.retry_locally = self._retry_locally
+        self._batch_lock = asyncio.Lock()
         self._limiter = RateLimiter(subscriber.per_second) if subscriber.per_second else None
-        self._held: dict[Delivery, asyncio.TimerHandle] = {}
+        self._local_retries: dict[Delivery, asyncio.TimerHandle] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
         """Whether a worker was woken and has not looked into the inbox yet; it wakes the next one, if need be."""
         self._workers: set[asyncio.Task[None]] = set()
         self._running: dict[Delivery, float] = {}
         """What handlers are at work on, and since when, in loop time."""
-        self._ending: asyncio.Future[None] | None = None
+        self._handler_ended: asyncio.Future[None] | None = None
         """Done when the next of `_running` ends; None while no task waits for that."""
         self._subscription: Subscription | None = None
         self._is_draining = False
-        self.taken = 0
+        self.received = 0
         """How many deliveries were taken so far; unchanged numbers between two looks mean that nothing came."""
 
     @property
     def in_flight(self) -> int:
         """How many deliveries wait here or run."""
         batches = len(self._batches) if self._batches is not None else 0
-        return len(self._inbox) + batches + len(self._held) + len(self._running)
+        return len(self._inbox) + batches + len(self._local_retries) + len(self._running)
 
     @property
     def running(self) -> int:
@@ -83,7 +83,7 @@ class SubscriberRuntime:
         return self._subscription is not None and self._subscription.is_live
 
     @property
-    def trouble(self) -> list[str]:
+    def unready_reasons(self) -> list[str]:
         """What keeps it from doing its work now, as words; nothing when it is ready."""
         name, slots = self.subscriber.name, self.subscriber.concurrency
         if not self.is_live:
@@ -97,35 +97,35 @@ class SubscriberRuntime:
     def _overdue(self) -> int:
         """Return how many calls go on although their timeout is over."""
         timeout_s = self.subscriber.timeout_s
-        if timeout_s is None or self._caller.is_in_thread:
-            return self._caller.overdue
-        latest = self._loop.time() - timeout_s - GRACE_S
+        if timeout_s is None or self._invoker.is_in_thread:
+            return self._invoker.overdue
+        latest = self._loop.time() - timeout_s - TIMEOUT_GRACE_S
         return len({since for since in self._running.values() if since < latest})
 
-    def handlers(self) -> Iterator[tuple[Delivery, Running]]:
+    def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:
         """Yield what runs now, by delivery; not what is in threads, which are watched one by one."""
-        if self._caller.is_in_thread:
+        if self._invoker.is_in_thread:
             return
         for delivery, since in self._running.items():
-            yield delivery, Running(self._execution.fields(delivery), since, self.subscriber.timeout_s)
+            yield delivery, RunningHandler(self._execution.log_fields(delivery), since, self.subscriber.timeout_s)
 
     async def start(self, transport: Transport) -> None:
         """Begin to take messages, when the handler's processes are there."""
-        await self._caller.start()
-        self._subscription = await transport.subscribe(self.options, self._take)
+        await self._invoker.start()
+        self._subscription = await transport.subscribe(self.options, self._receive)
 
-    def pause(self) -> None:
-        """Begin no handler any more, from this moment on; what comes is given back by `stop_taking`."""
+    def stop_starting(self) -> None:
+        """Begin no handler any more, from this moment on; what comes is given back by `stop_consuming`."""
         self._is_draining = True
         self._execution.stop()
 
-    async def stop_taking(self) -> None:
+    async def stop_consuming(self) -> None:
         """Take no new message; give back those whose handler has not begun, and those whose retry waits here."""
-        self.pause()
+        self.stop_starting()
         if self._subscription is not None:
             await self._subscription.stop()
         batches = self._batches.drain() if self._batches is not None else ()
-        for delivery in (*self._take_held(), *self._inbox.drain(), *batches):
+        for delivery in (*self._take_local_retries(), *self._inbox.drain(), *batches):
             await self._execution.release(delivery)
 
     async def finish(self, deadline: float) -> int:
@@ -139,24 +139,24 @@ class SubscriberRuntime:
             busy = [worker for worker in self._workers if not worker.done()]
             await asyncio.wait(busy, timeout=min(0.1, max(0.0, deadline - loop.time())))
         late = len(self._running)
-        self._execution.is_over = True
+        self._execution.is_past_grace = True
         for worker in self._workers:
             cancel(worker)
         if self._workers:
-            await asyncio.wait(self._workers, timeout=CANCELLED_S)
-        for delivery in (*self._running, *self._take_held()):
+            await asyncio.wait(self._workers, timeout=CANCEL_TIMEOUT_S)
+        for delivery in (*self._running, *self._take_local_retries()):
             if not delivery.is_settled:
                 await self._execution.release(delivery)
         if self._subscription is not None:
             await self._subscription.close()
-        self._caller.close()
+        self._invoker.close()
         return late
 
-    def _take(self, delivery: Delivery) -> None:
+    def _receive(self, delivery: Delivery) -> None:
         """Accept a delivery from the transport."""
-        self.taken += 1
-        if self._held and delivery.is_redelivered:
-            self._drop_lost()
+        self.received += 1
+        if self._local_retries and delivery.is_redelivered:
+            self._drop_lost_retries()
         if self._batches is None:
             self._inbox.put(delivery)
         else:
@@ -187,7 +187,7 @@ class SubscriberRuntime:
         if not worker.cancelled():
             if (error := worker.exception()) is not None:
                 self._on_bug(error)
-        elif not is_ending(worker):
+        elif not is_cancelled_by_us(worker):
             self._workers.discard(worker)
             self._is_waking = False
             self._wake()
@@ -200,7 +200,7 @@ class SubscriberRuntime:
         inbox = self._inbox
         while not self._is_draining:
             if not inbox:
-                await self._arrival()
+                await self._wait_for_delivery()
             elif self._limiter is None:
                 await self._handle(inbox.take())
             else:
@@ -208,17 +208,17 @@ class SubscriberRuntime:
                 if inbox and not self._is_draining:
                     await self._handle(inbox.take())
 
-    async def _work_in_batches(self, batches: Batches) -> None:
+    async def _work_in_batches(self, batches: BatchInbox) -> None:
         """Handle batches as they are due, until the drain begins."""
         while not self._is_draining:
             if not batches:
-                await self._arrival(batches.due_in())
+                await self._wait_for_delivery(batches.due_in())
                 continue
             deliveries: list[Delivery] = []
             if self._limiter is None:
                 deliveries = batches.take()
             else:
-                async with self._taking:  # else several would wait for the rate, and find one batch
+                async with self._batch_lock:  # else several would wait for the rate, and find one batch
                     if batches:
                         await self._limiter.wait()
                     if not self._is_draining:
@@ -231,33 +231,33 @@ class SubscriberRuntime:
         if self._inbox and not self._is_waking:
             self._wake()
         try:
-            if delivery.is_redelivered and not await self._may_begin((delivery,)):
+            if delivery.is_redelivered and not await self._wait_for_lost_copies((delivery,)):
                 return
             if delivery.is_poison_suspect:
-                async with self._alone:
-                    await Isolated(self._execution.run(delivery))
+                async with self._poison_lock:
+                    await RunInContext(self._execution.run(delivery))
             else:
-                await Isolated(self._execution.run(delivery))
+                await RunInContext(self._execution.run(delivery))
         finally:
-            self._end(delivery)
+            self._note_finished(delivery)
 
-    async def _handle_batch(self, deliveries: list[Delivery], batches: Batches) -> None:
+    async def _handle_batch(self, deliveries: list[Delivery], batches: BatchInbox) -> None:
         self._running.update(dict.fromkeys(deliveries, self._loop.time()))
         if len(batches):  # also where none is due yet: a worker has to wait for it
             self._wake()
         try:
-            if not await self._may_begin(deliveries):
+            if not await self._wait_for_lost_copies(deliveries):
                 return
             if any(delivery.is_poison_suspect for delivery in deliveries):
-                async with self._alone:
-                    await Isolated(self._execution.run_batch(deliveries))
+                async with self._poison_lock:
+                    await RunInContext(self._execution.run_batch(deliveries))
             else:
-                await Isolated(self._execution.run_batch(deliveries))
+                await RunInContext(self._execution.run_batch(deliveries))
         finally:
             for delivery in deliveries:
-                self._end(delivery)
+                self._note_finished(delivery)
 
-    async def _may_begin(self, deliveries: Sequence[Delivery]) -> bool:
+    async def _wait_for_lost_copies(self, deliveries: Sequence[Delivery]) -> bool:
         """Wait while these are at work here as deliveries that were lost, and have come again.
 
         False where the drain has begun meanwhile; then they were given back.
@@ -266,22 +266,22 @@ class SubscriberRuntime:
         lost = [each for each in self._running if each.is_lost and each not in deliveries]
         lost = [each for each in lost if (each.envelope.message_id, each.envelope.body) in again]
         while any(each in self._running for each in lost):
-            self._ending = self._ending or self._loop.create_future()
-            await asyncio.shield(self._ending)
+            self._handler_ended = self._handler_ended or self._loop.create_future()
+            await asyncio.shield(self._handler_ended)
         if lost and self._is_draining:
             for delivery in deliveries:
                 await self._execution.release(delivery)
         return not (lost and self._is_draining)
 
-    def _end(self, delivery: Delivery) -> None:
+    def _note_finished(self, delivery: Delivery) -> None:
         del self._running[delivery]
-        if self._ending is not None:
-            self._ending.set_result(None)
-            self._ending = None
-        if delivery not in self._held:
+        if self._handler_ended is not None:
+            self._handler_ended.set_result(None)
+            self._handler_ended = None
+        if delivery not in self._local_retries:
             self._inbox.free(delivery)
 
-    async def _arrival(self, timeout_s: float | None = None) -> None:
+    async def _wait_for_delivery(self, timeout_s: float | None = None) -> None:
         """Wait until something was put into the inbox, or the time is over."""
         waiter = self._loop.create_future()
         self._idle.append(waiter)
@@ -296,26 +296,26 @@ class SubscriberRuntime:
             if not waiter.cancelled():
                 self._is_waking = False
 
-    def _hold(self, delivery: Delivery, outcome: Retry) -> None:
+    def _retry_locally(self, delivery: Delivery, outcome: Retry) -> None:
         """Keep a delivery that is to be tried again, and its key busy, until its delay is over."""
         delivery.attempt += 1
-        self._held[delivery] = self._loop.call_later(outcome.after_s, self._resume, delivery)
+        self._local_retries[delivery] = self._loop.call_later(outcome.after_s, self._resume, delivery)
 
-    def _take_held(self) -> list[Delivery]:
+    def _take_local_retries(self) -> list[Delivery]:
         """Take out everything whose retry waits here, also what has failed since the drain began."""
-        for timer in self._held.values():
+        for timer in self._local_retries.values():
             timer.cancel()
-        held = list(self._held)
-        self._held.clear()
-        return held
+        retries = list(self._local_retries)
+        self._local_retries.clear()
+        return retries
 
-    def _drop_lost(self) -> None:
+    def _drop_lost_retries(self) -> None:
         """Forget the retries of what is the broker's again: it comes again, and finds its key free."""
-        for delivery in [each for each in self._held if each.is_lost]:
-            self._held.pop(delivery).cancel()
+        for delivery in [each for each in self._local_retries if each.is_lost]:
+            self._local_retries.pop(delivery).cancel()
             self._inbox.free(delivery)
 
     def _resume(self, delivery: Delivery) -> None:
-        del self._held[delivery]
+        del self._local_retries[delivery]
         self._inbox.put_back(delivery)
         self._wake()

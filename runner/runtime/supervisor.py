@@ -15,46 +15,46 @@ from uuid import uuid4
 from runner import log
 from runner.metrics import Totals
 from runner.pipeline.model import Pipeline, Subscriber
-from runner.release import about
-from runner.runtime.calling import Caller
+from runner.release import version_fields
 from runner.runtime.execution import Execution
-from runner.runtime.ingress import Route
-from runner.runtime.producer import CONFIRM_S, ProducerRuntime
-from runner.runtime.producers import ProducerGroup
-from runner.runtime.publishing import Publisher, SecondClock
+from runner.runtime.handler_invoker import HandlerInvoker
+from runner.runtime.http_producer import HttpProducer
+from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, ReadinessCheck
+from runner.runtime.producer import CONFIRM_TIMEOUT_S, ProducerRuntime
+from runner.runtime.producer_group import ProducerGroup
+from runner.runtime.publisher import PipelinePublisher, SecondClock
 from runner.runtime.resources import Resources
-from runner.runtime.serving import DEFAULT_ADDRESS, HttpServer, Trouble
-from runner.runtime.slowness import Running
 from runner.runtime.subscriber import SubscriberRuntime
-from runner.tasks import each_of, end
+from runner.runtime.watchdog import RunningHandler
+from runner.tasks import cancel_and_wait, for_each
 from runner.transports.base import Delivery, SubscriptionOptions, Transport
 from runner.transports.leadership import Candidate
 
-LONGEST_HELD_S = 25 * 60.0
+MAX_UNSETTLED_S = 25 * 60.0
 """How long each RabbitMQ lets a message be unsettled by default, with a margin."""
 
 IDLE_POLL_S = 0.1
-IDLE_LOOKS = 3
+IDLE_CHECKS = 3
 """How often in a row everything must look empty, with nothing taken in between, before it counts as idle."""
 
 MAX_FAILURES_UNTIL_IDLE = 3
 
-AT_ONCE = 16
+MAX_CONCURRENT_STARTS = 16
 """How many subscribers start at the same time: each waits for a few answers of the broker."""
 
 
 @dataclass
-class Report:
+class RunReport:
     """How a run ended: counts, and what was left behind."""
 
     totals: Totals
     unfinished: dict[str, int] = field(default_factory=dict)
     """Subscribers whose handlers were still running when the grace was over, and how many."""
-    forgotten: int = 0
+    left_in_memory: int = 0
     """Messages that were still in the in-process broker, and are gone with it."""
     failed_producers: tuple[str, ...] = ()
     """Finite producers that were given up."""
-    not_known: str = ""
+    idle_unknown_reason: str = ""
     """Why it is not known whether anything is left to do, after `until_idle`."""
 
 
@@ -70,28 +70,28 @@ class Supervisor:
         http: tuple[str, int] | None = None,
         new_id: Callable[[], str] = lambda: uuid4().hex,
         now: Callable[[], datetime] | None = None,
-        start: str | None = None,
+        start_id: str | None = None,
     ) -> None:
-        """`start` names the start of the pipelines, where others share it: one of several workers."""
+        """`start_id` names the start of the pipelines, where others share it: one of several workers."""
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
         self._new_id = new_id
         self._now = now or (lambda: datetime.now(UTC))
         self._sent_at = now or SecondClock()
-        self._start = start or uuid4().hex
-        self._is_one_of_several = start is not None
-        self._not_known = ""
+        self._start_id = start_id or uuid4().hex
+        self._is_one_of_several = start_id is not None
+        self._idle_unknown_reason = ""
         self._logger = log.get_logger()
         self._resources = Resources()
         self._totals = {pipeline.name: Totals() for pipeline in pipelines}
         self.subscribers: list[SubscriberRuntime] = []
         self._groups: list[ProducerGroup] = []
-        self._publishers = {pipeline.name: self._publisher(pipeline) for pipeline in pipelines}
+        self._publishers = {pipeline.name: self._make_publisher(pipeline) for pipeline in pipelines}
         self._server = self._make_server(http)
         self._state = "starting"
-        self._alone = asyncio.Lock()
-        self._producing: list[asyncio.Task[None]] = []
+        self._poison_lock = asyncio.Lock()
+        self._producer_tasks: list[asyncio.Task[None]] = []
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -99,29 +99,29 @@ class Supervisor:
         """What all pipelines have done together."""
         return sum(self._totals.values(), Totals())
 
-    async def listen(self, trouble: Trouble | None = None) -> None:
-        """Answer HTTP, where anybody asked for it: probes from now on, with `trouble` where we are not alone.
+    async def listen(self, unready_reasons: ReadinessCheck | None = None) -> None:
+        """Answer HTTP, where anybody asked for it: probes from now on, with `unready_reasons` where we are not alone.
 
         Raises CannotListen.
         """
         if self._server is not None:
-            await self._server.start(trouble or self._own_trouble)
+            await self._server.start(unready_reasons or self._own_unready_reasons)
 
     async def close(self) -> None:
         """Answer no more. Idempotent."""
         if self._server is not None:
             await self._server.close()
 
-    def trouble(self) -> list[str]:
+    def unready_reasons(self) -> list[str]:
         """Return what keeps this process from doing its work now, as words; nothing when it is ready."""
         if self._state != "running":
             return [self._state]
-        return [*self._transport.unready_reasons, *(text for item in self.subscribers for text in item.trouble)]
+        return [*self._transport.unready_reasons, *(text for item in self.subscribers for text in item.unready_reasons)]
 
-    async def _own_trouble(self) -> list[str]:
-        return self.trouble()
+    async def _own_unready_reasons(self) -> list[str]:
+        return self.unready_reasons()
 
-    def handlers(self) -> Iterator[tuple[Delivery, Running]]:
+    def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:
         """Yield the handlers at work, by delivery."""
         for subscriber in self.subscribers:
             yield from subscriber.handlers()
@@ -135,17 +135,17 @@ class Supervisor:
                 queue.name for queue in pipeline.topology.queues if queue.arguments.get("x-single-active-consumer")
             }
             self.subscribers += [
-                self._subscriber(pipeline, item, publisher, is_single_active=item.queue in single_active)
+                self._make_subscriber(pipeline, item, publisher, is_single_active=item.queue in single_active)
                 for item in pipeline.subscribers
             ]
-            self._groups.append(self._group(pipeline, publisher))
-        await each_of(self.subscribers, lambda subscriber: subscriber.start(self._transport), at_once=AT_ONCE)
+            self._groups.append(self._make_group(pipeline, publisher))
+        await for_each(self.subscribers, lambda subscriber: subscriber.start(self._transport), limit=MAX_CONCURRENT_STARTS)
         if self._server is not None:
-            self._server.open()
+            self._server.accept_messages()
         for group in self._groups:
             task = asyncio.create_task(group.run(self._transport), name=f"producers-{group.pipeline}")
             task.add_done_callback(self._notice_end)
-            self._producing.append(task)
+            self._producer_tasks.append(task)
         for pipeline in self._pipelines:
             self._logger.info(
                 "pipeline.started",
@@ -153,7 +153,7 @@ class Supervisor:
                 subscribers=len(pipeline.subscribers),
                 producers=len(pipeline.producers),
                 queues=len(pipeline.topology.queues),
-                **about(pipeline.release),
+                **version_fields(pipeline.release),
             )
         self._state = "running"
 
@@ -162,7 +162,7 @@ class Supervisor:
 
         Raises what a worker or a producer could not handle: a bug of ours.
         """
-        waiting: list[asyncio.Future[None]] = [asyncio.create_task(_wait_for(stop)), self._bug]
+        waiting: list[asyncio.Future[None]] = [asyncio.create_task(_wait_for_event(stop)), self._bug]
         if self._until_idle:
             waiting.append(asyncio.create_task(self._wait_until_idle()))
         try:
@@ -174,7 +174,7 @@ class Supervisor:
                 future.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def drain(self) -> Report:
+    async def drain(self) -> RunReport:
         """Stop producers, take nothing new, let handlers finish within the grace, settle, give the rest back."""
         grace_s = max((pipeline.grace_s for pipeline in self._pipelines), default=0.0)
         deadline = asyncio.get_running_loop().time() + grace_s
@@ -184,12 +184,12 @@ class Supervisor:
             running = sum(subscriber.running for subscriber in own)
             self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
         for subscriber in self.subscribers:
-            subscriber.pause()
-        await asyncio.gather(self._stop_producing(), *(subscriber.stop_taking() for subscriber in self.subscribers))
+            subscriber.stop_starting()
+        await asyncio.gather(self._stop_producing(), *(subscriber.stop_consuming() for subscriber in self.subscribers))
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
-        forgotten = 0
+        left_in_memory = 0
         if not self._transport.capabilities.is_persistent:
-            forgotten = await self._transport.count_pending([subscriber.options for subscriber in self.subscribers])
+            left_in_memory = await self._transport.count_pending([subscriber.options for subscriber in self.subscribers])
         await self._transport.close()
         await self._resources.close()
         names = Counter(item.subscriber.name for item in self.subscribers)
@@ -201,26 +201,26 @@ class Supervisor:
         failed = tuple(name for group in self._groups for name in group.failed)
         for pipeline in self._pipelines:
             self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self._totals[pipeline.name].as_fields())
-        return Report(self.totals, unfinished, forgotten, failed, self._not_known)
+        return RunReport(self.totals, unfinished, left_in_memory, failed, self._idle_unknown_reason)
 
     async def _stop_producing(self) -> None:
         if self._server is not None:
-            await self._server.refuse()
-        await end(*self._producing, again_s=3 * CONFIRM_S)
+            await self._server.stop_accepting()
+        await cancel_and_wait(*self._producer_tasks, repeat_s=3 * CONFIRM_TIMEOUT_S)
 
     async def _wait_until_idle(self) -> None:
         """Wait until every finite producer has ended and every queue, retry and handler is empty."""
         for group in self._groups:
             await group.wait_until_finite_ended()
         clock = asyncio.get_running_loop().time
-        looks, taken, since = 0, -1, clock()
-        while looks < IDLE_LOOKS or not await self._is_idle_elsewhere(clock() - since):
+        checks, taken, since = 0, -1, clock()
+        while checks < IDLE_CHECKS or not await self._is_idle_elsewhere(clock() - since):
             await asyncio.sleep(IDLE_POLL_S)
-            now_taken = sum(subscriber.taken for subscriber in self.subscribers)
+            now_taken = sum(subscriber.received for subscriber in self.subscribers)
             is_quiet = now_taken == taken and not any(subscriber.in_flight for subscriber in self.subscribers)
             taken = now_taken
-            looks = looks + 1 if is_quiet and await self._is_empty() else 0
-            since = since if looks else clock()
+            checks = checks + 1 if is_quiet and await self._is_empty() else 0
+            since = since if checks else clock()
 
     async def _is_idle_elsewhere(self, quiet_s: float) -> bool:
         """Whether no other process holds messages of our queues; where that cannot be known, the report says why.
@@ -231,7 +231,7 @@ class Supervisor:
             return True
         held = await self._transport.count_held_elsewhere([each.options for each in self.subscribers], quiet_s)
         if isinstance(held, str):
-            self._not_known = held
+            self._idle_unknown_reason = held
         return isinstance(held, str) or held == 0
 
     def _notice_bug(self, error: BaseException) -> None:
@@ -245,8 +245,8 @@ class Supervisor:
     async def _is_empty(self) -> bool:
         return await self._transport.count_pending([subscriber.options for subscriber in self.subscribers]) == 0
 
-    def _publisher(self, pipeline: Pipeline) -> Publisher:
-        return Publisher(
+    def _make_publisher(self, pipeline: Pipeline) -> PipelinePublisher:
+        return PipelinePublisher(
             self._transport,
             app_id=pipeline.name,
             destinations=pipeline.destinations,
@@ -256,20 +256,20 @@ class Supervisor:
 
     def _make_server(self, address: tuple[str, int] | None) -> HttpServer | None:
         """Return the server for the producers with `http:` and the probes; None where nobody asked for either."""
-        routes = [
-            Route(producer, pipeline.name, self._publishers[pipeline.name], self._totals[pipeline.name])
+        http_producers = [
+            HttpProducer(producer, pipeline.name, self._publishers[pipeline.name], self._totals[pipeline.name])
             for pipeline in self._pipelines
             for producer in pipeline.producers
             if producer.http_path is not None
         ]
         address = address or next((pipeline.http for pipeline in self._pipelines if pipeline.http), None)
-        if address is None and not routes:
+        if address is None and not http_producers:
             return None
         release = ", ".join(dict.fromkeys(pipeline.release for pipeline in self._pipelines if pipeline.release))
-        return HttpServer(address or DEFAULT_ADDRESS, routes, about(release))
+        return HttpServer(address or DEFAULT_ADDRESS, http_producers, version_fields(release))
 
-    def _subscriber(
-        self, pipeline: Pipeline, subscriber: Subscriber, publisher: Publisher, *, is_single_active: bool
+    def _make_subscriber(
+        self, pipeline: Pipeline, subscriber: Subscriber, publisher: PipelinePublisher, *, is_single_active: bool
     ) -> SubscriberRuntime:
         options = SubscriptionOptions(
             queue=subscriber.queue,
@@ -280,20 +280,20 @@ class Supervisor:
             is_single_active=is_single_active,
             held_s=_held_s(pipeline, subscriber),
         )
-        caller = Caller(subscriber, self._resources.of(pipeline.name))
+        invoker = HandlerInvoker(subscriber, self._resources.of(pipeline.name))
         execution = Execution(
             subscriber,
             pipeline=pipeline.name,
             transport=self._transport,
             publisher=publisher,
-            caller=caller,
+            invoker=invoker,
             totals=self._totals[pipeline.name],
             logs_messages=pipeline.logging.messages,
             logs_payloads=pipeline.logging.payloads,
         )
-        return SubscriberRuntime(subscriber, options, execution, caller, self._alone, self._notice_bug)
+        return SubscriberRuntime(subscriber, options, execution, invoker, self._poison_lock, self._notice_bug)
 
-    def _group(self, pipeline: Pipeline, publisher: Publisher) -> ProducerGroup:
+    def _make_group(self, pipeline: Pipeline, publisher: PipelinePublisher) -> ProducerGroup:
         resources = self._resources.of(pipeline.name)
         producers = [
             ProducerRuntime(
@@ -315,12 +315,12 @@ class Supervisor:
             pipeline.name,
             producers,
             new_id=self._new_id,
-            member=Candidate(self._start, pipeline.fingerprint, where),
+            member=Candidate(self._start_id, pipeline.fingerprint, where),
             is_until_idle=self._until_idle,
         )
 
 
-async def _wait_for(event: asyncio.Event) -> None:
+async def _wait_for_event(event: asyncio.Event) -> None:
     await event.wait()
 
 
@@ -333,4 +333,4 @@ def _held_s(pipeline: Pipeline, subscriber: Subscriber) -> float | None:
     if subscriber.timeout_s is None or not is_quorum:
         return None
     held_s = subscriber.timeout_s * (1 + math.ceil(subscriber.prefetch / subscriber.concurrency))
-    return held_s if held_s > LONGEST_HELD_S else None
+    return held_s if held_s > MAX_UNSETTLED_S else None

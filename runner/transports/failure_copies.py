@@ -14,7 +14,7 @@ from runner import message as names
 from runner.message import Address, Envelope
 from runner.outcome import DeadLetter, Retry
 from runner.pipeline.topology import wait_milliseconds, wait_name
-from runner.redaction import escape_controls, mask_beginning
+from runner.redaction import escape_controls, mask_head
 from runner.transports.base import Delivery
 
 MAX_HEADER_BYTES = 32 * 1024
@@ -100,7 +100,7 @@ def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 def printable(text: str) -> str:
     """Return text without passwords, control characters and lone surrogates, and at most 1 KiB long."""
-    return escape_controls(mask_beginning(text, 1024)).encode()[:1024].decode("utf-8", "ignore")
+    return escape_controls(mask_head(text, 1024)).encode()[:1024].decode("utf-8", "ignore")
 
 
 def _text(headers: Mapping[str, Any], name: str) -> str:

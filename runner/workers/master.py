@@ -14,18 +14,18 @@ from typing import Any
 from uuid import uuid4
 
 from runner import log
-from runner.runtime.supervisor import Report
-from runner.workers.control import MARGIN_S, Role, Words, summed
-from runner.workers.output import Output
-from runner.workers.process import WorkerProcess
-from runner.workers.restarting import Backoff, Exit, decide
+from runner.runtime.supervisor import RunReport
+from runner.workers.line_mux import LineMux
+from runner.workers.protocol import EXIT_MARGIN_S, ControlMessage, WorkerEnv, sum_reports
+from runner.workers.restart_policy import RestartBackoff, WorkerExit, decide
+from runner.workers.worker_process import WorkerProcess
 
-KILLED_S = 5.0
+KILL_TIMEOUT_S = 5.0
 """How long a process may take to be gone after SIGKILL."""
 
 
 @dataclass(frozen=True)
-class Failure:
+class StartFailure:
     """Why all ended: a worker could not even start."""
 
     worker: int
@@ -35,10 +35,10 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Ended:
+class MasterResult:
     """How all ended."""
 
-    report: Report | None
+    report: RunReport | None
     """The sum of what the workers reported; None where none of them had begun."""
     unreported: int
     """How many workers had begun and ended without a report: what they did is not in the sum."""
@@ -46,43 +46,43 @@ class Ended:
     """Who had to be killed, because it did not end after the grace."""
     crashed: tuple[int, ...]
     """Who crashed while it drained."""
-    failure: Failure | None
+    failure: StartFailure | None
 
 
 class Master:
-    """Keeps `size` workers running. `on_stage` is told each stage of the first one, and `running` once all run."""
+    """Keeps `size` workers running. `on_step` is told each stage of the first one, and `running` once all run."""
 
     def __init__(
         self,
         size: int,
         command: Sequence[str],
-        output: Output,
+        output: LineMux,
         *,
         grace_s: float,
         is_colored: bool,
         broker: str | None = None,
-        on_stage: Callable[[str, str, float | None], None],
+        on_step: Callable[[str, str, float | None], None],
     ) -> None:
         self._size = size
         self._command = command
         self._output = output
         self._grace_s = grace_s
-        self._role = Role(0, size, -1, output.isatty(), is_colored, uuid4().hex, broker)
-        self._on_stage = on_stage
+        self._worker_env = WorkerEnv(0, size, -1, output.isatty(), is_colored, uuid4().hex, broker)
+        self._on_step = on_step
         self._processes: dict[int, WorkerProcess] = {}
         self._done: set[int] = set()
         self._draining = asyncio.Event()
         self._has_declared = False
         self._has_run: set[int] = set()
-        self._reports: list[Report | None] = []
+        self._reports: list[RunReport | None] = []
         self._unreported = 0
         self._crashed: list[int] = []
-        self._failure: Failure | None = None
+        self._failure: StartFailure | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
-    async def run(self, stop: asyncio.Event) -> Ended:
+    async def run(self, stop: asyncio.Event) -> MasterResult:
         """Run until `stop` is set, until no worker has anything to do, or until one cannot start; drain."""
-        keeping = {asyncio.create_task(self._keep(number)): number for number in range(1, self._size + 1)}
+        keeping = {asyncio.create_task(self._supervise(number)): number for number in range(1, self._size + 1)}
         stopping: list[asyncio.Future[Any]] = [
             asyncio.create_task(stop.wait()),
             asyncio.create_task(self._draining.wait()),
@@ -94,19 +94,19 @@ class Master:
         overdue: tuple[int, ...] = ()
         if not ended.done():
             self._drain()
-            _, late = await asyncio.wait(keeping, timeout=self._grace_s + MARGIN_S)
+            _, late = await asyncio.wait(keeping, timeout=self._grace_s + EXIT_MARGIN_S)
             overdue = tuple(sorted(keeping[task] for task in late))
             self.kill()
-            await asyncio.wait(keeping, timeout=KILLED_S)
+            await asyncio.wait(keeping, timeout=KILL_TIMEOUT_S)
         if ended.done():
             await ended  # raises a bug of ours
         reports = [report for report in self._reports if report is not None]
-        whole = summed(reports) if reports or self._unreported else None
-        if whole is not None:
-            log.get_logger().info("workers.stopped", workers=self._size, **whole.totals.as_fields())
+        total = sum_reports(reports) if reports or self._unreported else None
+        if total is not None:
+            log.get_logger().info("workers.stopped", workers=self._size, **total.totals.as_fields())
         await self._output.settle()
         crashed = tuple(number for number in self._crashed if number not in overdue)
-        return Ended(whole, self._unreported, overdue, crashed, self._failure)
+        return MasterResult(total, self._unreported, overdue, crashed, self._failure)
 
     def kill(self) -> None:
         """End every worker at once."""
@@ -116,13 +116,13 @@ class Master:
     def _drain(self) -> None:
         self._draining.set()
         for process in self._processes.values():
-            process.tell("stop")
+            process.send("stop")
 
-    async def _keep(self, number: int) -> None:
+    async def _supervise(self, number: int) -> None:
         """Start a worker, and again whenever it ends and should not."""
-        backoff = Backoff()
+        backoff = RestartBackoff()
         while not self._draining.is_set():
-            process = WorkerProcess(number, self._hear)
+            process = WorkerProcess(number, self._on_message)
             ended = await self._run_once(process)
             self._reports += process.reports
             self._unreported += ended.has_run and not process.reports
@@ -134,73 +134,73 @@ class Master:
                 self._crashed += [number] if ended.has_run and not process.reports else []
                 return
             if verdict == "give up":
-                self._failure = self._failure or Failure(number, ended.code, process.error)
+                self._failure = self._failure or StartFailure(number, ended.code, process.error)
                 self._draining.set()
                 return
             await asyncio.wait([draining := asyncio.create_task(self._draining.wait())], timeout=pause_s)
             draining.cancel()
 
-    async def _run_once(self, process: WorkerProcess) -> Exit:
+    async def _run_once(self, process: WorkerProcess) -> WorkerExit:
         try:
-            await process.start(self._command, self._role, self._output)
+            await process.start(self._command, self._worker_env, self._output)
         except OSError as error:  # no memory, too many processes: that may pass
             process.error = f"worker {process.number} cannot be started: {error.strerror}", ""
-            return Exit(1, 0.0, has_run=False)
+            return WorkerExit(1, 0.0, has_run=False)
         self._processes[process.number] = process
         if self._has_declared or process.number == 1:
-            process.tell("go")
+            process.send("go")
         if self._draining.is_set():
-            process.tell("stop")
+            process.send("stop")
         ended = await process.wait()
         del self._processes[process.number]
         return ended
 
-    def _hear(self, process: WorkerProcess, words: Words) -> None:
-        if words["kind"] == "others?":
-            task = asyncio.create_task(self._answer(process))
+    def _on_message(self, process: WorkerProcess, message: ControlMessage) -> None:
+        if message["kind"] == "others?":
+            task = asyncio.create_task(self._answer_readiness(process))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
-        elif words["name"] == "running":
+        elif message["name"] == "running":
             took_ms = round(process.uptime_s * 1000)
             log.get_logger().info("worker.started", worker=process.number, pid=process.pid, took_ms=took_ms)
-            self._note_running(process.number, words)
+            self._note_running(process.number, message)
         elif not self._has_declared:
-            self._show(words)
-            if words["name"] == "topology":
+            self._show_step(message)
+            if message["name"] == "topology":
                 self._has_declared = True
                 for each in self._processes.values():
-                    each.tell("go")
+                    each.send("go")
 
-    def _note_running(self, number: int, words: Words) -> None:
+    def _note_running(self, number: int, message: ControlMessage) -> None:
         before = len(self._has_run)
         self._has_run.add(number)
         if before < len(self._has_run) == self._size and not self._draining.is_set():
-            self._show(words)
+            self._show_step(message)
 
-    def _show(self, words: Words) -> None:
-        self._on_stage(words["name"], words["text"], words["seconds"])
+    def _show_step(self, message: ControlMessage) -> None:
+        self._on_step(message["name"], message["text"], message["seconds"])
 
-    async def _answer(self, asker: WorkerProcess) -> None:
+    async def _answer_readiness(self, asker: WorkerProcess) -> None:
         """Ask all the others what troubles them, at the same time, and tell who wants to know."""
         numbers = [n for n in range(1, self._size + 1) if n != asker.number and n not in self._done]
-        troubles = await asyncio.gather(*map(self._trouble, numbers))
-        told = [f"worker {n}: {words}" for n, trouble in zip(numbers, troubles, strict=True) for words in trouble]
-        asker.tell("others", trouble=told)
+        answers = await asyncio.gather(*map(self._unready_reasons, numbers))
+        reasons = [f"worker {n}: {reason}" for n, answer in zip(numbers, answers, strict=True) for reason in answer]
+        asker.send("others", unready_reasons=reasons)
 
-    async def _trouble(self, number: int) -> list[str]:
+    async def _unready_reasons(self, number: int) -> list[str]:
         process = self._processes.get(number)
-        return ["not running, to be started again"] if process is None else await process.trouble()
+        return ["not running, to be started again"] if process is None else await process.unready_reasons()
 
-    def _log_end(self, process: WorkerProcess, ended: Exit, more: dict[str, Any]) -> None:
-        how: dict[str, Any] = {"signal": _name(-ended.code)} if ended.code < 0 else {"exit_code": ended.code}
+    def _log_end(self, process: WorkerProcess, ended: WorkerExit, more: dict[str, Any]) -> None:
+        how: dict[str, Any] = {"signal": _signal_name(-ended.code)} if ended.code < 0 else {"exit_code": ended.code}
         how["uptime_ms"] = round(ended.uptime_s * 1000)
         if process.error is not None:
             how["error"] = process.error[0]
-        say = log.get_logger().error if ended.code else log.get_logger().info
-        say("worker.exited", worker=process.number, pid=process.pid, **how, **more)
+        write = log.get_logger().error if ended.code else log.get_logger().info
+        write("worker.exited", worker=process.number, pid=process.pid, **how, **more)
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

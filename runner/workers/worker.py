@@ -11,91 +11,98 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runner.runtime.supervisor import Report
-from runner.workers.control import MARGIN_S, Role, Words, as_line, from_line, report_as_words
+from runner.runtime.supervisor import RunReport
+from runner.workers.protocol import (
+    EXIT_MARGIN_S,
+    ControlMessage,
+    WorkerEnv,
+    decode_message,
+    encode_message,
+    report_to_message,
+)
 
-ANSWER_S = 1.0
+ANSWER_TIMEOUT_S = 1.0
 """How long the master may take to ask the others; it gives them half of that."""
 
 
 class Worker:
     """One of several processes that run the same pipelines under one master."""
 
-    def __init__(self, role: Role) -> None:
-        self.role = role
-        self._socket = socket.socket(fileno=role.descriptor)
+    def __init__(self, worker_env: WorkerEnv) -> None:
+        self.worker_env = worker_env
+        self._socket = socket.socket(fileno=worker_env.descriptor)
         self._socket.set_inheritable(False)
-        self._may_connect = asyncio.Event()
+        self._is_turn = asyncio.Event()
         self._questions: list[asyncio.Future[list[str]]] = []
-        self._own_trouble: Callable[[], Sequence[str]] = lambda: ["starting"]
+        self._own_unready_reasons: Callable[[], Sequence[str]] = lambda: ["starting"]
 
     @property
     def name(self) -> str:
         """What it is called in the broker's list of connections."""
-        return f"worker {self.role.number}/{self.role.size}"
+        return f"worker {self.worker_env.number}/{self.worker_env.size}"
 
     @property
-    def start(self) -> str:
+    def start_id(self) -> str:
         """Names the start of all: a finite producer that has ended in it does not run again, whoever leads now."""
-        return self.role.start
+        return self.worker_env.start_id
 
     @property
-    def listens(self) -> bool:
+    def serves_http(self) -> bool:
         """Whether it is the one that answers HTTP, for all: there is one port."""
-        return self.role.number == 1
+        return self.worker_env.number == 1
 
-    def begin(self, stop: asyncio.Event, grace_s: float) -> None:
+    def listen(self, stop: asyncio.Event, grace_s: float) -> None:
         """Listen to the master from now on. Its `stop`, or its end, sets `stop`; the loop is the running one."""
         arguments = (asyncio.get_running_loop(), stop, grace_s)
         threading.Thread(target=self._listen, args=arguments, name="control", daemon=True).start()
 
-    async def may_connect(self) -> None:
+    async def wait_for_turn(self) -> None:
         """Wait for our turn: the first one declares, and is alone in saying that the broker cannot be reached."""
-        await self._may_connect.wait()
+        await self._is_turn.wait()
 
-    def watch(self, trouble: Callable[[], Sequence[str]]) -> None:
+    def report_readiness(self, unready_reasons: Callable[[], Sequence[str]]) -> None:
         """Tell the master from now on, when it asks, what this returns."""
-        self._own_trouble = trouble
+        self._own_unready_reasons = unready_reasons
 
-    async def whole_trouble(self) -> list[str]:
+    async def all_unready_reasons(self) -> list[str]:
         """Return what keeps any worker from doing its work, each in its own words."""
-        own = [f"worker {self.role.number}: {words}" for words in self._own_trouble()]
+        own = [f"worker {self.worker_env.number}: {reason}" for reason in self._own_unready_reasons()]
         question: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._questions.append(question)
-        self.tell("others?")
+        self.send("others?")
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return own + await question
         except TimeoutError:
             return [*own, "the master of the workers does not answer"]
 
-    def tell(self, kind: str, **words: Any) -> None:
+    def send(self, kind: str, **message: Any) -> None:
         """Send a message, if the master is still there."""
         with contextlib.suppress(OSError):
-            self._socket.sendall(as_line(kind, words))
+            self._socket.sendall(encode_message(kind, message))
 
-    def report(self, report: Report | None, *, is_done: bool) -> None:
+    def report(self, report: RunReport | None, *, is_done: bool) -> None:
         """Tell how we end; `is_done`: because there is nothing more to do."""
-        self.tell("report", is_done=is_done, **report_as_words(report))
+        self.send("report", is_done=is_done, **report_to_message(report))
 
     def _listen(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, grace_s: float) -> None:
         """Hear the master. In a thread, which also ends us in time when it is gone and a handler blocks the loop."""
         with contextlib.suppress(OSError, RuntimeError):
             for line in self._socket.makefile("rb"):
-                loop.call_soon_threadsafe(self._hear, from_line(line), stop)
+                loop.call_soon_threadsafe(self._on_message, decode_message(line), stop)
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(stop.set)
-        time.sleep(grace_s + MARGIN_S)
+        time.sleep(grace_s + EXIT_MARGIN_S)
         os._exit(1)
 
-    def _hear(self, words: Words, stop: asyncio.Event) -> None:
-        match words["kind"]:
+    def _on_message(self, message: ControlMessage, stop: asyncio.Event) -> None:
+        match message["kind"]:
             case "go":
-                self._may_connect.set()
+                self._is_turn.set()
             case "stop":
                 stop.set()
-            case "trouble?":
-                self.tell("trouble", trouble=list(self._own_trouble()))
+            case "unready?":
+                self.send("unready_reasons", unready_reasons=list(self._own_unready_reasons()))
             case "others":
                 if self._questions and not (question := self._questions.pop(0)).done():
-                    question.set_result(words["trouble"])
+                    question.set_result(message["unready_reasons"])

@@ -140,7 +140,7 @@ BANNED_ATTRIBUTES = {
     *(("yaml", name) for name in ("FullLoader", "CLoader", "YAMLObject")),
     *(("ssl", name) for name in ("CERT_NONE", "_create_unverified_context", "PROTOCOL_TLS")),
 }
-PICKLES = {ROOT / "runner/runtime/processes.py"}
+PICKLES = {ROOT / "runner/runtime/process_pool.py"}
 """What crosses the pipe to a handler's process is ours; see there."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from runner.release import version
-from runner.runtime.serving import DEFAULT_ADDRESS
+from runner.runtime.http_server import DEFAULT_ADDRESS
 from tests.node import free_port
 from tests.process import ROOT, RunnerProcess
 from tests.project import Project, lines, started, stop

@@ -21,15 +21,15 @@ from runner import log
 from runner.cli import dead_shown, tables
 from runner.config.words import describe, quoted
 from runner.errors import PublishFailed
-from runner.log_printed import Printed
+from runner.log_capture import CapturedStdout
 from runner.message import FIRST_FAILED_AT, ORIGIN_KEY, Address, Envelope
 from runner.operations.dead_letters import Grave, fingerprint, understand
 from runner.operations.tapping import recorded
 from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide, error_text
 from runner.pipeline import payload
-from runner.redaction import escape_controls, mask_beginning, mask_end, mask_passwords, secret_spans
-from runner.runtime.blame import traceback_text
-from runner.runtime.remembering import identity
+from runner.redaction import escape_controls, mask_head, mask_passwords, mask_tail, secret_spans
+from runner.runtime.deduplication import identity
+from runner.runtime.tracebacks import traceback_text
 from runner.transports.failure_copies import foreign_headers, printable
 
 PIECES = (
@@ -92,8 +92,8 @@ def encoded(text: str) -> None:
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     "mask_passwords": mask_passwords,
     "secret_spans": secret_spans,
-    "mask_beginning": lambda text: mask_beginning(text, 1024),
-    "mask_end": lambda text: mask_end(text, 32_768),
+    "mask_head": lambda text: mask_head(text, 1024),
+    "mask_tail": lambda text: mask_tail(text, 32_768),
     "escape_controls": escape_controls,
     "printable": printable,
     "describe": describe,
@@ -104,7 +104,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "a traceback in the log": in_the_log("json", lambda text: {"exception": text}),
     "an exception in the log": in_the_log("json", lambda text: {"exc_info": error(text)}),
     "a line for people": in_the_log("console", lambda text: {"value": text, "exception": text, "subscriber": text}),
-    "what is printed": lambda text: Printed(lambda line, place: None, dict, 1).write(text),
+    "what is printed": lambda text: CapturedStdout(lambda line, place: None, dict, 1).write(text),
     "error_text": lambda text: error_text(error(text)),
     "traceback_text": lambda text: traceback_text(error(text)),
     "decide": lambda text: decide(error(text), 3, RetryPolicy()),

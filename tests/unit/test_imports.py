@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 WORDS = (
     *(
-        "columns",
+        "text_width",
         "errors",
         "log",
         "log_events",
-        "log_lines",
+        "log_renderers",
         "log_output",
-        "log_printed",
+        "log_capture",
         "message",
         "metrics",
         "outcome",
@@ -43,7 +43,7 @@ ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in
 
 HOMES = {
     "aio_pika": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
-    "aiohttp": ("runner.runtime.serving",),
+    "aiohttp": ("runner.runtime.http_server",),
     "aiormq": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "annotationlib": ("runner.pipeline.annotations",),  # of the standard library, from Python 3.14 on
     "click": ("runner.cli",),

@@ -94,7 +94,7 @@ class Closed(io.StringIO):
 
 def test_a_stream_that_cannot_be_written_stops_nothing_and_is_told_once() -> None:
     told: list[OSError] = []
-    log.configure(format="json", stream=Closed(), on_lost=told.append)
+    log.configure(format="json", stream=Closed(), on_write_error=told.append)
     for _ in range(3):
         log.get_logger().info("one")
         logging.getLogger("handlers").warning("two")
@@ -116,7 +116,7 @@ def test_a_worker_says_in_each_line_which_one_it_is() -> None:
     log.get_logger().info("ours")
     logging.getLogger("theirs").warning("theirs")
     assert [json.loads(line)["worker"] for line in out.getvalue().splitlines()] == [2, 2]
-    assert log.settings()["worker"] == 2, "for the processes of handlers"
+    assert log.current_settings()["worker"] == 2, "for the processes of handlers"
     out = io.StringIO()
     log.configure(format="console", stream=out, is_colored=False, worker=2)
     log.get_logger().info("ours", subscriber="ship")

@@ -16,8 +16,8 @@ import pytest
 import structlog
 
 from runner import log
-from runner.log_output import Descriptor, Output
-from runner.log_printed import MAX_PRINTED_CHARACTERS, Printed
+from runner.log_capture import MAX_PRINTED_CHARACTERS, CapturedStdout
+from runner.log_output import DescriptorStream, LogSink
 
 
 @pytest.fixture(autouse=True)
@@ -76,10 +76,10 @@ MISUSES: list[Callable[[], object]] = [
 @pytest.mark.parametrize("misuse", MISUSES)
 def test_our_lines_stay_as_they_are(misuse: Callable[[], object]) -> None:
     """Also those of a logger that was made before: JSON, the place, and no password."""
-    out = configured(takes_prints=True)
+    out = configured(capture_stdout=True)
     before, soon = log.get_logger(), log.get_message_logger()
     misuse()
-    with log.bound({"pipeline": "p", "queue": "q"}):
+    with log.bound_context({"pipeline": "p", "queue": "q"}):
         for logger in (before, soon, log.get_logger()):
             logger.error("message.retry", error="at amqp://u:secret@h")
     log.flush()
@@ -118,7 +118,7 @@ def test_extra_fields_appear_and_are_never_taken_for_ours() -> None:
     out = configured(worker=2)
     ours = {"pipeline": "p", "subscriber": "s", "queue": "q", "message_id": "m", "payload": "{}"}
     evil = {"level": "debug", "timestamp": "never", "queue": "x", "payload": "y", "worker": 9, 'a\n"b': "c\nd"}
-    with log.bound(ours), structlog.contextvars.bound_contextvars(message_id="z", tenant="t"):
+    with log.bound_context(ours), structlog.contextvars.bound_contextvars(message_id="z", tenant="t"):
         logging.getLogger("shop").warning("hello", extra={**evil, "event": "forged", "logger": "forged"})
         structlog.get_logger().warning("hello", **evil)
     for line in parsed(out):
@@ -180,8 +180,8 @@ def test_no_value_can_stop_a_line(format: Any) -> None:
 
 def test_what_is_printed_becomes_lines() -> None:
     """With its place; in pieces, in bytes, and from several threads at once."""
-    out = configured(takes_prints=True)
-    with log.bound({"subscriber": "s", "message_id": "m"}):
+    out = configured(capture_stdout=True)
+    with log.bound_context({"subscriber": "s", "message_id": "m"}):
         print("hello", "world")
         print("in ", end="")
         print("pieces\nand more")
@@ -202,10 +202,10 @@ def test_what_is_printed_becomes_lines() -> None:
 
 
 def test_a_text_without_an_end_belongs_to_its_own_message() -> None:
-    out = configured(takes_prints=True)
-    with log.bound({"message_id": "1"}):
+    out = configured(capture_stdout=True)
+    with log.bound_context({"message_id": "1"}):
         print("first", end="")
-    with log.bound({"message_id": "2"}):
+    with log.bound_context({"message_id": "2"}):
         print("second", end="")
         sys.stdout.flush()
     thread = threading.Thread(target=lambda: print("third", end=""))
@@ -221,14 +221,14 @@ def test_a_text_without_an_end_belongs_to_its_own_message() -> None:
 
 def test_an_endless_line_is_cut_into_several() -> None:
     lines: list[str] = []
-    printed = Printed(lambda text, _: lines.append(text), dict, 1)
+    printed = CapturedStdout(lambda text, _: lines.append(text), dict, 1)
     printed.write("x" * (2 * MAX_PRINTED_CHARACTERS + 1))
     assert [len(line) for line in lines] == [MAX_PRINTED_CHARACTERS, MAX_PRINTED_CHARACTERS, 1]
 
 
 def test_what_stands_in_for_stdout_can_do_what_a_stream_can() -> None:
     """Libraries ask it many things; programs that are started get the descriptor behind it."""
-    printed = Printed(lambda *_: None, dict, 1)
+    printed = CapturedStdout(lambda *_: None, dict, 1)
     assert (printed.fileno(), printed.isatty(), printed.writable(), printed.encoding) == (1, False, True, "utf-8")
     printed.reconfigure(line_buffering=True)
     printed.close()
@@ -239,7 +239,7 @@ def test_what_stands_in_for_stdout_can_do_what_a_stream_can() -> None:
 
 def test_a_handler_of_logging_on_stdout_ends_in_lines() -> None:
     """As most applications have one."""
-    out = configured(takes_prints=True)
+    out = configured(capture_stdout=True)
     logging.basicConfig(force=True, stream=sys.stdout, format="%(name)s says %(message)s", level=logging.INFO)
     logging.getLogger("shop").info("hello")
     assert [(line["event"], line["text"]) for line in parsed(out)] == [("stdout", "shop says hello")]
@@ -264,7 +264,7 @@ def test_a_line_that_was_torn_is_ended_before_the_next(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "write", write)
     losses: list[OSError] = []
-    output = Output(Descriptor(write_end), losses.append)
+    output = LogSink(DescriptorStream(write_end), losses.append)
     output.write("long line\n")
     output.write("next\n")
     monkeypatch.undo()
@@ -286,7 +286,7 @@ def test_a_descriptor_that_does_not_block_loses_nothing() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    Descriptor(write_end).write("x" * 1_000_000 + "\n")
+    DescriptorStream(write_end).write("x" * 1_000_000 + "\n")
     os.close(write_end)
     reader.join()
     assert len(got) == 1_000_001
@@ -294,7 +294,7 @@ def test_a_descriptor_that_does_not_block_loses_nothing() -> None:
 
 def test_a_child_of_a_fork_writes_nothing_twice() -> None:
     read_end, write_end = os.pipe()
-    output = Output(Descriptor(write_end), lambda _: None)
+    output = LogSink(DescriptorStream(write_end), lambda _: None)
     output._waiting.append("of the parent\n")  # waits for the end of the loop's turn
     child = os.fork()
     if child == 0:

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from runner.tasks import Isolated, each_of, together
+from runner.tasks import RunInContext, for_each, gather_or_cancel
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
@@ -23,7 +23,7 @@ async def test_what_it_sets_is_gone_and_what_was_set_is_seen() -> None:
         seen.append(tenant.get())
         return "done"
 
-    assert await Isolated(work()) == "done"
+    assert await RunInContext(work()) == "done"
     assert seen == ["outside", "inside"]
     assert tenant.get() == "outside"
 
@@ -38,7 +38,7 @@ async def test_tasks_and_callbacks_it_starts_have_its_context() -> None:
         asyncio.get_running_loop().call_soon(lambda: called.set_result(tenant.get()))
         return await asyncio.create_task(child()), await called
 
-    assert await Isolated(work()) == ("inside", "inside")
+    assert await RunInContext(work()) == ("inside", "inside")
 
 
 async def test_errors_come_out_as_they_are() -> None:
@@ -47,7 +47,7 @@ async def test_errors_come_out_as_they_are() -> None:
         raise LookupError("lost")
 
     with pytest.raises(LookupError, match="lost"):
-        await Isolated(work())
+        await RunInContext(work())
 
 
 async def test_a_timeout_and_a_cancellation_reach_it() -> None:
@@ -63,7 +63,7 @@ async def test_a_timeout_and_a_cancellation_reach_it() -> None:
     async def own(limit: float | None) -> None:
         tenant.set("own")
         async with asyncio.timeout(limit):
-            await Isolated(work())
+            await RunInContext(work())
 
     with pytest.raises(TimeoutError):
         await own(0.01)
@@ -84,7 +84,7 @@ async def test_it_may_swallow_a_cancellation_as_a_plain_await_may() -> None:
         return "slept"
 
     async def outer() -> str:
-        return await Isolated(stubborn())
+        return await RunInContext(stubborn())
 
     task = asyncio.create_task(outer())
     await asyncio.sleep(0)
@@ -106,7 +106,7 @@ def test_it_is_closed_with_who_awaits_it() -> None:
             closed.append(True)
 
     async def outer() -> None:
-        await Isolated(work())
+        await RunInContext(work())
 
     coroutine = outer()
     coroutine.send(None)
@@ -129,7 +129,7 @@ async def test_the_first_error_ends_the_others_before_it_is_raised() -> None:
             ended.append(True)
 
     with pytest.raises(LookupError, match="first"):
-        await together(wait(), fail(), wait())
+        await gather_or_cancel(wait(), fail(), wait())
     assert ended == [True, True]
 
 
@@ -142,7 +142,7 @@ async def test_a_cancellation_ends_all() -> None:
         finally:
             ended.append(True)
 
-    task = asyncio.create_task(together(wait(), wait()))
+    task = asyncio.create_task(gather_or_cancel(wait(), wait()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
@@ -163,6 +163,6 @@ async def test_each_is_done_once_and_never_more_than_so_many_at_once() -> None:
             await asyncio.sleep(0)
         running -= 1
 
-    await each_of(range(50), do, at_once=4)
+    await for_each(range(50), do, limit=4)
     assert begun == list(range(50))
     assert most == 4

@@ -42,7 +42,7 @@ def said(case: Path) -> str:
     with _inside(case.parent):
         variables = read_environment(Path(VARIABLES)) if Path(VARIABLES).exists() else {}
         try:
-            problems = app.read([Path(case.name)], variables).warnings
+            problems = app.load([Path(case.name)], variables).warnings
         except PipelineInvalid as invalid:
             problems = invalid.problems
         return diagnostics.concise(problems)

@@ -7,9 +7,9 @@ messages in.
 
 from __future__ import annotations
 
-from runner.columns import columns_of, padded
 from runner.operations.graph.flow import Edge, Flow, Node
 from runner.redaction import escape_controls
+from runner.text_width import display_width, pad
 
 _WIDEST = 60
 _DEEPEST = 20
@@ -22,14 +22,14 @@ def as_text(flow: Flow) -> str:
     head = [(_title(flow, index), "") for index in range(len(flow.pipelines))]
     groups = _Trees(flow).groups()
     rows = [row for group in groups for row in group]
-    width = min(max((columns_of(tree) for tree, _ in rows), default=0), _WIDEST)
+    width = min(max((display_width(tree) for tree, _ in rows), default=0), _WIDEST)
     blocks = ["\n".join(tree for tree, _ in head)]
     blocks += ["\n".join(_row(tree, detail, width) for tree, detail in group) for group in groups]
     return "\n\n".join(blocks) + "\n"
 
 
 def _row(tree: str, detail: str, width: int) -> str:
-    return f"{padded(tree, width)}  {detail}".rstrip()
+    return f"{pad(tree, width)}  {detail}".rstrip()
 
 
 def _title(flow: Flow, index: int) -> str:

@@ -25,7 +25,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from runner.message import Envelope
-from runner.tasks import end
+from runner.tasks import cancel_and_wait
 from runner.transports.leadership import Candidate, LeaderState
 from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, was_cancelled
@@ -173,7 +173,7 @@ class Candidacy(ConsumerChannel):
                 return task.result()
             raise CandidacyLost(self.ended.result())
         finally:
-            await end(task)
+            await cancel_and_wait(task)
 
     async def leave(self, reason: str) -> None:
         """Close the channel: what was held goes back, and with it the leadership to the next. Idempotent, bounded.

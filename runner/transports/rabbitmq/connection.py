@@ -18,7 +18,7 @@ from aio_pika.abc import AbstractConnection
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
-from runner.tasks import end
+from runner.tasks import cancel_and_wait
 from runner.transports.base import OnTransportEvent, TransportEvent
 from runner.transports.rabbitmq.aiormq_workarounds import (
     describe_error,
@@ -162,7 +162,7 @@ class ReconnectingConnection:
         """Disconnect for good. Idempotent; takes at most a few seconds, whatever the broker does."""
         self._is_closed = True
         self._ready.set()
-        await end(self._task)
+        await cancel_and_wait(self._task)
         await self._discard(self._connection)
         self._connection = None
 

@@ -10,7 +10,7 @@ import aiormq
 from aio_pika.abc import AbstractConnection
 
 from runner.errors import BrokerUnavailable
-from runner.tasks import end
+from runner.tasks import cancel_and_wait
 from runner.transports.base import Delivery, OnDelivery, OnTransportEvent, SubscriptionOptions, TransportEvent
 from runner.transports.rabbitmq.amqp_fast_path import frame_router_of
 from runner.transports.rabbitmq.channels import broker_version
@@ -103,7 +103,7 @@ class Consumer:
         consumer_channel = self._consumer_channel
         if consumer_channel is not None and self._options.is_single_active:
             consumer_channel.is_draining = True
-        await end(self._task)
+        await cancel_and_wait(self._task)
         consumer_channel = self._consumer_channel
         if consumer_channel is None or not consumer_channel.is_open:
             return
@@ -117,7 +117,7 @@ class Consumer:
         """Stop, and close the channel: every settlement has then been read, and the rest is given back. Idempotent."""
         await self.stop()
         registrations = [each for each in (*self._finishing.values(), self._consumer_channel) if each is not None]
-        await asyncio.gather(*(end(task) for task in list(self._finishing)))
+        await asyncio.gather(*(cancel_and_wait(task) for task in list(self._finishing)))
         for consumer_channel in registrations:
             await consumer_channel.close()
 

@@ -25,7 +25,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
-from runner.tasks import end
+from runner.tasks import cancel_and_wait
 from runner.transports.base import OnTransportEvent, TransportEvent
 from runner.transports.leadership import (
     NAME_SHARED,
@@ -163,7 +163,7 @@ class RabbitLeadership:
     async def _leave(self) -> None:
         if self._task is not None and self._candidacy is not None:
             await asyncio.wait((self._task,), timeout=CLOSE_S + 1)
-        await end(self._task)
+        await cancel_and_wait(self._task)
 
     def _require_lead(self) -> Candidacy:
         if self._won is None or not self._won.is_valid:

@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractConnection
 
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
-from runner.tasks import end
+from runner.tasks import cancel_and_wait
 from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, OnTransportEvent, PublishStarted, TransportEvent
 from runner.transports.rabbitmq.channels import reply_names, reply_of
@@ -113,7 +113,7 @@ class RabbitPublisher:
 
     async def close(self) -> None:
         """Stop watching. What is in flight ends with its connection."""
-        await end(self._watch)
+        await cancel_and_wait(self._watch)
 
     async def _publish(self, address: Address, envelope: Envelope) -> None:
         publish_channel = await self._open_publish_channel()

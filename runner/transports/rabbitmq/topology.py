@@ -15,7 +15,7 @@ from aiormq.abc import AbstractChannel
 
 from runner.errors import BrokerUnavailable, TopologyMismatch
 from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topology
-from runner.tasks import each_with
+from runner.tasks import map_concurrently
 from runner.transports.base import DeclareResult
 from runner.transports.broker_state import ExistingItem, absence_text
 from runner.transports.rabbitmq.channels import (
@@ -110,7 +110,7 @@ async def _make(
 ) -> None:
     """Declare things on several channels at once."""
     try:
-        await each_with(things, lambda: temporary_channel(connection), declare, at_once=_channel_count(things))
+        await map_concurrently(things, lambda: temporary_channel(connection), declare, limit=_channel_count(things))
     except aiormq.exceptions.ChannelAccessRefused as error:
         raise forbidden(error, right) from error
     except aiormq.exceptions.ConnectionInternalError as error:
@@ -163,7 +163,7 @@ class TopologyCheck:
         def inquire() -> TopologyProbe:
             return TopologyProbe(connection, needs_rights=self._mode == "manage")
 
-        await each_with(things, inquire, ask, at_once=_channel_count(things))
+        await map_concurrently(things, inquire, ask, limit=_channel_count(things))
         for thing in things:
             seen = self._seen[type(thing), thing.name]
             self._note(thing, None if seen is not None and seen.is_hidden and self._must_be_seen else seen)

@@ -17,7 +17,7 @@ from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
-from runner.tasks import end
+from runner.tasks import cancel_and_wait
 from runner.transports.base import (
     Capabilities,
     DeclareResult,
@@ -236,7 +236,7 @@ class RabbitTransport:
     async def close(self) -> None:
         """See `Transport.close`."""
         self._is_closing.set()
-        await end(self._watchdog)
+        await cancel_and_wait(self._watchdog)
         await asyncio.gather(*(leadership.resign() for leadership in self._leaderships))
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self._publisher.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.cli.tables import age, columns, cut, json_line, safe, size
-from runner.columns import columns_of
+from runner.text_width import display_width
 
 
 @given(st.text(), st.none() | st.integers(1, 50))
@@ -61,4 +61,4 @@ def test_columns_stand_below_each_other() -> None:
 
 @given(st.text(st.characters(categories=("L", "N", "Zs", "Mn")), max_size=60), st.integers(2, 40))
 def test_a_cut_text_fits(text: str, width: int) -> None:
-    assert columns_of(cut(text, width)) <= width
+    assert display_width(cut(text, width)) <= width

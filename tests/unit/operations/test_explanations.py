@@ -77,7 +77,7 @@ def codes(folder: Path, text: str) -> dict[str, str]:
     path = folder / "pipeline.yaml"
     path.write_text(text)
     try:
-        problems = app.read([path], {}).warnings
+        problems = app.load([path], {}).warnings
     except PipelineInvalid as invalid:
         problems = invalid.problems
     finally:

@@ -68,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def read(text: str = SHOP, **environ: str) -> System:
     READ.write_text(dedent(text))
-    return app.read([READ], {**ENVIRON, **environ})
+    return app.load([READ], {**ENVIRON, **environ})
 
 
 def known(system: System, http: tuple[str, int] | None = None) -> Deployment:
@@ -218,7 +218,7 @@ def test_a_url_that_is_not_one_variable_is_given_by_ours(broker: str) -> None:
     text = f"version: 1\nname: shop\nbroker: {broker}\nqueues: {{}}\n"
     READ.write_text(text)
     environ = {"SHOP_USER": "u", "SHOP_PASSWORD": "p"}
-    system = app.read([READ], environ)
+    system = app.load([READ], environ)
     facts = deployment(system.pipelines, read_specs([READ], environ), None)
     assert facts.broker_variable == "RUNNER_BROKER"
     assert all(each.is_secret for each in facts.variables)

@@ -42,7 +42,7 @@ PIPELINE = """
 def shop(tmp_path: Path) -> Pipeline:
     path = tmp_path / "shop.yaml"
     path.write_text(dedent(PIPELINE))
-    return app.read([path], {}).pipelines[0]
+    return app.load([path], {}).pipelines[0]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_name_of_several_pipelines_must_mean_one_place(tmp_path: Path, monkeyp
     for name in ("a", "b"):
         text = f"version: 1\nname: {name}\nevents: {{e: }}\nsubscribers: {{s: {{from: e, handler: 'json:dumps'}}}}\n"
         Path(f"{name}.yaml").write_text(text)
-    pipelines = app.read([Path("a.yaml"), Path("b.yaml")], {}).pipelines
+    pipelines = app.load([Path("a.yaml"), Path("b.yaml")], {}).pipelines
     assert only(pipelines, "e") is only(pipelines, "a.s") is pipelines[0]
     assert only(pipelines, "b.s") is pipelines[1]
     with pytest.raises(RunnerError, match=r'"s" is not the same in a.yaml, b.yaml'):

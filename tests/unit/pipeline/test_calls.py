@@ -25,7 +25,7 @@ from runner.pipeline import static
 from runner.pipeline.importing import ImportBlame, import_callable
 from runner.pipeline.model import Handler, Subscriber
 from runner.pipeline.signature import BadArguments, read_handler
-from runner.runtime.calling import Caller
+from runner.runtime.handler_invoker import HandlerInvoker
 
 NAMES = ("one", "two", "three", "four", "five")
 PAYLOAD, RESOURCE, DEFAULT = "the payload", "the resource", "a default"
@@ -150,11 +150,11 @@ def test_what_is_accepted_is_called_as_it_was_meant(folder: Path, case: Case) ->
 async def _called(handler: Handler) -> Any:
     """Return what a handler returns that is called as a subscriber's is."""
     subscriber = Subscriber("s", "q", (), None, handler, (), 1, 1, None, RetryPolicy())
-    caller = Caller(subscriber, dict.fromkeys(handler.resources, RESOURCE))
+    invoker = HandlerInvoker(subscriber, dict.fromkeys(handler.resources, RESOURCE))
     try:
-        return await caller.call_one(PAYLOAD, Message("message") if handler.message_parameter else None)
+        return await invoker.invoke(PAYLOAD, Message("message") if handler.message_parameter else None)
     finally:
-        caller.close()
+        invoker.close()
 
 
 def _meant(case: Case) -> dict[str, Any]:

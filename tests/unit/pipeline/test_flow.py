@@ -28,7 +28,7 @@ def warned(*names: str, broker: str | None = None) -> list[tuple[str, str]]:
     """Return the warnings, as (code, file); the same without imports."""
     paths = [Path(f"{name}.yaml") for name in names]
     try:
-        problems = app.read(paths, {}, broker=broker, is_one_process=False).warnings
+        problems = app.load(paths, {}, broker=broker, is_one_process=False).warnings
     except PipelineInvalid as invalid:
         problems = tuple(invalid.problems)
     if broker is None:
@@ -105,7 +105,7 @@ def test_a_circle_through_several_pipelines_is_warned_of_once() -> None:
         b="queues: {q: }\nevents: {e: }\nsubscribers: {two: {H, from: e, to: q}}\n",
     )
     assert warned("a", "b") == [("cycle", "a")]
-    (problem,) = app.read([Path("b.yaml"), Path("a.yaml")], {}).warnings
+    (problem,) = app.load([Path("b.yaml"), Path("a.yaml")], {}).warnings
     assert (problem.file, problem.message) == ("b.yaml", "results come back in a circle: two → a.one → two")
 
 

@@ -57,7 +57,7 @@ def found(*paths: str) -> list[tuple[str, str]]:
 def _read(paths: tuple[str, ...]) -> list[Problem]:
     known = set(sys.modules)
     try:
-        return list(app.read([Path(path) for path in paths], {}).warnings)
+        return list(app.load([Path(path) for path in paths], {}).warnings)
     except PipelineInvalid as invalid:
         return list(invalid.problems)
     finally:

@@ -18,7 +18,7 @@ from runner.config.loading import load_text
 from runner.message import Address, Envelope
 from runner.pipeline.model import Pipeline
 from runner.pipeline.resolve import resolve
-from runner.runtime.supervisor import Report, Supervisor
+from runner.runtime.supervisor import RunReport, Supervisor
 from runner.transports.memory import MemoryBroker, MemoryTransport
 from tests.unit.transports.virtual_time import run_virtually
 
@@ -31,7 +31,7 @@ class Run:
 
     lines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[tuple[float, Any]] = field(default_factory=list)
-    report: Report | None = None
+    report: RunReport | None = None
     seconds: float = 0.0
 
     def note(self, thing: Any) -> None:

@@ -1,0 +1,213 @@
+"""Vocabulary: what a log line looks like: its fields cleaned and bounded, then JSON, or text for people."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+from runner.redaction import escape_controls, mask_head, mask_passwords, mask_tail
+from runner.text_width import pad
+
+MAX_VALUE_CHARACTERS = 2048
+MAX_NAME_CHARACTERS = 128
+MAX_TEXT_CHARACTERS = 32_768
+MAX_DEPTH = 5
+MAX_ITEMS = 100
+"""What a nested value may have of levels, and each level of items; the rest is left out."""
+
+MAX_LINE_ITEMS = 1000
+"""What all nested values of a line may have of items together."""
+
+MAX_INTEGER_BITS = 1024
+"""A larger number is written as hexadecimal text: Python refuses to write it in decimal, or takes long."""
+
+LONG_TEXT_FIELDS = ("exception", "stack", "text")
+"""Fields of one long text each: tracebacks, and what was printed."""
+
+CONTEXT_FIELDS = ("worker", "pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
+"""Fields that say what a line is about, in their order. They are ours alone."""
+
+_ATOMS = frozenset({bool, type(None)})
+
+
+def clean_fields(event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a line, the fixed ones first: control characters escaped, long values cut, passwords masked.
+
+    Nothing that a value does can fail here.
+    """
+    items = _ValueCleaner()
+    ordered: dict[str, Any] = {
+        "timestamp": event.pop("timestamp", ""),
+        "level": items.clean(event.pop("level", "info")),
+        "event": items.clean(event.pop("event", "")),
+    }
+    for name in CONTEXT_FIELDS:
+        if name in event:
+            ordered[name] = items.clean(event.pop(name))
+    for name, value in event.items():
+        if name in LONG_TEXT_FIELDS:
+            ordered[name] = _clean_text(name, value)
+        else:
+            ordered[items.clean_name(name)] = items.clean(value)
+    return ordered
+
+
+class _ValueCleaner:
+    """Cleans the values of one line, and counts what they are made of."""
+
+    def __init__(self) -> None:
+        self._left = MAX_LINE_ITEMS
+
+    def clean(self, value: Any, depth: int = 0) -> Any:
+        """Return a value that is safe to show: what is neither text, number nor made of those becomes its `repr`."""
+        kind = type(value)
+        if kind is str:
+            if len(value) <= MAX_VALUE_CHARACTERS and value.isprintable() and ":/" not in value:
+                return value  # nearly all are so
+            return _clean_string(value)
+        if kind in _ATOMS or (kind is int and value.bit_length() <= MAX_INTEGER_BITS):
+            return value
+        if kind is float:
+            return value if math.isfinite(value) else str(value)
+        try:
+            return self._clean_other(value, depth)
+        except Exception:  # a foreign object may raise anything
+            return f"<{kind.__qualname__}>"
+
+    def clean_name(self, name: Any) -> str:
+        """Return the name of a field."""
+        return _clean_string(name if type(name) is str else _safe_repr(name), MAX_NAME_CHARACTERS)
+
+    def _clean_other(self, value: Any, depth: int) -> Any:
+        match value:
+            case str():
+                return _clean_string(str.__str__(value))
+            case int() if value.bit_length() > MAX_INTEGER_BITS:
+                return _clean_string(hex(value))
+            case int():
+                return int(value)
+            case float():
+                return self.clean(float(value))
+            case bytes() | bytearray():
+                return _clean_string(repr(bytes(value[: MAX_VALUE_CHARACTERS + 1])))
+            case _ if depth >= MAX_DEPTH or self._left <= 0:
+                return "…"
+            case Mapping():
+                pairs = self._bounded(value.items())
+                return {self.clean_name(name): self.clean(item, depth + 1) for name, item in pairs}
+            case list() | tuple() | set() | frozenset():
+                return [self.clean(item, depth + 1) for item in self._bounded(value)]
+        return _clean_string(_safe_repr(value))
+
+    def _bounded(self, items: Any) -> Iterator[Any]:
+        for item in itertools.islice(items, MAX_ITEMS):
+            if self._left <= 0:
+                return
+            self._left -= 1
+            yield item
+
+
+def _clean_string(value: str, limit: int = MAX_VALUE_CHARACTERS) -> str:
+    if len(value) <= limit:
+        return mask_passwords(escape_controls(value))
+    return mask_passwords(f"{escape_controls(mask_head(value, limit))}…")
+
+
+def _clean_text(name: str, value: Any) -> str:
+    """Return a long text: a traceback with its line ends, and the end of it where it is too long."""
+    text = value if type(value) is str else _safe_repr(value)
+    if name == "text":
+        return _clean_string(text, MAX_TEXT_CHARACTERS)
+    lines = mask_tail(text, MAX_TEXT_CHARACTERS).split("\n")
+    return "\n".join(escape_controls(line) for line in lines)
+
+
+def _safe_repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # a foreign __repr__ may raise anything
+        return f"<{type(value).__qualname__}>"
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def render_json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    """Render one line of JSON."""
+    return _encode(clean_fields(event))
+
+
+_RESET, _DIM = "\x1b[0m", "\x1b[2m"
+_LEVEL_COLORS = {
+    "debug": "\x1b[2m",
+    "info": "\x1b[32m",
+    "warning": "\x1b[33m",
+    "error": "\x1b[31m",
+    "critical": "\x1b[31;1m",
+}
+_NAME_COLORS = ("\x1b[36m", "\x1b[35m", "\x1b[34m", "\x1b[33m", "\x1b[32m", "\x1b[96m", "\x1b[95m", "\x1b[94m")
+MAX_COLORED_NAMES = 256
+"""How many names keep their colour: names of foreign loggers may have no end."""
+
+_BLOCK_FIELDS = ("exception", "stack")
+"""Fields that stand below their line."""
+
+_UNLISTED_FIELDS = frozenset({"timestamp", "level", "event", "duration_ms", *_BLOCK_FIELDS, *CONTEXT_FIELDS})
+_LEVEL_WIDTH = len("warning")
+
+
+class ConsoleRenderer:
+    """Renders a line for people: time, level, who (in a colour of its own), what, and the fields that differ."""
+
+    def __init__(self, is_colored: bool, width: int = 0) -> None:
+        self._is_colored = is_colored
+        self._width = width
+        self._colors: dict[str, str] = {}
+
+    def __call__(self, _: object, __: str, event: MutableMapping[str, Any]) -> str:
+        """Return the line, with a traceback below it if there is one."""
+        event = clean_fields(event)
+        source = str(
+            event.get("subscriber") or event.get("producer") or event.get("pipeline") or event.get("logger") or ""
+        )
+        color = self._color_of(source)
+        level = str(event["level"])
+        level_color = _LEVEL_COLORS.get(level, "")
+        parts = (
+            self._paint(_DIM, str(event["timestamp"])[11:19]),
+            self._paint(level_color, f"{level:<{_LEVEL_WIDTH}}"),
+            self._paint(_DIM, f"#{event['worker']}" if isinstance(event.get("worker"), int) else ""),
+            self._paint(color, f"{pad(source, self._width)} │"),
+            self._paint(level_color, pad(str(event["event"]), 21)),
+            *self._fields(event),
+        )
+        line = " ".join(part for part in parts if part).rstrip()
+        return "\n".join([line, *(str(event[name]) for name in _BLOCK_FIELDS if name in event)])
+
+    def _fields(self, event: MutableMapping[str, Any]) -> Iterator[str]:
+        """Yield the fields; those that every delivery has in a shorter form, or not at all while they say nothing."""
+        yield self._paint(_DIM, str(event.get("message_id") or "")[:8])
+        if event.get("attempt", 1) != 1:
+            yield f"attempt {event['attempt']}"
+        if "duration_ms" in event:
+            yield f"{event['duration_ms']} ms"
+        for name, value in event.items():
+            if name not in _UNLISTED_FIELDS and value is not None and not (name == "published" and value == 0):
+                yield f"{self._paint(_DIM, f'{name}=')}{_field(value)}"
+
+    def _color_of(self, source: str) -> str:
+        color = self._colors.get(source) or _NAME_COLORS[len(self._colors) % len(_NAME_COLORS)]
+        if len(self._colors) < MAX_COLORED_NAMES:
+            self._colors[source] = color
+        return color
+
+    def _paint(self, color: str, text: str) -> str:
+        return f"{color}{text}{_RESET}" if self._is_colored and color and text else text
+
+
+def _field(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return f'"{text}"' if " " in text else text

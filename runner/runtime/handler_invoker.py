@@ -1,0 +1,94 @@
+"""Calls one subscriber's handler where it is to run: on the loop, in a thread, or in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from runner import log
+from runner.message import Message
+from runner.pipeline.model import Subscriber
+from runner.runtime.invocation import Results, call_in_thread, call_on_loop
+from runner.runtime.process_pool import HandlerCall, ProcessPool
+from runner.runtime.watchdog import ThreadWatchdog
+
+
+class HandlerInvoker:
+    """Knows a handler's arguments and where it runs. `resources` are the open ones of the pipeline."""
+
+    def __init__(self, subscriber: Subscriber, resources: Mapping[str, Any]) -> None:
+        handler = subscriber.handler
+        self._handler = handler
+        self._timeout_s = subscriber.timeout_s
+        self._given = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
+        self._pool: ProcessPool | None = None
+        if subscriber.runs_in_process:
+            self._pool = ProcessPool(subscriber.concurrency, subscriber.name, handler.path)
+        self._is_plain = (
+            handler.is_async
+            and self._pool is None
+            and handler.message_parameter is None
+            and handler.positional == (handler.payload_parameter,)
+        )
+        """Whether it is called with the payload by position and all else by name: nothing is to be made for a call."""
+        self._watch = ThreadWatchdog(subscriber.timeout_s)
+        # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
+        self._threads = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
+
+    @property
+    def is_in_thread(self) -> bool:
+        """Whether the handler runs in threads."""
+        return not self._handler.is_async and self._pool is None
+
+    @property
+    def overdue(self) -> int:
+        """How many calls have been in their thread for longer than the timeout."""
+        return self._watch.overdue
+
+    async def start(self) -> None:
+        """Start what the handler runs in, so that no message waits for that."""
+        if self._pool is not None:
+            await self._pool.start()
+
+    def invoke(self, payload: Any, message: Message | None) -> Awaitable[Results]:
+        """Call the handler with one message and return its results; raises HandlerFailed.
+
+        `message` is there if the handler asks for it.
+        """
+        if self._is_plain:
+            return call_on_loop(self._handler, (payload,), self._given, self._timeout_s)
+        return self._call(payload, message)
+
+    def invoke_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
+        """Call the handler with a batch; like `call_one`."""
+        return self._call(list(payloads), None if messages is None else list(messages))
+
+    async def _call(self, payload: Any, message: Message | list[Message] | None) -> Results:
+        handler = self._handler
+        given = self._given
+        if handler.message_parameter is not None and message is not None:
+            sent = message if self._pool is None else _picklable(message)
+            given = {**given, handler.message_parameter: sent}
+        if handler.payload_parameter is not None:
+            given = {**given, handler.payload_parameter: payload}
+        positional, arguments = handler.bind(given)
+        if self._pool is not None:
+            asked = HandlerCall(handler.path, positional, arguments, dict(log.context.get({})))
+            return await self._pool.call(asked, self._timeout_s)
+        if handler.is_async:
+            return await call_on_loop(handler, positional, arguments, self._timeout_s)
+        return await call_in_thread(handler, positional, arguments, self._threads, self._timeout_s, self._watch)
+
+    def close(self) -> None:
+        """End processes at once; threads end by themselves, or with the process."""
+        if self._pool is not None:
+            self._pool.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _picklable(message: Message | list[Message]) -> Message | list[Message]:
+    if isinstance(message, list):
+        return [replace(each, headers=dict(each.headers)) for each in message]
+    return replace(message, headers=dict(message.headers))

@@ -1,0 +1,80 @@
+"""Turns HTTP requests into messages: POST a body, get 202 when the broker has confirmed it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from runner import log
+from runner.errors import PublishFailed, PublishUnknown
+from runner.metrics import Totals
+from runner.pipeline.model import Producer
+from runner.pipeline.payload import JsonText, as_payload, why_not_json
+from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
+from runner.units import format_duration
+
+FULL_QUEUE_TIMEOUT_S = 5.0
+
+
+class HttpProducer:
+    """One path, and what is published from it."""
+
+    def __init__(self, producer: Producer, pipeline: str, publisher: PipelinePublisher, totals: Totals) -> None:
+        self._producer = producer
+        self._pipeline = pipeline
+        self._publisher = publisher
+        self._totals = totals
+        self._logger = log.get_logger()
+        self.path = producer.http_path or "/"
+
+    async def accept(self, body: bytes, content_type: str) -> tuple[int, dict[str, Any]]:
+        """Publish a body and return the status and the answer.
+
+        Where there is no connection to publish with, that is said at once: the sender may know another way.
+        """
+        with log.bound_context({"pipeline": self._pipeline, "producer": self._producer.name}):
+            try:
+                outgoing = self._messages_of(body, content_type)
+            except (ValueError, PublishFailed) as error:
+                return 422, {"error": str(error)}
+            if not self._publisher.can_publish:
+                return 503, {"error": "the broker takes no messages now: nothing was published"}
+            try:
+                async with asyncio.timeout(self._producer.http_timeout_s):
+                    for item in outgoing:
+                        full_queue_timeout_s = min(FULL_QUEUE_TIMEOUT_S, self._producer.http_timeout_s)
+                        await self._publisher.publish(item, full_queue_timeout_s=full_queue_timeout_s, waits_for_broker=False)
+            except TimeoutError:
+                waited = format_duration(self._producer.http_timeout_s)
+                return 503, {"error": f"not confirmed within {waited}: it may arrive all the same"}
+            except PublishUnknown:
+                return 503, {"error": "the broker was lost before it confirmed the message: it may arrive all the same"}
+            except PublishFailed as failure:
+                return 503 if failure.reason == "refused" else 422, {"error": str(failure)}
+            for item in outgoing:
+                self._totals.published += 1
+                name, message_id = item.destination.name, item.envelope.message_id
+                self._logger.info("message.published", to=name, message_id=message_id)
+            return 202, {"ids": [item.envelope.message_id for item in outgoing]}
+
+    def _messages_of(self, body: bytes, content_type: str) -> list[OutgoingMessage]:
+        """Return the messages that a body becomes; raises ValueError or PublishFailed, with what is wrong with it."""
+        payload = _parse_body(body, content_type)
+        try:
+            return self._publisher.prepare([payload], self._producer.to)
+        except PublishFailed as failure:
+            if isinstance(payload, JsonText) or not (why := why_not_json(body)):
+                raise
+            as_text = f"; as text, {failure}" if content_type.startswith("text/") else ""
+            raise ValueError(f"the body is not JSON: {why}{as_text}") from failure
+
+
+def _parse_body(body: bytes, content_type: str) -> Any:
+    """Return what a request carries; raises ValueError for a body that is not what its content type says."""
+    found = as_payload(body)
+    is_json = content_type == "application/json" or content_type.endswith("+json")
+    if is_json and not isinstance(found, JsonText):
+        raise ValueError(f"the body is not JSON: {why_not_json(body)}")
+    if content_type.startswith("text/") and isinstance(found, JsonText):
+        return found.decode()
+    return found

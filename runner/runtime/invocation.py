@@ -1,0 +1,228 @@
+"""Turns a payload into results by calling the user's function: on the loop, or in a thread; and nothing escapes it.
+
+A handler may raise anything. `SystemExit` and `KeyboardInterrupt` raised by one are its failure, not the end of the
+process; a `CancelledError` is one too, unless we cancelled it (`tasks.cancel`): a handler may cancel the task that it
+runs in, which lives on and handles other messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import itertools
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from runner.pipeline.model import Handler
+from runner.runtime.watchdog import ThreadWatchdog
+from runner.tasks import is_cancelled_by_us
+
+T = TypeVar("T")
+
+MAX_CHUNK_ITEMS = 1000
+"""How many results of a generator are held back at most, to be published together after it has ended."""
+
+
+Results = list[Any] | AsyncGenerator[list[Any], None]
+"""What a handler gave: a list of its one return value, or, of a generator, lists of at most 1,000 as they come."""
+
+
+class HandlerFailed(Exception):
+    """The handler raised `error`, which may be a BaseException that must not travel through a task as itself."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__qualname__)  # not its text: a foreign __str__ may fail
+        self.error = error
+
+
+async def call_on_loop(
+    handler: Handler, positional: tuple[Any, ...], arguments: Mapping[str, Any], timeout_s: float | None
+) -> Results:
+    """Call a handler of the loop. Raises HandlerFailed with what it raised; the timeout covers the whole call."""
+    started = asyncio.get_running_loop().time()
+    made = handler.call(*positional, **arguments)
+    if inspect.isasyncgen(made):
+        return _iterate_chunks(made, timeout_s, started)
+    result = await await_handler(made, timeout_s)
+    if inspect.isasyncgen(result):
+        return _iterate_chunks(result, timeout_s, started)
+    if is_iterator(result):
+        return _iterate_chunks(_iterate_on_loop(result), timeout_s, started)
+    return [result]
+
+
+async def call_in_thread(
+    handler: Handler,
+    positional: tuple[Any, ...],
+    arguments: Mapping[str, Any],
+    executor: Executor,
+    timeout_s: float | None,
+    watchdog: ThreadWatchdog,
+) -> Results:
+    """Call a plain function; what the loop must finish (it may wrap an `async def`) is finished there.
+
+    Raises HandlerFailed. A thread cannot be stopped: the call counts as timed out when it returns too late.
+    """
+    started = asyncio.get_running_loop().time()
+    result = await _run_watched(watchdog, executor, lambda: handler.call(*positional, **arguments), timeout_s)
+    if inspect.isasyncgen(result):
+        return _iterate_chunks(result, timeout_s, started)
+    if inspect.isawaitable(result):
+        result = await await_handler(result, timeout_s, left_s=_time_left(started, timeout_s))
+        if inspect.isasyncgen(result):
+            return _iterate_chunks(result, timeout_s, started)
+    if is_iterator(result):
+        return _iterate_chunks_in_thread(result, executor, timeout_s, started, watchdog)
+    _check_timeout(started, timeout_s)
+    return [result]
+
+
+def is_iterator(result: Any) -> bool:
+    """Return whether a function has returned results one after the other: a generator, or another iterator."""
+    return isinstance(result, Iterator)
+
+
+async def _iterate_chunks(made: Any, timeout_s: float | None, started: float) -> AsyncGenerator[list[Any], None]:
+    """Yield what an async generator yields, in lists; `started` is when the call began."""
+    chunk: list[Any] = []
+    try:
+        while True:
+            try:
+                chunk.append(await await_handler(anext(made), timeout_s, left_s=_time_left(started, timeout_s)))
+            except HandlerFailed as failure:
+                if isinstance(failure.error, StopAsyncIteration):
+                    break
+                raise
+            if len(chunk) >= MAX_CHUNK_ITEMS:
+                asked = asyncio.get_running_loop().time()
+                yield chunk
+                started += asyncio.get_running_loop().time() - asked  # publishing takes none of the handler's time
+                chunk = []
+    finally:
+        await await_handler(made.aclose())
+    yield chunk
+
+
+async def _iterate_chunks_in_thread(
+    iterator: Iterator[Any], executor: Executor, timeout_s: float | None, started: float, watchdog: ThreadWatchdog
+) -> AsyncGenerator[list[Any], None]:
+    """Yield what a generator yields, in lists: one visit to the thread for each."""
+    while True:
+        left_s = _time_left(started, timeout_s)
+        chunk = await _run_watched(watchdog, executor, lambda: list(itertools.islice(iterator, MAX_CHUNK_ITEMS)), left_s)
+        _check_timeout(started, timeout_s)
+        asked = asyncio.get_running_loop().time()
+        yield chunk
+        started += asyncio.get_running_loop().time() - asked  # as in _chunks
+        if len(chunk) < MAX_CHUNK_ITEMS:
+            return
+
+
+async def _iterate_on_loop(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    """Yield what an `async def` has returned an iterator of: its author knows that it runs on the loop."""
+    for item in iterator:
+        yield item
+
+
+def _check_timeout(started: float, timeout_s: float | None) -> None:
+    if timeout_s is not None and asyncio.get_running_loop().time() - started > timeout_s:
+        raise HandlerFailed(timeout_error(timeout_s))
+
+
+def _time_left(started: float, timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else timeout_s - (asyncio.get_running_loop().time() - started)
+
+
+async def await_handler(awaitable: Awaitable[T], timeout_s: float | None = None, *, left_s: float | None = None) -> T:
+    """Await a handler's work; whatever it raises, except our own cancellation, becomes HandlerFailed.
+
+    `left_s` is what is left of the timeout, by default all of it. What takes longer counts as timed out, however it
+    ends after that.
+    """
+    task = asyncio.current_task()
+    limit: asyncio.Timeout | None = None
+    try:
+        if timeout_s is None:
+            result = await awaitable
+        else:
+            async with asyncio.timeout(timeout_s if left_s is None else left_s) as limit:
+                result = await awaitable
+    except BaseException as error:  # SystemExit and KeyboardInterrupt included: see the module's docstring
+        if not is_handler_error(error, task):
+            raise
+        await undo_cancellation(task)
+        if limit is not None and limit.expired() and timeout_s is not None:
+            raise HandlerFailed(timeout_error(timeout_s)) from error
+        raise HandlerFailed(error) from error
+    if task is not None and task.cancelling():
+        await undo_cancellation(task)
+    if limit is not None and limit.expired() and timeout_s is not None:
+        raise HandlerFailed(timeout_error(timeout_s))
+    return result
+
+
+def is_handler_error(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether an error is the handler's failure: not where we cancel its task, or close its coroutine."""
+    if isinstance(error, GeneratorExit):
+        return _is_current_task(task)
+    return not (isinstance(error, asyncio.CancelledError) and is_cancelled_by_us(task))
+
+
+async def undo_cancellation(task: asyncio.Task[Any] | None) -> None:
+    """Undo a handler's cancellations of the task that it has run in, also one that has not come through yet."""
+    if task is None or not task.cancelling() or is_cancelled_by_us(task):
+        return
+    while task.uncancel():
+        pass
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        if is_cancelled_by_us(task):
+            raise
+
+
+def _is_current_task(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop is running any more
+        return False
+
+
+async def _run_watched(watchdog: ThreadWatchdog, executor: Executor, work: Callable[[], T], left_s: float | None) -> T:
+    """Run a handler's work in a thread as `in_executor` does, and let it be named where it takes too long."""
+    thread_id: int | None = None
+
+    def run() -> T:
+        nonlocal thread_id
+        thread_id = threading.get_ident()
+        return work()
+
+    with watchdog.watch(left_s, lambda: thread_id):
+        return await run_in_executor(executor, run)
+
+
+async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:
+    """Run a handler's work in a thread, with the context variables of this task. Raises HandlerFailed.
+
+    When this is cancelled the thread goes on: nothing can stop it.
+    """
+    context = contextvars.copy_context()
+
+    def run() -> tuple[T | None, BaseException | None]:
+        try:
+            return context.run(work), None
+        except BaseException as error:  # a future cannot carry StopIteration, and must not carry SystemExit
+            return None, error
+
+    result, error = await asyncio.get_running_loop().run_in_executor(executor, run)
+    if error is not None:
+        raise HandlerFailed(error) from error
+    return result  # type: ignore[return-value]  # None stands for an error only
+
+
+def timeout_error(timeout_s: float) -> TimeoutError:
+    """Return the error of an attempt that took longer than its subscriber's timeout."""
+    return TimeoutError(f"the handler took longer than its timeout of {timeout_s:g} s")

@@ -1,0 +1,207 @@
+"""Calls handlers in processes of their own (`run_in: process`), for work that would keep the interpreter busy.
+
+Each slot is one process, started by spawn before the first message is taken, and kept. What crosses the pipe is ours:
+payloads that were decoded here, and what the handler made of them. A process that takes too long is killed, one that
+dies is replaced, and in both cases only its own message's attempt has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import multiprocessing
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, TypeVar
+
+from runner import log
+from runner.outcome import ErrorInfo, flatten_errors
+from runner.pipeline.importing import import_object
+from runner.runtime.invocation import HandlerFailed, is_iterator, timeout_error
+from runner.runtime.tracebacks import RemoteHandlerError, RemoteTraceback, capture_traceback
+
+T = TypeVar("T")
+
+_SPAWN = multiprocessing.get_context("spawn")
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class WorkerDied(Exception):
+    """The handler's process ended in the middle of the work: killed, out of memory, or a crash in native code."""
+
+
+class HandlerCall(NamedTuple):
+    """What a process is asked to do."""
+
+    path: str
+    positional: tuple[Any, ...]
+    arguments: dict[str, Any]
+    context: Mapping[str, Any]
+
+
+class HandlerAnswer(NamedTuple):
+    """What it answers: results (of a generator: all of them), or what the handler raised and where.
+
+    Exceptions do not travel: many cannot be pickled, and what becomes of a message must not hang on that.
+    """
+
+    results: list[Any]
+    errors: tuple[ErrorInfo, ...] = ()
+    traceback: RemoteTraceback = RemoteTraceback(None, "")
+
+
+class ProcessPool:
+    """The processes of one subscriber, `size` of them."""
+
+    def __init__(self, size: int, name: str, path: str) -> None:
+        self._size = size
+        self._path = path
+        self._free: list[_HandlerProcess] = []
+        self._slots = asyncio.Semaphore(size)
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix=f"process-{name}")
+        self._all: set[_HandlerProcess] = set()
+        self._is_closed = False
+
+    async def call(self, call: HandlerCall, timeout_s: float | None) -> list[Any]:
+        """Run a handler and return its results. Raises HandlerFailed. Cancelling kills the process it runs in."""
+        async with self._slots:
+            process = self._free.pop() if self._free else self._start()
+            try:
+                await self._in_thread(process, process.wait_until_ready)
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        answer = await self._in_thread(process, lambda: process.ask(call))
+                except TimeoutError as error:
+                    raise HandlerFailed(timeout_error(timeout_s or 0.0)) from error
+            except BaseException as error:
+                self._discard(process)
+                if isinstance(error, HandlerFailed) and not self._is_closed:
+                    self._free.insert(0, self._start())  # it is ready when its turn comes, or soon
+                raise
+            self._free.append(process)
+        if answer.errors:
+            raise HandlerFailed(RemoteHandlerError(answer.errors, answer.traceback))
+        return answer.results
+
+    async def start(self) -> None:
+        """Start all processes, and return when they have imported the handler. One that dies is replaced by `call`."""
+        self._free += [self._start() for _ in range(self._size)]
+        ready = (self._in_thread(process, process.wait_until_ready) for process in self._free)
+        await asyncio.gather(*ready, return_exceptions=True)
+
+    def close(self) -> None:
+        """End all processes at once."""
+        self._is_closed = True
+        for process in list(self._all):
+            self._discard(process)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, process: _HandlerProcess, work: Callable[[], T]) -> T:
+        """Do what waits for a process; raises HandlerFailed when the process ends meanwhile."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except (EOFError, ConnectionError) as error:
+            text = f"the handler's process ended with exit code {process.exit_code()}"
+            raise HandlerFailed(WorkerDied(text)) from error
+
+    def _start(self) -> _HandlerProcess:
+        process = _HandlerProcess(self._path)
+        self._all.add(process)
+        return process
+
+    def _discard(self, process: _HandlerProcess) -> None:
+        self._all.discard(process)
+        process.kill()
+
+
+class _HandlerProcess:
+    """One process and our end of its pipe."""
+
+    def __init__(self, path: str) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        arguments = (theirs, path, list(sys.path), log.current_settings())
+        self._process = _SPAWN.Process(target=serve_calls, args=arguments, daemon=True)
+        self._is_ready = False
+        # It inherits what is blocked: a signal to the whole group must not end it before it has learnt to ignore it.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+
+    def wait_until_ready(self) -> None:
+        """Return when the process has started and imported its handler; blocks. Raises EOFError when it has died."""
+        if not self._is_ready:
+            self._pipe.recv()
+            self._is_ready = True
+
+    def ask(self, call: HandlerCall) -> HandlerAnswer:
+        """Send a call and wait for its answer; blocks. Raises EOFError when the process has died."""
+        self._pipe.send(call)
+        answer: HandlerAnswer = self._pipe.recv()
+        return answer
+
+    def exit_code(self) -> int | None:
+        """Return how the process ended (negative: by a signal), waiting a moment for the end."""
+        self._process.join(1.0)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._pipe.close()
+
+
+def serve_calls(pipe: Connection, path: str, import_path: list[str], log_settings: dict[str, Any]) -> None:
+    """Answer calls until the other end is gone. Runs in the child.
+
+    Signals may reach the whole group, from a terminal or a service manager: it is the parent that drains. They are
+    caught and not ignored, so that the programs that a handler starts do not ignore them, too.
+    """
+    for number in _STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
+            signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    sys.path[:] = import_path
+    log.configure(**log_settings)
+    with contextlib.suppress(BaseException):  # whatever its module raises is told when it is called
+        import_object(path)
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send(True)
+        while True:
+            call: HandlerCall = pipe.recv()
+            log.context.set(call.context)
+            answer = _run_call(call)
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # the handler may have closed them
+                log.flush()  # it will be killed, not ended
+                sys.stdout.flush()
+                sys.stderr.flush()
+            pipe.send(answer)
+
+
+def _run_call(call: HandlerCall) -> HandlerAnswer:
+    try:
+        result = import_object(call.path)(*call.positional, **call.arguments)
+        if inspect.isawaitable(result) or inspect.isasyncgen(result):
+            results = asyncio.run(_await_results(result))
+        else:
+            results = list(result) if is_iterator(result) else [result]
+        answer = HandlerAnswer(results)
+        pickle.loads(pickle.dumps(answer))
+        return answer
+    except BaseException as error:  # the handler may raise anything, and so may pickling; this process goes on
+        return HandlerAnswer([], flatten_errors(error), capture_traceback(error))
+
+
+async def _await_results(work: Any) -> list[Any]:
+    """Return the results of a plain function that wraps an `async def`."""
+    result = work if inspect.isasyncgen(work) else await work
+    if inspect.isasyncgen(result):
+        return [item async for item in result]
+    return list(result) if is_iterator(result) else [result]

@@ -1,0 +1,86 @@
+"""Turns what a handler raised into words for its author: where in their code, and the traceback without our frames."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from runner.outcome import ErrorInfo, RemoteError
+
+_RUNNER_FOLDER = str(Path(__file__).resolve().parent.parent)
+_LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+
+class RemoteTraceback(NamedTuple):
+    """What is said of an error that was raised in another process, where its traceback stays."""
+
+    at: str | None
+    text: str
+
+
+class RemoteHandlerError(RemoteError):
+    """An error from another process, with what is said of it."""
+
+    def __init__(self, raised: Sequence[ErrorInfo], remote_traceback: RemoteTraceback) -> None:
+        super().__init__(raised)
+        self.remote_traceback = remote_traceback
+
+
+def capture_traceback(error: BaseException) -> RemoteTraceback:
+    """Return what is to be told of an error."""
+    return RemoteTraceback(error_location(error), traceback_text(error))
+
+
+def error_location(error: BaseException | None) -> str | None:
+    """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
+    if isinstance(error, RemoteHandlerError):
+        return error.remote_traceback.at
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(error_location, error.exceptions)), innermost_user_location(_frames(error)))
+    return innermost_user_location(_frames(error))
+
+
+def innermost_user_location(frames: Sequence[traceback.FrameSummary]) -> str | None:
+    """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
+    own = [frame for frame in frames if not frame.filename.startswith((_RUNNER_FOLDER, *_LIBRARIES, "<"))]
+    return f"{_relative_path(own[-1].filename)}:{own[-1].lineno}" if own else None
+
+
+def user_frames(stack: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Return a running stack from its first frame inside the user's code, which we have called, inwards; empty where
+    none is."""
+    called = next((index for index, frame in enumerate(stack) if frame.filename.startswith(_RUNNER_FOLDER)), len(stack))
+    frames = list(stack[called:])
+    while frames and frames[0].filename.startswith((_RUNNER_FOLDER, *_LIBRARIES)):
+        frames.pop(0)
+    return frames if innermost_user_location(frames) else []
+
+
+def traceback_text(error: BaseException | None) -> str:
+    """Return the traceback as Python prints it, from the handler inwards; behind that of a group what it holds."""
+    if error is None:
+        return ""
+    if isinstance(error, RemoteHandlerError):
+        return error.remote_traceback.text
+    lines = traceback.format_list(_frames(error))
+    text = "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return "\n\n".join([text, *map(traceback_text, inner)])
+
+
+def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:
+    """Return the frames of a traceback without those, at its beginning, that only called the handler."""
+    frames = list(traceback.extract_tb(error.__traceback__)) if error is not None else []
+    while frames and frames[0].filename.startswith((_RUNNER_FOLDER, *_LIBRARIES)):
+        frames.pop(0)
+    return frames
+
+
+def _relative_path(filename: str) -> str:
+    try:
+        return str(Path(filename).relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or a handler has removed the current folder
+        return filename

@@ -1,0 +1,72 @@
+"""The ids of what is published: the same for a second attempt, and for nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import combinations, count
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.message import Address, Envelope
+from runner.pipeline.model import Destination
+from runner.runtime.publisher import PipelinePublisher, result_origin
+
+WORDS = st.text("a:\0(',)1", max_size=4)
+
+
+def destination(name: str) -> Destination:
+    return Destination(name, Address("", name), False, lambda payload: (str(payload).encode(), "text/plain"))
+
+
+def ids(parents: list[Envelope] | None, seed: str, *to: str) -> list[str | None]:
+    numbers = count()
+    transport: Any = None  # nothing is published
+    publisher = PipelinePublisher(
+        transport,
+        app_id="shop",
+        destinations={},
+        new_id=lambda: f"new {next(numbers)}",
+        now=lambda: datetime(2026, 3, 1, tzinfo=UTC),
+    )
+    origin = result_origin(parents) if parents else None
+    found = publisher.prepare(["ok"], tuple(map(destination, to)), origin=origin, seed=seed)
+    return [outgoing.envelope.message_id for outgoing in found]
+
+
+def message(message_id: str | None, body: bytes = b"") -> Envelope:
+    return Envelope(body, message_id=message_id)
+
+
+def test_a_second_attempt_gives_the_same_ids() -> None:
+    assert ids([message("1", b"x")], "s", "a", "b") == ids([message("1", b"x")], "s", "a", "b")
+
+
+def test_all_that_identifies_a_result_is_in_its_id() -> None:
+    """Two messages with one id, two places, two destinations, two batches that begin with the same message."""
+    different = [
+        ids([message("1")], "s", "a"),
+        ids([message("1", b"x")], "s", "a"),
+        ids([message("2")], "s", "a"),
+        ids([message("1")], "t", "a"),
+        ids([message("1")], "s", "b"),
+        ids([message("1"), message("2")], "s", "a"),
+        ids([message("1"), message("3")], "s", "a"),
+        ids([message("2"), message("1")], "s", "a"),
+        ids(None, "s", "a"),
+    ]
+    assert all(one != other for one, other in combinations(different, 2))
+
+
+def test_what_comes_from_a_message_without_an_id_has_a_new_one() -> None:
+    """Also where others of the batch have one: nothing tells this batch from another."""
+    assert ids([message(None)], "s", "a", "b") == ["new 0", "new 1"]
+    assert ids([message("1"), message(None)], "s", "a") == ["new 0"]
+
+
+@given(one=st.tuples(WORDS, WORDS), other=st.tuples(WORDS, WORDS))
+def test_names_with_any_characters_are_not_mixed_up(one: tuple[str, str], other: tuple[str, str]) -> None:
+    """`a:b` with `c` is not `a` with `b:c`."""
+    same = ids([message("1")], f"{one!r}0", "q") == ids([message("1")], f"{other!r}0", "q")
+    assert same == (one == other)
