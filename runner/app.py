@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.config.words import closest
+from runner.config.messages import closest
 from runner.errors import PipelineInvalid, Problem, RunnerError
 from runner.operations.live import with_destination
 from runner.operations.specs import resolve_all
-from runner.pipeline.contradictions import Source, contradictions, unsupported
+from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
-from runner.pipeline.topology import Topology, leadership_queue, merge
+from runner.pipeline.topology import Topology, leadership_queue, merge_topologies
 from runner.redaction import mask_passwords
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class System:
     @property
     def topology(self) -> Topology:
         """Everything that must exist on the broker."""
-        return merge(pipeline.topology for pipeline in self.pipelines)
+        return merge_topologies(pipeline.topology for pipeline in self.pipelines)
 
     @property
     def whole_topology(self) -> Topology:
@@ -69,7 +69,7 @@ class System:
             for pipeline in self.pipelines
             if any(producer.handler is not None for producer in pipeline.producers)
         )
-        return merge([self.topology, Topology(queues=tuple(leading))])
+        return merge_topologies([self.topology, Topology(queues=tuple(leading))])
 
     @property
     def name(self) -> str:
@@ -102,14 +102,14 @@ def load(
     """
     started = time.perf_counter()
     problems: list[Problem] = []
-    sources: list[Source] = []
+    sources: list[LoadedPipeline] = []
     for loaded, resolved in resolve_all(paths, environ, is_one_broker=broker is not None):
         problems += resolved.problems
         if resolved.pipeline is not None:
             pipeline = replace(resolved.pipeline, release=environ.get("RUNNER_RELEASE") or resolved.pipeline.release)
-            sources.append(Source(_with_broker(pipeline, broker), loaded))
-    problems += contradictions(sources, is_one_process=is_one_process)
-    problems += [problem for source in sources for problem in unsupported(source)]
+            sources.append(LoadedPipeline(_with_broker(pipeline, broker), loaded))
+    problems += cross_pipeline_problems(sources, is_one_process=is_one_process)
+    problems += [problem for source in sources for problem in unsupported_options(source)]
     problems = list(dict.fromkeys(problems))  # a file that several pipelines include is warned of once
     if any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)

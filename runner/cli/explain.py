@@ -18,7 +18,7 @@ class UnknownCode(RunnerError):
 @click.argument("code", required=False)
 def command(code: str | None) -> None:
     """Say what the problem CODE means, why it is one, and what is wrong and right; without CODE, list all codes."""
-    from runner.config.words import closest
+    from runner.config.messages import closest
     from runner.operations.explanations import explanations
 
     known = explanations()

@@ -89,7 +89,7 @@ def parsed_rate(value: str | None) -> float | None:
 def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     if value is None or value == "memory":
         return value
-    from runner.config.addresses import parse_broker_url
+    from runner.config.broker_urls import parse_broker_url
 
     try:
         return parse_broker_url(value)

@@ -14,7 +14,7 @@ from runner.cli import options
 from runner.cli.endings import errors_reported
 from runner.cli.reading import read, say_state
 from runner.errors import RunnerError
-from runner.pipeline.encodings import WIDE_FILE, is_wide, without_mark
+from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
 if TYPE_CHECKING:
     from runner.app import System

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
-from runner.config.addresses import EXAMPLE, broker_url
-from runner.config.conflicts import Conflict, refuse
-from runner.config.fields import DAY, Text, choice, duration, one_or_many, text, whole_number
-from runner.config.names import BrokerUrl
+from runner.config.broker_urls import EXAMPLE_URL, broker_url
+from runner.config.conflicts import Conflict, raise_conflicts
+from runner.config.fields import DAY_S, Text, choice, duration, one_or_many, text, whole_number
+from runner.config.messages import describe, spec_error
+from runner.config.name_fields import BrokerUrl
 from runner.config.queue_spec import SpecModel
-from runner.config.words import describe, wrong
 
-Topology = Literal["manage", "verify", "ignore"]
+TopologyMode = Literal["manage", "verify", "ignore"]
 
 MEMORY: Final = "memory"
 
@@ -28,15 +28,15 @@ class TlsSpec(SpecModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.key is not None and self.cert is None:
-            refuse([Conflict(("key",), '"key" needs "cert"', 'add "cert", or remove "key"')])
+            raise_conflicts([Conflict(("key",), '"key" needs "cert"', 'add "cert", or remove "key"')])
         return self
 
 
 def _urls(value: object) -> object:
     if value is None:
-        raise wrong("bad-url", "the broker has no URL", "write one, or remove the key for the in-process broker")
+        raise spec_error("bad-url", "the broker has no URL", "write one, or remove the key for the in-process broker")
     if not isinstance(value, str | list | tuple):
-        raise wrong("wrong-type", f"must be a URL or a list of URLs, not {describe(value)}", f"write {EXAMPLE}")
+        raise spec_error("wrong-type", f"must be a URL or a list of URLs, not {describe(value)}", f"write {EXAMPLE_URL}")
     urls = one_or_many(value)
     return () if urls == (MEMORY,) else urls
 
@@ -54,13 +54,13 @@ def _password(value: object) -> str:
     """Return a password; one that is a number is not shown."""
     if isinstance(value, str):
         return str(value)
-    raise wrong("wrong-type", "must be text", "put it in quotes, or write ${RABBITMQ_PASSWORD}")
+    raise spec_error("wrong-type", "must be text", "put it in quotes, or write ${RABBITMQ_PASSWORD}")
 
 
 def _vhost(value: object) -> str:
     vhost = text(value)
     if "%2f" in vhost.lower():
-        raise wrong("bad-url", 'the vhost is not encoded here: "%2F" would be a part of its name', 'write "/"')
+        raise spec_error("bad-url", 'the vhost is not encoded here: "%2F" would be a part of its name', 'write "/"')
     return vhost
 
 
@@ -80,13 +80,13 @@ class BrokerSpec(SpecModel):
         repr=False,  # passwords
         description="URLs of the cluster's nodes, or one URL under the key url; none: the in-process broker.",
     )
-    connect_timeout: Annotated[float, duration(0.001, DAY)] = Field(
+    connect_timeout: Annotated[float, duration(0.001, DAY_S)] = Field(
         default=60.0, description="How long to wait for the first connection."
     )
     heartbeat: Annotated[float, duration(1, 3600)] = Field(
         default=10.0, description="How often both sides show they are alive."
     )
-    topology: Annotated[Topology, choice(Topology)] = Field(
+    topology: Annotated[TopologyMode, choice(TopologyMode)] = Field(
         default="manage", description="manage: declare what is missing; verify: only check; ignore: neither."
     )
     host: Text | None = Field(default=None, description="The broker's host, instead of a URL.")
@@ -106,7 +106,7 @@ class BrokerSpec(SpecModel):
     )
 
     @property
-    def addresses(self) -> tuple[str, ...]:
+    def node_urls(self) -> tuple[str, ...]:
         """The URLs, also where the broker is given by its host."""
         return (self._url(),) if self.host is not None else self.urls
 
@@ -119,15 +119,15 @@ class BrokerSpec(SpecModel):
     def _check_host(self) -> Self:
         given = [name for name in _PARTS if getattr(self, name) is not None]
         if given and self.host is None:
-            refuse([Conflict((given[0],), f'"{given[0]}" needs "host"', 'add "host: localhost", or write a URL')])
+            raise_conflicts([Conflict((given[0],), f'"{given[0]}" needs "host"', 'add "host: localhost", or write a URL')])
         if (self.user is None) != (self.password is None):
             there, missing = ("user", "password") if self.password is None else ("password", "user")
-            refuse([Conflict((there,), f'"{there}" needs "{missing}"', f'add "{missing}"')])
+            raise_conflicts([Conflict((there,), f'"{there}" needs "{missing}"', f'add "{missing}"')])
         if self.host is not None:
             try:
                 self._url()
             except ValueError as error:
-                refuse([Conflict(("host",), str(error), "correct it", "bad-url")])
+                raise_conflicts([Conflict(("host",), str(error), "correct it", "bad-url")])
         return self
 
     @model_validator(mode="after")
@@ -137,22 +137,22 @@ class BrokerSpec(SpecModel):
             help_ = "write amqps:// instead of amqp://, or remove it"
             if not self.urls:
                 help_ = 'add "url: amqps://…" or "host", or remove it'
-            refuse([Conflict(("tls",), '"tls" needs amqps:// URLs', help_)])
+            raise_conflicts([Conflict(("tls",), '"tls" needs amqps:// URLs', help_)])
         return self
 
 
-def written_out(value: object) -> object:
+def expand_broker(value: object) -> object:
     """Write out the short forms: a URL, or `memory`."""
     if isinstance(value, BrokerSpec):
         return value
     if isinstance(value, str):
         return {"urls": [value]} if value != MEMORY else {}
     if value is not None and not isinstance(value, dict):
-        raise wrong("wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"')
+        raise spec_error("wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"')
     if isinstance(value, dict) and "url" in value and "urls" in value:
-        refuse([Conflict(("url",), '"url" and "urls" cannot stand together', "remove one of them")])
+        raise_conflicts([Conflict(("url",), '"url" and "urls" cannot stand together', "remove one of them")])
     url = next((key for key in ("url", "urls") if isinstance(value, dict) and key in value), None)
     if isinstance(value, dict) and url is not None:
         parts = [part for part in _PARTS if part in value]
-        refuse(Conflict((part,), f'"{part}" and "{url}" cannot stand together', "remove one of them") for part in parts)
+        raise_conflicts(Conflict((part,), f'"{part}" and "{url}" cannot stand together', "remove one of them") for part in parts)
     return value or {}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
-from runner.config.words import wrong
+from runner.config.messages import spec_error
 
 
 class Conflict(NamedTuple):
@@ -22,7 +22,7 @@ class Conflict(NamedTuple):
     """Not to be judged on `defaults` alone, which are only a part of the map."""
 
 
-def refuse(conflicts: Iterable[Conflict]) -> None:
+def raise_conflicts(conflicts: Iterable[Conflict]) -> None:
     """Raise all conflicts of one map at once; pydantic puts the place in front. None: do nothing."""
     details = [_detail(conflict) for conflict in conflicts]
     if details:
@@ -30,5 +30,5 @@ def refuse(conflicts: Iterable[Conflict]) -> None:
 
 
 def _detail(conflict: Conflict) -> InitErrorDetails:
-    error: Any = wrong(conflict.code, conflict.message, conflict.help, across=conflict.across)
+    error: Any = spec_error(conflict.code, conflict.message, conflict.help, across=conflict.across)
     return InitErrorDetails(type=error, loc=conflict.path, input=None)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runner.config import limits
-from runner.config.document import Document, Entries, Items, Node, Scalar
-from runner.config.places import Place
+from runner.config.document import Document, MappingNode, Node, ScalarNode, SequenceNode
+from runner.config.positions import Span
 from runner.errors import PipelineInvalid, Problem
 
 
@@ -22,7 +22,7 @@ def merge_defaults(documents: Sequence[Document]) -> None:
     queues = frozenset[str]().union(*(_keys(_child(document.root, "queues")) for document in documents))
     for document in documents:
         defaults = _child(document.root, "defaults")
-        if isinstance(defaults, Entries):
+        if isinstance(defaults, MappingNode):
             try:
                 _merge(document.root, defaults, queues, dead, budget)
             except PipelineInvalid as error:
@@ -51,90 +51,90 @@ def _has_options(node: Node) -> bool:
     harmless = {"events", "bind", "schema"}
     return any(
         key not in harmless and not (key == "dead_letter" and _is_false(item))
-        for key, (_, item) in (node.nodes.items() if isinstance(node, Entries) else ())
+        for key, (_, item) in (node.nodes.items() if isinstance(node, MappingNode) else ())
     )
 
 
-def _merge(root: Entries, defaults: Entries, queues: frozenset[str], dead: frozenset[str], budget: _Budget) -> None:
+def _merge(root: MappingNode, defaults: MappingNode, queues: frozenset[str], dead: frozenset[str], budget: _Budget) -> None:
     options = {kind: _marked(_child(defaults, kind)) for kind in ("queue", "producer", "subscriber")}
     for kind, option in options.items():
         section = _child(root, f"{kind}s")
-        if option is not None and isinstance(section, Entries):
+        if option is not None and isinstance(section, MappingNode):
             _merge_section(section, option, dead if kind == "queue" else frozenset(), budget)
     queue, subscribers = options["queue"], _child(root, "subscribers")
-    if queue is not None and isinstance(subscribers, Entries):
+    if queue is not None and isinstance(subscribers, MappingNode):
         _merge_own_queues(subscribers, queue, queues, budget)
 
 
-def _marked(options: Node | None) -> Entries | None:
+def _marked(options: Node | None) -> MappingNode | None:
     """Return options whose keys tell that they are defaults."""
-    if not isinstance(options, Entries):
+    if not isinstance(options, MappingNode):
         return None
-    nodes = {key: (replace(place, is_default=True), node) for key, (place, node) in options.nodes.items()}
-    return Entries(options.place, options.is_block, nodes, options.weight, options.height)
+    nodes = {key: (replace(span, is_default=True), node) for key, (span, node) in options.nodes.items()}
+    return MappingNode(options.span, options.is_block, nodes, options.weight, options.height)
 
 
 class _Budget:
     """How many nodes the defaults may still add."""
 
     def __init__(self) -> None:
-        self._left = limits.MAX_EXPANDED
+        self._left = limits.MAX_EXPANDED_NODES
 
-    def take(self, options: Entries) -> None:
+    def take(self, options: MappingNode) -> None:
         self._left -= options.weight
         if self._left < 0:
-            raise PipelineInvalid([_too_large(options.place)])
+            raise PipelineInvalid([_too_large(options.span)])
 
 
-def _too_large(place: Place) -> Problem:
+def _too_large(span: Span) -> Problem:
     return Problem(
         code="too-large",
-        message=f"the defaults make more than {limits.MAX_EXPANDED} keys and values of the file",
+        message=f"the defaults make more than {limits.MAX_EXPANDED_NODES} keys and values of the file",
         path="defaults",
         help="write fewer defaults",
-        line=place.line,
-        column=place.column,
-        length=max(1, place.length),
+        line=span.line,
+        column=span.column,
+        length=max(1, span.length),
     )
 
 
-def _merge_section(section: Entries, options: Entries, dead: frozenset[str], budget: _Budget) -> None:
-    for name, (place, node) in section.nodes.items():
+def _merge_section(section: MappingNode, options: MappingNode, dead: frozenset[str], budget: _Budget) -> None:
+    for name, (span, node) in section.nodes.items():
         if _is_map(node) and (name not in dead or _has_options(node)):
             budget.take(options)
-            section.nodes[name] = (place, _merged(node, options))
+            section.nodes[name] = (span, _merged(node, options))
 
 
-def _merge_own_queues(subscribers: Entries, options: Entries, queues: frozenset[str], budget: _Budget) -> None:
+def _merge_own_queues(subscribers: MappingNode, options: MappingNode, queues: frozenset[str], budget: _Budget) -> None:
     """Merge `defaults.queue` under the own queue of each subscriber that has one: one that reads no queue."""
-    for name, (place, node) in subscribers.nodes.items():
-        if isinstance(node, Entries) and "from" in node.nodes and not queues & _words(_child(node, "from")):
-            key_place, queue = node.nodes.get("queue", (place, _empty(place)))
+    for name, (span, node) in subscribers.nodes.items():
+        if isinstance(node, MappingNode) and "from" in node.nodes and not queues & _words(_child(node, "from")):
+            key_span, queue = node.nodes.get("queue", (span, _empty(span)))
             if _is_map(queue):
                 budget.take(options)
-                nodes = {**node.nodes, "queue": (key_place, _merged(queue, options))}
-                subscribers.nodes[name] = (place, Entries(node.place, node.is_block, nodes))
+                nodes = {**node.nodes, "queue": (key_span, _merged(queue, options))}
+                subscribers.nodes[name] = (span, MappingNode(node.span, node.is_block, nodes))
 
 
-def _merged(node: Node, options: Entries) -> Entries:
+def _merged(node: Node, options: MappingNode) -> MappingNode:
     """Return a map with the options it does not have itself; maps in it are merged too, lists are not."""
-    if not isinstance(node, Entries):
-        return Entries(node.place, False, dict(options.nodes))
+    if not isinstance(node, MappingNode):
+        return MappingNode(node.span, False, dict(options.nodes))
     nodes = dict(node.nodes)
-    for key, (place, option) in options.nodes.items():
+    for key, (span, option) in options.nodes.items():
         if key not in nodes:
-            nodes[key] = (place, option)
-        elif isinstance(option, Entries) and isinstance(nodes[key][1], Entries):
+            nodes[key] = (span, option)
+        elif isinstance(option, MappingNode) and isinstance(nodes[key][1], MappingNode):
             nodes[key] = (nodes[key][0], _merged(nodes[key][1], _marked(option) or option))
-    return Entries(node.place, node.is_block, nodes)
+    return MappingNode(node.span, node.is_block, nodes)
 
 
 def _is_map(node: Node) -> bool:
-    return isinstance(node, Entries) or (isinstance(node, Scalar) and node.value is None)
+    return isinstance(node, MappingNode) or (isinstance(node, ScalarNode) and node.value is None)
 
 
-def _empty(place: Place) -> Entries:
-    return Entries(replace(place, length=0), True)
+def _empty(span: Span) -> MappingNode:
+    return MappingNode(replace(span, length=0), True)
 
 
 def _below(node: Node | None, *keys: str) -> Node | None:
@@ -144,21 +144,21 @@ def _below(node: Node | None, *keys: str) -> Node | None:
 
 
 def _child(node: Node | None, key: str) -> Node | None:
-    return node.nodes[key][1] if isinstance(node, Entries) and key in node.nodes else None
+    return node.nodes[key][1] if isinstance(node, MappingNode) and key in node.nodes else None
 
 
 def _keys(node: Node | None) -> frozenset[str]:
-    return frozenset(node.nodes) if isinstance(node, Entries) else frozenset()
+    return frozenset(node.nodes) if isinstance(node, MappingNode) else frozenset()
 
 
 def _is_false(node: Node | None) -> bool:
-    return isinstance(node, Scalar) and node.value is False
+    return isinstance(node, ScalarNode) and node.value is False
 
 
 def _word(node: Node | None) -> str:
-    return node.value if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+    return node.value if isinstance(node, ScalarNode) and isinstance(node.value, str) else ""
 
 
 def _words(node: Node | None) -> frozenset[str]:
-    nodes = node.nodes if isinstance(node, Items) else [node]
-    return frozenset(item.value for item in nodes if isinstance(item, Scalar) and isinstance(item.value, str))
+    nodes = node.nodes if isinstance(node, SequenceNode) else [node]
+    return frozenset(item.value for item in nodes if isinstance(item, ScalarNode) and isinstance(item.value, str))

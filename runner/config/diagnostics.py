@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from runner.config.excerpts import escape, excerpt
-from runner.config.places import LINE_BREAK
-from runner.config.words import closest, did_you_mean
+from runner.config.code_frame import code_frame, escape
+from runner.config.messages import closest, did_you_mean
+from runner.config.positions import LINE_BREAK
 from runner.errors import Problem
 from runner.redaction import mask_passwords
 
-__all__ = ["as_json", "closest", "concise", "count", "did_you_mean", "full", "github", "render", "shown_file"]
+__all__ = ["as_json", "closest", "concise", "count", "did_you_mean", "display_path", "full", "github", "render"]
 
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
 _BLUE, _CYAN, _RESET = "\x1b[1;34m", "\x1b[1;36m", "\x1b[0m"
@@ -49,7 +49,7 @@ def as_json(problems: Iterable[Problem]) -> str:
     """Return a JSON list of problems."""
     items = [
         {
-            "file": shown_file(problem.file),
+            "file": display_path(problem.file),
             "line": problem.line,
             "column": problem.column,
             "code": problem.code,
@@ -77,7 +77,7 @@ def count(problems: Sequence[Problem]) -> str:
     warnings = len(problems) - errors
     parts = [_number(errors, "error")] if errors or not warnings else []
     parts += [_number(warnings, "warning")] if warnings else []
-    files = sorted({shown_file(problem.file) for problem in problems if problem.file})
+    files = sorted({display_path(problem.file) for problem in problems if problem.file})
     where = f" in {escape(files[0])}" if len(files) == 1 else f" in {len(files)} files" if files else ""
     return ", ".join(parts) + where
 
@@ -85,11 +85,11 @@ def count(problems: Sequence[Problem]) -> str:
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
     """Return problems sorted by file, line and column."""
     found = list(problems)
-    files = {file: shown_file(file) for file in {problem.file for problem in found}}
+    files = {file: display_path(file) for file in {problem.file for problem in found}}
     return sorted(found, key=lambda problem: (files[problem.file], problem.line, problem.column))
 
 
-def shown_file(file: str) -> str:
+def display_path(file: str) -> str:
     """Return a file's name as it is shown: relative to the current folder where it is below it."""
     file = mask_passwords(file)  # a URL that was given for a file
     if not os.path.isabs(file):
@@ -119,7 +119,7 @@ def _block(problem: Problem, files: _Files, paint: Paint) -> str:
         lines.append(f"{margin}{paint('-->', _BLUE)} {_location(problem)}")
     line = files.line(problem.file, problem.line)
     if line is not None:
-        shown, carets = excerpt(line, problem.column, problem.length)
+        shown, carets = code_frame(line, problem.column, problem.length)
         bar = paint("|", _BLUE)
         lines.append(f"{margin} {bar}")
         lines.append(f"{paint(str(problem.line), _BLUE)} {bar} {shown}")
@@ -136,7 +136,7 @@ def _concise(problem: Problem) -> str:
 
 
 def _github(problem: Problem) -> str:
-    properties = {"file": shown_file(problem.file), "line": problem.line, "col": problem.column, "title": problem.code}
+    properties = {"file": display_path(problem.file), "line": problem.line, "col": problem.column, "title": problem.code}
     given = ",".join(f"{key}={_github_property(str(value))}" for key, value in properties.items() if value)
     help_ = f"; {problem.help}" if problem.help else ""
     return f"::{problem.severity} {given}::{_github_text(_subject(problem) + escape(help_))}"
@@ -156,7 +156,7 @@ def _subject(problem: Problem) -> str:
 
 def _location(problem: Problem) -> str:
     place = f":{problem.line}:{problem.column}" if problem.line else ""
-    return escape(shown_file(problem.file)) + place
+    return escape(display_path(problem.file)) + place
 
 
 def _number(number: int, noun: str) -> str:

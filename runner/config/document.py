@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.config.places import LINE_BREAK, Lines, Place
+from runner.config.positions import LINE_BREAK, Lines, Span
 from runner.config.scalars import ScalarValue
 
 KeyPath = tuple[str | int, ...]
-On = Literal["key", "value"]
+KeyOrValue = Literal["key", "value"]
 
 
 class Interpolated(str):
@@ -27,13 +27,13 @@ class Interpolated(str):
 
 
 @dataclass(slots=True, eq=False)
-class Scalar:
+class ScalarNode:
     """One value. `start` and `end` are its indexes in the text, quotes included.
 
     `origins` names the variables and files it came from; a broken one has been reported and is not judged again.
     """
 
-    place: Place
+    span: Span
     value: ScalarValue
     start: int = 0
     end: int = 0
@@ -44,10 +44,10 @@ class Scalar:
 
 
 @dataclass(slots=True, eq=False)
-class Items:
+class SequenceNode:
     """A list. `weight` counts its nodes with every alias written out, `height` how deep they go."""
 
-    place: Place
+    span: Span
     is_block: bool
     nodes: list[Node] = field(default_factory=list)
     weight: int = 1
@@ -55,17 +55,17 @@ class Items:
 
 
 @dataclass(slots=True, eq=False)
-class Entries:
+class MappingNode:
     """A map: for each key, where the key is written and its node."""
 
-    place: Place
+    span: Span
     is_block: bool
-    nodes: dict[str, tuple[Place, Node]] = field(default_factory=dict)
+    nodes: dict[str, tuple[Span, Node]] = field(default_factory=dict)
     weight: int = 1
     height: int = 1
 
 
-Node = Scalar | Items | Entries
+Node = ScalarNode | SequenceNode | MappingNode
 
 
 @dataclass(slots=True)
@@ -75,16 +75,16 @@ class Document:
     The document of a pipeline's own file has those of the included files as its `parts`, and their nodes in its own.
     """
 
-    root: Entries
+    root: MappingNode
     lines: Lines
     text: str
     path: Path = Path()
     index: int = 0
     parts: list[Document] = field(default_factory=list)
 
-    def part(self, place: Place) -> Document:
+    def part(self, span: Span) -> Document:
         """Return the document of the file that a place is in."""
-        return self if place.file == self.index else self.parts[place.file - 1]
+        return self if span.file == self.index else self.parts[span.file - 1]
 
     def node(self, path: KeyPath) -> Node | None:
         """Return the node at a path, None where there is none."""
@@ -93,7 +93,7 @@ class Document:
             node = None if node is None else _child(node, part)[1]
         return node
 
-    def existing(self, path: KeyPath) -> KeyPath:
+    def existing_prefix(self, path: KeyPath) -> KeyPath:
         """Return the longest beginning of a path that is written in the file."""
         node: Node | None = self.root
         for index, part in enumerate(path):
@@ -102,37 +102,37 @@ class Document:
                 return path[:index]
         return path
 
-    def place(self, path: KeyPath, on: On = "value") -> Place:
+    def span(self, path: KeyPath, on: KeyOrValue = "value") -> Span:
         """Return where a path's key or value is written, or its nearest parent that is.
 
         A value over several lines, or an empty one, has no good place of its own: its key's is returned.
         """
         node: Node = self.root
-        key = value = replace(self.root.place, length=1)
+        key = value = replace(self.root.span, length=1)
         for part in path:
-            key_place, child = _child(node, part)
+            key_span, child = _child(node, part)
             if child is None:
-                return value if isinstance(node, Scalar) else key
+                return value if isinstance(node, ScalarNode) else key
             node = child
-            key = key_place or _start(node)
-            value = key if _has_no_place(node) else node.place
+            key = key_span or _start(node)
+            value = key if _has_no_span(node) else node.span
         return key if on == "key" else value
 
     def comment_behind(self, path: KeyPath) -> str:
         """Return the comment that ends a value written without quotes, "" where its line has none."""
         node = self.node(path)
-        if not isinstance(node, Scalar):
+        if not isinstance(node, ScalarNode):
             return ""
-        text = self.part(node.place).text
+        text = self.part(node.span).text
         line = LINE_BREAK.split(text[node.end :], maxsplit=1)[0]
         is_plain = text[node.start : node.start + 1] not in ("'", '"', "|", ">", "*")
         behind = line.strip()
         return behind if is_plain and behind.startswith("#") else ""
 
-    def written(self, path: KeyPath) -> str:
+    def source_text(self, path: KeyPath) -> str:
         """Return a value as it stands in the file, "" where it is no scalar."""
         node = self.node(path)
-        return self.part(node.place).text[node.start : node.end] if isinstance(node, Scalar) else ""
+        return self.part(node.span).text[node.start : node.end] if isinstance(node, ScalarNode) else ""
 
     def is_default(self, path: KeyPath) -> bool:
         """Whether an item has what is at a path from `defaults`."""
@@ -140,52 +140,52 @@ class Document:
         for part in path:
             if node is None:
                 return False
-            place, node = _child(node, part)
-            if place is not None and place.is_default:
+            span, node = _child(node, part)
+            if span is not None and span.is_default:
                 return True
         return False
 
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
         """Return the path of each value that came from `${…}`, with the names of its variables and files."""
-        return {path: node.origins for path, node in walk(self.root) if isinstance(node, Scalar) and node.origins}
+        return {path: node.origins for path, node in walk_nodes(self.root) if isinstance(node, ScalarNode) and node.origins}
 
 
-def _child(node: Node, part: str | int) -> tuple[Place | None, Node | None]:
-    if isinstance(node, Entries) and isinstance(part, str):
+def _child(node: Node, part: str | int) -> tuple[Span | None, Node | None]:
+    if isinstance(node, MappingNode) and isinstance(part, str):
         return node.nodes.get(part, (None, None))
-    if isinstance(node, Items) and isinstance(part, int) and 0 <= part < len(node.nodes):
+    if isinstance(node, SequenceNode) and isinstance(part, int) and 0 <= part < len(node.nodes):
         return None, node.nodes[part]
     return None, None
 
 
-def _has_no_place(node: Node) -> bool:
-    return node.place.length == 0 or (not isinstance(node, Scalar) and node.is_block)
+def _has_no_span(node: Node) -> bool:
+    return node.span.length == 0 or (not isinstance(node, ScalarNode) and node.is_block)
 
 
-def _start(node: Node) -> Place:
-    return node.place if not _has_no_place(node) else replace(node.place, length=1)
+def _start(node: Node) -> Span:
+    return node.span if not _has_no_span(node) else replace(node.span, length=1)
 
 
-def walk(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
+def walk_nodes(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
     """Yield each node with its path; a shared node once for each path. Depth and number are bounded by the limits."""
     yield path, node
-    if isinstance(node, Entries):
+    if isinstance(node, MappingNode):
         for key, (_, child) in node.nodes.items():
-            yield from walk(child, (*path, key))
-    elif isinstance(node, Items):
+            yield from walk_nodes(child, (*path, key))
+    elif isinstance(node, SequenceNode):
         for index, child in enumerate(node.nodes):
-            yield from walk(child, (*path, index))
+            yield from walk_nodes(child, (*path, index))
 
 
-def plain(node: Node) -> Any:
+def plain_data(node: Node) -> Any:
     """Return a node as dicts, lists and scalars."""
-    if isinstance(node, Entries):
-        return {key: plain(child) for key, (_, child) in node.nodes.items()}
-    if isinstance(node, Items):
-        return [plain(child) for child in node.nodes]
+    if isinstance(node, MappingNode):
+        return {key: plain_data(child) for key, (_, child) in node.nodes.items()}
+    if isinstance(node, SequenceNode):
+        return [plain_data(child) for child in node.nodes]
     return node.value
 
 
-def dotted(path: KeyPath) -> str:
+def dotted_path(path: KeyPath) -> str:
     """Write a path as people read it: `subscribers.process_orders.to.1`."""
     return ".".join(str(part) for part in path)

@@ -14,20 +14,20 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import BeforeValidator, Field
 
 from runner.config.document import Interpolated
-from runner.config.scalars import resolve
-from runner.config.words import closest, describe, quoted, wrong
+from runner.config.messages import closest, describe, quoted, spec_error
+from runner.config.scalars import resolve_scalar
 from runner.units import format_duration, parse_duration, parse_rate, parse_size
 
 MAX_INTEGER: Final = 2**63 - 1
-DAY: Final = 86_400.0
-YEAR: Final = 365 * DAY
+DAY_S: Final = 86_400.0
+YEAR_S: Final = 365 * DAY_S
 MAX_RATE: Final = 1_000_000.0
 """Messages per second; more than any broker takes."""
 
 
 def _typed(value: object) -> object:
     """Return the value that an interpolated text would be if it stood in the file without quotes."""
-    return resolve(value) if isinstance(value, Interpolated) else value
+    return resolve_scalar(value) if isinstance(value, Interpolated) else value
 
 
 # Text, booleans, numbers
@@ -41,7 +41,7 @@ def text(value: object) -> str:
     if isinstance(value, bool | int | float):
         shown = str(value).lower() if isinstance(value, bool) else value
         help_ = f'put it in quotes: "{shown}"'
-    raise wrong("wrong-type", f"must be text, not {describe(value)}", help_)
+    raise spec_error("wrong-type", f"must be text, not {describe(value)}", help_)
 
 
 def _boolean(value: object) -> bool:
@@ -51,7 +51,7 @@ def _boolean(value: object) -> bool:
     help_ = "write true or false"
     if isinstance(value, str) and value.lower() in ("true", "false"):
         help_ = f"remove the quotes: {value.lower()}"
-    raise wrong("wrong-type", f"must be true or false, not {describe(value)}", help_)
+    raise spec_error("wrong-type", f"must be true or false, not {describe(value)}", help_)
 
 
 def whole_number(value: object) -> int:
@@ -60,11 +60,11 @@ def whole_number(value: object) -> int:
     if isinstance(typed, int) and not isinstance(typed, bool):
         return typed
     help_ = "write a number, as in 10"
-    if isinstance(value, str) and not isinstance(value, Interpolated) and isinstance(resolve(value or "~"), int):
+    if isinstance(value, str) and not isinstance(value, Interpolated) and isinstance(resolve_scalar(value or "~"), int):
         help_ = f"remove the quotes: {value}"
     elif isinstance(typed, float) and typed.is_integer() and abs(typed) < MAX_INTEGER:
         help_ = f"write {int(typed)}"
-    raise wrong("wrong-type", f"must be a whole number, not {describe(value)}", help_)
+    raise spec_error("wrong-type", f"must be a whole number, not {describe(value)}", help_)
 
 
 Text = Annotated[str, BeforeValidator(text)]
@@ -80,10 +80,10 @@ def choice(literal: object) -> BeforeValidator:
         if isinstance(value, str) and value in words:
             return str(value)
         if not isinstance(value, str) or isinstance(value, Interpolated):
-            raise wrong("bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them")
+            raise spec_error("bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them")
         message = f"must be one of {', '.join(words)}, not {quoted(value)}"
         match = closest(value, words)
-        raise wrong("bad-choice", message, f'did you mean "{match}"?' if match else "write one of them")
+        raise spec_error("bad-choice", message, f'did you mean "{match}"?' if match else "write one of them")
 
     return BeforeValidator(check)
 
@@ -91,7 +91,7 @@ def choice(literal: object) -> BeforeValidator:
 # Durations, sizes and rates
 
 
-def duration(low: float, high: float = YEAR) -> BeforeValidator:
+def duration(low: float, high: float = YEAR_S) -> BeforeValidator:
     """Return the validator of a duration between two bounds in seconds."""
 
     def check(value: object) -> float:
@@ -99,7 +99,7 @@ def duration(low: float, high: float = YEAR) -> BeforeValidator:
         if not low <= seconds <= high:
             bound = f"at least {format_duration(low)}" if seconds < low else f"at most {format_duration(high)}"
             help_ = f"write a duration between {format_duration(low)} and {format_duration(high)}"
-            raise wrong("out-of-range", f"must be {bound}, not {describe(value)}", help_)
+            raise spec_error("out-of-range", f"must be {bound}, not {describe(value)}", help_)
         return seconds
 
     return BeforeValidator(check, json_schema_input_type=str)
@@ -108,13 +108,13 @@ def duration(low: float, high: float = YEAR) -> BeforeValidator:
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         help_ = f"write its unit, as in {value}s" if math.isfinite(value) and value >= 0 else "write it as in 30s"
-        raise wrong("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
+        raise spec_error("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
     if isinstance(value, str):
         try:
             return parse_duration(str(value))
         except ValueError:
             pass
-    raise wrong("bad-duration", f"must be a duration, not {describe(value)}", "write it as in 250ms, 1s, 5m, 1h or 2d")
+    raise spec_error("bad-duration", f"must be a duration, not {describe(value)}", "write it as in 250ms, 1s, 5m, 1h or 2d")
 
 
 _RATES: Final = {
@@ -143,7 +143,7 @@ def _meant(value: object, units: Mapping[str, str], separator: str = "") -> str:
 def _size(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
         help_ = f"write its unit, as in {value}B" if isinstance(value, int) else "write it as in 64kB"
-        raise wrong("bad-size", f"must be a size with a unit, not {describe(value)}", help_)
+        raise spec_error("bad-size", f"must be a size with a unit, not {describe(value)}", help_)
     if isinstance(value, str):
         try:
             size = parse_size(str(value))
@@ -153,9 +153,9 @@ def _size(value: object) -> int:
             if 1 <= size <= MAX_INTEGER:
                 return size
             bound = "at least 1B" if size < 1 else f"at most {MAX_INTEGER}B"
-            raise wrong("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 64kB, 1MiB or 2GB")
+            raise spec_error("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 64kB, 1MiB or 2GB")
     help_ = _meant(value, _SIZES) or "write it as in 512B, 64kB, 1MiB or 2GB"
-    raise wrong("bad-size", f"must be a size, not {describe(value)}", help_)
+    raise spec_error("bad-size", f"must be a size, not {describe(value)}", help_)
 
 
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
@@ -164,17 +164,17 @@ Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 def _rate(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         help_ = f"write its unit, as in {value}/s" if isinstance(value, int) and value > 0 else "write it as in 100/s"
-        raise wrong("bad-rate", f"must be a rate with a unit, not {describe(value)}", help_)
+        raise spec_error("bad-rate", f"must be a rate with a unit, not {describe(value)}", help_)
     try:
         rate = parse_rate(value) if isinstance(value, str) else None
     except ValueError:
         rate = None
     if rate is None:
         help_ = _meant(value, _RATES, "/") or "write it as in 100/s, 10/m or 5/h"
-        raise wrong("bad-rate", f"must be a rate, not {describe(value)}", help_)
+        raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_)
     if not 0 < rate <= MAX_RATE:
         bound = "more than 0" if rate == 0 else f"at most {MAX_RATE:.0f}/s"
-        raise wrong("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 100/s, or remove it")
+        raise spec_error("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 100/s, or remove it")
     return rate
 
 
@@ -190,11 +190,11 @@ def one_or_many(value: object) -> object:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
-        raise wrong("wrong-type", f"must be one name or a list, not {describe(value)}", "write name, or [one, two]")
+        raise spec_error("wrong-type", f"must be one name or a list, not {describe(value)}", "write name, or [one, two]")
     return value
 
 
-def a_map(value: object, expected: str = "a map") -> object:
+def mapping(value: object, expected: str = "a map") -> object:
     """Return a map; nothing at all is an empty one, as where every line of a section is a comment."""
     if value is None:
         return {}
@@ -202,7 +202,7 @@ def a_map(value: object, expected: str = "a map") -> object:
         help_ = 'write "key: value" on lines of their own'
         if isinstance(value, list) and value and isinstance(value[0], str) and not isinstance(value[0], Interpolated):
             help_ = f"write each on a line of its own with a colon, as in {quoted(f'{value[0]}:')}"
-        raise wrong("wrong-type", f"must be {expected}, not {describe(value)}", help_)
+        raise spec_error("wrong-type", f"must be {expected}, not {describe(value)}", help_)
     return value
 
 
@@ -216,9 +216,9 @@ def _plain(value: Any) -> Any:
 
 
 def _foreign(value: object) -> object:
-    return _plain(a_map(value))
+    return _plain(mapping(value))
 
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many)]
-Foreign = Annotated[dict[str, Any], BeforeValidator(_foreign)]
+OpaqueMap = Annotated[dict[str, Any], BeforeValidator(_foreign)]
 """A map that is handed on as it is."""

@@ -12,39 +12,39 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.config import limits
-from runner.config.document import Document, Items, KeyPath, Node, Scalar, dotted
+from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode, dotted_path
 from runner.config.interpolation import Interpolation
-from runner.config.source import parse, read
-from runner.config.words import closest, describe, quoted
+from runner.config.messages import closest, describe, quoted
+from runner.config.yaml_parser import parse_yaml, read_text
 from runner.errors import PipelineInvalid, Problem
 
-_TOO_MANY_NODES = f"the pipeline's files have more than {limits.MAX_EXPANDED} keys and values together"
+_TOO_MANY_NODES = f"the pipeline's files have more than {limits.MAX_EXPANDED_NODES} keys and values together"
 
 
 @dataclass(slots=True)
-class Gathered:
+class IncludedFiles:
     """The documents of a pipeline, its own first, each followed by what it includes; and what is wrong with them.
 
-    `files` are all files that were read, those that are no YAML too. `is_whole` is false where one is missing.
+    `files` are all files that were read, those that are no YAML too. `is_complete` is false where one is missing.
     """
 
     documents: list[Document] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-    is_whole: bool = True
+    is_complete: bool = True
 
 
-def gather(text: str, path: Path, environ: Mapping[str, str]) -> Gathered:
+def load_includes(text: str, path: Path, environ: Mapping[str, str]) -> IncludedFiles:
     """Read what a text includes that stands for the file `path`. Raises PipelineInvalid if the text is no YAML."""
     reader = _Reader(path, environ)
     reader.read(text, path, (path.resolve(),))
-    return reader.gathered
+    return reader.included
 
 
 def include_nodes(document: Document) -> Iterator[tuple[KeyPath, Node]]:
     """Yield the entries of a document's `include` that name a file, or should."""
     _, node = document.root.nodes.get("include", (None, None))
-    if isinstance(node, Items):
+    if isinstance(node, SequenceNode):
         yield from ((("include", index), item) for index, item in enumerate(node.nodes))
     elif node is not None:
         yield ("include",), node
@@ -62,7 +62,7 @@ class _Reader:
     """Reads the files of one pipeline, depth first."""
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
-        self.gathered = Gathered(files=[path])
+        self.included = IncludedFiles(files=[path])
         self._folder = path.parent
         self._project = path.parent.resolve()
         self._interpolation = Interpolation(environ)
@@ -71,10 +71,10 @@ class _Reader:
 
     def read(self, text: str, path: Path, chain: tuple[Path, ...]) -> None:
         """Read a text, and the files it includes; `chain` is its real path behind those of the files around it."""
-        documents = self.gathered.documents
-        document, problems = parse(text, path, len(documents))
+        documents = self.included.documents
+        document, problems = parse_yaml(text, path, len(documents))
         self._weight += document.root.weight
-        if self._weight > limits.MAX_EXPANDED and documents:
+        if self._weight > limits.MAX_EXPANDED_NODES and documents:
             raise _Refused("too-large", _TOO_MANY_NODES, "split it into several pipelines")
         problems += self._interpolation.interpolate(document, path.parent)
         documents.append(document)
@@ -84,22 +84,22 @@ class _Reader:
 
     def _include(self, key_path: KeyPath, node: Node, document: Document, chain: tuple[Path, ...]) -> None:
         """Read an included file; report at the include what hinders that."""
-        if not isinstance(node, Scalar) or not isinstance(node.value, str) or node.is_broken:
-            self.gathered.is_whole = False  # reported where values are judged
+        if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or node.is_broken:
+            self.included.is_complete = False  # reported where values are judged
             return
         try:
             self._read_file(node.value, chain)
         except _Refused as refused:
-            self.gathered.is_whole = False
-            place = document.place(key_path)
+            self.included.is_complete = False
+            span = document.span(key_path)
             problem = Problem(
                 code=refused.code,
                 message=refused.message,
-                path=dotted(key_path),
+                path=dotted_path(key_path),
                 help=refused.help,
-                line=place.line,
-                column=place.column,
-                length=max(1, place.length),
+                line=span.line,
+                column=span.column,
+                length=max(1, span.length),
             )
             self._report([problem], document.path)
 
@@ -112,12 +112,12 @@ class _Reader:
         path = self._folder / target.relative_to(self._project)
         try:
             if os.path.isfile(target):
-                self.gathered.files.append(path)
-            text = read(target)
+                self.included.files.append(path)
+            text = read_text(target)
             self._size += len(text)
             self.read(text, path, (*chain, target))
         except PipelineInvalid as error:
-            self.gathered.is_whole = False
+            self.included.is_complete = False
             first = error.problems[0]
             if not first.line:  # no place in the file itself
                 help_ = _similar(target) if first.code == "no-such-file" else first.help
@@ -140,18 +140,18 @@ class _Reader:
         if not target.is_relative_to(self._project):
             help_ = "put this pipeline into a folder above the included file, or move that file below this one's folder"
             raise _Refused("include-outside", f"cannot include {quoted(name)}: outside of the project's folder", help_)
-        if len(chain) > limits.MAX_INCLUDES_DEEP:
-            message = f"included more than {limits.MAX_INCLUDES_DEEP} deep"
+        if len(chain) > limits.MAX_INCLUDE_DEPTH:
+            message = f"included more than {limits.MAX_INCLUDE_DEPTH} deep"
             raise _Refused("too-deep", message, "include it from a file further up")
         return target
 
     def _check_room(self) -> None:
-        if self._weight > limits.MAX_EXPANDED:
+        if self._weight > limits.MAX_EXPANDED_NODES:
             message = _TOO_MANY_NODES
         elif len(self._seen) >= limits.MAX_FILES:
             message = f"a pipeline has at most {limits.MAX_FILES} files"
-        elif self._size > limits.MAX_ALL_FILES:
-            message = f"the pipeline's files are larger than {limits.MAX_ALL_FILES // 1024**2} MiB together"
+        elif self._size > limits.MAX_TOTAL_BYTES:
+            message = f"the pipeline's files are larger than {limits.MAX_TOTAL_BYTES // 1024**2} MiB together"
         else:
             return
         raise _Refused("too-large", message, "split it into several pipelines")
@@ -160,7 +160,7 @@ class _Reader:
         return str(path.relative_to(self._project)) if path.is_relative_to(self._project) else path.name
 
     def _report(self, problems: Iterable[Problem], path: Path) -> None:
-        self.gathered.problems += (replace(problem, file=str(path)) for problem in problems)
+        self.included.problems += (replace(problem, file=str(path)) for problem in problems)
 
 
 def _similar(path: Path) -> str:

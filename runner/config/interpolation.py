@@ -11,8 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.config import limits
-from runner.config.document import Document, Entries, Interpolated, Items, KeyPath, Node, Scalar, dotted
-from runner.config.source import is_file
+from runner.config.document import (
+    Document,
+    Interpolated,
+    KeyPath,
+    MappingNode,
+    Node,
+    ScalarNode,
+    SequenceNode,
+    dotted_path,
+)
+from runner.config.yaml_parser import is_file
 from runner.errors import Problem
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
@@ -23,7 +32,7 @@ ReadSecret = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SubstitutionProblem:
     """One `${…}` that has no value: where in the text it starts, how long it is, and what to say."""
 
     code: str
@@ -35,15 +44,15 @@ class Fault:
 
 @dataclass(slots=True)
 class Substitution:
-    """A text with its `${…}` replaced: what came of it, the names it came from, and the faults."""
+    """A text with its `${…}` replaced: what came of it, the names it came from, and the problems."""
 
     text: str = ""
     origins: tuple[str, ...] = ()
-    faults: list[Fault] = field(default_factory=list)
+    problems: list[SubstitutionProblem] = field(default_factory=list)
 
 
 class _Unset(Exception):
-    """Carries a fault's words to where its place is known."""
+    """Carries a problem's words to where its place is known."""
 
     def __init__(self, code: str, message: str, help_: str) -> None:
         super().__init__(message)
@@ -65,17 +74,17 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
             continue
         end = text.find("}", dollar)
         if end < 0:
-            done.faults.append(Fault("bad-interpolation", 'this "${" is not closed', 'add "}"', dollar, 2))
+            done.problems.append(SubstitutionProblem("bad-interpolation", 'this "${" is not closed', 'add "}"', dollar, 2))
             break
         position = end + 1
         try:
             value, origin = _value(text[dollar + 2 : end], environ, read_secret)
         except _Unset as unset:
-            done.faults.append(Fault(unset.code, unset.message, unset.help, dollar, position - dollar))
+            done.problems.append(SubstitutionProblem(unset.code, unset.message, unset.help, dollar, position - dollar))
             continue
         size += len(value)
-        if size > limits.MAX_INTERPOLATED:
-            done.faults.append(Fault("too-large", "the values put in here are too long", "", dollar, position - dollar))
+        if size > limits.MAX_INTERPOLATED_CHARACTERS:
+            done.problems.append(SubstitutionProblem("too-large", "the values put in here are too long", "", dollar, position - dollar))
             break
         pieces.append(value)
         origins[origin] = None
@@ -180,40 +189,40 @@ class _Pass:
         if id(node) in self._seen:
             return
         self._seen.add(id(node))
-        if isinstance(node, Entries):
+        if isinstance(node, MappingNode):
             for key, (_, child) in node.nodes.items():
                 self.visit(child, (*path, key))
-        elif isinstance(node, Items):
+        elif isinstance(node, SequenceNode):
             for index, child in enumerate(node.nodes):
                 self.visit(child, (*path, index))
         elif isinstance(node.value, str) and "$" in node.value:
             self._scalar(node, node.value, path)
 
-    def _scalar(self, node: Scalar, text: str, path: KeyPath) -> None:
+    def _scalar(self, node: ScalarNode, text: str, path: KeyPath) -> None:
         done = substitute(text, self._environ, lambda name: read_secret_file(name, self._folder))
         self.size += len(done.text) if done.origins else 0
-        if self.size > limits.MAX_INTERPOLATED:
-            done.faults.append(Fault("too-large", "the variables bring in more than 1 MiB", "", 0, 1))
-        node.is_broken = node.is_broken or bool(done.faults)
+        if self.size > limits.MAX_INTERPOLATED_CHARACTERS:
+            done.problems.append(SubstitutionProblem("too-large", "the variables bring in more than 1 MiB", "", 0, 1))
+        node.is_broken = node.is_broken or bool(done.problems)
         node.origins = done.origins
         node.value = Interpolated(done.text, _expression(done.origins)) if done.origins else done.text
-        for fault in done.faults[: limits.MAX_PROBLEMS - len(self.problems)]:
-            self.problems.append(self._problem(node, text, fault, path))
+        for problem in done.problems[: limits.MAX_PROBLEMS - len(self.problems)]:
+            self.problems.append(self._problem(node, text, problem, path))
 
-    def _problem(self, node: Scalar, text: str, fault: Fault, path: KeyPath) -> Problem:
-        start = self._index(node, text, fault.start)
-        place = self._document.lines.place(start, start + fault.length) if start is not None else node.place
+    def _problem(self, node: ScalarNode, text: str, problem: SubstitutionProblem, path: KeyPath) -> Problem:
+        start = self._index(node, text, problem.start)
+        span = self._document.lines.span(start, start + problem.length) if start is not None else node.span
         return Problem(
-            code=fault.code,
-            message=fault.message,
-            path=dotted(path),
-            help=fault.help,
-            line=place.line,
-            column=place.column,
-            length=max(1, place.length),
+            code=problem.code,
+            message=problem.message,
+            path=dotted_path(path),
+            help=problem.help,
+            line=span.line,
+            column=span.column,
+            length=max(1, span.length),
         )
 
-    def _index(self, node: Scalar, text: str, start: int) -> int | None:
+    def _index(self, node: ScalarNode, text: str, start: int) -> int | None:
         """Return where the file has the dollar that a scalar's text has at `start`; None where escapes hide it."""
         written = self._document.text[node.start : node.end]
         if written.count("$") != text.count("$"):

@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from runner.config.conflicts import Conflict, refuse
+from runner.config.conflicts import Conflict, raise_conflicts
 from runner.config.document import Interpolated
-from runner.config.fields import Foreign, Rate, Text, duration, text
-from runner.config.names import ImportPath, Names
+from runner.config.fields import OpaqueMap, Rate, Text, duration, text
+from runner.config.messages import describe, quoted, spec_error
+from runner.config.name_fields import ImportPath, Names
 from runner.config.queue_spec import SpecModel
-from runner.config.words import describe, quoted, wrong
 
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _OURS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -24,32 +24,32 @@ def _file(value: object) -> str:
     """Return the name of a file; `-` is stdin."""
     name = text(value)
     if not name or "\0" in name:
-        raise wrong("bad-file", f"{quoted(value)} is not the name of a file", "write a path, or - for stdin")
+        raise spec_error("bad-file", f"{quoted(value)} is not the name of a file", "write a path, or - for stdin")
     return name
 
 
 def _http(value: object) -> str:
     path = text(value)
     if not path.startswith("/"):
-        raise wrong("bad-http-path", f"must start with a slash, not {quoted(value)}", "write it as in /orders")
+        raise spec_error("bad-http-path", f"must start with a slash, not {quoted(value)}", "write it as in /orders")
     if "?" in path or "#" in path:
-        raise wrong("bad-http-path", f"{quoted(value)} has a query or fragment in it", "write only the path")
+        raise spec_error("bad-http-path", f"{quoted(value)} has a query or fragment in it", "write only the path")
     if not _HTTP_PATH.fullmatch(path):
         help_ = "write letters, digits, and other characters as %XX"
-        raise wrong("bad-http-path", f"{quoted(value)} has characters that a path cannot have", help_)
+        raise spec_error("bad-http-path", f"{quoted(value)} has characters that a path cannot have", help_)
     if path.rstrip("/") in _OURS:
-        raise wrong("bad-http-path", f"{quoted(value)} is answered by the runner itself", "write another path")
+        raise spec_error("bad-http-path", f"{quoted(value)} is answered by the runner itself", "write another path")
     return path
 
 
 def _cron(value: object) -> str:
-    from runner.config.schedules import cron  # only for pipelines that have one
+    from runner.config.schedule_fields import cron  # only for pipelines that have one
 
     return cron(value)
 
 
 def _timezone(value: object) -> str:
-    from runner.config.schedules import timezone  # only for pipelines that have one
+    from runner.config.schedule_fields import timezone  # only for pipelines that have one
 
     return timezone(value)
 
@@ -62,7 +62,7 @@ def _once(value: object) -> str | None:
     if isinstance(value, str) and value:
         return text(value)
     help_ = f'put it in quotes: "{value}"' if isinstance(value, int | float) else "write true, or a text such as v2"
-    raise wrong("bad-once", f"must be true or a text, not {describe(value)}", help_)
+    raise spec_error("bad-once", f"must be true or a text, not {describe(value)}", help_)
 
 
 class ProducerSpec(SpecModel):
@@ -98,7 +98,7 @@ class ProducerSpec(SpecModel):
     )
     rate: Rate | None = Field(default=None, description="The most messages it publishes, as in 100/s, 10/m or 5/h.")
     to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
-    with_: Foreign = Field(
+    with_: OpaqueMap = Field(
         default={}, alias="with", description="Values for parameters of the handler, converted to their annotations."
     )
     description: Text = Field(default="", description="What it brings in, for people.")
@@ -107,7 +107,7 @@ class ProducerSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse([*_source_conflicts(self), *_option_conflicts(self)])
+        raise_conflicts([*_source_conflicts(self), *_option_conflicts(self)])
         return self
 
 

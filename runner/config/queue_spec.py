@@ -8,22 +8,22 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from runner.config.conflicts import Conflict, refuse
+from runner.config.conflicts import Conflict, raise_conflicts
 from runner.config.fields import (
-    DAY,
+    DAY_S,
     MAX_INTEGER,
     Boolean,
     Count,
-    Foreign,
+    OpaqueMap,
     Size,
-    a_map,
     choice,
     duration,
+    mapping,
     whole_number,
 )
-from runner.config.names import ExchangeName, ImportPath, OptionalPatterns, RoutingKey, name
-from runner.config.scalars import resolve
-from runner.config.words import describe, wrong
+from runner.config.messages import describe, spec_error
+from runner.config.name_fields import ExchangeName, ImportPath, OptionalPatterns, RoutingKey, name
+from runner.config.scalars import resolve_scalar
 
 ExchangeType = Literal["topic", "direct", "fanout", "headers"]
 QueueType = Literal["quorum", "classic", "stream"]
@@ -47,9 +47,9 @@ class SpecModel(BaseModel):
 
 
 def _arguments(value: object) -> object:
-    arguments = a_map(value)
+    arguments = mapping(value)
     if isinstance(arguments, dict):
-        refuse(conflict for key, item in arguments.items() if (conflict := _bad_argument(key, item)))
+        raise_conflicts(conflict for key, item in arguments.items() if (conflict := _bad_argument(key, item)))
     return arguments
 
 
@@ -78,7 +78,7 @@ def _fits_amqp(value: object) -> bool:
             return False
 
 
-Arguments = Annotated[Foreign, BeforeValidator(_arguments)]
+Arguments = Annotated[OpaqueMap, BeforeValidator(_arguments)]
 
 
 # Exchanges
@@ -99,10 +99,10 @@ def _exchange(value: object) -> object:
     """Write out the short forms: a type, or nothing."""
     if isinstance(value, str):
         return {"type": value}
-    return value if isinstance(value, ExchangeSpec) else a_map(value, "a type or a map")
+    return value if isinstance(value, ExchangeSpec) else mapping(value, "a type or a map")
 
 
-Exchange = Annotated[
+ExchangeField = Annotated[
     ExchangeSpec, BeforeValidator(_exchange, json_schema_input_type=ExchangeType | ExchangeSpec | None)
 ]
 
@@ -121,13 +121,13 @@ class BindSpec(SpecModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.headers is None and "match" in self.model_fields_set:
-            refuse([Conflict(("match",), '"match" needs "headers"', 'add "headers", or remove "match"')])
+            raise_conflicts([Conflict(("match",), '"match" needs "headers"', 'add "headers", or remove "match"')])
         return self
 
 
 # Queues
 
-MODELLED = {
+OPTION_OF_ARGUMENT = {
     "x-queue-type": "type",
     "x-delivery-limit": "delivery_limit",
     "x-max-length": "max_length",
@@ -145,19 +145,19 @@ MODELLED = {
 
 def _queue_arguments(value: object) -> object:
     if isinstance(value, dict):
-        refuse(
-            Conflict((key,), f'"{key}" has a key of its own', f'write "{MODELLED[key]}" instead', "modelled-argument")
+        raise_conflicts(
+            Conflict((key,), f'"{key}" has a key of its own', f'write "{OPTION_OF_ARGUMENT[key]}" instead', "modelled-argument")
             for key in value
-            if key in MODELLED
+            if key in OPTION_OF_ARGUMENT
         )
     return value
 
 
 def _dead_letter(value: object) -> object:
-    if value is False or value is None or (isinstance(value, str) and resolve(value or " ") is False):
+    if value is False or value is None or (isinstance(value, str) and resolve_scalar(value or " ") is False):
         return value if value is None else False
     if not isinstance(value, str):
-        raise wrong("wrong-type", f"must be a queue's name or false, not {describe(value)}", "write a name or false")
+        raise spec_error("wrong-type", f"must be a queue's name or false, not {describe(value)}", "write a name or false")
     return name(value)
 
 
@@ -183,7 +183,7 @@ class QueueSpec(SpecModel):
     overflow: Annotated[Overflow, choice(Overflow)] | None = Field(
         default=None, description="What happens at a limit; by default reject-publish."
     )
-    message_ttl: Annotated[float, duration(0, 49 * DAY)] | None = Field(
+    message_ttl: Annotated[float, duration(0, 49 * DAY_S)] | None = Field(
         default=None,
         description="How long a message may wait before it is dead-lettered; in a stream, how long it is kept.",
     )
@@ -207,7 +207,7 @@ class QueueSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse(_queue_conflicts(self))
+        raise_conflicts(_queue_conflicts(self))
         return self
 
 
@@ -262,7 +262,7 @@ def _stream_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
 
 def _queue(value: object) -> object:
     """Write out the short form: nothing means every default."""
-    return value if isinstance(value, QueueSpec) else a_map(value)
+    return value if isinstance(value, QueueSpec) else mapping(value)
 
 
-Queue = Annotated[QueueSpec, BeforeValidator(_queue, json_schema_input_type=QueueSpec | None)]
+QueueField = Annotated[QueueSpec, BeforeValidator(_queue, json_schema_input_type=QueueSpec | None)]

@@ -19,7 +19,7 @@ _FLOAT = re.compile(r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0
 _SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
-def resolve(text: str) -> ScalarValue:
+def resolve_scalar(text: str) -> ScalarValue:
     """Return null, a boolean, an integer or a float where the text is one; else the text itself."""
     if text in _NULL:
         return None

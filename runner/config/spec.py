@@ -6,23 +6,23 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from runner.config.broker_spec import MEMORY, BrokerSpec, TlsSpec, written_out
+from runner.config.broker_spec import MEMORY, BrokerSpec, TlsSpec, expand_broker
 from runner.config.fields import (
-    DAY,
+    DAY_S,
     Boolean,
-    Foreign,
+    OpaqueMap,
     Text,
     Texts,
-    a_map,
     choice,
     duration,
+    mapping,
     text,
 )
-from runner.config.names import ExchangeName, Identifier, ImportPath, LiteralKey, Name
+from runner.config.messages import describe, quoted, spec_error
+from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name
 from runner.config.producer_spec import ProducerSpec
-from runner.config.queue_spec import BindSpec, Exchange, ExchangeSpec, Queue, QueueSpec, SpecModel
+from runner.config.queue_spec import BindSpec, ExchangeField, ExchangeSpec, QueueField, QueueSpec, SpecModel
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec
-from runner.config.words import describe, quoted, wrong
 from runner.units import parse_address
 
 Unheard = Literal["error", "ignore"]
@@ -73,7 +73,7 @@ def _event(value: object) -> object:
     """Write out the short forms: a schema, or nothing."""
     if isinstance(value, str):
         return {"schema": value}
-    return value if isinstance(value, EventSpec) else a_map(value, "an import path or a map")
+    return value if isinstance(value, EventSpec) else mapping(value, "an import path or a map")
 
 
 # Resources
@@ -85,7 +85,7 @@ class ResourceSpec(SpecModel):
     factory: ImportPath = Field(
         description="The function or context manager that makes it.", examples=["handlers.db:connect"]
     )
-    with_: Foreign = Field(
+    with_: OpaqueMap = Field(
         default={}, alias="with", description="Values for parameters of the factory, converted to their annotations."
     )
 
@@ -94,10 +94,10 @@ def _resource(value: object) -> object:
     """Write out the short form: the factory."""
     if isinstance(value, str):
         return {"factory": value}
-    return value if isinstance(value, ResourceSpec) else a_map(value, "an import path or a map")
+    return value if isinstance(value, ResourceSpec) else mapping(value, "an import path or a map")
 
 
-Resource = Annotated[ResourceSpec, BeforeValidator(_resource, json_schema_input_type=str | ResourceSpec)]
+ResourceField = Annotated[ResourceSpec, BeforeValidator(_resource, json_schema_input_type=str | ResourceSpec)]
 
 
 # The rest
@@ -124,7 +124,7 @@ def _address(value: object) -> str:
         parse_address(address)
     except ValueError:
         help_ = f'write "127.0.0.1:{value}"' if is_port else "write HOST:PORT, as in 127.0.0.1:9090"
-        raise wrong("bad-address", f"{quoted(address)} is not an address to listen on", help_) from None
+        raise spec_error("bad-address", f"{quoted(address)} is not an address to listen on", help_) from None
     return address
 
 
@@ -141,7 +141,7 @@ class TelemetrySpec(SpecModel):
 class ShutdownSpec(SpecModel):
     """How the pipeline stops."""
 
-    grace: Annotated[float, duration(0, DAY)] = Field(
+    grace: Annotated[float, duration(0, DAY_S)] = Field(
         default=30.0, description="How long running handlers may take to finish."
     )
 
@@ -149,23 +149,23 @@ class ShutdownSpec(SpecModel):
 class DefaultsSpec(SpecModel):
     """Options merged under each item of a kind before it is checked; the item wins, lists replace."""
 
-    queue: Foreign = Field(default={}, description="Options for each queue.")
-    producer: Foreign = Field(default={}, description="Options for each producer.")
-    subscriber: Foreign = Field(default={}, description="Options for each subscriber.")
+    queue: OpaqueMap = Field(default={}, description="Options for each queue.")
+    producer: OpaqueMap = Field(default={}, description="Options for each producer.")
+    subscriber: OpaqueMap = Field(default={}, description="Options for each subscriber.")
 
 
 def _version(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and value == 1:
         return value
-    raise wrong("bad-version", f"this version of the language is not known: {describe(value)}", 'write "version: 1"')
+    raise spec_error("bad-version", f"this version of the language is not known: {describe(value)}", 'write "version: 1"')
 
 
 def _or_defaults(value: object) -> object:
     return {} if value is None else value
 
 
-Event = Annotated[EventSpec, BeforeValidator(_event, json_schema_input_type=str | EventSpec | None)]
-_Section = BeforeValidator(a_map)
+EventField = Annotated[EventSpec, BeforeValidator(_event, json_schema_input_type=str | EventSpec | None)]
+_Section = BeforeValidator(mapping)
 
 
 class PipelineSpec(SpecModel):
@@ -184,7 +184,7 @@ class PipelineSpec(SpecModel):
         description="Which release of your code this is, for the log, /healthz and the broker; RUNNER_RELEASE wins.",
         examples=["2026.11.3"],
     )
-    broker: Annotated[BrokerSpec, BeforeValidator(written_out, json_schema_input_type=str | BrokerSpec)] = Field(
+    broker: Annotated[BrokerSpec, BeforeValidator(expand_broker, json_schema_input_type=str | BrokerSpec)] = Field(
         default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
     )
     include: Texts = Field(default=(), description="Files merged in, relative to this one.")
@@ -194,12 +194,12 @@ class PipelineSpec(SpecModel):
     defaults: Annotated[DefaultsSpec, _Section] = Field(
         default={}, validate_default=True, description="Options merged under each queue, producer and subscriber."
     )
-    exchanges: Annotated[dict[Name, Exchange], _Section] = Field(default={}, description="Exchanges by name.")
-    queues: Annotated[dict[Name, Queue], _Section] = Field(default={}, description="Queues by name.")
-    events: Annotated[dict[Name, Event], _Section] = Field(default={}, description="Events by name.")
+    exchanges: Annotated[dict[Name, ExchangeField], _Section] = Field(default={}, description="Exchanges by name.")
+    queues: Annotated[dict[Name, QueueField], _Section] = Field(default={}, description="Queues by name.")
+    events: Annotated[dict[Name, EventField], _Section] = Field(default={}, description="Events by name.")
     producers: Annotated[dict[Name, ProducerSpec], _Section] = Field(default={}, description="Producers by name.")
     subscribers: Annotated[dict[Name, SubscriberSpec], _Section] = Field(default={}, description="Subscribers by name.")
-    resources: Annotated[dict[Identifier, Resource], _Section] = Field(
+    resources: Annotated[dict[Identifier, ResourceField], _Section] = Field(
         default={}, description="Long-lived things that handlers need, by the name of the handlers' parameter."
     )
     logging: Annotated[LoggingSpec, _Section] = Field(

@@ -9,11 +9,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from runner.config.conflicts import Conflict, refuse
+from runner.config.conflicts import Conflict, raise_conflicts
 from runner.config.fields import (
     Boolean,
     Count,
-    Foreign,
+    OpaqueMap,
     Rate,
     Text,
     choice,
@@ -22,10 +22,10 @@ from runner.config.fields import (
     text,
     whole_number,
 )
-from runner.config.names import ErrorPath, ImportPath, OptionalNames, Patterns
+from runner.config.messages import describe, quoted, spec_error
+from runner.config.name_fields import ErrorPath, ImportPath, OptionalNames, Patterns
 from runner.config.queue_spec import QueueSpec, SpecModel
-from runner.config.scalars import resolve
-from runner.config.words import describe, quoted, wrong
+from runner.config.scalars import resolve_scalar
 from runner.outcome import MAX_DELAY_S, Backoff
 from runner.units import format_duration
 
@@ -56,7 +56,7 @@ class RetrySpec(SpecModel):
     def _check(self) -> Self:
         if self.delay > self.max_delay:
             message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
-            refuse([Conflict(("delay",), message, 'write a longer "max_delay"')])
+            raise_conflicts([Conflict(("delay",), message, 'write a longer "max_delay"')])
         return self
 
 
@@ -67,16 +67,16 @@ def _retry(value: object) -> object:
     if value == "none":
         return {"attempts": 1}
     if value is False:
-        raise wrong("wrong-type", "must be none, a number or a map, not false", 'write "retry: none"')
+        raise spec_error("wrong-type", "must be none, a number or a map, not false", 'write "retry: none"')
     if _is_number(value):
         return {"attempts": whole_number(value)}
-    raise wrong("wrong-type", f"must be none, a number or a map, not {describe(value)}", 'write "retry: 5"')
+    raise spec_error("wrong-type", f"must be none, a number or a map, not {describe(value)}", 'write "retry: 5"')
 
 
 def _is_number(value: object) -> bool:
     """Whether a value is a whole number, or a text that looks like one."""
     if isinstance(value, str):
-        value = resolve(value or " ")
+        value = resolve_scalar(value or " ")
     return isinstance(value, int)
 
 
@@ -100,7 +100,7 @@ def _batch(value: object) -> object:
         return value
     if _is_number(value):
         return {"size": whole_number(value)}
-    raise wrong("wrong-type", f"must be a number or a map, not {describe(value)}", 'write "batch: 200"')
+    raise spec_error("wrong-type", f"must be a number or a map, not {describe(value)}", 'write "batch: 200"')
 
 
 class DedupeSpec(SpecModel):
@@ -122,13 +122,13 @@ def _payload_path(value: object) -> str:
     path = text(value)
     if not _PAYLOAD_PATH.fullmatch(path):
         message = f"must be a dotted path into the payload, not {quoted(value)}"
-        raise wrong("bad-payload-path", message, "write it as in customer.id")
+        raise spec_error("bad-payload-path", message, "write it as in customer.id")
     return path
 
 
-Retry = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)]
-Batch = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
-Dedupe = Annotated[DedupeSpec, BeforeValidator(_dedupe, json_schema_input_type=str | DedupeSpec)]
+RetryField = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)]
+BatchField = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
+DedupeField = Annotated[DedupeSpec, BeforeValidator(_dedupe, json_schema_input_type=str | DedupeSpec)]
 
 
 # Subscribers
@@ -150,7 +150,7 @@ class SubscriberSpec(SpecModel):
         default=None,
         description="Whether results go to the `reply_to` of their message; by default where there is no `to`.",
     )
-    with_: Foreign = Field(
+    with_: OpaqueMap = Field(
         default={},
         alias="with",
         description="Values for parameters of the handler, converted to their annotations.",
@@ -169,8 +169,8 @@ class SubscriberSpec(SpecModel):
         "ended. A def in a thread cannot be ended: its attempt has failed when it returns, and until then it keeps its "
         "place.",
     )
-    retry: Retry = Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
-    batch: Batch | None = Field(
+    retry: RetryField = Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
+    batch: BatchField | None = Field(
         default=None, description="The handler gets a list of messages: its size, or a map of size and wait."
     )
     order_by: Annotated[str, BeforeValidator(_payload_path)] | None = Field(
@@ -178,7 +178,7 @@ class SubscriberSpec(SpecModel):
         description="A dotted path into the payload: messages with the same value are handled one at a time, in order.",
     )
     rate: Rate | None = Field(default=None, description="The most messages it handles, as in 100/s, 10/m or 5/h.")
-    dedupe: Dedupe | None = Field(
+    dedupe: DedupeField | None = Field(
         default=None, description="A message id already handled is not handled again: a duration, or a map of window."
     )
     run_in: Annotated[RunIn, choice(RunIn)] | None = Field(
@@ -193,7 +193,7 @@ class SubscriberSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse(_subscriber_conflicts(self))
+        raise_conflicts(_subscriber_conflicts(self))
         if self.run_in == "process" and "concurrency" not in self.model_fields_set:
             object.__setattr__(self, "concurrency", min(self.concurrency, _usable_cores()))
         return self

@@ -13,11 +13,10 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
-from runner.config.document import Document, KeyPath, On, Scalar, dotted, plain
+from runner.config.document import Document, KeyOrValue, KeyPath, ScalarNode, dotted_path, plain_data
+from runner.config.messages import closest, error_message, quoted
 from runner.config.queue_spec import QueueSpec, SpecModel
 from runner.config.spec import PipelineSpec, ProducerSpec, SubscriberSpec
-from runner.config.wording import say
-from runner.config.words import closest, quoted
 from runner.errors import Problem
 
 _DEFAULTS: dict[str, type[SpecModel]] = {"queue": QueueSpec, "producer": ProducerSpec, "subscriber": SubscriberSpec}
@@ -38,16 +37,16 @@ def validate(document: Document) -> tuple[PipelineSpec | None, list[Problem]]:
     """Return the spec, None if there are problems. Defaults and included files have been merged already."""
     problems: list[Problem] = []
     for part in document.parts:  # first, so that a wrong default is told as one
-        if rest := written(part):  # what an included file has beside the items that were merged
+        if rest := document_data(part):  # what an included file has beside the items that were merged
             problems += _judge(part, {"version": 1, **rest})[1]
-    spec, found = _judge(document, written(document))
+    spec, found = _judge(document, document_data(document))
     problems = _without_repeats([*problems, *found])
     return (None if problems else spec), problems
 
 
-def written(document: Document) -> dict[str, Any]:
+def document_data(document: Document) -> dict[str, Any]:
     """Return the data of a document, without the `x-…` keys."""
-    return {key: value for key, value in plain(document.root).items() if not key.startswith("x-")}
+    return {key: value for key, value in plain_data(document.root).items() if not key.startswith("x-")}
 
 
 def _judge(document: Document, data: dict[str, Any]) -> tuple[PipelineSpec | None, list[Problem]]:
@@ -109,8 +108,8 @@ def _problems(errors: list[_Error], document: Document) -> Iterator[Problem]:
 
 
 def _is_reported(error: _Error, document: Document) -> bool:
-    node = document.node(document.existing(error.path))
-    return isinstance(node, Scalar) and node.is_broken
+    node = document.node(document.existing_prefix(error.path))
+    return isinstance(node, ScalarNode) and node.is_broken
 
 
 def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) -> list[Problem]:
@@ -232,13 +231,13 @@ def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
 
 
 def _wrong_value(error: _Error, document: Document) -> Problem:
-    path = document.existing(error.path)
-    code, message, help_ = say(error.type, error.context, error.value)
+    path = document.existing_prefix(error.path)
+    code, message, help_ = error_message(error.type, error.context, error.value)
     if isinstance(error.value, str) and (variable := _BARE_VARIABLE.fullmatch(error.value)):
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
-    written = document.written(path) if path == error.path and isinstance(error.value, int | float) else ""
-    if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(written):
-        help_ = f'put it in quotes: "{written}"'  # as it was meant: 1.10 is the number 1.1
+    source_text = document.source_text(path) if path == error.path and isinstance(error.value, int | float) else ""
+    if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(source_text):
+        help_ = f'put it in quotes: "{source_text}"'  # as it was meant: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # pydantic's sign for the key itself
@@ -246,17 +245,17 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     return _problem(document, code, path, message, help_, at=path, on="value")
 
 
-def _problem(document: Document, code: str, path: KeyPath, message: str, help_: str, *, at: KeyPath, on: On) -> Problem:
-    place = document.place(at, on)
+def _problem(document: Document, code: str, path: KeyPath, message: str, help_: str, *, at: KeyPath, on: KeyOrValue) -> Problem:
+    span = document.span(at, on)
     return Problem(
         code=code,
         message=message,
-        path=dotted(path),
+        path=dotted_path(path),
         help=help_,
-        file=str(document.part(place).path),
-        line=place.line,
-        column=place.column,
-        length=max(1, place.length),
+        file=str(document.part(span).path),
+        line=span.line,
+        column=span.column,
+        length=max(1, span.length),
     )
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from runner.config.document import KeyPath
-from runner.config.loading import Loaded
-from runner.config.origins import DEFAULT
+from runner.config.loader import PipelineFile
+from runner.config.provenance import DEFAULT
 from runner.config.queue_spec import SpecModel
 from runner.config.spec import MEMORY, PipelineSpec
 from runner.operations.kinds import MASK, Shape, choices, field_shape
@@ -24,7 +24,7 @@ from runner.redaction import mask_passwords
 _MERGED: Final = frozenset({"defaults", "include"})
 
 
-def configuration(loaded: Loaded, spec: PipelineSpec, *, origins: bool = False) -> str:
+def configuration(loaded: PipelineFile, spec: PipelineSpec, *, origins: bool = False) -> str:
     """Return the text; with `origins` each value has a comment that says where it comes from."""
     writing = _Writing(loaded, origins=origins)
     writing.root(spec)  # what is secret at its end is so at its beginning
@@ -34,7 +34,7 @@ def configuration(loaded: Loaded, spec: PipelineSpec, *, origins: bool = False) 
 class _Writing:
     """Writes one spec. Paths are those of the document, so that origins are found."""
 
-    def __init__(self, loaded: Loaded, *, origins: bool) -> None:
+    def __init__(self, loaded: PipelineFile, *, origins: bool) -> None:
         self._loaded = loaded
         self._origins = origins
         self._secrets = Secrets()
@@ -133,7 +133,7 @@ class _Writing:
 
     def _variables_at(self, path: KeyPath) -> tuple[str, ...]:
         document = self._loaded.document
-        return self._variables.get(document.existing(path), ()) if document is not None else ()
+        return self._variables.get(document.existing_prefix(path), ()) if document is not None else ()
 
     def _comment(self, path: KeyPath, *, is_set: bool) -> str:
         """Return where a value comes from: the file and line, the variable, or the default."""

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from runner.config.fields import Text
-from runner.config.names import BrokerUrl, ErrorPath, ExchangeName, Identifier, ImportPath, Name, Pattern
+from runner.config.name_fields import BrokerUrl, ErrorPath, ExchangeName, Identifier, ImportPath, Name, Pattern
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from runner.config.words import did_you_mean
+from runner.config.messages import did_you_mean
 from runner.errors import RunnerError
 from runner.pipeline.model import BrokerSettings, Pipeline
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from runner.errors import PublishFailed
 from runner.message import Publish
+from runner.pipeline.codec import guess_payload
 from runner.pipeline.model import Destination, Pipeline
-from runner.pipeline.payload import as_payload
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.runtime.rate_limit import RateLimiter
 from runner.transports.base import Transport
@@ -47,7 +47,7 @@ class Publication:
         self._outgoing: list[OutgoingMessage] = []
         for number, body in enumerate(bodies):
             with self._line_named(number, "nothing was published"):
-                self._outgoing += self._publisher.prepare([Publish(as_payload(body), headers=headers)], (target,))
+                self._outgoing += self._publisher.prepare([Publish(guess_payload(body), headers=headers)], (target,))
 
     @property
     def ids(self) -> list[str]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from runner.config.loading import Loaded, load_all
+from runner.config.loader import PipelineFile, load_all
 from runner.config.spec import PipelineSpec
 from runner.errors import PipelineInvalid, Problem
-from runner.pipeline.checks import check_names
-from runner.pipeline.flow import peers
-from runner.pipeline.modules import module_searches
-from runner.pipeline.resolve import Resolved, resolve
+from runner.pipeline.flow_checks import peers
+from runner.pipeline.module_search import module_searches
+from runner.pipeline.resolver import Resolved, resolve
+from runner.pipeline.spec_checks import check_spec
 
-Checked = tuple[Loaded, PipelineSpec]
+Checked = tuple[PipelineFile, PipelineSpec]
 
 
 def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[Checked]:
@@ -26,8 +26,8 @@ def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[Checke
     files = load_all(paths, environ)
     for loaded, together in zip(files, peers(files), strict=True):
         problems += loaded.problems
-        if (spec := loaded.spec or loaded.salvaged) is not None:
-            problems += check_names(loaded, spec, together)
+        if (spec := loaded.spec or loaded.recovered) is not None:
+            problems += check_spec(loaded, spec, together)
         if loaded.spec is not None:
             found.append((loaded, loaded.spec))
     if any(problem.severity == "error" for problem in problems):
@@ -37,7 +37,7 @@ def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[Checke
 
 def resolve_all(
     paths: Sequence[Path], environ: Mapping[str, str], *, imports: bool = True, is_one_broker: bool = False
-) -> Iterator[tuple[Loaded, Resolved]]:
+) -> Iterator[tuple[PipelineFile, Resolved]]:
     """Yield each file with what has become of it. `is_one_broker` says that all run on one, whatever they name."""
     files = load_all(paths, environ)
     known = peers(files, is_one_broker=is_one_broker)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from runner.errors import RunnerError
 from runner.message import Envelope
 from runner.operations.live import ambiguous, unknown
+from runner.pipeline.codec import JsonText, encode, guess_payload
+from runner.pipeline.file_source import MAX_LINE_BYTES
 from runner.pipeline.model import Pipeline
-from runner.pipeline.patterns import is_pattern, matches
-from runner.pipeline.payload import JsonText, as_payload, encode
-from runner.pipeline.records import MAX_LINE_BYTES
+from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import Binding
 
 
@@ -70,7 +70,7 @@ def recorded(envelope: Envelope) -> bytes | None:
     """
     if envelope.content_encoding and envelope.content_encoding.lower() not in ("identity", "utf-8", "utf8"):
         return None
-    payload = as_payload(envelope.body)
+    payload = guess_payload(envelope.body)
     if isinstance(payload, bytes) and not isinstance(payload, JsonText):
         return None
     is_json = isinstance(payload, JsonText)

@@ -149,14 +149,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """A source, a handler and limits. `queue` is what it reads, `heard` what that queue is bound to (for people).
+    """A source, a handler and limits. `queue` is what it reads, `event_patterns` what it is bound to (for people).
 
     With `key_of`, messages with the same key are handled one at a time and in order.
     """
 
     name: str
     queue: str
-    heard: tuple[str, ...]
+    event_patterns: tuple[str, ...]
     dead_letter: str | None
     handler: Handler
     to: tuple[Destination, ...]

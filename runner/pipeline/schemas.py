@@ -9,13 +9,13 @@ from typing import Any, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, TypeAdapter
 
-from runner.pipeline.importing import ImportBlame, import_object
+from runner.pipeline.importer import ImportProblem, import_object
 
 _HINT = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 that of typing_extensions)"
 
 
 def read_schema(path: str) -> tuple[Any, TypeAdapter[Any]]:
-    """Import what `module:attribute` names; return it with its validator. Raises ImportBlame for what is no type."""
+    """Import what `module:attribute` names; return it with its validator. Raises ImportProblem for what is no type."""
     schema = import_object(path)
     if inspect.isroutine(schema) or isinstance(schema, functools.partial):
         raise function_as_schema(path)
@@ -28,21 +28,21 @@ def read_schema(path: str) -> tuple[Any, TypeAdapter[Any]]:
     except PydanticUndefinedAnnotation as error:
         message = f'"{path}" cannot be used: nothing is called "{error.name}" in its module'
         hint = "import it there, also when types are not checked, or correct the name"
-        raise ImportBlame("bad-schema", message, hint, is_attribute=True) from error
+        raise ImportProblem("bad-schema", message, hint, is_attribute=True) from error
     except Exception as error:  # pydantic raises several kinds for types that it cannot handle
         raise unfit_schema(schema) from error
     return schema, adapter
 
 
-def function_as_schema(path: str) -> ImportBlame:
+def function_as_schema(path: str) -> ImportProblem:
     """Return the blame for a function: pydantic would check its parameters, and no payload is a call."""
     message = f'"{path}" is a function, and a schema is the type of a payload'
-    return ImportBlame("bad-schema", message, _HINT, is_attribute=True)
+    return ImportProblem("bad-schema", message, _HINT, is_attribute=True)
 
 
-def unfit_schema(schema: object) -> ImportBlame:
+def unfit_schema(schema: object) -> ImportProblem:
     """Return the blame for anything else that payloads cannot be checked against."""
-    return ImportBlame("bad-schema", f"payloads cannot be checked against {_named(schema)}", _HINT, is_attribute=True)
+    return ImportProblem("bad-schema", f"payloads cannot be checked against {_named(schema)}", _HINT, is_attribute=True)
 
 
 def _named(schema: object) -> str:

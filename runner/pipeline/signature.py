@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from runner.pipeline import payload
+from runner.pipeline import codec
 from runner.pipeline.annotations import (
     EMPTY,
     Unresolved,
@@ -18,8 +18,8 @@ from runner.pipeline.annotations import (
     read_parameters,
     read_signature,
 )
-from runner.pipeline.arguments import Misfit, convert
-from runner.pipeline.importing import ImportBlame
+from runner.pipeline.handler_arguments import ArgumentMismatch, convert_arguments
+from runner.pipeline.importer import ImportProblem
 from runner.pipeline.model import Handler
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
@@ -31,10 +31,10 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class BadArguments(Exception):
     """Values in `with:` that do not fit the annotations of the parameters of `target`."""
 
-    def __init__(self, target: str, misfits: Sequence[Misfit]) -> None:
+    def __init__(self, target: str, mismatches: Sequence[ArgumentMismatch]) -> None:
         super().__init__(target)
         self.target = target
-        self.misfits = misfits
+        self.mismatches = mismatches
 
 
 class CallPlan(NamedTuple):
@@ -60,18 +60,18 @@ def read_handler(
     A parameter named like one of the `resources` gets it. The handler of a batch takes lists. `variables` are the
     arguments whose values come from variables.
 
-    Raises ImportBlame: not callable, wrong parameters, an annotation that nothing can be converted to. Raises
+    Raises ImportProblem: not callable, wrong parameters, an annotation that nothing can be converted to. Raises
     BadArguments: values that do not fit.
     """
     if not callable(call):
         hint = "name a function, or an object that can be called"
-        raise ImportBlame("not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True)
+        raise ImportProblem("not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True)
     parameters = _parameters(path, call)
     plan = plan_call(path, parameters, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
     decode = _decoder(path, _payload_annotation(path, parameters, plan.payload, is_batch=is_batch))
-    values, misfits = convert(parameters, arguments, variables)
-    if misfits:
-        raise BadArguments(path, misfits)
+    values, mismatches = convert_arguments(parameters, arguments, variables)
+    if mismatches:
+        raise BadArguments(path, mismatches)
     wanted = tuple(_wanted(parameters, arguments, resources, plan.message))
     given = {name for name in (plan.payload, plan.message) if name is not None} | {*arguments, *wanted}
     positional = _as_the_outermost_takes_it(path, call, parameters, given, plan.positional)
@@ -92,13 +92,13 @@ def read_handler(
 def read_factory(
     path: str, call: Any, arguments: Mapping[str, Any], *, variables: Collection[str] = ()
 ) -> Callable[[], Any]:
-    """Return what makes a resource when it is called. Raises as `read_handler` does, and ImportBlame for a generator.
+    """Return what makes a resource when it is called. Raises as `read_handler` does, and ImportProblem for a generator.
 
     A factory of another language, whose parameters cannot be read, gets its arguments as they are written.
     """
     try:
         factory = read_handler(path, call, arguments, takes_payload=False, variables=variables)
-    except ImportBlame as blame:
+    except ImportProblem as blame:
         if blame.code == "bad-signature":
             return functools.partial(call, **arguments)
         raise
@@ -108,10 +108,10 @@ def read_factory(
     return functools.partial(call, *positional, **named)
 
 
-def generator_as_factory(path: str, *, is_async: bool) -> ImportBlame:
+def generator_as_factory(path: str, *, is_async: bool) -> ImportProblem:
     """Return the blame for a function that yields: handlers would get the generator itself."""
     hint = f"put `@contextlib.{'asynccontextmanager' if is_async else 'contextmanager'}` above it"
-    return ImportBlame("bad-factory", f'"{path}" is a generator, not a context manager', hint, is_attribute=True)
+    return ImportProblem("bad-factory", f'"{path}" is a generator, not a context manager', hint, is_attribute=True)
 
 
 def plan_call(
@@ -123,7 +123,7 @@ def plan_call(
     takes_payload: bool,
     is_batch: bool = False,
 ) -> CallPlan:
-    """Return what each parameter gets, and how. Raises ImportBlame.
+    """Return what each parameter gets, and how. Raises ImportProblem.
 
     `arguments` are the names that `with:` gives a value.
     """
@@ -150,7 +150,7 @@ def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parame
     except Exception:  # foreign code may stand behind a signature, and raise anything
         hint = "wrap it in a function of your own"
         message = f'the parameters of "{path}" cannot be read'
-        raise ImportBlame("bad-signature", message, hint, is_attribute=True) from None
+        raise ImportProblem("bad-signature", message, hint, is_attribute=True) from None
 
 
 def _wanted(
@@ -213,7 +213,7 @@ def _payload_parameter(
 def _payload_annotation(
     path: str, parameters: Mapping[str, inspect.Parameter], name: str | None, *, is_batch: bool
 ) -> Any:
-    """Return what the payload, of a batch each item, is converted to. Raises ImportBlame."""
+    """Return what the payload, of a batch each item, is converted to. Raises ImportProblem."""
     if name is None:
         return EMPTY
     annotation = parameters[name.removeprefix("*")].annotation
@@ -308,14 +308,14 @@ def _binds(signature: inspect.Signature, positional: Collection[str], named: Map
     return True
 
 
-def _decoder(path: str, annotation: Any) -> payload.Decode:
+def _decoder(path: str, annotation: Any) -> codec.Decode:
     try:
-        return payload.decoder(annotation)
+        return codec.decoder(annotation)
     except Exception as error:  # pydantic raises several kinds for types that it cannot handle
         shown = getattr(annotation, "__qualname__", None) or str(annotation)
         hint = "annotate it with a pydantic model, a dataclass, a TypedDict, dict, list, str or bytes"
         message = f'no payload of "{path}" can be converted to its annotation {shown}'
-        raise ImportBlame("bad-annotation", message, hint, is_attribute=True) from error
+        raise ImportProblem("bad-annotation", message, hint, is_attribute=True) from error
 
 
 def _kind(call: Callable[..., Any]) -> Kind:
@@ -330,14 +330,14 @@ def _kind(call: Callable[..., Any]) -> Kind:
     return "function"
 
 
-def _unresolved(path: str, annotation: Unresolved) -> ImportBlame:
+def _unresolved(path: str, annotation: Unresolved) -> ImportProblem:
     message = f'an annotation of "{path}" cannot be resolved: {annotation.reason}'
     hint = "import what the annotation names at the top of the module"
-    return ImportBlame("bad-annotation", message, hint, is_attribute=True)
+    return ImportProblem("bad-annotation", message, hint, is_attribute=True)
 
 
-def _wrong(path: str, what: str, hint: str) -> ImportBlame:
-    return ImportBlame("wrong-parameters", f'"{path}" {what}', hint, is_attribute=True)
+def _wrong(path: str, what: str, hint: str) -> ImportProblem:
+    return ImportProblem("wrong-parameters", f'"{path}" {what}', hint, is_attribute=True)
 
 
 def _article(value: object) -> str:

@@ -71,7 +71,7 @@ class Topology:
 _Thing = TypeVar("_Thing", Exchange, Queue)
 
 
-def merge(topologies: Iterable[Topology]) -> Topology:
+def merge_topologies(topologies: Iterable[Topology]) -> Topology:
     """Return one topology with each thing once; raises TopologyMismatch where two declare one name differently.
 
     What somebody only checks for is as its owner declares it.

@@ -8,8 +8,8 @@ from typing import Any
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import Totals
+from runner.pipeline.codec import JsonText, guess_payload, json_error
 from runner.pipeline.model import Producer
-from runner.pipeline.payload import JsonText, as_payload, why_not_json
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.units import format_duration
 
@@ -63,7 +63,7 @@ class HttpProducer:
         try:
             return self._publisher.prepare([payload], self._producer.to)
         except PublishFailed as failure:
-            if isinstance(payload, JsonText) or not (why := why_not_json(body)):
+            if isinstance(payload, JsonText) or not (why := json_error(body)):
                 raise
             as_text = f"; as text, {failure}" if content_type.startswith("text/") else ""
             raise ValueError(f"the body is not JSON: {why}{as_text}") from failure
@@ -71,10 +71,10 @@ class HttpProducer:
 
 def _parse_body(body: bytes, content_type: str) -> Any:
     """Return what a request carries; raises ValueError for a body that is not what its content type says."""
-    found = as_payload(body)
+    found = guess_payload(body)
     is_json = content_type == "application/json" or content_type.endswith("+json")
     if is_json and not isinstance(found, JsonText):
-        raise ValueError(f"the body is not JSON: {why_not_json(body)}")
+        raise ValueError(f"the body is not JSON: {json_error(body)}")
     if content_type.startswith("text/") and isinstance(found, JsonText):
         return found.decode()
     return found

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from runner import log
 from runner.outcome import ErrorInfo, flatten_errors
-from runner.pipeline.importing import import_object
+from runner.pipeline.importer import import_object
 from runner.runtime.invocation import HandlerFailed, is_iterator, timeout_error
 from runner.runtime.tracebacks import RemoteHandlerError, RemoteTraceback, capture_traceback
 

@@ -16,8 +16,8 @@ from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import Totals
 from runner.outcome import error_text, error_type
+from runner.pipeline.file_source import BadRecord
 from runner.pipeline.model import Handler, Producer
-from runner.pipeline.records import BadRecord
 from runner.runtime.generators import iterate_generator, iterate_in_thread
 from runner.runtime.invocation import HandlerFailed, await_handler, is_iterator, run_in_executor
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher

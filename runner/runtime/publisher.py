@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS, Address, Envelope, Publish
+from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination
-from runner.pipeline.payload import encode
 from runner.runtime.deduplication import identity
 from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, PublishStarted, Transport

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.config.names import name_problem, reserved_problem
+from runner.config.name_fields import name_problem, reserved_problem
 from runner.message import Address, Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology

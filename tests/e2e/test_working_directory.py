@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.loading import load
-from runner.pipeline.resolve import resolve
+from runner.config.loader import load
+from runner.pipeline.resolver import resolve
 from tests.project import Project, lines
 
 PIPELINE = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.loading import load_text
+from runner.config.loader import load_text
 from tests.process import ROOT
 from tests.project import Project, started, stop
 

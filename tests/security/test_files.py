@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.loading import load_text
+from runner.config.loader import load_text
 from tests.project import Project
 
 SECRET = "S3CR3T-CANARY"

@@ -19,14 +19,14 @@ from pydantic import TypeAdapter
 
 from runner import log
 from runner.cli import dead_shown, tables
-from runner.config.words import describe, quoted
+from runner.config.messages import describe, quoted
 from runner.errors import PublishFailed
 from runner.log_capture import CapturedStdout
 from runner.message import FIRST_FAILED_AT, ORIGIN_KEY, Address, Envelope
 from runner.operations.dead_letters import Grave, fingerprint, understand
 from runner.operations.tapping import recorded
 from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide, error_text
-from runner.pipeline import payload
+from runner.pipeline import codec
 from runner.redaction import escape_controls, mask_head, mask_passwords, mask_tail, secret_spans
 from runner.runtime.deduplication import identity
 from runner.runtime.tracebacks import traceback_text
@@ -71,7 +71,7 @@ def dead(text: str) -> Any:
 
 
 def decoded(annotation: Any) -> Callable[[str], object]:
-    decode = payload.decoder(annotation)
+    decode = codec.decoder(annotation)
 
     def run(text: str) -> None:
         try:
@@ -83,8 +83,8 @@ def decoded(annotation: Any) -> Callable[[str], object]:
 
 
 def encoded(text: str) -> None:
-    encode = payload.encoder(TypeAdapter(dict[str, int]), "q")
-    for found in (text, payload.as_payload(text.encode(errors="replace"))):
+    encode = codec.encoder(TypeAdapter(dict[str, int]), "q")
+    for found in (text, codec.guess_payload(text.encode(errors="replace"))):
         with contextlib.suppress(PublishFailed, UnicodeEncodeError):
             encode(found)
 
@@ -112,8 +112,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "a body as text": decoded(str),
     "a body as a map": decoded(dict[str, int]),
     "a body that is published": encoded,
-    "a key": lambda text: payload.key_reader("a.b")(ENVELOPE._replace(body=text.encode(errors="replace"))),
-    "why_not_json": lambda text: payload.why_not_json(text.encode(errors="replace")),
+    "a key": lambda text: codec.key_reader("a.b")(ENVELOPE._replace(body=text.encode(errors="replace"))),
+    "json_error": lambda text: codec.json_error(text.encode(errors="replace")),
     "headers": lambda text: foreign_headers({text.encode(errors="replace").decode(): text, "b": [text]}),
     "a dead letter": dead,
     "fingerprint": lambda text: fingerprint(ENVELOPE._replace(body=text.encode(errors="replace"))),

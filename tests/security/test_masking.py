@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 
 from runner import log
-from runner.config.words import describe, quoted
+from runner.config.messages import describe, quoted
 from runner.redaction import mask_passwords
 from runner.transports.failure_copies import printable
 

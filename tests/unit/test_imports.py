@@ -47,7 +47,7 @@ HOMES = {
     "aiormq": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "annotationlib": ("runner.pipeline.annotations",),  # of the standard library, from Python 3.14 on
     "click": ("runner.cli",),
-    "cronsim": ("runner.config.schedules", "runner.schedule"),  # one judges a line, the other runs by it
+    "cronsim": ("runner.config.schedule_fields", "runner.schedule"),  # one judges a line, the other runs by it
     "pamqp": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "pydantic": ("runner.config", "runner.pipeline"),
     "pydantic_core": ("runner.config", "runner.pipeline"),

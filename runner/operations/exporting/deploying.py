@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.config.document import KeyPath, Scalar
-from runner.config.loading import Loaded
+from runner.config.document import KeyPath, ScalarNode
+from runner.config.loader import PipelineFile
 from runner.operations.masking import came_secretly, may_be_secret_name
 from runner.operations.specs import Checked
 from runner.operations.yaml_text import Leaf, Tree
@@ -130,7 +130,7 @@ def document(value: dict[str, Any]) -> dict[str, Tree]:
     return {name: tree(item) for name, item in value.items()}
 
 
-def _variables(loaded: Sequence[Loaded]) -> Iterator[Variable]:
+def _variables(loaded: Sequence[PipelineFile]) -> Iterator[Variable]:
     secret: dict[str, bool] = {}
     for one in loaded:
         for path, origins in one.interpolated.items():
@@ -148,7 +148,7 @@ def _is_secret(path: KeyPath, name: str) -> bool:
     return bool(is_url) or came_secretly([name]) or any(may_be_secret_name(str(key)) for key in path[1:])
 
 
-def _required(loaded: Loaded) -> Iterator[str]:
+def _required(loaded: PipelineFile) -> Iterator[str]:
     """Yield the variables that are somewhere referred to without a default."""
     if loaded.document is None:
         return
@@ -156,14 +156,14 @@ def _required(loaded: Loaded) -> Iterator[str]:
         yield from (name for name, default in _REFERENCE.findall(part.text) if not default)
 
 
-def _broker_variable(loaded: Loaded) -> str:
+def _broker_variable(loaded: PipelineFile) -> str:
     """Return the variable that is the whole of the broker's first URL, "" where there is none."""
     if loaded.document is None:
         return ""
     for path in (("broker",), ("broker", "url"), ("broker", "urls"), ("broker", "urls", 0)):
         node = loaded.document.node(path)
-        if isinstance(node, Scalar):
-            written = loaded.document.part(node.place).text[node.start : node.end]
+        if isinstance(node, ScalarNode):
+            written = loaded.document.part(node.span).text[node.start : node.end]
             match = _ONE_VARIABLE.fullmatch(written.strip("\"'"))
             return match[1] if match else ""
     return ""

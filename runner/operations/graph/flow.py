@@ -13,9 +13,9 @@ from typing import Literal
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import EventSpec, PipelineSpec, ProducerSpec, RetrySpec, SubscriberSpec
 from runner.operations.specs import Checked
-from runner.pipeline.patterns import is_pattern, matches
+from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import Binding
-from runner.pipeline.wiring import (
+from runner.pipeline.topology_builder import (
     DEFAULT_EXCHANGE,
     compute_topology,
     dead_letter_queue,

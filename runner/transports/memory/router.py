@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.errors import PublishFailed
 from runner.message import Address
-from runner.pipeline.patterns import matches, matches_headers
+from runner.pipeline.topic_patterns import matches, matches_headers
 from runner.pipeline.topology import Binding, Exchange
 from runner.transports.amqp_limits import check_routing_key
 from runner.transports.memory.queue import MemoryQueue

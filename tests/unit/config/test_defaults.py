@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.config.loading import Loaded, load_text
+from runner.config.loader import PipelineFile, load_text
 from runner.config.spec import PipelineSpec
 
 
-def load(text: str) -> Loaded:
+def load(text: str) -> PipelineFile:
     return load_text("version: 1\n" + text, Path("a.yaml"), {"N": "7"})
 
 

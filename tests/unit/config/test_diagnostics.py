@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.config import diagnostics
-from runner.config.loading import load
+from runner.config.loader import load
 from runner.errors import Problem
 
 ORDERS = """\

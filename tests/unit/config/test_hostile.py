@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.config import diagnostics
-from runner.config.excerpts import excerpt
-from runner.config.loading import load_text
-from runner.config.scalars import resolve
-from tests.unit.config.test_source import PYYAML_WORDS
+from runner.config.code_frame import code_frame
+from runner.config.loader import load_text
+from runner.config.scalars import resolve_scalar
 from tests.unit.config.test_spec import PYDANTIC_WORDS
+from tests.unit.config.test_yaml_parser import PYYAML_WORDS
 
 EXAMPLE = """\
 version: 1
@@ -140,7 +140,7 @@ def test_any_value_at_any_key_ends_in_a_spec_or_problems(key: str, value: object
 @given(st.text(), st.integers(-5, 50), st.integers(-5, 50))
 def test_any_line_has_an_excerpt(line: str, column: int, length: int) -> None:
     """On one line, with at least one caret."""
-    shown, carets = excerpt(line, column, length)
+    shown, carets = code_frame(line, column, length)
     assert carets.strip(" ").strip("^") == ""
     assert "^" in carets
     assert len(shown.splitlines()) <= 1
@@ -149,7 +149,7 @@ def test_any_line_has_an_excerpt(line: str, column: int, length: int) -> None:
 @given(st.text())
 def test_any_plain_scalar_has_a_value(text: str) -> None:
     """And what is not converted stays as it is."""
-    value = resolve(text)
+    value = resolve_scalar(text)
     assert not isinstance(value, str) or value == text
 
 

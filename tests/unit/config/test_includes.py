@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.config import diagnostics, limits
-from runner.config.loading import Loaded, load
+from runner.config.loader import PipelineFile, load
 from runner.config.spec import PipelineSpec
 from runner.errors import Problem
 
@@ -33,7 +33,7 @@ def write(**files: str) -> None:
         path.write_text(text)
 
 
-def read(environ: dict[str, str] | None = None, **files: str) -> Loaded:
+def read(environ: dict[str, str] | None = None, **files: str) -> PipelineFile:
     """Write files and read the pipeline `a.yaml`."""
     write(**files)
     return load(Path("a.yaml"), environ or {})
@@ -353,7 +353,7 @@ def test_a_pipeline_of_many_files_is_not_too_large(monkeypatch: pytest.MonkeyPat
     """Nodes, files and characters are counted over all of them; what is over the limit is not read."""
     files = {"a": "version: 1\ninclude: [b.yaml, c.yaml]\n", "b": "queues: {q: }\n", "c": "queues: {r: {}}\n"}
     assert read(**files).problems == []
-    for limit, number in (("MAX_EXPANDED", 13), ("MAX_FILES", 2), ("MAX_ALL_FILES", 10)):
+    for limit, number in (("MAX_EXPANDED_NODES", 13), ("MAX_FILES", 2), ("MAX_TOTAL_BYTES", 10)):
         with monkeypatch.context() as patch:
             patch.setattr(limits, limit, number)
             loaded = read(**files)
@@ -365,7 +365,7 @@ def test_defaults_of_all_files_share_a_limit(monkeypatch: pytest.MonkeyPatch) ->
     part = "defaults: {queue: {max_length: 5, max_bytes: 1MB, overflow: drop-head}}\nqueues: {%s}\n"
     files = {"a": "version: 1\ninclude: [b.yaml]\n", "b": part % ", ".join(f"q{n}: " for n in range(20))}
     assert read(**files).problems == []
-    monkeypatch.setattr(limits, "MAX_EXPANDED", 100)
+    monkeypatch.setattr(limits, "MAX_EXPANDED_NODES", 100)
     loaded = read(**files)
     assert places(loaded.problems) == [("b.yaml", 1, 19, "too-large", "defaults")]
     assert loaded.files == (Path("a.yaml"), Path("b.yaml"))
@@ -381,8 +381,8 @@ def test_what_is_right_is_salvaged_from_all_files() -> None:
         b="subscribers:\n  s:\n    from: q\n    handlr: a:b\n" + "events: {e: }\nname: x\n",
     )
     assert len(loaded.problems) == 3
-    assert loaded.salvaged is not None
-    assert (loaded.salvaged.subscribers["s"].handler, list(loaded.salvaged.events)) == ("a:b", ["e"])
+    assert loaded.recovered is not None
+    assert (loaded.recovered.subscribers["s"].handler, list(loaded.recovered.events)) == ("a:b", ["e"])
     problem = loaded.problem("x", ("subscribers", "s", "handler"), "m")
     assert (problem.file, problem.line, problem.column) == ("b.yaml", 4, 13)
 
@@ -391,7 +391,7 @@ def test_nothing_is_salvaged_where_a_file_is_missing() -> None:
     """Its names would be called unknown."""
     loaded = read(a="version: 1\ninclude: none.yaml\n" + S % ("s", ""))
     assert [problem.code for problem in loaded.problems] == ["no-such-file"]
-    assert (loaded.spec, loaded.salvaged) == (None, None)
+    assert (loaded.spec, loaded.recovered) == (None, None)
 
 
 def test_of_two_definitions_the_first_is_kept_for_what_else_is_wrong() -> None:
@@ -399,5 +399,5 @@ def test_of_two_definitions_the_first_is_kept_for_what_else_is_wrong() -> None:
     loaded = read(a="version: 1\ninclude: b.yaml\nqueues: {q: }\n", b="queues: {q: {type: classic}}\n" + S % ("s", ""))
     assert [problem.code for problem in loaded.problems] == ["duplicate-name"]
     assert loaded.spec is None
-    assert loaded.salvaged is not None
-    assert list(loaded.salvaged.subscribers) == ["s"]
+    assert loaded.recovered is not None
+    assert list(loaded.recovered.subscribers) == ["s"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runner.config.interpolation import interpolate, read_secret_file, substitute
-from runner.config.loading import Loaded, load_text
-from runner.config.source import parse
+from runner.config.loader import PipelineFile, load_text
+from runner.config.yaml_parser import parse_yaml
 
 ENVIRON = {"A": "alpha", "EMPTY": "", "NESTED": "${A}", "DOLLAR": "$$", "YAML": "x: [1]\n- y", "BAD": "a\udcff"}
 
@@ -43,7 +43,7 @@ def no_secrets(name: str) -> str:
 def test_text_is_replaced_once(text: str, value: str) -> None:
     """A variable's value is taken as it is: never looked into again, never YAML."""
     done = substitute(text, ENVIRON, no_secrets)
-    assert done.faults == []
+    assert done.problems == []
     assert done.text == value
 
 
@@ -67,15 +67,15 @@ def test_text_is_replaced_once(text: str, value: str) -> None:
 def test_what_has_no_value_is_a_fault_at_its_dollar(
     text: str, code: str, message: str, start: int, length: int
 ) -> None:
-    """Each fault knows the characters it means."""
-    (fault,) = substitute(text, ENVIRON, no_secrets).faults
-    assert (fault.code, fault.message, fault.start, fault.length) == (code, message, start, length)
+    """Each problem knows the characters it means."""
+    (problem,) = substitute(text, ENVIRON, no_secrets).problems
+    assert (problem.code, problem.message, problem.start, problem.length) == (code, message, start, length)
 
 
 def test_every_unset_variable_of_a_text_is_reported() -> None:
     """One run tells all of them."""
-    faults = substitute("amqp://${USER1}:${PASS1}@h", {}, no_secrets).faults
-    assert [fault.start for fault in faults] == [7, 16]
+    problems = substitute("amqp://${USER1}:${PASS1}@h", {}, no_secrets).problems
+    assert [problem.start for problem in problems] == [7, 16]
 
 
 def test_a_secret_file_is_read_without_its_last_line_break(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_is_not_a_small_text_file_is_no_secret(tmp_path: Path) -> None:
             read_secret_file(name, tmp_path)
 
 
-def loaded(text: str, environ: dict[str, str] | None = None) -> Loaded:
+def loaded(text: str, environ: dict[str, str] | None = None) -> PipelineFile:
     return load_text(text, Path("a.yaml"), environ or {})
 
 
@@ -172,7 +172,7 @@ def test_an_unset_variable_is_reported_where_its_dollar_is(value: str, line: int
 
 def test_keys_and_unused_anchors_are_left_alone() -> None:
     """`x-…` values count only where something refers to them."""
-    document, _ = parse("x-a: ${NONE}\nx-b: &b ${NONE}\nc: *b\n${KEY}: 1\n")
+    document, _ = parse_yaml("x-a: ${NONE}\nx-b: &b ${NONE}\nc: *b\n${KEY}: 1\n")
     problems = interpolate(document, {}, Path())
     assert [(problem.line, problem.column) for problem in problems] == [(2, 9)]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runner import app
 from runner.config import diagnostics
-from runner.config.loading import load_text
+from runner.config.loader import load_text
 from runner.errors import Problem
 from runner.operations.explanations import explanations
 from tests.process import ROOT

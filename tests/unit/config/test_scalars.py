@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from runner.config.scalars import ScalarValue, resolve
+from runner.config.scalars import ScalarValue, resolve_scalar
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,16 @@ from runner.config.scalars import ScalarValue, resolve
 )
 def test_a_plain_scalar_has_the_value_of_the_core_schema(text: str, value: ScalarValue) -> None:
     """Only null, true, false and numbers are converted; `yes`, `010`, times and dates stay text."""
-    resolved = resolve(text)
+    resolved = resolve_scalar(text)
     assert resolved == value
     assert type(resolved) is type(value)
 
 
 def test_not_a_number_is_a_float() -> None:
     """`.nan` is parsed, so that validation can refuse it as a number."""
-    assert math.isnan(resolve(".nan"))  # type: ignore[arg-type]
+    assert math.isnan(resolve_scalar(".nan"))  # type: ignore[arg-type]
 
 
 def test_a_number_with_thousands_of_digits_stays_text() -> None:
     """Python refuses to convert it; a file must not make us raise."""
-    assert resolve("9" * 5000) == "9" * 5000
+    assert resolve_scalar("9" * 5000) == "9" * 5000

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner.config.loading import Loaded, load_text
+from runner.config.loader import PipelineFile, load_text
 from runner.config.queue_spec import SpecModel
 from runner.config.spec import (
     BatchSpec,
@@ -25,7 +25,7 @@ from runner.errors import Problem
 MINIMAL = "version: 1\n"
 
 
-def load(text: str) -> Loaded:
+def load(text: str) -> PipelineFile:
     return load_text(text, Path("a.yaml"), {})
 
 

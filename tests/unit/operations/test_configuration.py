@@ -11,25 +11,25 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 
-from runner.config.loading import Loaded, load, load_text
+from runner.config.loader import PipelineFile, load, load_text
 from runner.operations.configuration import configuration
 from runner.units import parse_duration
 from tests.process import ROOT
 from tests.unit.operations.written_pipelines import pipelines
 
 
-def read(text: str, environ: Mapping[str, str] | None = None, path: Path = Path("pipeline.yaml")) -> Loaded:
+def read(text: str, environ: Mapping[str, str] | None = None, path: Path = Path("pipeline.yaml")) -> PipelineFile:
     loaded = load_text(text, path, environ or {})
     assert [problem.message for problem in loaded.problems] == []
     return loaded
 
 
-def printed(loaded: Loaded, *, origins: bool = False) -> str:
+def printed(loaded: PipelineFile, *, origins: bool = False) -> str:
     assert loaded.spec is not None
     return configuration(loaded, loaded.spec, origins=origins)
 
 
-def meaning(loaded: Loaded) -> dict[str, Any]:
+def meaning(loaded: PipelineFile) -> dict[str, Any]:
     """Return all that a pipeline says, whatever its file is called, and without what has been merged already."""
     assert loaded.spec is not None
     return {**loaded.spec.model_dump(exclude={"defaults", "include"}), "name": loaded.name}

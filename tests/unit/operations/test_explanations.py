@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.loading import load
+from runner.config.loader import load
 from runner.errors import PipelineInvalid
 from runner.operations.explanations import Explanation, explanations
 from tests.process import ROOT

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from runner.config.loading import load_text
+from runner.config.loader import load_text
 from runner.operations.graph import Format, render
 from runner.operations.graph.flow import Flow, draw
 from runner.operations.graph.layout import place

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from runner.config.document import plain
-from runner.config.loading import load, load_text
+from runner.config.document import plain_data
+from runner.config.loader import load, load_text
 from runner.config.queue_spec import SpecModel
-from runner.config.source import parse
 from runner.config.spec import PipelineSpec
+from runner.config.yaml_parser import parse_yaml
 from runner.operations.kinds import Shape, choices, field_shape
 from runner.operations.reference import language_reference
 from runner.operations.schema import field_names, spec_models
-from runner.pipeline.resolve import resolve
+from runner.pipeline.resolver import resolve
 from tests import documents
 from tests.process import ROOT
 from tests.unit.operations.examples import yaml_blocks
@@ -61,7 +61,7 @@ def test_every_key_has_an_example() -> None:
     """Somewhere in the reference each key is seen at work."""
     seen: set[tuple[type[SpecModel], str]] = set()
     for text in yaml_blocks(TEXT):
-        _note(plain(parse(text, Path("a.yaml"))[0].root), Shape(PipelineSpec), seen)
+        _note(plain_data(parse_yaml(text, Path("a.yaml"))[0].root), Shape(PipelineSpec), seen)
     missing = [
         f"{model.__name__}.{'/'.join(field_names(name, field))}"
         for model in spec_models()

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from jsonschema import Draft202012Validator
 
-from runner.config.document import plain
-from runner.config.loading import load_text
-from runner.config.source import parse
+from runner.config.document import plain_data
+from runner.config.loader import load_text
+from runner.config.yaml_parser import parse_yaml
 from runner.operations.reference import language_reference
 from runner.operations.schema import field_names, language_schema, spec_models
 from tests.process import ROOT
@@ -25,7 +25,7 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 
 
 def data(text: str) -> Any:
-    return plain(parse(text, Path("a.yaml"))[0].root)
+    return plain_data(parse_yaml(text, Path("a.yaml"))[0].root)
 
 
 def complaints(text: str) -> list[str]:

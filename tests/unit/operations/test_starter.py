@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.loading import load
+from runner.config.loader import load
 from runner.operations.starter import InTheWay, starter_files, write_project
-from runner.pipeline.resolve import resolve
+from runner.pipeline.resolver import resolve
 
 
 @pytest.mark.parametrize("name", ["shop", "my shop", "订单", "no", "010", "...", "a_b", "x" * 300, 'q"uote: #{}'])

@@ -16,8 +16,8 @@ from runner.message import Envelope
 from runner.operations.dead_letters import choose
 from runner.operations.status import plan
 from runner.operations.tapping import CannotTap, listening, only, recorded
+from runner.pipeline.file_source import read_records
 from runner.pipeline.model import Pipeline
-from runner.pipeline.records import read_records
 
 PIPELINE = """
     version: 1

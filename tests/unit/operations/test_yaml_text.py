@@ -10,17 +10,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.config.document import plain
-from runner.config.source import parse
+from runner.config.document import plain_data
+from runner.config.yaml_parser import parse_yaml
 from runner.operations.yaml_text import Leaf, Tree, to_yaml
 
 PRINTABLE = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 
 
 def read(text: str) -> Any:
-    document, problems = parse(text, Path("a.yaml"))
+    document, problems = parse_yaml(text, Path("a.yaml"))
     assert problems == []
-    return plain(document.root)
+    return plain_data(document.root)
 
 
 def tree(value: Any) -> Tree:

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from runner import Message
 from runner.outcome import RetryPolicy
-from runner.pipeline import static
-from runner.pipeline.importing import ImportBlame, import_callable
+from runner.pipeline import static_checks
+from runner.pipeline.importer import ImportProblem, import_callable
 from runner.pipeline.model import Handler, Subscriber
 from runner.pipeline.signature import BadArguments, read_handler
 from runner.runtime.handler_invoker import HandlerInvoker
@@ -141,9 +141,9 @@ def test_what_is_accepted_is_called_as_it_was_meant(folder: Path, case: Case) ->
     call = import_callable(path)
     try:
         handler = read_handler(path, call, case.arguments, takes_payload=True, resources=case.resources)
-    except (ImportBlame, BadArguments):
+    except (ImportProblem, BadArguments):
         return
-    static.check_handler(path, case.arguments, takes_payload=True, resources=case.resources)
+    static_checks.check_handler(path, case.arguments, takes_payload=True, resources=case.resources)
     assert asyncio.run(_called(handler)) == [_meant(case)], case.source
 
 

@@ -24,8 +24,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from runner.pipeline.fitting import path_misfits
 from runner.pipeline.payload_fields import first_unknown
+from runner.pipeline.schema_checks import path_mismatches
 from runner.pipeline.schemas import read_schema
 
 T = TypeVar("T")
@@ -237,7 +237,7 @@ def test_one_of_several_types_is_enough() -> None:
     """The messages of the others are one group, which may be meant."""
     assert first_unknown("number", [Order, Bill]) is None
     assert first_unknown("customer.id", [Order, Customer]) is None
-    ((message, help_text),) = path_misfits("customr", [Order, Bill])
+    ((message, help_text),) = path_mismatches("customr", [Order, Bill])
     assert message == 'Order | Bill has no "customr": all messages would be one group'
     assert help_text == 'did you mean "customer"?'
-    assert list(path_misfits("x", [])) == []
+    assert list(path_mismatches("x", [])) == []

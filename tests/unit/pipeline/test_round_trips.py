@@ -28,7 +28,7 @@ from pydantic import (
 
 from runner.errors import PublishFailed
 from runner.message import Envelope
-from runner.pipeline.payload import checker, decoder, encode, encoder
+from runner.pipeline.codec import checker, decoder, encode, encoder
 
 
 class Colour(enum.Enum):

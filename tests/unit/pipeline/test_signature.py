@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from runner import Message
 from runner.message import Envelope
-from runner.pipeline.importing import ImportBlame, import_callable
+from runner.pipeline.importer import ImportProblem, import_callable
 from runner.pipeline.signature import BadArguments, payload_annotation, read_factory, read_handler
 from tests.unit.pipeline import lazy_handlers
 
@@ -89,7 +89,7 @@ def test_a_function_that_cannot_be_called_is_blamed(
     call: Any, arguments: dict[str, Any], code: str, text: str, hint: str
 ) -> None:
     """Exactly, with what to do."""
-    with pytest.raises(ImportBlame) as caught:
+    with pytest.raises(ImportProblem) as caught:
         read_handler("m:f", call, arguments, takes_payload=True)
     assert caught.value.code == code
     assert text in str(caught.value)
@@ -100,7 +100,7 @@ def test_a_producer_is_called_without_a_payload() -> None:
     """Its parameters come from `with:` alone."""
     assert not read_handler("m:f", nothing, {}, takes_payload=False).takes_payload
     assert read_handler("m:f", plain, {"order": {"id": 1}}, takes_payload=False).arguments == {"order": Order(id=1)}
-    with pytest.raises(ImportBlame, match="nothing provides"):
+    with pytest.raises(ImportProblem, match="nothing provides"):
         read_handler("m:f", plain, {}, takes_payload=False)
 
 
@@ -154,7 +154,7 @@ def test_a_batch_may_annotate_its_lists_in_several_ways(call: Any) -> None:
 def test_a_text_that_cannot_be_resolved_is_blamed_where_it_matters(name: str, code: str, words: str) -> None:
     """For the payload, and for what nothing provides."""
     path = f"tests.unit.pipeline.lazy_handlers:{name}"
-    with pytest.raises(ImportBlame) as caught:
+    with pytest.raises(ImportProblem) as caught:
         read_handler(path, import_callable(path), {}, takes_payload=True)
     assert caught.value.code == code
     assert words in str(caught.value)
@@ -211,7 +211,7 @@ def test_it_is_the_function_of_a_decorator_that_is_called() -> None:
     handler = read_handler("m:f", by_other_names(handle), {}, takes_payload=True)
     positional, named = handler.bind({"message": "m", "order": "o"})
     assert (positional, named) == (("m", "o"), {})
-    with pytest.raises(ImportBlame, match="other parameters") as caught:
+    with pytest.raises(ImportProblem, match="other parameters") as caught:
         read_handler("m:f", of_one(handle), {}, takes_payload=True)
     assert "*args" in caught.value.hint
 

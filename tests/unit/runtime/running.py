@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from runner import log
-from runner.config.loading import load_text
+from runner.config.loader import load_text
 from runner.message import Address, Envelope
 from runner.pipeline.model import Pipeline
-from runner.pipeline.resolve import resolve
+from runner.pipeline.resolver import resolve
 from runner.runtime.supervisor import RunReport, Supervisor
 from runner.transports.memory import MemoryBroker, MemoryTransport
 from tests.unit.transports.virtual_time import run_virtually

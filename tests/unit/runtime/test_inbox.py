@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.message import Envelope
-from runner.pipeline.payload import key_reader
+from runner.pipeline.codec import key_reader
 from runner.runtime.inbox import KeyedInbox
 from runner.transports.base import Delivery, SubscriptionOptions
 

@@ -1,0 +1,144 @@
+"""Input: the Documents of a pipeline's files into one, node by node; nodes keep their places.
+
+Queues, events and so on are put together, each name once. What is said of the pipeline as a whole (its name, broker,
+logging, …) stands in its own file only. Paths in an included file are relative to it, and become relative to the
+pipeline's own file here. `version` is optional in an included file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from runner.config.document import Document, Interpolated, MappingNode, Node, ScalarNode, SequenceNode
+from runner.config.positions import Span
+from runner.errors import Problem
+
+SECTIONS: Final = ("exchanges", "queues", "events", "producers", "subscribers", "resources")
+ROOT_ONLY: Final = frozenset({"name", "description", "owner", "broker", "logging", "telemetry", "shutdown"})
+
+
+def merge_documents(documents: Sequence[Document]) -> list[Problem]:
+    """Merge the included documents into the first one; what cannot be merged stays in them, and is to be judged there.
+
+    The defaults have been merged already.
+    """
+    root, *parts = documents
+    root.parts = parts
+    if not parts:
+        return []
+    for section in SECTIONS:
+        node = _child(root, section)
+        if isinstance(node, MappingNode):  # an alias may share it with another section
+            span = root.root.nodes[section][0]
+            root.root.nodes[section] = (span, replace(node, nodes=dict(node.nodes)))
+    return [problem for part in parts for problem in _merge_part(root, part)]
+
+
+def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
+    folder = os.path.relpath(part.path.parent, root.path.parent)
+    for section in SECTIONS:
+        found = _child(part, section)
+        if isinstance(found, MappingNode):
+            span, _ = part.root.nodes.pop(section)
+            items = _rebased(found, folder) if section == "producers" else found
+            yield from _merge_section(root, part, section, span, items)
+        elif isinstance(found, ScalarNode) and found.value is None:
+            del part.root.nodes[section]
+    _merge_python_path(root, part, folder)
+    for key in ROOT_ONLY & part.root.nodes.keys():
+        span, _ = part.root.nodes.pop(key)
+        message = f'"{key}" can only stand in the pipeline\'s own file'
+        help_ = f'move it to "{root.path.name}"'
+        if "version" in part.root.nodes:  # a whole pipeline, which is to stay one
+            help_ += ", or move what both need to a file that both include"
+        yield _problem(part, "root-only", key, message, help_, span)
+
+
+def _merge_section(root: Document, part: Document, section: str, span: Span, items: MappingNode) -> Iterator[Problem]:
+    """Put the items of one section to those of the root; a name is defined once."""
+    target = _child(root, section)
+    if target is None or (isinstance(target, ScalarNode) and target.value is None):
+        target = MappingNode(replace(span, length=0), True)
+        root.root.nodes[section] = (span, target)
+    if not isinstance(target, MappingNode):
+        return  # reported where values are judged
+    for name, (name_place, node) in items.nodes.items():
+        if name in target.nodes:
+            first = target.nodes[name][0]
+            where = f"{_shown(root.part(first))}:{first.line}"
+            message = f'the {section[:-1]} "{name}" is already defined in {where}'
+            path = f"{section}.{name}"
+            yield _problem(part, "duplicate-name", path, message, "rename or remove one of the two", name_place)
+        else:
+            target.nodes[name] = (name_place, node)
+
+
+def _merge_python_path(root: Document, part: Document, folder: str) -> None:
+    """Append the folders of a part to those of the root."""
+    found = part.root.nodes.get("python_path")
+    if found is None or not _is_texts(found[1]):
+        return
+    span, node = part.root.nodes.pop("python_path")
+    own = _child(root, "python_path")
+    if own is not None and not _is_texts(own):
+        return
+    nodes = [*_items(own), *(_moved(item, folder) for item in _items(node))]
+    key_span = root.root.nodes["python_path"][0] if own is not None else span
+    root.root.nodes["python_path"] = (key_span, SequenceNode(own.span if own is not None else node.span, True, nodes))
+
+
+def _rebased(producers: MappingNode, folder: str) -> MappingNode:
+    """Return producers whose files are relative to the root's folder."""
+    nodes = dict(producers.nodes)
+    for name, (span, node) in nodes.items():
+        if isinstance(node, MappingNode) and "file" in node.nodes:
+            file_place, file = node.nodes["file"]
+            options = {**node.nodes, "file": (file_place, _moved(file, folder))}
+            nodes[name] = (span, replace(node, nodes=options))
+    return replace(producers, nodes=nodes)
+
+
+def _moved(node: Node, folder: str) -> Node:
+    """Return a relative path that starts at another folder; anything else as it is."""
+    if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or node.value in ("", "-") or folder == ".":
+        return node
+    path = os.path.join(folder, node.value)
+    if isinstance(node.value, Interpolated):
+        path = Interpolated(path, node.value.expression)
+    return replace(node, value=path)
+
+
+def _is_texts(node: Node) -> bool:
+    return isinstance(node, SequenceNode) or (isinstance(node, ScalarNode) and isinstance(node.value, str))
+
+
+def _items(node: Node | None) -> list[Node]:
+    if isinstance(node, SequenceNode):
+        return node.nodes
+    return [] if node is None else [node]
+
+
+def _child(document: Document, key: str) -> Node | None:
+    return document.root.nodes[key][1] if key in document.root.nodes else None
+
+
+def _shown(document: Document) -> str:
+    from runner.config.diagnostics import display_path  # only for files with mistakes
+
+    return display_path(str(document.path))
+
+
+def _problem(document: Document, code: str, path: str, message: str, help_: str, span: Span) -> Problem:
+    return Problem(
+        code=code,
+        message=message,
+        path=path,
+        help=help_,
+        file=str(document.path),
+        line=span.line,
+        column=span.column,
+        length=max(1, span.length),
+    )

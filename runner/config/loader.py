@@ -1,0 +1,254 @@
+"""Input: a pipeline file into a PipelineFile: its spec, or every problem in it, each with its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from runner.config.defaults import merge_defaults
+from runner.config.diagnostics import display_path
+from runner.config.document import Document, KeyOrValue, KeyPath, ScalarNode, dotted_path
+from runner.config.file_kind import FileKind, detect_file_kind
+from runner.config.include_merge import merge_documents
+from runner.config.includes import load_includes
+from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
+from runner.config.name_fields import name_problem, reserved_problem
+from runner.config.positions import Span
+from runner.config.recovery import recover_spec
+from runner.config.spec import PipelineSpec
+from runner.config.validation import self_dead_lettered, validate
+from runner.config.yaml_parser import read_text
+from runner.errors import PipelineInvalid, Problem, Severity
+from runner.redaction import mask_passwords
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFile:
+    """One pipeline file after reading. `spec` is None if and only if there are errors among the problems.
+
+    `document` is None where the file is not even YAML. Nothing is raised for what an author can write.
+    """
+
+    path: Path
+    name: str
+    spec: PipelineSpec | None
+    problems: list[Problem] = field(default_factory=list)
+    document: Document | None = None
+    recovered: PipelineSpec | None = None
+    """What is right in a file with errors: to look for more of them, never to run."""
+    files: tuple[Path, ...] = ()
+    """All files that were read, the pipeline's own first, then those it includes."""
+
+    def problem(
+        self,
+        code: str,
+        path: KeyPath,
+        message: str,
+        help: str = "",
+        *,
+        severity: Severity = "error",
+        on: KeyOrValue = "value",
+        offset: int = 0,
+        length: int | None = None,
+    ) -> Problem:
+        """Return a problem at the place of a path, or of its nearest parent in the file; it is not added to `problems`.
+
+        `offset` and `length` choose characters of the value, counted after its opening quote.
+        """
+        span = self.document.span(path, on) if self.document is not None else Span(0, 0)
+        file = self.document.part(span).path if self.document is not None else self.path
+        if (offset or length is not None) and span.line:
+            quote = self._quote(path)
+            rest = span.length - 2 * quote - offset
+            span = replace(span, column=span.column + quote + offset, length=length or max(1, rest))
+        return Problem(
+            code=code,
+            message=mask_passwords(message),
+            path=mask_passwords(dotted_path(self._written(path))),
+            help=help,
+            severity=severity,
+            file=str(file),
+            line=span.line,
+            column=span.column,
+            length=max(1, span.length),
+        )
+
+    @property
+    def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
+        """The path of each value that came from `${…}`, with the names of its variables and `file:` names."""
+        return self.document.interpolated() if self.document is not None else {}
+
+    def origin(self, path: KeyPath) -> str:
+        """Return where the value at a path comes from: `orders.yaml:14`, with variables `orders.yaml:14 (${N})`.
+
+        `orders.yaml:3 (defaults)` is written in `defaults`; `default` is written nowhere.
+        """
+        from runner.config.provenance import DEFAULT, origin  # only where it is asked for
+
+        return origin(self.document, path) if self.document is not None else DEFAULT
+
+    def location(self, path: KeyPath) -> str:
+        """Return where a path, or its nearest parent, is written, as in `orders.yaml:14`; the file where neither is."""
+        if self.document is None or not self.document.existing_prefix(path):
+            return display_path(str(self.path))
+        span = self.document.span(path)
+        return f"{display_path(str(self.document.part(span).path))}:{span.line}"
+
+    def _written(self, path: KeyPath) -> KeyPath:
+        """Return a path without the indexes that its short form in the file does not have, as in `to: one_name`."""
+        existing = self.document.existing_prefix(path) if self.document is not None else path
+        while path and isinstance(path[-1], int) and len(path) > len(existing):
+            path = path[:-1]
+        return path
+
+    def _quote(self, path: KeyPath) -> int:
+        """Return 1 if the value at a path is written in quotes."""
+        node = self.document.node(path) if self.document is not None else None
+        if self.document is None or not isinstance(node, ScalarNode):
+            return 0
+        return int(self.document.part(node.span).text[node.start : node.start + 1] in ('"', "'"))
+
+
+def load(path: Path, environ: Mapping[str, str]) -> PipelineFile:
+    """Read one pipeline file; `environ` is where `${…}` looks."""
+    try:
+        text = read_text(path)
+    except PipelineInvalid as error:
+        return _unreadable(path, error.problems, [path])
+    return load_text(text, path, environ)
+
+
+def load_text(text: str, path: Path, environ: Mapping[str, str]) -> PipelineFile:
+    """Read a pipeline from a text that stands for the file `path`, and from the files that it includes."""
+    files = [path]
+    try:
+        included = load_includes(text, path, environ)
+        files, problems = included.files, included.problems
+        merge_defaults(included.documents)
+    except PipelineInvalid as error:
+        return _unreadable(path, error.problems, files)
+    document = included.documents[0]
+    problems += merge_documents(included.documents)
+    spec, invalid = validate(document)
+    problems += invalid
+    name = (spec.name if spec else None) or path.stem
+    wrong = name_problem(path.stem) or reserved_problem(path.stem)
+    if spec is not None and spec.name is None and wrong:
+        problems.append(_nameless(path.stem, wrong))
+    # without one of the files, its names would be called unknown
+    recovered = recover_spec(document) if problems and included.is_complete else None
+    if sound := spec or recovered:
+        problems += self_dead_lettered(document, sound, sound.name or path.stem)
+    return PipelineFile(
+        path=path,
+        name=name,
+        spec=None if problems else spec,
+        problems=_in_files(problems, files),
+        document=document,
+        recovered=(recovered or spec) if problems and included.is_complete else None,
+        files=tuple(files),
+    )
+
+
+def _unreadable(path: Path, problems: Iterable[Problem], files: list[Path]) -> PipelineFile:
+    return PipelineFile(path, path.stem, None, _in_files(problems, files), files=tuple(files))
+
+
+def _nameless(stem: str, wrong: str) -> Problem:
+    message = f'the pipeline is named like its file, and the name "{stem}" {wrong}'
+    return Problem(code="bad-name", message=message, help='add "name: …"', line=1, column=1)
+
+
+def _in_files(problems: Iterable[Problem], files: list[Path]) -> list[Problem]:
+    """Return problems with their file, in the order in which they stand there; no password of a URL in them."""
+    order = {str(file): index for index, file in enumerate(files)}
+    located = [_without_passwords(replace(problem, file=problem.file or str(files[0]))) for problem in problems]
+    return sorted(located, key=lambda item: (order.get(item.file, 0), item.line, item.column))[:MAX_PROBLEMS]
+
+
+def _without_passwords(problem: Problem) -> Problem:
+    return replace(problem, message=mask_passwords(problem.message), path=mask_passwords(problem.path))
+
+
+def load_all(paths: Iterable[Path], environ: Mapping[str, str]) -> list[PipelineFile]:
+    """Read all pipelines that paths stand for, as `find_pipelines` says.
+
+    A file in a folder that has a pipeline's keys, but no `version`, and that none of the pipelines includes, is read
+    like one that was given by name: what is wrong with it is reported. Raises PipelineInvalid like `find_pipelines`.
+    """
+    paths = list(paths)
+    found = [load(path, environ) for path in _find(paths, with_parts=True)]
+    if all(loaded.document is not None for loaded in found):  # else it is not known what they include
+        included = {file.resolve() for loaded in found for file in loaded.files}
+        parts = dict.fromkeys(part for path in paths if path.is_dir() for part in _below(path, FileKind.PART))
+        found += [load(part, environ) for part in parts if part.resolve() not in included]
+    return found
+
+
+def find_pipelines(paths: Iterable[Path]) -> list[Path]:
+    """Return the pipeline files that paths stand for, each once: a file is itself, a folder all pipelines below it.
+
+    A pipeline in a folder is a `*.yaml` or `*.yml` file with a `version:` key; names with a dot in front are passed
+    over, and so are files of other programs, virtual environments and `node_modules`. Raises PipelineInvalid for a path
+    that does not exist and for a folder without pipelines.
+    """
+    return _find(list(paths), with_parts=False)
+
+
+def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
+    found: dict[Path, None] = {}
+    problems: list[Problem] = []
+    for path in paths:
+        if os.path.isdir(path):  # unlike Path.is_dir before 3.14 it never raises
+            files = sorted(_below(path, FileKind.PIPELINE))
+            if not files and not (with_parts and any(_below(path, FileKind.PART))):
+                problems.append(_no_pipelines(path))
+            found.update(dict.fromkeys(files))
+        elif os.path.exists(path):
+            found[path] = None
+        else:
+            problems.append(_missing(path))
+    if problems:
+        raise PipelineInvalid(problems)
+    return list(found)
+
+
+def _below(folder: Path, kind: FileKind) -> Iterator[Path]:
+    """Yield the files of a kind below a folder. What cannot be read may be a pipeline, and is one until it is read."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_passed_over(Path(parent, name)))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _kind(path) is kind:
+                yield path
+
+
+def _is_passed_over(folder: Path) -> bool:
+    """Whether a folder is hidden, or has other people's files in it."""
+    is_installed = folder.name == "node_modules" or (folder / "pyvenv.cfg").exists()
+    return folder.name.startswith(".") or is_installed
+
+
+def _kind(path: Path) -> FileKind:
+    try:
+        if not path.is_file():
+            return FileKind.PIPELINE if path.is_symlink() and not path.exists() else FileKind.OTHER
+        with path.open("rb") as file:
+            return detect_file_kind(file.read(MAX_BYTES))
+    except OSError:
+        return FileKind.PIPELINE
+
+
+def _no_pipelines(folder: Path) -> Problem:
+    message = "no pipeline below this folder"
+    return Problem(
+        code="no-pipelines", message=message, help='a pipeline is a *.yaml file with a "version:" key', file=str(folder)
+    )
+
+
+def _missing(path: Path) -> Problem:
+    return Problem(
+        code="no-such-file", message="there is no such file or folder", help="check the name", file=str(path)
+    )

@@ -1,0 +1,117 @@
+"""Input: a wrong value into the words of a problem, and a misspelt word into the one that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from runner.config.document import Interpolated
+from runner.redaction import mask_passwords
+
+_LONGEST = 60
+
+
+def spec_error(code: str, message: str, help: str = "", **context: Any) -> PydanticCustomError:
+    """Return the error that a validator raises to say something in our own words."""
+    return PydanticCustomError(code, "{message}", {"message": message, "help": help, **context})
+
+
+def describe(value: object) -> str:
+    """Name a value in a message: `the text "16"`, `the number 5`, `a list`. Interpolated values may be secret."""
+    match value:
+        case Interpolated():
+            return f"the value of {value.expression}"
+        case None:
+            return "empty"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return f"the number {_short(str(value))}"
+        case str():
+            return f'the text "{_short(value)}"'
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "a map"
+        case _:
+            return "this"
+
+
+def quoted(value: object) -> str:
+    """Quote a text in a message; an interpolated one may be secret."""
+    return describe(value) if isinstance(value, Interpolated) else f'"{_short(str(value))}"'
+
+
+def _short(text: str) -> str:
+    text = mask_passwords(text)  # before it is cut: half a URL is not known as one
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def closest(word: str, candidates: Iterable[str], *, likeness: float = 0.6) -> str | None:
+    """Return the candidate that was probably meant by a misspelt word, None if none is near."""
+    from difflib import get_close_matches  # only for pipelines with mistakes
+
+    if len(word) > _LONGEST:
+        return None
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    matches = get_close_matches(word.lower(), by_lower, n=1, cutoff=likeness)
+    return by_lower[matches[0]] if matches else None
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return the help for a misspelt word: the one that was meant, or else all of them."""
+    names = list(candidates)
+    match = closest(word, names)
+    if match is not None:
+        return f'did you mean "{match}"?'
+    return f"write one of: {', '.join(names)}" if names else ""
+
+
+_EXPECTED = {
+    "bool": "true or false",
+    "bytes": "text",
+    "date": "text",
+    "dict": "a map",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "mapping": "a map",
+    "model": "a map",
+    "string": "text",
+    "tuple": "a list",
+}
+"""What the first word of pydantic's own error types stands for in a file."""
+
+_HELP = {
+    "true or false": "write true or false",
+    "a map": 'write "key: value" on lines of their own',
+    "a list": "write [one, two]",
+    "a whole number": "write a number, as in 10",
+    "a number": "write a number, as in 0.5",
+    "text": "write a text, in quotes if it looks like a number",
+}
+
+
+def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple[str, str, str]:
+    """Return code, message and help for an error: a validator's own words, or ours for pydantic's."""
+    if "message" in context:
+        return kind, context["message"], context.get("help", "")
+    if kind in ("greater_than_equal", "less_than_equal"):
+        bound = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
+        help_ = f"write {context['ge']} or more" if "ge" in context else f"write {context['le']} or less"
+        return "out-of-range", f"must be {bound}, not {describe(value)}", help_
+    if kind == "too_short":
+        return "empty-list", "must not be an empty list", "name at least one, or remove the key"
+    if kind == "none_required":
+        return "wrong-type", f"must be empty, not {describe(value)}", "remove the value"
+    expected = _EXPECTED.get(kind.partition("_")[0])
+    if expected is None:
+        return "wrong-value", f"cannot be {describe(value)}", "see the language reference for what can stand here"
+    help_ = _HELP[expected]
+    if expected == "a map" and value is None:
+        help_ = "write its keys below it, indented"
+    elif expected == "a list" and isinstance(value, dict):
+        help_ = 'write "- " before its first key'
+    return "wrong-type", f"must be {expected}, not {describe(value)}", help_

@@ -1,0 +1,175 @@
+"""Input: one value of the file into a name, a pattern of names, an import path or a URL."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import unicodedata
+from keyword import iskeyword
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from runner.config.broker_urls import EXAMPLE_URL, parse_broker_url
+from runner.config.conflicts import Conflict, raise_conflicts
+from runner.config.document import Interpolated
+from runner.config.fields import one_or_many, text
+from runner.config.messages import closest, describe, quoted, spec_error
+
+MAX_NAME_BYTES: Final = 255
+"""AMQP's limit. Names that we derive, as of a dead-letter queue, are checked where they are made."""
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_BARE_NAME = re.compile(r"[A-Za-z_]\w*")
+_IMPORT_EXAMPLE = 'write "package.module:name", as in "handlers.orders:process_order"'
+
+
+def name_problem(name: str) -> str:
+    """Return what is wrong with the name of anything on a broker, "" if nothing is."""
+    if not name:
+        return "must not be empty"
+    if name != name.strip():
+        return "must not start or end with a blank"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "must not have control characters"
+    if "${" in name:
+        return "must not have ${…} in it: it would be used as it stands"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"must not be longer than {MAX_NAME_BYTES} bytes"
+    return ""
+
+
+def reserved_problem(name: str) -> str:
+    """Return what is wrong with a name that RabbitMQ keeps to itself, "" for others."""
+    return 'must not start with "amq.": RabbitMQ keeps these names to itself' if name.startswith("amq.") else ""
+
+
+def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool = False) -> str:
+    if not isinstance(value, str):
+        raise spec_error("wrong-type", f"must be a name, not {describe(value)}", "write a name, in quotes if it is a number")
+    problem = name_problem(value) or ("" if may_be_reserved else reserved_problem(value))
+    help_ = "write another name"
+    if not problem and not may_be_pattern and ("*" in value or "#" in value):
+        problem = 'must not have "*" or "#" in it'
+        help_ = 'patterns stand only in "from" of a subscriber and in "events" and "bind" of a queue'
+    if not problem and may_be_pattern and (part := _half_wildcard(value)):
+        problem = f'has a "*" or "#" inside the word "{part}"; they stand for whole words'
+        help_ = 'write them between dots, as in "order.*"'
+    if problem:
+        raise spec_error("bad-name", f"the name {quoted(value)} {problem}", help_)
+    return str(value)
+
+
+def _half_wildcard(pattern: str) -> str:
+    words = pattern.split(".")
+    return next((word for word in words if len(word) > 1 and ("*" in word or "#" in word)), "")
+
+
+def _pattern(value: object) -> str:
+    return name(value, may_be_pattern=True)
+
+
+def _exchange_name(value: object) -> str:
+    return name(value, may_be_reserved=True)
+
+
+def _routing_key(value: object) -> str:
+    """Return a routing key or binding key: any text that fits into AMQP's 255 bytes."""
+    key = text(value)
+    if len(key.encode()) > 255:
+        raise spec_error("bad-name", "a routing key must not be longer than 255 bytes", "write a shorter one")
+    return key
+
+
+def _literal_key(value: object) -> str:
+    """Return the routing key that an event is published with, which is no pattern."""
+    key = _routing_key(value)
+    if {"*", "#"} & set(key.split(".")):
+        message = f"the routing key {quoted(key)} of an event must not have the word * or #"
+        raise spec_error("bad-name", message, "patterns stand in `bind` of a queue, and in `from`")
+    return key
+
+
+def _identifier(value: object) -> str:
+    if isinstance(value, str) and value.isidentifier() and not iskeyword(value):
+        return str(value)
+    reason = "is a word of Python itself" if isinstance(value, str) and iskeyword(value) else "is not one"
+    message = f"the name of a resource is the name of a parameter, and {describe(value)} {reason}"
+    raise spec_error("bad-name", message, "write letters, digits and _, as in db")
+
+
+Name = Annotated[str, BeforeValidator(name)]
+Identifier = Annotated[str, BeforeValidator(_identifier)]
+Pattern = Annotated[str, BeforeValidator(_pattern)]
+ExchangeName = Annotated[str, BeforeValidator(_exchange_name)]
+RoutingKey = Annotated[str, BeforeValidator(_routing_key)]
+LiteralKey = Annotated[str, BeforeValidator(_literal_key)]
+
+
+# Import paths and URLs
+
+
+def _import_path(value: object) -> str:
+    if isinstance(value, str) and _IMPORT_PATH.fullmatch(value):
+        return str(value)
+    raise spec_error("bad-import-path", f"must be an import path, not {describe(value)}", _import_help(value))
+
+
+def _import_help(value: object) -> str:
+    if isinstance(value, str) and not isinstance(value, Interpolated):
+        head, dot, tail = value.rpartition(".")
+        if dot and ":" not in value and _IMPORT_PATH.fullmatch(f"{head}:{tail}"):
+            return f'write a colon before the name: "{head}:{tail}"'
+    return _IMPORT_EXAMPLE
+
+
+def _error_path(value: object) -> str:
+    """Return the import path of an exception, or the bare name of a builtin one."""
+    if not isinstance(value, str):
+        help_ = 'write a name such as TimeoutError, or "package.module:Name"'
+        raise spec_error("bad-import-path", f"must be an exception, not {describe(value)}", help_)
+    if not _BARE_NAME.fullmatch(value):
+        return _import_path(value)
+    found = getattr(builtins, value, None)
+    if isinstance(found, type) and issubclass(found, Exception):
+        return str(value)
+    known = [name for name, item in vars(builtins).items() if isinstance(item, type) and issubclass(item, Exception)]
+    match = closest(value, known)
+    help_ = f'did you mean "{match}"?' if match else 'write "package.module:Name" for an exception of your own'
+    raise spec_error("bad-import-path", f"{quoted(value)} is not an exception of Python itself", help_)
+
+
+def _broker_url(value: object) -> str:
+    if not isinstance(value, str):
+        raise spec_error("bad-url", f"must be a URL, not {describe(value)}", f"write {EXAMPLE_URL}")
+    if value == "memory":
+        raise spec_error("bad-url", '"memory" stands alone, not in a list of URLs', 'write "broker: memory", or remove it')
+    try:
+        return parse_broker_url(str(value))
+    except ValueError as error:
+        if not isinstance(value, Interpolated) and closest(value, ["memory"]):
+            raise spec_error("bad-url", str(error), 'did you mean "memory"?') from None
+        raise spec_error("bad-url", str(error), f"write {EXAMPLE_URL}") from None
+
+
+ImportPath = Annotated[str, BeforeValidator(_import_path)]
+ErrorPath = Annotated[str, BeforeValidator(_error_path)]
+BrokerUrl = Annotated[str, BeforeValidator(_broker_url)]
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a list, each of which must stand there once."""
+    if len(set(names)) < len(names):
+        first = {item: index for index, item in reversed(list(enumerate(names)))}
+        raise_conflicts(
+            Conflict((index,), "this name stands in the list twice", "remove it", "duplicate-entry", across=False)
+            for index, item in enumerate(names)
+            if first[item] < index
+        )
+    return names
+
+
+OptionalNames = Annotated[tuple[Name, ...], BeforeValidator(one_or_many), AfterValidator(_distinct)]
+OptionalPatterns = Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many), AfterValidator(_distinct)]
+Names = Annotated[OptionalNames, Field(min_length=1)]
+Patterns = Annotated[OptionalPatterns, Field(min_length=1)]

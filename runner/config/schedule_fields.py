@@ -1,0 +1,98 @@
+"""Input: a cron line or the name of a time zone into a checked one. Imported only for pipelines that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim, CronSimError
+
+from runner.config.document import Interpolated
+from runner.config.fields import text
+from runner.config.messages import closest, quoted, spec_error
+
+_FIELDS: Final = (
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31, or L for the last"),
+    ("month", "1 to 12, or jan to dec"),
+    ("day of the week", "0 to 7 (0 and 7 are Sunday), or sun to sat"),
+)
+_NICKNAMES: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_EXAMPLE: Final = 'minute, hour, day of the month, month, day of the week, as in "0 6 * * mon-fri"'
+_LONGEST: Final = 200
+_NEW_YEAR: Final = datetime(2024, 1, 1)
+
+
+def cron(value: object) -> str:
+    """Return a cron line of five fields with one blank between them. Source: man 5 crontab, as cronsim reads it."""
+    line = text(value)
+    parts = line.split()
+    if nickname := _NICKNAMES.get(line.strip().lower()):
+        raise spec_error("bad-cron", f"nicknames like {quoted(value)} are not known", f'write "{nickname}"')
+    if len(parts) != len(_FIELDS) or len(line) > _LONGEST:
+        raise spec_error("bad-cron", f"a cron line has five fields, not {_number(parts, line)}", f"write {_EXAMPLE}")
+    if bad := next(_bad_fields(parts), None):
+        (name, allowed), part = bad
+        shown = "" if isinstance(value, Interpolated) else f' "{part}"'
+        help_ = f"write {allowed}; also *, lists 1,2, ranges 1-5 that go up, and steps */2"
+        raise spec_error("bad-cron", f"the {name}{shown} in {quoted(value)} is not valid", help_)
+    if not _comes(parts):
+        message = f"the time {quoted(value)} never comes"
+        raise spec_error("bad-cron", message, "write a day that the month has; L is the last one")
+    return " ".join(parts)
+
+
+def _number(parts: list[str], line: str) -> str:
+    return f"more than {_LONGEST} characters" if len(line) > _LONGEST else str(len(parts))
+
+
+def _bad_fields(parts: list[str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield each field that is wrong by itself, with what it may be."""
+    for index, part in enumerate(parts):
+        line = ["*"] * len(parts)
+        line[index] = part
+        try:
+            CronSim(" ".join(line), _NEW_YEAR)
+        except CronSimError:
+            # in a line of stars a right day is always found, so that only the field itself is judged
+            yield _FIELDS[index], part
+
+
+def _comes(parts: list[str]) -> bool:
+    """Whether there is such a day at all, as there is no 30th of February."""
+    try:
+        return next(CronSim(" ".join(parts), _NEW_YEAR), None) is not None
+    except CronSimError:
+        return False
+
+
+def timezone(value: object) -> str:
+    """Return the IANA name of a time zone that this machine knows."""
+    name = text(value)
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # not found; a path that leads out; a folder, as in "Europe"
+        message = f"there is no time zone {quoted(value)}"
+        if isinstance(value, Interpolated):
+            message = f"{quoted(value)} is not the name of a time zone"
+        raise spec_error("unknown-timezone", message, _zone_help(value)) from None
+    return str(name)
+
+
+def _zone_help(value: object) -> str:
+    zones = available_timezones()
+    if not zones:
+        return "this machine has no list of time zones: install the package tzdata"
+    match = None if isinstance(value, Interpolated) else closest(str(value), sorted(zones))
+    return f'did you mean "{match}"?' if match else "write a name of the IANA database, as in Europe/Berlin"

@@ -1,0 +1,316 @@
+"""Input: a file into text, and text into a Document: plain nodes that know where they are written.
+
+The event stream of PyYAML is composed here and not by PyYAML: limits, duplicate keys, tags and YAML 1.2 scalars are
+then decided while reading, and an alias bomb never grows.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.config import limits
+from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode, dotted_path
+from runner.config.positions import Lines, Span
+from runner.config.scalars import resolve_scalar
+from runner.errors import PipelineInvalid, Problem
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
+_TAG = re.compile(r"(?:&\S*\s+)?(![^\s,\[\]{}]*)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TOO_DEEP = "exceeded maximum nesting depth"
+"""What PyYAML's scanner says since 6.0.4, which reads ahead of us."""
+_ESCAPE = 'this "\\" does not start an escape that YAML knows'
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a pipeline file, without a byte order mark. Raises PipelineInvalid."""
+    try:
+        if not is_file(path):
+            raise _not_a_file(path)
+        with path.open("rb") as file:
+            content = file.read(limits.MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise _refusal(
+            "unreadable-file", f"the file cannot be read: {reason.lower()}", "check its name and permissions"
+        ) from None
+    if len(content) > limits.MAX_BYTES:
+        raise _refusal("too-large", "the file is larger than 1 MiB", "split it into several pipelines")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8", "replace")
+        span = Lines(before).span(len(before), len(before))
+        raise _refusal("not-utf-8", "the file is not UTF-8 text", "save it in the encoding UTF-8", span) from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file. Raises OSError where that is not known, which `Path.is_file` of 3.14 hides."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+
+
+def _not_a_file(path: Path) -> PipelineInvalid:
+    if path.is_dir():
+        return _refusal("not-a-file", "this is a folder, not a file", "name a file in it")
+    if not path.exists():
+        return _refusal("no-such-file", "there is no such file", "check the name")
+    return _refusal("not-a-file", "this is not a regular file", "name a file")
+
+
+def parse_yaml(text: str, path: Path = Path(), index: int = 0) -> tuple[Document, list[Problem]]:
+    """Return the nodes of a text, and the problems that do not hinder reading on. Raises PipelineInvalid on others.
+
+    `path` and `index` are the name and the number of the file that the text stands in.
+    """
+    lines = Lines(text, index)
+    if match := _UNPRINTABLE.search(text):
+        shown, escape = f"U+{ord(match[0]):04X}", f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else ""
+        span = lines.span(match.start(), match.end())
+        raise _refusal(
+            "yaml-syntax",
+            f"the character {shown} is not allowed in YAML",
+            f'remove it, or write it as "{escape}" in double quotes' if escape else "remove it",
+            span,
+        )
+    composer = _Composer(text, lines)
+    try:
+        root = composer.document()
+    except yaml.YAMLError as error:
+        if getattr(error, "problem", None) == _TOO_DEEP:
+            raise _too_deep() from None
+        from runner.config.syntax_errors import explain_syntax_error  # only for files with mistakes
+
+        raise PipelineInvalid([explain_syntax_error(error, text, lines)]) from None
+    return Document(root, lines, text, path, index), composer.problems
+
+
+def _too_deep(span: Span | None = None) -> PipelineInvalid:
+    return _refusal("too-deep", f"nested more than {limits.MAX_DEPTH} deep", "flatten it", span)
+
+
+class _Composer:
+    """Builds nodes from parse events: recursion is bounded by the depth limit, memory by the node limits."""
+
+    def __init__(self, text: str, lines: Lines) -> None:
+        self.problems: list[Problem] = []
+        self._text = text
+        self._lines = lines
+        self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+        self._anchors: dict[str, Node | None] = {}  # None while the anchored node is still being read
+        self._count = 0
+
+    def document(self) -> MappingNode:
+        """Return the root of the only document."""
+        next(self._events)
+        event = next(self._events)
+        if isinstance(event, yaml.StreamEndEvent):
+            raise _refusal(
+                "empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Span(1, 1)
+            )
+        root = self._node(next(self._events), (), 1)
+        next(self._events)
+        event = next(self._events)
+        if not isinstance(event, yaml.StreamEndEvent):
+            span = self._lines.span(event.start_mark.index, event.end_mark.index)
+            raise _refusal(
+                "multiple-documents", "a file holds one pipeline", 'remove this "---" and what follows', span
+            )
+        return self._root(root)
+
+    def _root(self, root: Node) -> MappingNode:
+        if isinstance(root, MappingNode):
+            return root
+        if isinstance(root, ScalarNode) and root.value is None:
+            raise _refusal(
+                "empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Span(1, 1)
+            )
+        found = "a list" if isinstance(root, SequenceNode) else "one value"
+        raise _refusal("wrong-type", f"a pipeline is a map of keys, not {found}", 'start with "version: 1"', root.span)
+
+    def _node(self, event: Any, path: KeyPath, depth: int) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, path, depth)
+        self._check(event, depth)
+        if event.tag is not None:
+            self._report_tag(event, path)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        node: Node
+        if isinstance(event, yaml.ScalarEvent):
+            node = self._scalar(event)
+            node.is_broken = event.tag is not None  # reported; what is left of it is not judged
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self._items(event, path, depth)
+        else:
+            node = self._entries(event, path, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _check(self, event: Any, depth: int) -> None:
+        self._count += 1
+        if depth > limits.MAX_DEPTH:
+            raise _too_deep(self._span_of(event))
+        if self._count > limits.MAX_NODES:
+            message = f"the file has more than {limits.MAX_NODES} keys and values"
+            raise _refusal("too-large", message, "split it into several pipelines", self._span_of(event))
+
+    def _alias(self, event: Any, path: KeyPath, depth: int) -> Node:
+        span = self._span_of(event)
+        if event.anchor not in self._anchors:
+            help_ = f'write "&{event.anchor}" before the value it repeats, or put the "*" in quotes'
+            raise _refusal("unknown-alias", f'there is no anchor "&{event.anchor}" above', help_, span, path)
+        node = self._anchors[event.anchor]
+        if node is None:
+            raise _refusal("recursive-alias", f'"*{event.anchor}" contains itself', "remove it", span, path)
+        if depth + node.height - 1 > limits.MAX_DEPTH:
+            raise _refusal(
+                "too-deep", f"nested more than {limits.MAX_DEPTH} deep with its aliases", "flatten it", span
+            )
+        return node
+
+    def _grow(self, parent: SequenceNode | MappingNode, child: Node, span: Span) -> None:
+        parent.weight += child.weight
+        parent.height = max(parent.height, child.height + 1)
+        if parent.weight > limits.MAX_EXPANDED_NODES:
+            message = f"the file has more than {limits.MAX_EXPANDED_NODES} keys and values once its aliases are written out"
+            raise _refusal("too-large", message, "use fewer aliases", span)
+
+    def _scalar(self, event: Any) -> ScalarNode:
+        start, end = self._span(event)
+        if event.style and not event.value.isascii() and _SURROGATE.search(event.value):
+            # libyaml refuses it, PyYAML's own parser does not
+            index = max(start, self._text.find("\\u", start, end))
+            raise _refusal(
+                "yaml-syntax",
+                _ESCAPE,
+                "use single quotes, or write the backslash twice",
+                self._lines.span(index, index + 2),
+            )
+        value = event.value if event.style else resolve_scalar(event.value)
+        return ScalarNode(self._lines.span(start, end), value, start, end)
+
+    def _items(self, event: Any, path: KeyPath, depth: int) -> SequenceNode:
+        items = SequenceNode(self._span_of(event), not event.flow_style)
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            child = self._node(event, (*path, len(items.nodes)), depth + 1)
+            items.nodes.append(child)
+            self._grow(items, child, self._span_of(event))
+        items.span = self._whole(items, event)
+        return items
+
+    def _entries(self, event: Any, path: KeyPath, depth: int) -> MappingNode:
+        entries = MappingNode(self._span_of(event), not event.flow_style)
+        merged: list[tuple[Node, Span]] = []
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and not event.style
+            key_node = self._node(event, path, depth + 1)
+            span = self._span_of(event)
+            key = self._key(key_node, event, path)
+            event = next(self._events)
+            child = self._node(event, path if key is None else (*path, key), depth + 1)
+            self._grow(entries, key_node, span)
+            self._grow(entries, child, self._span_of(event))
+            if key == "<<" and is_merge and merged:
+                self._report_duplicate(key, merged[0][1], span, path)
+            elif is_merge:
+                merged.append((child, span))
+            elif key is not None and key in entries.nodes:
+                self._report_duplicate(key, entries.nodes[key][0], span, path)
+            elif key is not None:
+                entries.nodes[key] = (span, child)
+        for child, span in merged:
+            self._merge(entries, child, span, path)
+        entries.span = self._whole(entries, event)
+        return entries
+
+    def _key(self, node: Node, event: Any, path: KeyPath) -> str | None:
+        """Return the text of a key, None for one that has been reported; reading goes on without it."""
+        if isinstance(node, ScalarNode) and isinstance(node.value, str):
+            return node.value
+        if isinstance(node, ScalarNode):
+            start, end = node.start, node.end
+            written = self._text[start:end]
+            help_ = f'put it in quotes: "{written}"' if written else 'write a name before the ":"'
+        else:
+            help_ = 'write one name before the ":"; a value with { } or [ ] needs quotes'
+            if self._text[max(0, event.start_mark.index - 1) :].startswith("{{"):
+                help_ = 'templates with {{ }} are not filled in; write "${NAME}" for a variable'
+        span = self._span_of(event) if isinstance(event, yaml.AliasEvent) else node.span
+        self.problems.append(_problem("bad-key", "a key must be text", help_, span, path))
+        return None
+
+    def _merge(self, entries: MappingNode, node: Node, span: Span, path: KeyPath) -> None:
+        """Take over the keys of a `<<` that the map itself does not have; of several, the first wins."""
+        sources = node.nodes if isinstance(node, SequenceNode) else [node]
+        for source in sources:
+            if not isinstance(source, MappingNode):
+                self.problems.append(
+                    _problem("bad-merge", '"<<" takes a map or a list of maps', 'write "<<: *name"', span, path)
+                )
+                return
+            for key, entry in source.nodes.items():
+                entries.nodes.setdefault(key, entry)
+
+    def _report_duplicate(self, key: str, first: Span, span: Span, path: KeyPath) -> None:
+        message = f'the key "{key}" is already written in line {first.line}'
+        self.problems.append(_problem("duplicate-key", message, "keep one of the two", span, path))
+
+    def _report_tag(self, event: Any, path: KeyPath) -> None:
+        index = event.start_mark.index
+        match = _TAG.match(self._text, index)
+        span = self._lines.span(*match.span(1)) if match else self._span_of(event)
+        help_ = 'remove it, or put a value that starts with "!" in quotes'
+        self.problems.append(_problem("yaml-tag", "YAML tags (!…) are not allowed", help_, span, path))
+
+    def _span(self, event: Any) -> tuple[int, int]:
+        """Return where an event's content starts and ends: behind its anchor and tag, without blanks at the end."""
+        start, end = event.start_mark.index, event.end_mark.index
+        if getattr(event, "anchor", None) and not isinstance(event, yaml.AliasEvent):
+            match = _PROPERTIES.match(self._text, start, end)
+            start = match.end() if match else start
+        return start, end
+
+    def _span_of(self, event: Any) -> Span:
+        return self._lines.span(*self._span(event))
+
+    def _whole(self, node: SequenceNode | MappingNode, end: Any) -> Span:
+        """Return the place of a `[…]` or `{…}` from its first to its last character."""
+        if node.is_block:
+            return node.span
+        span = self._lines.span(end.end_mark.index, end.end_mark.index)
+        if span.line != node.span.line:
+            return node.span
+        return replace(node.span, length=span.column - node.span.column)
+
+
+def _problem(code: str, message: str, help_: str, span: Span, path: KeyPath = ()) -> Problem:
+    return Problem(
+        code=code,
+        message=message,
+        path=dotted_path(path),
+        help=help_,
+        line=span.line,
+        column=span.column,
+        length=max(1, span.length),
+    )
+
+
+def _refusal(code: str, message: str, help_: str, span: Span | None = None, path: KeyPath = ()) -> PipelineInvalid:
+    """Return the error for what hinders reading on."""
+    return PipelineInvalid([_problem(code, message, help_, span or Span(0, 0), path)])

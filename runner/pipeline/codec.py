@@ -1,0 +1,276 @@
+"""Turns bodies into payloads and payloads into bodies, by functions made once, at start.
+
+JSON is pydantic-core's, which parses faster than the standard library and refuses NaN and runaway nesting.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from runner.errors import PublishFailed
+from runner.message import MAX_BODY_BYTES, Envelope, Publish
+from runner.outcome import InvalidMessage
+from runner.pipeline.body_encoding import BYTES, JSON, TEXT, content_type, uncompressed, utf8, without_mark
+from runner.pipeline.secret_values import MASK, may_hold_secrets, reveal_secrets
+
+T = TypeVar("T")
+
+_STAR = ord("*")
+"""Looked for in every body, which an integer is found in fastest: secrets are masked by stars."""
+
+_NO_JSON = (str, bytes, bytearray, memoryview)
+
+Decode = Callable[[Envelope], Any]
+Check = Callable[[Envelope, str | None], None]
+Encode = Callable[[Any], tuple[bytes, str]]
+Read = Callable[[bytes, str], tuple[Any, str]]
+
+NESTED_PUBLISH = "a Publish stands inside another value, where it cannot be published: yield each one"
+
+_MAX_PROBLEMS_SHOWN = 3
+
+
+def reader(adapter: TypeAdapter[Any]) -> Read:
+    """Return the function that reads a body as a type, and says as what: JSON, text or bytes.
+
+    It takes the UTF-8 of a body and its media type, "" for none. It is the one check of a schema, before publishing and
+    on arrival, and makes the payloads of handlers. JSON is read as JSON. Text and bytes are what they are where the
+    type takes them so, else JSON, else text that stands for something, such as a date. Raises ValidationError.
+    """
+    validate_json, validate = adapter.validator.validate_json, adapter.validator.validate_python
+
+    def read(body: bytes, media: str) -> tuple[Any, str]:
+        if media == JSON or media.endswith("+json"):
+            return validate_json(body), JSON
+        raw, kind = _raw(body, media)
+        if media:
+            try:
+                return validate(raw, strict=True), kind
+            except ValidationError:
+                pass
+        try:
+            return validate_json(body), JSON
+        except ValidationError:
+            if kind != TEXT and media:
+                raise
+            try:
+                return validate(raw), kind
+            except ValidationError:
+                pass
+            raise
+
+    return read
+
+
+def decoder(annotation: Any) -> Decode:
+    """Return the function that makes of an envelope what a parameter with this annotation wants.
+
+    Without an annotation (`inspect.Parameter.empty`): JSON if the content type says so, or if there is none and the
+    body parses; else text if it is UTF-8; else bytes. `bytes` gets the body as it is. It raises InvalidMessage; this
+    function raises what pydantic raises for an annotation that it cannot handle.
+    """
+    if annotation in (inspect.Parameter.empty, Any, object):
+        return _guarded(_guess)
+    if annotation is bytes:
+        return _guarded(lambda envelope: envelope.body)
+    if annotation is str:
+        return _guarded(_text)
+    adapter = TypeAdapter(annotation)
+    read, validate_json = reader(adapter), adapter.validator.validate_json
+
+    def decode(envelope: Envelope) -> Any:
+        if envelope.content_type == JSON:
+            return validate_json(utf8(envelope))
+        return read(utf8(envelope), content_type(envelope.content_type).media)[0]
+
+    return _guarded(decode)
+
+
+def checker(adapters: Mapping[str, TypeAdapter[Any]], only: TypeAdapter[Any] | None) -> Check:
+    """Return the function that checks a body against the schema of the queue (`only`), or of the event it is.
+
+    It raises InvalidMessage.
+    """
+    readers = {name: reader(adapter) for name, adapter in adapters.items()}
+    one = reader(only) if only is not None else None
+
+    def check(envelope: Envelope, event: str | None) -> None:
+        read = one or readers.get(event or "")
+        if read is not None:
+            read(utf8(envelope), content_type(envelope.content_type).media)
+
+    return _guarded(check)
+
+
+class JsonText(bytes):
+    """A body that is JSON already, and is published byte for byte."""
+
+
+def guess_payload(body: bytes) -> JsonText | str | bytes:
+    """Return foreign bytes as what they look like: JSON, else text, else bytes; without a byte order mark of UTF-8."""
+    plain = without_mark(body)
+    try:
+        from_json(plain, allow_inf_nan=False)
+        return JsonText(plain)
+    except ValueError:
+        pass
+    try:
+        return plain.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+def json_error(body: bytes) -> str:
+    """Return why a body is not JSON, without its content; "" for one that is."""
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def encode(payload: Any) -> tuple[bytes, str]:
+    """Return the body and the content type of a payload. Raises PublishFailed for what JSON cannot hold."""
+    try:
+        if not isinstance(payload, _NO_JSON):
+            body = to_json(payload, inf_nan_mode="strings")
+            if (_STAR in body and MASK in body) or (type(payload) is not dict and may_hold_secrets(payload)):
+                body = reveal_secrets(payload, body)
+            return body, JSON
+        if isinstance(payload, str):
+            return payload.encode(), TEXT
+        return bytes(payload), JSON if isinstance(payload, JsonText) else BYTES
+    except UnicodeEncodeError as error:
+        raise PublishFailed(f"the payload is not valid Unicode: {error.reason}", reason="invalid") from error
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        text = f"the payload cannot be written as JSON: {error}"
+        if str(Publish) in text:  # it is no dataclass, so that pydantic knows no JSON for it
+            text = NESTED_PUBLISH
+        raise PublishFailed(text, reason="invalid") from error
+
+
+def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
+    """Return `encode`, with the body checked against the schema of the queue or event `name` as on its arrival.
+
+    Text and bytes that the schema takes as JSON only are published as JSON. What the schema writes in one way and reads
+    in another (bytes as base64, but not back) is refused, too.
+    """
+    if adapter is None:
+        return encode
+    read = reader(adapter)
+
+    def encode_and_check(payload: Any) -> tuple[bytes, str]:
+        body, kind = encode(payload)
+        try:
+            value, kind = read(body, kind)
+        except ValidationError as error:
+            message = f'the payload does not fit the schema of "{name}": {summary(error)}'
+            raise PublishFailed(message, reason="invalid") from error
+        if type(value) is type(payload) and not _is_equal(value, payload) and encode(value)[0] != body:
+            message = f'the payload would arrive as another value: the schema of "{name}" does not read what it writes'
+            raise PublishFailed(message, reason="invalid")
+        return body, kind
+
+    return encode_and_check
+
+
+def summary(error: ValidationError, whole: str = "payload") -> str:
+    """Return the first few things that are wrong, by field, without the values: they may be secrets."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [
+        f"{'.'.join(str(part) for part in detail['loc']) or whole}: {detail['msg']}"
+        for detail in details[:_MAX_PROBLEMS_SHOWN]
+    ]
+    more = len(details) - len(shown)
+    return "; ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def key_reader(path: str) -> Callable[[Envelope], Hashable]:
+    """Return the function that reads the value at a dotted path of a JSON body.
+
+    Messages that do not have it share one lane; a body that is no JSON has a lane to itself.
+    """
+    parts = path.split(".")
+
+    def read(envelope: Envelope) -> Hashable:
+        try:
+            value: Any = from_json(utf8(envelope))
+        except (ValueError, InvalidMessage):
+            return object()
+        for part in parts:
+            value = value.get(part) if isinstance(value, dict) else None
+        return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+    return read
+
+
+def _guarded(work: Callable[..., T]) -> Callable[..., T]:
+    """Turn every way in which a body can be bad into InvalidMessage."""
+
+    def work_or_refuse(envelope: Envelope, *rest: Any) -> T:
+        if len(envelope.body) > MAX_BODY_BYTES:
+            raise InvalidMessage(f"the body has {len(envelope.body)} bytes, more than {MAX_BODY_BYTES}", "too-large")
+        try:
+            return work(envelope, *rest)
+        except ValidationError as error:
+            raise InvalidMessage(summary(error)) from error
+        except UnicodeDecodeError as error:
+            text = f"the body is not {error.encoding.upper()}: {error.reason} at byte {error.start}"
+            raise InvalidMessage(text) from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidMessage(f"the body is not JSON: {error}") from error
+
+    return work_or_refuse
+
+
+def _guess(envelope: Envelope) -> Any:
+    if envelope.content_type == JSON:
+        return from_json(utf8(envelope), allow_inf_nan=False)
+    kind = content_type(envelope.content_type)
+    if kind.is_json:
+        return from_json(utf8(envelope), allow_inf_nan=False)
+    if not kind.media:
+        try:
+            return from_json(utf8(envelope), allow_inf_nan=False)
+        except ValueError:
+            pass
+    if kind.media == BYTES:
+        return uncompressed(envelope)
+    try:
+        return utf8(envelope).decode()
+    except UnicodeDecodeError:
+        if kind.is_text:
+            raise
+        return uncompressed(envelope)
+
+
+def _is_equal(value: Any, other: Any) -> bool:
+    try:
+        return bool(value == other)
+    except Exception:  # the comparison is the user's code
+        return False
+
+
+def _text(envelope: Envelope) -> str:
+    body = utf8(envelope)
+    if envelope.content_type == TEXT or not content_type(envelope.content_type).is_json:
+        return body.decode()
+    value = from_json(body, allow_inf_nan=False)
+    return value if isinstance(value, str) else body.decode()
+
+
+def _raw(body: bytes, media: str) -> tuple[str | bytes, str]:
+    """Return a body that is not said to be JSON as what it is, and as which content type."""
+    if media.startswith("text/"):
+        return body.decode(), TEXT
+    if not media:
+        try:
+            return body.decode(), TEXT
+        except UnicodeDecodeError:
+            pass
+    return body, BYTES

@@ -1,0 +1,267 @@
+"""Meaning: problems that only several pipelines together show: they share a broker, and perhaps a process.
+
+A Pipeline does not know where it was written, so each comes with the file that it was read from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Final, NamedTuple
+
+from runner.config.document import KeyPath
+from runner.config.loader import PipelineFile
+from runner.config.queue_spec import OPTION_OF_ARGUMENT
+from runner.config.spec import PipelineSpec, QueueSpec
+from runner.errors import Problem
+from runner.pipeline.model import Pipeline
+from runner.pipeline.topology import Exchange, Queue
+from runner.pipeline.topology_builder import dead_letter_queue, event_address, own_queue, reads_queue
+from runner.units import format_duration
+
+_BROKER_KEYS: Final = {
+    "urls": "urls",
+    "tls": "tls",
+    "topology": "topology",
+    "connect_timeout_s": "connect_timeout",
+    "heartbeat_s": "heartbeat",
+}
+
+Options = Mapping[KeyPath, Any]
+
+
+class _Said(NamedTuple):
+    """The options of a queue or an exchange that a pipeline speaks of: all of what it declares."""
+
+    options: Options
+    is_all: bool
+
+
+class LoadedPipeline(NamedTuple):
+    """A pipeline, and the file that it was read from."""
+
+    pipeline: Pipeline
+    loaded: PipelineFile
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """What the file says; there is a pipeline, so it is right."""
+        assert self.loaded.spec is not None
+        return self.loaded.spec
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether a path is written in the file."""
+        return self.loaded.document is not None and self.loaded.document.node(path) is not None
+
+    def says(self, path: KeyPath) -> bool:
+        """Whether an item says this itself, and not by `defaults`."""
+        return self.has(path) and self.loaded.document is not None and not self.loaded.document.is_default(path)
+
+
+def cross_pipeline_problems(sources: Sequence[LoadedPipeline], *, is_one_process: bool) -> Iterator[Problem]:
+    """Yield what pipelines say against one another; each is reported at the key in the later of two files.
+
+    Pipelines of different brokers have nothing to do with one another, unless they are to run in one process.
+    """
+    for other, source in combinations(sources, 2):
+        if source.pipeline.broker != other.pipeline.broker:
+            if is_one_process:
+                yield _different_brokers(source, other)
+            continue
+        if source.pipeline.name == other.pipeline.name:
+            yield _one_name(source, other)
+        yield from _different_topologies(source, other)
+        yield from _different_schemas(source, other)
+
+
+def unsupported_options(source: LoadedPipeline) -> Iterator[Problem]:
+    """Yield what a pipeline asks for and its broker cannot do, or can only do as long as its process lives."""
+    if not source.pipeline.broker.is_memory:
+        return
+    for name, queue in source.spec.queues.items():
+        if queue.type == "stream":
+            help_text = "set `broker:` to RabbitMQ, or use another type"
+            message = "the in-process broker has no streams"
+            yield source.loaded.problem("not-on-this-broker", ("queues", name, "type"), message, help_text)
+    for name, producer in source.spec.producers.items():
+        if producer.once is not None:
+            message = "the in-process broker remembers nothing after its process: here it runs once for each start"
+            help_text = "set `broker:` to RabbitMQ, where it is remembered"
+            yield source.loaded.problem(
+                "once-forgets", ("producers", name, "once"), message, help_text, severity="warning"
+            )
+
+
+# Brokers and names
+
+
+def _different_brokers(source: LoadedPipeline, other: LoadedPipeline) -> Problem:
+    if not source.has(("broker",)):
+        source, other = other, source  # nothing is written in the later one
+    ours, theirs = source.pipeline.broker, other.pipeline.broker
+    key = next(key for field, key in _BROKER_KEYS.items() if getattr(ours, field) != getattr(theirs, field))
+    where = other.loaded.location(_broker_path(other, key))
+    if key == "urls":
+        message = f"its broker is not that of {where} ({theirs.shown()}), and pipelines in one process share one"
+        help_text = "run them apart, or pass --broker"
+    else:
+        message = f"its {key} is not that of {where}, and pipelines in one process share one connection"
+        help_text = "give both the same, or run them apart"
+    return source.loaded.problem("broker-conflict", _broker_path(source, key), message, help_text)
+
+
+def _broker_path(source: LoadedPipeline, key: str) -> KeyPath:
+    if key == "urls" and not source.has(("broker", "urls")):
+        return ("broker", "url") if source.has(("broker", "url")) else ("broker",)
+    return ("broker", key)
+
+
+def _one_name(source: LoadedPipeline, other: LoadedPipeline) -> Problem:
+    if not source.has(("name",)) and other.has(("name",)):
+        source, other = other, source  # the later one is called like its file
+    message = f'two pipelines are called "{source.pipeline.name}": the other is {other.loaded.location(("name",))}'
+    return source.loaded.problem("name-clash", ("name",), message, "give one of them another `name:`")
+
+
+# Queues and exchanges
+
+
+def _different_topologies(source: LoadedPipeline, other: LoadedPipeline) -> Iterator[Problem]:
+    """Compare the queues and exchanges that both need: a broker can have each only in one way."""
+    ours, theirs = source.pipeline.topology, other.pipeline.topology
+    queues = {queue.name: queue for queue in theirs.queues}
+    for queue in ours.queues:
+        there = queues.get(queue.name, queue)
+        if queue != there:
+            said = _said(source, queue, _queue_options(queue)), _said(other, there, _queue_options(there))
+            if (key := _difference(*said)) is not None:
+                paths = (_queue_path(source, queue.name, key), _queue_path(other, queue.name, key))
+                yield _mismatch(source, other, f'queue "{queue.name}"', paths, _values(key, *said))
+    exchanges = {exchange.name: exchange for exchange in theirs.exchanges}
+    for exchange in ours.exchanges:
+        known = exchanges.get(exchange.name, exchange)
+        if exchange != known:
+            said = _said(source, exchange, _exchange_options(exchange)), _said(other, known, _exchange_options(known))
+            if (key := _difference(*said)) is not None:
+                paths = (_exchange_path(source, exchange.name, key), _exchange_path(other, exchange.name, key))
+                yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, _values(key, *said))
+
+
+def _mismatch(source: LoadedPipeline, other: LoadedPipeline, what: str, paths: tuple[KeyPath, KeyPath], values: str) -> Problem:
+    message = f"{what} is not the same as in {other.loaded.location(paths[1])}: {values}"
+    help_text = "give both the same options, or define it in one file that both include"
+    return source.loaded.problem("topology-conflict", paths[0], message, help_text)
+
+
+def _queue_options(queue: Queue) -> Options:
+    """Return the options of a queue by their keys, in an order in which none depends on a later one."""
+    arguments = {"x-queue-type": "classic", **queue.arguments}
+    options: dict[KeyPath, Any] = {("type",): arguments["x-queue-type"]}
+    options |= {(key,): getattr(queue, key) for key in ("durable", "exclusive", "auto_delete")}
+    known = {**OPTION_OF_ARGUMENT, "x-max-age": "message_ttl"}
+    for argument, key in known.items():
+        if options.get((key,)) is None:
+            options[(key,)] = arguments.get(argument)
+    return options | {("arguments", name): value for name, value in arguments.items() if name not in known}
+
+
+def _exchange_options(exchange: Exchange) -> Options:
+    options: dict[KeyPath, Any] = {(key,): getattr(exchange, key) for key in ("type", "durable")}
+    return options | {("arguments", name): value for name, value in exchange.arguments.items()}
+
+
+def _said(source: LoadedPipeline, thing: Queue | Exchange, options: Options) -> _Said:
+    """Return what a pipeline says of a thing: of somebody else's only what is written there."""
+    if thing.declare:
+        return _Said(options, is_all=True)
+    path: KeyPath = ("exchanges", thing.name)
+    if isinstance(thing, Queue):
+        own = {own_queue(source.loaded.name, item): item for item in source.spec.subscribers}
+        is_own = thing.name not in source.spec.queues
+        path = ("subscribers", own[thing.name], "queue") if is_own else ("queues", thing.name)
+    return _Said({key: value for key, value in options.items() if source.says((*path, *key))}, is_all=False)
+
+
+def _difference(ours: _Said, theirs: _Said) -> KeyPath | None:
+    """Return the first key of two different things whose values differ, None where what is said agrees."""
+    keys = [
+        key
+        for key in {**ours.options, **theirs.options}
+        if (ours.is_all or key in ours.options) and (theirs.is_all or key in theirs.options)
+    ]
+    return next((key for key in keys if ours.options.get(key) != theirs.options.get(key)), None)
+
+
+def _values(key: KeyPath, ours: _Said, theirs: _Said) -> str:
+    here, there = ours.options.get(key), theirs.options.get(key)
+    return f"{key[-1]} is {_shown(key, here)} here, {_shown(key, there)} there"
+
+
+def _shown(key: KeyPath, value: object) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return format_duration(value / 1000) if key == ("message_ttl",) and isinstance(value, int) else str(value)
+
+
+def _queue_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:
+    """Return what makes an option of a queue as it is: the option, a subscriber that wants it, or a name."""
+    spec = source.spec
+    own = {own_queue(source.loaded.name, item): item for item in spec.subscribers}
+    if name in spec.queues:
+        path: KeyPath = ("queues", name, *key)
+        readers = [item for item, subscriber in spec.subscribers.items() if name in subscriber.from_]
+    elif name in own and not reads_queue(spec, spec.subscribers[own[name]]):
+        path, readers = ("subscribers", own[name], "queue", *key), [own[name]]
+    else:
+        return _dead_letter_path(source, name)
+    if key == ("single_active_consumer",) and not source.has(path):
+        wanting = [reader for reader in readers if spec.subscribers[reader].order_by is not None]
+        return ("subscribers", wanting[0], "order_by") if wanting else path
+    return path
+
+
+def _dead_letter_path(source: LoadedPipeline, name: str) -> KeyPath:
+    """Return what an undeclared queue is the dead-letter queue of, () where it is none."""
+    spec = source.spec
+    for queue_name, queue in spec.queues.items():
+        if dead_letter_queue(queue_name, queue) == name:
+            return ("queues", queue_name, "dead_letter")
+    for item, subscriber in spec.subscribers.items():
+        own = own_queue(source.loaded.name, item)
+        if dead_letter_queue(own, subscriber.queue or QueueSpec()) == name:
+            return ("subscribers", item, "queue", "dead_letter")
+    return ()
+
+
+def _exchange_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:
+    """Return the option of a declared exchange, or the first event that is published to another one."""
+    if name in source.spec.exchanges:
+        return ("exchanges", name, *key)
+    for event_name, event in source.spec.events.items():
+        if event_address(event_name, event).exchange == name:
+            return ("events", event_name, "exchange")
+    return ()
+
+
+# Schemas
+
+
+def _different_schemas(source: LoadedPipeline, other: LoadedPipeline) -> Iterator[Problem]:
+    """Compare the schemas of names that lead to one place: what one publishes, the other must be able to read."""
+    pipeline, there = source.pipeline, other.pipeline
+    for name, schema in pipeline.schemas.items():
+        wanted = there.schemas.get(name)
+        is_one_place = name in there.destinations and (
+            there.destinations[name].address == pipeline.destinations[name].address
+        )
+        if wanted is not None and wanted != schema and is_one_place:
+            where = other.loaded.location(_schema_path(other, name))
+            message = f'the schema of "{name}" is {schema}, but {wanted} in {where}'
+            help_text = "let both name one type, in a module that both share"
+            yield source.loaded.problem("schema-conflict", _schema_path(source, name), message, help_text)
+
+
+def _schema_path(source: LoadedPipeline, name: str) -> KeyPath:
+    return ("queues" if name in source.spec.queues else "events", name, "schema")

@@ -1,0 +1,146 @@
+"""Turns a file into payloads, one for each line: JSON lines, or CSV with a header."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from runner.errors import PublishFailed
+from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
+from runner.pipeline.codec import Encode, JsonText, guess_payload
+from runner.pipeline.importer import display_path
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""How long a line of JSON, a row or a field may be: as long as a body."""
+
+_DELIMITERS = ",;\t"
+
+_FIELD_LIMIT = threading.Lock()
+"""The limit of csv is one for the whole process: it is raised for a row at a time, and put back."""
+
+
+class BadRecord(Exception):
+    """A line of the file is not what its kind of file has, or does not fit where it is to go; says which line."""
+
+
+def read_records(path: str, checks: Sequence[Encode] = ()) -> Iterator[Any]:
+    """Yield the payloads of a file, lazily: of `.csv` a dict of texts for each row, else the JSON of each line.
+
+    `-` is standard input, as JSON lines. Empty lines are passed over. `checks` are the encoders of where the payloads
+    go, which know the schemas. Raises BadRecord, OSError.
+    """
+    for place, payload in _records(path):
+        try:
+            for check in checks:
+                check(payload)
+        except PublishFailed as failure:
+            raise BadRecord(f"{place}: {failure}") from failure
+        yield payload
+
+
+def _records(path: str) -> Iterator[tuple[str, Any]]:
+    """Yield each payload with the file and the line that it comes from."""
+    if path == "-":
+        yield from _json_lines(sys.stdin.buffer, "standard input")
+        return
+    name = display_path(path)
+    with Path(path).open("rb") as file:
+        if path.lower().endswith(".csv"):
+            yield from _csv_rows(_lines(file, name), name)
+        else:
+            yield from _json_lines(file, name)
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
+    """Yield the lines of a file, with what ends them (`\\n`, `\\r\\n` or `\\r`), without a byte order mark."""
+    number = 0
+    while read := file.readline(MAX_LINE_BYTES + len(b"\r\n") + 1):
+        if len(read.rstrip(b"\r\n")) > MAX_LINE_BYTES:
+            raise BadRecord(f"{name}:{number + 1}: the line has more than {MAX_LINE_BYTES} bytes")
+        if number == 0 and is_wide(read):
+            raise BadRecord(f"{name}: {WIDE_FILE}")
+        for line in (read if number else without_mark(read)).splitlines(keepends=True):
+            number += 1
+            yield line
+
+
+def _json_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, JsonText]]:
+    for number, line in enumerate(_lines(file, name), 1):
+        body = line.strip()
+        if not body:
+            continue
+        payload = guess_payload(body)
+        if not isinstance(payload, JsonText):
+            raise BadRecord(f"{name}:{number}: not JSON")
+        yield f"{name}:{number}", payload
+
+
+def _csv_rows(lines: Iterator[bytes], name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield a dict for each row. Empty lines are passed over, before the header too."""
+    skipped = 0
+    for first in lines:
+        if first.strip():
+            break
+        skipped += 1
+    else:
+        return
+    rows = _rows(_texts(itertools.chain([first], lines), name, skipped), _delimiter(first), name, skipped)
+    place, header = next(rows)
+    for index, column in enumerate(header):
+        if not column.strip() or column in header[:index]:
+            wrong = f'the column "{column}" is there twice' if column.strip() else f"column {index + 1} has no name"
+            raise BadRecord(f"{place}: {wrong}: each needs a name of its own in the first line")
+    for place, row in rows:
+        if len(row) != len(header):
+            raise BadRecord(f"{place}: {len(row)} fields, the header has {len(header)}")
+        yield place, dict(zip(header, row, strict=True))
+
+
+def _rows(texts: Iterator[str], delimiter: str, name: str, skipped: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows that are not empty, each with the line where it begins."""
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    while True:
+        place = f"{name}:{skipped + reader.line_num + 1}"
+        try:
+            row = _next_row(reader)
+        except csv.Error as error:
+            raise BadRecord(f"{place}: {error}") from error
+        if row is None:
+            return
+        if row:
+            yield place, row
+
+
+def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    with _FIELD_LIMIT:
+        before = csv.field_size_limit(MAX_LINE_BYTES)
+        try:
+            return next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+
+
+def _delimiter(header: bytes) -> str:
+    """Return what stands between the fields: a comma, or the semicolon or tab that divides a header without commas."""
+    for delimiter in _DELIMITERS:
+        try:
+            columns = next(csv.reader([header.decode(errors="replace")], delimiter=delimiter))
+        except csv.Error:
+            break
+        if len(columns) > 1:
+            return delimiter
+    return _DELIMITERS[0]
+
+
+def _texts(lines: Iterable[bytes], name: str, skipped: int) -> Iterator[str]:
+    """Yield lines as text; raises BadRecord at the first that is no UTF-8."""
+    for number, line in enumerate(lines, skipped + 1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            raise BadRecord(f"{name}:{number}: not UTF-8") from error

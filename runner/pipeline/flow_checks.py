@@ -1,0 +1,178 @@
+"""Meaning: warnings about the way of messages, through all pipelines that are read together and share a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from runner.config.loader import PipelineFile
+from runner.config.spec import PipelineSpec
+from runner.errors import Problem
+from runner.message import Address
+from runner.pipeline.topic_patterns import matches
+from runner.pipeline.topology_builder import (
+    BUILT_IN_EXCHANGES,
+    DEFAULT_EXCHANGE,
+    dead_letter_queues,
+    event_address,
+    event_sources,
+    reads_queue,
+)
+
+
+class Peer(NamedTuple):
+    """One of the pipelines that are read together."""
+
+    name: str
+    spec: PipelineSpec
+
+
+SubscriberRef = tuple[int, str]
+"""A subscriber: the position of its pipeline, and its name."""
+
+
+def peers(files: Sequence[PipelineFile], *, is_one_broker: bool = False) -> list[list[Peer]]:
+    """Return for each file the pipelines on its broker, itself included, in order.
+
+    None at all where a file cannot be read: what it has in it is not known, and nothing may be called missing.
+    """
+    specs = [loaded.spec or loaded.recovered for loaded in files]
+    known = [Peer(loaded.name, spec) for loaded, spec in zip(files, specs, strict=True) if spec is not None]
+    return [
+        [peer for peer in known if is_one_broker or peer.spec.broker.urls == spec.broker.urls]
+        if spec is not None and len(known) == len(files)
+        else []
+        for spec in specs
+    ]
+
+
+def flow_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Yield the warnings about one of the pipelines."""
+    if together:
+        yield from _unread_queues(loaded, spec, together)
+        yield from _idle_events(loaded, spec, together)
+        yield from _cycles(loaded, spec, together)
+
+
+def matches_any_event(pattern: str, together: Sequence[Peer]) -> bool:
+    """Whether any pipeline has an event that a pattern of events matches, as far as it is known."""
+    addresses = (event_address(*item) for peer in together for item in peer.spec.events.items())
+    return not together or any(
+        address.exchange == DEFAULT_EXCHANGE and matches(pattern, address.key) for address in addresses
+    )
+
+
+def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Warn of queues that fill up unread, unless they are dead-letter queues or only passed on to others."""
+    read = {source for peer in together for item in peer.spec.subscribers.values() for source in item.from_}
+    dead = {name for peer in together for name in dead_letter_queues(peer.name, peer.spec)}
+    if not spec.subscribers:
+        return  # a pipeline that only sends: others read
+    for name in spec.queues:
+        if name not in read and name not in dead:
+            message = f'nobody reads queue "{name}"'
+            help_text = "add a subscriber, or ignore this if another program reads it"
+            yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
+
+
+def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Warn of events without a publisher or without a subscriber here."""
+    published = {address for peer in together for address in _published(peer.spec)}
+    publishes = any(_targets(spec))
+    for name, event in spec.events.items():
+        path, address = ("events", name), event_address(name, event)
+        if not any(_queues_of(address, together)):
+            if event.unheard == "ignore":
+                continue
+            message = f'nobody hears event "{name}"'
+            help_text = (
+                "publishing it fails while no queue is bound to it: add a subscriber, or write `unheard: ignore`"
+            )
+            yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
+        elif address not in published and publishes:
+            help_text = "add it to a `to:`, or ignore this if a handler or another program publishes it"
+            message = f'nobody publishes event "{name}"'
+            yield loaded.problem("unpublished-event", path, message, help_text, severity="warning", on="key")
+
+
+def _targets(spec: PipelineSpec) -> Iterator[str]:
+    for producer in spec.producers.values():
+        yield from producer.to
+    for subscriber in spec.subscribers.values():
+        yield from subscriber.to
+
+
+def _published(spec: PipelineSpec) -> Iterator[Address]:
+    return (event_address(name, spec.events[name]) for name in _targets(spec) if name in spec.events)
+
+
+def _queues_of(address: Address, together: Sequence[Peer]) -> Iterator[str | SubscriberRef]:
+    """Yield the queues that messages to an address come into: declared ones by name, subscribers' own as items."""
+    for index, (_, spec) in enumerate(together):
+        for name, queue in spec.queues.items():
+            bound = [(bind.exchange, bind.key or "") for bind in queue.bind]
+            if _is_bound(address, spec, queue.events, bound):
+                yield name
+        for name, subscriber in spec.subscribers.items():
+            if not reads_queue(spec, subscriber) and _is_bound(address, spec, subscriber.from_, []):
+                yield index, name
+
+
+def _is_bound(address: Address, spec: PipelineSpec, patterns: Sequence[str], bound: Sequence[tuple[str, str]]) -> bool:
+    for exchange, key in (*bound, *(source for pattern in patterns for source in event_sources(pattern, spec))):
+        if exchange == address.exchange:
+            known = spec.exchanges.get(exchange)
+            kind = known.type if known is not None else BUILT_IN_EXCHANGES.get(exchange, "topic")
+            if matches(key, address.key) if kind == "topic" else key == address.key or kind != "direct":
+                return True
+    return False
+
+
+def _cycles(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Warn of subscribers whose results come back to them, each cycle once, in the first of its pipelines."""
+    heirs = _heirs(together)
+    own = next(index for index, peer in enumerate(together) if peer.spec is spec)
+    reported: set[frozenset[SubscriberRef]] = set()
+    for name in spec.subscribers:
+        cycle = _way_back((own, name), heirs)
+        if cycle and frozenset(cycle) not in reported and all(index >= own for index, _ in cycle):
+            reported.add(frozenset(cycle))
+            names = [item if index == own else f"{together[index].name}.{item}" for index, item in cycle]
+            message = f"results come back in a circle: {' → '.join([*names, names[0]])}"
+            help_text = "make sure that the handlers stop at some point, or remove one `to:`"
+            yield loaded.problem("cycle", ("subscribers", name, "to"), message, help_text, severity="warning")
+
+
+def _heirs(together: Sequence[Peer]) -> dict[SubscriberRef, list[SubscriberRef]]:
+    """Return for each subscriber those that its results come to."""
+    readers: dict[str, list[SubscriberRef]] = {}
+    for index, (_, spec) in enumerate(together):
+        for name, subscriber in spec.subscribers.items():
+            if reads_queue(spec, subscriber):
+                readers.setdefault(subscriber.from_[0], []).append((index, name))
+    heirs: dict[SubscriberRef, list[SubscriberRef]] = {}
+    for index, (_, spec) in enumerate(together):
+        for name, subscriber in spec.subscribers.items():
+            found: dict[SubscriberRef, None] = {}
+            for target in subscriber.to:
+                event = spec.events.get(target)
+                queues = [target] if event is None else _queues_of(event_address(target, event), together)
+                for queue in queues:
+                    found.update(dict.fromkeys(readers.get(queue, []) if isinstance(queue, str) else [queue]))
+            heirs[index, name] = list(found)
+    return heirs
+
+
+def _way_back(start: SubscriberRef, heirs: Mapping[SubscriberRef, list[SubscriberRef]]) -> list[SubscriberRef]:
+    """Return the shortest way from a subscriber back to itself, [] if there is none."""
+    ways = [[start]]
+    seen: set[SubscriberRef] = set()
+    while ways:
+        way = ways.pop(0)
+        for heir in heirs[way[-1]]:
+            if heir == start:
+                return way
+            if heir not in seen:
+                seen.add(heir)
+                ways.append([*way, heir])
+    return []

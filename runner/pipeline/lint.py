@@ -1,0 +1,181 @@
+"""Meaning: what is allowed in a spec and would surprise its author. All of these are warnings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from runner.config.diagnostics import closest
+from runner.config.document import KeyPath, ScalarNode, walk_nodes
+from runner.config.interpolation import substitute
+from runner.config.loader import PipelineFile
+from runner.config.spec import PipelineSpec, QueueSpec
+from runner.errors import Problem
+from runner.pipeline.flow_checks import Peer, flow_warnings
+from runner.pipeline.topology_builder import BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE, own_queue, reads_queue
+
+CONSUMER_TIMEOUT_S = 30 * 60.0
+"""RabbitMQ takes a message away that stays unsettled for longer (its default `consumer_timeout`)."""
+
+MAX_HELD_S = 25 * 60.0
+"""How long a message may be held unsettled with a margin to that."""
+
+COMMON_NAMES = frozenset({"app", "config", "index", "main", "pipeline", "pipelines", "runner", "worker", "workers"})
+"""What a file is called in more than one project."""
+
+_BROKER_URL = re.compile(r"amqps?://\S*")
+_FREE: Final = frozenset({"with", "arguments", "headers"})
+"""Maps whose values are handed on as they are."""
+
+_VARIABLE = re.compile(r"\$\{[^}]*\}")
+
+
+def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> list[Problem]:
+    """Return the warnings about a spec that is right, and that is read together with others."""
+    return [
+        *_shared_orders(loaded, spec),
+        *_undeclared_exchanges(loaded, spec, together),
+        *flow_warnings(loaded, spec, together),
+        *_empty_keys(loaded, spec),
+        *_cut_values(loaded),
+        *_dropped_failures(loaded, spec),
+        *_plain_passwords(loaded, spec),
+        *_long_timeouts(loaded, spec),
+        *_common_name(loaded, spec),
+    ]
+
+
+def _common_name(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of a name that the next project on the same broker has as well: they would take each other's messages."""
+    if spec.name is None and loaded.name in COMMON_NAMES and spec.broker.urls:
+        message = (
+            f'the pipeline is called "{loaded.name}" after its file, as another project on this broker may be, too'
+        )
+        yield loaded.problem(
+            "common-name", ("version",), message, "add `name:`, as in `name: shop`", severity="warning"
+        )
+
+
+def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of an order that a second process would break, and of retries that RabbitMQ does not wait for."""
+    for name, subscriber in spec.subscribers.items():
+        if subscriber.order_by is None:
+            continue
+        path = ("subscribers", name, "order_by")
+        own = subscriber.queue or QueueSpec()
+        queue = spec.queues[subscriber.from_[0]] if reads_queue(spec, subscriber) else own
+        if (queue.type == "classic" or not queue.declare) and not queue.single_active_consumer:
+            message = "a second process on this queue would break the order"
+            help_text = "add `single_active_consumer: true` to the queue, or run one process"
+            yield loaded.problem("shared-order", path, message, help_text, severity="warning")
+        if subscriber.retry.attempts > 1 and subscriber.retry.delay >= MAX_HELD_S:
+            message = "with order_by a retry waits in this process, and RabbitMQ takes it back after 30 minutes"
+            help_text = "use a delay of less than 25 minutes"
+            yield loaded.problem("long-timeout", path, message, help_text, severity="warning")
+
+
+def _undeclared_exchanges(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Warn of events on an exchange that is missing where others are declared: a slip of the pen makes a new one."""
+    declared = {name for peer in together for name in peer.spec.exchanges}
+    for name, event in spec.events.items():
+        exchange = event.exchange or DEFAULT_EXCHANGE
+        if spec.exchanges and exchange not in {*spec.exchanges, *declared, *BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE}:
+            guess = closest(exchange, spec.exchanges)
+            message = f'"{exchange}" is not declared like the other exchanges, and becomes a new topic exchange'
+            help_text = f'did you mean "{guess}"?' if guess else f'add "{exchange}: topic" under `exchanges:`'
+            path = ("events", name, "exchange")
+            yield loaded.problem("undeclared-exchange", path, message, help_text, severity="warning")
+
+
+def _empty_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of bindings that hear nothing but messages without a routing key."""
+    for name, queue in spec.queues.items():
+        for index, bind in enumerate(queue.bind):
+            known = spec.exchanges.get(bind.exchange)
+            kind = known.type if known is not None else BUILT_IN_EXCHANGES.get(bind.exchange, "topic")
+            is_unknown = known is not None and not known.declare and "type" not in known.model_fields_set
+            if bind.key or is_unknown or kind not in ("topic", "direct"):
+                continue
+            path: KeyPath = ("queues", name, "bind", index, "key")
+            message = f'the binding to the {kind} exchange "{bind.exchange}" has no key, and takes no message with one'
+            help_text = 'add a key, as in key: "#" for every message' if kind == "topic" else "add a key"
+            if loaded.document is not None and loaded.document.comment_behind(path).startswith("#"):
+                help_text = 'a "#" without quotes starts a comment: write key: "#"'
+            yield loaded.problem("empty-key", path, message, help_text, severity="warning")
+
+
+def _cut_values(loaded: PipelineFile) -> Iterator[Problem]:
+    """Warn of texts that end at a "#" that looks like a part of them."""
+    document = loaded.document
+    for path, node in walk_nodes(document.root) if document is not None else ():
+        is_free = path[-1:] in (("key",), ("description",), ("owner",)) or _FREE & {*path[2:-1]}
+        if document is None or not isinstance(node, ScalarNode) or not is_free or _is_key_of_a_binding(path, node):
+            continue
+        comment = document.comment_behind(path)
+        if isinstance(node.value, str | None) and comment and comment[1:2].strip():
+            message = 'the value ends before a "#", which starts a comment'
+            help_text = 'put the whole value in quotes, or a blank behind the "#" of a comment'
+            yield loaded.problem("cut-by-comment", path, message, help_text, severity="warning")
+
+
+def _is_key_of_a_binding(path: KeyPath, node: ScalarNode) -> bool:
+    """Whether this is said of it already: it is empty."""
+    return node.value is None and path[2:3] == ("bind",)
+
+
+def _dropped_failures(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    paths: list[tuple[KeyPath, QueueSpec, str]] = [
+        *((("queues", name), queue, name) for name, queue in spec.queues.items()),
+        *(
+            (("subscribers", name, "queue"), subscriber.queue, own_queue(loaded.name, name))
+            for name, subscriber in spec.subscribers.items()
+            if subscriber.queue is not None
+        ),
+    ]
+    for path, queue, name in paths:
+        if queue.dead_letter is False:
+            message = f'what fails in queue "{name}", or cannot be decoded, is dropped'
+            help_text = "remove `dead_letter: false` to keep it in a dead-letter queue"
+            yield loaded.problem("drops-failures", (*path, "dead_letter"), message, help_text, severity="warning")
+
+
+def _plain_passwords(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of passwords that stand in the file itself, also in the default of a variable."""
+    document = loaded.document
+    broker = document.node(("broker",)) if document is not None else None
+    if document is None or broker is None:
+        return
+    for path, node in walk_nodes(broker, ("broker",)):
+        if not isinstance(node, ScalarNode) or not isinstance(node.value, str):
+            continue
+        written = document.part(node.span).text[node.start : node.end]
+        value = substitute(written, {}, lambda _: "").text if node.origins else node.value
+        password = value.strip("\"'") if path == ("broker", "password") else _password(value)
+        if password:
+            message = "the broker's password stands in the file"
+            name = "RABBITMQ_URL" if _password(value) else "RABBITMQ_PASSWORD"
+            help_text = f"write ${{{name}}} or ${{file:/run/secrets/{name.lower()}}} instead"
+            if password not in _VARIABLE.sub("", written):
+                message += ", in the default of a variable"
+                help_text = "write no default, or one without a password, and set the variable"
+            yield loaded.problem("plain-password", path, message, help_text, severity="warning")
+
+
+def _password(text: str) -> str:
+    """Return the password of the URL in a text, "" if there is none."""
+    url = _BROKER_URL.search(text)
+    try:
+        return (urlsplit(url[0]).password or "") if url else ""
+    except ValueError:
+        return ""
+
+
+def _long_timeouts(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, subscriber in spec.subscribers.items():
+        if subscriber.timeout is not None and subscriber.timeout >= CONSUMER_TIMEOUT_S:
+            message = "RabbitMQ takes a message back that is unsettled for 30 minutes (its consumer_timeout)"
+            help_text = "use a shorter timeout, or raise consumer_timeout on the broker"
+            path = ("subscribers", name, "timeout")
+            yield loaded.problem("long-timeout", path, message, help_text, severity="warning")

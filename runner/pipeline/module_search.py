@@ -1,0 +1,259 @@
+"""Which file each module of a pipeline comes from: one rule for `validate`, with and without imports, and for the run.
+
+The modules of a pipeline are looked for in its `python_path`, in the folder of its own file, and in the current folder,
+in this order: after the standard library and before installed packages. A process imports each name once, for all of
+its pipelines. So a module is refused where that import gives another file than the pipeline alone would get, and where
+one of the pipeline's folders has a second file of its name.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from runner.config.loader import PipelineFile
+from runner.pipeline import sys_path
+from runner.pipeline.importer import ImportProblem, display_path, missing_module
+
+CONFLICT, HIDDEN, RESERVED = "module-conflict", "hidden-module", "reserved-module"
+_APART = "give one of the two modules another name, or run the pipelines apart"
+_RENAME = "give your module another name"
+_FOLDERS = "give one of the two modules another name, or change `python_path`"
+_ELSEWHERE = "give one of the two modules another name, or run the command in another folder"
+
+
+def find_module(
+    name: str, entries: Sequence[str], *, in_folders_only: bool = False
+) -> Iterator[tuple[str, ModuleSpec | None]]:
+    """Yield a module's packages and the module, each with where an import from these folders finds it; nothing is run.
+
+    The first that is nowhere is the last one. With `in_folders_only` no other finders are asked, as those of editable
+    installations.
+    """
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        partial = ".".join(parts[:count])
+        is_built_in = partial in sys.builtin_module_names and not in_folders_only
+        spec = ModuleSpec(partial, None) if is_built_in else _find(partial, entries)
+        if spec is None and count == 1 and not in_folders_only:
+            spec = _found_otherwise(partial)
+        yield partial, spec
+        if spec is None:
+            return
+        entries = list(spec.submodule_search_locations or [])
+
+
+def module_searches(pipelines: Sequence[PipelineFile]) -> list[ModuleSearch]:
+    """Put the folders of pipelines that share a process on the import path; return how each finds its modules."""
+    searches = [ModuleSearch(loaded) for loaded in pipelines]
+    folders = [folder for search in searches for folder in search.folders]
+    sys_path.extend([*folders, os.path.realpath(os.getcwd())])
+    ambiguous = _ambiguous(searches)
+    for search in searches:
+        search.ambiguous = ambiguous
+    return searches
+
+
+class ModuleSearch:
+    """Finds the modules of one pipeline. `ambiguous` are the names that more than one place has a module of."""
+
+    def __init__(self, loaded: PipelineFile) -> None:
+        spec = loaded.spec or loaded.recovered
+        folder = loaded.path.parent
+        names = [folder / name for name in spec.python_path] if spec is not None else []
+        self.folders = list(dict.fromkeys(os.path.realpath(name) for name in [*names, folder]))
+        self.current = os.path.realpath(os.getcwd())
+        self.ambiguous: set[str] = set()
+        self._checked: dict[str, list[ImportProblem]] = {}
+
+    @property
+    def places(self) -> list[str]:
+        """All folders, in the order in which they are searched."""
+        return list(dict.fromkeys([*self.folders, self.current]))
+
+    def reserved(self) -> dict[str, ImportProblem]:
+        """Return, by name, the modules in these folders that would hide the runner, or what it needs itself."""
+        found: dict[str, ImportProblem] = {}
+        for place in self.places:
+            for name in sorted(_names_in(place)):
+                theirs = _file(_find(name, [place]))
+                ours = sys_path.PACKAGE_FILE if name == "runner" else _file(_find(name, sys_path.base()))
+                if theirs and ours and theirs != ours and (name == "runner" or name in sys_path.required_modules()):
+                    words = "is the runner itself" if name == "runner" else "is a package that the runner needs"
+                    message = f'module "{name}" {words}, and {display_path(theirs)} would hide it'
+                    found.setdefault(name, ImportProblem(RESERVED, message, "give this file another name"))
+        return found
+
+    def check(self, name: str) -> list[ImportProblem]:
+        """Return what is wrong with where a module comes from, and with those that it imports in turn.
+
+        All are errors but those with the code `hidden-module`. Modules with a reserved name are not looked at.
+        """
+        if name not in self._checked:
+            self._checked[name] = list(self._check(name))
+        return self._checked[name]
+
+    def _check(self, name: str) -> Iterator[ImportProblem]:
+        yield from self._verify(name, "")
+        if self.ambiguous:
+            for other, importer in self._reached(name).items():
+                if other.partition(".")[0] in self.ambiguous and importer:
+                    yield from self._verify(other, f", which {display_path(importer)} imports,")
+
+    def _verify(self, name: str, imported: str) -> Iterator[ImportProblem]:
+        """Compare the file that the pipeline alone would get with that of this process, and with those it hides."""
+        alone = sys_path.isolated(self.places)
+        found = dict(find_module(name, alone))
+        top = name.partition(".")[0]
+        if found[top] is None:
+            if not _is_loaded_elsewhere(top):
+                yield missing_module(name, top, alone)
+            return
+        for partial, taken in _taken(name):
+            spec = found.get(partial)
+            if spec is not None and _file(spec) != taken:
+                other = display_path(taken) if taken else "another folder"
+                message = f'module "{partial}"{imported} is {_where(spec)} for this pipeline'
+                message += f", but {other} is imported by that name in the same process"
+                yield ImportProblem(CONFLICT, message, _APART if sys_path.is_of_a_pipeline(taken) else _RENAME)
+                return
+        yield from self._hidden(name, found, imported)
+
+    def _hidden(self, name: str, found: dict[str, ModuleSpec | None], imported: str) -> Iterator[ImportProblem]:
+        """Find a file of the same name in a later folder."""
+        own = next(spec for spec in reversed(found.values()) if spec is not None)
+        for place in self.places:
+            other = _file(dict(find_module(name, [place], in_folders_only=True)).get(name))
+            if not other or other == _file(found.get(name)):
+                continue
+            message = f'module "{name}"{imported} is {_where(own)}, which hides {display_path(other)}'
+            is_ours = _lies_in(_file(own), self.folders)
+            is_standard = not is_ours and bool(imported)  # which a module may well have meant
+            if is_standard or (place == self.current and place not in self.folders):
+                yield ImportProblem(HIDDEN, message, _ELSEWHERE if is_ours else _RENAME)
+            else:
+                yield ImportProblem(CONFLICT, message, _FOLDERS if is_ours else _RENAME)
+            return
+
+    def _reached(self, name: str) -> dict[str, str]:
+        """Return the modules that a module imports in turn, also inside functions, each with the file that does so.
+
+        Only the sources in the pipeline's own folders are read.
+        """
+        alone = sys_path.isolated(self.places)
+        seen: dict[str, str] = {}
+        todo = [(name, "")]
+        while todo:
+            wanted, importer = todo.pop()
+            for partial, spec in find_module(wanted, alone):
+                if spec is None or partial in seen:
+                    continue
+                seen[partial] = importer
+                file = spec.origin or ""
+                if file.endswith(".py") and _lies_in(file, self.places) and not sys_path.is_installed(file):
+                    package = partial if spec.submodule_search_locations is not None else partial.rpartition(".")[0]
+                    todo += [(imported, file) for imported in _imports(file, package)]
+        return seen
+
+
+def _find(name: str, entries: Sequence[str]) -> ModuleSpec | None:
+    """Return where an import finds a module, whose package has been found, without running anything."""
+    portions: list[str] = []
+    for entry in entries:
+        finder = pkgutil.get_importer(entry or os.getcwd())
+        spec = finder.find_spec(name) if finder is not None else None
+        if spec is not None and spec.loader is not None:
+            return spec
+        portions += (spec.submodule_search_locations or []) if spec is not None else []
+    if portions:
+        package = ModuleSpec(name, None, is_package=True)
+        package.submodule_search_locations = portions
+        return package
+    return None
+
+
+def _found_otherwise(name: str) -> ModuleSpec | None:
+    finders = (finder for finder in sys.meta_path if finder is not PathFinder)
+    found = (finder.find_spec(name, None) for finder in finders)
+    return next((spec for spec in found if spec is not None), None)
+
+
+def _file(spec: ModuleSpec | None) -> str:
+    """Return the file of a module, "" where it has none: built in, or a package without `__init__.py`."""
+    return os.path.realpath(spec.origin) if spec is not None and spec.loader is not None and spec.origin else ""
+
+
+def _where(spec: ModuleSpec) -> str:
+    file = _file(spec)
+    if sys_path.is_standard(file) or not (file or spec.submodule_search_locations):
+        return "Python's own"
+    return display_path(file or next(iter(spec.submodule_search_locations or [])))
+
+
+def _taken(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the packages of a module and the module, each with the file that this process takes for it."""
+    for partial, spec in find_module(name, sys.path):
+        module = sys.modules.get(partial)
+        if module is None and spec is None:
+            return
+        file = getattr(module, "__file__", None)
+        yield partial, _file(spec) if module is None else os.path.realpath(file) if file else ""
+
+
+def _is_loaded_elsewhere(name: str) -> bool:
+    """Whether a module was imported, and not from the folder of another pipeline."""
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    return module is not None and not (file and sys_path.is_of_a_pipeline(os.path.realpath(file)))
+
+
+def _ambiguous(searches: Sequence[ModuleSearch]) -> set[str]:
+    """Return the names that several places have a module of: those of the pipelines, Python, and what is imported."""
+    places = dict.fromkeys(place for search in searches for place in search.places)
+    seen: set[str] = set()
+    found: set[str] = set()
+    for place in places:
+        names = _names_in(place)
+        found |= names & (seen | sys.stdlib_module_names)
+        seen |= names
+    return found | {name for name in seen if name in sys.modules and not _lies_in(_loaded_file(name), list(places))}
+
+
+def _loaded_file(name: str) -> str:
+    return os.path.realpath(getattr(sys.modules[name], "__file__", None) or "/")
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    """Return the names of the modules and packages that lie in a folder."""
+    try:
+        files = os.listdir(folder)
+    except OSError:
+        return frozenset()
+    names = (file.partition(".")[0] for file in files if file.endswith((".py", ".so")) or "." not in file)
+    return frozenset(name for name in names if name.isidentifier())
+
+
+def _lies_in(file: str, folders: Sequence[str]) -> bool:
+    return any(file.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+
+
+def _imports(file: str, package: str) -> Iterator[str]:
+    """Yield the names that a source imports; those of a `from` may be attributes."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (SyntaxError, ValueError, OSError):  # reported where it is imported
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names if alias.name != "*")
+            if base:
+                yield base

@@ -1,0 +1,353 @@
+"""Turns a spec into a Pipeline: names into addresses, import paths into handlers; or into every problem there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from runner.config.loader import PipelineFile
+from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec
+from runner.errors import Problem
+from runner.message import Address
+from runner.outcome import RetryPolicy
+from runner.pipeline import codec, static_checks, topology_builder
+from runner.pipeline.event_names import event_of
+from runner.pipeline.file_source import read_records
+from runner.pipeline.flow_checks import Peer
+from runner.pipeline.import_report import ImportReport
+from runner.pipeline.importer import import_callable, import_exception
+from runner.pipeline.model import (
+    HTTP_TIMEOUT_S,
+    Batch,
+    BrokerSettings,
+    Destination,
+    Handler,
+    LoggingSettings,
+    Pipeline,
+    Producer,
+    Resource,
+    Subscriber,
+    TlsSettings,
+    fingerprint_of,
+)
+from runner.pipeline.module_search import ModuleSearch, module_searches
+from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
+from runner.pipeline.schemas import read_schema
+from runner.pipeline.signature import payload_annotation, read_factory, read_handler
+from runner.pipeline.spec_checks import check_spec
+from runner.pipeline.topic_patterns import matches
+from runner.schedule import Cron, Every, Schedule
+from runner.units import parse_address
+
+PathParts = tuple[str | int, ...]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Resolved:
+    """A pipeline, or None where there are errors, and all problems."""
+
+    pipeline: Pipeline | None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def resolve(
+    loaded: PipelineFile,
+    *,
+    imports: bool = True,
+    modules: ModuleSearch | None = None,
+    together: Sequence[Peer] | None = None,
+) -> Resolved:
+    """Check the names of a loaded spec, import its handlers, and compute what will run. Collects every problem.
+
+    Imports the handlers' modules: their code runs. `modules` finds them where several pipelines share the process, and
+    `together` are those that share the broker. Without `imports` nothing of the user's is run: paths are checked in the
+    sources, and there is no pipeline.
+    """
+    problems = list(loaded.problems)
+    spec = loaded.spec or loaded.recovered
+    if spec is None:
+        return Resolved(None, problems)
+    problems += check_spec(loaded, spec, together)
+    imported = ImportReport(loaded, modules or module_searches([loaded])[0])
+    resolver = _Resolver(loaded, spec, problems, imported)
+    pipeline = None
+    if imports:
+        pipeline = resolver.pipeline()
+    else:
+        resolver.check_statically()
+    problems += imported.problems()
+    has_errors = any(problem.severity == "error" for problem in problems)
+    return Resolved(None if has_errors else pipeline, problems)
+
+
+class _Resolver:
+    """Resolves one spec; what is wrong is noted in `problems`, and something harmless stands in for it meanwhile."""
+
+    def __init__(self, loaded: PipelineFile, spec: PipelineSpec, problems: list[Problem], imported: ImportReport) -> None:
+        self._loaded = loaded
+        self._spec = spec
+        self._problems = problems
+        self._imported = imported
+        self._adapters: dict[str, TypeAdapter[Any]] = {}
+        self._schemas: dict[str, Any] = {}
+        self._interpolated = loaded.interpolated
+
+    def pipeline(self) -> Pipeline | None:
+        """Resolve everything; None if the names are wrong, for then no topology can be computed."""
+        self._read_schemas()
+        destinations = self._destinations()
+        resources = self._resources()
+        found_producers = (self._producer(name, destinations) for name in self._spec.producers)
+        found_subscribers = (self._subscriber(name, destinations) for name in self._spec.subscribers)
+        producers = tuple(found for found in found_producers if found)
+        subscribers = tuple(found for found in found_subscribers if found)
+        if any(problem.severity == "error" for problem in [*self._problems, *self._imported.problems()]):
+            return None
+        spec, name = self._spec, self._loaded.name
+        return Pipeline(
+            name=name,
+            path=str(self._loaded.path),
+            broker=self._broker(),
+            destinations=destinations,
+            producers=producers,
+            subscribers=subscribers,
+            topology=topology_builder.compute_topology(name, spec, [found.retry for found in subscribers]),
+            resources=resources,
+            schemas=self._schema_paths(),
+            logging=LoggingSettings(
+                spec.logging.format,
+                spec.logging.level,
+                dict(spec.logging.levels),
+                spec.logging.messages,
+                spec.logging.payloads,
+            ),
+            grace_s=spec.shutdown.grace,
+            release=spec.release or "",
+            http=parse_address(spec.telemetry.http) if spec.telemetry.http is not None else None,
+            fingerprint=fingerprint_of(subscribers, producers),
+        )
+
+    def check_statically(self) -> None:
+        """Check every import path in the sources."""
+        for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
+            for name, item in items.items():
+                if item.schema_ is not None:
+                    self._imported.attempt((section, name, "schema"), item.schema_, static_checks.check_schema)
+        for name, resource in self._spec.resources.items():
+            variables = self._variables(("resources", name))
+            check_factory = partial(static_checks.check_factory, arguments=resource.with_, variables=variables)
+            self._imported.attempt(("resources", name, "factory"), resource.factory, check_factory)
+        for name, producer in self._spec.producers.items():
+            if producer.handler is not None:
+                self._check_handler(("producers", name), producer.handler, producer.with_, takes_payload=False)
+        for name, subscriber in self._spec.subscribers.items():
+            path: PathParts = ("subscribers", name)
+            is_batch = subscriber.batch is not None
+            self._check_handler(path, subscriber.handler, subscriber.with_, takes_payload=True, is_batch=is_batch)
+            for index, exception in enumerate(subscriber.retry.on or ()):
+                if ":" in exception:
+                    self._imported.attempt((*path, "retry", "on", index), exception, static_checks.find_definition)
+
+    def _check_handler(
+        self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool, is_batch: bool = False
+    ) -> None:
+        check = partial(
+            static_checks.check_handler,
+            arguments=arguments,
+            takes_payload=takes_payload,
+            resources=self._spec.resources,
+            is_batch=is_batch,
+            variables=self._variables(path),
+        )
+        self._imported.attempt((*path, "handler"), target, check)
+
+    def _broker(self) -> BrokerSettings:
+        broker, folder = self._spec.broker, self._loaded.path.parent
+        tls = None
+        if broker.tls is not None:
+            files = (broker.tls.ca, broker.tls.cert, broker.tls.key)
+            # Absolute: they are read at each connection, and a handler may have changed the working directory by then.
+            tls = TlsSettings(*((folder / name).absolute() if name else None for name in files))
+        return BrokerSettings(broker.node_urls, broker.connect_timeout, broker.heartbeat, broker.topology, tls)
+
+    def _read_schemas(self) -> None:
+        """Import the schema of each queue and event that has one, and make its validator."""
+        for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
+            for name, item in items.items():
+                if item.schema_ is not None:
+                    found = self._imported.attempt((section, name, "schema"), item.schema_, read_schema)
+                    if found is not None:
+                        self._schemas[name], self._adapters[name] = found
+
+    def _schema_paths(self) -> dict[str, str]:
+        paths = {name: queue.schema_ for name, queue in self._spec.queues.items()}
+        paths |= {name: event.schema_ for name, event in self._spec.events.items()}
+        return {name: path for name, path in paths.items() if path is not None}
+
+    def _destinations(self) -> Mapping[str, Destination]:
+        addresses = {name: (Address("", name), False) for name in self._spec.queues}
+        addresses |= {name: (address, True) for name, address in self._event_addresses().items()}
+        return {
+            name: Destination(
+                name,
+                address,
+                is_event,
+                codec.encoder(self._adapters.get(name), name),
+                needs_queue=not is_event or self._spec.events[name].unheard == "error",
+            )
+            for name, (address, is_event) in addresses.items()
+        }
+
+    def _event_addresses(self) -> Mapping[str, Address]:
+        return {name: topology_builder.event_address(name, event) for name, event in self._spec.events.items()}
+
+    def _producer(self, name: str, destinations: Mapping[str, Destination]) -> Producer | None:
+        spec = self._spec.producers[name]
+        path: PathParts = ("producers", name)
+        to = tuple(destinations[target] for target in spec.to if target in destinations)
+        if spec.http is not None:
+            timeout_s = HTTP_TIMEOUT_S if spec.timeout is None else spec.timeout
+            return Producer(name, None, to, http_path=spec.http, http_timeout_s=timeout_s)
+        checks = [destinations[target].encode for target in spec.to if target in self._adapters]
+        handler = self._reader(path, spec.file, checks) if spec.file is not None else None
+        if spec.handler is not None:
+            handler = self._handler(path, spec.handler, spec.with_, takes_payload=False)
+        schedule: Schedule | None = Every(spec.every) if spec.every is not None else None
+        if spec.cron is not None:
+            schedule = Cron(spec.cron, spec.timezone)
+        if handler is None:
+            return None
+        return Producer(name, handler, to, schedule, per_second=spec.rate, once=spec.once)
+
+    def _reader(self, path: PathParts, file: str, checks: Sequence[codec.Encode]) -> Handler | None:
+        """Return the handler that reads a file's records; a problem where there is no such file."""
+        found = file if file == "-" else str((self._loaded.path.parent / file).absolute())
+        if file != "-" and not os.path.isfile(found):
+            self._note("no-such-file", (*path, "file"), f'there is no file "{file}"', "it is relative to this file")
+            return None
+        return Handler(file, partial(read_records, found, checks), "generator", codec.decoder(bytes))
+
+    def _subscriber(self, name: str, destinations: Mapping[str, Destination]) -> Subscriber | None:
+        spec = self._spec.subscribers[name]
+        path: PathParts = ("subscribers", name)
+        handler = self._handler(path, spec.handler, spec.with_, takes_payload=True, is_batch=spec.batch is not None)
+        retry = self._retry((*path, "retry"), spec.retry)
+        if handler is None or retry is None:
+            return None
+        self._check_run_in(path, spec, handler)
+        is_queue = topology_builder.reads_queue(self._spec, spec)
+        queue = spec.from_[0] if is_queue else topology_builder.own_queue(self._loaded.name, name)
+        options = self._spec.queues[queue] if is_queue else spec.queue or QueueSpec()
+        return Subscriber(
+            name=name,
+            queue=queue,
+            event_patterns=self._event_patterns(spec, options, is_queue=is_queue),
+            dead_letter=topology_builder.dead_letter_queue(queue, options),
+            handler=self._with_schema(path, spec, options, handler, is_queue=is_queue),
+            to=tuple(destinations[target] for target in spec.to if target in destinations),
+            concurrency=spec.concurrency,
+            prefetch=spec.prefetch or topology_builder.derived_prefetch(spec),
+            timeout_s=spec.timeout,
+            retry=retry,
+            batch=Batch(spec.batch.size, spec.batch.wait) if spec.batch is not None else None,
+            key_of=codec.key_reader(spec.order_by) if spec.order_by is not None else None,
+            per_second=spec.rate,
+            dedupe_window_s=spec.dedupe.window if spec.dedupe is not None else None,
+            runs_in_process=spec.run_in == "process",
+            event_of=event_of(self._event_addresses(), topology_builder.DEFAULT_EXCHANGE),
+            replies=spec.reply if spec.reply is not None else not (spec.to or spec.batch),
+        )
+
+    def _check_run_in(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
+        if spec.run_in is not None and handler.is_async:
+            help_text = "an `async def` runs on the event loop: remove run_in, or write `def`"
+            self._note("bad-run-in", (*path, "run_in"), f'"{spec.handler}" is `async def`', help_text)
+        if spec.run_in == "process" and handler.resources:
+            message = f'"{spec.handler}" takes the resource "{handler.resources[0]}", which lives in this process'
+            help_text = "open what it needs in its own module, or run it in a thread"
+            self._note("bad-run-in", (*path, "run_in"), message, help_text)
+
+    def _resources(self) -> tuple[Resource, ...]:
+        found = []
+        for name, spec in self._spec.resources.items():
+            path: PathParts = ("resources", name)
+            factory = self._factory(path, spec.factory, spec.with_)
+            if factory is not None:
+                found.append(Resource(name, spec.factory, factory))
+        return tuple(found)
+
+    def _factory(self, path: PathParts, target: str, arguments: Mapping[str, Any]) -> Callable[[], Any] | None:
+        def read(target: str) -> Callable[[], Any]:
+            return read_factory(target, import_callable(target), arguments, variables=self._variables(path))
+
+        return self._imported.attempt((*path, "factory"), target, read)
+
+    def _event_patterns(self, spec: SubscriberSpec, options: QueueSpec, *, is_queue: bool) -> tuple[str, ...]:
+        """Return the names of the declared events that reach a subscriber."""
+        patterns: Sequence[str] = options.events if is_queue else spec.from_
+        return tuple(name for name in self._spec.events if any(matches(pattern, name) for pattern in patterns))
+
+    def _with_schema(
+        self, path: PathParts, spec: SubscriberSpec, options: QueueSpec, handler: Handler, *, is_queue: bool
+    ) -> Handler:
+        """Return the handler with the schemas of its source checked before its payload is decoded."""
+        names = [*self._event_patterns(spec, options, is_queue=is_queue), *(spec.from_ if is_queue else ())]
+        schemas = {name: self._schemas[name] for name in names if name in self._schemas}
+        annotation = payload_annotation(handler.call, handler, is_batch=spec.batch is not None)
+        for mismatch in handler_mismatches(handler.path, annotation, schemas):
+            self._note("schema-mismatch", (*path, "handler"), *mismatch)
+        certain = spec.from_ if is_queue else names
+        if spec.order_by is not None and all(name in schemas for name in certain):
+            for mismatch in path_mismatches(spec.order_by, [schemas[name] for name in certain]):
+                self._note("bad-payload-path", (*path, "order_by"), *mismatch)
+        unchecked = {name: schema for name, schema in schemas.items() if schema is not annotation}
+        if not unchecked:
+            return handler
+        events = {name: self._adapters[name] for name in unchecked if name in self._spec.events}
+        only = next((self._adapters[name] for name in unchecked if name in self._spec.queues), None)
+        return replace(handler, check=codec.checker(events, only))
+
+    def _handler(
+        self,
+        path: PathParts,
+        target: str,
+        arguments: Mapping[str, Any],
+        *,
+        takes_payload: bool,
+        is_batch: bool = False,
+    ) -> Handler | None:
+        def read(target: str) -> Handler:
+            return read_handler(
+                target,
+                import_callable(target),
+                arguments,
+                takes_payload=takes_payload,
+                resources=self._spec.resources,
+                is_batch=is_batch,
+                variables=self._variables(path),
+            )
+
+        return self._imported.attempt((*path, "handler"), target, read)
+
+    def _retry(self, path: PathParts, spec: RetrySpec) -> RetryPolicy | None:
+        only_on: tuple[type[BaseException], ...] | None = None
+        if spec.on is not None:
+            found = [self._imported.attempt((*path, "on", i), name, import_exception) for i, name in enumerate(spec.on)]
+            if None in found:
+                return None
+            only_on = tuple(exception for exception in found if exception)
+        return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, only_on)
+
+    def _variables(self, path: PathParts) -> set[str]:
+        """Return the keys of an item's `with:` whose values come from variables."""
+        return {str(key[-1]) for key in self._interpolated if key[:-1] == (*path, "with")}
+
+    def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
+        self._problems.append(self._loaded.problem(code, path, message, help_text))

@@ -1,0 +1,104 @@
+"""Puts the values of pydantic's secrets into JSON: they are the user's payload, and stars would arrive instead.
+
+pydantic writes each secret as a mask, whatever is asked of it. Dumped for Python, the same payload keeps the secrets
+themselves: the two are gone through side by side, and each mask is replaced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
+from pydantic_core import from_json, to_json
+
+from runner.errors import PublishFailed
+
+MASK = b"****"
+"""In every mask of pydantic's own, and of most that others write."""
+
+_SECRETS = (SecretStr, SecretBytes, Secret)
+_known: dict[type, bool] = {}
+"""Whether the fields of a type may hold a secret. Programs make types as they go: at MAX_KNOWN it begins again."""
+
+MAX_KNOWN = 10_000
+
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def may_hold_secrets(payload: Any) -> bool:
+    """Return whether a payload may have a secret whose mask is another than MASK, as far as its type tells."""
+    kind = type(payload)
+    found = _known.get(kind)
+    if found is None:
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        found = _known[kind] = _reaches_secret(kind, set())
+    return found
+
+
+def reveal_secrets(payload: Any, body: bytes) -> bytes:
+    """Return the JSON of a payload with its secrets in it. Raises PublishFailed where they cannot be found."""
+    meant = _ANY.dump_python(payload, by_alias=True, warnings=False)
+    return to_json(_merged(meant, from_json(body)), inf_nan_mode="strings")
+
+
+def _merged(meant: Any, shown: Any) -> Any:
+    """Return what is shown as JSON, with the value of each secret that is meant by a mask in it."""
+    if isinstance(meant, _SECRETS):
+        mask = from_json(to_json(meant))
+        return meant.get_secret_value() if shown == mask else shown  # else a serializer of the user's wrote it
+    if isinstance(meant, dict) and isinstance(shown, dict) and len(meant) == len(shown):
+        if any(isinstance(key, _SECRETS) for key in meant):
+            raise _hidden()
+        return {key: _merged(value, shown[key]) for key, value in zip(shown, meant.values(), strict=True)}
+    if isinstance(meant, list | tuple) and isinstance(shown, list) and len(meant) == len(shown):
+        return [_merged(item, shown_item) for item, shown_item in zip(meant, shown, strict=True)]
+    if isinstance(meant, set | frozenset) and meant and all(isinstance(item, _SECRETS) for item in meant):
+        return [item.get_secret_value() for item in meant]
+    is_unlike = isinstance(shown, dict | list) and not _is_same(meant, shown)
+    if _holds_secret(meant) or (is_unlike and MASK in to_json(shown)):
+        raise _hidden()
+    return shown
+
+
+def _holds_secret(meant: Any) -> bool:
+    if isinstance(meant, dict):
+        return any(_holds_secret(item) for pair in meant.items() for item in pair)
+    if isinstance(meant, list | tuple | set | frozenset):
+        return any(map(_holds_secret, meant))
+    return isinstance(meant, _SECRETS)
+
+
+def _is_same(meant: Any, shown: Any) -> bool:
+    """Whether something without an order, which the two may tell in different ones, holds the same plain values."""
+    return isinstance(meant, set | frozenset) and sorted(map(repr, meant)) == sorted(map(repr, shown))
+
+
+def _hidden() -> PublishFailed:
+    text = "the payload holds a secret in a place where its value cannot be published, only the stars that hide it"
+    return PublishFailed(text, reason="invalid", hint="publish `secret.get_secret_value()`")
+
+
+def _reaches_secret(kind: Any, seen: set[Any]) -> bool:
+    if isinstance(kind, type) and issubclass(kind, _SECRETS):
+        return True
+    if isinstance(kind, typing.Hashable) and kind in seen:
+        return False
+    if isinstance(kind, type):
+        seen.add(kind)
+        return any(_reaches_secret(item, seen) for item in _field_types(kind))
+    origin = typing.get_origin(kind)
+    return (isinstance(origin, type) and issubclass(origin, _SECRETS)) or any(
+        _reaches_secret(item, seen) for item in typing.get_args(kind)
+    )
+
+
+def _field_types(kind: type) -> Iterable[Any]:
+    if issubclass(kind, BaseModel):
+        return [field.annotation for field in kind.model_fields.values()]
+    if dataclasses.is_dataclass(kind):
+        return [field.type for field in dataclasses.fields(kind)]
+    return ()

@@ -1,0 +1,211 @@
+"""Meaning: dead ends that only the whole spec shows. What is merely odd is in `lint_warnings`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from runner.config.diagnostics import closest
+from runner.config.loader import PipelineFile
+from runner.config.name_fields import MAX_NAME_BYTES
+from runner.config.spec import PipelineSpec, QueueSpec
+from runner.errors import Problem
+from runner.outcome import MAX_DELAY_S
+from runner.pipeline.flow_checks import Peer, matches_any_event
+from runner.pipeline.lint import lint_warnings
+from runner.pipeline.topic_patterns import is_pattern, matches
+from runner.pipeline.topology import wait_name
+from runner.pipeline.topology_builder import (
+    BUILT_IN_EXCHANGES,
+    dead_letter_queue,
+    dead_letter_queues,
+    needs_dead_letter_queue,
+    own_queue,
+    queue_arguments,
+    reads_queue,
+)
+
+
+def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer] | None = None) -> list[Problem]:
+    """Return every problem with the names of a spec, and with the flow of messages that they describe.
+
+    `together` are the pipelines that are read together, as `peers` returns them; by default this one alone.
+    """
+    together = [Peer(loaded.name, spec)] if together is None else together
+    checks = (
+        _shared_names,
+        _streams,
+        _batches,
+        _own_queues,
+        _derived_names,
+        _targets,
+        _queue_sources,
+        _event_exchanges,
+        _http_paths,
+    )
+    problems = [*_sources(loaded, spec, together), *(problem for check in checks for problem in check(loaded, spec))]
+    if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
+        problems += lint_warnings(loaded, spec, together)
+    return problems
+
+
+def _shared_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    for name in spec.events:
+        if name in spec.queues:
+            message = f'"{name}" is a queue and an event: `from` and `to` could not tell them apart'
+            yield loaded.problem("name-clash", ("events", name), message, "rename one of them", on="key")
+
+
+def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Check what subscribers take from: one queue, or events and patterns of events."""
+    dead = dead_letter_queues(loaded.name, spec) - {*spec.queues, *spec.events}
+    for name, subscriber in spec.subscribers.items():
+        path = ("subscribers", name, "from")
+        for index, source in enumerate(subscriber.from_):
+            if source in spec.queues:
+                if len(subscriber.from_) > 1:
+                    help_text = "write one subscriber for each queue; only events can be listed together"
+                    yield loaded.problem("bad-source", (*path, index), f'"{source}" is a queue in a list', help_text)
+                    break
+            elif is_pattern(source):
+                if not any(matches(source, event) for event in spec.events) and not matches_any_event(source, together):
+                    message = f'no event of this pipeline matches "{source}"'
+                    yield loaded.problem(
+                        "unmatched-pattern",
+                        (*path, index),
+                        message,
+                        "list the events you mean under `events:`",
+                        severity="warning",
+                    )
+            elif source in dead:
+                message = f'"{source}" is a dead-letter queue that is not declared'
+                help_text = f'add "{source}:" under `queues:` to read it'
+                yield loaded.problem("unknown-name", (*path, index), message, help_text)
+            elif source not in spec.events and source in spec.exchanges:
+                message = f'"{source}" is an exchange, and subscribers read queues and events'
+                help_text = "bind a queue to it with `bind:`, and read that"
+                yield loaded.problem("unknown-name", (*path, index), message, help_text)
+            elif source not in spec.events:
+                yield _unknown(loaded, (*path, index), source, [*spec.queues, *spec.events])
+
+
+def _streams(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Refuse to read streams: nothing is taken out of them, so acknowledging and dead-lettering have no meaning."""
+    for name, subscriber in spec.subscribers.items():
+        for index, source in enumerate(subscriber.from_):
+            if source in spec.queues and spec.queues[source].type == "stream":
+                message = f'"{source}" is a stream, which a subscriber cannot read: it can only be published to'
+                help_text = "bind a queue to the same events and read that"
+                yield loaded.problem("bad-source", ("subscribers", name, "from", index), message, help_text)
+        if subscriber.queue is not None and subscriber.queue.type == "stream":
+            path = ("subscribers", name, "queue", "type")
+            yield loaded.problem("bad-source", path, "a subscriber cannot read a stream", "write quorum or classic")
+
+
+def _batches(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, subscriber in spec.subscribers.items():
+        size = subscriber.batch.size if subscriber.batch is not None else 0
+        if subscriber.prefetch is not None and subscriber.prefetch < size:
+            message = f"a batch of {size} can never be full: only {subscriber.prefetch} messages are held at once"
+            help_text = f"write at least {size}, or remove prefetch"
+            yield loaded.problem("conflicting-options", ("subscribers", name, "prefetch"), message, help_text)
+
+
+def _own_queues(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, subscriber in spec.subscribers.items():
+        if reads_queue(spec, subscriber):
+            if subscriber.queue is not None:
+                help_text = f"write its options under `queues: {subscriber.from_[0]}:`"
+                message = "`queue` sets options of a subscriber's own queue, but this one reads a declared queue"
+                yield loaded.problem("bad-source", ("subscribers", name, "queue"), message, help_text, on="key")
+        elif own_queue(loaded.name, name) in spec.queues:
+            queue = own_queue(loaded.name, name)
+            message = f'its own queue would be called "{queue}", which is declared under `queues:`'
+            yield loaded.problem("name-clash", ("subscribers", name), message, "rename one of them", on="key")
+
+
+def _derived_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Refuse names that leave no room for those that are made of them."""
+    read = {subscriber.from_[0] for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)}
+    dead = dead_letter_queues(loaded.name, spec)
+    for name, queue in spec.queues.items():
+        arguments = queue_arguments(name, queue, is_dead_letter=name in dead)
+        if needs_dead_letter_queue(queue, arguments, is_read=name in read):
+            yield from _too_long(loaded, ("queues", name), dead_letter_queue(name, queue), "its dead-letter queue")
+    for name, subscriber in spec.subscribers.items():
+        if not reads_queue(spec, subscriber):
+            queue_name = own_queue(loaded.name, name)
+            target = dead_letter_queue(queue_name, subscriber.queue or QueueSpec())
+            yield from _too_long(loaded, ("subscribers", name), target or queue_name, "its own dead-letter queue")
+    if spec.subscribers or spec.producers:
+        longest = wait_name(f"{loaded.name}.retry", round(MAX_DELAY_S * 1000))
+        yield from _too_long(loaded, ("name",), longest, "a queue in which its retries wait")
+
+
+def _too_long(loaded: PipelineFile, path: tuple[str | int, ...], name: str | None, what: str) -> Iterator[Problem]:
+    if name is not None and len(name.encode()) > MAX_NAME_BYTES:
+        message = f"the name is too long: {what} would have a name of more than {MAX_NAME_BYTES} bytes"
+        on: Literal["key", "value"] = "value" if path == ("name",) else "key"
+        yield loaded.problem("bad-name", path, message, "write a shorter name", on=on)
+
+
+def _targets(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    known = [*spec.queues, *spec.events]
+    for section, items in (("producers", spec.producers), ("subscribers", spec.subscribers)):
+        for name, item in items.items():
+            for index, target in enumerate(item.to):
+                if target in spec.queues or target in spec.events:
+                    continue
+                if target in spec.exchanges:
+                    yield _exchange_as_target(loaded, spec, (section, name, "to", index), target)
+                else:
+                    yield _unknown(loaded, (section, name, "to", index), target, known)
+
+
+def _exchange_as_target(loaded: PipelineFile, spec: PipelineSpec, path: tuple[str | int, ...], name: str) -> Problem:
+    bound = [queue for queue, item in spec.queues.items() if any(bind.exchange == name for bind in item.bind)]
+    help_text = f'add an event with "exchange: {name}", and write its name'
+    if spec.exchanges[name].type not in ("topic", "direct"):
+        instead = f'"{bound[0]}", which is bound to it' if bound else "a queue that is bound to it"
+        help_text = f"events need a topic or direct exchange: write {instead}"
+    message = f'"{name}" is an exchange, and messages go to queues and events'
+    return loaded.problem("unknown-name", path, message, help_text)
+
+
+def _queue_sources(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Check what queues are bound to: declared events, and declared or built-in exchanges."""
+    for name, queue in spec.queues.items():
+        for index, event in enumerate(queue.events):
+            if not is_pattern(event) and event not in spec.events:
+                yield _unknown(loaded, ("queues", name, "events", index), event, spec.events, "event")
+        for index, bind in enumerate(queue.bind):
+            if bind.exchange not in spec.exchanges and bind.exchange not in BUILT_IN_EXCHANGES:
+                path = ("queues", name, "bind", index, "exchange")
+                yield _unknown(loaded, path, bind.exchange, spec.exchanges, "exchange")
+
+
+def _event_exchanges(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, event in spec.events.items():
+        exchange = spec.exchanges.get(event.exchange or "")
+        if exchange is not None and exchange.type not in ("topic", "direct"):
+            message = f'events travel by routing key, but "{event.exchange}" is a {exchange.type} exchange'
+            help_text = "use a topic exchange, or bind a queue to this one with `bind:`"
+            yield loaded.problem("bad-exchange", ("events", name, "exchange"), message, help_text)
+
+
+def _http_paths(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name, producer in spec.producers.items():
+        if producer.http is not None and (other := seen.setdefault(producer.http, name)) != name:
+            message = f'"{producer.http}" is the path of "{other}" already'
+            help_text = "write another path, or list both names in one `to:`"
+            yield loaded.problem("conflicting-options", ("producers", name, "http"), message, help_text)
+
+
+def _unknown(
+    loaded: PipelineFile, path: tuple[str | int, ...], name: str, known: Iterable[str], kind: str = "queue or event"
+) -> Problem:
+    guess = closest(name, list(known))
+    section = {"queue or event": "`queues:` or `events:`", "event": "`events:`", "exchange": "`exchanges:`"}[kind]
+    help_text = f'did you mean "{guess}"?' if guess else f"add it under {section}"
+    return loaded.problem("unknown-name", path, f'no {kind} is called "{name}"', help_text)

@@ -1,0 +1,91 @@
+"""The import path of the process: Python's own entries, and the folders of pipelines between them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import runner
+
+PACKAGE_FILE = os.path.realpath(runner.__file__)
+"""The file of the runner itself."""
+
+_STANDARD = os.path.realpath(os.path.dirname(os.__file__))
+_ADDED: dict[str, None] = {}
+"""The folders of pipelines that are on the import path because they were put there."""
+
+
+def extend(folders: Iterable[str]) -> None:
+    """Put folders on the import path: after the standard library, which stays safe, and before installed packages."""
+    rest, wanted = base(), list(dict.fromkeys(folders))
+    earlier = [entry for entry in sys.path if entry in _ADDED and entry not in wanted]
+    _ADDED.update(dict.fromkeys(folder for folder in wanted if folder not in rest))
+    sys.path[:] = _with([*wanted, *earlier])
+    importlib.invalidate_caches()
+
+
+def isolated(folders: Sequence[str]) -> list[str]:
+    """Return the import path of a process in which only the pipeline with these folders runs."""
+    return _with(folders)
+
+
+def base() -> list[str]:
+    """Return the import path without the folders of pipelines."""
+    return [entry for entry in sys.path if entry not in _ADDED]
+
+
+def is_of_a_pipeline(file: str) -> bool:
+    """Whether a file lies in a folder of a pipeline, and is not installed."""
+    return any(file.startswith(folder.rstrip(os.sep) + os.sep) for folder in _ADDED) and not is_installed(file)
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file is of an installed package, or of the standard library."""
+    return f"-packages{os.sep}" in file or is_standard(file)
+
+
+def is_standard(file: str) -> bool:
+    """Whether a file is of the standard library."""
+    return file.startswith(_STANDARD + os.sep) and f"-packages{os.sep}" not in file
+
+
+@cache
+def required_modules() -> frozenset[str]:
+    """Return the names of the installed modules that the runner needs, and of those that these need."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+    found: set[str] = set()
+    todo = ["runline"]
+    while todo:
+        name = todo.pop()
+        try:
+            requirements = requires(name) or []
+        except PackageNotFoundError:  # an extra that is not installed, or a checkout
+            continue
+        found.add(_normal(name))
+        for requirement in requirements:
+            wanted = re.match(r"[\w.-]+", requirement)
+            is_optional = "extra ==" in requirement and not re.search("extra == .(http|uvloop)", requirement)
+            if wanted is not None and not is_optional and _normal(wanted[0]) not in found:
+                todo.append(wanted[0])
+    modules = packages_distributions().items()
+    return frozenset(module for module, names in modules if found & {_normal(name) for name in names})
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _with(folders: Iterable[str]) -> list[str]:
+    entries = base()
+    standard = [
+        index
+        for index, entry in enumerate(entries)
+        if os.path.realpath(entry).startswith(_STANDARD) and not entry.endswith("-packages")
+    ]
+    position = standard[-1] + 1 if standard else 0
+    return [*entries[:position], *(folder for folder in folders if folder not in entries), *entries[position:]]

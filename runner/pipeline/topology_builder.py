@@ -1,0 +1,267 @@
+"""Turns the names of a spec into addresses and topology: what must exist on the broker, as values.
+
+The AMQP arguments are those of https://www.rabbitmq.com/docs/quorum-queues and https://www.rabbitmq.com/docs/maxlength.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from runner.config.queue_spec import OPTION_OF_ARGUMENT
+from runner.config.spec import EventSpec, PipelineSpec, QueueSpec, SubscriberSpec
+from runner.message import Address
+from runner.outcome import RetryPolicy
+from runner.pipeline.topic_patterns import is_pattern, matches
+from runner.pipeline.topology import (
+    Binding,
+    Exchange,
+    ExchangeType,
+    Queue,
+    Topology,
+    merge_topologies,
+    wait_milliseconds,
+    wait_topology,
+)
+
+DEFAULT_EXCHANGE = "events"
+BUILT_IN_EXCHANGES: Mapping[str, ExchangeType] = {
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.topic": "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+"""Exchanges that every broker has, and their types."""
+
+DEFAULT_DELIVERY_LIMIT = 20
+
+DEAD_LETTER_ARGUMENTS: Mapping[str, Any] = {"x-queue-type": "quorum"}
+"""The arguments of a dead-letter queue that has no options of its own, declared or not."""
+
+_SHAPING = {*OPTION_OF_ARGUMENT.values(), "durable", "exclusive", "auto_delete", "arguments"} - {"dead_letter"}
+"""The options of a queue that the broker gets to see, but for where its own dead letters go."""
+
+
+def event_address(name: str, event: EventSpec) -> Address:
+    """Return where an event is published to."""
+    return Address(event.exchange or DEFAULT_EXCHANGE, event.key or name)
+
+
+def own_queue(pipeline: str, subscriber: str) -> str:
+    """Return the name of the queue that a subscriber of events has to itself."""
+    return f"{pipeline}.{subscriber}"
+
+
+def dead_letter_queue(name: str, queue: QueueSpec) -> str | None:
+    """Return the queue for what is given up on, None where it is dropped."""
+    if queue.dead_letter is False or queue.type == "stream":
+        return None
+    return queue.dead_letter or f"{name}.dead"
+
+
+def needs_dead_letter_queue(queue: QueueSpec, arguments: Mapping[str, Any], *, is_read: bool) -> bool:
+    """Whether anything goes to the dead-letter queue of a queue: what we give up on, or what the broker does."""
+    return is_read or ("x-dead-letter-routing-key" in arguments and queue.declare)
+
+
+def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
+    """Return the dead-letter queues of the pipeline called so: of declared queues and of its subscribers' own."""
+    queues = dict(spec.queues)
+    for name, subscriber in spec.subscribers.items():
+        if not reads_queue(spec, subscriber):
+            queues.setdefault(own_queue(pipeline, name), subscriber.queue or QueueSpec())
+    return {target for item in queues.items() if (target := dead_letter_queue(*item)) is not None}
+
+
+def reads_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
+    """Whether a subscriber reads a declared queue, and not events."""
+    return len(subscriber.from_) == 1 and subscriber.from_[0] in spec.queues
+
+
+def derived_prefetch(subscriber: SubscriberSpec) -> int:
+    """Return how many messages a subscriber holds unsettled when it does not say.
+
+    Twice what is handled at once keeps handlers busy; batches need as many as they take; messages that wait for
+    others of their key need room beside those that can be handled.
+    """
+    if subscriber.batch is not None:
+        wanted = subscriber.batch.size * (subscriber.concurrency + 1)
+    elif subscriber.order_by is not None:
+        wanted = max(100, 10 * subscriber.concurrency)
+    else:
+        wanted = 2 * subscriber.concurrency
+    return min(wanted, 65_535)
+
+
+def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPolicy]) -> Topology:
+    """Return everything that the pipeline called `name` needs on the broker. The spec's names are known to be right."""
+    parts = [_event_exchanges(spec), _declared_exchanges(spec)]
+    readers = [subscriber for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)]
+    read = {subscriber.from_[0] for subscriber in readers}
+    ordered = {subscriber.from_[0] for subscriber in readers if subscriber.order_by is not None}
+    dead = dead_letter_queues(name, spec)
+    for queue_name, queue in spec.queues.items():
+        is_ordered, is_read, is_dead = queue_name in ordered, queue_name in read, queue_name in dead
+        arguments = queue_arguments(queue_name, queue, is_ordered=is_ordered, is_dead_letter=is_dead)
+        parts.append(_queue_topology(queue_name, queue, spec, arguments, is_read=is_read))
+        parts.append(Topology(bindings=_event_bindings(queue_name, queue.events, spec)))
+        parts.append(Topology(bindings=_foreign_bindings(queue_name, queue)))
+    for subscriber_name, subscriber in spec.subscribers.items():
+        if not reads_queue(spec, subscriber):
+            queue_name = own_queue(name, subscriber_name)
+            own, is_ordered = subscriber.queue or QueueSpec(), subscriber.order_by is not None
+            arguments = queue_arguments(queue_name, own, is_ordered=is_ordered)
+            parts.append(_queue_topology(queue_name, own, spec, arguments, is_read=True))
+            parts.append(Topology(bindings=_event_bindings(queue_name, subscriber.from_, spec)))
+    waits = {wait_milliseconds(delay) for policy in policies for delay in policy.delays()}
+    parts += [wait_topology(f"{name}.retry", milliseconds) for milliseconds in sorted(waits)]
+    return merge_topologies(parts)
+
+
+def queue_arguments(
+    name: str, queue: QueueSpec, *, is_ordered: bool = False, is_dead_letter: bool = False
+) -> dict[str, Any]:
+    """Return the AMQP arguments of a queue; a classic queue with no other option has none at all.
+
+    A quorum queue whose messages are to be handled in order gives them to one process at a time. A dead-letter queue
+    without options is what it would be undeclared: so it can be declared when it exists already.
+    """
+    if is_dead_letter and not _has_options(queue):
+        return {**DEAD_LETTER_ARGUMENTS, **({"x-single-active-consumer": True} if is_ordered else {})}
+    if queue.type == "stream":
+        return _stream_arguments(queue)
+    arguments: dict[str, Any] = {}
+    if queue.type != "classic":
+        arguments["x-queue-type"] = queue.type
+    if queue.type == "quorum":
+        arguments["x-delivery-limit"] = DEFAULT_DELIVERY_LIMIT if queue.delivery_limit is None else queue.delivery_limit
+    optional = {
+        "x-max-length": queue.max_length,
+        "x-max-length-bytes": queue.max_bytes,
+        "x-message-ttl": None if queue.message_ttl is None else round(queue.message_ttl * 1000),
+        "x-max-priority": queue.max_priority,
+        "x-single-active-consumer": queue.single_active_consumer or (is_ordered and queue.type == "quorum") or None,
+    }
+    arguments.update({key: value for key, value in optional.items() if value is not None})
+    arguments.update(_overflow(queue))
+    arguments.update(_dead_lettering(name, queue))
+    arguments.update(queue.arguments)
+    return arguments
+
+
+def _has_options(queue: QueueSpec) -> bool:
+    fields = QueueSpec.model_fields
+    return bool(queue.dead_letter) or any(getattr(queue, name) != fields[name].default for name in _SHAPING)
+
+
+def _stream_arguments(queue: QueueSpec) -> dict[str, Any]:
+    """Return the arguments of a stream. Source: https://www.rabbitmq.com/docs/streams#retention."""
+    arguments: dict[str, Any] = {"x-queue-type": "stream"}
+    if queue.max_bytes is not None:
+        arguments["x-max-length-bytes"] = queue.max_bytes
+    if queue.message_ttl is not None:
+        arguments["x-max-age"] = f"{max(1, round(queue.message_ttl))}s"
+    return {**arguments, **queue.arguments}
+
+
+def _overflow(queue: QueueSpec) -> dict[str, Any]:
+    if queue.overflow is not None:
+        return {"x-overflow": queue.overflow}
+    has_limit = queue.max_length is not None or queue.max_bytes is not None
+    return {"x-overflow": "reject-publish"} if has_limit or queue.type == "quorum" else {}
+
+
+def _dead_lettering(name: str, queue: QueueSpec) -> dict[str, Any]:
+    """Let the broker dead-letter what it gives up on by itself: crashed deliveries, expired and dropped messages."""
+    target = dead_letter_queue(name, queue)
+    loses_messages = queue.message_ttl is not None or queue.overflow in ("drop-head", "reject-publish-dlx")
+    if target is None or not (queue.type == "quorum" or loses_messages or queue.dead_letter):
+        return {}
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target}
+    # At-least-once needs a quorum queue that refuses publications when it is full.
+    if queue.type == "quorum" and queue.overflow in (None, "reject-publish"):
+        arguments["x-dead-letter-strategy"] = "at-least-once"
+    return arguments
+
+
+def _queue_topology(
+    name: str, queue: QueueSpec, spec: PipelineSpec, arguments: Mapping[str, Any], *, is_read: bool
+) -> Topology:
+    """Return a queue and the dead-letter queue behind it, where something can end there and nobody else declares it."""
+    made = Queue(
+        name,
+        durable=queue.durable,
+        exclusive=queue.exclusive,
+        auto_delete=queue.auto_delete,
+        declare=queue.declare,
+        arguments=arguments,
+    )
+    target = dead_letter_queue(name, queue)
+    if target is None or target in spec.queues or not needs_dead_letter_queue(queue, made.arguments, is_read=is_read):
+        return Topology(queues=(made,))
+    return Topology(queues=(Queue(target, arguments=DEAD_LETTER_ARGUMENTS), made))
+
+
+def _event_exchanges(spec: PipelineSpec) -> Topology:
+    """Return the topic exchanges that events go to and that the spec does not describe itself."""
+    names = {address.exchange for address in (event_address(*item) for item in spec.events.items())}
+    if any(not reads_queue(spec, subscriber) for subscriber in spec.subscribers.values()):
+        names |= _exchanges_heard(spec)
+    names |= {
+        exchange
+        for queue in spec.queues.values()
+        for pattern in queue.events
+        for exchange, _ in event_sources(pattern, spec)
+    }
+    undeclared = sorted(name for name in names if name not in spec.exchanges)
+    return Topology(exchanges=tuple(Exchange(name, BUILT_IN_EXCHANGES.get(name, "topic")) for name in undeclared))
+
+
+def _exchanges_heard(spec: PipelineSpec) -> set[str]:
+    return {
+        exchange
+        for subscriber in spec.subscribers.values()
+        if not reads_queue(spec, subscriber)
+        for pattern in subscriber.from_
+        for exchange, _ in event_sources(pattern, spec)
+    }
+
+
+def _declared_exchanges(spec: PipelineSpec) -> Topology:
+    return Topology(
+        exchanges=tuple(
+            Exchange(name, exchange.type, exchange.durable, exchange.declare, dict(exchange.arguments))
+            for name, exchange in spec.exchanges.items()
+        )
+    )
+
+
+def _event_bindings(queue: str, patterns: Iterable[str], spec: PipelineSpec) -> tuple[Binding, ...]:
+    return tuple(
+        Binding(exchange, queue, key) for pattern in patterns for exchange, key in event_sources(pattern, spec)
+    )
+
+
+def event_sources(pattern: str, spec: PipelineSpec) -> list[tuple[str, str]]:
+    """Return the exchanges and binding keys by which an event, or a pattern of events, is heard.
+
+    A pattern is bound as it stands on the default exchange and on each exchange that a matching event names; an event
+    with a routing key of its own is bound by that key.
+    """
+    if not is_pattern(pattern):
+        address = event_address(pattern, spec.events[pattern])
+        return [(address.exchange, address.key)]
+    found = [(DEFAULT_EXCHANGE, pattern)]
+    for name, event in spec.events.items():
+        if matches(pattern, name):
+            address = event_address(name, event)
+            found.append((address.exchange, pattern if address.key == name else address.key))
+    return list(dict.fromkeys(found))
+
+
+def _foreign_bindings(queue: str, spec: QueueSpec) -> tuple[Binding, ...]:
+    return tuple(
+        Binding(bind.exchange, queue, bind.key or "", {**bind.headers, "x-match": bind.match} if bind.headers else {})
+        for bind in spec.bind
+    )
