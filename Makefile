@@ -104,7 +104,7 @@ format: $(VENV)/.test ## Mend style and format
 
 .PHONY: docs
 docs: $(VENV)/.runtime ## Write the generated documents anew
-	@$(BIN)/python -m runner.operations.reference > docs/language.md.new && mv docs/language.md.new docs/language.md
+	@$(BIN)/python -m runner.operations.language_reference > docs/language.md.new && mv docs/language.md.new docs/language.md
 	@mkdir -p docs/reference
 	@$(BIN)/python -m runner.operations.log_reference > docs/reference/logs.md.new && \
 		mv docs/reference/logs.md.new docs/reference/logs.md

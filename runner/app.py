@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from runner.config.messages import closest
 from runner.errors import PipelineInvalid, Problem, RunnerError
-from runner.operations.live import with_destination
-from runner.operations.specs import resolve_all
+from runner.operations.pipeline_files import resolve_all
+from runner.operations.targets import pipeline_with_destination
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
 from runner.pipeline.topology import Topology, leadership_queue, merge_topologies
@@ -148,7 +148,7 @@ def select(system: System, names: Sequence[str]) -> System:
 
 def select_destination(system: System, name: str) -> System:
     """Return the one pipeline with a queue or event of this name, and those on its broker. Raises UnknownPlace."""
-    first = with_destination(system.pipelines, name)
+    first = pipeline_with_destination(system.pipelines, name)
     others = (other for other in system.pipelines if other is not first and other.broker == first.broker)
     return replace(system, pipelines=(first, *others))
 
@@ -252,7 +252,9 @@ async def _connect_and_declare(system: System, transport: Transport, on_step: Ca
 def _running_step(system: System) -> StartupStep:
     subscribers = sum(len(pipeline.subscribers) for pipeline in system.pipelines)
     producers = sum(len(pipeline.producers) for pipeline in system.pipelines)
-    return StartupStep("running", f"{_count(subscribers, 'subscriber')} · {_count(producers, 'producer')} · Ctrl-C to stop")
+    return StartupStep(
+        "running", f"{_count(subscribers, 'subscriber')} · {_count(producers, 'producer')} · Ctrl-C to stop"
+    )
 
 
 async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
@@ -310,12 +312,12 @@ async def publish(
     the bodies' lines, for errors. `on_confirmed` hears of each. Raises PublishFailed, BrokerUnavailable,
     TopologyMismatch, and ValueError for a header that belongs to the runner.
     """
-    from runner.operations.publication import Publication
+    from runner.operations.batch_publisher import BatchPublisher
 
     pipeline = system.pipelines[0]
     target = pipeline.destinations[name]
     transport = make_transport(system, on_transport_event)
-    publication = Publication(transport, pipeline, target, bodies, headers or {}, lines)
+    publication = BatchPublisher(transport, pipeline, target, bodies, headers or {}, lines)
     try:
         await transport.connect()
         await transport.declare(system.topology)

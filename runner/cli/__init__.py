@@ -82,10 +82,10 @@ def main() -> None:
     try:
         cli.main(prog_name="runner", standalone_mode=True)
     except Exception as failure:  # the last stop: anything that comes this far is a bug in the runner, or a full disk
-        from runner.cli.endings import report_bug, report_lost_output
+        from runner.cli.output import echo_bug, echo_output_lost
 
         is_lost = isinstance(failure, OSError) and failure.errno in _UNWRITABLE
-        sys.exit(report_lost_output(failure) if is_lost else report_bug())  # type: ignore[arg-type]  # narrowed
+        sys.exit(echo_output_lost(failure) if is_lost else echo_bug())  # type: ignore[arg-type]  # narrowed
     finally:
         _end_streams()
 

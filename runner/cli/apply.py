@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, report, say_error
-from runner.cli.reading import read, say_state
+from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
 
 if TYPE_CHECKING:
-    from runner.operations.planning import Item, Plan
+    from runner.operations.plan import Plan, PlanItem
 
-DIFFERENCES_LEFT = 1
+EXIT_DIFFERENCES_LEFT = 1
 
 
 @click.command("apply", short_help="Make what is missing on the broker; recreate what is named.")
@@ -67,12 +67,12 @@ def command(
     unreachable or refusing, 78 invalid pipeline.
     """
     logging.disable()  # what goes wrong comes as an error
-    with errors_reported():
-        from runner.operations.applying import apply
+    with errors_as_exit_codes():
+        from runner.operations.apply import apply
         from runner.redaction import escape_controls
 
-        system = read(paths, environ, broker, wait_s=wait_s)
-        report(system.warnings)
+        system = load_system(paths, environ, broker, wait_s=wait_s)
+        echo_problems(system.warnings)
 
         def say(text: str) -> None:
             click.echo(escape_controls(text))
@@ -86,18 +86,18 @@ def command(
             recreate=recreate,
             prune_queues=prune_queues,
             on_step=say,
-            on_transport_event=say_state,
+            on_transport_event=echo_broker_state,
         )
         applied = asyncio.run(applying)
     code = _show_left(applied.left, has_changed=bool(applied.done), prunes=prune)
     for text in applied.refused:
-        say_error(text)
-    sys.exit(DIFFERENCES_LEFT if applied.refused else code)
+        echo_error(text)
+    sys.exit(EXIT_DIFFERENCES_LEFT if applied.refused else code)
 
 
 def _show_left(left: Plan, *, has_changed: bool, prunes: bool) -> int:
     """Print what still differs, and which flag would change it; return the exit code."""
-    from runner.cli.plan import show_item
+    from runner.cli.plan import echo_item
 
     if not left.has_changes:
         if not has_changed:
@@ -106,14 +106,14 @@ def _show_left(left: Plan, *, has_changed: bool, prunes: bool) -> int:
         return 0
     click.echo("still different:")
     for item in left.of("create", "recreate", "unfinished", "extra", "foreign"):
-        show_item(item)
+        echo_item(item)
         if flag := _flag(item, prunes=prunes):
             click.echo(f"      {flag}")
     _show_unchecked(left)
-    return DIFFERENCES_LEFT
+    return EXIT_DIFFERENCES_LEFT
 
 
-def _flag(item: Item, *, prunes: bool) -> str:
+def _flag(item: PlanItem, *, prunes: bool) -> str:
     """Return which flag would change it, if one does."""
     if item.kind == "queue" and (item.differences or item.action == "unfinished"):
         return f"`runner apply --recreate {item.name}` does it"
@@ -126,10 +126,10 @@ def _flag(item: Item, *, prunes: bool) -> str:
 
 def _show_unchecked(left: Plan) -> None:
     """Print what is not known. Bindings were declared, so that they are there, but there may be more of them."""
-    from runner.cli.plan import show_item
+    from runner.cli.plan import echo_item
 
     for item in left.of("unchecked"):
         if item.kind != "binding":
-            show_item(item)
+            echo_item(item)
     if left.management is None:
         click.echo(f"  ? bindings: declared; whether anything is left over is not checked, {left.unchecked}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported
+from runner.cli.output import errors_as_exit_codes
 
 
 @click.command("config", short_help="Print a pipeline with everything filled in.")
@@ -25,13 +25,13 @@ def command(path: Path, origin: bool, environ: dict[str, str]) -> None:
 
     Exit codes: 0 printed, 78 invalid pipeline.
     """
-    with errors_reported():
-        from runner.operations.configuration import configuration
-        from runner.operations.specs import read_specs
+    with errors_as_exit_codes():
+        from runner.operations.effective_config import effective_config
+        from runner.operations.pipeline_files import read_specs
 
         specs = read_specs([path], environ)
         if len(specs) > 1:
             names = ", ".join(str(loaded.path) for loaded, _ in specs)
             raise click.UsageError(f"there are {len(specs)} pipelines in {path}; name one of them: {names}")
-        text = configuration(*specs[0], origins=origin)
+        text = effective_config(*specs[0], origins=origin)
     click.echo(text, nl=False)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.dead_selected import Wish, dig, now, selection
-from runner.cli.endings import errors_reported, say
-from runner.cli.interrupting import INTERRUPTED
+from runner.cli.dead_options import DeadOptions, run_on_dead_letters, utc_now, with_dead_options
+from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.signals import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from runner.operations.dead_letters import DeadLetter
-    from runner.operations.graveyard import Tally
+    from runner.operations.dead_letter_ops import Summary
+    from runner.operations.dead_letters import DeadLetterMessage
 
 DEFAULT_LIMIT = 100
 
@@ -25,7 +25,7 @@ def command() -> None:
 
 
 def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    return options.parsed_rate(value)
+    return options.parse_rate_option(value)
 
 
 _JSON = click.option("--json", "is_json", is_flag=True, help="Print JSON, one object on each line.")
@@ -34,8 +34,8 @@ _DRY_RUN = click.option("--dry-run", "is_dry", is_flag=True, help="Only show wha
 
 @command.command("list", short_help="List dead letters.")
 @_JSON
-@selection(DEFAULT_LIMIT)
-def list_(wish: Wish, is_json: bool) -> None:
+@with_dead_options(DEFAULT_LIMIT)
+def list_(dead_options: DeadOptions, is_json: bool) -> None:
     """List the dead letters of the pipeline at PATH, and why they are dead; takes none away.
 
     QUEUE is a queue, a subscriber, or a dead-letter queue; all without it. What the broker itself has given up on
@@ -43,43 +43,43 @@ def list_(wish: Wish, is_json: bool) -> None:
 
     Exit codes: 0 listed, 69 broker unreachable, 78 invalid pipeline.
     """
-    from runner.cli.dead_progress import say_missing
+    from runner.cli.dead_progress import echo_unseen
 
-    with errors_reported():
-        tally = _listed(wish, is_json=is_json)
-    say_missing(tally)
-    of = f" of {tally.total} there" if tally.matched != tally.total else ""
-    say(f"{tally.matched} dead letter{'s'[: tally.matched != 1]}{of}")
+    with errors_as_exit_codes():
+        summary = _listed(dead_options, is_json=is_json)
+    echo_unseen(summary)
+    of = f" of {summary.total} there" if summary.matched != summary.total else ""
+    echo_err(f"{summary.matched} dead letter{'s'[: summary.matched != 1]}{of}")
 
 
 @command.command("show", short_help="Show everything about one.")
 @_JSON
-@selection(1)
-def show(wish: Wish, is_json: bool) -> None:
+@with_dead_options(1)
+def show(dead_options: DeadOptions, is_json: bool) -> None:
     """Show everything about one dead letter: why, since when, from where, its headers and its body.
 
     What does not print is escaped, and a long body is cut.
 
     Exit codes: 0 shown, 1 no such dead letter, 69 broker unreachable, 78 invalid pipeline.
     """
-    from runner.cli import dead_shown
-    from runner.cli.dead_progress import say_missing
+    from runner.cli import dead_output
+    from runner.cli.dead_progress import echo_unseen
     from runner.cli.tables import json_line
 
-    if wish.is_open:
+    if dead_options.selects_all:
         raise click.UsageError("say which one: --id ID")
 
-    def meet(letter: DeadLetter) -> None:
+    def on_found(letter: DeadLetterMessage) -> None:
         if is_json:
-            click.echo(json_line(dead_shown.details_as_json(letter, now())))
+            click.echo(json_line(dead_output.details_to_json(letter, utc_now())))
         else:
-            click.echo("\n".join(dead_shown.details(letter, now())))
+            click.echo("\n".join(dead_output.details(letter, utc_now())))
 
-    with errors_reported():
-        tally = dig(wish, lambda digger, choices: digger.find(choices, meet))
-    say_missing(tally)
-    if not tally.matched:
-        say(f"no such dead letter among {tally.looked}")
+    with errors_as_exit_codes():
+        summary = run_on_dead_letters(dead_options, lambda ops, choices: ops.find(choices, on_found))
+    echo_unseen(summary)
+    if not summary.matched:
+        echo_err(f"no such dead letter among {summary.looked}")
         sys.exit(1)
 
 
@@ -88,8 +88,8 @@ def show(wish: Wish, is_json: bool) -> None:
 @click.option("--local", "is_local", is_flag=True, help="Try them on the handler here, and leave them where they are.")
 @click.option("--rate", "per_second", metavar="RATE", callback=_rate, help="At most so many: 10/s, 100/m.")
 @_JSON
-@selection()
-def replay(wish: Wish, is_dry: bool, is_local: bool, per_second: float | None, is_json: bool) -> None:
+@with_dead_options()
+def replay(dead_options: DeadOptions, is_dry: bool, is_local: bool, per_second: float | None, is_json: bool) -> None:
     """Send dead letters back, each to the one queue that it failed in, on its first attempt again.
 
     Each is confirmed there before it is taken from the dead-letter queue: nothing is lost, whatever happens, and at
@@ -103,20 +103,20 @@ def replay(wish: Wish, is_dry: bool, is_local: bool, per_second: float | None, i
     """
     from runner.cli.dead_progress import Progress
 
-    with errors_reported():
+    with errors_as_exit_codes():
         if is_local:
-            from runner.cli.dead_tried import tried
+            from runner.cli.dead_replay_local import replay_locally
 
-            sys.exit(tried(wish, is_json=is_json))
+            sys.exit(replay_locally(dead_options, is_json=is_json))
         if is_dry:
-            tally = _listed(wish, is_json=is_json)
-            say(f"would send back: {tally.matched}")
+            summary = _listed(dead_options, is_json=is_json)
+            echo_err(f"would send back: {summary.matched}")
             return
-        with Progress("sending back", "sent back", wish.limit, is_json=is_json) as progress:
-            progress.tally = tally = dig(
-                wish, lambda digger, choices: digger.replay(choices, progress.note, per_second), progress.show
+        with Progress("sending back", "sent back", dead_options.limit, is_json=is_json) as progress:
+            progress.summary = summary = run_on_dead_letters(
+                dead_options, lambda ops, choices: ops.replay(choices, progress.note, per_second), progress.show
             )
-    sys.exit(_code(tally))
+    sys.exit(_code(summary))
 
 
 @command.command("drop", short_help="Remove dead letters for good.")
@@ -124,53 +124,53 @@ def replay(wish: Wish, is_dry: bool, is_local: bool, per_second: float | None, i
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--all", "is_all", is_flag=True, help="All of them; needed where no filter is given.")
 @_JSON
-@selection()
-def drop(wish: Wish, is_dry: bool, yes: bool, is_all: bool, is_json: bool) -> None:
+@with_dead_options()
+def drop(dead_options: DeadOptions, is_dry: bool, yes: bool, is_all: bool, is_json: bool) -> None:
     """Remove dead letters for good. Asks first, on a terminal; elsewhere it needs --yes.
 
     Exit codes: 0 dropped, 1 not confirmed, 2 wrong usage, 69 broker unreachable, 78 invalid pipeline, 130 interrupted.
     """
     from runner.cli.dead_progress import Progress
 
-    if wish.is_open and not is_all:
+    if dead_options.selects_all and not is_all:
         raise click.UsageError("say which: --id, --error or --older-than; or --all for all of them")
     is_asked = not yes and not is_dry
     if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("nobody can be asked here: add --yes, or look first with --dry-run")
-    with errors_reported():
+    with errors_as_exit_codes():
         if is_dry or is_asked:
-            tally = _listed(wish, is_json=is_json)
-            say(f"would drop: {tally.matched}")
-            if is_dry or not tally.matched:
+            summary = _listed(dead_options, is_json=is_json)
+            echo_err(f"would drop: {summary.matched}")
+            if is_dry or not summary.matched:
                 return
-            click.confirm(f"drop {tally.matched} for good?", abort=True, err=True)
-        with Progress("dropping", "dropped", wish.limit, is_json=is_json) as progress:
-            progress.tally = tally = dig(
-                wish, lambda digger, choices: digger.drop(choices, progress.note), progress.show
+            click.confirm(f"drop {summary.matched} for good?", abort=True, err=True)
+        with Progress("dropping", "dropped", dead_options.limit, is_json=is_json) as progress:
+            progress.summary = summary = run_on_dead_letters(
+                dead_options, lambda ops, choices: ops.drop(choices, progress.note), progress.show
             )
-    sys.exit(_code(tally))
+    sys.exit(_code(summary))
 
 
-def _listed(wish: Wish, *, is_json: bool) -> Tally:
+def _listed(dead_options: DeadOptions, *, is_json: bool) -> Summary:
     """Print the dead letters that fit, and leave them."""
-    from runner.cli import dead_shown
-    from runner.cli.tables import columns, json_line
+    from runner.cli import dead_output
+    from runner.cli.tables import format_columns, json_line
 
-    at = now()
+    at = utc_now()
     rows: dict[str, list[tuple[str, ...]]] = {}
 
-    def meet(letter: DeadLetter) -> None:
+    def on_found(letter: DeadLetterMessage) -> None:
         if is_json:
-            click.echo(json_line(dead_shown.as_json(letter, at)))
+            click.echo(json_line(dead_output.to_json(letter, at)))
         else:
-            rows.setdefault(letter.queue, []).append(dead_shown.row(letter, at))
+            rows.setdefault(letter.queue, []).append(dead_output.table_row(letter, at))
 
     try:
-        return dig(wish, lambda digger, choices: digger.find(choices, meet))
+        return run_on_dead_letters(dead_options, lambda ops, choices: ops.find(choices, on_found))
     finally:  # what was found before the broker was lost is shown as well
         for queue, found in rows.items():
             click.echo(click.style(queue, bold=True) if sys.stdout.isatty() else queue)
-            for line in columns([dead_shown.HEADINGS, *found], right=dead_shown.RIGHT, width=_width()):
+            for line in format_columns([dead_output.HEADINGS, *found], right=dead_output.RIGHT, width=_width()):
                 click.echo(f"  {line}")
 
 
@@ -181,7 +181,7 @@ def _width() -> int | None:
     return max(40, shutil.get_terminal_size().columns - 2) if sys.stdout.isatty() else None
 
 
-def _code(tally: Tally) -> int:
-    if tally.is_interrupted:
-        return INTERRUPTED
-    return 1 if tally.stayed else 0
+def _code(summary: Summary) -> int:
+    if summary.is_interrupted:
+        return EXIT_INTERRUPTED
+    return 1 if summary.stayed else 0

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli.endings import say
-from runner.cli.tables import json_line, safe
+from runner.cli.output import echo_err
+from runner.cli.tables import escape_line, json_line
 
 if TYPE_CHECKING:
-    from runner.operations.dead_letters import DeadLetter
-    from runner.operations.graveyard import Tally
+    from runner.operations.dead_letter_ops import Summary
+    from runner.operations.dead_letters import DeadLetterMessage
 
 
-def say_missing(tally: Tally) -> None:
+def echo_unseen(summary: Summary) -> None:
     """Say which queues do not exist, and what was not looked at."""
-    for name in tally.missing:
-        say(f'queue "{name}" does not exist: nothing has been dead-lettered there')
-    if tally.unseen:
-        say(f"not looked at: {tally.unseen}, behind so many that stay")
+    for name in summary.missing:
+        echo_err(f'queue "{name}" does not exist: nothing has been dead-lettered there')
+    if summary.unseen:
+        echo_err(f"not looked at: {summary.unseen}, behind so many that stay")
 
 
 class Progress:
@@ -30,7 +30,7 @@ class Progress:
         self._label = label
         self._done = done
         self._is_json = is_json
-        self.tally: Tally | None = None
+        self.summary: Summary | None = None
         self._limit = limit
         self._bar: Any = None
         self._shown = 0
@@ -42,36 +42,36 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.render_finish()
-        if self.tally is not None:
-            self._sum_up(self.tally)
+        if self.summary is not None:
+            self._sum_up(self.summary)
 
-    def note(self, letter: DeadLetter) -> None:
+    def note(self, letter: DeadLetterMessage) -> None:
         """Count a message that was moved."""
         queue = letter.origin or letter.queue
         self._by_queue[queue] = self._by_queue.get(queue, 0) + 1
 
-    def show(self, tally: Tally) -> None:
+    def show(self, summary: Summary) -> None:
         """Draw how far it has come."""
-        self.tally = tally
+        self.summary = summary
         if not sys.stderr.isatty():
             return
         if self._bar is None:
-            length = min(tally.total, self._limit or tally.total)
+            length = min(summary.total, self._limit or summary.total)
             self._bar = click.progressbar(length=length, label=self._label, file=sys.stderr)
             self._bar.render_progress()
-        come_to = min(tally.looked, self._bar.length or 0)
+        come_to = min(summary.looked, self._bar.length or 0)
         self._bar.update(come_to - self._shown)
         self._shown = come_to
 
-    def _sum_up(self, tally: Tally) -> None:
+    def _sum_up(self, summary: Summary) -> None:
         """Say what was done, and what had to stay and why."""
-        say_missing(tally)
-        queues = ", ".join(f"{count} {safe(name, 60)}" for name, count in self._by_queue.items())
-        say(f"{self._done}: {tally.moved} of {tally.total}{f' ({queues})' if queues else ''}")
-        for reason, count in tally.stayed.items():
-            say(f"stayed: {count}, {safe(reason, 300)}")
-        if tally.is_interrupted:
-            say("interrupted: what was not reached stays where it was")
+        echo_unseen(summary)
+        queues = ", ".join(f"{count} {escape_line(name, 60)}" for name, count in self._by_queue.items())
+        echo_err(f"{self._done}: {summary.moved} of {summary.total}{f' ({queues})' if queues else ''}")
+        for reason, count in summary.stayed.items():
+            echo_err(f"stayed: {count}, {escape_line(reason, 300)}")
+        if summary.is_interrupted:
+            echo_err("interrupted: what was not reached stays where it was")
         if self._is_json:
-            sums = {"moved": tally.moved, "stayed": dict(tally.stayed), "total": tally.total}
-            click.echo(json_line({**sums, "queues": self._by_queue, "is_interrupted": tally.is_interrupted}))
+            sums = {"moved": summary.moved, "stayed": dict(summary.stayed), "total": summary.total}
+            click.echo(json_line({**sums, "queues": self._by_queue, "is_interrupted": summary.is_interrupted}))

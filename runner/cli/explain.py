@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runner.cli.endings import errors_reported
+from runner.cli.output import errors_as_exit_codes
 from runner.errors import RunnerError
 
 
@@ -26,7 +26,7 @@ def command(code: str | None) -> None:
         for entry in known.values():
             click.echo(f"{entry.code:<22} {entry.text.splitlines()[0]}")
         return
-    with errors_reported():
+    with errors_as_exit_codes():
         if code not in known:
             guess = closest(code, list(known))
             hint = f'did you mean "{guess}"?' if guess else "`runner explain` lists all codes"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, report, say_error
-from runner.cli.reading import read
+from runner.cli.loader import load_system
+from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.operations.exporting.deploying import Deployment
+    from runner.operations.export.deployment import Deployment
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CANNOT_WRITE = 1
+EXIT_CANNOT_WRITE = 1
 
 
 def _output(command: F) -> F:
@@ -69,11 +69,11 @@ def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | Non
 
     Left out: what has `declare: false`, and exclusive queues. The virtual host is that of the broker's URL.
     """
-    with errors_reported():
-        from runner.operations.exporting.definitions import as_text, definitions, vhost_of
+    with errors_as_exit_codes():
+        from runner.operations.export.definitions import definitions, to_json, vhost_of
 
         system = _read(paths, environ, broker)
-        text = as_text(definitions(system.whole_topology, vhost_of(system.broker)))
+        text = to_json(definitions(system.whole_topology, vhost_of(system.broker)))
     _write(text, output)
 
 
@@ -96,9 +96,9 @@ def _permissions(
 
     With `topology: manage` they suffice to declare everything; with `verify` or `ignore` somebody else has to.
     """
-    with errors_reported():
-        from runner.operations.exporting.definitions import vhost_of
-        from runner.operations.exporting.permissions import permissions
+    with errors_as_exit_codes():
+        from runner.operations.export.definitions import vhost_of
+        from runner.operations.export.permissions import permissions
 
         system = _read(paths, environ, broker)
         found = permissions(system.pipelines, system.whole_topology, vhost_of(system.broker))
@@ -120,9 +120,9 @@ def _compose(
     environ: dict[str, str],
 ) -> None:
     """Write a compose file; the image is built from the project. Variables are named and have no values."""
-    with errors_reported():
-        from runner.operations.exporting.compose import compose
-        from runner.operations.exporting.definitions import vhost_of
+    with errors_as_exit_codes():
+        from runner.operations.export.compose import compose
+        from runner.operations.export.definitions import vhost_of
 
         system = _read(paths, environ, broker)
         text = compose(_deployment(system, paths, environ, http), vhost_of(system.broker))
@@ -147,8 +147,8 @@ def _kubernetes(
     Variables come from a Secret and a ConfigMap that are named in the first lines. Queues that are read in order, by
     one process at a time, do not scale.
     """
-    with errors_reported():
-        from runner.operations.exporting.kubernetes import kubernetes
+    with errors_as_exit_codes():
+        from runner.operations.export.kubernetes import kubernetes
 
         system = _read(paths, environ, broker)
         known = _deployment(system, paths, environ, http)
@@ -157,16 +157,16 @@ def _kubernetes(
 
 
 def _read(paths: tuple[Path, ...], environ: dict[str, str], broker: str | None) -> System:
-    system = read(paths, environ, broker)
-    report(system.warnings)
+    system = load_system(paths, environ, broker)
+    echo_problems(system.warnings)
     return system
 
 
 def _deployment(
     system: System, paths: tuple[Path, ...], environ: dict[str, str], http: tuple[str, int] | None
 ) -> Deployment:
-    from runner.operations.exporting.deploying import deployment
-    from runner.operations.specs import read_specs
+    from runner.operations.export.deployment import deployment
+    from runner.operations.pipeline_files import read_specs
 
     return deployment(system.pipelines, read_specs(paths, environ), http)
 
@@ -178,5 +178,5 @@ def _write(text: str, output: Path | None) -> None:
     try:
         output.write_text(text, "utf-8")
     except OSError as error:
-        say_error(f"{output} cannot be written: {(error.strerror or '').lower()}")
-        raise SystemExit(CANNOT_WRITE) from None
+        echo_error(f"{output} cannot be written: {(error.strerror or '').lower()}")
+        raise SystemExit(EXIT_CANNOT_WRITE) from None

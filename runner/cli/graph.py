@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported
+from runner.cli.output import errors_as_exit_codes
 
 
 @click.command("graph", short_help="Show who talks to whom.")
@@ -34,10 +34,10 @@ def command(
 
     Exit codes: 0 shown, 78 invalid pipeline.
     """
-    with errors_reported():
+    with errors_as_exit_codes():
         from runner.operations.graph import render
-        from runner.operations.graph.flow import draw
-        from runner.operations.specs import read_specs
+        from runner.operations.graph.model import build_graph
+        from runner.operations.pipeline_files import read_specs
 
-        text = render(draw(read_specs(paths, environ)), style)
+        text = render(build_graph(read_specs(paths, environ)), style)
     click.echo(text, nl=False)

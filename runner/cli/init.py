@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runner.cli.endings import errors_reported, say
+from runner.cli.output import echo_err, errors_as_exit_codes
 
 
 @click.command("init", short_help="Start a project.")
@@ -20,8 +20,8 @@ def command(folder: Path) -> None:
 
     Exit codes: 0 written, 2 files are in the way.
     """
-    with errors_reported():
-        from runner.operations.starter import write_project
+    with errors_as_exit_codes():
+        from runner.operations.project_template import write_project
 
         try:
             written = write_project(folder)
@@ -34,4 +34,4 @@ def command(folder: Path) -> None:
     steps += ["python -m pytest"]
     if folder.resolve() != Path.cwd():
         steps.insert(0, f"cd {shlex.quote(str(folder))}")
-    say("next:\n" + "".join(f"  {step}\n" for step in steps), ends_line=False)
+    echo_err("next:\n" + "".join(f"  {step}\n" for step in steps), ends_line=False)

@@ -71,7 +71,7 @@ def _fill_environment(_: click.Context, __: click.Parameter, value: Path | None)
         raise click.BadParameter(str(error)) from None
 
 
-def parsed_rate(value: str | None) -> float | None:
+def parse_rate_option(value: str | None) -> float | None:
     """Return how many a second `100/s` or `10/m` are; a usage error where it is neither."""
     if value is None:
         return None

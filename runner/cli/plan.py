@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, report, say, wants_color
-from runner.cli.reading import read, say_state
+from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.output import echo_err, echo_problems, errors_as_exit_codes, wants_color
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.operations.planning import Item, Plan
+    from runner.operations.plan import Plan, PlanItem
 
-DIFFERENT = 2
+EXIT_DIFFERENT = 2
 
 SIGNS = {
     "create": ("+", "green"),
@@ -57,33 +57,33 @@ def command(
     Exit codes: 0 compared, 2 with --detailed-exitcode if anything differs, 69 broker unreachable, 78 invalid pipeline.
     """
     logging.disable()  # what goes wrong comes as an error
-    with errors_reported():
-        system = read(paths, environ, broker, wait_s=wait_s)
+    with errors_as_exit_codes():
+        system = load_system(paths, environ, broker, wait_s=wait_s)
         if not is_json:
-            report(system.warnings)
+            echo_problems(system.warnings)
         found = asyncio.run(_compare(system, management))
     if is_json:
         click.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:
-        show(found)
-    sys.exit(DIFFERENT if detailed_exitcode and found.has_changes else 0)
+        echo_plan(found)
+    sys.exit(EXIT_DIFFERENT if detailed_exitcode and found.has_changes else 0)
 
 
 async def _compare(system: System, management: str | None) -> Plan:
-    from runner.operations.applying import compare
+    from runner.operations.apply import compare
 
     names = [pipeline.name for pipeline in system.pipelines]
-    return await compare(system.broker, system.whole_topology, names, management, on_transport_event=say_state)
+    return await compare(system.broker, system.whole_topology, names, management, on_transport_event=echo_broker_state)
 
 
-def show(found: Plan) -> None:
+def echo_plan(found: Plan) -> None:
     """Print a plan: what differs on stdout, with what it was compared on stderr."""
     management = found.management or f"not used: {found.unchecked}"
-    say(f"broker     {found.product}")
-    say(f"management {management}")
+    echo_err(f"broker     {found.product}")
+    echo_err(f"management {management}")
     shown = found.of("create", "recreate", "unfinished", "extra", "foreign")
     for item in shown:
-        show_item(item)
+        echo_item(item)
     _show_unchecked(found)
     for note in found.notes:
         click.echo(f"  i {note}")
@@ -92,7 +92,7 @@ def show(found: Plan) -> None:
     click.echo(found.summary())
 
 
-def show_item(item: Item) -> None:
+def echo_item(item: PlanItem) -> None:
     """Print one item, its details below it."""
     from runner.redaction import escape_controls
 
@@ -110,7 +110,7 @@ def _show_unchecked(found: Plan) -> None:
     bindings = [item for item in unchecked if item.kind == "binding"]
     for item in unchecked:
         if item.kind != "binding":
-            show_item(item)
+            echo_item(item)
     if found.unchecked:
         click.echo(f"  ? queues that are left over: not checked, {found.unchecked}")
     if bindings:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported
-from runner.cli.reading import read, say_state
+from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.output import errors_as_exit_codes
 from runner.errors import RunnerError
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.app import System
 
 
-class NothingListens(RunnerError):
+class NoBrokerToPublishTo(RunnerError):
     """The pipeline's broker is the embedded one, which no other process can reach."""
 
     exit_code = 2
@@ -43,7 +43,7 @@ class NothingListens(RunnerError):
     "--rate",
     "per_second",
     metavar="RATE",
-    callback=lambda _, __, value: options.parsed_rate(value),
+    callback=lambda _, __, value: options.parse_rate_option(value),
     help="At most so many: 100/s, 10/m.",
 )
 @options.broker
@@ -72,14 +72,14 @@ def command(
     """
     bodies, numbers = _lines(_body(payload)) if lines else ([_body(payload)], [])
     logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
-    with errors_reported():
+    with errors_as_exit_codes():
         from runner import app
 
-        system = read([path], environ, broker, wait_s=wait_s, is_one_process=False)
+        system = load_system([path], environ, broker, wait_s=wait_s, is_one_process=False)
         system = app.select_destination(system, name)
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
-            raise NothingListens("the embedded broker lives inside `runner up`: nothing would receive this", hint)
+            raise NoBrokerToPublishTo("the embedded broker lives inside `runner up`: nothing would receive this", hint)
         ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second))
     for message_id in ids:
         click.echo(message_id)
@@ -130,7 +130,13 @@ async def _publish(
 
     if len(bodies) < 2 or not sys.stderr.isatty():
         return await app.publish(
-            system, name, bodies, headers=headers, per_second=per_second, lines=lines, on_transport_event=say_state
+            system,
+            name,
+            bodies,
+            headers=headers,
+            per_second=per_second,
+            lines=lines,
+            on_transport_event=echo_broker_state,
         )
     with click.progressbar(length=len(bodies), label="publishing", file=sys.stderr) as bar:
         return await app.publish(
@@ -141,5 +147,5 @@ async def _publish(
             per_second=per_second,
             lines=lines,
             on_confirmed=lambda: bar.update(1),
-            on_transport_event=say_state,
+            on_transport_event=echo_broker_state,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from runner.cli.endings import say
+from runner.cli.output import echo_err
 
 
 @click.command("schema", short_help="Print the JSON Schema of the language.")
@@ -20,7 +20,7 @@ def command(output: Path | None) -> None:
     \b
       # yaml-language-server: $schema=pipeline.schema.json
     """
-    from runner.operations.schema import language_schema
+    from runner.operations.language_schema import language_schema
 
     text = json.dumps(language_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
@@ -30,4 +30,4 @@ def command(output: Path | None) -> None:
         output.write_text(text, "utf-8")
     except OSError as error:
         raise click.BadParameter(f"cannot write {output}: {error.strerror}", param_hint="--output") from None
-    say(f"wrote {output}")
+    echo_err(f"wrote {output}")

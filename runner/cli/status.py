@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, say, wants_color
-from runner.cli.reading import read, say_state
+from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.operations.status import PipelineStatus, QueueStatus, Watcher
+    from runner.operations.status import PipelineStatus, QueueStatus, StatusReader
 
 HEADINGS = ("QUEUE", "READY", "UNACKED", "CONSUMERS", "IN/S", "OUT/S", "DEAD")
 RIGHT = (1, 2, 3, 4, 5, 6)
 UNKNOWN = "–"
-PATIENCE_S = 5.0
+ANSWER_S = 5.0
 """How long a look may take before we say that we wait."""
 
 CLEAR = "\x1b[H\x1b[2J"
@@ -67,28 +67,28 @@ def command(
     Exit codes: 0 shown, 69 broker unreachable, 78 invalid pipeline.
     """
     logging.disable()  # what goes wrong comes as an error
-    with errors_reported():
-        from runner.operations.live import need_broker
+    with errors_as_exit_codes():
+        from runner.operations.targets import require_live_broker
 
-        system = read(paths, environ, broker, wait_s=wait_s)
-        need_broker(system.broker)
+        system = load_system(paths, environ, broker, wait_s=wait_s)
+        require_live_broker(system.broker)
         asyncio.run(_show(system, management, is_json=is_json, interval=interval if is_watching else None))
 
 
 async def _show(system: System, management: str | None, *, is_json: bool, interval: float | None) -> None:
-    from runner.cli.interrupting import stop_on_signals
+    from runner.cli.signals import stop_on_signals
     from runner.operations.rabbitmq.queue_browser import BrowseSession
-    from runner.operations.status import Watcher, find_management
+    from runner.operations.status import StatusReader, find_management
 
-    browser = BrowseSession(system.broker, name=f"{system.name} status", on_transport_event=say_state)
+    browser = BrowseSession(system.broker, name=f"{system.name} status", on_transport_event=echo_broker_state)
     try:
         await browser.open()
         stop = stop_on_signals()
         found, reason = await find_management(system.broker, management, browser)
         if found is None and (management is not None or not is_json):
-            say(f"management API: not used: {reason}")
-            say("queues that are left over cannot be seen without it")
-        watcher = Watcher(system.pipelines, browser, found)
+            echo_err(f"management API: not used: {reason}")
+            echo_err("queues that are left over cannot be seen without it")
+        watcher = StatusReader(system.pipelines, browser, found)
         _print(await watcher.look(), is_json=is_json, is_again=False)
         stopping = asyncio.ensure_future(stop.wait())
         while interval is not None and not stop.is_set():
@@ -99,22 +99,22 @@ async def _show(system: System, management: str | None, *, is_json: bool, interv
         await browser.close()
 
 
-async def _look_again(watcher: Watcher, stopping: asyncio.Future[Any], *, is_json: bool) -> None:
+async def _look_again(watcher: StatusReader, stopping: asyncio.Future[Any], *, is_json: bool) -> None:
     """Look, and say so if the broker is away just now: it may come back."""
     from runner.errors import BrokerUnavailable
 
     looking = asyncio.ensure_future(watcher.look())
     waiting: list[asyncio.Future[Any]] = [looking, stopping]
-    await asyncio.wait(waiting, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(waiting, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
     if not looking.done():
         looking.cancel()
         if not stopping.done():
-            say("no answer from the broker; trying again")
+            echo_err("no answer from the broker; trying again")
         return
     try:
         _print(looking.result(), is_json=is_json, is_again=True)
     except BrokerUnavailable as error:
-        say(f"{error}; trying again")
+        echo_err(f"{error}; trying again")
 
 
 def _print(pipelines: list[PipelineStatus], *, is_json: bool, is_again: bool) -> None:
@@ -129,32 +129,31 @@ def _print(pipelines: list[PipelineStatus], *, is_json: bool, is_again: bool) ->
 
 def table(pipelines: list[PipelineStatus]) -> str:
     """Return the tables of pipelines, one below the other."""
-    from runner.cli.tables import columns, safe
+    from runner.cli.tables import escape_line, format_columns
 
     is_colored = wants_color(sys.stdout.isatty())
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     blocks = []
     for pipeline in pipelines:
         retrying = f" · {pipeline.retrying} waiting for a retry" if pipeline.retrying else ""
-        title = (
-            f"{click.style(pipeline.name, bold=True) if is_colored else pipeline.name}  {safe(pipeline.path)}{retrying}"
-        )
+        name = click.style(pipeline.name, bold=True) if is_colored else pipeline.name
+        title = f"{name}  {escape_line(pipeline.path)}{retrying}"
         rows = [HEADINGS, *(_row(queue) for queue in pipeline.queues)]
         rows += [(f"{name} (not in the pipeline)", *numbers) for name, *numbers in map(_row, pipeline.leftovers)]
-        blocks.append("\n".join([title, *(f"  {line}" for line in columns(rows, right=RIGHT, width=width))]))
+        blocks.append("\n".join([title, *(f"  {line}" for line in format_columns(rows, right=RIGHT, width=width))]))
     return "\n\n".join(blocks)
 
 
 def _row(queue: QueueStatus) -> tuple[str, ...]:
-    from runner.cli.tables import safe
+    from runner.cli.tables import escape_line
 
     dead = UNKNOWN if queue.dead is None else str(queue.dead)
     if queue.exists is False:
-        return safe(queue.name), "missing", "", "", "", "", dead
+        return escape_line(queue.name), "missing", "", "", "", "", dead
     numbers = (queue.ready, queue.unacked, queue.consumers)
     rates = (queue.publish_rate, queue.deliver_rate)
     return (
-        safe(queue.name),
+        escape_line(queue.name),
         *(UNKNOWN if number is None else str(number) for number in numbers),
         *(UNKNOWN if rate is None else f"{rate:.1f}" for rate in rates),
         dead,

@@ -15,7 +15,7 @@ _SIZES = ("kB", "MB", "GB")
 _UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 
 
-def safe(text: str, at_most: int | None = None) -> str:
+def escape_line(text: str, at_most: int | None = None) -> str:
     """Return foreign text on one line, with everything that does not print escaped, and cut with an ellipsis.
 
     That includes what turns the direction of text around: it could show one thing and mean another.
@@ -36,7 +36,7 @@ def json_line(value: Any) -> str:
     return text if text.isprintable() else json.dumps(value)
 
 
-def age(seconds: float | None) -> str:
+def format_age(seconds: float | None) -> str:
     """Write how long ago something was, in its largest unit; a dash where nobody knows."""
     if seconds is None:
         return "–"
@@ -46,7 +46,7 @@ def age(seconds: float | None) -> str:
     return "0s"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Write a number of bytes."""
     if count < 1000:
         return f"{count} B"
@@ -58,7 +58,7 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
 
 
-def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> list[str]:
+def format_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> list[str]:
     """Return a line for each row, in columns; those numbered in `right` are flush right. Lines are cut at `width`."""
     widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)] if rows else []
     lines = []
@@ -67,11 +67,11 @@ def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: 
         for index, cell in enumerate(row):
             gap = " " * (widths[index] - display_width(cell))
             cells.append(gap + cell if index in right else cell + gap)
-        lines.append(cut("  ".join(cells).rstrip(), width))
+        lines.append(truncate("  ".join(cells).rstrip(), width))
     return lines
 
 
-def cut(text: str, width: int | None) -> str:
+def truncate(text: str, width: int | None) -> str:
     """Return as much of a text as fits, with an ellipsis where something is missing."""
     if width is None or display_width(text) <= width:
         return text

@@ -16,12 +16,12 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, say
-from runner.cli.reading import read, say_state
+from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.output import echo_err, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from runner.operations.rabbitmq.message_tap import TappedMessage
-    from runner.operations.tapping import Listening
+    from runner.operations.tap import TapSource
     from runner.pipeline.model import Pipeline
 
 MAX_LINE = 2000
@@ -59,14 +59,14 @@ def command(
     Exit codes: 0 watched, 2 nothing can be heard there, 69 broker unreachable, 78 invalid pipeline.
     """
     logging.disable()  # what goes wrong comes as an error
-    with errors_reported(), ExitStack() as files:
-        from runner.operations.live import need_broker
-        from runner.operations.tapping import listening, only
+    with errors_as_exit_codes(), ExitStack() as files:
+        from runner.operations.tap import pipeline_with_target, tap_source
+        from runner.operations.targets import require_live_broker
 
-        system = read([path], environ, broker, wait_s=wait_s)
-        need_broker(system.broker)
-        pipeline = only(system.pipelines, name)
-        heard = listening(pipeline, name)
+        system = load_system([path], environ, broker, wait_s=wait_s)
+        require_live_broker(system.broker)
+        pipeline = pipeline_with_target(system.pipelines, name)
+        heard = tap_source(pipeline, name)
         out = _Out(is_json=is_json, record=files.enter_context(_opened(record)) if record is not None else None)
         try:
             asyncio.run(_tap(pipeline, heard, out, limit))
@@ -82,19 +82,19 @@ def _opened(record: Path) -> IO[bytes]:
         raise click.BadParameter(f"cannot write {record}: {error.strerror}", param_hint="--record") from None
 
 
-async def _tap(pipeline: Pipeline, heard: Listening, out: _Out, limit: int | None) -> None:
-    from runner.cli.interrupting import stop_on_signals
+async def _tap(pipeline: Pipeline, heard: TapSource, out: _Out, limit: int | None) -> None:
+    from runner.cli.signals import stop_on_signals
     from runner.operations.rabbitmq.message_tap import Tap
 
-    tap = Tap(pipeline.broker, name=pipeline.name, on_transport_event=say_state)
+    tap = Tap(pipeline.broker, name=pipeline.name, on_transport_event=echo_broker_state)
     shown = 0
     try:
         await tap.open(heard.bindings)
         stopping = asyncio.ensure_future(stop_on_signals().wait())
         places = ", ".join(f"{binding.exchange}:{binding.key}" for binding in heard.bindings)
-        say(f"listening to {places}; Ctrl-C to stop")
-        if heard.deaf_to:
-            say(f"not heard: {heard.deaf_to}")
+        echo_err(f"listening to {places}; Ctrl-C to stop")
+        if heard.not_covered:
+            echo_err(f"not heard: {heard.not_covered}")
         while limit is None or shown < limit:
             passing = asyncio.ensure_future(tap.next())
             await asyncio.wait([passing, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -106,7 +106,7 @@ async def _tap(pipeline: Pipeline, heard: Listening, out: _Out, limit: int | Non
     finally:
         await tap.close()
         missed = f" · {tap.missed} missed: they came faster than they were written" if tap.missed else ""
-        say(f"{shown} went by{missed}{out.unrecorded_words()}")
+        echo_err(f"{shown} went by{missed}{out.unrecorded_words()}")
 
 
 class _Out:
@@ -119,12 +119,12 @@ class _Out:
 
     def write(self, passed: TappedMessage) -> None:
         """Write one."""
-        from runner.operations.tapping import recorded
+        from runner.operations.tap import recorded_line
 
         click.echo(self._line(passed))
         if self._record is None:
             return
-        line = recorded(passed.envelope)
+        line = recorded_line(passed.envelope)
         if line is None:
             self._unrecorded += 1
             return
@@ -138,7 +138,7 @@ class _Out:
 
 
 def _as_json(passed: TappedMessage) -> str:
-    from runner.cli.dead_shown import body_as_json, plain, time_as_json
+    from runner.cli.dead_output import body_to_json, time_to_json, to_plain
     from runner.cli.tables import json_line
 
     envelope = passed.envelope
@@ -150,21 +150,27 @@ def _as_json(passed: TappedMessage) -> str:
             "message_id": envelope.message_id,
             "correlation_id": envelope.correlation_id,
             "app_id": envelope.app_id,
-            "timestamp": time_as_json(envelope.timestamp),
+            "timestamp": time_to_json(envelope.timestamp),
             "content_type": envelope.content_type,
-            "headers": plain(envelope.headers),
+            "headers": to_plain(envelope.headers),
             "size": len(envelope.body),
-            **body_as_json(envelope.body, len(envelope.body)),
+            **body_to_json(envelope.body, len(envelope.body)),
         }
     )
 
 
 def _as_text(passed: TappedMessage) -> str:
-    from runner.cli.tables import cut, safe, size
+    from runner.cli.tables import escape_line, format_size, truncate
 
     envelope = passed.envelope
     at = datetime.now(UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
     name = envelope.type or f"{passed.exchange}:{passed.routing_key}"
     body = envelope.body[:MAX_LINE].decode("utf-8", "backslashreplace")
-    parts = (at, safe(name, 80), safe(envelope.message_id or "–", 40), size(len(envelope.body)), safe(body, MAX_LINE))
-    return cut("  ".join(parts), shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    parts = (
+        at,
+        escape_line(name, 80),
+        escape_line(envelope.message_id or "–", 40),
+        format_size(len(envelope.body)),
+        escape_line(body, MAX_LINE),
+    )
+    return truncate("  ".join(parts), shutil.get_terminal_size().columns if sys.stdout.isatty() else None)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from runner.cli import loops, options
-from runner.cli.endings import errors_reported, report, wants_color
-from runner.cli.up_loading import Asked, load
-from runner.cli.up_shown import say_goodbye, say_that_nothing_ran, show, show_loaded
-from runner.cli.up_stopping import end, handle_signals, stop_without_log
+from runner.cli import event_loop, options
+from runner.cli.output import echo_problems, errors_as_exit_codes, wants_color
+from runner.cli.up_options import UpOptions, load_pipelines
+from runner.cli.up_output import echo_loaded, echo_nothing_ran, echo_stage, echo_totals
+from runner.cli.up_shutdown import drain_on_signals, drain_when_output_lost, exit_process
 from runner.workers import ENV_VARIABLE
 
 if TYPE_CHECKING:
@@ -70,41 +70,41 @@ def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **se
     unreachable or different, 78 invalid pipeline, 130 forced by a second signal.
     """
     worker_env = os.environ.pop(ENV_VARIABLE, None)
-    with errors_reported():
-        asked = Asked(paths, environ, **settings)
+    with errors_as_exit_codes():
+        up_options = UpOptions(paths, environ, **settings)
         if worker_env is not None:
-            from runner.cli.up_worker import work
+            from runner.cli.up_worker import run_worker
             from runner.workers.protocol import WorkerEnv
             from runner.workers.worker import Worker
 
             worker = Worker(WorkerEnv.from_text(worker_env))
-            work(worker, replace(asked, broker=worker.worker_env.broker))
-        _up(asked, workers)
+            run_worker(worker, replace(up_options, broker=worker.worker_env.broker))
+        _up(up_options, workers)
 
 
-def _up(asked: Asked, workers: int) -> NoReturn:
+def _up(up_options: UpOptions, workers: int) -> NoReturn:
     from runner import app, log
 
-    system, logging = load(asked, report)
+    system, logging = load_pipelines(up_options, echo_problems)
     app.check_workers(system, workers)
-    show_loaded(system)
+    echo_loaded(system)
     if workers > 1:
         from runner.cli.up_master import run_workers
 
-        asyncio.run(run_workers(system, workers, logging, asked.broker))
-    log.configure(**logging, is_colored=wants_color(os.isatty(1)), on_write_error=stop_without_log)
-    loops.run(_run(system, asked))
+        asyncio.run(run_workers(system, workers, logging, up_options.broker))
+    log.configure(**logging, is_colored=wants_color(os.isatty(1)), on_write_error=drain_when_output_lost)
+    event_loop.run_in_loop(_run(system, up_options))
     raise AssertionError("it ends the process")
 
 
-async def _run(system: System, asked: Asked) -> NoReturn:
+async def _run(system: System, up_options: UpOptions) -> NoReturn:
     from runner import app
 
     stop = asyncio.Event()
-    handle_signals(stop, is_memory=system.broker.is_memory)
-    ended = await app.up(system, stop, until_idle=asked.until_idle, http=asked.http, on_step=show)
+    drain_on_signals(stop, is_memory=system.broker.is_memory)
+    ended = await app.up(system, stop, until_idle=up_options.until_idle, http=up_options.http, on_step=echo_stage)
     if ended is None:
-        say_that_nothing_ran()
-        end(0)
+        echo_nothing_ran()
+        exit_process(0)
     # The loop would wait for handlers that ignore their cancellation.
-    end(say_goodbye(ended, is_memory=system.broker.is_memory))
+    exit_process(echo_totals(ended, is_memory=system.broker.is_memory))

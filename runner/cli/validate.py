@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from runner.cli import options
-from runner.cli.endings import errors_reported, say, wants_color
+from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
 from runner.errors import PipelineInvalid
 
 Style = Literal["full", "concise", "json", "github"]
@@ -39,13 +39,13 @@ def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: boo
 
     Exit codes: 0 valid, 1 warnings with --strict, 78 invalid.
     """
-    with errors_reported():
+    with errors_as_exit_codes():
         problems, files = _check(paths, environ, imports=not no_imports)
     is_invalid = any(problem.severity == "error" for problem in problems)
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
     if style == "full" and not code:
-        say(f"{files} pipeline{'s'[: files != 1]} valid")
+        echo_err(f"{files} pipeline{'s'[: files != 1]} valid")
     sys.exit(code)
 
 
@@ -68,4 +68,4 @@ def _show(problems: Sequence[Problem], style: Style) -> None:
     text = diagnostics.render(problems, style, colour=wants_color(sys.stdout.isatty()))
     click.echo(text, nl=False, color=True)
     if problems and style != "json":
-        say(diagnostics.count(problems))
+        echo_err(diagnostics.count(problems))

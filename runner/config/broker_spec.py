@@ -36,7 +36,9 @@ def _urls(value: object) -> object:
     if value is None:
         raise spec_error("bad-url", "the broker has no URL", "write one, or remove the key for the in-process broker")
     if not isinstance(value, str | list | tuple):
-        raise spec_error("wrong-type", f"must be a URL or a list of URLs, not {describe(value)}", f"write {EXAMPLE_URL}")
+        raise spec_error(
+            "wrong-type", f"must be a URL or a list of URLs, not {describe(value)}", f"write {EXAMPLE_URL}"
+        )
     urls = one_or_many(value)
     return () if urls == (MEMORY,) else urls
 
@@ -119,7 +121,9 @@ class BrokerSpec(SpecModel):
     def _check_host(self) -> Self:
         given = [name for name in _PARTS if getattr(self, name) is not None]
         if given and self.host is None:
-            raise_conflicts([Conflict((given[0],), f'"{given[0]}" needs "host"', 'add "host: localhost", or write a URL')])
+            raise_conflicts(
+                [Conflict((given[0],), f'"{given[0]}" needs "host"', 'add "host: localhost", or write a URL')]
+            )
         if (self.user is None) != (self.password is None):
             there, missing = ("user", "password") if self.password is None else ("password", "user")
             raise_conflicts([Conflict((there,), f'"{there}" needs "{missing}"', f'add "{missing}"')])
@@ -148,11 +152,15 @@ def expand_broker(value: object) -> object:
     if isinstance(value, str):
         return {"urls": [value]} if value != MEMORY else {}
     if value is not None and not isinstance(value, dict):
-        raise spec_error("wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"')
+        raise spec_error(
+            "wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"'
+        )
     if isinstance(value, dict) and "url" in value and "urls" in value:
         raise_conflicts([Conflict(("url",), '"url" and "urls" cannot stand together', "remove one of them")])
     url = next((key for key in ("url", "urls") if isinstance(value, dict) and key in value), None)
     if isinstance(value, dict) and url is not None:
         parts = [part for part in _PARTS if part in value]
-        raise_conflicts(Conflict((part,), f'"{part}" and "{url}" cannot stand together', "remove one of them") for part in parts)
+        raise_conflicts(
+            Conflict((part,), f'"{part}" and "{url}" cannot stand together', "remove one of them") for part in parts
+        )
     return value or {}

@@ -55,7 +55,9 @@ def _has_options(node: Node) -> bool:
     )
 
 
-def _merge(root: MappingNode, defaults: MappingNode, queues: frozenset[str], dead: frozenset[str], budget: _Budget) -> None:
+def _merge(
+    root: MappingNode, defaults: MappingNode, queues: frozenset[str], dead: frozenset[str], budget: _Budget
+) -> None:
     options = {kind: _marked(_child(defaults, kind)) for kind in ("queue", "producer", "subscriber")}
     for kind, option in options.items():
         section = _child(root, f"{kind}s")

@@ -136,7 +136,12 @@ def _concise(problem: Problem) -> str:
 
 
 def _github(problem: Problem) -> str:
-    properties = {"file": display_path(problem.file), "line": problem.line, "col": problem.column, "title": problem.code}
+    properties = {
+        "file": display_path(problem.file),
+        "line": problem.line,
+        "col": problem.column,
+        "title": problem.code,
+    }
     given = ",".join(f"{key}={_github_property(str(value))}" for key, value in properties.items() if value)
     help_ = f"; {problem.help}" if problem.help else ""
     return f"::{problem.severity} {given}::{_github_text(_subject(problem) + escape(help_))}"

@@ -147,7 +147,9 @@ class Document:
 
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
         """Return the path of each value that came from `${…}`, with the names of its variables and files."""
-        return {path: node.origins for path, node in walk_nodes(self.root) if isinstance(node, ScalarNode) and node.origins}
+        return {
+            path: node.origins for path, node in walk_nodes(self.root) if isinstance(node, ScalarNode) and node.origins
+        }
 
 
 def _child(node: Node, part: str | int) -> tuple[Span | None, Node | None]:

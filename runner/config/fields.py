@@ -80,7 +80,9 @@ def choice(literal: object) -> BeforeValidator:
         if isinstance(value, str) and value in words:
             return str(value)
         if not isinstance(value, str) or isinstance(value, Interpolated):
-            raise spec_error("bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them")
+            raise spec_error(
+                "bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them"
+            )
         message = f"must be one of {', '.join(words)}, not {quoted(value)}"
         match = closest(value, words)
         raise spec_error("bad-choice", message, f'did you mean "{match}"?' if match else "write one of them")
@@ -114,7 +116,9 @@ def _seconds(value: object) -> float:
             return parse_duration(str(value))
         except ValueError:
             pass
-    raise spec_error("bad-duration", f"must be a duration, not {describe(value)}", "write it as in 250ms, 1s, 5m, 1h or 2d")
+    raise spec_error(
+        "bad-duration", f"must be a duration, not {describe(value)}", "write it as in 250ms, 1s, 5m, 1h or 2d"
+    )
 
 
 _RATES: Final = {
@@ -153,7 +157,9 @@ def _size(value: object) -> int:
             if 1 <= size <= MAX_INTEGER:
                 return size
             bound = "at least 1B" if size < 1 else f"at most {MAX_INTEGER}B"
-            raise spec_error("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 64kB, 1MiB or 2GB")
+            raise spec_error(
+                "out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 64kB, 1MiB or 2GB"
+            )
     help_ = _meant(value, _SIZES) or "write it as in 512B, 64kB, 1MiB or 2GB"
     raise spec_error("bad-size", f"must be a size, not {describe(value)}", help_)
 
@@ -174,7 +180,9 @@ def _rate(value: object) -> float:
         raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_)
     if not 0 < rate <= MAX_RATE:
         bound = "more than 0" if rate == 0 else f"at most {MAX_RATE:.0f}/s"
-        raise spec_error("out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 100/s, or remove it")
+        raise spec_error(
+            "out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 100/s, or remove it"
+        )
     return rate
 
 
@@ -190,7 +198,9 @@ def one_or_many(value: object) -> object:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
-        raise spec_error("wrong-type", f"must be one name or a list, not {describe(value)}", "write name, or [one, two]")
+        raise spec_error(
+            "wrong-type", f"must be one name or a list, not {describe(value)}", "write name, or [one, two]"
+        )
     return value
 
 

@@ -74,7 +74,9 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
             continue
         end = text.find("}", dollar)
         if end < 0:
-            done.problems.append(SubstitutionProblem("bad-interpolation", 'this "${" is not closed', 'add "}"', dollar, 2))
+            done.problems.append(
+                SubstitutionProblem("bad-interpolation", 'this "${" is not closed', 'add "}"', dollar, 2)
+            )
             break
         position = end + 1
         try:
@@ -84,7 +86,9 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
             continue
         size += len(value)
         if size > limits.MAX_INTERPOLATED_CHARACTERS:
-            done.problems.append(SubstitutionProblem("too-large", "the values put in here are too long", "", dollar, position - dollar))
+            done.problems.append(
+                SubstitutionProblem("too-large", "the values put in here are too long", "", dollar, position - dollar)
+            )
             break
         pieces.append(value)
         origins[origin] = None

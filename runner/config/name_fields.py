@@ -46,7 +46,9 @@ def reserved_problem(name: str) -> str:
 
 def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool = False) -> str:
     if not isinstance(value, str):
-        raise spec_error("wrong-type", f"must be a name, not {describe(value)}", "write a name, in quotes if it is a number")
+        raise spec_error(
+            "wrong-type", f"must be a name, not {describe(value)}", "write a name, in quotes if it is a number"
+        )
     problem = name_problem(value) or ("" if may_be_reserved else reserved_problem(value))
     help_ = "write another name"
     if not problem and not may_be_pattern and ("*" in value or "#" in value):
@@ -143,7 +145,9 @@ def _broker_url(value: object) -> str:
     if not isinstance(value, str):
         raise spec_error("bad-url", f"must be a URL, not {describe(value)}", f"write {EXAMPLE_URL}")
     if value == "memory":
-        raise spec_error("bad-url", '"memory" stands alone, not in a list of URLs', 'write "broker: memory", or remove it')
+        raise spec_error(
+            "bad-url", '"memory" stands alone, not in a list of URLs', 'write "broker: memory", or remove it'
+        )
     try:
         return parse_broker_url(str(value))
     except ValueError as error:

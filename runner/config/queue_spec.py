@@ -146,7 +146,12 @@ OPTION_OF_ARGUMENT = {
 def _queue_arguments(value: object) -> object:
     if isinstance(value, dict):
         raise_conflicts(
-            Conflict((key,), f'"{key}" has a key of its own', f'write "{OPTION_OF_ARGUMENT[key]}" instead', "modelled-argument")
+            Conflict(
+                (key,),
+                f'"{key}" has a key of its own',
+                f'write "{OPTION_OF_ARGUMENT[key]}" instead',
+                "modelled-argument",
+            )
             for key in value
             if key in OPTION_OF_ARGUMENT
         )
@@ -157,7 +162,9 @@ def _dead_letter(value: object) -> object:
     if value is False or value is None or (isinstance(value, str) and resolve_scalar(value or " ") is False):
         return value if value is None else False
     if not isinstance(value, str):
-        raise spec_error("wrong-type", f"must be a queue's name or false, not {describe(value)}", "write a name or false")
+        raise spec_error(
+            "wrong-type", f"must be a queue's name or false, not {describe(value)}", "write a name or false"
+        )
     return name(value)
 
 

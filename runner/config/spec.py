@@ -157,7 +157,9 @@ class DefaultsSpec(SpecModel):
 def _version(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and value == 1:
         return value
-    raise spec_error("bad-version", f"this version of the language is not known: {describe(value)}", 'write "version: 1"')
+    raise spec_error(
+        "bad-version", f"this version of the language is not known: {describe(value)}", 'write "version: 1"'
+    )
 
 
 def _or_defaults(value: object) -> object:

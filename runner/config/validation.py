@@ -245,7 +245,9 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     return _problem(document, code, path, message, help_, at=path, on="value")
 
 
-def _problem(document: Document, code: str, path: KeyPath, message: str, help_: str, *, at: KeyPath, on: KeyOrValue) -> Problem:
+def _problem(
+    document: Document, code: str, path: KeyPath, message: str, help_: str, *, at: KeyPath, on: KeyOrValue
+) -> Problem:
     span = document.span(at, on)
     return Problem(
         code=code,

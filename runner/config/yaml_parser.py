@@ -179,16 +179,16 @@ class _Composer:
         if node is None:
             raise _refusal("recursive-alias", f'"*{event.anchor}" contains itself', "remove it", span, path)
         if depth + node.height - 1 > limits.MAX_DEPTH:
-            raise _refusal(
-                "too-deep", f"nested more than {limits.MAX_DEPTH} deep with its aliases", "flatten it", span
-            )
+            raise _refusal("too-deep", f"nested more than {limits.MAX_DEPTH} deep with its aliases", "flatten it", span)
         return node
 
     def _grow(self, parent: SequenceNode | MappingNode, child: Node, span: Span) -> None:
         parent.weight += child.weight
         parent.height = max(parent.height, child.height + 1)
         if parent.weight > limits.MAX_EXPANDED_NODES:
-            message = f"the file has more than {limits.MAX_EXPANDED_NODES} keys and values once its aliases are written out"
+            message = (
+                f"the file has more than {limits.MAX_EXPANDED_NODES} keys and values once its aliases are written out"
+            )
             raise _refusal("too-large", message, "use fewer aliases", span)
 
     def _scalar(self, event: Any) -> ScalarNode:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from runner import message as names
 from runner.message import Envelope, replays_of
-from runner.operations.live import ambiguous, unknown
+from runner.operations.targets import ambiguous_target, unknown_target
 from runner.outcome import Reason
 from runner.pipeline.model import Pipeline
 from runner.transports.failure_copies import foreign_headers, printable
@@ -24,7 +24,7 @@ _REASONS_OF_OURS = frozenset(get_args(Reason))
 
 
 @dataclass(frozen=True, slots=True)
-class Grave:
+class DeadLetterQueue:
     """A dead-letter queue, the queues whose dead letters go there, and its delivery limit if the pipeline says one."""
 
     name: str
@@ -32,14 +32,14 @@ class Grave:
     delivery_limit: int | None = None
 
 
-class Choice(NamedTuple):
+class SelectedQueue(NamedTuple):
     """A dead-letter queue to look at, and the one queue whose dead letters are meant, None for all."""
 
-    grave: Grave
+    dlq: DeadLetterQueue
     origin: str | None = None
 
 
-def graves(pipelines: Iterable[Pipeline]) -> list[Grave]:
+def dead_letter_queues(pipelines: Iterable[Pipeline]) -> list[DeadLetterQueue]:
     """Return the dead-letter queues of pipelines, in their order."""
     origins: dict[str, set[str]] = {}
     limits: dict[str, int] = {}
@@ -53,35 +53,35 @@ def graves(pipelines: Iterable[Pipeline]) -> list[Grave]:
         for subscriber in pipeline.subscribers:
             if subscriber.dead_letter is not None:
                 origins.setdefault(subscriber.dead_letter, set()).add(subscriber.queue)
-    return [Grave(name, frozenset(found), limits.get(name)) for name, found in origins.items()]
+    return [DeadLetterQueue(name, frozenset(found), limits.get(name)) for name, found in origins.items()]
 
 
-def choose(pipelines: Sequence[Pipeline], name: str | None) -> list[Choice]:
+def select_dead_letter_queues(pipelines: Sequence[Pipeline], name: str | None) -> list[SelectedQueue]:
     """Return what a name on the command line means: a dead-letter queue, a queue or a subscriber; None means all.
 
     Raises UnknownPlace, also for a name of several subscribers.
     """
-    found = graves(pipelines)
+    found = dead_letter_queues(pipelines)
     if name is None:
-        return [Choice(grave) for grave in found]
-    for grave in found:
-        if grave.name == name:
-            return [Choice(grave)]
+        return [SelectedQueue(dlq) for dlq in found]
+    for dlq in found:
+        if dlq.name == name:
+            return [SelectedQueue(dlq)]
     subscribers = {subscriber.name: subscriber.queue for pipeline in pipelines for subscriber in pipeline.subscribers}
-    queues = {queue for grave in found for queue in grave.origins}
+    queues = {queue for dlq in found for queue in dlq.origins}
     named = {item.queue: pipeline for pipeline in pipelines for item in pipeline.subscribers if item.name == name}
     if name not in queues and len(named) > 1:
-        raise ambiguous(name, (pipeline.path for pipeline in named.values()))
+        raise ambiguous_target(name, (pipeline.path for pipeline in named.values()))
     queue = name if name in queues else subscribers.get(name)
-    chosen = [Choice(grave, queue) for grave in found if queue in grave.origins]
+    chosen = [SelectedQueue(dlq, queue) for dlq in found if queue in dlq.origins]
     if chosen:
         return chosen
-    known = dict.fromkeys([*(grave.name for grave in found), *sorted(queues), *subscribers])
-    raise unknown(name, "queue with dead letters, or subscriber,", known)
+    known = dict.fromkeys([*(dlq.name for dlq in found), *sorted(queues), *subscribers])
+    raise unknown_target(name, "queue with dead letters, or subscriber,", known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetterMessage:
     """A message that was given up on.
 
     `by` is who did: the runner, the broker, or neither as far as the message tells. `origin` is the queue it failed
@@ -116,17 +116,17 @@ class DeadLetter:
         return None if self.since is None else max(0.0, (now - self.since).total_seconds())
 
 
-def understand(envelope: Envelope, grave: Grave) -> DeadLetter:
+def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMessage:
     """Return what a message of a dead-letter queue says of itself."""
     headers = envelope.headers
-    death = _death(headers, grave)
+    death = _death(headers, dlq)
     reason = _text(headers, names.REASON)
     is_ours = not death and bool(reason)
     claimed = str(death.get("queue", "")) or _text(headers, names.ORIGIN)
     is_copy = is_ours or names.attempt_of(headers) > 1 or replays_of(headers) > 0
     tells_origin = is_copy and names.ORIGIN_KEY in headers
-    return DeadLetter(
-        queue=grave.name,
+    return DeadLetterMessage(
+        queue=dlq.name,
         id=envelope.message_id or fingerprint(envelope),
         envelope=envelope,
         by="broker" if death or (reason and reason not in _REASONS_OF_OURS) else "runner" if is_ours else None,
@@ -135,7 +135,7 @@ def understand(envelope: Envelope, grave: Grave) -> DeadLetter:
         error=_text(headers, names.ERROR),
         attempts=names.attempt_of(headers) if is_ours and reason in _REASONS_OF_OURS else None,
         since=_moment(death.get("time")) or _moment(headers.get(names.FIRST_FAILED_AT)) or _moment(envelope.timestamp),
-        origin=claimed if claimed in grave.origins else None,
+        origin=claimed if claimed in dlq.origins else None,
         claimed=printable(claimed),
         exchange=_text(headers, names.ORIGIN_EXCHANGE) if tells_origin else str(death.get("exchange", "")),
         routing_key=_text(headers, names.ORIGIN_KEY) if tells_origin else _first(death.get("routing-keys")),
@@ -145,7 +145,7 @@ def understand(envelope: Envelope, grave: Grave) -> DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class DeadLetterFilter:
     """Which dead letters are meant: all that fit everything given. `error` is a part of a type, a text or a reason."""
 
     ids: frozenset[str] = frozenset()
@@ -154,11 +154,11 @@ class Filters:
     origin: str | None = None
 
     @property
-    def is_open(self) -> bool:
+    def selects_all(self) -> bool:
         """Whether nothing is filtered by but the queue."""
         return not self.ids and not self.error and self.older_than_s is None
 
-    def fit(self, letter: DeadLetter, now: datetime) -> bool:
+    def matches(self, letter: DeadLetterMessage, now: datetime) -> bool:
         """Whether a dead letter is meant. One without a time is older than nothing."""
         if self.ids and letter.id not in self.ids:
             return False
@@ -172,7 +172,7 @@ class Filters:
         return not wanted or any(wanted in text.casefold() for text in texts)
 
 
-def sent_back(letter: DeadLetter, now: datetime) -> Envelope:
+def replay_envelope(letter: DeadLetterMessage, now: datetime) -> Envelope:
     """Return what a dead letter is sent back as: the message as it first came, on its first attempt, and marked.
 
     It has no expiration: it would die of it again.
@@ -185,7 +185,7 @@ def sent_back(letter: DeadLetter, now: datetime) -> Envelope:
     return letter.envelope._replace(headers=headers, expiration_ms=None)
 
 
-def kept(letter: DeadLetter) -> Envelope:
+def preserved_copy(letter: DeadLetterMessage) -> Envelope:
     """Return the copy that takes a dead letter's place in its queue, with everything that it says of itself.
 
     RabbitMQ 4 ignores an `x-death` that a client publishes; so what it said is said by headers of ours.
@@ -210,13 +210,13 @@ def fingerprint(envelope: Envelope) -> str:
     return f"~{digest.hexdigest()}"
 
 
-def _death(headers: Mapping[str, Any], grave: Grave) -> Mapping[str, Any]:
+def _death(headers: Mapping[str, Any], dlq: DeadLetterQueue) -> Mapping[str, Any]:
     """Return the broker's own account of the last death, if that is what brought the message here, else nothing."""
     deaths = headers.get("x-death")
     latest = deaths[0] if isinstance(deaths, list) and deaths else None
     if not isinstance(latest, dict) or not isinstance(latest.get("queue"), str):
         return {}
-    return latest if latest["queue"] in grave.origins or names.REASON not in headers else {}
+    return latest if latest["queue"] in dlq.origins or names.REASON not in headers else {}
 
 
 def _first(value: object) -> str:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from runner.operations.kinds import MASK
+from runner.operations.field_types import MASK
 from runner.redaction import mask_passwords
 
 _SECRET: Final = re.compile(
@@ -29,7 +29,7 @@ _PAIR: Final = re.compile(
 )
 
 
-LONG: Final = 6
+MIN_SUBSTRING_LENGTH: Final = 6
 """A secret that is shorter is hidden only where it is a word of its own."""
 
 
@@ -44,26 +44,26 @@ def may_be_secret_name(name: str) -> bool:
     return is_secret_name(name) or bool(words and words[-1] in _MAYBE)
 
 
-def came_secretly(origins: Sequence[str]) -> bool:
+def is_from_secret(origins: Sequence[str]) -> bool:
     """Whether one of the variables or files that a value came from is secret by itself."""
     return any(origin.startswith("file:") or may_be_secret_name(origin) for origin in origins)
 
 
-def mask_foreign(text: str, keys: Sequence[str], origins: Sequence[str]) -> str:
+def mask_free_text(text: str, keys: Sequence[str], origins: Sequence[str]) -> str:
     """Return a text of a map that is handed on as it is, under these keys, as it may be shown."""
-    if any(is_secret_name(name) for name in keys) or came_secretly(origins):
+    if any(is_secret_name(name) for name in keys) or is_from_secret(origins):
         return MASK
     if origins and any(may_be_secret_name(name) for name in keys) and "://" not in text:
         return MASK
     return _PAIR.sub(rf"\g<1>{MASK}", mask_passwords(text))
 
 
-def mask_own(text: str, origins: Sequence[str], *, takes_mask: bool) -> str:
+def mask_spec_text(text: str, origins: Sequence[str], *, accepts_mask: bool) -> str:
     """Return a text of ours as it may be shown; names and paths must stay what they are."""
-    return MASK if takes_mask and came_secretly(origins) else mask_passwords(text)
+    return MASK if accepts_mask and is_from_secret(origins) else mask_passwords(text)
 
 
-class Secrets:
+class KnownSecrets:
     """What was hidden in one place of a configuration, to be hidden in all others."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Secrets:
     def note(self, text: str, shown: str, origins: Sequence[str]) -> None:
         """Remember what a text has and what is shown in its place has not."""
         if shown == MASK:
-            named = [origin for origin in origins if came_secretly([origin])]
+            named = [origin for origin in origins if is_from_secret([origin])]
             self._origins.update(named or origins)
         hidden = re.fullmatch("(.*?)".join(map(re.escape, shown.split(MASK))), text, re.DOTALL)
         self._texts.update(part for part in (hidden.groups() if hidden is not None else ()) if part and part != MASK)
@@ -83,7 +83,7 @@ class Secrets:
         if not self._origins.isdisjoint(origins):
             return MASK
         for secret in sorted(self._texts, key=len, reverse=True):
-            if len(secret) >= LONG:
+            if len(secret) >= MIN_SUBSTRING_LENGTH:
                 text = text.replace(secret, MASK)
             else:
                 text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", lambda _: MASK, text)

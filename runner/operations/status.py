@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.operations.dead_letters import graves
-from runner.operations.leftovers import kind_of, pipelines_in
+from runner.operations.dead_letters import dead_letter_queues
+from runner.operations.leftovers import classify, pipeline_names_in
 from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
 from runner.pipeline.model import BrokerSettings, Pipeline
 from runner.transports.rabbitmq.channels import QueueCounts
@@ -70,7 +70,7 @@ class PipelineStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StatusQuery:
     """What is to be asked for one pipeline: work queues, with their dead-letter queues, and wait queues."""
 
     pipeline: Pipeline
@@ -78,26 +78,26 @@ class Plan:
     waits: tuple[str, ...]
 
 
-def plan(pipeline: Pipeline) -> Plan:
+def status_query(pipeline: Pipeline) -> StatusQuery:
     """Return what is to be asked for a pipeline. Dead-letter queues that somebody reads are work queues, too."""
     is_wait = re.compile(rf"{re.escape(pipeline.wait_prefix)}\.\d+").fullmatch
-    targets = {origin: grave.name for grave in graves([pipeline]) for origin in grave.origins}
+    targets = {origin: dlq.name for dlq in dead_letter_queues([pipeline]) for origin in dlq.origins}
     read = {subscriber.queue for subscriber in pipeline.subscribers}
     names = [queue.name for queue in pipeline.topology.queues]
     dead = set(targets.values()) - read
     work = [name for name in names if not is_wait(name) and name not in dead]
-    return Plan(
+    return StatusQuery(
         pipeline,
         tuple((name, targets.get(name)) for name in work),
         tuple(name for name in names if is_wait(name)),
     )
 
 
-class Watcher:
+class StatusReader:
     """Asks a broker for the state of pipelines, as often as it is asked itself. Raises BrokerUnavailable."""
 
     def __init__(self, pipelines: Sequence[Pipeline], browser: BrowseSession, management: ManagementApi | None) -> None:
-        self._plans = [plan(pipeline) for pipeline in pipelines]
+        self._plans = [status_query(pipeline) for pipeline in pipelines]
         self._names = {pipeline.name for pipeline in pipelines}
         self._known = {queue.name for pipeline in pipelines for queue in pipeline.topology.queues}
         self._browser = browser
@@ -106,7 +106,7 @@ class Watcher:
     async def look(self) -> list[PipelineStatus]:
         """Return how things are now."""
         told = await self._told()
-        return [await self._status(plan, told) for plan in self._plans]
+        return [await self._status(status_query, told) for status_query in self._plans]
 
     async def _told(self) -> Mapping[str, Mapping[str, Any]]:
         """Return what the management API says of each queue; nothing where it does not answer."""
@@ -117,21 +117,24 @@ class Watcher:
         except ManagementFailed:
             return {}
 
-    async def _status(self, plan: Plan, told: Mapping[str, Mapping[str, Any]]) -> PipelineStatus:
-        queues = [await self._queue(name, dead_letter, told) for name, dead_letter in plan.queues]
-        prefix = f"{plan.pipeline.wait_prefix}."
-        waits = {*plan.waits, *(name for name in told if name.startswith(prefix) and name[len(prefix) :].isdecimal())}
+    async def _status(self, status_query: StatusQuery, told: Mapping[str, Mapping[str, Any]]) -> PipelineStatus:
+        queues = [await self._queue(name, dead_letter, told) for name, dead_letter in status_query.queues]
+        prefix = f"{status_query.pipeline.wait_prefix}."
+        waits = {
+            *status_query.waits,
+            *(name for name in told if name.startswith(prefix) and name[len(prefix) :].isdecimal()),
+        }
         waiting = [await self._depth(name) for name in sorted(waits)]
         retrying = sum(depth.messages for depth in waiting if isinstance(depth, QueueCounts))
-        left = [await self._queue(name, None, told) for name in self._leftovers(plan.pipeline.name, told)]
+        left = [await self._queue(name, None, told) for name in self._leftovers(status_query.pipeline.name, told)]
         found = tuple(queue for queue in left if queue.exists)
-        return PipelineStatus(plan.pipeline.name, plan.pipeline.path, tuple(queues), retrying, found)
+        return PipelineStatus(status_query.pipeline.name, status_query.pipeline.path, tuple(queues), retrying, found)
 
     def _leftovers(self, pipeline: str, told: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Return the queues of a pipeline that it does not have, and no other one that is looked at."""
-        others = pipelines_in(told) | self._names
+        others = pipeline_names_in(told) | self._names
         names = (name for name, item in told.items() if name not in self._known and not item.get("exclusive"))
-        return sorted(name for name in names if kind_of(name, (pipeline,), others) in ("queue", "doubtful"))
+        return sorted(name for name in names if classify(name, (pipeline,), others) in ("queue", "doubtful"))
 
     async def _queue(self, name: str, dead_letter: str | None, told: Mapping[str, Mapping[str, Any]]) -> QueueStatus:
         depth = await self._depth(name)
@@ -157,7 +160,9 @@ class Watcher:
             return hidden
 
 
-async def find_management(settings: BrokerSettings, url: str | None, browser: BrowseSession) -> tuple[ManagementApi | None, str]:
+async def find_management(
+    settings: BrokerSettings, url: str | None, browser: BrowseSession
+) -> tuple[ManagementApi | None, str]:
     """Return the broker's management API, and why there is none. Another broker's on the same host is none."""
     reasons: list[str] = []
     found = await ManagementApi.find(settings, url, on_absent=reasons.append)

@@ -147,7 +147,9 @@ def _different_topologies(source: LoadedPipeline, other: LoadedPipeline) -> Iter
                 yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, _values(key, *said))
 
 
-def _mismatch(source: LoadedPipeline, other: LoadedPipeline, what: str, paths: tuple[KeyPath, KeyPath], values: str) -> Problem:
+def _mismatch(
+    source: LoadedPipeline, other: LoadedPipeline, what: str, paths: tuple[KeyPath, KeyPath], values: str
+) -> Problem:
     message = f"{what} is not the same as in {other.loaded.location(paths[1])}: {values}"
     help_text = "give both the same options, or define it in one file that both include"
     return source.loaded.problem("topology-conflict", paths[0], message, help_text)

@@ -60,7 +60,9 @@ class ImportReport:
                 )
                 self._single.append(problem)
         except BadArguments as bad:
-            self._single += [self._mismatch((*path[:-1], "with", *item.where), bad.target, item) for item in bad.mismatches]
+            self._single += [
+                self._mismatch((*path[:-1], "with", *item.where), bad.target, item) for item in bad.mismatches
+            ]
         return None
 
     def problems(self) -> list[Problem]:

@@ -106,7 +106,9 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
     where = f" ({display_path(file)})" if file else ""
     guess = closest(attribute, names)
     hint = f'did you mean "{guess}"?' if guess else f'define "{attribute}" in it, or correct the name'
-    return ImportProblem("attribute-not-found", f'module "{module}"{where} has no "{attribute}"', hint, is_attribute=True)
+    return ImportProblem(
+        "attribute-not-found", f'module "{module}"{where} has no "{attribute}"', hint, is_attribute=True
+    )
 
 
 def missing_module(module: str, missing: str, path: Sequence[str] | None = None) -> ImportProblem:

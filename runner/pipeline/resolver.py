@@ -90,7 +90,9 @@ def resolve(
 class _Resolver:
     """Resolves one spec; what is wrong is noted in `problems`, and something harmless stands in for it meanwhile."""
 
-    def __init__(self, loaded: PipelineFile, spec: PipelineSpec, problems: list[Problem], imported: ImportReport) -> None:
+    def __init__(
+        self, loaded: PipelineFile, spec: PipelineSpec, problems: list[Problem], imported: ImportReport
+    ) -> None:
         self._loaded = loaded
         self._spec = spec
         self._problems = problems

@@ -65,7 +65,9 @@ def read_handler(
     """
     if not callable(call):
         hint = "name a function, or an object that can be called"
-        raise ImportProblem("not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True)
+        raise ImportProblem(
+            "not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True
+        )
     parameters = _parameters(path, call)
     plan = plan_call(path, parameters, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
     decode = _decoder(path, _payload_annotation(path, parameters, plan.payload, is_batch=is_batch))

@@ -148,7 +148,9 @@ class Execution:
         if delivery.is_lost:
             return
         # What comes for the first time has no end to be told again, unless its id is remembered.
-        if (delivery.is_redelivered or self._deduplicator is not None) and await self._settle_if_decided(delivery, started):
+        if (delivery.is_redelivered or self._deduplicator is not None) and await self._settle_if_decided(
+            delivery, started
+        ):
             return
         handler = self._subscriber.handler
         try:

@@ -32,7 +32,9 @@ async def iterate_generator(generator: AsyncGenerator[Any, Any]) -> AsyncGenerat
         await await_handler(generator.aclose())
 
 
-async def iterate_in_thread(iterator: Iterator[Any], executor: Executor, *, prefetch: int = 1) -> AsyncGenerator[Any, None]:
+async def iterate_in_thread(
+    iterator: Iterator[Any], executor: Executor, *, prefetch: int = 1
+) -> AsyncGenerator[Any, None]:
     """Yield what a plain generator yields, which runs in a thread; each item as soon as it is there.
 
     It is asked for `prefetch` items at a time, so it may be that far ahead of who reads. Given up, it ends after the

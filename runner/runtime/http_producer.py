@@ -43,7 +43,9 @@ class HttpProducer:
                 async with asyncio.timeout(self._producer.http_timeout_s):
                     for item in outgoing:
                         full_queue_timeout_s = min(FULL_QUEUE_TIMEOUT_S, self._producer.http_timeout_s)
-                        await self._publisher.publish(item, full_queue_timeout_s=full_queue_timeout_s, waits_for_broker=False)
+                        await self._publisher.publish(
+                            item, full_queue_timeout_s=full_queue_timeout_s, waits_for_broker=False
+                        )
             except TimeoutError:
                 waited = format_duration(self._producer.http_timeout_s)
                 return 503, {"error": f"not confirmed within {waited}: it may arrive all the same"}

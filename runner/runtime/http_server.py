@@ -58,7 +58,9 @@ class HttpServer:
     It answers probes from `start` to `close`, and producers' requests from `accept_messages` to `stop_accepting`.
     """
 
-    def __init__(self, address: tuple[str, int], producers: Sequence[HttpProducer], version: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, address: tuple[str, int], producers: Sequence[HttpProducer], version: Mapping[str, str] = {}
+    ) -> None:
         """`about` is what /healthz says beside that the process is alive."""
         self._address = address
         self._version = version
@@ -89,7 +91,9 @@ class HttpServer:
         for producer in self._producers:
             application.router.add_post(_aiohttp_path(producer.path), partial(self._answer, producer))
         logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=CANCEL_TIMEOUT_S)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=CANCEL_TIMEOUT_S
+        )
         await self._runner.setup()
         try:
             sockets = await open_listeners(host, port)

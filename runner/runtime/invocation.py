@@ -112,7 +112,9 @@ async def _iterate_chunks_in_thread(
     """Yield what a generator yields, in lists: one visit to the thread for each."""
     while True:
         left_s = _time_left(started, timeout_s)
-        chunk = await _run_watched(watchdog, executor, lambda: list(itertools.islice(iterator, MAX_CHUNK_ITEMS)), left_s)
+        chunk = await _run_watched(
+            watchdog, executor, lambda: list(itertools.islice(iterator, MAX_CHUNK_ITEMS)), left_s
+        )
         _check_timeout(started, timeout_s)
         asked = asyncio.get_running_loop().time()
         yield chunk

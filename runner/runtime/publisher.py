@@ -124,7 +124,9 @@ class PipelinePublisher:
                 normalize_envelope(outgoing.envelope)
         return found
 
-    def _messages_of(self, result: Any, to: tuple[Destination, ...], origin: ResultOrigin | None, seed: str) -> list[OutgoingMessage]:
+    def _messages_of(
+        self, result: Any, to: tuple[Destination, ...], origin: ResultOrigin | None, seed: str
+    ) -> list[OutgoingMessage]:
         """Return the messages that a result becomes: one for each destination, none for None."""
         if isinstance(result, Publish):
             targets = self._named_destinations(result.to, origin) if result.to is not None else to
@@ -134,7 +136,9 @@ class PipelinePublisher:
             return []
         else:
             targets, headers, key, payload = to, NO_HEADERS, None, result
-        return [OutgoingMessage(target, self._envelope(payload, headers, target, origin, seed), key) for target in targets]
+        return [
+            OutgoingMessage(target, self._envelope(payload, headers, target, origin, seed), key) for target in targets
+        ]
 
     def publish_nowait(self, outgoing: OutgoingMessage, on_published: OnPublished) -> PublishStarted:
         """Publish once without being awaited; see `Transport.publish_nowait`. What fails there may be sent again by
@@ -148,7 +152,9 @@ class PipelinePublisher:
         """See `Transport.can_publish`."""
         return self._transport.can_publish
 
-    async def publish(self, outgoing: OutgoingMessage, *, full_queue_timeout_s: float = math.inf, waits_for_broker: bool = True) -> None:
+    async def publish(
+        self, outgoing: OutgoingMessage, *, full_queue_timeout_s: float = math.inf, waits_for_broker: bool = True
+    ) -> None:
         """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help.
 
         Without `waits_for_broker` it raises PublishUnknown as soon as there is nothing to publish with. A full queue is

@@ -139,7 +139,9 @@ class Supervisor:
                 for item in pipeline.subscribers
             ]
             self._groups.append(self._make_group(pipeline, publisher))
-        await for_each(self.subscribers, lambda subscriber: subscriber.start(self._transport), limit=MAX_CONCURRENT_STARTS)
+        await for_each(
+            self.subscribers, lambda subscriber: subscriber.start(self._transport), limit=MAX_CONCURRENT_STARTS
+        )
         if self._server is not None:
             self._server.accept_messages()
         for group in self._groups:
@@ -189,7 +191,9 @@ class Supervisor:
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
         left_in_memory = 0
         if not self._transport.capabilities.is_persistent:
-            left_in_memory = await self._transport.count_pending([subscriber.options for subscriber in self.subscribers])
+            left_in_memory = await self._transport.count_pending(
+                [subscriber.options for subscriber in self.subscribers]
+            )
         await self._transport.close()
         await self._resources.close()
         names = Counter(item.subscriber.name for item in self.subscribers)

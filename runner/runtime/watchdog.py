@@ -74,7 +74,9 @@ class ThreadWatchdog:
                 f"it has outlasted its timeout of {self._timeout_s:g} s, and keeps its place: a thread cannot be ended"
             )
             running_s = self._timeout_s
-        log.get_logger().warning("handler.slow", error=text, running_s=running_s, **_location_fields(_frames_of_thread(thread_id)))
+        log.get_logger().warning(
+            "handler.slow", error=text, running_s=running_s, **_location_fields(_frames_of_thread(thread_id))
+        )
 
 
 @asynccontextmanager

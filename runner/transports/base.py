@@ -68,7 +68,19 @@ class Delivery:
     rest as bytes in the header `x-runner-unreadable`. `delivery_tag` belongs to the transport.
     """
 
-    __slots__ = ("attempt", "delivery_tag", "envelope", "exchange", "failed_deliveries", "is_redelivered", "is_settled", "options", "routing_key", "subscription", "unreadable",)
+    __slots__ = (
+        "attempt",
+        "delivery_tag",
+        "envelope",
+        "exchange",
+        "failed_deliveries",
+        "is_redelivered",
+        "is_settled",
+        "options",
+        "routing_key",
+        "subscription",
+        "unreadable",
+    )
 
     def __init__(
         self,
@@ -98,7 +110,9 @@ class Delivery:
     @property
     def is_poison_suspect(self) -> bool:
         """Whether it may be this message that ends processes; it is run alone then."""
-        return self.failed_deliveries >= (POISON_SUSPECT_AFTER_IN_ORDER if self.options.is_single_active else POISON_SUSPECT_AFTER)
+        return self.failed_deliveries >= (
+            POISON_SUSPECT_AFTER_IN_ORDER if self.options.is_single_active else POISON_SUSPECT_AFTER
+        )
 
     @property
     def is_lost(self) -> bool:

@@ -160,7 +160,9 @@ class Harness:
         self.declared.append(topology)
         await session.declare(topology)
 
-    async def campaign(self, session: Transport, word: str = "producers", member: Candidate | None = None) -> Leadership:
+    async def campaign(
+        self, session: Transport, word: str = "producers", member: Candidate | None = None
+    ) -> Leadership:
         """Let a session compete for a leadership, and remember its queue, to be deleted after the test."""
         name = f"{self.unique}.{word}"
         self.declared.append(Topology(queues=(leadership_queue(name),)))

@@ -27,7 +27,9 @@ on_rabbitmq = pytest.mark.parametrize(
 async def watching(harness: Harness, broker: Any) -> AsyncIterator[RabbitTransport]:
     """A session that looks after its consumers without pause."""
     settings = BrokerSettings(urls=(broker.url,))
-    transport = RabbitTransport(settings, name=harness.unique, on_transport_event=harness.changes.append, watchdog_s=0.05)
+    transport = RabbitTransport(
+        settings, name=harness.unique, on_transport_event=harness.changes.append, watchdog_s=0.05
+    )
     await transport.connect()
     try:
         yield transport

@@ -36,7 +36,7 @@ from runner.transports.rabbitmq import RabbitTransport
 async def main(url, name):
     transport = RabbitTransport(BrokerSettings(urls=(url,)))
     await transport.connect()
-    leadership = await transport.lead(name)
+    leadership = await transport.campaign(name)
     await leadership.wait_won()
     for number in range(1, 1_000_000):
         await leadership.save({"number": number})

@@ -182,7 +182,9 @@ class World:
     async def move_back(self) -> int:
         """What the management page does, or a shovel: nothing is added, nothing is left out."""
         found: list[Delivery] = []
-        options = SubscriptionOptions(queue=f"{self.queue}.dead", prefetch=100, dead_letter=None, wait_prefix=self.queue)
+        options = SubscriptionOptions(
+            queue=f"{self.queue}.dead", prefetch=100, dead_letter=None, wait_prefix=self.queue
+        )
         subscription = await self.operator.subscribe(options, found.append)
         await asyncio.sleep(STEP_S)
         await subscription.stop()

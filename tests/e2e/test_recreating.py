@@ -77,9 +77,15 @@ def moments(seed: int) -> list[tuple[str, Callable[[int, int], bool]]]:
         (f"{some} messages are aside", lambda old, aside: aside >= some),
         ("the old queue is nearly empty", lambda old, aside: aside > 0 and old <= draw.randrange(1, MAX_IN_FLIGHT)),
         ("the old queue was deleted", lambda old, aside: old == -1),
-        ("the new queue was just made", lambda old, aside: aside >= MESSAGES - MAX_IN_FLIGHT and 0 <= old < MAX_IN_FLIGHT),
+        (
+            "the new queue was just made",
+            lambda old, aside: aside >= MESSAGES - MAX_IN_FLIGHT and 0 <= old < MAX_IN_FLIGHT,
+        ),
         (f"{some} messages are back", lambda old, aside: 0 <= aside <= MESSAGES - some and old > 0),
-        ("the queue aside is nearly empty", lambda old, aside: 0 <= aside <= draw.randrange(1, MAX_IN_FLIGHT) and old > 0),
+        (
+            "the queue aside is nearly empty",
+            lambda old, aside: 0 <= aside <= draw.randrange(1, MAX_IN_FLIGHT) and old > 0,
+        ),
         ("the queue aside was deleted", lambda old, aside: aside == -1 and old >= MESSAGES),
     ]
     begun = (f"{first} messages are aside", lambda old, aside: aside >= first)

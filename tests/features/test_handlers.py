@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from runner.operations.reference import language_reference
+from runner.operations.language_reference import language_reference
 from tests.foreign import Foreign
 from tests.project import Project, lines, started, stop, until
 from tests.unit.operations.examples import yaml_blocks

@@ -18,13 +18,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from runner import log
-from runner.cli import dead_shown, tables
+from runner.cli import dead_output, tables
 from runner.config.messages import describe, quoted
 from runner.errors import PublishFailed
 from runner.log_capture import CapturedStdout
 from runner.message import FIRST_FAILED_AT, ORIGIN_KEY, Address, Envelope
-from runner.operations.dead_letters import Grave, fingerprint, understand
-from runner.operations.tapping import recorded
+from runner.operations.dead_letters import DeadLetterQueue, fingerprint, parse_dead_letter
+from runner.operations.tap import recorded_line
 from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide, error_text
 from runner.pipeline import codec
 from runner.redaction import escape_controls, mask_head, mask_passwords, mask_tail, secret_spans
@@ -45,7 +45,7 @@ LARGEST = 200_000
 """What is done with so many characters within that time needs no comparison."""
 
 ENVELOPE = Envelope(b"", message_id="m", headers={})
-GRAVE = Grave("q.dead", frozenset({"q"}))
+DLQ = DeadLetterQueue("q.dead", frozenset({"q"}))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -66,8 +66,12 @@ def error(text: str) -> Exception:
 
 def dead(text: str) -> Any:
     headers = {FIRST_FAILED_AT: text, ORIGIN_KEY: text, text: text, "x-death": [{"queue": text, "reason": text}]}
-    letter = understand(ENVELOPE._replace(body=text.encode(errors="replace"), headers=headers), GRAVE)
-    return dead_shown.details(letter, NOW), dead_shown.row(letter, NOW), dead_shown.details_as_json(letter, NOW)
+    letter = parse_dead_letter(ENVELOPE._replace(body=text.encode(errors="replace"), headers=headers), DLQ)
+    return (
+        dead_output.details(letter, NOW),
+        dead_output.table_row(letter, NOW),
+        dead_output.details_to_json(letter, NOW),
+    )
 
 
 def decoded(annotation: Any) -> Callable[[str], object]:
@@ -118,10 +122,10 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "a dead letter": dead,
     "fingerprint": lambda text: fingerprint(ENVELOPE._replace(body=text.encode(errors="replace"))),
     "identity": lambda text: identity(ENVELOPE._replace(message_id=text)),
-    "recorded": lambda text: recorded(ENVELOPE._replace(body=text.encode(errors="replace"))),
-    "safe": tables.safe,
-    "cut": lambda text: tables.cut(text, 80),
-    "columns": lambda text: tables.columns([(text, "b"), ("a", text)], width=80),
+    "recorded": lambda text: recorded_line(ENVELOPE._replace(body=text.encode(errors="replace"))),
+    "safe": tables.escape_line,
+    "cut": lambda text: tables.truncate(text, 80),
+    "columns": lambda text: tables.format_columns([(text, "b"), ("a", text)], width=80),
     "json_line": lambda text: tables.json_line({"a": text}),
     "an address": lambda text: str(Address(text, text)),
     "an outcome": lambda text: DeadLetter("invalid", text, text),

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from runner.operations.graph.flow import Flow
+from runner.operations.graph.model import Graph
 
 Format = Literal["text", "mermaid", "dot", "svg", "json"]
 
 
-def render(flow: Flow, style: Format) -> str:
+def render(graph: Graph, style: Format) -> str:
     """Return a flow as text of one of the formats; ends with a line break."""
     match style:
         case "text":
-            from runner.operations.graph.tree import as_text as write
+            from runner.operations.graph.tree import to_text as write
         case "mermaid":
-            from runner.operations.graph.mermaid import as_mermaid as write
+            from runner.operations.graph.mermaid import to_mermaid as write
         case "dot":
-            from runner.operations.graph.dot import as_dot as write
+            from runner.operations.graph.dot import to_dot as write
         case "svg":
-            from runner.operations.graph.svg import as_svg as write
+            from runner.operations.graph.svg import to_svg as write
         case "json":
-            from runner.operations.graph.data import as_json as write
-    return write(flow)
+            from runner.operations.graph.json_data import to_json as write
+    return write(graph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.operations.graph.flow import Edge, Flow, Node
+from runner.operations.graph.model import Edge, Graph, Node
 
 _STYLES = {
     "producer": 'shape=box, style="rounded,filled", fillcolor="#e3f4e6", color="#2f8f46"',
@@ -14,7 +14,7 @@ _STYLES = {
 }
 
 
-def as_dot(flow: Flow) -> str:
+def to_dot(graph: Graph) -> str:
     """Return a digraph from left to right; what belongs to one of several pipelines stands in a cluster."""
     lines = [
         "digraph pipelines {",
@@ -23,20 +23,20 @@ def as_dot(flow: Flow) -> str:
         '  edge [fontname="Helvetica,Arial,sans-serif", fontsize=9, color="#555555"]',
     ]
     framed: set[str] = set()
-    if len(flow.pipelines) > 1:
-        for index, pipeline in enumerate(flow.pipelines):
-            inside = [node for node in flow.nodes.values() if node.pipelines == (pipeline.name,)]
+    if len(graph.pipelines) > 1:
+        for index, pipeline in enumerate(graph.pipelines):
+            inside = [node for node in graph.nodes.values() if node.pipelines == (pipeline.name,)]
             framed |= {node.id for node in inside}
             lines += [f"  subgraph cluster_{index} {{", f"    label={_quote(pipeline.name)}", '    color="#cccccc"']
-            lines += [f"    {_node(flow, node)}" for node in inside]
+            lines += [f"    {_node(graph, node)}" for node in inside]
             lines.append("  }")
-    lines += [f"  {_node(flow, node)}" for node in flow.nodes.values() if node.id not in framed]
-    lines += [f"  {_edge(edge)}" for edge in flow.edges if edge.kind != "retry"]
+    lines += [f"  {_node(graph, node)}" for node in graph.nodes.values() if node.id not in framed]
+    lines += [f"  {_edge(edge)}" for edge in graph.edges if edge.kind != "retry"]
     return "\n".join(lines) + "\n}\n"
 
 
-def _node(flow: Flow, node: Node) -> str:
-    retry = flow.label(node.id, "retry")
+def _node(graph: Graph, node: Node) -> str:
+    retry = graph.label(node.id, "retry")
     name = f"✗ {node.name}" if node.kind == "dead-letter" else node.name
     lines = [name, *node.notes, *([f"↻ {retry}"] if retry else [])]
     tooltip = f", tooltip={_quote(node.description)}" if node.description else ""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from runner.operations.graph.ordering import Arrow, Layered, arrange, is_point, parts
+from runner.operations.graph.layers import Arrow, LayeredGraph, assign_layers, connected_parts, is_point
 
 GAP, ROW, POINT, PORTS = 60.0, 22.0, 8.0, 12.0
 """Between layers; between boxes above each other; the height of an arrow that passes; between arrows at a box."""
 
-SWEEPS = 60
+ROW_SWEEPS = 60
 
 
 @dataclass
@@ -43,14 +43,14 @@ class Layout:
     height: float = 0.0
 
 
-def place(sizes: Mapping[str, tuple[float, float]], labels: Mapping[Arrow, float]) -> Layout:
+def lay_out(sizes: Mapping[str, tuple[float, float]], labels: Mapping[Arrow, float]) -> Layout:
     """Return a layout for boxes of these sizes and arrows with labels of these widths (0: none).
 
     Parts that are not connected stand below each other.
     """
     whole = Layout()
     top = 0.0
-    for members in parts(list(sizes), labels):
+    for members in connected_parts(list(sizes), labels):
         inside = {node: sizes[node] for node in members}
         part = _place_part(inside, [arrow for arrow in labels if arrow[0] in inside], labels)
         _move(part, top)
@@ -71,7 +71,7 @@ def _move(part: Layout, down: float) -> None:
 def _place_part(
     sizes: Mapping[str, tuple[float, float]], arrows: Sequence[Arrow], labels: Mapping[Arrow, float]
 ) -> Layout:
-    made = arrange(list(sizes), arrows)
+    made = assign_layers(list(sizes), arrows)
     boxes = {item: Box(*sizes.get(item, (0.0, POINT))) for layer in made.layers for item in layer}
     _columns(made, boxes, labels)
     _rows(made, boxes)
@@ -84,7 +84,7 @@ def _place_part(
     return part
 
 
-def _columns(made: Layered, boxes: Mapping[str, Box], labels: Mapping[Arrow, float]) -> None:
+def _columns(made: LayeredGraph, boxes: Mapping[str, Box], labels: Mapping[Arrow, float]) -> None:
     """Give each layer its place from left to right, with room for the labels in front of it."""
     wants: dict[str, float] = {}
     for arrow, chain in made.chains.items():
@@ -101,14 +101,14 @@ def _columns(made: Layered, boxes: Mapping[str, Box], labels: Mapping[Arrow, flo
         x += widest
 
 
-def _rows(made: Layered, boxes: Mapping[str, Box]) -> None:
+def _rows(made: LayeredGraph, boxes: Mapping[str, Box]) -> None:
     """Move boxes up and down towards their neighbours; their order stays, and so does the room between them."""
     left, right = made.neighbours()
     for layer in made.layers:
         _stack(layer, boxes, [(0.0, 1.0)] * len(layer))
-    for sweep in range(SWEEPS):
+    for sweep in range(ROW_SWEEPS):
         is_forth = sweep % 2 == 0
-        is_last = sweep >= SWEEPS // 2
+        is_last = sweep >= ROW_SWEEPS // 2
         for layer in made.layers if is_forth else reversed(made.layers):
             wanted = []
             for item in layer:
@@ -153,7 +153,7 @@ def _stack(layer: Sequence[str], boxes: Mapping[str, Box], wanted: Sequence[tupl
 # Arrows
 
 
-def _routes(made: Layered, boxes: Mapping[str, Box]) -> dict[Arrow, list[tuple[float, float]]]:
+def _routes(made: LayeredGraph, boxes: Mapping[str, Box]) -> dict[Arrow, list[tuple[float, float]]]:
     """Return the points of each arrow; the arrows at one side of a box keep apart."""
     leave = _ports(made, boxes, is_left=False)
     reach = _ports(made, boxes, is_left=True)
@@ -168,7 +168,7 @@ def _routes(made: Layered, boxes: Mapping[str, Box]) -> dict[Arrow, list[tuple[f
     return routes
 
 
-def _ports(made: Layered, boxes: Mapping[str, Box], *, is_left: bool) -> dict[Arrow, float]:
+def _ports(made: LayeredGraph, boxes: Mapping[str, Box], *, is_left: bool) -> dict[Arrow, float]:
     """Return at which height each arrow meets the left side of its right end, or the right side of its left end."""
     at: dict[str, list[tuple[float, Arrow]]] = {}
     for arrow, chain in made.chains.items():

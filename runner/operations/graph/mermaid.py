@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.operations.graph.flow import Edge, Flow, Node
+from runner.operations.graph.model import Edge, Graph, Node
 
 _SHAPES = {
     "producer": ("([", "])"),
@@ -28,32 +28,32 @@ _CLASSES = """\
 """
 
 
-def as_mermaid(flow: Flow) -> str:
+def to_mermaid(graph: Graph) -> str:
     """Return a flowchart from left to right; producers and subscribers in a frame for each of several pipelines."""
-    ids = {node: f"n{index}" for index, node in enumerate(flow.nodes, start=1)}
+    ids = {node: f"n{index}" for index, node in enumerate(graph.nodes, start=1)}
     lines = ["flowchart LR"]
     framed: set[str] = set()
-    if len(flow.pipelines) > 1:
-        for index, pipeline in enumerate(flow.pipelines, start=1):
-            inside = [node for node in flow.nodes.values() if node.pipelines == (pipeline.name,)]
+    if len(graph.pipelines) > 1:
+        for index, pipeline in enumerate(graph.pipelines, start=1):
+            inside = [node for node in graph.nodes.values() if node.pipelines == (pipeline.name,)]
             framed |= {node.id for node in inside}
             lines.append(f'  subgraph p{index} ["{_escape(pipeline.name)}"]')
-            lines += [f"    {_node(flow, node, ids)}" for node in inside]
+            lines += [f"    {_node(graph, node, ids)}" for node in inside]
             lines.append("  end")
-    lines += [f"  {_node(flow, node, ids)}" for node in flow.nodes.values() if node.id not in framed]
-    lines += [f"  {_edge(edge, ids)}" for edge in flow.edges if edge.kind != "retry"]
+    lines += [f"  {_node(graph, node, ids)}" for node in graph.nodes.values() if node.id not in framed]
+    lines += [f"  {_edge(edge, ids)}" for edge in graph.edges if edge.kind != "retry"]
     return "\n".join(lines) + "\n" + _CLASSES
 
 
-def _node(flow: Flow, node: Node, ids: dict[str, str]) -> str:
+def _node(graph: Graph, node: Node, ids: dict[str, str]) -> str:
     opening, closing = _SHAPES[node.kind]
     name = "dead" if node.kind == "dead-letter" else node.kind
-    return f'{ids[node.id]}{opening}"{"<br/>".join(_lines(flow, node))}"{closing}:::{name}'
+    return f'{ids[node.id]}{opening}"{"<br/>".join(_lines(graph, node))}"{closing}:::{name}'
 
 
-def _lines(flow: Flow, node: Node) -> Iterator[str]:
+def _lines(graph: Graph, node: Node) -> Iterator[str]:
     yield f"✗ {_escape(node.name)}" if node.kind == "dead-letter" else _escape(node.name)
-    retry = flow.label(node.id, "retry")
+    retry = graph.label(node.id, "retry")
     for note in [*node.notes, f"↻ {retry}" if retry else "", node.description]:
         if note:
             yield f"<small>{_escape(note)}</small>"

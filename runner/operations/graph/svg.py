@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
-from runner.operations.graph.flow import Edge, Flow, Named, Node
-from runner.operations.graph.layout import Box, Layout, place
+from runner.operations.graph.layout import Box, Layout, lay_out
+from runner.operations.graph.model import Edge, Graph, Node, PipelineLabel
 from runner.redaction import escape_controls
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Arial, sans-serif"
@@ -26,26 +26,26 @@ OWNERS = ("#7a3e9d", "#0b7285", "#b3541e", "#5c6b00", "#a61e4d", "#364fc7")
 """Colours of the pipelines where there are several."""
 
 
-def as_svg(flow: Flow) -> str:
+def to_svg(graph: Graph) -> str:
     """Return a picture from left to right. Retries and dead letters stand in small grey type at their subscribers."""
-    nodes = {id_: node for id_, node in flow.nodes.items() if node.kind != "dead-letter"}
-    edges = {(e.source, e.target): e for e in reversed(flow.edges) if e.target in nodes and e.kind != "retry"}
-    sizes = {id_: _size(flow, node) for id_, node in nodes.items()}
-    arrows = {pair: _width(_label_text(flow, e), SMALL) for pair, e in sorted(edges.items())}
-    layout = place(sizes, arrows)
-    colours = {pipeline.name: OWNERS[index % len(OWNERS)] for index, pipeline in enumerate(flow.pipelines)}
-    head = list(_head(flow.pipelines, colours))
+    nodes = {id_: node for id_, node in graph.nodes.items() if node.kind != "dead-letter"}
+    edges = {(e.source, e.target): e for e in reversed(graph.edges) if e.target in nodes and e.kind != "retry"}
+    sizes = {id_: _size(graph, node) for id_, node in nodes.items()}
+    arrows = {pair: _width(_label_text(graph, e), SMALL) for pair, e in sorted(edges.items())}
+    layout = lay_out(sizes, arrows)
+    colours = {pipeline.name: OWNERS[index % len(OWNERS)] for index, pipeline in enumerate(graph.pipelines)}
+    head = list(_head(graph.pipelines, colours))
     top = MARGIN + LINE * 1.5 * len(head)
     kinds = [kind for kind in FILLS if any(node.kind == kind for node in nodes.values())]
     height = top + layout.height + MARGIN + 2.4 * LINE
-    text_width = max((_width(title, NAME) * 1.08 for title, _ in _titles(flow.pipelines)), default=0.0)
+    text_width = max((_width(title, NAME) * 1.08 for title, _ in _titles(graph.pipelines)), default=0.0)
     width = max(layout.width, text_width, 90.0 * len(kinds)) + 2 * MARGIN
-    body = [*_arrows(flow, edges, layout), *_boxes(flow, nodes.values(), layout, colours)]
+    body = [*_arrows(graph, edges, layout), *_boxes(graph, nodes.values(), layout, colours)]
     return "".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" font-family={quoteattr(FONT)} font-size="{NAME}">\n',
-            f"<title>{_clean(', '.join(pipeline.name for pipeline in flow.pipelines))}</title>\n",
+            f"<title>{_clean(', '.join(pipeline.name for pipeline in graph.pipelines))}</title>\n",
             f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>\n',
             *head,
             f'<g transform="translate({MARGIN:.0f} {top:.0f})">\n',
@@ -60,7 +60,7 @@ def as_svg(flow: Flow) -> str:
 # Text
 
 
-def _head(pipelines: Iterable[Named], colours: Mapping[str, str]) -> Iterator[str]:
+def _head(pipelines: Iterable[PipelineLabel], colours: Mapping[str, str]) -> Iterator[str]:
     for index, (title, name) in enumerate(_titles(pipelines)):
         y = MARGIN + LINE * 1.5 * index + 4
         rest = title[len(name) :]
@@ -70,27 +70,27 @@ def _head(pipelines: Iterable[Named], colours: Mapping[str, str]) -> Iterator[st
         )
 
 
-def _titles(pipelines: Iterable[Named]) -> Iterator[tuple[str, str]]:
+def _titles(pipelines: Iterable[PipelineLabel]) -> Iterator[tuple[str, str]]:
     for pipeline in pipelines:
         rest = [part for part in (pipeline.description, pipeline.owner) if part]
         yield " · ".join([pipeline.name, *rest]), pipeline.name
 
 
-def _lines(flow: Flow, node: Node) -> list[str]:
+def _lines(graph: Graph, node: Node) -> list[str]:
     """Return the small lines below a box's name."""
-    heard = flow.heard_as(node.id)
+    heard = graph.patterns_of(node.id)
     lines = [_short(" · ".join(node.notes)), f"hears {_short(heard)}" if heard else "", _short(node.description)]
-    if len(flow.pipelines) > 1 and node.kind in ("producer", "subscriber"):
+    if len(graph.pipelines) > 1 and node.kind in ("producer", "subscriber"):
         lines.insert(0, _short(", ".join(node.pipelines)))
-    if retry := flow.label(node.id, "retry"):
+    if retry := graph.label(node.id, "retry"):
         lines.append(f"↻ {_short(retry)}")
-    if dead := flow.dead_letter(node.id):
+    if dead := graph.dead_letter(node.id):
         lines.append(f"✗ {_short(dead)}")
     return [line for line in lines if line]
 
 
-def _size(flow: Flow, node: Node) -> tuple[float, float]:
-    lines = _lines(flow, node)
+def _size(graph: Graph, node: Node) -> tuple[float, float]:
+    lines = _lines(graph, node)
     widths = [_width(_short(node.name), NAME) * 1.08, *(_width(line, SMALL) for line in lines)]
     extra = 14.0 if node.kind in ("event", "queue", "exchange") else 0.0
     return max(84.0, max(widths) + 2 * PAD + extra), 2 * PAD + LINE * (1 + 0.9 * len(lines)) - 5
@@ -120,16 +120,16 @@ def _clean(text: str) -> str:
 # Boxes
 
 
-def _boxes(flow: Flow, nodes: Iterable[Node], layout: Layout, colours: Mapping[str, str]) -> Iterator[str]:
+def _boxes(graph: Graph, nodes: Iterable[Node], layout: Layout, colours: Mapping[str, str]) -> Iterator[str]:
     for node in nodes:
         box = layout.boxes[node.id]
         fill, stroke = FILLS[node.kind]
         yield f"<g><title>{_clean(_tooltip(node))}</title>\n{_outline(node.kind, box, fill, stroke)}\n"
-        lines = _lines(flow, node)
+        lines = _lines(graph, node)
         x = box.x + (box.width - (10 if node.kind == "queue" else 0)) / 2
         y = box.middle - LINE * 0.9 * len(lines) / 2 + 4.5
         yield f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" fill="#222222">{_clean(_short(node.name))}</text>\n'
-        is_owned = len(flow.pipelines) > 1 and node.kind in ("producer", "subscriber")
+        is_owned = len(graph.pipelines) > 1 and node.kind in ("producer", "subscriber")
         for index, line in enumerate(lines):
             y += LINE * 0.9
             colour = colours[node.pipelines[0]] if is_owned and not index else _line_colour(line)
@@ -179,32 +179,32 @@ def _polygon(corners: Iterable[tuple[float, float]], look: str) -> str:
 # Arrows
 
 
-def _label_text(flow: Flow, edge: Edge) -> str:
+def _label_text(graph: Graph, edge: Edge) -> str:
     """Return what stands at an arrow: the keys of exchanges only, for patterns of events stand in their box."""
-    return _short(edge.label) if flow.nodes[edge.source].kind == "exchange" else ""
+    return _short(edge.label) if graph.nodes[edge.source].kind == "exchange" else ""
 
 
-def _arrows(flow: Flow, edges: Mapping[tuple[str, str], Edge], layout: Layout) -> Iterator[str]:
+def _arrows(graph: Graph, edges: Mapping[tuple[str, str], Edge], layout: Layout) -> Iterator[str]:
     for pair, edge in edges.items():
-        points = _touching(flow, pair, layout)
+        points = _touching(graph, pair, layout)
         is_dead = edge.kind == "dead-letter"
         is_back = points[0][0] > points[-1][0]
         colour = "#bbbbbb" if is_dead else "#c2571a" if is_back else "#6b6b6b"
         dashes = ' stroke-dasharray="4 3"' if is_dead else ""
         yield f'<path d="{_curve(points)}" fill="none" stroke="{colour}" stroke-width="1.3"{dashes}/>\n'
         yield _head_of_arrow(points, colour)
-        if text := _label_text(flow, edge):
+        if text := _label_text(graph, edge):
             yield _label(points, text)
 
 
-def _touching(flow: Flow, pair: tuple[str, str], layout: Layout) -> list[tuple[float, float]]:
+def _touching(graph: Graph, pair: tuple[str, str], layout: Layout) -> list[tuple[float, float]]:
     """Return an arrow's points with its ends at the slanted sides of the shapes, and not at their rectangles."""
     points = list(layout.routes[pair])
     is_back = points[0][0] > points[-1][0]
     for index, node in ((0, pair[0]), (-1, pair[1])):
         x, y = points[index]
         box, is_left = layout.boxes[node], (index == 0) == is_back
-        inset = _inset(flow.nodes[node].kind, box, y, is_left=is_left)
+        inset = _inset(graph.nodes[node].kind, box, y, is_left=is_left)
         points[index] = (x + inset if is_left else x - inset, y)
     return points
 

@@ -7,7 +7,7 @@ messages in.
 
 from __future__ import annotations
 
-from runner.operations.graph.flow import Edge, Flow, Node
+from runner.operations.graph.model import Edge, Graph, Node
 from runner.redaction import escape_controls
 from runner.text_width import display_width, pad
 
@@ -17,10 +17,10 @@ _DEEPEST = 20
 Row = tuple[str, str]
 
 
-def as_text(flow: Flow) -> str:
+def to_text(graph: Graph) -> str:
     """Return the trees, details in a column of their own."""
-    head = [(_title(flow, index), "") for index in range(len(flow.pipelines))]
-    groups = _Trees(flow).groups()
+    head = [(_title(graph, index), "") for index in range(len(graph.pipelines))]
+    groups = _Trees(graph).groups()
     rows = [row for group in groups for row in group]
     width = min(max((display_width(tree) for tree, _ in rows), default=0), _WIDEST)
     blocks = ["\n".join(tree for tree, _ in head)]
@@ -32,8 +32,8 @@ def _row(tree: str, detail: str, width: int) -> str:
     return f"{pad(tree, width)}  {detail}".rstrip()
 
 
-def _title(flow: Flow, index: int) -> str:
-    pipeline = flow.pipelines[index]
+def _title(graph: Graph, index: int) -> str:
+    pipeline = graph.pipelines[index]
     parts = [pipeline.name, pipeline.path, pipeline.owner, pipeline.description]
     return escape_controls(" · ".join(part for part in parts if part))
 
@@ -41,8 +41,8 @@ def _title(flow: Flow, index: int) -> str:
 class _Trees:
     """Walks the flow; remembers what has been shown."""
 
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
+    def __init__(self, graph: Graph) -> None:
+        self._flow = graph
         self._shown: set[str] = set()
 
     def groups(self) -> list[list[Row]]:
@@ -92,7 +92,7 @@ class _Trees:
         is_shared = len(self._flow.pipelines) > 1
         kind = f"{node.kind} of {node.pipelines[0]}" if is_shared and node.handler and node.pipelines else node.kind
         parts = [kind, *node.notes]
-        if heard := self._flow.heard_as(node.id):
+        if heard := self._flow.patterns_of(node.id):
             parts.append(f"hears {heard}")
         if keys := [edge.label for edge in self._flow.incoming(node.id) if self._is_key(edge)]:
             parts.append(f"bound by {', '.join(keys)}")

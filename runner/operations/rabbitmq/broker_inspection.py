@@ -50,7 +50,9 @@ async def open_session(
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> AsyncIterator[TopologySession]:
     """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost meanwhile."""
-    link = ReconnectingConnection(settings, role="topology", name=name, on_transport_event=on_transport_event, restore=_restore_nothing)
+    link = ReconnectingConnection(
+        settings, role="topology", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
+    )
     try:
         connection = await link.open()
         properties = dict(connection.transport.connection.server_properties) if connection.transport else {}

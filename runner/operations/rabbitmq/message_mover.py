@@ -67,7 +67,9 @@ class MessageMover:
         self._connection.on_message, self._connection.on_event = self._take, self._note
         await self._connection.call(commands.Confirm.Select())
         await self._connection.call(commands.Basic.Qos(0, MAX_IN_FLIGHT, False))
-        await self._connection.call(commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False))
+        await self._connection.call(
+            commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False)
+        )
 
     async def drain(self, quiet_s: float = 0.0) -> bool:
         """Return True when the queue is empty and nothing has come for `quiet_s`; False where messages keep coming.

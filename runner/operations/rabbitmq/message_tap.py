@@ -57,7 +57,9 @@ class Tap:
         most_bytes: int = MAX_KEPT_BYTES,
         on_transport_event: OnTransportEvent = lambda _: None,
     ) -> None:
-        self._link = ReconnectingConnection(settings, role="tap", name=f"{name} tap", on_transport_event=on_transport_event, restore=_restore_nothing)
+        self._link = ReconnectingConnection(
+            settings, role="tap", name=f"{name} tap", on_transport_event=on_transport_event, restore=_restore_nothing
+        )
         self._queue = f"{name.encode()[:MAX_PREFIX_BYTES].decode('utf-8', 'ignore')}.tap.{token_hex(6)}"
         self._most = most
         self._most_bytes = most_bytes
@@ -78,7 +80,9 @@ class Tap:
             for binding in bindings:
                 await bind(channel, replace(binding, queue=self._queue))
             channel.closing.add_done_callback(self._on_end)
-            await channel.basic_consume(ShortString(self._queue), self._on_message, no_ack=True, exclusive=True, timeout=RPC_S)
+            await channel.basic_consume(
+                ShortString(self._queue), self._on_message, no_ack=True, exclusive=True, timeout=RPC_S
+            )
         except aiormq.exceptions.ChannelNotFoundEntity as error:
             exchange = binding.exchange if binding is not None else ""
             text = f'exchange "{exchange}" does not exist: nothing can go by'
@@ -111,7 +115,12 @@ class Tap:
             "x-overflow": "drop-head",
         }
         await channel.queue_declare(
-            ShortString(self._queue), durable=False, exclusive=True, auto_delete=True, arguments=arguments, timeout=RPC_S
+            ShortString(self._queue),
+            durable=False,
+            exclusive=True,
+            auto_delete=True,
+            arguments=arguments,
+            timeout=RPC_S,
         )
 
     async def _on_message(self, message: DeliveredMessage) -> None:

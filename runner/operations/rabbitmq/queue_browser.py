@@ -206,7 +206,11 @@ class QueueBrowser:
         frame: Any = message.delivery
         delivery_count = envelope.headers.get("x-delivery-count", 0)
         section.unsettled += 1
-        self._arrived.put_nowait(BrowsedMessage(envelope, delivery_count if type(delivery_count) is int else 0, frame.delivery_tag or 0, section))
+        self._arrived.put_nowait(
+            BrowsedMessage(
+                envelope, delivery_count if type(delivery_count) is int else 0, frame.delivery_tag or 0, section
+            )
+        )
 
     def _on_end(self, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -226,9 +230,15 @@ class QueueBrowser:
 class BrowseSession:
     """A session that looks into queues: one connection to read, and one to publish, made when it is needed."""
 
-    def __init__(self, settings: BrokerSettings, *, name: str, on_transport_event: OnTransportEvent = lambda _: None) -> None:
-        self._reading = ReconnectingConnection(settings, role="look", name=name, on_transport_event=on_transport_event, restore=_restore_nothing)
-        self._writing = ReconnectingConnection(settings, role="move", name=name, on_transport_event=on_transport_event, restore=_restore_nothing)
+    def __init__(
+        self, settings: BrokerSettings, *, name: str, on_transport_event: OnTransportEvent = lambda _: None
+    ) -> None:
+        self._reading = ReconnectingConnection(
+            settings, role="look", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
+        )
+        self._writing = ReconnectingConnection(
+            settings, role="move", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
+        )
         self._publisher = RabbitPublisher(self._writing, on_transport_event)
         self._is_writing = False
         self.server: Mapping[str, Any] = {}
@@ -259,7 +269,9 @@ class BrowseSession:
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise QueueNotPermitted(f"the broker does not permit it: {reply_of(error)}") from error
         except (ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
-            raise BrokerUnavailable(f'the broker was lost while looking at queue "{queue}": {describe_error(error)}') from error
+            raise BrokerUnavailable(
+                f'the broker was lost while looking at queue "{queue}": {describe_error(error)}'
+            ) from error
 
     @asynccontextmanager
     async def read(self, queue: str) -> AsyncIterator[QueueBrowser]:

@@ -119,7 +119,14 @@ class QueueCloser:
 class ClosedQueueMover(MessageMover):
     """Carries what is in a queue that is being closed, without leaving it empty."""
 
-    def __init__(self, connection: RawConnection, queue: str, exchange: str, change: Callable[[bytes], bytes], closer: QueueCloser) -> None:
+    def __init__(
+        self,
+        connection: RawConnection,
+        queue: str,
+        exchange: str,
+        change: Callable[[bytes], bytes],
+        closer: QueueCloser,
+    ) -> None:
         super().__init__(connection, queue, exchange, change)
         self._closer = closer
         self._taken: list[int] = []
@@ -186,7 +193,9 @@ class ClosedQueueMover(MessageMover):
             wanted = min(count, MAX_IN_FLIGHT)
             self._taken = []
             await self._connection.call(commands.Basic.Qos(0, wanted, False))
-            await self._connection.call(commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False))
+            await self._connection.call(
+                commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False)
+            )
             while len(self._taken) < wanted and (await self._declared()).message_count > 1:
                 pass  # with each answer some have come, and some may have expired
             await self.stop()
@@ -237,7 +246,9 @@ async def close_and_delete(
     """Close a quorum queue to publishers, carry what is in it and delete it. Raises InUse, NotEmpty, CannotClose."""
     async with RawConnection(settings, queue) as connection:
         moved = await ClosedQueueMover(connection, queue, exchange, change, closer).run()
-    async with RawConnection(settings, queue) as connection:  # RabbitMQ 3.10 may close a connection that has published to it
+    async with RawConnection(
+        settings, queue
+    ) as connection:  # RabbitMQ 3.10 may close a connection that has published to it
         await connection.call(commands.Queue.Delete(0, ShortString(queue)))
     return moved
 

@@ -75,7 +75,9 @@ class _QuorumQueueDeletion:
             return int(deleted.message_count)
         if found.message_count:
             raise QueueNotEmpty
-        await self._connection.call(commands.Basic.Consume(0, ShortString(self._stray.name), DELETE_CONSUMER_TAG, False, False, False))
+        await self._connection.call(
+            commands.Basic.Consume(0, ShortString(self._stray.name), DELETE_CONSUMER_TAG, False, False, False)
+        )
         found = await self._depth()
         if found.consumer_count > 1:
             raise QueueInUse(self._stray.name)
@@ -93,7 +95,9 @@ class _QuorumQueueDeletion:
     async def _restore(self) -> None:
         """Make the queue again for messages that were published in the moment in which it was deleted."""
         stray = self._stray
-        declare = commands.Queue.Declare(0, ShortString(stray.name), durable=stray.durable, arguments=dict(stray.arguments))
+        declare = commands.Queue.Declare(
+            0, ShortString(stray.name), durable=stray.durable, arguments=dict(stray.arguments)
+        )
         await self._connection.call(declare)
         await self._connection.call(commands.Confirm.Select())
         for message in self._late:

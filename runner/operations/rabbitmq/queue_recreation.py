@@ -109,7 +109,9 @@ class QueueRecreation:
         self._since = 0.0
         self._is_quorum = False
         # Not a queue of somebody's design: no limit, no time to live, and no delivery limit that is ever reached.
-        self._aside = Queue(queue.name + ASIDE_SUFFIX, arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES})
+        self._aside = Queue(
+            queue.name + ASIDE_SUFFIX, arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES}
+        )
         self._bindings_aside = [Binding(each.exchange, self._aside.name, each.key, each.arguments) for each in wanted]
         self._closer = QueueCloser(session.management, queue.name) if session.management is not None else None
 
@@ -316,7 +318,9 @@ async def _consumers(session: TopologySession, name: str) -> str:
         except ManagementFailed:
             described = {}
         details = [each for each in described.get("consumer_details") or [] if isinstance(each, dict)]
-        found = [_consumer(each) for each in details if each.get("consumer_tag") != MOVE_CONSUMER_TAG]  # ours, some seconds ago
+        found = [
+            _consumer(each) for each in details if each.get("consumer_tag") != MOVE_CONSUMER_TAG
+        ]  # ours, some seconds ago
         if found:
             return ", ".join(found)
     async with TopologyProbe(session.connection, needs_rights=True) as probe:

@@ -155,7 +155,12 @@ class MemoryBroker:
 
     def subscriptions(self, names: Collection[str]) -> list[MemorySubscription]:
         """Return the feeds of these queues, of all sessions."""
-        return [subscription for queue in self._router.queues.values() if queue.name in names for subscription in queue.subscriptions]
+        return [
+            subscription
+            for queue in self._router.queues.values()
+            if queue.name in names
+            for subscription in queue.subscriptions
+        ]
 
     def _make(self, definition: Queue) -> MemoryQueue:
         return MemoryQueue(
@@ -202,7 +207,9 @@ class MemoryBroker:
 
     def _schedule_retry(self) -> None:
         if self._undeliverable and self._retry_timer is None:
-            self._retry_timer = self._scheduler.call_at(self._scheduler.now() + DEAD_LETTER_RETRY_S, self._retry_undeliverable)
+            self._retry_timer = self._scheduler.call_at(
+                self._scheduler.now() + DEAD_LETTER_RETRY_S, self._retry_undeliverable
+            )
 
     def _retry_undeliverable(self) -> None:
         self._retry_timer = None

@@ -50,7 +50,9 @@ def is_cycle(queue: str, deaths: Sequence[Mapping[str, Any]]) -> bool:
     return False
 
 
-def _first_death(envelope: Envelope, address: Address, queue: str, reason: DeathReason, now: datetime) -> dict[str, Any]:
+def _first_death(
+    envelope: Envelope, address: Address, queue: str, reason: DeathReason, now: datetime
+) -> dict[str, Any]:
     death = {
         "count": 1,
         "reason": reason,

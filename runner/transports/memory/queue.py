@@ -52,7 +52,9 @@ class MemoryQueue:
         self.definition = definition
         self.name = definition.name
         self.rules: QueueRules = read_queue_rules(definition)
-        self.buffer: QueueBuffer = FifoBuffer() if self.rules.max_priority is None else PriorityBuffer(self.rules.max_priority)
+        self.buffer: QueueBuffer = (
+            FifoBuffer() if self.rules.max_priority is None else PriorityBuffer(self.rules.max_priority)
+        )
         self.ready_bytes = 0
         self.subscriptions: list[MemorySubscription] = []
         self.idle: deque[MemorySubscription] = deque()
@@ -73,14 +75,22 @@ class MemoryQueue:
     @property
     def is_deep(self) -> bool:
         """Whether a publisher should look closer before it puts a message in."""
-        return len(self.buffer) >= self._deep_queue or self.ready_bytes >= self._capacity_bytes or self.capacity_waiters.count > 0
+        return (
+            len(self.buffer) >= self._deep_queue
+            or self.ready_bytes >= self._capacity_bytes
+            or self.capacity_waiters.count > 0
+        )
 
     @property
     def is_full(self) -> bool:
         """Whether publishers have to wait. A queue with limits of its own refuses or drops instead."""
         if self._is_limited:
             return False
-        return len(self.buffer) >= self._capacity or self.ready_bytes >= self._capacity_bytes or self.capacity_waiters.count > 0
+        return (
+            len(self.buffer) >= self._capacity
+            or self.ready_bytes >= self._capacity_bytes
+            or self.capacity_waiters.count > 0
+        )
 
     def put(self, envelope: Envelope, address: Address) -> bool:
         """Take a message in; False where a limit of the queue refuses it."""
@@ -137,7 +147,12 @@ class MemoryQueue:
         if subscription not in self.subscriptions or (self.rules.is_single_active and subscription.unsettled):
             return
         self.subscriptions.remove(subscription)
-        if self.rules.is_single_active and self.subscriptions and not self.subscriptions[0].is_idle and self.subscriptions[0].has_room:
+        if (
+            self.rules.is_single_active
+            and self.subscriptions
+            and not self.subscriptions[0].is_idle
+            and self.subscriptions[0].has_room
+        ):
             self.set_idle(self.subscriptions[0])
         if not self.subscriptions:
             self._on_unused(self)

@@ -16,7 +16,14 @@ class QueuedMessage:
     delivery of it was lost. It stays the same object from arrival to its end, wherever it is given back to.
     """
 
-    __slots__ = ("address", "envelope", "expires_at", "failed_deliveries", "is_redelivered", "position",)
+    __slots__ = (
+        "address",
+        "envelope",
+        "expires_at",
+        "failed_deliveries",
+        "is_redelivered",
+        "position",
+    )
 
     def __init__(self, envelope: Envelope, address: Address, position: int) -> None:
         self.envelope = envelope

@@ -33,7 +33,15 @@ class SubscribedQueue(Protocol):
 class MemorySubscription:
     """Hands out at most `prefetch` messages that are not settled yet."""
 
-    __slots__ = ("_on_delivery", "_options", "_queue", "is_idle", "is_live", "prefetch", "unsettled",)
+    __slots__ = (
+        "_on_delivery",
+        "_options",
+        "_queue",
+        "is_idle",
+        "is_live",
+        "prefetch",
+        "unsettled",
+    )
 
     def __init__(self, options: SubscriptionOptions, queue: SubscribedQueue, on_delivery: OnDelivery) -> None:
         if options.prefetch < 1:

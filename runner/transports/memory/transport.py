@@ -182,7 +182,9 @@ class MemoryTransport:
     async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int:
         """See `Transport.count_held_elsewhere`."""
         subscriptions = self._broker.subscriptions({options.queue for options in all_options})
-        return sum(len(subscription.unsettled) for subscription in subscriptions if subscription not in self._subscriptions)
+        return sum(
+            len(subscription.unsettled) for subscription in subscriptions if subscription not in self._subscriptions
+        )
 
     async def campaign(self, name: str, member: Candidate | None = None) -> MemoryLeadership:
         """See `Transport.campaign`."""
@@ -259,7 +261,11 @@ class MemoryTransport:
         """
         assert self._closed is not None
         for queue in queues:
-            if queue.is_full and not await queue.wait_for_room(FULL_QUEUE_TIMEOUT_S, self._closed) and not self._closed.done():
+            if (
+                queue.is_full
+                and not await queue.wait_for_room(FULL_QUEUE_TIMEOUT_S, self._closed)
+                and not self._closed.done()
+            ):
                 raise PublishFailed(
                     f'queue "{queue.name}" is full, and nothing has left it for {FULL_QUEUE_TIMEOUT_S:.0f} seconds',
                     reason="refused",

@@ -23,7 +23,15 @@ class AckBatcher:
     frame may cover.
     """
 
-    __slots__ = ("_acked", "_alone", "_batch", "_order", "_timer", "_waiting", "_write",)
+    __slots__ = (
+        "_acked",
+        "_alone",
+        "_batch",
+        "_order",
+        "_timer",
+        "_waiting",
+        "_write",
+    )
 
     def __init__(self, batch: int, write: WriteAck) -> None:
         self._batch = max(1, batch)

@@ -137,7 +137,9 @@ class Candidacy(ConsumerChannel):
         self._expected: dict[str, asyncio.Future[None]] = {}
 
     @classmethod
-    async def take(cls, connection: AbstractConnection, queue: str, member: Candidate, on_other: OnOtherCandidate) -> Self:
+    async def take(
+        cls, connection: AbstractConnection, queue: str, member: Candidate, on_other: OnOtherCandidate
+    ) -> Self:
         """Get in line; raises what the broker answers."""
         channel = await open_channel(connection)
         candidacy = cls(channel, member, on_other)
@@ -275,7 +277,9 @@ class Candidacy(ConsumerChannel):
 
     async def _answer_to(self, reply_to: str) -> None:
         if self.is_valid and self.token is not None:
-            await self._send(reply_to, write_greeting(self._member, LeaderState(self.start, self.token.state)), Basic.Properties())
+            await self._send(
+                reply_to, write_greeting(self._member, LeaderState(self.start, self.token.state)), Basic.Properties()
+            )
 
     async def _send(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
         """Publish without a confirm: who does not get an answer asks again."""

@@ -186,7 +186,9 @@ class ReconnectingConnection:
                 pause = min(pause, max(left_s, 0.0))
                 if not has_said and left_s > 0:
                     self._say(
-                        TransportEvent("broker.unreachable", "warning", {"broker": self.target, "error": describe_error(error)})
+                        TransportEvent(
+                            "broker.unreachable", "warning", {"broker": self.target, "error": describe_error(error)}
+                        )
                     )
                     has_said = True
             finally:
@@ -287,7 +289,9 @@ class ReconnectingConnection:
             return
         self.is_blocked = is_blocked
         event = "broker.blocked" if is_blocked else "broker.unblocked"
-        self._say(TransportEvent(event, "warning" if is_blocked else "info", {"role": self._role, "broker": self.target}))
+        self._say(
+            TransportEvent(event, "warning" if is_blocked else "info", {"role": self._role, "broker": self.target})
+        )
 
     async def _discard(self, connection: AbstractConnection | None) -> None:
         """Close a connection that may be dead; a frozen broker must not hold us up."""

@@ -196,7 +196,12 @@ class Consumer:
         self._since_suspect = 0 if delivery.is_poison_suspect else self._since_suspect + 1
         if delivery.is_poison_suspect and consumer_channel.prefetch > 1:
             self._one_at_a_time = True
-            self._report("consumer.careful", "warning", message_id=delivery.envelope.message_id, crashes=delivery.failed_deliveries)
+            self._report(
+                "consumer.careful",
+                "warning",
+                message_id=delivery.envelope.message_id,
+                crashes=delivery.failed_deliveries,
+            )
         elif self._one_at_a_time and self._since_suspect > RESTORE_PREFETCH_AFTER and not delivery.is_redelivered:
             self._one_at_a_time = (
                 False  # nothing is left of what came back: so this one, which goes back, is the first again

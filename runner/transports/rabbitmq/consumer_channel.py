@@ -94,10 +94,30 @@ class ConsumerChannel:
     `unsettled` counts what was handed to the runtime and is not settled, `delivered` all that the broker has sent.
     """
 
-    __slots__ = ("_acks", "_assembler", "_frame_router", "_possibly_lost", "_recent", "_writing", "channel", "delivered", "ended", "is_draining", "prefetch", "settled", "skipped", "tag", "unsettled",)
+    __slots__ = (
+        "_acks",
+        "_assembler",
+        "_frame_router",
+        "_possibly_lost",
+        "_recent",
+        "_writing",
+        "channel",
+        "delivered",
+        "ended",
+        "is_draining",
+        "prefetch",
+        "settled",
+        "skipped",
+        "tag",
+        "unsettled",
+    )
 
     def __init__(
-        self, channel: AbstractChannel, prefetch: int = 1, possibly_lost: PossiblyLostAcks | None = None, frame_router: FrameRouter | None = None
+        self,
+        channel: AbstractChannel,
+        prefetch: int = 1,
+        possibly_lost: PossiblyLostAcks | None = None,
+        frame_router: FrameRouter | None = None,
     ) -> None:
         self.channel = channel
         self._frame_router = frame_router
@@ -131,7 +151,10 @@ class ConsumerChannel:
             self._mark_possibly_lost()
 
     async def consume(
-        self, options: SubscriptionOptions, on_delivery: Callable[[Delivery], None], arguments: dict[str, Any] | None = None
+        self,
+        options: SubscriptionOptions,
+        on_delivery: Callable[[Delivery], None],
+        arguments: dict[str, Any] | None = None,
     ) -> None:
         """Ask the broker for the messages of a queue. The callback must not raise."""
         if self._frame_router is not None:
@@ -141,7 +164,9 @@ class ConsumerChannel:
         async def on_message(message: DeliveredMessage) -> None:
             on_delivery(delivery_from_aiormq(message, options, self))
 
-        consumed = await self.channel.basic_consume(ShortString(options.queue), on_message, arguments=arguments, timeout=RPC_S)
+        consumed = await self.channel.basic_consume(
+            ShortString(options.queue), on_message, arguments=arguments, timeout=RPC_S
+        )
         self.tag = consumed.consumer_tag or ""
 
     def count_received(self, tag: int) -> None:
@@ -225,7 +250,9 @@ class ConsumerChannel:
         if self.channel.is_closed:
             return
         if self._frame_router is not None and self._assembler is not None:
-            self._frame_router.write_buffer.write(self._assembler, write_ack(self.channel.number, tag, multiple=multiple))
+            self._frame_router.write_buffer.write(
+                self._assembler, write_ack(self.channel.number, tag, multiple=multiple)
+            )
             return
         task = asyncio.ensure_future(self.channel.basic_ack(tag, multiple=multiple, wait=False))
         self._writing.add(task)

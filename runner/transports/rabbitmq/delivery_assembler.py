@@ -32,7 +32,9 @@ def ends_channel(payload: bytes) -> bool:
 class DeliveryAssembler:
     """The deliveries of one channel, read from its frames. See `amqp_fast_path.FrameHandler`."""
 
-    def __init__(self, options: SubscriptionOptions, subscription: Any, on_delivery: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, options: SubscriptionOptions, subscription: Any, on_delivery: Callable[[Delivery], None]
+    ) -> None:
         self._options = options
         self._subscription = subscription
         self._on_delivery = on_delivery
@@ -84,7 +86,9 @@ def delivery_from_aiormq(message: DeliveredMessage, options: SubscriptionOptions
     return _delivery(decode_aiormq_message(message), deliver, options, subscription)
 
 
-def _delivery(message: tuple[Envelope, str], deliver: DeliverFrame, options: SubscriptionOptions, subscription: Any) -> Delivery:
+def _delivery(
+    message: tuple[Envelope, str], deliver: DeliverFrame, options: SubscriptionOptions, subscription: Any
+) -> Delivery:
     envelope, unreadable = message
     # What comes for the first time has this header from its publisher, not from the queue.
     failed_deliveries = envelope.headers.get("x-delivery-count") if deliver.is_redelivered else 0

@@ -225,7 +225,9 @@ class RabbitLeadership:
         candidacy.expire_at(_now() + self._lease_s, "the broker took no message in time")
         await self._pass_through(candidacy, candidacy.call)
         candidacy.term = candidacy.token.term + 1 if candidacy.token else 1
-        candidacy.start = choose_start(candidacy.token.start if candidacy.token else "", self._member.start, has_joined=self._has_joined)
+        candidacy.start = choose_start(
+            candidacy.token.start if candidacy.token else "", self._member.start, has_joined=self._has_joined
+        )
         await self._write(candidacy, candidacy.token.state if candidacy.token else {})
         self._won, self._has_joined = candidacy, True
         self._signal_change()

@@ -26,7 +26,11 @@ class OtherConsumers:
         self._absent = ""
 
     async def held(
-        self, connection: AbstractConnection, all_options: Sequence[SubscriptionOptions], own: Mapping[str, int], quiet_s: float
+        self,
+        connection: AbstractConnection,
+        all_options: Sequence[SubscriptionOptions],
+        own: Mapping[str, int],
+        quiet_s: float,
     ) -> int | str:
         """See `Transport.count_held_elsewhere`; `own` counts our own consumers of each queue."""
         others: dict[str, int] = {}
@@ -61,4 +65,6 @@ class OtherConsumers:
 
 
 def _shown(others: Mapping[str, int]) -> str:
-    return ", ".join(f'queue "{name}" has {pluralize(number, "other consumer")}' for name, number in sorted(others.items()))
+    return ", ".join(
+        f'queue "{name}" has {pluralize(number, "other consumer")}' for name, number in sorted(others.items())
+    )

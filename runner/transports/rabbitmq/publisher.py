@@ -135,7 +135,11 @@ class RabbitPublisher:
             raise failure
 
     def _end(
-        self, publish_channel: PublishChannel, address: Address, envelope: Envelope, future: asyncio.Future[Confirmation]
+        self,
+        publish_channel: PublishChannel,
+        address: Address,
+        envelope: Envelope,
+        future: asyncio.Future[Confirmation],
     ) -> PublishFailed | PublishUnknown | None:
         """Return how a publication that nobody waits for has ended."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
@@ -185,7 +189,11 @@ class RabbitPublisher:
 
     def _usable(self, connection: AbstractConnection) -> PublishChannel | None:
         publish_channel = self._publish_channel
-        is_usable = publish_channel is not None and not publish_channel.channel.is_closed and publish_channel.connection is connection
+        is_usable = (
+            publish_channel is not None
+            and not publish_channel.channel.is_closed
+            and publish_channel.connection is connection
+        )
         return publish_channel if is_usable else None
 
     async def _watch_oldest(self) -> None:
@@ -198,7 +206,9 @@ class RabbitPublisher:
                 self._since = dict.fromkeys(self._since, loop.time())
             elif oldest is not None and loop.time() - oldest > CONFIRM_S and self._publish_channel is not None:
                 self._say(
-                    TransportEvent("broker.stalled", "warning", {"broker": self._link.target, "waiting": len(self._since)})
+                    TransportEvent(
+                        "broker.stalled", "warning", {"broker": self._link.target, "waiting": len(self._since)}
+                    )
                 )
                 publish_channel, self._publish_channel = self._publish_channel, None
                 await publish_channel.close()

@@ -86,7 +86,9 @@ class TopologyProbe:
     async def exchange(self, exchange: Exchange, *, compares: bool = True) -> ExistingItem | None:
         """Return what is known of an exchange, None where it does not exist."""
         try:
-            await self._ask(lambda channel: channel.exchange_declare(ShortString(exchange.name), passive=True, timeout=RPC_S))
+            await self._ask(
+                lambda channel: channel.exchange_declare(ShortString(exchange.name), passive=True, timeout=RPC_S)
+            )
             if not compares:
                 return ExistingItem()
             return await self._compare("exchange", exchange, declare_exchange, ExistingItem())
@@ -105,7 +107,9 @@ class TopologyProbe:
         except NotFound:
             return None
         except ResourceLocked as locked:
-            return ExistingItem(remark=f'queue "{queue.name}" is in use by another connection alone: {locked}', is_locked=True)
+            return ExistingItem(
+                remark=f'queue "{queue.name}" is in use by another connection alone: {locked}', is_locked=True
+            )
         except AccessRefused as refusal:
             return _hidden("queue", queue.name, refusal)
 
@@ -142,7 +146,9 @@ class TopologyProbe:
                     guard = {}
                     continue
                 key = match["key"]
-                differences[key] = Difference(kind, wanted.name, key, _shown_value(match, "received"), _shown_value(match, "current"))
+                differences[key] = Difference(
+                    kind, wanted.name, key, _shown_value(match, "received"), _shown_value(match, "current")
+                )
                 asked = _with_live_value(asked, key, match["current"])
         return replace(seen, differences=tuple(differences.values()), remark=remark)
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cli.tables import age, columns, cut, json_line, safe, size
+from runner.cli.tables import escape_line, format_age, format_columns, format_size, json_line, truncate
 from runner.text_width import display_width
 
 
 @given(st.text(), st.none() | st.integers(1, 50))
 def test_safe_text_prints(text: str, at_most: int | None) -> None:
     """No control character, no change of direction, no line break is left."""
-    shown = safe(text, at_most)
+    shown = escape_line(text, at_most)
     assert not [
         letter for letter in shown if unicodedata.category(letter) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
     ]
@@ -39,7 +39,7 @@ def test_json_is_one_line_that_says_the_same(value: object) -> None:
     [(None, "–"), (0, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (3600 * 5, "5h"), (86_400 * 400, "400d")],
 )
 def test_ages(seconds: float | None, shown: str) -> None:
-    assert age(seconds) == shown
+    assert format_age(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_ages(seconds: float | None, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_sizes(count: int, shown: str) -> None:
-    assert size(count) == shown
+    assert format_size(count) == shown
 
 
 def test_columns_stand_below_each_other() -> None:
     """Wide letters take two columns, marks none."""
-    lines = columns([("NAME", "N"), ("订单", "7"), ("e\u0301a", "12")], right=(1,))
+    lines = format_columns([("NAME", "N"), ("订单", "7"), ("e\u0301a", "12")], right=(1,))
     assert lines == ["NAME   N", "订单   7", "e\u0301a    12"]
 
 
 @given(st.text(st.characters(categories=("L", "N", "Zs", "Mn")), max_size=60), st.integers(2, 40))
 def test_a_cut_text_fits(text: str, width: int) -> None:
-    assert display_width(cut(text, width)) <= width
+    assert display_width(truncate(text, width)) <= width

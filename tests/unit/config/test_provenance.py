@@ -9,8 +9,8 @@ import pytest
 
 from runner.config.loader import PipelineFile, load, load_text
 from runner.config.provenance import SHORT_FORMS
-from runner.operations.kinds import Shape, choices, field_shape, short_form
-from runner.operations.schema import field_names, spec_models
+from runner.operations.field_types import TypeShape, field_shape, short_form, union_members
+from runner.operations.language_schema import field_names, spec_models
 
 A = """\
 version: 1
@@ -115,9 +115,9 @@ def test_the_short_forms_are_those_of_the_specs() -> None:
     assert found == SHORT_FORMS
 
 
-def _values(shape: Shape) -> Iterator[Shape]:
+def _values(shape: TypeShape) -> Iterator[TypeShape]:
     """Yield a value, its choices, and those of a map of such values."""
-    for choice in choices(shape):
+    for choice in union_members(shape):
         yield from (shape, choice)
-        if choice.is_map and not choice.is_foreign:
+        if choice.is_map and not choice.is_free_form:
             yield from _values(choice.arguments[1])

@@ -36,7 +36,9 @@ def test_what_is_said_of_a_misspelt_keys_value_has_its_place() -> None:
 
 def test_a_misspelt_source_of_a_producer_counts_as_the_one_that_was_meant() -> None:
     """Though none of the three is required by itself."""
-    spec = recovered("version: 1\nqueues: {q: }\nproducers: {p: {to: q, handlr: 'a:b'}, r: {to: q, file: x, htp: /x}}\n")
+    spec = recovered(
+        "version: 1\nqueues: {q: }\nproducers: {p: {to: q, handlr: 'a:b'}, r: {to: q, file: x, htp: /x}}\n"
+    )
     assert spec.producers["p"].handler == "a:b"
     assert (spec.producers["r"].file, spec.producers["r"].http) == ("x", None)
 

@@ -11,15 +11,22 @@ from hypothesis import strategies as st
 
 from runner import message as names
 from runner.message import Envelope
-from runner.operations.dead_letters import DeadLetter, Filters, Grave, kept, sent_back, understand
-from runner.operations.graveyard import why_not
+from runner.operations.dead_letter_ops import replay_obstacle
+from runner.operations.dead_letters import (
+    DeadLetterFilter,
+    DeadLetterMessage,
+    DeadLetterQueue,
+    parse_dead_letter,
+    preserved_copy,
+    replay_envelope,
+)
 from runner.outcome import DeadLetter as GivenUp
 from runner.transports.amqp_limits import normalize_envelope
 from runner.transports.base import Delivery, SubscriptionOptions
 from runner.transports.failure_copies import dead_letter_copy
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-GRAVE = Grave("orders.dead", frozenset({"orders", "shop.hear"}))
+DLQ = DeadLetterQueue("orders.dead", frozenset({"orders", "shop.hear"}))
 OPTIONS = SubscriptionOptions(
     queue="orders", prefetch=1, dead_letter="orders.dead", wait_prefix="shop.retry", subscriber="shop.handle"
 )
@@ -59,7 +66,7 @@ def died(reason: str = "expired", queue: str = "orders", **headers: Any) -> Enve
 
 def test_a_copy_of_ours_says_everything() -> None:
     """Reason, error, attempts, time, where it failed and where it was first published."""
-    letter = understand(given_up(Envelope(b"body", message_id="m")), GRAVE)
+    letter = parse_dead_letter(given_up(Envelope(b"body", message_id="m")), DLQ)
     assert (letter.by, letter.reason, letter.error_type, letter.error) == (
         "runner",
         "exhausted",
@@ -73,7 +80,7 @@ def test_a_copy_of_ours_says_everything() -> None:
 
 def test_the_broker_tells_in_its_own_way() -> None:
     """Queue, reason, time and first destination are in `x-death`; it counts no attempts."""
-    letter = understand(died("delivery_limit"), GRAVE)
+    letter = parse_dead_letter(died("delivery_limit"), DLQ)
     assert (letter.by, letter.reason, letter.origin, letter.attempts) == ("broker", "delivery_limit", "orders", None)
     assert (letter.exchange, letter.routing_key, letter.since) == ("events", "order.paid", NOW)
 
@@ -81,7 +88,7 @@ def test_the_broker_tells_in_its_own_way() -> None:
 def test_a_retry_that_the_broker_gave_up_keeps_its_first_destination() -> None:
     """It came by the default exchange, and its headers say from where it came before."""
     headers = {names.ATTEMPT: 2, names.ORIGIN_EXCHANGE: "events", names.ORIGIN_KEY: "first", names.ORIGIN: "orders"}
-    letter = understand(died("delivery_limit", **headers), GRAVE)
+    letter = parse_dead_letter(died("delivery_limit", **headers), DLQ)
     assert (letter.exchange, letter.routing_key, letter.by) == ("events", "first", "broker")
 
 
@@ -89,21 +96,21 @@ def test_a_retry_that_the_broker_gave_up_keeps_its_first_destination() -> None:
 def test_a_queue_that_does_not_bury_here_is_no_origin(origin: str) -> None:
     """Whatever a message says of itself, it goes back only to a queue whose dead letters come here."""
     for envelope in (Envelope(b"", headers={names.REASON: "exhausted", names.ORIGIN: origin}), died(queue=origin)):
-        letter = understand(envelope, GRAVE)
+        letter = parse_dead_letter(envelope, DLQ)
         assert letter.origin is None
-        assert why_not(letter)
+        assert replay_obstacle(letter)
 
 
 def test_a_forged_origin_does_not_win_over_the_broker() -> None:
     """Headers of ours from a foreign publisher, in a message that the broker buried: the broker's word counts."""
     forged = {names.REASON: "exhausted", names.ORIGIN: "shop.hear"}
-    assert understand(died(**forged), GRAVE).origin == "orders"
+    assert parse_dead_letter(died(**forged), DLQ).origin == "orders"
 
 
 def test_what_is_sent_back_is_as_it_first_came() -> None:
     """No error, no attempt, no deaths, no expiration; marked and counted, with its own headers and properties."""
     envelope = given_up(Envelope(b"body", message_id="m", type="order.paid", expiration_ms=5, headers={"mine": 1}))
-    back = sent_back(understand(envelope, GRAVE), NOW)
+    back = replay_envelope(parse_dead_letter(envelope, DLQ), NOW)
     assert back._replace(headers={}) == Envelope(b"body", message_id="m", type="order.paid")
     assert back.headers == {
         "mine": 1,
@@ -119,9 +126,9 @@ def test_replays_are_counted_on_and_the_first_destination_stays() -> None:
     envelope = Envelope(b"body", message_id="m")
     place = {"exchange": "events", "key": "order.paid"}
     for replays in range(1, 4):
-        letter = understand(given_up(envelope, **place), GRAVE)
+        letter = parse_dead_letter(given_up(envelope, **place), DLQ)
         assert (letter.replays, letter.exchange, letter.routing_key) == (replays - 1, "events", "order.paid")
-        envelope = sent_back(letter, NOW)
+        envelope = replay_envelope(letter, NOW)
         assert envelope.headers[names.REPLAYS] == replays
         place = {"exchange": "", "key": "orders"}
 
@@ -129,10 +136,10 @@ def test_replays_are_counted_on_and_the_first_destination_stays() -> None:
 @pytest.mark.parametrize("envelope", [given_up(Envelope(b"x", message_id="m")), died("maxlen")], ids=["ours", "broker"])
 def test_the_copy_that_takes_its_place_says_the_same(envelope: Envelope) -> None:
     """But for who said it first, nothing is lost, also where RabbitMQ ignores an `x-death` that is published."""
-    letter = understand(envelope, GRAVE)
-    copy = kept(letter)
+    letter = parse_dead_letter(envelope, DLQ)
+    copy = preserved_copy(letter)
     assert not [name for name in copy.headers if "death" in name]
-    again = understand(copy, GRAVE)
+    again = parse_dead_letter(copy, DLQ)
     for name in ("id", "by", "reason", "error_type", "error", "since", "origin", "exchange", "routing_key", "attempts"):
         assert getattr(again, name) == getattr(letter, name), name
 
@@ -154,13 +161,13 @@ _HEADERS = st.dictionaries(
 @given(headers=_HEADERS, body=st.binary(max_size=20))
 def test_garbage_is_never_trusted_and_never_breaks_anything(headers: dict[str, Any], body: bytes) -> None:
     """Any headers make a dead letter that can be filtered, and that can be sent back if it says where it comes from."""
-    letter: DeadLetter = understand(Envelope(body, headers=headers), GRAVE)
-    assert letter.origin in (None, *GRAVE.origins)
+    letter: DeadLetterMessage = parse_dead_letter(Envelope(body, headers=headers), DLQ)
+    assert letter.origin in (None, *DLQ.origins)
     assert letter.id.startswith("~")
     age_s = letter.age_s(NOW)
     assert age_s is None or age_s >= 0
-    Filters(error="x", older_than_s=3.0).fit(letter, NOW)
-    back = sent_back(letter, NOW)
+    DeadLetterFilter(error="x", older_than_s=3.0).matches(letter, NOW)
+    back = replay_envelope(letter, NOW)
     assert back.headers[names.REPLAYS] >= 1
     assert not {"x-death", "CC", names.REASON, names.ATTEMPT} & set(back.headers)
     assert normalize_envelope(back).body == body
@@ -169,25 +176,25 @@ def test_garbage_is_never_trusted_and_never_breaks_anything(headers: dict[str, A
 @pytest.mark.parametrize(
     ("filters", "is_meant"),
     [
-        (Filters(), True),
-        (Filters(ids=frozenset({"m"})), True),
-        (Filters(ids=frozenset({"n"})), False),
-        (Filters(error="valueerror: NO SUCH"), True),
-        (Filters(error="exhaust"), True),
-        (Filters(error="timeout"), False),
-        (Filters(older_than_s=60), True),
-        (Filters(older_than_s=7200), False),
-        (Filters(origin="orders"), True),
-        (Filters(origin="shop.hear"), False),
-        (Filters(ids=frozenset({"m"}), error="timeout"), False),
+        (DeadLetterFilter(), True),
+        (DeadLetterFilter(ids=frozenset({"m"})), True),
+        (DeadLetterFilter(ids=frozenset({"n"})), False),
+        (DeadLetterFilter(error="valueerror: NO SUCH"), True),
+        (DeadLetterFilter(error="exhaust"), True),
+        (DeadLetterFilter(error="timeout"), False),
+        (DeadLetterFilter(older_than_s=60), True),
+        (DeadLetterFilter(older_than_s=7200), False),
+        (DeadLetterFilter(origin="orders"), True),
+        (DeadLetterFilter(origin="shop.hear"), False),
+        (DeadLetterFilter(ids=frozenset({"m"}), error="timeout"), False),
     ],
 )
-def test_all_filters_must_fit(filters: Filters, is_meant: bool) -> None:
+def test_all_filters_must_fit(filters: DeadLetterFilter, is_meant: bool) -> None:
     """An error is found in its type, its text or the reason, in any case."""
-    letter = understand(given_up(Envelope(b"", message_id="m")), GRAVE)
-    assert filters.fit(letter, NOW + timedelta(hours=1)) is is_meant
+    letter = parse_dead_letter(given_up(Envelope(b"", message_id="m")), DLQ)
+    assert filters.matches(letter, NOW + timedelta(hours=1)) is is_meant
 
 
 def test_without_a_time_it_is_older_than_nothing() -> None:
     """Nobody knows how old a stranger is."""
-    assert not Filters(older_than_s=0.0).fit(understand(Envelope(b""), GRAVE), NOW)
+    assert not DeadLetterFilter(older_than_s=0.0).matches(parse_dead_letter(Envelope(b""), DLQ), NOW)

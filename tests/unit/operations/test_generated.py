@@ -2,7 +2,7 @@
 
 import json
 
-from runner.operations.schema import language_schema
+from runner.operations.language_schema import language_schema
 from tests.process import ROOT
 
 

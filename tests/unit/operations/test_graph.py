@@ -13,10 +13,10 @@ import pytest
 
 from runner.config.loader import load_text
 from runner.operations.graph import Format, render
-from runner.operations.graph.flow import Flow, draw
-from runner.operations.graph.layout import place
-from runner.operations.graph.ordering import TooManyArrows, arrange, crossings
-from runner.operations.specs import Checked, read_specs
+from runner.operations.graph.layers import TooManyArrows, assign_layers, count_crossings
+from runner.operations.graph.layout import lay_out
+from runner.operations.graph.model import Graph, build_graph
+from runner.operations.pipeline_files import CheckedSpec, read_specs
 from tests.process import ROOT
 
 SHOP = """
@@ -67,7 +67,7 @@ subscribers: {"订单 %% {{x}}": {from: 'q"]--><b>&amp;\\\\', handler: "h:f", de
 FORMATS: tuple[Format, ...] = ("text", "mermaid", "dot", "svg", "json")
 
 
-def specs(*texts: str) -> list[Checked]:
+def specs(*texts: str) -> list[CheckedSpec]:
     found = []
     for text in texts:
         loaded = load_text(text, Path("pipeline.yaml"), {})
@@ -76,15 +76,15 @@ def specs(*texts: str) -> list[Checked]:
     return found
 
 
-def flow(*texts: str) -> Flow:
-    return draw(specs(*texts))
+def graph(*texts: str) -> Graph:
+    return build_graph(specs(*texts))
 
 
-def arrows(flow: Flow, *kinds: str) -> set[tuple[str, str]]:
+def arrows(graph: Graph, *kinds: str) -> set[tuple[str, str]]:
     """Return arrows as pairs of names."""
     return {
-        (flow.nodes[edge.source].name, flow.nodes[edge.target].name)
-        for edge in flow.edges
+        (graph.nodes[edge.source].name, graph.nodes[edge.target].name)
+        for edge in graph.edges
         if not kinds or edge.kind in kinds
     }
 
@@ -94,7 +94,7 @@ def arrows(flow: Flow, *kinds: str) -> set[tuple[str, str]]:
 
 def test_messages_go_from_producers_to_places_to_subscribers() -> None:
     """Each `to`, each `from`, each `events` and `bind` is an arrow."""
-    found = flow(SHOP)
+    found = graph(SHOP)
     assert arrows(found, "publish") == {
         ("web", "order.placed"),
         ("partner", "orders"),
@@ -108,7 +108,7 @@ def test_messages_go_from_producers_to_places_to_subscribers() -> None:
 
 def test_failures_go_to_the_dead_letter_queue() -> None:
     """A declared one is a queue like others; one that is not has a node of its own; dropped ones go nowhere."""
-    found = flow(SHOP)
+    found = graph(SHOP)
     assert arrows(found, "dead-letter") == {("charge", "failed"), ("restock", "imports.dead")}
     assert found.nodes["dead-letter:imports.dead"].kind == "dead-letter"
     assert [(edge.source, edge.label) for edge in found.edges if edge.kind == "retry"] == [
@@ -118,7 +118,7 @@ def test_failures_go_to_the_dead_letter_queue() -> None:
 
 def test_several_pipelines_meet_in_what_they_share() -> None:
     """In queues of one name and in events of one address: a pattern hears other pipelines' events, too."""
-    found = flow(SHOP, MAIL)
+    found = graph(SHOP, MAIL)
     assert found.nodes["queue:orders"].pipelines == ("shop", "mail")
     assert found.nodes["event:order.placed"].pipelines == ("shop", "mail")
     assert ("order.placed", "notify") in arrows(found, "deliver")
@@ -130,7 +130,7 @@ def test_several_pipelines_meet_in_what_they_share() -> None:
 
 def test_a_pattern_that_no_event_matches_is_shown_as_it_stands() -> None:
     """What another program publishes may match it."""
-    found = flow(MAIL)
+    found = graph(MAIL)
     assert found.nodes["event:refund.*"].notes == ("not declared here",)
     assert ("refund.*", "early") in arrows(found)
 
@@ -138,7 +138,7 @@ def test_a_pattern_that_no_event_matches_is_shown_as_it_stands() -> None:
 def test_two_pipelines_of_one_name_are_told_apart() -> None:
     """By their files."""
     first, second = specs(CYCLE, CYCLE)
-    names = [pipeline.name for pipeline in draw([first, second]).pipelines]
+    names = [pipeline.name for pipeline in build_graph([first, second]).pipelines]
     assert names == ["circle (pipeline.yaml)"] * 2
 
 
@@ -147,7 +147,7 @@ def test_two_pipelines_of_one_name_are_told_apart() -> None:
 
 def test_text_follows_the_flow_and_cuts_what_was_shown() -> None:
     """From each producer down; a second mention says so."""
-    text = render(flow(SHOP), "text")
+    text = render(graph(SHOP), "text")
     assert text.startswith("shop · pipeline.yaml · team-shop · Takes orders.\n\nweb ")
     tree = [
         line.split("  ")[0].rstrip() if not line.startswith(" ") else line[:25].rstrip() for line in text.splitlines()
@@ -162,14 +162,14 @@ def test_text_follows_the_flow_and_cuts_what_was_shown() -> None:
 
 def test_a_circle_ends_where_it_began() -> None:
     """Nothing is shown for ever, and nothing is left out."""
-    text = render(flow(CYCLE), "text")
+    text = render(graph(CYCLE), "text")
     assert text.count("↺") == 1
     assert [name for name in ("a", "one", "b", "two") if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_everything_is_in_every_format() -> None:
     """Each node's name, however it is connected."""
-    found = flow(SHOP, MAIL, CYCLE)
+    found = graph(SHOP, MAIL, CYCLE)
     for style in FORMATS:
         text = render(found, style)
         for node in found.nodes.values():
@@ -184,7 +184,7 @@ def test_mermaid_labels_have_no_sign_that_means_something() -> None:
     """Quotes, brackets, tags and entities come as numbers; ids are ours."""
     label = r'"(?:[\w .,:✗-]|#\d+;|<br/>|</?small>)*"'
     node, edge = rf"n\d+[\[(){{}}/]+{label}[\](){{}}/]+:::\w+", rf"n\d+ -\.?->(?:\|{label}\|)? n\d+"
-    lines = [line.strip() for line in render(flow(HOSTILE, SHOP), "mermaid").splitlines()]
+    lines = [line.strip() for line in render(graph(HOSTILE, SHOP), "mermaid").splitlines()]
     ours = [line for line in lines if re.match(r"n\d", line)]
     assert len(ours) > 20
     assert [line for line in ours if not re.fullmatch(f"{node}|{edge}", line)] == []
@@ -192,13 +192,13 @@ def test_mermaid_labels_have_no_sign_that_means_something() -> None:
 
 def test_dot_texts_are_closed() -> None:
     """A backslash or a quote in a name does not end its label."""
-    for line in render(flow(HOSTILE), "dot").splitlines():
+    for line in render(graph(HOSTILE), "dot").splitlines():
         assert re.sub(r'"(?:[^"\\]|\\.)*"', "", line).count('"') == 0, line
 
 
 def test_svg_is_xml_with_the_names_in_it() -> None:
     """Nothing in a name becomes markup."""
-    text = render(flow(HOSTILE), "svg")
+    text = render(graph(HOSTILE), "svg")
     root = ElementTree.fromstring(text)
     tags = {element.tag.rpartition("}")[2] for element in root.iter()}
     assert tags <= {"svg", "title", "rect", "g", "text", "tspan", "path", "polygon"}
@@ -209,7 +209,7 @@ def test_svg_is_xml_with_the_names_in_it() -> None:
 
 def test_control_characters_stay_out() -> None:
     """Of terminals and of XML."""
-    found = flow('version: 1\nname: n\ndescription: "\\e[31mred\\x07"\nqueues: {q: }\n')
+    found = graph('version: 1\nname: n\ndescription: "\\e[31mred\\x07"\nqueues: {q: }\n')
     for style in FORMATS:
         assert "\x1b" not in render(found, style)
         assert "\x07" not in render(found, style)
@@ -217,7 +217,7 @@ def test_control_characters_stay_out() -> None:
 
 def test_json_is_what_its_description_says() -> None:
     """Stable ids, and edges between nodes that are there."""
-    found = json.loads(render(flow(SHOP), "json"))
+    found = json.loads(render(graph(SHOP), "json"))
     assert list(found) == ["version", "pipelines", "nodes", "edges"]
     assert found["pipelines"] == [
         {"name": "shop", "path": "pipeline.yaml", "description": "Takes orders.", "owner": "team-shop"}
@@ -240,7 +240,7 @@ def test_json_is_what_its_description_says() -> None:
 
 
 def overlapping(sizes: Mapping[str, tuple[float, float]], arrows: Mapping[tuple[str, str], float]) -> list[str]:
-    boxes = place(sizes, arrows).boxes
+    boxes = lay_out(sizes, arrows).boxes
     return [
         f"{first} and {second}"
         for (first, a), (second, b) in combinations(boxes.items(), 2)
@@ -256,7 +256,7 @@ def test_boxes_do_not_overlap_and_arrows_meet_them(seed: int) -> None:
     pairs = [(index * 7 + seed, index * 11 + seed * index) for index in range(50)]
     arrows = {(names[a % 40], names[b % 40]): 10.0 * (a % 3) for a, b in pairs if a % 40 != b % 40}
     assert overlapping(sizes, arrows) == []
-    layout = place(sizes, arrows)
+    layout = lay_out(sizes, arrows)
     assert set(layout.routes) == set(arrows)
     for (source, target), points in layout.routes.items():
         for node, (x, y) in ((source, points[0]), (target, points[-1])):
@@ -269,28 +269,28 @@ def test_boxes_do_not_overlap_and_arrows_meet_them(seed: int) -> None:
 
 def test_arrows_run_from_left_to_right_but_for_circles() -> None:
     """Only what closes a circle runs back."""
-    made = arrange(["a", "b", "c", "d"], [("a", "b"), ("b", "c"), ("c", "b"), ("a", "d"), ("d", "c")])
+    made = assign_layers(["a", "b", "c", "d"], [("a", "b"), ("b", "c"), ("c", "b"), ("a", "d"), ("d", "c")])
     assert made.backward == {("c", "b")}
-    layout = place(dict.fromkeys("abcd", (80.0, 30.0)), dict.fromkeys(made.chains, 0.0))
+    layout = lay_out(dict.fromkeys("abcd", (80.0, 30.0)), dict.fromkeys(made.chains, 0.0))
     assert layout.boxes["a"].x < layout.boxes["b"].x < layout.boxes["c"].x
 
 
 def test_crossings_that_need_not_be_are_taken_away() -> None:
     """The order in the file is not the order on the page."""
-    made = arrange(["a", "b", "x", "y"], [("a", "y"), ("b", "x")])
-    assert crossings(made) == 0
+    made = assign_layers(["a", "b", "x", "y"], [("a", "y"), ("b", "x")])
+    assert count_crossings(made) == 0
 
 
 def test_nothing_at_all_is_a_picture_too() -> None:
     """A pipeline with nothing in it."""
     for style in FORMATS:
-        assert render(flow("version: 1\nname: empty\n"), style)
+        assert render(graph("version: 1\nname: empty\n"), style)
 
 
 @pytest.mark.parametrize("style", FORMATS)
 def test_the_examples_together(style: Format) -> None:
     """A folder is one picture, the same each time."""
-    first, again = (draw(read_specs([ROOT / "pipelines"], {})) for _ in range(2))
+    first, again = (build_graph(read_specs([ROOT / "pipelines"], {})) for _ in range(2))
     assert render(first, style) == render(again, style)
 
 
@@ -298,12 +298,12 @@ def test_long_chains_and_crowds_have_an_end() -> None:
     """Text goes on in a tree of its own; a picture that nobody could read is refused with a hint."""
     chain = "".join(f"  s{index}: {{from: q{index}, handler: 'h:f', to: q{index + 1}}}\n" for index in range(900))
     queues = "".join(f"  q{index}:\n" for index in range(901))
-    found = flow(f"version: 1\nname: chain\nqueues:\n{queues}subscribers:\n{chain}")
+    found = graph(f"version: 1\nname: chain\nqueues:\n{queues}subscribers:\n{chain}")
     text = render(found, "text")
     assert max(len(line) for line in text.splitlines()) < 150
     assert all(re.search(rf"^[│ ]*[├└]?→? ?q{index}\b", text, re.MULTILINE) for index in range(0, 901, 50))
     assert render(found, "svg")
     pairs = [(f"n{index}", f"n{other}") for index in range(60) for other in range(index + 1, 60)]
     with pytest.raises(TooManyArrows) as caught:
-        place({f"n{index}": (10.0, 10.0) for index in range(60)}, dict.fromkeys(pairs, 0.0))
+        lay_out({f"n{index}": (10.0, 10.0) for index in range(60)}, dict.fromkeys(pairs, 0.0))
     assert "--format dot" in caught.value.hint

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from runner.operations.leftovers import described, kind_of, messages_for_retry, needed_by_none, pipelines_in
-from runner.operations.planning import plan
+from runner.operations.leftovers import (
+    classify,
+    count_retrying_messages,
+    describe,
+    pipeline_names_in,
+    without_dead_letter_sources,
+)
+from runner.operations.plan import compute_plan
 from runner.pipeline.topology import Binding, Topology
 from runner.transports.broker_state import BrokerState, ExistingItem, LeftoverQueue, LiveBinding
 
@@ -34,31 +40,37 @@ TO_EVENTS = LiveBinding(Binding("events", "shop.email", "order.paid"), "order.pa
     ],
 )
 def test_a_name_tells_what_a_queue_is_to_a_pipeline(name: str, kind: str | None) -> None:
-    assert kind_of(name, ("shop",), {"shop", "shop.eu"}) == kind
+    assert classify(name, ("shop",), {"shop", "shop.eu"}) == kind
 
 
 def test_the_longest_name_owns_a_queue() -> None:
     """Whichever of the two is asked, and whether the other is asked as well or has only left traces."""
-    assert kind_of("shop.eu.email", ("shop.eu",), {"shop"}) == "queue"
-    assert kind_of("shop.eu.email", ("shop", "shop.eu"), ()) == "queue"
-    assert kind_of("shop.eu.email", ("shop",), ()) == "doubtful"
+    assert classify("shop.eu.email", ("shop.eu",), {"shop"}) == "queue"
+    assert classify("shop.eu.email", ("shop", "shop.eu"), ()) == "queue"
+    assert classify("shop.eu.email", ("shop",), ()) == "doubtful"
 
 
 def test_pipelines_leave_traces() -> None:
     names = ["shop.producers", "shop.eu.retry.1000", "orders", "shop.eu.email", "retry.5", "producers"]
-    assert pipelines_in(names) == {"shop", "shop.eu"}
+    assert pipeline_names_in(names) == {"shop", "shop.eu"}
 
 
 @pytest.mark.parametrize(
     ("stray", "text"),
     [
         (LeftoverQueue("shop.email", 1, 0, bindings=(TO_EVENTS,)), "1 message, 0 consumers, bound to events"),
-        (LeftoverQueue("shop.email", 0, 1, unacked=3), "0 messages, 3 unacknowledged, 1 consumer, bound to no exchange"),
-        (LeftoverQueue("shop.email", 0, 0, bindings=(TO_EVENTS, TO_EVENTS)), "0 messages, 0 consumers, bound to events"),
+        (
+            LeftoverQueue("shop.email", 0, 1, unacked=3),
+            "0 messages, 3 unacknowledged, 1 consumer, bound to no exchange",
+        ),
+        (
+            LeftoverQueue("shop.email", 0, 0, bindings=(TO_EVENTS, TO_EVENTS)),
+            "0 messages, 0 consumers, bound to events",
+        ),
     ],
 )
 def test_what_is_left_is_said_in_one_line(stray: LeftoverQueue, text: str) -> None:
-    assert described(stray) == f'queue "shop.email" is not in the pipeline: {text}'
+    assert describe(stray) == f'queue "shop.email" is not in the pipeline: {text}'
 
 
 def test_a_plan_counts_what_is_surely_left_and_only_mentions_the_rest() -> None:
@@ -74,7 +86,7 @@ def test_a_plan_counts_what_is_surely_left_and_only_mentions_the_rest() -> None:
     )
     names = frozenset({*(stray.name for stray in strays), "shop.eu.retry.1000"})
     observed = BrokerState({}, {}, (), leftovers=strays, all_queues=names, management="http://rabbit")
-    found = plan(Topology(), observed, ["shop"])
+    found = compute_plan(Topology(), observed, ["shop"])
     assert [(item.name, item.action, item.messages) for item in found.items] == [
         ("shop.email", "extra", 1),
         ("shop.mail", "extra", 0),
@@ -86,12 +98,19 @@ def test_a_plan_counts_what_is_surely_left_and_only_mentions_the_rest() -> None:
     assert empty == ()
     assert found.has_changes
     assert [note.split('"')[1] for note in found.notes] == ["shop.retry.1000", "shop.producers", "shop.send.email"]
-    assert not plan(Topology(), observed, ["billing"]).items
+    assert not compute_plan(Topology(), observed, ["billing"]).items
 
 
 def test_what_waits_for_a_retry_is_counted_wherever_it_waits() -> None:
-    observed = BrokerState({}, {"shop.retry.5": ExistingItem(messages=2), "shop.retry.9": None, "orders": ExistingItem(messages=7)})
-    assert messages_for_retry(observed, [(LeftoverQueue("shop.retry.7", 3, 0), "wait"), (LeftoverQueue("shop.a", 9, 0), "queue")]) == 5
+    observed = BrokerState(
+        {}, {"shop.retry.5": ExistingItem(messages=2), "shop.retry.9": None, "orders": ExistingItem(messages=7)}
+    )
+    assert (
+        count_retrying_messages(
+            observed, [(LeftoverQueue("shop.retry.7", 3, 0), "wait"), (LeftoverQueue("shop.a", 9, 0), "queue")]
+        )
+        == 5
+    )
 
 
 def test_dead_letters_go_after_the_queue_that_they_come_from() -> None:
@@ -99,6 +118,8 @@ def test_dead_letters_go_after_the_queue_that_they_come_from() -> None:
     failed = {"x-dead-letter-routing-key": "shop.failed"}
     names = ("shop.email", "shop.email.dead", "shop.failed", "shop.sms.dead")
     email, dead, to_failed, alone = (LeftoverQueue(name, 0, 0) for name in names)
-    assert needed_by_none([email, dead, alone], [email, dead, alone]) == [email, alone]
-    assert needed_by_none([dead, to_failed], [LeftoverQueue("shop.email", 0, 0, arguments=failed)]) == [dead]
-    assert needed_by_none([dead, alone], []) == [dead, alone]
+    assert without_dead_letter_sources([email, dead, alone], [email, dead, alone]) == [email, alone]
+    assert without_dead_letter_sources([dead, to_failed], [LeftoverQueue("shop.email", 0, 0, arguments=failed)]) == [
+        dead
+    ]
+    assert without_dead_letter_sources([dead, alone], []) == [dead, alone]

@@ -8,23 +8,25 @@ from hypothesis import strategies as st
 
 from runner.config.queue_spec import SpecModel
 from runner.config.spec import PipelineSpec
-from runner.operations import kinds
-from runner.operations.kinds import Shape, bounds, field_shape, kind_of
-from runner.operations.schema import field_names
+from runner.operations import field_types
+from runner.operations.field_types import TypeShape, field_shape, field_type_of, number_bounds
+from runner.operations.language_schema import field_names
 
 NAMES = st.sampled_from(["orders", "order.paid", "no", "010", "订单", "a b", "e: f", "#g", "x-y", "1e3", "12:30"])
 TEXTS = st.text(st.sampled_from("abno1590 :#-'\"[]{},&*!|>%@`~?.\\$\n\té订😀\u0085\u2028"), max_size=12)
-SAMPLES: dict[kinds.Kind, st.SearchStrategy[Any]] = {
-    kinds.DURATION: st.sampled_from(["1s", "1.5ms", "90s", "250ms", "0.1s", "2m", "1h", "1d", "0.0015s"]),
-    kinds.SIZE: st.sampled_from(["1B", "64kB", "1MiB", "1.5kB", "1023B", "3GB"]),
-    kinds.RATE: st.sampled_from(["1/s", "10/m", "7/h", "0.3/s", "200/s", "1.5/m"]),
-    kinds.NAME: NAMES.filter(lambda name: "#" not in name),
-    kinds.PATTERN: st.sampled_from(["orders", "order.*", "#", "no", "*.paid"]),
-    kinds.IDENTIFIER: st.sampled_from(["db", "cache", "y", "größe"]),
-    kinds.IMPORT_PATH: st.sampled_from(["handlers.orders:place", "a:b"]),
-    kinds.ERROR_PATH: st.sampled_from(["TimeoutError", "a:B"]),
-    kinds.URL: st.sampled_from(["amqp://localhost", "amqps://localhost/v%2F"]),
-    kinds.TEXT: st.one_of(TEXTS, st.sampled_from(["0 6 * * mon-fri", "/orders", "Europe/Berlin", "data.csv", "a.b"])),
+SAMPLES: dict[field_types.FieldType, st.SearchStrategy[Any]] = {
+    field_types.DURATION: st.sampled_from(["1s", "1.5ms", "90s", "250ms", "0.1s", "2m", "1h", "1d", "0.0015s"]),
+    field_types.SIZE: st.sampled_from(["1B", "64kB", "1MiB", "1.5kB", "1023B", "3GB"]),
+    field_types.RATE: st.sampled_from(["1/s", "10/m", "7/h", "0.3/s", "200/s", "1.5/m"]),
+    field_types.NAME: NAMES.filter(lambda name: "#" not in name),
+    field_types.PATTERN: st.sampled_from(["orders", "order.*", "#", "no", "*.paid"]),
+    field_types.IDENTIFIER: st.sampled_from(["db", "cache", "y", "größe"]),
+    field_types.IMPORT_PATH: st.sampled_from(["handlers.orders:place", "a:b"]),
+    field_types.ERROR_PATH: st.sampled_from(["TimeoutError", "a:B"]),
+    field_types.URL: st.sampled_from(["amqp://localhost", "amqps://localhost/v%2F"]),
+    field_types.TEXT: st.one_of(
+        TEXTS, st.sampled_from(["0 6 * * mon-fri", "/orders", "Europe/Berlin", "data.csv", "a.b"])
+    ),
 }
 PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS)
 FOREIGN = st.dictionaries(
@@ -36,7 +38,7 @@ FOREIGN = st.dictionaries(
 )
 
 
-def value(shape: Shape) -> st.SearchStrategy[Any]:
+def value(shape: TypeShape) -> st.SearchStrategy[Any]:
     """Return values of a shape, as they are written."""
     if shape.is_union:
         return st.one_of([value(item) for item in shape.arguments])
@@ -44,18 +46,18 @@ def value(shape: Shape) -> st.SearchStrategy[Any]:
         return st.none()
     if isinstance(shape.type, type) and issubclass(shape.type, SpecModel):
         return model(shape.type)
-    if shape.is_foreign:
+    if shape.is_free_form:
         return FOREIGN
     if shape.is_map:
         return st.dictionaries(value(shape.arguments[0]), value(shape.arguments[1]), max_size=2)
     if shape.is_list:
         return st.lists(value(shape.arguments[0]), max_size=2)
-    if (kind := kind_of(shape)) is not None:
+    if (kind := field_type_of(shape)) is not None:
         return SAMPLES[kind]
     if shape.type is bool:
         return st.booleans()
     if shape.type is int:
-        limits = bounds(shape)
+        limits = number_bounds(shape)
         return st.integers(limits.get("minimum", 0), min(limits.get("maximum", 100), 2**40))
     return st.sampled_from(get_args(shape.type))
 

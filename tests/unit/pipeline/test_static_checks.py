@@ -262,5 +262,7 @@ def test_values_are_checked_against_annotations_that_the_source_tells(methods: s
     path = f"{methods}:typed"
     static_checks.check_handler(path, {"flag": "no", "limit": "5", "items": ["1"], "thing": "x"}, takes_payload=True)
     with pytest.raises(BadArguments) as caught:
-        static_checks.check_handler(path, {"flag": "maybe", "limit": "ten", "items": ["x"], "thing": 5}, takes_payload=True)
+        static_checks.check_handler(
+            path, {"flag": "maybe", "limit": "ten", "items": ["x"], "thing": 5}, takes_payload=True
+        )
     assert [mismatch.where for mismatch in caught.value.mismatches] == [("flag",), ("limit",), ("items", 0)]

@@ -20,7 +20,14 @@ OPTIONS = SubscriptionOptions(queue="q", prefetch=10, dead_letter=None, wait_pre
 def delivery(payload: Any) -> Delivery:
     envelope = Envelope(json.dumps(payload).encode())
     return Delivery(
-        envelope, OPTIONS, exchange="", routing_key="q", is_redelivered=False, failed_deliveries=0, delivery_tag=0, subscription=0
+        envelope,
+        OPTIONS,
+        exchange="",
+        routing_key="q",
+        is_redelivered=False,
+        failed_deliveries=0,
+        delivery_tag=0,
+        subscription=0,
     )
 
 

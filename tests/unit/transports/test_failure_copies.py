@@ -18,7 +18,9 @@ from runner.transports.base import Delivery, SubscriptionOptions
 from runner.transports.failure_copies import MAX_HEADER_BYTES, dead_letter_copy, foreign_headers, printable, retry_copy
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
-OPTIONS = SubscriptionOptions(queue="orders", prefetch=10, dead_letter="orders.dead", wait_prefix="shop.retry", subscriber="handle")
+OPTIONS = SubscriptionOptions(
+    queue="orders", prefetch=10, dead_letter="orders.dead", wait_prefix="shop.retry", subscriber="handle"
+)
 
 
 def delivery_of(exchange: str = "events", key: str = "order.paid", **envelope: Any) -> Delivery:

@@ -16,7 +16,12 @@ from runner.workers.restart_policy import Decision, RestartBackoff, WorkerExit, 
         (WorkerExit(0, 5.0, has_run=True, is_done=True), False, False, "done"),
         (WorkerExit(78, 0.1, has_run=False), True, False, "give up"),
         (WorkerExit(69, 0.1, has_run=False), True, False, "give up"),
-        (WorkerExit(-9, 0.1, has_run=False), True, False, "restart"),  # out of memory, say: it has said nothing of itself
+        (
+            WorkerExit(-9, 0.1, has_run=False),
+            True,
+            False,
+            "restart",
+        ),  # out of memory, say: it has said nothing of itself
         (WorkerExit(69, 0.1, has_run=False), False, False, "restart"),  # a later start: the others still run
         (WorkerExit(-9, 5.0, has_run=True), False, True, "done"),
         (WorkerExit(78, 0.1, has_run=False), True, True, "done"),

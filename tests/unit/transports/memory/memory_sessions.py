@@ -36,7 +36,9 @@ def queue(name: str, **arguments: Any) -> Queue:
 
 def options(name: str, prefetch: int = 10, dead_letter: str | None = None) -> SubscriptionOptions:
     """Return a subscriber's view of a queue."""
-    return SubscriptionOptions(queue=name, prefetch=prefetch, dead_letter=dead_letter, wait_prefix="retry", subscriber="test")
+    return SubscriptionOptions(
+        queue=name, prefetch=prefetch, dead_letter=dead_letter, wait_prefix="retry", subscriber="test"
+    )
 
 
 async def put(session: MemoryTransport, name: str, *bodies: str, **properties: Any) -> None:

@@ -172,7 +172,9 @@ def test_a_slow_queue_is_not_a_stuck_one() -> None:
             await asyncio.sleep(transport_module.FULL_QUEUE_TIMEOUT_S * 0.9)
             await session.settle(delivery, ACK)
 
-        await session.subscribe(options("q", prefetch=1), lambda delivery: tasks.add(asyncio.create_task(handle(delivery))))
+        await session.subscribe(
+            options("q", prefetch=1), lambda delivery: tasks.add(asyncio.create_task(handle(delivery)))
+        )
         await asyncio.gather(*waiting)
         await session.close()
 

@@ -202,7 +202,10 @@ def test_what_cannot_be_read_is_one_message_and_not_the_connection() -> None:
     data = delivered(1, good) + delivered(2, poison).replace(FLAGS, b"\x10\x81") + delivered(3, good)
     seen, others, error = asyncio.run(read([data]))
     first, odd, last = seen
-    assert [(each.delivery_tag, each.envelope, each.unreadable) for each in (first, last)] == [(1, good, ""), (3, good, "")]
+    assert [(each.delivery_tag, each.envelope, each.unreadable) for each in (first, last)] == [
+        (1, good, ""),
+        (3, good, ""),
+    ]
     assert (odd.delivery_tag, odd.unreadable) == (2, "ValueError: more property flags than AMQP 0-9-1 has")
     assert odd.envelope == Envelope(poison.body, headers={UNREADABLE: b"\x10\x81\x02\x03abc"})
     assert not others

@@ -1,0 +1,46 @@
+"""Reads pipelines for a verb that is no `up`: what their modules print must not mix with what the verb prints."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.cli.output import echo_err
+
+if TYPE_CHECKING:
+    from runner.app import System
+    from runner.transports.base import TransportEvent
+
+
+def load_system(
+    paths: Sequence[Path],
+    environ: Mapping[str, str],
+    broker: str | None = None,
+    *,
+    wait_s: float = 0.0,
+    is_one_process: bool = True,
+) -> System:
+    """Return pipelines. Their broker is waited for no longer than `wait_s`: at 0 the first failure is the last.
+
+    What modules print while they are imported goes to stderr. Raises PipelineInvalid.
+    """
+    from runner import app
+
+    with contextlib.redirect_stdout(sys.stderr):
+        system = app.load(paths, environ, broker=broker, is_one_process=is_one_process)
+    pipelines = (
+        replace(pipeline, broker=replace(pipeline.broker, connect_timeout_s=wait_s)) for pipeline in system.pipelines
+    )
+    return replace(system, pipelines=tuple(pipelines))
+
+
+def echo_broker_state(change: TransportEvent) -> None:
+    """Say what a verb waits for."""
+    if change.event in ("broker.connecting", "broker.unreachable", "broker.blocked", "broker.stalled"):
+        what = change.event.partition(".")[2]
+        parts = (f"waiting for the broker {change.fields.get('broker', '')}: {what}", change.fields.get("error", ""))
+        echo_err(" · ".join(str(part) for part in parts if part))

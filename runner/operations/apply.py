@@ -1,0 +1,220 @@
+"""Compares pipelines with a live broker, and changes the broker: what is missing always, the rest only when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from runner.errors import RunnerError
+from runner.operations.leftovers import count_retrying_messages, without_dead_letter_sources
+from runner.operations.plan import Plan, compute_plan, find_strays, format_binding
+from runner.operations.rabbitmq.broker_inspection import TopologySession, inspect_broker, open_session
+from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
+from runner.operations.rabbitmq.queue_deletion import delete_exchange, delete_queue
+from runner.operations.rabbitmq.queue_recreation import QueueRecreation, delete_move_exchanges
+from runner.operations.targets import NoLiveBroker, unknown_target
+from runner.pipeline.model import BrokerSettings
+from runner.pipeline.topology import Queue, Topology
+from runner.transports.base import OnTransportEvent
+from runner.transports.broker_state import LeftoverQueue, LiveBinding, pluralize
+from runner.transports.rabbitmq.topology import make
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """What `apply` did, in sentences, and what still differs afterwards. `refused` is what was asked for in vain."""
+
+    done: tuple[str, ...]
+    left: Plan
+    refused: tuple[str, ...] = ()
+
+
+async def compare(
+    settings: BrokerSettings,
+    topology: Topology,
+    pipelines: Sequence[str],
+    management_url: str | None,
+    *,
+    on_transport_event: OnTransportEvent = lambda _: None,
+) -> Plan:
+    """Return what differs. Raises NothingLive for the in-process broker, BrokerUnavailable."""
+    _need_broker(settings)
+    async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
+        found = compute_plan(topology, await inspect_broker(opened, topology, pipelines), pipelines)
+    if settings.topology != "manage":
+        note = f"the pipeline says `topology: {settings.topology}`: `up` itself creates nothing"
+        return replace(found, notes=(*found.notes, note))
+    return found
+
+
+async def apply(
+    settings: BrokerSettings,
+    topology: Topology,
+    pipelines: Sequence[str],
+    management_url: str | None,
+    *,
+    prunes: bool,
+    recreate: Sequence[str],
+    prune_queues: Sequence[str] = (),
+    on_step: OnStep,
+    on_transport_event: OnTransportEvent = lambda _: None,
+) -> ApplyResult:
+    """Declare what is missing, recreate the queues that are named, remove what is left over with `prunes`.
+
+    `prune_queues` are deleted with their messages. Anything may be run again after a crash. Raises NothingLive,
+    UnknownPlace, StillThere, BrokerUnavailable, CannotRecreate.
+    """
+    _need_broker(settings)
+    known = [queue.name for queue in topology.queues if queue.declare]
+    for wanted in recreate:
+        if wanted not in known:
+            raise unknown_target(wanted, "queue that the pipelines declare", known)
+    for name in prune_queues:
+        if name in (queue.name for queue in topology.queues):
+            raise QueueStillDeclared(f'queue "{name}" is in the pipeline', "remove it there first, or use --recreate")
+    async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
+        steps = _Steps(opened, topology, pipelines, on_step)
+        await steps.create(await steps.look())
+        for queue in (queue for queue in topology.queues if queue.name in recreate):
+            await steps.recreate(queue)
+        if prune_queues:
+            await steps.prune_queues(prune_queues)
+        if prunes:
+            await steps.prune()  # afterwards: the dead-letter queues of those that were named may go now
+        left = await steps.look()
+    return ApplyResult(tuple(steps.done), left, tuple(steps.refused))
+
+
+class QueueStillDeclared(RunnerError):
+    """A queue that is to be deleted is in the pipeline."""
+
+    exit_code = 2
+
+
+class _Steps:
+    """What is done, one thing after the other, each told when it is done."""
+
+    def __init__(self, opened: TopologySession, topology: Topology, pipelines: Sequence[str], on_step: OnStep) -> None:
+        self._session = opened
+        self._topology = topology
+        self._pipelines = pipelines
+        self._on_step = on_step
+        self.done: list[str] = []
+        self.refused: list[str] = []
+
+    async def look(self) -> Plan:
+        """Return what differs now."""
+        return compute_plan(
+            self._topology, await inspect_broker(self._session, self._topology, self._pipelines), self._pipelines
+        )
+
+    async def recreate(self, queue: Queue) -> None:
+        """Make a queue anew where it differs, or finish what was begun."""
+        found = await self.look()
+        mine = [item for item in found.of("recreate", "unfinished") if item.kind == "queue" and item.name == queue.name]
+        if not mine:
+            await delete_move_exchanges(self._session, queue.name)
+            self._on_step(f'queue "{queue.name}" needs no recreation')
+            return
+        stale = [item.live.binding for item in found.of("extra") if item.name == queue.name and item.live is not None]
+        wanted = [binding for binding in self._topology.bindings if binding.queue == queue.name]
+        self._say(await QueueRecreation(self._session, queue, wanted, stale, self._on_step).run())
+
+    async def create(self, found: Plan) -> None:
+        """Declare what is missing, in the topology's order; exclusive queues belong to the process that uses them."""
+        new = {(item.kind, item.name) for item in found.of("create")}
+        missing = {item.name for item in found.of("foreign")} | {item.name for item in found.of("unfinished")}
+        exchanges = [item for item in self._topology.exchanges if ("exchange", item.name) in new]
+        queues = [item for item in self._topology.queues if ("queue", item.name) in new and not item.exclusive]
+        queues = [item for item in queues if item.name not in missing]
+        absent = missing | {item.name for item in self._topology.queues if item.exclusive}
+        bindings = [
+            binding
+            for binding in self._topology.bindings
+            if binding.queue not in absent and binding.exchange not in missing
+        ]
+        if not (exchanges or queues or any(item.kind == "binding" for item in found.of("create", "unchecked"))):
+            return
+        await make(self._session.connection, exchanges, queues, bindings)
+        for item in found.of("create"):
+            if item.name not in absent:
+                self._say(f"created {item.text}")
+
+    async def prune(self) -> None:
+        """Remove bindings and queues that the pipelines do not have any more; no message, and nothing in use."""
+        observed = await inspect_broker(self._session, self._topology, self._pipelines)
+        if observed.management is None:
+            self.refused.append(f"nothing was removed: {observed.unchecked}")
+            return
+        found = compute_plan(self._topology, observed, self._pipelines)
+        await self._unbind(item.live for item in found.of("extra") if item.live is not None)
+        left = find_strays(observed, self._pipelines)
+        unused = [stray for stray, kind in left if kind == "queue" and not stray.consumers]
+        for stray in unused:
+            await self._unbind(stray.bindings)
+        waiting = count_retrying_messages(observed, left)
+        if waiting and unused:
+            text = f"no queue was deleted: {pluralize(waiting, 'message')} may come back into it from a retry"
+            self.refused.append(f"{text}; run it again when none waits")
+        else:
+            await self._delete_in_order(unused, [stray for stray, kind in left if kind == "queue"])
+        await self._delete([stray for stray, kind in left if kind == "wait"], with_exchange=True)
+
+    async def prune_queues(self, names: Sequence[str]) -> None:
+        """Delete queues that are named, with their bindings and messages, unless they are in use."""
+        observed = await inspect_broker(self._session, self._topology, also=names)
+        if observed.management is None:
+            self.refused.append(f"no queue was deleted: {observed.unchecked}")
+            return
+        named = [stray for stray in observed.leftovers if stray.name in names]
+        for name in names:
+            if name not in observed.all_queues:
+                self._on_step(f'queue "{name}" does not exist')
+        for stray in named:
+            if not stray.consumers:
+                await self._unbind(stray.bindings)
+        await self._delete(named, with_messages=True)
+
+    async def _unbind(self, bindings: Iterable[LiveBinding]) -> None:
+        management = self._session.management
+        for live in bindings:
+            binding = live.binding
+            if management and await management.delete_binding(binding.exchange, binding.queue, live.properties_key):
+                self._say(f"removed binding {format_binding(binding)}")
+
+    async def _delete_in_order(self, unused: Sequence[LeftoverQueue], there: Sequence[LeftoverQueue]) -> None:
+        """Delete queues, each before the one that takes its dead letters: that one stays for as long as the first."""
+        while free := without_dead_letter_sources(unused, there):
+            gone = await self._delete(free)
+            there = [stray for stray in there if stray.name not in gone]
+            unused = [stray for stray in unused if stray not in free]
+
+    async def _delete(
+        self, found: Iterable[LeftoverQueue], *, with_messages: bool = False, with_exchange: bool = False
+    ) -> set[str]:
+        """Delete queues where that loses nothing, and return their names. A named queue that stays is reported."""
+        gone = set()
+        for stray in found:
+            try:
+                deleted = await delete_queue(self._session.settings, stray, with_messages=with_messages)
+            except (QueueInUse, QueueNotEmpty):
+                if with_messages:
+                    self.refused.append(f'queue "{stray.name}" is in use: stop its consumers, and run it again')
+                continue
+            if with_exchange:
+                await delete_exchange(self._session.connection, stray.name)
+            self._say(f'deleted queue "{stray.name}" with {pluralize(deleted, "message")}')
+            gone.add(stray.name)
+        return gone
+
+    def _say(self, text: str) -> None:
+        self.done.append(text)
+        self._on_step(text)
+
+
+def _need_broker(settings: BrokerSettings) -> None:
+    if settings.is_memory:
+        text = "the pipeline runs on the in-process broker: there is nothing live to compare"
+        raise NoLiveBroker(text, "give --broker URL")

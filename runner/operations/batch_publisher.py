@@ -1,0 +1,81 @@
+"""Operations: bodies from a command line, published to one queue or event of a pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from runner.errors import PublishFailed
+from runner.message import Publish
+from runner.pipeline.codec import guess_payload
+from runner.pipeline.model import Destination, Pipeline
+from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
+from runner.runtime.rate_limit import RateLimiter
+from runner.transports.base import Transport
+
+MAX_UNCONFIRMED = 1000
+"""How many messages are published at once."""
+
+
+class BatchPublisher:
+    """Messages that are checked, all of them, before the first is sent.
+
+    `lines` are the numbers of the lines that they stand in, if any: errors name them. Raises PublishFailed, and
+    ValueError for a header that belongs to the runner.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        pipeline: Pipeline,
+        target: Destination,
+        bodies: Sequence[bytes],
+        headers: Mapping[str, str],
+        lines: Sequence[int] = (),
+    ) -> None:
+        self._lines = lines
+        self._publisher = PipelinePublisher(
+            transport,
+            app_id=pipeline.name,
+            destinations=pipeline.destinations,
+            new_id=lambda: uuid4().hex,
+            now=lambda: datetime.now(UTC),
+        )
+        self._outgoing: list[OutgoingMessage] = []
+        for number, body in enumerate(bodies):
+            with self._line_named(number, "nothing was published"):
+                self._outgoing += self._publisher.prepare([Publish(guess_payload(body), headers=headers)], (target,))
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the messages, in order."""
+        return [item.envelope.message_id or "" for item in self._outgoing]
+
+    async def send(self, per_second: float | None, on_confirmed: Callable[[], None]) -> None:
+        """Publish all; returns when the broker has confirmed each, of which `on_confirmed` hears."""
+        limiter = RateLimiter(per_second) if per_second is not None else None
+
+        async def send(number: int) -> None:
+            if limiter is not None:
+                await limiter.wait()
+            with self._line_named(number, "other lines may have been published"):
+                await self._publisher.publish(self._outgoing[number])
+            on_confirmed()
+
+        count = len(self._outgoing)
+        for start in range(0, count, MAX_UNCONFIRMED):
+            await asyncio.gather(*map(send, range(start, min(start + MAX_UNCONFIRMED, count))))
+
+    @contextmanager
+    def _line_named(self, number: int, effect: str) -> Iterator[None]:
+        """Say which line cannot be published, and what has become of the others."""
+        try:
+            yield
+        except PublishFailed as failure:
+            if not self._lines:
+                raise
+            text = f"line {self._lines[number]}: {failure}; {effect}"
+            raise PublishFailed(text, reason=failure.reason, hint=failure.hint) from failure

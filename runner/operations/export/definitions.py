@@ -1,0 +1,77 @@
+"""Operations: a topology as RabbitMQ's definitions, to be imported before anything runs. Pure.
+
+Arguments keep their types: RabbitMQ compares 100 and "100" as different. What belongs to somebody else and what each
+`up` makes for itself are left out. Source: https://www.rabbitmq.com/docs/definitions
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from runner.pipeline.model import BrokerSettings
+from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+
+DEFAULT_VHOST = "/"
+
+
+def vhost_of(settings: BrokerSettings) -> str:
+    """Return the virtual host that the first URL names; the in-process broker stands for RabbitMQ's default one."""
+    path = urlsplit(settings.urls[0]).path if settings.urls else ""
+    return unquote(path[1:]) or DEFAULT_VHOST
+
+
+def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
+    """Return the document that `rabbitmqctl import_definitions` and the management API take.
+
+    A virtual host other than the default one is made as well; users and permissions are not part of it.
+    """
+    exclusive = {queue.name for queue in topology.queues if queue.exclusive}
+    exchanges = [item for item in topology.exchanges if item.declare and not item.name.startswith("amq.")]
+    queues = [item for item in topology.queues if item.declare and not item.exclusive]
+    bindings = [item for item in topology.bindings if item.queue not in exclusive]
+    return {
+        "vhosts": [{"name": vhost}] if vhost != DEFAULT_VHOST else [],
+        "exchanges": [_exchange(item, vhost) for item in exchanges],
+        "queues": [_queue(item, vhost) for item in queues],
+        "bindings": [_binding(item, vhost) for item in bindings],
+    }
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """Return the document as it is written."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _exchange(exchange: Exchange, vhost: str) -> dict[str, Any]:
+    return {
+        "name": exchange.name,
+        "vhost": vhost,
+        "type": exchange.type,
+        "durable": exchange.durable,
+        "auto_delete": False,
+        "internal": False,
+        "arguments": dict(exchange.arguments),
+    }
+
+
+def _queue(queue: Queue, vhost: str) -> dict[str, Any]:
+    return {
+        "name": queue.name,
+        "vhost": vhost,
+        "durable": queue.durable,
+        "auto_delete": queue.auto_delete,
+        "arguments": dict(queue.arguments),
+    }
+
+
+def _binding(binding: Binding, vhost: str) -> dict[str, Any]:
+    return {
+        "source": binding.exchange,
+        "vhost": vhost,
+        "destination": binding.queue,
+        "destination_type": "queue",
+        "routing_key": binding.key,
+        "arguments": dict(binding.arguments),
+    }

@@ -1,0 +1,288 @@
+"""Operations: specs into a Flow: who brings messages in, where they wait, who takes them, where they end.
+
+Nothing is imported and nothing is run. What an event reaches is taken from the bindings that `up` would declare, so
+that several pipelines meet where they would meet on the broker: in queues of one name, and in events of one address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from runner.config.queue_spec import QueueSpec
+from runner.config.spec import EventSpec, PipelineSpec, ProducerSpec, RetrySpec, SubscriberSpec
+from runner.operations.pipeline_files import CheckedSpec
+from runner.pipeline.topic_patterns import is_pattern, matches
+from runner.pipeline.topology import Binding
+from runner.pipeline.topology_builder import (
+    DEFAULT_EXCHANGE,
+    compute_topology,
+    dead_letter_queue,
+    event_address,
+    own_queue,
+    reads_queue,
+)
+from runner.units import format_duration
+
+NodeKind = Literal["producer", "exchange", "event", "queue", "subscriber", "dead-letter"]
+EdgeKind = Literal["publish", "bind", "deliver", "retry", "dead-letter"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One box: its stable id, what it is, and what is worth knowing of it. `pipelines` are those that name it."""
+
+    id: str
+    kind: NodeKind
+    name: str
+    pipelines: tuple[str, ...] = ()
+    description: str = ""
+    notes: tuple[str, ...] = ()
+    handler: str = ""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One arrow between two nodes' ids, with the pattern, key or policy that it stands for."""
+
+    source: str
+    target: str
+    kind: EdgeKind
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class PipelineLabel:
+    """One of the pipelines that are shown."""
+
+    name: str
+    path: str
+    description: str
+    owner: str
+
+
+@dataclass
+class Graph:
+    """Everything there is to show, in the order of the files."""
+
+    pipelines: list[PipelineLabel] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    edges: list[Edge] = field(default_factory=list)
+    _leaving: dict[str, list[Edge]] = field(default_factory=dict)
+    _arriving: dict[str, list[Edge]] = field(default_factory=dict)
+
+    def connect(self, edge: Edge) -> None:
+        """Add an arrow."""
+        self.edges.append(edge)
+        self._leaving.setdefault(edge.source, []).append(edge)
+        self._arriving.setdefault(edge.target, []).append(edge)
+
+    def outgoing(self, node: str, *kinds: EdgeKind) -> list[Edge]:
+        """Return the arrows of some kinds that leave a node."""
+        return [edge for edge in self._leaving.get(node, ()) if edge.kind in kinds]
+
+    def incoming(self, node: str) -> list[Edge]:
+        """Return the arrows that reach a node."""
+        return self._arriving.get(node, [])
+
+    def label(self, node: str, kind: EdgeKind) -> str:
+        """Return what the first arrow of a kind that leaves a node says, "" where there is none."""
+        return next((edge.label for edge in self.outgoing(node, kind)), "")
+
+    def patterns_of(self, node: str) -> str:
+        """Return the patterns by which a subscriber or queue hears events, "" where it names them."""
+        patterns = (edge.label for edge in self.incoming(node) if self.nodes[edge.source].kind == "event")
+        return ", ".join(dict.fromkeys(pattern for pattern in patterns if pattern))
+
+    def dead_letter(self, node: str) -> str:
+        """Return the name of the dead-letter queue behind a subscriber that nobody declares, "" if there is none."""
+        targets = (self.nodes[edge.target] for edge in self.outgoing(node, "dead-letter"))
+        return next((target.name for target in targets if target.kind == "dead-letter"), "")
+
+
+def build_graph(specs: Sequence[CheckedSpec]) -> Graph:
+    """Return the flow of these pipelines together."""
+    drawing = _GraphBuilder(specs)
+    for index in range(len(specs)):
+        drawing.places(index)
+    for index in range(len(specs)):
+        drawing.traffic(index)
+    return drawing.graph
+
+
+class _GraphBuilder:
+    """Collects nodes and edges; what two pipelines share is one node."""
+
+    def __init__(self, specs: Sequence[CheckedSpec]) -> None:
+        self.graph = Graph()
+        self._specs = specs
+        self._names = _distinct_names(specs)
+        self._events: dict[tuple[str, str], str] = {}  # (exchange, routing key) → id
+        self._edges: set[Edge] = set()
+        self._pairs: set[tuple[str, str]] = set()
+
+    def places(self, index: int) -> None:
+        """Add a pipeline's producers, events, queues and subscribers."""
+        (loaded, spec), pipeline = self._specs[index], self._names[index]
+        named = PipelineLabel(pipeline, str(loaded.path), spec.description, spec.owner or "")
+        self.graph.pipelines.append(named)
+        for name, producer in spec.producers.items():
+            notes, handler = tuple(_producer_notes(producer)), producer.handler or ""
+            self._add(
+                Node(f"producer:{pipeline}.{name}", "producer", name, (pipeline,), producer.description, notes, handler)
+            )
+        for name, event in spec.events.items():
+            self._add(self._event(name, event, pipeline))
+        for name, queue in spec.queues.items():
+            self._add(Node(f"queue:{name}", "queue", name, (pipeline,), "", tuple(_queue_notes(queue))))
+        for name, subscriber in spec.subscribers.items():
+            notes = tuple(_subscriber_notes(subscriber))
+            about = (subscriber.description, notes, subscriber.handler)
+            self._add(Node(f"subscriber:{pipeline}.{name}", "subscriber", name, (pipeline,), *about))
+
+    def traffic(self, index: int) -> None:
+        """Add the arrows of a pipeline."""
+        (loaded, spec), pipeline = self._specs[index], self._names[index]
+        bindings = compute_topology(loaded.name, spec, ()).bindings
+        for name, producer in spec.producers.items():
+            self._publish(f"producer:{pipeline}.{name}", producer.to, spec)
+        for name, queue in spec.queues.items():
+            self._hear(f"queue:{name}", "bind", (item for item in bindings if item.queue == name), spec)
+            self._bind(name, queue, pipeline)
+        for name, subscriber in spec.subscribers.items():
+            id_ = f"subscriber:{pipeline}.{name}"
+            is_queue = reads_queue(spec, subscriber)
+            source = subscriber.from_[0] if is_queue else own_queue(loaded.name, name)
+            if is_queue:
+                self._connect(f"queue:{source}", id_, "deliver")
+            else:
+                self._hear(id_, "deliver", (item for item in bindings if item.queue == source), spec)
+            self._publish(id_, subscriber.to, spec)
+            options = spec.queues[source] if is_queue else subscriber.queue or QueueSpec()
+            self._failures(id_, source, options, subscriber.retry, pipeline)
+
+    def _event(self, name: str, event: EventSpec, pipeline: str) -> Node:
+        address = event_address(name, event)
+        where = (address.exchange, address.key)
+        id_ = f"event:{address.key}" if address.exchange == DEFAULT_EXCHANGE else f"event:{'/'.join(where)}"
+        self._events[where] = id_
+        notes = () if address.exchange == DEFAULT_EXCHANGE else (f"exchange {address.exchange}",)
+        return Node(id_, "event", name, (pipeline,), event.description, notes)
+
+    def _publish(self, source: str, targets: Iterable[str], spec: PipelineSpec) -> None:
+        for target in targets:
+            address = event_address(target, spec.events[target]) if target in spec.events else None
+            id_ = self._events[address.exchange, address.key] if address else f"queue:{target}"
+            self._connect(source, id_, "publish")
+
+    def _hear(self, target: str, kind: EdgeKind, bindings: Iterable[Binding], spec: PipelineSpec) -> None:
+        """Add an arrow from each event that a queue's bindings let through, also from events of other pipelines."""
+        for binding in bindings:
+            exchange = spec.exchanges.get(binding.exchange)
+            kind_of_exchange = exchange.type if exchange is not None else "topic"
+            label = binding.key if is_pattern(binding.key) else ""
+            heard = [
+                id_
+                for (name, key), id_ in self._events.items()
+                if name == binding.exchange and _passes(kind_of_exchange, binding.key, key)
+            ]
+            if not heard and label and binding.exchange not in _bound_exchanges(spec):
+                heard = [self._add(Node(f"event:{label}", "event", label, (), "", ("not declared here",)))]
+                label = ""
+            for id_ in heard:
+                self._connect(id_, target, kind, label)
+
+    def _bind(self, name: str, queue: QueueSpec, pipeline: str) -> None:
+        """Add the exchanges of other programs that a queue is bound to."""
+        for bind in queue.bind:
+            id_ = self._add(Node(f"exchange:{bind.exchange}", "exchange", bind.exchange, (pipeline,)))
+            headers = ", ".join(f"{key}={value}" for key, value in (bind.headers or {}).items())
+            self._connect(id_, f"queue:{name}", "bind", bind.key or headers)
+
+    def _failures(self, id_: str, queue: str, options: QueueSpec, retry: RetrySpec, pipeline: str) -> None:
+        if retry.attempts > 1:
+            self._connect(id_, id_, "retry", _retry_label(retry))
+        target = dead_letter_queue(queue, options)
+        if target is None:
+            return
+        if f"queue:{target}" in self.graph.nodes:
+            self._connect(id_, f"queue:{target}", "dead-letter")
+        else:
+            self._connect(
+                id_,
+                self._add(Node(f"dead-letter:{target}", "dead-letter", target, (pipeline,))),
+                "dead-letter",
+            )
+
+    def _add(self, node: Node) -> str:
+        """Add a node, or what this pipeline knows of it to the one that is there."""
+        known = self.graph.nodes.get(node.id)
+        if known is not None:
+            pipelines = tuple(dict.fromkeys((*known.pipelines, *node.pipelines)))
+            notes = tuple(dict.fromkeys((*known.notes, *node.notes)))
+            description = known.description or node.description
+            node = replace(known, pipelines=pipelines, notes=notes, description=description)
+        self.graph.nodes[node.id] = node
+        return node.id
+
+    def _connect(self, source: str, target: str, kind: EdgeKind, label: str = "") -> None:
+        """Add an arrow unless it is there; an event that reaches a subscriber by several bindings reaches it once."""
+        edge = Edge(source, target, kind, label)
+        if edge in self._edges or (kind == "deliver" and (source, target) in self._pairs):
+            return
+        self._edges.add(edge)
+        self._pairs.add((source, target))
+        self.graph.connect(edge)
+
+
+def _distinct_names(specs: Sequence[CheckedSpec]) -> list[str]:
+    """Return the pipelines' names; where two are called the same, with their files."""
+    names = [loaded.name for loaded, _ in specs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({loaded.path})"
+        for name, (loaded, _) in zip(names, specs, strict=True)
+    ]
+
+
+def _passes(exchange_type: str, key: str, routing_key: str) -> bool:
+    if exchange_type == "headers":
+        return False
+    return exchange_type == "fanout" or (key == routing_key if exchange_type == "direct" else matches(key, routing_key))
+
+
+def _bound_exchanges(spec: PipelineSpec) -> set[str]:
+    return {bind.exchange for queue in spec.queues.values() for bind in queue.bind}
+
+
+def _producer_notes(producer: ProducerSpec) -> Iterator[str]:
+    if producer.file is not None:
+        yield "from stdin" if producer.file == "-" else f"file {producer.file}"
+    elif producer.http is not None:
+        yield f"POST {producer.http}"
+    elif producer.cron is not None:
+        yield f"cron {producer.cron}"
+    else:
+        yield "once" if producer.every is None else f"every {format_duration(producer.every)}"
+
+
+def _queue_notes(queue: QueueSpec) -> Iterator[str]:
+    if queue.type != "quorum":
+        yield queue.type
+    if not queue.durable:
+        yield "not durable"
+    if not queue.declare:
+        yield "declared elsewhere"
+
+
+def _subscriber_notes(subscriber: SubscriberSpec) -> Iterator[str]:
+    if subscriber.batch is not None:
+        yield f"batches of {subscriber.batch.size}"
+    if subscriber.order_by is not None:
+        yield f"in order of {subscriber.order_by}"
+
+
+def _retry_label(retry: RetrySpec) -> str:
+    first = format_duration(retry.delay)
+    waits = {"exponential": f"from {first}", "linear": f"by {first}", "fixed": f"every {first}"}
+    return f"{retry.attempts} attempts {waits[retry.backoff]}"

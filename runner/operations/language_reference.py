@@ -1,0 +1,122 @@
+"""Operations: the models of the language into its reference, in Markdown: `docs/language.md`.
+
+Keys, types, defaults and meanings come from the models. What they cannot know (why, how things go together, examples)
+stands in `language_reference.md`, where a line `<!-- keys of QueueSpec -->` holds the place of a table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+from runner.operations.field_types import FIELD_TYPES
+from runner.operations.language_schema import Schema, field_names, language_schema, spec_models
+
+_PLACE: Final = re.compile(r"^<!-- keys of (\w+) -->$", re.MULTILINE)
+_HEADING: Final = re.compile(r"^##+ (.+)$", re.MULTILINE)
+
+
+def language_reference() -> str:
+    """Return the whole reference; a model that the text has no place for gets one at the end."""
+    text = files("runner.operations").joinpath("language_reference.md").read_text("utf-8")
+    told = set(_PLACE.findall(text))
+    for model in spec_models():
+        if model.__name__ not in told:
+            heading = model.__name__.removesuffix("Spec").lower()
+            text += f"\n## {heading}\n\n{model.__doc__}\n\n<!-- keys of {model.__name__} -->\n"
+    tables = _Tables(language_schema(), _headings(text))
+    return _PLACE.sub(lambda match: tables.table(match[1]), text)
+
+
+def _headings(text: str) -> dict[str, str]:
+    """Return under which heading the keys of each model stand."""
+    found = {}
+    for place in _PLACE.finditer(text):
+        found[place[1]] = _HEADING.findall(text, 0, place.start())[-1]
+    return found
+
+
+class _Tables:
+    """Writes the table of a model from its JSON Schema."""
+
+    def __init__(self, schema: Schema, headings: Mapping[str, str]) -> None:
+        self._schema = schema
+        self._headings = headings
+
+    def table(self, name: str) -> str:
+        """Return the keys of a model, a row for each."""
+        schema = self._schema if name == "PipelineSpec" else self._schema["$defs"][name]
+        model = next(model for model in spec_models() if model.__name__ == name)
+        fields = model.model_fields.items()
+        required = {key for item, field in fields if field.is_required() for key in field_names(item, field)}
+        rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, made in schema["properties"].items():
+            default = "one of them" if key in model.one_of else _default(made)
+            default = "required" if key in required else default
+            rows.append(f"| `{key}` | {_cell(self._type(made))} | {default} | {_cell(made['description'])} |")
+        return "\n".join(rows)
+
+    def _type(self, made: Schema) -> str:
+        """Return what a key takes, in words."""
+        return _listed(list(dict.fromkeys(self._types(made))))
+
+    def _types(self, made: Schema) -> Iterator[str]:
+        match made:
+            case {"$ref": str(reference)}:
+                yield from self._named(reference.rpartition("/")[2])
+            case {"anyOf": list(branches)}:
+                for branch in branches:
+                    yield from self._types(branch)
+            case {"enum": list(words)}:
+                yield from map(_code, words)
+            case {"const": value}:
+                yield _code(value)
+            case {"type": "array", "items": items}:
+                inner = list(self._types(items))
+                yield f"list of {_listed([f'{word}s' if word.isalpha() else word for word in inner])}"
+            case {"type": "object", "additionalProperties": dict(value)}:
+                yield f"map: name → {self._type(value)}"
+            case {"type": "integer"}:
+                yield _whole_number(made)
+            case {"type": str(name)}:
+                yield from {"boolean": ["`true` or `false`"], "string": ["text"], "object": ["map"], "null": []}[name]
+
+    def _named(self, name: str) -> Iterator[str]:
+        if heading := self._headings.get(name):
+            yield f"[map](#{heading.replace(' ', '-')})"
+        elif name.endswith("Defaults"):
+            yield f"[map](#{name.removesuffix('Defaults')}s)"
+        elif name != "variable":
+            yield next(kind.title for kind in FIELD_TYPES if kind.name == name)
+
+
+def _listed(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _default(made: Schema) -> str:
+    return _code(made["default"]) if "default" in made else ""
+
+
+def _whole_number(made: Schema) -> str:
+    low, high = made.get("minimum"), made.get("maximum")
+    if high is not None and high < 2**31:
+        return f"whole number, {low} to {high}"
+    return f"whole number from {low}" if low is not None else "whole number"
+
+
+def _code(value: Any) -> str:
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _cell(text: str) -> str:
+    """Return text that stays in its cell."""
+    return re.sub(r"(<[a-z]+>[\w.]*\w)", r"`\1`", text).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(language_reference())

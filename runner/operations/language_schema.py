@@ -1,0 +1,251 @@
+"""Operations: the models of the language into its JSON Schema (draft 2020-12), for editors.
+
+pydantic writes the first version. What it cannot know is added here: short forms, `${…}` in place of every value,
+durations and names by their patterns, empty sections, `x-…` keys, defaults as people write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any, Final
+
+from runner.config.queue_spec import SpecModel
+from runner.config.spec import PipelineSpec, ProducerSpec, QueueSpec, SubscriberSpec
+from runner.operations.field_types import (
+    FIELD_TYPES,
+    TEXT,
+    FieldType,
+    TypeShape,
+    field_shape,
+    field_type_of,
+    number_bounds,
+    short_form,
+    union_members,
+)
+from runner.operations.value_format import format_value
+
+Schema = dict[str, Any]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+VARIABLE: Final[Schema] = {"$ref": "#/$defs/variable"}
+
+_DEFAULTS: Final[dict[str, type[SpecModel]]] = {
+    "queue": QueueSpec,
+    "producer": ProducerSpec,
+    "subscriber": SubscriberSpec,
+}
+
+
+def language_schema() -> Schema:
+    """Return the JSON Schema of a pipeline file."""
+    made = PipelineSpec.model_json_schema(mode="validation")
+    models = made.pop("$defs")
+    properties = made["properties"]
+    for model in spec_models():
+        _refine_model(made if model is PipelineSpec else models[model.__name__], model)
+    for inner in {inner for model in _DEFAULTS.values() for _, inner in _mergeable(model)}:
+        models[inner.__name__].pop("required", None)  # a rule of its own, see below
+    models |= {f"{key}Defaults": deepcopy(models[model.__name__]) for key, model in _DEFAULTS.items()}
+    for key in _DEFAULTS:
+        models["DefaultsSpec"]["properties"][key] |= {"$ref": f"#/$defs/{key}Defaults"}
+    properties["version"] = {"const": 1, "description": properties["version"]["description"]}
+    return {
+        "$schema": DIALECT,
+        "title": "Pipeline",
+        "description": made["description"],
+        "type": "object",
+        "required": made["required"],
+        "properties": properties,
+        "patternProperties": {"^x-": {"description": "Ignored: for anchors."}},
+        "additionalProperties": False,
+        "allOf": [rule for kind, model in _DEFAULTS.items() for rule in _needs(kind, model)],
+        "$defs": _kind_definitions() | models,
+    }
+
+
+def spec_models() -> list[type[SpecModel]]:
+    """Return every model of the language, each once, in the order in which a file has them."""
+    found: list[type[SpecModel]] = []
+
+    def visit(model: type[SpecModel]) -> None:
+        if model not in found:
+            found.append(model)
+            for field in model.model_fields.values():
+                for inner in _models_in(field_shape(field)):
+                    visit(inner)
+
+    visit(PipelineSpec)
+    return found
+
+
+def field_names(name: str, field: Any) -> list[str]:
+    """Return the keys that a field has in the file."""
+    aliases = getattr(field.validation_alias, "choices", None)
+    return [str(alias) for alias in aliases] if aliases else [field.alias or name]
+
+
+def _models_in(shape: TypeShape) -> list[type[SpecModel]]:
+    if isinstance(shape.type, type) and issubclass(shape.type, SpecModel):
+        return [shape.type]
+    return [model for item in shape.arguments for model in _models_in(item)]
+
+
+def _kind_definitions() -> Schema:
+    """Return the definitions that the values refer to."""
+    variable = {
+        "title": "variable",
+        "description": "${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}; the value is put in.",
+        "type": "string",
+        "pattern": r"\$\{.+\}",
+    }
+    return {"variable": variable} | {kind.name: _kind_definition(kind) for kind in FIELD_TYPES}
+
+
+def _kind_definition(kind: FieldType) -> Schema:
+    made: Schema = {"title": kind.title, "description": kind.description, "type": "string"}
+    made["anyOf"] = [{"pattern": kind.pattern}, {"pattern": r"\$\{.+\}"}]
+    if kind.examples:
+        made["examples"] = list(kind.examples)
+    return made
+
+
+# Models and their keys
+
+
+def _refine_model(made: Schema, model: type[SpecModel]) -> None:
+    made.pop("title", None)
+    made["description"] = made["description"].partition(". ")[0].rstrip(".") + "."
+    for name, field in model.model_fields.items():
+        names = [key for key in field_names(name, field) if key in made["properties"]]
+        for key in names:
+            made["properties"][key] = _refined(
+                made["properties"][key], field_shape(field), field, is_other=key != names[0]
+            )
+
+
+def _refined(made: Schema, shape: TypeShape, field: Any, *, is_other: bool) -> Schema:
+    """Return the schema of one key: its description, its default as it would be written, and what it takes.
+
+    A key with two names (`urls` and `url`) describes the other name by itself.
+    """
+    described: Schema = {"description": made.get("description", "") if is_other else field.description}
+    default = field.default
+    if not field.is_required() and default not in (None, "", (), {}):
+        described["default"] = format_value(default, shape)
+    if field.examples:
+        described["examples"] = field.examples
+    body = {key: value for key, value in made.items() if key not in ("title", "description", "default", "examples")}
+    body = _value(body, shape.arguments[0] if is_other else shape)
+    if shape.accepts_nothing:
+        body = _either([body, {"type": "null"}])
+    return described | body
+
+
+def _value(made: Schema, shape: TypeShape) -> Schema:
+    """Return the schema of a value, short forms and variables included."""
+    if "anyOf" in made:
+        return _either([_value(branch, _choice(branch, shape)) for branch in made["anyOf"]])
+    if "$ref" in made or made.get("type") == "null":
+        return made
+    if made.get("type") == "array":
+        return _list(made, shape)
+    if made.get("type") == "object":
+        return _map(made, shape)
+    return _single(made, shape)
+
+
+def _single(made: Schema, shape: TypeShape) -> Schema:
+    """Return the schema of a text, a number, a boolean or a word out of a few."""
+    is_choice = "enum" in made or "const" in made
+    kind = field_type_of(shape)
+    if kind is not None and kind is not TEXT and not is_choice:
+        return {"$ref": f"#/$defs/{kind.name}"}
+    if made["type"] == "string" and not is_choice:
+        return made
+    made = {key: value for key, value in made.items() if key not in ("ge", "le")}
+    return _either([made | ({} if is_choice else number_bounds(shape)), VARIABLE])
+
+
+def _list(made: Schema, shape: TypeShape) -> Schema:
+    item = next((choice for choice in union_members(shape) if choice.is_list), shape)
+    inner = item.arguments[0] if item.arguments else shape
+    made = {"minItems" if key == "minLength" else key: value for key, value in made.items()}
+    made["items"] = _value(made["items"], inner)
+    return _either([made["items"], made]) if inner.type is str else made
+
+
+def _map(made: Schema, shape: TypeShape) -> Schema:
+    table = next((choice for choice in union_members(shape) if choice.is_map), None)
+    if table is None or table.is_free_form:
+        return made
+    key, value = table.arguments
+    made["additionalProperties"] = _value(made["additionalProperties"], value)
+    kind = field_type_of(key)
+    if kind is not None and kind.pattern:
+        made["propertyNames"] = {"pattern": kind.pattern}
+    return made
+
+
+def _choice(branch: Schema, shape: TypeShape) -> TypeShape:
+    """Return which choice of a union a branch of `anyOf` describes; for a short form, the key that it stands for."""
+    is_list, is_map = branch.get("type") == "array", branch.get("type") == "object"
+    for choice in union_members(shape):
+        if isinstance(choice.type, type) and issubclass(choice.type, SpecModel):
+            return _short_form(branch, choice)
+        if choice.is_list == is_list and choice.is_map == is_map and "const" not in branch:
+            return choice
+    return TypeShape(bool)
+
+
+def _short_form(branch: Schema, shape: TypeShape) -> TypeShape:
+    found = short_form(shape, 1 if branch.get("type") == "integer" else "word")
+    for name, field in shape.type.model_fields.items():
+        if found in field_names(name, field):
+            inner = next(union_members(field_shape(field)))
+            return inner.arguments[0] if inner.is_list else inner
+    return TypeShape(bool)
+
+
+def _either(branches: list[Schema]) -> Schema:
+    """Return a schema that takes what any of these take, each once, without layers."""
+    flat: list[Schema] = []
+    for branch in branches:
+        for item in branch["anyOf"] if set(branch) == {"anyOf"} else [branch]:
+            if item not in flat:
+                flat.append(item)
+    return flat[0] if len(flat) == 1 else {"anyOf": flat}
+
+
+# Keys that an item needs, unless it has them from `defaults`
+
+
+def _mergeable(model: type[SpecModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[SpecModel]]]:
+    """Yield a model and the maps in it, to which defaults are merged; not what is in lists, which replace."""
+    yield path, model
+    for name, field in model.model_fields.items():
+        for choice in union_members(field_shape(field)):
+            if isinstance(choice.type, type) and issubclass(choice.type, SpecModel):
+                yield from _mergeable(choice.type, (*path, field_names(name, field)[0]))
+
+
+def _needs(kind: str, item: type[SpecModel]) -> Iterator[Schema]:
+    """Yield a rule for each key that every item of a kind needs where no default has it."""
+    for path, model in _mergeable(item):
+        for name, field in model.model_fields.items():
+            if field.is_required():
+                has = {"required": [field_names(name, field)[0]]}
+                yield _unless_default(kind, path, has, has)
+        if model.one_of:
+            given = {key: {"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in model.one_of}
+            yield _unless_default(kind, path, {"anyOf": [*given.values()]}, {"oneOf": [*given.values()]})
+
+
+def _unless_default(kind: str, path: tuple[str, ...], default: Schema, rule: Schema) -> Schema:
+    """Return a rule for the map at a path of each item, for files whose defaults for it are not of a schema."""
+    default = {"type": "object"} | default
+    for part in reversed(("defaults", kind, *path)):
+        default = {"type": "object", "required": [part], "properties": {part: default}}
+    for part in reversed(path):
+        rule = {"properties": {part: rule}}
+    return {"if": default, "else": {"properties": {f"{kind}s": {"additionalProperties": rule}}}}

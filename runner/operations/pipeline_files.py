@@ -1,0 +1,45 @@
+"""Operations: paths into loaded specs whose names are right, and into pipelines.
+
+All files are read before one is judged: what one brings may be in the way of another, or be what another one lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from runner.config.loader import PipelineFile, load_all
+from runner.config.spec import PipelineSpec
+from runner.errors import PipelineInvalid, Problem
+from runner.pipeline.flow_checks import peers
+from runner.pipeline.module_search import module_searches
+from runner.pipeline.resolver import Resolved, resolve
+from runner.pipeline.spec_checks import check_spec
+
+CheckedSpec = tuple[PipelineFile, PipelineSpec]
+
+
+def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[CheckedSpec]:
+    """Return each pipeline file with its spec. Raises PipelineInvalid with every problem of every file."""
+    found: list[CheckedSpec] = []
+    problems: list[Problem] = []
+    files = load_all(paths, environ)
+    for loaded, together in zip(files, peers(files), strict=True):
+        problems += loaded.problems
+        if (spec := loaded.spec or loaded.recovered) is not None:
+            problems += check_spec(loaded, spec, together)
+        if loaded.spec is not None:
+            found.append((loaded, loaded.spec))
+    if any(problem.severity == "error" for problem in problems):
+        raise PipelineInvalid(problems)
+    return found
+
+
+def resolve_all(
+    paths: Sequence[Path], environ: Mapping[str, str], *, imports: bool = True, is_one_broker: bool = False
+) -> Iterator[tuple[PipelineFile, Resolved]]:
+    """Yield each file with what has become of it. `is_one_broker` says that all run on one, whatever they name."""
+    files = load_all(paths, environ)
+    known = peers(files, is_one_broker=is_one_broker)
+    for loaded, modules, together in zip(files, module_searches(files), known, strict=True):
+        yield loaded, resolve(loaded, imports=imports, modules=modules, together=together)

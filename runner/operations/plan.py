@@ -1,0 +1,294 @@
+"""Compares a topology with what a broker has of it: (Topology, Observed) → Plan. Pure.
+
+A plan never takes for equal what could not be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from runner.operations.leftovers import LeftoverKind, classify, describe, note, pipeline_names_in, removal_hint
+from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+from runner.transports.broker_state import (
+    BrokerState,
+    Difference,
+    ExistingItem,
+    LeftoverQueue,
+    LiveBinding,
+    absence_text,
+    pluralize,
+)
+
+Action = Literal["create", "match", "recreate", "extra", "foreign", "unfinished", "unchecked"]
+
+_DEFAULTS = {"x-queue-type": "classic"}
+"""What RabbitMQ takes an argument that is not given for."""
+
+_BUILT_IN = ExistingItem()
+"""An exchange that every broker has is part of no topology."""
+
+CHANGE_ACTIONS: tuple[Action, ...] = ("create", "recreate", "extra", "foreign", "unfinished")
+"""What makes `--detailed-exitcode` end with 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """One thing of a plan: what would be done with it, and why, in `text`; `details` are lines below that."""
+
+    action: Action
+    kind: Literal["exchange", "queue", "binding"]
+    name: str
+    text: str
+    details: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    messages: int | None = None
+    consumers: int | None = None
+    live: LiveBinding | None = None
+    stray: LeftoverQueue | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` says of it."""
+        return {
+            "action": self.action,
+            "kind": self.kind,
+            "name": self.name,
+            "text": self.text,
+            "differences": [{"key": each.key, "spec": each.spec, "live": each.live} for each in self.differences],
+            "messages": self.messages,
+            "consumers": self.consumers,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What differs between a topology and a broker. `notes` are worth knowing and no differences."""
+
+    items: tuple[PlanItem, ...]
+    notes: tuple[str, ...] = ()
+    product: str = ""
+    management: str | None = None
+    unchecked: str = ""
+    """Why the management API was not asked."""
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything differs."""
+        return any(item.action in CHANGE_ACTIONS for item in self.items)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything could be compared. Without the management API it is not known what is left over."""
+        return not self.unchecked and not any(item.action == "unchecked" for item in self.items)
+
+    def of(self, *actions: Action) -> list[PlanItem]:
+        """Return the items with one of these actions."""
+        return [item for item in self.items if item.action in actions]
+
+    def summary(self) -> str:
+        """Return the last line, as in `plan: 2 to create, 1 to recreate, 4 match`."""
+        words: dict[Action, str] = {
+            "create": "to create",
+            "recreate": "to recreate",
+            "unfinished": "to finish recreating",
+            "extra": "extra",
+            "foreign": "missing and not ours to make",
+            "match": "match",
+            "unchecked": "not checked",
+        }
+        parts = [f"{number} {said}" for action, said in words.items() if (number := len(self.of(action)))]
+        return f"plan: {', '.join(parts) or 'nothing to compare'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document that `--json` prints; keys are only ever added."""
+        return {
+            "version": 1,
+            "product": self.product,
+            "management": self.management,
+            "changes": self.has_changes,
+            "complete": self.is_complete,
+            "unchecked": self.unchecked,
+            "items": [item.as_json() for item in self.items],
+            "notes": list(self.notes),
+        }
+
+
+def compute_plan(topology: Topology, observed: BrokerState, pipelines: Collection[str] = ()) -> Plan:
+    """Return what would have to change on the broker, exchanges first, then queues, then bindings, then leftovers.
+
+    `pipelines` are the names of those that the topology is of.
+    """
+    items = [_exchange(item, observed.exchanges.get(item.name)) for item in topology.exchanges]
+    exclusive = [queue.name for queue in topology.queues if queue.exclusive]
+    for queue in topology.queues:
+        if queue.exclusive:
+            continue
+        items.append(_queue(queue, observed.queues.get(queue.name)))
+        if queue.name in observed.recreating:
+            items.append(_unfinished(queue, observed.recreating[queue.name]))
+    items += _bindings(topology, observed)
+    left = find_strays(observed, pipelines)
+    queues = [stray for stray, kind in left if kind == "queue"]
+    items += [_leftover(stray, queues) for stray in queues]
+    notes = [note for queue in topology.queues for note in _policy(queue, observed.queues.get(queue.name))]
+    notes += [f'queue "{name}" is exclusive: each `up` makes its own' for name in exclusive]
+    notes += [note(stray, kind) for stray, kind in left if kind != "queue"]
+    return Plan(tuple(items), tuple(notes), observed.product, observed.management, observed.unchecked)
+
+
+def find_strays(observed: BrokerState, pipelines: Collection[str]) -> list[tuple[LeftoverQueue, LeftoverKind]]:
+    """Return what is left over of these pipelines, or may be, and what it is."""
+    others = pipeline_names_in(observed.all_queues)
+    found = ((stray, classify(stray.name, pipelines, others)) for stray in observed.leftovers)
+    return [(stray, kind) for stray, kind in found if kind is not None]
+
+
+def _leftover(stray: LeftoverQueue, left: Iterable[LeftoverQueue]) -> PlanItem:
+    details = tuple(filter(None, [removal_hint(stray, left)]))
+    return PlanItem(
+        "extra",
+        "queue",
+        stray.name,
+        describe(stray),
+        details,
+        messages=stray.messages,
+        consumers=stray.consumers,
+        stray=stray,
+    )
+
+
+def _exchange(wanted: Exchange, seen: ExistingItem | None) -> PlanItem:
+    if seen is not None:
+        return _compared("exchange", wanted, seen, ("`apply` recreates no exchange: its bindings would go with it",))
+    if not wanted.declare:
+        return _foreign("exchange", wanted.name)
+    traits = [wanted.type, "durable" if wanted.durable else "transient", *_written(wanted.arguments)]
+    return PlanItem("create", "exchange", wanted.name, f'exchange "{wanted.name}": {", ".join(traits)}')
+
+
+def _queue(wanted: Queue, seen: ExistingItem | None) -> PlanItem:
+    if seen is not None:
+        return _compared("queue", wanted, _completed(wanted, seen), (seen.must_be_recreated,))
+    if not wanted.declare:
+        return _foreign("queue", wanted.name)
+    flags = {"exclusive": wanted.exclusive, "auto_delete": wanted.auto_delete}
+    traits = [
+        str(wanted.arguments.get("x-queue-type", "classic")),
+        "durable" if wanted.durable else "transient",
+        *(name for name, is_set in flags.items() if is_set),
+        *_written({key: value for key, value in wanted.arguments.items() if key != "x-queue-type"}),
+    ]
+    return PlanItem("create", "queue", wanted.name, f'queue "{wanted.name}": {", ".join(traits)}')
+
+
+def _compared(
+    kind: Literal["exchange", "queue"], wanted: Exchange | Queue, seen: ExistingItem, cost: tuple[str, ...]
+) -> PlanItem:
+    """Return what is to be done with something that exists."""
+    if seen.differences:
+        first, *others = seen.differences
+        details = [*first.lines()][1:]
+        for difference in others:
+            details += difference.lines()
+        details += [*filter(None, [seen.remark]), *cost]
+        text, shown = str(first), tuple(details)
+        return PlanItem("recreate", kind, wanted.name, text, shown, seen.differences, seen.messages, seen.consumers)
+    if seen.is_locked:
+        return PlanItem("recreate", kind, wanted.name, seen.remark, ("it goes away with that connection: end it",))
+    if seen.remark:
+        return PlanItem("unchecked", kind, wanted.name, seen.remark, messages=seen.messages, consumers=seen.consumers)
+    text = f'{kind} "{wanted.name}"'
+    return PlanItem("match", kind, wanted.name, text, messages=seen.messages, consumers=seen.consumers)
+
+
+def _foreign(kind: Literal["exchange", "queue"], name: str) -> PlanItem:
+    why = "the pipeline says `declare: false`: it belongs to somebody else, who has to make it"
+    return PlanItem("foreign", kind, name, absence_text(kind, name), (why,))
+
+
+def _unfinished(queue: Queue, messages: int) -> PlanItem:
+    text = (
+        f'queue "{queue.name}": its recreation was begun and not finished; {pluralize(messages, "message")} wait aside'
+    )
+    return PlanItem("unfinished", "queue", queue.name, text, messages=messages)
+
+
+def _completed(wanted: Queue, seen: ExistingItem) -> ExistingItem:
+    """Return what is known with what the management API tells, where AMQP did not tell everything."""
+    if not seen.remark or seen.arguments is None:
+        return seen
+    live = dict(seen.arguments)
+    spec = {"durable": wanted.durable, "auto_delete": wanted.auto_delete, **wanted.arguments}
+    told = {difference.key for difference in seen.differences}
+    more = [
+        Difference("queue", wanted.name, key, _shown(spec.get(key, default)), _shown(live.get(key, default)))
+        for key, default in ((key, _DEFAULTS.get(key)) for key in sorted({*live, *spec}))
+        if key not in told and live.get(key, default) != spec.get(key, default)
+    ]
+    remark = seen.remark if seen.is_locked else ""
+    return ExistingItem((*seen.differences, *more), remark, seen.is_locked, seen.messages, seen.consumers)
+
+
+def _bindings(topology: Topology, observed: BrokerState) -> Iterator[PlanItem]:
+    declared = {queue.name for queue in topology.queues if queue.declare and not queue.exclusive}
+    exclusive = {queue.name for queue in topology.queues if queue.exclusive}
+    ours = [binding for binding in topology.bindings if binding.queue not in exclusive]
+    if observed.bindings is None:
+        yield from _bindings_unseen(ours, observed)
+        return
+    live = {_key(each.binding): each for each in observed.bindings}
+    wanted = {_key(binding): binding for binding in ours}
+    for key, binding in wanted.items():
+        action: Action = "match" if key in live else "create"
+        yield PlanItem(action, "binding", binding.queue, f"binding {format_binding(binding)}")
+    for key, each in live.items():
+        if key not in wanted and each.binding.queue in declared:
+            text = f"binding {format_binding(each.binding)} is not in the pipeline"
+            yield PlanItem("extra", "binding", each.binding.queue, text, live=each)
+
+
+def _bindings_unseen(wanted: Iterable[Binding], observed: BrokerState) -> Iterator[PlanItem]:
+    """Without the management API a binding is known to be missing only where what it joins is."""
+    unseen: list[Binding] = []
+    for binding in wanted:
+        lacks_queue = observed.queues.get(binding.queue) is None
+        lacks_exchange = observed.exchanges.get(binding.exchange, _BUILT_IN) is None
+        if not lacks_queue and not lacks_exchange:
+            unseen.append(binding)
+        else:
+            yield PlanItem("create", "binding", binding.queue, f"binding {format_binding(binding)}")
+    reason = observed.unchecked or "the management API was not asked"
+    for binding in unseen:
+        text = f"binding {format_binding(binding)}: not checked, {reason}"
+        yield PlanItem("unchecked", "binding", binding.queue, text)
+
+
+def _policy(queue: Queue, seen: ExistingItem | None) -> Iterator[str]:
+    if seen is not None and seen.policy and seen.policy_sets:
+        sets = ", ".join(f"{key} {_shown(value)}" for key, value in sorted(seen.policy_sets.items()))
+        yield f'queue "{queue.name}": the policy "{seen.policy}" also sets {sets}'
+
+
+def format_binding(binding: Binding) -> str:
+    """Return a binding for people, as in `events --order.paid--> shop.mail`."""
+    how = ", ".join([*filter(None, [binding.key]), *_written(binding.arguments)])
+    return f"{binding.exchange} --{how}--> {binding.queue}" if how else f"{binding.exchange} --> {binding.queue}"
+
+
+def _key(binding: Binding) -> tuple[str, str, str, str]:
+    arguments = repr(sorted(binding.arguments.items(), key=str))
+    return binding.exchange, binding.queue, binding.key, arguments
+
+
+def _written(arguments: Mapping[str, Any]) -> list[str]:
+    return [f"{key} {_shown(value)}" for key, value in arguments.items()]
+
+
+def _shown(value: Any) -> str:
+    """Write a value as RabbitMQ does."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or '""'

@@ -1,0 +1,102 @@
+"""Finds out by which bindings a name of a pipeline can be listened to, and turns what goes by into recorded lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.errors import RunnerError
+from runner.message import Envelope
+from runner.operations.targets import ambiguous_target, unknown_target
+from runner.pipeline.codec import JsonText, encode, guess_payload
+from runner.pipeline.file_source import MAX_LINE_BYTES
+from runner.pipeline.model import Pipeline
+from runner.pipeline.topic_patterns import is_pattern, matches
+from runner.pipeline.topology import Binding
+
+
+class CannotTap(RunnerError):
+    """Nothing can be heard without taking it away."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TapSource:
+    """Where to listen, and what is not heard there, as words for people."""
+
+    bindings: tuple[Binding, ...]
+    not_covered: str = ""
+
+
+def tap_source(pipeline: Pipeline, name: str) -> TapSource:
+    """Return how to listen to an event, a pattern of events, a queue or a subscriber. Raises UnknownPlace, CannotTap.
+
+    Only exchanges make copies. What is published to a queue by its name goes to that queue alone.
+    """
+    destination = pipeline.destinations.get(name)
+    if destination is not None and destination.is_event:
+        return TapSource((Binding(destination.address.exchange, "", destination.address.key),))
+    subscribers = {subscriber.name: subscriber for subscriber in pipeline.subscribers}
+    queue = subscribers[name].queue if name in subscribers else name
+    if queue not in {each.name for each in pipeline.topology.queues}:
+        if is_pattern(name) and (found := _event_bindings(pipeline, name)):
+            return TapSource(found)
+        known = dict.fromkeys([*pipeline.destinations, *subscribers])
+        raise unknown_target(name, "queue, event or subscriber", known)
+    bindings = tuple(binding for binding in pipeline.topology.bindings if binding.queue == queue)
+    if not bindings:
+        raise CannotTap(
+            f'queue "{queue}" is bound to no exchange: what is published to it goes to it alone, and could only be '
+            "seen by taking it away",
+            "bind it to an event (`events:` of the queue) and publish that; `runner status` shows how many wait in it, "
+            "`runner dead show` what failed",
+        )
+    return TapSource(bindings, f'what is published to queue "{queue}" by its name, and retries')
+
+
+def _event_bindings(pipeline: Pipeline, pattern: str) -> tuple[Binding, ...]:
+    """Return the bindings by which the events that a pattern matches are heard."""
+    events = [each for each in pipeline.destinations.values() if each.is_event and matches(pattern, each.name)]
+    keys = [(each.address.exchange, each.address.key) for each in events]
+    return tuple(Binding(exchange, "", key) for exchange, key in dict.fromkeys(keys))
+
+
+def recorded_line(envelope: Envelope) -> bytes | None:
+    """Return a message as one line that a producer with `file:` publishes again; None where a line cannot hold it.
+
+    JSON stays byte for byte, but for line breaks between its parts; text becomes a JSON string. Bytes that are neither
+    have no line.
+    """
+    if envelope.content_encoding and envelope.content_encoding.lower() not in ("identity", "utf-8", "utf8"):
+        return None
+    payload = guess_payload(envelope.body)
+    if isinstance(payload, bytes) and not isinstance(payload, JsonText):
+        return None
+    is_json = isinstance(payload, JsonText)
+    line = bytes(payload) if isinstance(payload, JsonText) else encode([payload])[0][1:-1]
+    line = line.replace(b"\r", b" ").replace(b"\n", b" ") if is_json else line
+    return line if line.strip() and len(line) < MAX_LINE_BYTES else None
+
+
+def pipeline_with_target(pipelines: Sequence[Pipeline], name: str) -> Pipeline:
+    """Return the pipeline that has the name, the first of them where none has: its error says what there is.
+
+    Raises UnknownPlace where several have it and something else would be heard in each.
+    """
+    found = []
+    for pipeline in pipelines:
+        names = {*pipeline.destinations, *(subscriber.name for subscriber in pipeline.subscribers)}
+        if name in names or name in {queue.name for queue in pipeline.topology.queues}:
+            found.append(pipeline)
+    if any(_place(pipeline, name) != _place(found[0], name) for pipeline in found):
+        raise ambiguous_target(name, (pipeline.path for pipeline in found))
+    return (found or pipelines)[0]
+
+
+def _place(pipeline: Pipeline, name: str) -> object:
+    """Return what a name of a pipeline leads to on the broker."""
+    destination = pipeline.destinations.get(name)
+    queues = {subscriber.name: subscriber.queue for subscriber in pipeline.subscribers}
+    place = destination.address if destination is not None else queues.get(name, name)
+    return pipeline.broker, place

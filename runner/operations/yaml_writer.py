@@ -1,0 +1,139 @@
+"""Operations: a tree of plain values into YAML that every reader understands alike, with a comment behind each value.
+
+Written by hand, for PyYAML knows no comments and speaks YAML 1.1. What one of the two versions could take for something
+else than text (yes, 010, 12:30, 2024-01-01) is put in quotes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runner.redaction import escape_controls
+
+
+class Interpolated(str):
+    """A text whose `${…}` is meant: the reader of the document puts in its value."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One value, and the comment behind it."""
+
+    value: Any
+    comment: str = ""
+
+
+Tree = dict[str, "Tree"] | list["Tree"] | Leaf
+
+_WIDEST: Final = 100
+_COMMENTS_AT_MOST: Final = 56
+_LONGEST_KEY: Final = 1000
+"""YAML allows 1024 characters for a key with nothing but a colon behind it."""
+
+_PLAIN: Final = re.compile(
+    r"[^\W\d][\w./+@()\"'=&%;?!~…–—→-]*(?:[ :][\w./+@(\"'=&%;?!~…–—→-][\w./+@()\"'=&%;?!~…–—→-]*)*"
+)
+_UNIT: Final = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h|d|B|kB|MB|GB|KiB|MiB|GiB|/s|/m|/h)")
+_WORDS: Final = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"])
+
+
+def to_yaml(tree: dict[str, Tree]) -> str:
+    """Return the text of a document, comments aligned."""
+    lines = list(_map(tree, ""))
+    widths = [len(text) for text, comment in lines if comment]
+    column = min(max(widths, default=0), _COMMENTS_AT_MOST)
+    return "".join(f"{text:<{column}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)
+
+
+def format_scalar(value: Any) -> str:
+    """Write one value; `$` in a text is written twice, because `${…}` is put in when it is read."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case int():
+            return str(value) if value < 10**100 else hex(value)
+        case float():
+            return _number(value)
+        case Interpolated():
+            return _text(value)
+        case _:
+            return _text(str(value).replace("$", "$$"))
+
+
+def format_key(name: str) -> str:
+    """Write a key."""
+    return _text(name)
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    text = repr(value)
+    return text if "." in text else text.replace("e", ".0e")
+
+
+def _text(text: str) -> str:
+    is_word = _PLAIN.fullmatch(text) is not None and text.lower() not in _WORDS and text.isprintable()
+    if is_word or _UNIT.fullmatch(text):
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(character if character.isprintable() else _escape(character) for character in quoted)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+Lines = Iterator[tuple[str, str]]
+
+
+def _map(tree: dict[str, Tree], indent: str) -> Lines:
+    for name, node in tree.items():
+        written = format_key(name)
+        head = f"{indent}{written}:" if len(written) <= _LONGEST_KEY else f"{indent}? {written}\n{indent}:"
+        yield from _under(head, node, indent)
+
+
+def _under(head: str, node: Tree, indent: str) -> Lines:
+    """Yield a node behind its key, or on the lines below."""
+    if isinstance(node, Leaf):
+        yield f"{head} {format_scalar(node.value)}", _comment([node])
+    elif not node:
+        yield f"{head} {'{}' if isinstance(node, dict) else '[]'}", ""
+    elif isinstance(node, dict):
+        yield head, ""
+        yield from _map(node, f"{indent}  ")
+    elif (short := _flow(node)) and len(head) + len(short) < _WIDEST:
+        yield f"{head} {short}", _comment(node)
+    else:
+        yield head, ""
+        yield from _items(node, f"{indent}  ")
+
+
+def _items(nodes: list[Tree], indent: str) -> Lines:
+    for node in nodes:
+        if isinstance(node, dict) and node:
+            lines = list(_map(node, f"{indent}  "))
+            yield f"{indent}- {lines[0][0].removeprefix(f'{indent}  ')}", lines[0][1]
+            yield from lines[1:]
+        else:
+            yield from _under(f"{indent}-", node, indent)
+
+
+def _flow(nodes: list[Tree]) -> str:
+    """Return a list of single values in brackets, "" for other lists."""
+    if not all(isinstance(node, Leaf) for node in nodes):
+        return ""
+    return f"[{', '.join(format_scalar(node.value) for node in nodes if isinstance(node, Leaf))}]"
+
+
+def _comment(nodes: list[Any]) -> str:
+    return escape_controls(", ".join(dict.fromkeys(node.comment for node in nodes if node.comment)))
