@@ -1,20 +1,36 @@
-"""Meaning: whether a subscriber fits the schemas of what it takes. Only certain contradictions count."""
+"""Checks of a subscriber against the schemas of the messages it receives. Only certain contradictions are reported."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from runner.config.messages import closest
-from runner.pipeline.payload_fields import first_unknown
 
 SchemaMismatch = tuple[str, str]
-"""What is wrong, and what to write."""
+"""The error message, and the help."""
+
+CoreSchema = Mapping[str, Any]
+"""A schema as `TypeAdapter.core_schema` returns it. Source: https://docs.pydantic.dev/latest/api/pydantic_core_schema/."""
+
+_WITHOUT_KEYS = frozenset({"bool", "float", "frozenset", "int", "list", "none", "set", "str", "tuple"})
+_NONE: CoreSchema = {"type": "none"}
+_ANY: CoreSchema = {"type": "any"}
+
+
+class UnknownKey(NamedTuple):
+    """The first part of a path that no type has, the names of the types at that point, and the keys that they have."""
+
+    part: str
+    types: list[str]
+    keys: list[str]
 
 
 def handler_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) -> Iterator[SchemaMismatch]:
-    """Yield each schema, by the name it belongs to, from which no payload for a handler annotated so can be made."""
+    """Yield a mismatch for each schema, by queue or event, that gives no payload for a handler with this annotation."""
     wanted = " | ".join(dict.fromkeys(_name(schema) for schema in schemas.values()))
     for name, schema in schemas.items():
         if not _fits(annotation, schema):
@@ -23,16 +39,30 @@ def handler_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) -
 
 
 def path_mismatches(path: str, schemas: Sequence[Any]) -> Iterator[SchemaMismatch]:
-    """Yield what is wrong with a dotted path that leads to nothing in any of the schemas."""
-    unknown = first_unknown(path, schemas) if schemas else None
+    """Yield a mismatch if a dotted path exists in none of the schemas."""
+    unknown = first_unknown_key(path, schemas) if schemas else None
     if unknown is None:
         return
-    names = " | ".join(dict.fromkeys(_name(kind) for kind in unknown.kinds))
-    message = f'{names} has no "{unknown.part}": all messages would be one group'
+    message = f'{" | ".join(unknown.types)} has no "{unknown.part}": all messages would be one group'
     help_text = f"write one of: {', '.join(unknown.keys)}" if unknown.keys else f'end the path before "{unknown.part}"'
     if guess := closest(unknown.part, unknown.keys):
         help_text = f'did you mean "{guess}"?'
     yield message, help_text
+
+
+def first_unknown_key(path: str, types: Iterable[Any]) -> UnknownKey | None:
+    """Return the first part of a dotted path that no payload of these types can have, None if one may have it."""
+    definitions: dict[str, CoreSchema] = {}
+    schemas = [schema for item in types for schema in _alternatives(_core_schema(item), definitions)]
+    for part in path.split("."):
+        known = [keys for schema in schemas if (keys := _keys(schema)) is not None]
+        if len(known) < len(schemas):
+            return None
+        if not any(part in keys for keys in known):
+            names = dict.fromkeys(_type_name(schema) for schema in schemas if schema is not _NONE)
+            return UnknownKey(part, [*names] or ["None"], sorted({key for keys in known for key in keys}))
+        schemas = [schema for keys in known if part in keys for schema in _alternatives(keys[part], definitions)]
+    return None
 
 
 def _fits(annotation: Any, schema: Any) -> bool:
@@ -45,3 +75,80 @@ def _fits(annotation: Any, schema: Any) -> bool:
 
 def _name(annotation: Any) -> str:
     return getattr(annotation, "__qualname__", None) or str(annotation)
+
+
+def _core_schema(item: Any) -> CoreSchema:
+    adapter = TypeAdapter(item)
+    adapter.rebuild(raise_errors=True)  # of a type with `defer_build` there is no core schema before
+    return adapter.core_schema
+
+
+def _alternatives(schema: CoreSchema, definitions: dict[str, CoreSchema]) -> Iterator[CoreSchema]:
+    """Yield the schemas that a value may have: the members of a union, and what a wrapper wraps."""
+    match schema:
+        case {"serialization": _}:  # the user's function writes the JSON
+            yield _ANY
+        case {"type": "definitions", "schema": inner, "definitions": found}:
+            definitions.update({item["ref"]: item for item in found})
+            yield from _alternatives(inner, definitions)
+        case {"type": "definition-ref", "schema_ref": reference}:
+            yield from _alternatives(definitions[reference], definitions)
+        case {"type": "nullable", "schema": inner}:
+            yield _NONE
+            yield from _alternatives(inner, definitions)
+        case {"type": "union", "choices": choices}:
+            for choice in choices:
+                yield from _alternatives(choice[0] if isinstance(choice, tuple) else choice, definitions)
+        case {"type": "tagged-union", "choices": choices}:
+            for choice in choices.values():
+                yield from _alternatives(choice, definitions)
+        case {"type": "default" | "function-after", "schema": inner} | {
+            "type": "model",
+            "root_model": True,
+            "schema": inner,
+        }:
+            yield from _alternatives(inner, definitions)
+        case _:
+            yield schema
+
+
+def _keys(schema: CoreSchema) -> Mapping[str, CoreSchema] | None:
+    """Return the keys of a JSON object with the schemas of their values. {}: no object. None: any key may occur."""
+    if schema["type"] in _WITHOUT_KEYS:
+        return {}
+    config = schema.get("config", {})
+    if config.get("extra_fields_behavior") == "allow" or schema.get("custom_init"):
+        return None
+    match schema:
+        case {"type": "model", "schema": {"type": "model-fields", "fields": fields} as inner}:
+            named = list(fields.items())
+        case {"type": "dataclass", "schema": {"type": "dataclass-args", "fields": fields} as inner}:
+            named = [(field["name"], field) for field in fields]
+        case {"type": "typed-dict", "fields": fields} as inner:
+            named = list(fields.items())
+        case _:
+            return None
+    if inner.get("extra_behavior") == "allow":
+        return None
+    by_name = bool(config.get("validate_by_name") or config.get("populate_by_name"))
+    keys: dict[str, CoreSchema] = {
+        item.get("alias") or item["property_name"]: _ANY for item in inner.get("computed_fields", ())
+    }
+    for name, field in named:
+        keys |= _field_keys(name, field, by_name=by_name)
+    return keys
+
+
+def _field_keys(name: str, field: CoreSchema, *, by_name: bool) -> dict[str, CoreSchema]:
+    """Return the keys under which a field is read or written. An alias may be a path into the JSON, or several."""
+    alias = field.get("validation_alias") or name
+    paths = [[alias]] if isinstance(alias, str) else alias if isinstance(alias[0], list) else [alias]
+    keys = {str(path[0]) for path in paths} | {field.get("serialization_alias") or name}
+    if by_name:
+        keys.add(name)
+    is_moved = any(len(path) > 1 for path in paths)
+    return dict.fromkeys(keys, _ANY if is_moved else field["schema"])
+
+
+def _type_name(schema: CoreSchema) -> str:
+    return _name(schema["cls"]) if "cls" in schema else str(schema["type"])
