@@ -12,7 +12,7 @@ from dataclasses import replace
 from runner.config import limits
 from runner.config.document import Document, MappingNode, Node, ScalarNode, SequenceNode
 from runner.config.positions import Span
-from runner.errors import PipelineInvalid, Problem
+from runner.errors import PipelineInvalid
 
 
 def merge_defaults(documents: Sequence[Document]) -> None:
@@ -85,19 +85,8 @@ class _Budget:
     def take(self, options: MappingNode) -> None:
         self._left -= options.weight
         if self._left < 0:
-            raise PipelineInvalid([_too_large(options.span)])
-
-
-def _too_large(span: Span) -> Problem:
-    return Problem(
-        code="too-large",
-        message=f"the defaults make more than {limits.MAX_EXPANDED_NODES} keys and values of the file",
-        path="defaults",
-        help="write fewer defaults",
-        line=span.line,
-        column=span.column,
-        length=max(1, span.length),
-    )
+            message = f"the defaults make more than {limits.MAX_EXPANDED_NODES} keys and values of the file"
+            raise PipelineInvalid([options.span.problem("too-large", message, "write fewer defaults", path="defaults")])
 
 
 def _merge_section(section: MappingNode, options: MappingNode, dead: frozenset[str], budget: _Budget) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from runner.config.positions import LINE_BREAK, Lines, Span
 from runner.config.scalars import ScalarValue
+from runner.errors import Problem
 
 KeyPath = tuple[str | int, ...]
 KeyOrValue = Literal["key", "value"]
@@ -117,6 +118,13 @@ class Document:
             key = key_span or _start(node)
             value = key if _has_no_span(node) else node.span
         return key if on == "key" else value
+
+    def problem(
+        self, code: str, path: KeyPath, message: str, help: str, *, at: KeyPath | None = None, on: KeyOrValue = "value"
+    ) -> Problem:
+        """Return a problem about the key at `path`; it is reported where `at` is written, by default there."""
+        span = self.span(path if at is None else at, on)
+        return span.problem(code, message, help, path=dotted_path(path), file=str(self.part(span).path))
 
     def comment_behind(self, path: KeyPath) -> str:
         """Return the comment that ends a value written without quotes, "" where its line has none."""

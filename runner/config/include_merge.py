@@ -54,7 +54,7 @@ def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
         help_ = f'move it to "{root.path.name}"'
         if "version" in part.root.nodes:  # a whole pipeline, which is to stay one
             help_ += ", or move what both need to a file that both include"
-        yield _problem(part, "root-only", key, message, help_, span)
+        yield span.problem("root-only", message, help_, path=key, file=str(part.path))
 
 
 def _merge_section(root: Document, part: Document, section: str, span: Span, items: MappingNode) -> Iterator[Problem]:
@@ -65,15 +65,15 @@ def _merge_section(root: Document, part: Document, section: str, span: Span, ite
         root.root.nodes[section] = (span, target)
     if not isinstance(target, MappingNode):
         return  # reported where values are judged
-    for name, (name_place, node) in items.nodes.items():
+    for name, (name_span, node) in items.nodes.items():
         if name in target.nodes:
             first = target.nodes[name][0]
             where = f"{_shown(root.part(first))}:{first.line}"
             message = f'the {section[:-1]} "{name}" is already defined in {where}'
-            path = f"{section}.{name}"
-            yield _problem(part, "duplicate-name", path, message, "rename or remove one of the two", name_place)
+            help_ = "rename or remove one of the two"
+            yield name_span.problem("duplicate-name", message, help_, path=f"{section}.{name}", file=str(part.path))
         else:
-            target.nodes[name] = (name_place, node)
+            target.nodes[name] = (name_span, node)
 
 
 def _merge_python_path(root: Document, part: Document, folder: str) -> None:
@@ -95,8 +95,8 @@ def _rebased(producers: MappingNode, folder: str) -> MappingNode:
     nodes = dict(producers.nodes)
     for name, (span, node) in nodes.items():
         if isinstance(node, MappingNode) and "file" in node.nodes:
-            file_place, file = node.nodes["file"]
-            options = {**node.nodes, "file": (file_place, _moved(file, folder))}
+            file_span, file = node.nodes["file"]
+            options = {**node.nodes, "file": (file_span, _moved(file, folder))}
             nodes[name] = (span, replace(node, nodes=options))
     return replace(producers, nodes=nodes)
 
@@ -129,16 +129,3 @@ def _shown(document: Document) -> str:
     from runner.config.diagnostics import display_path  # only for files with mistakes
 
     return display_path(str(document.path))
-
-
-def _problem(document: Document, code: str, path: str, message: str, help_: str, span: Span) -> Problem:
-    return Problem(
-        code=code,
-        message=message,
-        path=path,
-        help=help_,
-        file=str(document.path),
-        line=span.line,
-        column=span.column,
-        length=max(1, span.length),
-    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.config import limits
-from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode, dotted_path
+from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode
 from runner.config.interpolation import Interpolation
 from runner.config.messages import closest, describe, quoted
 from runner.config.yaml_parser import parse_yaml, read_text
@@ -91,17 +91,7 @@ class _Reader:
             self._read_file(node.value, chain)
         except _Refused as refused:
             self.included.is_complete = False
-            span = document.span(key_path)
-            problem = Problem(
-                code=refused.code,
-                message=refused.message,
-                path=dotted_path(key_path),
-                help=refused.help,
-                line=span.line,
-                column=span.column,
-                length=max(1, span.length),
-            )
-            self._report([problem], document.path)
+            self._report([document.problem(refused.code, key_path, refused.message, refused.help)], document.path)
 
     def _read_file(self, name: str, chain: tuple[Path, ...]) -> None:
         target = self._target(name, chain)

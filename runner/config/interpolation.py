@@ -216,15 +216,7 @@ class _Pass:
     def _problem(self, node: ScalarNode, text: str, problem: SubstitutionProblem, path: KeyPath) -> Problem:
         start = self._index(node, text, problem.start)
         span = self._document.lines.span(start, start + problem.length) if start is not None else node.span
-        return Problem(
-            code=problem.code,
-            message=problem.message,
-            path=dotted_path(path),
-            help=problem.help,
-            line=span.line,
-            column=span.column,
-            length=max(1, span.length),
-        )
+        return span.problem(problem.code, problem.message, problem.help, path=dotted_path(path))
 
     def _index(self, node: ScalarNode, text: str, start: int) -> int | None:
         """Return where the file has the dollar that a scalar's text has at `start`; None where escapes hide it."""

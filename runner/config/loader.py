@@ -63,17 +63,8 @@ class PipelineFile:
             quote = self._quote(path)
             rest = span.length - 2 * quote - offset
             span = replace(span, column=span.column + quote + offset, length=length or max(1, rest))
-        return Problem(
-            code=code,
-            message=mask_passwords(message),
-            path=mask_passwords(dotted_path(self._written(path))),
-            help=help,
-            severity=severity,
-            file=str(file),
-            line=span.line,
-            column=span.column,
-            length=max(1, span.length),
-        )
+        dotted = mask_passwords(dotted_path(self._written(path)))
+        return span.problem(code, mask_passwords(message), help, path=dotted, file=str(file), severity=severity)
 
     @property
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:

@@ -6,6 +6,8 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from runner.errors import Problem, Severity
+
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What YAML counts as the end of a line; an excerpt must count the same."""
 
@@ -23,6 +25,22 @@ class Span:
     length: int = 1
     file: int = 0
     is_default: bool = False
+
+    def problem(
+        self, code: str, message: str, help: str = "", *, path: str = "", file: str = "", severity: Severity = "error"
+    ) -> Problem:
+        """Return a problem at this place; `path` is that of the key, with dots."""
+        return Problem(
+            code=code,
+            message=message,
+            path=path,
+            help=help,
+            severity=severity,
+            file=file,
+            line=self.line,
+            column=self.column,
+            length=max(1, self.length),
+        )
 
 
 class Lines:

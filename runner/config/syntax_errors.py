@@ -54,14 +54,7 @@ def explain_syntax_error(error: Any, text: str, lines: Lines) -> Problem:
     )
     start = min(verdict.start, lines.last_index())
     span = lines.span(start, start + verdict.length)
-    return Problem(
-        code="yaml-syntax",
-        message=verdict.message,
-        help=verdict.help,
-        line=span.line,
-        column=span.column,
-        length=max(1, span.length),
-    )
+    return span.problem("yaml-syntax", verdict.message, verdict.help)
 
 
 def _read(error: Any, text: str) -> _Error:

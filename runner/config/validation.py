@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
-from runner.config.document import Document, KeyOrValue, KeyPath, ScalarNode, dotted_path, plain_data
+from runner.config.document import Document, KeyPath, ScalarNode, plain_data
 from runner.config.messages import closest, error_message, quoted
 from runner.config.queue_spec import QueueSpec, SpecModel
 from runner.config.spec import PipelineSpec, ProducerSpec, SubscriberSpec
@@ -122,7 +122,7 @@ def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) ->
             paths.append((("subscribers", name, "queue"), subscriber.queue, f"{pipeline}.{name}"))
     message, help_ = "a queue cannot be its own dead-letter queue", "write another name, or false"
     return [
-        _problem(document, "conflicting-options", at, message, help_, at=at, on="value")
+        document.problem("conflicting-options", at, message, help_)
         for path, queue, name in paths
         if queue.dead_letter == name and (at := (*path, "dead_letter"))
     ]
@@ -149,7 +149,7 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
         help_ = f'did you mean "{meant}"?'
     else:
         help_ = _home(key, model) or f"write one of: {', '.join(keys_of(model))}"
-    return _problem(document, code, path, message, help_, at=error.path, on="key")
+    return document.problem(code, path, message, help_, at=error.path, on="key")
 
 
 def _home(key: str, model: type[SpecModel]) -> str:
@@ -181,7 +181,7 @@ def _missing_key(error: _Error, document: Document) -> Problem:
     help_ = f'add "{key}: {example}"'
     if not path and key == "version":
         help_ = 'add "version: 1" as the first line'
-    return _problem(document, "missing-key", path, f'missing key "{key}"', help_, at=path, on="key")
+    return document.problem("missing-key", path, f'missing key "{key}"', help_, on="key")
 
 
 def model_at(path: KeyPath) -> type[SpecModel]:
@@ -241,24 +241,8 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # pydantic's sign for the key itself
-        return _problem(document, code, path[:-1], message, help_, at=path, on="key")
-    return _problem(document, code, path, message, help_, at=path, on="value")
-
-
-def _problem(
-    document: Document, code: str, path: KeyPath, message: str, help_: str, *, at: KeyPath, on: KeyOrValue
-) -> Problem:
-    span = document.span(at, on)
-    return Problem(
-        code=code,
-        message=message,
-        path=dotted_path(path),
-        help=help_,
-        file=str(document.part(span).path),
-        line=span.line,
-        column=span.column,
-        length=max(1, span.length),
-    )
+        return document.problem(code, path[:-1], message, help_, at=path, on="key")
+    return document.problem(code, path, message, help_)
 
 
 def _without_repeats(problems: Iterable[Problem]) -> list[Problem]:

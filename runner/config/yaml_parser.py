@@ -300,15 +300,7 @@ class _Composer:
 
 
 def _problem(code: str, message: str, help_: str, span: Span, path: KeyPath = ()) -> Problem:
-    return Problem(
-        code=code,
-        message=message,
-        path=dotted_path(path),
-        help=help_,
-        line=span.line,
-        column=span.column,
-        length=max(1, span.length),
-    )
+    return span.problem(code, message, help_, path=dotted_path(path))
 
 
 def _refusal(code: str, message: str, help_: str, span: Span | None = None, path: KeyPath = ()) -> PipelineInvalid:
