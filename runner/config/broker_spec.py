@@ -2,16 +2,16 @@
 
 # Annotations are not postponed here, for the reason in `spec`.
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
 from runner.config.broker_urls import EXAMPLE_URL, broker_url
-from runner.config.conflicts import Conflict, raise_conflicts
-from runner.config.fields import DAY_S, Text, choice, duration, one_or_many, text, whole_number
+from runner.config.field_types import TEXT
+from runner.config.fields import DAY_S, Duration, Text, choice, duration, one_or_many, text, whole_number
 from runner.config.messages import describe, spec_error
 from runner.config.name_fields import BrokerUrl
-from runner.config.queue_spec import SpecModel
+from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 
 TopologyMode = Literal["manage", "verify", "ignore"]
 
@@ -74,6 +74,8 @@ def _tls(value: object) -> object:
 class BrokerSpec(SpecModel):
     """Where messages go. Without URLs: the in-process broker."""
 
+    short_form: ClassVar[str] = "urls"
+
     model_config = ConfigDict(json_schema_extra=_with_url)
 
     urls: Annotated[tuple[BrokerUrl, ...], BeforeValidator(_urls)] = Field(
@@ -82,10 +84,10 @@ class BrokerSpec(SpecModel):
         repr=False,  # passwords
         description="URLs of the cluster's nodes, or one URL under the key url; none: the in-process broker.",
     )
-    connect_timeout: Annotated[float, duration(0.001, DAY_S)] = Field(
+    connect_timeout: Annotated[Duration, duration(0.001, DAY_S)] = Field(
         default=60.0, description="How long to wait for the first connection."
     )
-    heartbeat: Annotated[float, duration(1, 3600)] = Field(
+    heartbeat: Annotated[Duration, duration(1, 3600)] = Field(
         default=10.0, description="How often both sides show they are alive."
     )
     topology: Annotated[TopologyMode, choice(TopologyMode)] = Field(
@@ -95,11 +97,11 @@ class BrokerSpec(SpecModel):
     port: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
         default=None, description="Its port; 5672 by default, 5671 with tls."
     )
-    vhost: Annotated[str, BeforeValidator(_vhost)] | None = Field(
+    vhost: Annotated[str, BeforeValidator(_vhost), TEXT] | None = Field(
         default=None, description="Its virtual host, not encoded; / by default."
     )
     user: Text | None = Field(default=None, description="Who logs in, not encoded.")
-    password: Annotated[str, BeforeValidator(_password)] | None = Field(
+    password: Annotated[str, BeforeValidator(_password), TEXT] | None = Field(
         default=None, repr=False, description="The user's password, not encoded."
     )
     tls: Annotated[TlsSpec | None, BeforeValidator(_tls)] = Field(
@@ -145,7 +147,7 @@ class BrokerSpec(SpecModel):
         return self
 
 
-def expand_broker(value: object) -> object:
+def _broker(value: object) -> object:
     """Write out the short forms: a URL, or `memory`."""
     if isinstance(value, BrokerSpec):
         return value
@@ -164,3 +166,6 @@ def expand_broker(value: object) -> object:
             Conflict((part,), f'"{part}" and "{url}" cannot stand together', "remove one of them") for part in parts
         )
     return value or {}
+
+
+BrokerField = Annotated[BrokerSpec, BeforeValidator(_broker, json_schema_input_type=str | BrokerSpec | None)]

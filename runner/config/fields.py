@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from runner.config.document import Interpolated
+from runner.config.field_types import DURATION, RATE, SIZE, TEXT
 from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.scalars import resolve_scalar
 from runner.units import format_duration, parse_duration, parse_rate, parse_size
@@ -67,7 +68,7 @@ def whole_number(value: object) -> int:
     raise spec_error("wrong-type", f"must be a whole number, not {describe(value)}", help_)
 
 
-Text = Annotated[str, BeforeValidator(text)]
+Text = Annotated[str, BeforeValidator(text), TEXT]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_INTEGER)]
 
@@ -91,6 +92,10 @@ def choice(literal: object) -> BeforeValidator:
 
 
 # Durations, sizes and rates
+
+
+Duration = Annotated[float, DURATION]
+"""Seconds; to be bounded, as in `Annotated[Duration, duration(0.001)]`."""
 
 
 def duration(low: float, high: float = YEAR_S) -> BeforeValidator:
@@ -164,7 +169,7 @@ def _size(value: object) -> int:
     raise spec_error("bad-size", f"must be a size, not {describe(value)}", help_)
 
 
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), SIZE]
 
 
 def _rate(value: object) -> float:
@@ -186,7 +191,7 @@ def _rate(value: object) -> float:
     return rate
 
 
-Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str)]
+Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), RATE]
 """Messages per second."""
 
 
@@ -225,10 +230,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _foreign(value: object) -> object:
-    return _plain(mapping(value))
-
+OPTIONAL_MAP: Final = BeforeValidator(mapping)
+"""Marks a map whose key may stand without a value."""
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many)]
-OpaqueMap = Annotated[dict[str, Any], BeforeValidator(_foreign)]
+OpaqueMap = Annotated[dict[str, Any], OPTIONAL_MAP, AfterValidator(_plain)]
 """A map that is handed on as it is."""

@@ -57,6 +57,6 @@ def _is_near(key: str, words: Iterable[str]) -> bool:
 @cache
 def _known_keys() -> frozenset[str]:
     from runner.config.spec import PipelineSpec
-    from runner.config.validation import keys_of
+    from runner.config.spec_model import model_keys
 
-    return frozenset(keys_of(PipelineSpec))
+    return frozenset(model_keys(PipelineSpec))

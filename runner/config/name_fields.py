@@ -11,10 +11,11 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from runner.config.broker_urls import EXAMPLE_URL, parse_broker_url
-from runner.config.conflicts import Conflict, raise_conflicts
 from runner.config.document import Interpolated
+from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME, PATTERN, TEXT, URL
 from runner.config.fields import one_or_many, text
 from runner.config.messages import closest, describe, quoted, spec_error
+from runner.config.spec_model import Conflict, raise_conflicts
 
 MAX_NAME_BYTES: Final = 255
 """AMQP's limit. Names that we derive, as of a dead-letter queue, are checked where they are made."""
@@ -100,12 +101,12 @@ def _identifier(value: object) -> str:
     raise spec_error("bad-name", message, "write letters, digits and _, as in db")
 
 
-Name = Annotated[str, BeforeValidator(name)]
-Identifier = Annotated[str, BeforeValidator(_identifier)]
-Pattern = Annotated[str, BeforeValidator(_pattern)]
-ExchangeName = Annotated[str, BeforeValidator(_exchange_name)]
-RoutingKey = Annotated[str, BeforeValidator(_routing_key)]
-LiteralKey = Annotated[str, BeforeValidator(_literal_key)]
+Name = Annotated[str, BeforeValidator(name), NAME]
+Identifier = Annotated[str, BeforeValidator(_identifier), IDENTIFIER]
+Pattern = Annotated[str, BeforeValidator(_pattern), PATTERN]
+ExchangeName = Annotated[str, BeforeValidator(_exchange_name), NAME]
+RoutingKey = Annotated[str, BeforeValidator(_routing_key), TEXT]
+LiteralKey = Annotated[str, BeforeValidator(_literal_key), TEXT]
 
 
 # Import paths and URLs
@@ -156,9 +157,9 @@ def _broker_url(value: object) -> str:
         raise spec_error("bad-url", str(error), f"write {EXAMPLE_URL}") from None
 
 
-ImportPath = Annotated[str, BeforeValidator(_import_path)]
-ErrorPath = Annotated[str, BeforeValidator(_error_path)]
-BrokerUrl = Annotated[str, BeforeValidator(_broker_url)]
+ImportPath = Annotated[str, BeforeValidator(_import_path), IMPORT_PATH]
+ErrorPath = Annotated[str, BeforeValidator(_error_path), ERROR_PATH]
+BrokerUrl = Annotated[str, BeforeValidator(_broker_url), URL]
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -166,7 +167,7 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         first = {item: index for index, item in reversed(list(enumerate(names)))}
         raise_conflicts(
-            Conflict((index,), "this name stands in the list twice", "remove it", "duplicate-entry", across=False)
+            Conflict((index,), "this name is in the list twice", "remove it", "duplicate-entry", whole_map=False)
             for index, item in enumerate(names)
             if first[item] < index
         )

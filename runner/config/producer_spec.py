@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from runner.config.conflicts import Conflict, raise_conflicts
 from runner.config.document import Interpolated
-from runner.config.fields import OpaqueMap, Rate, Text, duration, text
+from runner.config.field_types import TEXT
+from runner.config.fields import Duration, OpaqueMap, Rate, Text, duration, text
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ImportPath, Names
-from runner.config.queue_spec import SpecModel
+from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _OURS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -71,14 +71,14 @@ class ProducerSpec(SpecModel):
     handler: ImportPath | None = Field(
         default=None, description="The function that yields or returns messages.", examples=["handlers.orders:place"]
     )
-    file: Annotated[str, BeforeValidator(_file)] | None = Field(
+    file: Annotated[str, BeforeValidator(_file), TEXT] | None = Field(
         default=None,
         description="A file, relative to this one: .csv is CSV with a header, all else JSON lines; - is stdin.",
     )
     http: Annotated[str, BeforeValidator(_http)] | None = Field(
         default=None, description="A path of the runner's HTTP server: the body of each POST is a message."
     )
-    every: Annotated[float, duration(0.001)] | None = Field(
+    every: Annotated[Duration, duration(0.001)] | None = Field(
         default=None, description="How often to call the handler; without every and cron: once."
     )
     cron: Annotated[str, BeforeValidator(_cron)] | None = Field(
@@ -87,11 +87,11 @@ class ProducerSpec(SpecModel):
     timezone: Annotated[str, BeforeValidator(_timezone)] | None = Field(
         default=None, description="The time zone of cron, as in Europe/Berlin; by default UTC."
     )
-    timeout: Annotated[float, duration(0.001, 3600)] | None = Field(
+    timeout: Annotated[Duration, duration(0.001, 3600)] | None = Field(
         default=None,
         description="How long a POST to http waits until the broker has confirmed its message; by default 10s.",
     )
-    once: Annotated[str | None, BeforeValidator(_once, json_schema_input_type=bool | str)] = Field(
+    once: Annotated[Text | None, BeforeValidator(_once, json_schema_input_type=bool | str)] = Field(
         default=None,
         description="true: once it has ended, no later start runs it again; another text runs it once more.",
         examples=["v2"],

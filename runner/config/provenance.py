@@ -6,19 +6,9 @@ from typing import Final
 
 from runner.config.diagnostics import display_path
 from runner.config.document import Document, KeyPath, ScalarNode
+from runner.config.validation import model_at
 
 DEFAULT: Final = "default"
-
-SHORT_FORMS: Final = {
-    "exchanges": "type",
-    "events": "schema",
-    "resources": "factory",
-    "broker": "urls",
-    "retry": "attempts",
-    "batch": "size",
-    "dedupe": "window",
-}
-"""For a map that may be written as one value: the key that this value stands for."""
 
 
 def origin(document: Document, path: KeyPath) -> str:
@@ -45,5 +35,4 @@ def _is_meant(document: Document, existing: KeyPath, rest: KeyPath) -> bool:
         return False
     if isinstance(rest[0], int):
         return len(rest) == 1  # one name for a list of one
-    key = existing[-1] if existing[-1] in SHORT_FORMS else existing[0] if len(existing) == 2 else ""
-    return rest[0] == SHORT_FORMS.get(str(key)) and len(rest) <= 2
+    return rest[0] == model_at(existing).short_form and len(rest) <= 2

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from runner.config.conflicts import Conflict, raise_conflicts
 from runner.config.fields import (
     DAY_S,
     MAX_INTEGER,
     Boolean,
     Count,
+    Duration,
     OpaqueMap,
     Size,
     choice,
@@ -22,8 +22,9 @@ from runner.config.fields import (
     whole_number,
 )
 from runner.config.messages import describe, spec_error
-from runner.config.name_fields import ExchangeName, ImportPath, OptionalPatterns, RoutingKey, name
+from runner.config.name_fields import ExchangeName, ImportPath, Name, OptionalPatterns, RoutingKey, name
 from runner.config.scalars import resolve_scalar
+from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 
 ExchangeType = Literal["topic", "direct", "fanout", "headers"]
 QueueType = Literal["quorum", "classic", "stream"]
@@ -31,26 +32,13 @@ Overflow = Literal["reject-publish", "drop-head", "reject-publish-dlx"]
 Match = Literal["all", "any"]
 
 
-class SpecModel(BaseModel):
-    """A map of the file: other keys are errors, and what was read does not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    reserved: ClassVar[frozenset[str]] = frozenset()
-    """Words that no pipeline may use, kept for later versions of the language."""
-
-    one_of: ClassVar[tuple[str, ...]] = ()
-    """Keys of which a map needs exactly one."""
-
-
 # Arguments: what goes to the broker as it stands
 
 
 def _arguments(value: object) -> object:
-    arguments = mapping(value)
-    if isinstance(arguments, dict):
-        raise_conflicts(conflict for key, item in arguments.items() if (conflict := _bad_argument(key, item)))
-    return arguments
+    if isinstance(value, dict):
+        raise_conflicts(conflict for key, item in value.items() if (conflict := _bad_argument(key, item)))
+    return value
 
 
 def _bad_argument(key: str, value: object) -> Conflict | None:
@@ -86,6 +74,8 @@ Arguments = Annotated[OpaqueMap, BeforeValidator(_arguments)]
 
 class ExchangeSpec(SpecModel):
     """An exchange that the pipeline needs."""
+
+    short_form: ClassVar[str] = "type"
 
     type: Annotated[ExchangeType, choice(ExchangeType)] = Field(
         default="topic", description="How the exchange chooses queues: topic, direct, fanout or headers."
@@ -178,7 +168,7 @@ class QueueSpec(SpecModel):
     durable: Boolean = Field(
         default=True, description="Whether it outlives a restart of the broker; false only if classic."
     )
-    dead_letter: Annotated[str | Literal[False] | None, BeforeValidator(_dead_letter)] = Field(
+    dead_letter: Annotated[Name | Literal[False] | None, BeforeValidator(_dead_letter)] = Field(
         default=None, description="Where given-up messages go; by default <queue>.dead; false drops them."
     )
     delivery_limit: Count | None = Field(
@@ -190,7 +180,7 @@ class QueueSpec(SpecModel):
     overflow: Annotated[Overflow, choice(Overflow)] | None = Field(
         default=None, description="What happens at a limit; by default reject-publish."
     )
-    message_ttl: Annotated[float, duration(0, 49 * DAY_S)] | None = Field(
+    message_ttl: Annotated[Duration, duration(0, 49 * DAY_S)] | None = Field(
         default=None,
         description="How long a message may wait before it is dead-lettered; in a stream, how long it is kept.",
     )

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from runner.config.document import Document, KeyPath, MappingNode, ScalarNode, walk_nodes
 from runner.config.messages import closest
 from runner.config.spec import PipelineSpec
-from runner.config.validation import document_data, keys_of, model_at
+from runner.config.spec_model import model_keys
+from runner.config.validation import document_data, model_at
 
 MAX_PASSES = 8
 """Taking something out can make something else wrong; more rounds than a file has levels are not needed."""
@@ -69,7 +70,7 @@ def _absent(data: dict[str, Any], path: KeyPath) -> list[str]:
     """Return the keys that the map at a path can have and has not; of those of which it needs one, none or all."""
     model, has = model_at(path), _at(data, path) or {}
     others = set() if not any(key in has for key in model.one_of) else set(model.one_of)
-    return [key for key in keys_of(model) if key not in has and key not in others]
+    return [key for key in model_keys(model) if key not in has and key not in others]
 
 
 def _depth(path: KeyPath) -> tuple[int, tuple[str, ...]]:

@@ -6,10 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from runner.config.broker_spec import MEMORY, BrokerSpec, TlsSpec, expand_broker
+from runner.config.broker_spec import MEMORY, BrokerField, BrokerSpec, TlsSpec
 from runner.config.fields import (
     DAY_S,
+    OPTIONAL_MAP,
     Boolean,
+    Duration,
     OpaqueMap,
     Text,
     Texts,
@@ -21,7 +23,8 @@ from runner.config.fields import (
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name
 from runner.config.producer_spec import ProducerSpec
-from runner.config.queue_spec import BindSpec, ExchangeField, ExchangeSpec, QueueField, QueueSpec, SpecModel
+from runner.config.queue_spec import BindSpec, ExchangeField, ExchangeSpec, QueueField, QueueSpec
+from runner.config.spec_model import SpecModel
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec
 from runner.units import parse_address
 
@@ -55,6 +58,8 @@ __all__ = [
 class EventSpec(SpecModel):
     """An event: a named fact of which every subscriber gets a copy."""
 
+    short_form: ClassVar[str] = "schema"
+
     schema_: ImportPath | None = Field(
         default=None, alias="schema", description="The payload's type; without one, any."
     )
@@ -81,6 +86,8 @@ def _event(value: object) -> object:
 
 class ResourceSpec(SpecModel):
     """A long-lived thing that handlers need: opened once in each process."""
+
+    short_form: ClassVar[str] = "factory"
 
     factory: ImportPath = Field(
         description="The function or context manager that makes it.", examples=["handlers.db:connect"]
@@ -141,7 +148,7 @@ class TelemetrySpec(SpecModel):
 class ShutdownSpec(SpecModel):
     """How the pipeline stops."""
 
-    grace: Annotated[float, duration(0, DAY_S)] = Field(
+    grace: Annotated[Duration, duration(0, DAY_S)] = Field(
         default=30.0, description="How long running handlers may take to finish."
     )
 
@@ -162,12 +169,7 @@ def _version(value: object) -> object:
     )
 
 
-def _or_defaults(value: object) -> object:
-    return {} if value is None else value
-
-
 EventField = Annotated[EventSpec, BeforeValidator(_event, json_schema_input_type=str | EventSpec | None)]
-_Section = BeforeValidator(mapping)
 
 
 class PipelineSpec(SpecModel):
@@ -186,32 +188,38 @@ class PipelineSpec(SpecModel):
         description="Which release of your code this is, for the log, /healthz and the broker; RUNNER_RELEASE wins.",
         examples=["2026.11.3"],
     )
-    broker: Annotated[BrokerSpec, BeforeValidator(expand_broker, json_schema_input_type=str | BrokerSpec)] = Field(
+    broker: BrokerField = Field(
         default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
     )
     include: Texts = Field(default=(), description="Files merged in, relative to this one.")
     python_path: Texts = Field(
         default=(), description="Folders on the import path, before this file's own folder; relative to this file."
     )
-    defaults: Annotated[DefaultsSpec, _Section] = Field(
+    defaults: Annotated[DefaultsSpec, OPTIONAL_MAP] = Field(
         default={}, validate_default=True, description="Options merged under each queue, producer and subscriber."
     )
-    exchanges: Annotated[dict[Name, ExchangeField], _Section] = Field(default={}, description="Exchanges by name.")
-    queues: Annotated[dict[Name, QueueField], _Section] = Field(default={}, description="Queues by name.")
-    events: Annotated[dict[Name, EventField], _Section] = Field(default={}, description="Events by name.")
-    producers: Annotated[dict[Name, ProducerSpec], _Section] = Field(default={}, description="Producers by name.")
-    subscribers: Annotated[dict[Name, SubscriberSpec], _Section] = Field(default={}, description="Subscribers by name.")
-    resources: Annotated[dict[Identifier, ResourceField], _Section] = Field(
+    exchanges: Annotated[dict[Name, ExchangeField], OPTIONAL_MAP] = Field(default={}, description="Exchanges by name.")
+    queues: Annotated[dict[Name, QueueField], OPTIONAL_MAP] = Field(default={}, description="Queues by name.")
+    events: Annotated[dict[Name, EventField], OPTIONAL_MAP] = Field(default={}, description="Events by name.")
+    producers: Annotated[dict[Name, ProducerSpec], OPTIONAL_MAP] = Field(default={}, description="Producers by name.")
+    subscribers: Annotated[dict[Name, SubscriberSpec], OPTIONAL_MAP] = Field(
+        default={}, description="Subscribers by name."
+    )
+    resources: Annotated[dict[Identifier, ResourceField], OPTIONAL_MAP] = Field(
         default={}, description="Long-lived things that handlers need, by the name of the handlers' parameter."
     )
-    logging: Annotated[LoggingSpec, _Section] = Field(
+    logging: Annotated[LoggingSpec, OPTIONAL_MAP] = Field(
         default={}, validate_default=True, description="What is logged, and how."
     )
-    telemetry: Annotated[TelemetrySpec, _Section] = Field(
+    telemetry: Annotated[TelemetrySpec, OPTIONAL_MAP] = Field(
         default={}, validate_default=True, description="What the process tells of itself."
     )
-    shutdown: Annotated[ShutdownSpec, _Section] = Field(
+    shutdown: Annotated[ShutdownSpec, OPTIONAL_MAP] = Field(
         default={}, validate_default=True, description="How the pipeline stops."
     )
 
     reserved: ClassVar[frozenset[str]] = frozenset({"brokers", "middleware", "profiles", "tests"})
+
+
+ITEM_MODELS: dict[str, type[SpecModel]] = {"queue": QueueSpec, "producer": ProducerSpec, "subscriber": SubscriberSpec}
+"""The models of the items that `defaults` are merged under, by their key in `defaults`."""

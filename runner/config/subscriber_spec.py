@@ -5,14 +5,14 @@
 import os
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from runner.config.conflicts import Conflict, raise_conflicts
 from runner.config.fields import (
     Boolean,
     Count,
+    Duration,
     OpaqueMap,
     Rate,
     Text,
@@ -24,8 +24,9 @@ from runner.config.fields import (
 )
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ErrorPath, ImportPath, OptionalNames, Patterns
-from runner.config.queue_spec import QueueSpec, SpecModel
+from runner.config.queue_spec import QueueSpec
 from runner.config.scalars import resolve_scalar
+from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 from runner.outcome import MAX_DELAY_S, Backoff
 from runner.units import format_duration
 
@@ -40,14 +41,16 @@ _PAYLOAD_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 class RetrySpec(SpecModel):
     """How often and when a failed message comes back."""
 
+    short_form: ClassVar[str] = "attempts"
+
     attempts: Count = Field(default=3, description="How many tries in all, the first one counted.")
     backoff: Annotated[Backoff, choice(Backoff)] = Field(
         default="exponential", description="How the delay grows: exponential (twice each time), linear or fixed."
     )
-    delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(
+    delay: Annotated[Duration, duration(0, MAX_DELAY_S)] = Field(
         default=1.0, description="The wait after the first failure."
     )
-    max_delay: Annotated[float, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="The longest wait.")
+    max_delay: Annotated[Duration, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="The longest wait.")
     on: Annotated[tuple[ErrorPath, ...], BeforeValidator(one_or_many), Field(min_length=1)] | None = Field(
         default=None, description="Exceptions to try again after; everything else is dead-lettered at once."
     )
@@ -86,10 +89,12 @@ def _is_number(value: object) -> bool:
 class BatchSpec(SpecModel):
     """How many messages a handler gets at once."""
 
+    short_form: ClassVar[str] = "size"
+
     size: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
         description="The most messages of one batch.", examples=[200]
     )
-    wait: Annotated[float, duration(0.001, 3600)] = Field(
+    wait: Annotated[Duration, duration(0.001, 3600)] = Field(
         default=1.0, description="How long the first message of a batch waits for the others."
     )
 
@@ -106,7 +111,9 @@ def _batch(value: object) -> object:
 class DedupeSpec(SpecModel):
     """How long the ids of handled messages are remembered."""
 
-    window: Annotated[float, duration(0.001)] = Field(
+    short_form: ClassVar[str] = "window"
+
+    window: Annotated[Duration, duration(0.001)] = Field(
         description="How long a message that comes again is acknowledged without a second call; the newest 100,000 "
         "messages at most.",
         examples=["1h"],
@@ -163,7 +170,7 @@ class SubscriberSpec(SpecModel):
     prefetch: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
         default=None, description="How many messages are held unsettled; derived from concurrency by default."
     )
-    timeout: Annotated[float, duration(0.001)] | None = Field(
+    timeout: Annotated[Duration, duration(0.001)] | None = Field(
         default=None,
         description="How long one attempt may take. An async def is cancelled then, and a process (run_in: process) is "
         "ended. A def in a thread cannot be ended: its attempt has failed when it returns, and until then it keeps its "

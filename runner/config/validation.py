@@ -10,16 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from pydantic import AliasChoices, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from runner.config.document import Document, KeyPath, ScalarNode, plain_data
 from runner.config.messages import closest, error_message, quoted
-from runner.config.queue_spec import QueueSpec, SpecModel
-from runner.config.spec import PipelineSpec, ProducerSpec, SubscriberSpec
+from runner.config.queue_spec import QueueSpec
+from runner.config.spec import ITEM_MODELS, PipelineSpec
+from runner.config.spec_model import SpecModel, field_keys, model_keys
 from runner.errors import Problem
 
-_DEFAULTS: dict[str, type[SpecModel]] = {"queue": QueueSpec, "producer": ProducerSpec, "subscriber": SubscriberSpec}
 _KINDS = {
     "queues": "a queue",
     "producers": "a producer",
@@ -77,7 +76,7 @@ def _errors(error: ValidationError, prefix: KeyPath = ()) -> list[_Error]:
 
 def _default_errors(defaults: object) -> Iterator[_Error]:
     """Yield what is wrong with the defaults as such: not what only an item can complete or contradict."""
-    for kind, model in _DEFAULTS.items():
+    for kind, model in ITEM_MODELS.items():
         options = defaults.get(kind) if isinstance(defaults, dict) else None
         if not isinstance(options, dict):
             continue
@@ -86,7 +85,7 @@ def _default_errors(defaults: object) -> Iterator[_Error]:
         except ValidationError as error:
             for item in _errors(error, ("defaults", kind)):
                 is_incomplete = item.type == _MISSING and not any(isinstance(part, int) for part in item.path)
-                if not is_incomplete and not item.context.get("across"):  # lists replace: no item completes them
+                if not is_incomplete and not item.context.get("whole_map"):  # lists replace: no item completes them
                     yield item
 
 
@@ -141,14 +140,14 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
     elif meant := closest(key, missing):
         missing.discard(meant)
         help_ = f'did you mean "{meant}"?'
-    elif meant := closest(key, keys_of(model), likeness=0.7):
+    elif meant := closest(key, model_keys(model), likeness=0.7):
         help_ = f'did you mean "{meant}"?'
     elif below := _below(key, model):
         help_ = f'write it under "{below}:"'
-    elif meant := closest(key, keys_of(model)):
+    elif meant := closest(key, model_keys(model)):
         help_ = f'did you mean "{meant}"?'
     else:
-        help_ = _home(key, model) or f"write one of: {', '.join(keys_of(model))}"
+        help_ = _home(key, model) or f"write one of: {', '.join(model_keys(model))}"
     return document.problem(code, path, message, help_, at=error.path, on="key")
 
 
@@ -156,15 +155,15 @@ def _home(key: str, model: type[SpecModel]) -> str:
     """Return where a key of the language belongs that stands in the wrong map, "" for other keys."""
     if model is PipelineSpec and key.startswith("x_"):
         return f'write "x-{key[2:40]}": keys that begin with x- are ignored'
-    if model is not PipelineSpec and key in {*keys_of(PipelineSpec)} - {"version", "name", "description", "owner"}:
+    if model is not PipelineSpec and key in {*model_keys(PipelineSpec)} - {"version", "name", "description", "owner"}:
         return "move it to the top level of the file"
-    homes = [word for section, word in _KINDS.items() if key in keys_of(_model_below(PipelineSpec, (section, "*")))]
+    homes = [word for section, word in _KINDS.items() if key in model_keys(_model_below(PipelineSpec, (section, "*")))]
     return f"move it into {' or '.join(homes)}" if homes else ""
 
 
 def _below(key: str, model: type[SpecModel]) -> str | None:
     """Return the key under whose map another key belongs, None for other keys."""
-    return next((below for below in keys_of(model) if key in keys_of(_model_below(model, (below,)))), None)
+    return next((below for below in model_keys(model) if key in model_keys(_model_below(model, (below,)))), None)
 
 
 def _model_below(model: type[SpecModel], path: KeyPath) -> type[SpecModel]:
@@ -176,7 +175,7 @@ def _model_below(model: type[SpecModel], path: KeyPath) -> type[SpecModel]:
 
 def _missing_key(error: _Error, document: Document) -> Problem:
     path, key = error.path[:-1], str(error.path[-1])
-    examples = [field.examples for name, field in model_at(path).model_fields.items() if key in _names(name, field)]
+    examples = [field.examples for name, field in model_at(path).model_fields.items() if key in field_keys(name, field)]
     example = examples[0][0] if examples and examples[0] else "…"
     help_ = f'add "{key}: {example}"'
     if not path and key == "version":
@@ -187,7 +186,7 @@ def _missing_key(error: _Error, document: Document) -> Problem:
 def model_at(path: KeyPath) -> type[SpecModel]:
     """Return the model that describes the map at a path."""
     if path[:1] == ("defaults",) and len(path) > 1:
-        return _model_below(_DEFAULTS.get(str(path[1]), SpecModel), path[2:])
+        return _model_below(ITEM_MODELS.get(str(path[1]), SpecModel), path[2:])
     return _model_below(PipelineSpec, path)
 
 
@@ -195,7 +194,7 @@ def _step(annotation: Any, part: str | int) -> Any:
     """Return the type of one key or item of a type."""
     if isinstance(annotation, type) and issubclass(annotation, SpecModel):
         for name, field in annotation.model_fields.items():
-            if part in _names(name, field):
+            if part in field_keys(name, field):
                 return field.annotation
         return None
     arguments = get_args(annotation)
@@ -213,18 +212,6 @@ def _bare(annotation: Any) -> Any:
             annotation = next(item for item in get_args(annotation) if item is not type(None))
         else:
             return annotation
-
-
-def keys_of(model: type[SpecModel]) -> list[str]:
-    """Return the keys that a map of a model can have."""
-    return [key for name, field in model.model_fields.items() for key in _names(name, field)]
-
-
-def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
-    """Return the keys that a field has in the file."""
-    if isinstance(field.validation_alias, AliasChoices):
-        return tuple(str(choice) for choice in field.validation_alias.choices)
-    return (field.alias or name,)
 
 
 # Values

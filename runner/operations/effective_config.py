@@ -12,11 +12,10 @@ from typing import Any, Final
 from runner.config.document import KeyPath
 from runner.config.loader import PipelineFile
 from runner.config.provenance import DEFAULT
-from runner.config.queue_spec import SpecModel
 from runner.config.spec import MEMORY, PipelineSpec
-from runner.operations.field_types import MASK, TypeShape, field_shape, union_members
-from runner.operations.language_schema import field_names
-from runner.operations.masking import KnownSecrets, mask_free_text, mask_spec_text
+from runner.config.spec_model import SpecModel, field_keys
+from runner.operations.masking import MASK, KnownSecrets, mask_free_text, mask_spec_text
+from runner.operations.type_shapes import TypeShape, field_shape, union_members
 from runner.operations.value_format import format_value
 from runner.operations.yaml_writer import Leaf, Tree, to_yaml
 from runner.redaction import mask_passwords
@@ -44,7 +43,7 @@ class _Writing:
         """Return the whole tree. The name is written out: this text may be stored in a file of any name."""
         entries = {key: node for key, node in self._fields(spec, ()).items() if key not in _MERGED}
         entries.setdefault("name", Leaf(self._loaded.name, self._comment((), is_set=False)))
-        order = [key for name, field in PipelineSpec.model_fields.items() for key in field_names(name, field)]
+        order = [key for name, field in PipelineSpec.model_fields.items() for key in field_keys(name, field)]
         return {key: entries[key] for key in order if key in entries}
 
     def _model(self, model: SpecModel, path: KeyPath) -> dict[str, Tree]:
@@ -56,7 +55,7 @@ class _Writing:
             key
             for name, field in type(model).model_fields.items()
             if name in model.model_fields_set
-            for key in field_names(name, field)
+            for key in field_keys(name, field)
         }
         kept = [key for key in entries if key in written]
         for key in entries:
@@ -68,7 +67,7 @@ class _Writing:
         entries: dict[str, Tree] = {}
         for name, field in type(model).model_fields.items():
             value, is_set = getattr(model, name), name in model.model_fields_set
-            names = field_names(name, field)
+            names = field_keys(name, field)
             key = next((key for key in names if self._is_written((*path, key))), names[0])
             if len(names) > 1 and getattr(model, "host", None) is not None:
                 continue  # the broker is given by its host

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any, Final
 
-from runner.operations.field_types import FIELD_TYPES
-from runner.operations.language_schema import Schema, field_names, language_schema, spec_models
+from runner.config.field_types import FIELD_TYPES
+from runner.config.spec_model import field_keys
+from runner.operations.language_schema import Schema, language_schema, spec_models
 
 _PLACE: Final = re.compile(r"^<!-- keys of (\w+) -->$", re.MULTILINE)
 _HEADING: Final = re.compile(r"^##+ (.+)$", re.MULTILINE)
@@ -52,7 +53,7 @@ class _Tables:
         schema = self._schema if name == "PipelineSpec" else self._schema["$defs"][name]
         model = next(model for model in spec_models() if model.__name__ == name)
         fields = model.model_fields.items()
-        required = {key for item, field in fields if field.is_required() for key in field_names(item, field)}
+        required = {key for item, field in fields if field.is_required() for key in field_keys(item, field)}
         rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
         for key, made in schema["properties"].items():
             default = "one of them" if key in model.one_of else _default(made)

@@ -10,31 +10,16 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, Final
 
-from runner.config.queue_spec import SpecModel
-from runner.config.spec import PipelineSpec, ProducerSpec, QueueSpec, SubscriberSpec
-from runner.operations.field_types import (
-    FIELD_TYPES,
-    TEXT,
-    FieldType,
-    TypeShape,
-    field_shape,
-    field_type_of,
-    number_bounds,
-    short_form,
-    union_members,
-)
+from runner.config.field_types import FIELD_TYPES, TEXT, FieldType
+from runner.config.spec import ITEM_MODELS, PipelineSpec
+from runner.config.spec_model import SpecModel, field_keys
+from runner.operations.type_shapes import TypeShape, field_shape, number_bounds, union_members
 from runner.operations.value_format import format_value
 
 Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 VARIABLE: Final[Schema] = {"$ref": "#/$defs/variable"}
-
-_DEFAULTS: Final[dict[str, type[SpecModel]]] = {
-    "queue": QueueSpec,
-    "producer": ProducerSpec,
-    "subscriber": SubscriberSpec,
-}
 
 
 def language_schema() -> Schema:
@@ -44,10 +29,10 @@ def language_schema() -> Schema:
     properties = made["properties"]
     for model in spec_models():
         _refine_model(made if model is PipelineSpec else models[model.__name__], model)
-    for inner in {inner for model in _DEFAULTS.values() for _, inner in _mergeable(model)}:
+    for inner in {inner for model in ITEM_MODELS.values() for _, inner in _mergeable(model)}:
         models[inner.__name__].pop("required", None)  # a rule of its own, see below
-    models |= {f"{key}Defaults": deepcopy(models[model.__name__]) for key, model in _DEFAULTS.items()}
-    for key in _DEFAULTS:
+    models |= {f"{key}Defaults": deepcopy(models[model.__name__]) for key, model in ITEM_MODELS.items()}
+    for key in ITEM_MODELS:
         models["DefaultsSpec"]["properties"][key] |= {"$ref": f"#/$defs/{key}Defaults"}
     properties["version"] = {"const": 1, "description": properties["version"]["description"]}
     return {
@@ -59,7 +44,7 @@ def language_schema() -> Schema:
         "properties": properties,
         "patternProperties": {"^x-": {"description": "Ignored: for anchors."}},
         "additionalProperties": False,
-        "allOf": [rule for kind, model in _DEFAULTS.items() for rule in _needs(kind, model)],
+        "allOf": [rule for kind, model in ITEM_MODELS.items() for rule in _needs(kind, model)],
         "$defs": _kind_definitions() | models,
     }
 
@@ -77,12 +62,6 @@ def spec_models() -> list[type[SpecModel]]:
 
     visit(PipelineSpec)
     return found
-
-
-def field_names(name: str, field: Any) -> list[str]:
-    """Return the keys that a field has in the file."""
-    aliases = getattr(field.validation_alias, "choices", None)
-    return [str(alias) for alias in aliases] if aliases else [field.alias or name]
 
 
 def _models_in(shape: TypeShape) -> list[type[SpecModel]]:
@@ -117,7 +96,7 @@ def _refine_model(made: Schema, model: type[SpecModel]) -> None:
     made.pop("title", None)
     made["description"] = made["description"].partition(". ")[0].rstrip(".") + "."
     for name, field in model.model_fields.items():
-        names = [key for key in field_names(name, field) if key in made["properties"]]
+        names = [key for key in field_keys(name, field) if key in made["properties"]]
         for key in names:
             made["properties"][key] = _refined(
                 made["properties"][key], field_shape(field), field, is_other=key != names[0]
@@ -158,7 +137,7 @@ def _value(made: Schema, shape: TypeShape) -> Schema:
 def _single(made: Schema, shape: TypeShape) -> Schema:
     """Return the schema of a text, a number, a boolean or a word out of a few."""
     is_choice = "enum" in made or "const" in made
-    kind = field_type_of(shape)
+    kind = shape.field_type
     if kind is not None and kind is not TEXT and not is_choice:
         return {"$ref": f"#/$defs/{kind.name}"}
     if made["type"] == "string" and not is_choice:
@@ -181,7 +160,7 @@ def _map(made: Schema, shape: TypeShape) -> Schema:
         return made
     key, value = table.arguments
     made["additionalProperties"] = _value(made["additionalProperties"], value)
-    kind = field_type_of(key)
+    kind = key.field_type
     if kind is not None and kind.pattern:
         made["propertyNames"] = {"pattern": kind.pattern}
     return made
@@ -192,16 +171,15 @@ def _choice(branch: Schema, shape: TypeShape) -> TypeShape:
     is_list, is_map = branch.get("type") == "array", branch.get("type") == "object"
     for choice in union_members(shape):
         if isinstance(choice.type, type) and issubclass(choice.type, SpecModel):
-            return _short_form(branch, choice)
+            return _short_form(choice)
         if choice.is_list == is_list and choice.is_map == is_map and "const" not in branch:
             return choice
     return TypeShape(bool)
 
 
-def _short_form(branch: Schema, shape: TypeShape) -> TypeShape:
-    found = short_form(shape, 1 if branch.get("type") == "integer" else "word")
+def _short_form(shape: TypeShape) -> TypeShape:
     for name, field in shape.type.model_fields.items():
-        if found in field_names(name, field):
+        if shape.type.short_form in field_keys(name, field):
             inner = next(union_members(field_shape(field)))
             return inner.arguments[0] if inner.is_list else inner
     return TypeShape(bool)
@@ -226,7 +204,7 @@ def _mergeable(model: type[SpecModel], path: tuple[str, ...] = ()) -> Iterator[t
     for name, field in model.model_fields.items():
         for choice in union_members(field_shape(field)):
             if isinstance(choice.type, type) and issubclass(choice.type, SpecModel):
-                yield from _mergeable(choice.type, (*path, field_names(name, field)[0]))
+                yield from _mergeable(choice.type, (*path, field_keys(name, field)[0]))
 
 
 def _needs(kind: str, item: type[SpecModel]) -> Iterator[Schema]:
@@ -234,7 +212,7 @@ def _needs(kind: str, item: type[SpecModel]) -> Iterator[Schema]:
     for path, model in _mergeable(item):
         for name, field in model.model_fields.items():
             if field.is_required():
-                has = {"required": [field_names(name, field)[0]]}
+                has = {"required": [field_keys(name, field)[0]]}
                 yield _unless_default(kind, path, has, has)
         if model.one_of:
             given = {key: {"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in model.one_of}

@@ -15,8 +15,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from runner.operations.field_types import MASK
 from runner.redaction import mask_passwords
+
+MASK: Final = "***"
+"""What is printed in place of a secret, the same as in URLs."""
 
 _SECRET: Final = re.compile(
     r"passw|passphrase|pwd|secret|token|credential|api[-_]?key|access[-_]?key|private[-_]?key|authorization|bearer",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final
 
-from runner.operations.field_types import DURATION, RATE, SIZE, TypeShape, field_type_of, union_members
+from runner.config.field_types import DURATION, RATE, SIZE
+from runner.operations.type_shapes import TypeShape, union_members
 from runner.units import format_duration, parse_duration, parse_rate
 
 _SIZES: Final = (("GiB", 1024**3), ("GB", 1000**3), ("MiB", 1024**2), ("MB", 1000**2), ("KiB", 1024), ("kB", 1000))
@@ -15,7 +16,7 @@ def format_value(value: Any, shape: TypeShape) -> Any:
     """Return a single value as it is written in a file: durations and sizes with their units, the rest as it is."""
     if value is None or isinstance(value, bool | str | dict | list | tuple):
         return value
-    kinds = [field_type_of(choice) for choice in union_members(shape)]
+    kinds = [choice.field_type for choice in union_members(shape)]
     if DURATION in kinds:
         return _duration(float(value))
     if SIZE in kinds:

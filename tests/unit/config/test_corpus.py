@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.queue_spec import SpecModel
 from runner.config.spec import PipelineSpec
+from runner.config.spec_model import SpecModel
 from runner.operations.explanations import explanations
 from tests.wrong import update
 from tests.wrong.foreign import foreign_words

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from runner.config.loader import PipelineFile, load_text
-from runner.config.queue_spec import SpecModel
 from runner.config.spec import (
     BatchSpec,
     BindSpec,
@@ -20,6 +19,7 @@ from runner.config.spec import (
     ResourceSpec,
     SubscriberSpec,
 )
+from runner.config.spec_model import SpecModel
 from runner.errors import Problem
 
 MINIMAL = "version: 1\n"
@@ -368,7 +368,7 @@ WRONG = [
     (Q % "type: stream, max_length: 5", "conflicting-options", "queues.q.max_length", None),
     (Q % "type: stream, overflow: drop-head", "conflicting-options", "queues.q.overflow", None),
     # lists
-    (S % "to: [a, b, a]", "duplicate-entry", "subscribers.s.to.2", "this name stands in the list twice"),
+    (S % "to: [a, b, a]", "duplicate-entry", "subscribers.s.to.2", "this name is in the list twice"),
     (P.replace("to: q", "to: [q, q]") % "", "duplicate-entry", "producers.p.to.1", None),
     (S.replace("from: q", "from: [e, e]") % "", "duplicate-entry", "subscribers.s.from.1", None),
     (Q % "events: [e.*, e.*]", "duplicate-entry", "queues.q.events.1", None),

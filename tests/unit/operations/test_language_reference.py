@@ -9,12 +9,12 @@ import pytest
 
 from runner.config.document import plain_data
 from runner.config.loader import load, load_text
-from runner.config.queue_spec import SpecModel
 from runner.config.spec import PipelineSpec
+from runner.config.spec_model import SpecModel, field_keys
 from runner.config.yaml_parser import parse_yaml
-from runner.operations.field_types import TypeShape, field_shape, union_members
 from runner.operations.language_reference import language_reference
-from runner.operations.language_schema import field_names, spec_models
+from runner.operations.language_schema import spec_models
+from runner.operations.type_shapes import TypeShape, field_shape, union_members
 from runner.pipeline.resolver import resolve
 from tests import documents
 from tests.process import ROOT
@@ -32,7 +32,7 @@ def test_every_key_has_its_row() -> None:
     """In the table under the heading of its map."""
     for model in spec_models():
         for name, field in model.model_fields.items():
-            for key in field_names(name, field):
+            for key in field_keys(name, field):
                 assert f"| `{key}` |" in TEXT
     assert "<!-- keys" not in TEXT
 
@@ -63,10 +63,10 @@ def test_every_key_has_an_example() -> None:
     for text in yaml_blocks(TEXT):
         _note(plain_data(parse_yaml(text, Path("a.yaml"))[0].root), TypeShape(PipelineSpec), seen)
     missing = [
-        f"{model.__name__}.{'/'.join(field_names(name, field))}"
+        f"{model.__name__}.{'/'.join(field_keys(name, field))}"
         for model in spec_models()
         for name, field in model.model_fields.items()
-        if not any((model, key) in seen for key in field_names(name, field))
+        if not any((model, key) in seen for key in field_keys(name, field))
     ]
     assert missing == []
 
@@ -76,7 +76,7 @@ def _note(value: Any, shape: TypeShape, seen: set[tuple[type[SpecModel], str]]) 
     for choice in union_members(shape):
         if isinstance(choice.type, type) and issubclass(choice.type, SpecModel) and isinstance(value, dict):
             for name, field in choice.type.model_fields.items():
-                for key in field_names(name, field):
+                for key in field_keys(name, field):
                     if key in value:
                         seen.add((choice.type, key))
                         _note(value[key], field_shape(field), seen)

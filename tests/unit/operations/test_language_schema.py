@@ -13,9 +13,10 @@ from jsonschema import Draft202012Validator
 
 from runner.config.document import plain_data
 from runner.config.loader import load_text
+from runner.config.spec_model import field_keys
 from runner.config.yaml_parser import parse_yaml
 from runner.operations.language_reference import language_reference
-from runner.operations.language_schema import field_names, language_schema, spec_models
+from runner.operations.language_schema import language_schema, spec_models
 from tests.process import ROOT
 from tests.unit.operations.examples import yaml_blocks
 from tests.unit.operations.written_pipelines import pipelines
@@ -174,6 +175,6 @@ def test_every_key_is_described() -> None:
     for model in spec_models():
         made = SCHEMA if model.__name__ == "PipelineSpec" else SCHEMA["$defs"][model.__name__]
         for name, field in model.model_fields.items():
-            for key in field_names(name, field):
+            for key in field_keys(name, field):
                 assert made["properties"][key]["description"], f"{model.__name__}.{key}"
         assert made["additionalProperties"] is False

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runner.config.fields import Rate, Size
 from runner.config.spec import ShutdownSpec
-from runner.operations.field_types import field_shape, shape
+from runner.operations.type_shapes import field_shape, shape
 from runner.operations.value_format import format_value
 from runner.units import parse_duration, parse_rate, parse_size
 

@@ -6,11 +6,10 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from runner.config.queue_spec import SpecModel
+from runner.config import field_types
 from runner.config.spec import PipelineSpec
-from runner.operations import field_types
-from runner.operations.field_types import TypeShape, field_shape, field_type_of, number_bounds
-from runner.operations.language_schema import field_names
+from runner.config.spec_model import SpecModel, field_keys
+from runner.operations.type_shapes import TypeShape, field_shape, number_bounds
 
 NAMES = st.sampled_from(["orders", "order.paid", "no", "010", "订单", "a b", "e: f", "#g", "x-y", "1e3", "12:30"])
 TEXTS = st.text(st.sampled_from("abno1590 :#-'\"[]{},&*!|>%@`~?.\\$\n\té订😀\u0085\u2028"), max_size=12)
@@ -52,8 +51,8 @@ def value(shape: TypeShape) -> st.SearchStrategy[Any]:
         return st.dictionaries(value(shape.arguments[0]), value(shape.arguments[1]), max_size=2)
     if shape.is_list:
         return st.lists(value(shape.arguments[0]), max_size=2)
-    if (kind := field_type_of(shape)) is not None:
-        return SAMPLES[kind]
+    if shape.field_type is not None or shape.type is str:
+        return SAMPLES[shape.field_type or field_types.TEXT]
     if shape.type is bool:
         return st.booleans()
     if shape.type is int:
@@ -72,7 +71,7 @@ def model(draw: st.DrawFn, model: type[SpecModel]) -> dict[str, Any]:
     ]
     others = draw(st.permutations([item for item in fields if item not in required]))[: draw(st.integers(0, 5))]
     for name, field in [*required, *others]:
-        key = draw(st.sampled_from(field_names(name, field)))
+        key = draw(st.sampled_from(field_keys(name, field)))
         if key != "url":
             written[key] = draw(value(field_shape(field)))
             if name != required and not _is_valid(model, written) and (name, field) in others:

@@ -1,0 +1,54 @@
+"""The kinds of values that fields take beside plain numbers, booleans and words of a list.
+
+A type of the language carries its kind as metadata: `Name = Annotated[str, BeforeValidator(name), NAME]`. The JSON
+Schema, the printed configuration and the reference read it from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """One kind of value. `name` is its name in the JSON Schema, `title` the one in the reference."""
+
+    name: str
+    title: str
+    description: str
+    pattern: str = ""
+    examples: tuple[str, ...] = ()
+
+
+_PART = r"[A-Za-z_][^\s:.]*"
+_IMPORT_PATH = rf"{_PART}(\.{_PART})*:{_PART}(\.{_PART})*"
+
+DURATION: Final = FieldType(
+    "duration", "duration", "A number with its unit.", r"^\s*\d+(\.\d+)?(ms|s|m|h|d)\s*$", ("250ms", "1s", "5m", "2d")
+)
+SIZE: Final = FieldType(
+    "size", "size", "A number of bytes with its unit.", r"^\s*\d+(\.\d+)?(B|kB|MB|GB|KiB|MiB|GiB)\s*$", ("64kB", "1MiB")
+)
+RATE: Final = FieldType("rate", "rate", "A count per unit of time.", r"^\s*\d+(\.\d+)?/(s|m|h)\s*$", ("200/s", "10/m"))
+NAME: Final = FieldType("name", "name", "A name, without * and #.", r"^[^*#]+$")
+PATTERN: Final = FieldType("pattern", "pattern", "In a pattern * is one word, # any number of words.", r"^.+$")
+IMPORT_PATH: Final = FieldType(
+    "importPath", "import path", "package.module:name", rf"^{_IMPORT_PATH}$", ("handlers.orders:process_order",)
+)
+ERROR_PATH: Final = FieldType(
+    "errorPath", "exception", "package.module:Name, or an exception of Python.", rf"^({_IMPORT_PATH}|[A-Za-z_]\w*)$"
+)
+URL: Final = FieldType(
+    "url", "URL", "The address of a broker.", r"^(memory|amqps?://.+)$", ("amqp://user:password@host:5672/vhost",)
+)
+IDENTIFIER: Final = FieldType("identifier", "name", "The name of a parameter.", r"^[^\s\d.:-][^\s.:-]*$")
+TEXT: Final = FieldType("text", "text", "Any text.")
+
+FIELD_TYPES: Final = (DURATION, SIZE, RATE, NAME, PATTERN, IMPORT_PATH, ERROR_PATH, URL)
+"""The kinds that the JSON Schema has a definition for."""
+
+
+def field_type_in(metadata: tuple[Any, ...]) -> FieldType | None:
+    """Return the kind that the metadata of a type names, None if it names none."""
+    return next((item for item in metadata if isinstance(item, FieldType)), None)
