@@ -51,6 +51,7 @@ FILES = {
 NO_CODES = {
     *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx"),
     *("utf-8", "utf-8-sig", "utf-16"),
+    *("dataclass-args", "definition-ref", "function-after", "model-fields", "tagged-union", "typed-dict"),  # pydantic's
 }
 """Words with a hyphen in the sources that are not codes."""
 
