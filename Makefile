@@ -114,13 +114,13 @@ docs: $(VENV)/.runtime ## Write the generated documents anew
 lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/python -m venv "$$folder"; \
-	echo "Resolving runline[http,test]"; \
+	echo "Resolving mqrunner[http,test]"; \
 	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,test]'; \
 	{ echo "# Versions that \`make\` installs. Written by \`make lock\`."; \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable; } > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt; \
 	echo "constraints.txt: $$(grep -c == constraints.txt) versions"; \
-	echo "Resolving runline[bench]"; \
+	echo "Resolving mqrunner[bench]"; \
 	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -c constraints.txt -e '.[bench]'; \
 	{ echo "# What \`make bench\` installs besides constraints.txt. Written by \`make lock\`."; \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable | grep -vxFf constraints.txt; } \

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import rabbit
 from benchmarks.crew import read_accounts
 from benchmarks.entries.job import Job
-from benchmarks.entries.runline import RUNLINE, write
+from benchmarks.entries.mqrunner import MQRUNNER, write
 from benchmarks.measuring import (
     ROOT,
     BenchmarkError,
@@ -124,8 +124,8 @@ def on_rabbitmq(url: str, count: int) -> Row:
     rabbit.make(url, [name], "classic")
     rabbit.fill(url, [name], count)
     job = Job(work="consume", count=count, url=url, source=name)
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as folder:
-        command = [*RUNLINE.command(job, Path(folder)), "--until-idle"]
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as folder:
+        command = [*MQRUNNER.command(job, Path(folder)), "--until-idle"]
         row = watch("RabbitMQ", command, Path(folder), count, **job.variables())
     rabbit.check(url, "RabbitMQ", [name], 0)
     rabbit.delete(url, [name])
@@ -134,7 +134,7 @@ def on_rabbitmq(url: str, count: int) -> Row:
 
 def in_process(count: int) -> Row:
     """Let a producer bring in messages much faster than they are handled."""
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         folder = Path(name)
         command = write(folder, _SLOW.format(root=ROOT), "--until-idle")
         return watch("in-process", command, folder, count, BENCH_PAUSE_S=str(PAUSE_S))

@@ -79,7 +79,7 @@ def measure(entry: Entry, rate: int, seconds: float, url: str) -> Measured:
     job = Job(work="latency", count=round(rate * seconds), url=url, source=queue)
     rabbit.make(url, [queue], job.kind)
     variables = {**job.variables(), **entry.variables, "BENCH_LEDGER_KIND": "Stopwatch"}
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         folder = Path(name)
         with Crew(entry.name, [entry.command(job, folder)], folder, variables) as crew:
             _wait_for_consumer(url, queue)

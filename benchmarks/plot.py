@@ -17,7 +17,7 @@ from typing import Any
 WIDTH = 860
 LEFT, RIGHT = 230, 150
 BAR, GAP, HEAD, SPACE, TOP = 16, 6, 26, 16, 56
-OURS = "runline"
+OURS = "mqrunner"
 TITLE = "Messages a second; more is better"
 
 STYLE = """

@@ -20,7 +20,7 @@ from benchmarks import rabbit
 from benchmarks.crew import Crew
 from benchmarks.entries.in_process import IN_PROCESS
 from benchmarks.entries.job import Job
-from benchmarks.entries.runline import RUNLINE
+from benchmarks.entries.mqrunner import MQRUNNER
 from benchmarks.measuring import ROOT, RUNNER, end_in_order, machine, machine_line, options, table, tell, write_json
 from tests.node import Node
 
@@ -108,11 +108,11 @@ def profile(broker: str, command: Sequence[str], folder: Path, messages: int, va
 
 def on_rabbitmq(messages: int) -> Profile:
     """Profile `consume`, prefetch 100, a classic queue, no log line for each message."""
-    with Node() as node, tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with Node() as node, tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         job = Job(work="consume", count=messages, url=node.url, source="bench-profile")
         rabbit.make(node.url, [job.source], job.kind)
         rabbit.fill(node.url, [job.source], messages)
-        found = profile("RabbitMQ", RUNLINE.command(job, Path(name)), Path(name), messages, job.variables())
+        found = profile("RabbitMQ", MQRUNNER.command(job, Path(name)), Path(name), messages, job.variables())
         rabbit.check(node.url, "RabbitMQ", [job.source], 0)
         return found
 
@@ -120,7 +120,7 @@ def on_rabbitmq(messages: int) -> Profile:
 def in_process(messages: int) -> Profile:
     """Profile an async producer and an async handler, without log lines."""
     entry = next(entry for entry in IN_PROCESS if not entry.peer)
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         variables = {"BENCH_COUNT": str(messages)}
         return profile("in-process", entry.command(Path(name)), Path(name), messages, variables)
 

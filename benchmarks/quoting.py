@@ -13,8 +13,8 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent / "results"
 
 COLUMNS = {
-    "runline": "runline",
-    "runline + uvloop": "runline, uvloop",
+    "mqrunner": "mqrunner",
+    "mqrunner + uvloop": "mqrunner, uvloop",
     "aio-pika": "aio-pika",
     "FastStream": "FastStream",
     "Taskiq (uvloop)": "Taskiq",

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import rabbit
 from benchmarks.crew import Crew
 from benchmarks.entries.job import Job
-from benchmarks.entries.runline import write
+from benchmarks.entries.mqrunner import write
 from benchmarks.measuring import (
     ROOT,
     BenchmarkError,
@@ -149,7 +149,7 @@ def measure(point: Point, url: str) -> Measured:
         rabbit.fill(url, queues, point.messages, size=point.body_bytes)
     job = Job(work="consume", count=point.messages, url=url, processes=point.processes)
     kind = "SharedLedger" if point.processes > 1 else "Ledger"
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as folder_name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as folder_name:
         folder = Path(folder_name)
         commands = [write(folder, pipeline(point, name, queues, url))] * point.processes
         started = time.time()

@@ -166,7 +166,7 @@ def main() -> None:
     end_in_order()
     arguments = options(__doc__).parse_args()
     before, runs = machine(), arguments.runs or (7 if arguments.quick else RUNS)
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         folder = Path(name)
         (folder / "bench.yaml").write_text(PIPELINE)
         (folder / "bench_handlers.py").write_text(HANDLERS)

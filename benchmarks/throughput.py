@@ -23,10 +23,10 @@ from benchmarks.entries.dramatiq_app import DRAMATIQ
 from benchmarks.entries.faststream_app import FASTSTREAM, FASTSTREAM_UVLOOP
 from benchmarks.entries.in_process import IN_PROCESS, InProcess
 from benchmarks.entries.job import Entry, Job
+from benchmarks.entries.mqrunner import MQRUNNER, MQRUNNER_UVLOOP, MQRUNNER_WORKERS, has_option
 from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA, PLAIN_AIO_PIKA_UVLOOP
 from benchmarks.entries.plain_pika import PLAIN_PIKA
 from benchmarks.entries.raw_socket import RAW_SOCKET
-from benchmarks.entries.runline import RUNLINE, RUNLINE_UVLOOP, RUNLINE_WORKERS, has_option
 from benchmarks.entries.taskiq_app import TASKIQ
 from benchmarks.measuring import (
     BenchmarkError,
@@ -45,7 +45,7 @@ from benchmarks.measuring import (
 )
 from tests.node import Node
 
-OURS: Sequence[Entry] = (RUNLINE, RUNLINE_UVLOOP)
+OURS: Sequence[Entry] = (MQRUNNER, MQRUNNER_UVLOOP)
 LOOPS: Sequence[Entry] = (PLAIN_AIO_PIKA_UVLOOP, FASTSTREAM_UVLOOP)
 PEERS: Sequence[Entry] = (FASTSTREAM, TASKIQ, CELERY, CELERY_PREFORK, DRAMATIQ, PLAIN_PIKA)
 ENTRIES: Sequence[Entry] = (PLAIN_AIO_PIKA, *PEERS, *LOOPS, *OURS, RAW_SOCKET)
@@ -114,9 +114,9 @@ def scenarios(scale: float) -> list[Scenario]:
 
 def two_processes(size: int) -> Scenario:
     """Return the scenario of two processes at one queue."""
-    both = [PLAIN_AIO_PIKA, FASTSTREAM, RUNLINE]
+    both = [PLAIN_AIO_PIKA, FASTSTREAM, MQRUNNER]
     if has_option("--workers"):
-        both.append(RUNLINE_WORKERS)
+        both.append(MQRUNNER_WORKERS)
     return Scenario("consume, two processes", Job(work="consume", count=size, processes=2), both)
 
 
@@ -143,7 +143,7 @@ def prepare(entry: Entry, job: Job, queues: Sequence[str]) -> None:
         if job.source:
             rabbit.fill(job.url, [job.source], job.count, size=job.body_bytes)
         return
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         folder = Path(name)
         variables = {**job.variables(), **entry.variables, "BENCH_LEDGER": name}
         run(entry.fill, cwd=folder, env=environment(**variables), timeout_s=TIMEOUT_S)
@@ -152,7 +152,7 @@ def prepare(entry: Entry, job: Job, queues: Sequence[str]) -> None:
 
 def measure_in_process(entry: InProcess, size: int) -> Measured:
     """Let one process bring messages in and handle them."""
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         folder = Path(name)
         with Crew(entry.name, [entry.command(folder)], folder, {"BENCH_COUNT": str(size)}) as crew:
             crew.wait(size, TIMEOUT_S)
@@ -160,7 +160,7 @@ def measure_in_process(entry: InProcess, size: int) -> Measured:
 
 
 def _work(entry: Entry, job: Job) -> Measured:
-    with tempfile.TemporaryDirectory(prefix="runline-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
         folder = Path(name)
         kind = "SharedLedger" if job.processes > 1 or entry.is_shared else "Ledger"
         variables = {**job.variables(), **entry.variables, "BENCH_LEDGER_KIND": kind}
@@ -230,7 +230,7 @@ def installed(entries: Sequence[E]) -> list[E]:
 
 @functools.cache
 def _tell_missing(name: str, missing: str) -> None:
-    tell(f"left out: {name} needs {missing}: pip install 'runline[bench]'")
+    tell(f"left out: {name} needs {missing}: pip install 'mqrunner[bench]'")
 
 
 def run_rabbitmq(arguments: argparse.Namespace, runs: int) -> list[Row]:

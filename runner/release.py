@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-PRODUCT: Final = "runline"
+PRODUCT: Final = "mqrunner"
 
 
 @functools.cache

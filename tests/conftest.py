@@ -41,7 +41,7 @@ __all__ = [
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
-LENDER = "runline_lender"
+LENDER = "mqrunner_lender"
 
 LARGE_BODIES = f"max_message_size = {128 * 1024 * 1024}"
 """The default up to 3.13. Since 4.0 it is 16 MiB, as much as we take, so that nothing above our limit would arrive."""

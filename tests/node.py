@@ -419,7 +419,7 @@ class _Folder:
     """A temporary folder and the processes that live in it; both end with us, however we end."""
 
     def __init__(self, kind: str) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=f"runline-{kind}-"))
+        self.path = Path(tempfile.mkdtemp(prefix=f"mqrunner-{kind}-"))
         self._sweeper = subprocess.Popen(
             [sys.executable, "-S", "-c", SWEEPER, str(self.path)],
             stdin=subprocess.PIPE,

@@ -117,7 +117,7 @@ class RunnerProcess:
         return self._exit_code
 
     async def __aenter__(self) -> Self:
-        self._home = tempfile.mkdtemp(prefix="runline-home-")
+        self._home = tempfile.mkdtemp(prefix="mqrunner-home-")
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # as the installed command: the current folder is not on the path by itself
@@ -184,7 +184,7 @@ def _passed_on() -> dict[str, str]:
 def _import_path() -> dict[str, str]:
     """Return where the package is, in case it is not installed for this interpreter."""
     try:
-        importlib.metadata.distribution("runline")
+        importlib.metadata.distribution("mqrunner")
     except importlib.metadata.PackageNotFoundError:
         return {"PYTHONPATH": str(ROOT)}
     return {}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.entries.job import body
-from benchmarks.entries.runline import write
+from benchmarks.entries.mqrunner import write
 from benchmarks.ledger import Ledger, from_environment
 from benchmarks.measuring import ROOT
 
@@ -80,10 +80,10 @@ IN_PROCESS = (
     InProcess(name="pyee, AsyncIOEventEmitter", peer="pyee", requires="pyee"),
     InProcess(name="Taskiq, InMemoryBroker", peer="taskiq", requires="taskiq", share=0.4),
     InProcess(name="FastStream, TestRabbitBroker", peer="faststream", requires="faststream", share=0.01),
-    InProcess(name="runline"),
-    InProcess(name="runline, a log line for each", logs=True, share=0.25),
-    InProcess(name="runline, from a generator", produce="produce_in_thread", share=0.25),
-    InProcess(name="runline, to a def handler", consume="consume_in_thread", share=0.25),
+    InProcess(name="mqrunner"),
+    InProcess(name="mqrunner, a log line for each", logs=True, share=0.25),
+    InProcess(name="mqrunner, from a generator", produce="produce_in_thread", share=0.25),
+    InProcess(name="mqrunner, to a def handler", consume="consume_in_thread", share=0.25),
 )
 
 

@@ -44,7 +44,7 @@ def _factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise EventLoopUnavailable(
-            f"{LOOP_VARIABLE} asks for uvloop", 'install it: pip install "runline[uvloop]"'
+            f"{LOOP_VARIABLE} asks for uvloop", 'install it: pip install "mqrunner[uvloop]"'
         ) from None
     make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return make

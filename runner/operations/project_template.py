@@ -103,7 +103,7 @@ PROJECT = Path(__file__).resolve().parent
 
 def run() -> list[dict]:
     """Run the pipeline until there is nothing left to do, and return its log lines."""
-    command = [sys.executable, "-P", "-m", "runner", "up", "pipeline.yaml", "--until-idle"]
+    command = [sys.executable, "-P", "-m", "mqrunner", "up", "pipeline.yaml", "--until-idle"]
     command += ["--broker", "memory", "--log-format", "json"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", timeout=50)
     assert done.returncode == 0, done.stderr

@@ -59,7 +59,7 @@ def required_modules() -> frozenset[str]:
     from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
     found: set[str] = set()
-    todo = ["runline"]
+    todo = ["mqrunner"]
     while todo:
         name = todo.pop()
         try:

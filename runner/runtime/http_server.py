@@ -82,7 +82,7 @@ class HttpServer:
             from aiohttp import web
         except ImportError:
             text = "answering HTTP needs aiohttp"
-            raise CannotListen(text, 'install it: pip install "runline[http]"') from None
+            raise CannotListen(text, 'install it: pip install "mqrunner[http]"') from None
         host, port = self._address
         middlewares = [self._track_connections(), *([_loopback_guard()] if is_loopback(host) else [])]
         application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)

@@ -53,5 +53,5 @@ async def test_the_broker_the_log_and_the_probe_say_what_runs(
     host, pid, name = socket.gethostname(), runner.pid, rabbit_project.unique
     for role in ("publish", "consume"):
         assert f"{name} ({role}) {host}:{pid}" in told
-    for key, value in {"product": "runline", "version": version(), "release": release, "host": host}.items():
+    for key, value in {"product": "mqrunner", "version": version(), "release": release, "host": host}.items():
         assert f'["{key}","longstr","{value}"]' in told.replace(" ", "")

@@ -167,7 +167,7 @@ class Bench:
         if not memory:
             assert self.node is not None
             place = Place(("--broker", self.node.url), self.node.url)
-        with tempfile.TemporaryDirectory(prefix="runline-bounds-") as folder:
+        with tempfile.TemporaryDirectory(prefix="mqrunner-bounds-") as folder:
             project = Project(Path(folder), f"b{secrets.token_hex(4)}", place)
             project.pipeline("version: 1\nlogging: {messages: false}\n" + pipeline)
             project.handlers(HEAD + handlers)

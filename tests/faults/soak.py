@@ -188,7 +188,7 @@ async def main() -> bool:
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    with tempfile.TemporaryDirectory(prefix="runline-soak-") as folder, Node() as node:
+    with tempfile.TemporaryDirectory(prefix="mqrunner-soak-") as folder, Node() as node:
         async with Proxy(node.port) as proxy:
             project = Project(Path(folder), f"s{secrets.token_hex(4)}", Place(("--broker", proxy.url), proxy.url))
             project.pipeline(PIPELINE)

@@ -110,11 +110,11 @@ def test_a_job_travels_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_picture_is_xml_with_every_entry() -> None:
     spread = {"median": 10.0, "min": 9.0, "max": 12.0}
-    row = {"scenario": "consume <1>", "entry": "runline", "rate": spread, "ratio": 2.0, "failure": "", "runs": [{}]}
+    row = {"scenario": "consume <1>", "entry": "mqrunner", "rate": spread, "ratio": 2.0, "failure": "", "runs": [{}]}
     failed = {**row, "entry": "other & co", "rate": None, "failure": "lost"}
     machine = {"cores": 2, "python": "3.11", "at": "2026-01-01T00:00:00"}
     texts = [element.text for element in ElementTree.fromstring(draw([row, failed], machine)).iter()]
-    assert {"consume <1>", "runline", "other & co", "failed", "10/s  ×2"} <= set(texts)
+    assert {"consume <1>", "mqrunner", "other & co", "failed", "10/s  ×2"} <= set(texts)
 
 
 def test_samples_belong_to_the_innermost_part() -> None:

@@ -34,4 +34,4 @@ def test_uvloop_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(event_loop.EventLoopUnavailable) as missing:
         event_loop.run_in_loop(_kind())
-    assert "runline[uvloop]" in missing.value.hint
+    assert "mqrunner[uvloop]" in missing.value.hint

@@ -97,16 +97,16 @@ def _end_of_publishing(job: Job, folder: Path) -> float | None:
     return datetime.fromisoformat(finished["timestamp"]).timestamp() - offset
 
 
-RUNLINE = Entry(
-    name="runline",
+MQRUNNER = Entry(
+    name="mqrunner",
     command=_command,
     works=frozenset({"consume", "model", "log", "hop", "publish", "latency"}),
     share=3.0,
     read_end=_end_of_publishing,
 )
 
-RUNLINE_WORKERS = replace(RUNLINE, name="runline, --workers", command=_command_with_workers, starts_its_own=True)
+MQRUNNER_WORKERS = replace(MQRUNNER, name="mqrunner, --workers", command=_command_with_workers, starts_its_own=True)
 """Only for a `runner up` that has the option (`has_option`)."""
 
 
-RUNLINE_UVLOOP = replace(RUNLINE, name="runline + uvloop", variables={"RUNNER_LOOP": "uvloop"}, requires=("uvloop",))
+MQRUNNER_UVLOOP = replace(MQRUNNER, name="mqrunner + uvloop", variables={"RUNNER_LOOP": "uvloop"}, requires=("uvloop",))

@@ -1,0 +1,37 @@
+"""The start of the command `runner`, also as `python -m mqrunner`.
+
+A module `runner` of yours that comes first on the import path would hide the package `runner`, and this check with it.
+So the check is in a module with the name of the distribution.
+"""
+
+import os
+import sys
+from importlib.machinery import PathFinder
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "runner", "__init__.py")
+_INVALID = 78  # the exit code of an invalid pipeline
+
+
+def main() -> None:
+    """Run the command line. Ends the process with one of the documented exit codes."""
+    spec = PathFinder.find_spec("runner")
+    if spec is not None and spec.origin and os.path.realpath(spec.origin) != _PACKAGE:
+        sys.stderr.write(_hidden_by(spec.origin))
+        sys.exit(_INVALID)
+    from runner.cli import main as run
+
+    run()
+
+
+def _hidden_by(file: str) -> str:
+    folder = os.path.dirname(os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file)
+    return (
+        f'error[reserved-module]: module "runner" is the runner itself, and {file} hides it\n'
+        f"  = help: give this file another name, or take {folder} out of PYTHONPATH\n"
+    )
+
+
+if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the current folder, which Python puts first
+    main()

@@ -1,0 +1,72 @@
+"""A module `runner` of the user's is found before it can take the place of the package, however a command starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STARTS = (
+    [str(Path(sys.executable).with_name("runner"))],
+    [sys.executable, "-m", "mqrunner"],
+    [sys.executable, "-P", "-m", "mqrunner"],
+)
+COMMANDS = (["--version"], ["validate", "pipeline.yaml"], ["up", "pipeline.yaml", "--workers", "2"])
+FILES = ("runner.py", "runner/__init__.py")
+
+
+def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, **variables}
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(params=FILES)
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """Return the folder that `runner init` has filled, and a file in it that hides the runner and must not run."""
+    folder = tmp_path / "shop"
+    assert run(tmp_path, *STARTS[0], "init", "shop").returncode == 0
+    file = folder / str(request.param)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("raise SystemExit('the file of the user runs')\n")
+    return folder, file
+
+
+@pytest.mark.parametrize("start", STARTS, ids=["console script", "-m", "-P -m"])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_runner_on_pythonpath_is_an_error_at_the_start(
+    project: tuple[Path, Path], start: list[str], command: list[str]
+) -> None:
+    """Each command says where the file is, also those that read no pipeline."""
+    folder, file = project
+    done = run(folder, *start, *command, PYTHONPATH=str(folder))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == (
+        f'error[reserved-module]: module "runner" is the runner itself, and {file} hides it\n'
+        f"  = help: give this file another name, or take {folder} out of PYTHONPATH\n"
+    )
+
+
+@pytest.mark.parametrize("start", STARTS, ids=["console script", "-m", "-P -m"])
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda command: command[0])
+def test_a_runner_beside_the_pipeline_is_an_error_in_it(
+    project: tuple[Path, Path], start: list[str], command: list[str]
+) -> None:
+    """The folder of a pipeline comes onto the import path with it. Other commands do not care."""
+    folder, file = project
+    done = run(folder, *start, *command)
+    assert done.returncode == 78
+    message = f'module "runner" is the runner itself, and {file.relative_to(folder)} would hide it'
+    assert f"error[reserved-module]: {message}" in done.stderr + done.stdout
+    assert run(folder, *start, "--version").returncode == 0
+
+
+def test_the_test_of_a_new_project_shows_the_error(project: tuple[Path, Path]) -> None:
+    """pytest puts the folder of the test onto the import path, with the file of the user in it."""
+    folder, _ = project
+    done = run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_pipeline.py")
+    assert done.returncode == 1
+    assert "error[reserved-module]" in done.stdout
+    assert "the file of the user runs" not in done.stdout
