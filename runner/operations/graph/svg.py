@@ -27,7 +27,10 @@ OWNERS = ("#7a3e9d", "#0b7285", "#b3541e", "#5c6b00", "#a61e4d", "#364fc7")
 
 
 def to_svg(graph: Graph) -> str:
-    """Return a picture from left to right. Retries and dead letters stand in small grey type at their subscribers."""
+    """Return a picture from left to right. Retries and dead letters stand in small grey type at their subscribers.
+
+    Each box has its node's id in `data-node`, and classes by which a page can colour it.
+    """
     nodes = {id_: node for id_, node in graph.nodes.items() if node.kind != "dead-letter"}
     edges = {(e.source, e.target): e for e in reversed(graph.edges) if e.target in nodes and e.kind != "retry"}
     sizes = {id_: _size(graph, node) for id_, node in nodes.items()}
@@ -46,7 +49,7 @@ def to_svg(graph: Graph) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" font-family={quoteattr(FONT)} font-size="{NAME}">\n',
             f"<title>{_clean(', '.join(pipeline.name for pipeline in graph.pipelines))}</title>\n",
-            f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>\n',
+            f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff" class="paper"/>\n',
             *head,
             f'<g transform="translate({MARGIN:.0f} {top:.0f})">\n',
             *body,
@@ -65,7 +68,7 @@ def _head(pipelines: Iterable[PipelineLabel], colours: Mapping[str, str]) -> Ite
         y = MARGIN + LINE * 1.5 * index + 4
         rest = title[len(name) :]
         yield (
-            f'<text x="{MARGIN:.0f}" y="{y:.0f}" fill="#666666" xml:space="preserve">'
+            f'<text x="{MARGIN:.0f}" y="{y:.0f}" fill="#666666" xml:space="preserve" class="head">'
             f'<tspan font-weight="bold" fill="{colours[name]}">{_clean(name)}</tspan>{_clean(rest)}</text>\n'
         )
 
@@ -124,7 +127,8 @@ def _boxes(graph: Graph, nodes: Iterable[Node], layout: Layout, colours: Mapping
     for node in nodes:
         box = layout.boxes[node.id]
         fill, stroke = FILLS[node.kind]
-        yield f"<g><title>{_clean(_tooltip(node))}</title>\n{_outline(node.kind, box, fill, stroke)}\n"
+        yield f'<g class="node {node.kind}" data-node={quoteattr(escape_controls(node.id))}>'
+        yield f"<title>{_clean(_tooltip(node))}</title>\n{_outline(node.kind, box, fill, stroke)}\n"
         lines = _lines(graph, node)
         x = box.x + (box.width - (10 if node.kind == "queue" else 0)) / 2
         y = box.middle - LINE * 0.9 * len(lines) / 2 + 4.5
@@ -134,7 +138,7 @@ def _boxes(graph: Graph, nodes: Iterable[Node], layout: Layout, colours: Mapping
             y += LINE * 0.9
             colour = colours[node.pipelines[0]] if is_owned and not index else _line_colour(line)
             yield (
-                f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="{SMALL}" fill="{colour}">'
+                f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="{SMALL}" fill="{colour}" class="small">'
                 f"{_clean(line)}</text>\n"
             )
         yield "</g>\n"
@@ -241,7 +245,7 @@ def _label(points: list[tuple[float, float]], text: str) -> str:
     is_forward = x > points[0][0]
     x, anchor = (x - 11, "end") if is_forward else (x + 11, "start")
     look = f'font-size="{SMALL}" text-anchor="{anchor}"'
-    halo = 'stroke="#ffffff" stroke-width="3" stroke-linejoin="round"'
+    halo = 'stroke="#ffffff" stroke-width="3" stroke-linejoin="round" class="halo"'
     at = f'x="{x:.1f}" y="{y - 4:.1f}"'
     return f'<text {at} {look} {halo}>{_clean(text)}</text><text {at} {look} fill="#7a5c00">{_clean(text)}</text>\n'
 
@@ -250,6 +254,6 @@ def _legend(kinds: Iterable[str], y: float) -> Iterator[str]:
     x = MARGIN
     for kind in kinds:
         box = Box(22.0, 13.0, x, y - 10.5)
-        yield _outline(kind, box, *FILLS[kind])
+        yield f'<g class="{kind}">{_outline(kind, box, *FILLS[kind])}</g>'
         yield f'<text x="{x + 28:.0f}" y="{y:.0f}" font-size="{SMALL}" fill="#5f5f5f">{kind}</text>\n'
         x += 28 + _width(kind, SMALL) + 24

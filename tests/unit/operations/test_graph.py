@@ -207,6 +207,14 @@ def test_svg_is_xml_with_the_names_in_it() -> None:
     assert "</svg>" in found
 
 
+def test_svg_boxes_can_be_found_by_their_nodes() -> None:
+    """The page writes live figures on them."""
+    found = graph(HOSTILE)
+    root = ElementTree.fromstring(render(found, "svg"))
+    boxes = [element.get("data-node") for element in root.iter() if element.get("data-node")]
+    assert sorted(boxes) == sorted(id_ for id_, node in found.nodes.items() if node.kind != "dead-letter")
+
+
 def test_control_characters_stay_out() -> None:
     """Of terminals and of XML."""
     found = graph('version: 1\nname: n\ndescription: "\\e[31mred\\x07"\nqueues: {q: }\n')
