@@ -16,8 +16,8 @@ from datetime import datetime
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import UNREADABLE, Address
 from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, replay_envelope
+from runner.operations.queue_access import QueueAccess
 from runner.operations.queue_scan import MessageHandle, QueueScan, ScanStopped
-from runner.operations.rabbitmq.queue_browser import BrowseSession
 
 
 @dataclass
@@ -45,7 +45,7 @@ class DeadLetterOps:
     Methods raise BrokerUnavailable.
     """
 
-    browser: BrowseSession
+    browser: QueueAccess
     filters: DeadLetterFilter
     limit: int | None
     now: Callable[[], datetime]

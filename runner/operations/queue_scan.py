@@ -13,7 +13,7 @@ from contextlib import aclosing
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address
 from runner.operations.dead_letters import DeadLetterMessage, DeadLetterQueue, parse_dead_letter, preserved_copy
-from runner.operations.rabbitmq.queue_browser import BrowsedMessage, BrowseSession, QueueBrowser
+from runner.operations.queue_access import Browsed, Browser, QueueAccess
 
 MAX_EXTRA_MESSAGES = 10_000
 MAX_EXTRA_BYTES = 64 * 1024 * 1024
@@ -39,7 +39,7 @@ class ScanStopped(Exception):
 class MessageHandle:
     """What can be done with the message that a walk has come to."""
 
-    def __init__(self, reading: QueueBrowser, looked: BrowsedMessage) -> None:
+    def __init__(self, reading: Browser, looked: Browsed) -> None:
         self._reading = reading
         self._looked = looked
         self.is_taken = False
@@ -56,7 +56,7 @@ class QueueScan:
     `stop` ends it with Stopped between two messages. Close its iterators: then everything has gone back.
     """
 
-    def __init__(self, browser: BrowseSession, dlq: DeadLetterQueue, stop: asyncio.Event) -> None:
+    def __init__(self, browser: QueueAccess, dlq: DeadLetterQueue, stop: asyncio.Event) -> None:
         self._browser = browser
         self._dlq = dlq
         self._stop = stop
@@ -86,8 +86,8 @@ class QueueScan:
         if not self.total:
             return
         async with self._browser.read(self._dlq.name) as reading:
-            current: tuple[BrowsedMessage, DeadLetterMessage, MessageHandle] | None = None
-            looked: BrowsedMessage | None = None
+            current: tuple[Browsed, DeadLetterMessage, MessageHandle] | None = None
+            looked: Browsed | None = None
             try:
                 while self.unseen and (looked := await self._next(reading)) is not None:
                     self.unseen -= 1
@@ -102,7 +102,7 @@ class QueueScan:
                         await self._leave(*current)
                     await self._read_on(reading, looked)
 
-    async def _read_on(self, reading: QueueBrowser, looked: BrowsedMessage | None) -> None:
+    async def _read_on(self, reading: Browser, looked: Browsed | None) -> None:
         """Read up to the first message that nobody has looked at before: so all that goes back, goes back in order."""
         unseen, size = min(self.unseen, MAX_EXTRA_MESSAGES), 0
         while unseen and looked is not None and looked.delivery_count and size < MAX_EXTRA_BYTES:
@@ -112,7 +112,7 @@ class QueueScan:
                 size += len(looked.envelope.body)
                 await self._leave(looked, parse_dead_letter(looked.envelope, self._dlq), MessageHandle(reading, looked))
 
-    async def _next(self, reading: QueueBrowser) -> BrowsedMessage | None:
+    async def _next(self, reading: Browser) -> Browsed | None:
         """Return the next message, None where there is none any more or nothing comes before something is taken."""
         waited = 0.0
         while True:
@@ -130,12 +130,12 @@ class QueueScan:
                 text = f'queue "{self._dlq.name}" has {depth.messages} messages and hands out none'
                 raise BrokerUnavailable(text, "is there a consumer that has it to itself?")
 
-    async def _leave(self, looked: BrowsedMessage, letter: DeadLetterMessage, handle: MessageHandle) -> None:
+    async def _leave(self, looked: Browsed, letter: DeadLetterMessage, handle: MessageHandle) -> None:
         """Go on from a message: it was taken, or it stays, or it has been looked at too often to stay as it is."""
         if not handle.is_taken and self._needs_copy(looked):
             await self._replace_by_copy(letter, handle)
 
-    def _needs_copy(self, looked: BrowsedMessage) -> bool:
+    def _needs_copy(self, looked: Browsed) -> bool:
         return self._safe_looks is not None and looked.delivery_count >= self._safe_looks
 
     async def _replace_by_copy(self, letter: DeadLetterMessage, handle: MessageHandle) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.operations.dead_letters import dead_letter_queues
 from runner.operations.leftovers import classify, pipeline_names_in
+from runner.operations.queue_access import QueueAccess
 from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
 from runner.pipeline.model import BrokerSettings, Pipeline
 from runner.transports.rabbitmq.channels import QueueCounts
@@ -96,7 +97,7 @@ def status_query(pipeline: Pipeline) -> StatusQuery:
 class StatusReader:
     """Asks a broker for the state of pipelines, as often as it is asked itself. Raises BrokerUnavailable."""
 
-    def __init__(self, pipelines: Sequence[Pipeline], browser: BrowseSession, management: ManagementApi | None) -> None:
+    def __init__(self, pipelines: Sequence[Pipeline], browser: QueueAccess, management: ManagementApi | None) -> None:
         self._plans = [status_query(pipeline) for pipeline in pipelines]
         self._names = {pipeline.name for pipeline in pipelines}
         self._known = {queue.name for pipeline in pipelines for queue in pipeline.topology.queues}

@@ -111,6 +111,10 @@ class MemoryBroker:
             new=len(new_exchanges) + len(new_queues),
         )
 
+    def queue(self, name: str) -> MemoryQueue | None:
+        """Return a queue, None where there is none of this name."""
+        return self._router.queues.get(name)
+
     def put(self, envelope: Envelope, address: Address, queues: Sequence[MemoryQueue]) -> None:
         """Put a message into the queues that it is routed to, whatever their capacity.
 

@@ -118,6 +118,14 @@ class MemoryQueue:
             count += 1
         return count
 
+    def take_head(self) -> QueuedMessage | None:
+        """Take the next message out for somebody who looks at it, None where there is none; `restore` puts it back."""
+        if not self.buffer:
+            return None
+        message = self.buffer.popleft()
+        self.ready_bytes -= len(message.envelope.body)
+        return message
+
     def restore(self, message: QueuedMessage) -> None:
         """Put a message back where it stood; it has been delivered before."""
         message.is_redelivered = True

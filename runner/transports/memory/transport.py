@@ -175,6 +175,10 @@ class MemoryTransport:
         subscription: MemorySubscription = delivery.subscription
         return subscription.discard(delivery.delivery_tag)
 
+    def queue(self, name: str) -> MemoryQueue | None:
+        """Return a queue of the broker, None where there is none of this name."""
+        return self._broker.queue(name)
+
     async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
         """See `Transport.count_pending`."""
         return self._broker.count_pending(all_options)
