@@ -1,8 +1,32 @@
-"""Vocabulary: what is counted while pipelines run."""
+"""Vocabulary: what a process counts while pipelines run. The log's totals, /metrics and the page are read from it.
+
+Counting is a plain addition to an object that the caller holds: no lock, no look-up of labels. `Metrics.samples` reads
+everything at once, as plain data that several processes can send each other and add up.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from runner.metrics_table import METRICS, Metric, metric
+
+MAX_ERROR_TYPES = 50
+OTHER_ERRORS = "other"
+
+RECENT_S = 30.0
+"""`RecentMax` forgets a value after this time, or twice of it."""
+
+PUBLISH_OUTCOMES = ("confirmed", "unroutable", "refused", "failed")
+
+Value = float | list[float]
+"""A number; or, of a histogram, the count of each bucket (not cumulative, the last one has no bound), and the sum."""
+
+Samples = dict[str, dict[tuple[str, ...], Value]]
+"""Values by the metric's name and the values of its labels, in the order of `metrics_table`."""
 
 
 @dataclass(slots=True)
@@ -21,3 +45,307 @@ class Totals:
     def as_fields(self) -> dict[str, int]:
         """Return the counts by name, for a log line."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+class Histogram:
+    """Counts of seconds in fixed buckets."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return sum(self.counts)
+
+    def read(self) -> list[float]:
+        """Return it as a sample."""
+        return [*self.counts, self.total]
+
+
+class RecentMax:
+    """The largest value of the last half minute, or up to a minute."""
+
+    __slots__ = ("_before", "_ends", "_largest")
+
+    def __init__(self) -> None:
+        self._largest = self._before = self._ends = 0.0
+
+    def note(self, now: float, value: float) -> None:
+        """Note a value; `now` is a clock that does not go back, in seconds."""
+        if now >= self._ends:
+            self._turn(now)
+        if value > self._largest:
+            self._largest = value
+
+    def read(self, now: float) -> float:
+        """Return the largest value that is recent; 0 where there is none."""
+        if now >= self._ends:
+            self._turn(now)
+        return max(self._largest, self._before)
+
+    def _turn(self, now: float) -> None:
+        self._before = self._largest if now < self._ends + RECENT_S else 0.0
+        self._largest, self._ends = 0.0, now + RECENT_S
+
+
+class Publications:
+    """Publications of one producer or subscriber, by destination and outcome: how many, and how long each took."""
+
+    def __init__(self, destinations: Iterable[str]) -> None:
+        self._by_place: dict[tuple[str, str], Histogram] = {}
+        for to in destinations:
+            for outcome in PUBLISH_OUTCOMES:
+                self._of(to, outcome)
+
+    def note(self, to: str, outcome: str, seconds: float) -> None:
+        """Count one publication that has ended."""
+        (self._by_place.get((to, outcome)) or self._of(to, outcome)).observe(seconds)
+
+    @property
+    def confirmed(self) -> int:
+        """How many the broker has confirmed."""
+        return sum(item.count for (_, outcome), item in self._by_place.items() if outcome == "confirmed")
+
+    def items(self) -> Iterator[tuple[str, str, Histogram]]:
+        """Yield destination, outcome, and the seconds of those publications."""
+        for (to, outcome), item in self._by_place.items():
+            yield to, outcome, item
+
+    def _of(self, to: str, outcome: str) -> Histogram:
+        return self._by_place.setdefault((to, outcome), Histogram(metric("runner_publish_seconds").buckets))
+
+
+class SubscriberState(NamedTuple):
+    """What a subscriber does at this moment. `concurrency` is 0 while no messages reach it."""
+
+    in_flight: int = 0
+    concurrency: int = 0
+    oldest_s: float = 0.0
+
+
+class SubscriberCounts:
+    """What one subscriber has done. `state` returns what it does now."""
+
+    def __init__(self, name: str, queue: str, destinations: Iterable[str] = ()) -> None:
+        self.name = name
+        self.queue = queue
+        self.handled = 0
+        self.retried = 0
+        self.dead_lettered = 0
+        self.released = 0
+        self.duplicate = 0
+        self.errors: dict[str, int] = {}
+        self.handler_seconds = Histogram(metric("runner_handler_seconds").buckets)
+        self.queue_wait = Histogram(metric("runner_queue_wait_seconds").buckets)
+        self.recent_wait = RecentMax()
+        self.published = Publications(destinations)
+        self.is_paused = False
+        self.consumer_lost = 0
+        self.state: Callable[[], SubscriberState] = SubscriberState
+
+    def note_wait(self, seconds: float, now: float) -> None:
+        """Count how long a message has waited from its publication to its handler."""
+        self.queue_wait.observe(seconds)
+        self.recent_wait.note(now, seconds)
+
+    def note_error(self, error_type: str) -> None:
+        """Count an attempt that has failed, by the class of its error: there are at most 50, then they are `other`."""
+        if error_type not in self.errors and len(self.errors) >= MAX_ERROR_TYPES:
+            error_type = OTHER_ERRORS
+        self.errors[error_type] = self.errors.get(error_type, 0) + 1
+
+    def outcomes(self) -> dict[str, int]:
+        """Return the ends of deliveries, by outcome."""
+        names = ("handled", "retried", "dead_lettered", "released", "duplicate")
+        return {name: getattr(self, name) for name in names}
+
+
+class ProducerCounts:
+    """What one producer has done. `last_run_at` is when it last ran to its end, in seconds since 1970."""
+
+    def __init__(self, name: str, destinations: Iterable[str] = ()) -> None:
+        self.name = name
+        self.published = Publications(destinations)
+        self.failures = 0
+        self.last_run_at: float | None = None
+
+
+@dataclass
+class PipelineCounts:
+    """What one pipeline has done in this process. `is_leader` says whether its producers run here."""
+
+    name: str
+    release: str = ""
+    fingerprint: str = ""
+    subscribers: dict[str, SubscriberCounts] = field(default_factory=dict)
+    producers: dict[str, ProducerCounts] = field(default_factory=dict)
+    is_leader: Callable[[], bool] | None = None
+    """None where no producer needs a leader."""
+
+    @property
+    def totals(self) -> Totals:
+        """The same counts, added up for the log."""
+        own = self.subscribers.values()
+        return Totals(
+            handled=sum(each.handled for each in own),
+            retried=sum(each.retried for each in own),
+            dead_lettered=sum(each.dead_lettered for each in own),
+            released=sum(each.released for each in own),
+            published=sum(each.published.confirmed for each in self.producers.values()),
+        )
+
+
+class BrokerCounts:
+    """The connections to the broker. `note` hears what the transport says to the log."""
+
+    def __init__(self) -> None:
+        self.reconnects = 0
+        self.blocked: set[str] = set()
+        self.is_connected: Callable[[], bool] = lambda: False
+
+    def note(self, event: str, role: str) -> None:
+        """Take note of a log event of one connection, that to `publish` or that to `consume`."""
+        match event:
+            case "broker.connected":
+                self.reconnects += 1
+            case "broker.blocked":
+                self.blocked.add(role)
+            case "broker.unblocked" | "broker.lost":
+                self.blocked.discard(role)
+
+
+class Metrics:
+    """Everything that this process counts. `is_timed` says whether anybody can ask for the times of messages."""
+
+    def __init__(self, version: str = "", *, is_timed: bool = False) -> None:
+        self.is_timed = is_timed
+        self.pipelines: dict[str, PipelineCounts] = {}
+        self.broker = BrokerCounts()
+        self.loop_lag = RecentMax()
+        self._version = version
+
+    @property
+    def totals(self) -> Totals:
+        """What all pipelines have done together."""
+        return sum((pipeline.totals for pipeline in self.pipelines.values()), Totals())
+
+    def note_event(self, event: str, about: Mapping[str, Any]) -> None:
+        """Take note of a state change of the transport, which is also a line of the log."""
+        if event == "consumer.lost":
+            for pipeline in self.pipelines.values():
+                for subscriber in pipeline.subscribers.values():
+                    subscriber.consumer_lost += f"{pipeline.name}.{subscriber.name}" == about["subscriber"]
+        elif "role" in about:
+            self.broker.note(event, about["role"])
+
+    def samples(self) -> Samples:
+        """Return the value of everything now."""
+        found: Samples = {item.name: {} for item in METRICS}
+        found["runner_broker_connected"][()] = int(self.broker.is_connected())
+        found["runner_broker_blocked"][()] = int(bool(self.broker.blocked))
+        found["runner_broker_reconnects_total"][()] = self.broker.reconnects
+        found["runner_loop_lag_seconds"][()] = self.loop_lag.read(time.monotonic())
+        for pipeline in self.pipelines.values():
+            info = (self._version, pipeline.release, pipeline.name, pipeline.fingerprint)
+            found["runner_info"][info] = 1
+            if pipeline.is_leader is not None:
+                found["runner_leader"][pipeline.name,] = int(pipeline.is_leader())
+            for subscriber in pipeline.subscribers.values():
+                _read_subscriber(pipeline.name, subscriber, found)
+            for producer in pipeline.producers.values():
+                place = (pipeline.name, producer.name)
+                found["runner_producer_failures_total"][place] = producer.failures
+                if producer.last_run_at is not None:
+                    found["runner_producer_last_run_timestamp_seconds"][place] = producer.last_run_at
+                _read_published((*place, ""), producer.published, found)
+        return found
+
+
+def _read_subscriber(pipeline: str, counts: SubscriberCounts, found: Samples) -> None:
+    place = (pipeline, counts.name)
+    for outcome, number in counts.outcomes().items():
+        found["runner_messages_total"][*place, counts.queue, outcome] = number
+    for error_type, number in counts.errors.copy().items():
+        found["runner_handler_errors_total"][*place, error_type] = number
+    found["runner_handler_seconds"][place] = counts.handler_seconds.read()
+    found["runner_queue_wait_seconds"][place] = counts.queue_wait.read()
+    state = counts.state()
+    found["runner_messages_in_flight"][place] = state.in_flight
+    found["runner_concurrency"][place] = state.concurrency
+    found["runner_paused"][place] = int(counts.is_paused)
+    oldest = found["runner_queue_oldest_seconds"]
+    queue = (pipeline, counts.queue)
+    oldest[queue] = max(_number(oldest.get(queue, 0.0)), state.oldest_s)
+    found["runner_consumer_lost_total"][place] = counts.consumer_lost
+    _read_published((pipeline, "", counts.name), counts.published, found)
+
+
+def _read_published(place: tuple[str, str, str], published: Publications, found: Samples) -> None:
+    for to, outcome, seconds in published.items():
+        found["runner_published_total"][*place, to, outcome] = seconds.count
+        found["runner_publish_seconds"][*place, to, outcome] = seconds.read()
+
+
+def merged(parts: Iterable[Samples]) -> Samples:
+    """Return the samples of several processes as one: counters are added up, gauges as the table says."""
+    found: Samples = {item.name: {} for item in METRICS}
+    for part in parts:
+        for name, series in part.items():
+            whole, how = found[name], metric(name)
+            for labels, value in series.items():
+                whole[labels] = _joined(how, whole[labels], value) if labels in whole else value
+    return found
+
+
+def counted(samples: Samples) -> Samples:
+    """Return the counters and histograms alone: what a process has done stays true when it has ended."""
+    return {name: series for name, series in samples.items() if metric(name).kind != "gauge"}
+
+
+def _joined(how: Metric, one: Value, other: Value) -> Value:
+    if isinstance(one, list) and isinstance(other, list):
+        return [a + b for a, b in zip(one, other, strict=True)]
+    numbers = _number(one), _number(other)
+    if how.merged == "sum":
+        return sum(numbers)
+    return max(numbers) if how.merged == "max" else min(numbers)
+
+
+def _number(value: Value) -> float:
+    assert not isinstance(value, list)
+    return value
+
+
+def quantile(name: str, value: Sequence[float], share: float) -> float | None:
+    """Return the seconds that this share of a histogram's values did not exceed; None where it has no values.
+
+    `value` is a sample of the metric, or the difference of two. As Prometheus does, it supposes that values are evenly
+    spread within a bucket; above the last bound it returns that bound.
+    """
+    *counts, _ = value
+    wanted, below, low = share * sum(counts), 0.0, 0.0
+    for bound, count in zip(metric(name).buckets, counts, strict=False):
+        if count and below + count >= wanted:
+            return low + (bound - low) * (wanted - below) / count
+        below, low = below + count, bound
+    return low if sum(counts) else None
+
+
+def as_json(samples: Samples) -> dict[str, Any]:
+    """Return samples as JSON can carry them."""
+    return {name: [[*labels, value] for labels, value in series.items()] for name, series in samples.items() if series}
+
+
+def from_json(told: Mapping[str, Any]) -> Samples:
+    """Return what `as_json` was called with."""
+    return {name: {tuple(labels): value for *labels, value in series} for name, series in told.items()}

@@ -21,6 +21,7 @@ WORDS = (
         "log_capture",
         "message",
         "metrics",
+        "metrics_table",
         "outcome",
     ),
     *("redaction", "release", "schedule", "tasks", "units"),
