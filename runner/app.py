@@ -199,12 +199,20 @@ async def up(
     A worker connects when it is its turn, and answers HTTP only if it is the one. Raises BrokerUnavailable and
     TopologyMismatch. The loop's logging must be configured.
     """
+    from runner.metrics import Metrics
+    from runner.release import version
     from runner.runtime.supervisor import Supervisor
     from runner.runtime.watchdog import handler_watchdog
 
-    transport = make_transport(system, _log_transport_event, worker=worker.name if worker else "")
+    metrics = Metrics(version())
+
+    def note(change: TransportEvent) -> None:
+        _log_transport_event(change)
+        metrics.note_event(change.event, change.fields)
+
+    transport = make_transport(system, note, worker=worker.name if worker else "")
     start_id = worker.start_id if worker else None
-    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id)
+    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start, metrics=metrics)
     try:
         if worker is None or worker.serves_http:
             await supervisor.listen(worker.all_unready_reasons if worker else None)
@@ -215,7 +223,7 @@ async def up(
         if not await _unless_stopped(_connect_and_declare(system, transport, on_step), stop):
             return None
         try:
-            async with handler_watchdog(supervisor.handlers):
+            async with handler_watchdog(supervisor.handlers, metrics.loop_lag):
                 if await _unless_stopped(supervisor.start(), stop):
                     on_step(_running_step(system))
                     await supervisor.wait(stop)

@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from runner.metrics_table import METRICS, Metric, metric
@@ -19,6 +20,9 @@ OTHER_ERRORS = "other"
 
 RECENT_S = 30.0
 """`RecentMax` forgets a value after this time, or twice of it."""
+
+REPLY = "(reply)"
+"""The label `to` of all answers to callers."""
 
 PUBLISH_OUTCOMES = ("confirmed", "unroutable", "refused", "failed")
 
@@ -148,15 +152,28 @@ class SubscriberCounts:
         self.handler_seconds = Histogram(metric("runner_handler_seconds").buckets)
         self.queue_wait = Histogram(metric("runner_queue_wait_seconds").buckets)
         self.recent_wait = RecentMax()
+        self._last_sent: object = None
+        self._until = self._wait_s = 0.0
         self.published = Publications(destinations)
         self.is_paused = False
         self.consumer_lost = 0
         self.state: Callable[[], SubscriberState] = SubscriberState
 
-    def note_wait(self, seconds: float, now: float) -> None:
-        """Count how long a message has waited from its publication to its handler."""
-        self.queue_wait.observe(seconds)
-        self.recent_wait.note(now, seconds)
+    def note_sent(self, sent: object, now: float) -> None:
+        """Count how long a message has waited since it was sent; `now` is `time.perf_counter()`.
+
+        Times of publications have whole seconds, and so has the wall clock here: else a message would seem to wait for
+        half a second longer. All messages of one second that are handled in one second have waited equally long.
+        """
+        if sent != self._last_sent or now >= self._until:
+            seconds = sent_at(sent)
+            if seconds is None:
+                return
+            wall = time.time()
+            self._wait_s = max(0.0, wall // 1 - seconds)
+            self._last_sent, self._until = sent, now + 1.0 - wall % 1
+            self.recent_wait.note(now, self._wait_s)
+        self.queue_wait.observe(self._wait_s)
 
     def note_error(self, error_type: str) -> None:
         """Count an attempt that has failed, by the class of its error: there are at most 50, then they are `other`."""
@@ -271,6 +288,11 @@ class Metrics:
         return found
 
 
+def sent_at(timestamp: object) -> float | None:
+    """Return when a message was published, in seconds since 1970; None where it does not say, or what cannot be."""
+    return timestamp.timestamp() if isinstance(timestamp, datetime) else None
+
+
 def _read_subscriber(pipeline: str, counts: SubscriberCounts, found: Samples) -> None:
     place = (pipeline, counts.name)
     for outcome, number in counts.outcomes().items():
@@ -285,7 +307,8 @@ def _read_subscriber(pipeline: str, counts: SubscriberCounts, found: Samples) ->
     found["runner_paused"][place] = int(counts.is_paused)
     oldest = found["runner_queue_oldest_seconds"]
     queue = (pipeline, counts.queue)
-    oldest[queue] = max(_number(oldest.get(queue, 0.0)), state.oldest_s)
+    recent_s = counts.recent_wait.read(time.perf_counter())
+    oldest[queue] = max(_number(oldest.get(queue, 0.0)), recent_s, state.oldest_s)
     found["runner_consumer_lost_total"][place] = counts.consumer_lost
     _read_published((pipeline, "", counts.name), counts.published, found)
 

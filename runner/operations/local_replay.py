@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from runner.errors import RunnerError
 from runner.message import Address, Envelope, Message
-from runner.metrics import Totals
+from runner.metrics import SubscriberCounts
 from runner.operations.dead_letters import DeadLetterMessage, replay_envelope
 from runner.outcome import ACK, Outcome
 from runner.pipeline.model import Pipeline, Subscriber
@@ -179,6 +179,6 @@ class LocalReplay:
             transport=transport,
             publisher=publisher,
             invoker=invoker,
-            totals=Totals(),
+            counts=SubscriberCounts(subscriber.name, subscriber.queue),
             logs_messages=False,
         )

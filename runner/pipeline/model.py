@@ -63,6 +63,8 @@ class Destination:
     is_event: bool
     encode: Callable[[Any], tuple[bytes, str]]
     needs_queue: bool = True
+    is_reply: bool = False
+    """Whether it is the address of a caller that waits for an answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from runner import log
 from runner.errors import PublishFailed
 from runner.message import Envelope, Message
-from runner.metrics import Totals
+from runner.metrics import SubscriberCounts
 from runner.outcome import (
     ACK,
     RELEASE,
@@ -53,7 +53,8 @@ class Execution:
         transport: Transport,
         publisher: PipelinePublisher,
         invoker: HandlerInvoker,
-        totals: Totals,
+        counts: SubscriberCounts,
+        is_timed: bool = False,
         logs_messages: bool = True,
         logs_payloads: bool = False,
     ) -> None:
@@ -61,7 +62,8 @@ class Execution:
         self._pipeline = pipeline
         self._transport = transport
         self._invoker = invoker
-        self._totals = totals
+        self._counts = counts
+        self._is_timed = is_timed
         self._logs_messages = logs_messages
         self._logs_payloads = logs_payloads
         self._loop = asyncio.get_running_loop()
@@ -69,7 +71,7 @@ class Execution:
         self._message_logger = log.get_message_logger()
         window_s = subscriber.dedupe_window_s
         self._deduplicator = Deduplicator(window_s) if window_s is not None else None
-        self._results = ResultPublisher(subscriber, publisher, pipeline)
+        self._results = ResultPublisher(subscriber, publisher.counting(counts.published), pipeline)
         self.retry_locally: Callable[[Delivery, Retry], None] | None = None
         self.is_past_grace = False
         """Whether the grace is over: then handlers were cancelled, and how they end says nothing about their work."""
@@ -130,6 +132,9 @@ class Execution:
         messages = None
         if self._subscriber.handler.message_parameter is not None:
             messages = [self._message(delivery, payload) for delivery, payload in zip(fit, payloads, strict=True)]
+        for delivery in fit if self._is_timed else ():
+            if delivery.attempt == 1:
+                self._counts.note_sent(delivery.envelope.timestamp, started)
         with log.bound_context({**self._context_fields(), "messages": len(fit)}):
             parents = [delivery.envelope._replace(reply_to=None) for delivery in fit]  # a batch answers no message
             error, published = await self._attempt(self._invoker.invoke_batch(payloads, messages), parents)
@@ -141,7 +146,7 @@ class Execution:
     async def release(self, delivery: Delivery) -> None:
         """Give a delivery back untouched, because we are stopping."""
         await self._transport.settle(delivery, RELEASE)
-        self._totals.released += 1
+        self._counts.released += 1
         self._logger.info("message.released", **self.log_fields(delivery))
 
     async def _run(self, delivery: Delivery, started: float) -> None:
@@ -159,6 +164,8 @@ class Execution:
             await self._finish(delivery, failure, 0, started)
             return
         message = None if handler.message_parameter is None else self._message(delivery, payload)
+        if self._is_timed and delivery.attempt == 1:
+            self._counts.note_sent(delivery.envelope.timestamp, started)
         error, published = await self._attempt(self._invoker.invoke(payload, message), (delivery.envelope,))
         await self._finish(delivery, error, published, started)
 
@@ -179,20 +186,43 @@ class Execution:
         self, calling: Awaitable[Results], parents: Sequence[Envelope]
     ) -> tuple[BaseException | None, int]:
         """Let the handler work and publish its results; return what went wrong, and how many were published."""
-        published, started = 0, self._loop.time()
+        started = self._loop.time()
         try:
             results = await calling
-            if isinstance(results, list):
-                if len(results) != 1 or results[0] is not None:
-                    published += await self._results.publish(results, parents, published, started)
-            else:
-                async with aclosing(results):
-                    async for chunk in results:
+            if not isinstance(results, list):
+                return await self._publish_stream(results, parents, started)
+            if self._is_timed:
+                self._counts.handler_seconds.observe(self._loop.time() - started)
+            if len(results) == 1 and results[0] is None:
+                return None, 0
+            return None, await self._results.publish(results, parents, 0, started)
+        except HandlerFailed as failure:
+            if self._is_timed:
+                self._counts.handler_seconds.observe(self._loop.time() - started)
+            return failure.error, 0
+        except Exception as error:  # a result that cannot be published, or that it had to be given up
+            return error, 0
+
+    async def _publish_stream(
+        self, results: AsyncGenerator[list[Any], None], parents: Sequence[Envelope], started: float
+    ) -> tuple[BaseException | None, int]:
+        """Publish what a generator gives, as it comes; return what went wrong, and how many were published."""
+        published, publishing_s = 0, 0.0
+        try:
+            async with aclosing(results):
+                async for chunk in results:
+                    asked = self._loop.time()
+                    try:
                         published += await self._results.publish(chunk, parents, published, started)
+                    finally:
+                        publishing_s += self._loop.time() - asked
         except HandlerFailed as failure:
             return failure.error, published
-        except Exception as error:  # a result that cannot be published, or that it had to be given up
+        except Exception as error:  # as in _attempt
             return error, published
+        finally:
+            if self._is_timed:
+                self._counts.handler_seconds.observe(self._loop.time() - started - publishing_s)
         return None, published
 
     async def _finish(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
@@ -278,6 +308,7 @@ class Execution:
     async def _ack_duplicate(self, delivery: Delivery) -> None:
         """Acknowledge a message whose work was done before."""
         await self._settle(delivery, ACK)
+        self._counts.duplicate += 1
         if self._logs_messages:
             self._message_logger.info("message.handled", duration_ms=0.0, published=0, duplicate=True)
 
@@ -308,7 +339,7 @@ class Execution:
     ) -> None:
         """Count the end of a delivery and write its one line."""
         if isinstance(outcome, Ack):
-            self._totals.handled += 1
+            self._counts.handled += 1
             if not self._logs_messages:
                 return
         duration_ms = round((time.perf_counter() - started) * 1000, 1)
@@ -317,7 +348,8 @@ class Execution:
             case Ack():
                 self._message_logger.info("message.handled", duration_ms=duration_ms, published=published)
             case Retry():
-                self._totals.retried += 1
+                self._counts.retried += 1
+                self._counts.note_error(outcome.error_type)
                 self._logger.warning(
                     "message.retry",
                     duration_ms=duration_ms,
@@ -328,7 +360,8 @@ class Execution:
                     attempts=self._subscriber.retry.attempts,
                 )
             case DeadLetter():
-                self._totals.dead_lettered += 1
+                self._counts.dead_lettered += 1
+                self._counts.note_error(outcome.error_type)
                 self._logger.error(
                     "message.dead_lettered",
                     duration_ms=duration_ms,
@@ -340,7 +373,7 @@ class Execution:
                     **({"exception": traceback_text(error)} if error and _is_handler_failure(outcome, error) else {}),
                 )
             case Release():  # decide() never says so
-                self._totals.released += 1
+                self._counts.released += 1
 
 
 def _is_handler_failure(outcome: DeadLetter, error: BaseException | None) -> bool:

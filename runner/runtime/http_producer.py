@@ -7,7 +7,7 @@ from typing import Any
 
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
-from runner.metrics import Totals
+from runner.metrics import ProducerCounts
 from runner.pipeline.codec import JsonText, guess_payload, json_error
 from runner.pipeline.model import Producer
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
@@ -19,11 +19,10 @@ FULL_QUEUE_TIMEOUT_S = 5.0
 class HttpProducer:
     """One path, and what is published from it."""
 
-    def __init__(self, producer: Producer, pipeline: str, publisher: PipelinePublisher, totals: Totals) -> None:
+    def __init__(self, producer: Producer, pipeline: str, publisher: PipelinePublisher, counts: ProducerCounts) -> None:
         self._producer = producer
         self._pipeline = pipeline
-        self._publisher = publisher
-        self._totals = totals
+        self._publisher = publisher.counting(counts.published)
         self._logger = log.get_logger()
         self.path = producer.http_path or "/"
 
@@ -54,7 +53,6 @@ class HttpProducer:
             except PublishFailed as failure:
                 return 503 if failure.reason == "refused" else 422, {"error": str(failure)}
             for item in outgoing:
-                self._totals.published += 1
                 name, message_id = item.destination.name, item.envelope.message_id
                 self._logger.info("message.published", to=name, message_id=message_id)
             return 202, {"ids": [item.envelope.message_id for item in outgoing]}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
-from runner.metrics import Totals
+from runner.metrics import ProducerCounts
 from runner.outcome import error_text, error_type
 from runner.pipeline.file_source import BadRecord
 from runner.pipeline.model import Handler, Producer
@@ -67,7 +67,7 @@ class ProducerRuntime:
         pipeline: str,
         publisher: PipelinePublisher,
         resources: Mapping[str, Any],
-        totals: Totals,
+        counts: ProducerCounts,
         max_failures: int | None,
         now: Callable[[], datetime],
         logs_messages: bool = True,
@@ -78,8 +78,8 @@ class ProducerRuntime:
         positional, named = handler.bind(given)
         self._call = partial(handler.call, *positional, **named)
         self._pipeline = pipeline
-        self._publisher = publisher
-        self._totals = totals
+        self._publisher = publisher.counting(counts.published)
+        self._counts = counts
         self._max_failures = max_failures
         self._now = now
         self._logs_messages = logs_messages
@@ -113,6 +113,8 @@ class ProducerRuntime:
         schedule = self.producer.schedule
         assert schedule is not None
         last = ticks.last_tick()
+        if last is not None and self._counts.last_run_at is None:
+            self._counts.last_run_at = last.timestamp()
         due = schedule.first(self._now()) if last is None else schedule.next(last)
         while True:
             due = await self._sleep_until(due, schedule)
@@ -164,6 +166,7 @@ class ProducerRuntime:
 
     def _log_finished(self, published: int) -> None:
         """Say that the handler has ended, by one line: for a tick that published one message, with that one's id."""
+        self._counts.last_run_at = self._now().timestamp()
         say = self._logger.debug if published == 0 and not self.is_finite else self._logger.info
         one = {"message_id": self._last_id} if published == 1 and not self.is_finite else {}
         say("producer.finished", published=published, **one)
@@ -175,7 +178,6 @@ class ProducerRuntime:
             self._logger.warning("producer.interrupted", unconfirmed=left)
 
     def _note_confirmed(self, outgoing: OutgoingMessage) -> None:
-        self._totals.published += 1
         envelope = outgoing.envelope
         self._last_id = envelope.message_id
         if self._logs_messages:
@@ -205,6 +207,7 @@ class ProducerRuntime:
         return _iterate(result)
 
     def _log_failure(self, error: BaseException, *, is_handler_error: bool) -> None:
+        self._counts.failures += 1
         self._logger.error(
             "producer.failed",
             error=error_text(error),

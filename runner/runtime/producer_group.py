@@ -55,6 +55,11 @@ class ProducerGroup:
         """The finite producers that were given up."""
         return [producer.producer.name for producer in self._producers if producer.has_failed]
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process runs the producers."""
+        return self._is_leader.is_set()
+
     async def wait_until_finite_ended(self) -> None:
         """Return when no finite producer of this process has anything left to do."""
         await self._finite_ended.wait()

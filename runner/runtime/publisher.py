@@ -7,13 +7,16 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS, Address, Envelope, Publish
+from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
 from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination
 from runner.runtime.deduplication import identity
@@ -89,13 +92,21 @@ class PipelinePublisher:
         destinations: Mapping[str, Destination],
         new_id: Callable[[], str],
         now: Callable[[], datetime],
+        counts: Publications | None = None,
     ) -> None:
         self._transport = transport
         self._app_id = app_id
         self._destinations = destinations
         self._new_id = new_id
         self._now = now
+        self._counts = counts or Publications(())
         self._next_warning_at: dict[str, float] = {}
+
+    def counting(self, counts: Publications) -> PipelinePublisher:
+        """Return the same publisher, which counts what it publishes there."""
+        other = copy(self)
+        other._counts = counts
+        return other
 
     def prepare(
         self,
@@ -143,9 +154,20 @@ class PipelinePublisher:
     def publish_nowait(self, outgoing: OutgoingMessage, on_published: OnPublished) -> PublishStarted:
         """Publish once without being awaited; see `Transport.publish_nowait`. What fails there may be sent again by
         `send`."""
-        if not outgoing.destination.needs_queue:
-            on_published = _ignore_unroutable(on_published)
-        return self._transport.publish_nowait(_target_address(outgoing), outgoing.envelope, on_published)
+        destination, started = outgoing.destination, time.perf_counter()
+        note_end = partial(self._note_end, on_published, destination, started)
+        begun = self._transport.publish_nowait(_target_address(outgoing), outgoing.envelope, note_end)
+        if begun == "taken":
+            self._counts.note(_label(destination), "confirmed", time.perf_counter() - started)
+        return begun
+
+    def _note_end(
+        self, on_published: OnPublished, destination: Destination, started: float, error: Exception | None
+    ) -> None:
+        """Count a publication that has ended, and pass that on: where it needs no queue, it may have had none."""
+        outcome = _outcome(destination, error)
+        self._counts.note(_label(destination), outcome, time.perf_counter() - started)
+        on_published(None if outcome == "confirmed" else error)
 
     @property
     def can_publish(self) -> bool:
@@ -167,7 +189,7 @@ class PipelinePublisher:
         pause, unconfirmed = 0.1, 0
         while True:
             try:
-                await self._transport.publish(address, outgoing.envelope)
+                await self._publish(outgoing, address)
                 return
             except PublishUnknown as error:
                 unconfirmed += 1
@@ -175,8 +197,6 @@ class PipelinePublisher:
                     log.get_logger().info("reply.given_up", to=address.key, error=str(error))
                     return
             except PublishFailed as failure:
-                if failure.reason == "unroutable" and not outgoing.destination.needs_queue:
-                    return
                 if failure.reason != "refused" or loop.time() >= give_up_at:
                     raise
                 if loop.time() >= warn_at:
@@ -186,6 +206,19 @@ class PipelinePublisher:
             pause = min(2 * pause, MAX_BACKOFF_S)
             if not waits_for_broker and not self.can_publish:  # the loss of a connection is known after the pause
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
+
+    async def _publish(self, outgoing: OutgoingMessage, address: Address) -> None:
+        """Publish once, and count how that ends."""
+        destination, started = outgoing.destination, time.perf_counter()
+        failure = None
+        try:
+            await self._transport.publish(address, outgoing.envelope)
+        except (PublishFailed, PublishUnknown) as error:
+            failure = error
+        outcome = _outcome(destination, failure)
+        self._counts.note(_label(destination), outcome, time.perf_counter() - started)
+        if failure is not None and outcome != "confirmed":
+            raise failure
 
     def _warn_waiting(self, name: str, failure: PublishFailed) -> None:
         """Say that a destination keeps us waiting; once in a while, for all messages that wait for it."""
@@ -263,17 +296,24 @@ def reply_destinations(address: str) -> tuple[Destination, ...]:
     """
     if not is_answerable(address):
         return ()
-    return (Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False),)
+    return (
+        Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False, is_reply=True),
+    )
 
 
-def _ignore_unroutable(on_published: OnPublished) -> OnPublished:
-    """Return `on_end` for a message that may have no queue."""
+def _outcome(destination: Destination, error: BaseException | None) -> str:
+    """Return how a publication has ended, as it is counted."""
+    if error is None:
+        return "confirmed"
+    reason = error.reason if isinstance(error, PublishFailed) else ""
+    if reason == "unroutable" and not destination.needs_queue:
+        return "confirmed"
+    return reason if reason in PUBLISH_OUTCOMES else "failed"
 
-    def note(error: Exception | None) -> None:
-        is_unroutable = isinstance(error, PublishFailed) and error.reason == "unroutable"
-        on_published(None if is_unroutable else error)
 
-    return note
+def _label(destination: Destination) -> str:
+    """Return what a destination is called where it is counted: callers that wait for an answer are too many."""
+    return REPLY if destination.is_reply else destination.name
 
 
 def _target_address(outgoing: OutgoingMessage) -> Address:

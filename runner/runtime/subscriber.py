@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from runner.metrics import SubscriberCounts, SubscriberState, sent_at
 from runner.outcome import Retry
 from runner.pipeline.model import Subscriber
 from runner.runtime.execution import Execution
@@ -37,6 +39,7 @@ class SubscriberRuntime:
         invoker: HandlerInvoker,
         poison_lock: asyncio.Lock,
         on_bug: Callable[[BaseException], None],
+        counts: SubscriberCounts,
     ) -> None:
         self.subscriber = subscriber
         self.options = options
@@ -63,6 +66,7 @@ class SubscriberRuntime:
         """Done when the next of `_running` ends; None while no task waits for that."""
         self._subscription: Subscription | None = None
         self._is_draining = False
+        counts.state = self._state
         self.received = 0
         """How many deliveries were taken so far; unchanged numbers between two looks mean that nothing came."""
 
@@ -101,6 +105,15 @@ class SubscriberRuntime:
             return self._invoker.overdue
         latest = self._loop.time() - timeout_s - TIMEOUT_GRACE_S
         return len({since for since in self._running.values() if since < latest})
+
+    def _state(self) -> SubscriberState:
+        """Return what /metrics says of this moment."""
+        subscriber = self.subscriber
+        slots = subscriber.concurrency * (subscriber.batch.size if subscriber.batch else 1) if self.is_live else 0
+        now = time.time()
+        first = (sent_at(each.envelope.timestamp) for each in self._running if each.attempt == 1)
+        ages = (now - at for at in first if at is not None)
+        return SubscriberState(len(self._running), slots, max(ages, default=0.0))
 
     def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:
         """Yield what runs now, by delivery; not what is in threads, which are watched one by one."""

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from runner import log
-from runner.metrics import Totals
-from runner.pipeline.model import Pipeline, Subscriber
+from runner.metrics import Metrics, PipelineCounts, ProducerCounts, SubscriberCounts, Totals
+from runner.pipeline.model import Pipeline, Producer, Subscriber
 from runner.release import version_fields
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
@@ -71,6 +71,7 @@ class Supervisor:
         new_id: Callable[[], str] = lambda: uuid4().hex,
         now: Callable[[], datetime] | None = None,
         start_id: str | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`start_id` names the start of the pipelines, where others share it: one of several workers."""
         self._pipelines = pipelines
@@ -84,11 +85,14 @@ class Supervisor:
         self._idle_unknown_reason = ""
         self._logger = log.get_logger()
         self._resources = Resources()
-        self._totals = {pipeline.name: Totals() for pipeline in pipelines}
+        self.metrics = metrics or Metrics()
+        self.metrics.pipelines = {pipeline.name: _counts(pipeline) for pipeline in pipelines}
+        self.metrics.broker.is_connected = lambda: not transport.unready_reasons
         self.subscribers: list[SubscriberRuntime] = []
         self._groups: list[ProducerGroup] = []
         self._publishers = {pipeline.name: self._make_publisher(pipeline) for pipeline in pipelines}
         self._server = self._make_server(http)
+        self.metrics.is_timed = self._server is not None
         self._state = "starting"
         self._poison_lock = asyncio.Lock()
         self._producer_tasks: list[asyncio.Task[None]] = []
@@ -97,7 +101,7 @@ class Supervisor:
     @property
     def totals(self) -> Totals:
         """What all pipelines have done together."""
-        return sum(self._totals.values(), Totals())
+        return self.metrics.totals
 
     async def listen(self, unready_reasons: ReadinessCheck | None = None) -> None:
         """Answer HTTP, where anybody asked for it: probes from now on, with `unready_reasons` where we are not alone.
@@ -204,7 +208,8 @@ class Supervisor:
         }
         failed = tuple(name for group in self._groups for name in group.failed)
         for pipeline in self._pipelines:
-            self._logger.info("pipeline.stopped", pipeline=pipeline.name, **self._totals[pipeline.name].as_fields())
+            totals = self.metrics.pipelines[pipeline.name].totals
+            self._logger.info("pipeline.stopped", pipeline=pipeline.name, **totals.as_fields())
         return RunReport(self.totals, unfinished, left_in_memory, failed, self._idle_unknown_reason)
 
     async def _stop_producing(self) -> None:
@@ -261,7 +266,9 @@ class Supervisor:
     def _make_server(self, address: tuple[str, int] | None) -> HttpServer | None:
         """Return the server for the producers with `http:` and the probes; None where nobody asked for either."""
         http_producers = [
-            HttpProducer(producer, pipeline.name, self._publishers[pipeline.name], self._totals[pipeline.name])
+            HttpProducer(
+                producer, pipeline.name, self._publishers[pipeline.name], self._producer_counts(pipeline, producer)
+            )
             for pipeline in self._pipelines
             for producer in pipeline.producers
             if producer.http_path is not None
@@ -284,6 +291,7 @@ class Supervisor:
             is_single_active=is_single_active,
             held_s=_held_s(pipeline, subscriber),
         )
+        counts = self.metrics.pipelines[pipeline.name].subscribers[subscriber.name]
         invoker = HandlerInvoker(subscriber, self._resources.of(pipeline.name))
         execution = Execution(
             subscriber,
@@ -291,11 +299,12 @@ class Supervisor:
             transport=self._transport,
             publisher=publisher,
             invoker=invoker,
-            totals=self._totals[pipeline.name],
+            counts=counts,
+            is_timed=self.metrics.is_timed,
             logs_messages=pipeline.logging.messages,
             logs_payloads=pipeline.logging.payloads,
         )
-        return SubscriberRuntime(subscriber, options, execution, invoker, self._poison_lock, self._notice_bug)
+        return SubscriberRuntime(subscriber, options, execution, invoker, self._poison_lock, self._notice_bug, counts)
 
     def _make_group(self, pipeline: Pipeline, publisher: PipelinePublisher) -> ProducerGroup:
         resources = self._resources.of(pipeline.name)
@@ -306,7 +315,7 @@ class Supervisor:
                 pipeline=pipeline.name,
                 publisher=publisher,
                 resources=resources,
-                totals=self._totals[pipeline.name],
+                counts=self._producer_counts(pipeline, producer),
                 max_failures=MAX_FAILURES_UNTIL_IDLE if self._until_idle else None,
                 now=self._now,
                 logs_messages=pipeline.logging.messages,
@@ -315,13 +324,36 @@ class Supervisor:
             if producer.handler is not None
         ]
         where = f"{pipeline.path} on {socket.gethostname()}, process {os.getpid()}"
-        return ProducerGroup(
+        group = ProducerGroup(
             pipeline.name,
             producers,
             new_id=self._new_id,
             member=Candidate(self._start_id, pipeline.fingerprint, where),
             is_until_idle=self._until_idle,
         )
+        if producers:
+            self.metrics.pipelines[pipeline.name].is_leader = lambda: group.is_leader
+        return group
+
+    def _producer_counts(self, pipeline: Pipeline, producer: Producer) -> ProducerCounts:
+        return self.metrics.pipelines[pipeline.name].producers[producer.name]
+
+
+def _counts(pipeline: Pipeline) -> PipelineCounts:
+    """Return counts of a pipeline, all of them 0."""
+    subscribers = {
+        each.name: SubscriberCounts(each.name, each.queue, [to.name for to in each.to]) for each in pipeline.subscribers
+    }
+    producers = {each.name: ProducerCounts(each.name, [to.name for to in each.to]) for each in pipeline.producers}
+    has_leader = any(each.handler is not None for each in pipeline.producers)
+    return PipelineCounts(
+        pipeline.name,
+        pipeline.release,
+        pipeline.fingerprint,
+        subscribers,
+        producers,
+        is_leader=(lambda: False) if has_leader else None,
+    )
 
 
 async def _wait_for_event(event: asyncio.Event) -> None:

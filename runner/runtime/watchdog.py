@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 from runner import log
+from runner.metrics import RecentMax
 from runner.runtime.tracebacks import innermost_user_location, user_frames
 
 HEARTBEAT_S = 0.25
@@ -80,14 +81,16 @@ class ThreadWatchdog:
 
 
 @asynccontextmanager
-async def handler_watchdog(running: Callable[[], Iterable[tuple[object, RunningHandler]]]) -> AsyncIterator[None]:
+async def handler_watchdog(
+    running: Callable[[], Iterable[tuple[object, RunningHandler]]], lag: RecentMax | None = None
+) -> AsyncIterator[None]:
     """Log `handler.slow` for what blocks this loop, and for each handler that runs for too long.
 
-    `running` returns the handlers at work, each with what tells it from others.
+    `running` returns the handlers at work, each with what tells it from others. How late the loop is goes into `lag`.
     """
     watch = asyncio.create_task(_report_slow_handlers(running), name="handlers-watch")
     try:
-        with _loop_watchdog():
+        with _loop_watchdog(lag or RecentMax()):
             yield
     finally:
         watch.cancel()
@@ -106,7 +109,7 @@ async def _report_slow_handlers(running: Callable[[], Iterable[tuple[object, Run
 
 
 @contextmanager
-def _loop_watchdog() -> Iterator[None]:
+def _loop_watchdog(lag: RecentMax) -> Iterator[None]:
     """Let a thread look whether the loop goes round."""
     loop, thread_id, ended = asyncio.get_running_loop(), threading.get_ident(), threading.Event()
     beat = time.monotonic()
@@ -114,7 +117,9 @@ def _loop_watchdog() -> Iterator[None]:
 
     def note_beat() -> None:
         nonlocal beat, timer
+        late_s = time.monotonic() - beat - HEARTBEAT_S
         beat = time.monotonic()
+        lag.note(beat, max(late_s, 0.0))
         timer = loop.call_later(HEARTBEAT_S, note_beat)
 
     def look() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -34,7 +36,7 @@ def example(handled: int = 3) -> Metrics:
     for error in ("ValueError", "ValueError", "KeyError"):
         ship.note_error(error)
     ship.handler_seconds.observe(0.02)
-    ship.note_wait(3.0, 100.0)
+    ship.note_sent(datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=3), time.perf_counter())
     ship.state = lambda: SubscriberState(2, 10, 7.5)
     ship.published.note("shipped", "confirmed", 0.004)
     tick.published.note("orders", "confirmed", 0.004)
