@@ -214,10 +214,12 @@ async def up(
     start_id = worker.start_id if worker else None
     supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start, metrics=metrics)
     try:
-        if worker is None or worker.serves_http:
-            await supervisor.listen(worker.all_unready_reasons if worker else None)
-        if worker is not None:
-            worker.report_readiness(supervisor.unready_reasons)
+        if worker is None:
+            await supervisor.listen()
+        else:
+            worker.report_readiness(supervisor.unready_reasons, metrics)
+            if worker.serves_http:
+                await supervisor.listen(worker.all_unready_reasons, worker.whole_metrics)
             if not await _unless_stopped(worker.wait_for_turn(), stop):
                 return None
         if not await _unless_stopped(_connect_and_declare(system, transport, on_step), stop):

@@ -122,7 +122,7 @@ class Publications:
 
     def items(self) -> Iterator[tuple[str, str, Histogram]]:
         """Yield destination, outcome, and the seconds of those publications."""
-        for (to, outcome), item in self._by_place.items():
+        for (to, outcome), item in list(self._by_place.items()):
             yield to, outcome, item
 
     def _of(self, to: str, outcome: str) -> Histogram:
@@ -266,7 +266,7 @@ class Metrics:
             self.broker.note(event, about["role"])
 
     def samples(self) -> Samples:
-        """Return the value of everything now."""
+        """Return the value of everything now. May run in any thread: what it iterates over is copied first."""
         found: Samples = {item.name: {} for item in METRICS}
         found["runner_broker_connected"][()] = int(self.broker.is_connected())
         found["runner_broker_blocked"][()] = int(bool(self.broker.blocked))
@@ -297,7 +297,7 @@ def _read_subscriber(pipeline: str, counts: SubscriberCounts, found: Samples) ->
     place = (pipeline, counts.name)
     for outcome, number in counts.outcomes().items():
         found["runner_messages_total"][*place, counts.queue, outcome] = number
-    for error_type, number in counts.errors.copy().items():
+    for error_type, number in list(counts.errors.items()):
         found["runner_handler_errors_total"][*place, error_type] = number
     found["runner_handler_seconds"][place] = counts.handler_seconds.read()
     found["runner_queue_wait_seconds"][place] = counts.queue_wait.read()

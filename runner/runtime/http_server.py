@@ -1,4 +1,4 @@
-"""Answers HTTP: the producers with `http:`, and the probes `/healthz` and `/readyz`.
+"""Answers HTTP: the producers with `http:`, the probes `/healthz` and `/readyz`, and `/metrics`.
 
 Listens on the loopback interface unless told otherwise. There is no authentication: what faces others needs a proxy.
 """
@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from runner import log
 from runner.errors import RunnerError
+from runner.metrics import Samples
+from runner.runtime import exposition
 from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
 from runner.runtime.http_producer import HttpProducer
 from runner.units import is_loopback
@@ -46,6 +48,10 @@ ReadinessCheck = Callable[[], Awaitable[Sequence[str]]]
 """Returns what keeps us from being ready, as words for people; nothing when we are."""
 
 
+ReadMetrics = Callable[[], Awaitable[Samples]]
+"""Returns the samples of all processes that we answer for."""
+
+
 class CannotListen(RunnerError):
     """The HTTP address cannot be listened on, or the library for it is missing."""
 
@@ -72,22 +78,24 @@ class HttpServer:
         self._is_quiet = asyncio.Event()
         self._is_quiet.set()
 
-    async def start(self, unready_reasons: ReadinessCheck) -> None:
+    async def start(self, unready_reasons: ReadinessCheck, metrics: ReadMetrics) -> None:
         """Listen. Raises CannotListen."""
         for path, count in Counter(producer.path for producer in self._producers).items():
             if count > 1:  # of two pipelines: within one it is found before
                 text = f"{count} producers have the same HTTP path: {path}"
                 raise CannotListen(text, "give one of them another, or run their pipelines apart")
         try:
+            import prometheus_client  # noqa: F401  # needed by each scrape
             from aiohttp import web
-        except ImportError:
-            text = "answering HTTP needs aiohttp"
+        except ImportError as error:
+            text = f"answering HTTP needs {'aiohttp' if error.name == 'aiohttp' else 'prometheus-client'}"
             raise CannotListen(text, 'install it: pip install "mqrunner[http]"') from None
         host, port = self._address
         middlewares = [self._track_connections(), *([_loopback_guard()] if is_loopback(host) else [])]
         application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
         application.router.add_get("/healthz", self._answer_alive)
         application.router.add_get("/readyz", partial(self._answer_ready, unready_reasons))
+        application.router.add_get("/metrics", partial(self._answer_metrics, metrics))
         for producer in self._producers:
             application.router.add_post(_aiohttp_path(producer.path), partial(self._answer, producer))
         logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
@@ -106,7 +114,7 @@ class HttpServer:
         self._connections = HttpConnections(sockets, server, connection_limit())
         self._connections.start()
         port = sockets[0].getsockname()[1]
-        paths = sorted({"/healthz", "/readyz", *(producer.path for producer in self._producers)})
+        paths = sorted({"/healthz", "/metrics", "/readyz", *(producer.path for producer in self._producers)})
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         log.get_logger().info("http.listening", address=address, paths=paths)
 
@@ -146,6 +154,19 @@ class HttpServer:
 
         reasons = list(await unready_reasons())
         return web.json_response({"ready": not reasons, "trouble": reasons}, status=503 if reasons else 200)
+
+    async def _answer_metrics(self, metrics: ReadMetrics, _: web.Request) -> web.Response:
+        from aiohttp import web
+
+        try:
+            samples = await metrics()
+        except TimeoutError:
+            return web.Response(status=503, text="the master of the workers does not answer\n")
+        # In a thread: with a thousand subscribers it takes some 20 ms, for which the loop would stand still.
+        body = await asyncio.to_thread(exposition.text, samples)
+        response = web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE}, zlib_executor_size=65536)
+        response.enable_compression()
+        return response
 
     async def _answer(self, producer: HttpProducer, request: web.Request) -> web.Response:
         from aiohttp import web

@@ -111,7 +111,7 @@ class SubscriberRuntime:
         subscriber = self.subscriber
         slots = subscriber.concurrency * (subscriber.batch.size if subscriber.batch else 1) if self.is_live else 0
         now = time.time()
-        first = (sent_at(each.envelope.timestamp) for each in self._running if each.attempt == 1)
+        first = (sent_at(each.envelope.timestamp) for each in list(self._running) if each.attempt == 1)
         ages = (now - at for at in first if at is not None)
         return SubscriberState(len(self._running), slots, max(ages, default=0.0))
 

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from runner import log
-from runner.metrics import Metrics, PipelineCounts, ProducerCounts, SubscriberCounts, Totals
+from runner.metrics import Metrics, PipelineCounts, ProducerCounts, Samples, SubscriberCounts, Totals
 from runner.pipeline.model import Pipeline, Producer, Subscriber
 from runner.release import version_fields
+from runner.runtime import exposition
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.http_producer import HttpProducer
-from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, ReadinessCheck
+from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, ReadinessCheck, ReadMetrics
 from runner.runtime.producer import CONFIRM_TIMEOUT_S, ProducerRuntime
 from runner.runtime.producer_group import ProducerGroup
 from runner.runtime.publisher import PipelinePublisher, SecondClock
@@ -103,13 +104,12 @@ class Supervisor:
         """What all pipelines have done together."""
         return self.metrics.totals
 
-    async def listen(self, unready_reasons: ReadinessCheck | None = None) -> None:
-        """Answer HTTP, where anybody asked for it: probes from now on, with `unready_reasons` where we are not alone.
-
-        Raises CannotListen.
+    async def listen(self, unready_reasons: ReadinessCheck | None = None, metrics: ReadMetrics | None = None) -> None:
+        """Answer HTTP, where anybody asked for it: probes from now on, with `unready_reasons` and `metrics` where we are not
+        alone. Raises CannotListen.
         """
         if self._server is not None:
-            await self._server.start(unready_reasons or self._own_unready_reasons)
+            await self._server.start(unready_reasons or self._own_unready_reasons, metrics or self._own_metrics)
 
     async def close(self) -> None:
         """Answer no more. Idempotent."""
@@ -124,6 +124,9 @@ class Supervisor:
 
     async def _own_unready_reasons(self) -> list[str]:
         return self.unready_reasons()
+
+    async def _own_metrics(self) -> Samples:
+        return await asyncio.to_thread(exposition.read, self.metrics)
 
     def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:
         """Yield the handlers at work, by delivery."""

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from runner import log
+from runner.metrics import Samples, as_json, counted, merged
 from runner.runtime.supervisor import RunReport
 from runner.workers.line_mux import LineMux
 from runner.workers.protocol import EXIT_MARGIN_S, ControlMessage, WorkerEnv, sum_reports
@@ -78,6 +79,8 @@ class Master:
         self._unreported = 0
         self._crashed: list[int] = []
         self._failure: StartFailure | None = None
+        self._ended_samples: Samples = {}
+        """What was counted by processes that have ended: the sums must not go back."""
         self._answering: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> MasterResult:
@@ -153,11 +156,17 @@ class Master:
             process.send("stop")
         ended = await process.wait()
         del self._processes[process.number]
+        self._ended_samples = merged([self._ended_samples, counted(process.samples)])
         return ended
 
     def _on_message(self, process: WorkerProcess, message: ControlMessage) -> None:
-        if message["kind"] == "others?":
-            task = asyncio.create_task(self._answer_readiness(process))
+        if message["kind"] in ("others?", "all-metrics?"):
+            if message["kind"] == "others?":
+                answer = self._answer_readiness(process)
+            else:
+                process.keep_samples(message)
+                answer = self._answer_metrics(process)
+            task = asyncio.create_task(answer)
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
         elif message["name"] == "running":
@@ -186,6 +195,14 @@ class Master:
         answers = await asyncio.gather(*map(self._unready_reasons, numbers))
         reasons = [f"worker {n}: {reason}" for n, answer in zip(numbers, answers, strict=True) for reason in answer]
         asker.send("others", unready_reasons=reasons)
+
+    async def _answer_metrics(self, asker: WorkerProcess) -> None:
+        """Ask all the others what they have counted, at the same time, and tell who wants to know the sums."""
+        others = [process for process in self._processes.values() if process is not asker]
+        await asyncio.gather(*(process.read_samples() for process in others))
+        # Looked up now: one that has ended meanwhile is in the sum of those already.
+        now = [process.samples for process in self._processes.values()]
+        asker.send("all-metrics", samples=as_json(merged([self._ended_samples, *now])))
 
     async def _unready_reasons(self, number: int) -> list[str]:
         process = self._processes.get(number)

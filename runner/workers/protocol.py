@@ -2,7 +2,9 @@
 
 A worker tells `step` (a line of the checklist; the one called `running` means that it runs), `error` and `report`, and
 asks `others?` for a probe. The master tells `go` (the topology is there: connect) and `stop` (drain), asks `unready?`,
-and answers with `others`; a worker answers with `unready_reasons`. The end of the stream is the end of the other side.
+and answers with `others`; a worker answers with `unready_reasons`. For a scrape it is the same: a worker tells its own
+samples with `all-metrics?`, the master asks the others `metrics?`, they answer with `metrics`, and it answers with
+`all-metrics`. The end of the stream is the end of the other side.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from runner.metrics import Metrics, Samples, as_json, from_json
+from runner.runtime import exposition
 from runner.runtime.supervisor import RunReport
 from runner.workers.protocol import (
     EXIT_MARGIN_S,
@@ -35,6 +37,9 @@ class Worker:
         self._is_turn = asyncio.Event()
         self._questions: list[asyncio.Future[list[str]]] = []
         self._own_unready_reasons: Callable[[], Sequence[str]] = lambda: ["starting"]
+        self._metrics = Metrics()
+        self._asked: list[asyncio.Future[Samples]] = []
+        self._writing = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -60,9 +65,10 @@ class Worker:
         """Wait for our turn: the first one declares, and is alone in saying that the broker cannot be reached."""
         await self._is_turn.wait()
 
-    def report_readiness(self, unready_reasons: Callable[[], Sequence[str]]) -> None:
-        """Tell the master from now on, when it asks, what this returns."""
+    def report_readiness(self, unready_reasons: Callable[[], Sequence[str]], metrics: Metrics) -> None:
+        """Tell the master from now on, when it asks, what `trouble` returns, and what was counted."""
         self._own_unready_reasons = unready_reasons
+        self._metrics = metrics
 
     async def all_unready_reasons(self) -> list[str]:
         """Return what keeps any worker from doing its work, each in its own words."""
@@ -76,20 +82,37 @@ class Worker:
         except TimeoutError:
             return [*own, "the master of the workers does not answer"]
 
+    async def whole_metrics(self) -> Samples:
+        """Return the samples of all workers, those that have ended included; raises TimeoutError."""
+        question: asyncio.Future[Samples] = asyncio.get_running_loop().create_future()
+        self._asked.append(question)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await asyncio.to_thread(self._tell_metrics, "all-metrics?")
+            return await question
+
+    def _tell_metrics(self, kind: str) -> None:
+        self.send(kind, samples=as_json(exposition.read(self._metrics)))
+
     def send(self, kind: str, **message: Any) -> None:
-        """Send a message, if the master is still there."""
-        with contextlib.suppress(OSError):
+        """Send a message, if the master is still there. May be called in any thread."""
+        with contextlib.suppress(OSError), self._writing:
             self._socket.sendall(encode_message(kind, message))
 
     def report(self, report: RunReport | None, *, is_done: bool) -> None:
         """Tell how we end; `is_done`: because there is nothing more to do."""
+        if self._metrics.is_timed:
+            self._tell_metrics("metrics")
         self.send("report", is_done=is_done, **report_to_message(report))
 
     def _listen(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, grace_s: float) -> None:
         """Hear the master. In a thread, which also ends us in time when it is gone and a handler blocks the loop."""
         with contextlib.suppress(OSError, RuntimeError):
             for line in self._socket.makefile("rb"):
-                loop.call_soon_threadsafe(self._on_message, decode_message(line), stop)
+                message = decode_message(line)
+                if message["kind"] == "metrics?":  # answered here, also while a handler blocks the loop
+                    self._tell_metrics("metrics")
+                else:
+                    loop.call_soon_threadsafe(self._on_message, message, stop)
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(stop.set)
         time.sleep(grace_s + EXIT_MARGIN_S)
@@ -106,3 +129,6 @@ class Worker:
             case "others":
                 if self._questions and not (question := self._questions.pop(0)).done():
                     question.set_result(message["unready_reasons"])
+            case "all-metrics":
+                if self._asked and not (asked := self._asked.pop(0)).done():
+                    asked.set_result(from_json(message["samples"]))

@@ -11,11 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from runner.metrics import Samples, from_json
 from runner.runtime.supervisor import RunReport
 from runner.workers import ENV_VARIABLE
 from runner.workers.line_mux import LineMux, forward, make_pipe
 from runner.workers.protocol import ControlMessage, WorkerEnv, decode_message, encode_message, report_from_message
 from runner.workers.restart_policy import WorkerExit
+
+MAX_LINE = 256 * 1024 * 1024
+"""Bounds a message of a worker: the samples of a thousand subscribers are about one megabyte."""
 
 ANSWER_TIMEOUT_S = 0.5
 """How long a worker may take to say what troubles it; probes wait for a second, as a rule."""
@@ -39,6 +43,9 @@ class WorkerProcess:
         self.error: tuple[str, str] | None = None
         """What kept it from running, and a hint."""
         self._on_message = on_message
+        self.samples: Samples = {}
+        """What it has counted, as it said last."""
+        self._has_samples = asyncio.Event()
         self._questions: list[asyncio.Future[list[str]]] = []
         self._process: asyncio.subprocess.Process | None = None
         self._started_at = asyncio.get_running_loop().time()
@@ -63,7 +70,7 @@ class WorkerProcess:
         finally:
             theirs.close()
             os.close(write_end)
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE)
         self._listening = asyncio.create_task(self._listen(reader))
         self._forwarding = asyncio.create_task(forward(read_end, output))
 
@@ -93,6 +100,19 @@ class WorkerProcess:
         except TimeoutError:
             return ["does not answer"]
 
+    async def read_samples(self) -> None:
+        """Ask what it has counted by now, and wait until `samples` says so; not for long."""
+        self._has_samples.clear()
+        self.send("metrics?")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._has_samples.wait()
+
+    def keep_samples(self, message: ControlMessage) -> None:
+        """Note what it says that it has counted."""
+        self.samples = from_json(message["samples"])
+        self._has_samples.set()
+
     async def wait(self) -> WorkerExit:
         """Return how it ended, after its last words."""
         assert self._process is not None
@@ -116,6 +136,8 @@ class WorkerProcess:
                 match message["kind"]:
                     case "unready_reasons":
                         self._answer(message["unready_reasons"])
+                    case "metrics":
+                        self.keep_samples(message)
                     case "error":
                         self.error = message["message"], message["hint"]
                     case "report":

@@ -50,6 +50,7 @@ HOMES = {
     "click": ("runner.cli",),
     "cronsim": ("runner.config.schedule_fields", "runner.schedule"),  # one judges a line, the other runs by it
     "pamqp": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
+    "prometheus_client": ("runner.runtime.exposition", "runner.runtime.http_server"),
     "pydantic": ("runner.config", "runner.pipeline"),
     "pydantic_core": ("runner.config", "runner.pipeline"),
     "structlog": ("runner.log",),

@@ -1,0 +1,141 @@
+"""Operations: what to be woken up for, as alerting rules of Prometheus. Pure.
+
+Source: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from runner.operations.export.deployment import document
+from runner.operations.yaml_writer import to_yaml
+from runner.pipeline.model import Pipeline
+from runner.schedule import Schedule
+from runner.units import format_duration
+
+OLDEST_S = 300
+ERROR_RATIO = 0.1
+
+TICKS = 1000
+LOOK_AHEAD = timedelta(days=366)
+"""How far the times of a schedule are looked at, at most, for the longest pause between two of them."""
+
+LATE_S = 60.0
+LATE_SHARE = 0.1
+"""How late a producer may be: a minute, and a tenth of the pause between two runs."""
+
+
+def alerts(pipelines: Sequence[Pipeline], now: datetime) -> str:
+    """Return the text of a file with a group of rules for each pipeline; schedules are looked at from `now` on."""
+    groups = [{"name": f"runner-{each.name}", "rules": list(_rules(each, now))} for each in pipelines]
+    return _HEADING + to_yaml(document({"groups": groups})).replace("$$", "$")
+
+
+_HEADING = """\
+# Alerting rules of Prometheus: name this file under rule_files, and check it with: promtool check rules FILE
+# The limits fit many pipelines, and not all: change them here.
+"""
+
+
+def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
+    name = f'pipeline="{pipeline.name}"'
+    if pipeline.subscribers:
+        yield from _of_messages(name)
+    for subscriber in pipeline.subscribers:
+        concurrency = f'runner_concurrency{{{name},subscriber="{subscriber.name}"}}'
+        paused = f"max by (pipeline, subscriber) (runner_paused{{{name}}}) == 1"
+        yield _rule(
+            "RunnerNoConsumer",
+            f"(sum by (pipeline, subscriber) ({concurrency}) == 0 or absent({concurrency})) unless {paused}",
+            "2m",
+            "critical",
+            "{{ $labels.pipeline }}: no process takes messages for {{ $labels.subscriber }}",
+        )
+    if any(producer.handler is not None for producer in pipeline.producers):
+        yield _rule(
+            "RunnerNoLeader",
+            f"max by (pipeline) (runner_leader{{{name}}}) == 0 or absent(max by (pipeline) (runner_leader{{{name}}}))",
+            "5m",
+            "critical",
+            f"{pipeline.name}: no process runs the producers",
+        )
+    for producer in pipeline.producers:
+        if producer.schedule is not None:
+            gap_s = longest_pause_s(producer.schedule, now)
+            late_s = round(gap_s * (1 + LATE_SHARE) + LATE_S)
+            last = f'runner_producer_last_run_timestamp_seconds{{{name},producer="{producer.name}"}}'
+            yield _rule(
+                "RunnerProducerMissed",
+                f"time() - max by (pipeline, producer) ({last}) > {late_s}",
+                "0m",
+                "warning",
+                "{{ $labels.pipeline }}: {{ $labels.producer }} has not run to its end for "
+                f"{{{{ $value | humanizeDuration }}}}; it is due every {format_duration(gap_s)} at least",
+            )
+
+
+def _of_messages(name: str) -> Iterator[dict[str, Any]]:
+    """Yield the rules that hold for all subscribers of a pipeline alike."""
+    failed = _rate(f'{name},outcome=~"retried|dead_lettered"')
+    ended = _rate(f'{name},outcome=~"handled|retried|dead_lettered"')
+    yield _rule(
+        "RunnerDeadLetters",
+        f'sum by (pipeline, queue) (increase(runner_messages_total{{{name},outcome="dead_lettered"}}[5m])) > 0',
+        "0m",
+        "warning",
+        "{{ $labels.pipeline }}: messages of {{ $labels.queue }} were given up on: see them with `runner dead list`",
+    )
+    yield _rule(
+        "RunnerLag",
+        f"max by (pipeline, queue) (runner_queue_oldest_seconds{{{name}}}) > {OLDEST_S}",
+        "5m",
+        "warning",
+        "{{ $labels.pipeline }}: messages of {{ $labels.queue }} wait for {{ $value | humanizeDuration }}",
+    )
+    yield _rule(
+        "RunnerErrorRatio",
+        f"{failed} / {ended} > {ERROR_RATIO}",
+        "5m",
+        "warning",
+        "{{ $labels.pipeline }}: {{ $value | humanizePercentage }} of the attempts of {{ $labels.subscriber }} fail",
+    )
+    yield _rule(
+        "RunnerPaused",
+        f"max by (pipeline, subscriber) (runner_paused{{{name}}}) == 1",
+        "30m",
+        "warning",
+        "{{ $labels.pipeline }}: {{ $labels.subscriber }} is paused",
+    )
+
+
+def _rate(labels: str) -> str:
+    return f"sum by (pipeline, subscriber) (rate(runner_messages_total{{{labels}}}[5m]))"
+
+
+def _rule(name: str, expression: str, for_: str, severity: str, summary: str) -> dict[str, Any]:
+    return {
+        "alert": name,
+        "expr": expression,
+        "for": for_,
+        "labels": {"severity": severity},
+        "annotations": {"summary": summary},
+    }
+
+
+def longest_pause_s(schedule: Schedule, now: datetime) -> float:
+    """Return the longest time between two runs of a schedule, in seconds, within the next year."""
+    longest, last = 0.0, schedule.next(now)
+    for due in islice(_times(schedule, last), TICKS):
+        longest, last = max(longest, (due - last).total_seconds()), due
+        if due - now > LOOK_AHEAD:
+            break
+    return longest
+
+
+def _times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    while True:
+        after = schedule.next(after)
+        yield after

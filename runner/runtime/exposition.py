@@ -1,0 +1,64 @@
+"""Samples as Prometheus' text, with those that prometheus-client has of the process and of Python.
+
+The text is written here: prometheus-client needs 5 µs for a line, so that a scrape of 1,000 busy subscribers would take
+a fifth of a second of the process's time. A test compares both. Source of the format:
+https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from itertools import accumulate
+
+from runner.metrics import Metrics, Samples, Value
+from runner.metrics_table import METRICS, Metric, metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+
+
+def read(metrics: Metrics) -> Samples:
+    """Return all samples of this process. May run in any thread."""
+    found = metrics.samples()
+    try:
+        from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+    except ImportError:  # a worker says its counts when it ends, also where none of them could listen
+        return found
+    apart = CollectorRegistry()
+    for collector in (ProcessCollector(registry=apart), GCCollector(apart), PlatformCollector(apart)):
+        for family in collector.collect():
+            for sample in family.samples:
+                labels = metric(sample.name).labels
+                found[sample.name][tuple(sample.labels[name] for name in labels)] = sample.value
+    return found
+
+
+def text(samples: Samples) -> bytes:
+    """Return samples as Prometheus reads them. A histogram without a value is left out."""
+    lines: list[str] = []
+    for each in METRICS:
+        lines.append(f"# HELP {each.name} {each.meaning}\n# TYPE {each.name} {each.kind}\n")
+        for values, value in samples.get(each.name, {}).items():
+            lines += _lines(each, values, value)
+    return "".join(lines).encode()
+
+
+def _lines(each: Metric, values: tuple[str, ...], value: Value) -> Iterator[str]:
+    labels = ",".join([f'{name}="{_escaped(text)}"' for name, text in zip(each.labels, values, strict=True) if text])
+    if not isinstance(value, list):
+        yield f"{each.name}{{{labels}}} {value}\n" if labels else f"{each.name} {value}\n"
+        return
+    *counts, total = value
+    if any(counts):
+        *below, count = accumulate(counts)
+        for bound, number in zip(each.buckets, below, strict=True):
+            yield f'{each.name}_bucket{{{labels},le="{bound}"}} {number}\n'
+        yield f'{each.name}_bucket{{{labels},le="+Inf"}} {count}\n'
+        yield f"{each.name}_sum{{{labels}}} {total}\n{each.name}_count{{{labels}}} {count}\n"
+
+
+@functools.lru_cache(maxsize=4096)
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)

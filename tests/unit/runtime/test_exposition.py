@@ -1,0 +1,89 @@
+"""The text of /metrics, beside that of prometheus-client for the same values."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+
+from runner.metrics import Metrics, Samples
+from runner.metrics_table import METRICS
+from runner.runtime import exposition
+from tests.scraping import parse
+from tests.unit.test_metrics import example
+
+
+class Reference:
+    """The same samples as a collector for prometheus-client."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterator[Metric]:
+        for each in METRICS:
+            family = Metric(each.name.removesuffix("_total"), each.meaning, each.kind)
+            for values, value in self._samples.get(each.name, {}).items():
+                labels = {name: text for name, text in zip(each.labels, values, strict=True) if text}
+                if not isinstance(value, list):
+                    family.add_sample(each.name, labels, value)
+                elif any(value[:-1]):
+                    bounds = [*map(str, each.buckets), "+Inf"]
+                    for bound, count in zip(bounds, accumulate(value[:-1]), strict=True):
+                        family.add_sample(f"{each.name}_bucket", {**labels, "le": bound}, count)
+                    family.add_sample(f"{each.name}_sum", labels, value[-1])
+                    family.add_sample(f"{each.name}_count", labels, sum(value[:-1]))
+            yield family
+
+
+def written_by_prometheus_client(samples: Samples) -> str:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Reference(samples))  # type: ignore[arg-type]
+    return generate_latest(registry).decode()
+
+
+def shape(text: str) -> list[Any]:
+    """Return the lines without the values, and labels in any order: `3` and `3.0` are the same number."""
+    found: list[Any] = []
+    for line in text.splitlines():
+        place = line if line.startswith("#") else line.rpartition(" ")[0]
+        found.append(sorted(place.replace("{", ",").replace("}", "").split(",")))
+    return found
+
+
+def test_the_text_is_that_of_prometheus_client() -> None:
+    metrics = example()
+    samples = exposition.read(metrics)
+    mine, theirs = exposition.text(samples).decode(), written_by_prometheus_client(samples)
+    assert parse(mine) == parse(theirs)
+    assert shape(mine) == shape(theirs)
+
+
+def test_label_values_are_escaped() -> None:
+    metrics = example()
+    metrics.pipelines["shop"].subscribers["ship"].note_error('odd\\ "type"\n')
+    samples = metrics.samples()
+    assert parse(exposition.text(samples).decode()) == parse(written_by_prometheus_client(samples))
+
+
+def test_what_has_no_value_yet_has_no_line() -> None:
+    text = exposition.text(Metrics().samples()).decode()
+    assert "# TYPE runner_handler_seconds histogram\n" in text
+    named = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert named == {
+        "runner_broker_blocked",
+        "runner_broker_connected",
+        "runner_broker_reconnects_total",
+        "runner_loop_lag_seconds",
+    }
+
+
+def test_the_process_and_python_are_there() -> None:
+    gc.collect()
+    samples = exposition.read(Metrics())
+    theirs = [each for each in METRICS if not each.name.startswith("runner_")]
+    assert theirs
+    for each in theirs:
+        assert samples[each.name], each.name
