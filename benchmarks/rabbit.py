@@ -46,7 +46,10 @@ def publish(url: str, names: Sequence[str], count: int, *, size: int = 0) -> Non
     with channel(url) as opened:
         for number in range(count):
             properties = pika.BasicProperties(
-                content_type="application/json", delivery_mode=2, message_id=f"{number:032x}"
+                content_type="application/json",
+                delivery_mode=2,
+                message_id=f"{number:032x}",
+                timestamp=int(time.time()),
             )
             opened.basic_publish("", names[number % len(names)], json.dumps(body(number, size)).encode(), properties)
 

@@ -23,7 +23,7 @@ from benchmarks.entries.dramatiq_app import DRAMATIQ
 from benchmarks.entries.faststream_app import FASTSTREAM, FASTSTREAM_UVLOOP
 from benchmarks.entries.in_process import IN_PROCESS, InProcess
 from benchmarks.entries.job import Entry, Job
-from benchmarks.entries.mqrunner import MQRUNNER, MQRUNNER_UVLOOP, MQRUNNER_WORKERS, has_option
+from benchmarks.entries.mqrunner import MQRUNNER, MQRUNNER_METRICS, MQRUNNER_UVLOOP, MQRUNNER_WORKERS, has_option
 from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA, PLAIN_AIO_PIKA_UVLOOP
 from benchmarks.entries.plain_pika import PLAIN_PIKA
 from benchmarks.entries.raw_socket import RAW_SOCKET
@@ -48,7 +48,10 @@ from tests.node import Node
 OURS: Sequence[Entry] = (MQRUNNER, MQRUNNER_UVLOOP)
 LOOPS: Sequence[Entry] = (PLAIN_AIO_PIKA_UVLOOP, FASTSTREAM_UVLOOP)
 PEERS: Sequence[Entry] = (FASTSTREAM, TASKIQ, CELERY, CELERY_PREFORK, DRAMATIQ, PLAIN_PIKA)
-ENTRIES: Sequence[Entry] = (PLAIN_AIO_PIKA, *PEERS, *LOOPS, *OURS, RAW_SOCKET)
+EXTRA: Sequence[Entry] = (*LOOPS, MQRUNNER_METRICS)
+"""Who is measured in some scenarios only."""
+
+ENTRIES: Sequence[Entry] = (PLAIN_AIO_PIKA, *PEERS, *LOOPS, *OURS, MQRUNNER_METRICS, RAW_SOCKET)
 """Who is measured on RabbitMQ; the first is what the others are compared with. A peer is one more line here."""
 
 RUNS = 5
@@ -97,17 +100,17 @@ def scenarios(scale: float) -> list[Scenario]:
     many, some = (max(500, round(size * scale)) for size in (10_000, 5_000))
     found = []
     for name, job, extra in (
-        ("consume", Job(work="consume", count=many), LOOPS),
+        ("consume", Job(work="consume", count=many), (*LOOPS, MQRUNNER_METRICS)),
         ("consume to a model", Job(work="model", count=many), ()),
         ("consume, a log line for each", Job(work="log", count=many), ()),
-        ("hop", Job(work="hop", count=some), ()),
+        ("hop", Job(work="hop", count=some), (MQRUNNER_METRICS,)),
         ("publish", Job(work="publish", count=many), ()),
         ("quorum: consume", Job(work="consume", kind="quorum", count=many), ()),
         ("quorum: hop", Job(work="hop", kind="quorum", count=some), ()),
         ("quorum: publish", Job(work="publish", kind="quorum", count=some), ()),
     ):
         able = [entry for entry in ENTRIES if job.work in entry.works and job.kind in entry.kinds]
-        found.append(Scenario(name, job, [entry for entry in able if entry not in LOOPS or entry in extra]))
+        found.append(Scenario(name, job, [entry for entry in able if entry not in EXTRA or entry in extra]))
     found.append(two_processes(2 * many))
     return found
 

@@ -59,6 +59,7 @@ class InProcess:
     produce: str = "produce"
     consume: str = "consume"
     logs: bool = False
+    has_metrics: bool = False
     share: float = 1.0
 
     def missing(self) -> list[str]:
@@ -72,7 +73,7 @@ class InProcess:
         text = _PIPELINE.format(
             root=ROOT, messages=str(self.logs).lower(), produce=self.produce, consume=self.consume, workers=WORKERS
         )
-        return write(folder, text, "--until-idle")
+        return write(folder, text, "--until-idle", *(["--http", "127.0.0.1:0"] if self.has_metrics else []))
 
 
 IN_PROCESS = (
@@ -81,6 +82,7 @@ IN_PROCESS = (
     InProcess(name="Taskiq, InMemoryBroker", peer="taskiq", requires="taskiq", share=0.4),
     InProcess(name="FastStream, TestRabbitBroker", peer="faststream", requires="faststream", share=0.01),
     InProcess(name="mqrunner"),
+    InProcess(name="mqrunner, metrics", has_metrics=True),
     InProcess(name="mqrunner, a log line for each", logs=True, share=0.25),
     InProcess(name="mqrunner, from a generator", produce="produce_in_thread", share=0.25),
     InProcess(name="mqrunner, to a def handler", consume="consume_in_thread", share=0.25),

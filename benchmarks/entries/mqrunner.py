@@ -80,6 +80,10 @@ def _command_with_workers(job: Job, folder: Path) -> list[str]:
     return [*_command(job, folder), "--workers", str(job.processes)]
 
 
+def _command_with_metrics(job: Job, folder: Path) -> list[str]:
+    return [*_command(job, folder), "--http", "127.0.0.1:0"]
+
+
 @functools.cache
 def has_option(name: str) -> bool:
     """Whether this version's `runner up` has an option."""
@@ -108,5 +112,8 @@ MQRUNNER = Entry(
 MQRUNNER_WORKERS = replace(MQRUNNER, name="mqrunner, --workers", command=_command_with_workers, starts_its_own=True)
 """Only for a `runner up` that has the option (`has_option`)."""
 
+
+MQRUNNER_METRICS = replace(MQRUNNER, name="mqrunner, metrics", command=_command_with_metrics)
+"""The same, with everything counted and timed that /metrics shows; the messages say when they were published."""
 
 MQRUNNER_UVLOOP = replace(MQRUNNER, name="mqrunner + uvloop", variables={"RUNNER_LOOP": "uvloop"}, requires=("uvloop",))

@@ -12,6 +12,7 @@ import click
 
 from runner.cli import event_loop, options
 from runner.cli.output import echo_problems, errors_as_exit_codes, wants_color
+from runner.cli.service_manager import ServiceManager
 from runner.cli.up_options import UpOptions, load_pipelines
 from runner.cli.up_output import echo_loaded, echo_nothing_ran, echo_stage, echo_totals
 from runner.cli.up_shutdown import drain_on_signals, drain_when_output_lost, exit_process
@@ -102,7 +103,15 @@ async def _run(system: System, up_options: UpOptions) -> NoReturn:
 
     stop = asyncio.Event()
     drain_on_signals(stop, is_memory=system.broker.is_memory)
-    ended = await app.up(system, stop, until_idle=up_options.until_idle, http=up_options.http, on_step=echo_stage)
+    manager = ServiceManager()
+    manager.start(stop)
+
+    def note(stage: app.StartupStep) -> None:
+        echo_stage(stage)
+        if stage.name == "running":
+            manager.tell("READY=1")
+
+    ended = await app.up(system, stop, until_idle=up_options.until_idle, http=up_options.http, on_step=note)
     if ended is None:
         echo_nothing_ran()
         exit_process(0)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.cli.output import echo_err, echo_error, wants_color
+from runner.cli.service_manager import ServiceManager
 from runner.cli.up_output import echo_nothing_ran, echo_stage, echo_totals
 from runner.cli.up_shutdown import drain_on_signals, drain_when_output_lost, exit_process
 
@@ -23,8 +24,12 @@ async def run_workers(system: System, workers: int, logging: dict[str, Any], bro
     from runner.workers.line_mux import LineMux
     from runner.workers.master import Master
 
+    manager = ServiceManager()
+
     def show_stage(name: str, text: str, seconds: float | None) -> None:
         echo_stage(StartupStep(name, f"{workers} workers · {text}" if name == "running" else text, seconds))
+        if name == "running":
+            manager.tell("READY=1")
 
     log.flush()  # what modules have printed while they were imported comes first
     output = LineMux(1, drain_when_output_lost)
@@ -36,6 +41,7 @@ async def run_workers(system: System, workers: int, logging: dict[str, Any], bro
     master = Master(workers, command, output, grace_s=grace_s, is_colored=is_colored, broker=broker, on_step=show_stage)
     stop = asyncio.Event()
     drain_on_signals(stop, on_force=master.kill)
+    manager.start(stop)
     exit_process(_say_how_it_ended(await master.run(stop)))
 
 
