@@ -26,6 +26,18 @@ apt_install = echo "Installing $(1) with apt-get"; \
 	$(APT_GET) update >/dev/null || true; \
 	$(APT_GET) install -y --no-install-recommends $(1) >/dev/null
 
+# install_stopped(package): the same, for one whose service must not run, now or after the next boot.
+install_stopped = policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e "$$policy" ]; then \
+		printf '\#!/bin/sh\nexit 101\n' | $(SUDO) tee "$$policy" >/dev/null; \
+		$(SUDO) chmod +x "$$policy"; \
+		trap '$(SUDO) rm -f "$$policy"' EXIT; \
+	fi; \
+	$(call apt_install,$(1)); \
+	if command -v systemctl >/dev/null; then \
+		$(SUDO) systemctl disable $(1) >/dev/null 2>&1 || true; \
+	fi
+
 .PHONY: help
 help: ## List the targets
 	@sed -n 's/^\([a-z.]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -52,7 +64,7 @@ faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve everything, and p
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
 
 .PHONY: slow
-slow: $(VENV)/.test rabbitmq ## Run what `make test` leaves out: slow tests, and every option on both brokers
+slow: $(VENV)/.test rabbitmq prometheus ## Run what `make test` leaves out: slow tests, and every option on both brokers
 	@$(BIN)/pytest -n $(WORKERS) -m slow
 	@$(BIN)/pytest -n $(WORKERS) tests/features
 
@@ -108,6 +120,8 @@ docs: $(VENV)/.runtime ## Write the generated documents anew
 	@mkdir -p docs/reference
 	@$(BIN)/python -m runner.operations.log_reference > docs/reference/logs.md.new && \
 		mv docs/reference/logs.md.new docs/reference/logs.md
+	@$(BIN)/python -m runner.operations.metric_reference > docs/reference/metrics.md.new && \
+		mv docs/reference/metrics.md.new docs/reference/metrics.md
 	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
 
 .PHONY: lock
@@ -188,19 +202,22 @@ rabbitmq:
 		echo "RabbitMQ is not installed and cannot be installed from here: tests that need it cannot run" >&2; \
 		exit 0; \
 	fi; \
-	policy=/usr/sbin/policy-rc.d; \
 	if command -v epmd >/dev/null && epmd -names >/dev/null 2>&1; then had_epmd=yes; else had_epmd=no; fi; \
-	if [ ! -e "$$policy" ]; then \
-		printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee "$$policy" >/dev/null; \
-		$(SUDO) chmod +x "$$policy"; \
-		trap '$(SUDO) rm -f "$$policy"' EXIT; \
-	fi; \
-	$(call apt_install,rabbitmq-server); \
-	if command -v systemctl >/dev/null; then \
-		$(SUDO) systemctl disable rabbitmq-server >/dev/null 2>&1 || true; \
-	fi; \
+	$(call install_stopped,rabbitmq-server); \
 	if [ "$$had_epmd" = no ]; then $(SUDO) epmd -kill >/dev/null 2>&1 || true; fi
 endif
+
+# What judges metrics and alerting rules; without it those tests are skipped, and say so.
+
+.PHONY: prometheus
+prometheus:
+	@set -e; \
+	if command -v promtool >/dev/null && command -v prometheus >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
+		echo "Prometheus is not installed and cannot be installed from here: tests that need it are skipped" >&2; \
+		exit 0; \
+	fi; \
+	$(call install_stopped,prometheus)
 
 # A Debian root with the RabbitMQ of one line in it. tests/node.py runs it by chroot; nothing of it runs otherwise.
 

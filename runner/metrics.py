@@ -107,18 +107,23 @@ class Publications:
 
     def __init__(self, destinations: Iterable[str]) -> None:
         self._by_place: dict[tuple[str, str], Histogram] = {}
+        self._confirmed: dict[str, Histogram] = {}
         for to in destinations:
             for outcome in PUBLISH_OUTCOMES:
                 self._of(to, outcome)
 
     def note(self, to: str, outcome: str, seconds: float) -> None:
         """Count one publication that has ended."""
-        (self._by_place.get((to, outcome)) or self._of(to, outcome)).observe(seconds)
+        self._of(to, outcome).observe(seconds)
+
+    def note_confirmed(self, to: str, seconds: float) -> None:
+        """Count one publication that the broker has confirmed, as nearly all are."""
+        (self._confirmed.get(to) or self._of(to, "confirmed")).observe(seconds)
 
     @property
     def confirmed(self) -> int:
         """How many the broker has confirmed."""
-        return sum(item.count for (_, outcome), item in self._by_place.items() if outcome == "confirmed")
+        return sum(item.count for item in self._confirmed.values())
 
     def items(self) -> Iterator[tuple[str, str, Histogram]]:
         """Yield destination, outcome, and the seconds of those publications."""
@@ -126,7 +131,12 @@ class Publications:
             yield to, outcome, item
 
     def _of(self, to: str, outcome: str) -> Histogram:
-        return self._by_place.setdefault((to, outcome), Histogram(metric("runner_publish_seconds").buckets))
+        found = self._by_place.get((to, outcome))
+        if found is None:
+            found = self._by_place[to, outcome] = Histogram(metric("runner_publish_seconds").buckets)
+            if outcome == "confirmed":
+                self._confirmed[to] = found
+        return found
 
 
 class SubscriberState(NamedTuple):
@@ -154,6 +164,7 @@ class SubscriberCounts:
         self.recent_wait = RecentMax()
         self._last_sent: object = None
         self._until = self._wait_s = 0.0
+        self._wait_bucket = 0
         self.published = Publications(destinations)
         self.is_paused = False
         self.consumer_lost = 0
@@ -165,15 +176,18 @@ class SubscriberCounts:
         Times of publications have whole seconds, and so has the wall clock here: else a message would seem to wait for
         half a second longer. All messages of one second that are handled in one second have waited equally long.
         """
+        waits = self.queue_wait
         if sent != self._last_sent or now >= self._until:
             seconds = sent_at(sent)
             if seconds is None:
                 return
             wall = time.time()
             self._wait_s = max(0.0, wall // 1 - seconds)
+            self._wait_bucket = bisect_left(waits.bounds, self._wait_s)
             self._last_sent, self._until = sent, now + 1.0 - wall % 1
             self.recent_wait.note(now, self._wait_s)
-        self.queue_wait.observe(self._wait_s)
+        waits.counts[self._wait_bucket] += 1
+        waits.total += self._wait_s
 
     def note_error(self, error_type: str) -> None:
         """Count an attempt that has failed, by the class of its error: there are at most 50, then they are `other`."""

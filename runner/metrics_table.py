@@ -131,7 +131,8 @@ METRICS = (
         "runner_info",
         "gauge",
         ("version", "release", "pipeline", "fingerprint"),
-        "1. The version of the runner, the release of your code, and the fingerprint of the pipeline as it was read.",
+        "1. The version of the runner, the release of your code, and a fingerprint "
+        "of everything that the file says, includes and variables resolved, but for `broker:`.",
         "max",
     ),
     Metric(

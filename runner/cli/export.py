@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,7 +52,8 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
 
 @click.group("export", short_help="Write what others need to run a pipeline.")
 def command() -> None:
-    """Write a pipeline as RabbitMQ definitions, permissions, a compose file or Kubernetes objects.
+    """Write a pipeline as RabbitMQ definitions, permissions, a compose file, Kubernetes objects or a systemd unit; or
+    what Prometheus and Grafana need to watch it.
 
     Nothing is asked of a broker, and no user or password of a URL is written.
 
@@ -153,6 +155,71 @@ def _kubernetes(
         system = _read(paths, environ, broker)
         known = _deployment(system, paths, environ, http)
         text = kubernetes(system.pipelines, system.whole_topology, known)
+    _write(text, output)
+
+
+@command.command("systemd", short_help="A unit of systemd.")
+@options.paths
+@options.broker
+@_http
+@_output
+@options.env_file
+def _systemd(
+    paths: tuple[Path, ...],
+    broker: str | None,
+    http: tuple[str, int] | None,
+    output: Path | None,
+    environ: dict[str, str],
+) -> None:
+    """Write a service that runs the pipelines in this folder, with this installation of the runner.
+
+    Variables come from a file that the unit names. systemd is told when the pipelines run, and restarts a process that
+    does not answer any more.
+    """
+    with errors_as_exit_codes():
+        from runner.operations.export.systemd import systemd
+        from runner.operations.pipeline_files import read_specs
+
+        system = _read(paths, environ, broker)
+        connect_timeout_s = max(spec.broker.connect_timeout for _, spec in read_specs(paths, environ))
+        text = systemd(_deployment(system, paths, environ, http), _program(), Path.cwd(), connect_timeout_s)
+    _write(text, output)
+
+
+def _program() -> list[str]:
+    """Return what starts this installation of the runner."""
+    script = Path(sys.executable).parent / "runner"
+    return [str(script)] if script.is_file() else [sys.executable, "-m", "runner"]
+
+
+@command.command("alerts", short_help="Alerting rules of Prometheus.")
+@options.paths
+@_output
+@options.env_file
+def _alerts(paths: tuple[Path, ...], output: Path | None, environ: dict[str, str]) -> None:
+    """Write rules for dead letters, messages that wait, subscribers and producers that nothing runs, and failures.
+
+    They are about the metrics that `up` answers at /metrics where telemetry.http says.
+    """
+    with errors_as_exit_codes():
+        from datetime import UTC, datetime
+
+        from runner.operations.export.alerts import alerts
+
+        text = alerts(_read(paths, environ, None).pipelines, datetime.now(UTC))
+    _write(text, output)
+
+
+@command.command("grafana", short_help="A dashboard of Grafana.")
+@options.paths
+@_output
+@options.env_file
+def _grafana(paths: tuple[Path, ...], output: Path | None, environ: dict[str, str]) -> None:
+    """Write a dashboard to be imported, which shows the metrics of these pipelines."""
+    with errors_as_exit_codes():
+        from runner.operations.export.grafana import grafana
+
+        text = grafana(_read(paths, environ, None).pipelines)
     _write(text, output)
 
 

@@ -51,7 +51,8 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     "--http",
     metavar="HOST:PORT",
     callback=_address,
-    help="Where HTTP producers listen, and the probes /healthz and /readyz. Port 0 takes a free one, which is logged.",
+    help="Where HTTP producers listen, and /healthz, /readyz and /metrics are answered. Port 0 takes a free one, which "
+    "is logged.",
 )
 @click.option(
     "--workers",

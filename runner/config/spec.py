@@ -140,7 +140,7 @@ class TelemetrySpec(SpecModel):
 
     http: Annotated[str, BeforeValidator(_address)] | None = Field(
         default=None,
-        description="Where /healthz and /readyz are answered, HOST:PORT; `up --http` wins.",
+        description="Where /healthz, /readyz and /metrics are answered, HOST:PORT; `up --http` wins.",
         examples=["127.0.0.1:9090"],
     )
 

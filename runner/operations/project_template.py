@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from runner.errors import RunnerError
+from runner.operations.export.deployment import object_name
 from runner.operations.yaml_writer import format_scalar
 
 
@@ -117,6 +118,19 @@ def test_every_order_is_processed_and_gets_a_receipt() -> None:
     assert not [line for line in lines if line["event"] == "message.dead_lettered"]
 '''
 
+_DOCKERFILE = """\
+# docker build -t {name} . && docker run --init --rm -p 127.0.0.1:8080:8080 {name}
+FROM python:3.13-slim
+RUN pip install --no-cache-dir "runline[http]"
+WORKDIR /app
+COPY pipeline.yaml *.py ./
+USER nobody
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \\
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=4)"]
+CMD ["runner", "up", "pipeline.yaml", "--http", "0.0.0.0:8080"]
+"""
+
 _README = """\
 # {title}
 
@@ -151,6 +165,7 @@ def template_files(name: str) -> dict[str, str]:
         "orders.py": _HANDLERS,
         "test_pipeline.py": _TEST,
         "README.md": _README.format(title=_pipeline_name(name)),
+        "Dockerfile": _DOCKERFILE.format(name=object_name([name])),
         ".gitignore": _IGNORED,
     }
 

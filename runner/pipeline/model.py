@@ -63,8 +63,8 @@ class Destination:
     is_event: bool
     encode: Callable[[Any], tuple[bytes, str]]
     needs_queue: bool = True
-    is_reply: bool = False
-    """Whether it is the address of a caller that waits for an answer."""
+    counted_as: str = ""
+    """What it is called in metrics, where that is not its name: callers that wait for an answer are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +209,9 @@ class Pipeline:
     """Which release of the user's code this is, as the file says."""
     fingerprint: str = ""
     """Stands for the whole pipeline as its file has it, also where only a part of it runs."""
+
+    content_hash: str = ""
+    """Stands for everything that the resolved file says, but for its broker."""
 
     @property
     def wait_prefix(self) -> str:

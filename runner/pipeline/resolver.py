@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -134,6 +135,7 @@ class _Resolver:
             release=spec.release or "",
             http=parse_address(spec.telemetry.http) if spec.telemetry.http is not None else None,
             fingerprint=fingerprint_of(subscribers, producers),
+            content_hash=_content_hash(spec),
         )
 
     def check_statically(self) -> None:
@@ -353,3 +355,9 @@ class _Resolver:
 
     def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
         self._problems.append(self._loaded.problem(code, path, message, help_text))
+
+
+def _content_hash(spec: PipelineSpec) -> str:
+    """Return what changes with any value of a file. A broker's URL differs between machines, and has a password."""
+    content = repr(spec.model_dump(exclude={"broker"})).encode("utf-8", "surrogatepass")
+    return blake2b(content, digest_size=8).hexdigest()

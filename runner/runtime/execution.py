@@ -64,6 +64,7 @@ class Execution:
         self._invoker = invoker
         self._counts = counts
         self._is_timed = is_timed
+        self._observe = counts.handler_seconds.observe if is_timed else _ignore
         self._logs_messages = logs_messages
         self._logs_payloads = logs_payloads
         self._loop = asyncio.get_running_loop()
@@ -186,43 +187,42 @@ class Execution:
         self, calling: Awaitable[Results], parents: Sequence[Envelope]
     ) -> tuple[BaseException | None, int]:
         """Let the handler work and publish its results; return what went wrong, and how many were published."""
-        started = self._loop.time()
+        began = time.perf_counter()
         try:
             results = await calling
             if not isinstance(results, list):
-                return await self._publish_stream(results, parents, started)
-            if self._is_timed:
-                self._counts.handler_seconds.observe(self._loop.time() - started)
+                return await self._publish_stream(results, parents, began)
+            spent_s = time.perf_counter() - began
+            self._observe(spent_s)
             if len(results) == 1 and results[0] is None:
                 return None, 0
-            return None, await self._results.publish(results, parents, 0, started)
+            return None, await self._results.publish(results, parents, 0, self._loop.time() - spent_s)
         except HandlerFailed as failure:
-            if self._is_timed:
-                self._counts.handler_seconds.observe(self._loop.time() - started)
+            self._observe(time.perf_counter() - began)
             return failure.error, 0
         except Exception as error:  # a result that cannot be published, or that it had to be given up
             return error, 0
 
     async def _publish_stream(
-        self, results: AsyncGenerator[list[Any], None], parents: Sequence[Envelope], started: float
+        self, results: AsyncGenerator[list[Any], None], parents: Sequence[Envelope], began: float
     ) -> tuple[BaseException | None, int]:
         """Publish what a generator gives, as it comes; return what went wrong, and how many were published."""
         published, publishing_s = 0, 0.0
+        started = self._loop.time() - (time.perf_counter() - began)
         try:
             async with aclosing(results):
                 async for chunk in results:
-                    asked = self._loop.time()
+                    asked = time.perf_counter()
                     try:
                         published += await self._results.publish(chunk, parents, published, started)
                     finally:
-                        publishing_s += self._loop.time() - asked
+                        publishing_s += time.perf_counter() - asked
         except HandlerFailed as failure:
             return failure.error, published
         except Exception as error:  # as in _attempt
             return error, published
         finally:
-            if self._is_timed:
-                self._counts.handler_seconds.observe(self._loop.time() - started - publishing_s)
+            self._observe(time.perf_counter() - began - publishing_s)
         return None, published
 
     async def _finish(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
@@ -374,6 +374,10 @@ class Execution:
                 )
             case Release():  # decide() never says so
                 self._counts.released += 1
+
+
+def _ignore(_: float) -> None:
+    pass
 
 
 def _is_handler_failure(outcome: DeadLetter, error: BaseException | None) -> bool:

@@ -11,7 +11,7 @@ from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
@@ -36,6 +36,8 @@ WARN_AFTER_S = 5.0
 WARN_INTERVAL_S = 60.0
 
 _envelope = Envelope._make
+
+Error = TypeVar("Error", bound=Exception)
 
 
 class SecondClock:
@@ -158,16 +160,26 @@ class PipelinePublisher:
         note_end = partial(self._note_end, on_published, destination, started)
         begun = self._transport.publish_nowait(_target_address(outgoing), outgoing.envelope, note_end)
         if begun == "taken":
-            self._counts.note(_label(destination), "confirmed", time.perf_counter() - started)
+            self._counts.note_confirmed(destination.counted_as or destination.name, time.perf_counter() - started)
         return begun
 
     def _note_end(
         self, on_published: OnPublished, destination: Destination, started: float, error: Exception | None
     ) -> None:
         """Count a publication that has ended, and pass that on: where it needs no queue, it may have had none."""
-        outcome = _outcome(destination, error)
-        self._counts.note(_label(destination), outcome, time.perf_counter() - started)
-        on_published(None if outcome == "confirmed" else error)
+        on_published(self._count(destination, time.perf_counter() - started, error))
+
+    def _count(self, destination: Destination, seconds: float, error: Error | None) -> Error | None:
+        """Count a publication that has ended; return its error, if it is one: where it needs no queue, it may have had
+        none.
+        """
+        to = destination.counted_as or destination.name
+        reason = error.reason if isinstance(error, PublishFailed) else ""
+        if error is None or (reason == "unroutable" and not destination.needs_queue):
+            self._counts.note_confirmed(to, seconds)
+            return None
+        self._counts.note(to, reason if reason in PUBLISH_OUTCOMES else "failed", seconds)
+        return error
 
     @property
     def can_publish(self) -> bool:
@@ -210,15 +222,13 @@ class PipelinePublisher:
     async def _publish(self, outgoing: OutgoingMessage, address: Address) -> None:
         """Publish once, and count how that ends."""
         destination, started = outgoing.destination, time.perf_counter()
-        failure = None
         try:
             await self._transport.publish(address, outgoing.envelope)
         except (PublishFailed, PublishUnknown) as error:
-            failure = error
-        outcome = _outcome(destination, failure)
-        self._counts.note(_label(destination), outcome, time.perf_counter() - started)
-        if failure is not None and outcome != "confirmed":
-            raise failure
+            if self._count(destination, time.perf_counter() - started, error) is not None:
+                raise
+        else:
+            self._count(destination, time.perf_counter() - started, None)
 
     def _warn_waiting(self, name: str, failure: PublishFailed) -> None:
         """Say that a destination keeps us waiting; once in a while, for all messages that wait for it."""
@@ -297,23 +307,8 @@ def reply_destinations(address: str) -> tuple[Destination, ...]:
     if not is_answerable(address):
         return ()
     return (
-        Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False, is_reply=True),
+        Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False, counted_as=REPLY),
     )
-
-
-def _outcome(destination: Destination, error: BaseException | None) -> str:
-    """Return how a publication has ended, as it is counted."""
-    if error is None:
-        return "confirmed"
-    reason = error.reason if isinstance(error, PublishFailed) else ""
-    if reason == "unroutable" and not destination.needs_queue:
-        return "confirmed"
-    return reason if reason in PUBLISH_OUTCOMES else "failed"
-
-
-def _label(destination: Destination) -> str:
-    """Return what a destination is called where it is counted: callers that wait for an answer are too many."""
-    return REPLY if destination.is_reply else destination.name
 
 
 def _target_address(outgoing: OutgoingMessage) -> Address:

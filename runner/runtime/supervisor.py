@@ -352,7 +352,7 @@ def _counts(pipeline: Pipeline) -> PipelineCounts:
     return PipelineCounts(
         pipeline.name,
         pipeline.release,
-        pipeline.fingerprint,
+        pipeline.content_hash,
         subscribers,
         producers,
         is_leader=(lambda: False) if has_leader else None,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.node import free_port
 from tests.process import ROOT, RunnerProcess
+from tests.project import started, stop
 
 
 async def test_a_new_project_is_valid_runs_and_passes_its_test(tmp_path: Path) -> None:
@@ -38,6 +42,24 @@ async def test_a_new_project_is_valid_runs_and_passes_its_test(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+async def test_what_its_container_runs_is_healthy(tmp_path: Path) -> None:
+    """The command of the Dockerfile starts the pipeline, and its health check asks where that answers."""
+    async with RunnerProcess("init", "shop", cwd=tmp_path) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    text = (tmp_path / "shop" / "Dockerfile").read_text().replace("8080", str(free_port()))
+    check, command = (json.loads(found) for found in re.findall(r"CMD (\[.*\])", text))
+    assert (check[0], command[0]) == ("python", "runner")
+
+    def asked() -> int:
+        return subprocess.run([sys.executable, *check[1:]], capture_output=True, check=False).returncode
+
+    assert asked() != 0
+    async with RunnerProcess(*command[1:], cwd=tmp_path / "shop") as runner:
+        await started(runner)
+        assert asked() == 0
+        await stop(runner)
 
 
 async def test_a_new_project_runs_from_any_folder(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ Source: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rule
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -41,86 +42,94 @@ _HEADING = """\
 
 
 def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
-    name = f'pipeline="{pipeline.name}"'
+    """Yield the rules of one pipeline. Each has labels that no other rule of this name has, as promtool wants it."""
+    own = {"pipeline": pipeline.name}
     if pipeline.subscribers:
-        yield from _of_messages(name)
+        yield from _of_messages(own)
     for subscriber in pipeline.subscribers:
-        concurrency = f'runner_concurrency{{{name},subscriber="{subscriber.name}"}}'
-        paused = f"max by (pipeline, subscriber) (runner_paused{{{name}}}) == 1"
+        one = {**own, "subscriber": subscriber.name}
+        concurrency, paused = _series("runner_concurrency", one), _series("runner_paused", one)
         yield _rule(
             "RunnerNoConsumer",
-            f"(sum by (pipeline, subscriber) ({concurrency}) == 0 or absent({concurrency})) unless {paused}",
+            f"(sum by (pipeline, subscriber) ({concurrency}) == 0 or absent({concurrency})) "
+            f"unless max by (pipeline, subscriber) ({paused}) == 1",
             "2m",
-            "critical",
+            {"severity": "critical", **one},
             "{{ $labels.pipeline }}: no process takes messages for {{ $labels.subscriber }}",
         )
     if any(producer.handler is not None for producer in pipeline.producers):
+        leader = _series("runner_leader", own)
         yield _rule(
             "RunnerNoLeader",
-            f"max by (pipeline) (runner_leader{{{name}}}) == 0 or absent(max by (pipeline) (runner_leader{{{name}}}))",
+            f"max by (pipeline) ({leader}) == 0 or absent({leader})",
             "5m",
-            "critical",
-            f"{pipeline.name}: no process runs the producers",
+            {"severity": "critical", **own},
+            "{{ $labels.pipeline }}: no process runs the producers",
         )
     for producer in pipeline.producers:
         if producer.schedule is not None:
-            gap_s = longest_pause_s(producer.schedule, now)
-            late_s = round(gap_s * (1 + LATE_SHARE) + LATE_S)
-            last = f'runner_producer_last_run_timestamp_seconds{{{name},producer="{producer.name}"}}'
+            one = {**own, "producer": producer.name}
+            pause_s = longest_pause_s(producer.schedule, now)
+            last = _series("runner_producer_last_run_timestamp_seconds", one)
             yield _rule(
                 "RunnerProducerMissed",
-                f"time() - max by (pipeline, producer) ({last}) > {late_s}",
+                f"time() - max by (pipeline, producer) ({last}) > {round(pause_s * (1 + LATE_SHARE) + LATE_S)}",
                 "0m",
-                "warning",
+                {"severity": "warning", **one},
                 "{{ $labels.pipeline }}: {{ $labels.producer }} has not run to its end for "
-                f"{{{{ $value | humanizeDuration }}}}; it is due every {format_duration(gap_s)} at least",
+                f"{{{{ $value | humanizeDuration }}}}: at most {format_duration(pause_s)} are between two times",
             )
 
 
-def _of_messages(name: str) -> Iterator[dict[str, Any]]:
+def _of_messages(own: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Yield the rules that hold for all subscribers of a pipeline alike."""
-    failed = _rate(f'{name},outcome=~"retried|dead_lettered"')
-    ended = _rate(f'{name},outcome=~"handled|retried|dead_lettered"')
+    warning = {"severity": "warning", **own}
+    dead = _series("runner_messages_total", own, 'outcome="dead_lettered"')
     yield _rule(
         "RunnerDeadLetters",
-        f'sum by (pipeline, queue) (increase(runner_messages_total{{{name},outcome="dead_lettered"}}[5m])) > 0',
+        f"sum by (pipeline, queue) (increase({dead}[5m])) > 0",
         "0m",
-        "warning",
+        warning,
         "{{ $labels.pipeline }}: messages of {{ $labels.queue }} were given up on: see them with `runner dead list`",
     )
     yield _rule(
         "RunnerLag",
-        f"max by (pipeline, queue) (runner_queue_oldest_seconds{{{name}}}) > {OLDEST_S}",
+        f"max by (pipeline, queue) ({_series('runner_queue_oldest_seconds', own)}) > {OLDEST_S}",
         "5m",
-        "warning",
+        warning,
         "{{ $labels.pipeline }}: messages of {{ $labels.queue }} wait for {{ $value | humanizeDuration }}",
+    )
+    failed, ended = (
+        f"sum by (pipeline, subscriber) (rate({_series('runner_messages_total', own, outcome)}[5m]))"
+        for outcome in ('outcome=~"retried|dead_lettered"', 'outcome=~"handled|retried|dead_lettered"')
     )
     yield _rule(
         "RunnerErrorRatio",
         f"{failed} / {ended} > {ERROR_RATIO}",
         "5m",
-        "warning",
+        warning,
         "{{ $labels.pipeline }}: {{ $value | humanizePercentage }} of the attempts of {{ $labels.subscriber }} fail",
     )
     yield _rule(
         "RunnerPaused",
-        f"max by (pipeline, subscriber) (runner_paused{{{name}}}) == 1",
+        f"max by (pipeline, subscriber) ({_series('runner_paused', own)}) == 1",
         "30m",
-        "warning",
+        warning,
         "{{ $labels.pipeline }}: {{ $labels.subscriber }} is paused",
     )
 
 
-def _rate(labels: str) -> str:
-    return f"sum by (pipeline, subscriber) (rate(runner_messages_total{{{labels}}}[5m]))"
+def _series(name: str, labels: Mapping[str, str], *matchers: str) -> str:
+    """Return a selector of PromQL. Its strings are written as those of Go, and so as JSON writes them."""
+    return f"{name}{{{','.join([*(f'{key}={json.dumps(value)}' for key, value in labels.items()), *matchers])}}}"
 
 
-def _rule(name: str, expression: str, for_: str, severity: str, summary: str) -> dict[str, Any]:
+def _rule(name: str, expression: str, for_: str, labels: dict[str, str], summary: str) -> dict[str, Any]:
     return {
         "alert": name,
         "expr": expression,
         "for": for_,
-        "labels": {"severity": severity},
+        "labels": labels,
         "annotations": {"summary": summary},
     }
 

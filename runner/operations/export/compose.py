@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from runner.operations.export.definitions import DEFAULT_VHOST
-from runner.operations.export.deployment import DEFAULT_PORT, Deployment, Variable, document, format_address
+from runner.operations.export.deployment import Deployment, Variable, document, format_address
 from runner.operations.yaml_writer import Interpolated, to_yaml
 from runner.units import is_loopback
 
@@ -54,9 +54,7 @@ def _rabbitmq(vhost: str) -> dict[str, Any]:
 
 
 def _runner(known: Deployment) -> dict[str, Any]:
-    host, port = known.http or known.listens or ("127.0.0.1", DEFAULT_PORT)
-    if known.has_http and known.http is None:
-        host, port = known.reachable
+    host, port = known.http or known.reachable
     command = ["runner", "up", *known.paths]
     if (host, port) != known.listens:
         command += ["--http", format_address(host, port)]
@@ -66,7 +64,7 @@ def _runner(known: Deployment) -> dict[str, Any]:
         "init": True,  # handlers may start programs, and a process must reap those that outlive them
         "command": command,
         "environment": [_variable(known, variable) for variable in known.variables],
-        **({"ports": [f"{port}:{port}"]} if known.has_http and not is_loopback(host) else {}),
+        **({} if is_loopback(host) else {"ports": [_port(known, port)]}),
         "depends_on": {"rabbitmq": {"condition": "service_healthy"}},
         "healthcheck": {
             "test": ["CMD", "python", "-c", _asking(_ANYWHERE.get(host, host), port)],
@@ -78,6 +76,11 @@ def _runner(known: Deployment) -> dict[str, Any]:
         "stop_grace_period": f"{known.stop_timeout_s}s",
         "restart": "unless-stopped",
     }
+
+
+def _port(known: Deployment, port: int) -> str:
+    """Return which addresses of the machine lead to the port: /metrics and the page are not for everybody."""
+    return f"{port}:{port}" if known.has_http else f"127.0.0.1:{port}:{port}"
 
 
 def _variable(known: Deployment, variable: Variable) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,14 +16,17 @@ import yaml
 
 from runner import app
 from runner.app import System
+from runner.operations.export.alerts import longest_pause_s
 from runner.operations.export.compose import compose
 from runner.operations.export.definitions import definitions, to_json, vhost_of
 from runner.operations.export.deployment import Deployment, deployment, object_name
 from runner.operations.export.kubernetes import kubernetes
 from runner.operations.export.permissions import Permissions, permissions
+from runner.operations.export.systemd import systemd
 from runner.operations.pipeline_files import read_specs
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+from runner.schedule import Cron, Every, Schedule
 
 HANDLERS = """
 def handle(order: dict) -> dict:
@@ -238,11 +243,11 @@ def test_compose_has_a_broker_and_a_runner() -> None:
     assert "RABBITMQ_DEFAULT_VHOST=my shop" in rabbitmq["environment"]
     assert rabbitmq["healthcheck"]["test"][0] == "CMD"
     assert rabbitmq["stop_grace_period"] == "60s"
-    assert runner["command"] == ["runner", "up", "shop.yaml", "--http", "127.0.0.1:8080"]
+    assert runner["command"] == ["runner", "up", "shop.yaml", "--http", "0.0.0.0:8080"]
     url = "SHOP_URL=${SHOP_URL:?the URL of the broker, whose host in here is rabbitmq}"
     assert runner["environment"] == ["API", "MODE", url, "SIZE", "WORD"]
     assert runner["init"] is True
-    assert "ports" not in runner
+    assert runner["ports"] == ["127.0.0.1:8080:8080"], "for /metrics and the page, from this machine alone"
     assert runner["stop_grace_period"] == "56s"
     assert runner["build"] == "."
     assert runner["image"] == "shop:latest"
@@ -413,3 +418,29 @@ def test_a_name_is_one_that_kubernetes_takes(names: list[str], name: str) -> Non
     """Lower-case letters, digits and hyphens, with a letter first."""
     assert object_name(names) == name
     assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pause_s"),
+    [
+        (Every(600.0), 600.0),
+        (Cron("* * * * *"), 60.0),
+        (Cron("0 6 * * 1-5", "Europe/Berlin"), 73 * 3600.0),
+        (Cron("30 2 * * *", "Europe/Berlin"), 25 * 3600.0),
+        (Cron("0 0 1 1 *"), 365 * 86400.0),
+    ],
+)
+def test_the_longest_pause_of_a_schedule_is_that_of_a_year(schedule: Schedule, pause_s: float) -> None:
+    """Weekends, the end of summer time, and lines that come once a year."""
+    assert longest_pause_s(schedule, datetime(2026, 11, 30, tzinfo=UTC)) == pause_s
+
+
+def test_systemd_runs_what_is_named_and_waits_as_long_as_it_takes() -> None:
+    facts = replace(known(read()), paths=("50% off.yaml",))
+    unit = systemd(facts, ["/opt/my runner/bin/runner"], Path("/srv/100%"), 60.0)
+    lines = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
+    assert lines["ExecStart"] == '"/opt/my runner/bin/runner" up "50%% off.yaml"'
+    assert lines["WorkingDirectory"] == "/srv/100%%"
+    assert (lines["Type"], lines["TimeoutStartSec"], lines["TimeoutStopSec"]) == ("notify", "70", "56")
+    assert lines["EnvironmentFile"] == "-/etc/runner/shop.env"
+    assert "API, MODE, SHOP_URL, SIZE, WORD" in unit

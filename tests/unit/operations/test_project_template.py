@@ -37,6 +37,7 @@ def test_a_folder_is_made_and_files_are_told(tmp_path: Path) -> None:
         "orders.py",
         "test_pipeline.py",
         "README.md",
+        "Dockerfile",
         ".gitignore",
     }
     assert all(path.read_text("utf-8").endswith("\n") for path in written)

@@ -1,0 +1,81 @@
+"""Operations: pipelines as a service of systemd. Pure.
+
+Sources: systemd.service(5), systemd.exec(5), sd_notify(3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.operations.export.deployment import KILL_MARGIN_S, Deployment, format_address
+
+WATCHDOG_S = 60
+"""How long the event loop may stand still before systemd ends the process: longer than a handler should block it."""
+
+INVALID = 78
+"""The exit code for an invalid pipeline: another start cannot help."""
+
+
+def systemd(known: Deployment, program: Sequence[str], folder: Path, connect_timeout_s: float) -> str:
+    """Return the text of a unit that runs `program` in a folder. The broker is waited for no longer than that."""
+    command = [*program, "up", *known.paths]
+    if known.http is not None and known.http != known.listens:
+        command += ["--http", format_address(*known.http)]
+    start_s = round(connect_timeout_s) + KILL_MARGIN_S
+    names = ", ".join(variable.name for variable in known.variables)
+    notes = [f"Save this as /etc/systemd/system/{known.name}.service.", f"Its variables: {names}.", *known.notes]
+    return "".join(f"# {note}\n" for note in notes) + _UNIT.format(
+        name=known.name,
+        folder=_escaped(str(folder)),
+        command=" ".join(map(_quoted, command)),
+        start=start_s,
+        stop=known.stop_timeout_s,
+        watchdog=WATCHDOG_S,
+        invalid=INVALID,
+    )
+
+
+_UNIT = """\
+
+[Unit]
+Description=runner {name}
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+# With --workers, the process that started them speaks for all.
+NotifyAccess=main
+WorkingDirectory={folder}
+EnvironmentFile=-/etc/runner/{name}.env
+ExecStart={command}
+Restart=on-failure
+RestartSec=1
+RestartPreventExitStatus={invalid}
+TimeoutStartSec={start}
+TimeoutStopSec={stop}
+# Workers drain when the process that started them says so; whatever is left is killed.
+KillMode=mixed
+# A handler that blocks the event loop for longer is a bug that only a restart can end.
+WatchdogSec={watchdog}
+DynamicUser=yes
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+ProtectHome=read-only
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _quoted(argument: str) -> str:
+    """Return an argument of a command line as systemd reads it: `%` and `$` stand for themselves."""
+    text = _escaped(argument).replace("$", "$$")
+    is_plain = text and not set(text) & set(" \t\n\"'\\;")
+    return text if is_plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
