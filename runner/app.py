@@ -212,7 +212,9 @@ async def up(
 
     transport = make_transport(system, note, worker=worker.name if worker else "")
     start_id = worker.start_id if worker else None
-    supervisor = Supervisor(system.pipelines, transport, until_idle=until_idle, http=http, start=start, metrics=metrics)
+    supervisor = Supervisor(
+        system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id, metrics=metrics
+    )
     try:
         if worker is None:
             await supervisor.listen()

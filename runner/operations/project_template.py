@@ -121,7 +121,7 @@ def test_every_order_is_processed_and_gets_a_receipt() -> None:
 _DOCKERFILE = """\
 # docker build -t {name} . && docker run --init --rm -p 127.0.0.1:8080:8080 {name}
 FROM python:3.13-slim
-RUN pip install --no-cache-dir "runline[http]"
+RUN pip install --no-cache-dir "mqrunner[http]"
 WORKDIR /app
 COPY pipeline.yaml *.py ./
 USER nobody

@@ -159,7 +159,7 @@ class PipelinePublisher:
         destination, started = outgoing.destination, time.perf_counter()
         note_end = partial(self._note_end, on_published, destination, started)
         begun = self._transport.publish_nowait(_target_address(outgoing), outgoing.envelope, note_end)
-        if begun == "taken":
+        if begun == "confirmed":
             self._counts.note_confirmed(destination.counted_as or destination.name, time.perf_counter() - started)
         return begun
 

@@ -105,9 +105,7 @@ class Supervisor:
         return self.metrics.totals
 
     async def listen(self, unready_reasons: ReadinessCheck | None = None, metrics: ReadMetrics | None = None) -> None:
-        """Answer HTTP, where anybody asked for it: probes from now on, with `unready_reasons` and `metrics` where we are not
-        alone. Raises CannotListen.
-        """
+        """Start the HTTP server if `http` is set; the arguments speak for all workers. Raises CannotListen."""
         if self._server is not None:
             await self._server.start(unready_reasons or self._own_unready_reasons, metrics or self._own_metrics)
 
