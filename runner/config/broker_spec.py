@@ -19,11 +19,11 @@ MEMORY: Final = "memory"
 
 
 class TlsSpec(SpecModel):
-    """Certificates for an amqps broker; files are relative to the pipeline's."""
+    """Certificates for an amqps:// broker. Paths are relative to the pipeline's file."""
 
-    ca: Text | None = Field(default=None, description="File with the certificates of the authorities to trust.")
-    cert: Text | None = Field(default=None, description="File with our certificate.")
-    key: Text | None = Field(default=None, description="File with the private key of our certificate.")
+    ca: Text | None = Field(default=None, description="File with the CA certificates to trust.")
+    cert: Text | None = Field(default=None, description="File with the client certificate.")
+    key: Text | None = Field(default=None, description="File with the private key of the client certificate.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -45,7 +45,10 @@ def _urls(value: object) -> object:
 
 def _with_url(schema: dict[str, Any]) -> None:
     """Add the key `url` to the JSON Schema, which knows one name for each field."""
-    schema["properties"]["url"] = {"type": "string", "description": "The broker's URL; or urls for several nodes."}
+    schema["properties"]["url"] = {
+        "type": "string",
+        "description": "The broker's URL. For the nodes of a cluster: urls.",
+    }
 
 
 _PARTS: Final = ("host", "port", "vhost", "user", "password")
@@ -72,7 +75,7 @@ def _tls(value: object) -> object:
 
 
 class BrokerSpec(SpecModel):
-    """Where messages go. Without URLs: the in-process broker."""
+    """The broker that messages go through. Without a URL: the in-process broker."""
 
     short_form: ClassVar[str] = "urls"
 
@@ -82,31 +85,32 @@ class BrokerSpec(SpecModel):
         default=(),
         validation_alias=AliasChoices("urls", "url"),
         repr=False,  # passwords
-        description="URLs of the cluster's nodes, or one URL under the key url; none: the in-process broker.",
+        description="The URLs of the cluster's nodes; a single one goes under url. Without any: the in-process broker.",
     )
     connect_timeout: Annotated[Duration, duration(0.001, DAY_S)] = Field(
         default=60.0, description="How long to wait for the first connection."
     )
     heartbeat: Annotated[Duration, duration(1, 3600)] = Field(
-        default=10.0, description="How often both sides show they are alive."
+        default=10.0, description="The interval of AMQP heartbeats."
     )
     topology: Annotated[TopologyMode, choice(TopologyMode)] = Field(
-        default="manage", description="manage: declare what is missing; verify: only check; ignore: neither."
+        default="manage",
+        description="manage: declare what is missing; verify: only check that it exists; ignore: do neither.",
     )
     host: Text | None = Field(default=None, description="The broker's host, instead of a URL.")
     port: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
-        default=None, description="Its port; 5672 by default, 5671 with tls."
+        default=None, description="The broker's port. Default: 5672, with tls 5671."
     )
     vhost: Annotated[str, BeforeValidator(_vhost), TEXT] | None = Field(
-        default=None, description="Its virtual host, not encoded; / by default."
+        default=None, description="The virtual host, not percent-encoded. Default: /."
     )
-    user: Text | None = Field(default=None, description="Who logs in, not encoded.")
+    user: Text | None = Field(default=None, description="The user name, not percent-encoded.")
     password: Annotated[str, BeforeValidator(_password), TEXT] | None = Field(
-        default=None, repr=False, description="The user's password, not encoded."
+        default=None, repr=False, description="The password, not percent-encoded."
     )
     tls: Annotated[TlsSpec | None, BeforeValidator(_tls)] = Field(
         default=None,
-        description="true, or certificates; for amqps only. With host, it makes it amqps.",
+        description="true, or certificates. URLs must be amqps://; with host, it switches TLS on.",
     )
 
     @property

@@ -32,15 +32,18 @@ SIZE: Final = FieldType(
 )
 RATE: Final = FieldType("rate", "rate", "A count per unit of time.", r"^\s*\d+(\.\d+)?/(s|m|h)\s*$", ("200/s", "10/m"))
 NAME: Final = FieldType("name", "name", "A name, without * and #.", r"^[^*#]+$")
-PATTERN: Final = FieldType("pattern", "pattern", "In a pattern * is one word, # any number of words.", r"^.+$")
+PATTERN: Final = FieldType("pattern", "pattern", "A name in which * matches one word, # any number of words.", r"^.+$")
 IMPORT_PATH: Final = FieldType(
     "importPath", "import path", "package.module:name", rf"^{_IMPORT_PATH}$", ("handlers.orders:process_order",)
 )
 ERROR_PATH: Final = FieldType(
-    "errorPath", "exception", "package.module:Name, or an exception of Python.", rf"^({_IMPORT_PATH}|[A-Za-z_]\w*)$"
+    "errorPath",
+    "exception",
+    "package.module:Name, or a built-in exception of Python.",
+    rf"^({_IMPORT_PATH}|[A-Za-z_]\w*)$",
 )
 URL: Final = FieldType(
-    "url", "URL", "The address of a broker.", r"^(memory|amqps?://.+)$", ("amqp://user:password@host:5672/vhost",)
+    "url", "URL", "The URL of a broker.", r"^(memory|amqps?://.+)$", ("amqp://user:password@host:5672/vhost",)
 )
 IDENTIFIER: Final = FieldType("identifier", "name", "The name of a parameter.", r"^[^\s\d.:-][^\s.:-]*$")
 TEXT: Final = FieldType("text", "text", "Any text.")

@@ -66,42 +66,42 @@ def _once(value: object) -> str | None:
 
 
 class ProducerSpec(SpecModel):
-    """A producer: code, a file or an HTTP path that brings messages in; exactly one of them."""
+    """A producer: a handler, a file or an HTTP path that messages come from; exactly one of them."""
 
     handler: ImportPath | None = Field(
         default=None, description="The function that yields or returns messages.", examples=["handlers.orders:place"]
     )
     file: Annotated[str, BeforeValidator(_file), TEXT] | None = Field(
         default=None,
-        description="A file, relative to this one: .csv is CSV with a header, all else JSON lines; - is stdin.",
+        description="A file, relative to this one: CSV with a header if it ends in .csv, else JSON lines; - is stdin.",
     )
     http: Annotated[str, BeforeValidator(_http)] | None = Field(
         default=None, description="A path of the runner's HTTP server: the body of each POST is a message."
     )
     every: Annotated[Duration, duration(0.001)] | None = Field(
-        default=None, description="How often to call the handler; without every and cron: once."
+        default=None, description="How often to call the handler. Without every and cron, it is called once."
     )
     cron: Annotated[str, BeforeValidator(_cron)] | None = Field(
         default=None, description="When to call the handler: minute, hour, day of the month, month, day of the week."
     )
     timezone: Annotated[str, BeforeValidator(_timezone)] | None = Field(
-        default=None, description="The time zone of cron, as in Europe/Berlin; by default UTC."
+        default=None, description="The time zone of cron, as in Europe/Berlin. Default: UTC."
     )
     timeout: Annotated[Duration, duration(0.001, 3600)] | None = Field(
         default=None,
-        description="How long a POST to http waits until the broker has confirmed its message; by default 10s.",
+        description="How long a POST to http waits for the broker to confirm its message. Default: 10s.",
     )
     once: Annotated[Text | None, BeforeValidator(_once, json_schema_input_type=bool | str)] = Field(
         default=None,
-        description="true: once it has ended, no later start runs it again; another text runs it once more.",
+        description="true: once it has ended, later starts do not run it again; a new text runs it once more.",
         examples=["v2"],
     )
-    rate: Rate | None = Field(default=None, description="The most messages it publishes, as in 100/s, 10/m or 5/h.")
+    rate: Rate | None = Field(default=None, description="Maximum rate of publishing, as in 100/s, 10/m or 5/h.")
     to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
     with_: OpaqueMap = Field(
         default={}, alias="with", description="Values for parameters of the handler, converted to their annotations."
     )
-    description: Text = Field(default="", description="What it brings in, for people.")
+    description: Text = Field(default="", description="What it publishes, for people.")
 
     one_of: ClassVar[tuple[str, ...]] = ("handler", "file", "http")
 

@@ -78,11 +78,13 @@ class ExchangeSpec(SpecModel):
     short_form: ClassVar[str] = "type"
 
     type: Annotated[ExchangeType, choice(ExchangeType)] = Field(
-        default="topic", description="How the exchange chooses queues: topic, direct, fanout or headers."
+        default="topic", description="How the exchange routes messages: topic, direct, fanout or headers."
     )
-    durable: Boolean = Field(default=True, description="Whether it outlives a restart of the broker.")
-    declare: Boolean = Field(default=True, description="false: somebody else's; check that it exists, never create it.")
-    arguments: Arguments = Field(default={}, description="Further arguments for the broker, as they stand.")
+    durable: Boolean = Field(default=True, description="Whether it survives a restart of the broker.")
+    declare: Boolean = Field(
+        default=True, description="false: another program owns it; check that it exists, never create it."
+    )
+    arguments: Arguments = Field(default={}, description="Further AMQP arguments, passed to the broker unchanged.")
 
 
 def _exchange(value: object) -> object:
@@ -104,9 +106,13 @@ class BindSpec(SpecModel):
     """A binding of a queue to an exchange."""
 
     exchange: ExchangeName = Field(description="The exchange to bind to.", examples=["erp"])
-    key: RoutingKey | None = Field(default=None, description="The binding key; * is one word, # any number of words.")
-    headers: Arguments | None = Field(default=None, description="Headers to match, for an exchange of type headers.")
-    match: Annotated[Match, choice(Match)] = Field(default="all", description="Whether all headers must match, or any.")
+    key: RoutingKey | None = Field(
+        default=None, description="The binding key: * matches one word, # any number of words."
+    )
+    headers: Arguments | None = Field(default=None, description="Headers to match, for a headers exchange.")
+    match: Annotated[Match, choice(Match)] = Field(
+        default="all", description="Whether all headers must match, or any of them."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -163,40 +169,43 @@ class QueueSpec(SpecModel):
 
     type: Annotated[QueueType, choice(QueueType)] = Field(
         default="quorum",
-        description="quorum: replicated and safe; classic: plain, as other programs declare it; stream: a log.",
+        description="quorum: replicated and safe; classic: for queues that other programs declare so; stream: a log.",
     )
     durable: Boolean = Field(
-        default=True, description="Whether it outlives a restart of the broker; false only if classic."
+        default=True, description="Whether it survives a restart of the broker; false for classic queues only."
     )
     dead_letter: Annotated[Name | Literal[False] | None, BeforeValidator(_dead_letter)] = Field(
-        default=None, description="Where given-up messages go; by default <queue>.dead; false drops them."
+        default=None,
+        description="The queue for messages that failed for good. Default: <queue>.dead; false drops them.",
     )
     delivery_limit: Count | None = Field(
         default=None,
-        description="How many deliveries may end in a crash before a message is dead-lettered; quorum only.",
+        description="How many deliveries may end in a crash before the broker dead-letters a message; quorum only.",
     )
-    max_length: Count | None = Field(default=None, description="The most messages it holds.")
-    max_bytes: Size | None = Field(default=None, description="The most bytes of message bodies it holds.")
+    max_length: Count | None = Field(default=None, description="Maximum number of messages.")
+    max_bytes: Size | None = Field(default=None, description="Maximum size of all message bodies together.")
     overflow: Annotated[Overflow, choice(Overflow)] | None = Field(
-        default=None, description="What happens at a limit; by default reject-publish."
+        default=None, description="What the broker does when a limit is reached. Default: reject-publish."
     )
     message_ttl: Annotated[Duration, duration(0, 49 * DAY_S)] | None = Field(
         default=None,
         description="How long a message may wait before it is dead-lettered; in a stream, how long it is kept.",
     )
     max_priority: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=255)] | None = Field(
-        default=None, description="The highest priority of a message; classic only."
+        default=None, description="Maximum priority of a message; classic only."
     )
-    single_active_consumer: Boolean = Field(default=False, description="Give messages to one consumer at a time.")
-    exclusive: Boolean = Field(default=False, description="Only for the connection that declares it; classic only.")
-    auto_delete: Boolean = Field(default=False, description="Delete it when its last consumer goes; classic only.")
+    single_active_consumer: Boolean = Field(default=False, description="Deliver messages to one consumer at a time.")
+    exclusive: Boolean = Field(
+        default=False, description="Only the connection that declares it can use it; classic only."
+    )
+    auto_delete: Boolean = Field(default=False, description="Delete it when its last consumer is gone; classic only.")
     declare: Boolean = Field(
-        default=True, description="false: somebody else's; check that it exists, never create or change it."
+        default=True, description="false: another program owns it; check that it exists, never create or change it."
     )
     arguments: Annotated[Arguments, BeforeValidator(_queue_arguments)] = Field(
-        default={}, description="Further arguments for the broker, as they stand."
+        default={}, description="Further AMQP arguments, passed to the broker unchanged."
     )
-    events: OptionalPatterns = Field(default=(), description="Events, or patterns of them, of which it gets a copy.")
+    events: OptionalPatterns = Field(default=(), description="Events, or patterns of events, that it receives.")
     bind: tuple[BindSpec, ...] = Field(default=(), description="Bindings to exchanges of other programs.")
     schema_: ImportPath | None = Field(
         default=None, alias="schema", description="The payload's type, checked before publishing and after receiving."

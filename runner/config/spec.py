@@ -60,16 +60,12 @@ class EventSpec(SpecModel):
 
     short_form: ClassVar[str] = "schema"
 
-    schema_: ImportPath | None = Field(
-        default=None, alias="schema", description="The payload's type; without one, any."
-    )
-    exchange: ExchangeName | None = Field(
-        default=None, description="The exchange it is published to; by default events."
-    )
-    key: LiteralKey | None = Field(default=None, description="Its routing key; by default the event's name.")
+    schema_: ImportPath | None = Field(default=None, alias="schema", description="The payload's type. Default: any.")
+    exchange: ExchangeName | None = Field(default=None, description="The exchange it is published to. Default: events.")
+    key: LiteralKey | None = Field(default=None, description="Its routing key. Default: the event's name.")
     unheard: Annotated[Unheard, choice(Unheard)] = Field(
         default="error",
-        description="What happens when no queue takes it: error (publishing it fails) or ignore (the message is gone).",
+        description="What happens if no queue receives it: error (publishing fails) or ignore (it is dropped).",
     )
     description: Text = Field(default="", description="What the event says, for people.")
 
@@ -85,12 +81,12 @@ def _event(value: object) -> object:
 
 
 class ResourceSpec(SpecModel):
-    """A long-lived thing that handlers need: opened once in each process."""
+    """A long-lived object that handlers need, such as a connection; it is opened once in each process."""
 
     short_form: ClassVar[str] = "factory"
 
     factory: ImportPath = Field(
-        description="The function or context manager that makes it.", examples=["handlers.db:connect"]
+        description="The function or context manager that creates it.", examples=["handlers.db:connect"]
     )
     with_: OpaqueMap = Field(
         default={}, alias="with", description="Values for parameters of the factory, converted to their annotations."
@@ -118,9 +114,9 @@ class LoggingSpec(SpecModel):
     )
     level: Annotated[LogLevel, choice(LogLevel)] = Field(default="info", description="The lowest level that is logged.")
     levels: dict[str, Annotated[LogLevel, choice(LogLevel)]] = Field(
-        default={}, description="Levels of single loggers."
+        default={}, description="Levels of individual loggers, by name."
     )
-    messages: Boolean = Field(default=True, description="Whether each message's end is logged.")
+    messages: Boolean = Field(default=True, description="Whether the outcome of each message is logged.")
     payloads: Boolean = Field(default=False, description="Whether payloads are logged.")
 
 
@@ -136,11 +132,11 @@ def _address(value: object) -> str:
 
 
 class TelemetrySpec(SpecModel):
-    """What the process tells of itself."""
+    """How the process reports its state."""
 
     http: Annotated[str, BeforeValidator(_address)] | None = Field(
         default=None,
-        description="Where /healthz, /readyz and /metrics are answered, HOST:PORT; `up --http` wins.",
+        description="The address of /healthz, /readyz and /metrics, HOST:PORT; `up --http` overrides it.",
         examples=["127.0.0.1:9090"],
     )
 
@@ -154,7 +150,7 @@ class ShutdownSpec(SpecModel):
 
 
 class DefaultsSpec(SpecModel):
-    """Options merged under each item of a kind before it is checked; the item wins, lists replace."""
+    """Options for all items of a kind. An item's own options win, and its lists replace those of the defaults."""
 
     queue: OpaqueMap = Field(default={}, description="Options for each queue.")
     producer: OpaqueMap = Field(default={}, description="Options for each producer.")
@@ -173,30 +169,30 @@ EventField = Annotated[EventSpec, BeforeValidator(_event, json_schema_input_type
 
 
 class PipelineSpec(SpecModel):
-    """A whole pipeline file."""
+    """A pipeline file."""
 
     version: Annotated[Literal[1], BeforeValidator(_version)] = Field(
         description="The version of the language: 1.", examples=[1]
     )
     name: Name | None = Field(
-        default=None, description="The pipeline's name; by default the file's, without its ending."
+        default=None, description="The pipeline's name. Default: the name of the file without its suffix."
     )
     description: Text = Field(default="", description="What the pipeline does, for people.")
-    owner: Text | None = Field(default=None, description="Who answers for it.")
+    owner: Text | None = Field(default=None, description="The person or team that is responsible for it.")
     release: Text | None = Field(
         default=None,
-        description="Which release of your code this is, for the log, /healthz and the broker; RUNNER_RELEASE wins.",
+        description="The release of your code, for the log, /healthz and the broker; RUNNER_RELEASE overrides it.",
         examples=["2026.11.3"],
     )
     broker: BrokerField = Field(
         default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
     )
-    include: Texts = Field(default=(), description="Files merged in, relative to this one.")
+    include: Texts = Field(default=(), description="Files to merge in, relative to this one.")
     python_path: Texts = Field(
-        default=(), description="Folders on the import path, before this file's own folder; relative to this file."
+        default=(), description="Folders for the import path, before this file's own folder; relative to this file."
     )
     defaults: Annotated[DefaultsSpec, OPTIONAL_MAP] = Field(
-        default={}, validate_default=True, description="Options merged under each queue, producer and subscriber."
+        default={}, validate_default=True, description="Options for all queues, producers and subscribers."
     )
     exchanges: Annotated[dict[Name, ExchangeField], OPTIONAL_MAP] = Field(default={}, description="Exchanges by name.")
     queues: Annotated[dict[Name, QueueField], OPTIONAL_MAP] = Field(default={}, description="Queues by name.")
@@ -206,13 +202,13 @@ class PipelineSpec(SpecModel):
         default={}, description="Subscribers by name."
     )
     resources: Annotated[dict[Identifier, ResourceField], OPTIONAL_MAP] = Field(
-        default={}, description="Long-lived things that handlers need, by the name of the handlers' parameter."
+        default={}, description="Long-lived objects that handlers need, by the name of the handlers' parameter."
     )
     logging: Annotated[LoggingSpec, OPTIONAL_MAP] = Field(
         default={}, validate_default=True, description="What is logged, and how."
     )
     telemetry: Annotated[TelemetrySpec, OPTIONAL_MAP] = Field(
-        default={}, validate_default=True, description="What the process tells of itself."
+        default={}, validate_default=True, description="How the process reports its state."
     )
     shutdown: Annotated[ShutdownSpec, OPTIONAL_MAP] = Field(
         default={}, validate_default=True, description="How the pipeline stops."

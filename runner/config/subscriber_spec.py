@@ -39,20 +39,20 @@ _PAYLOAD_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
 class RetrySpec(SpecModel):
-    """How often and when a failed message comes back."""
+    """How often and when a failed message is tried again."""
 
     short_form: ClassVar[str] = "attempts"
 
-    attempts: Count = Field(default=3, description="How many tries in all, the first one counted.")
+    attempts: Count = Field(default=3, description="Maximum number of attempts, the first one included.")
     backoff: Annotated[Backoff, choice(Backoff)] = Field(
-        default="exponential", description="How the delay grows: exponential (twice each time), linear or fixed."
+        default="exponential", description="How the delay grows: exponential (it doubles), linear or fixed."
     )
     delay: Annotated[Duration, duration(0, MAX_DELAY_S)] = Field(
-        default=1.0, description="The wait after the first failure."
+        default=1.0, description="The delay after the first failure."
     )
-    max_delay: Annotated[Duration, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="The longest wait.")
+    max_delay: Annotated[Duration, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="Maximum delay.")
     on: Annotated[tuple[ErrorPath, ...], BeforeValidator(one_or_many), Field(min_length=1)] | None = Field(
-        default=None, description="Exceptions to try again after; everything else is dead-lettered at once."
+        default=None, description="Exceptions to retry after; after any other, the message is dead-lettered at once."
     )
 
     @model_validator(mode="after")
@@ -92,10 +92,10 @@ class BatchSpec(SpecModel):
     short_form: ClassVar[str] = "size"
 
     size: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
-        description="The most messages of one batch.", examples=[200]
+        description="Maximum number of messages in a batch.", examples=[200]
     )
     wait: Annotated[Duration, duration(0.001, 3600)] = Field(
-        default=1.0, description="How long the first message of a batch waits for the others."
+        default=1.0, description="How long the first message of a batch waits for more."
     )
 
 
@@ -114,8 +114,8 @@ class DedupeSpec(SpecModel):
     short_form: ClassVar[str] = "window"
 
     window: Annotated[Duration, duration(0.001)] = Field(
-        description="How long a message that comes again is acknowledged without a second call; the newest 100,000 "
-        "messages at most.",
+        description="How long a repeated message is acknowledged without calling the handler again; for the newest "
+        "100,000 messages at most.",
         examples=["1h"],
     )
 
@@ -155,7 +155,7 @@ class SubscriberSpec(SpecModel):
     to: OptionalNames = Field(default=(), description="Where results go.")
     reply: Boolean | None = Field(
         default=None,
-        description="Whether results go to the `reply_to` of their message; by default where there is no `to`.",
+        description="Whether results go to the `reply_to` of their message. Default: true without `to`.",
     )
     with_: OpaqueMap = Field(
         default={},
@@ -164,37 +164,37 @@ class SubscriberSpec(SpecModel):
     )
     concurrency: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=10_000)] = Field(
         default=10,
-        description="How many handlers run at once in one process; with run_in: process, by default one for each core "
-        "that it may use, at most 10.",
+        description="Maximum number of handlers that run at once in one process. Default with run_in: process: the "
+        "number of usable cores, at most 10.",
     )
     prefetch: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=65_535)] | None = Field(
-        default=None, description="How many messages are held unsettled; derived from concurrency by default."
+        default=None, description="Maximum number of unacknowledged messages. Default: derived from concurrency."
     )
     timeout: Annotated[Duration, duration(0.001)] | None = Field(
         default=None,
-        description="How long one attempt may take. An async def is cancelled then, and a process (run_in: process) is "
-        "ended. A def in a thread cannot be ended: its attempt has failed when it returns, and until then it keeps its "
-        "place.",
+        description="Maximum duration of one attempt. After it, an async def is cancelled, and a process (run_in: "
+        "process) is killed. A def in a thread cannot be stopped: its attempt fails when it returns, and until then it "
+        "counts for concurrency.",
     )
     retry: RetryField = Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
     batch: BatchField | None = Field(
-        default=None, description="The handler gets a list of messages: its size, or a map of size and wait."
+        default=None, description="Gives the handler lists of messages: the maximum size, or a map of size and wait."
     )
     order_by: Annotated[str, BeforeValidator(_payload_path)] | None = Field(
         default=None,
         description="A dotted path into the payload: messages with the same value are handled one at a time, in order.",
     )
-    rate: Rate | None = Field(default=None, description="The most messages it handles, as in 100/s, 10/m or 5/h.")
+    rate: Rate | None = Field(default=None, description="Maximum rate of handling, as in 100/s, 10/m or 5/h.")
     dedupe: DedupeField | None = Field(
-        default=None, description="A message id already handled is not handled again: a duration, or a map of window."
+        default=None, description="Skips messages whose id has been handled: for a duration, or a map of window."
     )
     run_in: Annotated[RunIn, choice(RunIn)] | None = Field(
         default=None,
-        description="Where a handler that is no async def runs: thread (the default) or process, which is one of as "
-        "many processes as concurrency says.",
+        description="Where a def handler runs: thread (the default), or process, in a pool of as many processes as "
+        "concurrency.",
     )
     queue: QueueSpec | None = Field(
-        default=None, description="Options of the subscriber's own queue, where it hears events."
+        default=None, description="Options of the subscriber's own queue, if it subscribes to events."
     )
     description: Text = Field(default="", description="What it does, for people.")
 

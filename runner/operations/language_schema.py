@@ -74,7 +74,7 @@ def _kind_definitions() -> Schema:
     """Return the definitions that the values refer to."""
     variable = {
         "title": "variable",
-        "description": "${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}; the value is put in.",
+        "description": "${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}: it is replaced by its value.",
         "type": "string",
         "pattern": r"\$\{.+\}",
     }
