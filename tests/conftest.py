@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Listener
@@ -100,7 +101,9 @@ lender_key = pytest.StashKey[Lender]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Every process but a worker of pytest-xdist has a lender."""
+    """Every process but a worker of pytest-xdist has a lender; none hands an ignored SIGHUP on to what it starts."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # below nohup; what is handled is not inherited
+        signal.signal(signal.SIGHUP, lambda *_: None)
     if not hasattr(config, "workerinput"):
         config.stash[lender_key] = Lender()
 

@@ -43,6 +43,14 @@ commonName = supplied
 """
 
 
+EXTENSIONS = """
+subjectAltName = {alt}
+extendedKeyUsage = serverAuth,clientAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+"""
+
+
 @dataclass(frozen=True)
 class Certificates:
     """Key pairs in a folder, made with openssl, good for some minutes."""
@@ -50,12 +58,13 @@ class Certificates:
     folder: Path
 
     def authority(self, name: str) -> None:
-        """Make an authority: `name`.pem and `name`.key."""
-        self._openssl("req", "-x509", *self._new(name), "-days", "1", "-out", f"{name}.pem")
+        """Make an authority: `name`.pem and `name`.key. Python wants its key usage from 3.13 on (RFC 5280, 4.2.1.3)."""
+        usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        self._openssl("req", "-x509", *self._new(name), *usage, "-days", "1", "-out", f"{name}.pem")
 
     def made(self, name: str, authority: str, alt: str, *, is_over: bool = False) -> None:
         """Make a certificate of an authority: `name`.pem and `name`.key. With `openssl ca`, which takes any dates."""
-        (self.folder / f"{name}.ext").write_text(f"subjectAltName={alt}\nextendedKeyUsage=serverAuth,clientAuth\n")
+        (self.folder / f"{name}.ext").write_text(EXTENSIONS.format(alt=alt))
         (self.folder / f"{name}.cnf").write_text(SIGNING.format(name=name))
         (self.folder / f"{name}.issued").touch()
         self._openssl("req", *self._new(name), "-out", f"{name}.csr")
