@@ -235,10 +235,10 @@ class Broker:
 class Epmd:
     """Erlang's port mapper as a child of ours; without one, a node would start a daemon that outlives it."""
 
-    def __init__(self) -> None:
+    def __init__(self, installation: Installation | None = None) -> None:
         self.port = free_port()
         self._folder = _Folder("epmd")
-        installation = chosen()
+        installation = installation or chosen()
         self._process = self._folder.run(
             installation.epmd(self._folder.path, "-port", str(self.port), "-address", "127.0.0.1"),
             {"PATH": installation.path, "HOME": str(self._folder.path)},
@@ -256,7 +256,7 @@ class Node(Broker):
     """A node of our own, to be started, stopped, killed and frozen. A context manager: `start` … `close`.
 
     `config` is added to its `rabbitmq.conf`; `name` is the part before `@localhost`. With `management` it has the
-    management API too, at `management_url`.
+    management API too, at `management_url`. `installation` is the RabbitMQ that it runs, by default the chosen one.
     """
 
     is_installed = staticmethod(is_installed)
@@ -269,10 +269,12 @@ class Node(Broker):
         cookie: str | None = None,
         config: str = "",
         management: bool = False,
+        installation: Installation | None = None,
     ) -> None:
+        installation = installation or chosen()
         self._folder = _Folder("node")
         self._own_epmd = epmd is None
-        self._epmd = epmd or Epmd()
+        self._epmd = epmd or Epmd(installation)
         self._config = config
         self._management_port = free_port() if management else 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -285,7 +287,7 @@ class Node(Broker):
                 port=free_port(),
                 distribution_port=free_port(),
                 epmd_port=self._epmd.port,
-                installation=chosen(),
+                installation=installation,
             )
         )
         for part in ("home", "mnesia", "log"):
@@ -351,6 +353,13 @@ class Node(Broker):
         """Stop it in good order and start it again."""
         self.stop()
         self.start()
+
+    def move_to(self, installation: Installation) -> None:
+        """Run another RabbitMQ from the next `start` on, with the same folder: an upgrade. The node must not run."""
+        if self._process is not None:
+            raise NodeError("the node runs: stop it before it gets another RabbitMQ")
+        self.place = replace(self.place, installation=installation)
+        vars(self).pop("line", None)
 
     def freeze(self) -> None:
         """Suspend it, and return when all its threads stand: connections stay up, nothing is answered."""
