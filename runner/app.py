@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.config.messages import closest
 from runner.errors import PipelineInvalid, Problem, RunnerError
@@ -246,10 +246,15 @@ async def _connect_and_declare(system: System, transport: Transport, on_step: Ca
     started = time.perf_counter()
     product = await transport.connect()
     target = system.broker.shown()
-    way = {} if transport.capabilities.uses_fast_path else {"way": "public"}
-    log.get_logger().info("broker.connected", broker=target, product=product, **way)
+    features = transport.capabilities.features
+    more: dict[str, Any] = {} if transport.capabilities.uses_fast_path else {"way": "public"}
+    if features:
+        more["features"] = [*features]
+    log.get_logger().info("broker.connected", broker=target, product=product, **more)
     text = f"{product}, which forgets on a crash" if system.broker.is_memory else f"{product} · {target}"
     on_step(StartupStep("broker", text, time.perf_counter() - started))
+    if features:
+        on_step(StartupStep("", f"with {' · '.join(features)}"))
     started = time.perf_counter()
     declared = await transport.declare(system.topology)
     parts = (

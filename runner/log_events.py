@@ -62,7 +62,8 @@ EVENTS = (
         "There is a connection, at the start or again.",
         {
             **_BROKER,
-            "product": "name and version, at the start",
+            "product": "name and version",
+            "features": "what this line of RabbitMQ has that the runner uses and 3.10 lacks",
             "way": "`public` where frames go through the client's own, slower way",
         },
     ),

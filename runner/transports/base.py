@@ -168,6 +168,8 @@ class Capabilities:
     """Messages outlive the process (and a lost connection exists at all)."""
     uses_fast_path: bool = True
     """Frames are read and written past the client library's queues; else it is the slower, public way."""
+    features: tuple[str, ...] = ()
+    """What the broker does for us that older lines of it do not, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from runner.release import version
 from tests.node import Broker, free_port
-from tests.project import Project, lines, started, stop
+from tests.project import Project, lines, started, stop, until
 
 PIPELINE = """
     version: 1
@@ -55,3 +55,27 @@ async def test_the_broker_the_log_and_the_probe_say_what_runs(
         assert f"{name} ({role}) {host}:{pid}" in told
     for key, value in {"product": "mqrunner", "version": version(), "release": release, "host": host}.items():
         assert f'["{key}","longstr","{value}"]' in told.replace(" ", "")
+
+
+NEWEST = ["consumer timeouts", "32 quorum priorities", "uncounted returns"]
+FEATURES: dict[tuple[int, int], list[str]] = {(3, 10): [], (4, 0): ["2 quorum priorities"], (4, 3): NEWEST}
+
+
+async def test_the_log_and_the_checklist_say_what_this_line_of_rabbitmq_has(
+    rabbit_project: Project, rabbitmq: Broker
+) -> None:
+    """At the start, and after each reconnect: behind the same address there may be another broker by then."""
+    rabbit_project.pipeline(PIPELINE.replace("PORT", str(free_port())))
+    rabbit_project.handlers("def handle(order: str) -> None: ...")
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        await asyncio.to_thread(rabbitmq.close_connections_of, rabbit_project.unique)
+        await until(lambda: len(lines(runner, "broker.connected")) == 3, "both connections are back")
+        await stop(runner)
+    product, features = f"RabbitMQ {rabbitmq.ctl('version').strip()}", FEATURES[rabbitmq.line]
+    for line in lines(runner, "broker.connected"):
+        assert (line["product"], line.get("features", [])) == (product, features)
+    shown = runner.stderr.splitlines()
+    (number,) = [number for number, line in enumerate(shown) if line.startswith(f"broker     {product} · amqp://")]
+    below = shown[number + 1]
+    assert below == f"           with {' · '.join(features)}" if features else below.startswith("topology ")

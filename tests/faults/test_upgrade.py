@@ -165,6 +165,8 @@ async def test_a_node_that_becomes_another_rabbitmq(old_node: Node, tmp_path: Pa
         await stop(one)
         await stop(two)
     assert sender.refusals, "the other program has noticed"
+    said = {line["product"].rpartition(".")[0] for line in lines(one, "broker.connected") if "role" in line}
+    assert said == {f"RabbitMQ {NEW}"}
     for runner in (one, two):
         check_quiet(runner)
     done = ledger.counts()

@@ -19,7 +19,7 @@ from runner.pipeline.topology import Binding, Queue, Topology
 from runner.transports.base import OnTransportEvent
 from runner.transports.broker_state import BrokerState, ExistingItem, LeftoverQueue, LiveBinding
 from runner.transports.rabbitmq.aiormq_workarounds import describe_error
-from runner.transports.rabbitmq.channels import reply_of
+from runner.transports.rabbitmq.channels import product_of, reply_of
 from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, ReconnectingConnection
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
 from runner.transports.rabbitmq.topology_probe import AccessRefused, NotFound, ResourceLocked, TopologyProbe
@@ -57,7 +57,7 @@ async def open_session(
         connection = await link.open()
         properties = dict(connection.transport.connection.server_properties) if connection.transport else {}
         management, why = await _management(settings, management_url, properties)
-        yield TopologySession(settings, connection, _product(properties), management, why)
+        yield TopologySession(settings, connection, product_of(connection), management, why)
     except aiormq.exceptions.ChannelClosed as error:
         raise BrokerUnavailable(f"the broker refuses: {reply_of(error)}") from error
     except CHANNEL_ERRORS as error:
@@ -233,11 +233,6 @@ async def _management(
     if not management.is_broker_of(properties):
         return None, f"the management API at {management.shown} belongs to another broker, {management.cluster_name}"
     return management, ""
-
-
-def _product(properties: Mapping[str, Any]) -> str:
-    words = (properties.get(key, "") for key in ("product", "version"))
-    return " ".join(word.decode() if isinstance(word, bytes) else str(word) for word in words)
 
 
 async def _restore_nothing(_: AbstractConnection) -> None:

@@ -32,6 +32,8 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
     write_queue,
 )
 from runner.transports.rabbitmq.amqp_fast_path import FastPathConnection
+from runner.transports.rabbitmq.broker_features import features_of
+from runner.transports.rabbitmq.channels import broker_version, product_of
 from runner.transports.rabbitmq.connection_parameters import client_properties, connection_url, tls_context
 from runner.units import format_duration
 
@@ -246,7 +248,13 @@ class ReconnectingConnection:
             if loop.time() - since > STABLE_CONNECTION_S:
                 delays = backoff_delays()
             connection = await self._reconnect(delays)
-            self._say(TransportEvent("broker.connected", "info", {"role": self._role, "broker": self.target}))
+            self._say(TransportEvent("broker.connected", "info", self._described(connection)))
+
+    def _described(self, connection: AbstractConnection) -> dict[str, Any]:
+        """Return what the log says of a new connection: the broker may be another one than before, or upgraded."""
+        features = features_of(broker_version(connection))
+        described = {"role": self._role, "broker": self.target, "product": product_of(connection)}
+        return {**described, **({"features": [*features]} if features else {})}
 
     async def _reconnect(self, delays: Iterator[float]) -> AbstractConnection:
         """Connect and restore, again and again, until both succeed; say why it fails when that changes."""

@@ -13,6 +13,7 @@ from runner.errors import BrokerUnavailable
 from runner.tasks import cancel_and_wait
 from runner.transports.base import Delivery, OnDelivery, OnTransportEvent, SubscriptionOptions, TransportEvent
 from runner.transports.rabbitmq.amqp_fast_path import frame_router_of
+from runner.transports.rabbitmq.broker_features import CONSUMER_TIMEOUT
 from runner.transports.rabbitmq.channels import broker_version
 from runner.transports.rabbitmq.connection import (
     CHANNEL_ERRORS,
@@ -27,9 +28,6 @@ from runner.transports.rabbitmq.topology import RPC_S, open_channel, queue_count
 from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 CANCELLED_BY_BROKER = "cancelled by the broker"
-
-CONSUMER_TIMEOUT_ARGUMENT_SINCE = (4, 3)
-"""The first line of RabbitMQ that takes the `consumer_timeout` of a quorum queue's consumer from the consumer."""
 
 RESTORE_PREFETCH_AFTER = 20
 """After so many messages in a row that are no suspects, the consumer takes as many at once as before."""
@@ -149,7 +147,7 @@ class Consumer:
 
     def _arguments(self, connection: AbstractConnection) -> dict[str, Any]:
         """Return what to ask of the broker beside the messages: patience, where handlers need it and it can be had."""
-        if self._options.held_s is None or broker_version(connection) < CONSUMER_TIMEOUT_ARGUMENT_SINCE:
+        if self._options.held_s is None or not CONSUMER_TIMEOUT.is_in(broker_version(connection)):
             return {}
         return {"x-consumer-timeout": round(self._options.held_s * 1000)}
 

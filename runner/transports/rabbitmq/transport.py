@@ -32,6 +32,8 @@ from runner.transports.base import (
 from runner.transports.leadership import Candidate
 from runner.transports.rabbitmq.aiormq_workarounds import describe_error
 from runner.transports.rabbitmq.amqp_fast_path import frame_router_of
+from runner.transports.rabbitmq.broker_features import features_of
+from runner.transports.rabbitmq.channels import broker_version, product_of
 from runner.transports.rabbitmq.connection import (
     CHANNEL_ERRORS,
     ConnectionClosedByUs,
@@ -120,10 +122,12 @@ class RabbitTransport:
         self._watchdog = asyncio.create_task(
             watch_consumers(self._consuming, self._consumers, self._watchdog_s), name="rabbitmq-watch"
         )
-        self._capabilities = replace(self._capabilities, uses_fast_path=frame_router_of(connection) is not None)
-        transport = connection.transport
-        properties = dict(transport.connection.server_properties) if transport else {}
-        return f"{_words(properties.get('product'))} {_words(properties.get('version'))}"
+        self._capabilities = replace(
+            self._capabilities,
+            uses_fast_path=frame_router_of(connection) is not None,
+            features=features_of(broker_version(connection)),
+        )
+        return product_of(connection)
 
     async def declare(self, topology: Topology) -> DeclareResult:
         """See `Transport.declare`; what was declared is restored after each reconnect."""
@@ -279,7 +283,3 @@ class RabbitTransport:
             if was_cancelled():
                 raise
             return False
-
-
-def _words(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value or "")
