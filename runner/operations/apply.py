@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from runner.errors import RunnerError
 from runner.operations.leftovers import count_retrying_messages, without_dead_letter_sources
 from runner.operations.plan import Plan, compute_plan, find_strays, format_binding
-from runner.operations.rabbitmq.broker_inspection import TopologySession, inspect_broker, open_session
+from runner.operations.rabbitmq.broker_inspection import (
+    TopologySession,
+    inspect_broker,
+    open_session,
+    recreation_marker,
+)
 from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
 from runner.operations.rabbitmq.queue_deletion import delete_exchange, delete_queue
 from runner.operations.rabbitmq.queue_recreation import QueueRecreation, delete_move_exchanges
@@ -114,13 +119,14 @@ class _Steps:
         """Make a queue anew where it differs, or finish what was begun."""
         found = await self.look()
         mine = [item for item in found.of("recreate", "unfinished") if item.kind == "queue" and item.name == queue.name]
+        markers = [recreation_marker(pipeline) for pipeline in self._pipelines]
         if not mine:
-            await delete_move_exchanges(self._session, queue.name)
+            await delete_move_exchanges(self._session, queue.name, markers)
             self._on_step(f'queue "{queue.name}" needs no recreation')
             return
         stale = [item.live.binding for item in found.of("extra") if item.name == queue.name and item.live is not None]
         wanted = [binding for binding in self._topology.bindings if binding.queue == queue.name]
-        self._say(await QueueRecreation(self._session, queue, wanted, stale, self._on_step).run())
+        self._say(await QueueRecreation(self._session, queue, wanted, stale, markers, self._on_step).run())
 
     async def create(self, found: Plan) -> None:
         """Declare what is missing, in the topology's order; exclusive queues belong to the process that uses them."""

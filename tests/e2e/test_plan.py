@@ -43,6 +43,10 @@ def here(tmp_path: Path, unique: str, managed: Node) -> Project:
     return project
 
 
+SILENT = "http://127.0.0.1:1"
+"""Where no management API answers."""
+
+
 async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
     async with project.run(verb, project.file, *project.place.arguments, *arguments) as runner:
         assert await runner.wait() == code, runner.stderr + runner.stdout
@@ -94,7 +98,29 @@ async def test_the_brokers_log_has_no_error_where_the_management_api_answers(
         await here.up_until_idle()
     before = len(managed.log())
     await run(here, "plan", "--management", managed.management_url)
-    assert [line for line in managed.log()[before:].splitlines() if here.unique in line and "[error]" in line] == []
+    assert missed(managed, here, before) == []
+
+
+async def test_the_brokers_log_has_an_error_for_what_is_missing_without_the_management_api(
+    here: Project, managed: Node
+) -> None:
+    """There is no other way to ask. Where everything is there, one question: whether a recreation was begun."""
+    marker = f"exchange '{here.unique}.recreations'"
+    before = len(managed.log())
+    document = await plan_of(here, "--management", SILENT)
+    wanted = [f"{item['kind']} '{item['name']}'" for item in document["items"] if item["action"] == "create"]
+    things = [each for each in wanted if not each.startswith("binding")]
+    assert sorted(missed(managed, here, before)) == sorted([marker, *things])
+    await here.up_until_idle()
+    before = len(managed.log())
+    await run(here, "plan", "--management", SILENT)
+    assert missed(managed, here, before) == [marker]
+
+
+def missed(node: Node, project: Project, before: int) -> list[str]:
+    """Return what the broker's log says, from there on, that somebody has asked for and is not there."""
+    asked = re.findall(r"no ((?:queue|exchange) '[^']*') in vhost", node.log()[before:])
+    return [thing for thing in asked if project.unique in thing or "'events'" in thing]
 
 
 async def test_every_difference_of_a_queue_is_named_over_amqp_alone(here: Project, other: Foreign) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 from collections import Counter
@@ -107,6 +108,8 @@ async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
     killed = 0
     for _, is_now in moments(seed):
         killed += await kill_when(here, managed, name, is_now)
+        if seed:  # it takes its time
+            assert await unfinished(here, managed.management_url) == await unfinished(here, "http://127.0.0.1:1")
     async with here.run("apply", here.file, *here.place.arguments, "--recreate", name) as runner:
         assert await runner.wait(60) == 0, runner.stderr + runner.stdout
     found = [got.body for got in other.take(name)]
@@ -148,6 +151,15 @@ async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, u
         found = [got.body for got in other.take(name)]
     assert list(dict.fromkeys(found)) == bodies
     assert len(found) - MESSAGES <= MAX_IN_FLIGHT
+
+
+async def unfinished(here: Project, management: str) -> list[str]:
+    """Return which recreations `plan` says were begun and not finished, asking this management API if it answers."""
+    url = here.place.url
+    async with here.run("plan", here.file, "--json", "--broker", str(url), "--management", management) as runner:
+        assert await runner.wait() == 0, runner.stderr
+    items = json.loads(runner.stdout)["items"]
+    return [item["name"] for item in items if item["action"] == "unfinished"]
 
 
 async def kill_when(here: Project, node: Node, name: str, is_now: Callable[[int, int], bool]) -> bool:

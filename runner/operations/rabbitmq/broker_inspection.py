@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractConnection
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
-from runner.pipeline.topology import Binding, Queue, Topology
+from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import OnTransportEvent
 from runner.transports.broker_state import BrokerState, ExistingItem, LeftoverQueue, LiveBinding
 from runner.transports.rabbitmq.aiormq_workarounds import describe_error
@@ -29,6 +29,15 @@ ASIDE_SUFFIX = ".recreating"
 
 RETURN_SUFFIX = ".recreated"
 """The end of the name of the exchange by which they come back."""
+
+
+def recreation_marker(pipeline: str) -> Exchange:
+    """Return the exchange that exists while a recreation of a pipeline's queue is begun and not finished.
+
+    It costs one question to know that nothing waits aside, instead of one for each queue: without the management API a
+    question for what does not exist writes an error into the broker's log.
+    """
+    return Exchange(f"{pipeline}.recreations", "fanout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +101,12 @@ async def inspect_broker(
     `also` are names of queues to look at as well.
     """
     if session.management is None:
-        return await _observed(session, topology, None)
+        return await _observed(session, topology, None, pipelines)
     try:
         listed = await _ManagementData.by(session.management)
     except ManagementFailed as error:
-        return replace(await _observed(session, topology, None), unchecked=str(error))
-    observed = await _observed(session, topology, listed)
+        return replace(await _observed(session, topology, None, pipelines), unchecked=str(error))
+    observed = await _observed(session, topology, listed, pipelines)
     leftovers = _others(observed, listed, tuple(f"{pipeline}." for pipeline in pipelines), also)
     return replace(
         observed,
@@ -110,7 +119,9 @@ async def inspect_broker(
     )
 
 
-async def _observed(session: TopologySession, topology: Topology, listed: _ManagementData | None) -> BrokerState:
+async def _observed(
+    session: TopologySession, topology: Topology, listed: _ManagementData | None, pipelines: Collection[str]
+) -> BrokerState:
     """Ask over AMQP, and only for what there is where the management API has told us what there is.
 
     To ask for what does not exist writes an error into the broker's log, and operators read that.
@@ -129,10 +140,11 @@ async def _observed(session: TopologySession, topology: Topology, listed: _Manag
             item.name: await probe.queue(item, compares=item.declare) if may_exist(queues, item.name) else None
             for item in topology.queues
         }
+        is_any_aside = listed is not None or await _is_any_aside(probe, pipelines)
         aside = {
             item.name: await _messages(probe, item.name + ASIDE_SUFFIX)
             for item in topology.queues
-            if can_be_recreated(item) and may_exist(queues, item.name + ASIDE_SUFFIX)
+            if is_any_aside and can_be_recreated(item) and may_exist(queues, item.name + ASIDE_SUFFIX)
         }
     return BrokerState(
         found_exchanges,
@@ -147,6 +159,13 @@ def can_be_recreated(queue: Queue) -> bool:
     """Whether a queue is one that we may recreate: ours, with messages that can be moved and outlive its consumers."""
     is_stream = queue.arguments.get("x-queue-type") == "stream"
     return queue.declare and not is_stream and not queue.auto_delete and not queue.exclusive
+
+
+async def _is_any_aside(probe: TopologyProbe, pipelines: Collection[str]) -> bool:
+    for pipeline in pipelines:
+        if await probe.exchange(recreation_marker(pipeline), compares=False) is not None:
+            return True
+    return False
 
 
 def _others(

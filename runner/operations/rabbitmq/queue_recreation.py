@@ -15,6 +15,7 @@ published in between is in both, and in neither never.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -91,7 +92,10 @@ _NO_API = (
 
 
 class QueueRecreation:
-    """Makes one queue anew. `wanted` are its bindings, `stale` those that it has and should not have any more."""
+    """Makes one queue anew. `wanted` are its bindings, `stale` those that it has and should not have any more.
+
+    The `markers` exist until it is finished. See `recreation_marker`.
+    """
 
     def __init__(
         self,
@@ -99,12 +103,14 @@ class QueueRecreation:
         queue: Queue,
         wanted: Sequence[Binding],
         stale: Sequence[Binding],
+        markers: Sequence[Exchange],
         on_step: Callable[[str], None],
     ) -> None:
         self._session = session
         self._queue = queue
         self._wanted = wanted
         self._stale = stale
+        self._markers = markers
         self._on_step = on_step
         self._since = 0.0
         self._is_quorum = False
@@ -231,7 +237,11 @@ class QueueRecreation:
         self._since = asyncio.get_running_loop().time()
         name, to = self._queue.name, self._aside.name
         async with temporary_channel(self._session.connection) as channel:
+            for marker in self._markers:
+                await declare_exchange(channel, marker)
             await declare_queue(channel, self._aside)
+            for marker in self._markers:
+                await bind(channel, Binding(marker.name, self._aside.name))
             await self._connect(channel, to, self._aside.name)
         await self._wait_kept(self._aside)
         moved = await move_messages(self._session.settings, name, to, pack_properties)
@@ -264,7 +274,7 @@ class QueueRecreation:
                 await unbind(channel, binding)
             await channel.exchange_delete(ShortString(aside))
         moved += await delete_unreachable(self._session.settings, aside, back, unpack_properties, UNREACHABLE_S)
-        await delete_move_exchanges(self._session, name)
+        await delete_move_exchanges(self._session, name, self._markers)
         return moved
 
     async def _wait_kept(self, queue: Queue) -> None:
@@ -297,11 +307,15 @@ class QueueRecreation:
         return moved
 
 
-async def delete_move_exchanges(session: TopologySession, name: str) -> None:
-    """Delete the exchanges by which messages have moved; they need not exist."""
+async def delete_move_exchanges(session: TopologySession, name: str, markers: Sequence[Exchange]) -> None:
+    """Delete the exchanges by which messages have moved, and markers that no queue aside is bound to; if they exist."""
     async with temporary_channel(session.connection) as channel:
         await channel.exchange_delete(ShortString(name + RETURN_SUFFIX))
         await channel.exchange_delete(ShortString(name + ASIDE_SUFFIX))
+    for marker in markers:
+        with contextlib.suppress(aiormq.exceptions.ChannelPreconditionFailed):
+            async with temporary_channel(session.connection) as channel:
+                await channel.exchange_delete(ShortString(marker.name), if_unused=True)
 
 
 def _consumer(described: dict[str, object]) -> str:
