@@ -176,10 +176,11 @@ async def test_a_queue_that_vanishes_while_it_is_compared_is_not_made(here: Proj
                 await run(here, "plan")
 
         planning = group.create_task(plan())
+        channel = other.channel
         while not planning.done():
-            declare(other, name, max_length=5)
+            channel.queue_declare(name, durable=True, arguments={"x-max-length": 5})
             await asyncio.sleep(0)
-            other.channel.queue_delete(name)
+            channel.queue_delete(name)
             await asyncio.sleep(0)
     assert not other.has_queue(name)
 
