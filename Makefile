@@ -68,6 +68,13 @@ slow: $(VENV)/.test rabbitmq prometheus ## Run what `make test` leaves out: slow
 	@$(BIN)/pytest -n $(WORKERS) -m slow
 	@$(BIN)/pytest -n $(WORKERS) tests/features
 
+# Chromium comes from the system: what Playwright would download is another build of it.
+
+.PHONY: browser
+browser: $(VENV)/.browser rabbitmq ## Open the page in Chromium, and use it
+	@if ! command -v chromium >/dev/null; then $(call apt_install,chromium fonts-dejavu-core); fi
+	@$(BIN)/pytest tests/browser
+
 # Two environments of their own: the lowest versions that pyproject.toml declares, and the newest that there are.
 
 .PHONY: lowest
@@ -128,8 +135,8 @@ docs: $(VENV)/.runtime ## Write the generated documents anew
 lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/python -m venv "$$folder"; \
-	echo "Resolving mqrunner[http,test]"; \
-	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,test]'; \
+	echo "Resolving mqrunner[http,test,browser]"; \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,test,browser]'; \
 	{ echo "# Versions that \`make\` installs. Written by \`make lock\`."; \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable; } > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt; \
@@ -179,6 +186,11 @@ $(VENV)/.test: $(VENV)/.ready pyproject.toml constraints.txt
 	@echo "Installing the runner and its tests' tools into $(VENV)"
 	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.browser: $(VENV)/.test pyproject.toml constraints.txt
+	@echo "Installing what drives a browser into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt -e '.[test,browser]'
+	@touch $@
 
 $(VENV)/.bench: $(VENV)/.ready pyproject.toml constraints.txt constraints-bench.txt
 	@echo "Installing the runner and what it is measured beside into $(VENV)"
