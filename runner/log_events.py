@@ -18,6 +18,7 @@ COMMON = {
     "correlation_id": "the id of the message at which the flow began",
     "attempt": "which attempt this is, from 1",
     "messages": "how many messages a batch has",
+    "local_replay": "`true` where a dead letter is only tried: on the page, or by `dead replay --local`",
     "payload": "the body of the message, only with `logging: {payloads: true}`",
     "logger": "the logger of the standard library that wrote the line",
     "exception": "a traceback, its end where it is long",

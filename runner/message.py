@@ -22,6 +22,9 @@ REASON = "x-runner-reason"
 REPLAYED_AT = "x-runner-replayed-at"
 REPLAYS = "x-runner-replays"
 SUBSCRIBER = "x-runner-subscriber"
+TRACEBACK = "x-runner-traceback"
+"""Of the last attempt of a dead letter: its end, where it is long."""
+
 UNREADABLE = "x-runner-unreadable"
 """The properties and headers of a message that could not be decoded, as AMQP's bytes."""
 

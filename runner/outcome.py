@@ -38,6 +38,7 @@ class DeadLetter:
     reason: Reason
     error_type: str = ""
     error: str = ""
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ All of it takes time in proportion to the length of the text: hostile text must 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 
 LOOKAHEAD_CHARACTERS = 4096
@@ -18,6 +19,7 @@ _BEFORE_CUT_PASSWORD = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*
 """The same, before something that is no port."""
 
 _WORD = re.compile(r"\S*")
+_UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -93,6 +95,21 @@ def escape_controls(text: str) -> str:
     if text.isprintable():
         return text
     return _CONTROL.sub(lambda match: _escaped(match[0]), text)
+
+
+def escape_line(text: str, at_most: int | None = None) -> str:
+    """Return foreign text on one line, with everything that does not print escaped, and cut with an ellipsis.
+
+    That includes what turns the direction of text around: it could show one thing and mean another.
+    """
+    if at_most is not None and len(text) > at_most:
+        text = f"{text[: max(0, at_most - 1)]}…"
+    if text.isprintable():
+        return text
+    shown = [
+        _escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in escape_controls(text)
+    ]
+    return "".join(shown)
 
 
 @cache

@@ -65,13 +65,14 @@ def show(dead_options: DeadOptions, is_json: bool) -> None:
     from runner.cli import dead_output
     from runner.cli.dead_progress import echo_unseen
     from runner.cli.tables import json_line
+    from runner.operations.dead_letter_json import details_to_json
 
     if dead_options.selects_all:
         raise click.UsageError("say which one: --id ID")
 
     def on_found(letter: DeadLetterMessage) -> None:
         if is_json:
-            click.echo(json_line(dead_output.details_to_json(letter, utc_now())))
+            click.echo(json_line(details_to_json(letter, utc_now())))
         else:
             click.echo("\n".join(dead_output.details(letter, utc_now())))
 
@@ -155,13 +156,14 @@ def _listed(dead_options: DeadOptions, *, is_json: bool) -> Summary:
     """Print the dead letters that fit, and leave them."""
     from runner.cli import dead_output
     from runner.cli.tables import format_columns, json_line
+    from runner.operations.dead_letter_json import to_json
 
     at = utc_now()
     rows: dict[str, list[tuple[str, ...]]] = {}
 
     def on_found(letter: DeadLetterMessage) -> None:
         if is_json:
-            click.echo(json_line(dead_output.to_json(letter, at)))
+            click.echo(json_line(to_json(letter, at)))
         else:
             rows.setdefault(letter.queue, []).append(dead_output.table_row(letter, at))
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli.output import echo_err
-from runner.cli.tables import escape_line, json_line
+from runner.cli.tables import json_line
+from runner.redaction import escape_line
 
 if TYPE_CHECKING:
     from runner.operations.dead_letter_ops import Summary

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli.output import echo_err
-from runner.cli.tables import escape_line, json_line
-from runner.outcome import Ack, DeadLetter, Outcome, Retry
-from runner.units import format_duration
+from runner.cli.tables import json_line
+from runner.outcome import Ack
+from runner.redaction import escape_line
 
 if TYPE_CHECKING:
     from runner.cli.dead_options import DeadOptions
@@ -65,7 +65,7 @@ async def _try_all(pipelines: Any, letters: list[dead_letters.DeadLetterMessage]
                 _show(letter, None, f"not tried: {error}", is_json=is_json)
                 continue
             handled += isinstance(result.outcome, Ack)
-            _show(letter, result, _words(result), is_json=is_json)
+            _show(letter, result, result.words, is_json=is_json)
     return handled
 
 
@@ -80,7 +80,7 @@ def _show(letter: dead_letters.DeadLetterMessage, result: ReplayResult | None, w
                 "id": letter.id,
                 "queue": letter.origin,
                 "subscriber": result.subscriber if result is not None else None,
-                "outcome": _name(outcome),
+                "outcome": result.name if result is not None else "not-tried",
                 "error_type": getattr(outcome, "error_type", None) or None,
                 "error": getattr(outcome, "error", None) or None,
                 "at": result.at if result is not None else None,
@@ -88,32 +88,3 @@ def _show(letter: dead_letters.DeadLetterMessage, result: ReplayResult | None, w
             }
         )
     )
-
-
-def _name(outcome: Outcome | None) -> str:
-    match outcome:
-        case Ack():
-            return "handled"
-        case Retry():
-            return "retried"
-        case DeadLetter():
-            return "dead-lettered"
-    return "not-tried"
-
-
-def _words(result: ReplayResult) -> str:
-    """Say how it ended, with the error and where in the user's code it came from."""
-    outcome = result.outcome
-    match outcome:
-        case Ack():
-            results = f", {result.published} published" if result.published else ""
-            return f"handled by {result.subscriber}{results}"
-        case Retry():
-            said = f"would be retried after {format_duration(outcome.after_s)}"
-        case DeadLetter():
-            said = f"would be dead-lettered ({outcome.reason})"
-        case _:
-            return "would be given back"
-    error = ": ".join(part for part in (outcome.error_type, outcome.error) if part)
-    place = f", at {result.at}" if result.at else ""
-    return f"{said}: {error}{place}"

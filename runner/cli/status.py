@@ -129,7 +129,8 @@ def _print(pipelines: list[PipelineStatus], *, is_json: bool, is_again: bool) ->
 
 def table(pipelines: list[PipelineStatus]) -> str:
     """Return the tables of pipelines, one below the other."""
-    from runner.cli.tables import escape_line, format_columns
+    from runner.cli.tables import format_columns
+    from runner.redaction import escape_line
 
     is_colored = wants_color(sys.stdout.isatty())
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -145,7 +146,7 @@ def table(pipelines: list[PipelineStatus]) -> str:
 
 
 def _row(queue: QueueStatus) -> tuple[str, ...]:
-    from runner.cli.tables import escape_line
+    from runner.redaction import escape_line
 
     dead = UNKNOWN if queue.dead is None else str(queue.dead)
     if queue.exists is False:

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from runner.redaction import escape_controls
 from runner.text_width import display_width
 
 _AGES = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SIZES = ("kB", "MB", "GB")
-_UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
-
-
-def escape_line(text: str, at_most: int | None = None) -> str:
-    """Return foreign text on one line, with everything that does not print escaped, and cut with an ellipsis.
-
-    That includes what turns the direction of text around: it could show one thing and mean another.
-    """
-    if at_most is not None and len(text) > at_most:
-        text = f"{text[: max(0, at_most - 1)]}…"
-    if text.isprintable():
-        return text
-    shown = [
-        _escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in escape_controls(text)
-    ]
-    return "".join(shown)
 
 
 def json_line(value: Any) -> str:
@@ -81,7 +63,3 @@ def truncate(text: str, width: int | None) -> str:
         if taken > width - 1:
             return f"{text[:index]}…"
     return text
-
-
-def _escaped(letter: str) -> str:
-    return letter.encode("unicode_escape").decode()

@@ -138,8 +138,8 @@ class _Out:
 
 
 def _as_json(passed: TappedMessage) -> str:
-    from runner.cli.dead_output import body_to_json, time_to_json, to_plain
     from runner.cli.tables import json_line
+    from runner.operations.dead_letter_json import body_to_json, time_to_json, to_plain
 
     envelope = passed.envelope
     return json_line(
@@ -160,7 +160,8 @@ def _as_json(passed: TappedMessage) -> str:
 
 
 def _as_text(passed: TappedMessage) -> str:
-    from runner.cli.tables import escape_line, format_size, truncate
+    from runner.cli.tables import format_size, truncate
+    from runner.redaction import escape_line
 
     envelope = passed.envelope
     at = datetime.now(UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]

@@ -18,7 +18,7 @@ from runner.message import Envelope, replays_of
 from runner.operations.targets import ambiguous_target, unknown_target
 from runner.outcome import Reason
 from runner.pipeline.model import Pipeline
-from runner.transports.failure_copies import foreign_headers, printable
+from runner.transports.failure_copies import foreign_headers, printable, printable_lines
 
 _REASONS_OF_OURS = frozenset(get_args(Reason))
 
@@ -105,6 +105,7 @@ class DeadLetterMessage:
     routing_key: str
     subscriber: str
     replays: int
+    traceback: str = ""
 
     @property
     def size(self) -> int:
@@ -141,28 +142,34 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
         routing_key=_text(headers, names.ORIGIN_KEY) if tells_origin else _first(death.get("routing-keys")),
         subscriber=_text(headers, names.SUBSCRIBER),
         replays=replays_of(headers),
+        traceback=_lines(headers, names.TRACEBACK),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which dead letters are meant: all that fit everything given. `error` is a part of a type, a text or a reason."""
+    """Which dead letters are meant: all that fit everything given. `error` is a part of a type, a text or a reason;
+    `failure` is a whole reason and a whole type.
+    """
 
     ids: frozenset[str] = frozenset()
     error: str = ""
     older_than_s: float | None = None
     origin: str | None = None
+    failure: tuple[str, str] | None = None
 
     @property
     def selects_all(self) -> bool:
         """Whether nothing is filtered by but the queue."""
-        return not self.ids and not self.error and self.older_than_s is None
+        return not self.ids and not self.error and self.older_than_s is None and self.failure is None
 
     def matches(self, letter: DeadLetterMessage, now: datetime) -> bool:
         """Whether a dead letter is meant. One without a time is older than nothing."""
         if self.ids and letter.id not in self.ids:
             return False
         if self.origin is not None and letter.origin != self.origin:
+            return False
+        if self.failure is not None and (letter.reason, letter.error_type) != self.failure:
             return False
         age_s = letter.age_s(now)
         if self.older_than_s is not None and (age_s is None or age_s < self.older_than_s):
@@ -226,6 +233,11 @@ def _first(value: object) -> str:
 def _text(headers: Mapping[str, Any], name: str) -> str:
     value = headers.get(name)
     return printable(value) if isinstance(value, str) else ""
+
+
+def _lines(headers: Mapping[str, Any], name: str) -> str:
+    value = headers.get(name)
+    return printable_lines(value) if isinstance(value, str) else ""
 
 
 def _moment(value: object) -> datetime | None:

@@ -18,16 +18,18 @@ from runner.errors import RunnerError
 from runner.message import Address, Envelope, Message
 from runner.metrics import SubscriberCounts
 from runner.operations.dead_letters import DeadLetterMessage, replay_envelope
-from runner.outcome import ACK, Outcome
+from runner.outcome import ACK, Ack, DeadLetter, Outcome, Retry
 from runner.pipeline.model import Pipeline, Subscriber
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
 from runner.runtime.publisher import PipelinePublisher
 from runner.runtime.resources import Resources
-from runner.runtime.tracebacks import error_location
+from runner.runtime.tracebacks import error_location, traceback_text
 from runner.transports.base import Delivery, SubscriptionOptions
+from runner.transports.failure_copies import printable_lines
 from runner.transports.memory import MemoryTransport
+from runner.units import format_duration
 
 
 class NoSubscriber(RunnerError):
@@ -42,12 +44,44 @@ class ReplayResult:
     subscriber: str
     at: str | None
     published: int
+    traceback: str = ""
+
+    @property
+    def name(self) -> str:
+        """How it ended, as a name in JSON."""
+        match self.outcome:
+            case Ack():
+                return "handled"
+            case Retry():
+                return "retried"
+            case DeadLetter():
+                return "dead-lettered"
+        return "not-tried"
+
+    @property
+    def words(self) -> str:
+        """How it ended, with the error and where in the user's code it came from."""
+        outcome = self.outcome
+        match outcome:
+            case Ack():
+                results = f", {self.published} published" if self.published else ""
+                return f"handled by {self.subscriber}{results}"
+            case Retry():
+                said = f"would be retried after {format_duration(outcome.after_s)}"
+            case DeadLetter():
+                said = f"would be dead-lettered ({outcome.reason})"
+            case _:
+                return "would be given back"
+        error = ": ".join(part for part in (outcome.error_type, outcome.error) if part)
+        place = f", at {self.at}" if self.at else ""
+        return f"{said}: {error}{place}"
 
 
 class _TracingInvoker(HandlerInvoker):
     """Calls a handler, and remembers where its last error came from."""
 
     at: str | None = None
+    traceback = ""
 
     def invoke(self, payload: Any, message: Message | None) -> Awaitable[Results]:
         return self._heard(super().invoke(payload, message))
@@ -56,11 +90,11 @@ class _TracingInvoker(HandlerInvoker):
         return self._heard(super().invoke_batch(payloads, messages))
 
     async def _heard(self, calling: Awaitable[Results]) -> Results:
-        self.at = None
+        self.at, self.traceback = None, ""
         try:
             results = await calling
         except HandlerFailed as failure:
-            self.at = error_location(failure.error)
+            self._note(failure.error)
             raise
         return results if isinstance(results, list) else self._listen(results)
 
@@ -71,8 +105,18 @@ class _TracingInvoker(HandlerInvoker):
                 async for chunk in results:
                     yield chunk
         except HandlerFailed as failure:
-            self.at = error_location(failure.error)
+            self._note(failure.error)
             raise
+
+    def _note(self, error: BaseException) -> None:
+        self.at, self.traceback = error_location(error), printable_lines(traceback_text(error))
+
+
+class _TracedExecution(Execution):
+    """Marks its log lines: what is tried here has not failed in the pipeline."""
+
+    def log_fields(self, delivery: Delivery) -> dict[str, Any]:
+        return {**super().log_fields(delivery), "local_replay": True}
 
 
 class _RecordingTransport(MemoryTransport):
@@ -121,7 +165,8 @@ class LocalReplay:
                 await execution.run_batch([delivery])
             else:
                 await execution.run(delivery)
-            return ReplayResult(transport.outcome, subscriber.name, invoker.at, transport.published)
+            traceback = "" if isinstance(transport.outcome, Ack) else invoker.traceback
+            return ReplayResult(transport.outcome, subscriber.name, invoker.at, transport.published, traceback)
         finally:
             await transport.close()
 
@@ -173,7 +218,7 @@ class LocalReplay:
             new_id=lambda: uuid4().hex,
             now=lambda: datetime.now(UTC),
         )
-        return Execution(
+        return _TracedExecution(
             subscriber,
             pipeline=pipeline.name,
             transport=transport,

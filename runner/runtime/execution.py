@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -231,6 +232,8 @@ class Execution:
             await self.release(delivery)
             return
         outcome = ACK if error is None else decide(error, delivery.attempt, self._subscriber.retry)
+        if isinstance(outcome, DeadLetter) and _is_handler_failure(outcome, error):
+            outcome = replace(outcome, traceback=traceback_text(_cause(error)))
         if await self._settle(delivery, outcome):
             self._report(outcome, error, delivery, published, started)
         elif isinstance(outcome, Retry | DeadLetter):
@@ -343,7 +346,7 @@ class Execution:
             if not self._logs_messages:
                 return
         duration_ms = round((time.perf_counter() - started) * 1000, 1)
-        error = error.cause if isinstance(error, ResultFailed) else error
+        error = _cause(error)
         match outcome:
             case Ack():
                 self._message_logger.info("message.handled", duration_ms=duration_ms, published=published)
@@ -370,7 +373,7 @@ class Execution:
                     reason=outcome.reason,
                     at=error_location(error),
                     dead_letter=delivery.options.dead_letter,
-                    **({"exception": traceback_text(error)} if error and _is_handler_failure(outcome, error) else {}),
+                    **({"exception": outcome.traceback} if outcome.traceback else {}),
                 )
             case Release():  # decide() never says so
                 self._counts.released += 1
@@ -380,7 +383,13 @@ def _ignore(_: float) -> None:
     pass
 
 
+def _cause(error: BaseException | None) -> BaseException | None:
+    """Return what is to be told of an error: why a result could not be published, where that is what failed."""
+    return error.cause if isinstance(error, ResultFailed) else error
+
+
 def _is_handler_failure(outcome: DeadLetter, error: BaseException | None) -> bool:
     """Whether it was the user's code that failed, and not the message: then its author wants to see where."""
+    error = _cause(error)
     is_after_the_call = outcome.reason in ("exhausted", "rejected", "invalid-result")
     return is_after_the_call and error is not None and not (isinstance(error, PublishFailed) or is_rejection(error))

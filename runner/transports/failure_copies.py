@@ -14,7 +14,7 @@ from runner import message as names
 from runner.message import Address, Envelope
 from runner.outcome import DeadLetter, Retry
 from runner.pipeline.topology import wait_milliseconds, wait_name
-from runner.redaction import escape_controls, mask_head
+from runner.redaction import escape_controls, mask_head, mask_tail
 from runner.transports.base import Delivery
 
 MAX_HEADER_BYTES = 32 * 1024
@@ -22,6 +22,8 @@ MAX_HEADER_BYTES = 32 * 1024
 
 MAX_UNREADABLE_BYTES = 112 * 1024
 """Of what cannot be decoded so much is kept: a frame has room for this and for our headers, not for more."""
+
+MAX_TRACEBACK_BYTES = 4 * 1024
 
 _DROPPED = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _DROPPED_EXACT = frozenset({"cc", "bcc"})
@@ -48,6 +50,8 @@ def dead_letter_copy(delivery: Delivery, outcome: DeadLetter, dead_letter: str, 
     headers = _failure_headers(delivery, outcome, now)
     headers[names.ATTEMPT] = delivery.attempt
     headers[names.REASON] = outcome.reason
+    if outcome.traceback:
+        headers[names.TRACEBACK] = printable_lines(outcome.traceback)
     if delivery.unreadable:
         raw: bytes = delivery.envelope.headers[names.UNREADABLE]
         headers[names.UNREADABLE] = raw[:MAX_UNREADABLE_BYTES]
@@ -101,6 +105,12 @@ def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 def printable(text: str) -> str:
     """Return text without passwords, control characters and lone surrogates, and at most 1 KiB long."""
     return escape_controls(mask_head(text, 1024)).encode()[:1024].decode("utf-8", "ignore")
+
+
+def printable_lines(text: str) -> str:
+    """Return the end of a text of several lines, at most 4 KiB of it, with each line as `printable` would have it."""
+    lines = mask_tail(text, MAX_TRACEBACK_BYTES).split("\n")
+    return "\n".join(map(escape_controls, lines)).encode()[-MAX_TRACEBACK_BYTES:].decode("utf-8", "ignore")
 
 
 def _text(headers: Mapping[str, Any], name: str) -> str:

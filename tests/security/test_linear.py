@@ -23,11 +23,12 @@ from runner.config.messages import describe, quoted
 from runner.errors import PublishFailed
 from runner.log_capture import CapturedStdout
 from runner.message import FIRST_FAILED_AT, ORIGIN_KEY, Address, Envelope
+from runner.operations import dead_letter_json
 from runner.operations.dead_letters import DeadLetterQueue, fingerprint, parse_dead_letter
 from runner.operations.tap import recorded_line
 from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide, error_text
 from runner.pipeline import codec
-from runner.redaction import escape_controls, mask_head, mask_passwords, mask_tail, secret_spans
+from runner.redaction import escape_controls, escape_line, mask_head, mask_passwords, mask_tail, secret_spans
 from runner.runtime.deduplication import identity
 from runner.runtime.tracebacks import traceback_text
 from runner.transports.failure_copies import foreign_headers, printable
@@ -70,7 +71,7 @@ def dead(text: str) -> Any:
     return (
         dead_output.details(letter, NOW),
         dead_output.table_row(letter, NOW),
-        dead_output.details_to_json(letter, NOW),
+        dead_letter_json.details_to_json(letter, NOW),
     )
 
 
@@ -123,7 +124,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "fingerprint": lambda text: fingerprint(ENVELOPE._replace(body=text.encode(errors="replace"))),
     "identity": lambda text: identity(ENVELOPE._replace(message_id=text)),
     "recorded": lambda text: recorded_line(ENVELOPE._replace(body=text.encode(errors="replace"))),
-    "safe": tables.escape_line,
+    "safe": escape_line,
     "cut": lambda text: tables.truncate(text, 80),
     "columns": lambda text: tables.format_columns([(text, "b"), ("a", text)], width=80),
     "json_line": lambda text: tables.json_line({"a": text}),

@@ -12,18 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cli.dead_output import (
-    MAX_BODY,
-    body_lines,
-    body_to_json,
-    details,
-    details_to_json,
-    table_row,
-    to_json,
-    to_plain,
-)
+from runner.cli.dead_output import details, table_row
 from runner.cli.tables import json_line
 from runner.message import Envelope
+from runner.operations.dead_letter_json import MAX_BODY, body_lines, body_to_json, details_to_json, to_json, to_plain
 from runner.operations.dead_letters import DeadLetterQueue, parse_dead_letter
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

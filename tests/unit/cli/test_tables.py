@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cli.tables import escape_line, format_age, format_columns, format_size, json_line, truncate
+from runner.cli.tables import format_age, format_columns, format_size, json_line, truncate
+from runner.redaction import escape_line
 from runner.text_width import display_width
 
 

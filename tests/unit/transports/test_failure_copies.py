@@ -15,7 +15,15 @@ from runner.message import Envelope
 from runner.outcome import DeadLetter, Retry
 from runner.transports.amqp_limits import normalize_envelope
 from runner.transports.base import Delivery, SubscriptionOptions
-from runner.transports.failure_copies import MAX_HEADER_BYTES, dead_letter_copy, foreign_headers, printable, retry_copy
+from runner.transports.failure_copies import (
+    MAX_HEADER_BYTES,
+    MAX_TRACEBACK_BYTES,
+    dead_letter_copy,
+    foreign_headers,
+    printable,
+    printable_lines,
+    retry_copy,
+)
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
 OPTIONS = SubscriptionOptions(
@@ -157,3 +165,21 @@ def test_a_count_of_replays_that_is_none_is_ignored() -> None:
         copy = retry_copy(delivery_of(headers={names.REPLAYS: count, names.ORIGIN_KEY: "forged"}), Retry(1.0), NOW)
         assert names.REPLAYS not in copy.envelope.headers
         assert copy.envelope.headers[names.ORIGIN_KEY] == "order.paid"
+
+
+def test_a_dead_letter_carries_the_end_of_its_traceback() -> None:
+    """Where it failed stands at the end; a retry and what is sent back carry none."""
+    text = "Traceback (most recent call last):\n" + "  a frame\n" * 1000 + "KeyError: \x1b[31m amqp://u:S3CR3T@host"
+    copy = dead_letter_copy(delivery_of(), DeadLetter("exhausted", traceback=text), "orders.dead", NOW)
+    kept = copy.envelope.headers[names.TRACEBACK]
+    assert kept.endswith("  a frame\nKeyError: \\x1b[31m amqp://u:***@host")
+    assert len(kept.encode()) <= MAX_TRACEBACK_BYTES
+    assert names.TRACEBACK not in dead_letter_copy(delivery_of(), DeadLetter("expired"), "d", NOW).envelope.headers
+    assert foreign_headers(copy.envelope.headers) == {}
+
+
+@given(text=st.text(st.characters(exclude_categories=()), max_size=3000))
+def test_tracebacks_are_printable_lines_that_any_broker_carries(text: str) -> None:
+    lines = printable_lines(text)
+    assert len(lines.encode()) <= MAX_TRACEBACK_BYTES
+    assert not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in lines.replace("\n", ""))

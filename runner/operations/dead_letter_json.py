@@ -1,0 +1,173 @@
+"""Dead letters as plain data for JSON and for people. Everything in them is foreign: it is escaped, and it is cut."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from runner.message import Envelope, Timestamp
+from runner.operations.dead_letters import DeadLetterMessage
+from runner.redaction import escape_line
+
+MAX_BODY = 16 * 1024
+"""What is shown of a body, in bytes."""
+
+MAX_PRETTY = 256 * 1024
+"""Larger JSON is shown as it stands."""
+
+MAX_TEXT = 1024
+MAX_ITEMS = 100
+MAX_DEPTH = 6
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_EMPTY = re.compile(r"([{\[])\s+([}\]])(?=,?$)", re.MULTILINE)
+
+
+def to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
+    """Return what `dead list --json` says of one; the keys are documented and stay."""
+    age_s = letter.age_s(now)
+    return {
+        "id": letter.id,
+        "dead_letter": letter.queue,
+        "queue": letter.origin,
+        "reason": letter.reason,
+        "by": letter.by,
+        "error_type": letter.error_type or None,
+        "error": letter.error or None,
+        "attempts": letter.attempts,
+        "since": letter.since.isoformat() if letter.since is not None else None,
+        "age_s": round(age_s, 3) if age_s is not None else None,
+        "subscriber": letter.subscriber or None,
+        "message_id": letter.envelope.message_id,
+        "event": letter.envelope.type,
+        "size": letter.size,
+        "replays": letter.replays,
+    }
+
+
+def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
+    """Return what `dead show --json` says: as the list, with properties, headers and the body, as text or as base64."""
+    envelope = letter.envelope
+    return {
+        **to_json(letter, now),
+        "claimed_queue": letter.claimed or None,
+        "exchange": letter.exchange,
+        "routing_key": letter.routing_key,
+        **properties(envelope),
+        "headers": to_plain(envelope.headers),
+        **body_to_json(envelope.body, letter.size),
+    }
+
+
+def body_to_json(body: bytes, whole: int, at_most: int = MAX_BODY) -> dict[str, Any]:
+    """Return a body, as text where it is UTF-8 and as base64 where it is not, and whether it was cut."""
+    cut = body[:at_most]
+    is_cut = len(cut) < whole
+    try:
+        return {"body": cut.decode("utf-8", "ignore" if is_cut and _is_text(body) else "strict"), "body_is_cut": is_cut}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(cut).decode(), "body_is_cut": is_cut}
+
+
+def body_lines(envelope: Envelope, whole: int, at_most: int = MAX_BODY) -> list[str]:
+    """Return a body for people: JSON laid out, other text as it is, bytes as a hexadecimal dump; at most so much."""
+    pretty = _pretty(envelope.body) if whole <= MAX_PRETTY else None
+    body = pretty if pretty is not None else envelope.body
+    cut = body[:at_most]
+    is_cut = len(cut) < len(body) or len(envelope.body) < whole
+    lines = (
+        [escape_line(line) for line in cut.decode("utf-8", "ignore").splitlines()]
+        if _is_text(body)
+        else _dump(cut[:1024])
+    )
+    is_cut = is_cut or (not _is_text(body) and len(cut) > 1024)
+    return [*lines, f"… cut here: it has {whole:,} bytes"] if is_cut else lines
+
+
+def to_plain(value: Any, depth: int = 0) -> Any:
+    """Return a header's value as JSON has it: bytes and times as text, deep or long ones cut."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return value[:MAX_TEXT]
+        case bytes() | bytearray():
+            return value[:MAX_TEXT].decode("utf-8", "backslashreplace")
+        case Mapping() | list() if depth >= MAX_DEPTH:
+            return "…"
+        case Mapping():
+            return {str(name): to_plain(item, depth + 1) for name, item in first_items(value)}
+        case list():
+            return [to_plain(item, depth + 1) for item in value[:MAX_ITEMS]]
+        case datetime():
+            return value.isoformat()
+    return str(value)[:MAX_TEXT]
+
+
+def time_to_json(moment: datetime | Timestamp | None) -> str | int | None:
+    """Return a time as text; a number, in seconds since 1970, where it is outside of all calendars."""
+    return moment.isoformat() if isinstance(moment, datetime) else moment
+
+
+def properties(envelope: Envelope) -> dict[str, Any]:
+    """Return the AMQP properties of a message that say something of it."""
+    return {
+        "correlation_id": envelope.correlation_id,
+        "app_id": envelope.app_id,
+        "timestamp": time_to_json(envelope.timestamp),
+        "content_type": envelope.content_type,
+        "content_encoding": envelope.content_encoding,
+        "reply_to": envelope.reply_to,
+        "priority": envelope.priority,
+    }
+
+
+def first_items(items: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """Return what is in a map, its names as text; at most the first hundred."""
+    return [(str(name), value) for name, value in list(items.items())[:MAX_ITEMS]]
+
+
+def _pretty(body: bytes) -> bytes | None:
+    """Return JSON laid out, every name and number as it was; None for what is none, or is a lone number or text."""
+    try:
+        text = body.decode()
+        if not isinstance(json.loads(text), dict | list):
+            return None
+    except (ValueError, RecursionError):
+        return None
+    lines, depth = [""], 0
+    for token in _TOKEN.findall(text):
+        if token in "}]":
+            depth -= 1
+            lines.append("  " * depth)
+        lines[-1] += f"{token} " if token == ":" else token
+        if token in "{[,":
+            depth += token != ","
+            lines.append("  " * depth)
+    return _EMPTY.sub(r"\1\2", "\n".join(lines)).encode()
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether it is UTF-8, apart from a letter that was cut at the end, and has no control characters but spaces."""
+    sample = body[:MAX_BODY]
+    try:
+        text = sample.decode()
+    except UnicodeDecodeError as error:
+        if len(body) == len(sample) or error.start < len(sample) - 3:
+            return False
+        text = sample[: error.start].decode()
+    return "\0" not in text
+
+
+def _dump(data: bytes) -> list[str]:
+    """Return bytes as hexadecimal numbers, 16 to a line, with what prints of them behind."""
+    lines = []
+    for start in range(0, len(data), 16):
+        part = data[start : start + 16]
+        letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(f"{start:08x}  {part.hex(' '):<47}  {letters}")
+    return lines
