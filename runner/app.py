@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.messages import closest
 from runner.errors import PipelineInvalid, Problem, RunnerError
-from runner.operations.pipeline_files import resolve_all
+from runner.operations.graph.model import build_graph
+from runner.operations.pipeline_files import CheckedSpec, resolve_all
 from runner.operations.targets import pipeline_with_destination
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
@@ -19,7 +21,9 @@ from runner.pipeline.topology import Topology, leadership_queue, merge_topologie
 from runner.redaction import mask_passwords
 
 if TYPE_CHECKING:
-    from runner.runtime.supervisor import RunReport
+    from runner.page.access import Access
+    from runner.page.page import Page
+    from runner.runtime.supervisor import RunReport, Supervisor
     from runner.transports.base import OnTransportEvent, Transport, TransportEvent
     from runner.workers.worker import Worker
 
@@ -50,6 +54,8 @@ class System:
     warnings: tuple[Problem, ...]
     load_s: float
     """Seconds that reading and checking took, imports included."""
+    specs: tuple[CheckedSpec, ...] = field(default=(), repr=False)
+    """What the files say, of which the flow is drawn."""
 
     @property
     def broker(self) -> BrokerSettings:
@@ -113,7 +119,9 @@ def load(
     problems = list(dict.fromkeys(problems))  # a file that several pipelines include is warned of once
     if any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)
-    return System(tuple(source.pipeline for source in sources), tuple(problems), time.perf_counter() - started)
+    pipelines = tuple(source.pipeline for source in sources)
+    specs = tuple((replace(source.loaded, document=None), source.spec) for source in sources)
+    return System(pipelines, tuple(problems), time.perf_counter() - started, specs)
 
 
 def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
@@ -191,13 +199,14 @@ async def up(
     *,
     until_idle: bool = False,
     http: tuple[str, int] | None = None,
+    access: Access | None = None,
     on_step: Callable[[StartupStep], None] = lambda _: None,
     worker: Worker | None = None,
 ) -> RunReport | None:
     """Connect, declare, run until `stop` is set (or until idle), drain; None when stopped before anything ran.
 
-    A worker connects when it is its turn, and answers HTTP only if it is the one. Raises BrokerUnavailable and
-    TopologyMismatch. The loop's logging must be configured.
+    A worker connects when it is its turn, and answers HTTP only if it is the one. `access` says who may do what on the
+    page. Raises BrokerUnavailable and TopologyMismatch. The loop's logging must be configured.
     """
     from runner.metrics import Metrics
     from runner.release import version
@@ -215,15 +224,14 @@ async def up(
     supervisor = Supervisor(
         system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id, metrics=metrics
     )
+    page: Page | None = None
     try:
-        if worker is None:
-            await supervisor.listen()
-        else:
+        if worker is not None:
             worker.report_readiness(supervisor.unready_reasons, metrics)
-            if worker.serves_http:
-                await supervisor.listen(worker.all_unready_reasons, worker.whole_metrics)
-            if not await _unless_stopped(worker.wait_for_turn(), stop):
-                return None
+        if supervisor.has_http and (worker is None or worker.serves_http):
+            page = await _serve(system, supervisor, transport, worker, access, on_step)
+        if worker is not None and not await _unless_stopped(worker.wait_for_turn(), stop):
+            return None
         if not await _unless_stopped(_connect_and_declare(system, transport, on_step), stop):
             return None
         try:
@@ -235,8 +243,40 @@ async def up(
             report = await supervisor.drain()
         return report
     finally:
+        if page is not None:
+            await page.close()
         await transport.close()
         await supervisor.close()
+
+
+async def _serve(
+    system: System,
+    supervisor: Supervisor,
+    transport: Transport,
+    worker: Worker | None,
+    access: Access | None,
+    on_step: Callable[[StartupStep], None],
+) -> Page:
+    """Answer HTTP: probes, metrics, producers and the page, for all workers. Raises CannotListen."""
+    from runner.page.access import Access
+    from runner.page.page import Page, PageSource
+    from runner.page.sessions import connect
+
+    samples = worker.whole_metrics if worker else supervisor.own_metrics
+    source = PageSource(
+        system.pipelines,
+        graph=partial(build_graph, system.specs),
+        connect=partial(connect, system.pipelines, system.name, transport),
+        state=lambda: supervisor.state,
+        unready_reasons=worker.all_unready_reasons if worker else supervisor.own_unready_reasons,
+        samples=samples,
+        release=system.release,
+        workers=worker.worker_env.size if worker else 1,
+    )
+    page = Page(source, access or Access())
+    url = await supervisor.listen(source.unready_reasons, samples, page.routes)
+    on_step(StartupStep("page", page.access.shown(url)))
+    return page
 
 
 async def _connect_and_declare(system: System, transport: Transport, on_step: Callable[[StartupStep], None]) -> None:

@@ -20,6 +20,7 @@ _VERBS = {
     "publish": "Publish a message to a queue or an event of a pipeline.",
     "tap": "Watch messages go by, without taking any.",
     "status": "Show what waits in each queue, and who takes it.",
+    "page": "Show queues and dead letters in a browser, and run nothing.",
     "dead": "Look at dead letters, send them back, or drop them.",
     "export": "Write definitions, permissions, a compose file or Kubernetes objects.",
     "explain": "Say what an error code means and how to mend it.",

@@ -50,6 +50,28 @@ def wait(command: F) -> F:
     )(command)
 
 
+def allow_actions(command: F) -> F:
+    """Add `--allow-actions`, which lets the page do more than look."""
+    return click.option(
+        "--allow-actions",
+        is_flag=True,
+        help="Let the page try dead letters, send them back and drop them. Needs a token: that in RUNNER_TOKEN, or a "
+        "new one, which is printed.",
+    )(command)
+
+
+def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Return host and port of an address to listen on."""
+    if value is None:
+        return None
+    from runner.units import parse_address
+
+    try:
+        return parse_address(value, lowest_port=0)
+    except ValueError:
+        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080; port 0 takes a free one") from None
+
+
 def env_file(command: F) -> F:
     """Add `--env-file`, which fills the environment before other options are read; the command gets it as `environ`."""
     return click.option(

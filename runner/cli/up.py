@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from runner.app import System
 
 
-def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    if value is None:
-        return None
-    from runner.units import parse_address
-
-    try:
-        return parse_address(value, lowest_port=0)
-    except ValueError:
-        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080; port 0 takes a free one") from None
-
-
 @click.command("up", short_help="Run pipelines until stopped.")
 @options.paths
 @options.broker
@@ -50,10 +39,11 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
 @click.option(
     "--http",
     metavar="HOST:PORT",
-    callback=_address,
-    help="Where HTTP producers listen, and /healthz, /readyz and /metrics are answered. Port 0 takes a free one, which "
-    "is logged.",
+    callback=options.http_address,
+    help="Where HTTP producers listen, the probes /healthz and /readyz, /metrics and the page /. Port 0 takes a free "
+    "one, which is logged.",
 )
+@options.allow_actions
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -80,7 +70,7 @@ def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **se
             from runner.workers.worker import Worker
 
             worker = Worker(WorkerEnv.from_text(worker_env))
-            run_worker(worker, replace(up_options, broker=worker.worker_env.broker))
+            run_worker(worker, replace(up_options, broker=worker.worker_env.broker, token=worker.worker_env.token))
         _up(up_options, workers)
 
 
@@ -93,7 +83,7 @@ def _up(up_options: UpOptions, workers: int) -> NoReturn:
     if workers > 1:
         from runner.cli.up_master import run_workers
 
-        asyncio.run(run_workers(system, workers, logging, up_options.broker))
+        asyncio.run(run_workers(system, workers, logging, up_options))
     log.configure(**logging, is_colored=wants_color(os.isatty(1)), on_write_error=drain_when_output_lost)
     event_loop.run_in_loop(_run(system, up_options))
     raise AssertionError("it ends the process")
@@ -112,7 +102,10 @@ async def _run(system: System, up_options: UpOptions) -> NoReturn:
         if stage.name == "running":
             manager.tell("READY=1")
 
-    ended = await app.up(system, stop, until_idle=up_options.until_idle, http=up_options.http, on_step=note)
+    access = up_options.access()
+    ended = await app.up(
+        system, stop, until_idle=up_options.until_idle, http=up_options.http, access=access, on_step=note
+    )
     if ended is None:
         echo_nothing_ran()
         exit_process(0)

@@ -14,16 +14,18 @@ from runner.cli.up_shutdown import drain_on_signals, drain_when_output_lost, exi
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.cli.up_options import UpOptions
     from runner.workers.master import MasterResult
 
 
-async def run_workers(system: System, workers: int, logging: dict[str, Any], broker: str | None) -> NoReturn:
+async def run_workers(system: System, workers: int, logging: dict[str, Any], up_options: UpOptions) -> NoReturn:
     """Run so many processes until they are stopped or have nothing more to do; say how they ended."""
     from runner import log
     from runner.app import StartupStep
     from runner.workers.line_mux import LineMux
     from runner.workers.master import Master
 
+    access = up_options.access()
     manager = ServiceManager()
 
     def show_stage(name: str, text: str, seconds: float | None) -> None:
@@ -38,7 +40,16 @@ async def run_workers(system: System, workers: int, logging: dict[str, Any], bro
     grace_s = max(pipeline.grace_s for pipeline in system.pipelines)
     # The same interpreter, options and arguments as ours, but for the broker's password.
     command = [sys.executable, *without_broker(sys.orig_argv[1:])]
-    master = Master(workers, command, output, grace_s=grace_s, is_colored=is_colored, broker=broker, on_step=show_stage)
+    master = Master(
+        workers,
+        command,
+        output,
+        grace_s=grace_s,
+        is_colored=is_colored,
+        broker=up_options.broker,
+        token=access.token if access.is_new else None,
+        on_step=show_stage,
+    )
     stop = asyncio.Event()
     drain_on_signals(stop, on_force=master.kill)
     manager.start(stop)

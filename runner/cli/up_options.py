@@ -12,6 +12,7 @@ from runner.text_width import display_width
 if TYPE_CHECKING:
     from runner.app import System
     from runner.errors import Problem
+    from runner.page.access import Access
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class UpOptions:
     log_format: str | None
     log_level: str | None
     http: tuple[str, int] | None
+    allow_actions: bool
+    token: str | None = None
+    """Of the page, where a master has made one for its workers."""
+
+    def access(self) -> Access:
+        """Return who may do what on the page. Raises WeakToken."""
+        from runner.page.access import ENV_VARIABLE, Access, make_access
+
+        if self.token is not None:
+            return Access(self.token, self.allow_actions, is_new=True)
+        return make_access(self.environ.get(ENV_VARIABLE), may_act=self.allow_actions, makes_token=self.allow_actions)
 
 
 def load_pipelines(
@@ -40,7 +52,7 @@ def load_pipelines(
     log.configure(format=format, level=up_options.log_level or "info", capture_stdout=True)
     system = app.load(up_options.paths, up_options.environ, broker=up_options.broker)
     on_warnings(system.warnings)
-    system = _with_management(app.select(system, up_options.only), up_options.management)
+    system = with_management(app.select(system, up_options.only), up_options.management)
     settings = system.pipelines[0].logging
     return system, {
         "format": up_options.log_format or settings.format,
@@ -51,7 +63,7 @@ def load_pipelines(
     }
 
 
-def _with_management(system: System, url: str | None) -> System:
+def with_management(system: System, url: str | None) -> System:
     """Return the system with the address of the broker's management API."""
     pipelines = (replace(each, broker=replace(each.broker, management_url=url)) for each in system.pipelines)
     return replace(system, pipelines=tuple(pipelines))

@@ -56,7 +56,13 @@ async def _run(worker: Worker, system: System, up_options: UpOptions) -> NoRetur
         worker.send("step", name=stage.name, text=stage.text, seconds=stage.seconds)
 
     ended = await app.up(
-        system, stop, until_idle=up_options.until_idle, http=up_options.http, on_step=tell, worker=worker
+        system,
+        stop,
+        until_idle=up_options.until_idle,
+        http=up_options.http,
+        access=up_options.access(),
+        on_step=tell,
+        worker=worker,
     )
     worker.report(ended, is_done=ended is not None and not stop.is_set())
     exit_process(0)

@@ -37,7 +37,7 @@ def _http(value: object) -> str:
     if not _HTTP_PATH.fullmatch(path):
         help_ = "write letters, digits, and other characters as %XX"
         raise spec_error("bad-http-path", f"{quoted(value)} has characters that a path cannot have", help_)
-    if path.rstrip("/") in _OURS:
+    if path.startswith("/-/") or path.rstrip("/") in _OURS:
         raise spec_error("bad-http-path", f"{quoted(value)} is answered by the runner itself", "write another path")
     return path
 

@@ -55,7 +55,7 @@ class PipelineStatus:
     name: str
     path: str
     queues: tuple[QueueStatus, ...]
-    retrying: int
+    retrying: int | None
     leftovers: tuple[QueueStatus, ...] = ()
     """Queues that begin with its name and are in no pipeline; only the management API knows them."""
 
@@ -92,6 +92,12 @@ def status_query(pipeline: Pipeline) -> StatusQuery:
         tuple((name, targets.get(name)) for name in work),
         tuple(name for name in names if is_wait(name)),
     )
+
+
+def unknown_status(pipeline: Pipeline) -> PipelineStatus:
+    """Return the state of a pipeline as long as the broker has told nothing."""
+    queues = [QueueStatus(name=name, exists=None, dead_letter=dead) for name, dead in status_query(pipeline).queues]
+    return PipelineStatus(pipeline.name, pipeline.path, tuple(queues), None)
 
 
 class StatusReader:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -52,6 +52,12 @@ ReadMetrics = Callable[[], Awaitable[Samples]]
 """Returns the samples of all processes that we answer for."""
 
 
+MakeRoutes = Callable[[], Iterable["web.AbstractRouteDef"]]
+"""Returns what is answered besides, by aiohttp's own means; called when aiohttp is known to be there."""
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+
+
 class CannotListen(RunnerError):
     """The HTTP address cannot be listened on, or the library for it is missing."""
 
@@ -74,12 +80,23 @@ class HttpServer:
         self._runner: web.AppRunner | None = None
         self._connections: HttpConnections | None = None
         self._refusal = "the pipeline is starting"
+        self._url = ""
         self._answering = 0
         self._is_quiet = asyncio.Event()
         self._is_quiet.set()
 
-    async def start(self, unready_reasons: ReadinessCheck, metrics: ReadMetrics) -> None:
-        """Listen. Raises CannotListen."""
+    @property
+    def url(self) -> str:
+        """Where it is reached from this machine, once it listens."""
+        return self._url
+
+    async def start(
+        self, unready_reasons: ReadinessCheck, metrics: ReadMetrics | None, routes: MakeRoutes = lambda: ()
+    ) -> None:
+        """Listen. Without `metrics` there is no /metrics; `routes` returns what else is answered.
+
+        Raises CannotListen.
+        """
         for path, count in Counter(producer.path for producer in self._producers).items():
             if count > 1:  # of two pipelines: within one it is found before
                 text = f"{count} producers have the same HTTP path: {path}"
@@ -95,7 +112,9 @@ class HttpServer:
         application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
         application.router.add_get("/healthz", self._answer_alive)
         application.router.add_get("/readyz", partial(self._answer_ready, unready_reasons))
-        application.router.add_get("/metrics", partial(self._answer_metrics, metrics))
+        if metrics is not None:
+            application.router.add_get("/metrics", partial(self._answer_metrics, metrics))
+        application.add_routes(routes())
         for producer in self._producers:
             application.router.add_post(_aiohttp_path(producer.path), partial(self._answer, producer))
         logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
@@ -116,6 +135,7 @@ class HttpServer:
         port = sockets[0].getsockname()[1]
         paths = sorted({"/healthz", "/metrics", "/readyz", *(producer.path for producer in self._producers)})
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._url = f"http://{address.replace(host, 'localhost') if host in EVERY_ADDRESS else address}/"
         log.get_logger().info("http.listening", address=address, paths=paths)
 
     def accept_messages(self) -> None:

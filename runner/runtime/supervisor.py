@@ -20,7 +20,7 @@ from runner.runtime import exposition
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.http_producer import HttpProducer
-from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, ReadinessCheck, ReadMetrics
+from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, MakeRoutes, ReadinessCheck, ReadMetrics
 from runner.runtime.producer import CONFIRM_TIMEOUT_S, ProducerRuntime
 from runner.runtime.producer_group import ProducerGroup
 from runner.runtime.publisher import PipelinePublisher, SecondClock
@@ -104,10 +104,21 @@ class Supervisor:
         """What all pipelines have done together."""
         return self.metrics.totals
 
-    async def listen(self, unready_reasons: ReadinessCheck | None = None, metrics: ReadMetrics | None = None) -> None:
-        """Start the HTTP server if `http` is set; the arguments speak for all workers. Raises CannotListen."""
-        if self._server is not None:
-            await self._server.start(unready_reasons or self._own_unready_reasons, metrics or self._own_metrics)
+    @property
+    def has_http(self) -> bool:
+        """Whether HTTP is to be answered: a producer, the file or the command line asks for it."""
+        return self._server is not None
+
+    async def listen(self, unready_reasons: ReadinessCheck, metrics: ReadMetrics, routes: MakeRoutes) -> str:
+        """Answer HTTP from now on, and return the URL. Raises CannotListen."""
+        assert self._server is not None
+        await self._server.start(unready_reasons, metrics, routes)
+        return self._server.url
+
+    @property
+    def state(self) -> str:
+        """Return a word for how far it is: `starting`, `running` or `stopping`."""
+        return self._state
 
     async def close(self) -> None:
         """Answer no more. Idempotent."""
@@ -120,10 +131,12 @@ class Supervisor:
             return [self._state]
         return [*self._transport.unready_reasons, *(text for item in self.subscribers for text in item.unready_reasons)]
 
-    async def _own_unready_reasons(self) -> list[str]:
+    async def own_unready_reasons(self) -> list[str]:
+        """Return the same as `unready_reasons`, for a process that is alone."""
         return self.unready_reasons()
 
-    async def _own_metrics(self) -> Samples:
+    async def own_metrics(self) -> Samples:
+        """Return what this process has counted."""
         return await asyncio.to_thread(exposition.read, self.metrics)
 
     def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:

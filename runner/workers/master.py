@@ -62,13 +62,14 @@ class Master:
         grace_s: float,
         is_colored: bool,
         broker: str | None = None,
+        token: str | None = None,
         on_step: Callable[[str, str, float | None], None],
     ) -> None:
         self._size = size
         self._command = command
         self._output = output
         self._grace_s = grace_s
-        self._worker_env = WorkerEnv(0, size, -1, output.isatty(), is_colored, uuid4().hex, broker)
+        self._worker_env = WorkerEnv(0, size, -1, output.isatty(), is_colored, uuid4().hex, broker, token)
         self._on_step = on_step
         self._processes: dict[int, WorkerProcess] = {}
         self._done: set[int] = set()

@@ -36,6 +36,8 @@ class WorkerEnv:
     """Names the start of the pipelines that all workers of one master have in common."""
     broker: str | None = None
     """What `--broker` says. It may have a password in it, and everybody on the machine can read a command line."""
+    token: str | None = None
+    """Of the page, if the master has made one: a worker that is started again keeps it."""
 
     def as_text(self) -> str:
         """Return it as the value of an environment variable."""

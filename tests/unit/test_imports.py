@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("runner.transports",),),
     (("runner.transports.memory",), ("runner.transports.rabbitmq",), ("runner.runtime",)),
     (("runner.operations",), ("runner.workers",)),
+    (("runner.page",),),
     (("runner.app", "runner.testing"),),
     (("runner.cli", "runner.__main__"),),
 )
@@ -44,7 +45,7 @@ ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in
 
 HOMES = {
     "aio_pika": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
-    "aiohttp": ("runner.runtime.http_server",),
+    "aiohttp": ("runner.runtime.http_server", "runner.page.routes"),
     "aiormq": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "annotationlib": ("runner.pipeline.annotations",),  # of the standard library, from Python 3.14 on
     "click": ("runner.cli",),

@@ -1,0 +1,94 @@
+"""`runner page`: the page of pipelines, for a broker, without running them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+from runner.cli.output import echo_err, errors_as_exit_codes
+
+if TYPE_CHECKING:
+    from runner.app import System
+    from runner.page.access import Access
+
+
+@click.command("page", short_help="Show queues and dead letters in a browser.")
+@options.paths
+@click.option(
+    "--http",
+    default="127.0.0.1:9090",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=options.http_address,
+    help="Where to listen. Port 0 takes a free one.",
+)
+@options.allow_actions
+@options.broker
+@options.management
+@options.env_file
+def command(
+    paths: tuple[Path, ...],
+    http: tuple[str, int],
+    allow_actions: bool,
+    broker: str | None,
+    management: str | None,
+    environ: dict[str, str],
+) -> None:
+    """Show the queues and dead letters of pipelines on RabbitMQ in a browser, until Ctrl-C; run nothing of them.
+
+    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. `runner up` has the same page for what
+    it runs, with the rates and times of its handlers, which are not known here. Opening dead letters needs the token in
+    the address that is printed, or that of RUNNER_TOKEN.
+
+    Exit codes: 0 stopped, 1 the address is in use, 2 the in-process broker, 78 invalid pipeline.
+    """
+    with errors_as_exit_codes():
+        from runner import log
+        from runner.cli.loader import load_system
+        from runner.cli.up_options import with_management
+        from runner.operations.targets import require_live_broker
+        from runner.page.access import ENV_VARIABLE, make_access
+
+        log.configure(level="error", stream=sys.stderr)  # with the traceback of what is tried and fails
+        system = with_management(load_system(paths, environ, broker), management)
+        require_live_broker(system.broker)
+        access = make_access(environ.get(ENV_VARIABLE), may_act=allow_actions, makes_token=True)
+        asyncio.run(_serve(system, http, access))
+
+
+async def _serve(system: System, http: tuple[str, int], access: Access) -> None:
+    from runner.cli.signals import stop_on_signals
+    from runner.operations.graph.model import build_graph
+    from runner.page.page import Page, PageSource
+    from runner.page.sessions import connect
+    from runner.release import version_fields
+    from runner.runtime.http_server import HttpServer
+
+    async def nothing() -> Sequence[str]:
+        return ()
+
+    source = PageSource(
+        system.pipelines,
+        graph=partial(build_graph, system.specs),
+        connect=partial(connect, system.pipelines, system.name),
+        state=lambda: "watching",
+        unready_reasons=nothing,
+        release=system.release,
+    )
+    page = Page(source, access)
+    server = HttpServer(http, (), version_fields(system.release))
+    stop = stop_on_signals()
+    try:
+        await server.start(nothing, None, page.routes)
+        echo_err(f"page       {access.shown(server.url)}")
+        await stop.wait()
+    finally:
+        await page.close()
+        await server.close()

@@ -1,0 +1,170 @@
+"""What the page does with dead letters. Requests and answers are plain data, fit for JSON; requests are not trusted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from runner.operations.dead_letter_json import MAX_TEXT, body_lines, details_to_json
+from runner.operations.dead_letter_ops import DeadLetterOps, Summary
+from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, select_dead_letter_queues
+from runner.operations.local_replay import LocalReplay, NoSubscriber
+from runner.operations.queue_access import QueueAccess
+from runner.page.access import Denied
+from runner.pipeline.model import Pipeline
+
+MAX_LOOKED = 1000
+"""How many messages of a queue are looked at to make groups: each is taken out of it for a moment."""
+
+MAX_LETTERS = 50
+"""How many of a group are named."""
+
+MAX_TRIED = 20
+TRY_S = 60.0
+"""How long all that are tried together may take."""
+
+
+@dataclass
+class Group:
+    """Dead letters of one queue that failed in the same way."""
+
+    origin: str | None
+    reason: str
+    error_type: str
+    count: int = 0
+    newest_s: float | None = None
+    letters: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, letter: DeadLetterMessage, now: datetime) -> None:
+        """Count one more."""
+        age_s = letter.age_s(now)
+        self.count += 1
+        self.newest_s = min((age for age in (age_s, self.newest_s) if age is not None), default=None)
+        if len(self.letters) < MAX_LETTERS:
+            shown = {"id": letter.id, "error": letter.error, "age_s": age_s, "replays": letter.replays}
+            self.letters.append(shown)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the page reads it."""
+        return vars(self).copy()
+
+
+class DeadLetterDesk:
+    """Looks at dead letters, tries them, sends them back and drops them: one request at a time."""
+
+    def __init__(self, pipelines: Sequence[Pipeline], access: Callable[[], Awaitable[QueueAccess]]) -> None:
+        self._pipelines = pipelines
+        self._access = access
+        self._one_at_a_time = asyncio.Lock()
+        self._trying = asyncio.Lock()
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let what is under way end after the message at hand."""
+        self._stop.set()
+
+    async def groups(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the dead letters of one queue, grouped by how they failed, the largest group first."""
+        groups: dict[tuple[str | None, str, str], Group] = {}
+        now = _now()
+
+        def add(letter: DeadLetterMessage) -> None:
+            key = letter.origin, letter.reason, letter.error_type
+            groups.setdefault(key, Group(*key)).add(letter, now)
+
+        choices, _ = self._selected({**about, "ids": None, "reason": None}, needs_filter=False)
+        summary = await self._work(DeadLetterFilter(), MAX_LOOKED, lambda ops: ops.find(choices, add))
+        ordered = sorted(groups.values(), key=lambda group: -group.count)
+        return {"total": summary.total, "looked": summary.looked, "groups": [group.as_json() for group in ordered]}
+
+    async def open(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Return everything about one dead letter."""
+        (letter,) = await self._find({"queue": about.get("queue"), "ids": [about.get("id")]}, 1)
+        told = details_to_json(letter, _now())
+        headers = {name: str(value)[:MAX_TEXT] for name, value in told.pop("headers").items()}
+        for name in ("body", "body_base64", "body_is_cut", "size"):
+            told.pop(name, None)
+        facts = {name.replace("_", " "): value for name, value in told.items() if value is not None}
+        body = "\n".join(body_lines(letter.envelope, letter.size))
+        return {"facts": facts, "headers": headers, "body": body, "size": letter.size, "traceback": letter.traceback}
+
+    async def replay(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Send dead letters back to where they failed; return how many went, and why others stayed."""
+        choices, filters = self._selected(about)
+        return _moved(await self._work(filters, len(filters.ids), lambda ops: ops.replay(choices, _ignore)))
+
+    async def drop(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Remove dead letters for good."""
+        choices, filters = self._selected(about)
+        return _moved(await self._work(filters, len(filters.ids), lambda ops: ops.drop(choices, _ignore)))
+
+    async def attempt(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Try dead letters on the handlers as this process has them; nothing changes on the broker."""
+        letters = await self._find(about, MAX_TRIED)
+        async with self._trying, LocalReplay(self._pipelines) as replay:
+            try:
+                async with asyncio.timeout(TRY_S):
+                    return {"results": [await _tried(replay, letter) for letter in letters]}
+            except TimeoutError:
+                raise Denied(504, f"the handler did not end within {TRY_S:g} s, and was cancelled") from None
+
+    async def _find(self, about: Mapping[str, Any], limit: int) -> list[DeadLetterMessage]:
+        choices, filters = self._selected(about)
+        found: list[DeadLetterMessage] = []
+        await self._work(filters, limit, lambda ops: ops.find(choices, found.append))
+        if not found:
+            raise Denied(404, "it is not in the queue any more")
+        return found
+
+    async def _work(
+        self, filters: DeadLetterFilter, limit: int, work: Callable[[DeadLetterOps], Awaitable[Summary]]
+    ) -> Summary:
+        """Do some work on at most `limit` dead letters, 0 for all."""
+        async with self._one_at_a_time:
+            return await work(DeadLetterOps(await self._access(), filters, limit or None, _now, self._stop))
+
+    def _selected(
+        self, about: Mapping[str, Any], *, needs_filter: bool = True
+    ) -> tuple[list[SelectedQueue], DeadLetterFilter]:
+        """Return which dead letters a request means. Raises Denied for what is no request, and UnknownPlace."""
+        queue, ids = about.get("queue"), about.get("ids")
+        origin, reason, error_type = about.get("origin"), about.get("reason"), about.get("error_type")
+        if not isinstance(queue, str):
+            raise Denied(400, "no queue is named")
+        choices = select_dead_letter_queues(self._pipelines, queue)
+        if isinstance(ids, list) and ids and all(isinstance(each, str) for each in ids):
+            return choices, DeadLetterFilter(frozenset(ids))
+        if isinstance(origin, str) and isinstance(reason, str) and isinstance(error_type, str):
+            chosen = [SelectedQueue(dlq, origin) for dlq, _ in choices]
+            return chosen, DeadLetterFilter(failure=(reason, error_type))
+        if needs_filter:
+            raise Denied(400, "it is not said which dead letters are meant")
+        return choices, DeadLetterFilter()
+
+
+async def _tried(replay: LocalReplay, letter: DeadLetterMessage) -> dict[str, Any]:
+    try:
+        result = await replay.attempt(letter)
+    except NoSubscriber as error:
+        return {"id": letter.id, "outcome": "not-tried", "text": f"not tried: {error}", "traceback": ""}
+    return {"id": letter.id, "outcome": result.name, "text": result.words, "traceback": result.traceback}
+
+
+def _moved(summary: Summary) -> dict[str, Any]:
+    return {
+        "matched": summary.matched,
+        "moved": summary.moved,
+        "stayed": dict(summary.stayed),
+        "unseen": summary.unseen,
+    }
+
+
+def _ignore(_: DeadLetterMessage) -> None:
+    pass
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,136 @@
+"""Turns samples of metrics into figures for people: rates and times of the last seconds, and totals since the start."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runner.metrics import Samples, Value, quantile
+
+WINDOW_S = 15.0
+"""How far back rates and times look."""
+
+SPACING_S = 2.5
+"""The samples in between are not kept: of 1,000 subscribers each takes megabytes."""
+
+MAX_ERRORS = 5
+"""How many classes of errors are shown of a subscriber, the most frequent first."""
+
+FAILURES = ("retried", "dead_lettered")
+_KEPT = ("runner_messages_total", "runner_handler_seconds", "runner_published_total", "runner_handler_errors_total")
+
+
+class Figures:
+    """Figures of a system, out of samples that were read one after the other; `now` is a clock that does not go back.
+
+    What a rate needs is not there until a second sample was read: it is None until then.
+    """
+
+    def __init__(self) -> None:
+        self._earlier: deque[tuple[float, Samples]] = deque()
+        self._samples: Samples = {}
+        self._base: Samples = {}
+        self._seconds = 0.0
+
+    def add(self, samples: Samples, now: float) -> None:
+        """Take in the samples of this moment."""
+        earlier = self._earlier
+        while earlier and now - earlier[0][0] > WINDOW_S:
+            earlier.popleft()
+        self._samples = samples
+        self._base = earlier[0][1] if earlier else {}
+        self._seconds = now - earlier[0][0] if earlier else 0.0
+        if not earlier or now - earlier[-1][0] >= SPACING_S:
+            earlier.append((now, {name: samples.get(name, {}) for name in _KEPT}))
+
+    def subscribers(self) -> list[dict[str, Any]]:
+        """Return a row for each subscriber, in the order of the pipelines."""
+        totals: dict[tuple[str, ...], dict[str, float]] = {}
+        rates: dict[tuple[str, ...], dict[str, float | None]] = {}
+        for labels, value in self._samples.get("runner_messages_total", {}).items():
+            *place, outcome = labels
+            totals.setdefault(tuple(place), {})[outcome] = _number(value)
+            rates.setdefault(tuple(place), {})[outcome] = self._rate("runner_messages_total", labels)
+        errors = self._errors()
+        return [
+            {
+                "pipeline": pipeline,
+                "name": name,
+                "queue": queue,
+                "rate": rates[pipeline, name, queue].get("handled"),
+                "failure_rate": _sum(rates[pipeline, name, queue].get(outcome) for outcome in FAILURES),
+                "p50": self._time("runner_handler_seconds", (pipeline, name), 0.5),
+                "p99": self._time("runner_handler_seconds", (pipeline, name), 0.99),
+                "in_flight": self._gauge("runner_messages_in_flight", (pipeline, name)),
+                "concurrency": self._gauge("runner_concurrency", (pipeline, name)),
+                "totals": counts,
+                "errors": errors.get((pipeline, name), []),
+            }
+            for (pipeline, name, queue), counts in totals.items()
+        ]
+
+    def producers(self, names: Mapping[tuple[str, str], Any]) -> list[dict[str, Any]]:
+        """Return a row for each of these producers, by pipeline and name."""
+        published = self._published(lambda labels: labels[:2])
+        return [
+            {
+                "pipeline": pipeline,
+                "name": name,
+                "rate": published.get((pipeline, name), (None, 0))[0],
+                "published": published.get((pipeline, name), (None, 0))[1],
+                "failures": self._gauge("runner_producer_failures_total", (pipeline, name)) or 0,
+                "last_run": self._gauge("runner_producer_last_run_timestamp_seconds", (pipeline, name)),
+            }
+            for pipeline, name in names
+        ]
+
+    def destinations(self) -> dict[tuple[str, ...], float | None]:
+        """Return how many messages a second are published to each queue and event, by pipeline and name."""
+        published = self._published(lambda labels: (labels[0], labels[3]))
+        return {place: rate for place, (rate, _) in published.items()}
+
+    def _published(self, place_of: Callable[[tuple[str, ...]], tuple[str, ...]]) -> dict[tuple[str, ...], Any]:
+        """Return rates and totals of confirmed publications, added up by what `place_of` says of their labels."""
+        found: dict[tuple[str, ...], tuple[float | None, float]] = {}
+        for labels, value in self._samples.get("runner_published_total", {}).items():
+            if labels[-1] == "confirmed":
+                rate, total = found.get(place_of(labels), (None, 0.0))
+                rates = (rate, self._rate("runner_published_total", labels))
+                found[place_of(labels)] = _sum(rates), total + _number(value)
+        return found
+
+    def _errors(self) -> dict[tuple[str, ...], list[tuple[str, float]]]:
+        """Return classes of errors and how often each came, by subscriber."""
+        found: dict[tuple[str, ...], list[tuple[str, float]]] = {}
+        for (*place, error_type), value in self._samples.get("runner_handler_errors_total", {}).items():
+            found.setdefault(tuple(place), []).append((error_type, _number(value)))
+        return {place: sorted(all_, key=lambda each: -each[1])[:MAX_ERRORS] for place, all_ in found.items()}
+
+    def _rate(self, name: str, labels: tuple[str, ...]) -> float | None:
+        """Return how fast a counter grows. One that became smaller was begun again, by another process."""
+        before = self._base.get(name, {}).get(labels)
+        if before is None or not self._seconds:
+            return None
+        return max(0.0, _number(self._samples[name][labels]) - _number(before)) / self._seconds
+
+    def _time(self, name: str, labels: tuple[str, ...], share: float) -> float | None:
+        now, before = self._samples.get(name, {}).get(labels), self._base.get(name, {}).get(labels)
+        if not isinstance(now, list) or not isinstance(before, list):
+            return None
+        return quantile(name, [max(0.0, a - b) for a, b in zip(now, before, strict=True)], share)
+
+    def _gauge(self, name: str, labels: tuple[str, ...]) -> float | None:
+        value = self._samples.get(name, {}).get(labels)
+        return None if value is None else _number(value)
+
+
+def _sum(rates: Any) -> float | None:
+    """Add up rates; those that are not known are left out, and None is left where none is."""
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None
+
+
+def _number(value: Value) -> float:
+    assert not isinstance(value, list)
+    return value

@@ -1,0 +1,199 @@
+"""Puts together what the page shows: what runs, the figures of it, and what the broker says; once for all who look."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from runner.metrics import Samples
+from runner.operations.graph.model import Graph
+from runner.operations.status import PipelineStatus, unknown_status
+from runner.page.access import Access, Denied
+from runner.page.broker_view import BrokerView, Session
+from runner.page.dead_letters import DeadLetterDesk
+from runner.page.figures import Figures
+from runner.pipeline.model import BrokerSettings, Destination, Pipeline
+from runner.pipeline.topology_builder import DEFAULT_EXCHANGE
+from runner.redaction import mask_passwords
+from runner.release import version
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+FRESH_S = 1.0
+"""All who ask within this time get the same answer, made once."""
+
+MAX_DRAWN = 400
+"""Drawings of more boxes than this are neither made nor of use."""
+
+
+@dataclass
+class PageSource:
+    """What the page is made of. `state` is a word such as `running`; without `samples` nothing is counted here."""
+
+    pipelines: Sequence[Pipeline]
+    graph: Callable[[], Graph]
+    connect: Callable[[], Awaitable[Session]]
+    state: Callable[[], str]
+    unready_reasons: Callable[[], Awaitable[Sequence[str]]]
+    samples: Callable[[], Awaitable[Samples]] | None = None
+    release: str = ""
+    workers: int = 1
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class Page:
+    """The page of one process. Everything is made when somebody asks for it."""
+
+    def __init__(self, source: PageSource, access: Access) -> None:
+        self.access = access
+        self._source = source
+        self._broker = BrokerView(source.connect)
+        self.desk = DeadLetterDesk(source.pipelines, self._broker.access)
+        self._unknown = [unknown_status(pipeline) for pipeline in source.pipelines]
+        self._figures = Figures()
+        self._making = asyncio.Lock()
+        self._state = b""
+        self._made_at = float("-inf")
+        self._drawing: asyncio.Future[str] | None = None
+        self._ids = {
+            (pipeline.name, each.name): _node_id(each)
+            for pipeline in source.pipelines
+            for each in pipeline.destinations.values()
+        }
+
+    async def state(self) -> bytes:
+        """Return everything that changes, as JSON."""
+        async with self._making:
+            clock = asyncio.get_running_loop().time
+            if clock() - self._made_at >= FRESH_S:
+                self._state = json.dumps(await self._make()).encode()
+                self._made_at = clock()
+            return self._state
+
+    async def drawing(self) -> str:
+        """Return the flow as SVG. Raises Denied where it is too large."""
+        if self._drawing is None:
+            self._drawing = asyncio.ensure_future(asyncio.to_thread(self._draw))
+        return await asyncio.shield(self._drawing)
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        """Return what the HTTP server answers; aiohttp must be there."""
+        from runner.page.routes import page_routes
+
+        return page_routes(self)
+
+    async def close(self) -> None:
+        """Let what is under way end, and disconnect. Idempotent."""
+        self.desk.stop()
+        await self._broker.close()
+
+    def _draw(self) -> str:
+        """Return the drawing. In a thread: it takes a tenth of a second for a hundred boxes."""
+        from runner.operations.graph.svg import to_svg
+
+        graph = self._source.graph()
+        if len(graph.nodes) > MAX_DRAWN:
+            text = f"The flow has {len(graph.nodes)} parts: too many for a drawing here. `runner graph` writes one."
+            raise Denied(404, text)
+        return to_svg(graph)
+
+    async def _make(self) -> dict[str, Any]:
+        source = self._source
+        await self._broker.ask()
+        if source.samples is not None:
+            self._figures.add(await source.samples(), asyncio.get_running_loop().time())
+        statuses = self._broker.statuses or self._unknown
+        queues = list({queue.name: queue for status in statuses for queue in status.queues}.values())
+        return {
+            "runner": await self._runner(),
+            "may_read": self.access.token is not None,
+            "may_act": self.access.may_act,
+            "has_figures": source.samples is not None,
+            "broker_error": mask_passwords(self._broker.error),
+            "pipelines": [
+                {"name": each.name, "path": each.path, "retrying": _retrying(each.name, statuses)}
+                for each in source.pipelines
+            ],
+            "queues": [queue.as_json() for queue in queues],
+            "dead": [
+                {"name": name, "dead": dead}
+                for name, dead in {queue.dead_letter: queue.dead for queue in queues if queue.dead_letter}.items()
+            ],
+            "subscribers": list(self._subscribers()),
+            "producers": list(self._producers()),
+            "destinations": list(self._destinations()),
+        }
+
+    async def _runner(self) -> dict[str, Any]:
+        source = self._source
+        workers = f", {source.workers} workers" if source.workers > 1 else ""
+        return {
+            "state": source.state(),
+            "trouble": list(await source.unready_reasons()),
+            "version": version(),
+            "release": source.release,
+            "host": socket.gethostname(),
+            "process": f"{os.getpid()}{workers}",
+            "since": source.since.isoformat(timespec="milliseconds"),
+            "broker": _shown(source.pipelines[0].broker),
+        }
+
+    def _subscribers(self) -> Iterable[dict[str, Any]]:
+        """Yield a row for each subscriber; what is not known of it is None."""
+        known = {(row["pipeline"], row["name"]): row for row in self._figures.subscribers()}
+        for pipeline in self._source.pipelines:
+            for subscriber in pipeline.subscribers:
+                row = known.get((pipeline.name, subscriber.name), {})
+                totals = row.get("totals", {})
+                figures = ("rate", "failure_rate", "p50", "p99", "in_flight", "concurrency")
+                yield {
+                    "id": f"subscriber:{pipeline.name}.{subscriber.name}",
+                    "pipeline": pipeline.name,
+                    "name": subscriber.name,
+                    "queue": subscriber.queue,
+                    **{name: row.get(name) for name in figures},
+                    "failed": totals["retried"] + totals["dead_lettered"] if totals else None,
+                    "dead_lettered": totals.get("dead_lettered"),
+                    "errors": row.get("errors", []),
+                }
+
+    def _producers(self) -> Iterable[dict[str, Any]]:
+        names = {(pipeline.name, each.name): None for pipeline in self._source.pipelines for each in pipeline.producers}
+        for row in self._figures.producers(names):
+            yield {"id": f"producer:{row['pipeline']}.{row['name']}", **row}
+
+    def _destinations(self) -> Iterable[dict[str, Any]]:
+        """Yield the queues and events that messages are published to, by the ids of their boxes."""
+        rates: dict[str, float] = {}
+        for (pipeline, name), rate in self._figures.destinations().items():
+            id_ = self._ids.get((pipeline, name))  # None for answers to a caller
+            if id_ is not None and rate is not None:
+                rates[id_] = rates.get(id_, 0.0) + rate
+        yield from ({"id": id_, "rate": rate} for id_, rate in rates.items())
+
+
+def _shown(settings: BrokerSettings) -> str:
+    """Return where the broker is, without the user: whoever reaches the page may read it."""
+    urls = map(urlsplit, settings.urls)
+    places = (f"{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}" for url in urls)
+    return ", ".join(places) or "in-process broker"
+
+
+def _node_id(destination: Destination) -> str:
+    """Return the id that `runner graph` gives the box of a queue or an event."""
+    exchange, key = destination.address
+    if not destination.is_event:
+        return f"queue:{destination.name}"
+    return f"event:{key}" if exchange == DEFAULT_EXCHANGE else f"event:{exchange}/{key}"
+
+
+def _retrying(name: str, statuses: Sequence[PipelineStatus]) -> int | None:
+    return next((status.retrying for status in statuses if status.name == name), None)

@@ -1,0 +1,37 @@
+"""Sessions by which the page looks at a broker: one of its own with RabbitMQ, or that of its process with the
+in-process broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from runner.operations.memory_access import MemoryAccess
+from runner.operations.rabbitmq.queue_browser import BrowseSession
+from runner.operations.status import StatusReader, find_management
+from runner.page.broker_view import Session
+from runner.pipeline.model import Pipeline
+from runner.transports.base import Transport
+from runner.transports.memory import MemoryTransport
+
+CONNECT_S = 5.0
+"""How long a broker that cannot be reached is waited for: whoever looks at the page wants to know."""
+
+
+async def connect(pipelines: Sequence[Pipeline], name: str, transport: Transport | None = None) -> Session:
+    """Connect; `name` is shown in RabbitMQ's list of connections. `transport` is that of the process, if it runs them.
+
+    Raises BrokerUnavailable.
+    """
+    if isinstance(transport, MemoryTransport):
+        memory = MemoryAccess(transport)
+        return Session(memory, StatusReader(pipelines, memory, None))
+    settings = replace(pipelines[0].broker, connect_timeout_s=CONNECT_S)
+    access = BrowseSession(settings, name=f"{name} page")
+    try:
+        await access.open()
+        management, _ = await find_management(settings, settings.management_url, access)
+    except BaseException:
+        await access.close()
+        raise
+    return Session(access, StatusReader(pipelines, access, management))
