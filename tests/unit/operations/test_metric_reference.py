@@ -23,5 +23,5 @@ def test_the_how_to_names_metrics_that_there_are() -> None:
 
 
 def test_the_how_to_names_every_alert() -> None:
-    code = (ROOT / "runner/operations/exporting/alerts.py").read_text("utf-8")
+    code = (ROOT / "runner/operations/export/alerts.py").read_text("utf-8")
     assert set(re.findall(r"`(Runner\w+)` \|", HOW_TO)) == set(re.findall(r'"(Runner\w+)"', code))
