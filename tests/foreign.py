@@ -57,7 +57,8 @@ class Foreign:
 
     def take(self, queue: str) -> list[Got]:
         """Return everything that is in a queue now, and remove it."""
-        channel, found = self.channel, []
+        channel = self.channel
+        found: list[Got] = []
         count = channel.queue_declare(queue, passive=True).method.message_count
         if count:
             channel.basic_qos(prefetch_count=count)  # what comes later stays there

@@ -13,7 +13,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -153,9 +153,15 @@ class Project:
         environ = {"LEDGER": str(self.ledger.path), **(env or {})}
         return RunnerProcess(*arguments, cwd=self.folder, env=environ, stdin=stdin)
 
-    def up(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> RunnerProcess:
+    def command(
+        self, *words: str, options: Sequence[str | Path] = (), env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> RunnerProcess:
+        """Return a command, such as `"dead", "replay"`, of the project's pipeline on its broker, with these options."""
+        return self.run(*words, self.file, *self.place.arguments, *options, env=env, stdin=stdin)
+
+    def up(self, *options: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> RunnerProcess:
         """Return `runner up` of the project's pipeline on its broker."""
-        return self.run("up", self.file, *self.place.arguments, *arguments, env=env)
+        return self.command("up", options=options, env=env, stdin=stdin)
 
     async def up_until_idle(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> RunnerProcess:
         """Run the project's pipeline until there is nothing more to do, and check that it ended well."""

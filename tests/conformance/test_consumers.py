@@ -92,11 +92,12 @@ async def test_a_consumer_that_works_is_left_alone(harness: Harness, rabbitmq: A
         for number in range(4):
             await session.publish(to_queue(queue), text(str(number)))
         first = await inbox.take(2)
-        looks = [await _looks(session, rabbitmq, harness) for _ in range(3)]
+        for _ in range(3):
+            await _looks(session, rabbitmq, harness)
         await harness.settle_all(session, first)
         await harness.settle_all(session, await inbox.take(2))
-        looks += [await _looks(session, rabbitmq, harness) for _ in range(3)]
-        assert len(looks) == 6
+        for _ in range(3):
+            await _looks(session, rabbitmq, harness)
     assert said(harness, "consumer.lost") == []
 
 

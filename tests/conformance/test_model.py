@@ -295,7 +295,7 @@ def check(broker: Broker | None, examples: int, steps: int) -> None:
     found = settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=suppressed, database=None
     )
-    run_state_machine_as_test(model, settings=found)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(model, settings=found)
 
 
 async def test_a_dead_letter_that_was_moved_back_is_not_its_original(rabbitmq: Broker) -> None:

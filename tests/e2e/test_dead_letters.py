@@ -7,6 +7,7 @@ import json
 import signal
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -169,10 +170,10 @@ async def test_what_the_broker_gave_up_is_listed_and_sent_back(rabbit_project: P
     foreign.publish(project.name("killed"), b"kills", message_id="killer")
     for _ in range(3):  # as a process that dies with it in hand
         channel = foreign.channel
-        await until(lambda channel=channel: channel.basic_get(project.name("killed"))[0], "the message comes")
+        await until(partial(lambda channel: channel.basic_get(project.name("killed"))[0], channel), "the message comes")
         channel.close()
     for name in ("late.dead", "over", "killed.dead"):
-        await until(lambda name=name: foreign.count(project.name(name)) == 1, f"one in {name}")
+        await until(partial(lambda name: foreign.count(project.name(name)) == 1, name), f"one in {name}")
     letters = {letter["reason"]: letter for letter in await found(project)}
     assert {reason: (each["by"], each["queue"], each["attempts"]) for reason, each in letters.items()} == {
         "expired": ("broker", project.name("late"), None),
@@ -460,7 +461,7 @@ async def test_killing_it_loses_nothing(shop: Project, foreign: Foreign) -> None
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         at_least = foreign.count(shop.name("orders")) + 50
         async with shop.run("dead", "replay", shop.file, *shop.place.arguments) as runner:
-            await until(lambda at_least=at_least: foreign.count(shop.name("orders")) >= at_least, "it is under way")
+            await until(partial(lambda least: foreign.count(shop.name("orders")) >= least, at_least), "it goes on")
             runner.signal(number)
             code = await runner.wait()
         kills += number == signal.SIGKILL

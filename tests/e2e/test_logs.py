@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -178,7 +179,9 @@ async def test_handlers_own_lines_carry_the_message_they_are_about(rabbit_projec
         foreign.publish(rabbit_project.name("sync"), b"two", message_id="id-2", correlation_id="flow-2")
         for subscriber in ("in_loop", "in_thread"):
             await runner.wait_for(
-                lambda line, name=subscriber: line["event"] == "message.handled" and line["subscriber"] == name
+                partial(
+                    lambda name, line: line["event"] == "message.handled" and line["subscriber"] == name, subscriber
+                )
             )
 
     expected = {

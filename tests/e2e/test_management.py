@@ -140,7 +140,7 @@ async def test_the_password_is_not_sent_elsewhere() -> None:
 
 async def test_another_program_at_the_usual_port_gets_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has named that address: what listens there must ask as RabbitMQ does."""
-    for answer in (send(200, b"{}"), send(401, **{"WWW-Authenticate": 'Basic realm="a router"'})):
+    for answer in (send(200, b"{}"), send(401, b"", **{"WWW-Authenticate": 'Basic realm="a router"'})):
         with http(answer) as (url, seen):
             monkeypatch.setitem(management_api._PORTS, "amqp", ("http", int(url.rpartition(":")[2])))
             why: list[str] = []

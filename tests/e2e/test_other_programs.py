@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import zlib
+from typing import Any
 
 import pika
 import pytest
@@ -203,7 +204,7 @@ async def test_encodings_of_other_clients_are_understood(rabbit_project: Project
     async with rabbit_project.up() as runner:
         await started(runner)
         for queue, body, content_type, encoding, _ in sent:
-            properties = {"content_type": content_type, "content_encoding": encoding}
+            properties: dict[str, Any] = {"content_type": content_type, "content_encoding": encoding}
             foreign.publish(rabbit_project.name(queue), body, **properties)
         await rabbit_project.ledger.wait_for(len(sent))
         await stop(runner)
@@ -219,8 +220,7 @@ async def test_an_encoding_that_is_not_known_is_kept_with_its_name(rabbit_projec
     runner = await rabbit_project.up_until_idle()
     (dead,) = lines(runner, "message.dead_lettered")
     assert (dead["reason"], dead["error"]) == ("invalid", 'content encoding "br" is not supported')
-    replay = ("dead", "replay", rabbit_project.file, *rabbit_project.place.arguments)
-    async with rabbit_project.run(*replay) as command:
+    async with rabbit_project.command("dead", "replay") as command:
         assert await command.wait() == 0, command.stderr
     (again,) = foreign.take(rabbit_project.name("dict"))
     assert (again.body, again.properties.content_encoding) == (b"{}", "br")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -111,7 +112,7 @@ async def test_a_connection_that_is_cut_again_and_again_loses_nothing(
                 await rabbit_project.ledger.wait_for(cut * 200)
                 accepted = proxy.accepted
                 proxy.cut()
-                await until(lambda before=accepted: proxy.accepted >= before + 2, "both connections are back")
+                await until(partial(lambda before: proxy.accepted >= before + 2, accepted), "both connections are back")
             await until(lambda: rabbit_project.ledger.counts().keys() >= EXPECTED, "everything handled", timeout=40)
             await stop(runner)
     check_ledger(rabbit_project, losses=3)
@@ -131,7 +132,7 @@ async def test_a_connection_that_is_cut_while_it_comes_back_comes_back_later(
             for delay_s in (0.0, 0.004, 0.008, 0.016, 0.032):
                 accepted = proxy.accepted
                 proxy.cut()
-                await until(lambda before=accepted: proxy.accepted > before, "a connection")
+                await until(partial(lambda before: proxy.accepted > before, accepted), "a connection")
                 await asyncio.sleep(delay_s)  # how far it gets before the next cut
             made = {name for name in EXPECTED if name.startswith("made")}
             await until(lambda: rabbit_project.ledger.counts().keys() >= made, "everything handled", timeout=30)

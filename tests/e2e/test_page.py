@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -273,7 +274,7 @@ async def test_a_process_that_drains_is_still_seen(project: Project) -> None:
     async with project.up() as runner:
         await project.ledger.wait_for(1)
         page.state()
-        runner.signal(15)
+        runner.signal(signal.SIGTERM)
         await runner.wait_for(lambda line: line["event"] == "pipeline.draining")
         await until(lambda: page.state()["runner"]["state"] == "stopping", "stopping")
         (project.folder / "go").touch()
@@ -321,8 +322,8 @@ async def test_a_thousand_subscribers_are_shown(project: Project) -> None:
             assert len(json.dumps(told)) < 1_000_000
             await asyncio.sleep(1.1)
         assert len(told["subscribers"]) == count
-        status, _, text = page.get("/-/flow")
-        assert (status, "too many for a drawing" in text) == (404, True)
+        status, _, drawing = page.get("/-/flow")
+        assert (status, "too many for a drawing" in drawing) == (404, True)
         await stop(runner)
 
 

@@ -214,7 +214,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 def written(found: dict[int, Case], unique: str) -> dict[str, Any]:
     """Return the pipeline of these subscribers, each behind a queue of its own, as data."""
-    queues = {f"{unique}.{number}.{case.name}": {} for number, case in found.items()}
+    queues: dict[str, Any] = {f"{unique}.{number}.{case.name}": {} for number, case in found.items()}
     names = dict(zip(found, queues, strict=True))
     with_ = {
         number: {re.split(r"\W", item)[0]: ARGUMENTS[item][0] for item in case.arguments}

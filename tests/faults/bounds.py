@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -435,8 +436,14 @@ def cases(bench: Bench) -> Iterator[tuple[str, Callable[[str], object]]]:
     for what, retry in (("retries wait", "{attempts: 3, delay: 5m}"), ("dead letters", "none")):
         yield (
             f"in-process: {what}",
-            lambda name, retry=retry: bench.producing(
-                name, body, memory=True, work=work, subscriber=f"retry: {retry}", fill_s=45, limit_mb=800
+            partial(
+                bench.producing,
+                give=body,
+                memory=True,
+                work=work,
+                subscriber=f"retry: {retry}",
+                fill_s=45,
+                limit_mb=800,
             ),
         )
 
@@ -476,7 +483,7 @@ async def main(words: Sequence[str]) -> bool:
             if (words and not any(word in name for word in words)) or (node is None and "in-process" not in name):
                 continue
             try:
-                row = await run(name)  # type: ignore[misc]
+                row = await run(name)
             except (AssertionError, TimeoutError) as error:
                 failed.append(name)
                 print(f"{name}: {error}", file=sys.stderr, flush=True)

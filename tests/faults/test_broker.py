@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ async def test_a_broker_that_is_killed_again_while_we_come_back(
                 greeted = own_node.log().count("granted access to vhost")
                 await asyncio.to_thread(own_node.start)
                 await until(
-                    lambda greeted=greeted: own_node.log().count("granted access to vhost") > greeted,
+                    partial(lambda greeted: own_node.log().count("granted access to vhost") > greeted, greeted),
                     "it has connected, and declares",
                     timeout=60,
                 )

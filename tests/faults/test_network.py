@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ async def test_connections_that_an_operator_closes(
             before = losses(runner).total()
             assert load.count() < len(load.expected), "it is still under load"
             now = await asyncio.to_thread(rabbitmq.close_connections_of, rabbit_project.unique)
-            await until(lambda least=before + now: losses(runner).total() >= least, "it notices")
+            await until(partial(lambda least: losses(runner).total() >= least, before + now), "it notices")
             await fault.recovery(lambda: is_back(runner), "everything is back")
             closed += now
         await load.finish()

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -303,8 +304,8 @@ async def test_a_suspect_comes_while_long_handlers_are_at_work(
         await stop(runner)
     send(foreign, work, ["suspect"])
     for _ in range(3):  # three of its deliveries end without being settled
-        with Foreign(rabbit_project.place.url) as crashing:
-            await until(lambda crashing=crashing: crashing.channel.basic_get(work)[0], "it is delivered")
+        with Foreign(str(rabbit_project.place.url)) as crashing:
+            await until(partial(lambda crashing: crashing.channel.basic_get(work)[0], crashing), "it is delivered")
     channel = foreign.channel
     got = channel.basic_get(work)[0]  # held, until the others are at work
     send(foreign, work, names)

@@ -8,6 +8,7 @@ import resource
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,9 @@ async def test_a_broker_that_dies_with_the_confirms_of_results(
                 await asyncio.to_thread(own_node.wait_until_kept, work, following)
                 send(foreign, work, names)
             for share in (200, 500, 800):
-                await until(lambda share=share: len(project.ledger.entries()) >= share, f"{share} handled", 60)
+                await until(
+                    partial(lambda share: len(project.ledger.entries()) >= share, share), f"{share} handled", 60
+                )
                 before = losses(runner)
                 proxy.half_open("down")
                 await asyncio.sleep(0.3)  # what is being published arrives, and is never confirmed

@@ -8,6 +8,7 @@ import json
 import signal
 import socket
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -85,7 +86,9 @@ async def test_a_posted_body_is_a_message_and_202_says_that_it_is_there(
             (got,) = foreign.take(rabbit_project.name("work"))
             assert (status, answer) == (202, {"ids": [got.properties.message_id]})
             assert (got.body, got.properties.content_type) == (body, kind)
-            line = await runner.wait_for(lambda line, got=got: line.get("message_id") == got.properties.message_id)
+            line = await runner.wait_for(
+                partial(lambda got, line: line.get("message_id") == got.properties.message_id, got)
+            )
             assert (line["event"], line["producer"]) == ("message.published", "orders")
         await stop(runner)
 

@@ -353,8 +353,7 @@ async def test_each_line_of_standard_input_is_a_message(project: Project) -> Non
     project.pipeline(FILE.replace("FILE", "'-'"))
     project.handlers(FILE_HANDLERS)
     text = "".join(f'{{"n": {number}}}\n' for number in range(50)).encode()
-    arguments = ("up", project.file, *project.place.arguments, "--until-idle")
-    async with project.run(*arguments, stdin=text) as runner:
+    async with project.up("--until-idle", stdin=text) as runner:
         assert await runner.wait() == 0, runner.stderr
     assert project.ledger.payloads() == [f'{{"n": {number}}}' for number in range(50)]
 
@@ -387,8 +386,7 @@ async def test_a_bad_line_is_named_and_ends_its_producer(
     project.handlers(ROW)
     if name != "-":
         (project.folder / name).write_bytes(content)
-    arguments = ("up", project.file, *project.place.arguments, "--until-idle")
-    async with project.run(*arguments, stdin=content) as runner:
+    async with project.up("--until-idle", stdin=content) as runner:
         assert await runner.wait() == 1
     (failed,) = lines(runner, "producer.failed", producer="fill", level="error")
     assert failed["error"].startswith(error)

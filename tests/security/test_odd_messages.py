@@ -88,7 +88,8 @@ class Writer:
                 data = self.table(depth + 1)
             case _:
                 data = self._random.randbytes(sizes[kind])
-        return kind.encode() + data
+        written: bytes = kind.encode() + data
+        return written
 
     def table(self, depth: int = 0) -> bytes:
         """Return a table. Of two entries under one name, RabbitMQ 4 keeps the first and 3.10 both: names are unique."""

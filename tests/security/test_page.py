@@ -73,8 +73,8 @@ async def test_counts_need_no_token_and_letters_do(memory_project: Project) -> N
         page.token = None
         answers = [page.ask(what, about(memory_project)) for what in DEAD]
         assert {status for status, _ in answers} == {401}
-        told = page.get("/-/state")[2] + page.get("/-/flow")[2] + str(answers)
-        assert "of a customer" not in told
+        shown = page.get("/-/state")[2] + page.get("/-/flow")[2] + str(answers)
+        assert "of a customer" not in shown
         assert page.send("POST", "/-/dead/list", b"{}", {"Content-Type": "application/json"})[1]["www-authenticate"]
 
 

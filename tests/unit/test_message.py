@@ -21,4 +21,4 @@ def test_a_message_can_be_made_of_a_payload_alone() -> None:
 def test_only_the_payload_is_given_by_position() -> None:
     """The order of the other fields means nothing."""
     with pytest.raises(TypeError):
-        Message({"order": 1}, "id")  # type: ignore[misc]
+        Message({"order": 1}, "id")

@@ -13,7 +13,7 @@ from benchmarks import profiling
 from benchmarks.crew import Account, Crew, read_accounts
 from benchmarks.entries.job import Job, body
 from benchmarks.ledger import Ledger, SharedLedger, Stopwatch
-from benchmarks.measuring import BenchmarkError, Spread, Tried, try_in_turns
+from benchmarks.measuring import ROOT, BenchmarkError, Spread, Tried, try_in_turns
 from benchmarks.plot import draw
 from benchmarks.throughput import Measured, compare
 
@@ -118,7 +118,7 @@ def test_the_picture_is_xml_with_every_entry() -> None:
 
 
 def test_samples_belong_to_the_innermost_part() -> None:
-    root = str(profiling.ROOT)
+    root = str(ROOT)
     loop = ("/lib/asyncio/base_events.py", "BaseEventLoop._run_once")
     engine = (f"{root}/runner/runtime/execution.py", "Execution.run")
     send = ("/lib/asyncio/selector_events.py", "_SelectorSocketTransport.write")

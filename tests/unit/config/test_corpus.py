@@ -127,7 +127,7 @@ def test_every_key_of_the_language_has_a_wrong_value_and_a_misspelling() -> None
 
 
 def _models() -> list[type[SpecModel]]:
-    found = [SpecModel]
+    found: list[type[SpecModel]] = [SpecModel]
     for model in found:
         found += model.__subclasses__()
     assert PipelineSpec in found

@@ -33,7 +33,7 @@ def write(**files: str) -> None:
         path.write_text(text)
 
 
-def read(environ: dict[str, str] | None = None, **files: str) -> PipelineFile:
+def read(environ: dict[str, str] | None = None, /, **files: str) -> PipelineFile:
     """Write files and read the pipeline `a.yaml`."""
     write(**files)
     return load(Path("a.yaml"), environ or {})

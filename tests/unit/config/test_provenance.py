@@ -106,7 +106,8 @@ def test_a_file_that_is_no_yaml_has_no_origins() -> None:
 
 def test_the_short_forms_are_those_of_the_specs() -> None:
     """A model names the key that its validators put a single value under, and no other model takes one."""
-    taken, named = {}, {}
+    taken: dict[type[SpecModel], set[str]] = {}
+    named: dict[type[SpecModel], set[str]] = {}
     for model in spec_models():
         for field in model.model_fields.values():
             for shape in _values(field_shape(field)):

@@ -24,6 +24,7 @@ from runner.outcome import DeadLetter as GivenUp
 from runner.transports.amqp_limits import normalize_envelope
 from runner.transports.base import Delivery, SubscriptionOptions
 from runner.transports.failure_copies import dead_letter_copy
+from tests.deliveries import delivery_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DLQ = DeadLetterQueue("orders.dead", frozenset({"orders", "shop.hear"}))
@@ -33,16 +34,7 @@ OPTIONS = SubscriptionOptions(
 
 
 def delivery(envelope: Envelope, exchange: str = "events", key: str = "order.paid") -> Delivery:
-    return Delivery(
-        envelope,
-        OPTIONS,
-        exchange=exchange,
-        routing_key=key,
-        is_redelivered=False,
-        failed_deliveries=0,
-        delivery_tag=None,
-        subscription=None,
-    )
+    return delivery_of(envelope, OPTIONS, exchange=exchange, routing_key=key)
 
 
 def given_up(envelope: Envelope, **place: str) -> Envelope:
@@ -87,7 +79,12 @@ def test_the_broker_tells_in_its_own_way() -> None:
 
 def test_a_retry_that_the_broker_gave_up_keeps_its_first_destination() -> None:
     """It came by the default exchange, and its headers say from where it came before."""
-    headers = {names.ATTEMPT: 2, names.ORIGIN_EXCHANGE: "events", names.ORIGIN_KEY: "first", names.ORIGIN: "orders"}
+    headers: dict[str, Any] = {
+        names.ATTEMPT: 2,
+        names.ORIGIN_EXCHANGE: "events",
+        names.ORIGIN_KEY: "first",
+        names.ORIGIN: "orders",
+    }
     letter = parse_dead_letter(died("delivery_limit", **headers), DLQ)
     assert (letter.exchange, letter.routing_key, letter.by) == ("events", "first", "broker")
 

@@ -211,7 +211,7 @@ def test_svg_boxes_can_be_found_by_their_nodes() -> None:
     """The page writes live figures on them."""
     found = graph(HOSTILE)
     root = ElementTree.fromstring(render(found, "svg"))
-    boxes = [element.get("data-node") for element in root.iter() if element.get("data-node")]
+    boxes = [node for element in root.iter() if (node := element.get("data-node"))]
     assert sorted(boxes) == sorted(id_ for id_, node in found.nodes.items() if node.kind != "dead-letter")
 
 

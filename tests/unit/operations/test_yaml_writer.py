@@ -14,7 +14,7 @@ from runner.config.document import plain_data
 from runner.config.yaml_parser import parse_yaml
 from runner.operations.yaml_writer import Leaf, Tree, to_yaml
 
-PRINTABLE = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+PRINTABLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def read(text: str) -> Any:

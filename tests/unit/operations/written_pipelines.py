@@ -74,7 +74,7 @@ def model(draw: st.DrawFn, model: type[SpecModel]) -> dict[str, Any]:
         key = draw(st.sampled_from(field_keys(name, field)))
         if key != "url":
             written[key] = draw(value(field_shape(field)))
-            if name != required and not _is_valid(model, written) and (name, field) in others:
+            if not _is_valid(model, written) and (name, field) in others:
                 del written[key]
     return written
 

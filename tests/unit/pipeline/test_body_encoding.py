@@ -91,9 +91,9 @@ def test_json_is_read_in_its_encoding(
     ],
 )
 @pytest.mark.parametrize("handler", [str, Any, dict])
-def test_what_is_not_known_is_named(handler: Any, properties: dict[str, str], message: str) -> None:
+def test_what_is_not_known_is_named(handler: Any, properties: dict[str, Any], message: str) -> None:
     """And `bytes` gets it all the same."""
-    envelope = Envelope(b'{"id": 1}', **{"content_type": "application/json", **properties})
+    envelope = Envelope(b'{"id": 1}', content_type="application/json")._replace(**properties)
     with pytest.raises(InvalidMessage, match=message):
         decoder(handler)(envelope)
     assert decoder(bytes)(envelope) == b'{"id": 1}'

@@ -45,7 +45,7 @@ class Inner(BaseModel):
     n: int = 0
     secret: SecretStr = SecretStr("s")
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field
     @property
     def double(self) -> int:
         """Written, and not read where the rest is forbidden."""
@@ -109,7 +109,7 @@ KINDS = st.sampled_from(list(VALUES))
 def models(draw: st.DrawFn) -> tuple[type[BaseModel], dict[str, Any]]:
     """Draw a model and the values of its fields."""
     names = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True))
-    config = draw(CONFIGS)
+    config: Any = draw(CONFIGS)
     fields: dict[str, Any] = {}
     values: dict[str, Any] = {}
     aliased = draw(st.sampled_from(names))
@@ -118,7 +118,7 @@ def models(draw: st.DrawFn) -> tuple[type[BaseModel], dict[str, Any]]:
         field = draw(st.sampled_from(FIELDS))() if name == aliased else Field()
         fields[name] = (Annotated[kind, field], ...)
         values[name] = draw(VALUES[kind])
-    return create_model("Drawn", __config__=ConfigDict(**config), **fields), values
+    return create_model("Drawn", __config__=config, **fields), values
 
 
 def outcome(schema: Any, payload: Any) -> str:

@@ -80,7 +80,7 @@ class Pair(NamedTuple):
     """A named tuple."""
 
     token: SecretStr
-    count: int
+    count: int  # type: ignore[assignment]  # a field that hides the method of tuples
 
 
 class Other(BaseModel):

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,7 +48,7 @@ class Run:
         ]
 
 
-def pipeline(text: str, handlers: dict[str, Callable[..., Any]], name: str = "shop") -> Pipeline:
+def pipeline(text: str, handlers: Mapping[str, object], name: str = "shop") -> Pipeline:
     """Resolve a pipeline whose handlers are these functions, under the module name `h`."""
     module = types.ModuleType("h")
     vars(module).update(handlers)
@@ -63,7 +63,7 @@ def pipeline(text: str, handlers: dict[str, Callable[..., Any]], name: str = "sh
 
 def run(
     text: str,
-    handlers: dict[str, Callable[..., Any]],
+    handlers: Mapping[str, object],
     record: Run,
     *,
     for_s: float | None = None,

@@ -40,7 +40,7 @@ class Reference:
 
 def written_by_prometheus_client(samples: Samples) -> str:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Reference(samples))  # type: ignore[arg-type]
+    registry.register(Reference(samples))
     return generate_latest(registry).decode()
 
 

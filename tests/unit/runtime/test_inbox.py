@@ -13,22 +13,14 @@ from runner.message import Envelope
 from runner.pipeline.codec import key_reader
 from runner.runtime.inbox import KeyedInbox
 from runner.transports.base import Delivery, SubscriptionOptions
+from tests.deliveries import delivery_of
 
 OPTIONS = SubscriptionOptions(queue="q", prefetch=10, dead_letter=None, wait_prefix="w")
 
 
 def delivery(payload: Any) -> Delivery:
     envelope = Envelope(json.dumps(payload).encode())
-    return Delivery(
-        envelope,
-        OPTIONS,
-        exchange="",
-        routing_key="q",
-        is_redelivered=False,
-        failed_deliveries=0,
-        delivery_tag=0,
-        subscription=0,
-    )
+    return delivery_of(envelope, OPTIONS)
 
 
 def payloads(deliveries: list[Delivery]) -> list[Any]:

@@ -61,6 +61,7 @@ def test_ticks() -> None:
 
 def test_garbage_counts_as_nothing() -> None:
     """Also what an older release has written: the times of ends."""
+    wrong: Any
     for wrong in (None, 1, [], "text", {"import": 1}, {"import": None}, {"import": "2026-03-01T12:00:00+00:00"}):
         memory = ProducerState(dict.fromkeys(("ticks", "done", "once"), wrong), "a")
         assert not memory.has_ended(IMPORT)

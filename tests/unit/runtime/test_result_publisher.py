@@ -302,7 +302,7 @@ def test_an_answer_goes_to_whom_asked(options: str, asked: Envelope, arrives: li
 @pytest.mark.parametrize(("correlation_id", "expected"), [("c-1", "c-1"), (None, "m-1")])
 def test_an_answer_has_the_correlation_id_of_its_question(correlation_id: str | None, expected: str) -> None:
     """Or its message id, where it has none."""
-    found = []
+    found: list[Any] = []
     text = subscriber("concurrency: 1")
     asked = ASKED._replace(correlation_id=correlation_id)
     handlers = {"handle": lambda _: [Publish("a"), Publish("b", to="second")], "see": see_correlation(found)}

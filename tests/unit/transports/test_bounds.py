@@ -12,6 +12,7 @@ from runner.transports.base import Delivery
 from runner.transports.memory import MemoryBroker
 from runner.transports.rabbitmq.ack_batcher import AckBatcher
 from runner.transports.rabbitmq.consumer_channel import message_key
+from tests.deliveries import delivery_of
 from tests.unit.transports.memory.memory_sessions import bodies, connected, declared, drained, options, put, queue
 from tests.unit.transports.virtual_time import run_virtually
 
@@ -59,20 +60,7 @@ def test_another_attempt_of_a_message_is_not_the_one_that_was_acknowledged() -> 
     keys = set()
     for each in headers:
         envelope = Envelope(b"order", message_id="one", headers=each)
-        keys.add(
-            message_key(
-                Delivery(
-                    envelope,
-                    options("q"),
-                    exchange="",
-                    routing_key="q",
-                    is_redelivered=True,
-                    failed_deliveries=1,
-                    delivery_tag=1,
-                    subscription=None,
-                )
-            )
-        )
+        keys.add(message_key(delivery_of(envelope, options("q"), is_redelivered=True, failed_deliveries=1)))
     assert len(keys) == len(headers)
 
 

@@ -24,6 +24,7 @@ from runner.transports.failure_copies import (
     printable_lines,
     retry_copy,
 )
+from tests.deliveries import delivery_of as made
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
 OPTIONS = SubscriptionOptions(
@@ -33,16 +34,7 @@ OPTIONS = SubscriptionOptions(
 
 def delivery_of(exchange: str = "events", key: str = "order.paid", **envelope: Any) -> Delivery:
     """Return a delivery of an envelope with these properties."""
-    return Delivery(
-        Envelope(b"body", **envelope),
-        OPTIONS,
-        exchange=exchange,
-        routing_key=key,
-        is_redelivered=False,
-        failed_deliveries=0,
-        delivery_tag=None,
-        subscription=None,
-    )
+    return made(Envelope(b"body", **envelope), OPTIONS, exchange=exchange, routing_key=key)
 
 
 def test_a_retry_goes_to_the_wait_queue_of_its_delay_with_the_way_back_as_its_key() -> None:
@@ -64,7 +56,7 @@ def test_a_retry_goes_to_the_wait_queue_of_its_delay_with_the_way_back_as_its_ke
 def test_everything_else_of_the_message_stays_as_it_was() -> None:
     """A retry is the same message: body, id and properties are those that were published."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    properties = {
+    properties: dict[str, Any] = {
         "message_id": "1",
         "correlation_id": "2",
         "type": "order.paid",
@@ -174,7 +166,7 @@ def test_a_dead_letter_carries_the_end_of_its_traceback() -> None:
     kept = copy.envelope.headers[names.TRACEBACK]
     assert kept.endswith("  a frame\nKeyError: \\x1b[31m amqp://u:***@host")
     assert len(kept.encode()) <= MAX_TRACEBACK_BYTES
-    assert names.TRACEBACK not in dead_letter_copy(delivery_of(), DeadLetter("expired"), "d", NOW).envelope.headers
+    assert names.TRACEBACK not in dead_letter_copy(delivery_of(), DeadLetter("rejected"), "d", NOW).envelope.headers
     assert foreign_headers(copy.envelope.headers) == {}
 
 

@@ -83,7 +83,7 @@ def properties_of(envelope: Envelope) -> commands.Basic.Properties:
         reply_to=envelope.reply_to,
         expiration=None if envelope.expiration_ms is None else str(envelope.expiration_ms),
         message_id=envelope.message_id,
-        timestamp=envelope.timestamp,
+        timestamp=envelope.timestamp,  # type: ignore[arg-type]  # it encodes numbers, too
         message_type=envelope.type,
         app_id=envelope.app_id,
     )
@@ -92,7 +92,7 @@ def properties_of(envelope: Envelope) -> commands.Basic.Properties:
 def as_pamqp_writes(channel: int, address: Address, envelope: Envelope) -> bytes:
     room = MAX_FRAME - 8
     pieces = [envelope.body[start : start + room] for start in range(0, len(envelope.body), room)]
-    frames = [
+    frames: list[Any] = [
         commands.Basic.Publish(exchange=address.exchange, routing_key=address.key, mandatory=True),
         ContentHeader(body_size=len(envelope.body), properties=properties_of(envelope)),
         *map(ContentBody, pieces),
@@ -104,11 +104,10 @@ def as_pamqp_writes(channel: int, address: Address, envelope: Envelope) -> bytes
 @settings(deadline=None)
 def test_publications_are_written_as_pamqp_writes_them(envelope: Envelope, channel: int, key: str) -> None:
     """But for what pamqp leaves out (an empty text counts as none there), and for the order of the headers."""
+    names = ("message_id", "correlation_id", "type", "app_id", "content_type", "content_encoding")
+    empty_as_none: dict[str, Any] = {name: getattr(envelope, name) or None for name in names}
     some = envelope._replace(
-        **{
-            name: getattr(envelope, name) or None
-            for name in ("message_id", "correlation_id", "type", "app_id", "content_type", "content_encoding")
-        },
+        **empty_as_none,
         reply_to=envelope.reply_to or None,
         priority=envelope.priority or None,
         headers=in_order(dict(envelope.headers)),
