@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        del sys.path[0]  # Python has put the current folder in front of everything; where it belongs is our rule
+        del sys.path[0]  # Python puts the current folder first; `python_path` and our own rule decide
 
     from runner.cli import main
 

@@ -1,4 +1,7 @@
-"""Composition: paths become pipelines, pipelines become a running system. The only room that knows all the others."""
+"""Composition: paths become pipelines, and pipelines become a running system.
+
+The only module that imports all layers.
+"""
 
 from __future__ import annotations
 
@@ -29,37 +32,37 @@ if TYPE_CHECKING:
 
 
 class UnknownName(RunnerError):
-    """A name on the command line is none of the pipelines' names."""
+    """The name of a producer or subscriber on the command line does not exist."""
 
     exit_code = 2
 
 
 class SingleProcessOnly(RunnerError):
-    """Several workers are asked for, and something in the pipelines lives in one process."""
+    """`--workers` is given, but something in the pipelines can exist in one process only."""
 
     exit_code = 2
 
 
 class TlsRequired(RunnerError):
-    """The broker on the command line would drop the encryption that the file asks for."""
+    """`--broker` would drop the encryption that the file asks for."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class System:
-    """Pipelines that run in one process and share one broker, and the warnings about them."""
+    """Pipelines that run in one process on one broker, and the warnings about them."""
 
     pipelines: tuple[Pipeline, ...]
     warnings: tuple[Problem, ...]
     load_s: float
-    """Seconds that reading and checking took, imports included."""
+    """The seconds that reading and checking took, imports included."""
     specs: tuple[CheckedSpec, ...] = field(default=(), repr=False)
-    """What the files say, of which the flow is drawn."""
+    """The content of the files, from which the page draws the graph."""
 
     @property
     def broker(self) -> BrokerSettings:
-        """The broker that all share."""
+        """The broker of all pipelines."""
         return self.pipelines[0].broker
 
     @property
@@ -69,7 +72,7 @@ class System:
 
     @property
     def whole_topology(self) -> Topology:
-        """The same, with what is declared only while it runs: the queues by which producers find their leader."""
+        """The topology with what is declared at run time: the queues for the leader election of producers."""
         leading = (
             leadership_queue(f"{pipeline.name}.producers")
             for pipeline in self.pipelines
@@ -79,20 +82,20 @@ class System:
 
     @property
     def name(self) -> str:
-        """What the broker's list of connections shows."""
+        """The name in the broker's list of connections."""
         return ", ".join(pipeline.name for pipeline in self.pipelines)
 
     @property
     def release(self) -> str:
-        """The releases of the users' code that run; empty where no file or variable names one."""
+        """The releases of the users' code; empty if no file or variable names one."""
         return ", ".join(dict.fromkeys(pipeline.release for pipeline in self.pipelines if pipeline.release))
 
     def names(self) -> list[str]:
-        """The names of the pipelines, and of everything that runs in them."""
+        """Return the names of the pipelines and of all their producers and subscribers."""
         return [pipeline.name for pipeline in self.pipelines] + [item.name for item in self.items()]
 
     def items(self) -> Iterator[Producer | Subscriber]:
-        """Everything that runs."""
+        """Yield all producers and subscribers."""
         for pipeline in self.pipelines:
             yield from pipeline.producers
             yield from pipeline.subscribers
@@ -103,7 +106,7 @@ def load(
 ) -> System:
     """Read and check pipelines. Raises PipelineInvalid with every problem of every file, warnings included.
 
-    `broker` is a URL or `memory` that wins over the files. Those that are not to run in one process may have different
+    `broker` is a URL or `memory` and overrides the files. With `is_one_process` false, pipelines may have different
     brokers.
     """
     started = time.perf_counter()
@@ -116,7 +119,7 @@ def load(
             sources.append(LoadedPipeline(_with_broker(pipeline, broker), loaded))
     problems += cross_pipeline_problems(sources, is_one_process=is_one_process)
     problems += [problem for source in sources for problem in unsupported_options(source)]
-    problems = list(dict.fromkeys(problems))  # a file that several pipelines include is warned of once
+    problems = list(dict.fromkeys(problems))  # a file that several pipelines include is reported once
     if any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)
     pipelines = tuple(source.pipeline for source in sources)
@@ -125,15 +128,15 @@ def load(
 
 
 def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
-    """Check pipelines without running anything of their authors'; return the problems and how many files there are."""
+    """Check pipelines without importing their handlers. Return the problems and the number of files."""
     found = list(resolve_all(paths, environ, imports=False))
     return list(dict.fromkeys(problem for _, resolved in found for problem in resolved.problems)), len(found)
 
 
 def select(system: System, names: Sequence[str]) -> System:
-    """Return the system with only these producers and subscribers running; all of them where no names are given.
+    """Return the system with only the named producers and subscribers; all of them if `names` is empty.
 
-    The topology stays whole. Raises UnknownName.
+    The topology stays complete. Raises UnknownName.
     """
     if not names:
         return system
@@ -155,14 +158,14 @@ def select(system: System, names: Sequence[str]) -> System:
 
 
 def select_destination(system: System, name: str) -> System:
-    """Return the one pipeline with a queue or event of this name, and those on its broker. Raises UnknownPlace."""
+    """Return the pipeline with this queue or event, and all others on its broker. Raises UnknownTarget."""
     first = pipeline_with_destination(system.pipelines, name)
     others = (other for other in system.pipelines if other is not first and other.broker == first.broker)
     return replace(system, pipelines=(first, *others))
 
 
 def check_workers(system: System, workers: int) -> None:
-    """Check that the pipelines can run in so many processes. Raises OneProcessOnly."""
+    """Check that the pipelines can run in several processes. Raises SingleProcessOnly."""
     if workers > 1 and system.broker.is_memory:
         text = f"the in-process broker lives in one process: --workers {workers} needs RabbitMQ"
         raise SingleProcessOnly(text, "name one with --broker amqp://… or broker: in the file, or leave --workers out")
@@ -173,7 +176,7 @@ def check_workers(system: System, workers: int) -> None:
 
 
 def make_transport(system: System, on_transport_event: OnTransportEvent, *, worker: str = "") -> Transport:
-    """Return the transport that the broker settings ask for, not yet connected; `worker` is added to its name."""
+    """Return the transport for the broker settings, not connected. `worker` is added to its connection name."""
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
 
@@ -186,7 +189,7 @@ def make_transport(system: System, on_transport_event: OnTransportEvent, *, work
 
 @dataclass(frozen=True)
 class StartupStep:
-    """One line of the start-up checklist."""
+    """One line of the start-up output."""
 
     name: str
     text: str
@@ -203,10 +206,10 @@ async def up(
     on_step: Callable[[StartupStep], None] = lambda _: None,
     worker: Worker | None = None,
 ) -> RunReport | None:
-    """Connect, declare, run until `stop` is set (or until idle), drain; None when stopped before anything ran.
+    """Connect, declare, run until `stop` is set or the system is idle, and drain. None if stopped before anything ran.
 
-    A worker connects when it is its turn, and answers HTTP only if it is the one. `access` says who may do what on the
-    page. Raises BrokerUnavailable and TopologyMismatch. The loop's logging must be configured.
+    A worker waits for its turn to connect, and runs the HTTP server only if it is the first. `access` says who may do
+    what on the page. Raises BrokerUnavailable and TopologyMismatch. Logging must be configured.
     """
     from runner.metrics import Metrics
     from runner.release import version
@@ -257,7 +260,7 @@ async def _serve(
     access: Access | None,
     on_step: Callable[[StartupStep], None],
 ) -> Page:
-    """Answer HTTP: probes, metrics, producers and the page, for all workers. Raises CannotListen."""
+    """Start the HTTP server with probes, metrics, producers and the page, for all workers. Raises CannotListen."""
     from runner.page.access import Access
     from runner.page.page import Page, PageSource
     from runner.page.sessions import connect
@@ -280,7 +283,7 @@ async def _serve(
 
 
 async def _connect_and_declare(system: System, transport: Transport, on_step: Callable[[StartupStep], None]) -> None:
-    """Connect, declare what is missing, and say so."""
+    """Connect, declare what is missing, and report both steps."""
     from runner import log
 
     started = time.perf_counter()
@@ -291,7 +294,7 @@ async def _connect_and_declare(system: System, transport: Transport, on_step: Ca
     if features:
         more["features"] = [*features]
     log.get_logger().info("broker.connected", broker=target, product=product, **more)
-    text = f"{product}, which forgets on a crash" if system.broker.is_memory else f"{product} · {target}"
+    text = f"{product} (messages are lost if the process dies)" if system.broker.is_memory else f"{product} · {target}"
     on_step(StartupStep("broker", text, time.perf_counter() - started))
     if features:
         on_step(StartupStep("", f"with {' · '.join(features)}"))
@@ -315,7 +318,7 @@ def _running_step(system: System) -> StartupStep:
 
 
 async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
-    """Do some work unless `stop` is set before it is done; return whether it was done."""
+    """Await some work unless `stop` is set first. Return whether it finished."""
     working = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(stop.wait())
     try:
@@ -363,11 +366,11 @@ async def publish(
     on_confirmed: Callable[[], None] = lambda: None,
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> list[str]:
-    """Publish bodies to a queue or event of the first pipeline; return their ids, in order, when all are confirmed.
+    """Publish bodies to a queue or event of the first pipeline. Return their ids, in order, once all are confirmed.
 
-    Declares what is missing first, so that nothing is lost when no subscriber has run yet. `lines` are the numbers of
-    the bodies' lines, for errors. `on_confirmed` hears of each. Raises PublishFailed, BrokerUnavailable,
-    TopologyMismatch, and ValueError for a header that belongs to the runner.
+    Declares what is missing first, so that nothing is lost if no subscriber has run yet. `lines` are the line numbers
+    of the bodies, for error messages. `on_confirmed` is called for each confirm. Raises PublishFailed,
+    BrokerUnavailable, TopologyMismatch, and ValueError for a reserved header.
     """
     from runner.operations.batch_publisher import BatchPublisher
 

@@ -1,4 +1,4 @@
-"""Vocabulary: errors, named for who must act, and the problems found in a pipeline."""
+"""Errors, and the problems found in a pipeline."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PublishFailureReason = Literal["unroutable", "refused", "unavailable", "invalid"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong with a pipeline: what, where, and what to do next.
+    """One problem of a pipeline: what is wrong, where, and how to fix it.
 
-    `line` and `column` count from 1, 0 where there is no place in a file; `length` is how many characters are meant.
+    `line` and `column` count from 1; 0 means no position in a file. `length` is the number of characters to underline.
     `path` is dotted, as in `subscribers.process_orders`. `help` is one sentence without the word "help".
     """
 
@@ -32,9 +32,9 @@ class Problem:
 
 
 class RunnerError(Exception):
-    """Raised on purpose by us: one sentence and a hint, never a traceback.
+    """An error that the runner raises on purpose: one sentence and a hint, printed without a traceback.
 
-    `exit_code` is what the command line ends with.
+    `exit_code` is the exit code of the command.
     """
 
     exit_code = 1
@@ -45,7 +45,7 @@ class RunnerError(Exception):
 
 
 class PipelineInvalid(RunnerError):
-    """The YAML or the handlers are wrong; the author must act. Holds every problem, warnings included."""
+    """The YAML or the handlers are wrong. Holds all problems, warnings included."""
 
     exit_code = 78
 
@@ -56,23 +56,24 @@ class PipelineInvalid(RunnerError):
 
 
 class BrokerUnavailable(RunnerError):
-    """The broker cannot be reached or refuses us; the operator must act."""
+    """The broker cannot be reached or refuses the connection."""
 
     exit_code = 69
 
 
 class TopologyMismatch(RunnerError):
-    """Something on the broker has other arguments than the pipeline says; the operator must act."""
+    """A queue or exchange on the broker has other arguments than the pipeline says."""
 
     exit_code = 69
 
 
 class PublishFailed(RunnerError):
-    """The broker did not take a message, for certain.
+    """The broker has certainly not taken a message.
 
-    `reason` is `unroutable` (no queue is bound), `refused` (negative acknowledgement: a full queue), `unavailable` (the
-    exchange does not exist, or the broker does not let us publish there) or `invalid` (this message can never be
-    published: it does not fit its schema, is too large, has a bad property). All but the last may work later.
+    `reason` is `unroutable` (no queue is bound), `refused` (a negative acknowledgement, as from a full queue),
+    `unavailable` (the exchange does not exist, or the user may not publish there) or `invalid` (the message can never
+    be published: it does not match its schema, is too large, or has an invalid property). All but `invalid` may succeed
+    later.
     """
 
     def __init__(self, message: str, *, reason: PublishFailureReason, hint: str = "") -> None:
@@ -81,15 +82,18 @@ class PublishFailed(RunnerError):
 
 
 class PublishUnknown(RunnerError):
-    """A message may or may not have arrived (timeout, connection lost): send it again with the same id."""
+    """A message may or may not have arrived, after a timeout or a lost connection.
+
+    Publish it again with the same id.
+    """
 
 
 class AlreadySettled(RunnerError):
-    """A delivery was settled twice: a mistake in the caller, without effect on the broker."""
+    """A delivery was settled twice. A bug in the caller, without effect on the broker."""
 
 
 class Reject(Exception):
-    """Raise in a handler to send its message to the dead-letter queue at once, with this text as the reason."""
+    """Raise it in a handler to dead-letter the message at once, with this text as the reason."""
 
     def __init__(self, reason: str = "rejected by the handler") -> None:
         super().__init__(reason)
@@ -97,10 +101,10 @@ class Reject(Exception):
 
 
 class RetryLater(Exception):
-    """Raise in a handler to get its message again after a delay: `"30s"`, or a number of seconds.
+    """Raise it in a handler to retry the message after a delay: `"30s"`, or a number of seconds.
 
-    The delay is rounded up to two significant digits of its milliseconds. It uses up an attempt. Raises ValueError
-    for what is not a duration.
+    The delay is rounded up to two significant digits of its milliseconds. The retry counts as an attempt. Raises
+    ValueError if `after` is not a duration.
     """
 
     def __init__(self, after: str | float, reason: str = "") -> None:

@@ -1,8 +1,8 @@
-"""Vocabulary: log lines. One shape for ours, for handlers' structlog and stdlib lines, and for what they print.
+"""Log lines. Ours, those of handlers' structlog and stdlib loggers, and what handlers print all have one shape.
 
-Our loggers carry their own processors and write to a descriptor of their own: whatever handlers do with structlog,
-logging or `sys.stdout`, our lines stay as they are. The place of the current delivery is a context variable that is
-read only when a line is really written, so that a delivery without log lines costs one `set`.
+Our loggers carry their own processors and write to a descriptor of their own, so whatever handlers do with structlog,
+logging or `sys.stdout` does not affect our lines. The fields of the current delivery are in a context variable that is
+read only when a line is written: a delivery without log lines pays for one `set`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ CLIENT_LOGGERS = ("aio_pika", "aiormq", "pamqp")
 _NO_CONTEXT: Mapping[str, Any] = {}
 
 context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context", default=_NO_CONTEXT)
-"""What every log line of the current delivery or producer carries."""
+"""The fields of every log line of the current delivery or producer."""
 
 
 class _Processors:
-    """How the lines of this process are made, and where they go."""
+    """The structlog processors of this process, by the source of a line, and where the lines go."""
 
     def __init__(self, out: LogSink, level: str, worker: int | None, render: Processor) -> None:
         self.out = out
@@ -55,7 +55,9 @@ _settings: dict[str, Any] = {}
 _current: list[_Processors] = []
 _stdout: list[DescriptorStream] = []
 _structlog_processors: list[Processor] = []
-"""What handlers' structlog loggers do. It is changed in place: some are bound while their module is imported."""
+"""The processors of handlers' structlog loggers. Changed in place: some loggers are bound while their module is
+imported.
+"""
 
 
 def configure(
@@ -70,14 +72,14 @@ def configure(
     on_write_error: Callable[[OSError], None] = lambda _: None,
     capture_stdout: bool = False,
 ) -> None:
-    """Send all log lines of this process to `stream` (descriptor 1), as JSON lines, or coloured text on a terminal.
+    """Send all log lines of this process to `stream` (default: descriptor 1), as JSON, or as text on a terminal.
 
-    The same settings are given to the processes of handlers with `run_in: process`.
+    Processes of handlers with `run_in: process` get the same settings.
 
-    `width` is how many columns the text has for the name of a subscriber or a producer. `worker` is which of several
-    processes we are; each line says so. `on_write_error` is called once for each reason why a line cannot be written,
-    as when the reader of the lines is gone: work is never lost for a line. With `capture_stdout`, what is written to
-    `sys.stdout` from now on becomes log lines.
+    `width` is the number of columns for the name of a subscriber or producer. `worker` is the number of this worker
+    process, and is added to each line. `on_write_error` is called once for each kind of error when lines cannot be
+    written, for example because their reader is gone: a lost line never stops the work. With `capture_stdout`,
+    everything written to `sys.stdout` becomes log lines.
     """
     _settings.update(
         format=format,
@@ -105,7 +107,7 @@ def configure(
 
 @contextmanager
 def bound_context(fields: Mapping[str, Any]) -> Iterator[None]:
-    """Give all log lines of this task, inside the block, these fields."""
+    """Add fields to all log lines of this task inside the block."""
     token = context.set(fields)
     try:
         yield
@@ -114,12 +116,12 @@ def bound_context(fields: Mapping[str, Any]) -> Iterator[None]:
 
 
 def current_settings() -> dict[str, Any]:
-    """Return what `configure` was called with, for another process."""
+    """Return the arguments of `configure`, for another process."""
     return dict(_settings)
 
 
 def flush() -> None:
-    """Write what waits: lines for the end of the loop's turn, and printed text without a line end."""
+    """Write everything that is buffered: lines that wait for the loop, and printed text without a newline."""
     if isinstance(sys.stdout, CapturedStdout):
         sys.stdout.flush_all()
     if _current:
@@ -127,14 +129,16 @@ def flush() -> None:
 
 
 def get_logger() -> FilteringBoundLogger:
-    """Return a logger of ours; configure first."""
+    """Return a logger of the runner. Call `configure` first."""
     return _logger(_current[0].out.write_line)
 
 
 def get_message_logger() -> FilteringBoundLogger:
-    """Return a logger for what is said once for each message: its lines go out together, at the end of the loop's turn.
+    """Return a logger for lines that are written once per message.
 
-    A process that is killed in between loses them. Any other line takes with it what waits.
+    They are buffered until the end of the loop's iteration.
+
+    If the process is killed before that, they are lost. Any other line flushes them.
     """
     return _logger(_current[0].out.buffer_line)
 
@@ -148,7 +152,7 @@ def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:
 
 
 class _Writer:
-    """What structlog gives a rendered line to."""
+    """The logger that structlog passes rendered lines to."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -161,14 +165,14 @@ class _Writer:
 
 
 def _standard_output() -> DescriptorStream:
-    """Return a copy of descriptor 1, of which there is one: handlers may close the original, or lead it elsewhere."""
+    """Return a copy of descriptor 1, made once: handlers may close or redirect the original."""
     if not _stdout:
         _stdout.append(DescriptorStream(os.dup(1)))
     return _stdout[0]
 
 
 def _configure_structlog(lines: _Processors) -> None:
-    """Let handlers' structlog lines look like ours, unless the application has configured structlog itself."""
+    """Make handlers' structlog lines look like ours, unless the application has configured structlog itself."""
     _structlog_processors[:] = lines.for_structlog
     if structlog.is_configured() and structlog.get_config()["processors"] is not _structlog_processors:
         return
@@ -182,7 +186,7 @@ def _configure_structlog(lines: _Processors) -> None:
 
 
 class _RenderedLine(str):
-    """A line that our processors have rendered."""
+    """A line rendered by our processors."""
 
 
 def _mark_rendered(_: WrappedLogger, __: str, line: Any) -> _RenderedLine:
@@ -190,7 +194,7 @@ def _mark_rendered(_: WrappedLogger, __: str, line: Any) -> _RenderedLine:
 
 
 def _write_foreign(line: Any) -> None:
-    """Write a line of handlers' structlog. With processors of its own, the application may still have our writer."""
+    """Write a line of a handler's structlog logger. An application with its own processors may still use our writer."""
     if isinstance(line, _RenderedLine):
         _current[0].out.write_line(line)
     else:
@@ -205,7 +209,7 @@ def _configure_stdlib(lines: _Processors, level: str, levels: Mapping[str, str])
     for name, own in levels.items():
         logging.getLogger(name).setLevel(_level_number(own))
     for name in CLIENT_LOGGERS:
-        # At debug level these print whole frames, payloads and passwords with them; and each loss of a connection,
+        # At debug level these log whole frames, with payloads and passwords; and they log each lost connection,
         # which we report ourselves, as several warnings.
         floor = logging.INFO if name in levels else logging.CRITICAL
         logging.getLogger(name).setLevel(max(_level_number(levels.get(name, level)), floor))
@@ -213,31 +217,31 @@ def _configure_stdlib(lines: _Processors, level: str, levels: Mapping[str, str])
 
 
 class _StdlibHandler(logging.Handler):
-    """Writes the records of the standard library's loggers, with their `extra` fields."""
+    """Writes the records of the standard library's loggers, including `extra` fields."""
 
     def __init__(self, lines: _Processors) -> None:
         super().__init__()
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one."""
+        """Write a record."""
         try:
             event: Any = _record_fields(record)
             for process in self._lines.for_stdlib:
                 event = process(None, "info", event)
             self._lines.out.write_line(event)
-        except Exception:  # as every handler of the standard library does
+        except Exception:  # like the standard library's handlers
             self.handleError(record)
 
 
 _RECORD_ATTRIBUTES = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})
-"""Attributes of a record that are no `extra` fields."""
+"""The attributes of a record that are not `extra` fields."""
 
 
 def _record_fields(record: logging.LogRecord) -> EventDict:
-    """Return the fields of a record. A field of the application that clashes with ours gets `extra_`."""
+    """Return the fields of a record. An application's field with a reserved name gets the prefix `extra_`."""
     extra = {str(name): value for name, value in record.__dict__.items() if name not in _RECORD_ATTRIBUTES}
-    if isinstance(record.msg, Mapping) and not record.args:  # as structlog hands lines to the standard library
+    if isinstance(record.msg, Mapping) and not record.args:  # the form in which structlog passes lines on
         extra |= {str(name): value for name, value in record.msg.items() if name != "event"}
         text = record.msg.get("event", "")
     else:
@@ -248,7 +252,7 @@ def _record_fields(record: logging.LogRecord) -> EventDict:
     event |= {"event": text, "logger": record.name, "level": record.levelname.lower()}
     if record.exc_info and not record.name.startswith(CLIENT_LOGGERS):
         event["exc_info"] = record.exc_info
-    elif record.exc_info:  # of the AMQP client, which prints several tracebacks for one lost connection
+    elif record.exc_info:  # the AMQP client logs several tracebacks for one lost connection
         event["error"] = str(record.exc_info[1])
     elif record.exc_text:
         event["exception"] = record.exc_text
@@ -260,12 +264,12 @@ def _record_fields(record: logging.LogRecord) -> EventDict:
 def _record_message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # the arguments do not fit the text, or raise
+    except Exception:  # the arguments do not match the format, or their __str__ raises
         return f"{record.msg!r} {record.args!r}"
 
 
 def _is_no_send_failure(record: logging.LogRecord) -> bool:
-    """Drop what asyncio writes for each frame that the AMQP client still sends into a connection that is gone."""
+    """Drop asyncio's line for every frame that the AMQP client sends into a lost connection."""
     return record.msg != "socket.send() raised exception."
 
 
@@ -282,7 +286,7 @@ _RESERVED_FIELDS = frozenset({"timestamp", "level", "event", "logger", *CONTEXT_
 
 
 def _prefix_reserved(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Put `extra_` in front of an application's fields that are called like ours: those say what a line is about."""
+    """Add `extra_` to an application's fields with reserved names, so that they cannot change what a line is about."""
     place = context.get()
     for name in [name for name in event if name in place or (name in _RESERVED_FIELDS and name != "event")]:
         event.setdefault(f"extra_{name}", event.pop(name))

@@ -1,6 +1,6 @@
-"""Vocabulary: what handlers, and libraries, print: a stream that makes log lines of it.
+"""Turns what handlers and libraries print into log lines.
 
-A printed text would else come between log lines, or into the middle of one.
+Printed text would otherwise appear between log lines, or in the middle of one.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_PRINTED_CHARACTERS = 32_768
-"""A longer line becomes several."""
+"""A longer line is split."""
 
 LogLine = Callable[[str, Mapping[str, Any]], None]
-"""Writes one printed line as a log line, with these fields."""
+"""Logs a printed line with these fields."""
 
 
 class CapturedStdout(io.TextIOBase):
-    """Stands in for `sys.stdout`.
+    """Replaces `sys.stdout`.
 
-    Each line that is printed is given to `log_line`, with the fields that `context` returned when it was begun: so a
-    line belongs to the message whose handler printed it. A text without a line end waits for it, until `flush`, or
-    until another message's handler prints in the same thread.
+    Each printed line is passed to `log_line`, with the fields that `context` returned when the line began: it belongs
+    to the message whose handler printed it. Text without a newline waits for one, for `flush`, or until the handler of
+    another message prints in the same thread.
     """
 
     encoding = "utf-8"
@@ -37,11 +37,11 @@ class CapturedStdout(io.TextIOBase):
         self._context = context
         self._descriptor = descriptor
         self._partial: dict[int, tuple[Mapping[str, Any], str]] = {}
-        """What has no line end yet, by thread."""
+        """Text without a newline, by thread."""
         self.buffer = _BytesWriter(self)
 
     def write(self, text: str) -> int:
-        """Take what is printed."""
+        """Accept printed text."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         thread, context = threading.get_ident(), self._context()
@@ -59,41 +59,41 @@ class CapturedStdout(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Make a line of what this thread has begun."""
+        """Log the incomplete line of this thread."""
         if partial := self._partial.pop(threading.get_ident(), None):
             self._log_line(partial[1], partial[0])
 
     def flush_all(self) -> None:
-        """Make lines of what any thread has begun."""
+        """Log the incomplete lines of all threads."""
         while self._partial:
             context, text = self._partial.popitem()[1]
             self._log_line(text, context)
 
     def fileno(self) -> int:
-        """Return the descriptor behind it all: programs that are started write there directly."""
+        """Return the original descriptor: programs that handlers start write there directly."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Return False: colours would only be escaped."""
+        """Return False: escape sequences for colours would only be escaped."""
         return False
 
     def writable(self) -> bool:
         return True
 
     def reconfigure(self, **_: object) -> None:
-        """Do nothing: there is nothing to choose."""
+        """Do nothing: there are no settings."""
 
     def close(self) -> None:
         """Do nothing: it belongs to the whole process."""
 
     def _log_in_pieces(self, line: str, context: Mapping[str, Any]) -> None:
-        """Say a line; an empty one says nothing."""
+        """Log a line, in pieces if it is long. An empty line is dropped."""
         for start in range(0, len(line), MAX_PRINTED_CHARACTERS):
             self._log_line(line[start : start + MAX_PRINTED_CHARACTERS], context)
 
 
 class LossyStderr(io.TextIOWrapper):
-    """Stands in for `sys.stderr`: what cannot be written is left out. No handler fails over a full disk."""
+    """Replaces `sys.stderr`: text that cannot be written is dropped, so that a full disk fails no handler."""
 
     def write(self, text: str) -> int:
         try:
@@ -112,7 +112,7 @@ def open_lossy_stderr() -> LossyStderr:
 
 
 class _BytesWriter(io.RawIOBase):
-    """Takes bytes for it, as `sys.stdout.buffer` does."""
+    """Accepts bytes, as `sys.stdout.buffer` does."""
 
     def __init__(self, text: CapturedStdout) -> None:
         self._text = text
@@ -129,4 +129,4 @@ class _BytesWriter(io.RawIOBase):
         return self._text.fileno()
 
     def close(self) -> None:
-        """Do nothing, as there."""
+        """Do nothing, as `CapturedStdout.close`."""

@@ -1,6 +1,6 @@
-"""Vocabulary: where log lines go: a descriptor of our own, and a stream that cannot fail.
+"""Where log lines go: a descriptor of our own, behind a sink that cannot fail.
 
-`sys.stdout` belongs to everybody: handlers replace, close and print to it. Log lines do not pass through it.
+Log lines do not pass through `sys.stdout`, because handlers print to it, replace it and close it.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from typing import Protocol
 
 
 class Stream(Protocol):
-    """What lines are written to."""
+    """A text stream."""
 
     def write(self, text: str, /) -> object:
         """Write."""
         ...
 
     def flush(self) -> object:
-        """Let nothing wait."""
+        """Write what is buffered."""
         ...
 
     def isatty(self) -> bool:
-        """Whether people read it."""
+        """Return whether it is a terminal."""
         ...
 
 
 class DescriptorStream:
-    """A descriptor as a stream: what is written together goes out by one system call, if the other end takes it all."""
+    """A file descriptor as a stream. Each write is one system call, unless the descriptor takes only a part."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._has_partial_line = False
 
     def write(self, text: str) -> int:
-        """Write all of it; raises OSError."""
+        """Write all of it. Raises OSError."""
         self.write_bytes(text.encode(errors="backslashreplace"))
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
-        """Write all of it; raises OSError. A line that was torn by an error is ended before the next one."""
+        """Write all of it. Raises OSError. If an error has cut a line, the next write starts a new line."""
         rest = memoryview(b"\n" + data if self._has_partial_line else data)
         total = len(rest)
         try:
@@ -57,14 +57,14 @@ class DescriptorStream:
         self._has_partial_line = False
 
     def flush(self) -> None:
-        """Do nothing: nothing waits here."""
+        """Do nothing: nothing is buffered."""
 
     def isatty(self) -> bool:
-        """Whether people read it."""
+        """Return whether it is a terminal."""
         return os.isatty(self._descriptor)
 
     def _write(self, data: memoryview) -> int:
-        """Write some of it. A descriptor may not block because another program, which has it too, has said so."""
+        """Write a part. The descriptor may be non-blocking, because another program that shares it has set that."""
         while True:
             try:
                 return os.write(self._descriptor, data)
@@ -75,7 +75,7 @@ class DescriptorStream:
 
 
 class LogSink:
-    """A stream that cannot fail: lines that cannot be written are left out. For all threads."""
+    """A thread-safe stream that cannot fail: lines that cannot be written are dropped."""
 
     def __init__(self, stream: Stream, on_write_error: Callable[[OSError], None]) -> None:
         self._stream = stream
@@ -88,34 +88,34 @@ class LogSink:
         _sinks.add(self)
 
     def write_line(self, line: str) -> None:
-        """Write a line, if that is possible, and what waits before it."""
+        """Write a line, and what is buffered before it."""
         self.write(f"{line}\n")
 
     def write(self, text: str) -> int:
-        """Write, if that is possible, and what waits before it."""
+        """Write text, and what is buffered before it."""
         with self._lock:
             text, self._waiting = "".join([*self._waiting, text]), []
             try:
                 self._stream.write(text)
                 self._stream.flush()
-            except (OSError, ValueError) as error:  # a ValueError: the stream was closed
+            except (OSError, ValueError) as error:  # ValueError: the stream is closed
                 self._report(error if isinstance(error, OSError) else OSError(errno.EBADF, os.strerror(errno.EBADF)))
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what is buffered."""
         with self._lock:
             if self._waiting:
                 self.write("")
 
     def buffer_line(self, line: str) -> None:
-        """Write a line at the end of the loop's turn: most of what a line costs is the system call."""
+        """Write a line at the end of the loop's iteration, together with others: the system call is the main cost."""
         with self._lock:
             self._waiting.append(f"{line}\n")
             if self._is_flush_scheduled:
                 return
             self._is_flush_scheduled = True
-        from asyncio import get_running_loop  # `runner validate` can do without
+        from asyncio import get_running_loop  # slow to import, and `runner validate` does not need it
 
         try:
             get_running_loop().call_soon(self._flush_scheduled)
@@ -132,7 +132,7 @@ class LogSink:
             self._on_write_error(error)
 
     def reset_after_fork(self) -> None:
-        """Forget what waits, and who holds the lock: in the child of a fork both belong to its parent."""
+        """Drop the buffer and the lock. In the child of a fork, both belong to the parent."""
         self._lock = threading.RLock()
         self._waiting = []
         self._is_flush_scheduled = False
@@ -150,9 +150,9 @@ os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def open_standard_streams() -> None:
-    """Open what is closed of the standard streams (`>&-`) on /dev/null.
+    """Open closed standard streams (`>&-`) on /dev/null.
 
-    Else the next files and connections would get their numbers, and what programs write there would go into those.
+    Otherwise the next files and connections would get their descriptors, and prints would end up in them.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
@@ -164,6 +164,6 @@ def open_standard_streams() -> None:
                     os.dup2(opened, descriptor)
                     os.close(opened)
                 os.set_inheritable(descriptor, True)
-    # Python has none where the descriptor was closed.
+    # Python sets these to None if the descriptor was closed.
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)

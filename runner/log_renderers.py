@@ -1,4 +1,4 @@
-"""Vocabulary: what a log line looks like: its fields cleaned and bounded, then JSON, or text for people."""
+"""Renders log lines as JSON or as text for people, with all values cleaned and bounded."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ MAX_NAME_CHARACTERS = 128
 MAX_TEXT_CHARACTERS = 32_768
 MAX_DEPTH = 5
 MAX_ITEMS = 100
-"""What a nested value may have of levels, and each level of items; the rest is left out."""
+"""The most items of a nested value that are shown, on each of at most `MAX_DEPTH` levels."""
 
 MAX_LINE_ITEMS = 1000
-"""What all nested values of a line may have of items together."""
+"""The most items that all nested values of a line have together."""
 
 MAX_INTEGER_BITS = 1024
-"""A larger number is written as hexadecimal text: Python refuses to write it in decimal, or takes long."""
+"""Larger integers are shown in hexadecimal: Python refuses to convert them to decimal, or takes long."""
 
 LONG_TEXT_FIELDS = ("exception", "stack", "text")
-"""Fields of one long text each: tracebacks, and what was printed."""
+"""Fields that hold one long text each: tracebacks and printed text."""
 
 CONTEXT_FIELDS = ("worker", "pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
-"""Fields that say what a line is about, in their order. They are ours alone."""
+"""Fields that say what a line is about, in their order. Applications cannot set them."""
 
 _ATOMS = frozenset({bool, type(None)})
 
 
 def clean_fields(event: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a line, the fixed ones first: control characters escaped, long values cut, passwords masked.
+    """Return the fields of a line, fixed ones first: control characters escaped, long values cut, passwords masked.
 
-    Nothing that a value does can fail here.
+    It never fails, whatever a value does.
     """
     items = _ValueCleaner()
     ordered: dict[str, Any] = {
@@ -56,17 +56,20 @@ def clean_fields(event: MutableMapping[str, Any]) -> dict[str, Any]:
 
 
 class _ValueCleaner:
-    """Cleans the values of one line, and counts what they are made of."""
+    """Cleans the values of one line, and counts their items."""
 
     def __init__(self) -> None:
         self._left = MAX_LINE_ITEMS
 
     def clean(self, value: Any, depth: int = 0) -> Any:
-        """Return a value that is safe to show: what is neither text, number nor made of those becomes its `repr`."""
+        """Return a value that is safe to show.
+
+        Anything but text, numbers and containers of those becomes its `repr`.
+        """
         kind = type(value)
         if kind is str:
             if len(value) <= MAX_VALUE_CHARACTERS and value.isprintable() and ":/" not in value:
-                return value  # nearly all are so
+                return value  # the common case
             return _clean_string(value)
         if kind in _ATOMS or (kind is int and value.bit_length() <= MAX_INTEGER_BITS):
             return value
@@ -74,7 +77,7 @@ class _ValueCleaner:
             return value if math.isfinite(value) else str(value)
         try:
             return self._clean_other(value, depth)
-        except Exception:  # a foreign object may raise anything
+        except Exception:  # an application's object may raise anything
             return f"<{kind.__qualname__}>"
 
     def clean_name(self, name: Any) -> str:
@@ -117,7 +120,7 @@ def _clean_string(value: str, limit: int = MAX_VALUE_CHARACTERS) -> str:
 
 
 def _clean_text(name: str, value: Any) -> str:
-    """Return a long text: a traceback with its line ends, and the end of it where it is too long."""
+    """Return a long text with its newlines. A traceback that is too long keeps its end."""
     text = value if type(value) is str else _safe_repr(value)
     if name == "text":
         return _clean_string(text, MAX_TEXT_CHARACTERS)
@@ -128,7 +131,7 @@ def _clean_text(name: str, value: Any) -> str:
 def _safe_repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception:  # a foreign __repr__ may raise anything
+    except Exception:  # an application's __repr__ may raise anything
         return f"<{type(value).__qualname__}>"
 
 
@@ -136,7 +139,7 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def render_json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    """Render one line of JSON."""
+    """Render a line as JSON."""
     return _encode(clean_fields(event))
 
 
@@ -150,17 +153,17 @@ _LEVEL_COLORS = {
 }
 _NAME_COLORS = ("\x1b[36m", "\x1b[35m", "\x1b[34m", "\x1b[33m", "\x1b[32m", "\x1b[96m", "\x1b[95m", "\x1b[94m")
 MAX_COLORED_NAMES = 256
-"""How many names keep their colour: names of foreign loggers may have no end."""
+"""The most names that keep their colour: there is no limit to the names of an application's loggers."""
 
 _BLOCK_FIELDS = ("exception", "stack")
-"""Fields that stand below their line."""
+"""Fields that are shown below their line."""
 
 _UNLISTED_FIELDS = frozenset({"timestamp", "level", "event", "duration_ms", *_BLOCK_FIELDS, *CONTEXT_FIELDS})
 _LEVEL_WIDTH = len("warning")
 
 
 class ConsoleRenderer:
-    """Renders a line for people: time, level, who (in a colour of its own), what, and the fields that differ."""
+    """Renders a line for people: time, level, source (in a colour of its own), event, and the other fields."""
 
     def __init__(self, is_colored: bool, width: int = 0) -> None:
         self._is_colored = is_colored
@@ -168,7 +171,7 @@ class ConsoleRenderer:
         self._colors: dict[str, str] = {}
 
     def __call__(self, _: object, __: str, event: MutableMapping[str, Any]) -> str:
-        """Return the line, with a traceback below it if there is one."""
+        """Return the line, followed by its traceback if there is one."""
         event = clean_fields(event)
         source = str(
             event.get("subscriber") or event.get("producer") or event.get("pipeline") or event.get("logger") or ""
@@ -188,7 +191,7 @@ class ConsoleRenderer:
         return "\n".join([line, *(str(event[name]) for name in _BLOCK_FIELDS if name in event)])
 
     def _fields(self, event: MutableMapping[str, Any]) -> Iterator[str]:
-        """Yield the fields; those that every delivery has in a shorter form, or not at all while they say nothing."""
+        """Yield the fields: those that every delivery has in a short form, or not at all if they hold nothing new."""
         yield self._paint(_DIM, str(event.get("message_id") or "")[:8])
         if event.get("attempt", 1) != 1:
             yield f"attempt {event['attempt']}"

@@ -1,4 +1,4 @@
-"""Vocabulary: what travels (`Envelope`), what a handler sees (`Message`) and what it may return (`Publish`)."""
+"""Messages: as they travel (`Envelope`), as handlers see them (`Message`), and as handlers return them (`Publish`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
-# Headers of ours. Garbage in them is ignored, never trusted.
+# Headers of the runner. Invalid values are ignored: anyone can publish them.
 ATTEMPT = "x-runner-attempt"
 ERROR = "x-runner-error"
 ERROR_TYPE = "x-runner-error-type"
@@ -26,29 +26,29 @@ TRACEBACK = "x-runner-traceback"
 """Of the last attempt of a dead letter: its end, where it is long."""
 
 UNREADABLE = "x-runner-unreadable"
-"""The properties and headers of a message that could not be decoded, as AMQP's bytes."""
+"""The properties and headers of a message that could not be decoded, in AMQP's encoding."""
 
 MAX_ATTEMPT = 1_000_000
-"""Attempts above this are taken for garbage."""
+"""Higher attempt numbers are ignored as invalid."""
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Bodies above this are neither published nor handed to a handler (RabbitMQ 4's own default limit)."""
+"""Larger bodies are neither published nor handed to a handler. This is also RabbitMQ 4's default limit."""
 
 
 class Timestamp(int):
-    """A time that `datetime` cannot hold, as AMQP carries it: seconds since 1970. A number to a handler."""
+    """A time outside the range of `datetime`: seconds since 1970, as in AMQP. For a handler it is an int."""
 
 
 class Undecoded(bytes):
-    """The value of a header that is nested too deeply, as AMQP's bytes: its type, its length and its contents."""
+    """A header value that is nested too deeply, in AMQP's encoding: type, length and contents."""
 
 
 class Envelope(NamedTuple):
-    """A message as it travels: bytes, properties and headers.
+    """A message as it travels: body, properties and headers.
 
-    A tuple because one is made for each delivery, and a frozen dataclass costs three times as much.
-    `timestamp` has the resolution of AMQP: whole seconds, UTC. `expiration_ms` is the per-message TTL a foreign
-    publisher set; ours set none. Text that was not UTF-8 has a lone surrogate for each such byte (`surrogateescape`).
+    A tuple, because one is made for each delivery and a frozen dataclass costs three times as much. `timestamp` has the
+    resolution of AMQP: whole seconds, UTC. `expiration_ms` is the per-message TTL of another publisher; the runner sets
+    none. In text that was not UTF-8, each invalid byte is a lone surrogate (`surrogateescape`).
     """
 
     body: bytes
@@ -66,7 +66,7 @@ class Envelope(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where an envelope is published to. The empty exchange is the default one: the key is then a queue's name."""
+    """Where a message is published to. For the default exchange, which has no name, the key is the name of a queue."""
 
     exchange: str
     key: str
@@ -76,12 +76,12 @@ class Address(NamedTuple):
 
 
 def attempt_of(headers: Mapping[str, Any]) -> int:
-    """Return which attempt this is, counted from 1; anything but a sane integer counts as the first."""
+    """Return the number of the attempt, counted from 1. Anything but a valid number counts as 1."""
     return _count(headers.get(ATTEMPT), 1)
 
 
 def replays_of(headers: Mapping[str, Any]) -> int:
-    """Return how often `runner dead replay` has sent it back to its queue; anything but a sane integer counts as 0."""
+    """Return how often `runner dead replay` has sent the message back. Anything but a valid number counts as 0."""
     return _count(headers.get(REPLAYS), 0)
 
 
@@ -93,11 +93,10 @@ def _count(value: Any, otherwise: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a handler sees of one delivery, for a parameter annotated `runner.Message`.
+    """A delivery, for a parameter annotated with `runner.Message`.
 
-    `event` is the name of the event: by the exchange and the routing key that it was published with, else by the AMQP
-    property `type`. `timestamp` is UTC, `attempt` counts from 1. A test can make one of a payload alone:
-    `Message({"order": 1})`.
+    `event` is the name of the event, derived from the exchange and the routing key, else the AMQP property `type`.
+    `timestamp` is in UTC, `attempt` counts from 1. Tests can make one from a payload alone: `Message({"order": 1})`.
     """
 
     payload: Any
@@ -120,13 +119,13 @@ class Message:
 
 
 class Publish:
-    """A result that says where it goes and how.
+    """A result with a destination, routing key or headers of its own.
 
     `to` names a queue or an event of the pipeline, or is the `reply_to` of the message (default: the subscriber's
-    `to`); `key` replaces the event's routing key; `headers` are added. Headers that start with `x-runner-` are ours and
-    refused.
+    `to`). `key` replaces the routing key of the event. `headers` are added to the message; names that start with
+    `x-runner-` are reserved.
 
-    It is no dataclass, which JSON would take for an object: inside another value it is refused, and never becomes JSON.
+    It is not a dataclass, which the JSON encoder would accept as an object: inside of another value it is an error.
     """
 
     __slots__ = ("headers", "key", "payload", "to")

@@ -1,8 +1,4 @@
-"""Vocabulary: what a process counts while pipelines run. The log's totals, /metrics and the page are read from it.
-
-Counting is a plain addition to an object that the caller holds: no lock, no look-up of labels. `Metrics.samples` reads
-everything at once, as plain data that several processes can send each other and add up.
-"""
+"""Counts of what pipelines do."""
 
 from __future__ import annotations
 
@@ -35,7 +31,7 @@ Samples = dict[str, dict[tuple[str, ...], Value]]
 
 @dataclass(slots=True)
 class Totals:
-    """Counts of one pipeline in one process: ended deliveries, and confirmed publications by producers."""
+    """The counts of one pipeline in one process: deliveries by outcome, and messages published by producers."""
 
     handled: int = 0
     retried: int = 0

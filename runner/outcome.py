@@ -1,4 +1,4 @@
-"""Vocabulary: how a delivery ends, and the one pure function that decides it."""
+"""How deliveries end, and `decide`, the pure function that decides it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Backoff = Literal["exponential", "linear", "fixed"]
 
 MAX_ERROR_CHARACTERS = 1024
 MAX_DELAY_S = 7 * 86_400.0
-"""A longer wait is cut to this: RabbitMQ takes at most about 49 days, and nobody means that."""
+"""Longer delays are cut to this. RabbitMQ's limit is about 49 days."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The work is done; the broker may forget the message."""
+    """The message was handled; the broker removes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The attempt failed; hand the message out again after `after_s` seconds, with the attempt counted up."""
+    """The attempt failed. The message comes again after `after_s` seconds, with a higher attempt number."""
 
     after_s: float
     error_type: str = ""
@@ -33,7 +33,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """The message is given up on and kept, with its reason."""
+    """The message goes to the dead-letter queue, with a reason."""
 
     reason: Reason
     error_type: str = ""
@@ -43,7 +43,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the message back untouched, because we are stopping; uses up no attempt."""
+    """The message goes back to its queue as it was, because the runner stops. This uses up no attempt."""
 
 
 Outcome = Ack | Retry | DeadLetter | Release
@@ -53,7 +53,7 @@ RELEASE = Release()
 
 
 class InvalidMessage(Exception):
-    """The message cannot be decoded or breaks its schema: dead-lettered, never retried."""
+    """The message cannot be decoded or does not match its schema. It is dead-lettered without a retry."""
 
     def __init__(self, text: str, reason: Reason = "invalid") -> None:
         super().__init__(text)
@@ -61,9 +61,12 @@ class InvalidMessage(Exception):
 
 
 class ResultFailed(Exception):
-    """The handler has done its work, and a result of it cannot be published: dead-lettered, and not handled again.
+    """The handler has done its work, but a result cannot be published.
 
-    `invalid-result`: it does not fit, and would not the next time; `exhausted`: it was offered as often as allowed.
+    The message is dead-lettered without another call.
+
+    The reason is `invalid-result` if the result is invalid and always will be, `exhausted` if all attempts to publish
+    it have failed.
     """
 
     def __init__(self, cause: Exception, reason: Literal["invalid-result", "exhausted"]) -> None:
@@ -74,9 +77,9 @@ class ResultFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and when a failed message comes back.
+    """How often and when a failed message is retried.
 
-    `attempts` counts the first try. With `only_on`, every other exception goes straight to the dead-letter queue.
+    `attempts` includes the first one. With `only_on`, any other exception is dead-lettered at once.
     """
 
     attempts: int = 3
@@ -97,19 +100,19 @@ class RetryPolicy:
         return min(delay, self.max_delay_s)
 
     def covers(self, item: ErrorInfo) -> bool:
-        """Return whether an exception is one to try again after."""
+        """Return whether the policy retries an exception."""
         return self.only_on is None or any(map(item.is_a, self.only_on))
 
     def delays(self) -> tuple[float, ...]:
-        """Return every delay this policy can ask for, in order, each once."""
+        """Return all delays that this policy can ask for, in order, each once."""
         seen = dict.fromkeys(self.delay_after(attempt) for attempt in range(1, min(self.attempts, 1000)))
         return tuple(seen)
 
 
 class ErrorInfo(NamedTuple):
-    """What is known of one exception that a handler raised: enough to decide by, also in another process.
+    """An exception that a handler raised, as plain data. It is enough to decide the outcome, in any process.
 
-    `class_paths` are the paths of its class and of every base class; `after_s` is the delay that a RetryLater asks for.
+    `class_paths` are the paths of its class and of all base classes; `after_s` is the delay that a RetryLater asks for.
     """
 
     name: str
@@ -118,12 +121,12 @@ class ErrorInfo(NamedTuple):
     after_s: float | None = None
 
     def is_a(self, error_class: type[BaseException]) -> bool:
-        """Return whether the exception's class is this one, or derived from it."""
+        """Return whether the exception is an instance of this class."""
         return _class_path(error_class) in self.class_paths
 
 
 class RemoteError(Exception):
-    """Stands for what a handler raised in another process: the exception itself stays there."""
+    """Represents what a handler raised in another process. The exception itself stays there."""
 
     def __init__(self, errors: Sequence[ErrorInfo]) -> None:
         super().__init__(_joined_texts(errors))
@@ -131,9 +134,9 @@ class RemoteError(Exception):
 
 
 def flatten_errors(error: BaseException) -> tuple[ErrorInfo, ...]:
-    """Return what a handler raised: one exception, or all that an exception group holds, also in groups inside it.
+    """Return the errors in an exception: itself, or all members of an exception group, nested groups included.
 
-    What a group holds is of the group's kinds, too.
+    A member also counts as an instance of its group's classes.
     """
     if isinstance(error, RemoteError):
         return error.errors
@@ -151,25 +154,25 @@ def flatten_errors(error: BaseException) -> tuple[ErrorInfo, ...]:
 
 
 def error_type(error: BaseException) -> str:
-    """Return the name of what was raised; of a group the names of what it holds, each once."""
+    """Return the class name of an error; for a group those of its members, each once."""
     return ", ".join(dict.fromkeys(item.name for item in flatten_errors(error)))[:MAX_ERROR_CHARACTERS]
 
 
 def error_text(error: BaseException) -> str:
-    """Return the error's own words, capped, of a group those of all that it holds; none where its `__str__` fails."""
+    """Return the message of an error, capped; for a group those of its members. Empty if `__str__` fails."""
     return _joined_texts(flatten_errors(error))
 
 
 def is_rejection(error: BaseException) -> bool:
-    """Return whether the handler has given its message up: by a Reject, also in a group."""
+    """Return whether the handler has raised a Reject, possibly in a group."""
     return any(item.is_a(Reject) for item in flatten_errors(error))
 
 
 def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Outcome:
-    """Decide how a delivery ends, from what its handler did: nothing else decides.
+    """Return the outcome of a delivery. Nothing else decides it.
 
-    `error` is None when the handler returned; `attempt` counts from 1. Of a group one Reject is enough, the longest
-    delay is taken, and with `only_on` each exception must be listed.
+    `error` is None if the handler returned; `attempt` counts from 1. In a group, one Reject is enough, the longest
+    delay counts, and with `only_on` every exception must be listed.
     """
     if error is None:
         return ACK
@@ -200,14 +203,14 @@ def _class_path(error_class: type) -> str:
 
 
 def _requested_delay_s(error: RetryLater) -> float | None:
-    """Return the seconds that an error asks for; None where its class has forgotten to say."""
+    """Return the delay that an error asks for; None if a subclass did not call `__init__`."""
     after_s = getattr(error, "after_s", None)
     return float(after_s) if isinstance(after_s, int | float) and 0 <= after_s < math.inf else None
 
 
 def _capped_text(error: BaseException) -> str:
-    """Return the error's own words, capped; an exception whose `__str__` fails has none."""
+    """Return the message of an error, capped. Empty if its `__str__` fails."""
     try:
         return str(error)[:MAX_ERROR_CHARACTERS]
-    except Exception:  # a foreign __str__ may raise anything; its message must still be settled
+    except Exception:  # a user's __str__ may raise anything; the message must be settled all the same
         return ""

@@ -1,6 +1,6 @@
-"""Vocabulary: making foreign text fit to be shown: no passwords, no control characters, and no more than its limit.
+"""Makes untrusted text safe to show: masks passwords, escapes control characters, and cuts to a limit.
 
-All of it takes time in proportion to the length of the text: hostile text must not hold up the event loop.
+Everything takes linear time, because hostile text must not block the event loop.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import unicodedata
 from functools import cache
 
 LOOKAHEAD_CHARACTERS = 4096
-"""How far behind a cut the end of a URL is looked for, so that its password is known as one."""
+"""How far beyond a cut to look for the end of a URL, so that a password at the cut is recognized."""
 
 _BEFORE_PASSWORD = re.compile(r":/{1,2}[^\s:@/]*:")
-"""A URL up to its password. One slash is enough: paths have no more of them, also where they are URLs by mistake."""
+"""A URL up to its password. One slash is enough, for mistyped URLs; paths do not contain `:/` and a second colon."""
 
 _BEFORE_CUT_PASSWORD = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*\*)(?=.)")
-"""The same, before something that is no port."""
+"""The same for a URL whose end was cut off; what follows is neither a port nor a variable."""
 
 _WORD = re.compile(r"\S*")
 _UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
@@ -24,7 +24,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def mask_passwords(text: str) -> str:
-    """Return a text with the password of every URL in it replaced by `***`."""
+    """Return the text with the password of every URL replaced by `***`."""
     if ":/" not in text:
         return text
     pieces = []
@@ -36,14 +36,14 @@ def mask_passwords(text: str) -> str:
 
 
 def mask_head(text: str, limit: int) -> str:
-    """Return the masked beginning of a text, at most `limit` characters. What is far behind them is not looked at."""
+    """Return the first `limit` characters with passwords masked. Text far beyond the limit is not read."""
     return mask_passwords(text[: limit + LOOKAHEAD_CHARACTERS])[:limit]
 
 
 def mask_tail(text: str, limit: int) -> str:
-    """Return the masked end of a text, at most `limit` characters. What is far before them is not looked at.
+    """Return the last `limit` characters with passwords masked. Text far before them is not read.
 
-    A line that is cut may begin inside a password: it is hidden up to its last @.
+    The first line may begin inside of a password: it is hidden up to its last @.
     """
     start = len(text) - limit - LOOKAHEAD_CHARACTERS
     if start <= 0:
@@ -55,15 +55,15 @@ def mask_tail(text: str, limit: int) -> str:
 
 
 def secret_spans(text: str) -> list[tuple[int, int]]:
-    """Return where the passwords of URLs start and end in a text.
+    """Return the start and end of every password in a URL.
 
-    A password reaches to the last @ of its word, or of its line if its word has none: one that should have been
-    written with %XX is hidden all the same, rather too much than too little. So is one at the end of a text that was
-    cut before its @.
+    A password reaches up to the last @ of its word, or of its line if its word has none. A password with special
+    characters that are not written as %XX is thereby masked as a whole; masking too much is better than too little. So
+    is a password at the end of a text that was cut before its @.
     """
     spans = []
     line_start, last = 0, text.rfind("@")
-    while line_start <= last:  # nothing behind the last @ can match
+    while line_start <= last:  # nothing matches beyond the last @
         line_end = text.find("\n", line_start)
         line_end = len(text) if line_end < 0 else line_end
         spans += _spans_of_line(text, line_start, text.rfind("@", line_start, line_end))
@@ -75,9 +75,9 @@ def secret_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _spans_of_line(text: str, position: int, last: int) -> list[tuple[int, int]]:
-    """Return the spans between a position and the last @ of its line, -1 if there is none.
+    """Return the spans between a position and the last @ of its line (-1 if it has none).
 
-    Each word is read once: behind its last @ only that of the line is left.
+    Each word is read once: beyond its last @, only the last @ of the line can end a password.
     """
     spans = []
     while last >= 0 and (match := _BEFORE_PASSWORD.search(text, position, last + 1)):
@@ -91,7 +91,7 @@ def _spans_of_line(text: str, position: int, last: int) -> list[tuple[int, int]]
 
 
 def escape_controls(text: str) -> str:
-    """Return text with control characters, line separators and lone surrogates escaped, as in `\\n` or `\\x1b`."""
+    """Return the text with control characters, line separators and lone surrogates escaped, as in `\\n` or `\\x1b`."""
     if text.isprintable():
         return text
     return _CONTROL.sub(lambda match: _escaped(match[0]), text)

@@ -1,4 +1,4 @@
-"""Vocabulary: what runs here: the product and its version."""
+"""The name and version of this product."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PRODUCT: Final = "mqrunner"
 
 @functools.cache
 def version() -> str:
-    """Return the installed version; `unknown` where only the sources are."""
-    from importlib.metadata import PackageNotFoundError, version  # some milliseconds of every start
+    """Return the installed version; `unknown` if only the sources are there."""
+    from importlib.metadata import PackageNotFoundError, version  # this import takes some milliseconds
 
     try:
         return version(PRODUCT)
@@ -20,5 +20,5 @@ def version() -> str:
 
 
 def version_fields(release: str) -> dict[str, str]:
-    """Return what runs here, for the log and the probes: our version, and the release of the user's code, if any."""
+    """Return the version of the runner, and the release of the user's code if there is one, for logs and probes."""
     return {"version": version()} | ({"release": release} if release else {})

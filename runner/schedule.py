@@ -1,4 +1,4 @@
-"""Vocabulary: when something is due: every so often, or by a cron line in a time zone."""
+"""Schedules: intervals, and cron lines in a time zone."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 MAX_CLOCK_CORRECTION = timedelta(hours=3)
-"""A clock that is put back by more than this was wrong: times that have come already are due again."""
+"""If the clock is set back by more than this, it was wrong before, and times that have passed are due again."""
 
 
 class Schedule(Protocol):
-    """Moments at which something is due."""
+    """Computes due times."""
 
     def first(self, now: datetime) -> datetime:
-        """Return the first moment, for who has never run before."""
+        """Return the first due time of a producer that has never run."""
         ...
 
     def next(self, after: datetime) -> datetime:
-        """Return the first moment later than `after`."""
+        """Return the first due time after `after`."""
         ...
 
     def latest(self, due: datetime, now: datetime) -> datetime:
-        """Return the last moment that is not later than `now`, at least `due`: for one run in place of all missed."""
+        """Return the last due time up to `now`, at least `due`: one run replaces all missed ones."""
         ...
 
     def after_clock_change(self, due: datetime, now: datetime) -> datetime:
-        """Return `due`, or an earlier moment where it is so far off that the clock must have been put back."""
+        """Return `due`, or an earlier due time if it is so far off that the clock must have been set back."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Every so many seconds, beginning at once."""
+    """Every `seconds` seconds, starting immediately."""
 
     seconds: float
 
     def first(self, now: datetime) -> datetime:
-        """Now."""
+        """Return `now`."""
         return now
 
     def next(self, after: datetime) -> datetime:
-        """So many seconds later."""
+        """Return the time one interval later."""
         return after + timedelta(seconds=self.seconds)
 
     def latest(self, due: datetime, now: datetime) -> datetime:
-        """Keep the rhythm that began with `due`."""
+        """Return the last due time up to `now`, in the rhythm of `due`."""
         missed = max(0, (now - due) // timedelta(seconds=self.seconds))
         return due + missed * timedelta(seconds=self.seconds)
 
     def after_clock_change(self, due: datetime, now: datetime) -> datetime:
-        """At most one interval away."""
+        """Return `due`, but at most one interval from now."""
         return min(due, self.next(now))
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A five-field cron line; times that a change of the clocks leaves out or repeats are due once.
+    """A five-field cron line. Times that a daylight-saving change skips or repeats are due once.
 
     Source: https://github.com/cuu508/cronsim, which follows Debian's cron.
     """
@@ -74,16 +74,19 @@ class Cron:
         return self._step(after, reverse=False)
 
     def latest(self, due: datetime, now: datetime) -> datetime:
-        """Return the last time of the line up to now."""
+        """Return the last time of the line up to `now`."""
         return max(due, self._step(now + timedelta(minutes=1), reverse=True)) if now >= self.next(due) else due
 
     def after_clock_change(self, due: datetime, now: datetime) -> datetime:
-        """As Debian's cron: after a small correction nothing is due twice; after a large one the new clock counts."""
+        """Return `due` after a small correction; after a large one, the next time by the new clock.
+
+        As in Debian's cron, a small correction makes nothing run twice.
+        """
         last = self._step(due, reverse=True)
         return self.next(now) if last - now > MAX_CLOCK_CORRECTION else due
 
     def _step(self, moment: datetime, *, reverse: bool) -> datetime:
-        from cronsim import CronSim  # imported by those who have a cron line
+        from cronsim import CronSim  # imported only if there is a cron line
 
         zone: tzinfo = ZoneInfo(self.zone) if self.zone else UTC
         found: datetime = next(CronSim(self.line, moment.astimezone(zone), reverse=reverse))

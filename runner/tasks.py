@@ -1,4 +1,4 @@
-"""Vocabulary: ending tasks for good, doing things at the same time, and work in a context of its own without a task."""
+"""Helpers for asyncio tasks: cancelling them reliably, running several at a time, and contexts without tasks."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ _cancelled_by_us: WeakSet[asyncio.Future[Any]] = WeakSet()
 
 
 def cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel a task for good. A handler can cancel the task that it runs in, too: that is its failure, and no end."""
+    """Cancel a task, and remember that we did.
+
+    A handler may cancel the task that it runs in, which means something else.
+    """
     _cancelled_by_us.add(task)
     task.cancel()
 
 
 def is_cancelled_by_us(task: asyncio.Future[Any] | None) -> bool:
-    """Whether it is we who have cancelled a task."""
+    """Return whether `cancel` was called for a task."""
     return task is not None and task in _cancelled_by_us
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None, repeat_s: float = 1.0) -> None:
-    """Cancel tasks until they have ended, again after so many seconds: a cancellation can be swallowed.
+    """Cancel tasks until they have ended, again every `repeat_s` seconds: a cancellation can get lost.
 
-    aiormq may raise an error of its own instead, and `asyncio.wait_for`, before Python 3.12, drops one that comes
-    together with the result.
+    aiormq may raise an error of its own instead, and `asyncio.wait_for` before Python 3.12 drops a cancellation that
+    comes together with the result.
     """
     waiting = {task for task in tasks if task is not None}
     while running := {task for task in waiting if not task.done()}:
@@ -39,11 +42,11 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | None, repeat_s: float = 
         await asyncio.wait(running, timeout=repeat_s)
     for task in waiting:
         if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report it as forgotten
+            task.exception()  # mark as retrieved, else asyncio logs it as never retrieved
 
 
 async def gather_or_cancel(*work: Coroutine[Any, Any, object]) -> None:
-    """Do several things at the same time. The first error ends the others, and is raised when they have ended."""
+    """Run coroutines concurrently. The first error cancels the others, and is raised when they have ended."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         await asyncio.gather(*tasks)
@@ -58,9 +61,10 @@ async def map_concurrently(
     *,
     limit: int,
 ) -> None:
-    """Do something with each item, so many at the same time, begun in their order. Errors as in `gather_or_cancel`.
+    """Do something for each item, up to `limit` at the same time, started in order. Errors as in `gather_or_cancel`.
 
-    Each gets something open, which the next item gets after it: there are as many of them as items at the same time.
+    Each of the concurrent workers opens a context manager once, and passes what it opened to `do` with each of its
+    items.
     """
     left = iter(items)
 
@@ -73,14 +77,14 @@ async def map_concurrently(
 
 
 async def for_each(items: Iterable[T], do: Callable[[T], Awaitable[object]], *, limit: int) -> None:
-    """The same for what needs nothing open."""
+    """Like `map_concurrently`, without something to open."""
     await map_concurrently(items, nullcontext, lambda _, item: do(item), limit=limit)
 
 
 class RunInContext(Generic[T]):
-    """Awaits a coroutine in a copy of the current context, as a task would run it, without the cost of a task.
+    """Awaits a coroutine in a copy of the current context, as a task does, without the cost of a task.
 
-    What it sets of context variables is gone with it: one message's tenant must not be the next one's.
+    Context variables that it sets are gone afterwards: one message must not see the tenant of another.
     """
 
     __slots__ = ("_coroutine",)
@@ -96,7 +100,7 @@ class RunInContext(Generic[T]):
             while True:
                 try:
                     result = yield awaited
-                except BaseException as error:  # also GeneratorExit: the coroutine is closed with this
+                except BaseException as error:  # also GeneratorExit, which closes the coroutine
                     awaited = run(throw, error)
                 else:
                     awaited = run(send, result)

@@ -1,4 +1,4 @@
-"""How much room a text takes in a terminal, where Chinese, Japanese and Korean letters take two columns."""
+"""The width of a text in a terminal, where Chinese, Japanese and Korean characters take two columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def display_width(text: str) -> int:
 
 
 def pad(text: str, width: int) -> str:
-    """Return a text with blanks behind it, up to a number of columns."""
+    """Return a text padded with spaces to a width."""
     return text + " " * (width - display_width(text))
 
 

@@ -1,4 +1,4 @@
-"""Vocabulary: durations, sizes, rates and addresses as people write them, into numbers. Their only parser."""
+"""The only parsers of durations, sizes, rates and addresses."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
 
 
 def parse_duration(value: str | float) -> float:
-    """Return seconds for `250ms`, `1s`, `5m`, `1h`, `2d`; a number is seconds already.
+    """Return the seconds of `250ms`, `1s`, `5m`, `1h` or `2d`. A number is in seconds.
 
-    Raises ValueError on anything else, on negative numbers, NaN and infinity.
+    Raises ValueError for anything else, including negative numbers, NaN and infinity.
     """
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
@@ -38,7 +38,7 @@ def parse_duration(value: str | float) -> float:
 
 
 def parse_size(value: str) -> int:
-    """Return bytes for `64kB`, `1MiB`, `512B`. Raises ValueError on anything else."""
+    """Return the bytes of `64kB`, `1MiB` or `512B`. Raises ValueError for anything else."""
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f'"{value}" is not a size')
@@ -46,7 +46,7 @@ def parse_size(value: str) -> int:
 
 
 def parse_rate(value: str) -> float:
-    """Return how often per second `100/s`, `10/m`, `5/h` are. Raises ValueError on anything else."""
+    """Return the times per second of `100/s`, `10/m` or `5/h`. Raises ValueError for anything else."""
     match = _RATE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f'"{value}" is not a rate')
@@ -54,9 +54,9 @@ def parse_rate(value: str) -> float:
 
 
 def parse_address(value: str, *, lowest_port: int = 1) -> tuple[str, int]:
-    """Return host and port for `127.0.0.1:9090` and `[::1]:9090`. Raises ValueError on anything else.
+    """Return the host and port of `127.0.0.1:9090` or `[::1]:9090`. Raises ValueError for anything else.
 
-    With `lowest_port` 0 the port may be 0, which means any free one.
+    `lowest_port=0` allows port 0, which means any free port.
     """
     host, port = value.strip().rpartition(":")[::2]
     if not host.strip("[]") or not port.isdecimal() or len(port) > 5 or not lowest_port <= int(port) < 65_536:
@@ -65,10 +65,10 @@ def parse_address(value: str, *, lowest_port: int = 1) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or its address."""
+    """Return whether a host name or address is that of this machine's loopback interface."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
-    from ipaddress import ip_address  # not needed at most starts
+    from ipaddress import ip_address  # rarely needed, and slow to import
 
     try:
         return ip_address(host).is_loopback
@@ -77,7 +77,7 @@ def is_loopback(host: str) -> bool:
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds the way `parse_duration` reads them, in the largest unit that stays whole."""
+    """Format seconds as `parse_duration` reads them, in the largest unit that is a whole number."""
     milliseconds = round(seconds * 1000)
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if milliseconds and milliseconds % size == 0:

@@ -1,4 +1,4 @@
-"""Remembers messages whose work is done, so that a second delivery of one is acknowledged without a second call."""
+"""Remembers handled messages, so that a second delivery of one is acknowledged without calling the handler again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from runner import log
 from runner.message import Envelope
 
 MAX_REMEMBERED = 100_000
-"""How many messages a subscriber remembers at most, the newest: about 15 MB."""
+"""The most messages that a subscriber remembers, the newest ones: about 15 MB."""
 
 
 def identity(envelope: Envelope) -> bytes:
-    """Return what tells one message from another, even where two carry the same id: id and body, hashed."""
+    """Return a hash of id and body. Two messages with the same id and different bodies are different messages."""
     digest = blake2b(envelope.body, digest_size=16)
     digest.update(len(envelope.body).to_bytes(8))
     digest.update((envelope.message_id or "").encode("utf-8", "surrogatepass"))
@@ -24,9 +24,9 @@ def identity(envelope: Envelope) -> bytes:
 
 
 class Deduplicator:
-    """The messages handled within a window of seconds, in this process alone: it forgets on a restart.
+    """The messages that were handled within a window of seconds, in the memory of this process.
 
-    A message without an id is never taken for another's duplicate.
+    A message without an id is never taken for a duplicate.
     """
 
     def __init__(self, window_s: float, limit: int = MAX_REMEMBERED) -> None:
@@ -41,7 +41,7 @@ class Deduplicator:
         return key in self._expires_at
 
     def add(self, key: bytes) -> None:
-        """Remember a message from now on, for the window."""
+        """Remember a message for the window."""
         now = asyncio.get_running_loop().time()
         self._expires_at.pop(key, None)
         self._expires_at[key] = now + self._window_s
@@ -52,7 +52,7 @@ class Deduplicator:
 
     @asynccontextmanager
     async def exclusive(self, key: bytes) -> AsyncIterator[None]:
-        """Hold other deliveries of the same message back until this one has ended, one way or the other."""
+        """Wait until no other delivery of this message is handled; hold the others back inside the block."""
         while (other := self._running.get(key)) is not None:
             await asyncio.shield(other)
         mine = self._running[key] = asyncio.get_running_loop().create_future()
@@ -63,7 +63,7 @@ class Deduplicator:
             mine.set_result(None)
 
     def _warn_evicted(self, early_s: float) -> None:
-        """Say, once, that the window is shorter than it was asked to be."""
+        """Warn, once, that the window is shorter than configured because too many messages arrive."""
         if not self._has_warned:
             self._has_warned = True
             fields = {"window_s": round(self._window_s - early_s, 3), "asked_s": self._window_s}

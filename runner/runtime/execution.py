@@ -1,4 +1,4 @@
-"""Turns deliveries into outcomes: decode, call, publish results, decide, settle, report. No step looks back."""
+"""Turns deliveries into outcomes, step by step: decode, call the handler, publish results, decide, settle, report."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from runner.transports.failure_copies import original_address
 
 
 class Execution:
-    """Runs the deliveries of one subscriber. Everything that can be found out beforehand was.
+    """Handles the deliveries of one subscriber.
 
-    `retry_locally` takes over deliveries that are to be tried again, for subscribers that keep an order; without it
-    they go back to the broker.
+    With `retry_locally`, deliveries that are to be retried stay in this process: subscribers with `order_by` need that,
+    because a retry over the broker would be overtaken by its successors. Without it they go back to the broker.
     """
 
     def __init__(
@@ -76,14 +76,16 @@ class Execution:
         self._results = ResultPublisher(subscriber, publisher.counting(counts.published), pipeline)
         self.retry_locally: Callable[[Delivery, Retry], None] | None = None
         self.is_past_grace = False
-        """Whether the grace is over: then handlers were cancelled, and how they end says nothing about their work."""
+        """Whether the grace period is over. Handlers were cancelled then, and how they end says nothing about their
+        work.
+        """
 
     def stop(self) -> None:
-        """Let no result wait any longer to be published."""
+        """Stop waiting to publish results that could not be published."""
         self._results.stop()
 
     async def run(self, delivery: Delivery) -> None:
-        """Handle one delivery to its end, in a context of its own. Cancelling gives the message back."""
+        """Handle one delivery. Runs in a context of its own; cancelling it gives the message back."""
         started = time.perf_counter()
         log.context.set(self.log_fields(delivery))
         try:
@@ -97,13 +99,16 @@ class Execution:
             raise
 
     async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
-        """Handle several deliveries by one call. What cannot be decoded is dead-lettered alone, before it."""
+        """Handle several deliveries with one call.
+
+        Messages that cannot be decoded are dead-lettered on their own before it.
+        """
         started = time.perf_counter()
         try:
             async with AsyncExitStack() as alone:
                 if self._deduplicator is not None:
                     keys = {identity(each.envelope) for each in deliveries if each.envelope.message_id is not None}
-                    for key in sorted(keys):  # two batches that share messages must not wait for each other
+                    for key in sorted(keys):  # always in the same order, so that two batches cannot deadlock
                         await alone.enter_async_context(self._deduplicator.exclusive(key))
                 for once in self._split_duplicates(deliveries):
                     await self._run_batch(once, started)
@@ -112,7 +117,7 @@ class Execution:
             raise
 
     def _split_duplicates(self, deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
-        """Return the deliveries, with the second copy of a message in a list behind the first, and so on."""
+        """Return lists without duplicates: the second copy of a message is in the second list, and so on."""
         if self._deduplicator is None:
             return [list(deliveries)]
         seen: Counter[bytes] = Counter()
@@ -138,7 +143,7 @@ class Execution:
             if delivery.attempt == 1:
                 self._counts.note_sent(delivery.envelope.timestamp, started)
         with log.bound_context({**self._context_fields(), "messages": len(fit)}):
-            parents = [delivery.envelope._replace(reply_to=None) for delivery in fit]  # a batch answers no message
+            parents = [delivery.envelope._replace(reply_to=None) for delivery in fit]  # a batch answers no request
             error, published = await self._attempt(self._invoker.invoke_batch(payloads, messages), parents)
         for delivery in fit:
             with log.bound_context(self.log_fields(delivery)):
@@ -146,7 +151,7 @@ class Execution:
             published = 0
 
     async def release(self, delivery: Delivery) -> None:
-        """Give a delivery back untouched, because we are stopping."""
+        """Give a delivery back to the broker as it is, because we are stopping."""
         await self._transport.settle(delivery, RELEASE)
         self._counts.released += 1
         self._logger.info("message.released", **self.log_fields(delivery))
@@ -154,7 +159,7 @@ class Execution:
     async def _run(self, delivery: Delivery, started: float) -> None:
         if delivery.is_lost:
             return
-        # What comes for the first time has no end to be told again, unless its id is remembered.
+        # A first delivery has no earlier outcome, unless its id is remembered.
         if (delivery.is_redelivered or self._deduplicator is not None) and await self._settle_if_decided(
             delivery, started
         ):
@@ -162,7 +167,7 @@ class Execution:
         handler = self._subscriber.handler
         try:
             payload = self._decode(delivery)
-        except Exception as failure:  # whatever is wrong with a body, decide() knows what becomes of it
+        except Exception as failure:  # a schema's code may raise anything; decide() knows the outcome
             await self._finish(delivery, failure, 0, started)
             return
         message = None if handler.message_parameter is None else self._message(delivery, payload)
@@ -172,7 +177,7 @@ class Execution:
         await self._finish(delivery, error, published, started)
 
     async def _decode_for_batch(self, delivery: Delivery, started: float) -> tuple[Any] | None:
-        """Return the payload of a delivery that belongs into a batch; the others are ended here."""
+        """Return the payload in a tuple, or None if the delivery has been settled here and is not part of the batch."""
         if delivery.is_lost:
             return None
         with log.bound_context(self.log_fields(delivery)):
@@ -187,7 +192,7 @@ class Execution:
     async def _attempt(
         self, calling: Awaitable[Results], parents: Sequence[Envelope]
     ) -> tuple[BaseException | None, int]:
-        """Let the handler work and publish its results; return what went wrong, and how many were published."""
+        """Await the handler and publish its results. Return the error and the number of published messages."""
         began = time.perf_counter()
         try:
             results = await calling
@@ -201,13 +206,13 @@ class Execution:
         except HandlerFailed as failure:
             self._observe(time.perf_counter() - began)
             return failure.error, 0
-        except Exception as error:  # a result that cannot be published, or that it had to be given up
+        except Exception as error:  # the results could not be published
             return error, 0
 
     async def _publish_stream(
         self, results: AsyncGenerator[list[Any], None], parents: Sequence[Envelope], began: float
     ) -> tuple[BaseException | None, int]:
-        """Publish what a generator gives, as it comes; return what went wrong, and how many were published."""
+        """Publish the results of a generator as they come. Return the error and the number of published messages."""
         published, publishing_s = 0, 0.0
         started = self._loop.time() - (time.perf_counter() - began)
         try:
@@ -220,14 +225,14 @@ class Execution:
                         publishing_s += time.perf_counter() - asked
         except HandlerFailed as failure:
             return failure.error, published
-        except Exception as error:  # as in _attempt
+        except Exception as error:  # the results could not be published
             return error, published
         finally:
             self._observe(time.perf_counter() - began - publishing_s)
         return None, published
 
     async def _finish(self, delivery: Delivery, error: BaseException | None, published: int, started: float) -> None:
-        """Decide, settle and report."""
+        """Decide on the outcome, settle and report."""
         if self.is_past_grace or isinstance(error, PublishingStopped):
             await self.release(delivery)
             return
@@ -242,8 +247,10 @@ class Execution:
             self._logger.warning("message.settle_lost", **fields, at=error_location(error))
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """Settle, and remember finished work for the window. Return whether the outcome holds: done is done, but what
-        failed comes again as it was where the broker could not be told.
+        """Settle and, for an Ack, remember the message. Return whether the outcome stands.
+
+        An Ack always stands, because the work is done. Another outcome that the broker did not learn of does not: the
+        message comes again as it was.
         """
         if isinstance(outcome, Ack):
             if self._deduplicator is not None:
@@ -256,7 +263,7 @@ class Execution:
         return await self._transport.settle(delivery, outcome)
 
     def _decode(self, delivery: Delivery) -> Any:
-        """Return the payload of a delivery, checked. Raises InvalidMessage."""
+        """Decode and validate the payload. Raises InvalidMessage."""
         if delivery.unreadable:
             raise InvalidMessage(f"the message cannot be decoded: {delivery.unreadable}", "unreadable")
         handler = self._subscriber.handler
@@ -289,7 +296,10 @@ class Execution:
         )
 
     async def _settle_if_decided(self, delivery: Delivery, started: float) -> bool:
-        """Whether this attempt was made before, and only its end is still to be told to the broker: then tell it."""
+        """Settle the delivery if its outcome is known from an earlier delivery. Return whether it was.
+
+        The broker redelivers a message when the connection is lost between our decision and its confirmation.
+        """
         if self._is_handled(delivery):
             await self._ack_duplicate(delivery)
             return True
@@ -301,7 +311,7 @@ class Execution:
         return True
 
     def _is_handled(self, delivery: Delivery) -> bool:
-        """Whether the work of this message is known to be done."""
+        """Return whether the message is known to have been handled."""
         if delivery.was_handled:
             return True
         if self._deduplicator is None or delivery.envelope.message_id is None:
@@ -309,7 +319,7 @@ class Execution:
         return identity(delivery.envelope) in self._deduplicator
 
     async def _ack_duplicate(self, delivery: Delivery) -> None:
-        """Acknowledge a message whose work was done before."""
+        """Acknowledge a message that was handled before."""
         await self._settle(delivery, ACK)
         self._counts.duplicate += 1
         if self._logs_messages:
@@ -324,7 +334,7 @@ class Execution:
         return {"pipeline": self._pipeline, "subscriber": self._subscriber.name, "queue": self._subscriber.queue}
 
     def log_fields(self, delivery: Delivery) -> dict[str, Any]:
-        """Return what log lines say of a delivery."""
+        """Return the log fields of a delivery."""
         fields = {
             "pipeline": self._pipeline,
             "subscriber": self._subscriber.name,
@@ -340,7 +350,7 @@ class Execution:
     def _report(
         self, outcome: Outcome, error: BaseException | None, delivery: Delivery, published: int, started: float
     ) -> None:
-        """Count the end of a delivery and write its one line."""
+        """Count the outcome and write its log line."""
         if isinstance(outcome, Ack):
             self._counts.handled += 1
             if not self._logs_messages:
@@ -375,7 +385,7 @@ class Execution:
                     dead_letter=delivery.options.dead_letter,
                     **({"exception": outcome.traceback} if outcome.traceback else {}),
                 )
-            case Release():  # decide() never says so
+            case Release():  # decide() never returns it
                 self._counts.released += 1
 
 
@@ -384,12 +394,12 @@ def _ignore(_: float) -> None:
 
 
 def _cause(error: BaseException | None) -> BaseException | None:
-    """Return what is to be told of an error: why a result could not be published, where that is what failed."""
+    """Return the error to report: the cause if a result could not be published."""
     return error.cause if isinstance(error, ResultFailed) else error
 
 
 def _is_handler_failure(outcome: DeadLetter, error: BaseException | None) -> bool:
-    """Whether it was the user's code that failed, and not the message: then its author wants to see where."""
+    """Return whether the user's code failed, as opposed to the message: then the log line has a traceback."""
     error = _cause(error)
     is_after_the_call = outcome.reason in ("exhausted", "rejected", "invalid-result")
     return is_after_the_call and error is not None and not (isinstance(error, PublishFailed) or is_rejection(error))

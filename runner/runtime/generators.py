@@ -1,4 +1,4 @@
-"""Turns a producer's generator into items: on the loop, or out of a thread; what it raises becomes HandlerFailed."""
+"""Iterates a producer's generator on the loop or in a thread. What the generator raises becomes HandlerFailed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runner.runtime.invocation import HandlerFailed, await_handler, is_handler_e
 
 
 async def iterate_generator(generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, None]:
-    """Yield what an async generator yields."""
+    """Yield the items of an async generator."""
     task = asyncio.current_task()
     try:
         while True:
@@ -35,10 +35,10 @@ async def iterate_generator(generator: AsyncGenerator[Any, Any]) -> AsyncGenerat
 async def iterate_in_thread(
     iterator: Iterator[Any], executor: Executor, *, prefetch: int = 1
 ) -> AsyncGenerator[Any, None]:
-    """Yield what a plain generator yields, which runs in a thread; each item as soon as it is there.
+    """Yield the items of a plain generator that runs in a thread, each as soon as it is available.
 
-    It is asked for `prefetch` items at a time, so it may be that far ahead of who reads. Given up, it ends after the
-    item that it is at.
+    The generator is asked for up to `prefetch` items at a time, so it may be that far ahead of the reader. When this
+    iterator is closed, the generator stops after its current item.
     """
     exchange = _ThreadBuffer(iterator, prefetch)
     try:
@@ -56,7 +56,10 @@ async def iterate_in_thread(
 
 
 class _ThreadBuffer:
-    """Where a thread leaves items for the loop. A thread that finds nobody waiting wakes nobody."""
+    """Passes items from a thread to the loop.
+
+    The thread wakes the loop only if the loop is waiting: waking costs a system call.
+    """
 
     def __init__(self, iterator: Iterator[Any], prefetch: int) -> None:
         self._iterator = iterator
@@ -67,10 +70,10 @@ class _ThreadBuffer:
         self.items: deque[Any] = deque()
         self.has_ended = False
         self.is_abandoned = False
-        """Whether nobody will read any more."""
+        """Whether the reader has stopped reading."""
 
     def fetch(self) -> None:
-        """Fetch the next items; in the thread."""
+        """Fetch the next items. Runs in the thread."""
         for _ in range(self._prefetch):
             try:
                 item = next(self._iterator)
@@ -85,15 +88,15 @@ class _ThreadBuffer:
                 self._loop.call_soon_threadsafe(self._has_changed.set)
 
     async def wait(self) -> None:
-        """Wait until there may be something; on the loop."""
+        """Wait until an item may be available. Runs on the loop."""
         self._has_changed.clear()
         self._is_awaited = True
-        if not self.items:  # else the thread may have looked before it was awaited
+        if not self.items:  # else the thread may have added it before `_is_awaited` was set
             await self._has_changed.wait()
         self._is_awaited = False
 
     def note_fetched(self, fetching: asyncio.Future[None]) -> None:
-        """Take note that the thread has done what it was asked for, or has failed."""
+        """Wake the reader: the thread has fetched its items or has failed."""
         if not fetching.cancelled():
-            fetching.exception()  # raised by whoever awaits it; nobody may
+            fetching.exception()  # mark as retrieved; the reader raises it if it still reads
         self._has_changed.set()

@@ -1,4 +1,4 @@
-"""Calls one subscriber's handler where it is to run: on the loop, in a thread, or in a process of its own."""
+"""Calls the handler of one subscriber where it runs: on the loop, in a thread, or in a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runner.runtime.watchdog import ThreadWatchdog
 
 
 class HandlerInvoker:
-    """Knows a handler's arguments and where it runs. `resources` are the open ones of the pipeline."""
+    """A handler with its arguments. `resources` are the open resources of the pipeline."""
 
     def __init__(self, subscriber: Subscriber, resources: Mapping[str, Any]) -> None:
         handler = subscriber.handler
@@ -32,9 +32,9 @@ class HandlerInvoker:
             and handler.message_parameter is None
             and handler.positional == (handler.payload_parameter,)
         )
-        """Whether it is called with the payload by position and all else by name: nothing is to be made for a call."""
+        """Whether a call needs only the payload, by position. Such calls skip building the arguments."""
         self._watch = ThreadWatchdog(subscriber.timeout_s)
-        # A pool of its own: handlers that fill the default one would starve look-ups of the broker's name.
+        # A pool of its own: in the default pool, slow handlers would block DNS look-ups of the broker's name.
         self._threads = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
 
     @property
@@ -44,25 +44,25 @@ class HandlerInvoker:
 
     @property
     def overdue(self) -> int:
-        """How many calls have been in their thread for longer than the timeout."""
+        """The number of calls in threads that have outlasted the timeout."""
         return self._watch.overdue
 
     async def start(self) -> None:
-        """Start what the handler runs in, so that no message waits for that."""
+        """Start the handler's processes, so that no message waits for them."""
         if self._pool is not None:
             await self._pool.start()
 
     def invoke(self, payload: Any, message: Message | None) -> Awaitable[Results]:
-        """Call the handler with one message and return its results; raises HandlerFailed.
+        """Call the handler with one message and return its results. Raises HandlerFailed.
 
-        `message` is there if the handler asks for it.
+        `message` is given if the handler has a parameter for it.
         """
         if self._is_plain:
             return call_on_loop(self._handler, (payload,), self._given, self._timeout_s)
         return self._call(payload, message)
 
     def invoke_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
-        """Call the handler with a batch; like `call_one`."""
+        """Call the handler with a batch, like `invoke`."""
         return self._call(list(payloads), None if messages is None else list(messages))
 
     async def _call(self, payload: Any, message: Message | list[Message] | None) -> Results:
@@ -82,7 +82,7 @@ class HandlerInvoker:
         return await call_in_thread(handler, positional, arguments, self._threads, self._timeout_s, self._watch)
 
     def close(self) -> None:
-        """End processes at once; threads end by themselves, or with the process."""
+        """Kill the handler's processes. Threads end by themselves or with the process."""
         if self._pool is not None:
             self._pool.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""Accepts connections for the HTTP server: a bounded number of them, each with deadlines, for any sockets.
+"""The connections of the HTTP server: how many may be open, and how long each may wait.
 
-The port shares the process's descriptors with the work. Strangers who open connections and send nothing must take
-neither the descriptors of handlers nor the answers of probes.
+Connections use the same pool of file descriptors as the broker connection and the handlers. Clients that connect and
+send nothing must therefore not use up the descriptors, and must not keep probes from being answered.
 """
 
 from __future__ import annotations
@@ -18,21 +18,27 @@ from runner import log
 from runner.tasks import cancel_and_wait
 
 MAX_CONNECTIONS = 1000
+"""The most connections that are open at the same time, however many descriptors there are."""
 MIN_CONNECTIONS = 8
+"""The limit is at least this, however few descriptors there are."""
 DESCRIPTOR_SHARE = 4
-"""At most this fraction (one in N) of the descriptors that the process may have are connections."""
+"""Connections take at most one in this many of the descriptors that the process may have."""
 
 HEADER_TIMEOUT_S = 10.0
-"""How long the header of a request may take, from the first byte, and from the connection on for the first request."""
+"""How long the header of a request may take, from its first byte. For the first request of a connection, from the
+connect.
+"""
 
 KEEP_ALIVE_S = 75.0
-"""How long a connection may stay open between two requests: longer than load balancers keep theirs, as a rule."""
+"""How long a connection may stay open between two requests. Most load balancers close idle connections sooner."""
 
 SWEEP_INTERVAL_S = 1.0
+"""How often connections are checked for these timeouts."""
 ACCEPT_PAUSE_S = 1.0
-"""How long nothing is accepted after there was no descriptor for it."""
+"""How long the server stops accepting when the process has run out of descriptors."""
 
 WARN_INTERVAL_S = 60.0
+"""At most one warning about refused connections is logged in this time."""
 LISTEN_BACKLOG = 128
 
 BUSY_RESPONSE = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -46,7 +52,10 @@ def connection_limit() -> int:
 
 
 async def open_listeners(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen on each address of a host, on the same port; 0 is any free one. Raises OSError."""
+    """Return sockets that listen on every address of `host`, all on the same port. Port 0 means any free port.
+
+    Raises OSError.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
@@ -58,7 +67,7 @@ async def open_listeners(host: str, port: int) -> list[socket.socket]:
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
-                missing = error  # as ::1 of localhost, where there is no IPv6
+                missing = error  # such as ::1 for localhost on a machine without IPv6
             else:
                 port = sockets[-1].getsockname()[1]
         if not sockets and missing is not None:
@@ -86,7 +95,7 @@ def _open_listener(family: int, address: Any) -> socket.socket:
 
 
 class HttpConnections:
-    """The open connections of a server. `make_protocol` makes what speaks on each."""
+    """The open connections of a server. `make_protocol` returns the protocol that speaks HTTP on a connection."""
 
     def __init__(self, sockets: Sequence[socket.socket], make_protocol: Callable[[], Any], limit: int) -> None:
         self._sockets = sockets
@@ -97,18 +106,19 @@ class HttpConnections:
         self._next_warning_at = 0.0
 
     def start(self) -> None:
-        """Accept from now on."""
+        """Start accepting connections."""
         work = [*(self._accept(each) for each in self._sockets), self._sweep()]
         self._tasks = [asyncio.create_task(each, name="http-connections") for each in work]
 
     async def stop_accepting(self) -> None:
-        """Accept no more. Connections that are open stay so. Idempotent."""
-        await cancel_and_wait(*self._tasks[:-1])  # before their sockets are closed: the numbers of those are free then
+        """Stop accepting. Open connections stay open. Idempotent."""
+        # The accept tasks end first: other files may get the descriptors of closed sockets.
+        await cancel_and_wait(*self._tasks[:-1])
         for each in self._sockets:
             each.close()
 
     async def close(self) -> None:
-        """Accept no more, and end all connections at once. Idempotent."""
+        """Stop accepting and abort all connections. Idempotent."""
         await self.stop_accepting()
         await cancel_and_wait(*self._tasks)
         for connection in list(self._open.values()):
@@ -116,7 +126,7 @@ class HttpConnections:
 
     @contextlib.contextmanager
     def answering(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
-        """Leave a connection alone inside the block: its request is here, and is worked on."""
+        """Mark the connection as busy: its request has arrived and is being handled."""
         connection = self._open.get(transport) if transport is not None else None
         if connection is not None:
             connection.phase = "answering"
@@ -128,7 +138,7 @@ class HttpConnections:
 
     @contextlib.contextmanager
     def receiving(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
-        """Inside the block the rest of the request is waited for: where room is needed, the connection may go."""
+        """Mark the connection as one that still sends its request. Such a connection may be closed to make room."""
         connection = self._open.get(transport) if transport is not None else None
         if connection is not None:
             connection.enter("receiving")
@@ -139,11 +149,11 @@ class HttpConnections:
                 connection.phase = "answering"
 
     def add(self, connection: _HttpConnection, transport: asyncio.BaseTransport) -> None:
-        """Note a connection that is open now."""
+        """Register an open connection."""
         self._open[transport] = connection
 
     def discard(self, transport: asyncio.BaseTransport | None) -> None:
-        """Note a connection that has ended, or is about to."""
+        """Forget a connection that has ended or is about to."""
         if transport is not None:
             self._open.pop(transport, None)
 
@@ -168,7 +178,7 @@ class HttpConnections:
                 await loop.connect_accepted_socket(lambda made=connection: made, accepted)  # type: ignore[misc]
 
     def _make_room(self) -> bool:
-        """Return whether there is room for one more, after the one that has kept us waiting longest had to go."""
+        """Return whether one more connection fits. If none does, abort the one that has been waiting longest."""
         if len(self._open) < self._limit:
             return True
         waiting = [each for each in self._open.values() if each.phase != "answering"]
@@ -178,7 +188,7 @@ class HttpConnections:
         return True
 
     async def _sweep(self) -> None:
-        """End the connections whose time is over."""
+        """Abort the connections that have exceeded a timeout."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
@@ -187,7 +197,7 @@ class HttpConnections:
                 connection.abort()
 
     def _warn_refused(self, error: str) -> None:
-        """Say that connections are refused; once in a while, for all of them."""
+        """Log that connections are refused, at most once every `WARN_INTERVAL_S`."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_warning_at:
             self._next_warning_at = now + WARN_INTERVAL_S
@@ -195,28 +205,31 @@ class HttpConnections:
 
 
 class _HttpConnection(asyncio.Protocol):
-    """One connection: passes everything on to the protocol that speaks on it, and knows what it waits for."""
+    """One connection. Passes everything on to the HTTP protocol and tracks what the connection is waiting for."""
 
     def __init__(self, connections: HttpConnections, inner: Any, now: float) -> None:
         self._connections = connections
         self._inner = inner
         self._transport: asyncio.BaseTransport | None = None
         self.phase = "header"
-        """`header`, `receiving` (the body), `answering` or `idle` (between two requests)."""
+        """One of `header`, `receiving` (the body), `answering` and `idle` (between two requests)."""
         self.since = now
 
     def enter(self, phase: str) -> None:
-        """Note what it waits for from now on."""
+        """Enter a phase and restart its clock."""
         self.phase = phase
         self.since = asyncio.get_running_loop().time()
 
     def is_late(self, now: float) -> bool:
-        """Whether it has waited too long for a request. A body has a deadline of its own."""
+        """Return whether the current phase has exceeded its timeout.
+
+        The body has a timeout of its own, in `http_server`.
+        """
         limit = {"header": HEADER_TIMEOUT_S, "idle": KEEP_ALIVE_S}.get(self.phase)
         return limit is not None and now - self.since > limit
 
     def abort(self) -> None:
-        """End it at once."""
+        """Close the connection without sending what is buffered."""
         self._connections.discard(self._transport)
         if isinstance(self._transport, asyncio.Transport):
             self._transport.abort()

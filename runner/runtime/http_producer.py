@@ -1,4 +1,4 @@
-"""Turns HTTP requests into messages: POST a body, get 202 when the broker has confirmed it."""
+"""A producer with `http:`: turns POST requests into messages. The answer is 202 once the broker has confirmed them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.units import format_duration
 
 FULL_QUEUE_TIMEOUT_S = 5.0
+"""How long a message is offered to a full queue before the request fails. Limited by the producer's timeout, too."""
 
 
 class HttpProducer:
-    """One path, and what is published from it."""
+    """One path of the HTTP server and the producer behind it."""
 
     def __init__(self, producer: Producer, pipeline: str, publisher: PipelinePublisher, counts: ProducerCounts) -> None:
         self._producer = producer
@@ -27,9 +28,9 @@ class HttpProducer:
         self.path = producer.http_path or "/"
 
     async def accept(self, body: bytes, content_type: str) -> tuple[int, dict[str, Any]]:
-        """Publish a body and return the status and the answer.
+        """Publish the body and return the HTTP status and the JSON answer.
 
-        Where there is no connection to publish with, that is said at once: the sender may know another way.
+        Without a connection to the broker it answers 503 at once, so that the client can try another instance.
         """
         with log.bound_context({"pipeline": self._pipeline, "producer": self._producer.name}):
             try:
@@ -58,7 +59,7 @@ class HttpProducer:
             return 202, {"ids": [item.envelope.message_id for item in outgoing]}
 
     def _messages_of(self, body: bytes, content_type: str) -> list[OutgoingMessage]:
-        """Return the messages that a body becomes; raises ValueError or PublishFailed, with what is wrong with it."""
+        """Return the messages for a body. Raises ValueError or PublishFailed that say what is wrong with it."""
         payload = _parse_body(body, content_type)
         try:
             return self._publisher.prepare([payload], self._producer.to)
@@ -70,7 +71,7 @@ class HttpProducer:
 
 
 def _parse_body(body: bytes, content_type: str) -> Any:
-    """Return what a request carries; raises ValueError for a body that is not what its content type says."""
+    """Return the payload of a request. Raises ValueError for a body that does not match its content type."""
     found = guess_payload(body)
     is_json = content_type == "application/json" or content_type.endswith("+json")
     if is_json and not isinstance(found, JsonText):

@@ -1,6 +1,7 @@
-"""Answers HTTP: the producers with `http:`, the probes `/healthz` and `/readyz`, and `/metrics`.
+"""The HTTP server of a process: producers with `http:`, the probes `/healthz` and `/readyz`, `/metrics`, and the page.
 
-Listens on the loopback interface unless told otherwise. There is no authentication: what faces others needs a proxy.
+It listens on the loopback interface by default. Its producers have no authentication: put a proxy in front of it before
+you expose it.
 """
 
 from __future__ import annotations
@@ -29,37 +30,37 @@ DEFAULT_ADDRESS = ("127.0.0.1", 8080)
 MAX_BODY_BYTES = 1024 * 1024
 
 ACCEPTED_ENCODINGS = ("identity", "gzip", "deflate")
-"""Which aiohttp undoes, by the standard library."""
+"""The content encodings that aiohttp decodes with the standard library alone."""
 
 BODY_TIMEOUT_S = 30.0
 """How long the body of a request may take to arrive."""
 
 RETRY_AFTER_S = 5
-"""What an answer of 503 tells clients and load balancers to wait."""
+"""The `Retry-After` of a 503 answer."""
 
 CLOSE_TIMEOUT_S = 5.0
-"""How long requests that are under way may take to end by themselves."""
+"""How long requests in progress may take to finish when the server stops."""
 
 CANCEL_TIMEOUT_S = 1.0
-"""How long they may take after that to end, and to notice that they were cancelled."""
+"""How long they may take to end after they have been cancelled."""
 
 
 ReadinessCheck = Callable[[], Awaitable[Sequence[str]]]
-"""Returns what keeps us from being ready, as words for people; nothing when we are."""
+"""Returns the reasons why the process is not ready, as text for people. No reasons: it is ready."""
 
 
 ReadMetrics = Callable[[], Awaitable[Samples]]
-"""Returns the samples of all processes that we answer for."""
+"""Returns the samples of all processes that this server answers for."""
 
 
 MakeRoutes = Callable[[], Iterable["web.AbstractRouteDef"]]
-"""Returns what is answered besides, by aiohttp's own means; called when aiohttp is known to be there."""
+"""Returns additional routes. Called once aiohttp is known to be installed."""
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 class CannotListen(RunnerError):
-    """The HTTP address cannot be listened on, or the library for it is missing."""
+    """The HTTP address cannot be listened on, or aiohttp is not installed."""
 
     exit_code = 1
 
@@ -73,7 +74,7 @@ class HttpServer:
     def __init__(
         self, address: tuple[str, int], producers: Sequence[HttpProducer], version: Mapping[str, str] = {}
     ) -> None:
-        """`about` is what /healthz says beside that the process is alive."""
+        """`version` is added to the answer of `/healthz`."""
         self._address = address
         self._version = version
         self._producers = producers
@@ -87,13 +88,13 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it is reached from this machine, once it listens."""
+        """Its URL from this machine, once it listens."""
         return self._url
 
     async def start(
         self, unready_reasons: ReadinessCheck, metrics: ReadMetrics | None, routes: MakeRoutes = lambda: ()
     ) -> None:
-        """Listen. Without `metrics` there is no /metrics; `routes` returns what else is answered.
+        """Start listening. Without `metrics` there is no `/metrics`; `routes` returns additional routes.
 
         Raises CannotListen.
         """
@@ -102,7 +103,7 @@ class HttpServer:
                 text = f"{count} producers have the same HTTP path: {path}"
                 raise CannotListen(text, "give one of them another, or run their pipelines apart")
         try:
-            import prometheus_client  # noqa: F401  # needed by each scrape
+            import prometheus_client  # noqa: F401  # fail now, not at the first scrape
             from aiohttp import web
         except ImportError as error:
             text = f"answering HTTP needs {'aiohttp' if error.name == 'aiohttp' else 'prometheus-client'}"
@@ -139,13 +140,14 @@ class HttpServer:
         log.get_logger().info("http.listening", address=address, paths=paths)
 
     def accept_messages(self) -> None:
-        """Take what is sent to producers from now on."""
+        """Accept producers' requests from now on."""
         self._refusal = ""
 
     async def stop_accepting(self) -> None:
-        """Take nothing more, and answer what is under way, for a few seconds at most. Idempotent.
+        """Refuse new requests and wait a few seconds for those in progress. Idempotent.
 
-        Where something is sent to producers nobody can connect any more: who sends may then try elsewhere at once.
+        With HTTP producers the port is closed as well: a client whose connection is refused tries another instance at
+        once.
         """
         self._refusal = "the pipeline is stopping"
         if self._connections is not None and self._producers:
@@ -155,7 +157,7 @@ class HttpServer:
                 await self._is_quiet.wait()
 
     async def close(self) -> None:
-        """Listen no more. Idempotent."""
+        """Stop listening and close all connections. Idempotent."""
         if self._connections is not None:
             await self._connections.stop_accepting()
         if self._runner is not None:
@@ -182,7 +184,7 @@ class HttpServer:
             samples = await metrics()
         except TimeoutError:
             return web.Response(status=503, text="the master of the workers does not answer\n")
-        # In a thread: with a thousand subscribers it takes some 20 ms, for which the loop would stand still.
+        # In a thread: with a thousand subscribers this takes about 20 ms, which would block the loop.
         body = await asyncio.to_thread(exposition.text, samples)
         response = web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE}, zlib_executor_size=65536)
         response.enable_compression()
@@ -216,7 +218,7 @@ class HttpServer:
             return response
 
     def _track_connections(self) -> Any:
-        """Return a middleware that says which connections are at work."""
+        """Return a middleware that marks connections as busy while their request is handled."""
         from aiohttp import web
 
         @web.middleware
@@ -235,7 +237,7 @@ class HttpServer:
 
     @contextlib.contextmanager
     def _count_request(self) -> Iterator[None]:
-        """Count a request as under way."""
+        """Count a request as in progress."""
         self._answering += 1
         self._is_quiet.clear()
         try:
@@ -247,7 +249,7 @@ class HttpServer:
 
 
 def _loopback_guard() -> Any:
-    """Return a middleware that keeps web pages from using a loopback address through their visitor's browser."""
+    """Return a middleware that rejects requests of web pages. A page in a browser can reach loopback addresses."""
     from aiohttp import web
 
     @web.middleware
@@ -264,7 +266,7 @@ def _loopback_guard() -> Any:
 
 
 def _is_loopback_url(url: str) -> bool:
-    """Whether a URL names this machine; one without a host, or that is none, does not."""
+    """Return whether a URL names this machine. False for a URL without a host, and for anything that is no URL."""
     try:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
@@ -272,7 +274,7 @@ def _is_loopback_url(url: str) -> bool:
 
 
 def _is_no_bad_request(record: logging.LogRecord) -> bool:
-    """Drop aiohttp's traceback for each request that cannot be read: anybody may send one."""
+    """Drop aiohttp's traceback for requests that are no valid HTTP: any client can send one."""
     from aiohttp.http_exceptions import HttpProcessingError
     from aiohttp.web import RequestPayloadError
 
@@ -280,7 +282,7 @@ def _is_no_bad_request(record: logging.LogRecord) -> bool:
 
 
 def _aiohttp_path(path: str) -> str:
-    """Return a path as aiohttp compares it: with every %XX read, but for a slash and the percent sign itself."""
+    """Return the path in the form in which aiohttp compares paths: every %XX decoded, except %2F and %25."""
     for kept in ("%25", "%2F", "%2f"):
         path = path.replace(kept, f"%25{kept[1:].upper()}")
     return unquote(path)

@@ -1,4 +1,4 @@
-"""Turns a stream of deliveries into what workers take: one after the other, by key and in order, or as batches."""
+"""Inboxes of a subscriber: deliveries wait first in first out, by key and in order, or in batches."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from runner.transports.base import Delivery
 
 
 class FifoInbox:
-    """Deliveries that wait, first in, first out. The same verbs as `KeyedInbox`, for subscribers that keep no order."""
+    """Deliveries in order of arrival. It has the methods of `KeyedInbox`, for subscribers without `order_by`."""
 
     def __init__(self) -> None:
         self._waiting: deque[Delivery] = deque()
 
     def __bool__(self) -> bool:
-        """Whether there is a delivery that may be handled now."""
+        """Return whether a delivery can be handled now."""
         return bool(self._waiting)
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return how many deliveries wait."""
         return len(self._waiting)
 
     def put(self, delivery: Delivery) -> None:
@@ -30,24 +30,27 @@ class FifoInbox:
         self._waiting.append(delivery)
 
     def take(self) -> Delivery:
-        """Return the next delivery."""
+        """Remove and return the next delivery."""
         return self._waiting.popleft()
 
     def free(self, delivery: Delivery) -> None:
-        """Note that a delivery has ended: nothing waits for it here."""
+        """Do nothing: no other delivery waits for this one to end."""
 
     def put_back(self, delivery: Delivery) -> None:
-        """Put a delivery that was taken before all others."""
+        """Put a delivery in front of all others."""
         self._waiting.appendleft(delivery)
 
     def drain(self) -> Iterator[Delivery]:
-        """Take out everything that waits, in order."""
+        """Remove and yield all deliveries, in order."""
         while self._waiting:
             yield self._waiting.popleft()
 
 
 class KeyedInbox:
-    """Deliveries that wait, by key. A key is busy from `take` until `free`, also while its retry waits."""
+    """Deliveries by key.
+
+    A key is busy from `take` to `free`, also while a retry of its delivery waits for its delay.
+    """
 
     def __init__(self, key_of: Callable[[Envelope], Hashable]) -> None:
         self._key_of = key_of
@@ -56,15 +59,15 @@ class KeyedInbox:
         self._busy: dict[Delivery, Hashable] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is a delivery that may be handled now."""
+        """Return whether a delivery can be handled now."""
         return bool(self._ready)
 
     def __len__(self) -> int:
-        """How many wait, of busy keys too."""
+        """Return how many deliveries wait, those of busy keys included."""
         return sum(len(lane) for lane in self._waiting.values())
 
     def put(self, delivery: Delivery) -> None:
-        """Add a delivery behind those of its key."""
+        """Add a delivery behind the others of its key."""
         key = self._key_of(delivery.envelope)
         lane = self._waiting.get(key)
         if lane is None:
@@ -74,14 +77,14 @@ class KeyedInbox:
             lane.append(delivery)
 
     def take(self) -> Delivery:
-        """Return the next delivery of the key that has waited longest; that key is busy from now on."""
+        """Remove and return the next delivery of the key that has waited longest, and mark that key as busy."""
         key = self._ready.popleft()
         delivery = self._waiting[key].popleft()
         self._busy[delivery] = key
         return delivery
 
     def free(self, delivery: Delivery) -> None:
-        """Let the next delivery of the same key come. Nothing happens where the delivery was put back already."""
+        """Mark the key of a delivery as no longer busy. Does nothing if the delivery was put back."""
         if delivery not in self._busy:
             return
         key = self._busy.pop(delivery)
@@ -91,13 +94,13 @@ class KeyedInbox:
             del self._waiting[key]
 
     def put_back(self, delivery: Delivery) -> None:
-        """Put a delivery that was taken before all others of its key, which may then be taken again."""
+        """Put a delivery that was taken in front of the others of its key, and mark the key as no longer busy."""
         key = self._busy.pop(delivery)
         self._waiting[key].appendleft(delivery)
         self._ready.append(key)
 
     def drain(self) -> Iterator[Delivery]:
-        """Take out everything that waits, key by key in order."""
+        """Remove and yield all deliveries, key by key in order."""
         for lane in list(self._waiting.values()):
             while lane:
                 yield lane.popleft()
@@ -106,17 +109,17 @@ class KeyedInbox:
 
 @dataclass(slots=True)
 class _PendingBatch:
-    """Deliveries on the same attempt, and when the first of them may be handled whether others have come or not."""
+    """Deliveries of the same attempt, and the time at which they are due even if the batch is not full."""
 
     due_at: float
     waiting: deque[Delivery] = field(default_factory=deque)
 
 
 class BatchInbox:
-    """Deliveries that wait, first in, first out, to be handled together with others on the same attempt.
+    """Deliveries that are handled in batches. All deliveries of a batch have the same attempt number.
 
-    So what failed together is tried again together, and its attempts are not spent on newcomers. On the last attempt
-    each is alone, and waits for nothing: then only those that are to blame are given up.
+    Deliveries that failed together are retried together, and newcomers do not share their failures. On the last attempt
+    each delivery is handled alone and at once, so that only those that really fail are dead-lettered.
     """
 
     def __init__(self, batch: Batch, attempts: int, now: Callable[[], float]) -> None:
@@ -127,15 +130,15 @@ class BatchInbox:
         self._groups: dict[int, _PendingBatch] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is something that is due now."""
+        """Return whether a batch is due now."""
         return bool(self._alone) or self._due() is not None
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return how many deliveries wait."""
         return len(self._alone) + sum(len(group.waiting) for group in self._groups.values())
 
     def due_in(self) -> float | None:
-        """Return after how many seconds something is due by itself; None where nothing waits."""
+        """Return the seconds until a batch is due even if nothing more arrives; None if nothing waits."""
         if self:
             return 0.0
         return min((group.due_at - self._now() for group in self._groups.values()), default=None)
@@ -151,7 +154,7 @@ class BatchInbox:
         group.waiting.append(delivery)
 
     def take(self) -> list[Delivery]:
-        """Return a batch that is due: full, or what came while its first one waited; or one delivery that is alone."""
+        """Remove and return a batch that is due, or a single delivery on its last attempt. Empty if nothing is due."""
         if self._alone:
             return [self._alone.popleft()]
         attempt = self._due()
@@ -165,7 +168,7 @@ class BatchInbox:
         return taken
 
     def drain(self) -> Iterator[Delivery]:
-        """Take out everything that waits."""
+        """Remove and yield all deliveries."""
         yield from self._alone
         for group in self._groups.values():
             yield from group.waiting
@@ -173,7 +176,7 @@ class BatchInbox:
         self._groups.clear()
 
     def _due(self) -> int | None:
-        """Return the attempt of a group that is due, the one that is due for longest."""
+        """Return the attempt number of the batch that has been due longest; None if none is due."""
         now = self._now()
         due = [
             (group.due_at, attempt)

@@ -1,8 +1,8 @@
-"""Turns a payload into results by calling the user's function: on the loop, or in a thread; and nothing escapes it.
+"""Calls functions of the user, on the loop or in a thread, and turns whatever they raise into HandlerFailed.
 
-A handler may raise anything. `SystemExit` and `KeyboardInterrupt` raised by one are its failure, not the end of the
-process; a `CancelledError` is one too, unless we cancelled it (`tasks.cancel`): a handler may cancel the task that it
-runs in, which lives on and handles other messages.
+A handler may raise anything. `SystemExit` and `KeyboardInterrupt` from a handler are failures of the handler and do not
+end the process. So is a `CancelledError`, unless we cancelled the task (`tasks.cancel`): a handler may cancel the task
+that it runs in, but that task is a worker and has other messages to handle.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from runner.tasks import is_cancelled_by_us
 T = TypeVar("T")
 
 MAX_CHUNK_ITEMS = 1000
-"""How many results of a generator are held back at most, to be published together after it has ended."""
+"""The results of a generator are published in chunks of at most this many."""
 
 
 Results = list[Any] | AsyncGenerator[list[Any], None]
-"""What a handler gave: a list of its one return value, or, of a generator, lists of at most 1,000 as they come."""
+"""The results of a call: a list with the return value, or for a generator lists of at most `MAX_CHUNK_ITEMS` as they
+come.
+"""
 
 
 class HandlerFailed(Exception):
-    """The handler raised `error`, which may be a BaseException that must not travel through a task as itself."""
+    """The handler raised `error`. It may be a BaseException, which must not propagate through a task."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(type(error).__qualname__)  # not its text: a foreign __str__ may fail
@@ -41,7 +43,7 @@ class HandlerFailed(Exception):
 async def call_on_loop(
     handler: Handler, positional: tuple[Any, ...], arguments: Mapping[str, Any], timeout_s: float | None
 ) -> Results:
-    """Call a handler of the loop. Raises HandlerFailed with what it raised; the timeout covers the whole call."""
+    """Call an async handler. The timeout covers the whole call. Raises HandlerFailed."""
     started = asyncio.get_running_loop().time()
     made = handler.call(*positional, **arguments)
     if inspect.isasyncgen(made):
@@ -62,9 +64,10 @@ async def call_in_thread(
     timeout_s: float | None,
     watchdog: ThreadWatchdog,
 ) -> Results:
-    """Call a plain function; what the loop must finish (it may wrap an `async def`) is finished there.
+    """Call a plain function in a thread. Raises HandlerFailed.
 
-    Raises HandlerFailed. A thread cannot be stopped: the call counts as timed out when it returns too late.
+    If it returns an awaitable or an async generator, that runs on the loop. A thread cannot be stopped, so a call that
+    takes too long counts as timed out when it returns.
     """
     started = asyncio.get_running_loop().time()
     result = await _run_watched(watchdog, executor, lambda: handler.call(*positional, **arguments), timeout_s)
@@ -81,12 +84,12 @@ async def call_in_thread(
 
 
 def is_iterator(result: Any) -> bool:
-    """Return whether a function has returned results one after the other: a generator, or another iterator."""
+    """Return whether a function has returned its results one by one: a generator or another iterator."""
     return isinstance(result, Iterator)
 
 
 async def _iterate_chunks(made: Any, timeout_s: float | None, started: float) -> AsyncGenerator[list[Any], None]:
-    """Yield what an async generator yields, in lists; `started` is when the call began."""
+    """Yield lists of the items of an async generator. `started` is the loop time at which the call began."""
     chunk: list[Any] = []
     try:
         while True:
@@ -99,7 +102,7 @@ async def _iterate_chunks(made: Any, timeout_s: float | None, started: float) ->
             if len(chunk) >= MAX_CHUNK_ITEMS:
                 asked = asyncio.get_running_loop().time()
                 yield chunk
-                started += asyncio.get_running_loop().time() - asked  # publishing takes none of the handler's time
+                started += asyncio.get_running_loop().time() - asked  # the timeout does not include publishing
                 chunk = []
     finally:
         await await_handler(made.aclose())
@@ -109,7 +112,7 @@ async def _iterate_chunks(made: Any, timeout_s: float | None, started: float) ->
 async def _iterate_chunks_in_thread(
     iterator: Iterator[Any], executor: Executor, timeout_s: float | None, started: float, watchdog: ThreadWatchdog
 ) -> AsyncGenerator[list[Any], None]:
-    """Yield what a generator yields, in lists: one visit to the thread for each."""
+    """Yield lists of the items of a plain generator. Each list takes one round trip to the thread."""
     while True:
         left_s = _time_left(started, timeout_s)
         chunk = await _run_watched(
@@ -124,7 +127,7 @@ async def _iterate_chunks_in_thread(
 
 
 async def _iterate_on_loop(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
-    """Yield what an `async def` has returned an iterator of: its author knows that it runs on the loop."""
+    """Yield the items of an iterator that an `async def` returned. It runs on the loop, as its author chose."""
     for item in iterator:
         yield item
 
@@ -139,10 +142,10 @@ def _time_left(started: float, timeout_s: float | None) -> float | None:
 
 
 async def await_handler(awaitable: Awaitable[T], timeout_s: float | None = None, *, left_s: float | None = None) -> T:
-    """Await a handler's work; whatever it raises, except our own cancellation, becomes HandlerFailed.
+    """Await the handler's work. Whatever it raises becomes HandlerFailed, except our own cancellation.
 
-    `left_s` is what is left of the timeout, by default all of it. What takes longer counts as timed out, however it
-    ends after that.
+    `left_s` is the time left of the timeout, all of it by default. What takes longer counts as timed out however it
+    ends.
     """
     task = asyncio.current_task()
     limit: asyncio.Timeout | None = None
@@ -152,7 +155,7 @@ async def await_handler(awaitable: Awaitable[T], timeout_s: float | None = None,
         else:
             async with asyncio.timeout(timeout_s if left_s is None else left_s) as limit:
                 result = await awaitable
-    except BaseException as error:  # SystemExit and KeyboardInterrupt included: see the module's docstring
+    except BaseException as error:  # including SystemExit and KeyboardInterrupt: see the module's docstring
         if not is_handler_error(error, task):
             raise
         await undo_cancellation(task)
@@ -167,14 +170,14 @@ async def await_handler(awaitable: Awaitable[T], timeout_s: float | None = None,
 
 
 def is_handler_error(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Whether an error is the handler's failure: not where we cancel its task, or close its coroutine."""
+    """Return whether an error is the handler's failure: not if we cancel its task or close its coroutine."""
     if isinstance(error, GeneratorExit):
         return _is_current_task(task)
     return not (isinstance(error, asyncio.CancelledError) and is_cancelled_by_us(task))
 
 
 async def undo_cancellation(task: asyncio.Task[Any] | None) -> None:
-    """Undo a handler's cancellations of the task that it has run in, also one that has not come through yet."""
+    """Undo a handler's cancellations of the task that it ran in, including one that is not delivered yet."""
     if task is None or not task.cancelling() or is_cancelled_by_us(task):
         return
     while task.uncancel():
@@ -189,12 +192,12 @@ async def undo_cancellation(task: asyncio.Task[Any] | None) -> None:
 def _is_current_task(task: asyncio.Task[Any] | None) -> bool:
     try:
         return asyncio.current_task() is task
-    except RuntimeError:  # no loop is running any more
+    except RuntimeError:  # no loop is running
         return False
 
 
 async def _run_watched(watchdog: ThreadWatchdog, executor: Executor, work: Callable[[], T], left_s: float | None) -> T:
-    """Run a handler's work in a thread as `in_executor` does, and let it be named where it takes too long."""
+    """Run a call in a thread and report it if it takes too long."""
     thread_id: int | None = None
 
     def run() -> T:
@@ -207,9 +210,9 @@ async def _run_watched(watchdog: ThreadWatchdog, executor: Executor, work: Calla
 
 
 async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:
-    """Run a handler's work in a thread, with the context variables of this task. Raises HandlerFailed.
+    """Run a call in a thread, with the context variables of this task. Raises HandlerFailed.
 
-    When this is cancelled the thread goes on: nothing can stop it.
+    Cancelling does not stop the thread.
     """
     context = contextvars.copy_context()
 
@@ -222,9 +225,9 @@ async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:
     result, error = await asyncio.get_running_loop().run_in_executor(executor, run)
     if error is not None:
         raise HandlerFailed(error) from error
-    return result  # type: ignore[return-value]  # None stands for an error only
+    return result  # type: ignore[return-value]  # it is None only together with an error
 
 
 def timeout_error(timeout_s: float) -> TimeoutError:
-    """Return the error of an attempt that took longer than its subscriber's timeout."""
+    """Return the error of an attempt that exceeded its subscriber's timeout."""
     return TimeoutError(f"the handler took longer than its timeout of {timeout_s:g} s")

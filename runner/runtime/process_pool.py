@@ -1,8 +1,8 @@
-"""Calls handlers in processes of their own (`run_in: process`), for work that would keep the interpreter busy.
+"""Processes that run handlers (`run_in: process`), for CPU-bound work that would block the interpreter.
 
-Each slot is one process, started by spawn before the first message is taken, and kept. What crosses the pipe is ours:
-payloads that were decoded here, and what the handler made of them. A process that takes too long is killed, one that
-dies is replaced, and in both cases only its own message's attempt has failed.
+Each slot is one process, spawned before the first message is taken and kept. Payloads are decoded before they cross the
+pipe. A process that exceeds the timeout is killed, and one that dies is replaced; only the attempt that it was working
+on fails.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WorkerDied(Exception):
-    """The handler's process ended in the middle of the work: killed, out of memory, or a crash in native code."""
+    """The handler's process ended during a call: it was killed, ran out of memory, or crashed in native code."""
 
 
 class HandlerCall(NamedTuple):
-    """What a process is asked to do."""
+    """A call of the handler, as it is sent to the process."""
 
     path: str
     positional: tuple[Any, ...]
@@ -45,9 +45,9 @@ class HandlerCall(NamedTuple):
 
 
 class HandlerAnswer(NamedTuple):
-    """What it answers: results (of a generator: all of them), or what the handler raised and where.
+    """The answer: the results (of a generator, all of them), or the errors that were raised and their traceback.
 
-    Exceptions do not travel: many cannot be pickled, and what becomes of a message must not hang on that.
+    Exceptions are not sent: many cannot be pickled, and the outcome of a message must not depend on that.
     """
 
     results: list[Any]
@@ -56,7 +56,7 @@ class HandlerAnswer(NamedTuple):
 
 
 class ProcessPool:
-    """The processes of one subscriber, `size` of them."""
+    """The processes of one subscriber."""
 
     def __init__(self, size: int, name: str, path: str) -> None:
         self._size = size
@@ -68,7 +68,7 @@ class ProcessPool:
         self._is_closed = False
 
     async def call(self, call: HandlerCall, timeout_s: float | None) -> list[Any]:
-        """Run a handler and return its results. Raises HandlerFailed. Cancelling kills the process it runs in."""
+        """Run the handler and return its results. Raises HandlerFailed. Cancelling kills the process."""
         async with self._slots:
             process = self._free.pop() if self._free else self._start()
             try:
@@ -81,7 +81,7 @@ class ProcessPool:
             except BaseException as error:
                 self._discard(process)
                 if isinstance(error, HandlerFailed) and not self._is_closed:
-                    self._free.insert(0, self._start())  # it is ready when its turn comes, or soon
+                    self._free.insert(0, self._start())  # start the replacement now, so that it is ready sooner
                 raise
             self._free.append(process)
         if answer.errors:
@@ -89,20 +89,20 @@ class ProcessPool:
         return answer.results
 
     async def start(self) -> None:
-        """Start all processes, and return when they have imported the handler. One that dies is replaced by `call`."""
+        """Start all processes and wait until they have imported the handler. `call` replaces those that fail."""
         self._free += [self._start() for _ in range(self._size)]
         ready = (self._in_thread(process, process.wait_until_ready) for process in self._free)
         await asyncio.gather(*ready, return_exceptions=True)
 
     def close(self) -> None:
-        """End all processes at once."""
+        """Kill all processes."""
         self._is_closed = True
         for process in list(self._all):
             self._discard(process)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _in_thread(self, process: _HandlerProcess, work: Callable[[], T]) -> T:
-        """Do what waits for a process; raises HandlerFailed when the process ends meanwhile."""
+        """Run a blocking call to a process in a thread. Raises HandlerFailed if the process ends meanwhile."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except (EOFError, ConnectionError) as error:
@@ -127,7 +127,7 @@ class _HandlerProcess:
         arguments = (theirs, path, list(sys.path), log.current_settings())
         self._process = _SPAWN.Process(target=serve_calls, args=arguments, daemon=True)
         self._is_ready = False
-        # It inherits what is blocked: a signal to the whole group must not end it before it has learnt to ignore it.
+        # The child inherits the blocked signals: a signal to the group must not kill it before its handlers are set.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
             self._process.start()
@@ -136,41 +136,42 @@ class _HandlerProcess:
         theirs.close()
 
     def wait_until_ready(self) -> None:
-        """Return when the process has started and imported its handler; blocks. Raises EOFError when it has died."""
+        """Block until the process has started and imported its handler. Raises EOFError if it has died."""
         if not self._is_ready:
             self._pipe.recv()
             self._is_ready = True
 
     def ask(self, call: HandlerCall) -> HandlerAnswer:
-        """Send a call and wait for its answer; blocks. Raises EOFError when the process has died."""
+        """Send a call and block until it is answered. Raises EOFError if the process has died."""
         self._pipe.send(call)
         answer: HandlerAnswer = self._pipe.recv()
         return answer
 
     def exit_code(self) -> int | None:
-        """Return how the process ended (negative: by a signal), waiting a moment for the end."""
+        """Return the exit code of the process (negative: a signal), waiting a moment for its end."""
         self._process.join(1.0)
         return self._process.exitcode
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
         self._pipe.close()
 
 
 def serve_calls(pipe: Connection, path: str, import_path: list[str], log_settings: dict[str, Any]) -> None:
-    """Answer calls until the other end is gone. Runs in the child.
+    """Answer calls until the pipe is closed. Runs in the child.
 
-    Signals may reach the whole group, from a terminal or a service manager: it is the parent that drains. They are
-    caught and not ignored, so that the programs that a handler starts do not ignore them, too.
+    Stop signals may be sent to the whole process group, by a terminal or a service manager, but the parent does the
+    draining. The child therefore catches them. It does not ignore them, because programs that the handler starts would
+    inherit that.
     """
     for number in _STOP_SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     sys.path[:] = import_path
     log.configure(**log_settings)
-    with contextlib.suppress(BaseException):  # whatever its module raises is told when it is called
+    with contextlib.suppress(BaseException):  # the first call raises the error again, and reports it
         import_object(path)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(True)
@@ -179,7 +180,7 @@ def serve_calls(pipe: Connection, path: str, import_path: list[str], log_setting
             log.context.set(call.context)
             answer = _run_call(call)
             with contextlib.suppress(OSError, ValueError, AttributeError):  # the handler may have closed them
-                log.flush()  # it will be killed, not ended
+                log.flush()  # the process will be killed, without a chance to flush
                 sys.stdout.flush()
                 sys.stderr.flush()
             pipe.send(answer)
@@ -195,12 +196,12 @@ def _run_call(call: HandlerCall) -> HandlerAnswer:
         answer = HandlerAnswer(results)
         pickle.loads(pickle.dumps(answer))
         return answer
-    except BaseException as error:  # the handler may raise anything, and so may pickling; this process goes on
+    except BaseException as error:  # the handler and pickling may raise anything
         return HandlerAnswer([], flatten_errors(error), capture_traceback(error))
 
 
 async def _await_results(work: Any) -> list[Any]:
-    """Return the results of a plain function that wraps an `async def`."""
+    """Return the results of a plain function that returned an awaitable or an async generator."""
     result = work if inspect.isasyncgen(work) else await work
     if inspect.isasyncgen(result):
         return [item async for item in result]

@@ -1,4 +1,4 @@
-"""Runs one producer: calls the user's function, publishes each item, and begins again when it fails or is due."""
+"""Runs one producer: calls its handler, publishes the items, and repeats by schedule or after a failure."""
 
 from __future__ import annotations
 
@@ -27,37 +27,40 @@ from runner.schedule import Schedule
 from runner.tasks import cancel_and_wait
 
 MAX_UNCONFIRMED = 100
-"""How many publications of one producer may wait for their confirm."""
+"""The most publications of a producer that may wait for their confirms."""
 
 MAX_UNCONFIRMED_BYTES = 16 * 1024 * 1024
-"""How large their bodies may be together; a larger one goes alone."""
+"""The most bytes that their bodies may have together. A larger body is published on its own."""
 
 GENERATOR_PREFETCH = 32
-"""How many items a plain generator without a `rate` is asked for at a time."""
+"""How many items of a plain generator are fetched per round trip to its thread, unless there is a `rate`."""
 
 CONFIRM_TIMEOUT_S = 2.0
-"""How long a producer that is stopped waits for the confirms of what it has given."""
+"""How long a stopped producer waits for the confirms of what it has published."""
 
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
 MAX_SLEEP_S = 30.0
-"""A wait for a moment is cut into pieces of this length, so that a changed clock is noticed."""
+"""Longer waits for a due time are split into pieces of this length, so that a change of the wall clock is noticed."""
 
 
 class TickStore(Protocol):
-    """What is known of a producer's earlier runs, in whichever process they were."""
+    """Stores when a producer with a schedule last ran, in whichever process that was."""
 
     def last_tick(self) -> datetime | None:
-        """Return the last moment it was due and has run; None if it never has."""
+        """Return the due time of the last run; None if it never ran."""
         ...
 
     async def save_tick(self, due: datetime) -> None:
-        """Note that it has run for this moment."""
+        """Save the due time of a run."""
         ...
 
 
 class ProducerRuntime:
-    """A producer at work. `max_failures` in a row end a finite producer for good; None: it is never given up."""
+    """A running producer.
+
+    A finite producer is given up after `max_failures` failures in a row; with None it never is.
+    """
 
     def __init__(
         self,
@@ -90,13 +93,13 @@ class ProducerRuntime:
         self.is_finite = producer.schedule is None
         self._last_id: str | None = None
         self.has_failed = False
-        """Whether it was given up: too many failures, or a line of its file that will be as bad the next time."""
+        """Whether it was given up: too many failures, or a bad line in its file, which would fail again."""
 
     async def run_until_complete(self, run: str, may_publish: asyncio.Event) -> None:
-        """Produce once; a failure begins it again after a pause. For producers without a schedule.
+        """Run a producer without a schedule once. After a failure it starts over, with backoff.
 
-        `run` is the seed of the messages' ids: what a failed attempt gave has the same ids the next time. Messages are
-        sent while `may_publish` is set. Cancelled, this waits a little for what is in flight.
+        `run` is the seed of the message ids, so that a second attempt publishes the same ids. Nothing is published
+        while `may_publish` is cleared. When cancelled, it waits a moment for outstanding confirms.
         """
         failures = 0
         while not await self._run_once(run, may_publish):
@@ -109,7 +112,7 @@ class ProducerRuntime:
             await asyncio.sleep(random.uniform(pause / 2, pause))
 
     async def run_on_schedule(self, ticks: TickStore) -> None:
-        """Produce whenever it is due, by the wall clock; once for all the times that were missed. Until cancelled."""
+        """Run whenever it is due by the wall clock, until cancelled. Missed ticks are coalesced into one."""
         schedule = self.producer.schedule
         assert schedule is not None
         last = ticks.last_tick()
@@ -124,11 +127,11 @@ class ProducerRuntime:
             due = schedule.next(due)
 
     def close(self) -> None:
-        """Let go of the thread; what runs in it goes on until it returns."""
+        """Release the thread. Code that runs in it continues until it returns."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _sleep_until(self, due: datetime, schedule: Schedule) -> datetime:
-        """Wait for a moment of the wall clock, which may be changed meanwhile; return the moment that it came to be."""
+        """Wait until `due` and return it. If the wall clock is set back meanwhile, return the adjusted time."""
         while True:
             now = self._now()
             due = schedule.after_clock_change(due, now)
@@ -138,7 +141,7 @@ class ProducerRuntime:
             await asyncio.sleep(min(left, MAX_SLEEP_S))
 
     async def _run_once(self, seed: str, may_publish: asyncio.Event | None = None) -> bool:
-        """Call the handler once and publish everything it gives; return whether all of it worked."""
+        """Call the handler once and publish everything that it yields. Return whether all of it worked."""
         with log.bound_context({"pipeline": self._pipeline, "producer": self.producer.name}):
             window = _PublishWindow(self._publisher, self._note_confirmed)
             place, to = repr((self._pipeline, self.producer.name, seed)), self.producer.to
@@ -155,7 +158,7 @@ class ProducerRuntime:
             except asyncio.CancelledError:
                 await self._give_up(window)
                 raise
-            except Exception as failure:  # whatever the handler raised, or the first publication that was refused
+            except Exception as failure:  # an error of the handler, or of the first publication that failed
                 await window.settle()
                 cause = failure.error if isinstance(failure, HandlerFailed) else failure
                 self.has_failed = isinstance(cause, BadRecord)
@@ -165,14 +168,14 @@ class ProducerRuntime:
             return True
 
     def _log_finished(self, published: int) -> None:
-        """Say that the handler has ended, by one line: for a tick that published one message, with that one's id."""
+        """Log the end of a run in one line. A tick that published a single message is logged with its id."""
         self._counts.last_run_at = self._now().timestamp()
         say = self._logger.debug if published == 0 and not self.is_finite else self._logger.info
         one = {"message_id": self._last_id} if published == 1 and not self.is_finite else {}
         say("producer.finished", published=published, **one)
 
     async def _give_up(self, window: _PublishWindow) -> None:
-        """Wait a little for the confirms of what was given, and say what has none."""
+        """Wait a moment for outstanding confirms, and log how many are missing."""
         left = await window.give_up(CONFIRM_TIMEOUT_S)
         if left:
             self._logger.warning("producer.interrupted", unconfirmed=left)
@@ -181,7 +184,7 @@ class ProducerRuntime:
         envelope = outgoing.envelope
         self._last_id = envelope.message_id
         if self._logs_messages:
-            # A producer with a schedule has one line for each tick: see `_log_finished`.
+            # A producer with a schedule logs one line per tick instead: see `_log_finished`.
             say = self._message_logger.info if self.is_finite else self._message_logger.debug
             say(
                 "message.published",
@@ -191,14 +194,14 @@ class ProducerRuntime:
             )
 
     async def _items(self) -> AsyncGenerator[Any, None]:
-        """Begin to produce, and return the items: of a generator, of a list, or the one value that it returns."""
+        """Call the handler and return its items: those of a generator or a list, or its one return value."""
         if self._handler.kind == "async generator":
             return iterate_generator(self._call())
         if self._handler.kind == "coroutine":
             result = await await_handler(self._call())
         else:
             result = await run_in_executor(self._executor, self._call)
-        if inspect.isawaitable(result):  # a plain function that wraps an `async def`
+        if inspect.isawaitable(result):  # a plain function that returns an awaitable
             result = await await_handler(result)
         if inspect.isasyncgen(result):
             return iterate_generator(result)
@@ -218,10 +221,7 @@ class ProducerRuntime:
 
 
 class _PublishWindow:
-    """The publications of one round: many may wait for their confirm; each is begun in the order of the items.
-
-    `on_confirmed` is told of each that the broker has.
-    """
+    """The publications of one run. Many may wait for their confirms; they start in the order of the items."""
 
     def __init__(self, publisher: PipelinePublisher, on_confirmed: Callable[[OutgoingMessage], None]) -> None:
         self._publisher = publisher
@@ -234,7 +234,7 @@ class _PublishWindow:
         self.count = 0
 
     async def start(self, outgoing: OutgoingMessage) -> None:
-        """Begin to publish, when there is room; raises what an earlier publication has raised."""
+        """Start a publication when there is room. Raises the error of an earlier publication."""
         size = len(outgoing.envelope.body)
         while self._in_flight and (self._in_flight >= MAX_UNCONFIRMED or self._bytes + size > MAX_UNCONFIRMED_BYTES):
             await self._wait_for_change()
@@ -250,20 +250,20 @@ class _PublishWindow:
             self._on_confirmed(outgoing)
         elif started == "busy":
             self._send(outgoing)
-            await asyncio.sleep(0)  # until it waits for its turn: nothing may overtake it
+            await asyncio.sleep(0)  # let the task queue up, so that later items cannot overtake it
 
     async def finish(self) -> None:
-        """Wait for all confirms; raises the first failure."""
+        """Wait for all confirms. Raises the first error."""
         await self.settle()
         self._raise_failure()
 
     async def settle(self) -> None:
-        """Wait until nothing is in flight: what the handler gave before it failed is published all the same."""
+        """Wait until nothing is outstanding. Items that were yielded before a failure are published all the same."""
         while self._in_flight:
             await self._wait_for_change()
 
     async def give_up(self, after_s: float) -> int:
-        """Wait for what is in flight, not for long; return how many publications may or may not have arrived."""
+        """Wait at most `after_s` for confirms, and return how many publications have an unknown result."""
         # Not by asyncio.timeout: before Python 3.11.4 it raises no TimeoutError in a task that was cancelled, as here.
         settling = asyncio.create_task(self.settle(), name="confirms")
         await asyncio.wait((settling,), timeout=after_s)
@@ -278,7 +278,7 @@ class _PublishWindow:
         await self._has_changed.wait()
 
     def _send(self, outgoing: OutgoingMessage) -> None:
-        """Publish in a task, as often as it takes."""
+        """Publish in a task, with retries."""
         task = asyncio.create_task(self._publisher.publish(outgoing))
         self._tasks.add(task)
         task.add_done_callback(partial(self._note_sent, outgoing))
@@ -289,7 +289,7 @@ class _PublishWindow:
             self._end(outgoing, task.exception())
 
     def _note_end(self, outgoing: OutgoingMessage, error: Exception | None) -> None:
-        """Take note of a publication that nobody has waited for; what may help it, is tried again."""
+        """Note the end of a publication that did not wait. If a retry may help, publish again with retries."""
         if isinstance(error, PublishUnknown) or (isinstance(error, PublishFailed) and error.reason == "refused"):
             self._send(outgoing)
         else:
@@ -302,7 +302,7 @@ class _PublishWindow:
         if error is None:
             self._on_confirmed(outgoing)
         else:
-            self._failure = self._failure or error  # told once, by whoever waits
+            self._failure = self._failure or error  # raised by whoever waits next
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -1,4 +1,4 @@
-"""Runs the producers of a pipeline in exactly one of all the processes and machines that run it: in the leader."""
+"""Runs the producers of a pipeline in exactly one of all processes and machines: in the leader."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from runner.transports.base import Transport
 from runner.transports.leadership import Candidate, Leadership, NotLeader
 
 STANDBY_AFTER_S = 3.0
-"""After how long of waiting for the leadership another process is taken to be the one that produces."""
+"""After waiting this long for the leadership, the process logs that it is on standby."""
 
 LEADER_POLL_S = 1.0
-"""How long `--until-idle` waits between two questions to that process, whether it has produced everything."""
+"""How often `--until-idle` on standby asks whether the leader's producers have ended."""
 
 
 class ProducerGroup:
-    """The producers of one pipeline, and what the leadership remembers of them.
+    """The producers of one pipeline. They run while this process is the leader.
 
-    That is `{"ticks": {name: time}, "runs": {name: id}, "done": {name: start}, "once": {name: value}}`. A finite
-    producer that loses the leadership waits, and goes on where it was when it is ours again, unless another process has
-    ended it meanwhile. It runs once for each start of the pipeline, not once for each change of the leader: `done`
-    names the start in which it ended, see `Leadership.start`. With `once` it runs once for each value of that key. A
-    run that was begun and has not ended keeps its id, and with it the ids of its messages.
+    The leadership stores `{"ticks": {name: time}, "runs": {name: id}, "done": {name: start}, "once": {name: value}}`,
+    which makes producers survive a change of the leader:
+
+    A finite producer runs once per start of the pipeline, not once per leader. `done` holds the start in which it
+    ended; see `Leadership.start`. With `once` it runs once per value of that key. When the leadership is lost it
+    pauses, and continues if this process gets it back, unless another leader has finished it meanwhile. An unfinished
+    run keeps its id, and with it the ids of its messages.
     """
 
     def __init__(
@@ -61,11 +63,11 @@ class ProducerGroup:
         return self._is_leader.is_set()
 
     async def wait_until_finite_ended(self) -> None:
-        """Return when no finite producer of this process has anything left to do."""
+        """Wait until all finite producers have ended, here or in the leader."""
         await self._finite_ended.wait()
 
     async def run(self, transport: Transport) -> None:
-        """Produce whenever we are the leader, until cancelled."""
+        """Produce whenever this process is the leader, until cancelled."""
         if not self._producers:
             return
         leadership = await transport.campaign(f"{self.pipeline}.producers", self._member)
@@ -93,7 +95,7 @@ class ProducerGroup:
             waiting.cancel()
 
     async def _poll_leader(self, leadership: Leadership) -> None:
-        """Ask the process that leads whether every finite producer has ended."""
+        """Ask the leader whether all finite producers have ended."""
         led = await leadership.ask_leader()
         if led is not None:
             memory = ProducerState(led.state, led.start)
@@ -123,7 +125,7 @@ class ProducerGroup:
             await cancel_and_wait(*finite, *due, lost, repeat_s=2 * CONFIRM_TIMEOUT_S)
 
     async def _finish(self, producer: ProducerRuntime, saved: _SavedState) -> None:
-        """Begin a finite producer, or let it go on; note that it has ended."""
+        """Start or resume a finite producer, and record its end."""
         task = self._runs.get(producer)
         if saved.memory.has_ended(producer.producer):
             if task is not None:
@@ -141,7 +143,7 @@ class ProducerGroup:
 
 
 class _SavedState:
-    """The memory of the leader that we are, and how it is saved."""
+    """The producers' state, saved through the leadership."""
 
     def __init__(self, leadership: Leadership) -> None:
         self.memory = ProducerState(leadership.state, leadership.start)
@@ -149,7 +151,7 @@ class _SavedState:
         self._saving = asyncio.Lock()
 
     async def save(self) -> None:
-        """Save everything; who is no longer the leader waits here for its end."""
+        """Save the state. If the leadership is lost, wait here to be cancelled."""
         async with self._saving:
             try:
                 await self._leadership.save(self.memory.state)
@@ -158,7 +160,7 @@ class _SavedState:
 
 
 class _SavedTicks:
-    """One producer's part of the memory."""
+    """The ticks of one producer."""
 
     def __init__(self, saved: _SavedState, name: str) -> None:
         self._saved = saved
@@ -173,7 +175,7 @@ class _SavedTicks:
 
 
 async def _wait_all_or_lost(tasks: Sequence[asyncio.Task[None]], lost: asyncio.Future[None]) -> None:
-    """Wait until all tasks have ended, or the leadership is lost; raises what a task raised: a bug of ours."""
+    """Wait until all tasks have ended or the leadership is lost. Raises a task's error: a bug in the runner."""
     waiting: set[asyncio.Future[None]] = set(tasks)
     while waiting and not lost.done():
         done, _ = await asyncio.wait({*waiting, lost}, return_when=asyncio.FIRST_COMPLETED)

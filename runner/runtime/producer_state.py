@@ -1,6 +1,7 @@
-"""What is remembered of producers from one leader to the next: ticks, runs, and what has ended. Pure.
+"""The state of producers that passes from one leader to the next: ticks, runs, and which producers have ended.
 
-No clock decides whether a finite producer has ended: an end is noted with the name of the start in which it happened.
+Whether a finite producer has ended does not depend on clocks: its end is saved with the id of the start in which it
+happened.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from runner.pipeline.model import Producer
 
 
 class ProducerState:
-    """The state of a leadership, read for the start in which it is led. What makes no sense counts as nothing."""
+    """The state that a leadership stores, as seen from one start of the pipeline. Invalid entries are ignored."""
 
     def __init__(self, state: Mapping[str, Any], start: str) -> None:
         self.state: dict[str, dict[str, Any]] = {
@@ -22,7 +23,7 @@ class ProducerState:
         self._start = start
 
     def last_tick(self, name: str) -> datetime | None:
-        """Return the last moment for which a producer with a schedule has run; None if it never has."""
+        """Return the due time of the last run of a producer with a schedule; None if it never ran."""
         value = self._get("ticks", name)
         try:
             return datetime.fromisoformat(value) if value is not None else None
@@ -30,17 +31,17 @@ class ProducerState:
             return None
 
     def note_tick(self, name: str, due: datetime) -> None:
-        """Note the moment for which a producer with a schedule has run."""
+        """Record the due time of a run."""
         self._set("ticks", name, due.isoformat())
 
     def has_ended(self, producer: Producer) -> bool:
-        """Whether a finite producer has nothing left to do: in this start, or for this value of `once`."""
+        """Return whether a finite producer has ended in this start, or for this value of `once`."""
         if producer.once is not None:
             return self._get("once", producer.name) == producer.once
         return self._get("done", producer.name) == self._start
 
     def run(self, producer: Producer, new_id: Callable[[], str]) -> tuple[str, bool]:
-        """Return the id of the run that was begun and has not ended, else of a new one; and whether it is new."""
+        """Return the id of the unfinished run, or of a new one, and whether it is new."""
         found = self._get("runs", producer.name)
         if found is not None:
             return found, False
@@ -49,7 +50,7 @@ class ProducerState:
         return run, True
 
     def note_end(self, producer: Producer) -> None:
-        """Note that a finite producer has ended."""
+        """Record that a finite producer has ended."""
         if producer.once is not None:
             self._set("once", producer.name, producer.once)
         self._set("done", producer.name, self._start)

@@ -1,4 +1,4 @@
-"""Turns payloads into published, confirmed messages; sends again, with the same id, what may not have arrived."""
+"""Publishes payloads of producers and handlers until the broker has confirmed them. Retries keep the message id."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ from runner.transports.base import OnPublished, PublishStarted, Transport
 from runner.transports.direct_reply import is_answerable, is_direct_reply
 
 MAX_BACKOFF_S = 5.0
+"""The longest pause before a message is published again."""
 
 MAX_DIRECT_REPLY_ATTEMPTS = 2
-"""How often a direct reply is sent when it is not known whether it has arrived. Its caller may have been connected to a
-node that is gone: then RabbitMQ ends the connection that publishes to it, each time."""
+"""How often a direct reply is published if the broker does not confirm it. The caller may have been connected to a node
+that is gone: RabbitMQ then closes the connection that publishes to it, each time.
+"""
 
 WARN_AFTER_S = 5.0
-"""After how long of waiting at a full queue that is told."""
+"""A warning is logged when a queue has been full for this long."""
 
 WARN_INTERVAL_S = 60.0
+"""At most one such warning for each destination is logged in this time."""
 
 _envelope = Envelope._make
 
@@ -41,7 +44,10 @@ Error = TypeVar("Error", bound=Exception)
 
 
 class SecondClock:
-    """The wall clock in whole seconds, UTC: the same object for a second long."""
+    """The wall clock in whole seconds, UTC.
+
+    It returns the same object for a second, so messages do not pay for a new one.
+    """
 
     def __init__(self) -> None:
         self._second = 0
@@ -55,7 +61,7 @@ class SecondClock:
 
 
 class OutgoingMessage(NamedTuple):
-    """One message on its way: where to, and as what."""
+    """A message with its destination. `key` replaces the routing key of an event."""
 
     destination: Destination
     envelope: Envelope
@@ -63,7 +69,7 @@ class OutgoingMessage(NamedTuple):
 
 
 class ResultOrigin(NamedTuple):
-    """What a handler's results come from: `digest` stands for all messages of the attempt, None if one has no id."""
+    """The messages that a handler's results come from. `digest` identifies all of them; None if one has no id."""
 
     digest: bytes | None
     correlation_id: str | None
@@ -71,7 +77,7 @@ class ResultOrigin(NamedTuple):
 
 
 def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
-    """Return what the results of these messages come from; of a batch, the first one lends the rest."""
+    """Return the origin of results. For a batch, correlation id and `reply_to` are those of its first message."""
     digest = blake2b(digest_size=16)
     for parent in parents:
         digest.update(identity(parent))
@@ -81,9 +87,9 @@ def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
 
 
 class PipelinePublisher:
-    """Publishes what producers and handlers hand out, for one pipeline.
+    """Publishes for one pipeline.
 
-    `new_id` and `now` are injected: ids are hex strings, times aware datetimes in UTC.
+    `new_id` returns a new id as a hex string, `now` an aware datetime in UTC.
     """
 
     def __init__(
@@ -105,7 +111,7 @@ class PipelinePublisher:
         self._next_warning_at: dict[str, float] = {}
 
     def counting(self, counts: Publications) -> PipelinePublisher:
-        """Return the same publisher, which counts what it publishes there."""
+        """Return a copy of this publisher that counts its publications in `counts`."""
         other = copy(self)
         other._counts = counts
         return other
@@ -119,13 +125,13 @@ class PipelinePublisher:
         before: int = 0,
         origin: ResultOrigin | None = None,
     ) -> list[OutgoingMessage]:
-        """Return the messages that results become, encoded: all is checked before the first can be sent.
+        """Return the encoded messages for results. All are validated before the first one is published.
 
-        `before` counts the messages of the same work that were sent earlier. `seed` names the place: the pipeline, and
-        what runs in it. Ids are derived from the origin, `seed` and the message's number, so that a second attempt
-        publishes the same ids; without an origin from `seed`, the number and the body, since a producer that begins
-        again may find other items in the same places. They are new where there is neither. Raises
-        PublishFailed("invalid").
+        Ids are derived, so that a second attempt publishes the same ids and consumers can drop the duplicates. The id
+        of a handler's result derives from `origin`, `seed` and the result's number; that of a producer's item from
+        `seed`, the number and the body, since a restarted producer may yield other items in the same places. Without
+        either, ids are new. `seed` names the pipeline and what runs in it; `before` counts the messages of the same
+        call that were published earlier. Raises PublishFailed("invalid").
         """
         found: list[OutgoingMessage] = []
         for result in results:
@@ -140,7 +146,7 @@ class PipelinePublisher:
     def _messages_of(
         self, result: Any, to: tuple[Destination, ...], origin: ResultOrigin | None, seed: str
     ) -> list[OutgoingMessage]:
-        """Return the messages that a result becomes: one for each destination, none for None."""
+        """Return the messages for one result: one for each destination, none for None."""
         if isinstance(result, Publish):
             targets = self._named_destinations(result.to, origin) if result.to is not None else to
             headers, key = result.headers or NO_HEADERS, result.key
@@ -154,8 +160,7 @@ class PipelinePublisher:
         ]
 
     def publish_nowait(self, outgoing: OutgoingMessage, on_published: OnPublished) -> PublishStarted:
-        """Publish once without being awaited; see `Transport.publish_nowait`. What fails there may be sent again by
-        `send`."""
+        """Publish once without waiting; see `Transport.publish_nowait`. After a failure, `publish` may be called."""
         destination, started = outgoing.destination, time.perf_counter()
         note_end = partial(self._note_end, on_published, destination, started)
         begun = self._transport.publish_nowait(_target_address(outgoing), outgoing.envelope, note_end)
@@ -166,12 +171,13 @@ class PipelinePublisher:
     def _note_end(
         self, on_published: OnPublished, destination: Destination, started: float, error: Exception | None
     ) -> None:
-        """Count a publication that has ended, and pass that on: where it needs no queue, it may have had none."""
+        """Count a publication that has ended, and pass its result on."""
         on_published(self._count(destination, time.perf_counter() - started, error))
 
     def _count(self, destination: Destination, seconds: float, error: Error | None) -> Error | None:
-        """Count a publication that has ended; return its error, if it is one: where it needs no queue, it may have had
-        none.
+        """Count a publication that has ended, and return its error.
+
+        Unroutable is no error for a destination that need not have a queue, such as a reply.
         """
         to = destination.counted_as or destination.name
         reason = error.reason if isinstance(error, PublishFailed) else ""
@@ -189,11 +195,10 @@ class PipelinePublisher:
     async def publish(
         self, outgoing: OutgoingMessage, *, full_queue_timeout_s: float = math.inf, waits_for_broker: bool = True
     ) -> None:
-        """Publish until the broker has confirmed it. Raises PublishFailed where trying again cannot help.
+        """Publish until the broker has confirmed the message. Raises PublishFailed if retrying cannot help.
 
-        Without `waits_for_broker` it raises PublishUnknown as soon as there is nothing to publish with. A full queue is
-        tried again for `full_queue_timeout_s`: not for ever where a handler waits that may itself be the one to make
-        room.
+        A full queue is retried for `full_queue_timeout_s`. A handler must not wait forever for a queue that it may
+        itself have to empty. Without `waits_for_broker`, PublishUnknown is raised as soon as there is no connection.
         """
         address = _target_address(outgoing)
         loop = asyncio.get_running_loop()
@@ -216,11 +221,11 @@ class PipelinePublisher:
                     warn_at = math.inf
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, MAX_BACKOFF_S)
-            if not waits_for_broker and not self.can_publish:  # the loss of a connection is known after the pause
+            if not waits_for_broker and not self.can_publish:  # a lost connection is noticed by the end of the pause
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
     async def _publish(self, outgoing: OutgoingMessage, address: Address) -> None:
-        """Publish once, and count how that ends."""
+        """Publish once and count the result."""
         destination, started = outgoing.destination, time.perf_counter()
         try:
             await self._transport.publish(address, outgoing.envelope)
@@ -231,14 +236,14 @@ class PipelinePublisher:
             self._count(destination, time.perf_counter() - started, None)
 
     def _warn_waiting(self, name: str, failure: PublishFailed) -> None:
-        """Say that a destination keeps us waiting; once in a while, for all messages that wait for it."""
+        """Warn that a destination is full, at most once every `WARN_INTERVAL_S`."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_warning_at.get(name, 0.0):
             self._next_warning_at[name] = now + WARN_INTERVAL_S
             log.get_logger().warning("publish.waiting", to=name, error=str(failure))
 
     def _named_destinations(self, name: str, origin: ResultOrigin | None) -> tuple[Destination, ...]:
-        """Return the destination that a `Publish` names, none for an asker who cannot be answered."""
+        """Return the destination that a `Publish` names; none for a reply that cannot be delivered."""
         destination = self._destinations.get(name)
         if destination is not None:
             return (destination,)
@@ -258,7 +263,7 @@ class PipelinePublisher:
         else:
             message_id = correlation_id = self._item_id(body, seed, target)
         kind = target.name if target.is_event else None
-        sent_at = self._now().replace(microsecond=0)  # the resolution of AMQP
+        sent_at = self._now().replace(microsecond=0)  # AMQP timestamps have whole seconds
         none = None
         return _envelope(
             (
@@ -278,7 +283,7 @@ class PipelinePublisher:
         )
 
     def _result_id(self, origin: bytes | None, seed: str, target: Destination) -> str:
-        """Return the id of a result: the same for the same messages, place and destination."""
+        """Return the id of a handler's result: the same for the same messages, place and destination."""
         if origin is None:
             return self._new_id()
         place = f"{seed}:{target.name}".encode("utf-8", "surrogatepass")
@@ -292,17 +297,16 @@ class PipelinePublisher:
 
 
 def split_results(result: Any) -> Sequence[Any]:
-    """Return what a handler has returned or yielded as results: of a list or a tuple of nothing but `Publish`, each."""
+    """Return the results in a return value: the items of a list or tuple that holds only `Publish`, else itself."""
     if isinstance(result, list | tuple) and result and all(isinstance(item, Publish) for item in result):
         return result
     return (result,)
 
 
 def reply_destinations(address: str) -> tuple[Destination, ...]:
-    """Return where the answer to a message goes that names a queue, or a caller that waits for a direct reply.
+    """Return the destination of a reply: a queue, or a caller that uses direct reply-to. Empty for a forged address.
 
-    A caller that has gone is no error. RabbitMQ 3 says of direct replies, too, that no queue takes them. A forged
-    address counts as that of a caller that has gone.
+    A caller that is gone is no error. RabbitMQ 3 reports direct replies as unroutable.
     """
     if not is_answerable(address):
         return ()

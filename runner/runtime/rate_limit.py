@@ -1,4 +1,4 @@
-"""Spaces out work in time: at most so many starts a second, evenly, without bursts."""
+"""A rate limiter: spaces starts evenly, without bursts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 
 
 class RateLimiter:
-    """Hands out moments to start, `1 / per_second` seconds apart, in the order in which they are asked for.
+    """Grants starts `1 / per_second` seconds apart, in the order of the callers.
 
-    One process's limit: every process that runs the pipeline has its own.
+    The limit holds for this process: every process that runs the pipeline has its own.
     """
 
     def __init__(self, per_second: float) -> None:
@@ -16,7 +16,7 @@ class RateLimiter:
         self._next = 0.0
 
     async def wait(self) -> None:
-        """Return when it is the caller's turn. A caller that is cancelled leaves its moment unused."""
+        """Wait for the caller's turn. A caller that is cancelled leaves its turn unused."""
         now = asyncio.get_running_loop().time()
         turn = max(now, self._next)
         self._next = turn + self._interval_s

@@ -1,4 +1,4 @@
-"""Opens what handlers need for a long time, in order, once per process; closes it in reverse."""
+"""Long-lived objects for handlers, such as a connection pool: opened once per process, closed in reverse order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runner.runtime.tracebacks import error_location, traceback_text
 
 
 class ResourceFailed(RunnerError):
-    """A resource's factory failed: nothing has started."""
+    """The factory of a resource failed; no subscriber or producer has started."""
 
     exit_code = 1
 
@@ -30,11 +30,11 @@ class Resources:
         self._values: dict[str, dict[str, Any]] = {}
 
     def of(self, pipeline: str) -> Mapping[str, Any]:
-        """Return a pipeline's resources by name."""
+        """Return the resources of a pipeline by name."""
         return self._values.get(pipeline, {})
 
     async def open(self, pipeline: Pipeline) -> None:
-        """Open a pipeline's resources in the order of the file; raises ResourceFailed with the factory's error."""
+        """Open the resources of a pipeline in the order of the file. Raises ResourceFailed with the factory's error."""
         values = self._values.setdefault(pipeline.name, {})
         for resource in pipeline.resources:
             try:
@@ -48,7 +48,10 @@ class Resources:
                 raise ResourceFailed(text, hint) from error
 
     async def close(self) -> None:
-        """Close everything, the last opened first. What cannot be closed is logged, and stops nothing."""
+        """Close all resources, the last opened first.
+
+        A resource that fails to close is logged, and the others are closed.
+        """
         while self._open:
             resource, stack = self._open.pop()
             try:
@@ -66,7 +69,7 @@ class Resources:
                 )
 
     async def _enter(self, resource: Resource) -> Any:
-        """Call the factory; await and enter what it returns, where that can be awaited or entered."""
+        """Call the factory, await the result if it is awaitable, and enter it if it is a context manager."""
         made = resource.factory()
         if inspect.isawaitable(made):
             made = await made
@@ -80,6 +83,6 @@ class Resources:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether it is we who are cancelled, and not something inside a factory."""
+    """Return whether our own task is being cancelled, as opposed to something inside a factory."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

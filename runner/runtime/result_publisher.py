@@ -1,4 +1,4 @@
-"""Publishes what a handler has returned. What cannot be published now is offered again, without a second call."""
+"""Publishes the results of handlers. Results that cannot be published are retried without calling the handler again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from runner.pipeline.model import Destination, Subscriber
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, reply_destinations, result_origin
 
 FULL_QUEUE_TIMEOUT_S = 30.0
-"""How long a result is offered to a full queue before that counts as an attempt to publish it."""
+"""How long a result is offered to a full queue before that counts as a failed attempt."""
 
 MAX_RESULT_AGE_S = 25 * 60.0
-"""For how long after its handler began a message is held for results that cannot be published: RabbitMQ takes back what
-is unsettled for 30 minutes, and would have it handled again."""
+"""How long a message may stay unsettled for its results, counted from the start of its handler. RabbitMQ takes back
+what is unsettled for 30 minutes, and the handler would be called again.
+"""
 
 
 class PublishingStopped(Exception):
-    """We are stopping, and a result waits to be published: its message is given back as it is."""
+    """The runner stops while a result waits to be published. The message is given back."""
 
 
 class ResultPublisher:
@@ -38,20 +39,21 @@ class ResultPublisher:
         self._logger = log.get_logger()
 
     def stop(self) -> None:
-        """Let no result wait any longer to be offered again: it is offered once more, at once."""
+        """Let waiting results try once more at once, and then give up."""
         self._is_stopping.set()
 
     async def publish(self, results: Sequence[Any], parents: Sequence[Envelope], before: int, started: float) -> int:
-        """Publish results, after `before` messages of the same call; return how many messages they became.
+        """Publish results and return how many messages they became.
 
-        All of them are checked before the first is sent. `started` is the loop time when the handler was called. Raises
-        ResultFailed, and Stopping.
+        All results are validated before the first one is published. `before` counts the messages of the same call that
+        are already published, `started` is the loop time when the handler was called. Raises ResultFailed and
+        PublishingStopped.
         """
         try:
             origin = result_origin(parents)
             to = self._destinations(origin.reply_to)
             outgoing = self._publisher.prepare(results, to, seed=self._seed, before=before, origin=origin)
-        except Exception as error:  # a schema's and a serializer's code is the user's, and may raise anything
+        except Exception as error:  # schemas and serializers are the user's code and may raise anything
             raise ResultFailed(error, "invalid-result") from error
         attempt = 1
         for item in outgoing:
@@ -61,7 +63,7 @@ class ResultPublisher:
         return len(outgoing)
 
     def _destinations(self, asker: str | None) -> tuple[Destination, ...]:
-        """Return where results go that do not say so: to the subscriber's `to`, and to who waits for an answer."""
+        """Return the default destinations: the subscriber's `to`, and the sender if it waits for a reply."""
         to = self._subscriber.to
         if not asker or not self._subscriber.replies:
             return to
@@ -69,7 +71,7 @@ class ResultPublisher:
         return to if any(each.address == answer for each in to) else (*to, *reply_destinations(asker))
 
     async def _try_publish(self, item: OutgoingMessage) -> PublishFailed | None:
-        """Publish a message; return why that is not possible now. Raises ResultFailed where it never is."""
+        """Publish a message. Return why it cannot be published now; raises ResultFailed if it never can."""
         try:
             await self._publisher.publish(item, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S)
         except PublishFailed as failure:
@@ -79,7 +81,7 @@ class ResultPublisher:
         return None
 
     async def _wait_before_retry(self, failure: PublishFailed, attempt: int, started: float) -> None:
-        """Wait before a message is offered again. Raises ResultFailed after the last time, and Stopping."""
+        """Wait before the next attempt. Raises ResultFailed after the last one, and PublishingStopped."""
         policy = self._subscriber.retry
         delay_s = policy.delay_after(attempt)
         if attempt >= policy.attempts or self._loop.time() + delay_s > started + MAX_RESULT_AGE_S:

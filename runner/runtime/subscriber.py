@@ -1,4 +1,4 @@
-"""Runs one subscriber: takes deliveries as they come, at most `concurrency` at once, and drains."""
+"""Runs one subscriber: takes deliveries, handles at most `concurrency` at the same time, and drains."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ CANCEL_TIMEOUT_S = 1.0
 
 
 class SubscriberRuntime:
-    """A subscriber at work. Its workers are tasks that live long: none is made for a message.
+    """A running subscriber. Its workers are long-lived tasks: a task per message would cost too much.
 
-    Deliveries wait in `_inbox`, which the transport bounds by the prefetch. Of a subscriber that keeps an order, those
-    that are to be tried again wait here too (`_local_retries`), and hold back their own key only. `poison_lock` is held
-    by whoever runs a message that may have ended processes: of those there is one at a time in this one.
+    Deliveries wait in `_inbox`, whose size the prefetch limits. With `order_by`, deliveries that are to be retried wait
+    in `_local_retries` and block only their own key. `poison_lock` is shared by all subscribers of the process:
+    messages that may have crashed earlier processes are handled one at a time, so that a crash can be attributed to one
+    of them.
     """
 
     def __init__(
@@ -58,37 +59,37 @@ class SubscriberRuntime:
         self._local_retries: dict[Delivery, asyncio.TimerHandle] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
-        """Whether a worker was woken and has not looked into the inbox yet; it wakes the next one, if need be."""
+        """Whether a worker has been woken and has not looked into the inbox yet. It wakes the next one if necessary."""
         self._workers: set[asyncio.Task[None]] = set()
         self._running: dict[Delivery, float] = {}
-        """What handlers are at work on, and since when, in loop time."""
+        """The deliveries that are being handled, and the loop time at which each started."""
         self._handler_ended: asyncio.Future[None] | None = None
-        """Done when the next of `_running` ends; None while no task waits for that."""
+        """Resolved when the next handler ends; None while no task waits for that."""
         self._subscription: Subscription | None = None
         self._is_draining = False
         counts.state = self._state
         self.received = 0
-        """How many deliveries were taken so far; unchanged numbers between two looks mean that nothing came."""
+        """The number of deliveries so far. If it is unchanged between two checks, nothing has arrived."""
 
     @property
     def in_flight(self) -> int:
-        """How many deliveries wait here or run."""
+        """The number of deliveries that wait here or are being handled."""
         batches = len(self._batches) if self._batches is not None else 0
         return len(self._inbox) + batches + len(self._local_retries) + len(self._running)
 
     @property
     def running(self) -> int:
-        """How many handlers run now, or messages are in those that take batches."""
+        """The number of deliveries that are being handled."""
         return len(self._running)
 
     @property
     def is_live(self) -> bool:
-        """Whether messages of the queue reach us."""
+        """Whether the subscription is established."""
         return self._subscription is not None and self._subscription.is_live
 
     @property
     def unready_reasons(self) -> list[str]:
-        """What keeps it from doing its work now, as words; nothing when it is ready."""
+        """The reasons why the subscriber is not working; none when it is ready."""
         name, slots = self.subscriber.name, self.subscriber.concurrency
         if not self.is_live:
             return [f'nothing comes from queue "{self.options.queue}"']
@@ -99,7 +100,7 @@ class SubscriberRuntime:
         return [f"all {slots} slots of {name} have been busy beyond their timeout"]
 
     def _overdue(self) -> int:
-        """Return how many calls go on although their timeout is over."""
+        """Return how many calls have outlasted their timeout."""
         timeout_s = self.subscriber.timeout_s
         if timeout_s is None or self._invoker.is_in_thread:
             return self._invoker.overdue
@@ -116,24 +117,24 @@ class SubscriberRuntime:
         return SubscriberState(len(self._running), slots, max(ages, default=0.0))
 
     def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:
-        """Yield what runs now, by delivery; not what is in threads, which are watched one by one."""
+        """Yield the running handlers, by delivery. Handlers in threads are left out: `ThreadWatchdog` watches them."""
         if self._invoker.is_in_thread:
             return
         for delivery, since in self._running.items():
             yield delivery, RunningHandler(self._execution.log_fields(delivery), since, self.subscriber.timeout_s)
 
     async def start(self, transport: Transport) -> None:
-        """Begin to take messages, when the handler's processes are there."""
+        """Start the handler's processes, if it runs in processes, and subscribe."""
         await self._invoker.start()
         self._subscription = await transport.subscribe(self.options, self._receive)
 
     def stop_starting(self) -> None:
-        """Begin no handler any more, from this moment on; what comes is given back by `stop_consuming`."""
+        """Start no more handlers. Deliveries that arrive from now on are released by `stop_consuming`."""
         self._is_draining = True
         self._execution.stop()
 
     async def stop_consuming(self) -> None:
-        """Take no new message; give back those whose handler has not begun, and those whose retry waits here."""
+        """Stop the subscription, and release deliveries whose handler has not started and local retries."""
         self.stop_starting()
         if self._subscription is not None:
             await self._subscription.stop()
@@ -142,10 +143,9 @@ class SubscriberRuntime:
             await self._execution.release(delivery)
 
     async def finish(self, deadline: float) -> int:
-        """Wait until the running handlers have finished; cancel them at `deadline` (loop time).
+        """Wait for running handlers, cancel them at `deadline` (loop time), and return how many were cancelled.
 
-        Returns how many had not finished; their messages were given back. A handler that ignores its cancellation
-        goes on running.
+        Their messages are released. A handler that ignores its cancellation keeps running.
         """
         loop = self._loop
         while self._running and loop.time() < deadline:
@@ -166,7 +166,7 @@ class SubscriberRuntime:
         return late
 
     def _receive(self, delivery: Delivery) -> None:
-        """Accept a delivery from the transport."""
+        """Take a delivery from the transport."""
         self.received += 1
         if self._local_retries and delivery.is_redelivered:
             self._drop_lost_retries()
@@ -177,7 +177,7 @@ class SubscriberRuntime:
         self._wake()
 
     def _wake(self) -> None:
-        """Wake a worker, or hire one while there are fewer than allowed."""
+        """Wake an idle worker, or start one if there are fewer than `concurrency`."""
         if self._is_waking:
             return
         while self._idle:
@@ -193,9 +193,9 @@ class SubscriberRuntime:
             self._is_waking = True
 
     def _notice_end(self, worker: asyncio.Task[None]) -> None:
-        """Pass on what ended a worker, if it was not we: handlers' errors never do, so it is a bug in the runner.
+        """Report a worker that has failed: handlers' errors never end a worker, so it is a bug in the runner.
 
-        What a handler has left behind can cancel one, whatever it does then: another one takes its place.
+        A task that a handler left behind can cancel a worker. Another worker takes its place.
         """
         if not worker.cancelled():
             if (error := worker.exception()) is not None:
@@ -206,7 +206,7 @@ class SubscriberRuntime:
             self._wake()
 
     async def _work(self) -> None:
-        """Handle what comes, one call after the other, until the drain begins."""
+        """Handle deliveries one after the other until the drain begins."""
         self._is_waking = False
         if self._batches is not None:
             await self._work_in_batches(self._batches)
@@ -222,7 +222,7 @@ class SubscriberRuntime:
                     await self._handle(inbox.take())
 
     async def _work_in_batches(self, batches: BatchInbox) -> None:
-        """Handle batches as they are due, until the drain begins."""
+        """Handle batches as they become due, until the drain begins."""
         while not self._is_draining:
             if not batches:
                 await self._wait_for_delivery(batches.due_in())
@@ -231,7 +231,7 @@ class SubscriberRuntime:
             if self._limiter is None:
                 deliveries = batches.take()
             else:
-                async with self._batch_lock:  # else several would wait for the rate, and find one batch
+                async with self._batch_lock:  # else several workers would wait for the rate limit and find one batch
                     if batches:
                         await self._limiter.wait()
                     if not self._is_draining:
@@ -256,7 +256,7 @@ class SubscriberRuntime:
 
     async def _handle_batch(self, deliveries: list[Delivery], batches: BatchInbox) -> None:
         self._running.update(dict.fromkeys(deliveries, self._loop.time()))
-        if len(batches):  # also where none is due yet: a worker has to wait for it
+        if len(batches):  # even if no batch is due yet: a worker has to wait for the due time
             self._wake()
         try:
             if not await self._wait_for_lost_copies(deliveries):
@@ -271,9 +271,10 @@ class SubscriberRuntime:
                 self._note_finished(delivery)
 
     async def _wait_for_lost_copies(self, deliveries: Sequence[Delivery]) -> bool:
-        """Wait while these are at work here as deliveries that were lost, and have come again.
+        """Wait while earlier deliveries of these messages, lost with their connection, are still handled here.
 
-        False where the drain has begun meanwhile; then they were given back.
+        The broker redelivers them while their handlers still run. Return False if the drain began meanwhile; the
+        deliveries have then been released.
         """
         again = {(each.envelope.message_id, each.envelope.body) for each in deliveries if each.is_redelivered}
         lost = [each for each in self._running if each.is_lost and each not in deliveries]
@@ -295,7 +296,7 @@ class SubscriberRuntime:
             self._inbox.free(delivery)
 
     async def _wait_for_delivery(self, timeout_s: float | None = None) -> None:
-        """Wait until something was put into the inbox, or the time is over."""
+        """Wait until a delivery arrives or the timeout is over."""
         waiter = self._loop.create_future()
         self._idle.append(waiter)
         try:
@@ -310,12 +311,12 @@ class SubscriberRuntime:
                 self._is_waking = False
 
     def _retry_locally(self, delivery: Delivery, outcome: Retry) -> None:
-        """Keep a delivery that is to be tried again, and its key busy, until its delay is over."""
+        """Keep a delivery until its delay is over. Its key stays busy."""
         delivery.attempt += 1
         self._local_retries[delivery] = self._loop.call_later(outcome.after_s, self._resume, delivery)
 
     def _take_local_retries(self) -> list[Delivery]:
-        """Take out everything whose retry waits here, also what has failed since the drain began."""
+        """Remove and return all deliveries whose retry waits here."""
         for timer in self._local_retries.values():
             timer.cancel()
         retries = list(self._local_retries)
@@ -323,7 +324,7 @@ class SubscriberRuntime:
         return retries
 
     def _drop_lost_retries(self) -> None:
-        """Forget the retries of what is the broker's again: it comes again, and finds its key free."""
+        """Drop the retries whose delivery is lost: the broker redelivers them, and their keys must be free."""
         for delivery in [each for each in self._local_retries if each.is_lost]:
             self._local_retries.pop(delivery).cancel()
             self._inbox.free(delivery)

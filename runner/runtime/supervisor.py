@@ -1,4 +1,4 @@
-"""Runs pipelines: starts subscribers, then producers; waits; and stops in the reverse order, with a deadline."""
+"""Runs pipelines: starts subscribers, then producers; waits; stops in reverse order within the grace period."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ from runner.transports.base import Delivery, SubscriptionOptions, Transport
 from runner.transports.leadership import Candidate
 
 MAX_UNSETTLED_S = 25 * 60.0
-"""How long each RabbitMQ lets a message be unsettled by default, with a margin."""
+"""How long a message may stay unsettled: RabbitMQ's default consumer timeout of 30 minutes, minus a margin."""
 
 IDLE_POLL_S = 0.1
 IDLE_CHECKS = 3
-"""How often in a row everything must look empty, with nothing taken in between, before it counts as idle."""
+"""How many checks in a row must find nothing to do, with no delivery in between, before the process counts as idle."""
 
 MAX_FAILURES_UNTIL_IDLE = 3
 
 MAX_CONCURRENT_STARTS = 16
-"""How many subscribers start at the same time: each waits for a few answers of the broker."""
+"""How many subscribers start at the same time. Each waits for a few answers of the broker."""
 
 
 @dataclass
 class RunReport:
-    """How a run ended: counts, and what was left behind."""
+    """How a run ended: counts, and what was left unfinished."""
 
     totals: Totals
     unfinished: dict[str, int] = field(default_factory=dict)
-    """Subscribers whose handlers were still running when the grace was over, and how many."""
+    """The number of handlers that were still running when the grace period was over, by subscriber."""
     left_in_memory: int = 0
-    """Messages that were still in the in-process broker, and are gone with it."""
+    """Messages that were still in the in-process broker when it ended, and are lost."""
     failed_producers: tuple[str, ...] = ()
-    """Finite producers that were given up."""
+    """Finite producers that were given up after repeated failures."""
     idle_unknown_reason: str = ""
-    """Why it is not known whether anything is left to do, after `until_idle`."""
+    """Why it is unknown whether work is left, after `until_idle`."""
 
 
 class Supervisor:
-    """Everything that runs in this process, on one transport that is connected and has declared its topology."""
+    """All pipelines of this process. The transport is connected and has declared their topology."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Supervisor:
         start_id: str | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """`start_id` names the start of the pipelines, where others share it: one of several workers."""
+        """`start_id` identifies the start of the pipelines, if several workers share it."""
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
@@ -101,51 +101,54 @@ class Supervisor:
 
     @property
     def totals(self) -> Totals:
-        """What all pipelines have done together."""
+        """The counts of all pipelines together."""
         return self.metrics.totals
 
     @property
     def has_http(self) -> bool:
-        """Whether HTTP is to be answered: a producer, the file or the command line asks for it."""
+        """Whether an HTTP server is configured: by a producer, the file or the command line."""
         return self._server is not None
 
     async def listen(self, unready_reasons: ReadinessCheck, metrics: ReadMetrics, routes: MakeRoutes) -> str:
-        """Answer HTTP from now on, and return the URL. Raises CannotListen."""
+        """Start the HTTP server and return its URL. Raises CannotListen."""
         assert self._server is not None
         await self._server.start(unready_reasons, metrics, routes)
         return self._server.url
 
     @property
     def state(self) -> str:
-        """Return a word for how far it is: `starting`, `running` or `stopping`."""
+        """One of `starting`, `running` and `stopping`."""
         return self._state
 
     async def close(self) -> None:
-        """Answer no more. Idempotent."""
+        """Stop the HTTP server. Idempotent."""
         if self._server is not None:
             await self._server.close()
 
     def unready_reasons(self) -> list[str]:
-        """Return what keeps this process from doing its work now, as words; nothing when it is ready."""
+        """Return the reasons why this process is not ready; none when it is."""
         if self._state != "running":
             return [self._state]
         return [*self._transport.unready_reasons, *(text for item in self.subscribers for text in item.unready_reasons)]
 
     async def own_unready_reasons(self) -> list[str]:
-        """Return the same as `unready_reasons`, for a process that is alone."""
+        """Return `unready_reasons`, for a process without other workers."""
         return self.unready_reasons()
 
     async def own_metrics(self) -> Samples:
-        """Return what this process has counted."""
+        """Return the samples of this process."""
         return await asyncio.to_thread(exposition.read, self.metrics)
 
     def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:
-        """Yield the handlers at work, by delivery."""
+        """Yield the running handlers, by delivery."""
         for subscriber in self.subscribers:
             yield from subscriber.handlers()
 
     async def start(self) -> None:
-        """Open resources, start subscribers, so that nothing waits for them, then producers. Raises ResourceFailed."""
+        """Open resources, start subscribers, then producers. Raises ResourceFailed.
+
+        Producers start last, so that their messages find their subscribers running.
+        """
         for pipeline in self._pipelines:
             await self._resources.open(pipeline)
             publisher = self._publishers[pipeline.name]
@@ -178,9 +181,9 @@ class Supervisor:
         self._state = "running"
 
     async def wait(self, stop: asyncio.Event) -> None:
-        """Return when `stop` is set, or when there is nothing more to do (only with `until_idle`).
+        """Wait until `stop` is set or, with `until_idle`, until there is nothing left to do.
 
-        Raises what a worker or a producer could not handle: a bug of ours.
+        Raises what a worker or a producer could not handle: that is a bug in the runner.
         """
         waiting: list[asyncio.Future[None]] = [asyncio.create_task(_wait_for_event(stop)), self._bug]
         if self._until_idle:
@@ -195,7 +198,12 @@ class Supervisor:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def drain(self) -> RunReport:
-        """Stop producers, take nothing new, let handlers finish within the grace, settle, give the rest back."""
+        """Stop the pipelines within the grace period, and return the report.
+
+        The order matters. First no handler starts any more. Then producers stop and subscriptions end, and what has not
+        started goes back to the broker. Only then the running handlers get the rest of the grace period; they may still
+        publish results, so the connection is closed after them, and the resources that they use last.
+        """
         grace_s = max((pipeline.grace_s for pipeline in self._pipelines), default=0.0)
         deadline = asyncio.get_running_loop().time() + grace_s
         self._state = "stopping"
@@ -232,7 +240,7 @@ class Supervisor:
         await cancel_and_wait(*self._producer_tasks, repeat_s=3 * CONFIRM_TIMEOUT_S)
 
     async def _wait_until_idle(self) -> None:
-        """Wait until every finite producer has ended and every queue, retry and handler is empty."""
+        """Wait until every finite producer has ended and all queues, retries and handlers are empty."""
         for group in self._groups:
             await group.wait_until_finite_ended()
         clock = asyncio.get_running_loop().time
@@ -246,9 +254,11 @@ class Supervisor:
             since = since if checks else clock()
 
     async def _is_idle_elsewhere(self, quiet_s: float) -> bool:
-        """Whether no other process holds messages of our queues; where that cannot be known, the report says why.
+        """Return whether no other process holds messages of our queues.
 
-        Workers of one master leave each other out: each ends when it has nothing left to do, the last one last.
+        If that cannot be found out, the report says why.
+
+        Workers of one master skip this check: each ends when it has nothing left to do, and the last one ends last.
         """
         if self._is_one_of_several:
             return True
@@ -278,7 +288,7 @@ class Supervisor:
         )
 
     def _make_server(self, address: tuple[str, int] | None) -> HttpServer | None:
-        """Return the server for the producers with `http:` and the probes; None where nobody asked for either."""
+        """Return the HTTP server for producers and probes; None if neither is configured."""
         http_producers = [
             HttpProducer(
                 producer, pipeline.name, self._publishers[pipeline.name], self._producer_counts(pipeline, producer)
@@ -354,7 +364,7 @@ class Supervisor:
 
 
 def _counts(pipeline: Pipeline) -> PipelineCounts:
-    """Return counts of a pipeline, all of them 0."""
+    """Return the counts of a pipeline, all 0."""
     subscribers = {
         each.name: SubscriberCounts(each.name, each.queue, [to.name for to in each.to]) for each in pipeline.subscribers
     }
@@ -375,7 +385,7 @@ async def _wait_for_event(event: asyncio.Event) -> None:
 
 
 def _held_s(pipeline: Pipeline, subscriber: Subscriber) -> float | None:
-    """Return how long a message may be ours, waiting for its turn included; None where each broker allows that."""
+    """Return how long a message may be unsettled here, waiting included; None if every broker allows that."""
     is_quorum = any(
         queue.name == subscriber.queue and queue.arguments.get("x-queue-type") == "quorum"
         for queue in pipeline.topology.queues

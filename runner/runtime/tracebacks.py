@@ -1,4 +1,4 @@
-"""Turns what a handler raised into words for its author: where in their code, and the traceback without our frames."""
+"""Locates errors for the author of the handler: the line in their code, and a traceback without our frames."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"),
 
 
 class RemoteTraceback(NamedTuple):
-    """What is said of an error that was raised in another process, where its traceback stays."""
+    """The location and the traceback of an error in another process, as text. Traceback objects cannot be pickled."""
 
     at: str | None
     text: str
 
 
 class RemoteHandlerError(RemoteError):
-    """An error from another process, with what is said of it."""
+    """An error that a handler raised in another process, with its location and traceback."""
 
     def __init__(self, raised: Sequence[ErrorInfo], remote_traceback: RemoteTraceback) -> None:
         super().__init__(raised)
@@ -30,12 +30,12 @@ class RemoteHandlerError(RemoteError):
 
 
 def capture_traceback(error: BaseException) -> RemoteTraceback:
-    """Return what is to be told of an error."""
+    """Return the location and the traceback of an error as text."""
     return RemoteTraceback(error_location(error), traceback_text(error))
 
 
 def error_location(error: BaseException | None) -> str | None:
-    """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
+    """Return `file:line` of the innermost frame in the user's code; None if there is none."""
     if isinstance(error, RemoteHandlerError):
         return error.remote_traceback.at
     if isinstance(error, BaseExceptionGroup):
@@ -44,14 +44,13 @@ def error_location(error: BaseException | None) -> str | None:
 
 
 def innermost_user_location(frames: Sequence[traceback.FrameSummary]) -> str | None:
-    """Return `file:line` of the innermost frame in the user's own code, None where there is none."""
+    """Return `file:line` of the innermost frame in the user's code; None if there is none."""
     own = [frame for frame in frames if not frame.filename.startswith((_RUNNER_FOLDER, *_LIBRARIES, "<"))]
     return f"{_relative_path(own[-1].filename)}:{own[-1].lineno}" if own else None
 
 
 def user_frames(stack: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
-    """Return a running stack from its first frame inside the user's code, which we have called, inwards; empty where
-    none is."""
+    """Return a running stack from the first frame of the user's code that we called, inwards. Empty if it has none."""
     called = next((index for index, frame in enumerate(stack) if frame.filename.startswith(_RUNNER_FOLDER)), len(stack))
     frames = list(stack[called:])
     while frames and frames[0].filename.startswith((_RUNNER_FOLDER, *_LIBRARIES)):
@@ -60,7 +59,10 @@ def user_frames(stack: Sequence[traceback.FrameSummary]) -> list[traceback.Frame
 
 
 def traceback_text(error: BaseException | None) -> str:
-    """Return the traceback as Python prints it, from the handler inwards; behind that of a group what it holds."""
+    """Return the traceback as Python prints it, starting at the handler.
+
+    For a group, its members' tracebacks follow.
+    """
     if error is None:
         return ""
     if isinstance(error, RemoteHandlerError):
@@ -72,7 +74,7 @@ def traceback_text(error: BaseException | None) -> str:
 
 
 def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:
-    """Return the frames of a traceback without those, at its beginning, that only called the handler."""
+    """Return the frames of a traceback without the leading ones, which only called the handler."""
     frames = list(traceback.extract_tb(error.__traceback__)) if error is not None else []
     while frames and frames[0].filename.startswith((_RUNNER_FOLDER, *_LIBRARIES)):
         frames.pop(0)
@@ -82,5 +84,5 @@ def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:
 def _relative_path(filename: str) -> str:
     try:
         return str(Path(filename).relative_to(Path.cwd()))
-    except (ValueError, OSError):  # elsewhere, or a handler has removed the current folder
+    except (ValueError, OSError):  # outside the current folder, or a handler has deleted that
         return filename

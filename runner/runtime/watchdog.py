@@ -1,5 +1,4 @@
-"""Names handlers that take too long: those that block the event loop or stay in a thread, with their stack, and others
-that do not end."""
+"""Reports handlers that take too long: those that block the event loop, stay in a thread, or do not end."""
 
 from __future__ import annotations
 
@@ -17,32 +16,34 @@ from runner.metrics import RecentMax
 from runner.runtime.tracebacks import innermost_user_location, user_frames
 
 HEARTBEAT_S = 0.25
+"""How often the loop signals that it is alive, and how often the watching thread looks."""
 BLOCKED_AFTER_S = 1.0
-"""How long nothing else may run on the loop before that is told: heartbeats and every other handler wait meanwhile."""
+"""How long the loop may stand still before a handler is reported. Broker heartbeats and other handlers wait meanwhile.
+"""
 
 SLOW_AFTER_S = 60.0
-"""How long a handler without a timeout may run before that is told."""
+"""How long a handler without a timeout may run before it is reported."""
 
 TIMEOUT_GRACE_S = 5.0
-"""How much longer than its timeout a handler may run that is not in a thread: a cancellation can be ignored."""
+"""How long a handler on the loop may outlast its timeout before it is reported: it may ignore its cancellation."""
 
 
 class RunningHandler(NamedTuple):
-    """A handler at work: what is told of it, the loop time at which it began, and its timeout in seconds."""
+    """A running handler: its log fields, the loop time at which it started, and its timeout in seconds."""
 
     fields: dict[str, object]
     since: float
     timeout_s: float | None
 
     def limit(self) -> float:
-        """Return after how many seconds it is slow."""
+        """Return after how many seconds the handler is reported as slow."""
         return SLOW_AFTER_S if self.timeout_s is None else self.timeout_s + TIMEOUT_GRACE_S
 
 
 class ThreadWatchdog:
-    """Watches one subscriber's handlers in threads, which nothing can end: says which outlasts its time, and where.
+    """Watches one subscriber's handlers in threads. A thread cannot be stopped, so a handler may outlast its timeout.
 
-    `overdue` is how many of them have been at work for longer than their timeout.
+    `overdue` counts the calls that have been running for longer than their timeout.
     """
 
     def __init__(self, timeout_s: float | None) -> None:
@@ -51,7 +52,10 @@ class ThreadWatchdog:
 
     @contextmanager
     def watch(self, left_s: float | None, thread_id: Callable[[], int | None]) -> Iterator[None]:
-        """Watch some work; `left_s` is what is left of the timeout, and `thread_id` says which thread does the work."""
+        """Watch a call inside the block.
+
+        `left_s` is the time left, `thread_id` returns the thread that runs the call.
+        """
         is_late = False
 
         def report_late() -> None:
@@ -84,9 +88,10 @@ class ThreadWatchdog:
 async def handler_watchdog(
     running: Callable[[], Iterable[tuple[object, RunningHandler]]], lag: RecentMax | None = None
 ) -> AsyncIterator[None]:
-    """Log `handler.slow` for what blocks this loop, and for each handler that runs for too long.
+    """Log `handler.slow` for handlers that block this loop and for handlers that run too long.
 
-    `running` returns the handlers at work, each with what tells it from others. How late the loop is goes into `lag`.
+    `running` returns the running handlers, each with a key that is unique to its run. The delay of the loop is noted in
+    `lag`.
     """
     watch = asyncio.create_task(_report_slow_handlers(running), name="handlers-watch")
     try:
@@ -110,7 +115,7 @@ async def _report_slow_handlers(running: Callable[[], Iterable[tuple[object, Run
 
 @contextmanager
 def _loop_watchdog(lag: RecentMax) -> Iterator[None]:
-    """Let a thread look whether the loop goes round."""
+    """Watch from a thread whether the event loop makes progress."""
     loop, thread_id, ended = asyncio.get_running_loop(), threading.get_ident(), threading.Event()
     beat = time.monotonic()
     timer: asyncio.TimerHandle
@@ -139,8 +144,10 @@ def _loop_watchdog(lag: RecentMax) -> Iterator[None]:
 
 
 def _warn_blocked(thread_id: int, since: float) -> bool:
-    """Say what the loop's thread does; not where that is waiting or code of ours: then it was the whole process that
-    stood still, or had no processor."""
+    """Log what blocks the loop's thread, and return whether anything was logged.
+
+    If the stack shows none of the user's code, the whole process was stopped or starved of CPU: no handler is to blame.
+    """
     frames = _frames_of_thread(thread_id)
     if not frames:
         return False
@@ -154,13 +161,13 @@ def _warn_blocked(thread_id: int, since: float) -> bool:
 
 
 def _frames_of_thread(thread_id: int | None) -> list[traceback.FrameSummary]:
-    """Return where in the user's code a thread is now; empty where it is elsewhere."""
+    """Return the user's frames on a thread's stack, outermost first; empty if the thread runs none."""
     frame = sys._current_frames().get(thread_id) if thread_id is not None else None
     return user_frames(traceback.extract_stack(frame)) if frame is not None else []
 
 
 def _location_fields(frames: list[traceback.FrameSummary]) -> dict[str, str | None]:
-    """Return the fields of a log line that say where something is."""
+    """Return the log fields that say where the code is."""
     if not frames:
         return {}
     return {"at": innermost_user_location(frames), "stack": "".join(traceback.format_list(frames)).rstrip()}

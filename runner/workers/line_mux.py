@@ -1,7 +1,7 @@
-"""Merges what several processes write into one standard output: whole lines, as they come, not looked at.
+"""Merges the output of several processes into one standard output, line by line and in order of arrival.
 
-One thread writes, because a reader who does not read must stop neither the signals nor the restarts. Nothing piles up
-here: who has written waits until it is out, and then the pipes fill up, and then the workers wait.
+One thread does the writing: a reader that stops reading must not block signals or restarts. Nothing is buffered here. A
+writer waits until its lines are written, so pipes fill up and the workers wait in turn.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from runner.log_output import DescriptorStream
 
 READ_BYTES = 256 * 1024
 BATCH_DELAY_S = 0.01
-"""How long lines may gather after others have gone out: each piece costs as much as a hundred lines in one piece."""
+"""How long lines may accumulate after a write. Writing many lines at once costs hardly more than one."""
 
 FULL_BATCH_BYTES = 32 * 1024
-"""A piece so long is followed by the next at once: the pipe was about to be full."""
+"""After a read of this size the next one follows without delay: the pipe is nearly full."""
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""A longer one goes out in pieces, between which lines of others may come."""
+"""A longer line is written in pieces, and lines of other workers may come in between."""
 
 FLUSH_TIMEOUT_S = 2.0
+"""How long `settle` waits for the output to be written."""
 
 
 class LineMux:
-    """The standard output of all workers. `on_write_error` is called in the loop, once for each kind of error."""
+    """The standard output of all workers. `on_write_error` is called on the loop, once for each kind of error."""
 
     def __init__(self, descriptor: int, on_write_error: Callable[[OSError], None]) -> None:
         self._descriptor = DescriptorStream(descriptor)
@@ -40,24 +41,24 @@ class LineMux:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="output")
 
     async def send(self, data: bytes) -> None:
-        """Write; return when it is out, or when nobody wants it."""
+        """Write, and return when it is done or the reader is gone."""
         await self._loop.run_in_executor(self._thread, self._write, data)
 
     async def settle(self) -> None:
-        """Wait until everything is out, but not for long."""
+        """Wait until everything is written, but not longer than `FLUSH_TIMEOUT_S`."""
         flushed = self._loop.run_in_executor(self._thread, lambda: None)
         await asyncio.wait([flushed], timeout=FLUSH_TIMEOUT_S)
 
     def write(self, text: str) -> int:
-        """Write later a line of our own: there are few. With the next two, this is what a logger needs."""
+        """Write a line of the master itself, later. With `flush` and `isatty` this makes it a stream for a logger."""
         self._thread.submit(self._write, text.encode(errors="backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: it is written as soon as that is possible."""
+        """Do nothing: lines are written as soon as possible."""
 
     def isatty(self) -> bool:
-        """Whether people read it."""
+        """Return whether standard output is a terminal."""
         return self._descriptor.isatty()
 
     def _write(self, data: bytes) -> None:
@@ -65,22 +66,22 @@ class LineMux:
             return
         try:
             self._descriptor.write_bytes(data)
-        except OSError as error:  # a full disk may pass
+        except OSError as error:  # once per kind: a full disk may get space again
             if error.errno not in self._reported:
                 self._reported.add(error.errno)
                 self._loop.call_soon_threadsafe(self._on_write_error, error)
 
 
 def make_pipe() -> tuple[int, int]:
-    """Return a pipe for lines, to be read and to be written: with room for all that gathers, where that can be had."""
+    """Return the read end and the write end of a pipe with a large buffer, if the system allows it."""
     read_end, write_end = os.pipe()
-    with contextlib.suppress(AttributeError, OSError):  # Linux only, and within a limit for each user
+    with contextlib.suppress(AttributeError, OSError):  # Linux only, and limited per user
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, READ_BYTES)
     return read_end, write_end
 
 
 async def forward(descriptor: int, output: LineMux) -> None:
-    """Pass on what comes out of a pipe until it is closed at the other end; then close it here."""
+    """Copy a pipe to the output, in whole lines, until its write end is closed. Then close the read end."""
     partial: list[bytes] = []
     os.set_blocking(descriptor, False)
     try:
@@ -103,7 +104,7 @@ async def forward(descriptor: int, output: LineMux) -> None:
 
 
 async def _read(descriptor: int) -> bytes:
-    """Return what there is in a pipe, as soon as there is something."""
+    """Return what is in a pipe as soon as there is something."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_reader(descriptor, lambda: None if ready.done() else ready.set_result(None))

@@ -1,7 +1,7 @@
-"""Runs the same pipelines in several processes: starts them, merges what they say, replaces who crashes, drains all.
+"""Runs the same pipelines in several worker processes: starts, restarts and drains them, and merges their output.
 
-A worker is a fresh interpreter, never a fork. The first one connects and declares, the others load their code meanwhile
-and connect then. The channel to each is also how it notices our end: it drains by itself.
+A worker is a new interpreter, never a fork. The first one declares the topology, while the others load their code; they
+connect after it. A worker notices the end of its master by the end of the control channel, and drains by itself.
 """
 
 from __future__ import annotations
@@ -22,36 +22,39 @@ from runner.workers.restart_policy import RestartBackoff, WorkerExit, decide
 from runner.workers.worker_process import WorkerProcess
 
 KILL_TIMEOUT_S = 5.0
-"""How long a process may take to be gone after SIGKILL."""
+"""How long a process may take to end after SIGKILL."""
 
 
 @dataclass(frozen=True)
 class StartFailure:
-    """Why all ended: a worker could not even start."""
+    """A worker that could not start, which ends all workers."""
 
     worker: int
     exit_code: int
     error: tuple[str, str] | None
-    """A sentence and a hint; None where it has said it itself."""
+    """A message and a hint; None if the worker has already printed its error."""
 
 
 @dataclass(frozen=True)
 class MasterResult:
-    """How all ended."""
+    """How all workers ended."""
 
     report: RunReport | None
-    """The sum of what the workers reported; None where none of them had begun."""
+    """The sum of the workers' reports; None if none of them had started."""
     unreported: int
-    """How many workers had begun and ended without a report: what they did is not in the sum."""
+    """How many workers had started and ended without a report. The sum lacks what they did."""
     overdue: tuple[int, ...]
-    """Who had to be killed, because it did not end after the grace."""
+    """The workers that did not end within the grace period and were killed."""
     crashed: tuple[int, ...]
-    """Who crashed while it drained."""
+    """The workers that crashed while they were draining."""
     failure: StartFailure | None
 
 
 class Master:
-    """Keeps `size` workers running. `on_step` is told each stage of the first one, and `running` once all run."""
+    """Keeps `size` workers running.
+
+    `on_step` gets the start-up steps of the first worker, and the step `running` once all workers run.
+    """
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class Master:
         self._answering: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> MasterResult:
-        """Run until `stop` is set, until no worker has anything to do, or until one cannot start; drain."""
+        """Run until `stop` is set, all workers are done, or one cannot start. Then drain."""
         keeping = {asyncio.create_task(self._supervise(number)): number for number in range(1, self._size + 1)}
         stopping: list[asyncio.Future[Any]] = [
             asyncio.create_task(stop.wait()),
@@ -103,7 +106,7 @@ class Master:
             self.kill()
             await asyncio.wait(keeping, timeout=KILL_TIMEOUT_S)
         if ended.done():
-            await ended  # raises a bug of ours
+            await ended  # raises an unexpected error: a bug in the runner
         reports = [report for report in self._reports if report is not None]
         total = sum_reports(reports) if reports or self._unreported else None
         if total is not None:
@@ -113,7 +116,7 @@ class Master:
         return MasterResult(total, self._unreported, overdue, crashed, self._failure)
 
     def kill(self) -> None:
-        """End every worker at once."""
+        """Kill all workers."""
         for process in self._processes.values():
             process.kill()
 
@@ -123,7 +126,7 @@ class Master:
             process.send("stop")
 
     async def _supervise(self, number: int) -> None:
-        """Start a worker, and again whenever it ends and should not."""
+        """Start a worker, and restart it as the restart policy says."""
         backoff = RestartBackoff()
         while not self._draining.is_set():
             process = WorkerProcess(number, self._on_message)
@@ -147,7 +150,7 @@ class Master:
     async def _run_once(self, process: WorkerProcess) -> WorkerExit:
         try:
             await process.start(self._command, self._worker_env, self._output)
-        except OSError as error:  # no memory, too many processes: that may pass
+        except OSError as error:  # no memory or too many processes: may be better next time
             process.error = f"worker {process.number} cannot be started: {error.strerror}", ""
             return WorkerExit(1, 0.0, has_run=False)
         self._processes[process.number] = process
@@ -191,7 +194,7 @@ class Master:
         self._on_step(message["name"], message["text"], message["seconds"])
 
     async def _answer_readiness(self, asker: WorkerProcess) -> None:
-        """Ask all the others what troubles them, at the same time, and tell who wants to know."""
+        """Ask all other workers concurrently why they are not ready, and send the answers to `asker`."""
         numbers = [n for n in range(1, self._size + 1) if n != asker.number and n not in self._done]
         answers = await asyncio.gather(*map(self._unready_reasons, numbers))
         reasons = [f"worker {n}: {reason}" for n, answer in zip(numbers, answers, strict=True) for reason in answer]

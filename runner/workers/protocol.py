@@ -1,10 +1,11 @@
-"""What a worker and its master say to each other: JSON lines over a pair of sockets that only the two have.
+"""The protocol between a worker and its master: JSON lines over a pair of sockets.
 
-A worker tells `step` (a line of the checklist; the one called `running` means that it runs), `error` and `report`, and
-asks `others?` for a probe. The master tells `go` (the topology is there: connect) and `stop` (drain), asks `unready?`,
-and answers with `others`; a worker answers with `unready_reasons`. For a scrape it is the same: a worker tells its own
-samples with `all-metrics?`, the master asks the others `metrics?`, they answer with `metrics`, and it answers with
-`all-metrics`. The end of the stream is the end of the other side.
+A worker sends `step` (a step of the start-up; the one named `running` means that it runs), `error` and `report`. To
+answer a readiness probe it sends `others?`, which the master answers with `others`. The master sends `go` (the topology
+is declared: connect) and `stop` (drain), and asks `unready?`, which the worker answers with `unready_reasons`.
+
+A scrape works alike: a worker sends its own samples with `all-metrics?`, the master asks the others `metrics?`, they
+answer with `metrics`, and the master answers with `all-metrics`. When the stream ends, the other process is gone.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from runner.metrics import Totals
 from runner.runtime.supervisor import RunReport
 
 EXIT_MARGIN_S = 8.0
-"""How much longer than the grace a worker may take to end. Service managers are told to wait ten seconds longer."""
+"""How much longer than the grace period a worker may take to end. Service managers should wait another ten seconds."""
 
 ControlMessage = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class WorkerEnv:
-    """What a worker has to know of itself, and of the terminal that it does not have."""
+    """The settings of a worker.
+
+    The master passes them in an environment variable, since a worker has no terminal to ask.
+    """
 
     number: int
     size: int
@@ -33,40 +37,40 @@ class WorkerEnv:
     is_terminal: bool
     is_colored: bool
     start_id: str
-    """Names the start of the pipelines that all workers of one master have in common."""
+    """Identifies the start of the pipelines; the same for all workers of a master."""
     broker: str | None = None
-    """What `--broker` says. It may have a password in it, and everybody on the machine can read a command line."""
+    """The value of `--broker`. It is not on the command line, where every user of the machine can read its password."""
     token: str | None = None
-    """Of the page, if the master has made one: a worker that is started again keeps it."""
+    """The token of the page, if the master has made one: a restarted worker keeps it."""
 
     def as_text(self) -> str:
-        """Return it as the value of an environment variable."""
+        """Return the value of the environment variable."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_text(cls, text: str) -> WorkerEnv:
-        """Return what `as_text` was called on."""
+        """Parse what `as_text` returned."""
         return cls(**json.loads(text))
 
 
 def encode_message(kind: str, message: Mapping[str, Any]) -> bytes:
-    """Return one message as it travels."""
+    """Return a message as a line of JSON."""
     return json.dumps({"kind": kind, **message}).encode() + b"\n"
 
 
 def decode_message(line: bytes) -> ControlMessage:
-    """Return a message that has arrived."""
+    """Parse a line."""
     message: ControlMessage = json.loads(line)
     return message
 
 
 def report_to_message(report: RunReport | None) -> ControlMessage:
-    """Return how a run ended, to be told; None: it was stopped before anything ran."""
+    """Return a report as fields of a message. None: the worker was stopped before anything ran."""
     return {"report": None if report is None else asdict(report)}
 
 
 def report_from_message(message: ControlMessage) -> RunReport | None:
-    """Return what `report_to_message` was called with."""
+    """Parse what `report_to_message` returned."""
     if (report := message["report"]) is None:
         return None
     report["totals"] = Totals(**report["totals"])
@@ -75,7 +79,7 @@ def report_from_message(message: ControlMessage) -> RunReport | None:
 
 
 def sum_reports(reports: Iterable[RunReport]) -> RunReport:
-    """Return one report for all: what was counted is added up, a producer that failed is named once."""
+    """Return the sum of all reports. A producer that failed in several workers is listed once."""
     total = RunReport(Totals())
     failed: dict[str, None] = {}
     for report in reports:

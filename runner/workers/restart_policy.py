@@ -1,4 +1,4 @@
-"""What becomes of a worker that has ended: nothing more, a new start after a pause, or the end of all."""
+"""Decides what follows when a worker has ended: nothing, a restart after a pause, or the end of all workers."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Literal
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
 STABLE_AFTER_S = 60.0
-"""A worker that ran so long was a good one: the next pauses are short again."""
+"""A worker that ran for this long counts as stable: the next pause is short again."""
 
 Decision = Literal["done", "restart", "give up"]
 
 
 @dataclass(frozen=True)
 class WorkerExit:
-    """How a process ended."""
+    """How a worker process ended."""
 
     code: int
-    """Negative: by that signal."""
+    """Negative: the signal that ended it."""
     uptime_s: float
     has_run: bool
-    """Whether it had come so far as to run its pipelines."""
+    """Whether it had started its pipelines."""
     is_done: bool = False
-    """Whether there was nothing more to do for it (--until-idle)."""
+    """Whether it had nothing left to do (`--until-idle`)."""
 
 
 def decide(ended: WorkerExit, *, is_first: bool, is_draining: bool) -> Decision:
-    """Say what becomes of a worker.
+    """Decide what to do about a worker that has ended.
 
-    One that cannot start at all says so by its exit code: another try would only say it again, so that is the end of
-    all. After it has run once everything is tried again, for the others go on, and what it lacks may come back.
+    A worker that fails before it has ever run fails for a reason, such as a broker that cannot be reached, that another
+    try would meet again: all workers end. Once it has run it is always restarted, because the other workers still run,
+    and what it lacks may come back.
     """
     if is_draining or ended.is_done:
         return "done"
@@ -42,15 +43,15 @@ def decide(ended: WorkerExit, *, is_first: bool, is_draining: bool) -> Decision:
 
 
 class RestartBackoff:
-    """The growing pauses before a worker is started again, each random between half and all of its ceiling."""
+    """Growing pauses before a restart. Each is random between half of its ceiling and the ceiling."""
 
     def __init__(self, draw: Callable[[float, float], float] = random.uniform) -> None:
         self._draw = draw
         self._ceiling = FIRST_BACKOFF_S
 
     def pause_s(self, ended: WorkerExit) -> float:
-        """Return how long to wait now."""
-        if ended.uptime_s >= STABLE_AFTER_S or ended.code == 0:  # somebody has stopped it: no crash
+        """Return how long to wait before the next start."""
+        if ended.uptime_s >= STABLE_AFTER_S or ended.code == 0:  # stopped from outside, no crash
             self._ceiling = FIRST_BACKOFF_S
         pause = self._draw(self._ceiling / 2, self._ceiling)
         self._ceiling = min(self._ceiling * 2, MAX_BACKOFF_S)

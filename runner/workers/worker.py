@@ -1,4 +1,4 @@
-"""A worker's own side: what its master tells it, and what it tells its master."""
+"""The worker's side of the control channel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runner.workers.protocol import (
 )
 
 ANSWER_TIMEOUT_S = 1.0
-"""How long the master may take to ask the others; it gives them half of that."""
+"""How long the master may take to ask the other workers. It gives them half of that time."""
 
 
 class Worker:
@@ -43,35 +43,38 @@ class Worker:
 
     @property
     def name(self) -> str:
-        """What it is called in the broker's list of connections."""
+        """Its name in the broker's list of connections."""
         return f"worker {self.worker_env.number}/{self.worker_env.size}"
 
     @property
     def start_id(self) -> str:
-        """Names the start of all: a finite producer that has ended in it does not run again, whoever leads now."""
+        """Identifies the start of all workers. A finite producer that has ended in it does not run in it again."""
         return self.worker_env.start_id
 
     @property
     def serves_http(self) -> bool:
-        """Whether it is the one that answers HTTP, for all: there is one port."""
+        """Whether this worker runs the HTTP server: there is one port, and it answers for all workers."""
         return self.worker_env.number == 1
 
     def listen(self, stop: asyncio.Event, grace_s: float) -> None:
-        """Listen to the master from now on. Its `stop`, or its end, sets `stop`; the loop is the running one."""
+        """Start listening to the master. Its `stop`, or its end, sets `stop` in the running loop."""
         arguments = (asyncio.get_running_loop(), stop, grace_s)
         threading.Thread(target=self._listen, args=arguments, name="control", daemon=True).start()
 
     async def wait_for_turn(self) -> None:
-        """Wait for our turn: the first one declares, and is alone in saying that the broker cannot be reached."""
+        """Wait for `go`.
+
+        The first worker declares the topology, and it alone reports that the broker cannot be reached.
+        """
         await self._is_turn.wait()
 
     def report_readiness(self, unready_reasons: Callable[[], Sequence[str]], metrics: Metrics) -> None:
-        """Tell the master from now on, when it asks, what `trouble` returns, and what was counted."""
+        """Answer the master's questions from now on: why this worker is not ready, and what it has counted."""
         self._own_unready_reasons = unready_reasons
         self._metrics = metrics
 
     async def all_unready_reasons(self) -> list[str]:
-        """Return what keeps any worker from doing its work, each in its own words."""
+        """Return the reasons why any worker is not ready, each with the worker's number."""
         own = [f"worker {self.worker_env.number}: {reason}" for reason in self._own_unready_reasons()]
         question: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._questions.append(question)
@@ -83,7 +86,7 @@ class Worker:
             return [*own, "the master of the workers does not answer"]
 
     async def whole_metrics(self) -> Samples:
-        """Return the samples of all workers, those that have ended included; raises TimeoutError."""
+        """Return the samples of all workers, including those that have ended. Raises TimeoutError."""
         question: asyncio.Future[Samples] = asyncio.get_running_loop().create_future()
         self._asked.append(question)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -94,22 +97,26 @@ class Worker:
         self.send(kind, samples=as_json(exposition.read(self._metrics)))
 
     def send(self, kind: str, **message: Any) -> None:
-        """Send a message, if the master is still there. May be called in any thread."""
+        """Send a message, if the master is still there. Thread-safe."""
         with contextlib.suppress(OSError), self._writing:
             self._socket.sendall(encode_message(kind, message))
 
     def report(self, report: RunReport | None, *, is_done: bool) -> None:
-        """Tell how we end; `is_done`: because there is nothing more to do."""
+        """Send the report. `is_done` means that there was nothing left to do."""
         if self._metrics.is_timed:
             self._tell_metrics("metrics")
         self.send("report", is_done=is_done, **report_to_message(report))
 
     def _listen(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, grace_s: float) -> None:
-        """Hear the master. In a thread, which also ends us in time when it is gone and a handler blocks the loop."""
+        """Read the master's messages.
+
+        This runs in a thread. If the master is gone and a handler blocks the loop, the thread ends the process after
+        the grace period: a worker without a master must not go on.
+        """
         with contextlib.suppress(OSError, RuntimeError):
             for line in self._socket.makefile("rb"):
                 message = decode_message(line)
-                if message["kind"] == "metrics?":  # answered here, also while a handler blocks the loop
+                if message["kind"] == "metrics?":  # answered in this thread, even if a handler blocks the loop
                     self._tell_metrics("metrics")
                 else:
                     loop.call_soon_threadsafe(self._on_message, message, stop)

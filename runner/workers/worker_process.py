@@ -1,4 +1,4 @@
-"""One worker, seen from its master: a process, our end of its control channel, and its standard output."""
+"""A worker as its master sees it: a process, our end of the control channel, and its standard output."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ MAX_LINE = 256 * 1024 * 1024
 """Bounds a message of a worker: the samples of a thousand subscribers are about one megabyte."""
 
 ANSWER_TIMEOUT_S = 0.5
-"""How long a worker may take to say what troubles it; probes wait for a second, as a rule."""
+"""How long a worker may take to answer a readiness question. Most probes wait for one second."""
 
 OUTPUT_TIMEOUT_S = 1.0
-"""How long what a process left behind is listened to: programs that it has started may hold its pipes open."""
+"""How long to read the output of a process that has ended: programs that it started may keep its pipes open."""
 
 
 class WorkerProcess:
-    """A process that has been started and not yet ended.
+    """One run of a worker.
 
-    It is a session of its own: what is typed on the terminal reaches only the master. `on_message` is given each
-    message that is not an answer.
+    It has a session of its own, so that Ctrl-C in the terminal reaches only the master. `on_message` gets every message
+    of the worker that is no answer.
     """
 
     def __init__(self, number: int, on_message: Callable[[WorkerProcess, ControlMessage], None]) -> None:
@@ -41,7 +41,7 @@ class WorkerProcess:
         self.is_done = False
         self.reports: list[RunReport | None] = []
         self.error: tuple[str, str] | None = None
-        """What kept it from running, and a hint."""
+        """Why it could not run, and a hint."""
         self._on_message = on_message
         self.samples: Samples = {}
         """What it has counted, as it said last."""
@@ -51,7 +51,7 @@ class WorkerProcess:
         self._started_at = asyncio.get_running_loop().time()
 
     async def start(self, command: Sequence[str], worker_env: WorkerEnv, output: LineMux) -> None:
-        """Start it: a fresh interpreter with this command line, and its role in the environment."""
+        """Start a new interpreter with this command line, and its settings in the environment."""
         ours, theirs = socket.socketpair()
         read_end, write_end = make_pipe()
         worker_env = replace(worker_env, number=self.number, descriptor=theirs.fileno())
@@ -83,12 +83,12 @@ class WorkerProcess:
         return asyncio.get_running_loop().time() - self._started_at
 
     def send(self, kind: str, **message: Any) -> None:
-        """Send a message, if it still listens."""
+        """Send a message, if the worker is still connected."""
         if not self._writer.is_closing():
             self._writer.write(encode_message(kind, message))
 
     async def unready_reasons(self) -> list[str]:
-        """Return what keeps it from doing its work now."""
+        """Return the reasons why the worker is not ready."""
         if not self.is_running:
             return ["starting"]
         question: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
@@ -114,7 +114,7 @@ class WorkerProcess:
         self._has_samples.set()
 
     async def wait(self) -> WorkerExit:
-        """Return how it ended, after its last words."""
+        """Wait for the end of the process and its output, and return how it ended."""
         assert self._process is not None
         code = await self._process.wait()
         uptime_s = self.uptime_s
@@ -124,7 +124,7 @@ class WorkerProcess:
         return WorkerExit(code, uptime_s, self.is_running, self.is_done)
 
     def kill(self) -> None:
-        """End it at once, with all that it has started."""
+        """Kill the process and everything that it has started."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -148,6 +148,6 @@ class WorkerProcess:
                         self._on_message(self, message)
 
     def _answer(self, unready_reasons: list[str]) -> None:
-        """Answer the oldest question: they are answered in their order."""
+        """Resolve the oldest question: a worker answers in order."""
         if self._questions and not (question := self._questions.pop(0)).done():
             question.set_result(unready_reasons)

@@ -176,7 +176,7 @@ async def test_workers_that_are_killed_again_and_again(rabbit_project: Project, 
             await load.reach(min(60 * (kill + 1), len(load.expected)))
             pids = running(runner)
             os.kill(pids[1 if kill == 0 else draw.randint(1, 3)], signal.SIGKILL)
-            await until(lambda before=pids: running(runner) != before, "it is noticed")  # type: ignore[misc]
+            await until(lambda before=pids: running(runner) != before, "it is noticed")
         await fault.recovery(lambda: len(running(runner)) == 3, "all three run again")
         await load.finish()
         await stop(runner)
@@ -234,7 +234,7 @@ async def test_the_in_process_broker_ends_with_its_process(
     counts = memory_project.ledger.counts()
     begun = Counter({name[6:]: count for name, count in counts.items() if name.startswith("begun")})
     ended = Counter({name[6:]: count for name, count in counts.items() if name.startswith("ended")})
-    assert "forgets on a crash" in runner.stderr
+    assert "messages are lost if the process dies" in runner.stderr
     assert len(begun) < 100
     assert len(begun) - len(ended) <= 4
     if number == signal.SIGTERM:
