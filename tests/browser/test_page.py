@@ -128,7 +128,7 @@ async def test_a_runner_that_is_lost_is_said_and_found_again(memory_project: Pro
         await expect(page.locator("#status")).to_have_text("running")
         assert "token" not in page.url
         await stop(runner)
-    await expect(page.get_by_role("alert")).to_contain_text("The runner does not answer since", timeout=15_000)
+    await expect(page.get_by_role("alert")).to_contain_text("The runner has not answered since", timeout=15_000)
     await expect(page.locator("#status")).to_have_text("lost")
     async with memory_project.up("--allow-actions") as runner:
         await started(runner)

@@ -298,8 +298,9 @@ async def test_ten_pages_cost_next_to_nothing(project: Project) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_a_thousand_subscribers_are_shown(project: Project) -> None:
+async def test_a_thousand_subscribers_are_shown(memory_project: Project) -> None:
     """In an answer of less than a megabyte, made in less than a second; there is no drawing then, and it says why."""
+    project = memory_project
     page = prepare(project)
     count = 1000
     text = [

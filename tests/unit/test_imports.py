@@ -45,7 +45,7 @@ ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in
 
 HOMES = {
     "aio_pika": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
-    "aiohttp": ("runner.runtime.http_server", "runner.page.routes"),
+    "aiohttp": ("runner.runtime.http_server", "runner.page"),
     "aiormq": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "annotationlib": ("runner.pipeline.annotations",),  # of the standard library, from Python 3.14 on
     "click": ("runner.cli",),
