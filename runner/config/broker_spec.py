@@ -162,12 +162,12 @@ def _broker(value: object) -> object:
             "wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"'
         )
     if isinstance(value, dict) and "url" in value and "urls" in value:
-        raise_conflicts([Conflict(("url",), '"url" and "urls" cannot stand together', "remove one of them")])
+        raise_conflicts([Conflict(("url",), '"url" and "urls" cannot be used together', "remove one of them")])
     url = next((key for key in ("url", "urls") if isinstance(value, dict) and key in value), None)
     if isinstance(value, dict) and url is not None:
         parts = [part for part in _PARTS if part in value]
         raise_conflicts(
-            Conflict((part,), f'"{part}" and "{url}" cannot stand together', "remove one of them") for part in parts
+            Conflict((part,), f'"{part}" and "{url}" cannot be used together', "remove one of them") for part in parts
         )
     return value or {}
 

@@ -50,7 +50,7 @@ def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
     _merge_python_path(root, part, folder)
     for key in ROOT_ONLY & part.root.nodes.keys():
         span, _ = part.root.nodes.pop(key)
-        message = f'"{key}" can only stand in the pipeline\'s own file'
+        message = f'"{key}" is allowed only in the pipeline\'s own file'
         help_ = f'move it to "{root.path.name}"'
         if "version" in part.root.nodes:  # a whole pipeline, which is to stay one
             help_ += ", or move what both need to a file that both include"

@@ -156,7 +156,7 @@ class _Reader:
 def _similar(path: Path) -> str:
     """Return the help for a file that does not exist."""
     if "*" in path.name:
-        return "name each file: patterns are not filled in"
+        return "name each file: wildcards are not supported"
     try:
         names = {other.stem: other.name for other in sorted(path.parent.iterdir()) if other.suffix in (".yaml", ".yml")}
     except OSError:

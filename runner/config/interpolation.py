@@ -87,7 +87,9 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
         size += len(value)
         if size > limits.MAX_INTERPOLATED_CHARACTERS:
             done.problems.append(
-                SubstitutionProblem("too-large", "the values put in here are too long", "", dollar, position - dollar)
+                SubstitutionProblem(
+                    "too-large", "the values of the variables here are too long", "", dollar, position - dollar
+                )
             )
             break
         pieces.append(value)
@@ -100,7 +102,7 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
 def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tuple[str, str]:
     """Return the value and the name of what stands between `${` and `}`."""
     if "${" in body:
-        raise _Unset("bad-interpolation", "a ${…} cannot stand inside another", _FORMS)
+        raise _Unset("bad-interpolation", "a ${…} cannot be inside another", _FORMS)
     if body.startswith("file:"):
         return _secret(body, read_secret), body
     match = _VARIABLE.fullmatch(body)
@@ -206,7 +208,9 @@ class _Pass:
         done = substitute(text, self._environ, lambda name: read_secret_file(name, self._folder))
         self.size += len(done.text) if done.origins else 0
         if self.size > limits.MAX_INTERPOLATED_CHARACTERS:
-            done.problems.append(SubstitutionProblem("too-large", "the variables bring in more than 1 MiB", "", 0, 1))
+            done.problems.append(
+                SubstitutionProblem("too-large", "the values of all variables together are larger than 1 MiB", "", 0, 1)
+            )
         node.is_broken = node.is_broken or bool(done.problems)
         node.origins = done.origins
         node.value = Interpolated(done.text, _expression(done.origins)) if done.origins else done.text

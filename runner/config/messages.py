@@ -108,7 +108,11 @@ def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple
         return "wrong-type", f"must be empty, not {describe(value)}", "remove the value"
     expected = _EXPECTED.get(kind.partition("_")[0])
     if expected is None:
-        return "wrong-value", f"cannot be {describe(value)}", "see the language reference for what can stand here"
+        return (
+            "wrong-value",
+            f"cannot be {describe(value)}",
+            "see the language reference for the values that are allowed here",
+        )
     help_ = _HELP[expected]
     if expected == "a map" and value is None:
         help_ = "write its keys below it, indented"

@@ -34,7 +34,7 @@ def name_problem(name: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         return "must not have control characters"
     if "${" in name:
-        return "must not have ${…} in it: it would be used as it stands"
+        return "must not have ${…} in it: variables are replaced in values, not in keys"
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"must not be longer than {MAX_NAME_BYTES} bytes"
     return ""
@@ -42,7 +42,7 @@ def name_problem(name: str) -> str:
 
 def reserved_problem(name: str) -> str:
     """Return what is wrong with a name that RabbitMQ keeps to itself, "" for others."""
-    return 'must not start with "amq.": RabbitMQ keeps these names to itself' if name.startswith("amq.") else ""
+    return 'must not start with "amq.": RabbitMQ reserves these names' if name.startswith("amq.") else ""
 
 
 def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool = False) -> str:
@@ -54,7 +54,7 @@ def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool =
     help_ = "write another name"
     if not problem and not may_be_pattern and ("*" in value or "#" in value):
         problem = 'must not have "*" or "#" in it'
-        help_ = 'patterns stand only in "from" of a subscriber and in "events" and "bind" of a queue'
+        help_ = 'patterns are allowed only in "from" of a subscriber and in "events" and "bind" of a queue'
     if not problem and may_be_pattern and (part := _half_wildcard(value)):
         problem = f'has a "*" or "#" inside the word "{part}"; they stand for whole words'
         help_ = 'write them between dots, as in "order.*"'
@@ -89,14 +89,14 @@ def _literal_key(value: object) -> str:
     key = _routing_key(value)
     if {"*", "#"} & set(key.split(".")):
         message = f"the routing key {quoted(key)} of an event must not have the word * or #"
-        raise spec_error("bad-name", message, "patterns stand in `bind` of a queue, and in `from`")
+        raise spec_error("bad-name", message, "patterns are allowed in `bind` of a queue, and in `from`")
     return key
 
 
 def _identifier(value: object) -> str:
     if isinstance(value, str) and value.isidentifier() and not iskeyword(value):
         return str(value)
-    reason = "is a word of Python itself" if isinstance(value, str) and iskeyword(value) else "is not one"
+    reason = "is a keyword of Python" if isinstance(value, str) and iskeyword(value) else "is not one"
     message = f"the name of a resource is the name of a parameter, and {describe(value)} {reason}"
     raise spec_error("bad-name", message, "write letters, digits and _, as in db")
 
@@ -139,16 +139,14 @@ def _error_path(value: object) -> str:
     known = [name for name, item in vars(builtins).items() if isinstance(item, type) and issubclass(item, Exception)]
     match = closest(value, known)
     help_ = f'did you mean "{match}"?' if match else 'write "package.module:Name" for an exception of your own'
-    raise spec_error("bad-import-path", f"{quoted(value)} is not an exception of Python itself", help_)
+    raise spec_error("bad-import-path", f"{quoted(value)} is not a built-in exception of Python", help_)
 
 
 def _broker_url(value: object) -> str:
     if not isinstance(value, str):
         raise spec_error("bad-url", f"must be a URL, not {describe(value)}", f"write {EXAMPLE_URL}")
     if value == "memory":
-        raise spec_error(
-            "bad-url", '"memory" stands alone, not in a list of URLs', 'write "broker: memory", or remove it'
-        )
+        raise spec_error("bad-url", '"memory" cannot be in a list of URLs', 'write "broker: memory", or remove it')
     try:
         return parse_broker_url(str(value))
     except ValueError as error:

@@ -38,7 +38,7 @@ def _http(value: object) -> str:
         help_ = "write letters, digits, and other characters as %XX"
         raise spec_error("bad-http-path", f"{quoted(value)} has characters that a path cannot have", help_)
     if path.startswith("/-/") or path.rstrip("/") in _OURS:
-        raise spec_error("bad-http-path", f"{quoted(value)} is answered by the runner itself", "write another path")
+        raise spec_error("bad-http-path", f"{quoted(value)} is a path of the runner itself", "write another path")
     return path
 
 
@@ -117,7 +117,7 @@ def _source_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
         message = 'a producer needs one of "handler", "file" and "http"'
         yield Conflict((), message, 'add "handler: handlers.orders:place_orders"', "no-source")
     for key in sources[1:]:
-        message = f'a producer has one source, and "{sources[0]}" is one already'
+        message = f'a producer has one source, and this one has "{sources[0]}" already'
         yield Conflict((key,), message, "remove one of them, or write two producers", "several-sources")
 
 
@@ -129,7 +129,7 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
                 message = f'"{key}" is for handlers, and this producer has "{source}"'
                 yield Conflict((key,), message, f'remove it, or write "handler" instead of "{source}"')
     if producer.every is not None and producer.cron is not None:
-        yield Conflict(("cron",), '"every" and "cron" cannot stand together', "remove one of them")
+        yield Conflict(("cron",), '"every" and "cron" cannot be used together', "remove one of them")
     if producer.once is not None:
         for key, value in (("every", producer.every), ("cron", producer.cron), ("http", producer.http)):
             if value is not None:
@@ -142,4 +142,4 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
         yield Conflict(("timeout",), '"timeout" is for producers with "http"', help_)
     if producer.rate is not None and producer.http is not None:
         help_ = 'remove it, or limit the subscriber with "rate"'
-        yield Conflict(("rate",), '"rate" cannot slow down those who send to "http"', help_)
+        yield Conflict(("rate",), '"rate" does not limit "http": its clients decide when they send', help_)

@@ -144,7 +144,7 @@ def _queue_arguments(value: object) -> object:
         raise_conflicts(
             Conflict(
                 (key,),
-                f'"{key}" has a key of its own',
+                f'"{key}" is set by an option of its own',
                 f'write "{OPTION_OF_ARGUMENT[key]}" instead',
                 "modelled-argument",
             )
@@ -238,11 +238,11 @@ def _quorum_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     if queue.exclusive:
         yield Conflict(("exclusive",), "a quorum queue cannot be exclusive", help_)
     if queue.auto_delete:
-        yield Conflict(("auto_delete",), "a quorum queue cannot delete itself", help_)
+        yield Conflict(("auto_delete",), "a quorum queue cannot be deleted automatically", help_)
     if queue.max_priority is not None:
-        yield Conflict(("max_priority",), "a quorum queue takes no highest priority", help_)
+        yield Conflict(("max_priority",), "a quorum queue has no maximum priority", help_)
     if queue.overflow == "reject-publish-dlx":
-        message = "a quorum queue does not have this overflow"
+        message = "a quorum queue does not support this overflow"
         yield Conflict(("overflow",), message, 'write "reject-publish" or "drop-head", or "type: classic"')
 
 
@@ -251,13 +251,13 @@ def _stream_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     lacks = {
         "durable": (not queue.durable, "is always durable"),
         "exclusive": (queue.exclusive, "cannot be exclusive"),
-        "auto_delete": (queue.auto_delete, "cannot delete itself"),
+        "auto_delete": (queue.auto_delete, "cannot be deleted automatically"),
         "max_priority": (queue.max_priority is not None, "has no priorities"),
         "single_active_consumer": (queue.single_active_consumer, "has no single active consumer"),
         "delivery_limit": (queue.delivery_limit is not None, "has no delivery limit"),
         "dead_letter": (queue.dead_letter is not None, "has no dead letters"),
         "max_length": (queue.max_length is not None, "is limited by its size or age, not by its length"),
-        "overflow": (queue.overflow is not None, "drops its oldest messages at a limit, and nothing else"),
+        "overflow": (queue.overflow is not None, "always drops its oldest messages at a limit"),
     }
     instead = {"max_length": 'write "max_bytes" or "message_ttl" instead'}
     for key, (is_wrong, reason) in lacks.items():

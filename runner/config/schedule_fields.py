@@ -39,7 +39,7 @@ def cron(value: object) -> str:
     line = text(value)
     parts = line.split()
     if nickname := _NICKNAMES.get(line.strip().lower()):
-        raise spec_error("bad-cron", f"nicknames like {quoted(value)} are not known", f'write "{nickname}"')
+        raise spec_error("bad-cron", f"nicknames like {quoted(value)} are not supported", f'write "{nickname}"')
     if len(parts) != len(_FIELDS) or len(line) > _LONGEST:
         raise spec_error("bad-cron", f"a cron line has five fields, not {_number(parts, line)}", f"write {_EXAMPLE}")
     if bad := next(_bad_fields(parts), None):

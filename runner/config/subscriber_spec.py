@@ -215,9 +215,9 @@ def _subscriber_conflicts(subscriber: SubscriberSpec) -> Iterator[Conflict]:
     if subscriber.batch is None:
         return
     if subscriber.order_by is not None:
-        yield Conflict(("order_by",), '"order_by" and "batch" cannot stand together', "remove one of them")
+        yield Conflict(("order_by",), '"order_by" and "batch" cannot be used together', "remove one of them")
     if subscriber.reply:
-        message = '"reply" and "batch" cannot stand together: a result of a batch answers no message'
+        message = '"reply" and "batch" cannot be used together: the result of a batch belongs to no single message'
         yield Conflict(("reply",), message, "remove one of them")
     if subscriber.prefetch is not None and subscriber.prefetch < subscriber.batch.size:
         message = f'"prefetch" is smaller than a batch, which has {subscriber.batch.size} messages'

@@ -188,7 +188,7 @@ def _misplaced(error: _Error) -> _Verdict:
     if error.character == "*" and (anchor := re.search(r"&\S+$", before)):
         help_ = f'remove "{anchor[0]}": the alias is enough'
         start = error.at - len(error.line) + error.line.rfind("&")
-        return _Verdict("an anchor cannot stand before an alias", help_, start, len(anchor[0]))
+        return _Verdict("an anchor cannot come before an alias", help_, start, len(anchor[0]))
     if before.endswith("'"):
         help_ = "put the whole value in double quotes, or write '' for an apostrophe"
         return _Verdict("nothing can follow the value here", help_, error.at)

@@ -250,7 +250,7 @@ class _Composer:
         else:
             help_ = 'write one name before the ":"; a value with { } or [ ] needs quotes'
             if self._text[max(0, event.start_mark.index - 1) :].startswith("{{"):
-                help_ = 'templates with {{ }} are not filled in; write "${NAME}" for a variable'
+                help_ = 'templates with {{ }} are not supported; write "${NAME}" for a variable'
         span = self._span_of(event) if isinstance(event, yaml.AliasEvent) else node.span
         self.problems.append(_problem("bad-key", "a key must be text", help_, span, path))
         return None

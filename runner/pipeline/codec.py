@@ -30,7 +30,7 @@ Check = Callable[[Envelope, str | None], None]
 Encode = Callable[[Any], tuple[bytes, str]]
 Read = Callable[[bytes, str], tuple[Any, str]]
 
-NESTED_PUBLISH = "a Publish stands inside another value, where it cannot be published: yield each one"
+NESTED_PUBLISH = "a Publish is inside another value, where it cannot be published: yield each one"
 
 _MAX_PROBLEMS_SHOWN = 3
 

@@ -85,8 +85,8 @@ def unsupported_options(source: LoadedPipeline) -> Iterator[Problem]:
             yield source.loaded.problem("not-on-this-broker", ("queues", name, "type"), message, help_text)
     for name, producer in source.spec.producers.items():
         if producer.once is not None:
-            message = "the in-process broker remembers nothing after its process: here it runs once for each start"
-            help_text = "set `broker:` to RabbitMQ, where it is remembered"
+            message = "the in-process broker keeps nothing after the process ends: here it runs at every start"
+            help_text = "set `broker:` to RabbitMQ, which remembers it"
             yield source.loaded.problem(
                 "once-forgets", ("producers", name, "once"), message, help_text, severity="warning"
             )
@@ -102,11 +102,11 @@ def _different_brokers(source: LoadedPipeline, other: LoadedPipeline) -> Problem
     key = next(key for field, key in _BROKER_KEYS.items() if getattr(ours, field) != getattr(theirs, field))
     where = other.loaded.location(_broker_path(other, key))
     if key == "urls":
-        message = f"its broker is not that of {where} ({theirs.shown()}), and pipelines in one process share one"
-        help_text = "run them apart, or pass --broker"
+        message = f"its broker differs from that of {where} ({theirs.shown()}), but pipelines in one process share one"
+        help_text = "run them in separate processes, or pass --broker"
     else:
-        message = f"its {key} is not that of {where}, and pipelines in one process share one connection"
-        help_text = "give both the same, or run them apart"
+        message = f"its {key} differs from that of {where}, but pipelines in one process share one connection"
+        help_text = "give both the same, or run them in separate processes"
     return source.loaded.problem("broker-conflict", _broker_path(source, key), message, help_text)
 
 
@@ -150,7 +150,7 @@ def _different_topologies(source: LoadedPipeline, other: LoadedPipeline) -> Iter
 def _mismatch(
     source: LoadedPipeline, other: LoadedPipeline, what: str, paths: tuple[KeyPath, KeyPath], values: str
 ) -> Problem:
-    message = f"{what} is not the same as in {other.loaded.location(paths[1])}: {values}"
+    message = f"{what} differs from {other.loaded.location(paths[1])}: {values}"
     help_text = "give both the same options, or define it in one file that both include"
     return source.loaded.problem("topology-conflict", paths[0], message, help_text)
 
@@ -261,7 +261,7 @@ def _different_schemas(source: LoadedPipeline, other: LoadedPipeline) -> Iterato
         if wanted is not None and wanted != schema and is_one_place:
             where = other.loaded.location(_schema_path(other, name))
             message = f'the schema of "{name}" is {schema}, but {wanted} in {where}'
-            help_text = "let both name one type, in a module that both share"
+            help_text = "use one type for both, from a module that both import"
             yield source.loaded.problem("schema-conflict", _schema_path(source, name), message, help_text)
 
 

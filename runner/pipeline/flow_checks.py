@@ -70,7 +70,7 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
         return  # a pipeline that only sends: others read
     for name in spec.queues:
         if name not in read and name not in dead:
-            message = f'nobody reads queue "{name}"'
+            message = f'queue "{name}" has no subscriber'
             help_text = "add a subscriber, or ignore this if another program reads it"
             yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
 
@@ -84,14 +84,14 @@ def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Pe
         if not any(_queues_of(address, together)):
             if event.unheard == "ignore":
                 continue
-            message = f'nobody hears event "{name}"'
+            message = f'event "{name}" has no subscriber'
             help_text = (
                 "publishing it fails while no queue is bound to it: add a subscriber, or write `unheard: ignore`"
             )
             yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
         elif address not in published and publishes:
             help_text = "add it to a `to:`, or ignore this if a handler or another program publishes it"
-            message = f'nobody publishes event "{name}"'
+            message = f'event "{name}" has no publisher'
             yield loaded.problem("unpublished-event", path, message, help_text, severity="warning", on="key")
 
 
@@ -138,7 +138,7 @@ def _cycles(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) 
         if cycle and frozenset(cycle) not in reported and all(index >= own for index, _ in cycle):
             reported.add(frozenset(cycle))
             names = [item if index == own else f"{together[index].name}.{item}" for index, item in cycle]
-            message = f"results come back in a circle: {' → '.join([*names, names[0]])}"
+            message = f"results loop back: {' → '.join([*names, names[0]])}"
             help_text = "make sure that the handlers stop at some point, or remove one `to:`"
             yield loaded.problem("cycle", ("subscribers", name, "to"), message, help_text, severity="warning")
 

@@ -51,7 +51,7 @@ def _common_name(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of a name that the next project on the same broker has as well: they would take each other's messages."""
     if spec.name is None and loaded.name in COMMON_NAMES and spec.broker.urls:
         message = (
-            f'the pipeline is called "{loaded.name}" after its file, as another project on this broker may be, too'
+            f'the pipeline has the name of its file, "{loaded.name}", which other projects on this broker may have'
         )
         yield loaded.problem(
             "common-name", ("version",), message, "add `name:`, as in `name: shop`", severity="warning"
@@ -71,7 +71,7 @@ def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
             help_text = "add `single_active_consumer: true` to the queue, or run one process"
             yield loaded.problem("shared-order", path, message, help_text, severity="warning")
         if subscriber.retry.attempts > 1 and subscriber.retry.delay >= MAX_HELD_S:
-            message = "with order_by a retry waits in this process, and RabbitMQ takes it back after 30 minutes"
+            message = "with order_by, a retry waits in this process, and RabbitMQ requeues the message after 30 minutes"
             help_text = "use a delay of less than 25 minutes"
             yield loaded.problem("long-timeout", path, message, help_text, severity="warning")
 
@@ -83,7 +83,7 @@ def _undeclared_exchanges(loaded: PipelineFile, spec: PipelineSpec, together: Se
         exchange = event.exchange or DEFAULT_EXCHANGE
         if spec.exchanges and exchange not in {*spec.exchanges, *declared, *BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE}:
             guess = closest(exchange, spec.exchanges)
-            message = f'"{exchange}" is not declared like the other exchanges, and becomes a new topic exchange'
+            message = f'"{exchange}" is not declared, unlike the other exchanges, and becomes a new topic exchange'
             help_text = f'did you mean "{guess}"?' if guess else f'add "{exchange}: topic" under `exchanges:`'
             path = ("events", name, "exchange")
             yield loaded.problem("undeclared-exchange", path, message, help_text, severity="warning")
@@ -99,7 +99,9 @@ def _empty_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             if bind.key or is_unknown or kind not in ("topic", "direct"):
                 continue
             path: KeyPath = ("queues", name, "bind", index, "key")
-            message = f'the binding to the {kind} exchange "{bind.exchange}" has no key, and takes no message with one'
+            message = (
+                f'the binding to the {kind} exchange "{bind.exchange}" has no key: it matches only an empty routing key'
+            )
             help_text = 'add a key, as in key: "#" for every message' if kind == "topic" else "add a key"
             if loaded.document is not None and loaded.document.comment_behind(path).startswith("#"):
                 help_text = 'a "#" without quotes starts a comment: write key: "#"'
@@ -136,7 +138,7 @@ def _dropped_failures(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Prob
     ]
     for path, queue, name in paths:
         if queue.dead_letter is False:
-            message = f'what fails in queue "{name}", or cannot be decoded, is dropped'
+            message = f'messages that fail in queue "{name}", or cannot be decoded, are dropped'
             help_text = "remove `dead_letter: false` to keep it in a dead-letter queue"
             yield loaded.problem("drops-failures", (*path, "dead_letter"), message, help_text, severity="warning")
 
@@ -154,7 +156,7 @@ def _plain_passwords(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Probl
         value = substitute(written, {}, lambda _: "").text if node.origins else node.value
         password = value.strip("\"'") if path == ("broker", "password") else _password(value)
         if password:
-            message = "the broker's password stands in the file"
+            message = "the broker's password is in the file"
             name = "RABBITMQ_URL" if _password(value) else "RABBITMQ_PASSWORD"
             help_text = f"write ${{{name}}} or ${{file:/run/secrets/{name.lower()}}} instead"
             if password not in _VARIABLE.sub("", written):
@@ -175,7 +177,7 @@ def _password(text: str) -> str:
 def _long_timeouts(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     for name, subscriber in spec.subscribers.items():
         if subscriber.timeout is not None and subscriber.timeout >= CONSUMER_TIMEOUT_S:
-            message = "RabbitMQ takes a message back that is unsettled for 30 minutes (its consumer_timeout)"
+            message = "RabbitMQ requeues a message that is not acknowledged for 30 minutes (its consumer_timeout)"
             help_text = "use a shorter timeout, or raise consumer_timeout on the broker"
             path = ("subscribers", name, "timeout")
             yield loaded.problem("long-timeout", path, message, help_text, severity="warning")

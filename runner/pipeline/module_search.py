@@ -21,7 +21,7 @@ from runner.pipeline import sys_path
 from runner.pipeline.importer import ImportProblem, display_path, missing_module
 
 CONFLICT, HIDDEN, RESERVED = "module-conflict", "hidden-module", "reserved-module"
-_APART = "give one of the two modules another name, or run the pipelines apart"
+_APART = "give one of the two modules another name, or run the pipelines in separate processes"
 _RENAME = "give your module another name"
 _FOLDERS = "give one of the two modules another name, or change `python_path`"
 _ELSEWHERE = "give one of the two modules another name, or run the command in another folder"

@@ -234,7 +234,9 @@ class _Resolver:
         """Return the handler that reads a file's records; a problem where there is no such file."""
         found = file if file == "-" else str((self._loaded.path.parent / file).absolute())
         if file != "-" and not os.path.isfile(found):
-            self._note("no-such-file", (*path, "file"), f'there is no file "{file}"', "it is relative to this file")
+            self._note(
+                "no-such-file", (*path, "file"), f'there is no file "{file}"', "the path is relative to this file"
+            )
             return None
         return Handler(file, partial(read_records, found, checks), "generator", codec.decoder(bytes))
 
@@ -274,7 +276,7 @@ class _Resolver:
             help_text = "an `async def` runs on the event loop: remove run_in, or write `def`"
             self._note("bad-run-in", (*path, "run_in"), f'"{spec.handler}" is `async def`', help_text)
         if spec.run_in == "process" and handler.resources:
-            message = f'"{spec.handler}" takes the resource "{handler.resources[0]}", which lives in this process'
+            message = f'"{spec.handler}" takes the resource "{handler.resources[0]}", which exists only in this process'
             help_text = "open what it needs in its own module, or run it in a thread"
             self._note("bad-run-in", (*path, "run_in"), message, help_text)
 

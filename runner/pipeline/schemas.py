@@ -26,8 +26,8 @@ def read_schema(path: str) -> tuple[Any, TypeAdapter[Any]]:
         if not adapter.pydantic_complete:
             adapter.rebuild(raise_errors=True)
     except PydanticUndefinedAnnotation as error:
-        message = f'"{path}" cannot be used: nothing is called "{error.name}" in its module'
-        hint = "import it there, also when types are not checked, or correct the name"
+        message = f'"{path}" cannot be used: its module does not define "{error.name}"'
+        hint = "import it there outside of `if TYPE_CHECKING:`, or correct the name"
         raise ImportProblem("bad-schema", message, hint, is_attribute=True) from error
     except Exception as error:  # pydantic raises several kinds for types that it cannot handle
         raise unfit_schema(schema) from error

@@ -299,7 +299,7 @@ def _as_the_outermost_takes_it(
         if len(positional) >= len(planned) and _binds(outermost, positional, named):
             return positional
     hint = "let the decorator's function take `*args, **kwargs`"
-    raise _wrong(path, "is decorated with a function that takes other parameters than it", hint)
+    raise _wrong(path, "has a decorator whose function takes other parameters", hint)
 
 
 def _binds(signature: inspect.Signature, positional: Collection[str], named: Mapping[str, None]) -> bool:

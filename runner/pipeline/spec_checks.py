@@ -188,7 +188,7 @@ def _event_exchanges(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Probl
     for name, event in spec.events.items():
         exchange = spec.exchanges.get(event.exchange or "")
         if exchange is not None and exchange.type not in ("topic", "direct"):
-            message = f'events travel by routing key, but "{event.exchange}" is a {exchange.type} exchange'
+            message = f'events are routed by their routing key, but "{event.exchange}" is a {exchange.type} exchange'
             help_text = "use a topic exchange, or bind a queue to this one with `bind:`"
             yield loaded.problem("bad-exchange", ("events", name, "exchange"), message, help_text)
 
@@ -197,7 +197,7 @@ def _http_paths(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for name, producer in spec.producers.items():
         if producer.http is not None and (other := seen.setdefault(producer.http, name)) != name:
-            message = f'"{producer.http}" is the path of "{other}" already'
+            message = f'"{producer.http}" is already the path of "{other}"'
             help_text = "write another path, or list both names in one `to:`"
             yield loaded.problem("conflicting-options", ("producers", name, "http"), message, help_text)
 

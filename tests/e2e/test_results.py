@@ -213,7 +213,7 @@ async def test_a_result_that_cannot_be_published_does_not_call_the_handler_again
     assert {(line["error_type"], line["attempt"]) for line in dead} == {("PublishFailed", 1)}
     assert sorted((line["reason"], line["error"].partition(":")[0]) for line in dead) == [
         ("exhausted", 'no queue takes a message for "events'),
-        ("invalid-result", "a Publish stands inside another value, where it cannot be published"),
+        ("invalid-result", "a Publish is inside another value, where it cannot be published"),
         ("invalid-result", 'no queue or event of this pipeline is called "nowhere"'),
         ("invalid-result", "the payload cannot be written as JSON"),
     ]

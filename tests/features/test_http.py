@@ -176,7 +176,7 @@ async def test_two_producers_cannot_have_one_path(memory_project: Project) -> No
     memory_project.pipeline(one.format("one") + "  b: {http: /a, to: UNIQUE.one}\n")
     async with memory_project.up() as runner:
         assert await runner.wait() == 78
-    assert 'error[conflicting-options]: producers.b.http: "/a" is the path of "a" already' in runner.stderr
+    assert 'error[conflicting-options]: producers.b.http: "/a" is already the path of "a"' in runner.stderr
 
     for name in ("one", "two"):
         memory_project.pipeline(one.format(name), file=f"both/{name}.yaml")

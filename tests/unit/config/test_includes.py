@@ -231,7 +231,7 @@ def test_what_is_said_of_the_whole_pipeline_stands_in_its_own_file(key: str) -> 
     """Two files could else contradict each other."""
     (problem,) = read(a="version: 1\ninclude: b.yaml\n", b=f"{key}\nqueues: {{q: }}\n").problems
     assert (problem.file, problem.line, problem.column, problem.code) == ("b.yaml", 1, 1, "root-only")
-    assert problem.message == f'"{key.partition(":")[0]}" can only stand in the pipeline\'s own file'
+    assert problem.message == f'"{key.partition(":")[0]}" is allowed only in the pipeline\'s own file'
     assert problem.help == 'move it to "a.yaml"'
 
 

@@ -59,7 +59,7 @@ def test_text_is_replaced_once(text: str, value: str) -> None:
         ("${}", "bad-interpolation", '"${}" is not an interpolation', 0, 3),
         ("${1A}", "bad-interpolation", '"${1A}" is not an interpolation', 0, 5),
         ("${A-x}", "bad-interpolation", '"${A-x}" is not an interpolation', 0, 6),
-        ("${A:-${B}}", "bad-interpolation", "a ${…} cannot stand inside another", 0, 9),
+        ("${A:-${B}}", "bad-interpolation", "a ${…} cannot be inside another", 0, 9),
         ("${BAD}", "bad-interpolation", 'the variable "BAD" is not UTF-8 text', 0, 6),
         ("${file:/none}", "unreadable-secret", 'there is no file "/none"', 0, 13),
     ],

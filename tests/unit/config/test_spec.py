@@ -375,7 +375,12 @@ WRONG = [
     # sources of producers
     ("producers: {p: {to: q}}\n", "no-source", "producers.p", 'a producer needs one of "handler", "file" and "http"'),
     (P % "file: x", "several-sources", "producers.p.file", None),
-    (P % "http: /x", "several-sources", "producers.p.http", 'a producer has one source, and "handler" is one already'),
+    (
+        P % "http: /x",
+        "several-sources",
+        "producers.p.http",
+        'a producer has one source, and this one has "handler" already',
+    ),
     (
         F % "every: 5s",
         "conflicting-options",
@@ -398,7 +403,7 @@ WRONG = [
         H.replace("/x", "/healthz") % "",
         "bad-http-path",
         "producers.p.http",
-        '"/healthz" is answered by the runner itself',
+        '"/healthz" is a path of the runner itself',
     ),
     (H.replace("/x", "/readyz/") % "", "bad-http-path", "producers.p.http", None),
     (H.replace("/x", "/metrics") % "", "bad-http-path", "producers.p.http", None),

@@ -106,7 +106,7 @@ def test_a_circle_through_several_pipelines_is_warned_of_once() -> None:
     )
     assert warned("a", "b") == [("cycle", "a")]
     (problem,) = app.load([Path("b.yaml"), Path("a.yaml")], {}).warnings
-    assert (problem.file, problem.message) == ("b.yaml", "results come back in a circle: two → a.one → two")
+    assert (problem.file, problem.message) == ("b.yaml", "results loop back: two → a.one → two")
 
 
 def test_a_file_that_cannot_be_read_makes_nothing_missing() -> None:
