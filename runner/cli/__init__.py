@@ -1,4 +1,4 @@
-"""Entry: the command line. One module for each verb; only click is imported before a verb is known."""
+"""The command line: one module for each verb. Only click is imported before the verb is known."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import sys
 import click
 
 _VERBS = {
-    "init": "Start a project: a pipeline, a handler, a test.",
-    "up": "Validate pipelines, connect, declare, and run them until stopped.",
+    "init": "Start a project: a pipeline, its handlers, a test.",
+    "up": "Validate pipelines, connect, and run them until stopped.",
     "validate": "Check pipelines and report every problem at once.",
-    "config": "Print a pipeline as it is understood, with every default.",
-    "graph": "Show who talks to whom, as text or as a picture.",
-    "plan": "Compare pipelines with the broker, and change nothing.",
-    "apply": "Make what is missing on the broker, and recreate what is named.",
+    "config": "Print the effective pipeline, with every default.",
+    "graph": "Draw producers, queues and subscribers, as text or as a picture.",
+    "plan": "Compare pipelines with the broker; change nothing.",
+    "apply": "Declare what is missing on the broker; recreate named queues.",
     "publish": "Publish a message to a queue or an event of a pipeline.",
-    "tap": "Watch messages go by, without taking any.",
-    "status": "Show what waits in each queue, and who takes it.",
-    "page": "Show queues and dead letters in a browser, and run nothing.",
-    "dead": "Look at dead letters, send them back, or drop them.",
+    "tap": "Print copies of messages as they are published.",
+    "status": "Show each queue's messages, consumers and dead letters.",
+    "page": "Show queues and dead letters in a browser; run nothing.",
+    "dead": "List, show, replay or drop dead letters.",
     "export": "Write definitions, permissions, a compose file or Kubernetes objects.",
-    "explain": "Say what an error code means and how to mend it.",
-    "schema": "Print the JSON Schema of the language, for editors.",
+    "explain": "Explain an error code, with an example.",
+    "schema": "Print the JSON Schema of pipeline files, for editors.",
 }
 
 
 class _Verbs(click.Group):
-    """Finds a verb in the module of its name, and imports it only then."""
+    """A group that imports the module of a verb when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -41,13 +41,13 @@ class _Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a verb; what click says of a wrong argument quotes it, and it may be a URL with a password."""
+        """Run a verb. click's usage errors quote arguments, so passwords in URLs are masked."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
             from runner.redaction import mask_passwords
 
-            error.message = mask_passwords(error.message)  # type: ignore[misc]  # what it quotes is known only here
+            error.message = mask_passwords(error.message)  # type: ignore[misc]  # click builds the message before we see it
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,20 +69,20 @@ def _show_version(context: click.Context, _: click.Parameter, value: bool) -> No
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
 def cli() -> None:
-    """Run message pipelines that are described in YAML.
+    """Run message pipelines described in YAML.
 
     Start with `runner init DIR`; then `runner validate PATH` and `runner up PATH`.
     """
 
 
 def main() -> None:
-    """Run the command line; ends the process with one of the documented exit codes."""
+    """Run the command line. Ends the process with one of the documented exit codes."""
     from runner.log_output import open_standard_streams
 
     open_standard_streams()
     try:
         cli.main(prog_name="runner", standalone_mode=True)
-    except Exception as failure:  # the last stop: anything that comes this far is a bug in the runner, or a full disk
+    except Exception as failure:  # anything that arrives here is a bug in the runner or a full disk
         from runner.cli.output import echo_bug, echo_output_lost
 
         is_lost = isinstance(failure, OSError) and failure.errno in _UNWRITABLE
@@ -92,11 +92,11 @@ def main() -> None:
 
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""How writing to a stream fails, other than by a reader that is gone, which click knows."""
+"""Errors of a stream that cannot be written to. click itself handles a reader that has gone."""
 
 
 def _end_streams() -> None:
-    """Lead streams that cannot be written to /dev/null: the interpreter would else complain about them at its end."""
+    """Point unwritable streams at /dev/null, or the interpreter would print an error when it exits."""
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""`runner apply`: make on the broker what is missing, and what else is asked for by name."""
+"""`runner apply`: declare what is missing on the broker; recreate and remove what is named."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 EXIT_DIFFERENCES_LEFT = 1
 
 
-@click.command("apply", short_help="Make what is missing on the broker; recreate what is named.")
+@click.command("apply", short_help="Declare what is missing on the broker; recreate named queues.")
 @options.paths
 @click.option(
     "--recreate",
     multiple=True,
     metavar="NAME",
-    help="Make this queue anew with the pipeline's options, its messages kept; repeatable.",
+    help="Delete and redeclare this queue with the pipeline's options; its messages are kept. Repeatable.",
 )
 @click.option(
     "--prune",
     is_flag=True,
-    help="Remove bindings, and empty unused queues, that the pipeline does not have any more.",
+    help="Remove bindings, and empty unused queues, that are no longer in the pipeline.",
 )
 @click.option(
     "--prune-queue",
     "prune_queues",
     multiple=True,
     metavar="NAME",
-    help="Delete this queue, which the pipeline does not have, with its messages; repeatable.",
+    help="Delete this queue, which is not in the pipeline, with its messages; repeatable.",
 )
 @options.broker
 @options.management
@@ -54,19 +54,19 @@ def command(
     environ: dict[str, str],
     wait_s: float,
 ) -> None:
-    """Declare what pipelines need and the broker does not have. Anything else is done only when it is asked for.
+    """Declare what the pipelines need and the broker does not have. Other changes are made only on request.
 
-    --recreate moves the messages of a queue aside, confirmed, deletes the queue when it is empty and unused, declares
-    it anew and moves the messages back, in order and unchanged. Stop who consumes from it before. A run that was ended
-    is finished by running it again: nothing is lost, but up to 100 messages may then be there twice.
+    --recreate moves the messages of a queue to a temporary queue, confirmed, deletes the queue once it is empty and
+    unused, declares it again and moves the messages back, in order and unchanged. Stop its consumers first. If a run
+    is interrupted, run it again: no message is lost, but up to 100 may be in the queue twice.
 
-    --prune takes the bindings of queues away that begin with the pipeline's name and are not in it, so that they are
-    filled no longer, and deletes those that are empty. A queue with a consumer is left as it is.
+    --prune removes the bindings of queues that begin with the pipeline's name and are not in it, so that no more
+    messages arrive, and deletes those that are empty. A queue with a consumer stays as it is.
 
-    Exit codes: 0 nothing differs any more, 1 something still differs or could not be changed, 2 wrong usage, 69 broker
+    Exit codes: 0 nothing differs, 1 something still differs or could not be changed, 2 wrong usage, 69 broker
     unreachable or refusing, 78 invalid pipeline.
     """
-    logging.disable()  # what goes wrong comes as an error
+    logging.disable()  # errors are reported below
     with errors_as_exit_codes():
         from runner.operations.apply import apply
         from runner.redaction import escape_controls
@@ -96,7 +96,7 @@ def command(
 
 
 def _show_left(left: Plan, *, has_changed: bool, prunes: bool) -> int:
-    """Print what still differs, and which flag would change it; return the exit code."""
+    """Print what still differs and the command that would change it; return the exit code."""
     from runner.cli.plan import echo_item
 
     if not left.has_changes:
@@ -114,22 +114,22 @@ def _show_left(left: Plan, *, has_changed: bool, prunes: bool) -> int:
 
 
 def _flag(item: PlanItem, *, prunes: bool) -> str:
-    """Return which flag would change it, if one does."""
+    """Return the command that would change an item, or an empty string."""
     if item.kind == "queue" and (item.differences or item.action == "unfinished"):
-        return f"`runner apply --recreate {item.name}` does it"
+        return f"`runner apply --recreate {item.name}` recreates it"
     if item.action != "extra" or prunes:
         return ""
     if item.stray is not None:
-        return "`runner apply --prune` takes its bindings away, and deletes it when it is empty"
+        return "`runner apply --prune` removes its bindings, and deletes it if it is empty"
     return "`runner apply --prune` removes it"
 
 
 def _show_unchecked(left: Plan) -> None:
-    """Print what is not known. Bindings were declared, so that they are there, but there may be more of them."""
+    """Print what could not be checked. All bindings of the pipeline exist by now, but there may be others."""
     from runner.cli.plan import echo_item
 
     for item in left.of("unchecked"):
         if item.kind != "binding":
             echo_item(item)
     if left.management is None:
-        click.echo(f"  ? bindings: declared; whether anything is left over is not checked, {left.unchecked}")
+        click.echo(f"  ? bindings: declared; leftovers not checked, {left.unchecked}")

@@ -1,4 +1,4 @@
-"""`runner config`: print a pipeline as it is understood."""
+"""`runner config`: print the effective pipeline."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from runner.cli import options
 from runner.cli.output import errors_as_exit_codes
 
 
-@click.command("config", short_help="Print a pipeline with everything filled in.")
+@click.command("config", short_help="Print the effective pipeline.")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--origin", is_flag=True, help="Say behind each value where it comes from.")
+@click.option("--origin", is_flag=True, help="Add a comment to each value that says where it comes from.")
 @options.env_file
 def command(path: Path, origin: bool, environ: dict[str, str]) -> None:
-    """Print the pipeline at PATH as it is understood: merged, interpolated, with every default; secrets are masked.
+    """Print the effective pipeline at PATH: includes merged, variables replaced, every default written out.
 
-    The output is a pipeline itself. With --origin each value has a comment: `pipeline.yaml:12`,
+    The output is itself a pipeline. With --origin each value has a comment: `pipeline.yaml:12`,
     `pipeline.yaml:12 (${VAR})`, `pipeline.yaml:4 (defaults)`, or `default`. Nothing is imported.
 
-    Masked as ***: passwords in URLs, what came from ${file:…}, and in with and arguments the values of keys like
-    password, secret, token or credentials, and values that came from variables under keys like key or dsn.
+    Secrets are printed as ***: passwords in URLs, values from ${file:…}, and in `with` and `arguments` the values of
+    keys such as password, secret, token or credentials, and values from variables under keys such as key or dsn.
 
     Exit codes: 0 printed, 78 invalid pipeline.
     """

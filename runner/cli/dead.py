@@ -1,34 +1,49 @@
-"""`runner dead`: look at dead letters, send them back to where they failed, or drop them."""
+"""`runner dead`: list dead letters, show one, replay them, or drop them."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli import options
-from runner.cli.dead_options import DeadOptions, run_on_dead_letters, utc_now, with_dead_options
-from runner.cli.output import echo_err, errors_as_exit_codes
-from runner.cli.signals import EXIT_INTERRUPTED
+from runner.cli.dead_options import (
+    DeadOptions,
+    connect_and_run,
+    load_selection,
+    run_on_dead_letters,
+    utc_now,
+    with_dead_options,
+)
+from runner.cli.output import EXIT_INTERRUPTED, echo_err, errors_as_exit_codes, plural
 
 if TYPE_CHECKING:
-    from runner.operations.dead_letter_ops import Summary
+    from runner.operations.dead_letter_ops import DeadLetterOps, Summary
     from runner.operations.dead_letters import DeadLetterMessage
+    from runner.pipeline.model import Pipeline
 
 DEFAULT_LIMIT = 100
 
+DEFAULT_LOCAL_LIMIT = 100
+"""How many messages `replay --local` tries without --limit: all of them are held in memory."""
 
-@click.group("dead", short_help="Look at dead letters, send them back, or drop them.")
+
+@click.group("dead", short_help="List, show, replay or drop dead letters.")
 def command() -> None:
-    """Look at messages that were given up on, send them back to the queue they failed in, or drop them."""
+    """List the messages that were given up on, send them back to the queue they failed in, or drop them."""
 
 
 def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     return options.parse_rate_option(value)
 
 
-_JSON = click.option("--json", "is_json", is_flag=True, help="Print JSON, one object on each line.")
+_JSON = click.option("--json", "is_json", is_flag=True, help="Print JSON, one object per line.")
 _DRY_RUN = click.option("--dry-run", "is_dry", is_flag=True, help="Only show what would be done.")
 
 
@@ -36,154 +51,188 @@ _DRY_RUN = click.option("--dry-run", "is_dry", is_flag=True, help="Only show wha
 @_JSON
 @with_dead_options(DEFAULT_LIMIT)
 def list_(dead_options: DeadOptions, is_json: bool) -> None:
-    """List the dead letters of the pipeline at PATH, and why they are dead; takes none away.
+    """List the dead letters of the pipeline at PATH and why each is dead. Removes nothing.
 
-    QUEUE is a queue, a subscriber, or a dead-letter queue; all without it. What the broker itself has given up on
-    (delivery_limit, expired, maxlen) is listed too.
+    QUEUE is a queue, a subscriber or a dead-letter queue. Without it, all dead-letter queues are listed. Messages that
+    the broker itself dead-lettered (delivery_limit, expired, maxlen) are listed too.
 
     Exit codes: 0 listed, 69 broker unreachable, 78 invalid pipeline.
     """
-    from runner.cli.dead_progress import echo_unseen
+    from runner.cli.dead_output import echo_unseen
 
     with errors_as_exit_codes():
-        summary = _listed(dead_options, is_json=is_json)
+        summary = _list(dead_options, is_json=is_json)
     echo_unseen(summary)
-    of = f" of {summary.total} there" if summary.matched != summary.total else ""
-    echo_err(f"{summary.matched} dead letter{'s'[: summary.matched != 1]}{of}")
+    of = f" of {summary.total}" if summary.matched != summary.total else ""
+    echo_err(f"{plural(summary.matched, 'dead letter')}{of}")
 
 
-@command.command("show", short_help="Show everything about one.")
+@command.command("show", short_help="Show everything about one dead letter.")
 @_JSON
 @with_dead_options(1)
 def show(dead_options: DeadOptions, is_json: bool) -> None:
-    """Show everything about one dead letter: why, since when, from where, its headers and its body.
+    """Show everything about one dead letter: the reason, the time, the origin, the headers and the body.
 
-    What does not print is escaped, and a long body is cut.
+    Unprintable characters are escaped, and a long body is cut.
 
     Exit codes: 0 shown, 1 no such dead letter, 69 broker unreachable, 78 invalid pipeline.
     """
     from runner.cli import dead_output
-    from runner.cli.dead_progress import echo_unseen
     from runner.cli.tables import json_line
     from runner.operations.dead_letter_json import details_to_json
 
     if dead_options.selects_all:
-        raise click.UsageError("say which one: --id ID")
+        raise click.UsageError("choose one with --id ID")
 
     def on_found(letter: DeadLetterMessage) -> None:
+        now = utc_now()
         if is_json:
-            click.echo(json_line(details_to_json(letter, utc_now())))
+            click.echo(json_line(details_to_json(letter, now)))
         else:
-            click.echo("\n".join(dead_output.details(letter, utc_now())))
+            click.echo("\n".join(dead_output.details(letter, now)))
 
     with errors_as_exit_codes():
-        summary = run_on_dead_letters(dead_options, lambda ops, choices: ops.find(choices, on_found))
-    echo_unseen(summary)
+        summary = run_on_dead_letters(dead_options, lambda ops, selected: ops.find(selected, on_found))
+    dead_output.echo_unseen(summary)
     if not summary.matched:
         echo_err(f"no such dead letter among {summary.looked}")
         sys.exit(1)
 
 
-@command.command("replay", short_help="Send dead letters back to where they failed.")
+@command.command("replay", short_help="Send dead letters back to the queue they failed in.")
 @_DRY_RUN
-@click.option("--local", "is_local", is_flag=True, help="Try them on the handler here, and leave them where they are.")
-@click.option("--rate", "per_second", metavar="RATE", callback=_rate, help="At most so many: 10/s, 100/m.")
+@click.option("--local", "is_local", is_flag=True, help="Try them with the local handler; the broker keeps them.")
+@click.option("--rate", "per_second", metavar="RATE", callback=_rate, help="Maximum rate of messages: 10/s, 100/m.")
 @_JSON
 @with_dead_options()
 def replay(dead_options: DeadOptions, is_dry: bool, is_local: bool, per_second: float | None, is_json: bool) -> None:
-    """Send dead letters back, each to the one queue that it failed in, on its first attempt again.
+    """Send dead letters back, each to the one queue it failed in, where it starts with its first attempt.
 
-    Each is confirmed there before it is taken from the dead-letter queue: nothing is lost, whatever happens, and at
-    most one message is in both. Those that do not fit the filters stay, and so do those whose queue is gone.
+    The broker confirms each message in that queue before it is removed from the dead-letter queue: no message is lost
+    if this is interrupted, and at most one is in both queues. Messages that do not match the filters stay, and so do
+    those whose queue no longer exists.
 
-    With --local each is handled here, by the handler as it is now, on an in-process broker: nothing on the live broker
-    changes; what the handler does elsewhere, it does.
+    With --local the handler as it is here handles each message once, on an in-process broker. Nothing changes on the
+    live broker, but the handler's own side effects do happen.
 
-    Exit codes: 0 all that fit were sent back, 1 some had to stay, or would fail again (--local), 69 broker unreachable,
-    78 invalid pipeline, 130 interrupted.
+    Exit codes: 0 all matching messages were sent back, 1 some had to stay or would fail again (--local), 69 broker
+    unreachable, 78 invalid pipeline, 130 interrupted.
     """
-    from runner.cli.dead_progress import Progress
+    from runner.cli.dead_output import Progress
 
     with errors_as_exit_codes():
         if is_local:
-            from runner.cli.dead_replay_local import replay_locally
-
-            sys.exit(replay_locally(dead_options, is_json=is_json))
+            sys.exit(_replay_locally(dead_options, is_json=is_json))
         if is_dry:
-            summary = _listed(dead_options, is_json=is_json)
+            summary = _list(dead_options, is_json=is_json)
             echo_err(f"would send back: {summary.matched}")
             return
         with Progress("sending back", "sent back", dead_options.limit, is_json=is_json) as progress:
             progress.summary = summary = run_on_dead_letters(
-                dead_options, lambda ops, choices: ops.replay(choices, progress.note, per_second), progress.show
+                dead_options, lambda ops, selected: ops.replay(selected, progress.note, per_second), progress.show
             )
-    sys.exit(_code(summary))
+    sys.exit(_exit_code(summary))
 
 
-@command.command("drop", short_help="Remove dead letters for good.")
+@command.command("drop", short_help="Delete dead letters.")
 @_DRY_RUN
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--all", "is_all", is_flag=True, help="All of them; needed where no filter is given.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--all", "is_all", is_flag=True, help="Drop all of them; required without a filter.")
 @_JSON
 @with_dead_options()
 def drop(dead_options: DeadOptions, is_dry: bool, yes: bool, is_all: bool, is_json: bool) -> None:
-    """Remove dead letters for good. Asks first, on a terminal; elsewhere it needs --yes.
+    """Delete dead letters. Asks for confirmation on a terminal, and requires --yes elsewhere.
 
     Exit codes: 0 dropped, 1 not confirmed, 2 wrong usage, 69 broker unreachable, 78 invalid pipeline, 130 interrupted.
     """
-    from runner.cli.dead_progress import Progress
+    from runner.cli.dead_output import Progress
 
     if dead_options.selects_all and not is_all:
-        raise click.UsageError("say which: --id, --error or --older-than; or --all for all of them")
-    is_asked = not yes and not is_dry
-    if is_asked and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("nobody can be asked here: add --yes, or look first with --dry-run")
+        raise click.UsageError("choose with --id, --error or --older-than, or pass --all for all of them")
+    asks = not yes and not is_dry
+    if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("there is no terminal to ask on: add --yes, or look first with --dry-run")
     with errors_as_exit_codes():
-        if is_dry or is_asked:
-            summary = _listed(dead_options, is_json=is_json)
+        if is_dry or asks:
+            summary = _list(dead_options, is_json=is_json)
             echo_err(f"would drop: {summary.matched}")
             if is_dry or not summary.matched:
                 return
-            click.confirm(f"drop {summary.matched} for good?", abort=True, err=True)
+            click.confirm(f"delete {plural(summary.matched, 'dead letter')}?", abort=True, err=True)
         with Progress("dropping", "dropped", dead_options.limit, is_json=is_json) as progress:
             progress.summary = summary = run_on_dead_letters(
-                dead_options, lambda ops, choices: ops.drop(choices, progress.note), progress.show
+                dead_options, lambda ops, selected: ops.drop(selected, progress.note), progress.show
             )
-    sys.exit(_code(summary))
+    sys.exit(_exit_code(summary))
 
 
-def _listed(dead_options: DeadOptions, *, is_json: bool) -> Summary:
-    """Print the dead letters that fit, and leave them."""
+def _list(dead_options: DeadOptions, *, is_json: bool) -> Summary:
+    """Print the dead letters that match, and remove none."""
     from runner.cli import dead_output
-    from runner.cli.tables import format_columns, json_line
+    from runner.cli.tables import json_line
     from runner.operations.dead_letter_json import to_json
 
-    at = utc_now()
-    rows: dict[str, list[tuple[str, ...]]] = {}
+    now = utc_now()
+    letters: dict[str, list[DeadLetterMessage]] = {}
 
     def on_found(letter: DeadLetterMessage) -> None:
         if is_json:
-            click.echo(json_line(to_json(letter, at)))
+            click.echo(json_line(to_json(letter, now)))
         else:
-            rows.setdefault(letter.queue, []).append(dead_output.table_row(letter, at))
+            letters.setdefault(letter.queue, []).append(letter)
 
     try:
-        return run_on_dead_letters(dead_options, lambda ops, choices: ops.find(choices, on_found))
-    finally:  # what was found before the broker was lost is shown as well
-        for queue, found in rows.items():
-            click.echo(click.style(queue, bold=True) if sys.stdout.isatty() else queue)
-            for line in format_columns([dead_output.HEADINGS, *found], right=dead_output.RIGHT, width=_width()):
-                click.echo(f"  {line}")
+        return run_on_dead_letters(dead_options, lambda ops, selected: ops.find(selected, on_found))
+    finally:  # also shows what was found before the connection was lost
+        dead_output.echo_tables(letters, now)
 
 
-def _width() -> int | None:
-    """Return how wide a table may be, None where nobody looks at it on a terminal."""
-    import shutil
-
-    return max(40, shutil.get_terminal_size().columns - 2) if sys.stdout.isatty() else None
-
-
-def _code(summary: Summary) -> int:
+def _exit_code(summary: Summary) -> int:
     if summary.is_interrupted:
         return EXIT_INTERRUPTED
     return 1 if summary.stayed else 0
+
+
+# replay --local
+
+
+def _replay_locally(dead_options: DeadOptions, *, is_json: bool) -> int:
+    """Handle each matching message with the local handler, print how it ended, and return the exit code."""
+    from runner import log
+
+    log.configure(level="error", stream=sys.stderr)  # shows the traceback of what would be dead-lettered
+    dead_options = replace(dead_options, limit=dead_options.limit or DEFAULT_LOCAL_LIMIT)
+    system, selected = load_selection(dead_options)
+    logging.disable(logging.NOTSET)
+    letters: list[DeadLetterMessage] = []
+
+    async def find(ops: DeadLetterOps, selected: list[Any]) -> Summary:
+        return await ops.find(selected, letters.append)
+
+    async def run() -> tuple[int, Summary]:
+        summary = await connect_and_run(system, selected, dead_options, find)
+        return await _replay_all(system.pipelines, letters, is_json=is_json), summary
+
+    handled, summary = asyncio.run(run())
+    echo_err(f"would be handled: {handled} of {summary.matched}; nothing was changed on the broker")
+    return 0 if handled == summary.matched else 1
+
+
+async def _replay_all(pipelines: Sequence[Pipeline], letters: list[DeadLetterMessage], *, is_json: bool) -> int:
+    """Replay each message, print each result, and return how many were handled."""
+    from runner.cli.dead_output import echo_replay_result
+    from runner.operations.local_replay import LocalReplay, NoSubscriber
+    from runner.outcome import Ack
+
+    handled = 0
+    async with LocalReplay(pipelines) as replay:
+        for letter in letters:
+            try:
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is for results, not for what the handler prints
+                    result = await replay.attempt(letter)
+            except NoSubscriber as error:
+                echo_replay_result(letter, None, f"not tried: {error}", is_json=is_json)
+                continue
+            handled += isinstance(result.outcome, Ack)
+            echo_replay_result(letter, result, is_json=is_json)
+    return handled

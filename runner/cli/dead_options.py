@@ -1,4 +1,4 @@
-"""What the verbs of `runner dead` have in common: which dead letters are meant, and a session to work on them."""
+"""What the verbs of `runner dead` share: the options that select dead letters, and a connection to work on them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state
-from runner.cli.loader import load_system as read_pipelines
+from runner.cli.loader import echo_broker_state, load_system
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadOptions:
-    """What the command line asks for: which pipeline and queue, and which of its dead letters."""
+    """The selection on the command line: a pipeline, a queue, and filters for its dead letters."""
 
     path: Path
     queue: str | None
@@ -38,7 +37,7 @@ class DeadOptions:
 
     @property
     def selects_all(self) -> bool:
-        """Whether all dead letters are meant."""
+        """Whether there is no filter."""
         return not self.ids and not self.error and self.older_than_s is None
 
 
@@ -46,7 +45,7 @@ _FIELDS = tuple(field.name for field in fields(DeadOptions))
 
 
 def with_dead_options(limit: int | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add what says which dead letters are meant; the function gets it as its one `wish`. `limit` is the default."""
+    """Add the options that select dead letters; the function gets them as one DeadOptions. `limit` is the default."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
@@ -63,14 +62,18 @@ def with_dead_options(limit: int | None = None) -> Callable[[Callable[..., None]
 
 def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
     default = f" Default: {limit}." if limit else ""
-    older = "Only those that failed so long ago: 30m, 1h, 2d."
+    older = "Only messages that first failed at least this long ago: 30m, 1h, 2d."
     return [
         click.argument("path", type=click.Path(path_type=Path)),
         click.argument("queue", required=False),
-        click.option("--id", "ids", multiple=True, metavar="ID", help="Only this one; repeatable."),
-        click.option("--error", default="", metavar="TEXT", help="Only those with this in their error or reason."),
+        click.option("--id", "ids", multiple=True, metavar="ID", help="Only this message; repeatable."),
+        click.option(
+            "--error", default="", metavar="TEXT", help="Only messages with this text in their error or reason."
+        ),
         click.option("--older-than", "older_than_s", metavar="DURATION", callback=_duration, help=older),
-        click.option("--limit", type=click.IntRange(min=1), default=limit, help=f"At most so many.{default}"),
+        click.option(
+            "--limit", type=click.IntRange(min=1), default=limit, help=f"Maximum number of messages.{default}"
+        ),
         options.broker,
         options.wait,
         options.env_file,
@@ -85,16 +88,16 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float
     try:
         return parse_duration(value)
     except ValueError:
-        raise click.BadParameter("write a duration, as in 30m, 1h or 2d") from None
+        raise click.BadParameter("write a duration, such as 30m, 1h or 2d") from None
 
 
 def load_selection(dead_options: DeadOptions) -> tuple[System, list[SelectedQueue]]:
-    """Read the pipeline and find out which dead-letter queues are meant."""
+    """Load the pipeline, and select its dead-letter queues. Raises NoLiveBroker and UnknownTarget."""
     from runner.operations.dead_letters import select_dead_letter_queues
     from runner.operations.targets import require_live_broker
 
-    logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
-    system = read_pipelines([dead_options.path], dead_options.environ, dead_options.broker, wait_s=dead_options.wait_s)
+    logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
+    system = load_system([dead_options.path], dead_options.environ, dead_options.broker, wait_s=dead_options.wait_s)
     require_live_broker(system.broker)
     return system, select_dead_letter_queues(system.pipelines, dead_options.queue)
 
@@ -104,17 +107,18 @@ def run_on_dead_letters(
     work: Callable[[DeadLetterOps, list[SelectedQueue]], Awaitable[Summary]],
     on_step: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
+    """Load the selection, connect, await `work` on the selected queues, and disconnect."""
     return asyncio.run(connect_and_run(*load_selection(dead_options), dead_options, work, on_step))
 
 
 async def connect_and_run(
     system: System,
-    choices: list[SelectedQueue],
+    selected: list[SelectedQueue],
     dead_options: DeadOptions,
     work: Callable[[DeadLetterOps, list[SelectedQueue]], Awaitable[Summary]],
     on_step: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
-    """Connect, do some work on dead letters, disconnect."""
+    """Connect, await `work`, and disconnect."""
     from runner.cli.signals import stop_on_signals
     from runner.operations.dead_letter_ops import DeadLetterOps
     from runner.operations.dead_letters import DeadLetterFilter
@@ -125,11 +129,11 @@ async def connect_and_run(
     try:
         await browser.open()
         stop = stop_on_signals()
-        return await work(DeadLetterOps(browser, filters, dead_options.limit, utc_now, stop, on_step), choices)
+        return await work(DeadLetterOps(browser, filters, dead_options.limit, utc_now, stop, on_step), selected)
     finally:
         await browser.close()
 
 
 def utc_now() -> datetime:
-    """Return the time, UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)

@@ -1,23 +1,52 @@
-"""Turns dead letters into rows and pages. Everything in them is foreign: it is escaped, and it is cut."""
+"""Turns dead letters into tables, pages and JSON, and shows the progress of `runner dead`.
+
+Whatever a message contains may be hostile: it is escaped and cut before it is printed.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runner.cli.tables import format_age, format_size
+import click
+
+from runner.cli.output import echo_err
+from runner.cli.tables import format_age, format_columns, format_size, json_line
 from runner.message import TRACEBACK
 from runner.operations.dead_letter_json import MAX_TEXT, body_lines, first_items, properties, to_plain
 from runner.operations.dead_letters import DeadLetterMessage
 from runner.redaction import escape_line
 
+if TYPE_CHECKING:
+    from runner.operations.dead_letter_ops import Summary
+    from runner.operations.local_replay import ReplayResult
+
+
 HEADINGS = ("AGE", "REASON", "ATTEMPTS", "FROM", "ID", "SIZE", "ERROR")
 RIGHT = (0, 2, 5)
+"""The columns that are flush right."""
+
+
+# Rows and pages
+
+
+def echo_tables(letters: Mapping[str, Sequence[DeadLetterMessage]], now: datetime) -> None:
+    """Print a table for each dead-letter queue; on a terminal, no wider than it is."""
+    is_terminal = sys.stdout.isatty()
+    width = max(40, shutil.get_terminal_size().columns - 2) if is_terminal else None
+    for queue, found in letters.items():
+        rows = [HEADINGS, *(table_row(letter, now) for letter in found)]
+        click.echo(click.style(queue, bold=True) if is_terminal else queue)
+        for line in format_columns(rows, right=RIGHT, width=width):
+            click.echo(f"  {line}")
 
 
 def table_row(letter: DeadLetterMessage, now: datetime) -> tuple[str, ...]:
-    """Return the columns of a dead letter, under HEADINGS."""
+    """Return the cells of a dead letter, in the order of HEADINGS."""
     return (
         format_age(letter.age_s(now)),
         escape_line(letter.reason, 24),
@@ -30,7 +59,7 @@ def table_row(letter: DeadLetterMessage, now: datetime) -> tuple[str, ...]:
 
 
 def error_text(letter: DeadLetterMessage, at_most: int) -> str:
-    """Return the error as Python would write it."""
+    """Return the error as Python writes it, as in `KeyError: 'price'`."""
     parts = [part for part in (letter.error_type, letter.error) if part]
     return escape_line(": ".join(parts), at_most)
 
@@ -39,7 +68,9 @@ def details(letter: DeadLetterMessage, now: datetime) -> list[str]:
     """Return everything about a dead letter as lines of text."""
     failed = f"{letter.since.isoformat()} ({format_age(letter.age_s(now))} ago)" if letter.since is not None else "–"
     facts = {
-        "id": letter.id if letter.envelope.message_id is not None else f"{letter.id} (it has none of its own)",
+        "id": letter.id
+        if letter.envelope.message_id is not None
+        else f"{letter.id} (made of its content: it has no id)",
         "in": letter.queue,
         "failed in": _origin(letter),
         "reason": f"{letter.reason}{f' ({letter.by})' if letter.by else ''}",
@@ -74,7 +105,7 @@ def details(letter: DeadLetterMessage, now: datetime) -> list[str]:
 def _origin(letter: DeadLetterMessage) -> str:
     if letter.origin is not None or not letter.claimed:
         return letter.claimed or "–"
-    return f"{letter.claimed} (so it says; that queue's dead letters do not come here)"
+    return f"{letter.claimed} (claimed, but that queue's dead letters do not come here)"
 
 
 def _compact(value: Any) -> str:
@@ -83,3 +114,92 @@ def _compact(value: Any) -> str:
 
 def _indented(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in lines]
+
+
+# Progress and results
+
+
+def echo_unseen(summary: Summary) -> None:
+    """Say which dead-letter queues do not exist, and how many messages were not looked at."""
+    for name in summary.missing:
+        echo_err(f'queue "{name}" does not exist: nothing has been dead-lettered there')
+    if summary.unseen:
+        echo_err(f"not looked at: {summary.unseen}, because too many in front of them stay in the queue")
+
+
+class Progress:
+    """A progress bar on a terminal, and totals at the end. A context manager: the totals also follow an error."""
+
+    def __init__(self, label: str, done: str, limit: int | None, *, is_json: bool) -> None:
+        self._label = label
+        self._done = done
+        self._limit = limit
+        self._is_json = is_json
+        self.summary: Summary | None = None
+        self._bar: Any = None
+        self._shown = 0
+        self._by_queue: dict[str, int] = {}
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+        if self.summary is not None:
+            self._echo_totals(self.summary)
+
+    def note(self, letter: DeadLetterMessage) -> None:
+        """Count a message that left the dead-letter queue."""
+        queue = letter.origin or letter.queue
+        self._by_queue[queue] = self._by_queue.get(queue, 0) + 1
+
+    def show(self, summary: Summary) -> None:
+        """Redraw the bar."""
+        self.summary = summary
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            length = min(summary.total, self._limit or summary.total)
+            self._bar = click.progressbar(length=length, label=self._label, file=sys.stderr)
+            self._bar.render_progress()
+        position = min(summary.looked, self._bar.length or 0)
+        self._bar.update(position - self._shown)
+        self._shown = position
+
+    def _echo_totals(self, summary: Summary) -> None:
+        """Say what was done, and which messages stayed and why."""
+        echo_unseen(summary)
+        queues = ", ".join(f"{count} {escape_line(name, 60)}" for name, count in self._by_queue.items())
+        echo_err(f"{self._done}: {summary.moved} of {summary.total}{f' ({queues})' if queues else ''}")
+        for reason, count in summary.stayed.items():
+            echo_err(f"stayed: {count}, {escape_line(reason, 300)}")
+        if summary.is_interrupted:
+            echo_err("interrupted: the other messages stay where they were")
+        if self._is_json:
+            totals = {"moved": summary.moved, "stayed": dict(summary.stayed), "total": summary.total}
+            click.echo(json_line({**totals, "queues": self._by_queue, "is_interrupted": summary.is_interrupted}))
+
+
+def echo_replay_result(
+    letter: DeadLetterMessage, result: ReplayResult | None, text: str = "", *, is_json: bool
+) -> None:
+    """Print how `replay --local` ended for one message. Without a `result`, `text` says why it was not tried."""
+    if not is_json:
+        click.echo(f"{escape_line(letter.id, 64)}  {escape_line(text if result is None else result.sentence, 2000)}")
+        return
+    outcome = result.outcome if result is not None else None
+    click.echo(
+        json_line(
+            {
+                "id": letter.id,
+                "queue": letter.origin,
+                "subscriber": result.subscriber if result is not None else None,
+                "outcome": result.name if result is not None else "not-tried",
+                "error_type": getattr(outcome, "error_type", None) or None,
+                "error": getattr(outcome, "error", None) or None,
+                "at": result.at if result is not None else None,
+                "published": result.published if result is not None else 0,
+            }
+        )
+    )

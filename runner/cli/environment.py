@@ -1,4 +1,4 @@
-"""The process's environment, and the dotenv file that fills it up."""
+"""Environment variables, and the dotenv file of `--env-file` that adds to them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _COMMENT = re.compile(r"\s+#.*|\s*", re.DOTALL)
 
 
 class BadEnvironmentFile(ValueError):
-    """The dotenv file cannot be read, or a line of it is wrong. What stands there is never quoted: it may be secret."""
+    """The dotenv file cannot be read, or a line is wrong. The message never quotes a line: it may contain a secret."""
 
 
 def fill_environment(env_file: Path | None) -> dict[str, str]:
-    """Put the variables of a file into the environment of this process, where it has none; return the whole.
+    """Add the variables of a file to this process's environment, unless they are set; return the whole environment.
 
-    So modules of handlers find them at import, and so do the processes that are started from here. What Python itself
-    reads at its start (PYTHONPATH and the like) would come too late, and is left out. Raises BadEnvironmentFile.
+    Handlers' modules find them at import, and child processes inherit them. PYTHON* variables are left out: Python has
+    read those at its start. Raises BadEnvironmentFile.
     """
     environ = read_environment(env_file)
     for name, value in environ.items():
@@ -32,7 +32,7 @@ def fill_environment(env_file: Path | None) -> dict[str, str]:
 
 
 def read_environment(env_file: Path | None) -> dict[str, str]:
-    """Return the environment's variables, with those of the file where the environment has none."""
+    """Return the environment, with variables of the file that are not set there."""
     variables = {} if env_file is None else parse_dotenv(_text(env_file), str(env_file))
     return variables | dict(os.environ)
 
@@ -55,7 +55,7 @@ def _text(env_file: Path) -> str:
 
 
 def parse_dotenv(text: str, name: str) -> dict[str, str]:
-    """Return the variables of NAME=value lines. Raises BadEnvironmentFile."""
+    """Return the variables of NAME=value lines. `name` is the file's, for errors. Raises BadEnvironmentFile."""
     variables = {}
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
@@ -72,14 +72,14 @@ def parse_dotenv(text: str, name: str) -> dict[str, str]:
 
 
 def _value(text: str, *, has_blank: bool) -> str:
-    """Return the value that stands behind the "=". Raises ValueError with a sentence."""
+    """Return the value after the "=". Raises ValueError with a sentence."""
     if text[:1] in ("'", '"'):
         match = (_DOUBLE if text[0] == '"' else _SINGLE).fullmatch(text)
         if match is None:
-            raise ValueError("the quote is not closed: a value stands on one line")
+            raise ValueError("the quote is not closed: a value must be on one line")
         if not _COMMENT.fullmatch(match[2]):
-            raise ValueError('there is text behind the closing quote: write \\" for a quote inside of double quotes')
+            raise ValueError('there is text after the closing quote: write \\" for a quote inside double quotes')
         return re.sub(r'\\(["\\])', r"\1", match[1]) if text[0] == '"' else match[1]
     if text.startswith("#") and not has_blank and text[1:2].strip():
-        raise ValueError('a value that starts with "#" needs quotes, and a comment a blank in front of it')
+        raise ValueError('a value that starts with "#" needs quotes; a comment needs a space before it')
     return "" if text.startswith("#") else re.split(r"\s#", text, maxsplit=1)[0].rstrip()

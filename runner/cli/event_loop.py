@@ -1,7 +1,7 @@
-"""Which event loop runs a pipeline: asyncio's own, or with RUNNER_LOOP=uvloop that of uvloop (the extra `uvloop`).
+"""The event loop that runs pipelines: asyncio's, or with RUNNER_LOOP=uvloop that of uvloop (the extra `uvloop`).
 
-asyncio's is the default: with few callbacks for each message the loop is a small part of the work, and `make bench` has
-found consuming slower on uvloop, publishing on a little faster. Source: https://uvloop.readthedocs.io
+asyncio's is the default. Each message needs few callbacks, so the loop is a small part of the work: `make bench` found
+consuming slower on uvloop, and consuming with publishing slightly faster. Source: https://uvloop.readthedocs.io
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ LOOP_VARIABLE = "RUNNER_LOOP"
 
 
 class EventLoopUnavailable(RunnerError):
-    """The event loop that the environment asks for cannot be had."""
+    """RUNNER_LOOP names an event loop that does not exist or is not installed."""
 
     exit_code = 2
 
 
 def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run the whole program, like `asyncio.run`. Raises NoLoop."""
+    """Run the whole program, like `asyncio.run`. Raises EventLoopUnavailable."""
     try:
         factory = _factory(os.environ.get(LOOP_VARIABLE, ""))
     except EventLoopUnavailable:
@@ -39,7 +39,9 @@ def _factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     if name in ("", "asyncio"):
         return None
     if name != "uvloop":
-        raise EventLoopUnavailable(f'{LOOP_VARIABLE} is "{name}", which is no event loop', "write asyncio or uvloop")
+        raise EventLoopUnavailable(
+            f'{LOOP_VARIABLE} is "{name}", which is not an event loop', "write asyncio or uvloop"
+        )
     try:
         import uvloop  # type: ignore[import-not-found, unused-ignore]
     except ImportError:

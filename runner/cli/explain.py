@@ -1,4 +1,4 @@
-"""`runner explain`: what an error code means and how to mend it."""
+"""`runner explain`: what an error code means and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runner.errors import RunnerError
 
 
 class UnknownCode(RunnerError):
-    """There is no such code."""
+    """The argument is not an error code."""
 
     exit_code = 2
 
@@ -17,7 +17,7 @@ class UnknownCode(RunnerError):
 @click.command("explain", short_help="Explain an error code.")
 @click.argument("code", required=False)
 def command(code: str | None) -> None:
-    """Say what the problem CODE means, why it is one, and what is wrong and right; without CODE, list all codes."""
+    """Explain the error CODE, with a wrong and a right example. Without CODE, list all codes."""
     from runner.config.messages import closest
     from runner.operations.explanations import explanations
 
@@ -30,7 +30,7 @@ def command(code: str | None) -> None:
         if code not in known:
             guess = closest(code, list(known))
             hint = f'did you mean "{guess}"?' if guess else "`runner explain` lists all codes"
-            raise UnknownCode(f'no problem has the code "{code}"', hint)
+            raise UnknownCode(f'no error has the code "{code}"', hint)
     entry = known[code]
     click.echo(f"{entry.code}\n\n{entry.text}")
     for title, example in (("Wrong", entry.wrong), ("Right", entry.right)):

@@ -1,4 +1,4 @@
-"""`runner graph`: show who talks to whom."""
+"""`runner graph`: draw producers, queues, events and subscribers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.cli import options
 from runner.cli.output import errors_as_exit_codes
 
 
-@click.command("graph", short_help="Show who talks to whom.")
+@click.command("graph", short_help="Draw pipelines.")
 @options.paths
 @click.option(
     "--format",
@@ -19,18 +19,18 @@ from runner.cli.output import errors_as_exit_codes
     type=click.Choice(["text", "mermaid", "dot", "svg", "json"]),
     default="text",
     show_default=True,
-    help="How it is written.",
+    help="Output format.",
 )
 @options.env_file
 def command(
     paths: tuple[Path, ...], style: Literal["text", "mermaid", "dot", "svg", "json"], environ: dict[str, str]
 ) -> None:
-    """Show who brings messages in, where they wait, who takes them and where they end; nothing is imported or run.
+    """Draw producers, queues, events and subscribers, and how messages flow between them. Nothing is imported or run.
 
-    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Several pipelines make one picture:
-    they meet in the queues and events that they share.
+    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Several pipelines make one graph,
+    joined by the queues and events they share.
 
-    In text, → leads on, ✗ names the dead-letter queue, ↻ the retries, and ↺ a way back.
+    In text, → is a flow, ✗ the dead-letter queue, ↻ the retries, and ↺ a cycle.
 
     Exit codes: 0 shown, 78 invalid pipeline.
     """

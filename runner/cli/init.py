@@ -14,11 +14,11 @@ from runner.cli.output import echo_err, errors_as_exit_codes
 @click.command("init", short_help="Start a project.")
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path, file_okay=False))
 def command(folder: Path) -> None:
-    """Write a working project into DIR (default: here): a pipeline, its handlers, a test, a README.
+    """Write a working project into DIR (default: the current folder): a pipeline, its handlers, a test, a README.
 
-    Nothing is overwritten. The names of the files go to stdout.
+    Existing files are never overwritten. The names of the new files go to stdout.
 
-    Exit codes: 0 written, 2 files are in the way.
+    Exit codes: 0 written, 2 files exist already.
     """
     with errors_as_exit_codes():
         from runner.operations.project_template import write_project

@@ -1,4 +1,4 @@
-"""Reads pipelines for a verb that is no `up`: what their modules print must not mix with what the verb prints."""
+"""Loads pipelines for every verb but `up`, and keeps what handlers' modules print out of the verb's output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load_system(
     wait_s: float = 0.0,
     is_one_process: bool = True,
 ) -> System:
-    """Return pipelines. Their broker is waited for no longer than `wait_s`: at 0 the first failure is the last.
+    """Return the pipelines at `paths`. A connection attempt is repeated for `wait_s`; with 0 it is made once.
 
     What modules print while they are imported goes to stderr. Raises PipelineInvalid.
     """
@@ -39,7 +39,7 @@ def load_system(
 
 
 def echo_broker_state(change: TransportEvent) -> None:
-    """Say what a verb waits for."""
+    """Say what the verb is waiting for."""
     if change.event in ("broker.connecting", "broker.unreachable", "broker.blocked", "broker.stalled"):
         what = change.event.partition(".")[2]
         parts = (f"waiting for the broker {change.fields.get('broker', '')}: {what}", change.fields.get("error", ""))

@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options and arguments that several verbs share, and their parsers."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def paths(command: F) -> F:
-    """Add the argument PATH..., one or more files or folders."""
+    """Add the argument PATH...: one or more files or folders."""
     return click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))(command)
 
 
 def broker(command: F) -> F:
-    """Add `--broker`, checked like the URL in a file."""
+    """Add `--broker`, checked by the rules for `broker:` in a file."""
     return click.option(
         "--broker",
         envvar="RUNNER_BROKER",
         metavar="URL",
         callback=_check_broker,
-        help="Broker to use instead of the file's: amqp://…, amqps://… or memory.",
+        help="Broker to use instead of the one in the file: amqp://…, amqps://… or memory.",
     )(command)
 
 
 def management(command: F) -> F:
-    """Add `--management`, where RabbitMQ's management API is."""
+    """Add `--management`, the URL of RabbitMQ's management API."""
     return click.option(
         "--management",
         envvar="RUNNER_MANAGEMENT",
         metavar="URL",
         callback=_check_management,
-        help="RabbitMQ's management API, if it is not on the broker's host at the usual port: http://host:15672.",
+        help="URL of RabbitMQ's management API. Default: the broker's host, port 15672 (15671 for amqps).",
     )(command)
 
 
 def wait(command: F) -> F:
-    """Add `--wait`, for how long a broker that cannot be reached is waited for."""
+    """Add `--wait`, how long to retry the connection to the broker."""
     return click.option(
         "--wait",
         "wait_s",
         default="0s",
         metavar="DURATION",
         callback=_check_wait,
-        help="How long to wait for a broker that cannot be reached, as in 30s. Default: not at all.",
+        help="How long to wait for a broker that is unreachable, such as 30s. Default: do not wait.",
     )(command)
 
 
@@ -73,14 +73,14 @@ def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tu
 
 
 def env_file(command: F) -> F:
-    """Add `--env-file`, which fills the environment before other options are read; the command gets it as `environ`."""
+    """Add `--env-file`, which is read before other options; the command gets the environment as `environ`."""
     return click.option(
         "--env-file",
         "environ",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         is_eager=True,
         callback=_fill_environment,
-        help="File of NAME=value lines for the environment: for ${NAME} and for handlers. What is set there wins.",
+        help="File of NAME=value lines, for ${NAME} and for handlers. Variables that are already set win.",
     )(command)
 
 
@@ -94,7 +94,7 @@ def _fill_environment(_: click.Context, __: click.Parameter, value: Path | None)
 
 
 def parse_rate_option(value: str | None) -> float | None:
-    """Return how many a second `100/s` or `10/m` are; a usage error where it is neither."""
+    """Return the messages per second of `100/s` or `10/m`. Raises BadParameter."""
     if value is None:
         return None
     from runner.units import parse_rate
@@ -104,7 +104,7 @@ def parse_rate_option(value: str | None) -> float | None:
     except ValueError:
         per_second = 0.0
     if not per_second:
-        raise click.BadParameter("write a rate, as in 100/s or 10/m")
+        raise click.BadParameter("write a rate, such as 100/s or 10/m")
     return per_second
 
 
@@ -125,7 +125,7 @@ def _check_wait(_: click.Context, __: click.Parameter, value: str) -> float:
     try:
         return parse_duration(value)
     except ValueError:
-        raise click.BadParameter("write a duration, as in 30s or 2m") from None
+        raise click.BadParameter("write a duration, such as 30s or 2m") from None
 
 
 def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

@@ -1,40 +1,45 @@
-"""How commands end: errors on stderr, problems as diagnostics, and the exit code that belongs to each."""
+"""What verbs write to stderr, and the exit codes they end with."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Literal
+from typing import NoReturn
 
 import click
 
 from runner.errors import PipelineInvalid, Problem, RunnerError
 
-Format = Literal["full", "concise", "json"]
-
-EXIT_BUG = 70
 EXIT_OUTPUT_LOST = 1
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
 
 
-def wants_color(stream_is_terminal: bool) -> bool:
-    """Whether to colour: never with NO_COLOR, always with FORCE_COLOR, else only on a terminal."""
+def wants_color(is_terminal: bool) -> bool:
+    """Whether to colour: never with NO_COLOR, always with FORCE_COLOR, otherwise only on a terminal."""
     if os.environ.get("NO_COLOR"):
         return False
-    return bool(os.environ.get("FORCE_COLOR")) or stream_is_terminal
+    return bool(os.environ.get("FORCE_COLOR")) or is_terminal
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, as in `1 message` and `2 messages`."""
+    return f"{count} {noun}{'s'[: count != 1]}"
 
 
 def echo_err(text: str, *, is_colored: bool | None = None, ends_line: bool = True) -> None:
-    """Write to stderr, if it can be written to: nothing ends or fails because nobody hears of it."""
+    """Write to stderr. A stderr that is closed or full is ignored: messages to people never fail the work."""
     with suppress(OSError):
         click.echo(text, err=True, color=is_colored, nl=ends_line)
 
 
 @contextmanager
 def errors_as_exit_codes() -> Iterator[None]:
-    """Turn what we raise on purpose into words on stderr and the right exit code."""
+    """Write a RunnerError to stderr, problems in full, and exit with its code."""
     try:
         yield
     except PipelineInvalid as invalid:
@@ -55,7 +60,7 @@ def echo_problems(problems: Sequence[Problem]) -> None:
 
 
 def echo_error(message: str, hint: str = "") -> None:
-    """Write an error and its hint to stderr."""
+    """Write an error and its hint to stderr, passwords masked."""
     from runner.redaction import mask_passwords
 
     message, hint = mask_passwords(message), mask_passwords(hint)
@@ -70,15 +75,42 @@ def echo_error(message: str, hint: str = "") -> None:
 
 
 def echo_output_lost(error: OSError) -> int:
-    """Say that standard output cannot be written; return the exit code."""
+    """Write that standard output cannot be written; return the exit code."""
     echo_error(f"standard output cannot be written: {(error.strerror or str(error)).lower()}")
     return EXIT_OUTPUT_LOST
 
 
 def echo_bug() -> int:
-    """Write the current exception's traceback and what to do with it; return the exit code for a bug of ours."""
+    """Write the current exception's traceback and where to report it; return the exit code."""
     from runner.redaction import mask_passwords
 
     echo_err(mask_passwords(traceback.format_exc()))
     echo_error("this is a bug in runner", "please report it, with the lines above and the output of `runner --version`")
     return EXIT_BUG
+
+
+def write_stderr(text: str) -> None:
+    """Write to stderr from a signal handler, which may have interrupted another write."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
+def drain_when_output_lost(error: OSError) -> None:
+    """Start the drain when the reader of the log has gone, as after `| head`: unseen work helps no one.
+
+    A full disk is different, because it may pass: lines are left out as long as it lasts.
+    """
+    write_stderr(f"log lines cannot be written ({error.strerror})")
+    if isinstance(error, BrokenPipeError):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def exit_process(code: int) -> NoReturn:
+    """Flush and end the process, whatever still runs in it: everything is cleaned up by now."""
+    from runner import log
+
+    log.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # handlers may have closed or replaced it
+            stream.flush()
+    os._exit(code)

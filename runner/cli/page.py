@@ -52,7 +52,7 @@ def command(
     with errors_as_exit_codes():
         from runner import log
         from runner.cli.loader import load_system
-        from runner.cli.up_options import with_management
+        from runner.cli.up_run import with_management
         from runner.operations.targets import require_live_broker
         from runner.page.access import ENV_VARIABLE, make_access
 

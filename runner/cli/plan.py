@@ -1,4 +1,4 @@
-"""`runner plan`: what `up` would change on the broker, and what differs."""
+"""`runner plan`: what `up` would declare on the broker, and what differs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, echo_problems, errors_as_exit_codes, wants_color
+from runner.cli.output import echo_err, echo_problems, errors_as_exit_codes, plural, wants_color
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -36,7 +36,7 @@ SIGNS = {
 @options.broker
 @options.management
 @click.option("--json", "is_json", is_flag=True, help="Print the plan as JSON.")
-@click.option("--detailed-exitcode", is_flag=True, help="End with 2 if anything differs.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if anything differs.")
 @options.wait
 @options.env_file
 def command(
@@ -48,15 +48,15 @@ def command(
     environ: dict[str, str],
     wait_s: float,
 ) -> None:
-    """Compare pipelines with a live broker, and say what `up` would make and what differs. Changes nothing.
+    """Compare pipelines with a live broker: what `up` would declare, and what differs. Changes nothing.
 
-    + will be created, ~ differs and must be recreated, - is on the broker and not in the pipeline (any more), ! is
-    missing and not ours to make, ? could not be checked. AMQP does not tell bindings, policies and queues that are left
-    over: those come from the management API, where it answers.
+    + will be created, ~ differs and must be recreated, - is on the broker and not in the pipeline, ! is missing and
+    belongs to another owner, ? could not be checked. AMQP cannot list bindings, policies and leftover queues: they
+    come from the management API, if it is available.
 
     Exit codes: 0 compared, 2 with --detailed-exitcode if anything differs, 69 broker unreachable, 78 invalid pipeline.
     """
-    logging.disable()  # what goes wrong comes as an error
+    logging.disable()  # errors are reported below
     with errors_as_exit_codes():
         system = load_system(paths, environ, broker, wait_s=wait_s)
         if not is_json:
@@ -77,7 +77,7 @@ async def _compare(system: System, management: str | None) -> Plan:
 
 
 def echo_plan(found: Plan) -> None:
-    """Print a plan: what differs on stdout, with what it was compared on stderr."""
+    """Print a plan: the differences on stdout, the broker and the management API on stderr."""
     management = found.management or f"not used: {found.unchecked}"
     echo_err(f"broker     {found.product}")
     echo_err(f"management {management}")
@@ -88,12 +88,12 @@ def echo_plan(found: Plan) -> None:
     for note in found.notes:
         click.echo(f"  i {note}")
     if not shown and found.is_complete:
-        click.echo("the broker has everything as the pipeline says")
+        click.echo("the broker matches the pipeline")
     click.echo(found.summary())
 
 
 def echo_item(item: PlanItem) -> None:
-    """Print one item, its details below it."""
+    """Print one item with its details below."""
     from runner.redaction import escape_controls
 
     sign, colour = SIGNS[item.action]
@@ -105,14 +105,13 @@ def echo_item(item: PlanItem) -> None:
 
 
 def _show_unchecked(found: Plan) -> None:
-    """Print what could not be checked; bindings as one line, for they all have the same reason."""
+    """Print what could not be checked; bindings as one line, because they share one reason."""
     unchecked = found.of("unchecked")
     bindings = [item for item in unchecked if item.kind == "binding"]
     for item in unchecked:
         if item.kind != "binding":
             echo_item(item)
     if found.unchecked:
-        click.echo(f"  ? queues that are left over: not checked, {found.unchecked}")
+        click.echo(f"  ? leftover queues: not checked, {found.unchecked}")
     if bindings:
-        many = f"{len(bindings)} bindings" if len(bindings) > 1 else "1 binding"
-        click.echo(f"  ? {many}: not checked, {found.unchecked}")
+        click.echo(f"  ? {plural(len(bindings), 'binding')}: not checked, {found.unchecked}")

@@ -1,4 +1,4 @@
-"""`runner publish`: publish one message, or one for each line."""
+"""`runner publish`: publish one message, or one per line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class NoBrokerToPublishTo(RunnerError):
-    """The pipeline's broker is the embedded one, which no other process can reach."""
+    """The pipeline runs on the in-process broker, which other processes cannot reach."""
 
     exit_code = 2
 
@@ -30,21 +30,21 @@ class NoBrokerToPublishTo(RunnerError):
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
-@click.option("--lines", is_flag=True, help="Publish one message for each line of the payload.")
+@click.option("--lines", is_flag=True, help="Publish each line of the payload as a message.")
 @click.option(
     "--header",
     "headers",
     multiple=True,
     metavar="NAME=VALUE",
     callback=lambda _, __, values: _headers(values),
-    help="A header of each message; repeatable.",
+    help="Header of each message; repeatable.",
 )
 @click.option(
     "--rate",
     "per_second",
     metavar="RATE",
     callback=lambda _, __, value: options.parse_rate_option(value),
-    help="At most so many: 100/s, 10/m.",
+    help="Maximum rate of messages: 100/s, 10/m.",
 )
 @options.broker
 @options.wait
@@ -60,18 +60,18 @@ def command(
     environ: dict[str, str],
     wait_s: float,
 ) -> None:
-    """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and return when the broker has confirmed it.
+    """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and wait until the broker has confirmed it.
 
-    PATH is a pipeline, or a folder: then it is published as the one pipeline in it that has the name.
+    PATH is a pipeline, or a folder with exactly one pipeline that has NAME.
 
-    PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. What parses as
-    JSON is published as JSON, the rest as text; a schema is checked first.
+    PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. Valid JSON is
+    published as JSON, anything else as text. If NAME has a schema, the payload is checked first.
 
     Exit codes: 0 confirmed, 1 refused or not confirmed, 2 wrong usage, 69 broker unreachable or different, 78 invalid
     pipeline.
     """
     bodies, numbers = _lines(_body(payload)) if lines else ([_body(payload)], [])
-    logging.disable()  # what goes wrong comes as an error; the AMQP client's own lines add nothing
+    logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
     with errors_as_exit_codes():
         from runner import app
 
@@ -79,14 +79,16 @@ def command(
         system = app.select_destination(system, name)
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
-            raise NoBrokerToPublishTo("the embedded broker lives inside `runner up`: nothing would receive this", hint)
+            raise NoBrokerToPublishTo(
+                "the in-process broker exists only inside `runner up`: nothing would receive this message", hint
+            )
         ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second))
     for message_id in ids:
         click.echo(message_id)
 
 
 def _body(payload: str) -> bytes:
-    """Return what is to be published."""
+    """Return the bytes to publish."""
     if payload == "-":
         return sys.stdin.buffer.read()
     if payload.startswith("@"):
@@ -106,7 +108,7 @@ def _lines(body: bytes) -> tuple[list[bytes], list[int]]:
 
 
 def _headers(values: tuple[str, ...]) -> dict[str, str]:
-    """Return the headers that the command line gives."""
+    """Parse the values of --header."""
     headers = {}
     for value in values:
         name, equals, text = value.partition("=")

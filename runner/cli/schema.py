@@ -1,4 +1,4 @@
-"""`runner schema`: the JSON Schema of the language, for editors."""
+"""`runner schema`: the JSON Schema of pipeline files, for editors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import click
 from runner.cli.output import echo_err
 
 
-@click.command("schema", short_help="Print the JSON Schema of the language.")
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="File to write, not stdout.")
+@click.command("schema", short_help="Print the JSON Schema of pipeline files.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of stdout."
+)
 def command(output: Path | None) -> None:
-    """Print the JSON Schema (draft 2020-12) of pipeline files, with which editors complete and check them.
+    """Print the JSON Schema (draft 2020-12) of pipeline files. Editors complete and check pipelines with it.
 
-    Editors with the YAML language server find it by a comment in the pipeline, relative to the pipeline's folder:
+    The YAML language server finds it by a comment in the pipeline, relative to the pipeline's folder:
 
     \b
       # yaml-language-server: $schema=pipeline.schema.json

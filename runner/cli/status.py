@@ -1,4 +1,4 @@
-"""`runner status`: what waits in each queue, and who takes it."""
+"""`runner status`: the messages, consumers, rates and dead letters of each queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADINGS = ("QUEUE", "READY", "UNACKED", "CONSUMERS", "IN/S", "OUT/S", "DEAD")
 RIGHT = (1, 2, 3, 4, 5, 6)
 UNKNOWN = "–"
 ANSWER_S = 5.0
-"""How long a look may take before we say that we wait."""
+"""How long the broker may take to answer before stderr says that `--watch` is waiting."""
 
 CLEAR = "\x1b[H\x1b[2J"
 
@@ -36,15 +36,17 @@ def _interval(_: click.Context, __: click.Parameter, value: str) -> float:
     except ValueError:
         seconds = 0.0
     if seconds < 0.1:
-        raise click.BadParameter("write a duration of at least 100ms, as in 2s")
+        raise click.BadParameter("write a duration of at least 100ms, such as 2s")
     return seconds
 
 
-@click.command("status", short_help="Show what waits in each queue.")
+@click.command("status", short_help="Show each queue's messages and consumers.")
 @options.paths
-@click.option("--watch", "is_watching", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option("--interval", default="2s", callback=_interval, show_default=True, help="How often, with --watch.")
-@click.option("--json", "is_json", is_flag=True, help="Print a JSON list, one on each line with --watch.")
+@click.option("--watch", "is_watching", is_flag=True, help="Refresh until Ctrl-C.")
+@click.option(
+    "--interval", default="2s", callback=_interval, show_default=True, help="Time between two refreshes with --watch."
+)
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON list; with --watch, one list per line.")
 @options.broker
 @options.management
 @options.wait
@@ -59,14 +61,15 @@ def command(
     environ: dict[str, str],
     wait_s: float,
 ) -> None:
-    """Show what waits in each queue of pipelines, how many consumers it has, and how many dead letters.
+    """Show the ready messages, consumers, rates and dead letters of each queue of the pipelines.
 
-    A queue that does not exist is "missing"; – is unknown without the management API: how many messages are
-    unacknowledged, the rates, and which queues begin with the pipeline's name and are "not in the pipeline" (any more).
+    A queue that does not exist is "missing". A dash is a number that only the management API knows: unacknowledged
+    messages and rates. Queues that begin with the pipeline's name and are in no file are "not in the pipeline"; these
+    too need the management API.
 
     Exit codes: 0 shown, 69 broker unreachable, 78 invalid pipeline.
     """
-    logging.disable()  # what goes wrong comes as an error
+    logging.disable()  # errors are reported below
     with errors_as_exit_codes():
         from runner.operations.targets import require_live_broker
 
@@ -87,23 +90,23 @@ async def _show(system: System, management: str | None, *, is_json: bool, interv
         found, reason = await find_management(system.broker, management, browser)
         if found is None and (management is not None or not is_json):
             echo_err(f"management API: not used: {reason}")
-            echo_err("queues that are left over cannot be seen without it")
-        watcher = StatusReader(system.pipelines, browser, found)
-        _print(await watcher.look(), is_json=is_json, is_again=False)
+            echo_err("without it, leftover queues cannot be listed")
+        reader = StatusReader(system.pipelines, browser, found)
+        _print(await reader.read(), is_json=is_json, is_again=False)
         stopping = asyncio.ensure_future(stop.wait())
         while interval is not None and not stop.is_set():
             await asyncio.wait([stopping], timeout=interval)
             if not stop.is_set():
-                await _look_again(watcher, stopping, is_json=is_json)
+                await _refresh(reader, stopping, is_json=is_json)
     finally:
         await browser.close()
 
 
-async def _look_again(watcher: StatusReader, stopping: asyncio.Future[Any], *, is_json: bool) -> None:
-    """Look, and say so if the broker is away just now: it may come back."""
+async def _refresh(reader: StatusReader, stopping: asyncio.Future[Any], *, is_json: bool) -> None:
+    """Refresh once. If the broker does not answer, say so and go on: it may come back."""
     from runner.errors import BrokerUnavailable
 
-    looking = asyncio.ensure_future(watcher.look())
+    looking = asyncio.ensure_future(reader.read())
     waiting: list[asyncio.Future[Any]] = [looking, stopping]
     await asyncio.wait(waiting, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
     if not looking.done():
@@ -128,7 +131,7 @@ def _print(pipelines: list[PipelineStatus], *, is_json: bool, is_again: bool) ->
 
 
 def table(pipelines: list[PipelineStatus]) -> str:
-    """Return the tables of pipelines, one below the other."""
+    """Return the tables of the pipelines, separated by blank lines."""
     from runner.cli.tables import format_columns
     from runner.redaction import escape_line
 

@@ -1,4 +1,4 @@
-"""Turns values into text for people: aligned columns, sizes, ages, and foreign text that can do a terminal no harm."""
+"""Formats values for a terminal: columns, sizes, ages, and untrusted text that cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SIZES = ("kB", "MB", "GB")
 
 
 def json_line(value: Any) -> str:
-    """Return a value as JSON on one line, in which everything that does not print is escaped."""
+    """Return a value as JSON on one line, unprintable characters escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(value)
 
 
 def format_age(seconds: float | None) -> str:
-    """Write how long ago something was, in its largest unit; a dash where nobody knows."""
+    """Return an age in its largest unit, as in `3h`; a dash for None."""
     if seconds is None:
         return "–"
     for length, unit in _AGES:
@@ -29,7 +29,7 @@ def format_age(seconds: float | None) -> str:
 
 
 def format_size(count: int) -> str:
-    """Write a number of bytes."""
+    """Return a number of bytes with its unit, as in `1.5 kB`."""
     if count < 1000:
         return f"{count} B"
     value = float(count)
@@ -41,7 +41,7 @@ def format_size(count: int) -> str:
 
 
 def format_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None) -> list[str]:
-    """Return a line for each row, in columns; those numbered in `right` are flush right. Lines are cut at `width`."""
+    """Return one line for each row, aligned; columns numbered in `right` are flush right. `width` truncates lines."""
     widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)] if rows else []
     lines = []
     for row in rows:
@@ -54,7 +54,7 @@ def format_columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), 
 
 
 def truncate(text: str, width: int | None) -> str:
-    """Return as much of a text as fits, with an ellipsis where something is missing."""
+    """Return as much of a text as fits into `width` columns, with an ellipsis if it is cut."""
     if width is None or display_width(text) <= width:
         return text
     taken = 0

@@ -1,4 +1,4 @@
-"""`runner tap`: watch messages go by, without taking any."""
+"""`runner tap`: print copies of messages as they are published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.output import echo_err, errors_as_exit_codes, plural
 
 if TYPE_CHECKING:
     from runner.operations.rabbitmq.message_tap import TappedMessage
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 MAX_LINE = 2000
 
 
-@click.command("tap", short_help="Watch messages go by.")
+@click.command("tap", short_help="Print copies of messages as they are published.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("name")
-@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
-@click.option("--json", "is_json", is_flag=True, help="Print JSON, one object on each line.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after N messages.", metavar="N")
+@click.option("--json", "is_json", is_flag=True, help="Print JSON, one object per line.")
 @click.option(
     "--record",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Also append the payloads to FILE, as JSON lines that a producer with `file:` publishes again.",
+    help="Also append the payloads to FILE, as JSON lines that a producer with `file:` can publish again.",
 )
 @options.broker
 @options.wait
@@ -51,14 +51,14 @@ def command(
     environ: dict[str, str],
     wait_s: float,
 ) -> None:
-    """Watch copies of the messages of NAME go by, from now on, until Ctrl-C; takes none away.
+    """Print a copy of each message published to NAME from now on, until Ctrl-C. The queues keep their messages.
 
-    NAME is an event, a pattern of events, or a queue or a subscriber that is bound to some. What is published to a
-    queue by its name alone cannot be copied.
+    NAME is an event, a pattern of events, or a queue or subscriber that is bound to events. Messages that are published
+    to a queue by its name cannot be copied.
 
-    Exit codes: 0 watched, 2 nothing can be heard there, 69 broker unreachable, 78 invalid pipeline.
+    Exit codes: 0 stopped, 2 NAME cannot be tapped, 69 broker unreachable, 78 invalid pipeline.
     """
-    logging.disable()  # what goes wrong comes as an error
+    logging.disable()  # errors are reported below
     with errors_as_exit_codes(), ExitStack() as files:
         from runner.operations.tap import pipeline_with_target, tap_source
         from runner.operations.targets import require_live_broker
@@ -66,87 +66,89 @@ def command(
         system = load_system([path], environ, broker, wait_s=wait_s)
         require_live_broker(system.broker)
         pipeline = pipeline_with_target(system.pipelines, name)
-        heard = tap_source(pipeline, name)
+        source = tap_source(pipeline, name)
         out = _Out(is_json=is_json, record=files.enter_context(_opened(record)) if record is not None else None)
         try:
-            asyncio.run(_tap(pipeline, heard, out, limit))
-        except BrokenPipeError:  # nobody reads any more, as after `| head`
+            asyncio.run(_tap(pipeline, source, out, limit))
+        except BrokenPipeError:  # the reader has gone, as after `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _opened(record: Path) -> IO[bytes]:
     try:
-        # Other users of the machine must not read messages.
+        # 0600: messages may be confidential, and the machine may have other users.
         return open(record, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
         raise click.BadParameter(f"cannot write {record}: {error.strerror}", param_hint="--record") from None
 
 
-async def _tap(pipeline: Pipeline, heard: TapSource, out: _Out, limit: int | None) -> None:
+async def _tap(pipeline: Pipeline, source: TapSource, out: _Out, limit: int | None) -> None:
     from runner.cli.signals import stop_on_signals
     from runner.operations.rabbitmq.message_tap import Tap
 
     tap = Tap(pipeline.broker, name=pipeline.name, on_transport_event=echo_broker_state)
     shown = 0
     try:
-        await tap.open(heard.bindings)
+        await tap.open(source.bindings)
         stopping = asyncio.ensure_future(stop_on_signals().wait())
-        places = ", ".join(f"{binding.exchange}:{binding.key}" for binding in heard.bindings)
+        places = ", ".join(f"{binding.exchange}:{binding.key}" for binding in source.bindings)
         echo_err(f"listening to {places}; Ctrl-C to stop")
-        if heard.not_covered:
-            echo_err(f"not heard: {heard.not_covered}")
+        if source.not_covered:
+            echo_err(f"not covered: {source.not_covered}")
         while limit is None or shown < limit:
-            passing = asyncio.ensure_future(tap.next())
-            await asyncio.wait([passing, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not passing.done():
-                passing.cancel()
+            arriving = asyncio.ensure_future(tap.next())
+            await asyncio.wait([arriving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not arriving.done():
+                arriving.cancel()
                 break
-            await asyncio.to_thread(out.write, passing.result())  # a terminal may be slow, and must hold nobody up
+            await asyncio.to_thread(
+                out.write, arriving.result()
+            )  # in a thread: a slow terminal must not block the loop
             shown += 1
     finally:
         await tap.close()
-        missed = f" · {tap.missed} missed: they came faster than they were written" if tap.missed else ""
-        echo_err(f"{shown} went by{missed}{out.unrecorded_words()}")
+        missed = f" · {tap.missed} missed: they arrived faster than they could be written" if tap.missed else ""
+        echo_err(f"{plural(shown, 'message')}{missed}{out.unrecorded()}")
 
 
 class _Out:
-    """Where messages are written to. Blocks."""
+    """Writes messages to stdout and to the file of --record. Blocks."""
 
     def __init__(self, *, is_json: bool, record: IO[bytes] | None) -> None:
         self._record = record
         self._line: Callable[[TappedMessage], str] = _as_json if is_json else _as_text
         self._unrecorded = 0
 
-    def write(self, passed: TappedMessage) -> None:
-        """Write one."""
+    def write(self, tapped: TappedMessage) -> None:
+        """Print one message, and record it."""
         from runner.operations.tap import recorded_line
 
-        click.echo(self._line(passed))
+        click.echo(self._line(tapped))
         if self._record is None:
             return
-        line = recorded_line(passed.envelope)
+        line = recorded_line(tapped.envelope)
         if line is None:
             self._unrecorded += 1
             return
         self._record.write(line + b"\n")
         self._record.flush()
 
-    def unrecorded_words(self) -> str:
-        """Say how many were not recorded, and why."""
+    def unrecorded(self) -> str:
+        """Return how many messages were not recorded and why; empty if all were."""
         count = self._unrecorded
-        return f" · {count} not recorded: a line cannot hold what is neither JSON nor text" if count else ""
+        return f" · {count} not recorded, because they are neither JSON nor text" if count else ""
 
 
-def _as_json(passed: TappedMessage) -> str:
+def _as_json(tapped: TappedMessage) -> str:
     from runner.cli.tables import json_line
     from runner.operations.dead_letter_json import body_to_json, time_to_json, to_plain
 
-    envelope = passed.envelope
+    envelope = tapped.envelope
     return json_line(
         {
             "event": envelope.type,
-            "exchange": passed.exchange,
-            "routing_key": passed.routing_key,
+            "exchange": tapped.exchange,
+            "routing_key": tapped.routing_key,
             "message_id": envelope.message_id,
             "correlation_id": envelope.correlation_id,
             "app_id": envelope.app_id,
@@ -159,13 +161,13 @@ def _as_json(passed: TappedMessage) -> str:
     )
 
 
-def _as_text(passed: TappedMessage) -> str:
+def _as_text(tapped: TappedMessage) -> str:
     from runner.cli.tables import format_size, truncate
     from runner.redaction import escape_line
 
-    envelope = passed.envelope
+    envelope = tapped.envelope
     at = datetime.now(UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    name = envelope.type or f"{passed.exchange}:{passed.routing_key}"
+    name = envelope.type or f"{tapped.exchange}:{tapped.routing_key}"
     body = envelope.body[:MAX_LINE].decode("utf-8", "backslashreplace")
     parts = (
         at,

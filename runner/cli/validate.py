@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     type=click.Choice(["full", "concise", "json", "github"]),
     default="full",
     show_default=True,
-    help="How problems are written.",
+    help="Format of the problems.",
 )
-@click.option("--strict", is_flag=True, help="Warnings fail, too (exit code 1).")
-@click.option("--no-imports", is_flag=True, help="Check import paths in the sources, and run nothing.")
+@click.option("--strict", is_flag=True, help="Exit with 1 on warnings.")
+@click.option("--no-imports", is_flag=True, help="Check import paths in the source files, without importing them.")
 @options.env_file
 def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: bool, environ: dict[str, str]) -> None:
-    """Check pipelines as `runner up` would, handlers' imports included, and report every problem at once.
+    """Check pipelines as `runner up` does, imports of handlers included, and report every problem at once.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Problems go to stdout.
 
@@ -50,7 +50,7 @@ def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: boo
 
 
 def _check(paths: tuple[Path, ...], environ: dict[str, str], *, imports: bool) -> tuple[Sequence[Problem], int]:
-    """Return all problems, and how many pipelines there are."""
+    """Return all problems, and the number of pipelines."""
     from runner import app
 
     try:

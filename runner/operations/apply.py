@@ -1,4 +1,4 @@
-"""Compares pipelines with a live broker, and changes the broker: what is missing always, the rest only when asked."""
+"""Compares pipelines with a live broker and changes the broker: adds what is missing, the rest only on request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """What `apply` did, in sentences, and what still differs afterwards. `refused` is what was asked for in vain."""
+    """What `apply` did, as sentences, what still differs (`left`), and which requests could not be met (`refused`)."""
 
     done: tuple[str, ...]
     left: Plan
@@ -44,12 +44,12 @@ async def compare(
     *,
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> Plan:
-    """Return what differs. Raises NothingLive for the in-process broker, BrokerUnavailable."""
+    """Return what differs. Raises NoLiveBroker for the in-process broker, and BrokerUnavailable."""
     _need_broker(settings)
     async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
         found = compute_plan(topology, await inspect_broker(opened, topology, pipelines), pipelines)
     if settings.topology != "manage":
-        note = f"the pipeline says `topology: {settings.topology}`: `up` itself creates nothing"
+        note = f"the pipeline says `topology: {settings.topology}`: `up` declares nothing"
         return replace(found, notes=(*found.notes, note))
     return found
 
@@ -66,10 +66,10 @@ async def apply(
     on_step: OnStep,
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> ApplyResult:
-    """Declare what is missing, recreate the queues that are named, remove what is left over with `prunes`.
+    """Declare what is missing, recreate the queues in `recreate`, and with `prunes` remove leftovers.
 
-    `prune_queues` are deleted with their messages. Anything may be run again after a crash. Raises NothingLive,
-    UnknownPlace, StillThere, BrokerUnavailable, CannotRecreate.
+    `prune_queues` are deleted with their messages. Every step can be repeated after a crash. Raises NoLiveBroker,
+    UnknownTarget, QueueStillDeclared, BrokerUnavailable, CannotRecreate.
     """
     _need_broker(settings)
     known = [queue.name for queue in topology.queues if queue.declare]
@@ -87,19 +87,19 @@ async def apply(
         if prune_queues:
             await steps.prune_queues(prune_queues)
         if prunes:
-            await steps.prune()  # afterwards: the dead-letter queues of those that were named may go now
+            await steps.prune()  # after prune_queues: their dead-letter queues may go only now
         left = await steps.look()
     return ApplyResult(tuple(steps.done), left, tuple(steps.refused))
 
 
 class QueueStillDeclared(RunnerError):
-    """A queue that is to be deleted is in the pipeline."""
+    """--prune-queue names a queue that is in the pipeline."""
 
     exit_code = 2
 
 
 class _Steps:
-    """What is done, one thing after the other, each told when it is done."""
+    """The steps of one `apply`; `on_step` gets a sentence after each change."""
 
     def __init__(self, opened: TopologySession, topology: Topology, pipelines: Sequence[str], on_step: OnStep) -> None:
         self._session = opened
@@ -110,26 +110,26 @@ class _Steps:
         self.refused: list[str] = []
 
     async def look(self) -> Plan:
-        """Return what differs now."""
+        """Return what differs at this moment."""
         return compute_plan(
             self._topology, await inspect_broker(self._session, self._topology, self._pipelines), self._pipelines
         )
 
     async def recreate(self, queue: Queue) -> None:
-        """Make a queue anew where it differs, or finish what was begun."""
+        """Recreate a queue that differs, or finish a recreation that was interrupted."""
         found = await self.look()
         mine = [item for item in found.of("recreate", "unfinished") if item.kind == "queue" and item.name == queue.name]
         markers = [recreation_marker(pipeline) for pipeline in self._pipelines]
         if not mine:
             await delete_move_exchanges(self._session, queue.name, markers)
-            self._on_step(f'queue "{queue.name}" needs no recreation')
+            self._on_step(f'queue "{queue.name}" does not differ: not recreated')
             return
         stale = [item.live.binding for item in found.of("extra") if item.name == queue.name and item.live is not None]
         wanted = [binding for binding in self._topology.bindings if binding.queue == queue.name]
         self._say(await QueueRecreation(self._session, queue, wanted, stale, markers, self._on_step).run())
 
     async def create(self, found: Plan) -> None:
-        """Declare what is missing, in the topology's order; exclusive queues belong to the process that uses them."""
+        """Declare what is missing, in the topology's order. Exclusive queues are declared by their consumer."""
         new = {(item.kind, item.name) for item in found.of("create")}
         missing = {item.name for item in found.of("foreign")} | {item.name for item in found.of("unfinished")}
         exchanges = [item for item in self._topology.exchanges if ("exchange", item.name) in new]
@@ -149,7 +149,7 @@ class _Steps:
                 self._say(f"created {item.text}")
 
     async def prune(self) -> None:
-        """Remove bindings and queues that the pipelines do not have any more; no message, and nothing in use."""
+        """Remove bindings and empty, unused queues that are no longer in the pipelines. Messages are never removed."""
         observed = await inspect_broker(self._session, self._topology, self._pipelines)
         if observed.management is None:
             self.refused.append(f"nothing was removed: {observed.unchecked}")
@@ -162,14 +162,14 @@ class _Steps:
             await self._unbind(stray.bindings)
         waiting = count_retrying_messages(observed, left)
         if waiting and unused:
-            text = f"no queue was deleted: {pluralize(waiting, 'message')} may come back into it from a retry"
-            self.refused.append(f"{text}; run it again when none waits")
+            text = f"no queue was deleted: {pluralize(waiting, 'message')} may return from a retry"
+            self.refused.append(f"{text}; run it again when none is left")
         else:
             await self._delete_in_order(unused, [stray for stray, kind in left if kind == "queue"])
         await self._delete([stray for stray, kind in left if kind == "wait"], with_exchange=True)
 
     async def prune_queues(self, names: Sequence[str]) -> None:
-        """Delete queues that are named, with their bindings and messages, unless they are in use."""
+        """Delete the named queues with their bindings and messages, unless they are in use."""
         observed = await inspect_broker(self._session, self._topology, also=names)
         if observed.management is None:
             self.refused.append(f"no queue was deleted: {observed.unchecked}")
@@ -191,7 +191,7 @@ class _Steps:
                 self._say(f"removed binding {format_binding(binding)}")
 
     async def _delete_in_order(self, unused: Sequence[LeftoverQueue], there: Sequence[LeftoverQueue]) -> None:
-        """Delete queues, each before the one that takes its dead letters: that one stays for as long as the first."""
+        """Delete queues, each before its dead-letter queue, which must outlive it."""
         while free := without_dead_letter_sources(unused, there):
             gone = await self._delete(free)
             there = [stray for stray in there if stray.name not in gone]
@@ -200,14 +200,14 @@ class _Steps:
     async def _delete(
         self, found: Iterable[LeftoverQueue], *, with_messages: bool = False, with_exchange: bool = False
     ) -> set[str]:
-        """Delete queues where that loses nothing, and return their names. A named queue that stays is reported."""
+        """Delete queues if that loses no message, and return their names. A named queue that stays is reported."""
         gone = set()
         for stray in found:
             try:
                 deleted = await delete_queue(self._session.settings, stray, with_messages=with_messages)
             except (QueueInUse, QueueNotEmpty):
                 if with_messages:
-                    self.refused.append(f'queue "{stray.name}" is in use: stop its consumers, and run it again')
+                    self.refused.append(f'queue "{stray.name}" is in use: stop its consumers and run this again')
                 continue
             if with_exchange:
                 await delete_exchange(self._session.connection, stray.name)
@@ -222,5 +222,5 @@ class _Steps:
 
 def _need_broker(settings: BrokerSettings) -> None:
     if settings.is_memory:
-        text = "the pipeline runs on the in-process broker: there is nothing live to compare"
+        text = "the pipeline runs on the in-process broker: there is no live broker to compare with"
         raise NoLiveBroker(text, "give --broker URL")

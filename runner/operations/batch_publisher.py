@@ -1,4 +1,4 @@
-"""Operations: bodies from a command line, published to one queue or event of a pipeline."""
+"""Publishes many bodies to one queue or event of a pipeline."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from runner.runtime.rate_limit import RateLimiter
 from runner.transports.base import Transport
 
 MAX_UNCONFIRMED = 1000
-"""How many messages are published at once."""
+"""Maximum number of messages that wait for their confirm."""
 
 
 class BatchPublisher:
-    """Messages that are checked, all of them, before the first is sent.
+    """A batch of messages. All are checked before the first is sent.
 
-    `lines` are the numbers of the lines that they stand in, if any: errors name them. Raises PublishFailed, and
-    ValueError for a header that belongs to the runner.
+    `lines` are the line numbers of the bodies, for errors; empty if they are not lines. Raises PublishFailed, and
+    ValueError for a reserved header.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class BatchPublisher:
         return [item.envelope.message_id or "" for item in self._outgoing]
 
     async def send(self, per_second: float | None, on_confirmed: Callable[[], None]) -> None:
-        """Publish all; returns when the broker has confirmed each, of which `on_confirmed` hears."""
+        """Publish all and wait for the confirms. `on_confirmed` is called once for each message."""
         limiter = RateLimiter(per_second) if per_second is not None else None
 
         async def send(number: int) -> None:
@@ -71,7 +71,7 @@ class BatchPublisher:
 
     @contextmanager
     def _line_named(self, number: int, effect: str) -> Iterator[None]:
-        """Say which line cannot be published, and what has become of the others."""
+        """Add the line number to a PublishFailed, and what happened to the other lines."""
         try:
             yield
         except PublishFailed as failure:

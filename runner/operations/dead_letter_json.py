@@ -1,4 +1,7 @@
-"""Dead letters as plain data for JSON and for people. Everything in them is foreign: it is escaped, and it is cut."""
+"""Turns dead letters into plain data, for JSON and for people.
+
+Whatever a message contains may be hostile: it is cut, and escaped where people read it.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,13 @@ from runner.operations.dead_letters import DeadLetterMessage
 from runner.redaction import escape_line
 
 MAX_BODY = 16 * 1024
-"""What is shown of a body, in bytes."""
+"""Maximum number of bytes of a body that is shown."""
 
 MAX_PRETTY = 256 * 1024
-"""Larger JSON is shown as it stands."""
+"""Larger JSON documents are not indented."""
+
+MAX_DUMP = 1024
+"""Maximum number of bytes of a hexadecimal dump."""
 
 MAX_TEXT = 1024
 MAX_ITEMS = 100
@@ -28,7 +34,7 @@ _EMPTY = re.compile(r"([{\[])\s+([}\]])(?=,?$)", re.MULTILINE)
 
 
 def to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
-    """Return what `dead list --json` says of one; the keys are documented and stay."""
+    """Return the object that `dead list --json` prints; its keys are documented and only ever added."""
     age_s = letter.age_s(now)
     return {
         "id": letter.id,
@@ -50,7 +56,7 @@ def to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
 
 
 def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
-    """Return what `dead show --json` says: as the list, with properties, headers and the body, as text or as base64."""
+    """Return the object that `dead show --json` prints: that of the list, with properties, headers and the body."""
     envelope = letter.envelope
     return {
         **to_json(letter, now),
@@ -64,7 +70,7 @@ def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
 
 
 def body_to_json(body: bytes, whole: int, at_most: int = MAX_BODY) -> dict[str, Any]:
-    """Return a body, as text where it is UTF-8 and as base64 where it is not, and whether it was cut."""
+    """Return a body as text if it is UTF-8 and otherwise as base64, and whether it was cut."""
     cut = body[:at_most]
     is_cut = len(cut) < whole
     try:
@@ -74,22 +80,24 @@ def body_to_json(body: bytes, whole: int, at_most: int = MAX_BODY) -> dict[str, 
 
 
 def body_lines(envelope: Envelope, whole: int, at_most: int = MAX_BODY) -> list[str]:
-    """Return a body for people: JSON laid out, other text as it is, bytes as a hexadecimal dump; at most so much."""
+    """Return a body for people: JSON indented, other text as it is, bytes as a hexadecimal dump.
+
+    `whole` is the size of the complete body; at most `at_most` bytes are shown.
+    """
     pretty = _pretty(envelope.body) if whole <= MAX_PRETTY else None
     body = pretty if pretty is not None else envelope.body
     cut = body[:at_most]
     is_cut = len(cut) < len(body) or len(envelope.body) < whole
-    lines = (
-        [escape_line(line) for line in cut.decode("utf-8", "ignore").splitlines()]
-        if _is_text(body)
-        else _dump(cut[:1024])
-    )
-    is_cut = is_cut or (not _is_text(body) and len(cut) > 1024)
-    return [*lines, f"… cut here: it has {whole:,} bytes"] if is_cut else lines
+    if _is_text(body):
+        lines = [escape_line(line) for line in cut.decode("utf-8", "ignore").splitlines()]
+    else:
+        lines = _dump(cut[:MAX_DUMP])
+        is_cut = is_cut or len(cut) > MAX_DUMP
+    return [*lines, f"… cut: the whole body has {whole:,} bytes"] if is_cut else lines
 
 
 def to_plain(value: Any, depth: int = 0) -> Any:
-    """Return a header's value as JSON has it: bytes and times as text, deep or long ones cut."""
+    """Return a header's value as plain JSON data: bytes and times as text, deep or long values cut."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -109,12 +117,12 @@ def to_plain(value: Any, depth: int = 0) -> Any:
 
 
 def time_to_json(moment: datetime | Timestamp | None) -> str | int | None:
-    """Return a time as text; a number, in seconds since 1970, where it is outside of all calendars."""
+    """Return a time as ISO 8601; one that no calendar can express, as the number of seconds since 1970."""
     return moment.isoformat() if isinstance(moment, datetime) else moment
 
 
 def properties(envelope: Envelope) -> dict[str, Any]:
-    """Return the AMQP properties of a message that say something of it."""
+    """Return the AMQP properties that are shown."""
     return {
         "correlation_id": envelope.correlation_id,
         "app_id": envelope.app_id,
@@ -127,12 +135,12 @@ def properties(envelope: Envelope) -> dict[str, Any]:
 
 
 def first_items(items: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """Return what is in a map, its names as text; at most the first hundred."""
+    """Return the first items of a map, at most MAX_ITEMS, with their names as text."""
     return [(str(name), value) for name, value in list(items.items())[:MAX_ITEMS]]
 
 
 def _pretty(body: bytes) -> bytes | None:
-    """Return JSON laid out, every name and number as it was; None for what is none, or is a lone number or text."""
+    """Return JSON indented, with every name and number as written; None for anything but an object or an array."""
     try:
         text = body.decode()
         if not isinstance(json.loads(text), dict | list):
@@ -152,7 +160,7 @@ def _pretty(body: bytes) -> bytes | None:
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether it is UTF-8, apart from a letter that was cut at the end, and has no control characters but spaces."""
+    """Whether a body is UTF-8 text without NUL; a character that is cut at the end of the sample does not count."""
     sample = body[:MAX_BODY]
     try:
         text = sample.decode()
@@ -164,7 +172,7 @@ def _is_text(body: bytes) -> bool:
 
 
 def _dump(data: bytes) -> list[str]:
-    """Return bytes as hexadecimal numbers, 16 to a line, with what prints of them behind."""
+    """Return bytes as hexadecimal numbers, 16 on each line, followed by the printable ones as text."""
     lines = []
     for start in range(0, len(data), 16):
         part = data[start : start + 16]

@@ -1,7 +1,7 @@
-"""Finds dead letters, sends them back to where they failed, or drops them.
+"""Finds dead letters, sends them back to the queue they failed in, or drops them.
 
-A message that is sent back is confirmed where it goes before it is taken, one at a time: so whatever happens, at most
-one is in both queues, and none in neither.
+Messages are sent back one at a time: the broker confirms the copy before the dead letter is removed. Whatever happens,
+at most one message is in both queues, and none is in neither.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from runner.operations.queue_scan import MessageHandle, QueueScan, ScanStopped
 
 @dataclass
 class Summary:
-    """How far it has come. `total` is what was there at the start, `looked` how many of those were come to."""
+    """Progress and result. `total` messages were there at the start; `looked` of them were inspected so far."""
 
     total: int = 0
     looked: int = 0
     matched: int = 0
     moved: int = 0
     stayed: Counter[str] = field(default_factory=Counter)
-    """Why messages that fit were not moved, and how many."""
+    """Why matching messages were not moved, and how many."""
     missing: list[str] = field(default_factory=list)
     """Dead-letter queues that do not exist."""
     unseen: int = 0
-    """How many were not looked at, because too many in front of them are to stay."""
+    """How many were not inspected, because too many in front of them stay in the queue."""
     is_interrupted: bool = False
 
 
 @dataclass(frozen=True)
 class DeadLetterOps:
-    """Works on the dead letters that fit, at most `limit`.
+    """Operations on the dead letters that match the filters, at most `limit`.
 
-    `now` is the wall clock, `stop` ends it after the message at hand, `on_step` is told of each message it comes to.
-    Methods raise BrokerUnavailable.
+    `now` is the wall clock, `stop` ends an operation after the current message, and `on_step` is called after each
+    message. Methods raise BrokerUnavailable.
     """
 
     browser: QueueAccess
@@ -52,41 +52,41 @@ class DeadLetterOps:
     stop: asyncio.Event
     on_step: Callable[[Summary], None] = lambda _: None
 
-    async def find(self, choices: Sequence[SelectedQueue], on_found: Callable[[DeadLetterMessage], None]) -> Summary:
-        """Show all that fit to `meet`, and leave everything where it is."""
+    async def find(self, selected: Sequence[SelectedQueue], on_found: Callable[[DeadLetterMessage], None]) -> Summary:
+        """Call `on_found` with each match. No message is removed."""
         summary = Summary()
         try:
-            async for scan, filters in self._scans(choices, summary):
+            async for scan, filters in self._scans(selected, summary):
                 async with aclosing(scan.look()) as letters:
                     async for letter in letters:
                         if filters.matches(letter, self.now()):
                             summary.matched += 1
                             on_found(letter)
                         self._note(summary)
-                        if self._is_enough(summary):
+                        if self._is_limit_reached(summary):
                             break
-                summary.unseen += 0 if self._is_enough(summary) else scan.unseen
+                summary.unseen += 0 if self._is_limit_reached(summary) else scan.unseen
         except ScanStopped:
             summary.is_interrupted = True
         return summary
 
-    async def drop(self, choices: Sequence[SelectedQueue], on_moved: Callable[[DeadLetterMessage], None]) -> Summary:
-        """Remove all that fit, for good."""
+    async def drop(self, selected: Sequence[SelectedQueue], on_moved: Callable[[DeadLetterMessage], None]) -> Summary:
+        """Delete all matches."""
 
         async def drop(letter: DeadLetterMessage, handle: MessageHandle) -> str:
             await handle.take()
             on_moved(letter)
             return ""
 
-        return await self._move(choices, drop)
+        return await self._move(selected, drop)
 
     async def replay(
         self,
-        choices: Sequence[SelectedQueue],
+        selected: Sequence[SelectedQueue],
         on_moved: Callable[[DeadLetterMessage], None],
         per_second: float | None = None,
     ) -> Summary:
-        """Send all that fit back, each to the one queue that it failed in."""
+        """Send all matches back, each to the one queue it failed in."""
         closed: dict[str, str] = {}
         pace = _RateLimit(per_second, self.stop)
 
@@ -101,32 +101,32 @@ class DeadLetterOps:
                 on_moved(letter)
             return refusal
 
-        return await self._move(choices, send_back)
+        return await self._move(selected, send_back)
 
     async def _send(self, letter: DeadLetterMessage, closed: dict[str, str]) -> str:
-        """Publish to the queue it came from, and return why that is not possible, if it is not."""
+        """Publish to the queue it failed in. Return why that is impossible, or an empty string."""
         queue = letter.origin or ""
         try:
             await self.browser.publish(Address("", queue), replay_envelope(letter, self.now()))
         except PublishUnknown as error:
-            text = f"{error}; one message may be both sent back and still there"
-            raise BrokerUnavailable(text, "run it again when the broker is back") from error
+            text = f"{error}; one message may be in both queues"
+            raise BrokerUnavailable(text, "run this again when the broker is back") from error
         except PublishFailed as failure:
             if failure.reason in ("invalid", "unavailable"):
                 return f"it cannot be published: {failure}"
-            closed[queue] = f'queue "{queue}" does not exist any more'
+            closed[queue] = f'queue "{queue}" no longer exists'
             if failure.reason == "refused":
                 closed[queue] = f'queue "{queue}" is full'
             return closed[queue]
         return ""
 
     async def _move(
-        self, choices: Sequence[SelectedQueue], act: Callable[[DeadLetterMessage, MessageHandle], Awaitable[str]]
+        self, selected: Sequence[SelectedQueue], act: Callable[[DeadLetterMessage, MessageHandle], Awaitable[str]]
     ) -> Summary:
-        """Act on all that fit; `act` returns why a message has to stay."""
+        """Call `act` with all matches; it returns why a message has to stay, or an empty string."""
         summary = Summary()
         try:
-            async for scan, filters in self._scans(choices, summary):
+            async for scan, filters in self._scans(selected, summary):
                 async with aclosing(scan.take()) as letters:
                     async for letter, handle in letters:
                         if filters.matches(letter, self.now()):
@@ -136,19 +136,19 @@ class DeadLetterOps:
                                 summary.stayed[refusal] += 1
                             summary.matched += 1
                         self._note(summary)
-                        if self._is_enough(summary):
+                        if self._is_limit_reached(summary):
                             break
-                summary.unseen += 0 if self._is_enough(summary) else scan.unseen
+                summary.unseen += 0 if self._is_limit_reached(summary) else scan.unseen
         except ScanStopped:
             summary.is_interrupted = True
         return summary
 
     async def _scans(
-        self, choices: Sequence[SelectedQueue], summary: Summary
+        self, selected: Sequence[SelectedQueue], summary: Summary
     ) -> AsyncIterator[tuple[QueueScan, DeadLetterFilter]]:
-        """Yield a walk along each queue that exists, until there is enough."""
+        """Yield a scan of each queue that exists, until the limit is reached."""
         scans: list[tuple[QueueScan, DeadLetterFilter]] = []
-        for dlq, origin in choices:
+        for dlq, origin in selected:
             scan = QueueScan(self.browser, dlq, self.stop)
             if not await scan.begin():
                 summary.missing.append(dlq.name)
@@ -156,30 +156,30 @@ class DeadLetterOps:
             summary.total += scan.total
             scans.append((scan, replace(self.filters, origin=origin)))
         for scan, filters in scans:
-            if not self._is_enough(summary):
+            if not self._is_limit_reached(summary):
                 yield scan, filters
 
     def _note(self, summary: Summary) -> None:
         summary.looked += 1
         self.on_step(summary)
 
-    def _is_enough(self, summary: Summary) -> bool:
+    def _is_limit_reached(self, summary: Summary) -> bool:
         return self.limit is not None and summary.matched >= self.limit
 
 
 def replay_obstacle(letter: DeadLetterMessage) -> str:
-    """Return why a dead letter cannot be sent back, nothing where it can."""
+    """Return why a dead letter cannot be sent back; empty if it can."""
     if UNREADABLE in letter.envelope.headers:
-        return "it cannot be decoded: it would be without its properties and headers"
+        return "it cannot be decoded: it would lose its properties and headers"
     if letter.origin is not None:
         return ""
     if not letter.claimed:
         return "it does not say which queue it failed in"
-    return f'it says that it failed in "{letter.claimed}", whose dead letters do not come here'
+    return f'it claims to have failed in "{letter.claimed}", which does not dead-letter to this queue'
 
 
 class _RateLimit:
-    """At most so many a second, evenly; waiting ends with Stopped when the user wants to stop."""
+    """An even rate of messages per second. `wait` raises ScanStopped when the user asks to stop."""
 
     def __init__(self, per_second: float | None, stop: asyncio.Event) -> None:
         self._gap_s = 1 / per_second if per_second else 0.0
@@ -187,7 +187,7 @@ class _RateLimit:
         self._next_at = 0.0
 
     async def wait(self) -> None:
-        """Return when the next one may go."""
+        """Wait until the next message may be sent."""
         loop = asyncio.get_running_loop()
         pause = self._next_at - loop.time()
         if pause > 0:

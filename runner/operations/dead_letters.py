@@ -1,8 +1,8 @@
-"""Turns messages of dead-letter queues into dead letters: why, since when, from where; and into what is sent back.
+"""Parses the messages of dead-letter queues (reason, time, origin), and makes the messages that are sent back.
 
-Two wrote them: the runner, as copies with `x-runner-` headers, or the broker itself, which says so in `x-death`
-(https://www.rabbitmq.com/docs/dlx#effects). Anybody may have put anything into the queue: nothing in it is trusted, and
-a message goes back only to a queue whose dead letters, says the pipeline, come here.
+A dead letter was written by the runner, as a copy with `x-runner-` headers, or by the broker, which adds `x-death`
+(https://www.rabbitmq.com/docs/dlx#effects). Anyone may publish to the queue, so its content is not trusted: a message
+is sent back only to a queue whose dead letters arrive here according to the pipeline.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from runner.outcome import Reason
 from runner.pipeline.model import Pipeline
 from runner.transports.failure_copies import foreign_headers, printable, printable_lines
 
-_REASONS_OF_OURS = frozenset(get_args(Reason))
+_RUNNER_REASONS = frozenset(get_args(Reason))
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterQueue:
-    """A dead-letter queue, the queues whose dead letters go there, and its delivery limit if the pipeline says one."""
+    """A dead-letter queue, the queues that dead-letter to it, and its delivery limit if the pipeline sets one."""
 
     name: str
     origins: frozenset[str]
@@ -33,14 +33,14 @@ class DeadLetterQueue:
 
 
 class SelectedQueue(NamedTuple):
-    """A dead-letter queue to look at, and the one queue whose dead letters are meant, None for all."""
+    """A dead-letter queue to read, and the one queue whose dead letters are selected; None for all."""
 
     dlq: DeadLetterQueue
     origin: str | None = None
 
 
 def dead_letter_queues(pipelines: Iterable[Pipeline]) -> list[DeadLetterQueue]:
-    """Return the dead-letter queues of pipelines, in their order."""
+    """Return the dead-letter queues of the pipelines, in the order of the files."""
     origins: dict[str, set[str]] = {}
     limits: dict[str, int] = {}
     for pipeline in pipelines:
@@ -57,9 +57,9 @@ def dead_letter_queues(pipelines: Iterable[Pipeline]) -> list[DeadLetterQueue]:
 
 
 def select_dead_letter_queues(pipelines: Sequence[Pipeline], name: str | None) -> list[SelectedQueue]:
-    """Return what a name on the command line means: a dead-letter queue, a queue or a subscriber; None means all.
+    """Return the dead-letter queues of a dead-letter queue, a queue or a subscriber of this name; of None, all.
 
-    Raises UnknownPlace, also for a name of several subscribers.
+    Raises UnknownTarget, also for a name that several subscribers have.
     """
     found = dead_letter_queues(pipelines)
     if name is None:
@@ -82,12 +82,12 @@ def select_dead_letter_queues(pipelines: Sequence[Pipeline], name: str | None) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterMessage:
-    """A message that was given up on.
+    """A message in a dead-letter queue.
 
-    `by` is who did: the runner, the broker, or neither as far as the message tells. `origin` is the queue it failed
-    in; None where it names none whose dead letters belong here, and `claimed` is what it does name. `attempts` is None
-    where the broker gave it up: it counts deliveries, not attempts. `since` is when it first failed, as the runner
-    tells, when it died, as the broker tells, or else when it was published.
+    `by` says what dead-lettered it; None if the message does not tell. `claimed` is the queue that it says it failed
+    in, and `origin` the same if that queue dead-letters to this one, otherwise None. `attempts` is None for messages
+    dead-lettered by the broker, which counts deliveries. `since` is the time of the first failure (runner), of the dead
+    lettering (broker), or of the publication.
     """
 
     queue: str
@@ -109,16 +109,16 @@ class DeadLetterMessage:
 
     @property
     def size(self) -> int:
-        """How many bytes its body has."""
+        """Size of the body in bytes."""
         return len(self.envelope.body)
 
     def age_s(self, now: datetime) -> float | None:
-        """Return how old it is; never less than nothing, whatever its sender's clock says."""
+        """Return its age in seconds; at least 0, even if the sender's clock is ahead."""
         return None if self.since is None else max(0.0, (now - self.since).total_seconds())
 
 
 def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMessage:
-    """Return what a message of a dead-letter queue says of itself."""
+    """Parse a message of a dead-letter queue."""
     headers = envelope.headers
     death = _death(headers, dlq)
     reason = _text(headers, names.REASON)
@@ -130,11 +130,11 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
         queue=dlq.name,
         id=envelope.message_id or fingerprint(envelope),
         envelope=envelope,
-        by="broker" if death or (reason and reason not in _REASONS_OF_OURS) else "runner" if is_ours else None,
+        by="broker" if death or (reason and reason not in _RUNNER_REASONS) else "runner" if is_ours else None,
         reason=printable(str(death.get("reason", ""))) or reason or "unknown",
         error_type=_text(headers, names.ERROR_TYPE),
         error=_text(headers, names.ERROR),
-        attempts=names.attempt_of(headers) if is_ours and reason in _REASONS_OF_OURS else None,
+        attempts=names.attempt_of(headers) if is_ours and reason in _RUNNER_REASONS else None,
         since=_moment(death.get("time")) or _moment(headers.get(names.FIRST_FAILED_AT)) or _moment(envelope.timestamp),
         origin=claimed if claimed in dlq.origins else None,
         claimed=printable(claimed),
@@ -148,8 +148,9 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which dead letters are meant: all that fit everything given. `error` is a part of a type, a text or a reason;
-    `failure` is a whole reason and a whole type.
+    """Conditions that a dead letter must all meet.
+
+    `error` is part of an error's type or text, or of a reason; `failure` is a whole reason and a whole type.
     """
 
     ids: frozenset[str] = frozenset()
@@ -160,11 +161,11 @@ class DeadLetterFilter:
 
     @property
     def selects_all(self) -> bool:
-        """Whether nothing is filtered by but the queue."""
+        """Whether there is no condition but the queue."""
         return not self.ids and not self.error and self.older_than_s is None and self.failure is None
 
     def matches(self, letter: DeadLetterMessage, now: datetime) -> bool:
-        """Whether a dead letter is meant. One without a time is older than nothing."""
+        """Whether a dead letter meets all conditions. One without a time is never older than anything."""
         if self.ids and letter.id not in self.ids:
             return False
         if self.origin is not None and letter.origin != self.origin:
@@ -180,9 +181,9 @@ class DeadLetterFilter:
 
 
 def replay_envelope(letter: DeadLetterMessage, now: datetime) -> Envelope:
-    """Return what a dead letter is sent back as: the message as it first came, on its first attempt, and marked.
+    """Return the message to send back: the original one, on its first attempt, marked as replayed.
 
-    It has no expiration: it would die of it again.
+    It has no expiration, or it would expire again.
     """
     headers = foreign_headers(letter.envelope.headers)
     headers[names.ORIGIN_EXCHANGE] = printable(letter.exchange)
@@ -193,9 +194,9 @@ def replay_envelope(letter: DeadLetterMessage, now: datetime) -> Envelope:
 
 
 def preserved_copy(letter: DeadLetterMessage) -> Envelope:
-    """Return the copy that takes a dead letter's place in its queue, with everything that it says of itself.
+    """Return a copy that can replace a dead letter in its queue without losing information.
 
-    RabbitMQ 4 ignores an `x-death` that a client publishes; so what it said is said by headers of ours.
+    RabbitMQ 4 ignores an `x-death` header that a client publishes, so `x-runner-` headers carry its content.
     """
     headers = foreign_headers(letter.envelope.headers)
     headers |= {name: value for name, value in letter.envelope.headers.items() if name.startswith("x-runner-")}
@@ -210,7 +211,7 @@ def preserved_copy(letter: DeadLetterMessage) -> Envelope:
 
 
 def fingerprint(envelope: Envelope) -> str:
-    """Return a name for a message that has no id: `~` and some digits of its body and its properties."""
+    """Return an id for a message without one: `~` and a hash of its body and properties."""
     digest = blake2b(envelope.body, digest_size=6)
     for part in (envelope.type, envelope.correlation_id, envelope.app_id, envelope.timestamp):
         digest.update(f"\0{part}".encode("utf-8", "surrogatepass"))
@@ -218,7 +219,7 @@ def fingerprint(envelope: Envelope) -> str:
 
 
 def _death(headers: Mapping[str, Any], dlq: DeadLetterQueue) -> Mapping[str, Any]:
-    """Return the broker's own account of the last death, if that is what brought the message here, else nothing."""
+    """Return the newest `x-death` entry if it is what brought the message here, otherwise an empty mapping."""
     deaths = headers.get("x-death")
     latest = deaths[0] if isinstance(deaths, list) and deaths else None
     if not isinstance(latest, dict) or not isinstance(latest.get("queue"), str):
@@ -241,7 +242,7 @@ def _lines(headers: Mapping[str, Any], name: str) -> str:
 
 
 def _moment(value: object) -> datetime | None:
-    """Return a time in UTC; None for what is none."""
+    """Return a time in UTC; None for anything that is not a time."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)

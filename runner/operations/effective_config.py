@@ -1,7 +1,7 @@
-"""Operations: a loaded pipeline into one YAML text that says everything: merged, interpolated, every default filled in.
+"""Writes the effective configuration of a pipeline as YAML: includes merged, variables replaced, defaults filled in.
 
-The text is a pipeline itself. Read again it gives the same spec, secrets aside; `include` and `defaults` are gone,
-because what they bring in stands in its place.
+The result is itself a pipeline with the same spec, except for secrets. `include` and `defaults` are left out, because
+their content is merged into the rest.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MERGED: Final = frozenset({"defaults", "include"})
 
 
 def effective_config(loaded: PipelineFile, spec: PipelineSpec, *, origins: bool = False) -> str:
-    """Return the text; with `origins` each value has a comment that says where it comes from."""
-    writing = _Writing(loaded, origins=origins)
-    writing.root(spec)  # what is secret at its end is so at its beginning
-    return to_yaml(writing.root(spec))
+    """Return the YAML text; with `origins`, each value has a comment that says where it comes from."""
+    writer = _ConfigWriter(loaded, origins=origins)
+    writer.root(spec)  # the first pass collects the secrets, so that the second one masks them everywhere
+    return to_yaml(writer.root(spec))
 
 
-class _Writing:
-    """Writes one spec. Paths are those of the document, so that origins are found."""
+class _ConfigWriter:
+    """Writes one spec. Paths are those of the document, so that origins can be looked up."""
 
     def __init__(self, loaded: PipelineFile, *, origins: bool) -> None:
         self._loaded = loaded
@@ -40,14 +40,14 @@ class _Writing:
         self._variables: Mapping[KeyPath, tuple[str, ...]] = loaded.interpolated
 
     def root(self, spec: PipelineSpec) -> dict[str, Tree]:
-        """Return the whole tree. The name is written out: this text may be stored in a file of any name."""
+        """Return the whole tree. The name is always written: the text may be stored under another file name."""
         entries = {key: node for key, node in self._fields(spec, ()).items() if key not in _MERGED}
         entries.setdefault("name", Leaf(self._loaded.name, self._comment((), is_set=False)))
         order = [key for name, field in PipelineSpec.model_fields.items() for key in field_keys(name, field)]
         return {key: entries[key] for key in order if key in entries}
 
     def _model(self, model: SpecModel, path: KeyPath) -> dict[str, Tree]:
-        """Return a map without those defaults that could not be written beside what was."""
+        """Return a map, without defaults that conflict with the keys that were written."""
         entries = self._fields(model, path)
         if _is_valid(model, entries, list(entries)):
             return entries
@@ -70,19 +70,19 @@ class _Writing:
             names = field_keys(name, field)
             key = next((key for key in names if self._is_written((*path, key))), names[0])
             if len(names) > 1 and getattr(model, "host", None) is not None:
-                continue  # the broker is given by its host
+                continue  # `host` replaces `url` and `urls`
             if len(names) > 1:  # urls and url
                 entries |= self._urls(value, (*path, key), field_shape(field), is_set=is_set)
             elif value is None and field.default is None:
                 continue
             elif value not in ((), {}, "") or value != field.default:
                 node = self._value(value, (*path, key), field_shape(field), is_set=is_set)
-                if node or field.default != {}:  # a section whose keys are all unset says nothing
+                if node or field.default != {}:  # leave out a section in which no key is set
                     entries[key] = node
         return entries
 
     def _urls(self, urls: tuple[str, ...], path: KeyPath, shape: TypeShape, *, is_set: bool) -> dict[str, Tree]:
-        """Return the broker's addresses: `url` for one or for the in-process broker, `urls` for several."""
+        """Return the broker's addresses: `url` for one and for the in-process broker, `urls` for several."""
         if not urls:
             return {"url": Leaf(MEMORY, self._comment(path, is_set=is_set))}
         if len(urls) == 1:
@@ -135,14 +135,14 @@ class _Writing:
         return self._variables.get(document.existing_prefix(path), ()) if document is not None else ()
 
     def _comment(self, path: KeyPath, *, is_set: bool) -> str:
-        """Return where a value comes from: the file and line, the variable, or the default."""
+        """Return where a value comes from: file and line, variable, or default."""
         if not self._origins:
             return ""
         return self._loaded.origin(path) if is_set else DEFAULT
 
 
 def _is_valid(model: SpecModel, entries: Mapping[str, Tree], keys: list[str]) -> bool:
-    """Whether a map with only these of its keys could be read again."""
+    """Whether a map with only these keys would be valid."""
     try:
         type(model).model_validate({key: _plain(entries[key]) for key in keys})
     except ValueError:  # pydantic's

@@ -1,7 +1,4 @@
-"""Operations: a code into its explanation: what it means, why, and a wrong and a right example.
-
-The entries stand in `errors.md` beside this file, which is a document for people at the same time.
-"""
+"""The explanations of error codes, parsed from `errors.md`, which is also a page of the documentation."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ _EXAMPLES = re.compile(r"Wrong:\n\n```yaml\n(?P<wrong>.*?)```\n\nRight:\n\n```ya
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a code means. `wrong` and `right` are whole pipelines, empty where no pipeline alone can show it."""
+    """The explanation of a code. `wrong` and `right` are complete pipelines; empty if one pipeline cannot show it."""
 
     code: str
     text: str

@@ -1,7 +1,7 @@
-"""Operations: the models of the language into its reference, in Markdown: `docs/language.md`.
+"""Generates the language reference, in Markdown.
 
-Keys, types, defaults and meanings come from the models. What they cannot know (why, how things go together, examples)
-stands in `language_reference.md`, where a line `<!-- keys of QueueSpec -->` holds the place of a table.
+Keys, types, defaults and descriptions come from the models. The prose and the examples come from
+`language_reference.md`, where a line such as `<!-- keys of QueueSpec -->` is replaced by a table.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _HEADING: Final = re.compile(r"^##+ (.+)$", re.MULTILINE)
 
 
 def language_reference() -> str:
-    """Return the whole reference; a model that the text has no place for gets one at the end."""
+    """Return the whole reference. A model without a place in the text gets a section at the end."""
     text = files("runner.operations").joinpath("language_reference.md").read_text("utf-8")
-    told = set(_PLACE.findall(text))
+    placed = set(_PLACE.findall(text))
     for model in spec_models():
-        if model.__name__ not in told:
+        if model.__name__ not in placed:
             heading = model.__name__.removesuffix("Spec").lower()
             text += f"\n## {heading}\n\n{model.__doc__}\n\n<!-- keys of {model.__name__} -->\n"
     tables = _Tables(language_schema(), _headings(text))
@@ -34,7 +34,7 @@ def language_reference() -> str:
 
 
 def _headings(text: str) -> dict[str, str]:
-    """Return under which heading the keys of each model stand."""
+    """Return the heading above the table of each model."""
     found = {}
     for place in _PLACE.finditer(text):
         found[place[1]] = _HEADING.findall(text, 0, place.start())[-1]
@@ -42,14 +42,14 @@ def _headings(text: str) -> dict[str, str]:
 
 
 class _Tables:
-    """Writes the table of a model from its JSON Schema."""
+    """Writes the table of a model, from its JSON Schema."""
 
     def __init__(self, schema: Schema, headings: Mapping[str, str]) -> None:
         self._schema = schema
         self._headings = headings
 
     def table(self, name: str) -> str:
-        """Return the keys of a model, a row for each."""
+        """Return the table of a model: one row for each key."""
         schema = self._schema if name == "PipelineSpec" else self._schema["$defs"][name]
         model = next(model for model in spec_models() if model.__name__ == name)
         fields = model.model_fields.items()
@@ -62,7 +62,7 @@ class _Tables:
         return "\n".join(rows)
 
     def _type(self, made: Schema) -> str:
-        """Return what a key takes, in words."""
+        """Return the type of a key, in words."""
         return _listed(list(dict.fromkeys(self._types(made))))
 
     def _types(self, made: Schema) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _code(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text that stays in its cell."""
+    """Return text that is safe in a table cell."""
     return re.sub(r"(<[a-z]+>[\w.]*\w)", r"`\1`", text).replace("|", "\\|")
 
 

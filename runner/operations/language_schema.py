@@ -1,7 +1,7 @@
-"""Operations: the models of the language into its JSON Schema (draft 2020-12), for editors.
+"""The JSON Schema (draft 2020-12) of pipeline files, generated from the models, for editors.
 
-pydantic writes the first version. What it cannot know is added here: short forms, `${…}` in place of every value,
-durations and names by their patterns, empty sections, `x-…` keys, defaults as people write them.
+pydantic writes the first version. This module adds what pydantic cannot know: short forms, `${…}` instead of any value,
+patterns of durations and names, empty sections, `x-…` keys, and defaults as people write them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def language_schema() -> Schema:
     for model in spec_models():
         _refine_model(made if model is PipelineSpec else models[model.__name__], model)
     for inner in {inner for model in ITEM_MODELS.values() for _, inner in _mergeable(model)}:
-        models[inner.__name__].pop("required", None)  # a rule of its own, see below
+        models[inner.__name__].pop("required", None)  # `_needs` adds a rule that knows defaults
     models |= {f"{key}Defaults": deepcopy(models[model.__name__]) for key, model in ITEM_MODELS.items()}
     for key in ITEM_MODELS:
         models["DefaultsSpec"]["properties"][key] |= {"$ref": f"#/$defs/{key}Defaults"}
@@ -42,7 +42,7 @@ def language_schema() -> Schema:
         "type": "object",
         "required": made["required"],
         "properties": properties,
-        "patternProperties": {"^x-": {"description": "Ignored: for anchors."}},
+        "patternProperties": {"^x-": {"description": "Ignored; for YAML anchors."}},
         "additionalProperties": False,
         "allOf": [rule for kind, model in ITEM_MODELS.items() for rule in _needs(kind, model)],
         "$defs": _kind_definitions() | models,
@@ -50,7 +50,7 @@ def language_schema() -> Schema:
 
 
 def spec_models() -> list[type[SpecModel]]:
-    """Return every model of the language, each once, in the order in which a file has them."""
+    """Return every model of the language once, in the order of a file."""
     found: list[type[SpecModel]] = []
 
     def visit(model: type[SpecModel]) -> None:
@@ -71,7 +71,7 @@ def _models_in(shape: TypeShape) -> list[type[SpecModel]]:
 
 
 def _kind_definitions() -> Schema:
-    """Return the definitions that the values refer to."""
+    """Return the definitions of field types and of variables."""
     variable = {
         "title": "variable",
         "description": "${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}: it is replaced by its value.",
@@ -104,9 +104,9 @@ def _refine_model(made: Schema, model: type[SpecModel]) -> None:
 
 
 def _refined(made: Schema, shape: TypeShape, field: Any, *, is_other: bool) -> Schema:
-    """Return the schema of one key: its description, its default as it would be written, and what it takes.
+    """Return the schema of one key: its description, its default as an author writes it, and its values.
 
-    A key with two names (`urls` and `url`) describes the other name by itself.
+    If a field has two keys (`urls` and `url`), pydantic's description is kept for the second one.
     """
     described: Schema = {"description": made.get("description", "") if is_other else field.description}
     default = field.default
@@ -135,7 +135,7 @@ def _value(made: Schema, shape: TypeShape) -> Schema:
 
 
 def _single(made: Schema, shape: TypeShape) -> Schema:
-    """Return the schema of a text, a number, a boolean or a word out of a few."""
+    """Return the schema of a text, a number, a boolean or an enumeration."""
     is_choice = "enum" in made or "const" in made
     kind = shape.field_type
     if kind is not None and kind is not TEXT and not is_choice:
@@ -167,7 +167,7 @@ def _map(made: Schema, shape: TypeShape) -> Schema:
 
 
 def _choice(branch: Schema, shape: TypeShape) -> TypeShape:
-    """Return which choice of a union a branch of `anyOf` describes; for a short form, the key that it stands for."""
+    """Return the union member that a branch of `anyOf` describes; for a short form, the shape of the key it sets."""
     is_list, is_map = branch.get("type") == "array", branch.get("type") == "object"
     for choice in union_members(shape):
         if isinstance(choice.type, type) and issubclass(choice.type, SpecModel):
@@ -186,7 +186,7 @@ def _short_form(shape: TypeShape) -> TypeShape:
 
 
 def _either(branches: list[Schema]) -> Schema:
-    """Return a schema that takes what any of these take, each once, without layers."""
+    """Return a schema that accepts what any branch accepts, without duplicates and without nesting."""
     flat: list[Schema] = []
     for branch in branches:
         for item in branch["anyOf"] if set(branch) == {"anyOf"} else [branch]:
@@ -195,11 +195,11 @@ def _either(branches: list[Schema]) -> Schema:
     return flat[0] if len(flat) == 1 else {"anyOf": flat}
 
 
-# Keys that an item needs, unless it has them from `defaults`
+# Keys that an item must have, unless `defaults` provides them
 
 
 def _mergeable(model: type[SpecModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[SpecModel]]]:
-    """Yield a model and the maps in it, to which defaults are merged; not what is in lists, which replace."""
+    """Yield a model and the maps inside it that defaults merge into. Lists are replaced, not merged."""
     yield path, model
     for name, field in model.model_fields.items():
         for choice in union_members(field_shape(field)):
@@ -208,7 +208,7 @@ def _mergeable(model: type[SpecModel], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def _needs(kind: str, item: type[SpecModel]) -> Iterator[Schema]:
-    """Yield a rule for each key that every item of a kind needs where no default has it."""
+    """Yield a rule for each key that items of a kind must have unless a default has it."""
     for path, model in _mergeable(item):
         for name, field in model.model_fields.items():
             if field.is_required():
@@ -220,7 +220,7 @@ def _needs(kind: str, item: type[SpecModel]) -> Iterator[Schema]:
 
 
 def _unless_default(kind: str, path: tuple[str, ...], default: Schema, rule: Schema) -> Schema:
-    """Return a rule for the map at a path of each item, for files whose defaults for it are not of a schema."""
+    """Return a rule for the map at `path` of each item, which applies unless the defaults match `default`."""
     default = {"type": "object"} | default
     for part in reversed(("defaults", kind, *path)):
         default = {"type": "object", "required": [part], "properties": {part: default}}

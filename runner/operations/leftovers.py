@@ -1,7 +1,7 @@
-"""What a pipeline has left on the broker: queues of subscribers that it does not have any more. Pure.
+"""Leftovers: queues on the broker of subscribers that were removed from a pipeline. Pure.
 
-Only names tell whose a queue is. Those that begin with a pipeline's name and a dot are its own, as `wiring` makes them.
-But the queues of a pipeline `shop.eu` begin with `shop.` as well: what may be another pipeline's is left alone.
+Only its name says which pipeline a queue belongs to: the one whose name and a dot it begins with, as `topology_builder`
+names them. But the queues of a pipeline `shop.eu` begin with `shop.` too: a queue that may be another pipeline's stays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 from runner.transports.broker_state import BrokerState, LeftoverQueue, pluralize
 
 LeftoverKind = Literal["queue", "wait", "leadership", "doubtful"]
-"""A subscriber's queue or its dead letters, a wait queue, a leadership's queue, or perhaps another pipeline's."""
+"""A subscriber's queue or dead-letter queue, a wait queue, the queue of leader election, or perhaps another's."""
 
 _TRACES = re.compile(r"(?P<pipeline>.+)\.(producers|retry\.\d+)")
 _WAIT = re.compile(r"retry\.\d+")
@@ -22,12 +22,12 @@ _ENDS = (".recreating", ".dead")
 
 
 def pipeline_names_in(names: Iterable[str]) -> set[str]:
-    """Return the names of pipelines that have left traces among the names of queues."""
+    """Return the names of the pipelines that these queue names give evidence of."""
     return {match["pipeline"] for name in names if (match := _TRACES.fullmatch(name))}
 
 
 def classify(name: str, pipelines: Collection[str], others: Collection[str]) -> LeftoverKind | None:
-    """Return what a queue is to these pipelines; None where it is another's: the longest name that fits owns it."""
+    """Return the kind of a queue; None if it belongs to another pipeline: the one with the longest matching name."""
     owner = max((each for each in {*pipelines, *others} if name.startswith(f"{each}.")), key=len, default=None)
     if owner is None or owner not in pipelines:
         return None
@@ -42,24 +42,24 @@ def classify(name: str, pipelines: Collection[str], others: Collection[str]) -> 
 
 
 def dead_letter_queue_of(stray: LeftoverQueue) -> str:
-    """Return the name of the queue that takes a queue's dead letters."""
+    """Return the name of a queue's dead-letter queue."""
     return str(stray.arguments.get("x-dead-letter-routing-key") or f"{stray.name}.dead")
 
 
 def without_dead_letter_sources(found: Sequence[LeftoverQueue], there: Iterable[LeftoverQueue]) -> list[LeftoverQueue]:
-    """Return the queues that take no dead letters of those that are there."""
+    """Return the queues of `found` that are not the dead-letter queue of any queue of `there`."""
     needed = {dead_letter_queue_of(stray) for stray in there}
     return [stray for stray in found if stray.name not in needed]
 
 
 def count_retrying_messages(observed: BrokerState, left: Iterable[tuple[LeftoverQueue, LeftoverKind]]) -> int:
-    """Return how many messages wait for a retry. AMQP does not tell into which queue they will come back."""
+    """Return how many messages wait for a retry. AMQP does not say to which queue they will return."""
     known = sum(seen.messages or 0 for name, seen in observed.queues.items() if seen and _WAIT_QUEUE.search(name))
     return known + sum(stray.messages for stray, kind in left if kind == "wait")
 
 
 def describe(stray: LeftoverQueue) -> str:
-    """Return a sentence on what is left, as in `queue shop.email is not in the pipeline: 1 message, …`."""
+    """Return a sentence about a leftover, as in `queue "shop.email" is not in the pipeline: 1 message, …`."""
     parts = [pluralize(stray.messages, "message")]
     if stray.unacked:
         parts.append(f"{stray.unacked} unacknowledged")
@@ -70,21 +70,21 @@ def describe(stray: LeftoverQueue) -> str:
 
 
 def removal_hint(stray: LeftoverQueue, left: Iterable[LeftoverQueue] = ()) -> str:
-    """Say what keeps a queue from being removed, and what to do; empty where nothing does. `left` are all leftovers."""
+    """Return what prevents the removal of a queue and what to do; empty if nothing does. `left` are all leftovers."""
     if stray.consumers:
-        return "it is in use: stop its consumers first, or give `plan` and `apply` the file that has it as well"
+        return "it is in use: stop its consumers first, or also pass the file that declares it"
     if stray.messages or stray.unacked:
-        what = f"`runner dead` with the file that had it, or `--prune-queue {stray.name}`, which deletes them"
-        return f"it holds messages: let a consumer take them, {what}"
+        what = f"use `runner dead` with the file that declared it, or `--prune-queue {stray.name}`, which deletes them"
+        return f"it holds messages: let a consumer handle them, {what}"
     source = next((each.name for each in left if dead_letter_queue_of(each) == stray.name and removal_hint(each)), None)
-    return f'it takes the dead letters of "{source}", and goes after it' if source else ""
+    return f'it is the dead-letter queue of "{source}" and can be removed after it' if source else ""
 
 
-def note(stray: LeftoverQueue, kind: LeftoverKind) -> str:
-    """Say why something that is not in the pipeline is no difference."""
+def leftover_note(stray: LeftoverQueue, kind: LeftoverKind) -> str:
+    """Say why a queue that is not in the pipeline is not a difference."""
     if kind == "wait":
-        return f"{describe(stray)}; `RetryLater` makes such queues as it needs them, `apply --prune` deletes empty ones"
+        return f"{describe(stray)}; `RetryLater` declares such queues on demand, `apply --prune` deletes empty ones"
     if kind == "leadership":
-        return f"{describe(stray)}; it has the state of producers: `--prune-queue {stray.name}` deletes it"
+        return f"{describe(stray)}; it holds the state of producers; `--prune-queue {stray.name}` deletes it"
     owner = stray.name.rpartition(".")[0]
-    return f'{describe(stray)}; it may be of a pipeline "{owner}": `--prune-queue {stray.name}` deletes it'
+    return f'{describe(stray)}; it may belong to a pipeline "{owner}"; `--prune-queue {stray.name}` deletes it'

@@ -1,6 +1,6 @@
-"""Tries dead letters on the handlers as they are here, on an in-process broker: how would each end now?
+"""Replays dead letters with the local handlers on an in-process broker, to see how each would end now.
 
-One attempt each, and no retry is waited for. What a handler does elsewhere, to a database or a mailbox, it does.
+Each message gets one attempt; retries are not waited for. Side effects of handlers, such as database writes, happen.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from runner.units import format_duration
 
 
 class NoSubscriber(RunnerError):
-    """No subscriber of the pipeline reads the queue that a dead letter comes from."""
+    """The queue that a dead letter comes from has no subscriber in the pipelines."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """How a handler ended: the outcome, where in the user's code the error came from, and how many results it had."""
+    """How an attempt ended: the outcome, the place in the user's code that raised, and the number of results."""
 
     outcome: Outcome
     subscriber: str
@@ -48,7 +48,7 @@ class ReplayResult:
 
     @property
     def name(self) -> str:
-        """How it ended, as a name in JSON."""
+        """How the attempt ended, for JSON."""
         match self.outcome:
             case Ack():
                 return "handled"
@@ -59,8 +59,8 @@ class ReplayResult:
         return "not-tried"
 
     @property
-    def words(self) -> str:
-        """How it ended, with the error and where in the user's code it came from."""
+    def sentence(self) -> str:
+        """How the attempt ended, with the error and the place in the user's code that raised it."""
         outcome = self.outcome
         match outcome:
             case Ack():
@@ -78,28 +78,28 @@ class ReplayResult:
 
 
 class _TracingInvoker(HandlerInvoker):
-    """Calls a handler, and remembers where its last error came from."""
+    """A HandlerInvoker that remembers where the last error was raised."""
 
     at: str | None = None
     traceback = ""
 
     def invoke(self, payload: Any, message: Message | None) -> Awaitable[Results]:
-        return self._heard(super().invoke(payload, message))
+        return self._traced(super().invoke(payload, message))
 
     def invoke_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
-        return self._heard(super().invoke_batch(payloads, messages))
+        return self._traced(super().invoke_batch(payloads, messages))
 
-    async def _heard(self, calling: Awaitable[Results]) -> Results:
+    async def _traced(self, calling: Awaitable[Results]) -> Results:
         self.at, self.traceback = None, ""
         try:
             results = await calling
         except HandlerFailed as failure:
             self._note(failure.error)
             raise
-        return results if isinstance(results, list) else self._listen(results)
+        return results if isinstance(results, list) else self._traced_results(results)
 
-    async def _listen(self, results: AsyncGenerator[list[Any], None]) -> AsyncGenerator[list[Any], None]:
-        """Pass on the results of a generator, which may still fail."""
+    async def _traced_results(self, results: AsyncGenerator[list[Any], None]) -> AsyncGenerator[list[Any], None]:
+        """Pass on the results of a generator, which may still raise."""
         try:
             async with aclosing(results):
                 async for chunk in results:
@@ -120,7 +120,7 @@ class _TracedExecution(Execution):
 
 
 class _RecordingTransport(MemoryTransport):
-    """A session with an in-process broker that remembers how a delivery ended, and lets none come back."""
+    """An in-process broker that records how a delivery was settled, and acknowledges it in any case."""
 
     outcome: Outcome = ACK
     published = 0
@@ -135,25 +135,25 @@ class _RecordingTransport(MemoryTransport):
 
 
 class LocalReplay:
-    """Handlers of pipelines, ready to be tried: an async context manager. Opens their resources when first needed."""
+    """Replays dead letters with the handlers of pipelines. An async context manager; opens resources on first use."""
 
     def __init__(self, pipelines: Sequence[Pipeline]) -> None:
         self._pipelines = pipelines
         self._resources = Resources()
         self._opened: set[str] = set()
-        self._readers: dict[str, tuple[Pipeline, Subscriber, _TracingInvoker]] = {}
+        self._subscribers: dict[str, tuple[Pipeline, Subscriber, _TracingInvoker]] = {}
 
     async def __aenter__(self) -> LocalReplay:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for _pipeline, _subscriber, invoker in self._readers.values():
+        for _pipeline, _subscriber, invoker in self._subscribers.values():
             invoker.close()
         await self._resources.close()
 
     async def attempt(self, letter: DeadLetterMessage) -> ReplayResult:
-        """Handle a dead letter once. Raises NobodyReads and ResourceFailed."""
-        pipeline, subscriber, invoker = await self._reader(letter)
+        """Handle a dead letter once. Raises NoSubscriber and ResourceFailed."""
+        pipeline, subscriber, invoker = await self._subscriber_of(letter)
         transport = _RecordingTransport()
         await transport.connect()
         try:
@@ -170,31 +170,31 @@ class LocalReplay:
         finally:
             await transport.close()
 
-    async def _reader(self, letter: DeadLetterMessage) -> tuple[Pipeline, Subscriber, _TracingInvoker]:
-        """Return who reads the queue that the dead letter comes from: the subscriber that failed, if it still does."""
-        readers = [
+    async def _subscriber_of(self, letter: DeadLetterMessage) -> tuple[Pipeline, Subscriber, _TracingInvoker]:
+        """Return the subscriber of the queue that the dead letter comes from, if possible the one that failed."""
+        matching = [
             (pipeline, subscriber)
             for pipeline in self._pipelines
             for subscriber in pipeline.subscribers
             if subscriber.queue == letter.origin
         ]
-        if not readers:
-            raise NoSubscriber(f'no subscriber of the pipeline reads queue "{letter.origin or letter.claimed}"')
-        named = [reader for reader in readers if f"{reader[0].name}.{reader[1].name}" == letter.subscriber]
-        pipeline, subscriber = (named or readers)[0]
+        if not matching:
+            raise NoSubscriber(f'queue "{letter.origin or letter.claimed}" has no subscriber in the pipeline')
+        named = [each for each in matching if f"{each[0].name}.{each[1].name}" == letter.subscriber]
+        pipeline, subscriber = (named or matching)[0]
         key = f"{pipeline.name}.{subscriber.name}"
-        if key not in self._readers:
+        if key not in self._subscribers:
             if pipeline.name not in self._opened:
                 await self._resources.open(pipeline)
                 self._opened.add(pipeline.name)
             invoker = _TracingInvoker(subscriber, self._resources.of(pipeline.name))
-            self._readers[key] = pipeline, subscriber, invoker
-        return self._readers[key]
+            self._subscribers[key] = pipeline, subscriber, invoker
+        return self._subscribers[key]
 
     async def _delivery(
         self, transport: _RecordingTransport, pipeline: Pipeline, subscriber: Subscriber, envelope: Envelope
     ) -> Delivery:
-        """Put a message into the queue on the in-process broker, and take it out as the subscriber would."""
+        """Publish a message to the queue on the in-process broker, and receive it as the subscriber would."""
         arrived: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         options = SubscriptionOptions(
             queue=subscriber.queue,

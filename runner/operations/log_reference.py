@@ -1,4 +1,4 @@
-"""Operations: docs/reference/logs.md, out of the table of events."""
+"""Generates docs/reference/logs.md from the table of log events."""
 
 from __future__ import annotations
 

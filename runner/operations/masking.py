@@ -1,12 +1,14 @@
-"""Operations: which values of a configuration are secrets, and what is shown in their place.
+"""Decides which values of a configuration are secrets, and masks them.
 
-Secret are: the password in every URL; what came from a `${file:…}`; in maps that are handed on as they are (`with`,
-`arguments`), a text under a key that says password, secret, token or the like, and what came from a variable of such a
-name, or came from a variable and stands under a key like `key` or `dsn`. The value of `password=…` inside a text, as in
-a connection string, is hidden in those maps, too.
+Secrets are:
 
-What is secret once is secret everywhere: the same text in another place, and what came from the same variable. Only
-names and paths stay what they are.
+- the password in every URL, and values from `${file:…}`;
+- in free-form maps (`with`, `arguments`): texts under a key such as `password`, `secret` or `token`; values from a
+  variable with such a name; values from any variable under a key such as `key` or `dsn`; the value of `password=…`
+  inside a text such as a connection string.
+
+A secret is masked everywhere: the same text in other places, and other values from the same variable. Only names and
+paths are never masked.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _PAIR: Final = re.compile(
 
 
 MIN_SUBSTRING_LENGTH: Final = 6
-"""A secret that is shorter is hidden only where it is a word of its own."""
+"""Shorter secrets are masked only as whole words."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -41,18 +43,18 @@ def is_secret_name(name: str) -> bool:
 
 
 def may_be_secret_name(name: str) -> bool:
-    """Whether a value from outside under this name is taken for a secret."""
+    """Whether a value from a variable counts as a secret if its key or its variable has this name."""
     words = [word.lower() for word in _WORDS.findall(name)]
     return is_secret_name(name) or bool(words and words[-1] in _MAYBE)
 
 
 def is_from_secret(origins: Sequence[str]) -> bool:
-    """Whether one of the variables or files that a value came from is secret by itself."""
+    """Whether a value came from a file, or from a variable with the name of a secret."""
     return any(origin.startswith("file:") or may_be_secret_name(origin) for origin in origins)
 
 
 def mask_free_text(text: str, keys: Sequence[str], origins: Sequence[str]) -> str:
-    """Return a text of a map that is handed on as it is, under these keys, as it may be shown."""
+    """Return a text of a free-form map with its secrets masked. `keys` are those that lead to it."""
     if any(is_secret_name(name) for name in keys) or is_from_secret(origins):
         return MASK
     if origins and any(may_be_secret_name(name) for name in keys) and "://" not in text:
@@ -61,19 +63,19 @@ def mask_free_text(text: str, keys: Sequence[str], origins: Sequence[str]) -> st
 
 
 def mask_spec_text(text: str, origins: Sequence[str], *, accepts_mask: bool) -> str:
-    """Return a text of ours as it may be shown; names and paths must stay what they are."""
+    """Return a text of the spec with its secrets masked. Names and paths cannot be masked (`accepts_mask`)."""
     return MASK if accepts_mask and is_from_secret(origins) else mask_passwords(text)
 
 
 class KnownSecrets:
-    """What was hidden in one place of a configuration, to be hidden in all others."""
+    """The secrets that were masked in one place, to be masked in all others."""
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
         self._origins: set[str] = set()
 
     def note(self, text: str, shown: str, origins: Sequence[str]) -> None:
-        """Remember what a text has and what is shown in its place has not."""
+        """Remember the parts of `text` that are masked in `shown`."""
         if shown == MASK:
             named = [origin for origin in origins if is_from_secret([origin])]
             self._origins.update(named or origins)
@@ -81,7 +83,7 @@ class KnownSecrets:
         self._texts.update(part for part in (hidden.groups() if hidden is not None else ()) if part and part != MASK)
 
     def hide(self, text: str, origins: Sequence[str]) -> str:
-        """Return a text without the secrets of other places."""
+        """Return a text with the secrets of other places masked."""
         if not self._origins.isdisjoint(origins):
             return MASK
         for secret in sorted(self._texts, key=len, reverse=True):

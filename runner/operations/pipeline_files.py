@@ -1,6 +1,6 @@
-"""Operations: paths into loaded specs whose names are right, and into pipelines.
+"""Loads the pipeline files at the paths of a command line, as specs or as resolved pipelines.
 
-All files are read before one is judged: what one brings may be in the way of another, or be what another one lacks.
+All files are read before any is checked: one file may define what another one uses, or conflict with it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[Checke
 def resolve_all(
     paths: Sequence[Path], environ: Mapping[str, str], *, imports: bool = True, is_one_broker: bool = False
 ) -> Iterator[tuple[PipelineFile, Resolved]]:
-    """Yield each file with what has become of it. `is_one_broker` says that all run on one, whatever they name."""
+    """Yield each file with its resolved pipeline or problems. `is_one_broker`: all run on one broker (`--broker`)."""
     files = load_all(paths, environ)
     known = peers(files, is_one_broker=is_one_broker)
     for loaded, modules, together in zip(files, module_searches(files), known, strict=True):

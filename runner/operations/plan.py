@@ -1,6 +1,6 @@
-"""Compares a topology with what a broker has of it: (Topology, Observed) → Plan. Pure.
+"""Compares a topology with the state of a broker: (Topology, Observed) → Plan. Pure.
 
-A plan never takes for equal what could not be looked at.
+What could not be inspected is never counted as equal.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from runner.operations.leftovers import LeftoverKind, classify, describe, note, pipeline_names_in, removal_hint
+from runner.operations.leftovers import LeftoverKind, classify, describe, leftover_note, pipeline_names_in, removal_hint
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.broker_state import (
     BrokerState,
@@ -24,18 +24,18 @@ from runner.transports.broker_state import (
 Action = Literal["create", "match", "recreate", "extra", "foreign", "unfinished", "unchecked"]
 
 _DEFAULTS = {"x-queue-type": "classic"}
-"""What RabbitMQ takes an argument that is not given for."""
+"""RabbitMQ's defaults for arguments that are not given."""
 
 _BUILT_IN = ExistingItem()
-"""An exchange that every broker has is part of no topology."""
+"""Stands for an exchange that every broker has: it exists, and is part of no topology."""
 
 CHANGE_ACTIONS: tuple[Action, ...] = ("create", "recreate", "extra", "foreign", "unfinished")
-"""What makes `--detailed-exitcode` end with 2."""
+"""The actions that count as a difference, for --detailed-exitcode."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanItem:
-    """One thing of a plan: what would be done with it, and why, in `text`; `details` are lines below that."""
+    """One line of a plan: what would be done to one thing and why (`text`), and more lines below it (`details`)."""
 
     action: Action
     kind: Literal["exchange", "queue", "binding"]
@@ -49,7 +49,7 @@ class PlanItem:
     stray: LeftoverQueue | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `--json` says of it."""
+        """Return the object that `plan --json` prints for it."""
         return {
             "action": self.action,
             "kind": self.kind,
@@ -63,14 +63,14 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What differs between a topology and a broker. `notes` are worth knowing and no differences."""
+    """The differences between a topology and a broker. `notes` are information, not differences."""
 
     items: tuple[PlanItem, ...]
     notes: tuple[str, ...] = ()
     product: str = ""
     management: str | None = None
     unchecked: str = ""
-    """Why the management API was not asked."""
+    """Why the management API was not used; empty if it was."""
 
     @property
     def has_changes(self) -> bool:
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything could be compared. Without the management API it is not known what is left over."""
+        """Whether everything could be compared. Without the management API, leftovers are unknown."""
         return not self.unchecked and not any(item.action == "unchecked" for item in self.items)
 
     def of(self, *actions: Action) -> list[PlanItem]:
@@ -93,7 +93,7 @@ class Plan:
             "recreate": "to recreate",
             "unfinished": "to finish recreating",
             "extra": "extra",
-            "foreign": "missing and not ours to make",
+            "foreign": "missing, to be declared by its owner",
             "match": "match",
             "unchecked": "not checked",
         }
@@ -115,9 +115,9 @@ class Plan:
 
 
 def compute_plan(topology: Topology, observed: BrokerState, pipelines: Collection[str] = ()) -> Plan:
-    """Return what would have to change on the broker, exchanges first, then queues, then bindings, then leftovers.
+    """Return what would have to change on the broker: exchanges, then queues, bindings, and leftovers.
 
-    `pipelines` are the names of those that the topology is of.
+    `pipelines` are the names of the pipelines that the topology belongs to.
     """
     items = [_exchange(item, observed.exchanges.get(item.name)) for item in topology.exchanges]
     exclusive = [queue.name for queue in topology.queues if queue.exclusive]
@@ -131,14 +131,14 @@ def compute_plan(topology: Topology, observed: BrokerState, pipelines: Collectio
     left = find_strays(observed, pipelines)
     queues = [stray for stray, kind in left if kind == "queue"]
     items += [_leftover(stray, queues) for stray in queues]
-    notes = [note for queue in topology.queues for note in _policy(queue, observed.queues.get(queue.name))]
-    notes += [f'queue "{name}" is exclusive: each `up` makes its own' for name in exclusive]
-    notes += [note(stray, kind) for stray, kind in left if kind != "queue"]
+    notes = [text for queue in topology.queues for text in _policy(queue, observed.queues.get(queue.name))]
+    notes += [f'queue "{name}" is exclusive: each `up` declares its own' for name in exclusive]
+    notes += [leftover_note(stray, kind) for stray, kind in left if kind != "queue"]
     return Plan(tuple(items), tuple(notes), observed.product, observed.management, observed.unchecked)
 
 
 def find_strays(observed: BrokerState, pipelines: Collection[str]) -> list[tuple[LeftoverQueue, LeftoverKind]]:
-    """Return what is left over of these pipelines, or may be, and what it is."""
+    """Return the queues that are, or may be, leftovers of these pipelines, each with its kind."""
     others = pipeline_names_in(observed.all_queues)
     found = ((stray, classify(stray.name, pipelines, others)) for stray in observed.leftovers)
     return [(stray, kind) for stray, kind in found if kind is not None]
@@ -160,7 +160,9 @@ def _leftover(stray: LeftoverQueue, left: Iterable[LeftoverQueue]) -> PlanItem:
 
 def _exchange(wanted: Exchange, seen: ExistingItem | None) -> PlanItem:
     if seen is not None:
-        return _compared("exchange", wanted, seen, ("`apply` recreates no exchange: its bindings would go with it",))
+        return _compared(
+            "exchange", wanted, seen, ("`apply` does not recreate exchanges: that would delete their bindings",)
+        )
     if not wanted.declare:
         return _foreign("exchange", wanted.name)
     traits = [wanted.type, "durable" if wanted.durable else "transient", *_written(wanted.arguments)]
@@ -185,7 +187,7 @@ def _queue(wanted: Queue, seen: ExistingItem | None) -> PlanItem:
 def _compared(
     kind: Literal["exchange", "queue"], wanted: Exchange | Queue, seen: ExistingItem, cost: tuple[str, ...]
 ) -> PlanItem:
-    """Return what is to be done with something that exists."""
+    """Return the item for something that exists."""
     if seen.differences:
         first, *others = seen.differences
         details = [*first.lines()][1:]
@@ -195,7 +197,9 @@ def _compared(
         text, shown = str(first), tuple(details)
         return PlanItem("recreate", kind, wanted.name, text, shown, seen.differences, seen.messages, seen.consumers)
     if seen.is_locked:
-        return PlanItem("recreate", kind, wanted.name, seen.remark, ("it goes away with that connection: end it",))
+        return PlanItem(
+            "recreate", kind, wanted.name, seen.remark, ("it is deleted when that connection closes: close it",)
+        )
     if seen.remark:
         return PlanItem("unchecked", kind, wanted.name, seen.remark, messages=seen.messages, consumers=seen.consumers)
     text = f'{kind} "{wanted.name}"'
@@ -203,19 +207,17 @@ def _compared(
 
 
 def _foreign(kind: Literal["exchange", "queue"], name: str) -> PlanItem:
-    why = "the pipeline says `declare: false`: it belongs to somebody else, who has to make it"
+    why = "the pipeline says `declare: false`: its owner has to declare it"
     return PlanItem("foreign", kind, name, absence_text(kind, name), (why,))
 
 
 def _unfinished(queue: Queue, messages: int) -> PlanItem:
-    text = (
-        f'queue "{queue.name}": its recreation was begun and not finished; {pluralize(messages, "message")} wait aside'
-    )
+    text = f'queue "{queue.name}": its recreation was interrupted, {pluralize(messages, "message")} moved aside'
     return PlanItem("unfinished", "queue", queue.name, text, messages=messages)
 
 
 def _completed(wanted: Queue, seen: ExistingItem) -> ExistingItem:
-    """Return what is known with what the management API tells, where AMQP did not tell everything."""
+    """Add what the management API knows to what AMQP could not tell."""
     if not seen.remark or seen.arguments is None:
         return seen
     live = dict(seen.arguments)
@@ -249,7 +251,7 @@ def _bindings(topology: Topology, observed: BrokerState) -> Iterator[PlanItem]:
 
 
 def _bindings_unseen(wanted: Iterable[Binding], observed: BrokerState) -> Iterator[PlanItem]:
-    """Without the management API a binding is known to be missing only where what it joins is."""
+    """Yield bindings without the management API: one is known to be missing only if its queue or exchange is."""
     unseen: list[Binding] = []
     for binding in wanted:
         lacks_queue = observed.queues.get(binding.queue) is None
@@ -258,7 +260,7 @@ def _bindings_unseen(wanted: Iterable[Binding], observed: BrokerState) -> Iterat
             unseen.append(binding)
         else:
             yield PlanItem("create", "binding", binding.queue, f"binding {format_binding(binding)}")
-    reason = observed.unchecked or "the management API was not asked"
+    reason = observed.unchecked or "the management API was not used"
     for binding in unseen:
         text = f"binding {format_binding(binding)}: not checked, {reason}"
         yield PlanItem("unchecked", "binding", binding.queue, text)
@@ -271,7 +273,7 @@ def _policy(queue: Queue, seen: ExistingItem | None) -> Iterator[str]:
 
 
 def format_binding(binding: Binding) -> str:
-    """Return a binding for people, as in `events --order.paid--> shop.mail`."""
+    """Return a binding as text, as in `events --order.paid--> shop.mail`."""
     how = ", ".join([*filter(None, [binding.key]), *_written(binding.arguments)])
     return f"{binding.exchange} --{how}--> {binding.queue}" if how else f"{binding.exchange} --> {binding.queue}"
 
@@ -286,7 +288,7 @@ def _written(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """Write a value as RabbitMQ does."""
+    """Write a value the way RabbitMQ writes it."""
     if value is None:
         return "none"
     if isinstance(value, bool):

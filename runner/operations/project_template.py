@@ -1,4 +1,4 @@
-"""Operations: a new project: a pipeline, its handlers, a test that runs it, and what to type first."""
+"""The project that `runner init` writes: a pipeline, its handlers, a test that runs it, a README."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from runner.operations.yaml_writer import format_scalar
 
 
 class FilesExist(RunnerError):
-    """Files of the new project are there already; nothing is written."""
+    """Files of the new project exist already. Nothing is written."""
 
     exit_code = 2
 
 
 _PIPELINE = """\
-# Orders wait in a queue, are worked on one by one, and each finished one is announced to whoever listens.
+# Orders wait in a queue and are processed. Each processed order is announced as an event.
 version: 1
 name: {name}
 description: Orders are placed, processed and announced.
@@ -26,7 +26,7 @@ queues:
   orders:                          # durable, with a dead-letter queue behind it
 
 events:
-  order.processed:                 # every subscriber gets its own copy
+  order.processed:                 # each subscriber of it gets a copy
     description: An order is done.
 
 producers:
@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Order:
-    """What travels through the queue `orders`, as JSON."""
+    """The payload of the queue `orders`, sent as JSON."""
 
     number: int
     article: str
@@ -68,25 +68,25 @@ class Order:
 
 @dataclass
 class Processed:
-    """What the event `order.processed` says."""
+    """The payload of the event `order.processed`."""
 
     number: int
 
 
 def place_orders() -> Iterator[Order]:
-    """Bring in a few orders, once. In real life: read a file, poll a system, wait for a request."""
+    """Publish a few orders, once. A real producer reads a file, polls a system, or runs on a schedule."""
     for number in range(1, 4):
         yield Order(number=number, article="lamp")
 
 
 async def process_order(order: Order) -> Processed:
-    """Work on one order. An exception here is tried again after a delay, at last it ends in `orders.dead`."""
+    """Process one order. If it raises, the order is retried with a delay, and at last put into `orders.dead`."""
     await asyncio.sleep(0.1)
     return Processed(number=order.number)
 
 
 def write_receipt(processed: Processed) -> None:
-    """Hear that an order is done. A plain `def` runs in a thread and may block."""
+    """React to a processed order. A plain `def` runs in a thread and may block."""
     log.info("receipt for order %s", processed.number)
 '''
 
@@ -103,7 +103,7 @@ PROJECT = Path(__file__).resolve().parent
 
 
 def run() -> list[dict]:
-    """Run the pipeline until there is nothing left to do, and return its log lines."""
+    """Run the pipeline until no work is left, and return its log lines."""
     command = [sys.executable, "-P", "-m", "mqrunner", "up", "pipeline.yaml", "--until-idle"]
     command += ["--broker", "memory", "--log-format", "json"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", timeout=50)
@@ -134,17 +134,17 @@ CMD ["runner", "up", "pipeline.yaml", "--http", "0.0.0.0:8080"]
 _README = """\
 # {title}
 
-A message pipeline: `pipeline.yaml` says what is connected with what, `orders.py` has the functions.
+A message pipeline: `pipeline.yaml` connects queues, events and functions; the functions are in `orders.py`.
 
-    runner validate pipeline.yaml             # every mistake at once, before anything runs
-    runner up pipeline.yaml --until-idle      # run it on the in-process broker, until nothing is left to do
-    python -m pytest                          # the same as a test; needs `python -m pip install pytest`
+    runner validate pipeline.yaml             # find every mistake before anything runs
+    runner up pipeline.yaml --until-idle      # run it on the in-process broker until no work is left
+    python -m pytest                          # run the same as a test; needs `python -m pip install pytest`
 
-All of it works from other folders, too: `orders.py` is looked for beside `pipeline.yaml`.
+This works from other folders too: `orders.py` is found beside `pipeline.yaml`.
 
-Run it on RabbitMQ with `runner up pipeline.yaml --broker amqp://user:password@host`. See it with
-`runner graph pipeline.yaml`. Editors complete and check `pipeline.yaml` after
-`runner schema --output pipeline.schema.json`, with this as its first line:
+Run it on RabbitMQ with `runner up pipeline.yaml --broker amqp://user:password@host`. Draw it with
+`runner graph pipeline.yaml`. For completion and checks in your editor, run
+`runner schema --output pipeline.schema.json` and make this the first line of `pipeline.yaml`:
 
     # yaml-language-server: $schema=pipeline.schema.json
 """
@@ -171,12 +171,12 @@ def template_files(name: str) -> dict[str, str]:
 
 
 def write_project(folder: Path) -> list[Path]:
-    """Write a new project and return its files. Raises InTheWay before anything is written, OSError where it cannot."""
+    """Write a new project and return its files. Raises FilesExist before anything is written, and OSError."""
     files = {folder / name: text for name, text in template_files(folder.resolve().name).items()}
     present = [str(path) for path in files if path.exists() or path.is_symlink()]
     if present:
-        message = "\n".join(["these files are in the way, and nothing was written:", *present])
-        raise FilesExist(message, "name another folder: runner init DIR")
+        message = "\n".join(["these files exist already; nothing was written:", *present])
+        raise FilesExist(message, "choose another folder: runner init DIR")
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         with path.open("x", encoding="utf-8", newline="\n") as file:
@@ -185,5 +185,5 @@ def write_project(folder: Path) -> list[Path]:
 
 
 def _pipeline_name(folder: str) -> str:
-    """Return the name of a folder as that of a pipeline: words with dashes between them, `orders` if it has none."""
+    """Return a pipeline name for a folder: its words joined by dashes, or `orders` if it has none."""
     return "-".join(re.findall(r"[^\W_]+", folder))[:60] or "orders"

@@ -1,7 +1,7 @@
-"""Walks along a dead-letter queue: over what was there at the start, once, in order; what is not taken stays.
+"""Reads through a dead-letter queue once, in order, over the messages that were there at the start.
 
-A quorum queue counts every look, and gives a message up when it has been looked at too often: RabbitMQ 4 after 20 times
-where nothing else is said. So a message that has been looked at often is replaced by a confirmed copy, at the end.
+A quorum queue counts each delivery, and drops a message that was delivered too often: RabbitMQ 4 after 20 times by
+default. So a message that was delivered often is replaced by a confirmed copy at the end of the queue.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from runner.operations.queue_access import Browsed, Browser, QueueAccess
 
 MAX_EXTRA_MESSAGES = 10_000
 MAX_EXTRA_BYTES = 64 * 1024 * 1024
-"""How much is read at the end for the sake of the order alone."""
+"""Maximum that is read beyond the end of a scan, only to return messages in order."""
 
 EMPTY_CHECK_S = 0.25
-"""When nothing has come for so long, we ask whether there is anything left."""
+"""Time without a message after which the queue's depth is checked."""
 
 STALLED_S = 10.0
-"""When nothing has come for so long, though there is something left, somebody else has the queue to himself."""
+"""Time without a message, although the queue has some, after which the scan fails."""
 
 RABBITMQ_4_DELIVERY_LIMIT = 20
-"""The delivery limit that RabbitMQ 4 gives a quorum queue without one: then it drops the message."""
+"""RabbitMQ 4's delivery limit of a quorum queue that sets none; beyond it, the message is dropped."""
 
 MAX_DELIVERIES = 10
-"""After so many looks at the latest a message is replaced by its copy."""
+"""Maximum number of deliveries before a message is replaced by a copy."""
 
 
 class ScanStopped(Exception):
-    """The user asked to stop."""
+    """The user asked to stop the scan."""
 
 
 class MessageHandle:
-    """What can be done with the message that a walk has come to."""
+    """The current message of a scan."""
 
     def __init__(self, reading: Browser, looked: Browsed) -> None:
         self._reading = reading
@@ -45,15 +45,15 @@ class MessageHandle:
         self.is_taken = False
 
     async def take(self) -> None:
-        """Remove it from its queue for good."""
+        """Acknowledge the message: it leaves its queue."""
         await self._reading.take(self._looked)
         self.is_taken = True
 
 
 class QueueScan:
-    """One walk along one dead-letter queue.
+    """One pass over one dead-letter queue.
 
-    `stop` ends it with Stopped between two messages. Close its iterators: then everything has gone back.
+    `stop` makes it raise ScanStopped between two messages. Close its iterators, so that the messages return.
     """
 
     def __init__(self, browser: QueueAccess, dlq: DeadLetterQueue, stop: asyncio.Event) -> None:
@@ -65,24 +65,24 @@ class QueueScan:
             limit = RABBITMQ_4_DELIVERY_LIMIT
         self._safe_looks = None if limit is None else min(MAX_DELIVERIES, max(0, limit // 2))
         self.total = 0
-        """How many messages there were at the start."""
+        """Number of messages at the start."""
         self.unseen = 0
-        """How many of those have not been come to."""
+        """How many of those were not reached."""
 
     async def begin(self) -> bool:
-        """Find out how many there are; False where there is no such queue."""
+        """Count the messages; return False if the queue does not exist."""
         depth = await self._browser.depth(self._dlq.name)
         self.total = self.unseen = depth.messages if depth is not None else 0
         return depth is not None
 
     async def look(self) -> AsyncGenerator[DeadLetterMessage, None]:
-        """Yield all, and take none."""
+        """Yield all messages and remove none."""
         async with aclosing(self.take()) as found:
             async for letter, _ in found:
                 yield letter
 
     async def take(self) -> AsyncGenerator[tuple[DeadLetterMessage, MessageHandle], None]:
-        """Yield all, with what can be done to each."""
+        """Yield all messages, each with a handle that can remove it."""
         if not self.total:
             return
         async with self._browser.read(self._dlq.name) as reading:
@@ -103,7 +103,10 @@ class QueueScan:
                     await self._read_on(reading, looked)
 
     async def _read_on(self, reading: Browser, looked: Browsed | None) -> None:
-        """Read up to the first message that nobody has looked at before: so all that goes back, goes back in order."""
+        """Read on to the first message that was never delivered before, so that the messages return in order.
+
+        A quorum queue puts returned messages behind those that were returned before.
+        """
         unseen, size = min(self.unseen, MAX_EXTRA_MESSAGES), 0
         while unseen and looked is not None and looked.delivery_count and size < MAX_EXTRA_BYTES:
             looked = await reading.next(EMPTY_CHECK_S)
@@ -113,7 +116,7 @@ class QueueScan:
                 await self._leave(looked, parse_dead_letter(looked.envelope, self._dlq), MessageHandle(reading, looked))
 
     async def _next(self, reading: Browser) -> Browsed | None:
-        """Return the next message, None where there is none any more or nothing comes before something is taken."""
+        """Return the next message; None at the end, or if none arrives until one is removed."""
         waited = 0.0
         while True:
             if self._stop.is_set():
@@ -123,15 +126,18 @@ class QueueScan:
                 return looked
             depth = await self._browser.depth(self._dlq.name)
             if depth is None or not depth.messages:
-                self.unseen = 0  # somebody else has taken them
+                self.unseen = 0  # another consumer took them
                 return None
             waited += EMPTY_CHECK_S
             if waited >= STALLED_S:
-                text = f'queue "{self._dlq.name}" has {depth.messages} messages and hands out none'
-                raise BrokerUnavailable(text, "is there a consumer that has it to itself?")
+                text = f'queue "{self._dlq.name}" has {depth.messages} messages but delivers none'
+                raise BrokerUnavailable(
+                    text,
+                    "look for another consumer: it may be exclusive, or the queue may have a single active consumer",
+                )
 
     async def _leave(self, looked: Browsed, letter: DeadLetterMessage, handle: MessageHandle) -> None:
-        """Go on from a message: it was taken, or it stays, or it has been looked at too often to stay as it is."""
+        """Leave a message behind; if it stays and was delivered too often, replace it by a copy."""
         if not handle.is_taken and self._needs_copy(looked):
             await self._replace_by_copy(letter, handle)
 
@@ -142,6 +148,6 @@ class QueueScan:
         try:
             await self._browser.publish(Address("", self._dlq.name), preserved_copy(letter))
         except (PublishFailed, PublishUnknown) as error:
-            text = f'a message of "{self._dlq.name}" was looked at so often that the queue may drop it: {error}'
-            raise BrokerUnavailable(text, "look no further before there is room for a copy of it") from error
+            text = f'a message of "{self._dlq.name}" was read so often that the queue may drop it: {error}'
+            raise BrokerUnavailable(text, "make room for a copy before you read the queue again") from error
         await handle.take()

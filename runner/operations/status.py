@@ -1,6 +1,6 @@
-"""Turns what the broker says of a pipeline's queues into one row for each: what waits, who takes it, what is dead.
+"""The state of a pipeline's queues, one row each: messages, consumers, rates, dead letters.
 
-AMQP tells how many messages are ready and how many consumers there are; the management API, where it answers, the rest.
+Ready messages and consumers come over AMQP. The rest needs the management API.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runner.transports.rabbitmq.management_api import ManagementApi, ManagementF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """One queue now; None is unknown. Rates are messages a second; `dead` is the depth of its dead-letter queue."""
+    """The state of one queue; None is unknown. Rates are per second; `dead` is the depth of its dead-letter queue."""
 
     name: str
     exists: bool | None
@@ -34,7 +34,7 @@ class QueueStatus:
     dead: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `status --json` says it."""
+        """Return the object that `status --json` prints."""
         return {
             "queue": self.name,
             "exists": self.exists,
@@ -50,17 +50,17 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class PipelineStatus:
-    """A pipeline's queues now, and how many messages wait for a retry: its wait queues belong to all of them."""
+    """The state of a pipeline's queues. `retrying` counts the messages in wait queues, which all its queues share."""
 
     name: str
     path: str
     queues: tuple[QueueStatus, ...]
     retrying: int | None
     leftovers: tuple[QueueStatus, ...] = ()
-    """Queues that begin with its name and are in no pipeline; only the management API knows them."""
+    """Queues that begin with its name and are in no pipeline. Empty without the management API."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `status --json` says it."""
+        """Return the object that `status --json` prints."""
         return {
             "pipeline": self.name,
             "path": self.path,
@@ -72,7 +72,7 @@ class PipelineStatus:
 
 @dataclass(frozen=True, slots=True)
 class StatusQuery:
-    """What is to be asked for one pipeline: work queues, with their dead-letter queues, and wait queues."""
+    """The queues of one pipeline to ask about: work queues, each with its dead-letter queue, and wait queues."""
 
     pipeline: Pipeline
     queues: tuple[tuple[str, str | None], ...]
@@ -80,7 +80,7 @@ class StatusQuery:
 
 
 def status_query(pipeline: Pipeline) -> StatusQuery:
-    """Return what is to be asked for a pipeline. Dead-letter queues that somebody reads are work queues, too."""
+    """Return the queues of a pipeline to ask about. A dead-letter queue with a subscriber counts as a work queue."""
     is_wait = re.compile(rf"{re.escape(pipeline.wait_prefix)}\.\d+").fullmatch
     targets = {origin: dlq.name for dlq in dead_letter_queues([pipeline]) for origin in dlq.origins}
     read = {subscriber.queue for subscriber in pipeline.subscribers}
@@ -101,22 +101,22 @@ def unknown_status(pipeline: Pipeline) -> PipelineStatus:
 
 
 class StatusReader:
-    """Asks a broker for the state of pipelines, as often as it is asked itself. Raises BrokerUnavailable."""
+    """Reads the state of pipelines from a broker. Raises BrokerUnavailable."""
 
     def __init__(self, pipelines: Sequence[Pipeline], browser: QueueAccess, management: ManagementApi | None) -> None:
-        self._plans = [status_query(pipeline) for pipeline in pipelines]
+        self._queries = [status_query(pipeline) for pipeline in pipelines]
         self._names = {pipeline.name for pipeline in pipelines}
         self._known = {queue.name for pipeline in pipelines for queue in pipeline.topology.queues}
         self._browser = browser
         self._management = management
 
-    async def look(self) -> list[PipelineStatus]:
-        """Return how things are now."""
-        told = await self._told()
-        return [await self._status(status_query, told) for status_query in self._plans]
+    async def read(self) -> list[PipelineStatus]:
+        """Return the state of all pipelines at this moment."""
+        live = await self._management_queues()
+        return [await self._status(query, live) for query in self._queries]
 
-    async def _told(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return what the management API says of each queue; nothing where it does not answer."""
+    async def _management_queues(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the management API's object for each queue; empty if the API is not available."""
         if self._management is None:
             return {}
         try:
@@ -124,32 +124,32 @@ class StatusReader:
         except ManagementFailed:
             return {}
 
-    async def _status(self, status_query: StatusQuery, told: Mapping[str, Mapping[str, Any]]) -> PipelineStatus:
-        queues = [await self._queue(name, dead_letter, told) for name, dead_letter in status_query.queues]
-        prefix = f"{status_query.pipeline.wait_prefix}."
+    async def _status(self, query: StatusQuery, live: Mapping[str, Mapping[str, Any]]) -> PipelineStatus:
+        queues = [await self._queue(name, dead_letter, live) for name, dead_letter in query.queues]
+        prefix = f"{query.pipeline.wait_prefix}."
         waits = {
-            *status_query.waits,
-            *(name for name in told if name.startswith(prefix) and name[len(prefix) :].isdecimal()),
+            *query.waits,
+            *(name for name in live if name.startswith(prefix) and name[len(prefix) :].isdecimal()),
         }
         waiting = [await self._depth(name) for name in sorted(waits)]
         retrying = sum(depth.messages for depth in waiting if isinstance(depth, QueueCounts))
-        left = [await self._queue(name, None, told) for name in self._leftovers(status_query.pipeline.name, told)]
+        left = [await self._queue(name, None, live) for name in self._leftovers(query.pipeline.name, live)]
         found = tuple(queue for queue in left if queue.exists)
-        return PipelineStatus(status_query.pipeline.name, status_query.pipeline.path, tuple(queues), retrying, found)
+        return PipelineStatus(query.pipeline.name, query.pipeline.path, tuple(queues), retrying, found)
 
-    def _leftovers(self, pipeline: str, told: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Return the queues of a pipeline that it does not have, and no other one that is looked at."""
-        others = pipeline_names_in(told) | self._names
-        names = (name for name, item in told.items() if name not in self._known and not item.get("exclusive"))
+    def _leftovers(self, pipeline: str, live: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return the leftover queues of a pipeline, without those of the other pipelines."""
+        others = pipeline_names_in(live) | self._names
+        names = (name for name, item in live.items() if name not in self._known and not item.get("exclusive"))
         return sorted(name for name in names if classify(name, (pipeline,), others) in ("queue", "doubtful"))
 
-    async def _queue(self, name: str, dead_letter: str | None, told: Mapping[str, Mapping[str, Any]]) -> QueueStatus:
+    async def _queue(self, name: str, dead_letter: str | None, live: Mapping[str, Mapping[str, Any]]) -> QueueStatus:
         depth = await self._depth(name)
         dead = await self._depth(dead_letter) if dead_letter is not None else None
-        more = told.get(name, {})
+        more = live.get(name, {})
         return QueueStatus(
             name=name,
-            exists=True if name in told else None if isinstance(depth, QueueNotPermitted) else depth is not None,
+            exists=True if name in live else None if isinstance(depth, QueueNotPermitted) else depth is not None,
             ready=depth.messages if isinstance(depth, QueueCounts) else _number(more.get("messages_ready")),
             unacked=_number(more.get("messages_unacknowledged")),
             consumers=depth.consumers if isinstance(depth, QueueCounts) else _number(more.get("consumers")),
@@ -160,7 +160,7 @@ class StatusReader:
         )
 
     async def _depth(self, name: str) -> QueueCounts | QueueLocked | QueueNotPermitted | None:
-        """Return what a queue has, None where it does not exist, and why not where the broker does not show it."""
+        """Return a queue's counts, None if it does not exist, or the error if the broker does not show it."""
         try:
             return await self._browser.depth(name)
         except (QueueLocked, QueueNotPermitted) as hidden:
@@ -170,11 +170,11 @@ class StatusReader:
 async def find_management(
     settings: BrokerSettings, url: str | None, browser: BrowseSession
 ) -> tuple[ManagementApi | None, str]:
-    """Return the broker's management API, and why there is none. Another broker's on the same host is none."""
+    """Return the broker's management API, or None and the reason. The API of another broker does not count."""
     reasons: list[str] = []
     found = await ManagementApi.find(settings, url, on_absent=reasons.append)
     if found is not None and not found.is_broker_of(browser.server):
-        return None, f"what answers at {found.shown} belongs to another broker"
+        return None, f"the API at {found.shown} belongs to another broker"
     return found, "".join(reasons[:1])
 
 
@@ -183,7 +183,7 @@ def _number(value: object) -> int | None:
 
 
 def _rate(queue: Mapping[str, Any], kind: str) -> float:
-    """Return a rate; the API leaves out those of queues where nothing has happened yet."""
+    """Return a rate; the API leaves it out for a queue that has had no traffic."""
     stats = queue.get("message_stats")
     details = stats.get(f"{kind}_details") if isinstance(stats, dict) else None
     rate = details.get("rate") if isinstance(details, dict) else None

@@ -1,4 +1,4 @@
-"""Finds out by which bindings a name of a pipeline can be listened to, and turns what goes by into recorded lines."""
+"""Finds the bindings with which a name of a pipeline can be tapped, and turns messages into recorded lines."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from runner.pipeline.topology import Binding
 
 
 class CannotTap(RunnerError):
-    """Nothing can be heard without taking it away."""
+    """A queue without bindings cannot be tapped: a copy would have to be taken from it."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TapSource:
-    """Where to listen, and what is not heard there, as words for people."""
+    """The bindings to tap, and a sentence on the messages that they do not cover."""
 
     bindings: tuple[Binding, ...]
     not_covered: str = ""
 
 
 def tap_source(pipeline: Pipeline, name: str) -> TapSource:
-    """Return how to listen to an event, a pattern of events, a queue or a subscriber. Raises UnknownPlace, CannotTap.
+    """Return how to tap an event, a pattern of events, a queue or a subscriber. Raises UnknownTarget and CannotTap.
 
-    Only exchanges make copies. What is published to a queue by its name goes to that queue alone.
+    Only exchanges copy messages. A message published to a queue by its name goes to that queue alone.
     """
     destination = pipeline.destinations.get(name)
     if destination is not None and destination.is_event:
@@ -47,26 +47,26 @@ def tap_source(pipeline: Pipeline, name: str) -> TapSource:
     bindings = tuple(binding for binding in pipeline.topology.bindings if binding.queue == queue)
     if not bindings:
         raise CannotTap(
-            f'queue "{queue}" is bound to no exchange: what is published to it goes to it alone, and could only be '
-            "seen by taking it away",
-            "bind it to an event (`events:` of the queue) and publish that; `runner status` shows how many wait in it, "
-            "`runner dead show` what failed",
+            f'queue "{queue}" is not bound to an exchange: messages are published to it directly, and could '
+            "only be seen by consuming them",
+            "bind it to an event (`events:` of the queue) and publish that; `runner status` shows how many messages it "
+            "has, and `runner dead show` a message that failed",
         )
-    return TapSource(bindings, f'what is published to queue "{queue}" by its name, and retries')
+    return TapSource(bindings, f'messages published to queue "{queue}" by its name, and retries')
 
 
 def _event_bindings(pipeline: Pipeline, pattern: str) -> tuple[Binding, ...]:
-    """Return the bindings by which the events that a pattern matches are heard."""
+    """Return the bindings of the events that a pattern matches."""
     events = [each for each in pipeline.destinations.values() if each.is_event and matches(pattern, each.name)]
     keys = [(each.address.exchange, each.address.key) for each in events]
     return tuple(Binding(exchange, "", key) for exchange, key in dict.fromkeys(keys))
 
 
 def recorded_line(envelope: Envelope) -> bytes | None:
-    """Return a message as one line that a producer with `file:` publishes again; None where a line cannot hold it.
+    """Return a message as one line that a producer with `file:` can publish again; None if that is impossible.
 
-    JSON stays byte for byte, but for line breaks between its parts; text becomes a JSON string. Bytes that are neither
-    have no line.
+    JSON stays byte for byte, except for line breaks between its parts; text becomes a JSON string. Other bytes cannot
+    be written as a line.
     """
     if envelope.content_encoding and envelope.content_encoding.lower() not in ("identity", "utf-8", "utf8"):
         return None
@@ -80,9 +80,9 @@ def recorded_line(envelope: Envelope) -> bytes | None:
 
 
 def pipeline_with_target(pipelines: Sequence[Pipeline], name: str) -> Pipeline:
-    """Return the pipeline that has the name, the first of them where none has: its error says what there is.
+    """Return the pipeline that has the name, or the first one if none has: its error then lists the names.
 
-    Raises UnknownPlace where several have it and something else would be heard in each.
+    Raises UnknownTarget if the name means different things in several pipelines.
     """
     found = []
     for pipeline in pipelines:
@@ -95,7 +95,7 @@ def pipeline_with_target(pipelines: Sequence[Pipeline], name: str) -> Pipeline:
 
 
 def _place(pipeline: Pipeline, name: str) -> object:
-    """Return what a name of a pipeline leads to on the broker."""
+    """Return what a name of a pipeline refers to on the broker."""
     destination = pipeline.destinations.get(name)
     queues = {subscriber.name: subscriber.queue for subscriber in pipeline.subscribers}
     place = destination.address if destination is not None else queues.get(name, name)

@@ -1,4 +1,4 @@
-"""What the verbs that look at a running broker have in common: there must be one, and a name must be known."""
+"""Finds what a name on the command line refers to, for the verbs that work on a live broker."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from runner.pipeline.model import BrokerSettings, Pipeline
 
 
 class NoLiveBroker(RunnerError):
-    """The pipeline's broker is the in-process one, which no other process can look into."""
+    """The pipeline runs on the in-process broker, which no other process can inspect."""
 
     exit_code = 2
 
 
 class UnknownTarget(RunnerError):
-    """A name on the command line is no queue, event or subscriber of the pipeline."""
+    """A name on the command line is not a queue, event or subscriber of the pipeline."""
 
     exit_code = 2
 
 
 def require_live_broker(settings: BrokerSettings) -> None:
-    """Raise NothingLive where there is no broker of its own."""
+    """Raise NoLiveBroker for the in-process broker."""
     if settings.is_memory:
-        text = "the pipeline runs on the in-process broker: there is nothing live to look at"
+        text = "the pipeline runs on the in-process broker: there is no live broker to inspect"
         raise NoLiveBroker(text, "give --broker URL")
 
 
 def unknown_target(name: str, what: str, known: Iterable[str]) -> UnknownTarget:
-    """Return the error for a name that is none of the known ones."""
+    """Return the error for a name that does not exist; `known` are the names that do."""
     return UnknownTarget(
         f'no {what} is called "{name}"', did_you_mean(name, known).replace("write one of", "there are")
     )
@@ -37,7 +37,7 @@ def unknown_target(name: str, what: str, known: Iterable[str]) -> UnknownTarget:
 
 def ambiguous_target(name: str, pipelines: Iterable[str]) -> UnknownTarget:
     """Return the error for a name that means different things in several pipelines."""
-    return UnknownTarget(f'"{name}" is not the same in {", ".join(pipelines)}', "name the file of one of them")
+    return UnknownTarget(f'"{name}" means different things in {", ".join(pipelines)}', "name the file of one of them")
 
 
 def pipeline_with_destination(pipelines: Sequence[Pipeline], name: str) -> Pipeline:

@@ -1,4 +1,4 @@
-"""Operations: a value of the spec into plain data, as an author would write it: `10s` and not 10.0."""
+"""Formats values of the spec as an author writes them: `10s`, not 10.0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIZES: Final = (("GiB", 1024**3), ("GB", 1000**3), ("MiB", 1024**2), ("MB", 100
 
 
 def format_value(value: Any, shape: TypeShape) -> Any:
-    """Return a single value as it is written in a file: durations and sizes with their units, the rest as it is."""
+    """Return a single value as written in a file: durations, sizes and rates with units, others unchanged."""
     if value is None or isinstance(value, bool | str | dict | list | tuple):
         return value
     kinds = [choice.field_type for choice in union_members(shape)]

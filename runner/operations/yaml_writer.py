@@ -1,7 +1,7 @@
-"""Operations: a tree of plain values into YAML that every reader understands alike, with a comment behind each value.
+"""Writes a tree of plain values as YAML, with a comment after each value.
 
-Written by hand, for PyYAML knows no comments and speaks YAML 1.1. What one of the two versions could take for something
-else than text (yes, 010, 12:30, 2024-01-01) is put in quotes.
+PyYAML cannot write comments, and it follows YAML 1.1. Texts that YAML 1.1 or 1.2 would read as another type (yes, 010,
+12:30, 2024-01-01) are quoted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from runner.redaction import escape_controls
 
 
 class Interpolated(str):
-    """A text whose `${…}` is meant: the reader of the document puts in its value."""
+    """A text in which `${…}` is a variable for the reader of the document, not literal text."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One value, and the comment behind it."""
+    """One value, and the comment after it."""
 
     value: Any
     comment: str = ""
@@ -33,7 +33,7 @@ Tree = dict[str, "Tree"] | list["Tree"] | Leaf
 _WIDEST: Final = 100
 _COMMENTS_AT_MOST: Final = 56
 _LONGEST_KEY: Final = 1000
-"""YAML allows 1024 characters for a key with nothing but a colon behind it."""
+"""YAML allows at most 1024 characters in a key without `? `."""
 
 _PLAIN: Final = re.compile(
     r"[^\W\d][\w./+@()\"'=&%;?!~…–—→-]*(?:[ :][\w./+@(\"'=&%;?!~…–—→-][\w./+@()\"'=&%;?!~…–—→-]*)*"
@@ -43,7 +43,7 @@ _WORDS: Final = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", 
 
 
 def to_yaml(tree: dict[str, Tree]) -> str:
-    """Return the text of a document, comments aligned."""
+    """Return the text of a document, with aligned comments."""
     lines = list(_map(tree, ""))
     widths = [len(text) for text, comment in lines if comment]
     column = min(max(widths, default=0), _COMMENTS_AT_MOST)
@@ -51,7 +51,7 @@ def to_yaml(tree: dict[str, Tree]) -> str:
 
 
 def format_scalar(value: Any) -> str:
-    """Write one value; `$` in a text is written twice, because `${…}` is put in when it is read."""
+    """Write one value. `$` in a text is doubled, because `${…}` is a variable when the text is read."""
     match value:
         case None:
             return "null"
@@ -103,7 +103,7 @@ def _map(tree: dict[str, Tree], indent: str) -> Lines:
 
 
 def _under(head: str, node: Tree, indent: str) -> Lines:
-    """Yield a node behind its key, or on the lines below."""
+    """Yield a node after its key, or on the lines below it."""
     if isinstance(node, Leaf):
         yield f"{head} {format_scalar(node.value)}", _comment([node])
     elif not node:
@@ -129,7 +129,7 @@ def _items(nodes: list[Tree], indent: str) -> Lines:
 
 
 def _flow(nodes: list[Tree]) -> str:
-    """Return a list of single values in brackets, "" for other lists."""
+    """Return a list of single values in brackets; empty for other lists."""
     if not all(isinstance(node, Leaf) for node in nodes):
         return ""
     return f"[{', '.join(format_scalar(node.value) for node in nodes if isinstance(node, Leaf))}]"

@@ -75,7 +75,7 @@ class BrokerView:
                 try:
                     session = await self._connected()
                     began = clock()
-                    self.statuses = await session.reader.look()
+                    self.statuses = await session.reader.read()
                     self.error = ""
                     pause_s = max(EVERY_S, (clock() - began) / SHARE)
                 except BrokerUnavailable as error:

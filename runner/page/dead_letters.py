@@ -150,7 +150,7 @@ async def _tried(replay: LocalReplay, letter: DeadLetterMessage) -> dict[str, An
         result = await replay.attempt(letter)
     except NoSubscriber as error:
         return {"id": letter.id, "outcome": "not-tried", "text": f"not tried: {error}", "traceback": ""}
-    return {"id": letter.id, "outcome": result.name, "text": result.words, "traceback": result.traceback}
+    return {"id": letter.id, "outcome": result.name, "text": result.sentence, "traceback": result.traceback}
 
 
 def _moved(summary: Summary) -> dict[str, Any]:

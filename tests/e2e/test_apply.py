@@ -70,7 +70,7 @@ async def test_a_difference_is_left_alone_without_its_flag(here: Project, other:
     declare(other, here.name("work"), max_length=5)
     other.publish(here.name("work"), b"1")
     runner = await apply(here, code=1)
-    assert f"`runner apply --recreate {here.name('work')}` does it" in runner.stdout
+    assert f"`runner apply --recreate {here.name('work')}` recreates it" in runner.stdout
     assert other.count(here.name("work")) == 1
     declare(other, here.name("work"), max_length=5)
 
@@ -225,7 +225,7 @@ async def test_a_full_queue_leaves_the_rest_aside_and_the_next_run_goes_on(here:
     assert f'wait in "{name}.recreating"' in runner.stderr
     async with here.run("plan", here.file, *here.place.arguments) as planned:
         assert await planned.wait() == 0
-    assert f'~ queue "{name}": its recreation was begun and not finished' in planned.stdout
+    assert f'~ queue "{name}": its recreation was interrupted' in planned.stdout
     found = []
     for _ in range(20):
         found += [got.body for got in other.take(name)]
@@ -268,7 +268,7 @@ async def test_a_queue_that_is_as_wanted_is_left_alone(here: Project, other: For
     await apply(here)
     other.publish_confirmed(here.name("work"), b"1")
     runner = await apply(here, "--recreate", here.name("work"))
-    assert f'queue "{here.name("work")}" needs no recreation' in runner.stdout
+    assert f'queue "{here.name("work")}" does not differ: not recreated' in runner.stdout
     assert [got.body for got in other.take(here.name("work"))] == [b"1"]
 
 

@@ -295,7 +295,7 @@ async def test_a_queue_that_is_gone_keeps_its_dead_letters(shop: Project, foreig
     bury(foreign, shop, b"3", queue="bills")
     foreign.channel.queue_delete(shop.name("orders"))
     runner = await dead(shop, "replay", code=1)
-    assert f'stayed: 2, queue "{shop.name("orders")}" does not exist any more' in runner.stderr
+    assert f'stayed: 2, queue "{shop.name("orders")}" no longer exists' in runner.stderr
     assert bodies(foreign.take(shop.name("bills"))) == ["3"]
     assert bodies(foreign.take(shop.name("orders.dead"))) == ["1", "2"]
 
@@ -510,7 +510,7 @@ async def test_what_cannot_be_looked_at_is_one_line(
     memory_project.pipeline(PIPELINE)
     memory_project.handlers(HANDLERS)
     runner = await dead(memory_project, "list", code=2)
-    assert "the pipeline runs on the in-process broker: there is nothing live to look at" in runner.stderr
+    assert "the pipeline runs on the in-process broker: there is no live broker to inspect" in runner.stderr
     assert "--broker" in runner.stderr
     runner = await dead(shop, "list")
     assert f'queue "{shop.name("orders.dead")}" does not exist' in runner.stderr

@@ -176,7 +176,7 @@ async def test_after_the_import_there_is_nothing_to_change(
     where = ("--management", managed.management_url)
     async with project.run("plan", project.file, "--detailed-exitcode", *where) as runner:
         assert await runner.wait() == 0, runner.stdout + runner.stderr
-    assert "the broker has everything as the pipeline says" in runner.stdout
+    assert "the broker matches the pipeline" in runner.stdout
     written = json.loads((tmp_path / "definitions.json").read_text())
     assert project.name("mine") not in {queue["name"] for queue in written["queues"]}
     assert "guest" not in (tmp_path / "definitions.json").read_text()

@@ -66,7 +66,7 @@ async def test_an_empty_leftover_is_named_and_pruned(shop: Project, other: Forei
         {key: item[key] for key in ("action", "kind", "name")} for item in document["items"]
     ]
     runner = await run(shop, "apply", code=1)
-    assert "`runner apply --prune` takes its bindings away, and deletes it when it is empty" in runner.stdout
+    assert "`runner apply --prune` removes its bindings, and deletes it if it is empty" in runner.stdout
     runner = await run(shop, "apply", "--prune")
     assert f"removed binding events --{shop.name('paid')}--> {name}" in runner.stdout
     for gone in ("email", "retry.70", *([] if "none" in queue else ["email.dead"])):
@@ -74,7 +74,7 @@ async def test_an_empty_leftover_is_named_and_pruned(shop: Project, other: Forei
         assert not other.has_queue(shop.name(gone))
     assert not other.has_exchange(shop.name("retry.70"))
     runner = await run(shop, "plan", "--detailed-exitcode")
-    assert "the broker has everything as the pipeline says" in runner.stdout
+    assert "the broker matches the pipeline" in runner.stdout
     assert "nothing to change" in (await run(shop, "apply", "--prune")).stdout
     assert other.has_queue(shop.name("keep"))
 
@@ -92,7 +92,7 @@ async def test_messages_are_kept_until_their_queue_is_named(shop: Project, other
     assert f'queue "{name}" is not in the pipeline: 2 messages, 0 consumers, bound to no exchange' in runner.stdout
     assert f"`--prune-queue {name}`, which deletes them" in runner.stdout
     assert other.count(name) == 2
-    assert f'it takes the dead letters of "{name}", and goes after it' in runner.stdout
+    assert f'it is the dead-letter queue of "{name}" and can be removed after it' in runner.stdout
     assert other.has_queue(f"{name}.dead")
     runner = await run(shop, "apply", "--prune", "--prune-queue", name)
     assert f'deleted queue "{name}" with 2 messages' in runner.stdout
@@ -135,7 +135,7 @@ async def test_what_waits_for_a_retry_keeps_the_queue_that_it_may_come_back_to(s
     other.channel.queue_declare(wait, durable=True)
     other.publish(wait, b"later")
     runner = await run(shop, "apply", "--prune", code=1)
-    assert "no queue was deleted: 1 message may come back into it from a retry" in runner.stderr
+    assert "no queue was deleted: 1 message may return from a retry" in runner.stderr
     assert f"--> {shop.name('email')}" in runner.stdout
     assert other.has_queue(shop.name("email"))
     assert other.count(wait) == 1
@@ -155,9 +155,9 @@ async def test_without_the_management_api_leftovers_cannot_be_seen_and_that_is_s
     rabbit_project.handlers("def handle(x: str) -> None: ...")
     await removed(rabbit_project)
     runner = await run(rabbit_project, "plan", "--detailed-exitcode")
-    assert "? queues that are left over: not checked, the management API does not answer" in runner.stdout
+    assert "? leftover queues: not checked, the management API does not answer" in runner.stdout
     assert "everything as the pipeline says" not in runner.stdout
-    assert "queues that are left over cannot be seen without it" in (await run(rabbit_project, "status")).stderr
+    assert "without it, leftover queues cannot be listed" in (await run(rabbit_project, "status")).stderr
     runner = await run(rabbit_project, "apply", "--prune", code=1)
     assert "nothing was removed: the management API does not answer" in runner.stderr
     assert foreign.has_queue(rabbit_project.name("email"))

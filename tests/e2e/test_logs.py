@@ -513,7 +513,7 @@ async def test_who_no_longer_reads_the_lines_ends_the_run_in_order(memory_projec
         await memory_project.ledger.wait_for(1)
         runner.stop_reading()
         code = await runner.wait()
-    assert code == ("the in-process broker forgets" in runner.stderr), runner.stderr
+    assert code == ("lost with the in-process broker" in runner.stderr), runner.stderr
     assert "log lines cannot be written" in runner.stderr
     assert "stopped: " in runner.stderr
     assert "Traceback" not in runner.stderr

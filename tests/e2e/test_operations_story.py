@@ -134,7 +134,7 @@ async def test_the_story_of_a_change(tmp_path: Path, managed: Node, url: str, tr
         await started(old)
         traffic.start()
         await traffic.goes_on("order.paid")
-        assert "2 went by" in await terminal.type("runner tap shop.yaml order.paid --limit 2")
+        assert "2 messages" in await terminal.type("runner tap shop.yaml order.paid --limit 2")
         assert depths(await terminal.type("runner status shop.yaml"), "invoices")["DEAD"] == 0
 
         project.pipeline(patched(before, change))

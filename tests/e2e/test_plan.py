@@ -85,7 +85,7 @@ async def test_after_up_there_is_nothing_to_change(here: Project, managed: Node,
     await here.up_until_idle()
     where = ("--management", managed.management_url) if is_managed else ("--management", "http://127.0.0.1:1")
     runner = await run(here, "plan", "--detailed-exitcode", *where)
-    assert ("the broker has everything as the pipeline says" in runner.stdout) is is_managed
+    assert ("the broker matches the pipeline" in runner.stdout) is is_managed
     assert ("2 bindings: not checked, the management API does not answer" in runner.stdout) is not is_managed
 
 
@@ -274,7 +274,7 @@ async def test_the_in_process_broker_has_nothing_live(here: Project, verb: str) 
     """Exit 2: it is the command line that is wrong."""
     async with here.run(verb, here.file, "--broker", "memory") as runner:
         assert await runner.wait() == 2
-    assert "the pipeline runs on the in-process broker: there is nothing live to compare" in runner.stderr
+    assert "the pipeline runs on the in-process broker: there is no live broker to compare with" in runner.stderr
     assert "give --broker URL" in runner.stderr
 
 

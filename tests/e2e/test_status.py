@@ -141,7 +141,7 @@ async def test_what_cannot_be_looked_at_is_one_line(memory_project: Project) -> 
     memory_project.pipeline(PIPELINE)
     memory_project.handlers(HANDLERS)
     runner = await status(memory_project, code=2)
-    assert "there is nothing live to look at" in runner.stderr
+    assert "there is no live broker to inspect" in runner.stderr
     memory_project.pipeline(PIPELINE + "    broker: {url: 'amqp://u:secret@127.0.0.1:1', connect_timeout: 100ms}\n")
     async with memory_project.run("status", memory_project.file) as unreachable:
         assert await unreachable.wait() == 69

@@ -182,7 +182,7 @@ async def test_a_stop_lets_running_handlers_finish(project: Project) -> None:
     (stopped,) = lines(runner, "pipeline.stopped")
     forgets = project.place.is_memory and stopped["handled"] < stopped["published"]  # those that were not begun
     assert code == (1 if forgets else 0)
-    assert ("the in-process broker forgets" in runner.stderr) is forgets
+    assert ("lost with the in-process broker" in runner.stderr) is forgets
 
     counts = project.ledger.counts()
     begun = {name.removeprefix("begun-") for name in counts if name.startswith("begun-")}

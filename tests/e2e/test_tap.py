@@ -69,7 +69,7 @@ async def test_copies_go_by_and_nobody_misses_anything(shop: Project, foreign: F
         (shop.name("paid"), "events", shop.name("paid"))
     }
     assert seen[0]["headers"] == {"mine": 1}
-    assert "200 went by" in runner.stderr
+    assert "200 messages" in runner.stderr
     assert [got.body for got in foreign.take(shop.name("mail"))] == bodies
     assert [got.body for got in foreign.take(f"{shop.unique}.hear")] == bodies
 
@@ -86,7 +86,7 @@ async def test_the_handler_gets_everything_while_somebody_watches(shop: Project,
         await ended(runner)
     assert set(shop.ledger.counts().values()) == {2}  # two subscribers hear it
     assert "order 7" in runner.stdout
-    assert "not heard: what is published to queue" in runner.stderr
+    assert "not covered: messages published to queue" in runner.stderr
 
 
 async def test_nothing_is_left_on_the_broker(shop: Project, rabbitmq: Broker) -> None:
@@ -116,7 +116,7 @@ async def test_a_queue_without_bindings_says_so(shop: Project, foreign: Foreign)
     for name in (shop.name("orders"), "handle"):
         async with tap(shop, name) as runner:
             await ended(runner, 2)
-        assert "is bound to no exchange" in runner.stderr
+        assert "is not bound to an exchange" in runner.stderr
         assert "= help: bind it to an event" in runner.stderr
     assert foreign.count(shop.name("orders")) == 1
 
@@ -160,7 +160,7 @@ async def test_a_slow_reader_hurts_nobody(shop: Project, foreign: Foreign) -> No
         await until(lambda: "x" in runner.stdout, "it writes again")
         runner.signal(signal.SIGINT)
         await ended(runner)
-    assert " missed: they came faster than they were written" in runner.stderr
+    assert " missed: they arrived faster than they could be written" in runner.stderr
 
 
 async def test_hostile_messages_are_escaped(shop: Project, foreign: Foreign) -> None:
@@ -193,7 +193,7 @@ async def test_what_cannot_be_tapped_is_one_line(
         project.handlers(HANDLERS)
     async with tap(memory_project, memory_project.name("paid")) as runner:
         await ended(runner, 2)
-    assert "there is nothing live to look at" in runner.stderr
+    assert "there is no live broker to inspect" in runner.stderr
     async with tap(rabbit_project, rabbit_project.name("payd")) as runner:
         await ended(runner, 2)
     assert f'did you mean "{rabbit_project.name("paid")}"?' in runner.stderr

@@ -78,7 +78,7 @@ async def test_dropping_asks(rabbit_project: Project, foreign: Foreign) -> None:
     arguments = ("dead", "drop", str(project.file), "--all")
     code, shown = await with_dead_letters(project, foreign, lambda: on_terminal(project, *arguments, answer=b"n\n"))
     assert code == 1
-    assert "drop 3 for good?" in shown
+    assert "delete 3 dead letters?" in shown
     assert foreign.count(project.name("orders.dead")) == 3
     code, shown = await asyncio.to_thread(on_terminal, project, *arguments, answer=b"y\n")
     assert code == 0, shown

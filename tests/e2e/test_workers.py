@@ -125,7 +125,7 @@ async def test_workers_share_the_work_and_one_that_is_killed_is_replaced(
     assert shown[4:] == [
         "draining (once more to stop now)",
         f"stopped: 0 published · {total} handled · 0 retried · 0 dead-lettered",
-        "1 worker ended without a report: what was done there is not in these totals",
+        "1 worker ended without a report: the totals do not include their work",
     ]
     await gone(list(after.values()))
 
@@ -232,7 +232,7 @@ async def test_a_worker_that_does_not_end_is_killed_and_named(rabbit_project: Pr
         assert await runner.wait() == 1
     (number,) = (number for number, pid in pids.items() if pid == entry.pid)
     assert errors(runner.stderr) == [
-        f"error: worker {number} did not end within the grace and was killed; its messages were given back"
+        f"error: worker {number} did not stop within the grace period and was killed; its messages were given back"
     ]
     await gone(list(pids.values()))
 

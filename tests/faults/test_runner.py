@@ -239,7 +239,7 @@ async def test_the_in_process_broker_ends_with_its_process(
     assert len(begun) - len(ended) <= 4
     if number == signal.SIGTERM:
         assert begun == ended
-        assert f"forgets {100 - len(ended)} messages" in runner.stderr
+        assert f"{100 - len(ended)} unhandled messages lost with the in-process broker" in runner.stderr
         (stopped,) = lines(runner, "pipeline.stopped")
         assert (stopped["published"], stopped["handled"]) == (100, len(ended))
     assert set(ended.values()) == {1}

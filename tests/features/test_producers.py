@@ -390,7 +390,7 @@ async def test_a_bad_line_is_named_and_ends_its_producer(
         assert await runner.wait() == 1
     (failed,) = lines(runner, "producer.failed", producer="fill", level="error")
     assert failed["error"].startswith(error)
-    assert "error: producer fill failed and was given up" in runner.stderr
+    assert "error: producer fill failed and was not restarted" in runner.stderr
     assert "Traceback" not in runner.stderr
     assert project.ledger.payloads() == ["1", "2"]
 

@@ -1,5 +1,5 @@
-"""Operations: what others need to give a pipeline a home: definitions, permissions, compose, Kubernetes. All pure.
+"""Files for a broker's operator and for deployment: definitions, permissions, compose, Kubernetes. All pure.
 
-Of a URL only its virtual host is written, and variables that hold addresses and secrets by their names alone: what is
-written may be committed.
+The files contain no secrets and can be committed: only the virtual host of a URL is written, and variables appear by
+name, without values.
 """

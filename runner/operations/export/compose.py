@@ -1,6 +1,6 @@
-"""Operations: pipelines and their broker as a compose file. Pure.
+"""A compose file with a broker and the pipelines. Pure.
 
-Variables are named and have no values: compose takes them from its own environment or from `.env`. It refuses to start
+Variables appear by name, without values: compose reads them from its environment or from `.env`, and refuses to start
 without the broker's.
 Source: https://docs.docker.com/reference/compose-file/services/
 """
@@ -15,20 +15,20 @@ from runner.operations.yaml_writer import Interpolated, to_yaml
 from runner.units import is_loopback
 
 BROKER_IMAGE = "rabbitmq:4.3-management"
-"""The newest line of RabbitMQ that the tests run on; the other one is 3.10."""
+"""The newest RabbitMQ release series that the tests run on."""
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def compose(known: Deployment, vhost: str) -> str:
+def compose(deployment: Deployment, vhost: str) -> str:
     """Return the text of a compose file with a broker and a runner."""
-    services = {"rabbitmq": _rabbitmq(vhost), "runner": _runner(known)}
-    return _heading(known) + to_yaml(document({"services": services, "volumes": {"rabbitmq-data": {}}}))
+    services = {"rabbitmq": _rabbitmq(vhost), "runner": _runner(deployment)}
+    return _heading(deployment) + to_yaml(document({"services": services, "volumes": {"rabbitmq-data": {}}}))
 
 
-def _heading(known: Deployment) -> str:
-    lines = [f"{known.broker_variable} is the broker's URL; its host in here is rabbitmq."]
-    lines += known.notes
+def _heading(deployment: Deployment) -> str:
+    lines = [f"{deployment.broker_variable} is the broker's URL; the broker's host name in this file is rabbitmq."]
+    lines += deployment.notes
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -38,7 +38,7 @@ def _rabbitmq(vhost: str) -> dict[str, Any]:
         environment.append(f"RABBITMQ_DEFAULT_VHOST={vhost}")
     return {
         "image": BROKER_IMAGE,
-        "hostname": "rabbitmq",  # the node's name, and with it the folder of its data, has it
+        "hostname": "rabbitmq",  # part of the node's name, and so of its data folder
         "environment": environment,
         "volumes": ["rabbitmq-data:/var/lib/rabbitmq"],
         "healthcheck": {
@@ -53,43 +53,43 @@ def _rabbitmq(vhost: str) -> dict[str, Any]:
     }
 
 
-def _runner(known: Deployment) -> dict[str, Any]:
-    host, port = known.http or known.reachable
-    command = ["runner", "up", *known.paths]
-    if (host, port) != known.listens:
+def _runner(deployment: Deployment) -> dict[str, Any]:
+    host, port = deployment.http or deployment.reachable
+    command = ["runner", "up", *deployment.paths]
+    if (host, port) != deployment.listens:
         command += ["--http", format_address(host, port)]
     return {
-        "image": f"{known.name}:latest",
+        "image": f"{deployment.name}:latest",
         "build": ".",
-        "init": True,  # handlers may start programs, and a process must reap those that outlive them
+        "init": True,  # an init process reaps child processes that handlers leave behind
         "command": command,
-        "environment": [_variable(known, variable) for variable in known.variables],
-        **({} if is_loopback(host) else {"ports": [_port(known, port)]}),
+        "environment": [_variable(deployment, variable) for variable in deployment.variables],
+        **({} if is_loopback(host) else {"ports": [_port(deployment, port)]}),
         "depends_on": {"rabbitmq": {"condition": "service_healthy"}},
         "healthcheck": {
-            "test": ["CMD", "python", "-c", _asking(_ANYWHERE.get(host, host), port)],
+            "test": ["CMD", "python", "-c", _readiness_check(_ANYWHERE.get(host, host), port)],
             "interval": "10s",
             "timeout": "5s",
             "retries": 3,
             "start_period": "30s",
         },
-        "stop_grace_period": f"{known.stop_timeout_s}s",
+        "stop_grace_period": f"{deployment.stop_timeout_s}s",
         "restart": "unless-stopped",
     }
 
 
-def _port(known: Deployment, port: int) -> str:
-    """Return which addresses of the machine lead to the port: /metrics and the page are not for everybody."""
-    return f"{port}:{port}" if known.has_http else f"127.0.0.1:{port}:{port}"
+def _port(deployment: Deployment, port: int) -> str:
+    """Return the published port. Without HTTP producers only for this machine: /metrics and the page are not public."""
+    return f"{port}:{port}" if deployment.has_http else f"127.0.0.1:{port}:{port}"
 
 
-def _variable(known: Deployment, variable: Variable) -> str:
-    """Return how a variable is passed on. Without that of the broker nothing starts."""
-    if variable.name != known.broker_variable:
+def _variable(deployment: Deployment, variable: Variable) -> str:
+    """Return how a variable is passed on. Compose refuses to start without the broker's."""
+    if variable.name != deployment.broker_variable:
         return variable.name
-    return Interpolated(f"{variable.name}=${{{variable.name}:?the URL of the broker, whose host in here is rabbitmq}}")
+    return Interpolated(f"{variable.name}=${{{variable.name}:?the URL of the broker, whose host name is rabbitmq}}")
 
 
-def _asking(host: str, port: int) -> str:
-    """Return a program that fails unless the process is ready: a slim image has Python and no curl."""
+def _readiness_check(host: str, port: int) -> str:
+    """Return a Python program that fails unless the runner is ready: slim images have Python but no curl."""
     return f"import urllib.request; urllib.request.urlopen('http://{format_address(host, port)}/readyz', timeout=4)"

@@ -1,7 +1,7 @@
-"""Operations: a topology as RabbitMQ's definitions, to be imported before anything runs. Pure.
+"""A topology as RabbitMQ definitions, to import before the pipelines run. Pure.
 
-Arguments keep their types: RabbitMQ compares 100 and "100" as different. What belongs to somebody else and what each
-`up` makes for itself are left out. Source: https://www.rabbitmq.com/docs/definitions
+Arguments keep their types: to RabbitMQ, 100 and "100" differ. Things with `declare: false`, and exclusive queues, are
+left out. Source: https://www.rabbitmq.com/docs/definitions
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ DEFAULT_VHOST = "/"
 
 
 def vhost_of(settings: BrokerSettings) -> str:
-    """Return the virtual host that the first URL names; the in-process broker stands for RabbitMQ's default one."""
+    """Return the virtual host of the first URL; for the in-process broker, RabbitMQ's default one."""
     path = urlsplit(settings.urls[0]).path if settings.urls else ""
     return unquote(path[1:]) or DEFAULT_VHOST
 
 
 def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
-    """Return the document that `rabbitmqctl import_definitions` and the management API take.
+    """Return the document for `rabbitmqctl import_definitions` and the management API.
 
-    A virtual host other than the default one is made as well; users and permissions are not part of it.
+    It also creates a virtual host other than the default one. Users and permissions are not part of it.
     """
     exclusive = {queue.name for queue in topology.queues if queue.exclusive}
     exchanges = [item for item in topology.exchanges if item.declare and not item.name.startswith("amq.")]
@@ -40,7 +40,7 @@ def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
 
 
 def to_json(document: dict[str, Any]) -> str:
-    """Return the document as it is written."""
+    """Return the document as JSON text."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Operations: what a container has to know of pipelines, by names alone: variables, probes, how long to wait."""
+"""What a container needs to run pipelines: the names of variables, the address of probes, timeouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.redaction import escape_controls
 from runner.units import format_duration, is_loopback
 
 KILL_MARGIN_S = 10
-"""How much longer than our own grace others wait before they kill: to settle, to close, to write the last lines."""
+"""Time between the end of the grace period and SIGKILL: to settle messages, close connections and flush the log."""
 
 DEFAULT_PORT = 8080
 ANY_HOST = "0.0.0.0"
@@ -30,12 +30,12 @@ _URLS = frozenset({"url", "urls"})
 _ONE_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-?][^}]*)?\}")
 _REFERENCE = re.compile(r"(?<!\$)(?:\$\$)*\$\{([A-Za-z_]\w*)(:-)?")
 _LONGEST_NAME = 50
-"""Kubernetes allows 63 letters; behind it comes what kind of thing it is."""
+"""Kubernetes allows 63 characters; suffixes such as `-secret` are appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable that pipelines refer to; never its value. One with a default everywhere may be missing."""
+    """The name of a variable that pipelines refer to, without its value. `has_default`: it may be unset."""
 
     name: str
     is_secret: bool
@@ -44,7 +44,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Pipelines that run in one container. `broker_variable` is the one that holds the whole URL of the broker."""
+    """Pipelines that run in one container. `broker_variable` holds the broker's URL."""
 
     name: str
     paths: tuple[str, ...]
@@ -53,42 +53,44 @@ class Deployment:
     secret_files: tuple[str, ...]
     grace_s: float
     longest_timeout_s: float
-    """The longest that a subscriber's handler may take; 0 where none has a timeout."""
+    """The longest timeout of a subscriber; 0 if none has one."""
+    connect_timeout_s: float
+    """How long the runner tries to connect at its start."""
     has_http: bool
-    """Whether a producer takes POSTs: then others have to reach the port."""
+    """Whether a producer has `http`: then other hosts must reach the port."""
     listens: tuple[str, int] | None
-    """Where the pipelines themselves say that probes are answered."""
+    """The address of `telemetry.http` in the pipelines."""
     http: tuple[str, int] | None
-    """Where the command line says so."""
+    """The address of `--http`."""
 
     @property
     def stop_timeout_s(self) -> int:
-        """How long to wait between asking for the end and killing: a handler may have begun just before."""
+        """Seconds between SIGTERM and SIGKILL: a handler may have started just before SIGTERM."""
         return math.ceil(self.grace_s + self.longest_timeout_s) + KILL_MARGIN_S
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said about the pipelines wherever they run."""
+        """Comments for the head of every deployment file."""
         notes = [f"The pipeline reads the file {escape_controls(name)}: mount it." for name in self.secret_files]
         if self.longest_timeout_s > self.grace_s:
             grace, longest = format_duration(self.grace_s), format_duration(self.longest_timeout_s)
             notes.append(f"shutdown.grace ({grace}) is shorter than the longest timeout ({longest}):")
-            notes.append("a handler that still runs when it is over is cancelled, and its message is handled again.")
+            notes.append("a handler that still runs when it ends is cancelled, and its message is handled again.")
         return notes
 
     @property
     def reachable(self) -> tuple[str, int]:
-        """Where HTTP is answered if others have to ask: on every address, where nothing else is said."""
+        """The address at which other hosts can reach the HTTP server; by default all interfaces."""
         host, port = self.http or self.listens or (ANY_HOST, DEFAULT_PORT)
         return (ANY_HOST, port) if is_loopback(host) else (host, port)
 
 
 def deployment(pipelines: Sequence[Pipeline], specs: Sequence[CheckedSpec], http: tuple[str, int] | None) -> Deployment:
-    """Return what is known of pipelines that were read, and of their files."""
+    """Return the deployment of pipelines, from their resolved form and their files."""
     loaded = [one for one, _ in specs]
     broker = next((name for one in loaded if (name := _broker_variable(one))), BROKER_VARIABLE)
     variables = {variable.name: variable for variable in _variables(loaded)}
-    # Whatever the file says: without the variable, a default such as `memory` would run in production, and be ready.
+    # Required whatever the file says: with a default such as `memory`, production would run on the in-process broker.
     variables[broker] = Variable(broker, is_secret=True, has_default=False)
     origins = {origin for one in loaded for several in one.interpolated.values() for origin in several}
     return Deployment(
@@ -99,6 +101,7 @@ def deployment(pipelines: Sequence[Pipeline], specs: Sequence[CheckedSpec], http
         secret_files=tuple(sorted(name.removeprefix("file:") for name in origins if _is_file(name))),
         grace_s=max(pipeline.grace_s for pipeline in pipelines),
         longest_timeout_s=max((item.timeout_s or 0.0 for each in pipelines for item in each.subscribers), default=0.0),
+        connect_timeout_s=max(spec.broker.connect_timeout for _, spec in specs),
         has_http=any(item.http_path is not None for each in pipelines for item in each.producers),
         listens=next((pipeline.http for pipeline in pipelines if pipeline.http), None),
         http=http,
@@ -106,18 +109,18 @@ def deployment(pipelines: Sequence[Pipeline], specs: Sequence[CheckedSpec], http
 
 
 def object_name(names: Sequence[str]) -> str:
-    """Return a name that Kubernetes takes for anything, made of those of the pipelines."""
+    """Return a valid name of a Kubernetes object, made of the names of the pipelines."""
     joined = re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
     return (joined if joined[:1].isalpha() else f"runner-{joined}")[:_LONGEST_NAME].strip("-")
 
 
 def format_address(host: str, port: int) -> str:
-    """Write an address as `--http` reads it."""
+    """Format an address for `--http`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def tree(value: Any) -> Any:
-    """Return plain values as what `yaml_writer` writes."""
+    """Convert plain values to a tree for `yaml_writer`."""
     if isinstance(value, dict):
         return {name: tree(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -126,7 +129,7 @@ def tree(value: Any) -> Any:
 
 
 def document(value: dict[str, Any]) -> dict[str, Tree]:
-    """Return a whole document as what `yaml_writer` writes."""
+    """Convert a document to a tree for `yaml_writer`."""
     return {name: tree(item) for name, item in value.items()}
 
 
@@ -143,13 +146,13 @@ def _variables(loaded: Sequence[PipelineFile]) -> Iterator[Variable]:
 
 
 def _is_secret(path: KeyPath, name: str) -> bool:
-    """Whether a variable is kept with the secrets: that of the broker's URL, and what `runner config` would mask."""
+    """Whether a variable is a secret: the broker's URL, and what `runner config` masks."""
     is_url = path == ("broker",) or (path[0] == "broker" and path[1:2] and path[1] in _URLS)
     return bool(is_url) or is_from_secret([name]) or any(may_be_secret_name(str(key)) for key in path[1:])
 
 
 def _required(loaded: PipelineFile) -> Iterator[str]:
-    """Yield the variables that are somewhere referred to without a default."""
+    """Yield the variables that are used without a default somewhere."""
     if loaded.document is None:
         return
     for part in (loaded.document, *loaded.document.parts):
@@ -157,7 +160,7 @@ def _required(loaded: PipelineFile) -> Iterator[str]:
 
 
 def _broker_variable(loaded: PipelineFile) -> str:
-    """Return the variable that is the whole of the broker's first URL, "" where there is none."""
+    """Return the variable that holds the broker's first URL as a whole; empty if there is none."""
     if loaded.document is None:
         return ""
     for path in (("broker",), ("broker", "url"), ("broker", "urls"), ("broker", "urls", 0)):
@@ -174,6 +177,6 @@ def _is_file(origin: str) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as it is in the image, whose working folder is this one."""
+    """Return a path relative to the current folder, which is the working folder of the image."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else Path(relative).as_posix()

@@ -1,4 +1,4 @@
-"""Operations: pipelines as objects of Kubernetes, scaled by KEDA with what waits in their queues. Pure.
+"""Pipelines as Kubernetes objects, scaled by KEDA with the length of their queues. Pure.
 
 Sources: https://kubernetes.io/docs/reference/kubernetes-api/ and https://keda.sh/docs/latest/scalers/rabbitmq-queue/
 """
@@ -17,33 +17,33 @@ USER = 10_001
 MAX_REPLICAS = 10
 
 MANAGEMENT_VARIABLE = "RABBITMQ_HTTP_URL"
-"""The key of the Secret with the address of the management API: AMQP does not tell how much is unacknowledged."""
+"""The key in the Secret for the URL of the management API. Only that API counts unacknowledged messages."""
 
 SCALE_DOWN_S = 300
 LONGEST_SCALE_DOWN_S = 3600
-"""Kubernetes allows no longer window."""
+"""The longest stabilization window that Kubernetes allows."""
 
 
-def kubernetes(pipelines: Sequence[Pipeline], topology: Topology, known: Deployment) -> str:
-    """Return the text of a file with all objects; Secret and ConfigMap have to be there and are only named."""
+def kubernetes(pipelines: Sequence[Pipeline], topology: Topology, deployment: Deployment) -> str:
+    """Return the text of a file with all objects. The Secret and the ConfigMap are only referred to by name."""
     is_alone = any(queue.exclusive for queue in topology.queues)
-    scaled = [] if is_alone else scaling_triggers(pipelines, topology, known)
-    objects = [_deployment(known, is_scaled=bool(scaled), is_alone=is_alone), _disruption_budget(known)]
-    if known.has_http:
-        objects.append(_service(known))
+    scaled = [] if is_alone else scaling_triggers(pipelines, topology, deployment)
+    objects = [_deployment(deployment, is_scaled=bool(scaled), is_alone=is_alone), _disruption_budget(deployment)]
+    if deployment.has_http:
+        objects.append(_service(deployment))
     if scaled:
-        objects += [_authentication(known), _scaled_object(known, scaled)]
-    # What compose and our own files would expand is no variable here: each dollar is written once.
-    return _heading(known, is_scaled=bool(scaled)) + "---\n".join(
+        objects += [_authentication(deployment), _scaled_object(deployment, scaled)]
+    # Kubernetes does not expand `${…}`, so undo the doubling of dollar signs.
+    return _heading(deployment, is_scaled=bool(scaled)) + "---\n".join(
         to_yaml(document(item)).replace("$$", "$") for item in objects
     )
 
 
-def scaling_triggers(pipelines: Sequence[Pipeline], topology: Topology, known: Deployment) -> list[dict[str, Any]]:
-    """Return what KEDA looks at: each queue that is read, where a further process helps.
+def scaling_triggers(pipelines: Sequence[Pipeline], topology: Topology, deployment: Deployment) -> list[dict[str, Any]]:
+    """Return a KEDA trigger for each queue that several processes can read.
 
-    For each process as many messages are wanted as one holds at once. Those are counted as well: a process at work must
-    not be ended because nothing more waits.
+    The target per process is the number of messages that one process holds. Unacknowledged messages count too, so that
+    KEDA does not stop a process that is still working.
     """
     queues = {queue.name: queue for queue in topology.queues}
     wanted: dict[str, int] = {}
@@ -62,81 +62,81 @@ def scaling_triggers(pipelines: Sequence[Pipeline], topology: Topology, known: D
                 "value": str(target),
                 "excludeUnacknowledged": "false",
             },
-            "authenticationRef": {"name": f"{known.name}-broker"},
+            "authenticationRef": {"name": f"{deployment.name}-broker"},
         }
         for queue, target in sorted(wanted.items())
     ]
 
 
 def _is_shared(queue: Queue | None) -> bool:
-    """Whether several processes can take messages from a queue at once."""
+    """Whether several processes can consume from a queue at the same time."""
     return queue is None or not (queue.exclusive or queue.arguments.get("x-single-active-consumer"))
 
 
-def _heading(known: Deployment, *, is_scaled: bool) -> str:
-    kinds = [("Secret", _secret(known), True), ("ConfigMap", _configuration(known), False)]
+def _heading(deployment: Deployment, *, is_scaled: bool) -> str:
+    kinds = [("Secret", _secret(deployment), True), ("ConfigMap", _configuration(deployment), False)]
     lines = []
     for kind, name, is_secret in kinds:
-        variables = [variable for variable in known.variables if variable.is_secret is is_secret]
+        variables = [variable for variable in deployment.variables if variable.is_secret is is_secret]
         names = [f"{each.name} (has a default)" if each.has_default else each.name for each in variables]
         names += [MANAGEMENT_VARIABLE] if is_secret and is_scaled else []
         lines += [f"Needs the {kind} {name} with {', '.join(names)}."] if names else []
     if is_scaled:
         lines.append(
-            f"{MANAGEMENT_VARIABLE} is for KEDA: http://USER:PASSWORD@HOST:15672/VHOST, of the management API."
+            f"{MANAGEMENT_VARIABLE} is for KEDA: http://USER:PASSWORD@HOST:15672/VHOST, the URL of the management API."
         )
-    lines += known.notes
+    lines += deployment.notes
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _secret(known: Deployment) -> str:
-    return f"{known.name}-secret"
+def _secret(deployment: Deployment) -> str:
+    return f"{deployment.name}-secret"
 
 
-def _configuration(known: Deployment) -> str:
-    return f"{known.name}-config"
+def _configuration(deployment: Deployment) -> str:
+    return f"{deployment.name}-config"
 
 
-def _metadata(known: Deployment, suffix: str = "") -> dict[str, Any]:
-    return {"name": f"{known.name}{suffix}", "labels": _labels(known)}
+def _metadata(deployment: Deployment, suffix: str = "") -> dict[str, Any]:
+    return {"name": f"{deployment.name}{suffix}", "labels": _labels(deployment)}
 
 
-def _labels(known: Deployment) -> dict[str, str]:
-    return {"app.kubernetes.io/name": known.name}
+def _labels(deployment: Deployment) -> dict[str, str]:
+    return {"app.kubernetes.io/name": deployment.name}
 
 
-def _deployment(known: Deployment, *, is_scaled: bool, is_alone: bool) -> dict[str, Any]:
-    spec: dict[str, Any] = {} if is_scaled else {"replicas": 1}  # else KEDA says how many
+def _deployment(deployment: Deployment, *, is_scaled: bool, is_alone: bool) -> dict[str, Any]:
+    spec: dict[str, Any] = {} if is_scaled else {"replicas": 1}  # with scaling, KEDA sets the number
     if is_alone:
-        spec["strategy"] = {"type": "Recreate"}  # nobody else may have an exclusive queue meanwhile
-    spec["selector"] = {"matchLabels": _labels(known)}
+        spec["strategy"] = {"type": "Recreate"}  # the old pod must release the exclusive queue first
+    spec["selector"] = {"matchLabels": _labels(deployment)}
     spec["template"] = {
-        "metadata": {"labels": _labels(known)},
+        "metadata": {"labels": _labels(deployment)},
         "spec": {
-            "terminationGracePeriodSeconds": known.stop_timeout_s,
+            "terminationGracePeriodSeconds": deployment.stop_timeout_s,
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,
                 "runAsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(known)],
+            "containers": [_container(deployment)],
         },
     }
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _metadata(known), "spec": spec}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _metadata(deployment), "spec": spec}
 
 
-def _container(known: Deployment) -> dict[str, Any]:
-    host, port = known.reachable  # the kubelet asks from outside
-    arguments = ["up", *known.paths]
-    if (host, port) != known.listens:
+def _container(deployment: Deployment) -> dict[str, Any]:
+    host, port = deployment.reachable  # the kubelet connects from outside the pod
+    arguments = ["up", *deployment.paths]
+    if (host, port) != deployment.listens:
         arguments += ["--http", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     return {
         "name": "runner",
-        "image": f"{known.name}:latest",
+        "image": f"{deployment.name}:latest",
         "command": ["runner"],
         "args": [argument.replace("$", "$$") for argument in arguments],
-        "env": [_variable(known, variable) for variable in known.variables],
+        "env": [_variable(deployment, variable) for variable in deployment.variables],
         "ports": [{"name": "http", "containerPort": port}],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 3},
         "livenessProbe": {
@@ -151,8 +151,8 @@ def _container(known: Deployment) -> dict[str, Any]:
     }
 
 
-def _variable(known: Deployment, variable: Variable) -> dict[str, Any]:
-    place = _secret(known) if variable.is_secret else _configuration(known)
+def _variable(deployment: Deployment, variable: Variable) -> dict[str, Any]:
+    place = _secret(deployment) if variable.is_secret else _configuration(deployment)
     reference: dict[str, Any] = {"name": place, "key": variable.name}
     if variable.has_default:
         reference["optional"] = True
@@ -162,52 +162,52 @@ def _variable(known: Deployment, variable: Variable) -> dict[str, Any]:
     }
 
 
-def _disruption_budget(known: Deployment) -> dict[str, Any]:
-    """One at a time: a budget of `minAvailable: 1` would let nobody drain the node of a single replica."""
+def _disruption_budget(deployment: Deployment) -> dict[str, Any]:
+    """One pod at a time. `minAvailable: 1` would block draining the node of a single replica."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(known),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _labels(known)}},
+        "metadata": _metadata(deployment),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _labels(deployment)}},
     }
 
 
-def _service(known: Deployment) -> dict[str, Any]:
-    """For producers with `http:`."""
-    port = known.reachable[1]
+def _service(deployment: Deployment) -> dict[str, Any]:
+    """Return the Service for producers with `http`."""
+    port = deployment.reachable[1]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(known),
-        "spec": {"selector": _labels(known), "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
+        "metadata": _metadata(deployment),
+        "spec": {"selector": _labels(deployment), "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
     }
 
 
-def _authentication(known: Deployment) -> dict[str, Any]:
+def _authentication(deployment: Deployment) -> dict[str, Any]:
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "TriggerAuthentication",
-        "metadata": _metadata(known, "-broker"),
-        "spec": {"secretTargetRef": [{"parameter": "host", "name": _secret(known), "key": MANAGEMENT_VARIABLE}]},
+        "metadata": _metadata(deployment, "-broker"),
+        "spec": {"secretTargetRef": [{"parameter": "host", "name": _secret(deployment), "key": MANAGEMENT_VARIABLE}]},
     }
 
 
-def _scaled_object(known: Deployment, scaled: list[dict[str, Any]]) -> dict[str, Any]:
+def _scaled_object(deployment: Deployment, scaled: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
-        "metadata": _metadata(known),
+        "metadata": _metadata(deployment),
         "spec": {
-            "scaleTargetRef": {"name": known.name},
-            "minReplicaCount": 1,  # producers, and queues that do not scale, need one
+            "scaleTargetRef": {"name": deployment.name},
+            "minReplicaCount": 1,  # producers, and queues that do not scale, need one process
             "maxReplicaCount": MAX_REPLICAS,
-            "cooldownPeriod": max(SCALE_DOWN_S, known.stop_timeout_s),
+            "cooldownPeriod": max(SCALE_DOWN_S, deployment.stop_timeout_s),
             "advanced": {
                 "horizontalPodAutoscalerConfig": {
                     "behavior": {
                         "scaleDown": {
                             "stabilizationWindowSeconds": min(
-                                LONGEST_SCALE_DOWN_S, max(SCALE_DOWN_S, known.stop_timeout_s)
+                                LONGEST_SCALE_DOWN_S, max(SCALE_DOWN_S, deployment.stop_timeout_s)
                             )
                         }
                     }

@@ -1,8 +1,8 @@
-"""Operations: the least rights with which pipelines run, as RabbitMQ's regular expressions over names. Pure.
+"""The smallest permissions with which pipelines run, as RabbitMQ's regular expressions over names. Pure.
 
-To declare needs configure, and where there is a dead-letter exchange also read of the queue and write of that exchange;
-to bind needs write of the queue and read of the exchange; to publish needs write of the exchange, to consume read of
-the queue. The default exchange is called amq.default.
+Declaring needs configure, and with a dead-letter exchange also read on the queue and write on that exchange. Binding
+needs write on the queue and read on the exchange, publishing write on the exchange, consuming read on the queue. The
+default exchange is called amq.default.
 Source: https://www.rabbitmq.com/docs/access-control#authorisation
 """
 
@@ -18,7 +18,7 @@ from runner.pipeline.topology import Exchange, Queue, Topology
 from runner.redaction import escape_controls
 
 NOTHING = "^$"
-"""Matches no name: RabbitMQ itself writes no right so."""
+"""Matches no name, in RabbitMQ's own notation."""
 
 DEFAULT_EXCHANGE = "amq.default"
 
@@ -28,7 +28,7 @@ _DELAY = "[1-9][0-9]*"
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Three anchored expressions, and for which virtual host they are."""
+    """Three anchored expressions, and the virtual host that they are for."""
 
     vhost: str
     mode: str
@@ -37,7 +37,7 @@ class Permissions:
     read: str
 
     def as_json(self, user: str) -> dict[str, str]:
-        """Return what `--json` prints; keys are only ever added."""
+        """Return the object that `--json` prints; keys are only ever added."""
         return {
             "user": user,
             "vhost": self.vhost,
@@ -48,12 +48,12 @@ class Permissions:
         }
 
     def command(self, user: str) -> str:
-        """Return the command line that grants them."""
+        """Return the command that sets the permissions."""
         words = ("--vhost", self.vhost, user, self.configure, self.write, self.read)
         return f"rabbitmqctl set_permissions {' '.join(map(_quoted, words))}"
 
     def as_text(self, user: str) -> str:
-        """Return them for people, the command line last."""
+        """Return them as commented text, with the command last."""
         lines = [
             f"# virtual host {escape_controls(self.vhost)}, topology: {self.mode}",
             f"# configure  {self.configure}",
@@ -66,7 +66,7 @@ class Permissions:
 
 @dataclass(slots=True)
 class _Rights:
-    """Expressions for names, not anchored yet."""
+    """Expressions that are not anchored yet."""
 
     configure: set[str] = field(default_factory=set)
     write: set[str] = field(default_factory=set)
@@ -74,10 +74,10 @@ class _Rights:
 
 
 def permissions(pipelines: Sequence[Pipeline], topology: Topology, vhost: str) -> Permissions:
-    """Return the rights that a user needs to run these pipelines, whose whole topology is given.
+    """Return the permissions that a user needs to run these pipelines, whose whole topology is given.
 
-    With `manage` they suffice to make everything from nothing; else an operator has made it, and what is left is to
-    publish and to consume. A handler may publish to each queue and event of its pipeline, whatever its `to` says.
+    With `manage` they allow declaring everything; otherwise only publishing and consuming. A handler may publish to
+    each queue and event of its pipeline, whatever its `to` says.
     """
     mode = pipelines[0].broker.topology
     rights = _Rights()
@@ -91,7 +91,7 @@ def permissions(pipelines: Sequence[Pipeline], topology: Topology, vhost: str) -
 
 
 def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
-    """Publish, consume, and lead."""
+    """Publishing, consuming, and leader election."""
     if pipeline.producers or pipeline.subscribers:
         rights.write |= {_exchange(target.address.exchange) for target in pipeline.destinations.values()}
     rights.read |= {_escaped(subscriber.queue) for subscriber in pipeline.subscribers}
@@ -103,7 +103,7 @@ def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
 
 
 def _to_wait(pipeline: Pipeline, topology: Topology, rights: _Rights) -> None:
-    """Publish what is to be retried: at any delay, but to verify is to know only those that were declared."""
+    """Publishing retries: with any delay, except that `verify` allows only the declared ones."""
     if not pipeline.subscribers:
         return
     if pipeline.broker.topology == "verify":
@@ -113,11 +113,11 @@ def _to_wait(pipeline: Pipeline, topology: Topology, rights: _Rights) -> None:
 
 
 def _to_declare(topology: Topology, prefixes: Sequence[str], rights: _Rights) -> None:
-    """Make everything that is not somebody else's, and bind it; wait queues for delays that nobody knows yet."""
+    """Declaring and binding what belongs to the pipelines, and wait queues for any delay."""
     for prefix in prefixes:
         for names in (rights.configure, rights.write, rights.read):
             names.add(_delays(prefix))
-        rights.write.add(_exchange(""))  # where they dead-letter to
+        rights.write.add(_exchange(""))  # the target of their dead letters
     things: list[Exchange | Queue] = [*topology.exchanges, *topology.queues]
     for thing in things:
         if thing.declare and not any(_waits(thing.name, prefix) for prefix in prefixes):
@@ -158,5 +158,5 @@ def _anchored(names: Iterable[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Quote for a shell, expressions always."""
+    """Quote a word for a shell; expressions always."""
     return shlex.quote(word) if not word.startswith("^") else "'" + word.replace("'", "'\"'\"'") + "'"

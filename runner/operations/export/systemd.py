@@ -17,12 +17,12 @@ INVALID = 78
 """The exit code for an invalid pipeline: another start cannot help."""
 
 
-def systemd(known: Deployment, program: Sequence[str], folder: Path, connect_timeout_s: float) -> str:
-    """Return the text of a unit that runs `program` in a folder. The broker is waited for no longer than that."""
+def systemd(known: Deployment, program: Sequence[str], folder: Path) -> str:
+    """Return the text of a unit that runs `program` in `folder`."""
     command = [*program, "up", *known.paths]
     if known.http is not None and known.http != known.listens:
         command += ["--http", format_address(*known.http)]
-    start_s = round(connect_timeout_s) + KILL_MARGIN_S
+    start_s = round(known.connect_timeout_s) + KILL_MARGIN_S
     names = ", ".join(variable.name for variable in known.variables)
     notes = [f"Save this as /etc/systemd/system/{known.name}.service.", f"Its variables: {names}.", *known.notes]
     return "".join(f"# {note}\n" for note in notes) + _UNIT.format(

@@ -1,4 +1,4 @@
-"""Operations: specs into a picture of who talks to whom."""
+"""Draws pipelines as a graph of producers, events, queues and subscribers, in several formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Format = Literal["text", "mermaid", "dot", "svg", "json"]
 
 
 def render(graph: Graph, style: Format) -> str:
-    """Return a flow as text of one of the formats; ends with a line break."""
+    """Return a graph in one of the formats; ends with a line break."""
     match style:
         case "text":
             from runner.operations.graph.tree import to_text as write

@@ -1,4 +1,4 @@
-"""Operations: a Flow into the language of Graphviz. Source: https://graphviz.org/doc/info/lang.html."""
+"""Writes a graph in the DOT language of Graphviz. Source: https://graphviz.org/doc/info/lang.html."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STYLES = {
 
 
 def to_dot(graph: Graph) -> str:
-    """Return a digraph from left to right; what belongs to one of several pipelines stands in a cluster."""
+    """Return a digraph from left to right. With several pipelines, the nodes of each are a cluster."""
     lines = [
         "digraph pipelines {",
         "  rankdir=LR",
@@ -52,7 +52,7 @@ def _edge(edge: Edge) -> str:
 
 
 def _quote(*lines: str) -> str:
-    """Return lines as one quoted text. A backslash begins an escape in a label, so it is doubled there."""
+    """Return lines as one quoted text. Backslashes are doubled, because they start escapes in labels."""
     escaped = (line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for line in lines)
     joined = "\\n".join(escaped)
     return f'"{joined}"'

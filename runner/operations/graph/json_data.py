@@ -1,4 +1,4 @@
-"""Operations: a Flow into JSON for other programs.
+"""Writes a graph as JSON for other programs.
 
 {"version": 1,
  "pipelines": [{"name", "path", "description", "owner"}],
@@ -6,9 +6,9 @@
  "edges": [{"source", "target", "kind", "label"}]}
 
 Ids are stable: `producer:<pipeline>.<name>`, `subscriber:<pipeline>.<name>`, `queue:<name>`, `dead-letter:<name>`,
-`exchange:<name>`, and `event:<routing key>`, with `<exchange>/` in front of the key where it is not the default one.
+`exchange:<name>`, and `event:<routing key>`, with `<exchange>/` before the key unless it is the default one.
 Kinds of edges: `publish` (to a queue or event), `bind` (event or exchange to queue), `deliver` (to a subscriber),
-`retry` (a subscriber to itself) and `dead-letter`. Keys may be added; `version` is counted up if one changes.
+`retry` (a subscriber to itself) and `dead-letter`. Keys may be added; `version` increases if one changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runner.operations.graph.model import Graph
 
 
 def to_json(graph: Graph) -> str:
-    """Return a JSON document, in the order of the files."""
+    """Return the JSON document, in the order of the files."""
     found = {
         "version": 1,
         "pipelines": [asdict(pipeline) for pipeline in graph.pipelines],

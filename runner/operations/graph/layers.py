@@ -1,4 +1,4 @@
-"""Operations: nodes and arrows into layers from left to right, in an order with few crossings.
+"""Assigns nodes to layers from left to right, in an order with few crossings.
 
 Layers by the longest path, order by barycenters: K. Sugiyama, S. Tagawa, M. Toda, "Methods for visual understanding of
 hierarchical system structures" (1981). An arrow over several layers passes through a point in each of those between.
@@ -15,18 +15,18 @@ from runner.errors import RunnerError
 Arrow = tuple[str, str]
 ORDER_SWEEPS = 24
 MAX_POINTS = 20_000
-"""Points that arrows pass through; nobody can follow so many, and each costs time."""
+"""Maximum number of points that arrows pass through: such a drawing would be unreadable, and slow to lay out."""
 
 
 class TooManyArrows(RunnerError):
-    """A picture that nobody could read."""
+    """The graph is too large to draw."""
 
 
 @dataclass
 class LayeredGraph:
-    """Layers of nodes and points. `chains` are the stations of each arrow from left to right, ends included.
+    """Layers of nodes and points. `chains` are the nodes and points of each arrow, from left to right.
 
-    `backward` are the arrows that run from right to left, because they close a circle.
+    `backward` are the arrows that run from right to left, because they close a cycle.
     """
 
     layers: list[list[str]] = field(default_factory=list)
@@ -34,7 +34,7 @@ class LayeredGraph:
     backward: set[Arrow] = field(default_factory=set)
 
     def neighbours(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Return what each node or point is connected with to its left, and to its right."""
+        """Return the left neighbours and the right neighbours of each node or point."""
         left: dict[str, list[str]] = {item: [] for layer in self.layers for item in layer}
         right: dict[str, list[str]] = {item: [] for layer in self.layers for item in layer}
         for chain in self.chains.values():
@@ -45,12 +45,12 @@ class LayeredGraph:
 
 
 def is_point(item: str) -> bool:
-    """Whether this is no node, but where an arrow passes through a layer."""
+    """Whether this is a point where an arrow passes through a layer, not a node."""
     return "\0" in item
 
 
 def connected_parts(nodes: Sequence[str], arrows: Iterable[Arrow]) -> list[list[str]]:
-    """Return the groups of nodes that are connected somehow, in the order of their first nodes."""
+    """Return the connected components, in the order of their first nodes."""
     group = {node: [node] for node in nodes}
     for source, target in arrows:
         if group[source] is not group[target]:
@@ -63,28 +63,28 @@ def connected_parts(nodes: Sequence[str], arrows: Iterable[Arrow]) -> list[list[
 
 
 def assign_layers(nodes: Sequence[str], arrows: Sequence[Arrow]) -> LayeredGraph:
-    """Return nodes in layers and in order; arrows are between two different nodes, each once. Raises TooManyArrows."""
-    backward = _closing(nodes, arrows)
+    """Return nodes in layers and in order. Arrows join two different nodes, each once. Raises TooManyArrows."""
+    backward = _cycle_arrows(nodes, arrows)
     forward = {arrow: arrow[::-1] if arrow in backward else arrow for arrow in arrows}
     depth = _depths(nodes, [(source, target) for source, target in forward.values()])
     if sum(depth[target] - depth[source] for source, target in forward.values()) > MAX_POINTS:
-        hint = "draw fewer pipelines together, or take --format dot or json"
-        raise TooManyArrows(f"{len(arrows)} arrows over {max(depth.values())} layers are too many for a picture", hint)
+        hint = "draw fewer pipelines together, or use --format dot or json"
+        raise TooManyArrows(f"{len(arrows)} arrows over {max(depth.values())} layers are too many for a drawing", hint)
     made = LayeredGraph([[] for _ in range(max(depth.values(), default=-1) + 1)], {}, backward)
     for node in nodes:
         made.layers[depth[node]].append(node)
     for arrow, (source, target) in forward.items():
         points = [f"{source}\0{target}\0{level}" for level in range(depth[source] + 1, depth[target])]
-        if arrow not in backward or (source, target) not in forward:  # else the way there has the same points
+        if arrow not in backward or (source, target) not in forward:  # otherwise the forward arrow has the same points
             for level, point in enumerate(points, start=depth[source] + 1):
                 made.layers[level].append(point)
         made.chains[arrow] = [source, *points, target]
-    _untangle(made)
+    _reduce_crossings(made)
     return made
 
 
-def _closing(nodes: Sequence[str], arrows: Sequence[Arrow]) -> set[Arrow]:
-    """Return the arrows that lead back to where a walk along the arrows came from."""
+def _cycle_arrows(nodes: Sequence[str], arrows: Sequence[Arrow]) -> set[Arrow]:
+    """Return the arrows that close cycles, found by depth-first search."""
     onward: dict[str, list[str]] = {node: [] for node in nodes}
     for source, target in arrows:
         onward[source].append(target)
@@ -92,23 +92,23 @@ def _closing(nodes: Sequence[str], arrows: Sequence[Arrow]) -> set[Arrow]:
     found: set[Arrow] = set()
     done: set[str] = set()
     for start in [*(node for node in nodes if node not in fed), *nodes]:
-        way: dict[str, list[str]] = {} if start in done else {start: list(onward[start])}
-        while way:
-            node, left = next(reversed(way.items()))
+        path: dict[str, list[str]] = {} if start in done else {start: list(onward[start])}
+        while path:
+            node, left = next(reversed(path.items()))
             if not left:
                 done.add(node)
-                del way[node]
+                del path[node]
                 continue
             target = left.pop(0)
-            if target in way:
+            if target in path:
                 found.add((node, target))
             elif target not in done:
-                way[target] = list(onward[target])
+                path[target] = list(onward[target])
     return found
 
 
 def _depths(nodes: Sequence[str], arrows: Sequence[Arrow]) -> dict[str, int]:
-    """Return each node's layer: one behind the last of those before it; what nothing feeds stands at its target."""
+    """Return the layer of each node: one after its last predecessor; nodes without one are next to their target."""
     before: dict[str, list[str]] = {node: [] for node in nodes}
     after: dict[str, list[str]] = {node: [] for node in nodes}
     for source, target in arrows:
@@ -132,8 +132,8 @@ def _depths(nodes: Sequence[str], arrows: Sequence[Arrow]) -> dict[str, int]:
 # Crossings
 
 
-def _untangle(made: LayeredGraph) -> None:
-    """Order the layers by where their neighbours are, to and fro, and keep the best order seen."""
+def _reduce_crossings(made: LayeredGraph) -> None:
+    """Order the layers by their neighbours, sweeping forth and back, and keep the best order found."""
     left, right = made.neighbours()
     best, fewest = [list(layer) for layer in made.layers], count_crossings(made)
     for sweep in range(ORDER_SWEEPS):
@@ -158,7 +158,7 @@ def _sort(layer: list[str], towards: Mapping[str, list[str]], layers: Sequence[S
 
 
 def count_crossings(made: LayeredGraph) -> int:
-    """Return how often arrows cross."""
+    """Return the number of crossings of arrows."""
     rank = {item: index for layer in made.layers for index, item in enumerate(layer)}
     steps: dict[int, list[tuple[int, int]]] = {}
     level = {item: index for index, layer in enumerate(made.layers) for item in layer}
@@ -169,7 +169,7 @@ def count_crossings(made: LayeredGraph) -> int:
 
 
 def _inversions(numbers: list[int]) -> int:
-    """Return how many pairs stand in the wrong order, by merging sorted halves."""
+    """Return the number of inversions, by merge sort."""
     if len(numbers) < 2:
         return 0
     middle = len(numbers) // 2

@@ -1,4 +1,4 @@
-"""Operations: boxes and arrows into places: where each box stands, and through which points each arrow goes."""
+"""Lays out a graph: the position of each box, and the points of each arrow."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from runner.operations.graph.layers import Arrow, LayeredGraph, assign_layers, connected_parts, is_point
 
 GAP, ROW, POINT, PORTS = 60.0, 22.0, 8.0, 12.0
-"""Between layers; between boxes above each other; the height of an arrow that passes; between arrows at a box."""
+"""Gap between layers; gap between boxes of a layer; height of a passing arrow; gap between arrows at a box."""
 
 ROW_SWEEPS = 60
 
 
 @dataclass
 class Box:
-    """A rectangle by its left upper corner."""
+    """A rectangle; `x` and `y` are its upper left corner."""
 
     width: float
     height: float
@@ -24,18 +24,18 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """The height of its middle."""
+        """The y coordinate of its middle."""
         return self.y + self.height / 2
 
     @property
     def right(self) -> float:
-        """Where it ends."""
+        """The x coordinate of its right side."""
         return self.x + self.width
 
 
 @dataclass
 class Layout:
-    """The places of everything. A route has the points of an arrow in its own direction."""
+    """The positions of all boxes, and the points of each arrow, from its source to its target."""
 
     boxes: dict[str, Box] = field(default_factory=dict)
     routes: dict[Arrow, list[tuple[float, float]]] = field(default_factory=dict)
@@ -44,9 +44,9 @@ class Layout:
 
 
 def lay_out(sizes: Mapping[str, tuple[float, float]], labels: Mapping[Arrow, float]) -> Layout:
-    """Return a layout for boxes of these sizes and arrows with labels of these widths (0: none).
+    """Return a layout for boxes of these sizes and arrows with labels of these widths (0: no label).
 
-    Parts that are not connected stand below each other.
+    Parts that are not connected are placed below each other.
     """
     whole = Layout()
     top = 0.0
@@ -85,7 +85,7 @@ def _place_part(
 
 
 def _columns(made: LayeredGraph, boxes: Mapping[str, Box], labels: Mapping[Arrow, float]) -> None:
-    """Give each layer its place from left to right, with room for the labels in front of it."""
+    """Set the x coordinate of each layer, with space for the labels before it."""
     wants: dict[str, float] = {}
     for arrow, chain in made.chains.items():
         wants[chain[-1]] = max(labels[arrow], wants.get(chain[-1], 0.0))
@@ -102,7 +102,7 @@ def _columns(made: LayeredGraph, boxes: Mapping[str, Box], labels: Mapping[Arrow
 
 
 def _rows(made: LayeredGraph, boxes: Mapping[str, Box]) -> None:
-    """Move boxes up and down towards their neighbours; their order stays, and so does the room between them."""
+    """Move boxes up and down towards their neighbours, keeping their order and the gaps between them."""
     left, right = made.neighbours()
     for layer in made.layers:
         _stack(layer, boxes, [(0.0, 1.0)] * len(layer))
@@ -118,7 +118,7 @@ def _rows(made: LayeredGraph, boxes: Mapping[str, Box]) -> None:
 
 
 def _wanted(item: str, near: Sequence[str], boxes: Mapping[str, Box]) -> tuple[float, float]:
-    """Return the height that a box or point wants for its middle, and how much: long arrows want to be straight."""
+    """Return the preferred y of a box or point, and its weight: long arrows should be straight."""
     if not near:
         return boxes[item].middle, 1.0
     pulls = [(16.0 if is_point(item) and is_point(other) else 1.0) for other in near]
@@ -127,9 +127,9 @@ def _wanted(item: str, near: Sequence[str], boxes: Mapping[str, Box]) -> tuple[f
 
 
 def _stack(layer: Sequence[str], boxes: Mapping[str, Box], wanted: Sequence[tuple[float, float]]) -> None:
-    """Put a layer's middles as close to the wanted heights as their order and room allow: weighted least squares.
+    """Move a layer's boxes as close to their preferred y as order and gaps allow: weighted least squares.
 
-    Method: pool adjacent violators, on the heights less the room that is needed above each.
+    Method: pool adjacent violators, applied to the preferred y minus the space that is needed above.
     """
     room, needed = 0.0, []
     for index, item in enumerate(layer):
@@ -154,7 +154,7 @@ def _stack(layer: Sequence[str], boxes: Mapping[str, Box], wanted: Sequence[tupl
 
 
 def _routes(made: LayeredGraph, boxes: Mapping[str, Box]) -> dict[Arrow, list[tuple[float, float]]]:
-    """Return the points of each arrow; the arrows at one side of a box keep apart."""
+    """Return the points of each arrow. Arrows at the same side of a box are spread out."""
     leave = _ports(made, boxes, is_left=False)
     reach = _ports(made, boxes, is_left=True)
     routes = {}
@@ -169,7 +169,7 @@ def _routes(made: LayeredGraph, boxes: Mapping[str, Box]) -> dict[Arrow, list[tu
 
 
 def _ports(made: LayeredGraph, boxes: Mapping[str, Box], *, is_left: bool) -> dict[Arrow, float]:
-    """Return at which height each arrow meets the left side of its right end, or the right side of its left end."""
+    """Return the y at which each arrow meets the left side of its right box, or the right side of its left box."""
     at: dict[str, list[tuple[float, Arrow]]] = {}
     for arrow, chain in made.chains.items():
         node, other = (chain[-1], chain[-2]) if is_left else (chain[0], chain[1])

@@ -1,6 +1,6 @@
-"""Operations: a Flow into a Mermaid flowchart, which GitHub and many wikis draw.
+"""Writes a graph as a Mermaid flowchart, which GitHub and many wikis render.
 
-Labels are quoted texts with entities for everything that Mermaid or HTML could take for something else. Source:
+Labels are quoted, with entities for every character that Mermaid or HTML could interpret. Source:
 https://mermaid.js.org/syntax/flowchart.html#special-characters-that-break-syntax
 """
 
@@ -29,7 +29,7 @@ _CLASSES = """\
 
 
 def to_mermaid(graph: Graph) -> str:
-    """Return a flowchart from left to right; producers and subscribers in a frame for each of several pipelines."""
+    """Return a flowchart from left to right. With several pipelines, the nodes of each are in a frame."""
     ids = {node: f"n{index}" for index, node in enumerate(graph.nodes, start=1)}
     lines = ["flowchart LR"]
     framed: set[str] = set()
@@ -66,7 +66,7 @@ def _edge(edge: Edge, ids: dict[str, str]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return text with all but letters, digits and a few harmless signs as entities by number."""
+    """Return text with every character except letters, digits and some punctuation as a numeric entity."""
     return "".join(
         character if character.isalnum() or character in " .,_-:" else f"#{ord(character)};" for character in text
     )

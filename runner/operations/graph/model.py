@@ -1,7 +1,7 @@
-"""Operations: specs into a Flow: who brings messages in, where they wait, who takes them, where they end.
+"""Builds a graph from specs: producers, events, exchanges, queues, subscribers, dead-letter queues.
 
-Nothing is imported and nothing is run. What an event reaches is taken from the bindings that `up` would declare, so
-that several pipelines meet where they would meet on the broker: in queues of one name, and in events of one address.
+Nothing is imported or run. Events reach queues by the bindings that `up` would declare, so several pipelines are joined
+as they are on the broker: by queues with the same name, and by events with the same address.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EdgeKind = Literal["publish", "bind", "deliver", "retry", "dead-letter"]
 
 @dataclass(frozen=True)
 class Node:
-    """One box: its stable id, what it is, and what is worth knowing of it. `pipelines` are those that name it."""
+    """One box: its stable id, its kind, and details. `pipelines` are those that refer to it."""
 
     id: str
     kind: NodeKind
@@ -44,7 +44,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """One arrow between two nodes' ids, with the pattern, key or policy that it stands for."""
+    """One arrow between the ids of two nodes, labelled with a pattern, a key or a retry policy."""
 
     source: str
     target: str
@@ -54,7 +54,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class PipelineLabel:
-    """One of the pipelines that are shown."""
+    """A pipeline of the graph."""
 
     name: str
     path: str
@@ -64,7 +64,7 @@ class PipelineLabel:
 
 @dataclass
 class Graph:
-    """Everything there is to show, in the order of the files."""
+    """Pipelines, nodes and edges, in the order of the files."""
 
     pipelines: list[PipelineLabel] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -73,46 +73,46 @@ class Graph:
     _arriving: dict[str, list[Edge]] = field(default_factory=dict)
 
     def connect(self, edge: Edge) -> None:
-        """Add an arrow."""
+        """Add an edge."""
         self.edges.append(edge)
         self._leaving.setdefault(edge.source, []).append(edge)
         self._arriving.setdefault(edge.target, []).append(edge)
 
     def outgoing(self, node: str, *kinds: EdgeKind) -> list[Edge]:
-        """Return the arrows of some kinds that leave a node."""
+        """Return the edges of these kinds that leave a node."""
         return [edge for edge in self._leaving.get(node, ()) if edge.kind in kinds]
 
     def incoming(self, node: str) -> list[Edge]:
-        """Return the arrows that reach a node."""
+        """Return the edges that reach a node."""
         return self._arriving.get(node, [])
 
     def label(self, node: str, kind: EdgeKind) -> str:
-        """Return what the first arrow of a kind that leaves a node says, "" where there is none."""
+        """Return the label of a node's first outgoing edge of a kind; empty if there is none."""
         return next((edge.label for edge in self.outgoing(node, kind)), "")
 
     def patterns_of(self, node: str) -> str:
-        """Return the patterns by which a subscriber or queue hears events, "" where it names them."""
+        """Return the patterns with which a subscriber or queue selects events; empty if it names them."""
         patterns = (edge.label for edge in self.incoming(node) if self.nodes[edge.source].kind == "event")
         return ", ".join(dict.fromkeys(pattern for pattern in patterns if pattern))
 
     def dead_letter(self, node: str) -> str:
-        """Return the name of the dead-letter queue behind a subscriber that nobody declares, "" if there is none."""
+        """Return the name of a subscriber's implicit dead-letter queue; empty if there is none."""
         targets = (self.nodes[edge.target] for edge in self.outgoing(node, "dead-letter"))
         return next((target.name for target in targets if target.kind == "dead-letter"), "")
 
 
 def build_graph(specs: Sequence[CheckedSpec]) -> Graph:
-    """Return the flow of these pipelines together."""
-    drawing = _GraphBuilder(specs)
+    """Return the graph of these pipelines together."""
+    builder = _GraphBuilder(specs)
     for index in range(len(specs)):
-        drawing.places(index)
+        builder.add_nodes(index)
     for index in range(len(specs)):
-        drawing.traffic(index)
-    return drawing.graph
+        builder.add_edges(index)
+    return builder.graph
 
 
 class _GraphBuilder:
-    """Collects nodes and edges; what two pipelines share is one node."""
+    """Collects nodes and edges. What two pipelines share is one node."""
 
     def __init__(self, specs: Sequence[CheckedSpec]) -> None:
         self.graph = Graph()
@@ -122,7 +122,7 @@ class _GraphBuilder:
         self._edges: set[Edge] = set()
         self._pairs: set[tuple[str, str]] = set()
 
-    def places(self, index: int) -> None:
+    def add_nodes(self, index: int) -> None:
         """Add a pipeline's producers, events, queues and subscribers."""
         (loaded, spec), pipeline = self._specs[index], self._names[index]
         named = PipelineLabel(pipeline, str(loaded.path), spec.description, spec.owner or "")
@@ -141,14 +141,14 @@ class _GraphBuilder:
             about = (subscriber.description, notes, subscriber.handler)
             self._add(Node(f"subscriber:{pipeline}.{name}", "subscriber", name, (pipeline,), *about))
 
-    def traffic(self, index: int) -> None:
-        """Add the arrows of a pipeline."""
+    def add_edges(self, index: int) -> None:
+        """Add the edges of a pipeline."""
         (loaded, spec), pipeline = self._specs[index], self._names[index]
         bindings = compute_topology(loaded.name, spec, ()).bindings
         for name, producer in spec.producers.items():
             self._publish(f"producer:{pipeline}.{name}", producer.to, spec)
         for name, queue in spec.queues.items():
-            self._hear(f"queue:{name}", "bind", (item for item in bindings if item.queue == name), spec)
+            self._subscribe(f"queue:{name}", "bind", (item for item in bindings if item.queue == name), spec)
             self._bind(name, queue, pipeline)
         for name, subscriber in spec.subscribers.items():
             id_ = f"subscriber:{pipeline}.{name}"
@@ -157,7 +157,7 @@ class _GraphBuilder:
             if is_queue:
                 self._connect(f"queue:{source}", id_, "deliver")
             else:
-                self._hear(id_, "deliver", (item for item in bindings if item.queue == source), spec)
+                self._subscribe(id_, "deliver", (item for item in bindings if item.queue == source), spec)
             self._publish(id_, subscriber.to, spec)
             options = spec.queues[source] if is_queue else subscriber.queue or QueueSpec()
             self._failures(id_, source, options, subscriber.retry, pipeline)
@@ -176,25 +176,25 @@ class _GraphBuilder:
             id_ = self._events[address.exchange, address.key] if address else f"queue:{target}"
             self._connect(source, id_, "publish")
 
-    def _hear(self, target: str, kind: EdgeKind, bindings: Iterable[Binding], spec: PipelineSpec) -> None:
-        """Add an arrow from each event that a queue's bindings let through, also from events of other pipelines."""
+    def _subscribe(self, target: str, kind: EdgeKind, bindings: Iterable[Binding], spec: PipelineSpec) -> None:
+        """Add an edge from each event that the bindings of a queue match, also from events of other pipelines."""
         for binding in bindings:
             exchange = spec.exchanges.get(binding.exchange)
             kind_of_exchange = exchange.type if exchange is not None else "topic"
             label = binding.key if is_pattern(binding.key) else ""
-            heard = [
+            matched = [
                 id_
                 for (name, key), id_ in self._events.items()
                 if name == binding.exchange and _passes(kind_of_exchange, binding.key, key)
             ]
-            if not heard and label and binding.exchange not in _bound_exchanges(spec):
-                heard = [self._add(Node(f"event:{label}", "event", label, (), "", ("not declared here",)))]
+            if not matched and label and binding.exchange not in _bound_exchanges(spec):
+                matched = [self._add(Node(f"event:{label}", "event", label, (), "", ("not declared here",)))]
                 label = ""
-            for id_ in heard:
+            for id_ in matched:
                 self._connect(id_, target, kind, label)
 
     def _bind(self, name: str, queue: QueueSpec, pipeline: str) -> None:
-        """Add the exchanges of other programs that a queue is bound to."""
+        """Add the exchanges that a queue is bound to with `bind`."""
         for bind in queue.bind:
             id_ = self._add(Node(f"exchange:{bind.exchange}", "exchange", bind.exchange, (pipeline,)))
             headers = ", ".join(f"{key}={value}" for key, value in (bind.headers or {}).items())
@@ -216,7 +216,7 @@ class _GraphBuilder:
             )
 
     def _add(self, node: Node) -> str:
-        """Add a node, or what this pipeline knows of it to the one that is there."""
+        """Add a node, or merge it into an existing one."""
         known = self.graph.nodes.get(node.id)
         if known is not None:
             pipelines = tuple(dict.fromkeys((*known.pipelines, *node.pipelines)))
@@ -227,7 +227,7 @@ class _GraphBuilder:
         return node.id
 
     def _connect(self, source: str, target: str, kind: EdgeKind, label: str = "") -> None:
-        """Add an arrow unless it is there; an event that reaches a subscriber by several bindings reaches it once."""
+        """Add an edge once; several bindings from an event to a subscriber make one edge."""
         edge = Edge(source, target, kind, label)
         if edge in self._edges or (kind == "deliver" and (source, target) in self._pairs):
             return
@@ -237,7 +237,7 @@ class _GraphBuilder:
 
 
 def _distinct_names(specs: Sequence[CheckedSpec]) -> list[str]:
-    """Return the pipelines' names; where two are called the same, with their files."""
+    """Return the names of the pipelines, with the file if two have the same name."""
     names = [loaded.name for loaded, _ in specs]
     return [
         name if names.count(name) == 1 else f"{name} ({loaded.path})"

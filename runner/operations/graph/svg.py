@@ -1,4 +1,4 @@
-"""Operations: a Flow into a drawing (SVG 1.1), without any other program."""
+"""Draws a graph as SVG 1.1, without external programs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FILLS = {
     "subscriber": ("#ffffff", "#444444"),
 }
 OWNERS = ("#7a3e9d", "#0b7285", "#b3541e", "#5c6b00", "#a61e4d", "#364fc7")
-"""Colours of the pipelines where there are several."""
+"""Colours of the pipelines, if there are several."""
 
 
 def to_svg(graph: Graph) -> str:
-    """Return a picture from left to right. Retries and dead letters stand in small grey type at their subscribers.
+    """Return a drawing from left to right. Retries and dead letters are small grey lines in their subscribers.
 
-    Each box has its node's id in `data-node`, and classes by which a page can colour it.
+    Each box has the id of its node in `data-node`, and classes with which a page can colour it.
     """
     nodes = {id_: node for id_, node in graph.nodes.items() if node.kind != "dead-letter"}
     edges = {(e.source, e.target): e for e in reversed(graph.edges) if e.target in nodes and e.kind != "retry"}
@@ -80,9 +80,9 @@ def _titles(pipelines: Iterable[PipelineLabel]) -> Iterator[tuple[str, str]]:
 
 
 def _lines(graph: Graph, node: Node) -> list[str]:
-    """Return the small lines below a box's name."""
-    heard = graph.patterns_of(node.id)
-    lines = [_short(" · ".join(node.notes)), f"hears {_short(heard)}" if heard else "", _short(node.description)]
+    """Return the small lines below the name in a box."""
+    patterns = graph.patterns_of(node.id)
+    lines = [_short(" · ".join(node.notes)), f"events {_short(patterns)}" if patterns else "", _short(node.description)]
     if len(graph.pipelines) > 1 and node.kind in ("producer", "subscriber"):
         lines.insert(0, _short(", ".join(node.pipelines)))
     if retry := graph.label(node.id, "retry"):
@@ -100,7 +100,7 @@ def _size(graph: Graph, node: Node) -> tuple[float, float]:
 
 
 def _width(text: str, size: float) -> float:
-    """Return about how wide a text is: nobody knows the reader's font."""
+    """Estimate the width of a text: the reader's font is unknown."""
     units = sum(1.0 if unicodedata.east_asian_width(character) in "WF" else _unit(character) for character in text)
     return units * size
 
@@ -116,7 +116,7 @@ def _short(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return text fit for XML, which has no place for most control characters."""
+    """Return text that is valid in XML, which forbids most control characters."""
     return escape(escape_controls(text)).replace("\ufffe", "").replace("\uffff", "")
 
 
@@ -145,7 +145,7 @@ def _boxes(graph: Graph, nodes: Iterable[Node], layout: Layout, colours: Mapping
 
 
 def _line_colour(line: str) -> str:
-    if line.startswith("hears "):
+    if line.startswith("events "):
         return "#8a6500"
     return "#9a9a9a" if line.startswith(("↻", "✗")) else "#5f5f5f"
 
@@ -156,7 +156,7 @@ def _tooltip(node: Node) -> str:
 
 
 def _outline(kind: str, box: Box, fill: str, stroke: str) -> str:
-    """Return the shape by which one sees what a box is."""
+    """Return the outline of a box, whose shape depends on its kind."""
     x, y, right, bottom = box.x, box.y, box.right, box.y + box.height
     look = f'fill="{fill}" stroke="{stroke}" stroke-width="1.2"'
     if kind == "event":
@@ -169,7 +169,7 @@ def _outline(kind: str, box: Box, fill: str, stroke: str) -> str:
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" '
         f'rx="{min(radius, 18.0):.1f}" {look}/>'
     )
-    if kind == "queue":  # messages in a row
+    if kind == "queue":  # the bars suggest messages in a row
         bars = "".join(f"M{right - step:.1f} {y:.1f}V{bottom:.1f}" for step in (5, 10))
         shape += f'<path d="{bars}" stroke="{stroke}" stroke-width="1" fill="none"/>'
     return shape
@@ -184,7 +184,7 @@ def _polygon(corners: Iterable[tuple[float, float]], look: str) -> str:
 
 
 def _label_text(graph: Graph, edge: Edge) -> str:
-    """Return what stands at an arrow: the keys of exchanges only, for patterns of events stand in their box."""
+    """Return the label of an arrow: only binding keys of exchanges; patterns of events are in the boxes."""
     return _short(edge.label) if graph.nodes[edge.source].kind == "exchange" else ""
 
 
@@ -202,7 +202,7 @@ def _arrows(graph: Graph, edges: Mapping[tuple[str, str], Edge], layout: Layout)
 
 
 def _touching(graph: Graph, pair: tuple[str, str], layout: Layout) -> list[tuple[float, float]]:
-    """Return an arrow's points with its ends at the slanted sides of the shapes, and not at their rectangles."""
+    """Return an arrow's points, with its ends moved from the bounding boxes to the slanted sides of the shapes."""
     points = list(layout.routes[pair])
     is_back = points[0][0] > points[-1][0]
     for index, node in ((0, pair[0]), (-1, pair[1])):
@@ -223,7 +223,7 @@ def _inset(kind: str, box: Box, y: float, *, is_left: bool) -> float:
 
 
 def _curve(points: list[tuple[float, float]]) -> str:
-    """Return a line that leaves and reaches every point level."""
+    """Return a curve that is horizontal at every point."""
     pieces = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (x, y), (to_x, to_y) in pairwise(points):
         if abs(y - to_y) < 0.05:

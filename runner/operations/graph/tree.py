@@ -1,8 +1,7 @@
-"""Operations: a Flow into text for a terminal: from each producer down to where its messages end.
+"""Writes a graph as text for a terminal: a tree for each producer, down to where its messages end.
 
-What has been shown is not shown again below its second mention (`above`); a way back to where it came from ends there
-(`↺`); what lies too deep goes on in a tree of its own (`below`). Each thing appears at least once, whoever brings its
-messages in.
+A node that was expanded before is marked `above`, a cycle ends with `↺`, and a branch that is too deep continues as a
+tree of its own (`below`). Every node appears at least once.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Row = tuple[str, str]
 
 
 def to_text(graph: Graph) -> str:
-    """Return the trees, details in a column of their own."""
+    """Return the trees, with details in a second column."""
     head = [(_title(graph, index), "") for index in range(len(graph.pipelines))]
     groups = _Trees(graph).groups()
     rows = [row for group in groups for row in group]
@@ -39,14 +38,14 @@ def _title(graph: Graph, index: int) -> str:
 
 
 class _Trees:
-    """Walks the flow; remembers what has been shown."""
+    """Builds the trees; remembers which nodes were expanded."""
 
     def __init__(self, graph: Graph) -> None:
         self._flow = graph
         self._shown: set[str] = set()
 
     def groups(self) -> list[list[Row]]:
-        """Return a tree for each producer, then for what is left, those with nothing before them first."""
+        """Return a tree for each producer, then for the remaining nodes, those without incoming edges first."""
         nodes = [node for node in self._flow.nodes.values() if node.kind != "dead-letter"]
         fed = {edge.target for edge in self._flow.edges if edge.kind not in ("retry", "dead-letter")}
         producers = [node for node in nodes if node.kind == "producer"]
@@ -58,29 +57,29 @@ class _Trees:
                 groups.append([root, *self._below(node, "", (node.id,))])
         return groups
 
-    def _below(self, node: Node, indent: str, way: tuple[str, ...]) -> list[Row]:
+    def _below(self, node: Node, indent: str, path: tuple[str, ...]) -> list[Row]:
         self._shown.add(node.id)
         rows: list[Row] = []
-        edges = self._onward(node)
+        edges = self._outgoing(node)
         for index, edge in enumerate(edges):
             child = self._flow.nodes[edge.target]
             is_last = index == len(edges) - 1
             arrow = "✗" if edge.kind == "dead-letter" else "→"
             tree = f"{indent}{'└' if is_last else '├'}{arrow} {escape_controls(child.name)}"
             below = f"{indent}{' ' if is_last else '│'}  "
-            if child.id in way:
+            if child.id in path:
                 rows.append((f"{tree} ↺", ""))
             elif child.id in self._shown:
                 rows.append((tree, "above"))
-            elif len(way) >= _DEEPEST and self._onward(child):
+            elif len(path) >= _DEEPEST and self._outgoing(child):
                 rows.append((tree, "below"))
             else:
                 rows.append((tree, self._detail(child)))
-                rows += self._below(child, below, (*way, child.id))
+                rows += self._below(child, below, (*path, child.id))
         return rows
 
-    def _onward(self, node: Node) -> list[Edge]:
-        """Return the arrows to show below a node: dead letters only where the pipeline itself knows their queue."""
+    def _outgoing(self, node: Node) -> list[Edge]:
+        """Return the edges to show below a node. Dead letters only if the pipeline declares their queue."""
         edges = self._flow.outgoing(node.id, "publish", "bind", "deliver")
         dead = self._flow.outgoing(node.id, "dead-letter")
         return edges + [edge for edge in dead if self._flow.nodes[edge.target].kind == "queue"]
@@ -92,8 +91,8 @@ class _Trees:
         is_shared = len(self._flow.pipelines) > 1
         kind = f"{node.kind} of {node.pipelines[0]}" if is_shared and node.handler and node.pipelines else node.kind
         parts = [kind, *node.notes]
-        if heard := self._flow.patterns_of(node.id):
-            parts.append(f"hears {heard}")
+        if patterns := self._flow.patterns_of(node.id):
+            parts.append(f"events {patterns}")
         if keys := [edge.label for edge in self._flow.incoming(node.id) if self._is_key(edge)]:
             parts.append(f"bound by {', '.join(keys)}")
         if retry := self._flow.label(node.id, "retry"):

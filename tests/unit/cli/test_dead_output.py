@@ -49,8 +49,8 @@ def test_a_long_body_is_cut() -> None:
     """And says so, with its whole size."""
     lines = shown(b"x" * 10_000_000)
     assert len(lines[0]) == MAX_BODY
-    assert lines[-1] == "… cut here: it has 10,000,000 bytes"
-    assert shown(bytes(10_000_000))[-1] == "… cut here: it has 10,000,000 bytes"
+    assert lines[-1] == "… cut: the whole body has 10,000,000 bytes"
+    assert shown(bytes(10_000_000))[-1] == "… cut: the whole body has 10,000,000 bytes"
     assert len(shown(bytes(10_000_000))) == 65
 
 

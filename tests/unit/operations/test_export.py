@@ -244,7 +244,7 @@ def test_compose_has_a_broker_and_a_runner() -> None:
     assert rabbitmq["healthcheck"]["test"][0] == "CMD"
     assert rabbitmq["stop_grace_period"] == "60s"
     assert runner["command"] == ["runner", "up", "shop.yaml", "--http", "0.0.0.0:8080"]
-    url = "SHOP_URL=${SHOP_URL:?the URL of the broker, whose host in here is rabbitmq}"
+    url = "SHOP_URL=${SHOP_URL:?the URL of the broker, whose host name is rabbitmq}"
     assert runner["environment"] == ["API", "MODE", url, "SIZE", "WORD"]
     assert runner["init"] is True
     assert runner["ports"] == ["127.0.0.1:8080:8080"], "for /metrics and the page, from this machine alone"

@@ -134,7 +134,7 @@ def test_a_recreation_that_was_begun_is_a_change_though_the_queue_is_as_wanted()
     """Its messages are somewhere else."""
     found = compute_plan(WHOLE, observed(recreating={"orders": 7}))
     (item,) = found.of("unfinished")
-    assert item.text == 'queue "orders": its recreation was begun and not finished; 7 messages wait aside'
+    assert item.text == 'queue "orders": its recreation was interrupted, 7 messages moved aside'
     assert found.has_changes
 
 
@@ -179,7 +179,7 @@ def test_an_exclusive_queue_is_no_change_and_is_mentioned() -> None:
     topology = Topology((SHOP,), (Queue("mine", exclusive=True),), (Binding("shop", "mine", "x"),))
     found = compute_plan(topology, observed(queues={"mine": None}, bindings=()))
     assert not found.has_changes
-    assert found.notes == ('queue "mine" is exclusive: each `up` makes its own',)
+    assert found.notes == ('queue "mine" is exclusive: each `up` declares its own',)
 
 
 def test_policies_are_told_and_are_no_changes() -> None:

@@ -135,8 +135,8 @@ def test_a_name_of_several_pipelines_must_mean_one_place(tmp_path: Path, monkeyp
     pipelines = app.load([Path("a.yaml"), Path("b.yaml")], {}).pipelines
     assert pipeline_with_target(pipelines, "e") is pipeline_with_target(pipelines, "a.s") is pipelines[0]
     assert pipeline_with_target(pipelines, "b.s") is pipelines[1]
-    with pytest.raises(RunnerError, match=r'"s" is not the same in a.yaml, b.yaml'):
+    with pytest.raises(RunnerError, match=r'"s" means different things in a.yaml, b.yaml'):
         pipeline_with_target(pipelines, "s")
     assert [choice.dlq.name for choice in select_dead_letter_queues(pipelines, "b.s")] == ["b.s.dead"]
-    with pytest.raises(RunnerError, match=r'"s" is not the same in a.yaml, b.yaml'):
+    with pytest.raises(RunnerError, match=r'"s" means different things in a.yaml, b.yaml'):
         select_dead_letter_queues(pipelines, "s")
