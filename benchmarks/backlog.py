@@ -5,29 +5,18 @@ python -m benchmarks.backlog [--quick] [--messages N] [--only WORD] [--json FILE
 
 from __future__ import annotations
 
+import argparse
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import rabbit
-from benchmarks.crew import read_accounts
 from benchmarks.entries.job import Job
 from benchmarks.entries.mqrunner import MQRUNNER, write
-from benchmarks.measuring import (
-    ROOT,
-    BenchmarkError,
-    end_in_order,
-    environment,
-    machine,
-    machine_line,
-    options,
-    table,
-    write_json,
-)
+from benchmarks.harness import ROOT, BenchmarkError, bench_folder, environment, report, run_benchmark, table
+from benchmarks.process_group import read_accounts
 from tests.node import Node
 
 FEW = 1_000
@@ -124,9 +113,9 @@ def on_rabbitmq(url: str, count: int) -> Row:
     rabbit.make(url, [name], "classic")
     rabbit.fill(url, [name], count)
     job = Job(work="consume", count=count, url=url, source=name)
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as folder:
-        command = [*MQRUNNER.command(job, Path(folder)), "--until-idle"]
-        row = watch("RabbitMQ", command, Path(folder), count, **job.variables())
+    with bench_folder() as folder:
+        command = [*MQRUNNER.command(job, folder), "--until-idle"]
+        row = watch("RabbitMQ", command, folder, count, **job.variables())
     rabbit.check(url, "RabbitMQ", [name], 0)
     rabbit.delete(url, [name])
     return row
@@ -134,8 +123,7 @@ def on_rabbitmq(url: str, count: int) -> Row:
 
 def in_process(count: int) -> Row:
     """Let a producer bring in messages much faster than they are handled."""
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
-        folder = Path(name)
+    with bench_folder() as folder:
         command = write(folder, _SLOW.format(root=ROOT), "--until-idle")
         return watch("in-process", command, folder, count, BENCH_PAUSE_S=str(PAUSE_S))
 
@@ -165,27 +153,31 @@ def show(rows: Sequence[Row]) -> None:
     print(table("Resident memory of `runner up`", heads, cells), flush=True)
 
 
-def main() -> None:
-    """Measure, print, and write JSON if asked to."""
-    end_in_order()
-    parser = options(__doc__)
-    parser.add_argument("--messages", type=int, default=BACKLOG, help="the large backlog on RabbitMQ")
-    parser.add_argument("--produced", type=int, default=PRODUCED, help="the large number on the in-process broker")
-    parser.add_argument("--only", default="", choices=("", "rabbitmq", "in-process"))
-    arguments = parser.parse_args()
-    before, rows = machine(), []
-    many = 20_000 if arguments.quick else arguments.messages
-    produced = 120_000 if arguments.quick else arguments.produced
-    if arguments.only != "in-process" and Node.is_installed():
+def measure_all(options: argparse.Namespace, _: int) -> list[Row]:
+    """Measure on both brokers, and print the table."""
+    many = 20_000 if options.quick else options.messages
+    produced = 120_000 if options.quick else options.produced
+    rows: list[Row] = []
+    if options.only != "in-process" and Node.is_installed():
         with Node() as node:
             rows += compared([on_rabbitmq(node.url, count) for count in (FEW, many)])
-    elif arguments.only != "in-process":
-        print("RabbitMQ is not installed here: only the in-process broker is measured", file=sys.stderr)
-    if arguments.only != "rabbitmq":
+    elif options.only != "in-process":
+        report("RabbitMQ is not installed here: only the in-process broker is measured")
+    if options.only != "rabbitmq":
         rows += compared([in_process(count) for count in (FEW, produced // 5, produced)])
     show(rows)
-    print(f"\n{machine_line(before)}")
-    write_json(arguments.json, "backlog", before, rows)
+    return rows
+
+
+def main() -> None:
+    """Run the benchmark."""
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--messages", type=int, default=BACKLOG, help="the large backlog on RabbitMQ")
+        parser.add_argument("--produced", type=int, default=PRODUCED, help="the large number on the in-process broker")
+        parser.add_argument("--only", default="", choices=("", "rabbitmq", "in-process"))
+
+    run_benchmark("backlog", __doc__, measure_all, runs=1, quick_runs=1, add_options=add_options)
 
 
 if __name__ == "__main__":

@@ -5,36 +5,33 @@ python -m benchmarks.latency [--quick] [--entry WORD] [--runs N] [--json FILE]
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from pathlib import Path
 
 from benchmarks import rabbit
-from benchmarks.crew import Crew
 from benchmarks.entries.faststream_app import FASTSTREAM
 from benchmarks.entries.job import Entry, Job
 from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA
-from benchmarks.measuring import (
+from benchmarks.harness import (
     ROOT,
     BenchmarkError,
     Spread,
-    end_in_order,
+    bench_folder,
     environment,
-    machine,
-    machine_line,
-    options,
+    measure_in_turns,
+    report,
+    run_benchmark,
+    spread_of,
     table,
-    tell,
-    try_in_turns,
-    write_json,
 )
+from benchmarks.process_group import ProcessGroup
 from benchmarks.throughput import OURS, installed
 from tests.node import Node
 
@@ -79,13 +76,14 @@ def measure(entry: Entry, rate: int, seconds: float, url: str) -> Measured:
     job = Job(work="latency", count=round(rate * seconds), url=url, source=queue)
     rabbit.make(url, [queue], job.kind)
     variables = {**job.variables(), **entry.variables, "BENCH_LEDGER_KIND": "Stopwatch"}
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
-        folder = Path(name)
-        with Crew(entry.name, [entry.command(job, folder)], folder, variables) as crew:
-            _wait_for_consumer(url, queue)
-            late = _publish(job, rate, seconds)
-            crew.wait(job.count, START_S)
-            account = crew.end()
+    with (
+        bench_folder() as folder,
+        ProcessGroup(entry.name, [entry.command(job, folder)], folder, variables) as group,
+    ):
+        _wait_for_consumer(url, queue)
+        late = _publish(job, rate, seconds)
+        group.wait(job.count, START_S)
+        account = group.end()
     account.check(entry.name, job.count)
     rabbit.check(url, entry.name, [queue], 0)
     rabbit.delete(url, [queue])
@@ -105,7 +103,7 @@ def _wait_for_consumer(url: str, queue: str) -> None:
 
 def _publish(job: Job, rate: int, seconds: float) -> float:
     """Run the publisher in a process of its own, and return its worst delay in seconds."""
-    command = [sys.executable, "-m", "benchmarks.pacing", job.url, job.source, str(rate), str(job.count)]
+    command = [sys.executable, "-m", "benchmarks.paced_publisher", job.url, job.source, str(rate), str(job.count)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds + START_S
     )
@@ -115,10 +113,17 @@ def _publish(job: Job, rate: int, seconds: float) -> float:
 
 
 def _row(rate: int, entry: str, size: int, runs: list[Measured], failure: str) -> Row:
-    p50, p99, worst, late = (
-        Spread.of([getattr(run, name) for run in runs]) if runs else None for name in ("p50", "p99", "worst", "late")
+    return Row(
+        rate,
+        entry,
+        size,
+        spread_of(runs, "p50"),
+        spread_of(runs, "p99"),
+        spread_of(runs, "worst"),
+        spread_of(runs, "late"),
+        runs,
+        failure,
     )
-    return Row(rate, entry, size, p50, p99, worst, late, runs, failure)
 
 
 def show(rows: Sequence[Row], runs: int) -> None:
@@ -135,32 +140,35 @@ def show(rows: Sequence[Row], runs: int) -> None:
     print(table(f"Latency, publish to handler, {runs} runs", heads, cells), flush=True)
 
 
-def main() -> None:
-    """Measure, print, and write JSON if asked to. Exits with 1 where an entry failed."""
-    end_in_order()
-    parser = options(__doc__)
-    parser.add_argument("--entry", default="", metavar="WORD", help="only entries whose name contains WORD")
-    arguments = parser.parse_args()
+def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
+    """Measure every entry at every rate, and print the table."""
     if not Node.is_installed():
         sys.exit("RabbitMQ is not installed here")
-    before, runs = machine(), arguments.runs or (2 if arguments.quick else RUNS)
-    seconds = 1.0 if arguments.quick else SECONDS
-    entries = [entry for entry in installed(ENTRIES) if arguments.entry in entry.name]
+    seconds = 1.0 if options.quick else SECONDS
+    entries = [entry for entry in installed(ENTRIES) if options.entry in entry.name]
     rows: list[Row] = []
     with Node() as node:
         for rate in RATES:
             measures: dict[str, Callable[[], Measured]] = {
                 entry.name: partial(measure, entry, rate, seconds, node.url) for entry in entries
             }
-            tried = try_in_turns(runs, measures)
-            found = [_row(rate, name, round(rate * seconds), its.results, its.failure) for name, its in tried.items()]
-            tell(f"{rate}/s: " + ", ".join(f"{row.entry} p99 {row.p99.median:.2f} ms" for row in found if row.p99))
+            found = [
+                _row(rate, name, round(rate * seconds), its.results, its.failure)
+                for name, its in measure_in_turns(runs, measures).items()
+            ]
+            report(f"{rate}/s: " + ", ".join(f"{row.entry} p99 {row.p99.median:.2f} ms" for row in found if row.p99))
             rows += found
     show(rows, runs)
-    print(f"\n{machine_line(before)}")
-    write_json(arguments.json, "latency", before, rows)
-    if any(row.failure for row in rows):
-        sys.exit(1)
+    return rows
+
+
+def main() -> None:
+    """Run the benchmark."""
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--entry", default="", metavar="WORD", help="only entries whose name contains WORD")
+
+    run_benchmark("latency", __doc__, measure_all, runs=RUNS, quick_runs=2, add_options=add_options)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,20 @@ what it calls in the standard library, but not the other parts that it calls.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import rabbit
-from benchmarks.crew import Crew
 from benchmarks.entries.in_process import IN_PROCESS
 from benchmarks.entries.job import Job
 from benchmarks.entries.mqrunner import MQRUNNER
-from benchmarks.measuring import ROOT, RUNNER, end_in_order, machine, machine_line, options, table, tell, write_json
+from benchmarks.harness import ROOT, RUNNER, bench_folder, report, run_benchmark, table
+from benchmarks.process_group import ProcessGroup
 from tests.node import Node
 
 TIMEOUT_S = 120.0
@@ -98,9 +98,9 @@ def _short(file: str) -> str:
 def profile(broker: str, command: Sequence[str], folder: Path, messages: int, variables: Mapping[str, str]) -> Profile:
     """Run a `runner up` with samples taken."""
     sampled = [sys.executable, "-m", "benchmarks.entries.sampled", "samples.json", *command[len(RUNNER) :]]
-    with Crew(broker, [sampled], folder, variables) as crew:
-        crew.wait(messages, TIMEOUT_S)
-        account = crew.end(by_themselves="--until-idle" in command)
+    with ProcessGroup(broker, [sampled], folder, variables) as group:
+        group.wait(messages, TIMEOUT_S)
+        account = group.end(by_themselves="--until-idle" in command)
     account.check(broker, messages)
     samples = json.loads((folder / "samples.json").read_text())
     return share_out(broker, messages, account.cpu_s / messages * 1e6, samples)
@@ -108,11 +108,11 @@ def profile(broker: str, command: Sequence[str], folder: Path, messages: int, va
 
 def on_rabbitmq(messages: int) -> Profile:
     """Profile `consume`, prefetch 100, a classic queue, no log line for each message."""
-    with Node() as node, tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
+    with Node() as node, bench_folder() as folder:
         job = Job(work="consume", count=messages, url=node.url, source="bench-profile")
         rabbit.make(node.url, [job.source], job.kind)
         rabbit.fill(node.url, [job.source], messages)
-        found = profile("RabbitMQ", MQRUNNER.command(job, Path(name)), Path(name), messages, job.variables())
+        found = profile("RabbitMQ", MQRUNNER.command(job, folder), folder, messages, job.variables())
         rabbit.check(node.url, "RabbitMQ", [job.source], 0)
         return found
 
@@ -120,9 +120,9 @@ def on_rabbitmq(messages: int) -> Profile:
 def in_process(messages: int) -> Profile:
     """Profile an async producer and an async handler, without log lines."""
     entry = next(entry for entry in IN_PROCESS if not entry.peer)
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
+    with bench_folder() as folder:
         variables = {"BENCH_COUNT": str(messages)}
-        return profile("in-process", entry.command(Path(name)), Path(name), messages, variables)
+        return profile("in-process", entry.command(folder), folder, messages, variables)
 
 
 def show(found: Profile, top: int) -> None:
@@ -134,25 +134,29 @@ def show(found: Profile, top: int) -> None:
     print(table(f"{found.broker}: functions, by the time in themselves", ("function", "µs each", "share"), functions))
 
 
-def main() -> None:
-    """Measure, print, and write JSON if asked to."""
-    end_in_order()
-    parser = options(__doc__)
-    parser.add_argument("--only", default="", choices=("", "rabbitmq", "in-process"))
-    parser.add_argument("--top", type=int, default=TOP, metavar="N", help="how many functions are printed")
-    arguments = parser.parse_args()
-    before, found = machine(), []
-    messages = 10_000 if arguments.quick else 100_000
-    if arguments.only != "in-process" and Node.is_installed():
+def measure_all(options: argparse.Namespace, _: int) -> list[Profile]:
+    """Profile on both brokers, and print the tables."""
+    messages = 10_000 if options.quick else 100_000
+    found: list[Profile] = []
+    if options.only != "in-process" and Node.is_installed():
         found.append(on_rabbitmq(messages))
-    elif arguments.only != "in-process":
-        tell("RabbitMQ is not installed here: only the in-process broker is profiled")
-    if arguments.only != "rabbitmq":
+    elif options.only != "in-process":
+        report("RabbitMQ is not installed here: only the in-process broker is profiled")
+    if options.only != "rabbitmq":
         found.append(in_process(messages))
     for each in found:
-        show(each, arguments.top)
-    print(f"\n{machine_line(before)}")
-    write_json(arguments.json, "profile", before, found)
+        show(each, options.top)
+    return found
+
+
+def main() -> None:
+    """Run the benchmark."""
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--only", default="", choices=("", "rabbitmq", "in-process"))
+        parser.add_argument("--top", type=int, default=TOP, metavar="N", help="how many functions are printed")
+
+    run_benchmark("profile", __doc__, measure_all, runs=1, quick_runs=1, add_options=add_options)
 
 
 if __name__ == "__main__":

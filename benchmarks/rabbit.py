@@ -11,7 +11,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from benchmarks.entries.job import body
-from benchmarks.measuring import BenchmarkError
+from benchmarks.harness import BenchmarkError
 
 ARRIVAL_S = 30.0
 SETTLE_S = 5.0

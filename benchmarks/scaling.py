@@ -5,9 +5,9 @@ python -m benchmarks.scaling [--quick] [--only WORD] [--runs N] [--json FILE]
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,22 +17,20 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import rabbit
-from benchmarks.crew import Crew
 from benchmarks.entries.job import Job
 from benchmarks.entries.mqrunner import write
-from benchmarks.measuring import (
+from benchmarks.harness import (
     ROOT,
     BenchmarkError,
     Spread,
-    end_in_order,
-    machine,
-    machine_line,
-    options,
+    bench_folder,
+    measure_in_turns,
+    report,
+    run_benchmark,
+    spread_of,
     table,
-    tell,
-    try_in_turns,
-    write_json,
 )
+from benchmarks.process_group import ProcessGroup
 from tests.node import Node
 
 RUNS = 3
@@ -149,16 +147,15 @@ def measure(point: Point, url: str) -> Measured:
         rabbit.fill(url, queues, point.messages, size=point.body_bytes)
     job = Job(work="consume", count=point.messages, url=url, processes=point.processes)
     kind = "SharedLedger" if point.processes > 1 else "Ledger"
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as folder_name:
-        folder = Path(folder_name)
+    with bench_folder() as folder:
         commands = [write(folder, pipeline(point, name, queues, url))] * point.processes
         started = time.time()
-        with Crew(who, commands, folder, {**job.variables(), "BENCH_LEDGER_KIND": kind}) as crew:
+        with ProcessGroup(who, commands, folder, {**job.variables(), "BENCH_LEDGER_KIND": kind}) as group:
             if point.is_filled_late:
                 _wait_until_ready(folder)
                 rabbit.publish(url, queues, point.messages)
-            crew.wait(point.messages, TIMEOUT_S)
-            account = crew.end()
+            group.wait(point.messages, TIMEOUT_S)
+            account = group.end()
         ready = max(_when_ready(folder / f"stdout-{number}") for number in range(point.processes))
     account.check(who, point.messages)
     rabbit.check(url, who, queues, 0)
@@ -200,10 +197,16 @@ def _wait_until_ready(folder: Path) -> None:
 
 
 def _row(point: Point, runs: list[Measured], failure: str) -> Row:
-    start_s, rate, cpu_us = (
-        Spread.of([getattr(run, name) for run in runs]) if runs else None for name in ("start_s", "rate", "cpu_us")
+    return Row(
+        point.what,
+        point.size,
+        point.messages,
+        spread_of(runs, "start_s"),
+        spread_of(runs, "rate"),
+        spread_of(runs, "cpu_us"),
+        runs,
+        failure,
     )
-    return Row(point.what, point.size, point.messages, start_s, rate, cpu_us, runs, failure)
 
 
 def show(rows: Sequence[Row], runs: int) -> None:
@@ -221,16 +224,11 @@ def _cells(row: Row) -> Sequence[str]:
     return (f"{row.messages:,}", *rates, f"{row.cpu_us.median:.1f}", f"{row.start_s.median:.2f}")
 
 
-def main() -> None:
-    """Measure, print, and write JSON if asked to. Exits with 1 where something failed."""
-    end_in_order()
-    parser = options(__doc__)
-    parser.add_argument("--only", default="", metavar="WORD", help="only what contains WORD, as in --only prefetch")
-    arguments = parser.parse_args()
+def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
+    """Measure every point, and print the tables."""
     if not Node.is_installed():
         sys.exit("RabbitMQ is not installed here")
-    before, runs = machine(), arguments.runs or (1 if arguments.quick else RUNS)
-    chosen = [point for point in points(QUICK if arguments.quick else 1.0) if arguments.only in point.what]
+    chosen = [point for point in points(QUICK if options.quick else 1.0) if options.only in point.what]
     rows: list[Row] = []
     with Node() as node:
         for what in dict.fromkeys(point.what for point in chosen):
@@ -238,15 +236,22 @@ def main() -> None:
             measures: dict[str, Callable[[], Measured]] = {
                 name: partial(measure, point, node.url) for name, point in sizes.items()
             }
-            tried = try_in_turns(runs, measures)
-            found = [_row(sizes[name], its.results, its.failure) for name, its in tried.items()]
-            tell(f"{what}: " + ", ".join(f"{row.size} {row.rate.median:,.0f}/s" for row in found if row.rate))
+            found = [
+                _row(sizes[name], its.results, its.failure) for name, its in measure_in_turns(runs, measures).items()
+            ]
+            report(f"{what}: " + ", ".join(f"{row.size} {row.rate.median:,.0f}/s" for row in found if row.rate))
             rows += found
     show(rows, runs)
-    print(f"\n{machine_line(before)}")
-    write_json(arguments.json, "scaling", before, rows)
-    if any(row.failure for row in rows):
-        sys.exit(1)
+    return rows
+
+
+def main() -> None:
+    """Run the benchmark."""
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--only", default="", metavar="WORD", help="only what contains WORD, as in --only prefetch")
+
+    run_benchmark("scaling", __doc__, measure_all, runs=RUNS, quick_runs=1, add_options=add_options)
 
 
 if __name__ == "__main__":

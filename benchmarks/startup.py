@@ -5,28 +5,25 @@ python -m benchmarks.startup [--quick] [--runs N] [--json FILE]
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measuring import (
+from benchmarks.harness import (
     RUNNER,
     BenchmarkError,
     Spread,
-    end_in_order,
+    bench_folder,
     environment,
-    machine,
-    machine_line,
-    options,
     run,
+    run_benchmark,
     table,
     take_turns,
-    write_json,
 )
 
 RUNS = 11
@@ -161,17 +158,13 @@ def show(rows: Sequence[Row], goals: Sequence[Goal], runs: int) -> None:
     print(table("Ratios of medians", ("pair", "ratio", "goal"), ratios))
 
 
-def main() -> None:
-    """Measure, print, and write JSON if asked to."""
-    end_in_order()
-    arguments = options(__doc__).parse_args()
-    before, runs = machine(), arguments.runs or (7 if arguments.quick else RUNS)
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
-        folder = Path(name)
+def measure_all(_: argparse.Namespace, runs: int) -> dict[str, object]:
+    """Measure all commands, and print the tables."""
+    with bench_folder() as folder:
         (folder / "bench.yaml").write_text(PIPELINE)
         (folder / "bench_handlers.py").write_text(HANDLERS)
         todo = measures(folder)
-        take_turns(1, todo)  # bytecode and the file cache
+        take_turns(1, todo)  # fills the caches: bytecode and files
         results = take_turns(runs, todo)
     rows = [
         Row(command, Spread.of([item.seconds for item in ran]), Spread.of([item.cpu_s for item in ran]))
@@ -187,14 +180,18 @@ def main() -> None:
     modules = third_party_of_help()
     show(rows, goals, runs)
     print(f"\nthird-party modules that `runner --help` imports: {', '.join(modules) or 'none'} (goal: click)")
-    print(f"\n{machine_line(before)}")
-    write_json(arguments.json, "startup", before, {"commands": rows, "ratios": goals, "third_party_of_help": modules})
+    return {"commands": rows, "ratios": goals, "third_party_of_help": modules}
 
 
 def _verdict(goal: Goal) -> str:
     if goal.below is None:
         return "-"
     return f"< {goal.below:g}: {'met' if goal.ratio < goal.below else 'MISSED'}"
+
+
+def main() -> None:
+    """Run the benchmark."""
+    run_benchmark("startup", __doc__, measure_all, runs=RUNS, quick_runs=7)
 
 
 if __name__ == "__main__":

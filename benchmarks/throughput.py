@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import rabbit
-from benchmarks.crew import Account, Crew
 from benchmarks.entries.celery_app import CELERY, CELERY_PREFORK
 from benchmarks.entries.dramatiq_app import DRAMATIQ
 from benchmarks.entries.faststream_app import FASTSTREAM, FASTSTREAM_UVLOOP
@@ -28,21 +24,20 @@ from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA, PLAIN_AIO_PIKA_UVL
 from benchmarks.entries.plain_pika import PLAIN_PIKA
 from benchmarks.entries.raw_socket import RAW_SOCKET
 from benchmarks.entries.taskiq_app import TASKIQ
-from benchmarks.measuring import (
+from benchmarks.harness import (
     BenchmarkError,
+    Measurements,
     Spread,
-    Tried,
-    end_in_order,
+    bench_folder,
     environment,
-    machine,
-    machine_line,
-    options,
+    measure_in_turns,
+    report,
     run,
+    run_benchmark,
+    spread_of,
     table,
-    tell,
-    try_in_turns,
-    write_json,
 )
+from benchmarks.process_group import Account, ProcessGroup
 from tests.node import Node
 
 OURS: Sequence[Entry] = (MQRUNNER, MQRUNNER_UVLOOP)
@@ -146,31 +141,30 @@ def prepare(entry: Entry, job: Job, queues: Sequence[str]) -> None:
         if job.source:
             rabbit.fill(job.url, [job.source], job.count, size=job.body_bytes)
         return
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
-        folder = Path(name)
-        variables = {**job.variables(), **entry.variables, "BENCH_LEDGER": name}
+    with bench_folder() as folder:
+        variables = {**job.variables(), **entry.variables, "BENCH_LEDGER": str(folder)}
         run(entry.fill, cwd=folder, env=environment(**variables), timeout_s=TIMEOUT_S)
     rabbit.wait_until_ready(job.url, [job.source], job.count)
 
 
 def measure_in_process(entry: InProcess, size: int) -> Measured:
     """Let one process bring messages in and handle them."""
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
-        folder = Path(name)
-        with Crew(entry.name, [entry.command(folder)], folder, {"BENCH_COUNT": str(size)}) as crew:
-            crew.wait(size, TIMEOUT_S)
-            return _measured(entry.name, size, crew.end(by_themselves=True))
+    with (
+        bench_folder() as folder,
+        ProcessGroup(entry.name, [entry.command(folder)], folder, {"BENCH_COUNT": str(size)}) as group,
+    ):
+        group.wait(size, TIMEOUT_S)
+        return _measured(entry.name, size, group.end(by_themselves=True))
 
 
 def _work(entry: Entry, job: Job) -> Measured:
-    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
-        folder = Path(name)
+    with bench_folder() as folder:
         kind = "SharedLedger" if job.processes > 1 or entry.is_shared else "Ledger"
         variables = {**job.variables(), **entry.variables, "BENCH_LEDGER_KIND": kind}
         commands = [entry.command(job, folder)] * (1 if entry.starts_its_own else job.processes)
-        with Crew(entry.name, commands, folder, variables) as crew:
-            crew.wait(job.count, TIMEOUT_S)
-            account = crew.end(by_themselves=job.work == "publish")
+        with ProcessGroup(entry.name, commands, folder, variables) as group:
+            group.wait(job.count, TIMEOUT_S)
+            account = group.end(by_themselves=job.work == "publish")
         if account.processes < job.processes:
             raise BenchmarkError(f"{entry.name}: only {account.processes} processes had messages")
         if job.work == "log" and (lines := (folder / "stdout-0").read_bytes().count(b"\n")) < job.count:
@@ -184,19 +178,19 @@ def _measured(name: str, size: int, account: Account, ended: float | None = None
     return Measured(size / seconds, account.cpu_s / size * 1e6)
 
 
-def compare(scenario: str, sizes: Mapping[str, int], tried: Mapping[str, Tried[Measured]]) -> list[Row]:
+def compare(scenario: str, sizes: Mapping[str, int], measured: Mapping[str, Measurements[Measured]]) -> list[Row]:
     """Return a row for each entry, compared with the first."""
-    first = next(iter(tried.values())).results
+    first = next(iter(measured.values())).results
     rows = []
-    for entry, its in tried.items():
+    for entry, its in measured.items():
         pairs = list(zip(its.results, first, strict=False))
         rows.append(
             Row(
                 scenario,
                 entry,
                 sizes[entry],
-                Spread.of([item.rate for item in its.results]) if its.results else None,
-                Spread.of([item.cpu_us for item in its.results]) if its.results else None,
+                spread_of(its.results, "rate"),
+                spread_of(its.results, "cpu_us"),
                 Spread.of([own.rate / other.rate for own, other in pairs]).median if pairs else None,
                 Spread.of([other.cpu_us / own.cpu_us for own, other in pairs]).median if pairs else None,
                 its.results,
@@ -233,21 +227,21 @@ def installed(entries: Sequence[E]) -> list[E]:
 
 @functools.cache
 def _tell_missing(name: str, missing: str) -> None:
-    tell(f"left out: {name} needs {missing}: pip install 'mqrunner[bench]'")
+    report(f"left out: {name} needs {missing}: pip install 'mqrunner[bench]'")
 
 
-def run_rabbitmq(arguments: argparse.Namespace, runs: int) -> list[Row]:
+def run_rabbitmq(options: argparse.Namespace, runs: int) -> list[Row]:
     """Measure everything on a private node."""
-    chosen = [scenario for scenario in scenarios(QUICK if arguments.quick else 1.0) if arguments.only in scenario.name]
+    chosen = [scenario for scenario in scenarios(QUICK if options.quick else 1.0) if options.only in scenario.name]
     rows: list[Row] = []
     if not chosen:
         return rows
     if not Node.is_installed():
-        tell("RabbitMQ is not installed here: only the in-process broker was measured")
+        report("RabbitMQ is not installed here: only the in-process broker was measured")
         return rows
     with Node() as node:
         for scenario in chosen:
-            entries = [entry for entry in installed(scenario.entries) if arguments.entry in entry.name]
+            entries = [entry for entry in installed(scenario.entries) if options.entry in entry.name]
             jobs = {
                 entry.name: replace(scenario.job, count=max(200, round(scenario.job.count * entry.share)))
                 for entry in entries
@@ -255,52 +249,52 @@ def run_rabbitmq(arguments: argparse.Namespace, runs: int) -> list[Row]:
             measures: dict[str, Callable[[], Measured]] = {
                 entry.name: partial(measure, entry, jobs[entry.name], node.url) for entry in entries
             }
-            rows += _told(scenario.name, {name: job.count for name, job in jobs.items()}, runs, measures)
+            rows += _compare_now(scenario.name, {name: job.count for name, job in jobs.items()}, runs, measures)
     show(f"RabbitMQ (private node, one scheduler), {runs} runs; ratio to the first of each scenario", rows)
     return rows
 
 
-def run_in_process(arguments: argparse.Namespace, runs: int) -> list[Row]:
+def run_in_process(options: argparse.Namespace, runs: int) -> list[Row]:
     """Measure everything on the in-process broker."""
     scenario = "in-process"
-    if arguments.only not in scenario:
+    if options.only not in scenario:
         return []
-    entries = [entry for entry in installed(IN_PROCESS) if arguments.entry in entry.name]
-    size = 20_000 if arguments.quick else 100_000
+    entries = [entry for entry in installed(IN_PROCESS) if options.entry in entry.name]
+    size = 20_000 if options.quick else 100_000
     sizes = {entry.name: max(500, round(size * entry.share)) for entry in entries}
     measures: dict[str, Callable[[], Measured]] = {
         entry.name: partial(measure_in_process, entry, sizes[entry.name]) for entry in entries
     }
-    rows = _told(scenario, sizes, runs, measures)
+    rows = _compare_now(scenario, sizes, runs, measures)
     show(f"In one process, {runs} runs; ratio to the first", rows)
     return rows
 
 
-def _told(
+def _compare_now(
     scenario: str, sizes: Mapping[str, int], runs: int, measures: Mapping[str, Callable[[], Measured]]
 ) -> list[Row]:
-    """Measure one scenario, and tell at once how it went."""
+    """Measure one scenario, and report at once how it went."""
     if not measures:
         return []
-    rows = compare(scenario, sizes, try_in_turns(runs, measures))
+    rows = compare(scenario, sizes, measure_in_turns(runs, measures))
     said = (f"{row.entry} {row.rate.median:,.0f}/s" if row.rate else f"{row.entry} FAILED" for row in rows)
-    tell(f"{scenario}: {', '.join(said)}")
+    report(f"{scenario}: {', '.join(said)}")
     return rows
 
 
+def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
+    """Measure on both brokers, and print the tables."""
+    return [*run_in_process(options, runs), *run_rabbitmq(options, runs)]
+
+
 def main() -> None:
-    """Measure, print, and write JSON if asked to. Exits with 1 where an entry failed."""
-    end_in_order()
-    parser = options(__doc__)
-    parser.add_argument("--only", default="", metavar="WORD", help="only scenarios whose name contains WORD")
-    parser.add_argument("--entry", default="", metavar="WORD", help="only entries whose name contains WORD")
-    arguments = parser.parse_args()
-    before, runs = machine(), arguments.runs or (3 if arguments.quick else RUNS)
-    rows = [*run_in_process(arguments, runs), *run_rabbitmq(arguments, runs)]
-    print(f"\n{machine_line(before)}")
-    write_json(arguments.json, "throughput", before, rows)
-    if any(row.failure for row in rows):
-        sys.exit(1)
+    """Run the benchmark."""
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--only", default="", metavar="WORD", help="only scenarios whose name contains WORD")
+        parser.add_argument("--entry", default="", metavar="WORD", help="only entries whose name contains WORD")
+
+    run_benchmark("throughput", __doc__, measure_all, runs=RUNS, quick_runs=3, add_options=add_options)
 
 
 if __name__ == "__main__":

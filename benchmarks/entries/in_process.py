@@ -22,8 +22,8 @@ from typing import Any
 
 from benchmarks.entries.job import body
 from benchmarks.entries.mqrunner import write
+from benchmarks.harness import ROOT
 from benchmarks.ledger import Ledger, from_environment
-from benchmarks.measuring import ROOT
 
 WORKERS = 10
 CAPACITY = 1000

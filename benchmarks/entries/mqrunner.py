@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.entries.job import Entry, Job
-from benchmarks.measuring import ROOT, RUNNER
+from benchmarks.harness import ROOT, RUNNER
 
 _HEAD = """\
 version: 1

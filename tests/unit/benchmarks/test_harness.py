@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import profiling
-from benchmarks.crew import Account, Crew, read_accounts
 from benchmarks.entries.job import Job, body
+from benchmarks.harness import ROOT, BenchmarkError, Measurements, Spread, measure_in_turns
 from benchmarks.ledger import Ledger, SharedLedger, Stopwatch
-from benchmarks.measuring import ROOT, BenchmarkError, Spread, Tried, try_in_turns
 from benchmarks.plot import draw
+from benchmarks.process_group import Account, ProcessGroup, read_accounts
 from benchmarks.throughput import Measured, compare
 
 
@@ -66,30 +66,30 @@ def test_accounts_of_several_processes_add_up() -> None:
 
 
 def test_a_crew_that_ends_too_soon_says_what_it_said(tmp_path: Path) -> None:
-    failing = Crew("nobody", [["sh", "-c", "echo no such thing >&2; exit 3"]], tmp_path, {})
-    with pytest.raises(BenchmarkError, match=r"nobody: ended with \[3\][\s\S]*no such thing"), failing as crew:
-        crew.wait(1, 10.0)
+    failing = ProcessGroup("nobody", [["sh", "-c", "echo no such thing >&2; exit 3"]], tmp_path, {})
+    with pytest.raises(BenchmarkError, match=r"nobody: ended with \[3\][\s\S]*no such thing"), failing as group:
+        group.wait(1, 10.0)
 
 
 def test_a_crew_is_ended_by_sigterm(tmp_path: Path) -> None:
-    with Crew("sleeper", [["sleep", "60"]], tmp_path, {}) as crew:
-        assert crew.end().count == 0
+    with ProcessGroup("sleeper", [["sleep", "60"]], tmp_path, {}) as group:
+        assert group.end().count == 0
 
 
 def test_what_fails_is_left_out_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:
         raise BenchmarkError("lost two messages")
 
-    tried = try_in_turns(3, {"good": lambda: 1, "bad": fail})
-    assert tried == {"good": Tried([1, 1, 1]), "bad": Tried([], "lost two messages")}
+    tried = measure_in_turns(3, {"good": lambda: 1, "bad": fail})
+    assert tried == {"good": Measurements([1, 1, 1]), "bad": Measurements([], "lost two messages")}
     assert capsys.readouterr().err == "FAILED: bad: lost two messages\n"
 
 
 def test_ratios_are_those_of_rounds() -> None:
     tried = {
-        "base": Tried([Measured(100.0, 10.0), Measured(50.0, 10.0)]),
-        "ours": Tried([Measured(200.0, 5.0), Measured(100.0, 5.0)]),
-        "none": Tried[Measured]([], "broken"),
+        "base": Measurements([Measured(100.0, 10.0), Measured(50.0, 10.0)]),
+        "ours": Measurements([Measured(200.0, 5.0), Measured(100.0, 5.0)]),
+        "none": Measurements[Measured]([], "broken"),
     }
     base, ours, none = compare("work", {"base": 10, "ours": 20, "none": 10}, tried)
     assert (base.ratio, ours.ratio, ours.cpu_ratio, ours.count) == (1.0, 2.0, 2.0, 20)

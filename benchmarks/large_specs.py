@@ -1,6 +1,6 @@
 """How long a large specification takes to be checked: subscribers in 50 included files, without imports.
 
-    python -m benchmarks.scale [--json FILE]
+    python -m benchmarks.large_specs [--json FILE]
 
 Prints the median of five runs for each size and the cost per subscriber, which should not grow.
 """
@@ -8,12 +8,12 @@ Prints the median of five runs for each size and the cost per subscriber, which 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness import BenchmarkError, bench_folder, run_benchmark, table
 from runner.app import check
 
 SIZES = (125, 250, 500, 1000, 2000)
@@ -39,30 +39,41 @@ def write(folder: Path, subscribers: int) -> Path:
     return root
 
 
-def measure(subscribers: int) -> float:
-    """Return the median seconds of a check; raises if there were problems."""
-    with tempfile.TemporaryDirectory() as name:
-        root = write(Path(name), subscribers)
-        times = []
-        for _ in range(RUNS):
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The median seconds of a check of so many subscribers."""
+
+    subscribers: int
+    seconds: float
+
+
+def measure(subscribers: int, runs: int) -> Row:
+    """Return the median seconds of a check. Raises BenchmarkError if the specification has problems."""
+    times = []
+    with bench_folder() as folder:
+        root = write(folder, subscribers)
+        for _ in range(runs):
             started = time.perf_counter()
             problems, _ = check([root], {})
             times.append(time.perf_counter() - started)
             if problems:
-                raise SystemExit(f"unexpected problems: {problems[:3]}")
-        return statistics.median(times)
+                raise BenchmarkError(f"unexpected problems: {problems[:3]}")
+    return Row(subscribers, statistics.median(times))
+
+
+def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
+    """Measure every size, and print the table."""
+    rows = [measure(size, runs) for size in SIZES[: 2 if options.quick else None]]
+    cells = [
+        (f"{row.subscribers:,}", f"{row.seconds:.3f}", f"{row.seconds / row.subscribers * 1e6:.0f}") for row in rows
+    ]
+    print(table(f"Check of a specification, {runs} runs", ("subscribers", "median s", "µs each"), cells), flush=True)
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    arguments = parser.parse_args()
-    figures = {size: measure(size) for size in SIZES}
-    print("| subscribers | median s | µs each |\n|---:|---:|---:|")
-    for size, seconds in figures.items():
-        print(f"| {size} | {seconds:.3f} | {seconds / size * 1e6:.0f} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+    """Run the benchmark."""
+    run_benchmark("large_specs", __doc__, measure_all, runs=RUNS, quick_runs=2)
 
 
 if __name__ == "__main__":

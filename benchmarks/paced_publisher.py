@@ -1,6 +1,6 @@
 """The publisher of the latency benchmark: it keeps to its schedule whatever the consumer does, and is the same for all.
 
-python -m benchmarks.pacing URL QUEUE RATE COUNT
+python -m benchmarks.paced_publisher URL QUEUE RATE COUNT
 
 Each body has `sent`, the monotonic time just before its bytes went out. Prints how late the schedule was kept (JSON).
 """

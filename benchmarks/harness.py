@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -47,6 +49,11 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
+def spread_of(runs: Sequence[object], name: str) -> Spread | None:
+    """Return the spread of an attribute over the runs; None if there are none."""
+    return Spread.of([getattr(run, name) for run in runs]) if runs else None
+
+
 def environment(**more: str) -> dict[str, str]:
     """Return a clean environment for a process under measurement: nothing of the caller's but PATH and HOME."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
@@ -75,9 +82,41 @@ def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], tim
     return usage.ru_utime + usage.ru_stime
 
 
-def end_in_order() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, so that what it has started ends with it."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+def run_benchmark(
+    kind: str,
+    description: str | None,
+    measure: Callable[[argparse.Namespace, int], Any],
+    *,
+    runs: int,
+    quick_runs: int,
+    add_options: Callable[[argparse.ArgumentParser], object] = lambda _: None,
+) -> None:
+    """Run a benchmark as a command: parse its options, measure, print the machine, and write JSON if asked to.
+
+    `measure` gets the options and the number of runs, prints its tables, and returns the results. The exit code is 1 if
+    a result has a `failure`.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))  # so that child processes end, too
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="small sizes: a first impression, not a measurement")
+    parser.add_argument("--runs", type=int, help="how often everything is measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE as well")
+    add_options(parser)
+    options = parser.parse_args()
+    before = machine()
+    results = measure(options, options.runs or (quick_runs if options.quick else runs))
+    print(f"\n{machine_line(before)}")
+    if options.json is not None:
+        write_json(options.json, kind, before, results)
+    if isinstance(results, list) and any(getattr(row, "failure", "") for row in results):
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def bench_folder() -> Iterator[Path]:
+    """Yield a new folder, deleted at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="mqrunner-bench-") as name:
+        yield Path(name)
 
 
 def take_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
@@ -89,25 +128,25 @@ def take_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, 
 
 
 @dataclass(slots=True)
-class Tried(Generic[T]):
+class Measurements(Generic[T]):
     """The results of one of several; `failure` says why there are no more."""
 
     results: list[T] = field(default_factory=list)
     failure: str = ""
 
 
-def try_in_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, Tried[T]]:
+def measure_in_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, Measurements[T]]:
     """Take turns as `take_turns` does; what fails is told at once and left out from then on, the others go on."""
-    tried: dict[str, Tried[T]] = {name: Tried() for name in measures}
+    measured: dict[str, Measurements[T]] = {name: Measurements() for name in measures}
     for name in _turns(runs, list(measures)):
-        if tried[name].failure:
+        if measured[name].failure:
             continue
         try:
-            tried[name].results.append(measures[name]())
+            measured[name].results.append(measures[name]())
         except Exception as error:  # of whatever kind: the others' numbers are worth more
-            tried[name].failure = str(error) or repr(error)
-            tell(f"FAILED: {name}: {error}")
-    return tried
+            measured[name].failure = str(error) or repr(error)
+            report(f"FAILED: {name}: {error}")
+    return measured
 
 
 def _turns(runs: int, names: Sequence[str]) -> Iterator[str]:
@@ -116,7 +155,7 @@ def _turns(runs: int, names: Sequence[str]) -> Iterator[str]:
         yield from (*names[start:], *names[:start])
 
 
-def tell(line: str) -> None:
+def report(line: str) -> None:
     """Tell whoever waits how it goes, on stderr."""
     print(line, file=sys.stderr, flush=True)
 
@@ -161,21 +200,11 @@ def machine_line(before: Mapping[str, Any]) -> str:
     )
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="small sizes: a first impression, not a measurement")
-    parser.add_argument("--runs", type=int, help="how often everything is measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE as well")
-    return parser
-
-
-def write_json(path: Path | None, kind: str, before: Mapping[str, Any], results: object) -> None:
-    """Write results to a file, if one is wanted."""
-    if path is not None:
-        text = json.dumps({"benchmark": kind, "machine": before, "results": results}, indent=2, default=_plain)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+def write_json(path: Path, kind: str, before: Mapping[str, Any], results: object) -> None:
+    """Write results to a file."""
+    text = json.dumps({"benchmark": kind, "machine": before, "results": results}, indent=2, default=_plain)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
 
 
 def _plain(value: object) -> object:

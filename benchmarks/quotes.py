@@ -1,6 +1,6 @@
 """What the documents quote of the results in `benchmarks/results`, as Markdown: a test holds them to it.
 
-python -m benchmarks.quoting            # prints every piece under its name
+python -m benchmarks.quotes            # prints every piece under its name
 """
 
 from __future__ import annotations

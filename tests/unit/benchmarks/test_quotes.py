@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quoting import pieces
+from benchmarks.quotes import pieces
 
 ROOT = Path(__file__).resolve().parents[3]
 QUOTED = {
@@ -26,4 +26,4 @@ QUOTED = {
 @pytest.mark.parametrize(("document", "name"), [(document, name) for document in QUOTED for name in QUOTED[document]])
 def test_a_document_quotes_what_was_measured(document: str, name: str) -> None:
     text = (ROOT / document).read_text("utf-8")
-    assert pieces()[name] in text, f"python -m benchmarks.quoting prints what {document} should say: {name}"
+    assert pieces()[name] in text, f"python -m benchmarks.quotes prints what {document} should say: {name}"

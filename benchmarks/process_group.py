@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from benchmarks.measuring import BenchmarkError, environment
+from benchmarks.harness import BenchmarkError, environment
 
 LOOK_S = 0.02
 SETTLE_S = 0.4
@@ -54,8 +54,8 @@ class Account:
             raise BenchmarkError(f"{name}: {self.count} messages instead of {count}, or not each once")
 
 
-class Crew:
-    """Some processes in one folder, each in a session of its own: `with Crew(…) as crew`, `crew.wait`, `crew.end`.
+class ProcessGroup:
+    """Processes in one folder, each in a session of its own. Use it as a context manager.
 
     `name` is for error messages, `variables` are what the processes find in their environment.
     """
