@@ -121,14 +121,15 @@ format: $(VENV)/.test ## Mend style and format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+# write(module, document): writes a generated document, and keeps the old one if that fails.
+write = $(BIN)/python -m $(1) > $(2).new && mv $(2).new $(2)
+
 .PHONY: docs
-docs: $(VENV)/.runtime ## Write the generated documents anew
-	@$(BIN)/python -m runner.operations.language_reference > docs/language.md.new && mv docs/language.md.new docs/language.md
-	@mkdir -p docs/reference
-	@$(BIN)/python -m runner.operations.log_reference > docs/reference/logs.md.new && \
-		mv docs/reference/logs.md.new docs/reference/logs.md
-	@$(BIN)/python -m runner.operations.metric_reference > docs/reference/metrics.md.new && \
-		mv docs/reference/metrics.md.new docs/reference/metrics.md
+docs: $(VENV)/.runtime ## Write the generated documents
+	@$(call write,runner.operations.language_reference,docs/reference/language.md)
+	@$(call write,runner.operations.log_reference,docs/reference/logs.md)
+	@$(call write,runner.operations.metric_reference,docs/reference/metrics.md)
+	@$(call write,runner.cli.command_reference,docs/reference/commands.md)
 	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
 
 .PHONY: lock

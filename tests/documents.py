@@ -1,8 +1,9 @@
-"""Runs a Markdown document as its reader would: writes the files it shows, types its commands, compares the output.
+"""Runs a Markdown document as its reader does: writes the files it shows, runs its commands, compares the output.
 
-A fenced block whose info string has a file name (```yaml pipeline.yaml) is written to that file. A ```console block is
-a list of commands (`$ …`) with what they print; `…` in the output stands for anything, also for whole lines. Times,
-durations and ids are not compared, and lines may come in another order, because handlers run side by side.
+A fenced block whose info string has a file name (```yaml pipeline.yaml) is written to that file, in the order of the
+document. A ```console block is a list of commands (`$ …`) with what they print; `…` in the output stands for anything,
+also for whole lines. Times, durations and ids are not compared. Lines may come in another order, because handlers run
+concurrently.
 """
 
 from __future__ import annotations
@@ -37,31 +38,56 @@ class Command:
     number: int = 0
 
 
-def files(text: str) -> dict[str, str]:
-    """Return the files that a document shows, by name."""
-    return {name: body for kind, name, body in _FENCE.findall(text) if name and kind != "console"}
+@dataclass
+class File:
+    """A file that a document shows."""
+
+    name: str
+    body: str
 
 
-def commands(text: str) -> Iterator[Command]:
-    """Yield the commands of a document's console blocks."""
+def steps(text: str) -> Iterator[File | Command]:
+    """Yield the files and the commands of a document, in its order."""
     for match in _FENCE.finditer(text):
-        if match[1] != "console":
+        kind, name, body = match.groups()
+        if kind == "console":
+            yield from _commands(body, text[: match.start(3)].count("\n") + 1)
+        elif name:
+            yield File(name, body)
+
+
+def _commands(block: str, first: int) -> Iterator[Command]:
+    """Yield the commands of a console block whose first line has this number."""
+    command: Command | None = None
+    for number, line in enumerate(block.splitlines(), first):
+        if line.startswith("$ "):
+            if command is not None:
+                yield command
+            command = Command(line[2:], number=number)
+        elif command is not None:
+            command.expected.append(line)
+    if command is not None:
+        yield command
+
+
+def play(document: Path, folder: Path, env: Mapping[str, str]) -> int:
+    """Do in `folder` what a document shows; return the number of commands. Fails on the first output that differs."""
+    count = 0
+    for step in steps(document.read_text("utf-8")):
+        if isinstance(step, File):
+            path = folder / step.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(step.body, "utf-8")
             continue
-        command: Command | None = None
-        first = text[: match.start(3)].count("\n") + 1
-        for offset, line in enumerate(match[3].splitlines()):
-            if line.startswith("$ "):
-                if command is not None:
-                    yield command
-                command = Command(line[2:], number=first + offset)
-            elif command is not None:
-                command.expected.append(line)
-        if command is not None:
-            yield command
+        printed = run(step, folder, env)
+        wrong = differences(step, printed)
+        assert not wrong, f"{document.name}:{step.number}: $ {step.line}\n" + "\n".join(wrong) + f"\n---\n{printed}"
+        count += 1
+    return count
 
 
 def run(command: Command, folder: Path, env: Mapping[str, str]) -> str:
-    """Type a command into a shell in `folder`; return what a terminal would have shown."""
+    """Run a command in a shell in `folder`; return what a terminal would have shown."""
     bin_folder = str(Path(sys.executable).parent)
     done = subprocess.run(
         ["bash", "-c", command.line],
@@ -97,3 +123,33 @@ def _plain(line: str) -> str:
     for pattern, replacement in _NOISE:
         line = pattern.sub(replacement, line)
     return line.strip()
+
+
+# Links
+
+_LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s#]*)(?:#([^)\s]+))?\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def all_pages() -> list[Path]:
+    """Return every Markdown file of the repository that people read."""
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("README.md")]
+    return sorted([*found, ROOT / "benchmarks" / "README.md"])
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the relative links of a page whose file or heading does not exist."""
+    text = _FENCE.sub("", page.read_text("utf-8"))
+    broken = []
+    for target, heading in _LINK.findall(text):
+        path = (page.parent / target).resolve() if target else page
+        if not path.exists() or (heading and heading not in _anchors(path)):
+            broken.append(f"{target}#{heading}" if heading else target)
+    return broken
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return the names of a page's headings in links, as GitHub makes them."""
+    headings = _HEADING.findall(_FENCE.sub("", path.read_text("utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

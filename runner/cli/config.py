@@ -20,7 +20,7 @@ def command(path: Path, origin: bool, environ: dict[str, str]) -> None:
     The output is itself a pipeline. With --origin each value has a comment: `pipeline.yaml:12`,
     `pipeline.yaml:12 (${VAR})`, `pipeline.yaml:4 (defaults)`, or `default`. Nothing is imported.
 
-    Secrets are printed as ***: passwords in URLs, values from ${file:…}, and in `with` and `arguments` the values of
+    Secrets are printed as `***`: passwords in URLs, values from ${file:…}, and in `with` and `arguments` the values of
     keys such as password, secret, token or credentials, and values from variables under keys such as key or dsn.
 
     Exit codes: 0 printed, 78 invalid pipeline.

@@ -69,7 +69,7 @@ def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tu
     try:
         return parse_address(value, lowest_port=0)
     except ValueError:
-        raise click.BadParameter("write HOST:PORT, as in 127.0.0.1:8080; port 0 takes a free one") from None
+        raise click.BadParameter("write HOST:PORT, such as 127.0.0.1:8080; port 0 takes a free port") from None
 
 
 def env_file(command: F) -> F:

@@ -10,8 +10,9 @@ from benchmarks.quotes import pieces
 
 ROOT = Path(__file__).resolve().parents[3]
 QUOTED = {
-    "README.md": ("throughput", "two processes", "in-process", "latency", "start-up"),
-    "docs/scaling.md": (
+    "README.md": ("throughput",),
+    "docs/explanation/performance.md": ("two processes", "in-process", "latency", "start-up"),
+    "docs/explanation/scaling.md": (
         "scaling, processes",
         "scaling, subscribers",
         "scaling, body",

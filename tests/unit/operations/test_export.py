@@ -437,7 +437,7 @@ def test_the_longest_pause_of_a_schedule_is_that_of_a_year(schedule: Schedule, p
 
 def test_systemd_runs_what_is_named_and_waits_as_long_as_it_takes() -> None:
     facts = replace(known(read()), paths=("50% off.yaml",))
-    unit = systemd(facts, ["/opt/my runner/bin/runner"], Path("/srv/100%"), 60.0)
+    unit = systemd(facts, ["/opt/my runner/bin/runner"], Path("/srv/100%"))
     lines = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
     assert lines["ExecStart"] == '"/opt/my runner/bin/runner" up "50%% off.yaml"'
     assert lines["WorkingDirectory"] == "/srv/100%%"

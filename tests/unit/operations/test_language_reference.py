@@ -24,8 +24,8 @@ TEXT = language_reference()
 
 
 def test_the_file_is_what_the_models_say() -> None:
-    """Written anew by `python -m runner.operations.language_reference > docs/language.md`."""
-    assert (ROOT / "docs" / "language.md").read_text("utf-8") == TEXT
+    """Written anew by `python -m runner.operations.language_reference > docs/reference/language.md`."""
+    assert (ROOT / "docs" / "reference" / "language.md").read_text("utf-8") == TEXT
 
 
 def test_every_key_has_its_row() -> None:

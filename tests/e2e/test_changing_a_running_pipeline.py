@@ -1,6 +1,6 @@
-"""The story that docs/operations.md begins with, lived through on a live broker with traffic, and counted after.
+"""docs/how-to/change-a-running-pipeline.md, followed on a live broker with traffic; every message is counted after.
 
-The commands are those that the section shows, in its order, and what it shows of their output was printed.
+The commands are those that the page shows, in its order, and what it shows of their output was printed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from tests.node import Node
 from tests.process import ROOT, RunnerProcess
 from tests.project import Ledger, Place, Project, lines, started, stop, until
 
-TITLE = "## A change, from the pull request to the last dead letter\n"
-SECTION = (ROOT / "docs" / "operations.md").read_text("utf-8").split(TITLE)[1].split("\n## ")[0]
+PAGE = (ROOT / "docs" / "how-to" / "change-a-running-pipeline.md").read_text("utf-8")
 BLOCK = re.compile(r"^```(\S+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 HANDLERS = """
@@ -199,8 +198,8 @@ async def test_the_story_of_a_change(tmp_path: Path, managed: Node, url: str, tr
 
 
 def shown(kind: str) -> str:
-    """Return the section's one block of this kind."""
-    (body,) = [body for info, body in BLOCK.findall(SECTION) if info == kind]
+    """Return the page's one block of this kind."""
+    (body,) = [body for info, body in BLOCK.findall(PAGE) if info == kind]
     return str(body)
 
 
@@ -228,9 +227,9 @@ async def dead_lettered(runner: RunnerProcess, count: int) -> int:
 
 
 def compare(terminal: Terminal) -> None:
-    """Compare what the section shows with what was typed and printed, but for numbers, ids and what `…` stands for."""
+    """Compare what the page shows with what was typed and printed, but for numbers, ids and what `…` stands for."""
     promised: list[tuple[str, list[str]]] = []
-    for info, body in BLOCK.findall(SECTION):
+    for info, body in BLOCK.findall(PAGE):
         for line in body.splitlines() if info == "text" else ():
             if line.startswith("$ "):
                 promised.append((line[2:].removesuffix('; echo "exit code $?"'), []))
