@@ -1,4 +1,4 @@
-# `make help` lists the targets. A fresh Debian with python3 and make is enough: what else is needed is installed.
+# `make help` lists the targets. A fresh Debian with python3 and make is enough: everything else is installed.
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -43,7 +43,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z.]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: $(VENV)/.runtime ## Run the example pipelines on the in-process broker, to their end
+demo: $(VENV)/.runtime ## Run the example pipelines on the in-process broker
 	@for pipeline in $(EXAMPLES); do \
 		echo "== runner up $$pipeline --until-idle"; \
 		$(BIN)/runner up "$$pipeline" --until-idle || exit; \
@@ -60,7 +60,7 @@ fresh: ## Run demo and test in a new Debian with nothing but python3 and make: D
 	@$(SUDO) .ci/fresh "$(or $(DEBIAN),trixie)"
 
 .PHONY: faults
-faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve everything, and print what it has cost
+faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve brokers, networks and processes; print the results
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
 
 .PHONY: slow
@@ -78,11 +78,11 @@ browser: $(VENV)/.browser rabbitmq ## Open the page in Chromium, and use it
 # Two environments of their own: the lowest versions that pyproject.toml declares, and the newest that there are.
 
 .PHONY: lowest
-lowest: rabbitmq ## Run the unit and conformance tests with the lowest versions that are declared
+lowest: rabbitmq ## Run unit and conformance tests with the lowest declared versions
 	@$(call run_with,.venv-lowest,-c constraints-lowest.txt)
 
 .PHONY: newest
-newest: rabbitmq ## Run the unit and conformance tests with the newest versions that there are
+newest: rabbitmq ## Run unit and conformance tests with the newest versions
 	@$(call run_with,.venv-newest,)
 
 # run_with(folder, options of pip): makes a virtual environment anew and runs the tests in it.
@@ -94,8 +94,22 @@ run_with = set -e; $(PYTHON) -m venv --clear $(1); \
 soak: $(VENV)/.test rabbitmq ## Run SOAK_MESSAGES (1,000,000) with a connection cut every 30 s: losses, memory
 	@$(BIN)/python -m tests.faults.soak
 
+.PHONY: unit
+unit: $(VENV)/.test ## Run the tests that need no broker
+	@$(BIN)/pytest -q -n $(WORKERS) tests/unit
+
+# The floor is a little below what `make cov` measures. Raise it when you add tests; never lower it.
+FLOOR := 60
+
+.PHONY: cov
+cov: $(VENV)/.test ## Measure the unit tests' coverage, with branches
+	@$(BIN)/pytest -q -n $(WORKERS) --cov=runner --cov-branch --cov-report=term:skip-covered --cov-fail-under=$(FLOOR) tests/unit
+
+.PHONY: check
+check: lint ## Check style, format and types
+
 .PHONY: lint
-lint: $(VENV)/.test ## Check style, format and types
+lint: $(VENV)/.test
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
@@ -117,7 +131,7 @@ profile: $(VENV)/.bench rabbitmq ## Show where the time of one message goes
 	@$(BIN)/python -m benchmarks.profiling $(BENCH) --json $(RESULTS)/profile.json
 
 .PHONY: format
-format: $(VENV)/.test ## Mend style and format
+format: $(VENV)/.test ## Fix style and format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
@@ -133,7 +147,7 @@ docs: $(VENV)/.runtime ## Write the generated documents
 	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
 
 .PHONY: lock
-lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions that fit
+lock: $(VENV)/.ready ## Update constraints*.txt to the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/python -m venv "$$folder"; \
 	echo "Resolving mqrunner[http,test,browser]"; \
@@ -151,7 +165,7 @@ lock: $(VENV)/.ready ## Write constraints*.txt anew, with the newest versions th
 	echo "constraints-bench.txt: $$(grep -c == constraints-bench.txt) versions"
 
 .PHONY: clean
-clean: ## Remove everything that make has made here
+clean: ## Remove everything that make created
 	@for folder in .brokers .fresh; do [ ! -d "$$folder" ] || $(SUDO) rm -rf "$$folder"; done
 	@rm -rf $(VENV) .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -159,7 +173,7 @@ clean: ## Remove everything that make has made here
 # The virtual environment. Stamps in it say what has been installed, so that nothing is installed twice.
 
 .PHONY: .venv
-.venv: $(VENV)/.runtime ## Make the virtual environment and install the runner into it
+.venv: $(VENV)/.runtime ## Create the virtual environment
 
 $(VENV)/.ready:
 	@set -e; python='$(PYTHON)'; \

@@ -153,3 +153,20 @@ def _anchors(path: Path) -> set[str]:
     """Return the names of a page's headings in links, as GitHub makes them."""
     headings = _HEADING.findall(_FENCE.sub("", path.read_text("utf-8")))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# Tests that a page names
+
+_TEST = re.compile(r"`(?:tests/)?((?:unit|e2e|security|conformance|faults|features)/[\w/]+\.py)((?:::\w+)?)`")
+_EXAMPLE = re.compile(r"test_X\.py|unit/a/")
+
+
+def missing_tests(page: Path) -> list[str]:
+    """Return the tests that a page names and that do not exist."""
+    missing = []
+    for file, name in _TEST.findall(page.read_text("utf-8")):
+        path = ROOT / "tests" / file
+        is_there = path.is_file() and (not name or f"def {name[2:]}(" in path.read_text("utf-8"))
+        if not is_there and not _EXAMPLE.search(file):
+            missing.append(f"{file}{name}")
+    return missing

@@ -57,3 +57,10 @@ def test_links_between_documents_lead_somewhere() -> None:
         f"{page.relative_to(ROOT)}: {link}" for page in documents.all_pages() for link in documents.broken_links(page)
     ]
     assert wrong == []
+
+
+def test_tests_that_a_document_names_exist() -> None:
+    wrong = [
+        f"{page.relative_to(ROOT)}: {test}" for page in documents.all_pages() for test in documents.missing_tests(page)
+    ]
+    assert wrong == []
