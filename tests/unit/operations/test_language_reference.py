@@ -47,9 +47,10 @@ def test_every_link_leads_to_a_heading() -> None:
 def test_every_example_is_valid(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `runner validate --no-imports` judges it; warnings aside, except that of a password in the file."""
     monkeypatch.chdir(ROOT)
-    for name, body in documents.files(TEXT).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(body, "utf-8")
+    for file in documents.steps(TEXT):
+        if isinstance(file, documents.File):
+            (tmp_path / file.name).parent.mkdir(exist_ok=True)
+            (tmp_path / file.name).write_text(file.body, "utf-8")
     if "version:" not in text:
         return  # a file that others include
     resolved = resolve(load_text(text, tmp_path / "pipeline.yaml", {"RABBITMQ_PASSWORD": "x"}), imports=False)
