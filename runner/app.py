@@ -290,9 +290,7 @@ async def _connect_and_declare(system: System, transport: Transport, on_step: Ca
     product = await transport.connect()
     target = system.broker.shown()
     features = transport.capabilities.features
-    more: dict[str, Any] = {} if transport.capabilities.uses_fast_path else {"way": "public"}
-    if features:
-        more["features"] = [*features]
+    more: dict[str, Any] = {"features": [*features]} if features else {}
     log.get_logger().info("broker.connected", broker=target, product=product, **more)
     text = f"{product} (messages are lost if the process dies)" if system.broker.is_memory else f"{product} · {target}"
     on_step(StartupStep("broker", text, time.perf_counter() - started))

@@ -65,7 +65,6 @@ EVENTS = (
             **_BROKER,
             "product": "name and version",
             "features": "what this line of RabbitMQ has that the runner uses and 3.10 lacks",
-            "way": "`public` where frames go through the client's own, slower way",
         },
     ),
     Event("broker.connecting", ("info",), "The first connection is not there after a second: we wait for it.", _BROKER),
@@ -75,6 +74,12 @@ EVENTS = (
         ("warning",),
         "The broker has refused everything for an address for a while: another channel is tried.",
         {**_BROKER, "to": "the address"},
+    ),
+    Event(
+        "broker.slow_path",
+        ("warning",),
+        "Messages take the client library's own way, with the same results and fewer messages a second.",
+        {"broker": _BROKER["broker"], "reason": "why", "hint": "how to get the fast path back"},
     ),
     Event(
         "broker.stalled",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from runner.message import Envelope
+from runner.outcome import Outcome
 from runner.transports.base import Delivery, SubscriptionOptions
 
 
 class NoSubscription:
     """Stands for the channel of a delivery that did not come from a broker: it knows nothing about it."""
 
-    def can_settle(self, delivery_tag: Any) -> bool:
+    is_open = False
+
+    def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
+        return False
+
+    async def release(self, delivery: Delivery) -> bool:
         return False
 
     def was_handled(self, delivery: Delivery) -> bool:
@@ -19,6 +23,9 @@ class NoSubscription:
 
     def earlier_outcome_of(self, delivery: Delivery) -> None:
         return None
+
+    def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
+        pass
 
 
 def delivery_of(

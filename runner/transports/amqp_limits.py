@@ -1,6 +1,7 @@
-"""Contract: turns an envelope into what AMQP carries of it, or says why AMQP cannot carry it, for every transport.
+"""Contract: the limits of AMQP, for every transport.
 
-Without it a pipeline could run in memory on what RabbitMQ refuses, and one bad header could end a connection there.
+Without them, a pipeline could run in memory with messages that RabbitMQ refuses, and on RabbitMQ one bad header could
+end a connection.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ MAX_SHORT_BYTES = 255
 """Properties are AMQP short strings."""
 
 MAX_NAME_BYTES = 255
-"""So long may a header's name be: RabbitMQ takes more than the 128 of AMQP 0-9-1."""
+"""Maximum length of a header's name. RabbitMQ accepts more than the 128 bytes of AMQP 0-9-1."""
 
 MAX_TABLE_BYTES = 2 * MAX_HEADER_BYTES
-"""RabbitMQ closes the connection over a header table that does not fit into a frame, which has twice this."""
+"""RabbitMQ closes the connection over a header table that does not fit into a frame, which is twice as large."""
 
 MAX_COPY_TABLE_BYTES = 120 * 1024
-"""The copy of a message has the headers that the broker has taken once, and ours."""
+"""The copy of a failed message has headers that the broker accepted once, and those of the runner."""
 
 MAX_TABLE_DEPTH = 64
-"""Tables nested deeper than this break AMQP libraries that decode them by recursion, the reading side's included."""
+"""Deeper tables break AMQP libraries that decode by recursion, also those of other consumers."""
 
 _ATOMS = frozenset({str, bytes, bool, int, float, Decimal, datetime, type(None)})
-"""Values that nobody can change, so that they need no copy."""
+"""Types of immutable values, which need no copy."""
 
 _FIXED = frozenset({bool, float, type(None)})
 _FIXED_SIZE = 9
 
 
 def normalize_envelope(envelope: Envelope, *, is_copy: bool = False) -> Envelope:
-    """Return the envelope with headers of its own and its times in whole seconds, UTC.
+    """Return the envelope as AMQP carries it: with its own copy of the headers, and times in whole seconds, UTC.
 
-    The copy of a message that the broker has taken once may be as large as that was.
+    `is_copy` allows a body and headers as large as those of a message that the broker accepted once.
 
     Raises TypeError for a body that is not bytes, and PublishFailed("invalid") for what AMQP cannot carry.
     """
@@ -67,13 +68,13 @@ def normalize_envelope(envelope: Envelope, *, is_copy: bool = False) -> Envelope
 
 
 def check_routing_key(key: str) -> None:
-    """Refuse a routing key that AMQP cannot carry. Raises PublishFailed("invalid")."""
+    """Raise PublishFailed("invalid") for a routing key that AMQP cannot carry."""
     if type(key) is not str or len(key) > MAX_SHORT_BYTES or not key.isascii():
         _check_short(key, "the routing key", MAX_SHORT_BYTES)
 
 
 def copy_headers(envelope: Envelope) -> Envelope:
-    """Return the envelope with a copy of its headers: what one subscriber does to them, no other sees."""
+    """Return the envelope with a copy of its headers, so that no subscriber sees what another one changes in them."""
     *rest, headers = envelope
     own = dict(headers)
     for name, value in own.items():
@@ -83,7 +84,7 @@ def copy_headers(envelope: Envelope) -> Envelope:
 
 
 _envelope = Envelope._make
-"""Three times as fast as `_replace`."""
+"""Builds an envelope three times as fast as `_replace`."""
 
 
 def _checked_headers(headers: Mapping[str, Any], at_most: int) -> Mapping[str, Any]:
@@ -96,7 +97,7 @@ def _checked_headers(headers: Mapping[str, Any], at_most: int) -> Mapping[str, A
 
 
 def _table(items: Mapping[Any, Any], depth: int) -> tuple[dict[str, Any], int]:
-    """Return a copy of a table and about how many bytes it takes."""
+    """Return a copy of a table, and about how many bytes it takes in a frame."""
     if depth > MAX_TABLE_DEPTH:
         raise _invalid(f"the headers are nested more than {MAX_TABLE_DEPTH} deep")
     table, size = {}, 4
@@ -116,7 +117,7 @@ def _table(items: Mapping[Any, Any], depth: int) -> tuple[dict[str, Any], int]:
 
 
 def _value(value: Any, depth: int) -> tuple[Any, int]:
-    """Return a header's value as it arrives and about how many bytes it takes."""
+    """Return a header's value as it arrives, and about how many bytes it takes in a frame."""
     match value:
         case bool() | None | float():
             return value, _FIXED_SIZE
@@ -148,16 +149,16 @@ def _copy_value(value: Any) -> Any:
 
 
 def _whole_seconds(moment: datetime) -> datetime:
-    """Return the moment as AMQP carries it; one without a time zone counts as UTC."""
+    """Return the moment as AMQP carries it. Without a time zone it counts as UTC."""
     try:
         aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (OverflowError, ValueError):  # the first or the last day that there is, in another time zone
+    except (OverflowError, ValueError):  # on the first or the last day of `datetime`, in another time zone
         raise _invalid(f"a time that is out of range in UTC: {moment.isoformat()}") from None
     return aware.replace(microsecond=0)
 
 
 def _fits_decimal(value: Decimal) -> bool:
-    """Return whether AMQP's decimal, 32 bits and a scale of 8 bits, can hold it."""
+    """Return whether it fits into AMQP's decimal of 32 bits with a scale of 8 bits."""
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):  # NaN or infinity
         return False
@@ -177,7 +178,7 @@ def _check_number(name: str, value: Any, at_most: int) -> None:
 
 
 def _encoded(text: str) -> bytes:
-    """Return the bytes of a text; a lone surrogate stands for a byte that was not UTF-8 when the text arrived."""
+    """Return the bytes of a text. A lone surrogate is a byte that was not UTF-8 when the text arrived."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -1,27 +1,27 @@
 """Contract: what a transport does for the runtime. Each numbered promise is a test in `tests/conformance`.
 
  1. What is published arrives with equal bytes and properties.
- 2. An envelope reaches every queue whose binding matches and no other; `*` is one word, `#` any number, none included.
- 3. Feeds of one queue share its messages: each goes to one of them.
+ 2. An envelope reaches every queue whose binding matches and no other; `*` is one word, `#` zero or more words.
+ 3. Subscriptions of one queue share its messages: each message goes to one of them.
  4. `Ack` removes a message for good.
  5. `Retry` brings it back to that queue alone, after the delay, with the attempt counted up; others do not wait for it.
- 6. `DeadLetter` moves it to the feed's dead-letter queue with its reason; without such a queue it is dropped.
- 7. `Release` gives it back with the same attempt; so does a feed that ends with unsettled deliveries.
+ 6. `DeadLetter` moves it to the dead-letter queue with its reason; without such a queue it is dropped.
+ 7. `Release` gives it back with the same attempt; so does a subscription that ends with unsettled deliveries.
  8. Settling twice raises AlreadySettled and does nothing.
- 9. At most `prefetch` deliveries of a feed are unsettled.
+ 9. At most `prefetch` deliveries of a subscription are unsettled.
 10. With one delivery at a time, messages come in the order in which they were published.
-11. `publish` returns only when the broker has taken the message over.
-12. What no queue takes is PublishFailed("unroutable"), what a full queue refuses is PublishFailed("refused"), and what
-    goes to an exchange that is not there is PublishFailed("unavailable").
+11. `publish` returns only when the broker has confirmed the message.
+12. A message that no queue takes is PublishFailed("unroutable"), one that a full queue refuses is
+    PublishFailed("refused"), and one for an exchange that does not exist is PublishFailed("unavailable").
 13. Declaring the same topology again changes nothing; other arguments are a TopologyMismatch that names them.
-14. `stop` ends delivery, settling still works after it; `stop` and `close` may be called again. Where a single consumer
-    is active, the next gets nothing before the stopped feed is closed.
-15. Messages outlive a lost connection, and feeds resume by themselves.
-16. Cancelling publish or settle loses no message that was taken over.
+14. `stop` ends delivery, and settling still works; `stop` and `close` may be called again. With a single active
+    consumer, the next one gets nothing before the stopped subscription is closed.
+15. Messages outlive a lost connection, and subscriptions resume by themselves.
+16. Cancelling `publish` or `settle` loses no message that the broker has confirmed.
 17. TTL, length limits, priorities and single active consumers are those of RabbitMQ.
-18. A delivery that ends in a crash too often (`x-delivery-limit`) goes to the dead-letter queue.
-19. Of all sessions that ask for the leadership of one name, at most one has it, and its state survives the leader. A
-    session that joins others is in their start; a session that takes part alone begins a new one.
+18. A message whose deliveries end in a crash too often (`x-delivery-limit`) goes to the dead-letter queue.
+19. Of all sessions that campaign for the leadership of one name, at most one has it, and its state survives the
+    leader. A session that joins others is in their start; a session that campaigns alone begins a new one.
 """
 
 from __future__ import annotations
@@ -37,35 +37,49 @@ from runner.pipeline.topology import Topology
 from runner.transports.leadership import Candidate, Leadership
 
 POISON_SUSPECT_AFTER = 3
-"""A message whose deliveries have ended so often without being settled may be what ended them."""
+"""After this many deliveries that ended unsettled, the message itself may be what ends processes."""
 
 POISON_SUSPECT_AFTER_IN_ORDER = 10
-"""The same where messages are to keep their order. Of those that came back together, one that is taken alone and comes
-back again is behind the others: quorum queues do not keep its place (measured with RabbitMQ 3.10 and 4.3)."""
+"""The same for a subscription that keeps the order of messages.
+
+It is larger because taking messages one at a time costs the order: of messages that came back together, one that is
+taken alone and comes back again stands behind the others (measured with quorum queues of RabbitMQ 3.10 and 4.3).
+"""
 
 
 class DeliverySubscription(Protocol):
-    """What a delivery came by: a channel of RabbitMQ, a feed of the in-process broker."""
+    """What a delivery came by, and is settled with: an AMQP channel, or a subscription of the in-process broker."""
 
-    def can_settle(self, delivery_tag: Any) -> bool:
-        """Whether this delivery can still be settled; else it is the broker's again."""
+    is_open: bool
+    """Whether its deliveries can still be settled. When it is not open, they are the broker's again."""
+
+    def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
+        """Acknowledge a delivery that was handled, or that a copy replaces. False where the broker takes it back."""
+        ...
+
+    async def release(self, delivery: Delivery) -> bool:
+        """Give a delivery back untouched. False where the broker has taken it back already."""
         ...
 
     def was_handled(self, delivery: Delivery) -> bool:
-        """Whether its work is known to be done, though the broker may not have read so. Says it once."""
+        """Return whether a redelivery was handled before, and its acknowledgement possibly lost. True only once."""
         ...
 
     def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
-        """How this attempt is known to have failed, though the broker could not be told. Says it once."""
+        """Return how this attempt ended before, where its outcome could not be settled. Returned only once."""
+        ...
+
+    def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Remember an outcome that could not be settled, because the broker has taken the message back."""
         ...
 
 
 class Delivery:
-    """One attempt to hand a message to one subscriber. Made by transports, settled exactly once.
+    """One attempt to deliver a message to one subscriber. Transports make it; it is settled exactly once.
 
-    `failed_deliveries` is how often an earlier delivery of it ended without being settled, as far as the broker tells.
-    `unreadable` says why the transport cannot decode the message, if it cannot: the envelope then has its body, and the
-    rest as bytes in the header `x-runner-unreadable`. `delivery_tag` belongs to the transport.
+    `failed_deliveries` is how many earlier deliveries of the message ended unsettled, as far as the broker counts them.
+    `unreadable` says why the transport cannot decode the message: the envelope then has the body, and the properties as
+    bytes in the header `x-runner-unreadable`. `delivery_tag` belongs to the transport.
     """
 
     __slots__ = (
@@ -74,6 +88,7 @@ class Delivery:
         "envelope",
         "exchange",
         "failed_deliveries",
+        "is_poison_suspect",
         "is_redelivered",
         "is_settled",
         "options",
@@ -102,36 +117,31 @@ class Delivery:
         self.is_redelivered = is_redelivered
         self.failed_deliveries = failed_deliveries
         self.delivery_tag = delivery_tag
-        self.subscription: Any = subscription
+        self.subscription = subscription
         self.unreadable = unreadable
         self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
         self.is_settled = False
-
-    @property
-    def is_poison_suspect(self) -> bool:
-        """Whether it may be this message that ends processes; it is run alone then."""
-        return self.failed_deliveries >= (
-            POISON_SUSPECT_AFTER_IN_ORDER if self.options.is_single_active else POISON_SUSPECT_AFTER
-        )
+        limit = POISON_SUSPECT_AFTER_IN_ORDER if options.is_single_active else POISON_SUSPECT_AFTER
+        self.is_poison_suspect = failed_deliveries >= limit
+        """Whether this message may be what ends processes. It is handled alone then."""
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is the broker's again: nothing of it may be begun here, another process may have it."""
-        return not self.subscription.can_settle(self.delivery_tag)
+        """Whether it cannot be settled any more. The broker delivers the message again, perhaps to another process."""
+        return not self.subscription.is_open
 
     @property
     def was_handled(self) -> bool:
-        """Whether its work was done before, and the broker may not have read so. To be asked once, when it begins."""
-        return self.is_redelivered and bool(self.subscription.was_handled(self))
+        """Whether it was handled before, and its ack possibly lost. Ask once, before the handler is called."""
+        return self.is_redelivered and self.subscription.was_handled(self)
 
     @property
     def earlier_outcome(self) -> Outcome | None:
-        """How this attempt has failed before, and the broker could not be told. To be asked once, when it begins."""
-        outcome: Outcome | None = self.subscription.earlier_outcome_of(self) if self.is_redelivered else None
-        return outcome
+        """How this attempt ended before, when it could not be settled. Ask once, before the handler is called."""
+        return self.subscription.earlier_outcome_of(self) if self.is_redelivered else None
 
     def mark_settled(self) -> None:
-        """Take the right to settle; raises AlreadySettled for the second caller."""
+        """Claim the right to settle. Raises AlreadySettled the second time."""
         if self.is_settled:
             raise AlreadySettled(f'the message from "{self.options.queue}" is settled already')
         self.is_settled = True
@@ -139,12 +149,14 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionOptions:
-    """What a subscriber takes messages from.
+    """How a subscriber consumes a queue.
 
-    `dead_letter` is the queue for what is given up on (None: it is dropped), `wait_prefix` the beginning of the names
-    of the wait queues, `subscriber` a name for the broker's list of consumers and for the headers of dead letters.
-    `is_single_active` says that the queue hands its messages to one feed at a time, for the sake of their order.
-    `held_s` is how long a message of a quorum queue may stay unsettled with us, if that is longer than brokers let it.
+    - `dead_letter`: the queue for messages that are given up on; None drops them.
+    - `wait_prefix`: the beginning of the names of the wait queues.
+    - `subscriber`: the subscriber's name, for log lines and for the headers of dead letters.
+    - `is_single_active`: whether the queue has a single active consumer, so that messages keep their order.
+    - `held_s`: how many seconds a message of a quorum queue may stay unsettled, if that is longer than a broker's
+      default `consumer_timeout`.
     """
 
     queue: str
@@ -158,23 +170,18 @@ class SubscriptionOptions:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a transport honestly cannot do, so that tests skip with that reason and `validate` can say so.
-
-    Of RabbitMQ it is known only after `connect`.
-    """
+    """What a transport can do."""
 
     name: str
     is_persistent: bool
-    """Messages outlive the process (and a lost connection exists at all)."""
-    uses_fast_path: bool = True
-    """Frames are read and written past the client library's queues; else it is the slower, public way."""
+    """Whether messages outlive the process. Without it there is no connection that could be lost."""
     features: tuple[str, ...] = ()
-    """What the broker does for us that older lines of it do not, in words."""
+    """What this version of the broker has that the runner uses and older versions lack."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeclareResult:
-    """What `declare` did: how many things the topology has, and how many exchanges and queues were not there before."""
+    """How many items a declared topology has, and how many of its exchanges and queues are new."""
 
     exchanges: int
     queues: int
@@ -184,7 +191,7 @@ class DeclareResult:
 
 @dataclass(frozen=True, slots=True)
 class TransportEvent:
-    """Something an operator wants to know: `event` is a log event's name such as `broker.lost`."""
+    """A change that operators see in the log. `event` is the log event's name, such as `broker.lost`."""
 
     event: str
     level: str = "info"
@@ -193,117 +200,120 @@ class TransportEvent:
 
 OnDelivery = Callable[[Delivery], None]
 OnPublished = Callable[[Exception | None], None]
-"""Is told how a publication has ended: None when the broker has taken it over."""
+"""Called once: with the error, or None when the broker confirmed the message."""
 
 PublishStarted = Literal["confirmed", "started", "busy"]
-"""What became of a publication that nobody waits for: the broker has it; it is on its way; or nothing was done."""
+"""What `publish_nowait` did: the message is confirmed already; it was sent; or nothing was done."""
 
 OnTransportEvent = Callable[[TransportEvent], None]
 
 
 class Subscription(Protocol):
-    """The flow of deliveries from one queue to one subscriber, until it is stopped."""
+    """The deliveries of one queue to one subscriber, until it is stopped."""
 
     @property
     def is_live(self) -> bool:
-        """Whether the broker is known to send us messages now: false while reconnecting, and after `stop`."""
+        """Whether the broker sends messages now. False while reconnecting, and after `stop`."""
         ...
 
     async def stop(self) -> None:
-        """End delivery. Deliveries already made may still be settled. Idempotent, bounded in time."""
+        """Stop delivering. Earlier deliveries can still be settled. Idempotent, bounded in time."""
         ...
 
     async def close(self) -> None:
-        """Stop, and give back what is unsettled. Idempotent, bounded in time."""
+        """Stop, and give unsettled deliveries back. Idempotent, bounded in time."""
         ...
 
 
 class Transport(Protocol):
-    """A broker as the runtime sees it. Not bound to a thread: everything happens on the loop that called `connect`."""
+    """A session with a broker. Everything runs on the event loop that called `connect`."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this transport cannot do."""
+        """What this transport can do."""
         ...
 
     @property
     def unready_reasons(self) -> Sequence[str]:
-        """What keeps it from publishing or consuming now, as words for people; nothing when all is well.
+        """Why it cannot publish or consume now, in sentences for people; empty when it can.
 
-        A broker that is out of memory or disk is no trouble here: it still hands out messages.
+        A broker that is out of memory or disk is no reason: it still delivers messages.
         """
         ...
 
     @property
     def can_publish(self) -> bool:
-        """Whether there is a connection that takes publications now: what is published else waits for one."""
+        """Whether a connection accepts publications now. Otherwise publications wait for one."""
         ...
 
     async def connect(self) -> str:
-        """Connect and return the broker's name and version, as in `RabbitMQ 4.1.2`.
+        """Connect, and return the broker's name and version, such as `RabbitMQ 4.1.2`.
 
-        Tries again with growing pauses, until the transport's connect timeout; then raises BrokerUnavailable.
+        Tries again with growing delays. Raises BrokerUnavailable after the transport's connect timeout.
         """
         ...
 
     async def declare(self, topology: Topology) -> DeclareResult:
-        """Make what is missing exist. Raises TopologyMismatch where something exists that differs."""
+        """Declare what is missing. Raises TopologyMismatch for items that exist and differ."""
         ...
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
-        """Publish one envelope, once, and return when the broker has taken it over.
+        """Publish one envelope, once, and return when the broker has confirmed it.
 
-        Raises PublishFailed (not taken, for certain) or PublishUnknown (it may have arrived). Many may run at once;
-        those of one caller that awaits each in turn keep their order.
+        Raises PublishFailed (it was certainly not accepted) or PublishUnknown (it may have arrived). Many calls may run
+        at once; the messages of a caller that awaits each call keep their order.
         """
         ...
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
-        """Publish one envelope as `publish` does, where that needs no waiting beforehand, for who has many of them.
+        """Publish without waiting if a slot is free. For callers that publish many messages.
 
-        `confirmed`: done, and `on_published` is not called. `started`: `on_published` is called once, with what
-        `publish` would have raised or None, perhaps before this returns. `busy`: nothing was done; await `publish`.
-        Those that are begun one after the other keep their order; who has got `busy` for one must not begin another
-        before `publish` of it has run up to where it waits.
+        - `confirmed`: done; `on_published` is not called.
+        - `started`: `on_published` is called once, perhaps before this returns, with None or what `publish` raises.
+        - `busy`: nothing was done; await `publish` instead.
+
+        Messages keep the order of the calls. After `busy`, start no other publication before that `publish` has begun
+        to wait.
         """
         ...
 
     async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
-        """Start handing deliveries of a queue to `on_delivery`, which must not block and must not raise."""
+        """Start to pass deliveries of a queue to `on_delivery`, which must not block and must not raise."""
         ...
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """Tell the broker how a delivery ended. Raises AlreadySettled the second time.
+        """Settle a delivery with its outcome. Raises AlreadySettled the second time.
 
-        A retry or a dead letter is copied to its queue, confirmed, and only then is the original acknowledged. While
-        the copy cannot be published, this waits. Returns False where the broker could not be told because the
-        delivery's connection is gone: it will deliver the message again.
+        For a retry or a dead letter, a copy is published to its queue and confirmed; only then is the original
+        acknowledged. While the copy cannot be published, this waits. Returns False where the delivery's connection is
+        gone: the broker delivers the message again.
         """
         ...
 
     def ack(self, delivery: Delivery) -> bool:
-        """Settle with `Ack`, which never has to wait."""
+        """Settle with `Ack`. It never waits."""
         ...
 
     async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
-        """Return how many messages wait in these queues or for a retry into them; unsettled deliveries not counted."""
+        """Return how many messages wait in these queues, or for a retry into them. Unsettled ones do not count."""
         ...
 
     async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int | str:
-        """Return how many messages of these queues other sessions hold unsettled, or why that is not known, in words.
+        """Return how many messages of these queues other sessions hold unsettled, or a sentence why it is unknown.
 
-        Nothing was ready for `quiet_s`: what is known may be older than that, and then counts as one message.
+        `quiet_s` is for how long nothing was ready. Counts that may be older than that are not trusted: they count as
+        one message.
         """
         ...
 
     async def campaign(self, name: str, member: Candidate | None = None) -> Leadership:
-        """Compete with all sessions of this broker for the leadership of a name, as in `orders.producers`.
+        """Campaign with all sessions of this broker for the leadership of a name, such as `orders.producers`.
 
-        Says `pipeline.name_shared` once for each other fingerprint that takes part under the same name.
-        Raises BrokerUnavailable or TopologyMismatch where the broker does not let us. `close` resigns.
+        Reports `pipeline.name_shared` once for each other fingerprint that campaigns under the same name.
+        Raises BrokerUnavailable or TopologyMismatch where the broker refuses. `close` resigns.
         """
         ...
 
     async def close(self) -> None:
-        """Resign, stop feeds, give back what is unsettled, disconnect. Idempotent, bounded in time."""
+        """Resign, stop subscriptions, give unsettled deliveries back, disconnect. Idempotent, bounded in time."""
         ...

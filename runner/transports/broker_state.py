@@ -1,6 +1,6 @@
-"""Contract: what a live broker has of a topology, as values, and the words for what differs.
+"""Contract: what a live broker has of a topology, and the sentences for what differs.
 
-Who observes says honestly what could not be found out: None is "not known", never "not there".
+None means "not known" in fields, and "does not exist" only where a field says so.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _KEYS = {
     "x-overflow": "overflow",
     "x-single-active-consumer": "single_active_consumer",
 }
-"""What the language calls that which the broker compares."""
+"""The keys of the YAML language for the properties and arguments that the broker compares."""
 
 _NEVER_NONE = ("x-delivery-limit", "x-overflow")
-"""What every quorum queue of ours has: without the key it has the default."""
+"""Arguments that every declared quorum queue has: without the key it has the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key in which an existing exchange or queue differs; the values as the broker writes them, `none` for none."""
+    """One key in which an existing item differs. Values are written as the broker writes them, `none` for no value."""
 
     kind: str
     name: str
@@ -46,7 +46,7 @@ class Difference:
 
     @property
     def advice(self) -> str:
-        """What to write into the pipeline so that it agrees with the broker, if one key says it."""
+        """What to write into the pipeline so that it agrees with the broker; empty where no single key does."""
         name = _KEYS.get(self.key)
         if name is None or (self.live == "none" and self.key in _NEVER_NONE):
             return ""
@@ -58,7 +58,7 @@ class Difference:
         return f"write `{name}: {live}` to agree with the broker"
 
     def lines(self) -> Iterator[str]:
-        """Yield the sentence, and the advice below it, indented."""
+        """Yield the sentence, and the advice as an indented line."""
         yield str(self)
         if self.advice:
             yield f"  {self.advice}"
@@ -68,9 +68,11 @@ class Difference:
 class ExistingItem:
     """What is known of an exchange or queue that exists.
 
-    `remark` says why nothing, or not everything, is known of its differences; empty: all are known. `messages` are
-    those ready; `arguments`, `policy` and `policy_sets` come from the management API. `is_hidden` says that the broker
-    does not tell us whether it exists: from 4.3 on, RabbitMQ answers nothing about what the user has no right to.
+    - `remark`: why not all differences are known; empty when all are.
+    - `messages`: how many messages are ready.
+    - `arguments`, `policy` and `policy_sets`: from the management API.
+    - `is_hidden`: whether the broker does not tell if it exists. From 4.3 on, RabbitMQ says nothing about items that
+      the user has no right to.
     """
 
     differences: tuple[Difference, ...] = ()
@@ -85,18 +87,18 @@ class ExistingItem:
 
     @property
     def contents(self) -> str:
-        """What a queue holds, as in `it contents 12 messages and has 1 consumer`; empty where it is not known."""
+        """A clause such as "it holds 12 messages and has 1 consumer"; empty where that is not known."""
         if self.messages is None or self.consumers is None:
             return ""
         return f"it holds {pluralize(self.messages, 'message')} and has {pluralize(self.consumers, 'consumer')}"
 
     @property
     def must_be_recreated(self) -> str:
-        """The sentence below the differences: arguments are immutable in AMQP."""
+        """The clause below the differences: AMQP cannot change the arguments of a queue."""
         return f"it must be recreated; {self.contents}" if self.contents else "it must be recreated"
 
     def lines(self) -> Iterator[str]:
-        """Yield every difference, each with its advice, and what they cost."""
+        """Yield every difference with its advice, and what agreeing with the pipeline costs."""
         for difference in self.differences:
             yield from difference.lines()
         if self.differences:
@@ -107,7 +109,7 @@ class ExistingItem:
 
 @dataclass(frozen=True, slots=True)
 class LiveBinding:
-    """A binding of a queue on the broker; `properties_key` is what the management API calls it."""
+    """A binding of a queue on the broker. The management API names it by its `properties_key`."""
 
     binding: Binding
     properties_key: str = ""
@@ -115,10 +117,10 @@ class LiveBinding:
 
 @dataclass(frozen=True, slots=True)
 class LeftoverQueue:
-    """A queue that is not in the topology, and begins with the name of one of its pipelines.
+    """A queue that is not in the topology, and whose name begins with the name of one of its pipelines.
 
-    `messages` are those ready, and `consumers` those of all connections, by AMQP. `unacked` comes from the management
-    API, which is some seconds behind. `durable` and `arguments` are what it takes to declare it again.
+    `messages` counts the ready ones and `consumers` those of all connections, both by AMQP. `unacked` comes from the
+    management API, which is some seconds behind. `durable` and `arguments` are needed to declare it again.
     """
 
     name: str
@@ -132,10 +134,10 @@ class LeftoverQueue:
 
 @dataclass(frozen=True, slots=True)
 class BrokerState:
-    """What a broker has of a topology. A name with None does not exist.
+    """What a broker has of a topology. An exchange or queue that is None does not exist.
 
-    `bindings` are those of the topology's queues, None where they could not be looked at: `unchecked` says why.
-    `recreating` names the queues whose recreation was begun and not finished, and how many messages wait aside.
+    - `bindings`: those of the topology's queues; None where they are not known, and `unchecked` says why.
+    - `recreating`: the queues whose recreation is not finished, and how many messages wait aside.
     `leftovers` are known to the management API alone, and so are the names of `all_queues`.
     """
 
@@ -146,16 +148,16 @@ class BrokerState:
     recreating: Mapping[str, int] = field(default_factory=dict)
     product: str = ""
     management: str | None = None
-    """Where the management API answered."""
+    """The address at which the management API answered."""
     leftovers: tuple[LeftoverQueue, ...] = ()
     all_queues: frozenset[str] = frozenset()
 
 
 def absence_text(kind: str, name: str) -> str:
-    """Say that what must exist, and is not ours to make, does not."""
+    """Return the sentence for an item that must exist, is not declared by the pipeline, and does not exist."""
     return f'{kind} "{name}" does not exist'
 
 
 def pluralize(number: int, noun: str) -> str:
-    """Return as in `1 queue` or `2 queues`."""
+    """Return a number with its noun, such as `1 queue` or `2 queues`."""
     return f"{number} {noun}{'s'[: number != 1]}"

@@ -1,8 +1,8 @@
-"""Contract: the addresses of RabbitMQ's direct replies, which a client sends as the `reply_to` of its question.
+"""Contract: the addresses of direct replies, which a client sends as the `reply_to` of its request.
 
-Source: https://www.rabbitmq.com/docs/direct-reply-to. The broker writes a process of its own into the address. Where
-anything else stands in that place, the connection that publishes to it ends in an internal error, each time (measured
-on 3.10).
+The broker writes one of its own processes into the address. An address with anything else in that place ends every
+connection that publishes to it with an internal error (measured with 3.10).
+Source: https://www.rabbitmq.com/docs/direct-reply-to
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _IDS = {88: 12, 103: 9}
 
 
 def is_direct_reply(address: Address) -> bool:
-    """Return whether this is the address of a caller that waits for a direct reply."""
+    """Return whether this is the address of a client that waits for a direct reply."""
     return not address.exchange and address.key.startswith(PREFIX)
 
 
 def is_answerable(address: str) -> bool:
-    """Return whether a `reply_to` can be published to without harm: false for a forged direct one, for instance."""
+    """Return whether a `reply_to` can be published to without harm. A forged direct reply address cannot."""
     try:
         address.encode()
     except UnicodeEncodeError:  # what a client sent in another encoding than UTF-8

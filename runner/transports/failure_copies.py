@@ -1,7 +1,7 @@
-"""Contract: the copy that a retry or a dead letter travels as, the same on every transport.
+"""Contract: the copies that a failed message is replaced by, for a retry and for a dead letter, on every transport.
 
-An allow-list, not a pass-through: `x-death*`, `CC`, `BCC`, an expiration and a user id each lost a message, or let it
-escape to another queue, when a copy carried them along.
+A copy carries an allow-list of properties and headers, not everything: `x-death*`, `CC`, `BCC`, an expiration and a
+user id each lost a message, or routed it to another queue, when a copy carried them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from runner.redaction import escape_controls, mask_head, mask_tail
 from runner.transports.base import Delivery
 
 MAX_HEADER_BYTES = 32 * 1024
-"""RabbitMQ closes the whole connection over a header table larger than a frame; foreign headers beyond this go."""
+"""Headers of other programs beyond this are dropped: RabbitMQ closes a connection over a table larger than a frame."""
 
 MAX_UNREADABLE_BYTES = 112 * 1024
-"""Of what cannot be decoded so much is kept: a frame has room for this and for our headers, not for more."""
+"""How much of an undecodable message's properties is kept: a frame has room for this and for our own headers."""
 
 MAX_TRACEBACK_BYTES = 4 * 1024
 
@@ -30,14 +30,14 @@ _DROPPED_EXACT = frozenset({"cc", "bcc"})
 
 
 class MessageCopy(NamedTuple):
-    """An envelope and where it must go before the original may be acknowledged."""
+    """An envelope, and the address it must be published to before the original may be acknowledged."""
 
     address: Address
     envelope: Envelope
 
 
 def retry_copy(delivery: Delivery, outcome: Retry, now: datetime) -> MessageCopy:
-    """Return the copy that waits, and comes back to the same queue with the attempt counted up."""
+    """Return the copy that waits for its delay, and comes back to the same queue as the next attempt."""
     milliseconds = wait_milliseconds(outcome.after_s)
     headers = _failure_headers(delivery, outcome, now)
     headers[names.ATTEMPT] = delivery.attempt + 1
@@ -46,7 +46,7 @@ def retry_copy(delivery: Delivery, outcome: Retry, now: datetime) -> MessageCopy
 
 
 def dead_letter_copy(delivery: Delivery, outcome: DeadLetter, dead_letter: str, now: datetime) -> MessageCopy:
-    """Return the copy that is kept in the dead-letter queue, with its reason."""
+    """Return the copy for the dead-letter queue, with the reason in its headers."""
     headers = _failure_headers(delivery, outcome, now)
     headers[names.ATTEMPT] = delivery.attempt
     headers[names.REASON] = outcome.reason
@@ -80,7 +80,7 @@ def _failure_headers(delivery: Delivery, outcome: Retry | DeadLetter, now: datet
 def original_address(delivery: Delivery) -> tuple[str, str]:
     """Return the exchange and the routing key that a message was first published with.
 
-    Retries and replays come by the default exchange: they carry along where they came from.
+    Retries and replays arrive from the default exchange; their headers have the first address.
     """
     headers = delivery.envelope.headers
     if headers and names.ORIGIN_KEY in headers and (delivery.attempt > 1 or names.replays_of(headers) > 0):
@@ -89,7 +89,7 @@ def original_address(delivery: Delivery) -> tuple[str, str]:
 
 
 def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers that are neither ours nor the broker's own, as far as they fit."""
+    """Return the headers that neither the runner nor the broker has set, as many as fit."""
     kept: dict[str, Any] = {}
     size = 0
     for name, value in headers.items():
@@ -103,7 +103,7 @@ def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """Return text without passwords, control characters and lone surrogates, and at most 1 KiB long."""
+    """Return the first 1 KiB of a text without passwords, control characters and lone surrogates."""
     return escape_controls(mask_head(text, 1024)).encode()[:1024].decode("utf-8", "ignore")
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from runner.outcome import ACK
 from runner.pipeline.model import BrokerSettings
-from runner.transports.base import POISON_SUSPECT_AFTER
+from runner.transports.base import POISON_SUSPECT_AFTER, Delivery
 from runner.transports.rabbitmq import RabbitTransport
 from runner.transports.rabbitmq.consumer import MAX_STALLED_CHECKS, RESTORE_PREFETCH_AFTER
+from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
 from tests.conformance.harness import KINDS, Harness, bodies, text, to_queue, until
 
 QUORUM = [kind for kind in KINDS if kind.name == "rabbitmq-quorum"]
@@ -21,6 +22,11 @@ on_quorum_queues = pytest.mark.parametrize("harness", QUORUM, indirect=True, ids
 on_rabbitmq = pytest.mark.parametrize(
     "harness", [kind for kind in KINDS if kind.is_rabbitmq], indirect=True, ids=lambda kind: kind.name
 )
+
+
+def prefetch_of(delivery: Delivery) -> int:
+    assert isinstance(delivery.subscription, ConsumerChannel)
+    return delivery.subscription.prefetch
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +131,7 @@ async def test_what_may_have_ended_processes_is_taken_one_at_a_time(harness: Har
         (delivery,) = await inbox.take(1)
         assert delivery.is_poison_suspect
         seen += bodies([delivery])
-        assert delivery.subscription.prefetch == 1
+        assert prefetch_of(delivery) == 1
         await session.settle(delivery, ACK)
     while len(seen) < RESTORE_PREFETCH_AFTER + 10:
         (delivery,) = await inbox.take(1)
@@ -133,7 +139,7 @@ async def test_what_may_have_ended_processes_is_taken_one_at_a_time(harness: Har
         await session.settle(delivery, ACK)
     assert [int(body) for body in seen] == list(range(RESTORE_PREFETCH_AFTER + 10))
     assert len([change for change in harness.changes if change.event == "consumer.careful"]) == 1
-    assert delivery.subscription.prefetch == 3
+    assert prefetch_of(delivery) == 3
 
 
 @on_quorum_queues

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS = (
     *(
         "text_width",
+        "backoff",
         "errors",
         "log",
         "log_events",
@@ -90,6 +92,20 @@ def test_each_library_has_one_home() -> None:
         if not any(_is_in(module, home) for home in HOMES.get(library, ())):
             wrong.append(f"{path.relative_to(ROOT)}:{line}: {module} is not the home of {library}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_each_library_is_declared() -> None:
+    """One that comes only with another library may be gone with that one's next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in required}  # type: ignore[index]
+    names = {"yaml": "pyyaml"}
+    used = {target.partition(".")[0] for _, _, target in _imports()} - {"runner"} - set(sys.stdlib_module_names)
+    used -= {"annotationlib"}
+    assert {names.get(library, library.replace("_", "-")) for library in used} - declared == set()
 
 
 def test_no_room_is_named_for_nothing() -> None:

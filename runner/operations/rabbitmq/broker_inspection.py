@@ -18,9 +18,14 @@ from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import OnTransportEvent
 from runner.transports.broker_state import BrokerState, ExistingItem, LeftoverQueue, LiveBinding
-from runner.transports.rabbitmq.aiormq_workarounds import describe_error
-from runner.transports.rabbitmq.channels import product_of, reply_of
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, ReconnectingConnection
+from runner.transports.rabbitmq.aiormq_workarounds import (
+    CHANNEL_ERRORS,
+    describe_error,
+    product_of,
+    server_properties,
+)
+from runner.transports.rabbitmq.channels import reply_of
+from runner.transports.rabbitmq.connection import ReconnectingConnection
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
 from runner.transports.rabbitmq.topology_probe import AccessRefused, NotFound, ResourceLocked, TopologyProbe
 
@@ -64,7 +69,7 @@ async def open_session(
     )
     try:
         connection = await link.open()
-        properties = dict(connection.transport.connection.server_properties) if connection.transport else {}
+        properties = server_properties(connection)
         management, why = await _management(settings, management_url, properties)
         yield TopologySession(settings, connection, product_of(connection), management, why)
     except aiormq.exceptions.ChannelClosed as error:

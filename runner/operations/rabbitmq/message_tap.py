@@ -23,9 +23,9 @@ from runner.message import Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding
 from runner.transports.base import OnTransportEvent
-from runner.transports.rabbitmq.aiormq_workarounds import ShortString, describe_error
+from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ShortString, describe_error
 from runner.transports.rabbitmq.channels import RPC_S, bind, open_channel, reply_of
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, ConnectionClosedByUs, ReconnectingConnection
+from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 
 MAX_KEPT = 1000

@@ -22,7 +22,15 @@ from runner.errors import BrokerUnavailable
 from runner.message import ERROR, REASON, Address, Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import OnTransportEvent
-from runner.transports.rabbitmq.aiormq_workarounds import ShortString, describe_error
+from runner.transports.rabbitmq.aiormq_workarounds import (
+    CHANNEL_ERRORS,
+    ShortString,
+    close_within,
+    describe_error,
+    loss_as_error,
+    server_properties,
+    server_property,
+)
 from runner.transports.rabbitmq.channels import (
     RPC_S,
     QueueCounts,
@@ -31,13 +39,7 @@ from runner.transports.rabbitmq.channels import (
     reply_of,
     temporary_channel,
 )
-from runner.transports.rabbitmq.connection import (
-    CHANNEL_ERRORS,
-    ConnectionClosedByUs,
-    ReconnectingConnection,
-    close_within,
-    was_cancelled,
-)
+from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 from runner.transports.rabbitmq.publisher import RabbitPublisher
 
@@ -137,12 +139,9 @@ class QueueBrowser:
         """Remove a message from the queue for good. Raises BrokerUnavailable: then it may be there again."""
         channel = browsed.section.channel
         try:
-            await channel.basic_ack(browsed.tag, wait=False)
+            with loss_as_error:
+                await channel.basic_ack(browsed.tag, wait=False)
         except CHANNEL_ERRORS as error:
-            raise self._lost(error) from error
-        except asyncio.CancelledError as error:
-            if was_cancelled():
-                raise
             raise self._lost(error) from error
         if channel.is_closed:
             raise self._lost()
@@ -174,14 +173,11 @@ class QueueBrowser:
         """Let the last consumer keep what it has, and another one be handed what comes behind it."""
         last = self._sections[-1]
         try:
-            await last.channel.basic_cancel(last.tag, timeout=RPC_S)
-            room = max(FIRST_WINDOW, MAX_WINDOW_BYTES // max(1, self._largest))
-            await self._extend(min(last.window * 2, MAX_WINDOW, room))
+            with loss_as_error:
+                await last.channel.basic_cancel(last.tag, timeout=RPC_S)
+                room = max(FIRST_WINDOW, MAX_WINDOW_BYTES // max(1, self._largest))
+                await self._extend(min(last.window * 2, MAX_WINDOW, room))
         except CHANNEL_ERRORS as error:
-            raise self._lost(error) from error
-        except asyncio.CancelledError as error:
-            if was_cancelled():
-                raise
             raise self._lost(error) from error
 
     async def _extend(self, window: int) -> None:
@@ -246,15 +242,12 @@ class BrowseSession:
 
     async def open(self) -> None:
         """Connect. Raises BrokerUnavailable."""
-        transport = (await self._reading.open()).transport
-        self.server = dict(transport.connection.server_properties) if transport else {}
+        self.server = server_properties(await self._reading.open())
 
     @property
     def major_version(self) -> int:
         """The first number of the broker's version; 0 where it does not say."""
-        version = self.server.get("version", b"")
-        text = version.decode("ascii", "replace") if isinstance(version, bytes) else str(version)
-        first = text.partition(".")[0]
+        first = server_property(self.server, "version").partition(".")[0]
         return int(first) if first.isdecimal() else 0
 
     async def depth(self, queue: str) -> QueueCounts | None:

@@ -1,6 +1,6 @@
-"""Engine: the broker itself: executes a topology, moves messages, and keeps them while sessions come and go.
+"""Engine: the in-process broker. It executes a topology, and keeps messages while sessions connect and disconnect.
 
-Nothing is written down: what is in the broker is lost with the process.
+Messages are lost when the process dies.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from runner.transports.memory.topology_check import check_topology
 
 CAPACITY = 100_000
 CAPACITY_BYTES = 256 * 1024 * 1024
-"""What a queue without limits of its own holds ready before publishers have to wait, in messages and in bytes.
+"""How many messages and bytes a queue without limits of its own holds ready before publishers have to wait.
 
-What is given back, and retries that have waited, come in above it: they exist already. Retries wait for room among
-those that wait; of dead letters that nobody takes out, the oldest are forgotten.
+Requeued messages, and retries that have waited for their delay, exceed it: they exist already. A new retry waits for
+room in its wait queue; of dead letters that have no consumer, the oldest are dropped.
 """
 
 DEAD_LETTER_RETRY_S = 1.0
-"""How often a dead letter that no queue takes is tried again, where the queue promises at-least-once."""
+"""How often a dead letter that no queue takes is routed again, where its queue dead-letters at least once."""
 
 
 @dataclass(slots=True)
 class _UndeliverableDeadLetter:
-    """A dead letter on its way, and the names of the queues that have taken it."""
+    """A dead letter that some queue has not taken, and the names of those that have."""
 
     envelope: Envelope
     address: Address
@@ -46,10 +46,10 @@ class _UndeliverableDeadLetter:
 
 
 class MemoryBroker:
-    """Exchanges, queues and messages in memory. Several sessions may share one, on one event loop.
+    """Exchanges, queues and messages in memory. Several sessions may share it, on one event loop.
 
     It runs while a session is connected. `clock` is the wall clock, UTC, for the time in `x-death`; all delays are loop
-    time. `capacity` is that of each queue without limits of its own.
+    time. `capacity` applies to each queue without limits of its own.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class MemoryBroker:
         self._retry_timer: asyncio.TimerHandle | None = None
 
     def join(self, session: object) -> None:
-        """Start with the first session, on its loop."""
+        """Connect a session. The first one starts the broker on its loop."""
         if not self._sessions:
             self._scheduler.start()
             for queue in self._router.queues.values():
@@ -81,7 +81,7 @@ class MemoryBroker:
         self._sessions.add(session)
 
     def leave(self, session: object) -> None:
-        """Delete what was exclusive to a session; with the last one stop all timers."""
+        """Disconnect a session, and delete its exclusive queues. With the last one all timers stop."""
         self._sessions.discard(session)
         for name in [name for name, owner in self._owners.items() if owner is session]:
             self._delete(self._router.queues[name])
@@ -94,7 +94,7 @@ class MemoryBroker:
                 self._retry_timer = None
 
     def declare(self, topology: Topology, session: object) -> DeclareResult:
-        """Make what is missing exist; raises TopologyMismatch, with nothing changed, where something differs."""
+        """Declare what is missing. Raises TopologyMismatch, and changes nothing, where an item differs."""
         queues = self._router.queues
         for queue in topology.queues:
             if self._owners.get(queue.name, session) is not session:
@@ -118,8 +118,8 @@ class MemoryBroker:
     def put(self, envelope: Envelope, address: Address, queues: Sequence[MemoryQueue]) -> None:
         """Put a message into the queues that it is routed to, whatever their capacity.
 
-        Raises PublishFailed: `unroutable` where there are none, `refused` where one of them refuses; like on RabbitMQ
-        the others have it then.
+        Raises PublishFailed: `unroutable` without a queue, `refused` where a queue refuses. As on RabbitMQ, the other
+        queues have the message then.
         """
         if not queues:
             raise PublishFailed(f'no queue takes a message for "{address}"', reason="unroutable")
@@ -131,7 +131,7 @@ class MemoryBroker:
             raise PublishFailed(f'queue "{refusing.name}" is full and refuses the message', reason="refused")
 
     def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery, session: object) -> MemorySubscription:
-        """Start a feed; raises BrokerUnavailable where there is no such queue, or another session has it to itself."""
+        """Subscribe to a queue. Raises BrokerUnavailable if it does not exist, or is exclusive to another session."""
         queue = self._router.queues.get(options.queue)
         if queue is None:
             raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": it does not exist')
@@ -142,11 +142,11 @@ class MemoryBroker:
         return subscription
 
     def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
-        """Let one more session compete for the leadership of a name."""
+        """Let a session campaign for the leadership of a name."""
         return MemoryLeadership(self._elections.setdefault(name, Election(name)), member, on_transport_event)
 
     def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
-        """Return how many messages are ready in these queues, wait for a retry into them, or are on the way there."""
+        """Return how many messages are ready in these queues, wait for a retry into them, or are undeliverable yet."""
         names = {options.queue for options in all_options}
         prefixes = tuple({f"{options.wait_prefix}." for options in all_options})
         count = sum(letter.address.key in names for letter in self._undeliverable)
@@ -158,7 +158,7 @@ class MemoryBroker:
         return count
 
     def subscriptions(self, names: Collection[str]) -> list[MemorySubscription]:
-        """Return the feeds of these queues, of all sessions."""
+        """Return the subscriptions of these queues, of all sessions."""
         return [
             subscription
             for queue in self._router.queues.values()
@@ -186,7 +186,7 @@ class MemoryBroker:
         queue.delete()
 
     def _dead_letter(self, queue: MemoryQueue, message: QueuedMessage, reason: DeathReason) -> None:
-        """Send what a queue has given up on to its dead-letter exchange; without one it is gone."""
+        """Send a message that a queue has given up to its dead-letter exchange. Without one it is dropped."""
         exchange, key = queue.rules.dead_letter_exchange, queue.rules.dead_letter_key
         if exchange is None:
             return
@@ -197,7 +197,7 @@ class MemoryBroker:
             self._schedule_retry()
 
     def _forward(self, letter: _UndeliverableDeadLetter) -> bool:
-        """Put a dead letter where it belongs; return whether every queue has taken it, and there was one."""
+        """Route a dead letter; return whether at least one queue was found and all have taken it."""
         try:
             queues = self.route(letter.address, letter.envelope.headers)
         except PublishFailed:

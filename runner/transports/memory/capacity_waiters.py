@@ -1,4 +1,4 @@
-"""Engine: where publishers wait while a queue is full: back-pressure, first come, first served."""
+"""Engine: the publishers that wait while a queue is full: back-pressure, first come, first served."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class CapacityWaiters:
-    """The entrance of one queue. While there is a crowd, waiting or about to enter, who comes now waits as well."""
+    """The publishers that wait for room in one queue. `count` includes those that were admitted and have not run."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -16,10 +16,10 @@ class CapacityWaiters:
         self._entering = 0
 
     async def wait(self, is_moving: Callable[[], bool], patience_s: float, closed: asyncio.Future[None]) -> bool:
-        """Wait for one's turn; True when one may enter, False when one may not.
+        """Wait for room; return whether there is room now.
 
-        One may not once `closed` is done, or when nothing has moved for as long as the patience lasts. Cancelling
-        gives the turn to the next.
+        False when `closed` is done, or when `is_moving` is false after `patience_s`. When the caller is cancelled, its
+        turn passes to the next publisher.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
@@ -38,7 +38,7 @@ class CapacityWaiters:
         return waiter.done() and not closed.done()
 
     def admit(self, room: int) -> None:
-        """Call as many as there is room for, less those who were called and have not come yet."""
+        """Admit as many as there is room for, less those that were admitted and have not run since."""
         while self._waiting and self._entering < room:
             self._waiting.popleft().set_result(None)
             self._entering += 1

@@ -1,4 +1,4 @@
-"""Engine: what a message carries once its queue has given it up, and where it must not go: RabbitMQ's own rules.
+"""Engine: the headers of a dead letter, and the queues that it must not reach again, by RabbitMQ's rules.
 
 Sources: https://www.rabbitmq.com/docs/dlx and rabbit_dead_letter.erl of RabbitMQ 3.10.
 """
@@ -17,7 +17,7 @@ DeathReason = Literal["expired", "maxlen", "delivery_limit", "rejected"]
 
 
 def dead_letter_envelope(message: QueuedMessage, queue: str, reason: DeathReason, now: datetime) -> Envelope:
-    """Return the envelope as it leaves the queue: with its deaths in `x-death`, the latest first, and no expiration."""
+    """Return the envelope of a dead letter: with its deaths in `x-death`, the latest first, and no expiration."""
     envelope = copy_headers(message.envelope)
     headers = dict(envelope.headers)
     deaths = read_deaths(headers)
@@ -35,13 +35,13 @@ def dead_letter_envelope(message: QueuedMessage, queue: str, reason: DeathReason
 
 
 def read_deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries of `x-death`, the latest first; garbage that a publisher put there counts as none."""
+    """Return the entries of `x-death`, the latest first. Anything else that a publisher put there is ignored."""
     deaths = headers.get("x-death")
     return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
 
 
 def is_cycle(queue: str, deaths: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a message has died in this queue before and nobody has rejected it since: then it is dropped."""
+    """Return whether a message has died in this queue before, without a rejection since. Then it is dropped."""
     for death in deaths:
         if death.get("reason") == "rejected":
             return False

@@ -1,4 +1,4 @@
-"""Engine: when things happen in the broker: queues that have something to hand out, once in each turn of the loop."""
+"""Engine: runs the queues that have messages to deliver, once in each iteration of the event loop."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Protocol
 
 
 class Schedulable(Protocol):
-    """Something that has work for the next turn of the loop."""
+    """An object with work for the next iteration of the loop."""
 
     is_scheduled: bool
 
     def run_once(self) -> bool:
-        """Do a bounded piece of work; return whether there is more to do."""
+        """Do a bounded amount of work; return whether there is more."""
         ...
 
 
 class DeliveryScheduler:
     """One scheduled call for all queues, instead of a task for each message.
 
-    Everything runs in the context of whoever connected first, not of whoever happened to publish: tasks that feeds
-    start must not inherit a publisher's log context.
+    It runs in the context of the session that connected first, not in that of a publisher: tasks that a subscriber
+    starts must not inherit a publisher's log context.
     """
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class DeliveryScheduler:
         return self._loop is not None
 
     def start(self) -> None:
-        """Run on the current loop from now on."""
+        """Start on the current loop."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
 
     def stop(self) -> None:
-        """Do nothing any more, until started again."""
+        """Stop until the next `start`."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -61,7 +61,7 @@ class DeliveryScheduler:
         return self._loop.call_at(when, callback, context=self._context) if self._loop is not None else None
 
     def schedule(self, queue: Schedulable) -> None:
-        """Let a queue work in the next turn of the loop. Not to be called for one that is awake already."""
+        """Run a queue in the next iteration of the loop. Do not call it for one that is scheduled already."""
         if self._loop is None:
             return
         queue.is_scheduled = True
@@ -70,9 +70,9 @@ class DeliveryScheduler:
             self._call = self._loop.call_soon(self._run_tick, context=self._context)
 
     def _run_tick(self) -> None:
-        """Let each queue that was awake work once; who has more to do comes again in the next turn.
+        """Run each scheduled queue once. Those with more work run again in the next iteration.
 
-        A feed's callback that raises ends this turn, is reported by the loop, and stops nobody: the rest comes next.
+        When a subscriber's callback raises, the loop reports it, and the other queues run in the next iteration.
         """
         self._call = None
         for _ in range(len(self._scheduled)):

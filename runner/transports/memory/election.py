@@ -1,4 +1,4 @@
-"""Engine: who leads among the sessions of one in-process broker, and the state that the leaders hand on."""
+"""Engine: the leadership among the sessions of one in-process broker, and the state that leaders pass on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.transports.leadership import (
 
 
 class Election:
-    """The leadership of one name: the first in line leads; the state stays when everybody has left."""
+    """The leadership of one name. The first candidate leads; the state outlives all candidates."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class Election:
 
 
 class MemoryLeadership:
-    """See `Leadership`. Nobody is ever lost from sight in one process: what was won ends with `end` alone."""
+    """See `Leadership`. Within one process no connection is lost: leadership ends only with `end`."""
 
     def __init__(self, election: Election, member: Candidate, on_transport_event: OnTransportEvent) -> None:
         loop = asyncio.get_running_loop()
@@ -91,19 +91,19 @@ class MemoryLeadership:
         self.end()
 
     def win(self) -> None:
-        """Lead from now on. Idempotent."""
+        """Begin to lead. Idempotent."""
         if not self._won.done():
             self._election.start = choose_start(self._election.start, self._member.start, has_joined=self._has_joined)
             self._won.set_result(None)
 
     def compare(self, other: Candidate) -> None:
-        """Say, once, that another session takes part that runs something else."""
+        """Report once that another candidate runs something else."""
         if other.fingerprint not in self._known:
             self._known.add(other.fingerprint)
             self._say(TransportEvent(NAME_SHARED, "warning", name_shared_fields(self._election.name, other)))
 
     def end(self) -> None:
-        """Leave the line; the next in it leads. Idempotent."""
+        """Withdraw; the next candidate leads. Idempotent."""
         if self._ended.done():
             return
         self._ended.set_result(None)

@@ -1,4 +1,4 @@
-"""Engine: one queue: takes messages in, hands them to its feeds, lets them expire, keeps its limits."""
+"""Engine: one queue. It accepts messages, delivers them to subscriptions, expires them and applies its limits."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from runner.transports.memory.queue_rules import QueueRules, read_queue_rules
 from runner.transports.memory.subscription import MemorySubscription
 
 MAX_PER_TICK = 256
-"""How many messages a queue hands out before others on the loop get their turn."""
+"""How many messages a queue delivers before other tasks on the loop run."""
 
 DEEP_QUEUE = 512
-"""With so many messages waiting for its feeds, a queue is not served by publishing faster."""
+"""From this many ready messages on, publishers slow down: the subscribers are behind already."""
 
 OnDeadLetter = Callable[["MemoryQueue", QueuedMessage, DeathReason], None]
 OnUnused = Callable[["MemoryQueue"], None]
@@ -35,8 +35,9 @@ OnUnused = Callable[["MemoryQueue"], None]
 class MemoryQueue:
     """A queue, by the rules of its `x-` arguments.
 
-    `capacity` (messages and bytes) bounds queues that set no limit of their own; only publishers keep to it, because
-    they can wait. `on_dead_letter` gets what the queue gives up on, `on_unused` is told when the last feed has stopped.
+    `capacity` (messages and bytes) bounds queues without limits of their own. Only publishers keep to it, because they
+    can wait. `on_dead_letter` is called with each message that the queue gives up, `on_unused` when the last
+    subscription has stopped.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class MemoryQueue:
 
     @property
     def is_deep(self) -> bool:
-        """Whether a publisher should look closer before it puts a message in."""
+        """Whether a publisher must check for room before it puts a message in."""
         return (
             len(self.buffer) >= self._deep_queue
             or self.ready_bytes >= self._capacity_bytes
@@ -83,7 +84,7 @@ class MemoryQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether publishers have to wait. A queue with limits of its own refuses or drops instead."""
+        """Whether publishers have to wait. A queue with its own limits refuses or drops messages instead."""
         if self._is_limited:
             return False
         return (
@@ -93,7 +94,7 @@ class MemoryQueue:
         )
 
     def put(self, envelope: Envelope, address: Address) -> bool:
-        """Take a message in; False where a limit of the queue refuses it."""
+        """Accept a message; False where a limit of the queue refuses it."""
         if self._is_limited and not self._accepts(envelope, address):
             return False
         self._arrived += 1
@@ -111,7 +112,7 @@ class MemoryQueue:
         return True
 
     def forget_oldest(self) -> int:
-        """Forget what is above the capacity, the oldest first, where nobody takes anything out; return how many."""
+        """Drop the oldest messages above the capacity of a queue without subscriptions; return how many."""
         count = 0
         while not self.subscriptions and (len(self.buffer) > self._capacity or self.ready_bytes > self._capacity_bytes):
             self.ready_bytes -= len(self.buffer.popleft().envelope.body)
@@ -127,14 +128,14 @@ class MemoryQueue:
         return message
 
     def restore(self, message: QueuedMessage) -> None:
-        """Put a message back where it stood; it has been delivered before."""
+        """Put a message back to its place. It counts as redelivered."""
         message.is_redelivered = True
         self.buffer.restore(message)
         self.ready_bytes += len(message.envelope.body)
         self.resume()
 
     def restore_lost(self, message: QueuedMessage) -> None:
-        """Put back a message whose delivery was lost; after too many of those the queue gives it up."""
+        """Put back a message whose delivery was lost. The queue gives it up after too many losses."""
         message.failed_deliveries += 1
         if self.rules.delivery_limit is not None and message.failed_deliveries > self.rules.delivery_limit:
             self._on_dead_letter(self, message, "delivery_limit")
@@ -142,13 +143,13 @@ class MemoryQueue:
             self.restore(message)
 
     def add(self, subscription: MemorySubscription) -> None:
-        """Hand messages to this feed too; with a single active consumer only once those before it have stopped."""
+        """Add a subscription. With a single active consumer it gets messages once those before it have stopped."""
         self.subscriptions.append(subscription)
         if not self.rules.is_single_active or self.subscriptions[0] is subscription:
             self.set_idle(subscription)
 
     def retire(self, subscription: MemorySubscription) -> None:
-        """Hand nothing to this feed any more. The single active one keeps its place while anything is unsettled."""
+        """Deliver nothing more to a subscription. A single active one keeps its place until all is settled."""
         if subscription.is_idle:
             self.idle.remove(subscription)
             subscription.is_idle = False
@@ -166,19 +167,19 @@ class MemoryQueue:
             self._on_unused(self)
 
     def set_idle(self, subscription: MemorySubscription) -> None:
-        """Note that a feed has room for another delivery."""
+        """Note that a subscription has room for another delivery."""
         subscription.is_idle = True
         self.idle.append(subscription)
         if self.buffer and not self.is_scheduled:
             self._scheduler.schedule(self)
 
     def run_once(self) -> bool:
-        """Hand messages to feeds in turn, up to a bound; return whether there is more to hand out."""
+        """Deliver messages to the subscriptions in turn, up to a bound; return whether there is more to deliver."""
         idle = self.idle
         for _ in range(MAX_PER_TICK):
             if self._may_expire:
                 self._expire_head()
-            buffer = self.buffer  # another one once a message has a priority: who gets a delivery may publish
+            buffer = self.buffer  # replaced when a first message with a priority arrives, perhaps from this delivery
             if not buffer or not idle:
                 break
             subscription = idle[0]
@@ -197,13 +198,13 @@ class MemoryQueue:
         return bool(self.buffer and idle)
 
     def resume(self) -> None:
-        """Work again soon, where there is something to do: after a start, or when something was put back."""
+        """Run again soon: after a start of the broker, or when a message was put back."""
         self._watch_head()
         if not self.is_scheduled:
             self._scheduler.schedule(self)
 
     async def wait_for_room(self, patience_s: float, closed: asyncio.Future[None]) -> bool:
-        """Wait until a publisher may put a message in; False when the session has closed, or nobody takes any out."""
+        """Wait for room for a message. False when the session closes, or when no message leaves the queue."""
         head = self._head()
 
         def is_moving() -> bool:
@@ -220,13 +221,13 @@ class MemoryQueue:
         return may_enter
 
     def pause(self) -> None:
-        """Stop the clock: nothing expires until the queue is resumed."""
+        """Expire nothing until the queue is resumed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def delete(self) -> None:
-        """Forget everything; publishers who wait may go on, to find the queue gone."""
+        """Drop everything. Publishers that wait go on, and find the queue gone."""
         self.pause()
         self.buffer = FifoBuffer()
         self.ready_bytes = 0
@@ -251,7 +252,7 @@ class MemoryQueue:
             self._give_up(self.buffer[0], "maxlen")
 
     def _is_over(self, messages: int, size: int) -> bool:
-        """Return whether so much more than is ready now would be over a limit."""
+        """Return whether the ready messages and this much more would exceed a limit."""
         max_length, max_bytes = self.rules.max_length, self.rules.max_bytes
         return (max_length is not None and len(self.buffer) + messages > max_length) or (
             max_bytes is not None and self.ready_bytes + size > max_bytes
@@ -263,9 +264,9 @@ class MemoryQueue:
         self._on_dead_letter(self, head, reason)
 
     def _set_expiry(self, message: QueuedMessage) -> None:
-        """Note when a message expires, the earlier of the queue's time and its own.
+        """Set when a message expires: after the queue's TTL or its own, whichever is shorter.
 
-        One that may live for 0 seconds is still handed to a feed that has room at once, as on RabbitMQ.
+        As on RabbitMQ, a message with a TTL of 0 is still delivered to a subscription that has room at once.
         """
         own = message.envelope.expiration_ms
         lifetimes = [own / 1000] if own is not None else []
@@ -280,7 +281,7 @@ class MemoryQueue:
             self._scheduler.schedule(self)
 
     def _expire_head(self) -> None:
-        """Give up what has expired at the head. Only there: as on RabbitMQ, who stands behind waits to get there."""
+        """Give up expired messages at the head. As on RabbitMQ, those behind it expire when they get there."""
         now = self._scheduler.now()
         while (head := self._head()) is not None and head.expires_at is not None and head.expires_at <= now:
             self._give_up(head, "expired")

@@ -1,4 +1,4 @@
-"""Engine: messages in a queue, and the line they stand in: first come first served, or by priority."""
+"""Engine: the ready messages of a queue, first in first out or by priority."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class QueueBuffer(Protocol):
     """Messages in the order in which they will be handed out. The first is the head, the only place to expire."""
 
     def append(self, message: QueuedMessage, /) -> None:
-        """Put a message that has arrived at the end."""
+        """Append a message that has arrived."""
         ...
 
     def popleft(self) -> QueuedMessage:
-        """Take the head; raises IndexError when the line is empty."""
+        """Remove the head and return it. Raises IndexError when the buffer is empty."""
         ...
 
     def restore(self, message: QueuedMessage) -> None:
@@ -57,10 +57,10 @@ class QueueBuffer(Protocol):
 
 
 class FifoBuffer(deque[QueuedMessage]):
-    """First come, first served."""
+    """First in, first out."""
 
     def restore(self, message: QueuedMessage) -> None:
-        """Put a message back where it stood: before all that arrived after it."""
+        """Put a message back to its place: before all that arrived after it."""
         index = 0
         for waiting in self:
             if waiting.position > message.position:
@@ -70,13 +70,13 @@ class FifoBuffer(deque[QueuedMessage]):
 
 
 QUORUM_MAX_PRIORITY, QUORUM_DEFAULT_PRIORITY = 31, 4
-"""Quorum queues have these priorities without being asked, from RabbitMQ 4.3 on."""
+"""The priorities of every quorum queue from RabbitMQ 4.3 on."""
 
 
 class PriorityBuffer:
-    """Highest priority first, then first come, first served. A priority above the highest counts as the highest.
+    """Highest priority first, then first in, first out. A priority above the highest counts as the highest.
 
-    `default` is the priority of a message without one; `waiting` are messages that stand in line already.
+    `default` is the priority of a message without one; `waiting` are messages that are in the queue already.
     """
 
     def __init__(self, highest: int, default: int = 0, waiting: Iterable[QueuedMessage] = ()) -> None:
@@ -88,18 +88,18 @@ class PriorityBuffer:
             self.append(message)
 
     def append(self, message: QueuedMessage, /) -> None:
-        """Put a message that has arrived at the end of its priority."""
+        """Append a message that has arrived to those of its priority."""
         self._buffer_of(message).append(message)
         self._length += 1
 
     def popleft(self) -> QueuedMessage:
-        """Take the first message of the highest priority there is."""
+        """Remove the first message of the highest priority and return it."""
         message = self._first_buffer().popleft()
         self._length -= 1
         return message
 
     def restore(self, message: QueuedMessage) -> None:
-        """Put a message back where it stood within its priority."""
+        """Put a message back to its place among those of its priority."""
         self._buffer_of(message).restore(message)
         self._length += 1
 

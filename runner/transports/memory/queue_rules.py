@@ -1,4 +1,4 @@
-"""Engine: turns a queue's `x-` arguments into the rules it lives by, once, when it is declared."""
+"""Engine: reads the rules of a queue from its `x-` arguments, once, when it is declared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Overflow = Literal["drop-head", "reject-publish", "reject-publish-dlx"]
 
 
 class QueueRules(NamedTuple):
-    """What a queue does with its messages; None where it sets no such rule."""
+    """The rules of a queue; None for a rule that it does not set."""
 
     ttl_s: float | None
     max_length: int | None
@@ -27,7 +27,7 @@ class QueueRules(NamedTuple):
 
 
 def read_queue_rules(queue: Queue) -> QueueRules:
-    """Return the rules in a queue's arguments; raises TopologyMismatch for a value that RabbitMQ refuses as well."""
+    """Return the rules in a queue's arguments. Raises TopologyMismatch for values that RabbitMQ refuses too."""
     arguments = queue.arguments
     if arguments.get("x-queue-type") == "stream":
         raise TopologyMismatch(f'queue "{queue.name}": the in-process broker has no streams', "run it on RabbitMQ")
@@ -50,7 +50,7 @@ def read_queue_rules(queue: Queue) -> QueueRules:
 
 
 def _is_at_least_once(arguments: Mapping[str, Any]) -> bool:
-    """Return whether dead letters are kept until a queue takes them; RabbitMQ asks for reject-publish beside it."""
+    """Return whether dead letters are kept until a queue takes them. RabbitMQ requires reject-publish for that."""
     wanted = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
     return wanted.items() <= dict(arguments).items()
 

@@ -1,4 +1,4 @@
-"""Engine: turns an address and headers into the queues that a message goes to, and remembers the answer."""
+"""Engine: finds the queues that a message is routed to, and caches them by address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.transports.amqp_limits import check_routing_key
 from runner.transports.memory.queue import MemoryQueue
 
 MAX_CACHED_ROUTES = 10_000
-"""Keys may hold ids, so that each is seen once: then everything is forgotten and learnt anew."""
+"""Routing keys may contain ids, so that each is used once. A full cache is emptied."""
 
 PREDEFINED = (
     Exchange("amq.direct", "direct"),
@@ -25,7 +25,7 @@ PREDEFINED = (
 
 
 class Router:
-    """The exchanges, queues and bindings there are. What it remembers is forgotten with every change."""
+    """Exchanges, queues and bindings. Every change empties the cache of routes."""
 
     def __init__(self) -> None:
         self.exchanges: dict[str, Exchange] = {exchange.name: exchange for exchange in PREDEFINED}
@@ -34,7 +34,7 @@ class Router:
         self._cache: dict[Address, tuple[MemoryQueue, ...]] = {}
 
     def route(self, address: Address, headers: Mapping[str, Any]) -> tuple[MemoryQueue, ...]:
-        """Return the queues that take a message, each once.
+        """Return the queues that a message is routed to, each once.
 
         Raises PublishFailed: `unavailable` for an unknown exchange, `invalid` for a key that is too long.
         """
@@ -50,7 +50,7 @@ class Router:
         return queues
 
     def add(self, exchanges: Iterable[Exchange], queues: Iterable[MemoryQueue], bindings: Iterable[Binding]) -> None:
-        """Add what is new; a binding that exists already is the same binding."""
+        """Add new items. A binding that exists already is the same binding."""
         self._cache.clear()
         self.exchanges.update((exchange.name, exchange) for exchange in exchanges)
         self.queues.update((queue.name, queue) for queue in queues)
@@ -67,7 +67,7 @@ class Router:
                 del bindings[identity]
 
     def _find(self, name: str, key: str, headers: Mapping[str, Any]) -> tuple[tuple[MemoryQueue, ...], bool]:
-        """Return the queues, and whether the next message with this address goes to the same ones."""
+        """Return the queues, and whether every message with this address goes to the same ones."""
         if name == "":
             return tuple(queue for queue in (self.queues.get(key),) if queue is not None), True
         is_lasting, seen = True, set[str]()

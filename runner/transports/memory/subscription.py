@@ -1,4 +1,4 @@
-"""Engine: the flow of one queue's messages to one subscriber, and what of it is unsettled."""
+"""Engine: the deliveries of one queue to one subscriber, and which of them are unsettled."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from runner.transports.memory.queue_buffer import QueuedMessage
 
 
 class SubscribedQueue(Protocol):
-    """What a feed needs of its queue."""
+    """What a subscription needs of its queue."""
 
     def set_idle(self, subscription: MemorySubscription) -> None:
-        """Note that a feed has room for another delivery."""
+        """Note that a subscription has room for another delivery."""
         ...
 
     def retire(self, subscription: MemorySubscription) -> None:
-        """Hand nothing to this feed any more."""
+        """Deliver nothing more to this subscription."""
         ...
 
     def restore(self, message: QueuedMessage) -> None:
-        """Put a message back where it stood."""
+        """Put a message back to its place in the queue."""
         ...
 
     def restore_lost(self, message: QueuedMessage) -> None:
@@ -31,7 +31,7 @@ class SubscribedQueue(Protocol):
 
 
 class MemorySubscription:
-    """Hands out at most `prefetch` messages that are not settled yet."""
+    """Delivers messages while fewer than `prefetch` are unsettled."""
 
     __slots__ = (
         "_on_delivery",
@@ -39,6 +39,7 @@ class MemorySubscription:
         "_queue",
         "is_idle",
         "is_live",
+        "is_open",
         "prefetch",
         "unsettled",
     )
@@ -52,11 +53,12 @@ class MemorySubscription:
         self.prefetch = options.prefetch
         self.unsettled: set[QueuedMessage] = set()
         self.is_live = True
+        self.is_open = True
         self.is_idle = False
 
     @property
     def has_room(self) -> bool:
-        """Whether another delivery may be made."""
+        """Whether it may get another delivery."""
         return len(self.unsettled) < self.prefetch
 
     async def stop(self) -> None:
@@ -69,13 +71,13 @@ class MemorySubscription:
         self.requeue_unsettled()
 
     def end(self) -> None:
-        """End delivery; what was delivered stays unsettled, and may be settled. Idempotent."""
+        """Stop delivering. Earlier deliveries can still be settled. Idempotent."""
         if self.is_live:
             self.is_live = False
             self._queue.retire(self)
 
     def deliver(self, message: QueuedMessage) -> None:
-        """Make a delivery of a message that is counted as unsettled already."""
+        """Deliver a message that is counted as unsettled already."""
         envelope = message.envelope
         if envelope.headers:
             envelope = copy_headers(envelope)
@@ -93,20 +95,31 @@ class MemorySubscription:
             )
         )
 
-    def can_settle(self, message: QueuedMessage) -> bool:
-        """Whether this delivery is still ours to settle; not after it was given back."""
-        return message in self.unsettled
+    def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
+        """See `DeliverySubscription.ack`."""
+        return self.discard(delivery.delivery_tag)
+
+    async def release(self, delivery: Delivery) -> bool:
+        """See `DeliverySubscription.release`."""
+        message: QueuedMessage = delivery.delivery_tag
+        if not self.discard(message):
+            return False
+        self._queue.restore(message)
+        return True
 
     def was_handled(self, delivery: Delivery) -> bool:
-        """See `DeliverySubscription.was_handled`. This broker has read every acknowledgement."""
+        """See `DeliverySubscription.was_handled`. The in-process broker reads every acknowledgement."""
         return False
 
     def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
-        """See `DeliverySubscription.earlier_outcome_of`. Nothing is lost between this broker and us."""
+        """See `DeliverySubscription.earlier_outcome_of`. Nothing is lost on the way to the in-process broker."""
         return None
 
+    def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
+        """See `DeliverySubscription.remember_outcome`. There is nothing to remember."""
+
     def discard(self, message: QueuedMessage) -> bool:
-        """Forget a message for good; False where it was given back already."""
+        """Remove a message for good. False where it was given back already."""
         try:
             self.unsettled.remove(message)
         except KeyError:
@@ -117,15 +130,9 @@ class MemorySubscription:
             self._queue.set_idle(self)
         return True
 
-    def release(self, message: QueuedMessage) -> bool:
-        """Give a message back untouched; False where that has happened already."""
-        if not self.discard(message):
-            return False
-        self._queue.restore(message)
-        return True
-
     def requeue_unsettled(self) -> None:
-        """Give back everything unsettled, as deliveries that were lost: in a crash nobody settles."""
+        """Give back everything unsettled, as deliveries that were lost in a crash."""
+        self.is_open = False
         lost = sorted(self.unsettled, key=lambda message: message.position)
         self.unsettled.clear()
         for message in lost:

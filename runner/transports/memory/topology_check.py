@@ -1,4 +1,4 @@
-"""Engine: compares a topology with what exists, and names every difference, in the words RabbitMQ's answers have."""
+"""Engine: compares a topology with what exists, and names every difference, as RabbitMQ does."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ HEADERS_MODES = ("all", "any", "all-with-x", "any-with-x")
 
 _HINT = "write what the broker has into the pipeline, set `declare: false` if somebody else owns it, or delete it"
 _DEFAULTS = {"x-queue-type": "classic"}
-"""What RabbitMQ takes an argument that is not given for."""
+"""The value of an argument that is not given."""
 
 
 def check_topology(topology: Topology, exchanges: Mapping[str, Exchange], queues: Mapping[str, Queue]) -> None:
-    """Raise one TopologyMismatch with everything in which the topology differs from what exists."""
+    """Raise one TopologyMismatch with all differences between the topology and what exists."""
     differences = [
         *(line for item in topology.exchanges for line in _exchange_differences(item, exchanges.get(item.name))),
         *(line for item in topology.queues for line in _queue_differences(item, queues.get(item.name))),
@@ -72,7 +72,7 @@ def _binding_differences(binding: Binding, exchanges: set[str], queues: set[str]
 
 
 def _shown(value: Any) -> str:
-    """Write a value as RabbitMQ does."""
+    """Return a value as RabbitMQ writes it."""
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Engine: one session with the in-process broker: the `Transport` as the runtime sees it."""
+"""Engine: one session with the in-process broker, as a `Transport`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import assert_never
 
+from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
@@ -31,30 +32,30 @@ from runner.transports.memory.queue import MemoryQueue
 from runner.transports.memory.subscription import MemorySubscription
 
 MAX_PUBLISHES_PER_TICK = 64
-"""How many messages a session publishes before everybody else on the loop gets a turn."""
+"""How many messages a session publishes before other tasks on the loop run."""
 
 DEEP_QUEUE_WEIGHT = 8
-"""For how many of those one counts that goes into a queue whose feeds are far behind."""
+"""How many of those a message counts as that goes into a deep queue, whose subscribers are behind."""
 
 FULL_QUEUE_TIMEOUT_S = 30.0
-"""How long a publisher waits at a full queue out of which nobody takes anything.
+"""How long a publisher waits at a full queue that no message leaves.
 
-Without an end, a handler that publishes into the queue that only it reads would wait for itself for ever. So its
-publish ends as PublishFailed("refused"), its message is retried, and that makes room: copies have room in reserve.
+Without a limit, a handler that publishes into the queue that only it consumes would wait for itself. Its `publish` ends
+as PublishFailed("refused"), its message is retried, and that makes room: a copy needs none.
 """
 
 REPORT_INTERVAL_S = 60.0
-"""How often it is told that dead letters are forgotten."""
+"""How often dropped dead letters are reported."""
 
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 5.0
 
 
 class MemoryTransport:
-    """A session with an in-process broker, by default one of its own that nobody else sees.
+    """A session with an in-process broker, by default with one of its own.
 
-    Sessions of one `MemoryBroker` are like processes on one RabbitMQ: closing one gives back only what it had.
-    `clock` is the wall clock, UTC; all delays are loop time, so that a loop with virtual time works.
+    Sessions of one `MemoryBroker` are like processes on one RabbitMQ: closing one gives back only what it holds.
+    `clock` is the wall clock, UTC. All delays are loop time, so that it runs on a loop with virtual time.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class MemoryTransport:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Messages are gone with the process."""
+        """See `Transport.capabilities`. Messages are lost when the process dies."""
         return Capabilities("memory", is_persistent=False)
 
     @property
@@ -91,7 +92,7 @@ class MemoryTransport:
         return self._is_open
 
     async def connect(self) -> str:
-        """Start the broker where nobody has; see `Transport.connect`."""
+        """See `Transport.connect`. The first session starts the broker."""
         if not self._is_open:
             self._closed = asyncio.get_running_loop().create_future()
             self._is_open = True
@@ -99,15 +100,15 @@ class MemoryTransport:
         return "in-process broker"
 
     async def declare(self, topology: Topology) -> DeclareResult:
-        """See `Transport.declare`. Either everything is made or nothing is."""
+        """See `Transport.declare`. Either everything is declared, or nothing."""
         self._must_be_open()
         return self._broker.declare(topology, self)
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """See `Transport.publish`. Waits while a queue without limits of its own is full.
 
-        Lets others run now and then, so that a tight loop of publishing does not keep them from it; only after the
-        message is in its queues, so that nobody who began later overtakes.
+        From time to time it lets other tasks run, so that a loop of publishing does not starve them. It does so after
+        the message is in its queues, so that no later publication overtakes it.
         """
         if not self._is_open:
             raise PublishUnknown("the session with the in-process broker is closed")
@@ -124,7 +125,7 @@ class MemoryTransport:
             await asyncio.sleep(0)
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
-        """See `Transport.publish_nowait`. Busy, now and then, so that others on the loop get a turn."""
+        """See `Transport.publish_nowait`. Busy from time to time, so that other tasks on the loop run."""
         if not self._is_open or self._published_this_tick >= MAX_PUBLISHES_PER_TICK:
             return "busy"
         try:
@@ -141,22 +142,21 @@ class MemoryTransport:
         return "confirmed"
 
     async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
-        """See `Transport.subscription`. Raises BrokerUnavailable where there is no such queue."""
+        """See `Transport.subscribe`. Raises BrokerUnavailable where the queue does not exist."""
         self._must_be_open()
         subscription = self._broker.subscribe(options, on_delivery, self)
         self._subscriptions = [subscription, *(old for old in self._subscriptions if old.is_live or old.unsettled)]
         return subscription
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """See `Transport.settle`. Waits only where a copy finds no room; cancelled there, the original is given back
-        with the session."""
+        """See `Transport.settle`. Waits only for room for a copy. Cancelled there, the original goes back with the
+        session."""
         if isinstance(outcome, Ack):
             return self.ack(delivery)
         delivery.mark_settled()
-        subscription: MemorySubscription = delivery.subscription
         match outcome:
             case Release():
-                return subscription.release(delivery.delivery_tag)
+                return await delivery.subscription.release(delivery)
             case Retry():
                 copy = retry_copy(delivery, outcome, self._now())
                 milliseconds = wait_milliseconds(outcome.after_s)
@@ -164,7 +164,7 @@ class MemoryTransport:
                 return await self._move(delivery, copy, wait)
             case DeadLetter():
                 if delivery.options.dead_letter is None:
-                    return subscription.discard(delivery.delivery_tag)
+                    return delivery.subscription.ack(delivery, is_handled=False)
                 copy = dead_letter_copy(delivery, outcome, delivery.options.dead_letter, self._now())
                 return await self._move(delivery, copy, Topology())
         assert_never(outcome)
@@ -172,8 +172,7 @@ class MemoryTransport:
     def ack(self, delivery: Delivery) -> bool:
         """See `Transport.ack`."""
         delivery.mark_settled()
-        subscription: MemorySubscription = delivery.subscription
-        return subscription.discard(delivery.delivery_tag)
+        return delivery.subscription.ack(delivery)
 
     def queue(self, name: str) -> MemoryQueue | None:
         """Return a queue of the broker, None where there is none of this name."""
@@ -198,7 +197,7 @@ class MemoryTransport:
         return leadership
 
     async def close(self) -> None:
-        """See `Transport.close`. What was unsettled counts as lost: the broker cannot tell a farewell from a crash."""
+        """See `Transport.close`. Unsettled deliveries count as lost, as after a crash."""
         if not self._is_open or self._closed is None:
             return
         self._is_open = False
@@ -213,28 +212,26 @@ class MemoryTransport:
         self._broker.leave(self)
 
     async def _move(self, delivery: Delivery, copy: MessageCopy, wait: Topology) -> bool:
-        """Publish the copy, as often as it takes, and only then forget the original.
+        """Publish the copy, trying again as often as needed, and only then remove the original.
 
-        A retry (its `wait` queue is declared where it is missing) waits for room among those that wait: there is no
-        disk to put them on, and who always fails must hold up who feeds it. Of dead letters that nobody takes out the
-        oldest are forgotten.
+        A retry waits for room in its wait queue, which is declared where it is missing: there is no disk to put retries
+        on, so a handler that always fails must slow down its publishers. Of dead letters that have no consumer, the
+        oldest are dropped.
         """
-        subscription: MemorySubscription = delivery.subscription
-        sent, pause_s = normalize_envelope(copy.envelope, is_copy=True), FIRST_DELAY_S
+        sent, delays = normalize_envelope(copy.envelope, is_copy=True), backoff_delays(FIRST_DELAY_S, MAX_DELAY_S)
         is_retry = bool(wait.queues)
-        while subscription.can_settle(delivery.delivery_tag):
+        while not delivery.is_lost:
             try:
                 queues = self._broker.route(copy.address, sent.headers)
                 if not is_retry or not any(queue.is_full for queue in queues):
                     self._broker.put(sent, copy.address, queues)
                     if not is_retry:
                         self._forget_oldest(queues)
-                    return subscription.discard(delivery.delivery_tag)
+                    return delivery.subscription.ack(delivery, is_handled=False)
             except PublishFailed as failure:
                 if failure.reason != "refused" and self._has_made(wait):
                     continue
-            await self._pause(pause_s)
-            pause_s = min(pause_s * 2, MAX_DELAY_S)
+            await self._pause(next(delays))
         return False
 
     def _forget_oldest(self, queues: Sequence[MemoryQueue]) -> None:
@@ -247,21 +244,21 @@ class MemoryTransport:
                 self._say(TransportEvent("dead_letters.forgotten", "warning", fields))
 
     def _has_made(self, needed: Topology) -> bool:
-        """Declare what is missing; False where nothing is, or where something that differs is in the way."""
+        """Declare what is missing. False where nothing is missing, or where an item that differs is in the way."""
         try:
             return self._broker.declare(needed, self).new > 0
         except TopologyMismatch:
             return False
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not when we are closing."""
+        """Wait, but not longer than the session is open."""
         if self._closed is not None:
             await asyncio.wait((self._closed,), timeout=seconds)
 
     async def _wait_for_room(self, queues: Sequence[MemoryQueue]) -> None:
         """Wait until no queue is full.
 
-        Raises PublishFailed("refused") where nobody makes room, PublishUnknown when the session is closed meanwhile.
+        Raises PublishFailed("refused") where no message leaves the queue, PublishUnknown when the session is closed.
         """
         assert self._closed is not None
         for queue in queues:
@@ -284,7 +281,7 @@ class MemoryTransport:
 
 
 def _weight(queues: Sequence[MemoryQueue]) -> int:
-    """Return for how many of a burst a message for these queues counts; 0 where it has to wait for room."""
+    """Return how many publications a message for these queues counts as; 0 where it has to wait for room."""
     weight = 1
     for queue in queues:
         if queue.is_deep:

@@ -1,4 +1,7 @@
-"""What the AMQP client does not do, or does not tell, by itself."""
+"""Workarounds for gaps in aiormq and pamqp, and everything that relies on how they work inside.
+
+Only this module and `amqp_fast_path` may rely on it. Each function says which gap it fills.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import errno
 import os
 import re
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from types import TracebackType
 from typing import Any, TypeVar
 
 import aiormq
@@ -16,16 +20,47 @@ from pamqp.commands import Connection
 
 T = TypeVar("T")
 
+CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.IncompleteReadError)
+"""What connecting may raise. ConnectionError and aiormq's connection errors are OSErrors or AMQPErrors."""
+
+CHANNEL_ERRORS = (*CONNECT_ERRORS, aiormq.exceptions.ChannelInvalidStateError)
+"""What a call on a channel may raise when the channel or its connection is gone."""
+
 _TLS = re.compile(r"\[SSL[^]]*\] (?P<why>.*?)(?: \(_ssl\.c:\d+\))?['\")]*$")
 _ERRNO = re.compile(r"\[Errno (\d+)\]|Error\((\d+), ")  # as `str` and as `repr` have it
 
 
-class ShortString(str):
-    """The name of a queue or an exchange, or a routing key, for a frame that we write.
+class ConnectionLost(ConnectionError):
+    """aiormq cancelled a call because it lost the broker."""
 
-    RabbitMQ takes any UTF-8 of at most 255 bytes; pamqp, which writes the frames, takes 127 characters of a few kinds.
-    What pamqp checks is the text itself, which is empty here, and what it writes is `encode()`. So its checks are left
-    out for what we send, and for no other code in the process.
+
+class _LossAsError:
+    """Turns the CancelledError that aiormq raises when it loses the broker into ConnectionLost.
+
+    aiormq cancels the calls that wait on a connection when it is lost. To the caller that looks as if its own task had
+    been cancelled, which asyncio counts in `cancelling`: where it counts none, nobody has asked for the cancellation.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise ConnectionLost("the connection was lost") from error
+
+
+loss_as_error = _LossAsError()
+"""`with loss_as_error:` around calls on a channel: a loss of the broker is one of CHANNEL_ERRORS then."""
+
+
+class ShortString(str):
+    """The name of a queue or an exchange, or a routing key, for a frame that is written.
+
+    RabbitMQ accepts any UTF-8 of at most 255 bytes; pamqp, which writes the frames, accepts 127 characters of a few
+    kinds. pamqp checks the text itself, which is empty here, and writes what `encode()` returns. So its checks do not
+    see our names, and still apply to all other code in the process.
     """
 
     __slots__ = ("_encoded",)
@@ -44,14 +79,41 @@ class ShortString(str):
         return self
 
 
+def server_properties(connection: AbstractConnection) -> Mapping[str, Any]:
+    """Return what the broker says of itself; nothing for a connection that is lost."""
+    transport = connection.transport
+    return dict(transport.connection.server_properties) if transport is not None else {}
+
+
+def server_property(properties: Mapping[str, Any], name: str) -> str:
+    """Return one of the broker's properties as text; empty where it does not say it."""
+    value = properties.get(name, "")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+
+
+def product_of(connection: AbstractConnection) -> str:
+    """Return the broker's name and version, such as `RabbitMQ 4.3.6`."""
+    properties = server_properties(connection)
+    return f"{server_property(properties, 'product')} {server_property(properties, 'version')}"
+
+
+def broker_version(connection: AbstractConnection) -> tuple[int, int]:
+    """Return the broker's version, such as (4, 3); (0, 0) where it does not say one."""
+    found = re.match(r"(\d+)\.(\d+)", server_property(server_properties(connection), "version"))
+    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
+
+
 def ignore_result(task: asyncio.Future[Any]) -> None:
-    """Look at how a task has ended, so that asyncio does not report it as forgotten."""
+    """Retrieve a task's exception, so that asyncio does not report it as never retrieved."""
     if not task.cancelled():
         task.exception()
 
 
 def is_blocked_by_broker(connection: AbstractConnection) -> bool:
-    """Whether the broker has sent connection.blocked: then aiormq's `ready()` would wait, so step into it once."""
+    """Return whether the broker has sent connection.blocked, which aiormq does not tell.
+
+    aiormq's `ready()` waits while the connection is blocked. Here it runs up to where it would wait, and no further.
+    """
     transport = connection.transport
     if transport is None:
         return False
@@ -65,7 +127,7 @@ def is_blocked_by_broker(connection: AbstractConnection) -> bool:
 
 
 def watch_loss(connection: AbstractConnection) -> asyncio.Future[str]:
-    """Return what will tell why the connection was lost."""
+    """Return a future that is done, with the reason, when the connection is lost."""
     lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_close(_: Any, error: BaseException | None) -> None:
@@ -77,15 +139,16 @@ def watch_loss(connection: AbstractConnection) -> asyncio.Future[str]:
 
 
 def is_lost(connection: AbstractConnection) -> bool:
-    """Whether a connection is gone: aio-pika does not notice it when that happens before anybody listens."""
+    """Return whether a connection is gone. aio-pika misses a loss that happens before a close callback is added."""
     transport = connection.transport
     return connection.is_closed or transport is None or transport.connection.is_closed
 
 
 async def wait_within(seconds: float, work: Awaitable[T], lost: asyncio.Future[str] | None = None) -> T:
-    """Return what the work returns, unless it takes too long (TimeoutError) or its connection is lost.
+    """Return the result of `work`; raises TimeoutError, or ConnectionError when its connection is lost first.
 
-    In aiormq a call on a dead connection may wait for ever, and wait on when it is cancelled: then it is left alone.
+    A call of aiormq on a dead connection may wait without end, and go on waiting when it is cancelled. So it runs in a
+    task of its own, which is abandoned.
     """
     task = asyncio.ensure_future(work)
     task.add_done_callback(ignore_result)
@@ -99,29 +162,48 @@ async def wait_within(seconds: float, work: Awaitable[T], lost: asyncio.Future[s
     raise ConnectionError(lost.result()) if lost is not None and lost.done() else TimeoutError
 
 
+async def close_within(closing: Awaitable[Any], seconds: float) -> None:
+    """Wait at most `seconds` for a channel or a connection to close; ignore whether it worked.
+
+    As in `wait_within`, the task is abandoned: aiormq may wait for room in the queue of a dead connection.
+    """
+    task = asyncio.ensure_future(closing)
+    task.add_done_callback(ignore_result)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        task.cancel()
+    if task.done() and not task.cancelled():
+        error = task.exception()
+        if error is not None and not isinstance(error, CHANNEL_ERRORS):
+            raise error
+
+
 def write_queue(connection: AbstractConnection) -> asyncio.Queue[Any]:
-    """Return the queue of frames that are to be written; one of its own for a connection that is lost already."""
+    """Return aiormq's queue of frames to write; an empty one for a connection that is lost already."""
     transport = connection.transport
     return transport.connection.write_queue if transport is not None else asyncio.Queue()
 
 
 async def release_writers(writes: asyncio.Queue[Any]) -> None:
-    """Let go of those who wait for room in a dead connection's queue of frames, where aiormq leaves them for ever.
+    """Release the tasks that wait for room in the write queue of a dead connection, where aiormq leaves them.
 
-    Publications then fail with their channel; who settles looks at the channel afterwards.
+    Their publications then fail with their channel, and settling looks at the channel afterwards. Each frame that is
+    removed lets one task write the next, so the queue counts as empty only after several iterations of the loop.
     """
-    quiet_turns = 0
-    while quiet_turns < 5:
-        quiet_turns = quiet_turns + 1 if writes.empty() else 0
+    empty_iterations = 0
+    while empty_iterations < 5:
+        empty_iterations = empty_iterations + 1 if writes.empty() else 0
         while not writes.empty():
             writes.get_nowait()
         await asyncio.sleep(0)
 
 
 def handshake_refusal(error: aiormq.exceptions.InvalidFrameError) -> str:
-    """Return why the broker closed the connection during the handshake, as it does for a bad virtual host.
+    """Return why the broker closed the connection during the handshake, for example over an unknown virtual host.
 
-    aiormq complains of the frame, in which the broker says why, and keeps it in a local variable only.
+    aiormq raises an error about the frame that it did not expect. The frame has the broker's reason, and only a local
+    variable of aiormq has the frame.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         answer = frame.f_locals.get("frame")
@@ -131,7 +213,7 @@ def handshake_refusal(error: aiormq.exceptions.InvalidFrameError) -> str:
 
 
 def describe_error(error: BaseException | None) -> str:
-    """Return why, in one line without addresses of objects."""
+    """Return the reason of a failure in one line, without addresses of objects."""
     if error is None:
         return "connection closed"
     if isinstance(error, TimeoutError):
@@ -149,9 +231,9 @@ def describe_error(error: BaseException | None) -> str:
 
 
 def _system_error(error: BaseException) -> int | None:
-    """Return the number behind a connection's failure: asyncio and aiormq put addresses where its words were."""
+    """Return the errno of a failed connection. asyncio and aiormq put it into a text, among addresses."""
     if not isinstance(error, OSError) or "[SSL" in str(error):
         return None
-    found = _ERRNO.search(str(error))  # several addresses were tried in vain
-    number = int(found[1] or found[2]) if found else error.errno  # in aiormq's errors this may be AMQP's reply code
+    found = _ERRNO.search(str(error))  # the text of several addresses that failed
+    number = int(found[1] or found[2]) if found else error.errno  # aiormq's errors may have AMQP's reply code here
     return number if number in errno.errorcode else None

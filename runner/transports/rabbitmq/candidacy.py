@@ -27,11 +27,9 @@ from pamqp.commands import Basic
 from runner.message import Envelope
 from runner.tasks import cancel_and_wait
 from runner.transports.leadership import Candidate, LeaderState
-from runner.transports.rabbitmq.aiormq_workarounds import ShortString
-from runner.transports.rabbitmq.connection import CHANNEL_ERRORS, was_cancelled
-from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
+from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ShortString, loss_as_error
+from runner.transports.rabbitmq.channels import RPC_S, open_channel
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
-from runner.transports.rabbitmq.topology import RPC_S, open_channel
 
 PREFETCH = 10
 """More than are ever held: one token, and what comes in before it is judged."""
@@ -105,7 +103,7 @@ def read_greeting(body: bytes) -> tuple[Candidate, LeaderState | None] | None:
     return member, LeaderState(start, state) if "led" in found else None
 
 
-class Candidacy(ConsumerChannel):
+class Candidacy:
     """A consumer of the leadership queue, from its registration until its channel is closed.
 
     `ended` is done from the moment on at which it is worth nothing any more. `expires_at` is the loop time at which
@@ -114,7 +112,8 @@ class Candidacy(ConsumerChannel):
     """
 
     def __init__(self, channel: AbstractChannel, member: Candidate, on_other: OnOtherCandidate) -> None:
-        super().__init__(channel)
+        self.channel = channel
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._member = member
         self._on_other = on_other
         self._unanswered: list[str] = []
@@ -159,6 +158,11 @@ class Candidacy(ConsumerChannel):
         """Whether it is still worth something, by the clock as well: the loop may have stood still."""
         return not self.ended.done() and asyncio.get_running_loop().time() < self.expires_at
 
+    def end(self, reason: str) -> None:
+        """Note that it is worth nothing any more. The first reason counts."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
     def expire_at(self, when: float, reason: str) -> None:
         """End by itself at this loop time, for this reason, and not when it was said before."""
         if self._timer is not None:
@@ -185,14 +189,9 @@ class Candidacy(ConsumerChannel):
         self.end(reason)
         if self._timer is not None:
             self._timer.cancel()
-        try:
+        with contextlib.suppress(*CHANNEL_ERRORS), loss_as_error:
             async with asyncio.timeout(CLOSE_S):
                 await self.channel.close()
-        except CHANNEL_ERRORS:
-            pass
-        except asyncio.CancelledError:
-            if was_cancelled():
-                raise
 
     def call(self) -> Envelope:
         """Return a message that only finds out who is the first in line."""
@@ -283,13 +282,8 @@ class Candidacy(ConsumerChannel):
 
     async def _send(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
         """Publish without a confirm: who does not get an answer asks again."""
-        try:
+        with contextlib.suppress(*CHANNEL_ERRORS), loss_as_error:
             await self.channel.basic_publish(body, routing_key=ShortString(queue), properties=properties)
-        except CHANNEL_ERRORS:
-            pass
-        except asyncio.CancelledError:
-            if was_cancelled():
-                raise
 
     async def _drop(self, tag: int) -> None:
         """Acknowledge: a call that has arrived, or a token that a newer one has replaced."""

@@ -101,23 +101,6 @@ async def unbind(channel: AbstractChannel, binding: Binding) -> None:
     )
 
 
-def product_of(connection: AbstractConnection) -> str:
-    """Return the broker's name and version, as in `RabbitMQ 4.3.6`."""
-    return f"{_server_property(connection, 'product')} {_server_property(connection, 'version')}"
-
-
-def broker_version(connection: AbstractConnection) -> tuple[int, int]:
-    """Return the broker's version, as in (4, 3); (0, 0) where it does not say one."""
-    found = re.match(r"(\d+)\.(\d+)", _server_property(connection, "version"))
-    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
-
-
-def _server_property(connection: AbstractConnection, name: str) -> str:
-    transport = connection.transport
-    said = transport.connection.server_properties.get(name) if transport is not None else None
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said or "")
-
-
 def reply_of(error: BaseException) -> str:
     """Return what the broker said when it closed the channel."""
     return str(error.args[-1]) if error.args else str(error)

@@ -7,25 +7,30 @@ down with all its other queues, again and again.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
 
+from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
 from runner.tasks import cancel_and_wait
 from runner.transports.base import OnTransportEvent, TransportEvent
 from runner.transports.rabbitmq.aiormq_workarounds import (
+    CHANNEL_ERRORS,
+    CONNECT_ERRORS,
+    broker_version,
+    close_within,
     describe_error,
     handshake_refusal,
-    ignore_result,
     is_blocked_by_broker,
     is_lost,
+    loss_as_error,
+    product_of,
     release_writers,
     wait_within,
     watch_loss,
@@ -33,11 +38,8 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
 )
 from runner.transports.rabbitmq.amqp_fast_path import FastPathConnection
 from runner.transports.rabbitmq.broker_features import features_of
-from runner.transports.rabbitmq.channels import broker_version, product_of
 from runner.transports.rabbitmq.connection_parameters import client_properties, connection_url, tls_context
 from runner.units import format_duration
-
-T = TypeVar("T")
 
 CONNECT_ATTEMPT_S = 10.0
 SHORT_CONNECT_ATTEMPT_S = 5.0
@@ -49,53 +51,14 @@ REPORT_CONNECTING_S = 1.0
 CLOSE_S = 5.0
 BLOCKED_POLL_S = 0.5
 
-FIRST_DELAY_S = 0.2
-MAX_DELAY_S = 30.0
 STABLE_CONNECTION_S = 5.0
 """A connection that has stood so long was a good one: the next attempts begin with short pauses again."""
-
-CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.IncompleteReadError)
-"""What connecting may raise; ConnectionError and aiormq's connection errors are OSErrors or AMQPErrors."""
-
-CHANNEL_ERRORS = (*CONNECT_ERRORS, aiormq.exceptions.ChannelInvalidStateError)
-"""What a call on a channel may raise when the channel or its connection is gone."""
 
 _REFUSALS = (
     aiormq.exceptions.AuthenticationError,
     aiormq.exceptions.ProbableAuthenticationError,
     aiormq.exceptions.ConnectionNotAllowed,
 )
-
-
-def backoff_delays(first_s: float = FIRST_DELAY_S, longest_s: float = MAX_DELAY_S) -> Iterator[float]:
-    """Yield growing pauses in seconds, each random between half and all of its ceiling, for ever."""
-    ceiling = first_s
-    while True:
-        yield random.uniform(ceiling / 2, ceiling)
-        ceiling = min(ceiling * 2, longest_s)
-
-
-def was_cancelled() -> bool:
-    """Whether somebody cancelled the current task: aiormq raises CancelledError too when it only lost the broker."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def close_within(farewell: Awaitable[Any], seconds: float) -> None:
-    """Wait for a farewell to the broker, not for long, and whatever it answers.
-
-    Nobody waits for its cancellation either: aiormq may then wait for room in the queue of a dead connection.
-    """
-    task = asyncio.ensure_future(farewell)
-    task.add_done_callback(ignore_result)
-    try:
-        await asyncio.wait([task], timeout=seconds)
-    finally:
-        task.cancel()
-    if task.done() and not task.cancelled():
-        error = task.exception()
-        if error is not None and not isinstance(error, CHANNEL_ERRORS):
-            raise error
 
 
 class ConnectionClosedByUs(Exception):
@@ -263,8 +226,9 @@ class ReconnectingConnection:
             await asyncio.sleep(next(delays))
             connection = None
             try:
-                connection = await self._connect()
-                await wait_within(CONNECT_ATTEMPT_S * 3, self._restore(connection), watch_loss(connection))
+                with loss_as_error:
+                    connection = await self._connect()
+                    await wait_within(CONNECT_ATTEMPT_S * 3, self._restore(connection), watch_loss(connection))
                 return connection
             except (BrokerUnavailable, *CHANNEL_ERRORS) as error:
                 await self._discard(connection)
@@ -279,8 +243,7 @@ class ReconnectingConnection:
                     said = why
             except asyncio.CancelledError:
                 await self._discard(connection)
-                if was_cancelled():
-                    raise
+                raise
 
     async def _watch(self, connection: AbstractConnection) -> str:
         """Wait until the connection is lost and return why; notice meanwhile when the broker blocks it."""

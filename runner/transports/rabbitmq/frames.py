@@ -10,14 +10,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from runner.message import NO_HEADERS, Address, Envelope
-from runner.transports.rabbitmq.field_tables import (
-    read_table,
-    read_text,
-    read_time,
-    write_table,
-    write_text,
-    write_time,
-)
+from runner.transports.rabbitmq.field_tables import ODD_BYTES, read_table, read_time, write_table, write_time
 
 METHOD, HEADER, BODY = 1, 2, 3
 FRAME_END = 0xCE
@@ -35,6 +28,10 @@ CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 _PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
 _MANDATORY = b"\x01"
 _BASIC = 60
+BODY_SIZE = Struct(">Q")
+BODY_SIZE_AT = 4
+"""The body's size in the payload of a content header."""
+
 _TAG = Struct(">Q")
 _TAG_AND_BITS = Struct(">4sQB")
 _CONTENT = Struct(">HHQ")
@@ -69,8 +66,8 @@ def read_deliver(payload: bytes) -> DeliverFrame:
     (tag,) = _TAG.unpack_from(payload, end)
     exchange_at = end + 10
     key_at = exchange_at + payload[end + 9]
-    exchange = read_text(payload[exchange_at:key_at])
-    routing_key = read_text(payload[key_at + 1 : key_at + 1 + payload[key_at]])
+    exchange = payload[exchange_at:key_at].decode("utf-8", ODD_BYTES)
+    routing_key = payload[key_at + 1 : key_at + 1 + payload[key_at]].decode("utf-8", ODD_BYTES)
     return DeliverFrame(tag, bool(payload[end + 8] & 1), exchange, routing_key)
 
 
@@ -104,7 +101,7 @@ def _read_properties(payload: bytes, flags: int) -> tuple[Any, ...]:
         at = start + payload[at]
         if at > len(payload):
             raise ValueError("a property is longer than its frame")
-        return read_text(payload[start:at])
+        return payload[start:at].decode("utf-8", ODD_BYTES)
 
     content_type = text() if flags & 0x8000 else None
     content_encoding = text() if flags & 0x4000 else None
@@ -198,7 +195,7 @@ def write_properties(envelope: Envelope) -> bytes:
 
 
 def _short(text: str) -> bytes:
-    encoded = write_text(text)
+    encoded = text.encode("utf-8", ODD_BYTES)
     if len(encoded) > 255:
         raise ValueError("a short text is longer than 255 bytes")
     return bytes((len(encoded),)) + encoded

@@ -1,4 +1,4 @@
-"""Who may publish now: so many at once, first come, first served, and never two messages with one id."""
+"""Limits the publications in flight, in the order in which they were asked for, and never two with one message id."""
 
 from __future__ import annotations
 
@@ -7,81 +7,90 @@ import contextlib
 from collections import deque
 
 
-class InFlightLimit:
-    """So many publications may be in flight. Like a semaphore, but taken without a coroutine where one is free."""
+class InFlight:
+    """The publications in flight: at most `limit`, each with another message id.
+
+    Like a semaphore, but taken without a coroutine where there is room (`try_acquire`). The message ids matter because
+    the broker returns an unroutable message without saying which publication it was: only its id tells.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._entering = 0
-        """How many were let in and do not know it yet: nobody may overtake them."""
+        """How many were admitted whose tasks have not run since. No other may overtake them."""
+        self._ids: dict[str, asyncio.Future[None] | None] = {}
+        """The ids in flight, each with what others with the same id wait for."""
         self.count = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether who wants to publish has to wait, perhaps only because others wait already."""
+        """Whether a publication has to wait, perhaps only because others wait already."""
         return self.count >= self._limit or self._entering > 0 or bool(self._waiting)
 
-    async def acquire(self) -> None:
-        """Take a slot; `release` it back."""
+    def try_acquire(self, message_id: str | None) -> bool:
+        """Count a publication if it need not wait."""
+        if self.count >= self._limit or self._entering or self._waiting or message_id in self._ids:
+            return False
+        self.count += 1
+        if message_id is not None:
+            self._ids[message_id] = None
+        return True
+
+    async def acquire(self, message_id: str | None) -> None:
+        """Count a publication as soon as there is room and no other one with its id."""
+        if not self.try_acquire(message_id):
+            await self._acquire_slot()
+            try:
+                await self._acquire_id(message_id)
+            except BaseException:
+                self._release_slot()
+                raise
+
+    def release(self, message_id: str | None) -> None:
+        """Note the end of a publication. The one that has waited longest may begin."""
+        if message_id is not None and (waited := self._ids.pop(message_id)) is not None:
+            waited.set_result(None)
+        self._release_slot()
+
+    async def _acquire_slot(self) -> None:
         if not self.is_full:
             self.count += 1
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(admitted)
         try:
-            await waiter
+            await admitted
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.count -= 1  # it was ours already
+            if admitted.done() and not admitted.cancelled():
+                self.count -= 1  # the slot was ours already
             raise
         finally:
-            if waiter.cancelled():
+            if admitted.cancelled():
                 with contextlib.suppress(ValueError):
-                    self._waiting.remove(waiter)
+                    self._waiting.remove(admitted)
             else:
                 self._entering -= 1
             self._admit()
 
-    def release(self) -> None:
-        """Give a slot back: to who has waited longest."""
+    async def _acquire_id(self, message_id: str | None) -> None:
+        while message_id is not None and message_id in self._ids:
+            other = self._ids[message_id]
+            if other is None:
+                other = self._ids[message_id] = asyncio.get_running_loop().create_future()
+            await asyncio.shield(other)
+        if message_id is not None:
+            self._ids[message_id] = None
+
+    def _release_slot(self) -> None:
         self.count -= 1
-        self._admit()
+        if self._waiting:
+            self._admit()
 
     def _admit(self) -> None:
         while self._waiting and self.count < self._limit:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+            admitted = self._waiting.popleft()
+            if not admitted.done():
+                admitted.set_result(None)
                 self.count += 1
                 self._entering += 1
-
-
-class InFlightIds:
-    """Ids of messages in flight. aiormq, and the confirms of ours, know a returned message by its id alone."""
-
-    def __init__(self) -> None:
-        self._in_flight: dict[str, asyncio.Future[None] | None] = {}
-
-    def is_taken(self, message_id: str | None) -> bool:
-        """Whether a message with this id is in flight."""
-        return message_id in self._in_flight
-
-    def add(self, message_id: str | None) -> None:
-        """Note that a message is in flight, where no other with its id is."""
-        if message_id is not None:
-            self._in_flight[message_id] = None
-
-    async def acquire(self, message_id: str | None) -> None:
-        """Note it, when no other with its id is in flight any more."""
-        while message_id is not None and message_id in self._in_flight:
-            other = self._in_flight[message_id]
-            if other is None:
-                other = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
-            await asyncio.shield(other)
-        self.add(message_id)
-
-    def release(self, message_id: str | None) -> None:
-        """Note that it is in flight no more."""
-        if message_id is not None and (waited := self._in_flight.pop(message_id)) is not None:
-            waited.set_result(None)

@@ -23,6 +23,7 @@ from typing import Any
 
 from aiormq.exceptions import ChannelNotFoundEntity
 
+from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.tasks import cancel_and_wait
@@ -35,14 +36,9 @@ from runner.transports.leadership import (
     choose_start,
     name_shared_fields,
 )
+from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ConnectionLost, loss_as_error
 from runner.transports.rabbitmq.candidacy import CLOSE_S, Candidacy, CandidacyLost
-from runner.transports.rabbitmq.connection import (
-    CHANNEL_ERRORS,
-    ConnectionClosedByUs,
-    ReconnectingConnection,
-    backoff_delays,
-    was_cancelled,
-)
+from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.publisher import RabbitPublisher
 
@@ -176,13 +172,13 @@ class RabbitLeadership:
 
     async def _compete(self, candidacy: Candidacy) -> None:
         """Take part in one candidacy after the other, until resigned or cancelled."""
-        delays = backoff_delays(longest_s=MAX_DELAY_S)
+        delays = backoff_delays(max_s=MAX_DELAY_S)
         while True:
             self._candidacy = candidacy
             has_led = await self._hold_candidacy(candidacy)
             self._candidacy = None
             if has_led:
-                delays = backoff_delays(longest_s=MAX_DELAY_S)
+                delays = backoff_delays(max_s=MAX_DELAY_S)
             if self._resigning is not None:
                 return
             try:
@@ -198,14 +194,14 @@ class RabbitLeadership:
         while True:
             await asyncio.sleep(next(delays))
             try:
-                return await self._stand()
+                with loss_as_error:
+                    return await self._stand()
+            except ConnectionLost:
+                pass  # reported by the connection
             except CHANNEL_ERRORS as error:
                 self._report_failure(error)
                 if isinstance(error, ChannelNotFoundEntity):
                     await self._declare_again()
-            except asyncio.CancelledError:
-                if was_cancelled():
-                    raise
 
     async def _hold_candidacy(self, candidacy: Candidacy) -> bool:
         """Be in line, and lead when it is our turn, until the candidacy is lost. Returns whether we have led."""
@@ -240,7 +236,7 @@ class RabbitLeadership:
 
     async def _call_until_first(self, candidacy: Candidacy) -> None:
         """Return when anything has come to us; call meanwhile, in case that nothing is in the queue."""
-        for pause in backoff_delays(longest_s=CALL_S):
+        for pause in backoff_delays(max_s=CALL_S):
             try:
                 async with asyncio.timeout(self._attempt_s):
                     await self._publish(candidacy.call())
@@ -268,7 +264,7 @@ class RabbitLeadership:
 
     async def _pass_through(self, candidacy: Candidacy, make: Callable[[], Envelope]) -> float:
         """Send a message through the queue to ourselves, again where it does not come; return when it was sent."""
-        for pause in backoff_delays(longest_s=self._renew_s):
+        for pause in backoff_delays(max_s=self._renew_s):
             since, envelope = _now(), make()
             arrived = candidacy.expect(envelope)
             try:

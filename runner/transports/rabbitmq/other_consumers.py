@@ -10,7 +10,6 @@ from runner.pipeline.model import BrokerSettings
 from runner.transports.base import SubscriptionOptions
 from runner.transports.broker_state import pluralize
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
-from runner.transports.rabbitmq.topology import queue_counts_or_none
 from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 STATISTICS_S = 7.0
@@ -36,7 +35,7 @@ class OtherConsumers:
         others: dict[str, int] = {}
         async with TopologyProbe(connection) as probe:
             for name in {options.queue for options in all_options}:
-                depth = await queue_counts_or_none(probe, name)
+                depth = await probe.counts(name)
                 if depth is not None and depth.consumers > own.get(name, 0):
                     others[name] = depth.consumers - own.get(name, 0)
         if not others:

@@ -6,20 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
 from runner.message import Address
 from runner.outcome import DeadLetter, Retry
 from runner.pipeline.topology import wait_milliseconds, wait_name
 from runner.transports.base import Delivery, OnTransportEvent, TransportEvent
 from runner.transports.failure_copies import MessageCopy, dead_letter_copy, retry_copy
-from runner.transports.rabbitmq.connection import (
-    CHANNEL_ERRORS,
-    ConnectionClosedByUs,
-    ReconnectingConnection,
-    backoff_delays,
-    was_cancelled,
-)
-from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
+from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ConnectionLost, loss_as_error
+from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
 
@@ -88,19 +83,18 @@ class RetryPublisher:
 
     async def _retry_until_published(self, delivery: Delivery, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Attempt until it works, or the original is the broker's again. The original waits, and with it its slot."""
-        consumer_channel: ConsumerChannel = delivery.subscription
         is_said = False
         for pause in backoff_delays():
-            if not consumer_channel.is_open or self._is_closing.is_set():
+            if delivery.is_lost or self._is_closing.is_set():
                 return False
             try:
-                await attempt()
+                with loss_as_error:
+                    await attempt()
                 return True
             except ConnectionClosedByUs:
                 return False
-            except asyncio.CancelledError:
-                if was_cancelled():
-                    raise
+            except ConnectionLost:
+                pass  # reported by the connection
             except (PublishFailed, PublishUnknown, BrokerUnavailable, TopologyMismatch, *CHANNEL_ERRORS) as error:
                 if not is_said:
                     fields = {"queue": delivery.options.queue, "subscriber": delivery.options.subscriber}

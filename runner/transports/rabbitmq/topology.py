@@ -19,19 +19,14 @@ from runner.tasks import map_concurrently
 from runner.transports.base import DeclareResult
 from runner.transports.broker_state import ExistingItem, absence_text
 from runner.transports.rabbitmq.channels import (
-    RPC_S,
-    QueueCounts,
     bind,
     declare_exchange,
     declare_queue,
     forbidden,
-    open_channel,
     reply_of,
     temporary_channel,
 )
-from runner.transports.rabbitmq.topology_probe import AccessRefused, NotFound, ResourceLocked, TopologyProbe
-
-__all__ = ["RPC_S", "Mode", "TopologyCheck", "count_messages", "declare", "open_channel", "temporary_channel"]
+from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 Mode = Literal["manage", "verify", "ignore"]
 T = TypeVar("T")
@@ -77,17 +72,8 @@ async def declare(
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
     """Return how many messages are ready in these queues; one that does not exist has none."""
     async with TopologyProbe(connection) as probe:
-        depths = [await queue_counts_or_none(probe, name) for name in names]
-    return sum(depth.messages for depth in depths if depth is not None)
-
-
-async def queue_counts_or_none(probe: TopologyProbe, name: str) -> QueueCounts | None:
-    """Return what a queue has; None where it does not exist, or is not ours to see."""
-    try:
-        seen = await probe.depth(name)
-    except (NotFound, ResourceLocked, AccessRefused):
-        return None
-    return QueueCounts(seen.messages or 0, seen.consumers or 0)
+        counts = [await probe.counts(name) for name in names]
+    return sum(each.messages for each in counts if each is not None)
 
 
 async def make(

@@ -120,6 +120,14 @@ class TopologyProbe:
         depth: QueueCounts = await self._ask(lambda channel: queue_counts(channel, name))
         return ExistingItem(messages=depth.messages, consumers=depth.consumers)
 
+    async def counts(self, name: str) -> QueueCounts | None:
+        """Return the counts of a queue; None where it does not exist, or where the broker does not show them to us."""
+        try:
+            found = await self.depth(name)
+        except (NotFound, ResourceLocked, AccessRefused):
+            return None
+        return QueueCounts(found.messages or 0, found.consumers or 0)
+
     async def _compare(
         self, kind: str, wanted: T, declare: Callable[[AbstractChannel, T], Awaitable[None]], seen: ExistingItem
     ) -> ExistingItem:

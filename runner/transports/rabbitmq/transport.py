@@ -12,6 +12,7 @@ from typing import TypeVar, assert_never
 
 import aiormq
 
+from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
@@ -28,22 +29,20 @@ from runner.transports.base import (
     PublishStarted,
     Subscription,
     SubscriptionOptions,
+    TransportEvent,
 )
 from runner.transports.leadership import Candidate
-from runner.transports.rabbitmq.aiormq_workarounds import describe_error
-from runner.transports.rabbitmq.amqp_fast_path import frame_router_of
-from runner.transports.rabbitmq.broker_features import features_of
-from runner.transports.rabbitmq.channels import broker_version, product_of
-from runner.transports.rabbitmq.connection import (
+from runner.transports.rabbitmq.aiormq_workarounds import (
     CHANNEL_ERRORS,
-    ConnectionClosedByUs,
-    ReconnectingConnection,
-    backoff_delays,
-    was_cancelled,
+    broker_version,
+    describe_error,
+    loss_as_error,
+    product_of,
 )
-from runner.transports.rabbitmq.consumer import Consumer
-from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
-from runner.transports.rabbitmq.consumer_watchdog import WATCHDOG_S, watch_consumers
+from runner.transports.rabbitmq.amqp_fast_path import FAST_PATH_HINT, no_fast_path
+from runner.transports.rabbitmq.broker_features import features_of
+from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
+from runner.transports.rabbitmq.consumer import WATCHDOG_S, Consumer, watch_consumers
 from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.leader_election import RabbitLeadership
 from runner.transports.rabbitmq.other_consumers import OtherConsumers
@@ -122,11 +121,10 @@ class RabbitTransport:
         self._watchdog = asyncio.create_task(
             watch_consumers(self._consuming, self._consumers, self._watchdog_s), name="rabbitmq-watch"
         )
-        self._capabilities = replace(
-            self._capabilities,
-            uses_fast_path=frame_router_of(connection) is not None,
-            features=features_of(broker_version(connection)),
-        )
+        if reason := no_fast_path(connection):
+            fields = {"broker": self.target, "reason": reason, "hint": FAST_PATH_HINT}
+            self._say(TransportEvent("broker.slow_path", "warning", fields))
+        self._capabilities = replace(self._capabilities, features=features_of(broker_version(connection)))
         return product_of(connection)
 
     async def declare(self, topology: Topology) -> DeclareResult:
@@ -163,7 +161,6 @@ class RabbitTransport:
         if isinstance(outcome, Ack):
             return self.ack(delivery)
         delivery.mark_settled()
-        consumer_channel: ConsumerChannel = delivery.subscription
         match outcome:
             case Release():
                 return await self._release(delivery)
@@ -175,15 +172,14 @@ class RabbitTransport:
             case _:
                 assert_never(outcome)
         if not is_moved:
-            consumer_channel.remember_outcome(delivery, outcome)
+            delivery.subscription.remember_outcome(delivery, outcome)
             return False
-        return consumer_channel.ack(delivery, is_handled=False)
+        return delivery.subscription.ack(delivery, is_handled=False)
 
     def ack(self, delivery: Delivery) -> bool:
         """See `Transport.ack`."""
         delivery.mark_settled()
-        consumer_channel: ConsumerChannel = delivery.subscription
-        return consumer_channel.ack(delivery, is_handled=True)
+        return delivery.subscription.ack(delivery)
 
     async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
         """See `Transport.count_pending`. What other processes hold unsettled is not visible over AMQP."""
@@ -221,18 +217,16 @@ class RabbitTransport:
         )
         for pause in backoff_delays():
             try:
-                queue = Topology(queues=(leadership_queue(name),))
-                await self._topology.declare(await self._consuming.ready(), queue)
-                await leadership.compete()
+                with loss_as_error:
+                    queue = Topology(queues=(leadership_queue(name),))
+                    await self._topology.declare(await self._consuming.ready(), queue)
+                    await leadership.compete()
                 break
             except (ConnectionClosedByUs, aiormq.exceptions.ChannelClosed) as error:
                 text = f'cannot compete for the leadership through queue "{name}": {error}'
                 raise BrokerUnavailable(text) from error
             except CHANNEL_ERRORS:
                 pass  # the connection was lost, and comes back
-            except asyncio.CancelledError:
-                if was_cancelled():
-                    raise
             await asyncio.sleep(pause)
         self._leaderships.append(leadership)
         return leadership
@@ -252,18 +246,16 @@ class RabbitTransport:
         deadline = loop.time() + self._settings.connect_timeout_s
         for pause in backoff_delays():
             try:
-                return await attempt()
+                with loss_as_error:
+                    return await attempt()
             except ConnectionClosedByUs:
                 raise BrokerUnavailable(f"{complaint}: the session was closed") from None
             except CHANNEL_ERRORS as error:
                 is_answer = isinstance(error, aiormq.exceptions.ChannelClosed)
                 if is_answer or loop.time() + pause >= deadline:
                     raise BrokerUnavailable(f"{complaint}: {describe_error(error)}") from error
-            except asyncio.CancelledError:
-                if was_cancelled():
-                    raise
             await asyncio.sleep(pause)
-        raise AssertionError("pauses never end")
+        raise AssertionError("delays never end")
 
     async def _restore_exchanges(self) -> None:
         """Declare everything again, for a publication that found its exchange missing."""
@@ -273,13 +265,9 @@ class RabbitTransport:
             raise PublishUnknown("the broker was lost while restoring an exchange") from error
 
     async def _release(self, delivery: Delivery) -> bool:
-        """Give back; False where the channel that the delivery came by is gone."""
-        consumer_channel: ConsumerChannel = delivery.subscription
+        """Give a delivery back; False where its channel is gone."""
         try:
-            return await consumer_channel.release(delivery.delivery_tag)
+            with loss_as_error:
+                return await delivery.subscription.release(delivery)
         except CHANNEL_ERRORS:
-            return False
-        except asyncio.CancelledError:
-            if was_cancelled():
-                raise
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import pamqp.frame
 from aiormq.connection import FrameReceiver
@@ -18,10 +18,18 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from runner.message import NO_HEADERS, UNREADABLE, Address, Envelope
-from runner.transports.base import Delivery, SubscriptionOptions
-from runner.transports.rabbitmq.amqp_fast_path import FrameReader
-from runner.transports.rabbitmq.delivery_assembler import DeliveryAssembler
-from runner.transports.rabbitmq.frames import read_confirm, write_ack, write_content, write_publish
+from runner.transports.rabbitmq.amqp_fast_path import ChannelRoute, FrameReader
+from runner.transports.rabbitmq.frames import (
+    DELIVER,
+    METHOD,
+    DeliverFrame,
+    read_confirm,
+    read_deliver,
+    write_ack,
+    write_content,
+    write_publish,
+)
+from runner.transports.rabbitmq.message_decoder import decode_message
 
 MAX_FRAME = 4096
 SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -48,7 +56,14 @@ ENVELOPES = st.builds(
     st.none() | st.integers(0, 2**32 - 1),
     st.dictionaries(NAMES, VALUES, max_size=4).map(lambda headers: headers or NO_HEADERS),
 )
-OPTIONS = SubscriptionOptions(queue="q", prefetch=1, dead_letter=None, wait_prefix="w")
+
+
+class Received(NamedTuple):
+    """A delivery as the fast path has read it."""
+
+    deliver: DeliverFrame
+    envelope: Envelope
+    unreadable: str
 
 
 def in_order(value: Any) -> Any:
@@ -132,12 +147,16 @@ def delivered(tag: int, envelope: Envelope, *, channel: int = 1, is_redelivered:
     return pamqp.frame.marshal(deliver, channel) + write_content(channel, envelope, MAX_FRAME)
 
 
-async def read(pieces: list[bytes], *, channel: int = 1) -> tuple[list[Delivery], list[Any], BaseException]:
-    """Feed bytes to a receiver, piece by piece; return the deliveries of one channel, other frames, and the end."""
+async def read(pieces: list[bytes], *, channel: int = 1) -> tuple[list[Received], list[Any], BaseException]:
+    """Feed bytes to a reader, piece by piece; return the deliveries of one channel, other frames, and the end."""
     reader = asyncio.StreamReader()
     frames = FrameReader(reader)
-    seen: list[Delivery] = []
-    frames.handlers[channel] = DeliveryAssembler(OPTIONS, None, seen.append)
+    seen: list[Received] = []
+
+    def receive(method: bytes, header: bytes, body: bytes) -> None:
+        seen.append(Received(read_deliver(method), *decode_message(header, body)))
+
+    frames.routes[channel] = ChannelRoute(channel, frozenset({DELIVER}), receive)
     others: list[Any] = []
 
     async def feed() -> None:
@@ -174,9 +193,8 @@ def test_deliveries_are_read_however_their_bytes_are_cut(envelopes: list[Envelop
         data += delivered(tag, envelope, channel=3)
     seen, others, error = asyncio.run(read(cut(data, places)))
     assert [delivery.envelope for delivery in seen] == envelopes
-    assert [delivery.delivery_tag for delivery in seen] == list(range(1, len(envelopes) + 1))
-    assert [delivery.is_redelivered for delivery in seen] == [tag % 2 == 0 for tag in range(1, len(envelopes) + 1)]
-    assert {(delivery.exchange, delivery.routing_key) for delivery in seen} == {("shop", "a.b")}
+    tags = range(1, len(envelopes) + 1)
+    assert [each.deliver for each in seen] == [DeliverFrame(tag, tag % 2 == 0, "shop", "a.b") for tag in tags]
     assert [name for number, name in others if number == 2] == ["Channel.CloseOk"] * len(envelopes)
     assert [name for number, name in others if number == 3][:2] == ["Basic.Deliver", "ContentHeader"]
     assert isinstance(error, AMQPConnectionError)
@@ -201,11 +219,11 @@ def test_what_cannot_be_read_is_one_message_and_not_the_connection() -> None:
     data = delivered(1, good) + delivered(2, poison).replace(FLAGS, b"\x10\x81") + delivered(3, good)
     seen, others, error = asyncio.run(read([data]))
     first, odd, last = seen
-    assert [(each.delivery_tag, each.envelope, each.unreadable) for each in (first, last)] == [
+    assert [(each.deliver.tag, each.envelope, each.unreadable) for each in (first, last)] == [
         (1, good, ""),
         (3, good, ""),
     ]
-    assert (odd.delivery_tag, odd.unreadable) == (2, "ValueError: more property flags than AMQP 0-9-1 has")
+    assert (odd.deliver.tag, odd.unreadable) == (2, "ValueError: more property flags than AMQP 0-9-1 has")
     assert odd.envelope == Envelope(poison.body, headers={UNREADABLE: b"\x10\x81\x02\x03abc"})
     assert not others
     assert isinstance(error, AMQPConnectionError)
@@ -223,7 +241,7 @@ def test_a_reply_that_the_broker_has_cut_in_the_middle_of_a_letter_is_readable()
 
 
 def test_the_channels_end_is_seen_before_anything_is_written_to_it() -> None:
-    assembler = DeliveryAssembler(OPTIONS, None, lambda _: None)
+    route = ChannelRoute(1, frozenset({DELIVER}), lambda *_: None)
     close = pamqp.frame.marshal(commands.Channel.Close(reply_code=404, reply_text="gone", class_id=60, method_id=40), 1)
-    assert assembler.handle(1, close[7:-1]) is False
-    assert assembler.is_open is False
+    assert route.take(METHOD, close[7:-1]) is False
+    assert route.is_open is False

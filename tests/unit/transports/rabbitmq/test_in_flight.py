@@ -1,53 +1,53 @@
-"""Slots and turns of publications: first come, first served, whatever is cancelled."""
+"""Publications in flight: admitted in the order in which they came, whatever is cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 
-from runner.transports.rabbitmq.in_flight import InFlightIds, InFlightLimit
+from runner.transports.rabbitmq.in_flight import InFlight
 
 
-async def test_nobody_overtakes_who_was_let_in_and_has_not_run_yet() -> None:
-    limit, entered = InFlightLimit(2), []
+async def test_none_overtakes_one_that_was_admitted_and_has_not_run_yet() -> None:
+    in_flight, entered = InFlight(2), []
 
     async def enter(name: str) -> None:
-        await limit.acquire()
+        await in_flight.acquire(None)
         entered.append(name)
 
     await enter("a")
     await enter("b")
     waiting = asyncio.create_task(enter("c"))
     await asyncio.sleep(0)
-    limit.release()
-    limit.release()
-    assert limit.is_full  # a slot is free, but c has not run
+    in_flight.release(None)
+    in_flight.release(None)
+    assert in_flight.is_full  # a slot is free, but c has not run
     await waiting
-    assert not limit.is_full
+    assert not in_flight.is_full
     assert entered == ["a", "b", "c"]
 
 
-async def test_a_slot_of_one_who_is_cancelled_goes_to_the_next() -> None:
-    limit = InFlightLimit(1)
-    await limit.acquire()
-    first, second = (asyncio.create_task(limit.acquire()) for _ in range(2))
+async def test_the_slot_of_a_cancelled_one_goes_to_the_next() -> None:
+    in_flight = InFlight(1)
+    await in_flight.acquire(None)
+    first, second = (asyncio.create_task(in_flight.acquire(None)) for _ in range(2))
     await asyncio.sleep(0)
-    limit.release()  # let first in
+    in_flight.release(None)  # let first in
     first.cancel()
     await second
-    assert limit.count == 1
-    limit.release()
-    assert limit.count == 0
-    assert not limit.is_full
+    assert in_flight.count == 1
+    in_flight.release(None)
+    assert in_flight.count == 0
+    assert not in_flight.is_full
 
 
 async def test_slots_come_out_even_whatever_happens() -> None:
     chance = random.Random(11)
-    limit, inside, most = InFlightLimit(3), 0, 0
+    in_flight, inside, most = InFlight(3), 0, 0
 
     async def visit() -> None:
         nonlocal inside, most
-        await limit.acquire()
+        await in_flight.acquire(None)
         inside += 1
         most = max(most, inside)
         try:
@@ -55,7 +55,7 @@ async def test_slots_come_out_even_whatever_happens() -> None:
                 await asyncio.sleep(0)
         finally:
             inside -= 1
-            limit.release()
+            in_flight.release(None)
 
     tasks = []
     for _ in range(300):
@@ -66,29 +66,41 @@ async def test_slots_come_out_even_whatever_happens() -> None:
             await asyncio.sleep(0)
     await asyncio.wait(tasks)
     assert most == 3
-    assert limit.count == 0
-    assert not limit.is_full
+    assert in_flight.count == 0
+    assert not in_flight.is_full
 
 
 async def test_a_message_waits_for_the_other_with_its_id() -> None:
-    ids, order = InFlightIds(), []
+    in_flight, order = InFlight(10), []
 
     async def publish(name: str) -> None:
-        await ids.acquire("same")
+        await in_flight.acquire("same")
         order.append(name)
 
     await publish("one")
     two, three = asyncio.create_task(publish("two")), asyncio.create_task(publish("three"))
     await asyncio.sleep(0)
-    assert ids.is_taken("same")
+    assert not in_flight.try_acquire("same")
     assert order == ["one"]
-    ids.release("same")
+    in_flight.release("same")
     await two
     await asyncio.sleep(0)
     assert order == ["one", "two"]
-    ids.release("same")
+    in_flight.release("same")
     await three
-    ids.release("same")
-    assert not ids.is_taken("same")
-    await ids.acquire(None)
-    ids.release(None)
+    in_flight.release("same")
+    assert in_flight.count == 0
+    assert in_flight.try_acquire("same")
+    assert in_flight.try_acquire(None)
+
+
+async def test_one_that_is_cancelled_while_it_waits_for_an_id_leaves_its_slot() -> None:
+    in_flight = InFlight(2)
+    await in_flight.acquire("same")
+    waiting = asyncio.create_task(in_flight.acquire("same"))
+    await asyncio.sleep(0)
+    assert in_flight.is_full
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert in_flight.count == 1
+    assert in_flight.try_acquire("other")
