@@ -1,6 +1,6 @@
-"""Input: the broker of a pipeline file: a URL, several, or a host with what belongs to it, and certificates."""
+"""The model of `broker`: a URL, several URLs, or a host with port, vhost, user and password; and TLS."""
 
-# Annotations are not postponed here, for the reason in `spec`.
+# Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -52,11 +52,11 @@ def _with_url(schema: dict[str, Any]) -> None:
 
 
 _PARTS: Final = ("host", "port", "vhost", "user", "password")
-"""The keys that say together what a URL says."""
+"""The keys that replace a URL."""
 
 
 def _password(value: object) -> str:
-    """Return a password; one that is a number is not shown."""
+    """Return a password. The error for a number does not show it."""
     if isinstance(value, str):
         return str(value)
     raise spec_error("wrong-type", "must be text", "put it in quotes, or write ${RABBITMQ_PASSWORD}")
@@ -70,7 +70,7 @@ def _vhost(value: object) -> str:
 
 
 def _tls(value: object) -> object:
-    """Write out the short forms: true and false."""
+    """Expand the short forms: true and false."""
     return {} if value is True else None if value is False else value
 
 
@@ -115,7 +115,7 @@ class BrokerSpec(SpecModel):
 
     @property
     def node_urls(self) -> tuple[str, ...]:
-        """The URLs, also where the broker is given by its host."""
+        """The URLs of the nodes. A broker that is given by its host has one."""
         return (self._url(),) if self.host is not None else self.urls
 
     def _url(self) -> str:
@@ -152,7 +152,7 @@ class BrokerSpec(SpecModel):
 
 
 def _broker(value: object) -> object:
-    """Write out the short forms: a URL, or `memory`."""
+    """Expand the short forms: a URL, or `memory`."""
     if isinstance(value, BrokerSpec):
         return value
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Input: a broker's address, as a URL or in parts, into a checked URL, or into one sentence that says what is wrong."""
+"""Checked URLs of brokers, made from a URL or from its parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def broker_url(host: str, port: int | None, vhost: str, login: tuple[str, str] | None, *, is_secure: bool) -> str:
-    """Return the URL of a broker by its parts, none of them encoded. Raises ValueError as `parse_broker_url` does."""
+    """Return the URL of a broker from parts that are not percent-encoded. Raises ValueError like `parse_broker_url`."""
     user = f"{quote(login[0], safe='')}:{quote(login[1], safe='')}@" if login is not None else ""
     place = f"[{host}]" if ":" in host else host
     if not place or set(place) & set("/?#@"):
@@ -29,10 +29,10 @@ def broker_url(host: str, port: int | None, vhost: str, login: tuple[str, str] |
 
 
 def parse_broker_url(text: str) -> str:
-    """Return a checked `amqp://` or `amqps://` URL; what looks odd in its user and password is written as %XX.
+    """Return a checked `amqp://` or `amqps://` URL. Special characters in the user and password become %XX.
 
-    Raises ValueError with one sentence that never shows the password. User and password may be missing for this
-    machine only: aio-pika then logs in as guest, which RabbitMQ accepts from there and nowhere else.
+    Raises ValueError with a message that never shows the password. The user and password are optional for loopback
+    hosts only: aio-pika then logs in as guest, which RabbitMQ accepts from the same machine only.
     """
     text = text.strip()
     if not text:
@@ -54,7 +54,7 @@ def parse_broker_url(text: str) -> str:
 
 
 def _with_quoted_login(text: str) -> str:
-    r"""Return the URL with a user and password that everybody reads alike, such as `CORP\ann` and those with a `[`."""
+    r"""Percent-encode the user and password that parsers of URLs read differently, such as `CORP\ann` or a `[`."""
     scheme, _, rest = text.partition("://")
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
     login, at, host = place.rpartition("@")
@@ -63,7 +63,7 @@ def _with_quoted_login(text: str) -> str:
 
 
 def _check_end(parts: SplitResult) -> None:
-    """Refuse what follows the vhost: aio-pika would take some of it silently, even `no_verify_ssl=false` for true."""
+    """Refuse a query and a fragment. aio-pika accepts some queries, and reads `no_verify_ssl=false` as true."""
     if "@" in parts.path + parts.query + parts.fragment:
         raise ValueError("write special characters of the user or password as %XX: / is %2F, # is %23, ? is %3F")
     if parts.query:
@@ -92,7 +92,7 @@ def _check_host(parts: SplitResult) -> None:
 
 
 def _is_name(host: str) -> bool:
-    """Whether a host's name can be looked up: as ASCII its parts have 1 to 63 letters, digits and dashes."""
+    """Whether a host name can be looked up: as ASCII, its labels have 1 to 63 letters, digits and dashes."""
     try:
         is_plain = all(character.isalnum() or character in "-._~" for character in host)
         is_plain = is_plain and host == unicodedata.normalize("NFKC", host)

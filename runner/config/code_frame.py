@@ -1,6 +1,6 @@
-"""Input: one line of a file and a span in it into two lines for a terminal: the line, and carets under the span.
+"""A line of a file for the terminal, with carets under a part of it.
 
-Wide characters, tabs and control characters keep the carets in their place; passwords of URLs are not shown.
+The carets are right under wide characters, tabs and control characters, too. Passwords of URLs are not shown.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from runner.redaction import secret_spans
 from runner.text_width import display_width
 
 _TAB: Final = "    "
-_WIDEST: Final = 120
-_BEFORE: Final = 40
-"""Characters kept before the span where a line is too long to be shown whole."""
+_MAX_WIDTH: Final = 120
+_MAX_BEFORE: Final = 40
+"""How many characters before the carets are shown of a line that is too long."""
 
 _PASSWORD: Final = re.compile(r"""\bpassword["']?\s*:\s+("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
 """The value of a key `password`, unless it comes from a variable."""
@@ -26,7 +26,7 @@ _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def escape(text: str) -> str:
-    """Return a text in which characters that a terminal would act on are written out, as in `\\x1b`."""
+    """Return a text with the characters that control a terminal escaped, as in `\\x1b`."""
     return text if text.isascii() and text.isprintable() else "".join(map(_escaped, text))
 
 
@@ -38,7 +38,7 @@ def _escaped(character: str) -> str:
 
 
 def code_frame(line: str, column: int, length: int) -> tuple[str, str]:
-    """Return a line as it is shown, and the carets under `length` characters from `column`."""
+    """Return a line as it is shown, and a line with carets under `length` characters from `column` on."""
     cells = _cells(line)
     start = min(max(column - 1, 0), len(cells))
     end = min(start + max(length, 1), max(len(cells), start + 1))
@@ -53,7 +53,7 @@ def code_frame(line: str, column: int, length: int) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)  # a line of a megabyte may hold a thousand problems, one after the other
 def _cells(line: str) -> list[str]:
-    """Return what is shown for each character of a line; nothing for all but the first of a password."""
+    """Return what is shown for each character of a line: of a password, `***` for the first and "" for the others."""
     cells = [_TAB if character == "\t" else _escaped(character) for character in line]
     for start, end in [*secret_spans(line), *(match.span(1) for match in _PASSWORD.finditer(line))]:
         cells[start:end] = ["***", *[""] * (end - start - 1)] if end > start else []
@@ -61,8 +61,8 @@ def _cells(line: str) -> list[str]:
 
 
 def _window(size: int, start: int, end: int) -> tuple[int, int]:
-    """Return which part of a line is shown."""
-    if size <= _WIDEST:
+    """Return the start and the end of the part of a line that is shown."""
+    if size <= _MAX_WIDTH:
         return 0, size
-    first = min(max(0, start - _BEFORE), size - _WIDEST)
-    return first, max(first + _WIDEST, min(end, first + 2 * _WIDEST))
+    first = min(max(0, start - _MAX_BEFORE), size - _MAX_WIDTH)
+    return first, max(first + _MAX_WIDTH, min(end, first + 2 * _MAX_WIDTH))

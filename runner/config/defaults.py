@@ -1,7 +1,8 @@
-"""Input: the `defaults` of Documents merged under their queues, producers and subscribers, node by node.
+"""Merges `defaults` into the queues, producers and subscribers of documents, node by node.
 
-Nodes keep their places, so a wrong default is reported where it is written. The defaults of a file are for the items
-of this file alone. A dead-letter queue without options of its own gets none: it is what it would be undeclared.
+Nodes keep their positions, so an error in a default is reported where the default is written. The defaults of a file
+apply to the items of that file only. A declared dead-letter queue without options gets no defaults: it must be the same
+queue as the one that is made if it is not declared.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from runner.errors import PipelineInvalid
 
 
 def merge_defaults(documents: Sequence[Document]) -> None:
-    """Merge `defaults.queue` under each queue, and so on. Raises PipelineInvalid where that makes too much of it."""
+    """Merge `defaults.queue` into each queue, and so on. Raises PipelineInvalid if the result has too many nodes."""
     budget = _Budget()
     dead = _dead_letter_queues(documents)
     queues = frozenset[str]().union(*(_keys(_child(document.root, "queues")) for document in documents))
@@ -33,7 +34,7 @@ def _dead_letter_queues(documents: Sequence[Document]) -> frozenset[str]:
     """Return the names of the dead-letter queues of all queues, subscribers' own ones included."""
     found: set[str] = set()
     root = documents[0]
-    name = _word(_child(root.root, "name")) or root.path.stem
+    name = _text(_child(root.root, "name")) or root.path.stem
     for document in documents:
         queues, subscribers = _child(document.root, "queues"), _child(document.root, "subscribers")
         options = {queue: _child(queues, queue) for queue in _keys(queues)}
@@ -42,12 +43,12 @@ def _dead_letter_queues(documents: Sequence[Document]) -> frozenset[str]:
         for queue, node in options.items():
             target = _child(node, "dead_letter") or default
             if not _is_false(target):
-                found.add(_word(target) or f"{queue}.dead")
+                found.add(_text(target) or f"{queue}.dead")
     return frozenset(found)
 
 
 def _has_options(node: Node) -> bool:
-    """Whether a queue says anything of what the broker gets to see."""
+    """Whether a queue has an option that changes how it is declared on the broker."""
     harmless = {"events", "bind", "schema"}
     return any(
         key not in harmless and not (key == "dead_letter" and _is_false(item))
@@ -69,7 +70,7 @@ def _merge(
 
 
 def _marked(options: Node | None) -> MappingNode | None:
-    """Return options whose keys tell that they are defaults."""
+    """Return the options with their keys marked as defaults."""
     if not isinstance(options, MappingNode):
         return None
     nodes = {key: (replace(span, is_default=True), node) for key, (span, node) in options.nodes.items()}
@@ -77,7 +78,7 @@ def _marked(options: Node | None) -> MappingNode | None:
 
 
 class _Budget:
-    """How many nodes the defaults may still add."""
+    """Limits how many nodes the defaults may add to all files together."""
 
     def __init__(self) -> None:
         self._left = limits.MAX_EXPANDED_NODES
@@ -97,9 +98,9 @@ def _merge_section(section: MappingNode, options: MappingNode, dead: frozenset[s
 
 
 def _merge_own_queues(subscribers: MappingNode, options: MappingNode, queues: frozenset[str], budget: _Budget) -> None:
-    """Merge `defaults.queue` under the own queue of each subscriber that has one: one that reads no queue."""
+    """Merge `defaults.queue` into the own queue of each subscriber of events."""
     for name, (span, node) in subscribers.nodes.items():
-        if isinstance(node, MappingNode) and "from" in node.nodes and not queues & _words(_child(node, "from")):
+        if isinstance(node, MappingNode) and "from" in node.nodes and not queues & _texts(_child(node, "from")):
             key_span, queue = node.nodes.get("queue", (span, _empty(span)))
             if _is_map(queue):
                 budget.take(options)
@@ -108,7 +109,7 @@ def _merge_own_queues(subscribers: MappingNode, options: MappingNode, queues: fr
 
 
 def _merged(node: Node, options: MappingNode) -> MappingNode:
-    """Return a map with the options it does not have itself; maps in it are merged too, lists are not."""
+    """Return a map, with the options that it does not have. Maps inside it are merged as well, lists are not."""
     if not isinstance(node, MappingNode):
         return MappingNode(node.span, False, dict(options.nodes))
     nodes = dict(node.nodes)
@@ -146,10 +147,10 @@ def _is_false(node: Node | None) -> bool:
     return isinstance(node, ScalarNode) and node.value is False
 
 
-def _word(node: Node | None) -> str:
+def _text(node: Node | None) -> str:
     return node.value if isinstance(node, ScalarNode) and isinstance(node.value, str) else ""
 
 
-def _words(node: Node | None) -> frozenset[str]:
+def _texts(node: Node | None) -> frozenset[str]:
     nodes = node.nodes if isinstance(node, SequenceNode) else [node]
     return frozenset(item.value for item in nodes if isinstance(item, ScalarNode) and isinstance(item.value, str))

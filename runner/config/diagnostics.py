@@ -1,4 +1,4 @@
-"""Input: problems into text for people (`full`, `concise`), for programs (`as_json`) and for GitHub (`github`)."""
+"""Writes problems as text for people (`full`, `concise`), as JSON and as annotations for GitHub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLUE, _CYAN, _RESET = "\x1b[1;34m", "\x1b[1;36m", "\x1b[0m"
 
 
 def render(problems: Iterable[Problem], style: str, *, colour: bool = False) -> str:
-    """Return problems in the style `concise`, `json`, `github` or `full`; ends with a line break, or is empty."""
+    """Return problems in the style `concise`, `json`, `github` or `full`; "" for none, else with a final line break."""
     match style:
         case "concise":
             return concise(problems)
@@ -34,7 +34,7 @@ def render(problems: Iterable[Problem], style: str, *, colour: bool = False) -> 
 
 
 def full(problems: Iterable[Problem], *, colour: bool = False) -> str:
-    """Return each problem with its line of the file, carets under what is meant, and the help."""
+    """Return each problem with its line of the file, carets under the wrong part, and the help."""
     files = _Files()
     paint = _paint if colour else _plain
     return "\n".join(_block(problem, files, paint) for problem in in_order(problems))
@@ -64,7 +64,7 @@ def as_json(problems: Iterable[Problem]) -> str:
 
 
 def github(problems: Iterable[Problem]) -> str:
-    """Return workflow commands, which GitHub shows beside the lines of a pull request.
+    """Return workflow commands. GitHub shows them beside the lines of a pull request.
 
     Source: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
     """
@@ -72,7 +72,7 @@ def github(problems: Iterable[Problem]) -> str:
 
 
 def count(problems: Sequence[Problem]) -> str:
-    """Return how many problems there are and where, as in `2 errors, 1 warning in pipelines/orders.yaml`."""
+    """Return the number of problems and their file, as in `2 errors, 1 warning in pipelines/orders.yaml`."""
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     parts = [_number(errors, "error")] if errors or not warnings else []
@@ -90,8 +90,8 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def display_path(file: str) -> str:
-    """Return a file's name as it is shown: relative to the current folder where it is below it."""
-    file = mask_passwords(file)  # a URL that was given for a file
+    """Return a path for people: relative to the current folder if it is below it, and without the password of a URL."""
+    file = mask_passwords(file)  # a URL was given in place of a file
     if not os.path.isabs(file):
         return file
     try:
@@ -169,15 +169,15 @@ def _number(number: int, noun: str) -> str:
 
 
 class _Files:
-    """The lines of the files that problems are in, read once each."""
+    """The lines of the files that have problems. Each file is read once."""
 
-    _LARGEST: Final = 16 * 1024 * 1024
+    _MAX_BYTES: Final = 16 * 1024 * 1024
 
     def __init__(self) -> None:
         self._lines: dict[str, list[str]] = {}
 
     def line(self, file: str, number: int) -> str | None:
-        """Return a line of a file, None where there is none."""
+        """Return a line of a file, None if it does not exist."""
         if not file or number < 1:
             return None
         if file not in self._lines:
@@ -190,7 +190,7 @@ class _Files:
             if not Path(file).is_file():
                 return []
             with open(file, "rb") as stream:
-                text = stream.read(self._LARGEST).decode("utf-8-sig", "replace")
-        except (OSError, ValueError):  # gone since; the problem is still worth telling
+                text = stream.read(self._MAX_BYTES).decode("utf-8-sig", "replace")
+        except (OSError, ValueError):  # deleted since it was read: the problem is shown without its line
             return []
         return LINE_BREAK.split(text)

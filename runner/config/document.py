@@ -1,4 +1,4 @@
-"""Input: the nodes of YAML files, which give their plain data and where each key and value is written."""
+"""The nodes of YAML files, with the position of each key and value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KeyOrValue = Literal["key", "value"]
 
 
 class Interpolated(str):
-    """A text that came from `${…}`, in whole or in part: the schema decides its type, and messages do not show it."""
+    """A text that comes from `${…}`, at least in part. The schema decides its type, and messages do not show it."""
 
     __slots__ = ("expression",)
     expression: str
@@ -29,9 +29,9 @@ class Interpolated(str):
 
 @dataclass(slots=True, eq=False)
 class ScalarNode:
-    """One value. `start` and `end` are its indexes in the text, quotes included.
+    """A single value. `start` and `end` are its indexes in the text, quotes included.
 
-    `origins` names the variables and files it came from; a broken one has been reported and is not judged again.
+    `origins` are the names of the variables and files that it comes from. The error in a broken value is reported.
     """
 
     span: Span
@@ -46,7 +46,7 @@ class ScalarNode:
 
 @dataclass(slots=True, eq=False)
 class SequenceNode:
-    """A list. `weight` counts its nodes with every alias written out, `height` how deep they go."""
+    """A list. `weight` is the number of its nodes with all aliases expanded, `height` the depth of their nesting."""
 
     span: Span
     is_block: bool
@@ -57,7 +57,7 @@ class SequenceNode:
 
 @dataclass(slots=True, eq=False)
 class MappingNode:
-    """A map: for each key, where the key is written and its node."""
+    """A map. `nodes` has the position of each key and the node of its value."""
 
     span: Span
     is_block: bool
@@ -71,9 +71,9 @@ Node = ScalarNode | SequenceNode | MappingNode
 
 @dataclass(slots=True)
 class Document:
-    """One parsed file: its nodes, and the text they were read from.
+    """A parsed file: its nodes and its text.
 
-    The document of a pipeline's own file has those of the included files as its `parts`, and their nodes in its own.
+    `parts` of the pipeline's own file are the documents of the files that it includes. Their nodes are merged into it.
     """
 
     root: MappingNode
@@ -84,18 +84,18 @@ class Document:
     parts: list[Document] = field(default_factory=list)
 
     def part(self, span: Span) -> Document:
-        """Return the document of the file that a place is in."""
+        """Return the document of the file that a span is in."""
         return self if span.file == self.index else self.parts[span.file - 1]
 
     def node(self, path: KeyPath) -> Node | None:
-        """Return the node at a path, None where there is none."""
+        """Return the node at a path, None if it is not in the file."""
         node: Node | None = self.root
         for part in path:
             node = None if node is None else _child(node, part)[1]
         return node
 
     def existing_prefix(self, path: KeyPath) -> KeyPath:
-        """Return the longest beginning of a path that is written in the file."""
+        """Return the longest prefix of a path that is in the file."""
         node: Node | None = self.root
         for index, part in enumerate(path):
             node = None if node is None else _child(node, part)[1]
@@ -104,9 +104,9 @@ class Document:
         return path
 
     def span(self, path: KeyPath, on: KeyOrValue = "value") -> Span:
-        """Return where a path's key or value is written, or its nearest parent that is.
+        """Return the position of the key or value at a path, or of its nearest parent in the file.
 
-        A value over several lines, or an empty one, has no good place of its own: its key's is returned.
+        The position of a value of several lines, or of an empty one, is that of its key.
         """
         node: Node = self.root
         key = value = replace(self.root.span, length=1)
@@ -127,7 +127,7 @@ class Document:
         return span.problem(code, message, help, path=dotted_path(path), file=str(self.part(span).path))
 
     def comment_behind(self, path: KeyPath) -> str:
-        """Return the comment that ends a value written without quotes, "" where its line has none."""
+        """Return the comment after a value without quotes, "" if there is none."""
         node = self.node(path)
         if not isinstance(node, ScalarNode):
             return ""
@@ -138,12 +138,12 @@ class Document:
         return behind if is_plain and behind.startswith("#") else ""
 
     def source_text(self, path: KeyPath) -> str:
-        """Return a value as it stands in the file, "" where it is no scalar."""
+        """Return the text of a scalar in the file, quotes included; "" for other nodes."""
         node = self.node(path)
         return self.part(node.span).text[node.start : node.end] if isinstance(node, ScalarNode) else ""
 
     def is_default(self, path: KeyPath) -> bool:
-        """Whether an item has what is at a path from `defaults`."""
+        """Whether the value at a path comes from `defaults`."""
         node: Node | None = self.root
         for part in path:
             if node is None:
@@ -154,7 +154,7 @@ class Document:
         return False
 
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
-        """Return the path of each value that came from `${…}`, with the names of its variables and files."""
+        """Return the path of each value that comes from `${…}`, with the names of its variables and files."""
         return {
             path: node.origins for path, node in walk_nodes(self.root) if isinstance(node, ScalarNode) and node.origins
         }
@@ -177,7 +177,7 @@ def _start(node: Node) -> Span:
 
 
 def walk_nodes(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
-    """Yield each node with its path; a shared node once for each path. Depth and number are bounded by the limits."""
+    """Yield each node with its path, a shared node once for each path. The limits bound their depth and number."""
     yield path, node
     if isinstance(node, MappingNode):
         for key, (_, child) in node.nodes.items():
@@ -188,7 +188,7 @@ def walk_nodes(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]
 
 
 def plain_data(node: Node) -> Any:
-    """Return a node as dicts, lists and scalars."""
+    """Return the data of a node: dicts, lists and scalars."""
     if isinstance(node, MappingNode):
         return {key: plain_data(child) for key, (_, child) in node.nodes.items()}
     if isinstance(node, SequenceNode):
@@ -197,5 +197,5 @@ def plain_data(node: Node) -> Any:
 
 
 def dotted_path(path: KeyPath) -> str:
-    """Write a path as people read it: `subscribers.process_orders.to.1`."""
+    """Return a path with dots, as in `subscribers.process_orders.to.1`."""
     return ".".join(str(part) for part in path)

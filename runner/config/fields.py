@@ -1,7 +1,7 @@
-"""Input: one value of the file into one field of the spec: text, numbers, choices, durations, rates, lists, maps.
+"""The types of fields: text, numbers, choices, durations, sizes, rates, lists and maps.
 
-Each type says in our words what is wrong. A value from `${…}` is always text and is converted here; a literal in quotes
-is not, so that `"16"` and `16` stay different things.
+Each type has its own error messages. A value from `${…}` is always text, and is converted here. A literal in quotes is
+not: `"16"` is text, `16` is a number.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MAX_INTEGER: Final = 2**63 - 1
 DAY_S: Final = 86_400.0
 YEAR_S: Final = 365 * DAY_S
 MAX_RATE: Final = 1_000_000.0
-"""Messages per second; more than any broker takes."""
+"""Messages per second, which is more than any broker handles."""
 
 
 def _typed(value: object) -> object:
-    """Return the value that an interpolated text would be if it stood in the file without quotes."""
+    """Return the value that an interpolated text would have without quotes in the file."""
     return resolve_scalar(value) if isinstance(value, Interpolated) else value
 
 
@@ -35,7 +35,7 @@ def _typed(value: object) -> object:
 
 
 def text(value: object) -> str:
-    """Return a text; a number or a boolean is none."""
+    """Return a text. Numbers and booleans are errors."""
     if isinstance(value, str):
         return str(value)
     help_ = "write a text"
@@ -56,7 +56,7 @@ def _boolean(value: object) -> bool:
 
 
 def whole_number(value: object) -> int:
-    """Return an integer, and nothing that only looks like one."""
+    """Return an integer. Text and floats are errors, even if they look like an integer."""
     typed = _typed(value)
     if isinstance(typed, int) and not isinstance(typed, bool):
         return typed
@@ -74,7 +74,7 @@ Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_INTEGER
 
 
 def choice(literal: object) -> BeforeValidator:
-    """Return the validator of a field that takes one of a few words."""
+    """Return the validator of a field that takes one of the words of a `Literal`."""
     words: tuple[str, ...] = get_args(literal)
 
     def check(value: object) -> object:
@@ -95,11 +95,11 @@ def choice(literal: object) -> BeforeValidator:
 
 
 Duration = Annotated[float, DURATION]
-"""Seconds; to be bounded, as in `Annotated[Duration, duration(0.001)]`."""
+"""Seconds. The bounds are added, as in `Annotated[Duration, duration(0.001)]`."""
 
 
 def duration(low: float, high: float = YEAR_S) -> BeforeValidator:
-    """Return the validator of a duration between two bounds in seconds."""
+    """Return the validator of a duration between two bounds, in seconds."""
 
     def check(value: object) -> float:
         seconds = _seconds(value)
@@ -140,7 +140,7 @@ _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(/|per|)\s*([A-Za-z]*)")
 
 
 def _meant(value: object, units: Mapping[str, str], separator: str = "") -> str:
-    """Return the help for a number whose unit is not quite right, "" where nothing can be guessed."""
+    """Return the help for a number with a misspelt unit, "" if the unit cannot be guessed."""
     match = None if isinstance(value, Interpolated) else _AMOUNT.fullmatch(str(value).strip())
     if match is None or bool(match[2]) > bool(separator):
         return ""
@@ -199,7 +199,7 @@ Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), RATE
 
 
 def one_or_many(value: object) -> object:
-    """Return one name as a list of one."""
+    """Return a list. One name stands for a list of one."""
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
@@ -210,7 +210,7 @@ def one_or_many(value: object) -> object:
 
 
 def mapping(value: object, expected: str = "a map") -> object:
-    """Return a map; nothing at all is an empty one, as where every line of a section is a comment."""
+    """Return a map. An empty value is an empty map, for sections in which every line is a comment."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -222,7 +222,7 @@ def mapping(value: object, expected: str = "a map") -> object:
 
 
 def _plain(value: Any) -> Any:
-    """Return data without our own types in it, for what is handed on as it is."""
+    """Return data with plain strings in place of `Interpolated`."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -235,4 +235,4 @@ OPTIONAL_MAP: Final = BeforeValidator(mapping)
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_many)]
 OpaqueMap = Annotated[dict[str, Any], OPTIONAL_MAP, AfterValidator(_plain)]
-"""A map that is handed on as it is."""
+"""A map that is passed on unchanged."""

@@ -1,6 +1,6 @@
-"""Input: the bytes of a YAML file into what it seems to be, by the keys at its top level: nothing is parsed.
+"""Tells pipelines from other YAML files in a folder, by the keys at the top level. Nothing is parsed.
 
-A folder has other YAML files, too. One that its author means to be a pipeline must not be passed over for a slip.
+A file that is meant to be a pipeline must not be skipped because of a typo.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from functools import cache
 _KEY = re.compile(r"^(\{?[ ]*)([\"']?)([A-Za-z_][\w-]*)\2[ ]*:(?:[ \t]+|$)(.*)$", re.MULTILINE)
 _ONE = re.compile(r"[\"']?1[\"']?[ ]*(?:[#,}].*)?$")
 _SECTIONS = ("queues", "events", "exchanges", "producers", "subscribers")
-_NEAR = 0.85
+_MIN_SIMILARITY = 0.85
 
 
 class FileKind(Enum):
-    """What a YAML file in a folder is taken for."""
+    """The kind of a YAML file."""
 
     PIPELINE = auto()
     PART = auto()
-    """It has a pipeline's keys and no version: a file that another one includes, or a pipeline with a slip."""
+    """A file with the keys of a pipeline and no version: another file includes it, or its version is misspelt."""
     OTHER = auto()
 
 
 def detect_file_kind(content: bytes) -> FileKind:
-    """Return what a file seems to be."""
+    """Return the kind that a file seems to have."""
     found = list(_KEY.finditer(_text(content)))
     keys = {match[3]: match[4].strip() for match in found if match[1] == found[0][1]}  # indented like the first one
     sections = [key for key in keys if key in _SECTIONS]
@@ -43,15 +43,15 @@ def detect_file_kind(content: bytes) -> FileKind:
 
 
 def _text(content: bytes) -> str:
-    """Return a text to look for keys in; the file is not read from it."""
+    """Return a text for the search of keys. Undecodable bytes do not matter."""
     is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode("utf-16" if is_utf_16 else "utf-8-sig", "replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _is_near(key: str, words: Iterable[str]) -> bool:
-    """Whether a key is one of these but for a letter or two; `apiVersion` is not `version`."""
-    return bool(get_close_matches(key.lower(), words, n=1, cutoff=_NEAR))
+    """Whether a key differs from one of these words by one or two letters. `apiVersion` is not near `version`."""
+    return bool(get_close_matches(key.lower(), words, n=1, cutoff=_MIN_SIMILARITY))
 
 
 @cache

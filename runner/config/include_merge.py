@@ -1,8 +1,8 @@
-"""Input: the Documents of a pipeline's files into one, node by node; nodes keep their places.
+"""Merges the documents of included files into that of the pipeline's own file. Nodes keep their positions.
 
-Queues, events and so on are put together, each name once. What is said of the pipeline as a whole (its name, broker,
-logging, …) stands in its own file only. Paths in an included file are relative to it, and become relative to the
-pipeline's own file here. `version` is optional in an included file.
+Queues, events and so on are merged; each name may be defined once. Settings of the whole pipeline (its name, broker,
+logging, …) are allowed in its own file only. Paths in an included file are relative to that file; here they become
+relative to the pipeline's own file. `version` is optional in an included file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT_ONLY: Final = frozenset({"name", "description", "owner", "broker", "logging
 
 
 def merge_documents(documents: Sequence[Document]) -> list[Problem]:
-    """Merge the included documents into the first one; what cannot be merged stays in them, and is to be judged there.
+    """Merge the included documents into the first one. Nodes that cannot be merged stay, and are validated there.
 
     The defaults have been merged already.
     """
@@ -58,13 +58,13 @@ def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
 
 
 def _merge_section(root: Document, part: Document, section: str, span: Span, items: MappingNode) -> Iterator[Problem]:
-    """Put the items of one section to those of the root; a name is defined once."""
+    """Add the items of one section to those of the root. Each name may be defined once."""
     target = _child(root, section)
     if target is None or (isinstance(target, ScalarNode) and target.value is None):
         target = MappingNode(replace(span, length=0), True)
         root.root.nodes[section] = (span, target)
     if not isinstance(target, MappingNode):
-        return  # reported where values are judged
+        return  # validation reports it
     for name, (name_span, node) in items.nodes.items():
         if name in target.nodes:
             first = target.nodes[name][0]
@@ -77,7 +77,7 @@ def _merge_section(root: Document, part: Document, section: str, span: Span, ite
 
 
 def _merge_python_path(root: Document, part: Document, folder: str) -> None:
-    """Append the folders of a part to those of the root."""
+    """Append the folders of `python_path` of a part to those of the root."""
     found = part.root.nodes.get("python_path")
     if found is None or not _is_texts(found[1]):
         return
@@ -91,7 +91,7 @@ def _merge_python_path(root: Document, part: Document, folder: str) -> None:
 
 
 def _rebased(producers: MappingNode, folder: str) -> MappingNode:
-    """Return producers whose files are relative to the root's folder."""
+    """Return producers with the paths of their files relative to the root's folder."""
     nodes = dict(producers.nodes)
     for name, (span, node) in nodes.items():
         if isinstance(node, MappingNode) and "file" in node.nodes:
@@ -102,7 +102,7 @@ def _rebased(producers: MappingNode, folder: str) -> MappingNode:
 
 
 def _moved(node: Node, folder: str) -> Node:
-    """Return a relative path that starts at another folder; anything else as it is."""
+    """Return a relative path from another folder; other nodes unchanged."""
     if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or node.value in ("", "-") or folder == ".":
         return node
     path = os.path.join(folder, node.value)

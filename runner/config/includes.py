@@ -1,7 +1,7 @@
-"""Input: a pipeline file and the files it includes into their Documents, each read once, none from elsewhere.
+"""Reads a pipeline file and the files that it includes into documents, each file once.
 
-A name in `include` is relative to the file it stands in. Only regular files in the folder of the pipeline's own file,
-or below it, are read: links are followed first, and what lies outside is refused without a look at it.
+A name in `include` is relative to the including file. Only regular files in the folder of the pipeline's own file or
+below it are read. Links are resolved first, and files outside of the folder are refused without being opened.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TOO_MANY_NODES = f"the pipeline's files have more than {limits.MAX_EXPANDED_NOD
 
 @dataclass(slots=True)
 class IncludedFiles:
-    """The documents of a pipeline, its own first, each followed by what it includes; and what is wrong with them.
+    """The documents of a pipeline, each followed by those that it includes, and the problems in them.
 
-    `files` are all files that were read, those that are no YAML too. `is_complete` is false where one is missing.
+    `files` are all files that were read, including those that are not YAML. `is_complete` is false if one is missing.
     """
 
     documents: list[Document] = field(default_factory=list)
@@ -35,14 +35,14 @@ class IncludedFiles:
 
 
 def load_includes(text: str, path: Path, environ: Mapping[str, str]) -> IncludedFiles:
-    """Read what a text includes that stands for the file `path`. Raises PipelineInvalid if the text is no YAML."""
+    """Read the files that the text of the file `path` includes. Raises PipelineInvalid if the text is not YAML."""
     reader = _Reader(path, environ)
     reader.read(text, path, (path.resolve(),))
     return reader.included
 
 
 def include_nodes(document: Document) -> Iterator[tuple[KeyPath, Node]]:
-    """Yield the entries of a document's `include` that name a file, or should."""
+    """Yield the entries of a document's `include`, with their paths."""
     _, node = document.root.nodes.get("include", (None, None))
     if isinstance(node, SequenceNode):
         yield from ((("include", index), item) for index, item in enumerate(node.nodes))
@@ -50,8 +50,8 @@ def include_nodes(document: Document) -> Iterator[tuple[KeyPath, Node]]:
         yield ("include",), node
 
 
-class _Refused(Exception):
-    """Carries what is wrong with an include to where its place is known."""
+class _IncludeError(Exception):
+    """An error in an include, raised where its position is not known."""
 
     def __init__(self, code: str, message: str, help_: str) -> None:
         super().__init__(message)
@@ -70,12 +70,12 @@ class _Reader:
         self._weight = self._size = 0
 
     def read(self, text: str, path: Path, chain: tuple[Path, ...]) -> None:
-        """Read a text, and the files it includes; `chain` is its real path behind those of the files around it."""
+        """Read a text and the files that it includes. `chain` are the real paths of the including files and its own."""
         documents = self.included.documents
         document, problems = parse_yaml(text, path, len(documents))
         self._weight += document.root.weight
         if self._weight > limits.MAX_EXPANDED_NODES and documents:
-            raise _Refused("too-large", _TOO_MANY_NODES, "split it into several pipelines")
+            raise _IncludeError("too-large", _TOO_MANY_NODES, "split it into several pipelines")
         problems += self._interpolation.interpolate(document, path.parent)
         documents.append(document)
         self._report(problems, path)
@@ -83,21 +83,21 @@ class _Reader:
             self._include(key_path, node, document, chain)
 
     def _include(self, key_path: KeyPath, node: Node, document: Document, chain: tuple[Path, ...]) -> None:
-        """Read an included file; report at the include what hinders that."""
+        """Read an included file. Report an error at the include."""
         if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or node.is_broken:
-            self.included.is_complete = False  # reported where values are judged
+            self.included.is_complete = False  # validation reports it
             return
         try:
             self._read_file(node.value, chain)
-        except _Refused as refused:
+        except _IncludeError as error:
             self.included.is_complete = False
-            self._report([document.problem(refused.code, key_path, refused.message, refused.help)], document.path)
+            self._report([document.problem(error.code, key_path, error.message, error.help)], document.path)
 
     def _read_file(self, name: str, chain: tuple[Path, ...]) -> None:
         target = self._target(name, chain)
         if target in self._seen:
             return
-        self._check_room()
+        self._check_limits()
         self._seen.add(target)
         path = self._folder / target.relative_to(self._project)
         try:
@@ -109,33 +109,41 @@ class _Reader:
         except PipelineInvalid as error:
             self.included.is_complete = False
             first = error.problems[0]
-            if not first.line:  # no place in the file itself
+            if not first.line:  # the error has no position in the included file
                 help_ = _similar(target) if first.code == "no-such-file" else first.help
-                raise _Refused(first.code, f"cannot include {quoted(name)}: {first.message}", help_) from None
+                raise _IncludeError(first.code, f"cannot include {quoted(name)}: {first.message}", help_) from None
             help_ = "write what it brings, or remove the include" if first.code == "empty-file" else first.help
             self._report([replace(first, help=help_)], path)
 
     def _target(self, name: str, chain: tuple[Path, ...]) -> Path:
-        """Return the real path of an included file, which is in the project. Raises _Refused."""
+        """Return the real path of an included file in the project. Raises _IncludeError."""
         if not name or "://" in name:
-            raise _Refused("bad-include", f"an include is the name of a file, not {describe(name)}", "write a path")
+            raise _IncludeError(
+                "bad-include", f"an include is the name of a file, not {describe(name)}", "write a path"
+            )
         try:
-            folder = chain[-1].parent if len(chain) > 1 else self._project  # its own file may be a link
+            folder = chain[-1].parent if len(chain) > 1 else self._project  # the pipeline's own file may be a link
             target = (folder / name).resolve()
-        except (OSError, RuntimeError, ValueError):  # a name too long; links in a circle; a NUL character
-            raise _Refused("bad-include", f"cannot include {quoted(name)}: not a file name", "write a path") from None
+        except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, a NUL character
+            raise _IncludeError(
+                "bad-include", f"cannot include {quoted(name)}: not a file name", "write a path"
+            ) from None
         if target in chain:
             circle = " → ".join(self._shown(path) for path in (*chain[chain.index(target) :], target))
-            raise _Refused("include-cycle", f"the files include each other: {circle}", "remove one of these includes")
+            raise _IncludeError(
+                "include-cycle", f"the files include each other: {circle}", "remove one of these includes"
+            )
         if not target.is_relative_to(self._project):
             help_ = "put this pipeline into a folder above the included file, or move that file below this one's folder"
-            raise _Refused("include-outside", f"cannot include {quoted(name)}: outside of the project's folder", help_)
+            raise _IncludeError(
+                "include-outside", f"cannot include {quoted(name)}: outside of the project's folder", help_
+            )
         if len(chain) > limits.MAX_INCLUDE_DEPTH:
             message = f"included more than {limits.MAX_INCLUDE_DEPTH} deep"
-            raise _Refused("too-deep", message, "include it from a file further up")
+            raise _IncludeError("too-deep", message, "include it from a file further up")
         return target
 
-    def _check_room(self) -> None:
+    def _check_limits(self) -> None:
         if self._weight > limits.MAX_EXPANDED_NODES:
             message = _TOO_MANY_NODES
         elif len(self._seen) >= limits.MAX_FILES:
@@ -144,7 +152,7 @@ class _Reader:
             message = f"the pipeline's files are larger than {limits.MAX_TOTAL_BYTES // 1024**2} MiB together"
         else:
             return
-        raise _Refused("too-large", message, "split it into several pipelines")
+        raise _IncludeError("too-large", message, "split it into several pipelines")
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self._project)) if path.is_relative_to(self._project) else path.name
@@ -161,5 +169,5 @@ def _similar(path: Path) -> str:
         names = {other.stem: other.name for other in sorted(path.parent.iterdir()) if other.suffix in (".yaml", ".yml")}
     except OSError:
         names = {}
-    match = closest(path.stem, names)  # without the endings, which make all names alike
+    match = closest(path.stem, names)  # without the suffixes, which make all names similar
     return f'did you mean "{names[match]}"?' if match else "check the name"

@@ -1,6 +1,6 @@
-"""Input: `${…}` in the scalar values of a Document into the values of variables and secret files, in place.
+"""Replaces `${…}` in the scalars of a document by the values of variables and secret files, in place.
 
-Done after parsing and never parsed again, so that a value cannot become YAML; not in keys; not recursive.
+This happens after parsing, so a value never becomes YAML. Keys are not interpolated, nor are the values themselves.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
 _FORMS = "write ${NAME}, ${NAME:-default}, ${NAME:?message}, ${file:/path}, or $$ for a dollar"
 
 ReadSecret = Callable[[str], str]
-"""Returns the content of a secret file by the name written in `${file:…}`; raises ValueError with a sentence."""
+"""Returns the content of a secret file by the name in `${file:…}`. Raises ValueError with the error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubstitutionProblem:
-    """One `${…}` that has no value: where in the text it starts, how long it is, and what to say."""
+    """An error in one `${…}`, with its start and length in the text."""
 
     code: str
     message: str
@@ -44,15 +44,15 @@ class SubstitutionProblem:
 
 @dataclass(slots=True)
 class Substitution:
-    """A text with its `${…}` replaced: what came of it, the names it came from, and the problems."""
+    """A text with its `${…}` replaced, the names of the variables and files, and the problems."""
 
     text: str = ""
     origins: tuple[str, ...] = ()
     problems: list[SubstitutionProblem] = field(default_factory=list)
 
 
-class _Unset(Exception):
-    """Carries a problem's words to where its place is known."""
+class _SubstitutionError(Exception):
+    """An error in a `${…}`, raised where its position is not known."""
 
     def __init__(self, code: str, message: str, help_: str) -> None:
         super().__init__(message)
@@ -60,7 +60,7 @@ class _Unset(Exception):
 
 
 def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -> Substitution:
-    """Replace every `${…}` of a text."""
+    """Replace every `${…}` in a text."""
     done = Substitution()
     pieces: list[str] = []
     origins: dict[str, None] = {}
@@ -81,8 +81,8 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
         position = end + 1
         try:
             value, origin = _value(text[dollar + 2 : end], environ, read_secret)
-        except _Unset as unset:
-            done.problems.append(SubstitutionProblem(unset.code, unset.message, unset.help, dollar, position - dollar))
+        except _SubstitutionError as error:
+            done.problems.append(SubstitutionProblem(error.code, error.message, error.help, dollar, position - dollar))
             continue
         size += len(value)
         if size > limits.MAX_INTERPOLATED_CHARACTERS:
@@ -100,14 +100,14 @@ def substitute(text: str, environ: Mapping[str, str], read_secret: ReadSecret) -
 
 
 def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tuple[str, str]:
-    """Return the value and the name of what stands between `${` and `}`."""
+    """Return the value and the name of the variable or file between `${` and `}`."""
     if "${" in body:
-        raise _Unset("bad-interpolation", "a ${…} cannot be inside another", _FORMS)
+        raise _SubstitutionError("bad-interpolation", "a ${…} cannot be inside another", _FORMS)
     if body.startswith("file:"):
         return _secret(body, read_secret), body
     match = _VARIABLE.fullmatch(body)
     if match is None:
-        raise _Unset("bad-interpolation", f'"${{{body[:60]}}}" is not an interpolation', _FORMS)
+        raise _SubstitutionError("bad-interpolation", f'"${{{body[:60]}}}" is not an interpolation', _FORMS)
     name, operator, rest = match.groups()
     value = environ.get(name)
     if value is not None and (value or operator is None):
@@ -116,14 +116,16 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
         return rest, name
     state = "not set" if value is None else "empty"
     if operator == ":?" and rest:
-        raise _Unset("unset-variable", f'the variable "{name}" is {state}: {rest}', "set it in the environment")
+        raise _SubstitutionError(
+            "unset-variable", f'the variable "{name}" is {state}: {rest}', "set it in the environment"
+        )
     help_ = f"set it in the environment or with --env-file, or write ${{{name}:-default}}"
-    raise _Unset("unset-variable", f'the variable "{name}" is {state}', help_)
+    raise _SubstitutionError("unset-variable", f'the variable "{name}" is {state}', help_)
 
 
 def _checked(name: str, value: str) -> str:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise _Unset("bad-interpolation", f'the variable "{name}" is not UTF-8 text', "set it to text")
+        raise _SubstitutionError("bad-interpolation", f'the variable "{name}" is not UTF-8 text', "set it to text")
     return value
 
 
@@ -131,17 +133,17 @@ def _secret(body: str, read_secret: ReadSecret) -> str:
     try:
         return read_secret(body.removeprefix("file:"))
     except ValueError as error:
-        raise _Unset("unreadable-secret", str(error), "check the name and permissions") from None
+        raise _SubstitutionError("unreadable-secret", str(error), "check the name and permissions") from None
 
 
 def read_secret_file(name: str, folder: Path) -> str:
-    """Return the content of a secret file, without the line break at its end; a relative name starts at `folder`.
+    """Return the content of a secret file without a final line break. A relative name is relative to `folder`.
 
-    Raises ValueError with a sentence that never shows the content.
+    Raises ValueError with a message that never shows the content.
     """
     try:
         path = folder / name
-        if not is_file(path):  # neither a folder nor a pipe that would never end
+        if not is_file(path):  # a pipe would block
             raise ValueError(f'there is no file "{name}"')
         with path.open("rb") as file:
             content = file.read(limits.MAX_SECRET_BYTES + 1)
@@ -156,22 +158,22 @@ def read_secret_file(name: str, folder: Path) -> str:
 
 
 def interpolate(document: Document, environ: Mapping[str, str], folder: Path) -> list[Problem]:
-    """Put the values of variables and secret files into the document's nodes; return what has no value.
+    """Replace every `${…}` in a document. Return the problems.
 
-    Top-level `x-…` keys are left alone unless something refers to them: they are for anchors.
+    Top-level `x-…` keys, which hold anchors, are skipped, unless an alias refers to them.
     """
     return Interpolation(environ).interpolate(document, folder)
 
 
 class Interpolation:
-    """Interpolates the documents of one pipeline, which share a limit; a shared node is done once."""
+    """Interpolates the documents of one pipeline, which share the limits. A shared node is interpolated once."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._size = 0
 
     def interpolate(self, document: Document, folder: Path) -> list[Problem]:
-        """Do what `interpolate()` says, for one more document."""
+        """Interpolate one more document, like `interpolate()`."""
         work = _Pass(document, self._environ, folder, self._size)
         for key, (_, node) in document.root.nodes.items():
             if not key.startswith("x-"):
@@ -181,7 +183,7 @@ class Interpolation:
 
 
 class _Pass:
-    """One pass over the nodes of a document; `size` counts what variables and files bring in."""
+    """One pass over the nodes of a document. `size` counts the characters of all values so far."""
 
     def __init__(self, document: Document, environ: Mapping[str, str], folder: Path, size: int) -> None:
         self.problems: list[Problem] = []
@@ -223,7 +225,7 @@ class _Pass:
         return span.problem(problem.code, problem.message, problem.help, path=dotted_path(path))
 
     def _index(self, node: ScalarNode, text: str, start: int) -> int | None:
-        """Return where the file has the dollar that a scalar's text has at `start`; None where escapes hide it."""
+        """Return the index in the file of the dollar at `start` in a scalar, None if escapes make that unknown."""
         written = self._document.text[node.start : node.end]
         if written.count("$") != text.count("$"):
             return None

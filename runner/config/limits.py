@@ -1,4 +1,4 @@
-"""Input: how large a pipeline's files may be, checked while it is parsed: a bomb is refused before it grows."""
+"""Limits of the files of a pipeline. They are checked while parsing, so an alias bomb never expands."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 50
 MAX_NODES: Final = 10_000
 MAX_EXPANDED_NODES: Final = 100_000
-"""Nodes of all files once every alias and every default is written out: what validation has to walk."""
+"""Nodes of all files with all aliases and defaults expanded, which validation has to visit."""
 
 MAX_INCLUDE_DEPTH: Final = 8
 MAX_FILES: Final = 1000
 MAX_TOTAL_BYTES: Final = 16 * 1024 * 1024
-"""Characters of a pipeline's files together."""
+"""Characters of all files of a pipeline together."""
 
 MAX_INTERPOLATED_CHARACTERS: Final = 1024 * 1024
-"""Characters that variables and secret files may bring in, over all files."""
+"""Characters of the values of variables and secret files, in all files together."""
 
 MAX_SECRET_BYTES: Final = 64 * 1024
 MAX_PROBLEMS: Final = 1000
-"""Problems reported for one pipeline; nobody reads more, and a hostile file has hundreds of thousands."""
+"""Problems that are reported for one pipeline. A hostile file can have hundreds of thousands."""

@@ -1,4 +1,4 @@
-"""Input: a pipeline file into a PipelineFile: its spec, or every problem in it, each with its place."""
+"""Loads pipeline files: each becomes a spec, or a list of all problems with their positions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from runner.redaction import mask_passwords
 
 @dataclass(frozen=True, slots=True)
 class PipelineFile:
-    """One pipeline file after reading. `spec` is None if and only if there are errors among the problems.
+    """A pipeline file that has been read. `spec` is None if and only if there are errors.
 
-    `document` is None where the file is not even YAML. Nothing is raised for what an author can write.
+    `document` is None if the file is not YAML. Mistakes in a file never raise an error: they are `problems`.
     """
 
     path: Path
@@ -37,9 +37,9 @@ class PipelineFile:
     problems: list[Problem] = field(default_factory=list)
     document: Document | None = None
     recovered: PipelineSpec | None = None
-    """What is right in a file with errors: to look for more of them, never to run."""
+    """The valid part of a file with errors, used to find more errors, never to run."""
     files: tuple[Path, ...] = ()
-    """All files that were read, the pipeline's own first, then those it includes."""
+    """All files that were read: the pipeline's own and the included ones."""
 
     def problem(
         self,
@@ -53,9 +53,9 @@ class PipelineFile:
         offset: int = 0,
         length: int | None = None,
     ) -> Problem:
-        """Return a problem at the place of a path, or of its nearest parent in the file; it is not added to `problems`.
+        """Return a problem at a path, or at its nearest parent in the file. It is not added to `problems`.
 
-        `offset` and `length` choose characters of the value, counted after its opening quote.
+        `offset` and `length` select characters of the value, without its quotes.
         """
         span = self.document.span(path, on) if self.document is not None else Span(0, 0)
         file = self.document.part(span).path if self.document is not None else self.path
@@ -68,27 +68,27 @@ class PipelineFile:
 
     @property
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
-        """The path of each value that came from `${…}`, with the names of its variables and `file:` names."""
+        """The path of each value that comes from `${…}`, with the names of its variables and `file:` names."""
         return self.document.interpolated() if self.document is not None else {}
 
     def origin(self, path: KeyPath) -> str:
-        """Return where the value at a path comes from: `orders.yaml:14`, with variables `orders.yaml:14 (${N})`.
+        """Return the origin of the value at a path: `orders.yaml:14`, with variables `orders.yaml:14 (${N})`.
 
-        `orders.yaml:3 (defaults)` is written in `defaults`; `default` is written nowhere.
+        `orders.yaml:3 (defaults)` comes from `defaults`; `default` is not in any file.
         """
-        from runner.config.provenance import DEFAULT, origin  # only where it is asked for
+        from runner.config.provenance import DEFAULT, origin  # only for `runner config --origin`
 
         return origin(self.document, path) if self.document is not None else DEFAULT
 
     def location(self, path: KeyPath) -> str:
-        """Return where a path, or its nearest parent, is written, as in `orders.yaml:14`; the file where neither is."""
+        """Return the file and line of a path or of its nearest parent, as in `orders.yaml:14`; else the file."""
         if self.document is None or not self.document.existing_prefix(path):
             return display_path(str(self.path))
         span = self.document.span(path)
         return f"{display_path(str(self.document.part(span).path))}:{span.line}"
 
     def _written(self, path: KeyPath) -> KeyPath:
-        """Return a path without the indexes that its short form in the file does not have, as in `to: one_name`."""
+        """Return a path without the index of a list that is written in its short form, as in `to: one_name`."""
         existing = self.document.existing_prefix(path) if self.document is not None else path
         while path and isinstance(path[-1], int) and len(path) > len(existing):
             path = path[:-1]
@@ -103,7 +103,7 @@ class PipelineFile:
 
 
 def load(path: Path, environ: Mapping[str, str]) -> PipelineFile:
-    """Read one pipeline file; `environ` is where `${…}` looks."""
+    """Read a pipeline file. `environ` has the values for `${…}`."""
     try:
         text = read_text(path)
     except PipelineInvalid as error:
@@ -112,7 +112,7 @@ def load(path: Path, environ: Mapping[str, str]) -> PipelineFile:
 
 
 def load_text(text: str, path: Path, environ: Mapping[str, str]) -> PipelineFile:
-    """Read a pipeline from a text that stands for the file `path`, and from the files that it includes."""
+    """Read a pipeline from the text of the file `path`, and from the files that it includes."""
     files = [path]
     try:
         included = load_includes(text, path, environ)
@@ -128,7 +128,7 @@ def load_text(text: str, path: Path, environ: Mapping[str, str]) -> PipelineFile
     wrong = name_problem(path.stem) or reserved_problem(path.stem)
     if spec is not None and spec.name is None and wrong:
         problems.append(_nameless(path.stem, wrong))
-    # without one of the files, its names would be called unknown
+    # the names in a missing file would be reported as unknown
     recovered = recover_spec(document) if problems and included.is_complete else None
     if sound := spec or recovered:
         problems += self_dead_lettered(document, sound, sound.name or path.stem)
@@ -153,7 +153,7 @@ def _nameless(stem: str, wrong: str) -> Problem:
 
 
 def _in_files(problems: Iterable[Problem], files: list[Path]) -> list[Problem]:
-    """Return problems with their file, in the order in which they stand there; no password of a URL in them."""
+    """Return problems with their file, sorted by position, without the passwords of URLs."""
     order = {str(file): index for index, file in enumerate(files)}
     located = [_without_passwords(replace(problem, file=problem.file or str(files[0]))) for problem in problems]
     return sorted(located, key=lambda item: (order.get(item.file, 0), item.line, item.column))[:MAX_PROBLEMS]
@@ -164,14 +164,14 @@ def _without_passwords(problem: Problem) -> Problem:
 
 
 def load_all(paths: Iterable[Path], environ: Mapping[str, str]) -> list[PipelineFile]:
-    """Read all pipelines that paths stand for, as `find_pipelines` says.
+    """Read all pipelines that `find_pipelines` finds in paths.
 
-    A file in a folder that has a pipeline's keys, but no `version`, and that none of the pipelines includes, is read
-    like one that was given by name: what is wrong with it is reported. Raises PipelineInvalid like `find_pipelines`.
+    A file in a folder that has the keys of a pipeline but no `version`, and that no pipeline includes, is read as well,
+    so that its errors are reported. Raises PipelineInvalid like `find_pipelines`.
     """
     paths = list(paths)
     found = [load(path, environ) for path in _find(paths, with_parts=True)]
-    if all(loaded.document is not None for loaded in found):  # else it is not known what they include
+    if all(loaded.document is not None for loaded in found):  # otherwise the included files are not known
         included = {file.resolve() for loaded in found for file in loaded.files}
         parts = dict.fromkeys(part for path in paths if path.is_dir() for part in _below(path, FileKind.PART))
         found += [load(part, environ) for part in parts if part.resolve() not in included]
@@ -179,11 +179,11 @@ def load_all(paths: Iterable[Path], environ: Mapping[str, str]) -> list[Pipeline
 
 
 def find_pipelines(paths: Iterable[Path]) -> list[Path]:
-    """Return the pipeline files that paths stand for, each once: a file is itself, a folder all pipelines below it.
+    """Return the pipeline files in paths, each once. A path is a file, or a folder with pipelines in it or below it.
 
-    A pipeline in a folder is a `*.yaml` or `*.yml` file with a `version:` key; names with a dot in front are passed
-    over, and so are files of other programs, virtual environments and `node_modules`. Raises PipelineInvalid for a path
-    that does not exist and for a folder without pipelines.
+    A pipeline in a folder is a `*.yaml` or `*.yml` file with a `version:` key. Hidden files, files of other programs,
+    virtual environments and `node_modules` are skipped. Raises PipelineInvalid for a path that does not exist and for a
+    folder without pipelines.
     """
     return _find(list(paths), with_parts=False)
 
@@ -192,7 +192,7 @@ def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
     found: dict[Path, None] = {}
     problems: list[Problem] = []
     for path in paths:
-        if os.path.isdir(path):  # unlike Path.is_dir before 3.14 it never raises
+        if os.path.isdir(path):  # unlike Path.is_dir before Python 3.14, it never raises
             files = sorted(_below(path, FileKind.PIPELINE))
             if not files and not (with_parts and any(_below(path, FileKind.PART))):
                 problems.append(_no_pipelines(path))
@@ -207,17 +207,17 @@ def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
 
 
 def _below(folder: Path, kind: FileKind) -> Iterator[Path]:
-    """Yield the files of a kind below a folder. What cannot be read may be a pipeline, and is one until it is read."""
+    """Yield the files of a kind below a folder. A file that cannot be read counts as a pipeline, to be reported."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_passed_over(Path(parent, name)))
+        folders[:] = sorted(name for name in folders if not _is_skipped(Path(parent, name)))
         for name in sorted(files):
             path = Path(parent, name)
             if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _kind(path) is kind:
                 yield path
 
 
-def _is_passed_over(folder: Path) -> bool:
-    """Whether a folder is hidden, or has other people's files in it."""
+def _is_skipped(folder: Path) -> bool:
+    """Whether a folder is hidden, or contains installed packages."""
     is_installed = folder.name == "node_modules" or (folder / "pyvenv.cfg").exists()
     return folder.name.startswith(".") or is_installed
 

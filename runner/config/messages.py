@@ -1,4 +1,4 @@
-"""Input: a wrong value into the words of a problem, and a misspelt word into the one that was meant."""
+"""Texts for error messages: values, suggestions for misspelt words, and messages for the errors of pydantic."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pydantic_core import PydanticCustomError
 from runner.config.document import Interpolated
 from runner.redaction import mask_passwords
 
-_LONGEST = 60
+_MAX_CHARACTERS = 60
 
 
 def spec_error(code: str, message: str, help: str = "", **context: Any) -> PydanticCustomError:
-    """Return the error that a validator raises to say something in our own words."""
+    """Return an error with its code, message and help, for a validator to raise."""
     return PydanticCustomError(code, "{message}", {"message": message, "help": help, **context})
 
 
 def describe(value: object) -> str:
-    """Name a value in a message: `the text "16"`, `the number 5`, `a list`. Interpolated values may be secret."""
+    """Describe a value, as in `the text "16"` or `a list`. Interpolated values may be secret, and are not shown."""
     match value:
         case Interpolated():
             return f"the value of {value.expression}"
@@ -40,20 +40,20 @@ def describe(value: object) -> str:
 
 
 def quoted(value: object) -> str:
-    """Quote a text in a message; an interpolated one may be secret."""
+    """Quote a text in a message. An interpolated text may be secret: it is not shown."""
     return describe(value) if isinstance(value, Interpolated) else f'"{_short(str(value))}"'
 
 
 def _short(text: str) -> str:
-    text = mask_passwords(text)  # before it is cut: half a URL is not known as one
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    text = mask_passwords(text)  # before truncation: half a URL would not be recognized
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
 
 
 def closest(word: str, candidates: Iterable[str], *, likeness: float = 0.6) -> str | None:
-    """Return the candidate that was probably meant by a misspelt word, None if none is near."""
+    """Return the candidate that is most similar to a misspelt word, None if none is similar."""
     from difflib import get_close_matches  # only for pipelines with mistakes
 
-    if len(word) > _LONGEST:
+    if len(word) > _MAX_CHARACTERS:
         return None
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     matches = get_close_matches(word.lower(), by_lower, n=1, cutoff=likeness)
@@ -61,7 +61,7 @@ def closest(word: str, candidates: Iterable[str], *, likeness: float = 0.6) -> s
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """Return the help for a misspelt word: the one that was meant, or else all of them."""
+    """Return the help for a misspelt word: the most similar candidate, else all candidates."""
     names = list(candidates)
     match = closest(word, names)
     if match is not None:
@@ -82,7 +82,7 @@ _EXPECTED = {
     "string": "text",
     "tuple": "a list",
 }
-"""What the first word of pydantic's own error types stands for in a file."""
+"""The expected value, by the first word of the types of pydantic's errors."""
 
 _HELP = {
     "true or false": "write true or false",
@@ -95,7 +95,7 @@ _HELP = {
 
 
 def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple[str, str, str]:
-    """Return code, message and help for an error: a validator's own words, or ours for pydantic's."""
+    """Return the code, message and help of an error: those of the validator, or ours for an error of pydantic."""
     if "message" in context:
         return kind, context["message"], context.get("help", "")
     if kind in ("greater_than_equal", "less_than_equal"):

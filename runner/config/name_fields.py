@@ -1,4 +1,4 @@
-"""Input: one value of the file into a name, a pattern of names, an import path or a URL."""
+"""The types of fields for names, patterns, import paths and URLs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.spec_model import Conflict, raise_conflicts
 
 MAX_NAME_BYTES: Final = 255
-"""AMQP's limit. Names that we derive, as of a dead-letter queue, are checked where they are made."""
+"""The limit of AMQP. Derived names, such as those of dead-letter queues, are checked in `spec_checks`."""
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _BARE_NAME = re.compile(r"[A-Za-z_]\w*")
@@ -26,7 +26,7 @@ _IMPORT_EXAMPLE = 'write "package.module:name", as in "handlers.orders:process_o
 
 
 def name_problem(name: str) -> str:
-    """Return what is wrong with the name of anything on a broker, "" if nothing is."""
+    """Return why a name is not allowed on a broker, "" if it is."""
     if not name:
         return "must not be empty"
     if name != name.strip():
@@ -41,7 +41,7 @@ def name_problem(name: str) -> str:
 
 
 def reserved_problem(name: str) -> str:
-    """Return what is wrong with a name that RabbitMQ keeps to itself, "" for others."""
+    """Return why a name is reserved by RabbitMQ, "" if it is not."""
     return 'must not start with "amq.": RabbitMQ reserves these names' if name.startswith("amq.") else ""
 
 
@@ -77,7 +77,7 @@ def _exchange_name(value: object) -> str:
 
 
 def _routing_key(value: object) -> str:
-    """Return a routing key or binding key: any text that fits into AMQP's 255 bytes."""
+    """Return a routing key or binding key: any text of at most 255 bytes, the limit of AMQP."""
     key = text(value)
     if len(key.encode()) > 255:
         raise spec_error("bad-name", "a routing key must not be longer than 255 bytes", "write a shorter one")
@@ -85,7 +85,7 @@ def _routing_key(value: object) -> str:
 
 
 def _literal_key(value: object) -> str:
-    """Return the routing key that an event is published with, which is no pattern."""
+    """Return the routing key of an event, which is not a pattern."""
     key = _routing_key(value)
     if {"*", "#"} & set(key.split(".")):
         message = f"the routing key {quoted(key)} of an event must not have the word * or #"
@@ -127,7 +127,7 @@ def _import_help(value: object) -> str:
 
 
 def _error_path(value: object) -> str:
-    """Return the import path of an exception, or the bare name of a builtin one."""
+    """Return the import path of an exception, or the name of a built-in one."""
     if not isinstance(value, str):
         help_ = 'write a name such as TimeoutError, or "package.module:Name"'
         raise spec_error("bad-import-path", f"must be an exception, not {describe(value)}", help_)
@@ -161,7 +161,7 @@ BrokerUrl = Annotated[str, BeforeValidator(_broker_url), URL]
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of a list, each of which must stand there once."""
+    """Return the names of a list. Duplicates are errors."""
     if len(set(names)) < len(names):
         first = {item: index for index, item in reversed(list(enumerate(names)))}
         raise_conflicts(

@@ -1,4 +1,4 @@
-"""Input: a character's index in a text into its line and column."""
+"""Positions in files: lines and columns from indexes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from runner.errors import Problem, Severity
 
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""What YAML counts as the end of a line; an excerpt must count the same."""
+"""The line breaks of YAML. `code_frame` must split lines at the same places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where something is written: line and column from 1, and how many characters of that line are meant.
+    """A part of a line in a file. `line` and `column` count from 1, `length` is in characters.
 
-    `file` counts the pipeline's files in the order in which they are read, its own is 0. `is_default` marks keys that
-    an item has from `defaults`.
+    `file` is the number of the file in the order of reading; that of the pipeline's own file is 0. `is_default` marks
+    keys that come from `defaults`.
     """
 
     line: int
@@ -29,7 +29,7 @@ class Span:
     def problem(
         self, code: str, message: str, help: str = "", *, path: str = "", file: str = "", severity: Severity = "error"
     ) -> Problem:
-        """Return a problem at this place; `path` is that of the key, with dots."""
+        """Return a problem at this position. `path` is the dotted path of the key."""
         return Problem(
             code=code,
             message=message,
@@ -44,7 +44,7 @@ class Span:
 
 
 class Lines:
-    """The lines of one text; `file` is its number."""
+    """The lines of a text. `file` is the number of its file."""
 
     def __init__(self, text: str, file: int = 0) -> None:
         self._text = text
@@ -52,18 +52,18 @@ class Lines:
         self._starts = [0, *(match.end() for match in LINE_BREAK.finditer(text))]
 
     def span(self, start: int, end: int) -> Span:
-        """Return the place of the characters from `start` to before `end`, cut at the end of the first line."""
+        """Return the span of the characters from `start` to before `end`, cut off at the end of the first line."""
         line = bisect_right(self._starts, start)
         first = self._starts[line - 1]
         return Span(line, start - first + 1, max(0, min(end, self._end(line)) - start), self._file)
 
     def _end(self, line: int) -> int:
-        """Return the index after the last character of a line, its line break not counted."""
+        """Return the index after the last character of a line, without its line break."""
         if line == len(self._starts):
             return len(self._text)
         end = self._starts[line] - 1
         return end - 1 if self._text[end - 1 : end + 1] == "\r\n" else end
 
     def last_index(self) -> int:
-        """Return the index of the last character that is not blank, 0 for a blank text."""
+        """Return the index of the last character that is not white space, 0 for a blank text."""
         return max(0, len(self._text.rstrip()) - 1)

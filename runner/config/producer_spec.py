@@ -1,4 +1,4 @@
-"""Input: what a pipeline file says about producers, checked and with every default."""
+"""The model of a producer."""
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
@@ -16,12 +16,12 @@ from runner.config.name_fields import ImportPath, Names
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
-_OURS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Paths that our own HTTP server answers."""
+_RESERVED_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths of the runner's own endpoints."""
 
 
 def _file(value: object) -> str:
-    """Return the name of a file; `-` is stdin."""
+    """Return the name of a file; `-` is standard input."""
     name = text(value)
     if not name or "\0" in name:
         raise spec_error("bad-file", f"{quoted(value)} is not the name of a file", "write a path, or - for stdin")
@@ -37,7 +37,7 @@ def _http(value: object) -> str:
     if not _HTTP_PATH.fullmatch(path):
         help_ = "write letters, digits, and other characters as %XX"
         raise spec_error("bad-http-path", f"{quoted(value)} has characters that a path cannot have", help_)
-    if path.startswith("/-/") or path.rstrip("/") in _OURS:
+    if path.startswith("/-/") or path.rstrip("/") in _RESERVED_PATHS:
         raise spec_error("bad-http-path", f"{quoted(value)} is a path of the runner itself", "write another path")
     return path
 
@@ -55,7 +55,7 @@ def _timezone(value: object) -> str:
 
 
 def _once(value: object) -> str | None:
-    """Return what an end is remembered under; `false` is as if the key were not there."""
+    """Return the text under which the end of a producer is remembered, None for `false`."""
     is_flag = isinstance(value, bool) or (isinstance(value, Interpolated) and value in ("true", "false"))
     if is_flag:
         return "true" if value in (True, "true") else None

@@ -1,4 +1,4 @@
-"""Input: a path of a pipeline into the words that tell where its value comes from: a line, a variable, a default."""
+"""The origin of a value of a pipeline: a line, a variable or a default."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DEFAULT: Final = "default"
 
 
 def origin(document: Document, path: KeyPath) -> str:
-    """Return where the value at a path is written, as in `orders.yaml:14 (defaults, ${N})`; or `default`."""
+    """Return the origin of the value at a path, as in `orders.yaml:14 (defaults, ${N})`, or `default`."""
     if path[:2] == ("broker", "urls") and document.node(("broker", "url")) is not None:
         path = ("broker", "url", *path[2:])
     existing = document.existing_prefix(path)
-    if not _is_meant(document, existing, path[len(existing) :]):
+    if not _is_short_form(document, existing, path[len(existing) :]):
         return DEFAULT
     span, node = document.span(existing), document.node(existing)
     remarks = ["defaults"] if document.is_default(existing) else []
@@ -26,8 +26,8 @@ def origin(document: Document, path: KeyPath) -> str:
     return f"{where} ({', '.join(remarks)})" if remarks else where
 
 
-def _is_meant(document: Document, existing: KeyPath, rest: KeyPath) -> bool:
-    """Whether what is written at the beginning of a path is, in its short form, the value at the path itself."""
+def _is_short_form(document: Document, existing: KeyPath, rest: KeyPath) -> bool:
+    """Whether the value at the written prefix of a path is a short form of the value at the whole path."""
     if not rest:
         return True
     node = document.node(existing)

@@ -1,4 +1,4 @@
-"""Input: what a pipeline file says about queues and exchanges, checked and with every default."""
+"""The models of queues, exchanges and bindings."""
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
@@ -32,7 +32,7 @@ Overflow = Literal["reject-publish", "drop-head", "reject-publish-dlx"]
 Match = Literal["all", "any"]
 
 
-# Arguments: what goes to the broker as it stands
+# Arguments for the broker
 
 
 def _arguments(value: object) -> object:
@@ -88,7 +88,7 @@ class ExchangeSpec(SpecModel):
 
 
 def _exchange(value: object) -> object:
-    """Write out the short forms: a type, or nothing."""
+    """Expand the short forms: a type, or nothing."""
     if isinstance(value, str):
         return {"type": value}
     return value if isinstance(value, ExchangeSpec) else mapping(value, "a type or a map")
@@ -136,7 +136,7 @@ OPTION_OF_ARGUMENT = {
     "x-dead-letter-exchange": "dead_letter",
     "x-dead-letter-strategy": "dead_letter",
 }
-"""The key of each argument that has one. Those on which the values of others depend stand before them."""
+"""The option that sets an AMQP argument. An option that others depend on comes before them."""
 
 
 def _queue_arguments(value: object) -> object:
@@ -267,7 +267,7 @@ def _stream_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
 
 
 def _queue(value: object) -> object:
-    """Write out the short form: nothing means every default."""
+    """Expand the short form: nothing, for all defaults."""
     return value if isinstance(value, QueueSpec) else mapping(value)
 
 

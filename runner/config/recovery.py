@@ -1,7 +1,7 @@
-"""Input: what is right in a wrong file into a spec, so that its names and imports are judged in the same run.
+"""Recovers a spec from a file with errors, so that its names and imports are checked in the same run.
 
-Nothing runs on it. It only must not invent problems: so a queue or an event whose options are wrong stays, without
-them, a resource stays with another factory, and a misspelt key counts as the one that was meant.
+The spec never runs. It must not cause false errors: a queue or an event with wrong options is kept without them, a
+resource is kept with another factory, and a misspelt key is replaced by the right one.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from runner.config.spec_model import model_keys
 from runner.config.validation import document_data, model_at
 
 MAX_PASSES = 8
-"""Taking something out can make something else wrong; more rounds than a file has levels are not needed."""
+"""Removing a value can cause another error. More passes than a file has levels are not needed."""
 
-_KEPT: dict[str, dict[str, Any]] = {
+_REPLACEMENTS: dict[str, dict[str, Any]] = {
     "queues": {},
     "events": {},
     "exchanges": {},
     "resources": {"factory": "builtins:object"},
 }
-"""What stands in for an item that is wrong, because its name may be used elsewhere."""
+"""Replacements for wrong items, whose names may be used elsewhere."""
 
 
 def recover_spec(document: Document) -> PipelineSpec | None:
-    """Return a spec of what is right in a document whose defaults have been merged; None if that is nothing.
+    """Return a spec of the valid parts of a document, None if there are none. Its defaults have been merged.
 
-    Misspelt keys are renamed in the document too, so that what is said of their values has its place.
+    Misspelt keys are renamed in the document as well, so that problems with their values have positions.
     """
     data = {**document_data(document), "version": 1}
     if any(not isinstance(data.get(section), dict | list | None) for section in ("exchanges", "queues", "events")):
-        return None  # its names are not known, and would be called unknown where they are used
+        return None  # its names are not known, and would be reported as unknown where they are used
     for path, node in walk_nodes(document.root):
-        is_handed_on = "with" in path[2:-1]  # and may be anything
-        if isinstance(node, ScalarNode) and node.is_broken and not is_handed_on:
+        is_opaque = "with" in path[2:-1]  # any value is valid there
+        if isinstance(node, ScalarNode) and node.is_broken and not is_opaque:
             _remove(data, path)
     for _ in range(MAX_PASSES):
         try:
             return PipelineSpec.model_validate(data)
         except ValidationError as error:
-            _mend(data, document, [(item["type"], item["loc"]) for item in error.errors(include_url=False)])
+            _repair(data, document, [(item["type"], item["loc"]) for item in error.errors(include_url=False)])
     return None
 
 
-def _mend(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyPath]]) -> None:
-    """Rename misspelt keys, and take out what else is wrong: the last of a list first, so that indexes stay true."""
+def _repair(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyPath]]) -> None:
+    """Rename misspelt keys, and remove other wrong values; from the end of lists, so that indexes stay valid."""
     missing = {path for kind, path in errors if kind == "missing"}
     for kind, path in errors:
         if kind != "extra_forbidden":
             continue
         wanted = [str(other[-1]) for other in missing if other[:-1] == path[:-1]]
-        meant = closest(str(path[-1]), wanted) or closest(str(path[-1]), _absent(data, path[:-1]))
+        meant = closest(str(path[-1]), wanted) or closest(str(path[-1]), _missing_keys(data, path[:-1]))
         if meant is None:
             _remove(data, path)
         else:
@@ -66,8 +66,8 @@ def _mend(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyP
         _remove(data, path)
 
 
-def _absent(data: dict[str, Any], path: KeyPath) -> list[str]:
-    """Return the keys that the map at a path can have and has not; of those of which it needs one, none or all."""
+def _missing_keys(data: dict[str, Any], path: KeyPath) -> list[str]:
+    """Return the keys that the map at a path can have, but does not. Of `one_of`, none if it has one already."""
     model, has = model_at(path), _at(data, path) or {}
     others = set() if not any(key in has for key in model.one_of) else set(model.one_of)
     return [key for key in model_keys(model) if key not in has and key not in others]
@@ -86,9 +86,9 @@ def _rename(data: dict[str, Any], document: Document, path: KeyPath, meant: str)
 
 
 def _remove(data: dict[str, Any], path: KeyPath) -> None:
-    """Take out what a path leads to, or the nearest thing above it that exists; a queue or an event only loses all.
+    """Remove the value at a path, or its nearest parent that exists. A queue or an event keeps its name.
 
-    One whose name itself is wrong, by pydantic's sign for a key, goes with its name.
+    An item whose name is wrong, which pydantic marks with `[key]`, is removed with its name.
     """
     if path[-1:] == ("[key]",):
         named = _at(data, path[:-2])
@@ -96,25 +96,30 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
             named.pop(path[-2], None)
         return
     section = data.get(str(path[0])) if path else None
-    if path and path[0] in _KEPT and isinstance(section, list):  # a list of names in place of a map
-        data[str(path[0])] = {item: dict(_KEPT[str(path[0])]) for item in section if isinstance(item, str)}
+    if path and path[0] in _REPLACEMENTS and isinstance(section, list):  # a list of names in place of a map
+        data[str(path[0])] = {item: dict(_REPLACEMENTS[str(path[0])]) for item in section if isinstance(item, str)}
         return
-    if len(path) == 2 and path[0] in _KEPT and isinstance(section, dict) and section.get(path[1], {}) is None:
-        section[path[1]] = dict(_KEPT[str(path[0])])
+    if len(path) == 2 and path[0] in _REPLACEMENTS and isinstance(section, dict) and section.get(path[1], {}) is None:
+        section[path[1]] = dict(_REPLACEMENTS[str(path[0])])
         return
     while path and _at(data, path) is None:
         path = path[:-1]
     if not path:
         return
     parent, key = _at(data, path[:-1]), path[-1]
-    if len(path) == 2 and path[0] in _KEPT and isinstance(parent, dict) and parent[key] != _KEPT[str(path[0])]:
-        parent[key] = dict(_KEPT[str(path[0])])
+    if (
+        len(path) == 2
+        and path[0] in _REPLACEMENTS
+        and isinstance(parent, dict)
+        and parent[key] != _REPLACEMENTS[str(path[0])]
+    ):
+        parent[key] = dict(_REPLACEMENTS[str(path[0])])
     elif isinstance(parent, dict | list):
         del parent[key]  # type: ignore[arg-type]  # _at() has followed it
 
 
 def _at(data: Any, path: KeyPath) -> Any:
-    """Return what a path leads to, None where it leads nowhere."""
+    """Return the value at a path, None if there is none."""
     for part in path:
         if isinstance(data, dict):
             data = data.get(part)

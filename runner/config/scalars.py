@@ -1,7 +1,7 @@
-"""Input: the text of a plain YAML scalar into a value, by the core schema of YAML 1.2 and nothing more.
+"""The value of a plain YAML scalar, by the core schema of YAML 1.2.
 
-Source: https://yaml.org/spec/1.2.2/#103-core-schema. One difference: an integer with a leading zero stays text, because
-whoever writes `010` means an identifier.
+Source: https://yaml.org/spec/1.2.2/#103-core-schema. One difference: an integer with a leading zero stays text,
+because `010` is meant as an identifier.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 def resolve_scalar(text: str) -> ScalarValue:
-    """Return null, a boolean, an integer or a float where the text is one; else the text itself."""
+    """Return None, a boolean, an integer or a float if the text is one, else the text."""
     if text in _NULL:
         return None
     if text in _BOOLEANS:
         return _BOOLEANS[text]
-    if text[0] not in "+-.0123456789":  # most values are words: spare them the patterns
+    if text[0] not in "+-.0123456789":  # most values are words, and need no pattern
         return text
     if _DECIMAL.fullmatch(text):
         return int(text)

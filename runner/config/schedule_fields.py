@@ -1,4 +1,4 @@
-"""Input: a cron line or the name of a time zone into a checked one. Imported only for pipelines that have one."""
+"""Validators of cron lines and time zones. Imported only for pipelines that have one."""
 
 from __future__ import annotations
 
@@ -30,47 +30,47 @@ _NICKNAMES: Final = {
     "@hourly": "0 * * * *",
 }
 _EXAMPLE: Final = 'minute, hour, day of the month, month, day of the week, as in "0 6 * * mon-fri"'
-_LONGEST: Final = 200
+_MAX_CHARACTERS: Final = 200
 _NEW_YEAR: Final = datetime(2024, 1, 1)
 
 
 def cron(value: object) -> str:
-    """Return a cron line of five fields with one blank between them. Source: man 5 crontab, as cronsim reads it."""
+    """Return a cron line of five fields with one space between them. Source: man 5 crontab, as cronsim reads it."""
     line = text(value)
     parts = line.split()
     if nickname := _NICKNAMES.get(line.strip().lower()):
         raise spec_error("bad-cron", f"nicknames like {quoted(value)} are not supported", f'write "{nickname}"')
-    if len(parts) != len(_FIELDS) or len(line) > _LONGEST:
+    if len(parts) != len(_FIELDS) or len(line) > _MAX_CHARACTERS:
         raise spec_error("bad-cron", f"a cron line has five fields, not {_number(parts, line)}", f"write {_EXAMPLE}")
     if bad := next(_bad_fields(parts), None):
         (name, allowed), part = bad
         shown = "" if isinstance(value, Interpolated) else f' "{part}"'
         help_ = f"write {allowed}; also *, lists 1,2, ranges 1-5 that go up, and steps */2"
         raise spec_error("bad-cron", f"the {name}{shown} in {quoted(value)} is not valid", help_)
-    if not _comes(parts):
+    if not _occurs(parts):
         message = f"the time {quoted(value)} never comes"
         raise spec_error("bad-cron", message, "write a day that the month has; L is the last one")
     return " ".join(parts)
 
 
 def _number(parts: list[str], line: str) -> str:
-    return f"more than {_LONGEST} characters" if len(line) > _LONGEST else str(len(parts))
+    return f"more than {_MAX_CHARACTERS} characters" if len(line) > _MAX_CHARACTERS else str(len(parts))
 
 
 def _bad_fields(parts: list[str]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield each field that is wrong by itself, with what it may be."""
+    """Yield each invalid field, with its name and its allowed values."""
     for index, part in enumerate(parts):
         line = ["*"] * len(parts)
         line[index] = part
         try:
             CronSim(" ".join(line), _NEW_YEAR)
         except CronSimError:
-            # in a line of stars a right day is always found, so that only the field itself is judged
+            # all other fields are stars, so only this field can be wrong
             yield _FIELDS[index], part
 
 
-def _comes(parts: list[str]) -> bool:
-    """Whether there is such a day at all, as there is no 30th of February."""
+def _occurs(parts: list[str]) -> bool:
+    """Whether a day exists, unlike the 30th of February."""
     try:
         return next(CronSim(" ".join(parts), _NEW_YEAR), None) is not None
     except CronSimError:
@@ -78,11 +78,11 @@ def _comes(parts: list[str]) -> bool:
 
 
 def timezone(value: object) -> str:
-    """Return the IANA name of a time zone that this machine knows."""
+    """Return the IANA name of a time zone of this machine."""
     name = text(value)
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # not found; a path that leads out; a folder, as in "Europe"
+    except (KeyError, ValueError, OSError):  # not found, a path out of the database, or a folder such as "Europe"
         message = f"there is no time zone {quoted(value)}"
         if isinstance(value, Interpolated):
             message = f"{quoted(value)} is not the name of a time zone"

@@ -1,4 +1,4 @@
-"""Input: what a pipeline file says, checked: every short form is written out, every default is filled in."""
+"""The model of a pipeline file. Short forms are expanded, and defaults are filled in."""
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
@@ -71,7 +71,7 @@ class EventSpec(SpecModel):
 
 
 def _event(value: object) -> object:
-    """Write out the short forms: a schema, or nothing."""
+    """Expand the short forms: a schema, or nothing."""
     if isinstance(value, str):
         return {"schema": value}
     return value if isinstance(value, EventSpec) else mapping(value, "an import path or a map")
@@ -94,7 +94,7 @@ class ResourceSpec(SpecModel):
 
 
 def _resource(value: object) -> object:
-    """Write out the short form: the factory."""
+    """Expand the short form: the factory."""
     if isinstance(value, str):
         return {"factory": value}
     return value if isinstance(value, ResourceSpec) else mapping(value, "an import path or a map")

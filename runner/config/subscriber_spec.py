@@ -1,4 +1,4 @@
-"""Input: what a pipeline file says about subscribers, checked and with every default."""
+"""The model of a subscriber."""
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
@@ -64,7 +64,7 @@ class RetrySpec(SpecModel):
 
 
 def _retry(value: object) -> object:
-    """Write out the short forms: `none`, or the number of attempts."""
+    """Expand the short forms: `none`, or the number of attempts."""
     if isinstance(value, RetrySpec | dict):
         return value
     if value == "none":
@@ -100,7 +100,7 @@ class BatchSpec(SpecModel):
 
 
 def _batch(value: object) -> object:
-    """Write out the short form: the size."""
+    """Expand the short form: the size."""
     if isinstance(value, BatchSpec | dict):
         return value
     if _is_number(value):
@@ -121,7 +121,7 @@ class DedupeSpec(SpecModel):
 
 
 def _dedupe(value: object) -> object:
-    """Write out the short form: the window."""
+    """Expand the short form: the window."""
     return value if isinstance(value, DedupeSpec | dict) else {"window": value}
 
 
@@ -207,7 +207,7 @@ class SubscriberSpec(SpecModel):
 
 
 def _usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,6 +1,6 @@
-"""Input: a syntax error of PyYAML into a Problem in our words, where the mistake is rather than where it was noticed.
+"""Explains syntax errors of PyYAML: what is wrong, at the position of the mistake, not where the parser noticed it.
 
-PyYAML has two parsers with two vocabularies (libyaml's and its own); the patterns below know both.
+PyYAML has two parsers with different messages (libyaml and its own). The patterns below match both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from runner.errors import Problem
 
 
 class _Error(NamedTuple):
-    """A syntax error: the phrases of the parser, and the indexes they mean (`begin`: the start of the construct)."""
+    """A syntax error: the phrases of the parser, the index of the error, and the start of the construct (`begin`)."""
 
     phrase: str
     begin: int
@@ -39,6 +39,8 @@ class _Error(NamedTuple):
 
 
 class _Verdict(NamedTuple):
+    """The explanation of an error, and its position in the text."""
+
     message: str
     help: str
     start: int
@@ -87,7 +89,7 @@ _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'', re.DOTALL)
 
 
 def _is_closed(text: str) -> bool:
-    """Whether the bracket that a text starts with has its end in it, as far as counting can tell."""
+    """Whether the bracket at the start of a text is closed in it, by counting brackets."""
     depth = 0
     for character in re.findall(r"[\[\]{}]", _QUOTED.sub("", text)):
         depth += 1 if character in "[{" else -1
@@ -139,7 +141,7 @@ def _replaced(error: _Error, at: int) -> _Error:
 
 
 def _no_colon(key: str, start: int) -> _Verdict:
-    """Say that a line without a colon needs one, or what else it is."""
+    """Return the verdict on a line without a colon."""
     words = key.split()
     if key.startswith(("//", "/*")):
         return _Verdict('a comment starts with "#"', f'write "# {key.lstrip("/* ")[:40]}"', start, len(key))
@@ -153,7 +155,7 @@ def _no_colon(key: str, start: int) -> _Verdict:
 
 
 def _second_value(error: _Error) -> _Verdict:
-    """A colon where no value can start: a line with two, or a line above that is no key."""
+    """Return the verdict on a colon where no value can start: a second one, or one below a line that is not a key."""
     if re.search(r":\s", error.line):
         return _Verdict('a second ":" in one line', "put the value in quotes, or start a new line", error.at)
     above_end = len(error.text[: error.at - len(error.line)].rstrip())
@@ -206,7 +208,7 @@ def _misplaced(error: _Error) -> _Verdict:
 
 
 def _is_in_block_text(error: _Error) -> bool:
-    """Whether a line belongs to a text after `|` or `>`: the nearest line that is indented less starts one."""
+    """Whether a line is a part of a text after `|` or `>`: the nearest less indented line starts such a text."""
     indentation = len(error.line)
     parent = next((line for line in error.above if len(line) - len(line.lstrip()) < indentation), "")
     return re.search(r"[:-]\s+[|>][-+0-9]*\s*(#.*)?$", parent) is not None
@@ -249,7 +251,7 @@ def _directive(error: _Error) -> _Verdict:
 
 
 def _outdented(error: _Error) -> _Verdict | None:
-    """Judge a line without indentation where the first line of the file has one."""
+    """Return the verdict on a line without indentation in a file whose first line is indented."""
     lines = error.above
     first = next((line for line in reversed(lines) if not line.lstrip().startswith("#")), "")
     if error.line or not first.startswith(" ") or any(line.startswith("...") for line in lines):

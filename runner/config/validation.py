@@ -1,6 +1,6 @@
-"""Input: a Document into a PipelineSpec, or into every problem that stands in the way.
+"""Validates a document: returns its spec, or all problems.
 
-pydantic finds what is wrong; here it gets its place in the file, and words of ours.
+pydantic finds the errors. This module adds their positions in the file, and replaces their messages.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _MISSING = "missing"
 
 
 def validate(document: Document) -> tuple[PipelineSpec | None, list[Problem]]:
-    """Return the spec, None if there are problems. Defaults and included files have been merged already."""
+    """Return the spec, None if there are problems. Defaults and included files must have been merged."""
     problems: list[Problem] = []
-    for part in document.parts:  # first, so that a wrong default is told as one
-        if rest := document_data(part):  # what an included file has beside the items that were merged
-            problems += _judge(part, {"version": 1, **rest})[1]
-    spec, found = _judge(document, document_data(document))
-    problems = _without_repeats([*problems, *found])
+    for part in document.parts:  # first, so that an error in a default is reported there
+        if rest := document_data(part):  # the keys of an included file that could not be merged
+            problems += _validate_data(part, {"version": 1, **rest})[1]
+    spec, found = _validate_data(document, document_data(document))
+    problems = _deduplicate([*problems, *found])
     return (None if problems else spec), problems
 
 
@@ -48,7 +48,7 @@ def document_data(document: Document) -> dict[str, Any]:
     return {key: value for key, value in plain_data(document.root).items() if not key.startswith("x-")}
 
 
-def _judge(document: Document, data: dict[str, Any]) -> tuple[PipelineSpec | None, list[Problem]]:
+def _validate_data(document: Document, data: dict[str, Any]) -> tuple[PipelineSpec | None, list[Problem]]:
     errors = [*_default_errors(data.get("defaults"))]
     spec = None
     try:
@@ -59,7 +59,7 @@ def _judge(document: Document, data: dict[str, Any]) -> tuple[PipelineSpec | Non
 
 
 class _Error(NamedTuple):
-    """An error of pydantic: its type, its path below the root, its words and the value."""
+    """An error of pydantic: its type, its path from the root, its context and the wrong value."""
 
     type: str
     path: KeyPath
@@ -75,7 +75,7 @@ def _errors(error: ValidationError, prefix: KeyPath = ()) -> list[_Error]:
 
 
 def _default_errors(defaults: object) -> Iterator[_Error]:
-    """Yield what is wrong with the defaults as such: not what only an item can complete or contradict."""
+    """Yield errors in the defaults themselves, without those that depend on the options of an item."""
     for kind, model in ITEM_MODELS.items():
         options = defaults.get(kind) if isinstance(defaults, dict) else None
         if not isinstance(options, dict):
@@ -90,7 +90,7 @@ def _default_errors(defaults: object) -> Iterator[_Error]:
 
 
 def _problems(errors: list[_Error], document: Document) -> Iterator[Problem]:
-    """Yield one problem for each wrong thing: a misspelt key is not also missing."""
+    """Yield one problem for each mistake. A misspelt key is not reported as missing as well."""
     missing: dict[KeyPath, set[str]] = {}
     for error in errors:
         if error.type == _MISSING:
@@ -112,7 +112,7 @@ def _is_reported(error: _Error, document: Document) -> bool:
 
 
 def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) -> list[Problem]:
-    """Return a problem for each queue of the pipeline called so that is its own dead-letter queue."""
+    """Return a problem for each queue of a pipeline, by its name, that is its own dead-letter queue."""
     paths: list[tuple[KeyPath, QueueSpec, str]] = [
         (("queues", name), queue, name) for name, queue in spec.queues.items() if queue.dead_letter
     ]
@@ -131,7 +131,7 @@ def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) ->
 
 
 def _unknown_key(error: _Error, missing: set[str], document: Document) -> Problem:
-    """Say what an unknown key should be; takes the key that was meant out of the missing ones."""
+    """Return the problem of an unknown key. Remove the key that was meant from `missing`."""
     path, key = error.path[:-1], str(error.path[-1])
     model = model_at(path)
     code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
@@ -147,12 +147,12 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
     elif meant := closest(key, model_keys(model)):
         help_ = f'did you mean "{meant}"?'
     else:
-        help_ = _home(key, model) or f"write one of: {', '.join(model_keys(model))}"
+        help_ = _map_of_key(key, model) or f"write one of: {', '.join(model_keys(model))}"
     return document.problem(code, path, message, help_, at=error.path, on="key")
 
 
-def _home(key: str, model: type[SpecModel]) -> str:
-    """Return where a key of the language belongs that stands in the wrong map, "" for other keys."""
+def _map_of_key(key: str, model: type[SpecModel]) -> str:
+    """Return the help for a key of the language in the wrong map, "" for other keys."""
     if model is PipelineSpec and key.startswith("x_"):
         return f'write "x-{key[2:40]}": keys that begin with x- are ignored'
     if model is not PipelineSpec and key in {*model_keys(PipelineSpec)} - {"version", "name", "description", "owner"}:
@@ -162,7 +162,7 @@ def _home(key: str, model: type[SpecModel]) -> str:
 
 
 def _below(key: str, model: type[SpecModel]) -> str | None:
-    """Return the key under whose map another key belongs, None for other keys."""
+    """Return the key of the map below this one that a key belongs in, None if there is none."""
     return next((below for below in model_keys(model) if key in model_keys(_model_below(model, (below,)))), None)
 
 
@@ -184,14 +184,14 @@ def _missing_key(error: _Error, document: Document) -> Problem:
 
 
 def model_at(path: KeyPath) -> type[SpecModel]:
-    """Return the model that describes the map at a path."""
+    """Return the model of the map at a path."""
     if path[:1] == ("defaults",) and len(path) > 1:
         return _model_below(ITEM_MODELS.get(str(path[1]), SpecModel), path[2:])
     return _model_below(PipelineSpec, path)
 
 
 def _step(annotation: Any, part: str | int) -> Any:
-    """Return the type of one key or item of a type."""
+    """Return the type of a key or an item of a type."""
     if isinstance(annotation, type) and issubclass(annotation, SpecModel):
         for name, field in annotation.model_fields.items():
             if part in field_keys(name, field):
@@ -204,7 +204,7 @@ def _step(annotation: Any, part: str | int) -> Any:
 
 
 def _bare(annotation: Any) -> Any:
-    """Return a type without its validators, and without None."""
+    """Return a type without its metadata and without None."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
@@ -224,16 +224,16 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
     source_text = document.source_text(path) if path == error.path and isinstance(error.value, int | float) else ""
     if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(source_text):
-        help_ = f'put it in quotes: "{source_text}"'  # as it was meant: 1.10 is the number 1.1
+        help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
-    if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # pydantic's sign for the key itself
+    if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # the error is in the key itself
         return document.problem(code, path[:-1], message, help_, at=path, on="key")
     return document.problem(code, path, message, help_)
 
 
-def _without_repeats(problems: Iterable[Problem]) -> list[Problem]:
-    """Return each problem once: a wrong default or a wrong anchor is found again at every item that uses it."""
+def _deduplicate(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once. An error in a default or an anchor is found again in every item that uses it."""
     first: dict[tuple[str, str, str, int, int], Problem] = {}
     for problem in problems:
         first.setdefault((problem.code, problem.message, problem.file, problem.line, problem.column), problem)

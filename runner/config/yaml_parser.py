@@ -1,7 +1,7 @@
-"""Input: a file into text, and text into a Document: plain nodes that know where they are written.
+"""Reads files and parses YAML into documents, whose nodes have their positions.
 
-The event stream of PyYAML is composed here and not by PyYAML: limits, duplicate keys, tags and YAML 1.2 scalars are
-then decided while reading, and an alias bomb never grows.
+The events of PyYAML are composed here, not by PyYAML. So limits, duplicate keys, tags and the scalars of YAML 1.2 are
+checked while parsing, and an alias bomb never expands.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
 _TAG = re.compile(r"(?:&\S*\s+)?(![^\s,\[\]{}]*)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOO_DEEP = "exceeded maximum nesting depth"
-"""What PyYAML's scanner says since 6.0.4, which reads ahead of us."""
+"""The error of PyYAML's scanner since 6.0.4, which is raised before our own check."""
 _ESCAPE = 'this "\\" does not start an escape that YAML knows'
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a pipeline file, without a byte order mark. Raises PipelineInvalid."""
+    """Return the text of a file without a byte order mark. Raises PipelineInvalid."""
     try:
         if not is_file(path):
             raise _not_a_file(path)
@@ -41,21 +41,21 @@ def read_text(path: Path) -> str:
             content = file.read(limits.MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
         reason = getattr(error, "strerror", None) or "not a file name"
-        raise _refusal(
+        raise _fatal(
             "unreadable-file", f"the file cannot be read: {reason.lower()}", "check its name and permissions"
         ) from None
     if len(content) > limits.MAX_BYTES:
-        raise _refusal("too-large", "the file is larger than 1 MiB", "split it into several pipelines")
+        raise _fatal("too-large", "the file is larger than 1 MiB", "split it into several pipelines")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8", "replace")
         span = Lines(before).span(len(before), len(before))
-        raise _refusal("not-utf-8", "the file is not UTF-8 text", "save it in the encoding UTF-8", span) from None
+        raise _fatal("not-utf-8", "the file is not UTF-8 text", "save it in the encoding UTF-8", span) from None
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file. Raises OSError where that is not known, which `Path.is_file` of 3.14 hides."""
+    """Whether a path is a regular file. Raises OSError if that is unknown, which `Path.is_file` of 3.14 hides."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
@@ -66,22 +66,22 @@ def is_file(path: Path) -> bool:
 
 def _not_a_file(path: Path) -> PipelineInvalid:
     if path.is_dir():
-        return _refusal("not-a-file", "this is a folder, not a file", "name a file in it")
+        return _fatal("not-a-file", "this is a folder, not a file", "name a file in it")
     if not path.exists():
-        return _refusal("no-such-file", "there is no such file", "check the name")
-    return _refusal("not-a-file", "this is not a regular file", "name a file")
+        return _fatal("no-such-file", "there is no such file", "check the name")
+    return _fatal("not-a-file", "this is not a regular file", "name a file")
 
 
 def parse_yaml(text: str, path: Path = Path(), index: int = 0) -> tuple[Document, list[Problem]]:
-    """Return the nodes of a text, and the problems that do not hinder reading on. Raises PipelineInvalid on others.
+    """Return the document of a text, and the problems that do not stop parsing. Raises PipelineInvalid for the others.
 
-    `path` and `index` are the name and the number of the file that the text stands in.
+    `path` and `index` are the name and the number of the file.
     """
     lines = Lines(text, index)
     if match := _UNPRINTABLE.search(text):
         shown, escape = f"U+{ord(match[0]):04X}", f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else ""
         span = lines.span(match.start(), match.end())
-        raise _refusal(
+        raise _fatal(
             "yaml-syntax",
             f"the character {shown} is not allowed in YAML",
             f'remove it, or write it as "{escape}" in double quotes' if escape else "remove it",
@@ -100,18 +100,18 @@ def parse_yaml(text: str, path: Path = Path(), index: int = 0) -> tuple[Document
 
 
 def _too_deep(span: Span | None = None) -> PipelineInvalid:
-    return _refusal("too-deep", f"nested more than {limits.MAX_DEPTH} deep", "flatten it", span)
+    return _fatal("too-deep", f"nested more than {limits.MAX_DEPTH} deep", "flatten it", span)
 
 
 class _Composer:
-    """Builds nodes from parse events: recursion is bounded by the depth limit, memory by the node limits."""
+    """Builds nodes from events. The limits bound the recursion and the memory."""
 
     def __init__(self, text: str, lines: Lines) -> None:
         self.problems: list[Problem] = []
         self._text = text
         self._lines = lines
         self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
-        self._anchors: dict[str, Node | None] = {}  # None while the anchored node is still being read
+        self._anchors: dict[str, Node | None] = {}  # None until the anchored node is complete
         self._count = 0
 
     def document(self) -> MappingNode:
@@ -119,28 +119,22 @@ class _Composer:
         next(self._events)
         event = next(self._events)
         if isinstance(event, yaml.StreamEndEvent):
-            raise _refusal(
-                "empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Span(1, 1)
-            )
+            raise _fatal("empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Span(1, 1))
         root = self._node(next(self._events), (), 1)
         next(self._events)
         event = next(self._events)
         if not isinstance(event, yaml.StreamEndEvent):
             span = self._lines.span(event.start_mark.index, event.end_mark.index)
-            raise _refusal(
-                "multiple-documents", "a file holds one pipeline", 'remove this "---" and what follows', span
-            )
+            raise _fatal("multiple-documents", "a file holds one pipeline", 'remove this "---" and what follows', span)
         return self._root(root)
 
     def _root(self, root: Node) -> MappingNode:
         if isinstance(root, MappingNode):
             return root
         if isinstance(root, ScalarNode) and root.value is None:
-            raise _refusal(
-                "empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Span(1, 1)
-            )
+            raise _fatal("empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Span(1, 1))
         found = "a list" if isinstance(root, SequenceNode) else "one value"
-        raise _refusal("wrong-type", f"a pipeline is a map of keys, not {found}", 'start with "version: 1"', root.span)
+        raise _fatal("wrong-type", f"a pipeline is a map of keys, not {found}", 'start with "version: 1"', root.span)
 
     def _node(self, event: Any, path: KeyPath, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
@@ -153,7 +147,7 @@ class _Composer:
         node: Node
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event)
-            node.is_broken = event.tag is not None  # reported; what is left of it is not judged
+            node.is_broken = event.tag is not None  # the tag is reported, the value is not checked
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._items(event, path, depth)
         else:
@@ -168,18 +162,18 @@ class _Composer:
             raise _too_deep(self._span_of(event))
         if self._count > limits.MAX_NODES:
             message = f"the file has more than {limits.MAX_NODES} keys and values"
-            raise _refusal("too-large", message, "split it into several pipelines", self._span_of(event))
+            raise _fatal("too-large", message, "split it into several pipelines", self._span_of(event))
 
     def _alias(self, event: Any, path: KeyPath, depth: int) -> Node:
         span = self._span_of(event)
         if event.anchor not in self._anchors:
             help_ = f'write "&{event.anchor}" before the value it repeats, or put the "*" in quotes'
-            raise _refusal("unknown-alias", f'there is no anchor "&{event.anchor}" above', help_, span, path)
+            raise _fatal("unknown-alias", f'there is no anchor "&{event.anchor}" above', help_, span, path)
         node = self._anchors[event.anchor]
         if node is None:
-            raise _refusal("recursive-alias", f'"*{event.anchor}" contains itself', "remove it", span, path)
+            raise _fatal("recursive-alias", f'"*{event.anchor}" contains itself', "remove it", span, path)
         if depth + node.height - 1 > limits.MAX_DEPTH:
-            raise _refusal("too-deep", f"nested more than {limits.MAX_DEPTH} deep with its aliases", "flatten it", span)
+            raise _fatal("too-deep", f"nested more than {limits.MAX_DEPTH} deep with its aliases", "flatten it", span)
         return node
 
     def _grow(self, parent: SequenceNode | MappingNode, child: Node, span: Span) -> None:
@@ -189,14 +183,14 @@ class _Composer:
             message = (
                 f"the file has more than {limits.MAX_EXPANDED_NODES} keys and values once its aliases are written out"
             )
-            raise _refusal("too-large", message, "use fewer aliases", span)
+            raise _fatal("too-large", message, "use fewer aliases", span)
 
     def _scalar(self, event: Any) -> ScalarNode:
         start, end = self._span(event)
         if event.style and not event.value.isascii() and _SURROGATE.search(event.value):
-            # libyaml refuses it, PyYAML's own parser does not
+            # libyaml refuses surrogates, PyYAML's own parser does not
             index = max(start, self._text.find("\\u", start, end))
-            raise _refusal(
+            raise _fatal(
                 "yaml-syntax",
                 _ESCAPE,
                 "use single quotes, or write the backslash twice",
@@ -240,7 +234,7 @@ class _Composer:
         return entries
 
     def _key(self, node: Node, event: Any, path: KeyPath) -> str | None:
-        """Return the text of a key, None for one that has been reported; reading goes on without it."""
+        """Return the text of a key. A wrong key is reported: None."""
         if isinstance(node, ScalarNode) and isinstance(node.value, str):
             return node.value
         if isinstance(node, ScalarNode):
@@ -256,7 +250,7 @@ class _Composer:
         return None
 
     def _merge(self, entries: MappingNode, node: Node, span: Span, path: KeyPath) -> None:
-        """Take over the keys of a `<<` that the map itself does not have; of several, the first wins."""
+        """Add the keys of a `<<` that the map does not have. Of several maps, the first wins."""
         sources = node.nodes if isinstance(node, SequenceNode) else [node]
         for source in sources:
             if not isinstance(source, MappingNode):
@@ -279,7 +273,7 @@ class _Composer:
         self.problems.append(_problem("yaml-tag", "YAML tags (!…) are not allowed", help_, span, path))
 
     def _span(self, event: Any) -> tuple[int, int]:
-        """Return where an event's content starts and ends: behind its anchor and tag, without blanks at the end."""
+        """Return the start and the end of an event's content, without its anchor and tag."""
         start, end = event.start_mark.index, event.end_mark.index
         if getattr(event, "anchor", None) and not isinstance(event, yaml.AliasEvent):
             match = _PROPERTIES.match(self._text, start, end)
@@ -290,7 +284,7 @@ class _Composer:
         return self._lines.span(*self._span(event))
 
     def _whole(self, node: SequenceNode | MappingNode, end: Any) -> Span:
-        """Return the place of a `[…]` or `{…}` from its first to its last character."""
+        """Return the span of a `[…]` or `{…}` from its first to its last character."""
         if node.is_block:
             return node.span
         span = self._lines.span(end.end_mark.index, end.end_mark.index)
@@ -303,6 +297,6 @@ def _problem(code: str, message: str, help_: str, span: Span, path: KeyPath = ()
     return span.problem(code, message, help_, path=dotted_path(path))
 
 
-def _refusal(code: str, message: str, help_: str, span: Span | None = None, path: KeyPath = ()) -> PipelineInvalid:
-    """Return the error for what hinders reading on."""
+def _fatal(code: str, message: str, help_: str, span: Span | None = None, path: KeyPath = ()) -> PipelineInvalid:
+    """Return the error for a problem that stops parsing."""
     return PipelineInvalid([_problem(code, message, help_, span or Span(0, 0), path)])
