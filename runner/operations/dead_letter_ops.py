@@ -18,6 +18,7 @@ from runner.message import UNREADABLE, Address
 from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, replay_envelope
 from runner.operations.queue_access import QueueAccess
 from runner.operations.queue_scan import MessageHandle, QueueScan, ScanStopped
+from runner.runtime.rate_limit import RateLimiter
 
 
 @dataclass
@@ -88,13 +89,16 @@ class DeadLetterOps:
     ) -> Summary:
         """Send all matches back, each to the one queue it failed in."""
         closed: dict[str, str] = {}
-        pace = _RateLimit(per_second, self.stop)
+        limiter = RateLimiter(per_second) if per_second else None
 
         async def send_back(letter: DeadLetterMessage, handle: MessageHandle) -> str:
             refusal = replay_obstacle(letter) or closed.get(letter.origin or "", "")
             if refusal:
                 return refusal
-            await pace.wait()
+            if limiter is not None:
+                await limiter.wait(self.stop)
+            if self.stop.is_set():
+                raise ScanStopped
             refusal = await self._send(letter, closed)
             if not refusal:
                 await handle.take()
@@ -176,22 +180,3 @@ def replay_obstacle(letter: DeadLetterMessage) -> str:
     if not letter.claimed:
         return "it does not say which queue it failed in"
     return f'it claims to have failed in "{letter.claimed}", which does not dead-letter to this queue'
-
-
-class _RateLimit:
-    """An even rate of messages per second. `wait` raises ScanStopped when the user asks to stop."""
-
-    def __init__(self, per_second: float | None, stop: asyncio.Event) -> None:
-        self._gap_s = 1 / per_second if per_second else 0.0
-        self._stop = stop
-        self._next_at = 0.0
-
-    async def wait(self) -> None:
-        """Wait until the next message may be sent."""
-        loop = asyncio.get_running_loop()
-        pause = self._next_at - loop.time()
-        if pause > 0:
-            await asyncio.wait([asyncio.ensure_future(self._stop.wait())], timeout=pause)
-        if self._stop.is_set():
-            raise ScanStopped
-        self._next_at = max(self._next_at, loop.time()) + self._gap_s

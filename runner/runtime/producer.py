@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from runner import log
+from runner.backoff import backoff_delays
 from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import ProducerCounts
 from runner.outcome import error_text, error_type
@@ -101,15 +101,14 @@ class ProducerRuntime:
         `run` is the seed of the message ids, so that a second attempt publishes the same ids. Nothing is published
         while `may_publish` is cleared. When cancelled, it waits a moment for outstanding confirms.
         """
-        failures = 0
-        while not await self._run_once(run, may_publish):
-            failures += 1
+        for failures, delay_s in enumerate(backoff_delays(FIRST_BACKOFF_S, MAX_BACKOFF_S), start=1):
+            if await self._run_once(run, may_publish):
+                return
             if self._max_failures is not None and failures >= self._max_failures:
                 self.has_failed = True
             if self.has_failed:
                 return
-            pause = min(FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 32), MAX_BACKOFF_S)
-            await asyncio.sleep(random.uniform(pause / 2, pause))
+            await asyncio.sleep(delay_s)
 
     async def run_on_schedule(self, ticks: TickStore) -> None:
         """Run whenever it is due by the wall clock, until cancelled. Missed ticks are coalesced into one."""

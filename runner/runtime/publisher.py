@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -14,6 +13,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
 from runner import log
+from runner.backoff import backoff_delays
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS, Address, Envelope, Publish
 from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
@@ -24,8 +24,8 @@ from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, PublishStarted, Transport
 from runner.transports.direct_reply import is_answerable, is_direct_reply
 
-MAX_BACKOFF_S = 5.0
-"""The longest pause before a message is published again."""
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 5.0
+"""The shortest and the longest delay before a message is published again."""
 
 MAX_DIRECT_REPLY_ATTEMPTS = 2
 """How often a direct reply is published if the broker does not confirm it. The caller may have been connected to a node
@@ -203,8 +203,8 @@ class PipelinePublisher:
         address = _target_address(outgoing)
         loop = asyncio.get_running_loop()
         give_up_at, warn_at = loop.time() + full_queue_timeout_s, loop.time() + WARN_AFTER_S
-        pause, unconfirmed = 0.1, 0
-        while True:
+        unconfirmed = 0
+        for delay_s in backoff_delays(FIRST_BACKOFF_S, MAX_BACKOFF_S):
             try:
                 await self._publish(outgoing, address)
                 return
@@ -219,9 +219,8 @@ class PipelinePublisher:
                 if loop.time() >= warn_at:
                     self._warn_waiting(outgoing.destination.name, failure)
                     warn_at = math.inf
-            await asyncio.sleep(random.uniform(pause / 2, pause))
-            pause = min(2 * pause, MAX_BACKOFF_S)
-            if not waits_for_broker and not self.can_publish:  # a lost connection is noticed by the end of the pause
+            await asyncio.sleep(delay_s)
+            if not waits_for_broker and not self.can_publish:  # a lost connection is noticed by the end of the delay
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
     async def _publish(self, outgoing: OutgoingMessage, address: Address) -> None:

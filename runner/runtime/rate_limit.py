@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 
 class RateLimiter:
@@ -15,10 +16,16 @@ class RateLimiter:
         self._interval_s = 1.0 / per_second
         self._next = 0.0
 
-    async def wait(self) -> None:
-        """Wait for the caller's turn. A caller that is cancelled leaves its turn unused."""
+    async def wait(self, stop: asyncio.Event | None = None) -> None:
+        """Wait for the caller's turn, or until `stop` is set. A caller that is cancelled leaves its turn unused."""
         now = asyncio.get_running_loop().time()
         turn = max(now, self._next)
         self._next = turn + self._interval_s
-        if turn > now:
+        if turn <= now:
+            return
+        if stop is None:
             await asyncio.sleep(turn - now)
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(turn - now):
+                    await stop.wait()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from runner.backoff import backoff_delays
+
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 30.0
 STABLE_AFTER_S = 60.0
@@ -43,16 +45,14 @@ def decide(ended: WorkerExit, *, is_first: bool, is_draining: bool) -> Decision:
 
 
 class RestartBackoff:
-    """Growing pauses before a restart. Each is random between half of its ceiling and the ceiling."""
+    """Growing pauses before a restart. After a stable run they start again at the shortest."""
 
     def __init__(self, draw: Callable[[float, float], float] = random.uniform) -> None:
         self._draw = draw
-        self._ceiling = FIRST_BACKOFF_S
+        self._delays = backoff_delays(FIRST_BACKOFF_S, MAX_BACKOFF_S, draw=draw)
 
     def pause_s(self, ended: WorkerExit) -> float:
         """Return how long to wait before the next start."""
         if ended.uptime_s >= STABLE_AFTER_S or ended.code == 0:  # stopped from outside, no crash
-            self._ceiling = FIRST_BACKOFF_S
-        pause = self._draw(self._ceiling / 2, self._ceiling)
-        self._ceiling = min(self._ceiling * 2, MAX_BACKOFF_S)
-        return pause
+            self._delays = backoff_delays(FIRST_BACKOFF_S, MAX_BACKOFF_S, draw=self._draw)
+        return next(self._delays)

@@ -38,10 +38,3 @@ def test_pauses_grow_and_are_short_again_after_a_good_run() -> None:
     assert longest.pause_s(WorkerExit(-11, 60.0, has_run=True)) == 1.0
     assert longest.pause_s(crash) == 2.0
     assert longest.pause_s(WorkerExit(0, 1.0, has_run=True)) == 1.0, "it was stopped on purpose"
-
-
-def test_pauses_are_random_between_half_and_all() -> None:
-    """Workers that die of the same cause do not come back at the same moment."""
-    pauses = {RestartBackoff().pause_s(WorkerExit(1, 0.0, has_run=False)) for _ in range(20)}
-    assert len(pauses) > 1
-    assert all(0.5 <= pause <= 1.0 for pause in pauses)
