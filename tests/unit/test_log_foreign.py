@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import logging.config
-import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,8 +13,7 @@ import pytest
 import structlog
 
 from runner import log
-from runner.log_capture import MAX_PRINTED_CHARACTERS, CapturedStdout
-from runner.log_output import DescriptorStream, LogSink
+from tests.unit.captured_log import configured, parsed
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +28,6 @@ def _restored() -> Iterator[None]:
     root.handlers[:] = handlers
     for name in logging.root.manager.loggerDict:  # dictConfig disables all there are
         logging.getLogger(name).disabled = False
-
-
-def configured(**options: Any) -> io.StringIO:
-    out = io.StringIO()
-    log.configure(format="json", stream=out, **options)
-    return out
-
-
-def parsed(out: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
 def reconfigure_structlog() -> None:
@@ -176,132 +162,3 @@ def test_no_value_can_stop_a_line(format: Any) -> None:
     assert "<test_no_value" in text
     assert "w" in text
     assert len(text) < 10_000
-
-
-def test_what_is_printed_becomes_lines() -> None:
-    """With its place; in pieces, in bytes, and from several threads at once."""
-    out = configured(capture_stdout=True)
-    with log.bound_context({"subscriber": "s", "message_id": "m"}):
-        print("hello", "world")
-        print("in ", end="")
-        print("pieces\nand more")
-        print()
-        sys.stdout.buffer.write(b"\xffbytes\r\n")
-        print("at amqp://u:secret@h \x1b[31m", file=sys.stdout)
-    lines = parsed(out)
-    assert [line["text"] for line in lines] == [
-        "hello world",
-        "in pieces",
-        "and more",
-        "\\xffbytes",
-        "at amqp://u:***@h \\x1b[31m",
-    ]
-    assert {(line["event"], line["level"], line["subscriber"], line["message_id"]) for line in lines} == {
-        ("stdout", "info", "s", "m")
-    }
-
-
-def test_a_text_without_an_end_belongs_to_its_own_message() -> None:
-    out = configured(capture_stdout=True)
-    with log.bound_context({"message_id": "1"}):
-        print("first", end="")
-    with log.bound_context({"message_id": "2"}):
-        print("second", end="")
-        sys.stdout.flush()
-    thread = threading.Thread(target=lambda: print("third", end=""))
-    thread.start()
-    thread.join()
-    log.flush()
-    assert [(line["text"], line.get("message_id")) for line in parsed(out)] == [
-        ("first", "1"),
-        ("second", "2"),
-        ("third", None),
-    ]
-
-
-def test_an_endless_line_is_cut_into_several() -> None:
-    lines: list[str] = []
-    printed = CapturedStdout(lambda text, _: lines.append(text), dict, 1)
-    printed.write("x" * (2 * MAX_PRINTED_CHARACTERS + 1))
-    assert [len(line) for line in lines] == [MAX_PRINTED_CHARACTERS, MAX_PRINTED_CHARACTERS, 1]
-
-
-def test_what_stands_in_for_stdout_can_do_what_a_stream_can() -> None:
-    """Libraries ask it many things; programs that are started get the descriptor behind it."""
-    printed = CapturedStdout(lambda *_: None, dict, 1)
-    assert (printed.fileno(), printed.isatty(), printed.writable(), printed.encoding) == (1, False, True, "utf-8")
-    printed.reconfigure(line_buffering=True)
-    printed.close()
-    assert not printed.closed
-    with pytest.raises(TypeError):
-        printed.write(b"bytes")  # type: ignore[arg-type]
-
-
-def test_a_handler_of_logging_on_stdout_ends_in_lines() -> None:
-    """As most applications have one."""
-    out = configured(capture_stdout=True)
-    logging.basicConfig(force=True, stream=sys.stdout, format="%(name)s says %(message)s", level=logging.INFO)
-    logging.getLogger("shop").info("hello")
-    assert [(line["event"], line["text"]) for line in parsed(out)] == [("stdout", "shop says hello")]
-
-
-def test_lines_that_wait_come_out_before_any_other() -> None:
-    out = configured()
-    log.get_message_logger().info("first")
-    log.get_logger().info("second")
-    assert [line["event"] for line in parsed(out)] == ["first", "second"]
-
-
-def test_a_line_that_was_torn_is_ended_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full in the middle of a line, and has room again."""
-    read_end, write_end = os.pipe()
-    real, room = os.write, [4, 0, 100, 100]
-
-    def write(descriptor: int, data: bytes) -> int:
-        if (left := room.pop(0)) == 0:
-            raise OSError(28, "No space left on device")
-        return real(descriptor, bytes(data)[:left])
-
-    monkeypatch.setattr(os, "write", write)
-    losses: list[OSError] = []
-    output = LogSink(DescriptorStream(write_end), losses.append)
-    output.write("long line\n")
-    output.write("next\n")
-    monkeypatch.undo()
-    os.close(write_end)
-    with os.fdopen(read_end) as stream:
-        assert stream.read() == "long\nnext\n"
-    assert len(losses) == 1
-
-
-def test_a_descriptor_that_does_not_block_loses_nothing() -> None:
-    """A program that shares it, as ssh does, may have said so."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    got = bytearray()
-
-    def read() -> None:
-        with os.fdopen(read_end, "rb") as stream:
-            got.extend(stream.read())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    DescriptorStream(write_end).write("x" * 1_000_000 + "\n")
-    os.close(write_end)
-    reader.join()
-    assert len(got) == 1_000_001
-
-
-def test_a_child_of_a_fork_writes_nothing_twice() -> None:
-    read_end, write_end = os.pipe()
-    output = LogSink(DescriptorStream(write_end), lambda _: None)
-    output._waiting.append("of the parent\n")  # waits for the end of the loop's turn
-    child = os.fork()
-    if child == 0:
-        output.write("of the child\n")
-        os._exit(0)
-    os.waitpid(child, 0)
-    output.flush()
-    os.close(write_end)
-    with os.fdopen(read_end) as stream:
-        assert stream.read() == "of the child\nof the parent\n"

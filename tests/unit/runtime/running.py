@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,6 +59,26 @@ def pipeline(text: str, handlers: Mapping[str, object], name: str = "shop") -> P
         del sys.modules["h"]
     assert resolved.pipeline is not None, resolved.problems
     return resolved.pipeline
+
+
+def numbers(count: int) -> Callable[[], Awaitable[list[dict[str, int]]]]:
+    """Return a producer of `count` orders, with three keys in turn."""
+
+    async def produce() -> list[dict[str, int]]:  # on the loop: the clock would jump while a thread is at work
+        return [{"n": number, "key": number % 3} for number in range(count)]
+
+    return produce
+
+
+def one_queue(subscriber: str = "", *, producer: str | None = "", queue: str = "") -> str:
+    """Return a pipeline of a queue `q`, a producer `p` and a subscriber `s`, each with these options.
+
+    Their handlers are `h:produce` and `h:handle`. There is no producer if its options are None.
+    """
+    text = f"queues: {{q: {{{queue}}}}}\n"
+    if producer is not None:
+        text += f"producers: {{p: {{handler: 'h:produce', to: q, {producer}}}}}\n"
+    return text + f"subscribers: {{s: {{from: q, handler: 'h:handle', {subscriber}}}}}\n"
 
 
 def run(
