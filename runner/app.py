@@ -22,6 +22,7 @@ from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
 from runner.pipeline.topology import Topology, leadership_queue, merge_topologies
 from runner.redaction import mask_passwords
+from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.page.access import Access
@@ -299,9 +300,9 @@ async def _connect_and_declare(system: System, transport: Transport, on_step: Ca
     started = time.perf_counter()
     declared = await transport.declare(system.topology)
     parts = (
-        _count(declared.exchanges, "exchange"),
-        _count(declared.queues, "queue"),
-        _count(declared.bindings, "binding"),
+        pluralize(declared.exchanges, "exchange"),
+        pluralize(declared.queues, "queue"),
+        pluralize(declared.bindings, "binding"),
     )
     new = f"  ({declared.new} new)" if declared.new else ""
     on_step(StartupStep("topology", " · ".join(parts) + new, time.perf_counter() - started))
@@ -311,7 +312,7 @@ def _running_step(system: System) -> StartupStep:
     subscribers = sum(len(pipeline.subscribers) for pipeline in system.pipelines)
     producers = sum(len(pipeline.producers) for pipeline in system.pipelines)
     return StartupStep(
-        "running", f"{_count(subscribers, 'subscriber')} · {_count(producers, 'producer')} · Ctrl-C to stop"
+        "running", f"{pluralize(subscribers, 'subscriber')} · {pluralize(producers, 'producer')} · Ctrl-C to stop"
     )
 
 
@@ -347,10 +348,6 @@ def _with_broker(pipeline: Pipeline, broker: str | None) -> Pipeline:
         raise TlsRequired(f"{pipeline.path} asks for TLS, and {mask_passwords(broker)} is without", hint)
     urls = () if broker == "memory" else (broker,)
     return replace(pipeline, broker=replace(pipeline.broker, urls=urls))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s'[: number != 1]}"
 
 
 async def publish(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from runner.units import parse_duration
+from runner.units import parse_duration, pluralize
 
 Severity = Literal["error", "warning"]
 PublishFailureReason = Literal["unroutable", "refused", "unavailable", "invalid"]
@@ -51,7 +51,7 @@ class PipelineInvalid(RunnerError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         errors = sum(problem.severity == "error" for problem in problems)
-        super().__init__(f"{errors} error{'s'[: errors != 1]}")
+        super().__init__(pluralize(errors, "error"))
         self.problems = tuple(problems)
 
 

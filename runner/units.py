@@ -83,3 +83,8 @@ def format_duration(seconds: float) -> str:
         if milliseconds and milliseconds % size == 0:
             return f"{milliseconds // size}{unit}"
     return f"{milliseconds}ms"
+
+
+def pluralize(count: int, noun: str) -> str:
+    """Return a count with its noun, as in `1 message` and `2 messages`."""
+    return f"{count} {noun}{'s'[: count != 1]}"

@@ -21,7 +21,8 @@ from runner.cli.dead_options import (
     utc_now,
     with_dead_options,
 )
-from runner.cli.output import EXIT_INTERRUPTED, echo_err, errors_as_exit_codes, plural
+from runner.cli.output import EXIT_INTERRUPTED, echo_err, errors_as_exit_codes
+from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
@@ -64,7 +65,7 @@ def list_(dead_options: DeadOptions, is_json: bool) -> None:
         summary = _list(dead_options, is_json=is_json)
     echo_unseen(summary)
     of = f" of {summary.total}" if summary.matched != summary.total else ""
-    echo_err(f"{plural(summary.matched, 'dead letter')}{of}")
+    echo_err(f"{pluralize(summary.matched, 'dead letter')}{of}")
 
 
 @command.command("show", short_help="Show everything about one dead letter.")
@@ -158,7 +159,7 @@ def drop(dead_options: DeadOptions, is_dry: bool, yes: bool, is_all: bool, is_js
             echo_err(f"would drop: {summary.matched}")
             if is_dry or not summary.matched:
                 return
-            click.confirm(f"delete {plural(summary.matched, 'dead letter')}?", abort=True, err=True)
+            click.confirm(f"delete {pluralize(summary.matched, 'dead letter')}?", abort=True, err=True)
         with Progress("dropping", "dropped", dead_options.limit, is_json=is_json) as progress:
             progress.summary = summary = run_on_dead_letters(
                 dead_options, lambda ops, selected: ops.drop(selected, progress.note), progress.show

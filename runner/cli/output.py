@@ -26,11 +26,6 @@ def wants_color(is_terminal: bool) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun, as in `1 message` and `2 messages`."""
-    return f"{count} {noun}{'s'[: count != 1]}"
-
-
 def echo_err(text: str, *, is_colored: bool | None = None, ends_line: bool = True) -> None:
     """Write to stderr. A stderr that is closed or full is ignored: messages to people never fail the work."""
     with suppress(OSError):

@@ -13,7 +13,8 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, echo_problems, errors_as_exit_codes, plural, wants_color
+from runner.cli.output import echo_err, echo_problems, errors_as_exit_codes, wants_color
+from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -114,4 +115,4 @@ def _show_unchecked(found: Plan) -> None:
     if found.unchecked:
         click.echo(f"  ? leftover queues: not checked, {found.unchecked}")
     if bindings:
-        click.echo(f"  ? {plural(len(bindings), 'binding')}: not checked, {found.unchecked}")
+        click.echo(f"  ? {pluralize(len(bindings), 'binding')}: not checked, {found.unchecked}")

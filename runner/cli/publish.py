@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,7 +131,10 @@ async def _publish(
 ) -> list[str]:
     from runner import app
 
-    if len(bodies) < 2 or not sys.stderr.isatty():
+    bar = None
+    with ExitStack() as stack:
+        if len(bodies) > 1 and sys.stderr.isatty():
+            bar = stack.enter_context(click.progressbar(length=len(bodies), label="publishing", file=sys.stderr))
         return await app.publish(
             system,
             name,
@@ -138,16 +142,6 @@ async def _publish(
             headers=headers,
             per_second=per_second,
             lines=lines,
-            on_transport_event=echo_broker_state,
-        )
-    with click.progressbar(length=len(bodies), label="publishing", file=sys.stderr) as bar:
-        return await app.publish(
-            system,
-            name,
-            bodies,
-            headers=headers,
-            per_second=per_second,
-            lines=lines,
-            on_confirmed=lambda: bar.update(1),
+            on_confirmed=lambda: bar.update(1) if bar is not None else None,
             on_transport_event=echo_broker_state,
         )

@@ -17,7 +17,8 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, errors_as_exit_codes, plural
+from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.operations.rabbitmq.message_tap import TappedMessage
@@ -108,7 +109,7 @@ async def _tap(pipeline: Pipeline, source: TapSource, out: _Out, limit: int | No
     finally:
         await tap.close()
         missed = f" · {tap.missed} missed: they arrived faster than they could be written" if tap.missed else ""
-        echo_err(f"{plural(shown, 'message')}{missed}{out.unrecorded()}")
+        echo_err(f"{pluralize(shown, 'message')}{missed}{out.unrecorded()}")
 
 
 class _Out:

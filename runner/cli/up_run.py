@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli.output import echo_err, echo_error, plural, wants_color
+from runner.cli.output import echo_err, echo_error, wants_color
 from runner.text_width import display_width, pad
+from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.app import StartupStep, System
@@ -103,10 +104,12 @@ def echo_totals(report: RunReport, *, is_memory: bool = False) -> int:
     echo_err(f"stopped: {totals.published} published · {' · '.join(parts)}")
     for name, count in report.unfinished.items():
         fate = "are lost with the in-process broker" if is_memory else "were given back to the broker"
-        echo_error(f"{plural(count, 'handler')} of {name} still ran when the grace period ended; their messages {fate}")
+        echo_error(
+            f"{pluralize(count, 'handler')} of {name} still ran when the grace period ended; their messages {fate}"
+        )
     if report.left_in_memory:
         hint = "--until-idle handles them before it stops; RabbitMQ keeps them"
-        echo_error(f"{plural(report.left_in_memory, 'unhandled message')} lost with the in-process broker", hint)
+        echo_error(f"{pluralize(report.left_in_memory, 'unhandled message')} lost with the in-process broker", hint)
     for name in report.failed_producers:
         echo_error(f"producer {name} failed and was not restarted")
     if report.idle_unknown_reason:

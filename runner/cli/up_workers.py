@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.cli import event_loop
-from runner.cli.output import drain_when_output_lost, echo_bug, echo_err, echo_error, exit_process, plural, wants_color
+from runner.cli.output import drain_when_output_lost, echo_bug, echo_err, echo_error, exit_process, wants_color
 from runner.cli.service_manager import ServiceManager
 from runner.cli.signals import drain_on_signals
 from runner.cli.up_run import UpOptions, echo_nothing_ran, echo_step, echo_totals, load_pipelines
 from runner.errors import PipelineInvalid, RunnerError
+from runner.units import pluralize
 from runner.workers.master import Master, MasterResult
 from runner.workers.protocol import WorkerEnv
 from runner.workers.worker import Worker
@@ -86,7 +87,9 @@ def _echo_result(result: MasterResult) -> int:
         return 0
     code = echo_totals(result.report)
     if result.unreported:
-        echo_err(f"{plural(result.unreported, 'worker')} ended without a report: the totals do not include their work")
+        echo_err(
+            f"{pluralize(result.unreported, 'worker')} ended without a report: the totals do not include their work"
+        )
     for number in result.overdue:
         echo_error(f"worker {number} did not stop within the grace period and was killed; its messages were given back")
     for number in result.crashed:

@@ -12,6 +12,7 @@ import click
 from runner.cli import options
 from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
 from runner.errors import PipelineInvalid
+from runner.units import pluralize
 
 Style = Literal["full", "concise", "json", "github"]
 
@@ -45,7 +46,7 @@ def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: boo
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
     if style == "full" and not code:
-        echo_err(f"{files} pipeline{'s'[: files != 1]} valid")
+        echo_err(f"{pluralize(files, 'pipeline')} valid")
     sys.exit(code)
 
 

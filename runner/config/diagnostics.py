@@ -13,6 +13,7 @@ from runner.config.messages import closest, did_you_mean
 from runner.config.positions import LINE_BREAK
 from runner.errors import Problem
 from runner.redaction import mask_passwords
+from runner.units import pluralize
 
 __all__ = ["as_json", "closest", "concise", "count", "did_you_mean", "display_path", "full", "github", "render"]
 
@@ -75,8 +76,8 @@ def count(problems: Sequence[Problem]) -> str:
     """Return the number of problems and their file, as in `2 errors, 1 warning in pipelines/orders.yaml`."""
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
-    parts = [_number(errors, "error")] if errors or not warnings else []
-    parts += [_number(warnings, "warning")] if warnings else []
+    parts = [pluralize(errors, "error")] if errors or not warnings else []
+    parts += [pluralize(warnings, "warning")] if warnings else []
     files = sorted({display_path(problem.file) for problem in problems if problem.file})
     where = f" in {escape(files[0])}" if len(files) == 1 else f" in {len(files)} files" if files else ""
     return ", ".join(parts) + where
@@ -162,10 +163,6 @@ def _subject(problem: Problem) -> str:
 def _location(problem: Problem) -> str:
     place = f":{problem.line}:{problem.column}" if problem.line else ""
     return escape(display_path(problem.file)) + place
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s'[: number != 1]}"
 
 
 class _Files:

@@ -21,8 +21,9 @@ from runner.operations.targets import NoLiveBroker, unknown_target
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Queue, Topology
 from runner.transports.base import OnTransportEvent
-from runner.transports.broker_state import LeftoverQueue, LiveBinding, pluralize
+from runner.transports.broker_state import LeftoverQueue, LiveBinding
 from runner.transports.rabbitmq.topology import make
+from runner.units import pluralize
 
 OnStep = Callable[[str], None]
 

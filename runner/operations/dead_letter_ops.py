@@ -55,21 +55,12 @@ class DeadLetterOps:
 
     async def find(self, selected: Sequence[SelectedQueue], on_found: Callable[[DeadLetterMessage], None]) -> Summary:
         """Call `on_found` with each match. No message is removed."""
-        summary = Summary()
-        try:
-            async for scan, filters in self._scans(selected, summary):
-                async with aclosing(scan.look()) as letters:
-                    async for letter in letters:
-                        if filters.matches(letter, self.now()):
-                            summary.matched += 1
-                            on_found(letter)
-                        self._note(summary)
-                        if self._is_limit_reached(summary):
-                            break
-                summary.unseen += 0 if self._is_limit_reached(summary) else scan.unseen
-        except ScanStopped:
-            summary.is_interrupted = True
-        return summary
+
+        async def show(letter: DeadLetterMessage, _: MessageHandle) -> str:
+            on_found(letter)
+            return ""
+
+        return await self._for_each_match(selected, show)
 
     async def drop(self, selected: Sequence[SelectedQueue], on_moved: Callable[[DeadLetterMessage], None]) -> Summary:
         """Delete all matches."""
@@ -79,7 +70,7 @@ class DeadLetterOps:
             on_moved(letter)
             return ""
 
-        return await self._move(selected, drop)
+        return await self._for_each_match(selected, drop)
 
     async def replay(
         self,
@@ -105,7 +96,7 @@ class DeadLetterOps:
                 on_moved(letter)
             return refusal
 
-        return await self._move(selected, send_back)
+        return await self._for_each_match(selected, send_back)
 
     async def _send(self, letter: DeadLetterMessage, closed: dict[str, str]) -> str:
         """Publish to the queue it failed in. Return why that is impossible, or an empty string."""
@@ -124,14 +115,14 @@ class DeadLetterOps:
             return closed[queue]
         return ""
 
-    async def _move(
+    async def _for_each_match(
         self, selected: Sequence[SelectedQueue], act: Callable[[DeadLetterMessage, MessageHandle], Awaitable[str]]
     ) -> Summary:
         """Call `act` with all matches; it returns why a message has to stay, or an empty string."""
         summary = Summary()
         try:
             async for scan, filters in self._scans(selected, summary):
-                async with aclosing(scan.take()) as letters:
+                async with aclosing(scan.read()) as letters:
                     async for letter, handle in letters:
                         if filters.matches(letter, self.now()):
                             refusal = await act(letter, handle)

@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from runner.transports.broker_state import BrokerState, LeftoverQueue, pluralize
+from runner.transports.broker_state import BrokerState, LeftoverQueue
+from runner.units import pluralize
 
 LeftoverKind = Literal["queue", "wait", "leadership", "doubtful"]
 """A subscriber's queue or dead-letter queue, a wait queue, the queue of leader election, or perhaps another's."""

@@ -18,8 +18,8 @@ from runner.transports.broker_state import (
     LeftoverQueue,
     LiveBinding,
     absence_text,
-    pluralize,
 )
+from runner.units import pluralize
 
 Action = Literal["create", "match", "recreate", "extra", "foreign", "unfinished", "unchecked"]
 

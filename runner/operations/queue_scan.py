@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address
@@ -75,13 +74,7 @@ class QueueScan:
         self.total = self.unseen = depth.messages if depth is not None else 0
         return depth is not None
 
-    async def look(self) -> AsyncGenerator[DeadLetterMessage, None]:
-        """Yield all messages and remove none."""
-        async with aclosing(self.take()) as found:
-            async for letter, _ in found:
-                yield letter
-
-    async def take(self) -> AsyncGenerator[tuple[DeadLetterMessage, MessageHandle], None]:
+    async def read(self) -> AsyncGenerator[tuple[DeadLetterMessage, MessageHandle], None]:
         """Yield all messages, each with a handle that can remove it."""
         if not self.total:
             return

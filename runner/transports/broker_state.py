@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.pipeline.topology import Binding
+from runner.units import pluralize
 
 _KEYS = {
     "type": "type",
@@ -156,8 +157,3 @@ class BrokerState:
 def absence_text(kind: str, name: str) -> str:
     """Return the sentence for an item that must exist, is not declared by the pipeline, and does not exist."""
     return f'{kind} "{name}" does not exist'
-
-
-def pluralize(number: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 queue` or `2 queues`."""
-    return f"{number} {noun}{'s'[: number != 1]}"

@@ -36,7 +36,7 @@ from runner.operations.rabbitmq.message_mover import (
 from runner.operations.rabbitmq.properties_packing import pack_properties, unpack_properties
 from runner.operations.rabbitmq.queue_closer import CannotClose, QueueCloser, close_and_delete
 from runner.pipeline.topology import Binding, Exchange, Queue
-from runner.transports.broker_state import ExistingItem, pluralize
+from runner.transports.broker_state import ExistingItem
 from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 from runner.transports.rabbitmq.channels import (
     bind,
@@ -48,6 +48,7 @@ from runner.transports.rabbitmq.channels import (
 )
 from runner.transports.rabbitmq.management_api import ManagementFailed
 from runner.transports.rabbitmq.topology_probe import TopologyProbe
+from runner.units import pluralize
 
 UNLIMITED_DELIVERIES = 2**31 - 1
 MAX_NAME_BYTES = 255

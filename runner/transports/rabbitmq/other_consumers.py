@@ -8,9 +8,9 @@ from aio_pika.abc import AbstractConnection
 
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import SubscriptionOptions
-from runner.transports.broker_state import pluralize
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
 from runner.transports.rabbitmq.topology_probe import TopologyProbe
+from runner.units import pluralize
 
 STATISTICS_S = 7.0
 """How old the counts of the management API may be: brokers collect them every 5 seconds."""
