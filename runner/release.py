@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from datetime import UTC, datetime
 from typing import Final
 
 PRODUCT: Final = "mqrunner"
+STARTED_AT: Final = datetime.now(UTC)
+"""When this process started, near enough."""
 
 
 @functools.cache

@@ -1,11 +1,11 @@
-"""`runner status`: the messages, consumers, rates and dead letters of each queue."""
+"""`runner status`: the messages, consumers, rates and dead letters of each queue, and what runs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,22 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
+from runner.cli.output import echo_err, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.operations.status import PipelineStatus, QueueStatus, StatusReader
+    from runner.operations.conditions import Condition
+    from runner.operations.process_status import ProcessReader
+    from runner.operations.status import PipelineStatus
 
-HEADINGS = ("QUEUE", "READY", "UNACKED", "CONSUMERS", "IN/S", "OUT/S", "DEAD")
-RIGHT = (1, 2, 3, 4, 5, 6)
-UNKNOWN = "–"
 ANSWER_S = 5.0
 """How long the broker may take to answer before stderr says that `--watch` is waiting."""
 
+FAILED = 1
+
 CLEAR = "\x1b[H\x1b[2J"
+
+Look = Callable[[], Awaitable["list[PipelineStatus]"]]
 
 
 def _interval(_: click.Context, __: click.Parameter, value: str) -> float:
@@ -40,6 +43,15 @@ def _interval(_: click.Context, __: click.Parameter, value: str) -> float:
     return seconds
 
 
+def _conditions(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> list[Condition]:
+    from runner.operations.conditions import parse_condition
+
+    try:
+        return [parse_condition(text) for text in value]
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command("status", short_help="Show each queue's messages and consumers.")
 @options.paths
 @click.option("--watch", "is_watching", is_flag=True, help="Refresh until Ctrl-C.")
@@ -47,6 +59,21 @@ def _interval(_: click.Context, __: click.Parameter, value: str) -> float:
     "--interval", default="2s", callback=_interval, show_default=True, help="Time between two refreshes with --watch."
 )
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON list; with --watch, one list per line.")
+@click.option(
+    "--fail-if",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    callback=_conditions,
+    help="Exit with 1 if this holds for a queue, or is not known, such as 'dead>0', 'age>5m' or 'orders: consumers<1'; "
+    "repeatable.",
+)
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=options.http_address,
+    help="Address of a process that runs the pipelines. Default: telemetry.http of the file.",
+)
 @options.broker
 @options.management
 @options.wait
@@ -56,57 +83,136 @@ def command(
     is_watching: bool,
     interval: float,
     is_json: bool,
+    conditions: list[Condition],
+    http: tuple[str, int] | None,
     broker: str | None,
     management: str | None,
     environ: dict[str, str],
     wait_s: float,
 ) -> None:
-    """Show the ready messages, consumers, rates and dead letters of each queue of the pipelines.
+    """Show the ready messages, consumers, rates and dead letters of each queue of the pipelines, and what runs them.
 
-    A queue that does not exist is "missing". A dash is a number that only the management API knows: unacknowledged
-    messages and rates. Queues that begin with the pipeline's name and are in no file are "not in the pipeline"; these
-    too need the management API.
+    A queue that does not exist is "missing". A dash is a number that no source knows. The management API knows
+    unacknowledged messages, rates, the oldest message of classic queues, and the processes that run the pipelines. A
+    process that answers HTTP knows failed attempts, pauses, and the oldest message it has held. Queues that begin with
+    the pipeline's name and are in no file are "not in the pipeline"; these need the management API.
 
-    Exit codes: 0 shown, 69 broker unreachable, 78 invalid pipeline.
+    Exit codes: 0 shown, 1 a condition of --fail-if holds or is not known, 2 the in-process broker and no address of a
+    process, 69 broker or process unreachable, 78 invalid pipeline.
     """
     logging.disable()  # errors are reported below
+    if conditions and is_watching:
+        raise click.UsageError("--fail-if and --watch exclude each other: a condition is looked at once")
     with errors_as_exit_codes():
+        from runner.operations.process_status import ProcessReader
         from runner.operations.targets import require_live_broker
 
         system = load_system(paths, environ, broker, wait_s=wait_s)
-        require_live_broker(system.broker)
-        asyncio.run(_show(system, management, is_json=is_json, interval=interval if is_watching else None))
+        address = http or next((pipeline.http for pipeline in system.pipelines if pipeline.http), None)
+        process = ProcessReader(address, [pipeline.name for pipeline in system.pipelines]) if address else None
+        if process is None:
+            require_live_broker(system.broker)
+        shown = _Shown(is_json, interval if is_watching else None)
+        sys.exit(asyncio.run(_show(system, process, management, shown, conditions)))
 
 
-async def _show(system: System, management: str | None, *, is_json: bool, interval: float | None) -> None:
+class _Shown:
+    """Prints what was looked at, again and again where `interval` says how often."""
+
+    def __init__(self, is_json: bool, interval: float | None) -> None:
+        self.is_json = is_json
+        self.interval = interval
+        self._is_again = False
+
+    def print(self, pipelines: list[PipelineStatus]) -> None:
+        from runner.cli.status_table import table
+        from runner.cli.tables import json_line
+
+        if self.is_json:
+            click.echo(json_line([pipeline.as_json() for pipeline in pipelines]))
+        else:
+            separator = CLEAR if sys.stdout.isatty() else "\n"
+            click.echo((separator if self._is_again else "") + table(pipelines), color=True)
+        self._is_again = True
+
+
+async def _show(
+    system: System,
+    process: ProcessReader | None,
+    management: str | None,
+    shown: _Shown,
+    conditions: Sequence[Condition],
+) -> int:
+    """Connect to what there is, and show the state; return the exit code."""
     from runner.cli.signals import stop_on_signals
+    from runner.operations.process_status import statuses_of
     from runner.operations.rabbitmq.queue_browser import BrowseSession
     from runner.operations.status import StatusReader, find_management
 
+    if system.broker.is_memory and process is not None:
+        names = [pipeline.name for pipeline in system.pipelines]
+        local = process
+
+        async def ask() -> list[PipelineStatus]:
+            return statuses_of(names, await local.ask())
+
+        return await _refresh_until(stop_on_signals(), ask, shown, conditions)
     browser = BrowseSession(system.broker, name=f"{system.name} status", on_transport_event=echo_broker_state)
     try:
         await browser.open()
         stop = stop_on_signals()
         found, reason = await find_management(system.broker, management, browser)
-        if found is None and (management is not None or not is_json):
+        if found is None and (management is not None or not shown.is_json):
             echo_err(f"management API: not used: {reason}")
             echo_err("without it, leftover queues cannot be listed")
         reader = StatusReader(system.pipelines, browser, found)
-        _print(await reader.read(), is_json=is_json, is_again=False)
-        stopping = asyncio.ensure_future(stop.wait())
-        while interval is not None and not stop.is_set():
-            await asyncio.wait([stopping], timeout=interval)
-            if not stop.is_set():
-                await _refresh(reader, stopping, is_json=is_json)
+        return await _refresh_until(stop, _with_process(reader.read, process), shown, conditions)
     finally:
         await browser.close()
 
 
-async def _refresh(reader: StatusReader, stopping: asyncio.Future[Any], *, is_json: bool) -> None:
-    """Refresh once. If the broker does not answer, say so and go on: it may come back."""
-    from runner.errors import BrokerUnavailable
+def _with_process(look: Look, process: ProcessReader | None) -> Look:
+    """Return a reader of the broker and of the process. If the process does not answer, stderr says why, once."""
+    from runner.operations.process_status import ProcessSilent, with_process
 
-    looking = asyncio.ensure_future(reader.read())
+    said = ""
+
+    async def look_at_both() -> list[PipelineStatus]:
+        nonlocal said
+        statuses = await look()
+        if process is None:
+            return statuses
+        try:
+            return with_process(statuses, await process.ask())
+        except ProcessSilent as silent:
+            if str(silent) != said:
+                said = str(silent)
+                echo_err(f"process: not asked: {said}")
+            return statuses
+
+    return look_at_both
+
+
+async def _refresh_until(stop: asyncio.Event, look: Look, shown: _Shown, conditions: Sequence[Condition]) -> int:
+    """Show the state once, or until `stop` is set; return the exit code."""
+    statuses = await look()
+    shown.print(statuses)
+    if conditions:
+        return _judged(conditions, statuses)
+    stopping = asyncio.ensure_future(stop.wait())
+    while shown.interval is not None and not stop.is_set():
+        await asyncio.wait([stopping], timeout=shown.interval)
+        if not stop.is_set():
+            await _refresh(look, stopping, shown)
+    return 0
+
+
+async def _refresh(look: Look, stopping: asyncio.Future[Any], shown: _Shown) -> None:
+    """Refresh once. If the broker or the process does not answer, say so and go on: it may come back."""
+    from runner.errors import BrokerUnavailable
+    from runner.operations.process_status import ProcessSilent
+
+    looking = asyncio.ensure_future(look())
     waiting: list[asyncio.Future[Any]] = [looking, stopping]
     await asyncio.wait(waiting, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
     if not looking.done():
@@ -115,50 +221,19 @@ async def _refresh(reader: StatusReader, stopping: asyncio.Future[Any], *, is_js
             echo_err("no answer from the broker; trying again")
         return
     try:
-        _print(looking.result(), is_json=is_json, is_again=True)
-    except BrokerUnavailable as error:
+        shown.print(looking.result())
+    except (BrokerUnavailable, ProcessSilent) as error:
         echo_err(f"{error}; trying again")
 
 
-def _print(pipelines: list[PipelineStatus], *, is_json: bool, is_again: bool) -> None:
-    from runner.cli.tables import json_line
+def _judged(conditions: Sequence[Condition], statuses: Sequence[PipelineStatus]) -> int:
+    """Say which conditions hold, and which may; return the exit code. Raises a usage error for an unknown queue."""
+    from runner.operations.conditions import judge
 
-    if is_json:
-        click.echo(json_line([pipeline.as_json() for pipeline in pipelines]))
-    else:
-        separator = CLEAR if sys.stdout.isatty() else "\n"
-        click.echo((separator if is_again else "") + table(pipelines), color=True)
-
-
-def table(pipelines: list[PipelineStatus]) -> str:
-    """Return the tables of the pipelines, separated by blank lines."""
-    from runner.cli.tables import format_columns
-    from runner.redaction import escape_line
-
-    is_colored = wants_color(sys.stdout.isatty())
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    blocks = []
-    for pipeline in pipelines:
-        retrying = f" · {pipeline.retrying} waiting for a retry" if pipeline.retrying else ""
-        name = click.style(pipeline.name, bold=True) if is_colored else pipeline.name
-        title = f"{name}  {escape_line(pipeline.path)}{retrying}"
-        rows = [HEADINGS, *(_row(queue) for queue in pipeline.queues)]
-        rows += [(f"{name} (not in the pipeline)", *numbers) for name, *numbers in map(_row, pipeline.leftovers)]
-        blocks.append("\n".join([title, *(f"  {line}" for line in format_columns(rows, right=RIGHT, width=width))]))
-    return "\n\n".join(blocks)
-
-
-def _row(queue: QueueStatus) -> tuple[str, ...]:
-    from runner.redaction import escape_line
-
-    dead = UNKNOWN if queue.dead is None else str(queue.dead)
-    if queue.exists is False:
-        return escape_line(queue.name), "missing", "", "", "", "", dead
-    numbers = (queue.ready, queue.unacked, queue.consumers)
-    rates = (queue.publish_rate, queue.deliver_rate)
-    return (
-        escape_line(queue.name),
-        *(UNKNOWN if number is None else str(number) for number in numbers),
-        *(UNKNOWN if rate is None else f"{rate:.1f}" for rate in rates),
-        dead,
-    )
+    try:
+        findings = list(judge(conditions, statuses))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--fail-if") from None
+    for finding in findings:
+        echo_err(f"failed: {finding}")
+    return FAILED if findings else 0

@@ -1,13 +1,15 @@
 """The state of a pipeline's queues, one row each: messages, consumers, rates, dead letters.
 
-Ready messages and consumers come over AMQP. The rest needs the management API.
+Ready messages and consumers come over AMQP. The rest needs the management API, or a process that answers HTTP: see
+`process_status`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from runner.operations.dead_letters import dead_letter_queues
@@ -15,13 +17,18 @@ from runner.operations.leftovers import classify, pipeline_names_in
 from runner.operations.queue_access import QueueAccess
 from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
 from runner.pipeline.model import BrokerSettings, Pipeline
+from runner.release import PRODUCT
 from runner.transports.rabbitmq.channels import QueueCounts
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """The state of one queue; None is unknown. Rates are per second; `dead` is the depth of its dead-letter queue."""
+    """The state of one queue; None is unknown. Rates are per second; `dead` is the depth of its dead-letter queue.
+
+    `oldest_s` is the age of the oldest message that waits in it. `failed` counts the attempts at its messages that have
+    failed since the process that says so started.
+    """
 
     name: str
     exists: bool | None
@@ -32,6 +39,9 @@ class QueueStatus:
     deliver_rate: float | None = None
     dead_letter: str | None = None
     dead: int | None = None
+    oldest_s: float | None = None
+    failed: int | None = None
+    is_paused: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `status --json` prints."""
@@ -43,9 +53,23 @@ class QueueStatus:
             "consumers": self.consumers,
             "publish_rate": self.publish_rate,
             "deliver_rate": self.deliver_rate,
+            "oldest_s": self.oldest_s,
+            "failed": self.failed,
+            "paused": self.is_paused,
             "dead_letter": self.dead_letter,
             "dead": self.dead,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """A process that runs a pipeline, by its own words. `since` is when it started: ISO 8601, UTC."""
+
+    host: str
+    process: str
+    version: str
+    release: str
+    since: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +82,8 @@ class PipelineStatus:
     retrying: int | None
     leftovers: tuple[QueueStatus, ...] = ()
     """Queues that begin with its name and are in no pipeline. Empty without the management API."""
+    processes: tuple[RunningProcess, ...] | None = None
+    """The processes that run it; None is unknown."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `status --json` prints."""
@@ -67,6 +93,7 @@ class PipelineStatus:
             "retrying": self.retrying,
             "queues": [queue.as_json() for queue in self.queues],
             "leftovers": [queue.as_json() for queue in self.leftovers],
+            "processes": None if self.processes is None else [asdict(each) for each in self.processes],
         }
 
 
@@ -112,8 +139,11 @@ class StatusReader:
 
     async def read(self) -> list[PipelineStatus]:
         """Return the state of all pipelines at this moment."""
-        live = await self._management_queues()
-        return [await self._status(query, live) for query in self._queries]
+        live, processes = await self._management_queues(), await self._processes()
+        statuses = [await self._status(query, live) for query in self._queries]
+        if processes is None:
+            return statuses
+        return [replace(each, processes=tuple(processes.get(each.name, ()))) for each in statuses]
 
     async def _management_queues(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the management API's object for each queue; empty if the API is not available."""
@@ -123,6 +153,15 @@ class StatusReader:
             return {str(queue.get("name")): queue for queue in await self._management.queues()}
         except ManagementFailed:
             return {}
+
+    async def _processes(self) -> Mapping[str, Sequence[RunningProcess]] | None:
+        """Return the processes that run each pipeline; None without the management API, which lists connections."""
+        if self._management is None:
+            return None
+        try:
+            return running_processes(await self._management.connections())
+        except ManagementFailed:
+            return None
 
     async def _status(self, query: StatusQuery, live: Mapping[str, Mapping[str, Any]]) -> PipelineStatus:
         queues = [await self._queue(name, dead_letter, live) for name, dead_letter in query.queues]
@@ -157,6 +196,7 @@ class StatusReader:
             deliver_rate=_rate(more, "deliver_get") if more else None,
             dead_letter=dead_letter,
             dead=dead.messages if isinstance(dead, QueueCounts) else None,
+            oldest_s=_oldest_s(more, depth, time.time()),
         )
 
     async def _depth(self, name: str) -> QueueCounts | QueueLocked | QueueNotPermitted | None:
@@ -176,6 +216,27 @@ async def find_management(
     if found is not None and not found.is_broker_of(browser.server):
         return None, f"the API at {found.shown} belongs to another broker"
     return found, "".join(reasons[:1])
+
+
+def running_processes(connections: Iterable[Mapping[str, Any]]) -> Mapping[str, Sequence[RunningProcess]]:
+    """Return the processes that run each pipeline: each says on its connections what it is."""
+    found: dict[str, dict[tuple[str, str], RunningProcess]] = {}
+    for connection in connections:
+        told = connection.get("client_properties")
+        if isinstance(told, Mapping) and told.get("product") == PRODUCT and "started_at" in told:
+            texts = (str(told.get(key, "")) for key in ("host", "pid", "version", "release", "started_at"))
+            process = RunningProcess(*texts)
+            for name in str(told.get("pipelines", "")).partition(" · ")[0].split(", "):
+                found.setdefault(name, {})[process.host, process.process] = process
+    return {name: sorted(several.values(), key=lambda each: each.since) for name, several in found.items()}
+
+
+def _oldest_s(queue: Mapping[str, Any], depth: object, now: float) -> float | None:
+    """Return the age of the message at the head of a queue. The API tells when it was published, of classic queues."""
+    if isinstance(depth, QueueCounts) and not depth.messages:
+        return 0.0
+    sent = _number(queue.get("head_message_timestamp"))
+    return None if sent is None else max(0.0, now - sent)
 
 
 def _number(value: object) -> int | None:

@@ -64,6 +64,8 @@ class Figures:
                 "p99": self._time("runner_handler_seconds", (pipeline, name), 0.99),
                 "in_flight": self._gauge("runner_messages_in_flight", (pipeline, name)),
                 "concurrency": self._gauge("runner_concurrency", (pipeline, name)),
+                "paused": bool(self._gauge("runner_paused", (pipeline, name))),
+                "oldest": self._gauge("runner_queue_oldest_seconds", (pipeline, queue)),
                 "totals": counts,
                 "errors": errors.get((pipeline, name), []),
             }

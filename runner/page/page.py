@@ -119,7 +119,14 @@ class Page:
             "has_figures": source.samples is not None,
             "broker_error": mask_passwords(self._broker.error),
             "pipelines": [
-                {"name": each.name, "path": each.path, "retrying": _retrying(each.name, statuses)}
+                {
+                    "name": each.name,
+                    "path": each.path,
+                    "retrying": _retrying(each.name, statuses),
+                    "queues": [
+                        queue.name for status in statuses if status.name == each.name for queue in status.queues
+                    ],
+                }
                 for each in source.pipelines
             ],
             "queues": [queue.as_json() for queue in queues],
@@ -153,7 +160,7 @@ class Page:
             for subscriber in pipeline.subscribers:
                 row = known.get((pipeline.name, subscriber.name), {})
                 totals = row.get("totals", {})
-                figures = ("rate", "failure_rate", "p50", "p99", "in_flight", "concurrency")
+                figures = ("rate", "failure_rate", "p50", "p99", "in_flight", "concurrency", "paused", "oldest")
                 yield {
                     "id": f"subscriber:{pipeline.name}.{subscriber.name}",
                     "pipeline": pipeline.name,

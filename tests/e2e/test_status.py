@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import Node
+from tests.node import Node, free_port
 from tests.process import RunnerProcess
-from tests.project import Place, Project, until
+from tests.project import Place, Project, started, stop, until
+from tests.scraping import Scrape
 
 PIPELINE = """
     version: 1
@@ -71,6 +74,9 @@ async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign:
             "consumers": 1,
             "publish_rate": None,
             "deliver_rate": None,
+            "oldest_s": None,
+            "failed": None,
+            "paused": None,
             "dead_letter": shop.name("orders.dead"),
             "dead": 0,
         }
@@ -80,7 +86,7 @@ async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign:
         table = await status(shop)
         assert "1 waiting for a retry" in table.stdout
         row = next(line for line in table.stdout.splitlines() if shop.name("orders") in line)
-        assert row.split() == [shop.name("orders"), "2", "–", "1", "–", "–", "0"]
+        assert row.split() == [shop.name("orders"), "2", "–", "1", "–", "–", "–", "–", "0"]
         assert "management API: not used" in table.stderr
 
 
@@ -108,6 +114,9 @@ async def test_the_management_api_tells_the_rest(tmp_path: Path, unique: str) ->
             assert pipeline["retrying"] == 1
             table = await status(project, *options)
             assert table.stderr == ""
+            (process,) = pipeline["processes"]
+            assert (process["host"], process["process"]) == (socket.gethostname(), str(runner.pid))
+            assert f"run by {socket.gethostname()} · process {runner.pid} · " in table.stdout
 
 
 async def test_a_queue_that_is_not_there_is_missing(shop: Project, foreign: Foreign) -> None:
@@ -167,3 +176,89 @@ async def test_watching_outlives_the_broker(tmp_path: Path, unique: str) -> None
             runner.signal(signal.SIGTERM)
             assert await runner.wait() == 0, runner.stderr
         assert "Traceback" not in runner.stderr
+
+
+RUNNING = """
+    version: 1
+    release: r-7
+    telemetry: {http: "127.0.0.1:PORT"}
+    queues: {UNIQUE.orders: {type: KIND}}
+    producers: {bring: {http: /bring, to: UNIQUE.orders}}
+    subscribers:
+      handle: {from: UNIQUE.orders, handler: work:wait, prefetch: 1, retry: {attempts: 2, delay: 50ms}}
+"""
+WAITING = """
+    import os, time
+    def wait(payload) -> None:
+        note(payload)
+        if payload == "fails":
+            raise ValueError
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+"""
+
+
+def bring(port: int, *texts: str) -> None:
+    for text in texts:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/bring", json.dumps(text).encode())
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 202
+
+
+@pytest.mark.timeout(180)
+async def test_a_process_that_answers_says_what_no_broker_knows(project: Project) -> None:
+    """Failed attempts, the oldest of a quorum queue, and what runs; of the in-process broker everything."""
+    port = free_port()
+    project.pipeline(RUNNING.replace("PORT", str(port)).replace("KIND", "quorum"))
+    project.handlers(WAITING)
+    async with project.up() as runner:
+        await started(runner)
+        bring(port, "fails")
+        await until(lambda: project.ledger.counts()["fails"] == 2, "one has failed twice")
+        bring(port, "waits", "ready")
+        await until(lambda: "waits" in project.ledger.counts(), "one waits")
+        await until(lambda: Scrape(port)("runner_messages_total", outcome="dead_lettered") == 1, "it is counted")
+        queue: dict[str, Any] = {}
+        async with asyncio.timeout(30):
+            while queue.get("ready") != 1 or not queue["oldest_s"] or queue["dead"] != 1:
+                pipeline, queues = await looked(project)
+                queue = queues["orders"]
+        assert (queue["failed"], queue["paused"]) == (2, False)
+        assert queue["oldest_s"] > 0
+        (process,) = pipeline["processes"]
+        assert (process["host"], process["process"]) == (socket.gethostname(), str(runner.pid))
+        assert process["release"] == "r-7"
+        table = await status(project)
+        assert f"process {runner.pid} · release r-7 · " in table.stdout
+        fine = ("dead>1", "age>1h", "consumers<1", "failed>2")
+        await status(project, *(part for condition in fine for part in ("--fail-if", condition)))
+        judged = await status(project, "--fail-if", "dead>0", "--fail-if", "age>1h", "--fail-if", "failed>=2", code=1)
+        assert [line for line in judged.stderr.splitlines() if line.startswith("failed: ")] == [
+            f"failed: {project.name('orders')}: dead is 1 (dead>0)",
+            f"failed: {project.name('orders')}: failed is 2 (failed>=2)",
+        ]
+        other = await status(project, "--fail-if", "nowhere: dead>0", code=2)
+        assert 'no queue is called "nowhere"' in other.stderr
+        (project.folder / "go").touch()
+        await until(lambda: Scrape(port)("runner_messages_total", outcome="handled") == 2, "nothing is left")
+        await stop(runner)
+
+
+async def test_what_is_not_known_fails_and_is_said(shop: Project, foreign: Foreign) -> None:
+    """A probe that is green because nothing was known would be worse than none."""
+    foreign.channel.queue_declare(shop.name("orders"), durable=True, arguments={"x-queue-type": "quorum"})
+    foreign.publish(shop.name("orders"), b"1")
+    judged = await status(shop, "--fail-if", "age>5m", code=1)
+    assert f"failed: {shop.name('orders')}: age is not known, so age>5m may hold" in judged.stderr
+    other = await status(shop, "--fail-if", f"{shop.name('bills')}: age>5m")
+    assert "failed" not in other.stderr, "a queue that does not exist has no old message"
+
+
+async def test_a_process_that_does_not_answer_is_named(project: Project) -> None:
+    """On RabbitMQ the broker's part is shown all the same; of the in-process broker nothing is there to be shown."""
+    port = free_port()
+    project.pipeline(RUNNING.replace("PORT", str(port)).replace("KIND", "quorum"))
+    project.handlers(WAITING)
+    runner = await status(project, code=69 if project.place.is_memory else 0)
+    assert f"no process answers at 127.0.0.1:{port}: connection refused" in runner.stderr

@@ -21,13 +21,19 @@ PIPELINE = """
 """
 
 
-def on_terminal(project: Project, *arguments: str, answer: bytes = b"") -> tuple[int, str]:
+def on_terminal(project: Project, *arguments: str, answer: bytes = b"", columns: int = 120) -> tuple[int, str]:
     """Run the command line on a terminal; type an answer where it asks; return the exit code and what was shown."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "runner", *arguments, *project.place.arguments],
         cwd=project.folder,
-        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "xterm", "PYTHONPATH": str(ROOT)},
+        env={
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "TERM": "xterm",
+            "COLUMNS": str(columns),
+            "PYTHONPATH": str(ROOT),
+        },
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -108,3 +114,17 @@ async def test_status_is_a_table(rabbit_project: Project, foreign: Foreign) -> N
     assert f"\x1b[1m{project.unique}\x1b[0m" in shown
     row = next(line for line in shown.splitlines() if project.name("orders") in line)
     assert row.split()[-1] == "3"
+
+
+async def test_status_fits_into_sixty_columns(rabbit_project: Project, foreign: Foreign) -> None:
+    """A queue then takes two lines, and no number is cut off."""
+    project = rabbit_project
+    arguments = ("status", str(project.file))
+    code, shown = await with_dead_letters(project, foreign, lambda: on_terminal(project, *arguments, columns=60))
+    assert code == 0
+    lines = shown[shown.index("\x1b[1m") :].splitlines()[1:]
+    assert max(map(len, lines)) <= 60
+    assert lines[0].strip() == "QUEUE"
+    assert lines[1].split() == ["READY", "UNACK", "CONS", "IN/S", "OUT/S", "OLDEST", "FAILED", "DEAD"]
+    assert lines[2].strip() == project.name("orders")
+    assert lines[3].split() == ["0", "–", "0", "–", "–", "0s", "–", "3"]

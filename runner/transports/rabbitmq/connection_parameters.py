@@ -15,7 +15,7 @@ from yarl import URL
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
-from runner.release import PRODUCT, version
+from runner.release import PRODUCT, STARTED_AT, version
 
 
 def connection_url(url: str, settings: BrokerSettings) -> URL:
@@ -36,6 +36,7 @@ def client_properties(pipelines: str, role: str, release: str = "") -> dict[str,
         "host": host,
         "pid": str(pid),
         "pipelines": pipelines,
+        "started_at": STARTED_AT.isoformat(timespec="seconds"),
     }
     return properties | ({"release": release} if release else {})
 

@@ -129,6 +129,10 @@ class ManagementApi:
         """Return one queue, its consumers included; None where it does not exist."""
         return await self._one(f"queues/{_part(self.vhost)}/{_part(name)}")
 
+    async def connections(self) -> list[dict[str, Any]]:
+        """Return the connections to the virtual host; without the tag `monitoring`, those of our own user."""
+        return _mappings(await self._get(f"vhosts/{_part(self.vhost)}/connections"))
+
     async def exchanges(self) -> list[dict[str, Any]]:
         """Return every exchange of the virtual host."""
         return _mappings(await self._get(f"exchanges/{_part(self.vhost)}"))

@@ -1,0 +1,119 @@
+"""What a running process says of itself over HTTP, for `runner status`: the same as its page shows.
+
+It knows what no broker does: failed attempts, pauses, and how old messages of quorum queues are. Of the in-process
+broker it is the only one who knows anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from runner.errors import RunnerError
+from runner.operations.status import PipelineStatus, QueueStatus, RunningProcess
+
+ANSWER_S = 3.0
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+AGAIN_S = 1.1
+"""After this time a process that was not asked lately knows rates."""
+
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+State = Mapping[str, Any]
+
+
+class ProcessSilent(RunnerError):
+    """Nothing answers where a process should, or something else does."""
+
+    exit_code = 69
+
+
+class ProcessReader:
+    """Asks the process at an address. An address that stands for all of a machine is asked on the loopback one."""
+
+    def __init__(self, address: tuple[str, int], names: Sequence[str]) -> None:
+        host, port = _ANYWHERE.get(address[0], address[0]), address[1]
+        self.shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._names = names
+
+    async def ask(self) -> State:
+        """Return what it says. Raises ProcessSilent."""
+        state = await asyncio.to_thread(self._read)
+        if not any(row["rate"] is not None for row in state["subscribers"]):
+            await asyncio.sleep(AGAIN_S)
+            state = await asyncio.to_thread(self._read)
+        return state
+
+    def _read(self) -> State:
+        try:
+            opener = build_opener(ProxyHandler({}))
+            with opener.open(f"http://{self.shown}/-/state", timeout=ANSWER_S) as answer:
+                state: State = json.loads(answer.read(MAX_ANSWER_BYTES))
+            running = {pipeline["name"] for pipeline in state["pipelines"]}
+        except (OSError, URLError) as error:
+            reason = getattr(error, "reason", error)
+            why = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
+            raise ProcessSilent(f"no process answers at {self.shown}: {str(why).lower()}", _HINT) from None
+        except (ValueError, KeyError, TypeError):
+            raise ProcessSilent(f"what answers at {self.shown} is no process of `runner up`", _HINT) from None
+        if not running & set(self._names):
+            text = f"the process at {self.shown} runs other pipelines: {', '.join(sorted(running))}"
+            raise ProcessSilent(text, _HINT)
+        return state
+
+
+_HINT = "say where it answers: --http HOST:PORT, as `runner up` was told, or telemetry.http of the file"
+
+
+def with_process(statuses: Sequence[PipelineStatus], state: State) -> list[PipelineStatus]:
+    """Return the state of pipelines, and in it what a process knows of those that it runs."""
+    told = state["runner"]
+    process = RunningProcess(*(str(told[key]) for key in ("host", "process", "version", "release", "since")))
+    running = {pipeline["name"] for pipeline in state["pipelines"]}
+    found = []
+    for status in statuses:
+        if status.name in running:
+            rows = [row for row in state["subscribers"] if row["pipeline"] == status.name]
+            queues = tuple(_with_subscribers(queue, rows) for queue in status.queues)
+            processes = status.processes or (process,)
+            status = replace(status, queues=queues, processes=processes)
+        found.append(status)
+    return found
+
+
+def statuses_of(names: Sequence[str], state: State) -> list[PipelineStatus]:
+    """Return the state of pipelines by what their process says alone: that of the in-process broker."""
+    known = {queue["queue"]: queue for queue in state["queues"]}
+    found = []
+    for pipeline in state["pipelines"]:
+        if pipeline["name"] in names:
+            queues = tuple(_queue(known[name]) for name in pipeline["queues"] if name in known)
+            found.append(PipelineStatus(pipeline["name"], pipeline["path"], queues, pipeline["retrying"]))
+    return with_process(found, state)
+
+
+def _queue(told: State) -> QueueStatus:
+    """Return what `QueueStatus.as_json` was called on."""
+    numbers = ("ready", "unacked", "consumers", "publish_rate", "deliver_rate", "dead_letter", "dead", "oldest_s")
+    return QueueStatus(name=told["queue"], exists=told["exists"], **{name: told[name] for name in numbers})
+
+
+def _with_subscribers(queue: QueueStatus, rows: Sequence[State]) -> QueueStatus:
+    """Return a queue with what is known of its subscribers, where the broker does not know better."""
+    own = [row for row in rows if row["queue"] == queue.name]
+    if not own:
+        return queue
+    rates = [row["rate"] for row in own if row["rate"] is not None]
+    ages = [row["oldest"] for row in own if row["oldest"] is not None]
+    return replace(
+        queue,
+        deliver_rate=sum(rates) if queue.deliver_rate is None and rates else queue.deliver_rate,
+        oldest_s=max(ages) if queue.oldest_s is None and ages else queue.oldest_s,
+        failed=sum(row["failed"] or 0 for row in own),
+        is_paused=any(row["paused"] for row in own),
+    )
