@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from runner.operations.dead_letter_json import MAX_TEXT, body_lines, details_to_json
+from runner.message import TRACEBACK
+from runner.operations.dead_letter_json import body_lines, details_to_json
 from runner.operations.dead_letter_ops import DeadLetterOps, Summary
 from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, select_dead_letter_queues
 from runner.operations.local_replay import LocalReplay, NoSubscriber
-from runner.operations.queue_access import QueueAccess
 from runner.page.access import Denied
+from runner.page.broker_view import BrokerView
 from runner.pipeline.model import Pipeline
 
 MAX_LOOKED = 1000
@@ -21,6 +22,13 @@ MAX_LOOKED = 1000
 
 MAX_LETTERS = 50
 """How many of a group are named."""
+
+FACTS = (
+    *("dead_letter", "queue", "reason", "by", "error_type", "error", "attempts", "since", "replays"),
+    *("subscriber", "event", "exchange", "routing_key", "correlation_id", "app_id", "timestamp"),
+    *("content_type", "content_encoding", "reply_to", "priority"),
+)
+"""What is told of an opened one, of all that `dead show --json` says: the rest has a place of its own."""
 
 MAX_TRIED = 20
 TRY_S = 60.0
@@ -55,9 +63,9 @@ class Group:
 class DeadLetterDesk:
     """Looks at dead letters, tries them, sends them back and drops them: one request at a time."""
 
-    def __init__(self, pipelines: Sequence[Pipeline], access: Callable[[], Awaitable[QueueAccess]]) -> None:
+    def __init__(self, pipelines: Sequence[Pipeline], broker: BrokerView) -> None:
         self._pipelines = pipelines
-        self._access = access
+        self._broker = broker
         self._one_at_a_time = asyncio.Lock()
         self._trying = asyncio.Lock()
         self._stop = asyncio.Event()
@@ -84,10 +92,10 @@ class DeadLetterDesk:
         """Return everything about one dead letter."""
         (letter,) = await self._find({"queue": about.get("queue"), "ids": [about.get("id")]}, 1)
         told = details_to_json(letter, _now())
-        headers = {name: str(value)[:MAX_TEXT] for name, value in told.pop("headers").items()}
-        for name in ("body", "body_base64", "body_is_cut", "size"):
-            told.pop(name, None)
-        facts = {name.replace("_", " "): value for name, value in told.items() if value is not None}
+        headers = {name: str(value) for name, value in told["headers"].items() if name != TRACEBACK}
+        facts = {name: told[name] for name in FACTS if told[name] not in (None, "")}
+        if letter.origin is None and letter.claimed:
+            facts["claimed_queue"] = letter.claimed
         body = "\n".join(body_lines(letter.envelope, letter.size))
         return {"facts": facts, "headers": headers, "body": body, "size": letter.size, "traceback": letter.traceback}
 
@@ -124,7 +132,10 @@ class DeadLetterDesk:
     ) -> Summary:
         """Do some work on at most `limit` dead letters, 0 for all."""
         async with self._one_at_a_time:
-            return await work(DeadLetterOps(await self._access(), filters, limit or None, _now, self._stop))
+            try:
+                return await work(DeadLetterOps(await self._broker.access(), filters, limit or None, _now, self._stop))
+            finally:
+                self._broker.look_soon()
 
     def _selected(
         self, about: Mapping[str, Any], *, needs_filter: bool = True

@@ -56,7 +56,7 @@ class Page:
         self.access = access
         self._source = source
         self._broker = BrokerView(source.connect)
-        self.desk = DeadLetterDesk(source.pipelines, self._broker.access)
+        self.desk = DeadLetterDesk(source.pipelines, self._broker)
         self._unknown = [unknown_status(pipeline) for pipeline in source.pipelines]
         self._figures = Figures()
         self._making = asyncio.Lock()
