@@ -1,12 +1,15 @@
-"""One place in the line of a leadership queue's consumers: finds out whether it is the first, and what the state is.
+"""One consumer of a leadership queue: finds out whether it is the active one, and what the state is.
 
-Of a queue's consumers a single active one gets anything: whoever gets a message was the first in line when the broker
-sent it. Two kinds of message pass through the queue: calls, which say nothing and only bring this about, and tokens,
-which have the state. The newest token is kept unacknowledged: with our channel it goes back to the queue, and from
-there to the next in line. Source: https://www.rabbitmq.com/docs/consumers#single-active-consumer
+Of the consumers of a queue with a single active consumer, only one gets messages. So a message that arrives proves that
+its receiver was the active consumer when the broker sent it. Three kinds of message pass through the queue:
 
-A third kind is a greeting: a session in line asks the one that leads who it is, in which start, and what the state is.
-The answer comes by direct reply-to, a pseudo-queue that needs no right and no declaration. Source:
+- A call is empty. Its arrival is the proof.
+- A token has the state. The newest one stays unacknowledged: when the channel closes, it goes back to the queue, and
+  from there to the next active consumer.
+- A greeting asks the leader for its start and its state. The answer comes by direct reply-to, a pseudo-queue that needs
+  no permission and no declaration.
+
+Sources: https://www.rabbitmq.com/docs/consumers#single-active-consumer
 https://www.rabbitmq.com/docs/direct-reply-to
 """
 
@@ -32,7 +35,7 @@ from runner.transports.rabbitmq.channels import RPC_S, open_channel
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 
 PREFETCH = 10
-"""More than are ever held: one token, and what comes in before it is judged."""
+"""More than are ever unsettled: one token, and messages that have not been looked at."""
 
 CLOSE_S = 5.0
 
@@ -42,7 +45,7 @@ GREETING = "leadership.greeting"
 REPLY_TO = "amq.rabbitmq.reply-to"
 
 MAX_UNANSWERED_GREETINGS = 1000
-"""How many greetings are kept for an answer until we lead, the newest."""
+"""How many greetings, the newest, are kept until this session leads and answers them."""
 
 OnOtherCandidate = Callable[[Candidate, LeaderState | None], None]
 
@@ -50,13 +53,13 @@ T = TypeVar("T")
 
 
 class CandidacyLost(Exception):
-    """The place in the line is gone, or was given up; the text says why."""
+    """The candidacy has ended; the text says why."""
 
 
 class Token(NamedTuple):
-    """The state as a leader wrote it: `term` counts the leaders, `version` what the leader of this term has written.
+    """The state as a leader wrote it. `term` counts leaders, `version` the writes of the leader of this term.
 
-    `start` is the start of the pipelines in which the leader led.
+    `start` is the start in which the leader led.
     """
 
     term: int
@@ -65,7 +68,7 @@ class Token(NamedTuple):
     start: str = ""
 
     def is_newer_than(self, other: Token | None) -> bool:
-        """Whether this one replaces the other. Of two claims to one term it is the first that counts."""
+        """Return whether this token replaces the other. Of two claims to one term, the first counts."""
         return other is None or (self.term, self.version) > (other.term, other.version)
 
 
@@ -75,7 +78,7 @@ def write_token(token: Token) -> bytes:
 
 
 def read_token(body: bytes) -> Token | None:
-    """Return the token in a message's body; None where it is none of ours."""
+    """Return the token in a message's body; None for anything else."""
     try:
         found = json.loads(body)
         term, version, state, start = found["term"], found["version"], found["state"], found.get("start", "")
@@ -91,7 +94,7 @@ def write_greeting(member: Candidate, led: LeaderState | None = None) -> bytes:
 
 
 def read_greeting(body: bytes) -> tuple[Candidate, LeaderState | None] | None:
-    """Return who greets or answers, and what an answer says; None for anything else."""
+    """Return who greets or answers, and the content of an answer; None for anything else."""
     try:
         found = json.loads(body)
         member = Candidate(*(str(found[key]) for key in ("start", "fingerprint", "where")))
@@ -104,11 +107,11 @@ def read_greeting(body: bytes) -> tuple[Candidate, LeaderState | None] | None:
 
 
 class Candidacy:
-    """A consumer of the leadership queue, from its registration until its channel is closed.
+    """A consumer of the leadership queue, until its channel is closed.
 
-    `ended` is done from the moment on at which it is worth nothing any more. `expires_at` is the loop time at which
-    that happens by itself; it is put off with `expire_at`. `on_other` is called with each member that greets or
-    answers, and with what an answer says.
+    `ended` is done, with the reason, as soon as it cannot lead any more. `expires_at` is the loop time at which it ends
+    by itself; `expire_at` moves it. `on_other` is called with each candidate that greets or answers, and with the
+    content of an answer.
     """
 
     def __init__(self, channel: AbstractChannel, member: Candidate, on_other: OnOtherCandidate) -> None:
@@ -120,11 +123,11 @@ class Candidacy:
         self._answer: asyncio.Future[LeaderState] = self.ended.get_loop().create_future()
         self.is_leading = False
         self.start = ""
-        """The start in which we lead."""
+        """The start in which it leads."""
         self.token: Token | None = None
-        """The newest there is, as far as it has come to us."""
+        """The newest token that has arrived."""
         self.term: int | None = None
-        """The term that we have claimed; from then on only our own tokens count."""
+        """The term that it has claimed. From then on only its own tokens count."""
         self.version = 0
         self.is_first = asyncio.Event()
         self.writing = asyncio.Lock()
@@ -139,7 +142,7 @@ class Candidacy:
     async def take(
         cls, connection: AbstractConnection, queue: str, member: Candidate, on_other: OnOtherCandidate
     ) -> Self:
-        """Get in line; raises what the broker answers."""
+        """Consume the leadership queue. Raises what the broker answers."""
         channel = await open_channel(connection)
         candidacy = cls(channel, member, on_other)
         channel.closing.add_done_callback(lambda _: candidacy.end("the channel or its connection was lost"))
@@ -155,23 +158,23 @@ class Candidacy:
 
     @property
     def is_valid(self) -> bool:
-        """Whether it is still worth something, by the clock as well: the loop may have stood still."""
+        """Whether it has not ended, also by the clock: the loop may have been blocked."""
         return not self.ended.done() and asyncio.get_running_loop().time() < self.expires_at
 
     def end(self, reason: str) -> None:
-        """Note that it is worth nothing any more. The first reason counts."""
+        """End the candidacy. The first reason counts."""
         if not self.ended.done():
             self.ended.set_result(reason)
 
     def expire_at(self, when: float, reason: str) -> None:
-        """End by itself at this loop time, for this reason, and not when it was said before."""
+        """End by itself at this loop time, for this reason, instead of at an earlier set time."""
         if self._timer is not None:
             self._timer.cancel()
         self.expires_at = when
         self._timer = asyncio.get_running_loop().call_at(when, self.end, reason)
 
     async def run_while_valid(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do this as long as the candidacy lasts; raises CandidacyLost where it ends before."""
+        """Run `work` while the candidacy lasts. Raises CandidacyLost where it ends first."""
         task = asyncio.create_task(work)
         try:
             await asyncio.wait((task, self.ended), return_when=asyncio.FIRST_COMPLETED)
@@ -182,9 +185,9 @@ class Candidacy:
             await cancel_and_wait(task)
 
     async def leave(self, reason: str) -> None:
-        """Close the channel: what was held goes back, and with it the leadership to the next. Idempotent, bounded.
+        """Close the channel: the token goes back to the queue, and the next consumer leads. Idempotent, bounded.
 
-        Never by `basic.cancel`: the next in line would then be the first while we still hold the token.
+        Never by `basic.cancel`: the next consumer would become active while this one still holds the token.
         """
         self.end(reason)
         if self._timer is not None:
@@ -194,18 +197,18 @@ class Candidacy:
                 await self.channel.close()
 
     def call(self) -> Envelope:
-        """Return a message that only finds out who is the first in line."""
+        """Return a message whose arrival proves which consumer is active."""
         return Envelope(b"", message_id=self._next_id(), type=CALL)
 
     def next_token(self, state: dict[str, Any]) -> Envelope:
-        """Return a message with the next version of the state in our term."""
+        """Return a message with the next version of the state in the claimed term."""
         assert self.term is not None
         self.version += 1
         body = write_token(Token(self.term, self.version, state, self.start))
         return Envelope(body, message_id=self._next_id(), type=TOKEN, content_type="application/json")
 
     async def greet(self, queue: str) -> None:
-        """Ask the session that leads, if one does, for an answer."""
+        """Ask the leader, if there is one, for an answer."""
         properties = Basic.Properties(message_id=self._next_id(), message_type=GREETING, reply_to=REPLY_TO)
         await self._send(queue, write_greeting(self._member), properties)
 
@@ -216,13 +219,13 @@ class Candidacy:
         return await self._answer
 
     async def start_leading(self) -> None:
-        """Answer those who have greeted us, and those who will."""
+        """Answer the greetings that have arrived, and those that will."""
         self.is_leading = True
         while self._unanswered:
             await self._answer_to(self._unanswered.pop())
 
     def expect(self, envelope: Envelope) -> asyncio.Future[None]:
-        """Return a future that is done when this message of ours has come to us; cancel it to expect it no more."""
+        """Return a future that is done when this message has arrived here. Cancel it to expect the message no more."""
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         message_id = envelope.message_id or ""
         self._expected[message_id] = arrived
@@ -281,11 +284,12 @@ class Candidacy:
             )
 
     async def _send(self, queue: str, body: bytes, properties: Basic.Properties) -> None:
-        """Publish without a confirm: who does not get an answer asks again."""
+        """Publish without a confirm. A session that gets no answer asks again."""
         with contextlib.suppress(*CHANNEL_ERRORS), loss_as_error:
             await self.channel.basic_publish(body, routing_key=ShortString(queue), properties=properties)
 
     async def _drop(self, tag: int) -> None:
-        """Acknowledge: a call that has arrived, or a token that a newer one has replaced."""
-        with contextlib.suppress(*CHANNEL_ERRORS):  # else it comes again to whoever is next, and counts as little there
+        """Acknowledge a call that has arrived, or a token that a newer one has replaced."""
+        # When it fails, the message goes to the next active consumer, where it counts as little.
+        with contextlib.suppress(*CHANNEL_ERRORS):
             await self.channel.basic_ack(tag, wait=False)

@@ -1,4 +1,7 @@
-"""Opens channels that may be lost, and makes single declarations on them. AMQP closes a channel over each refusal."""
+"""Channels, single declarations on them, and the replies with which the broker refuses.
+
+AMQP closes a channel over each refusal, so a call that may be refused runs on a channel of its own.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _ACCESS = re.compile(
 
 
 class QueueCounts(NamedTuple):
-    """What the broker says of a queue to anybody: its ready messages and its consumers, of all connections."""
+    """The counts that a passive declaration returns: ready messages, and consumers of all connections."""
 
     messages: int
     consumers: int
@@ -32,7 +35,7 @@ class QueueCounts(NamedTuple):
 
 @asynccontextmanager
 async def temporary_channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
-    """Open a channel that a refused call may take down, and close it afterwards."""
+    """Open a channel that a refused call may close, and close it afterwards."""
     channel = await open_channel(connection)
     try:
         yield channel
@@ -41,12 +44,12 @@ async def temporary_channel(connection: AbstractConnection) -> AsyncIterator[Abs
 
 
 async def open_channel(connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
-    """Open a channel, with publisher confirms or without. Raises errors of channels, whatever aiormq raises."""
+    """Open a channel, with or without publisher confirms. Raises CHANNEL_ERRORS only."""
     try:
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         await channel.initialize(timeout=RPC_S)
         return await channel.get_underlay_channel()
-    except RuntimeError as error:  # on a connection that was closed a moment ago
+    except RuntimeError as error:  # aio-pika's answer on a connection that has just been closed
         raise aiormq.exceptions.ChannelInvalidStateError("the connection was closed") from error
 
 
@@ -74,7 +77,7 @@ async def declare_queue(channel: AbstractChannel, queue: Queue) -> None:
 
 
 async def queue_counts(channel: AbstractChannel, queue: str) -> QueueCounts:
-    """Return what a queue has; raises what the broker answers where it does not exist, or is not to be seen."""
+    """Return the counts of a queue. Raises what the broker answers where it does not exist or is not accessible."""
     declared = await channel.queue_declare(ShortString(queue), passive=True, timeout=RPC_S)
     return QueueCounts(declared.message_count or 0, declared.consumer_count or 0)
 
@@ -91,7 +94,7 @@ async def bind(channel: AbstractChannel, binding: Binding) -> None:
 
 
 async def unbind(channel: AbstractChannel, binding: Binding) -> None:
-    """Remove a binding; it need not exist."""
+    """Remove a binding. It need not exist."""
     await channel.queue_unbind(
         ShortString(binding.queue),
         ShortString(binding.exchange),
@@ -102,22 +105,22 @@ async def unbind(channel: AbstractChannel, binding: Binding) -> None:
 
 
 def reply_of(error: BaseException) -> str:
-    """Return what the broker said when it closed the channel."""
+    """Return the reply text with which the broker closed the channel."""
     return str(error.args[-1]) if error.args else str(error)
 
 
 def reply_names(reply: str, name: str) -> bool:
-    """Whether the broker's text names this queue or exchange. It ends in "..." where it is too long for its frame."""
+    """Return whether a reply text names this queue or exchange. RabbitMQ ends a text that it cuts off with "..."."""
     quoted = f"'{name}'"
     begun = reply.removesuffix("...").partition("'")[2]
     return quoted in reply or (reply.endswith("...") and len(begun) > 1 and quoted[1:].startswith(begun))
 
 
 def access_refused(reply: str) -> str:
-    """Say who needs which right to what, from the broker's text; empty where it says something else.
+    """Return a sentence about the missing permission, from a reply text; empty where it is about something else.
 
-    RabbitMQ 4 names the right, earlier lines only the thing. To declare needs the right to configure, to bind that to
-    write the queue and to read the exchange.
+    RabbitMQ 4 names the permission, earlier versions only the item. Declaring needs the configure permission; binding
+    needs the write permission of the queue and the read permission of the exchange.
     """
     match = _ACCESS.search(reply)
     if match is None:
@@ -127,7 +130,7 @@ def access_refused(reply: str) -> str:
 
 
 def forbidden(error: aiormq.exceptions.AMQPError, right: str = "configure it") -> BrokerUnavailable:
-    """Turn a 403 into an error that names the missing right."""
+    """Return the error for a refused access (403), with a hint about the missing permission."""
     return BrokerUnavailable(
         f"the broker does not permit it: {reply_of(error)}",
         f"give the user the right to {right}, or set broker.topology to verify or ignore",

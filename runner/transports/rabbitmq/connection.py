@@ -1,7 +1,7 @@
-"""Keeps one connection to RabbitMQ alive: connects, watches, reconnects with backoff, until it is closed.
+"""Keeps one connection to RabbitMQ alive: connects, watches it, and reconnects with backoff, until it is closed.
 
-Our own supervision instead of aio-pika's robust classes: one queue that cannot be restored takes a robust connection
-down with all its other queues, again and again.
+aio-pika's robust classes are not used: one queue that cannot be restored takes a robust connection down, with all its
+other queues, again and again.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from runner.units import format_duration
 
 CONNECT_ATTEMPT_S = 10.0
 SHORT_CONNECT_ATTEMPT_S = 5.0
-"""How long the same may take where a shorter connect timeout was asked for."""
+"""How long an attempt may take where a shorter connect timeout is set."""
 
 REPORT_CONNECTING_S = 1.0
-"""How long the first attempt may take before `broker.connecting` says that it is waited for."""
+"""How long the first attempt may take before `broker.connecting` is reported."""
 
 CLOSE_S = 5.0
 BLOCKED_POLL_S = 0.5
 
 STABLE_CONNECTION_S = 5.0
-"""A connection that has stood so long was a good one: the next attempts begin with short pauses again."""
+"""After a connection that lasted this long, the next attempts begin with short delays again."""
 
 _REFUSALS = (
     aiormq.exceptions.AuthenticationError,
@@ -62,13 +62,13 @@ _REFUSALS = (
 
 
 class ConnectionClosedByUs(Exception):
-    """We closed the connection ourselves; there will be no other."""
+    """This process has closed the connection; there will be no other."""
 
 
 class ReconnectingConnection:
     """One supervised connection, for publishing or for consuming.
 
-    `restore` runs on each new connection before anybody else may use it; what it raises ends that connection.
+    `restore` runs on each new connection before anything else may use it. An error in it ends that connection.
     """
 
     def __init__(
@@ -93,29 +93,29 @@ class ReconnectingConnection:
         self._next_url = 0
         self._is_closed = False
         self.is_blocked = False
-        """Whether the broker takes nothing from us now, for lack of memory or disk."""
+        """Whether the broker accepts no messages now, for lack of memory or disk."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether the connection stands and is restored."""
+        """Whether there is a connection, and it is restored."""
         return self._ready.is_set() and not self._is_closed
 
     @property
     def current(self) -> AbstractConnection | None:
-        """The connection, where it stands and is restored."""
+        """The connection; None where there is none, or it is not restored."""
         return self._connection if self.is_ready else None
 
     async def open(self) -> AbstractConnection:
-        """Make the first connection within the connect timeout, and keep it up from then on.
+        """Connect within the connect timeout, and keep a connection from then on.
 
-        Raises BrokerUnavailable: at once where the broker refuses us, else when the time is over.
+        Raises BrokerUnavailable: at once where the broker refuses the login, otherwise after the timeout.
         """
         connection = await self._first_connection()
         self._task = asyncio.create_task(self._supervise(connection), name=f"rabbitmq-{self._role}")
         return connection
 
     async def ready(self) -> AbstractConnection:
-        """Return the connection, waiting while there is none. Raises ConnectionClosedByUs after `close`."""
+        """Return the connection; wait while there is none. Raises ConnectionClosedByUs after `close`."""
         while True:
             await self._ready.wait()
             if self._is_closed:
@@ -124,7 +124,7 @@ class ReconnectingConnection:
                 return self._connection
 
     async def close(self) -> None:
-        """Disconnect for good. Idempotent; takes at most a few seconds, whatever the broker does."""
+        """Disconnect for good. Idempotent, and takes at most a few seconds, whatever the broker does."""
         self._is_closed = True
         self._ready.set()
         await cancel_and_wait(self._task)
@@ -132,7 +132,7 @@ class ReconnectingConnection:
         self._connection = None
 
     async def _first_connection(self) -> AbstractConnection:
-        """Try each URL, and all of them again until the connect timeout is over."""
+        """Try each URL in turn until one works, or the connect timeout is over."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         deadline = began + self._settings.connect_timeout_s
@@ -166,12 +166,12 @@ class ReconnectingConnection:
         self._say(TransportEvent("broker.connecting", "info", {"broker": self.target}))
 
     async def _connect(self) -> AbstractConnection:
-        """Connect to the next of the URLs, once."""
+        """Try to connect to the next URL."""
         url = self._settings.urls[self._next_url % len(self._settings.urls)]
         self._next_url += 1
         attempt_s = min(CONNECT_ATTEMPT_S, max(SHORT_CONNECT_ATTEMPT_S, self._settings.connect_timeout_s))
         try:
-            # A timeout of ours on top: aiormq's does not cover every step of the handshake.
+            # A second timeout around aiormq's own, which does not cover every step of the handshake.
             connecting = aio_pika.connect(
                 connection_url(url, self._settings),
                 ssl_context=tls_context(url, self._settings),
@@ -187,11 +187,11 @@ class ReconnectingConnection:
 
     @property
     def target(self) -> str:
-        """The broker as it may be shown: the URL that is tried now, without its password."""
+        """The URL that was tried last, without its password."""
         return mask_passwords(self._settings.urls[(self._next_url - 1) % len(self._settings.urls)])
 
     async def _supervise(self, connection: AbstractConnection) -> None:
-        """Watch a connection; when it is lost make another, restored; until cancelled."""
+        """Watch a connection, and replace it whenever it is lost, until cancelled."""
         loop = asyncio.get_running_loop()
         delays = backoff_delays()
         while True:
@@ -220,7 +220,7 @@ class ReconnectingConnection:
         return {**described, **({"features": [*features]} if features else {})}
 
     async def _reconnect(self, delays: Iterator[float]) -> AbstractConnection:
-        """Connect and restore, again and again, until both succeed; say why it fails when that changes."""
+        """Try to connect and to restore until both succeed; report each new reason why it fails."""
         said = ""
         while True:
             await asyncio.sleep(next(delays))
@@ -246,7 +246,7 @@ class ReconnectingConnection:
                 raise
 
     async def _watch(self, connection: AbstractConnection) -> str:
-        """Wait until the connection is lost and return why; notice meanwhile when the broker blocks it."""
+        """Wait until the connection is lost, and return why. Report when the broker blocks it."""
         lost = watch_loss(connection)
         while not lost.done():
             if is_lost(connection):
@@ -265,7 +265,7 @@ class ReconnectingConnection:
         )
 
     async def _discard(self, connection: AbstractConnection | None) -> None:
-        """Close a connection that may be dead; a frozen broker must not hold us up."""
+        """Close a connection that may be dead, within a few seconds."""
         if connection is not None:
             await close_within(connection.close(), CLOSE_S)
 

@@ -1,7 +1,7 @@
-"""Turns broker settings into what aio-pika connects to: a URL with nothing left to chance, and a TLS context.
+"""The URL, the client properties and the TLS context of a connection, from validated settings.
 
-aio-pika takes its settings from the URL's query and forgives nonsense there (a heartbeat of `30s` means none at all,
-`no_verify_ssl=false` switches verification off), so ours is built here from validated values only.
+aio-pika reads settings from the URL's query and misreads some silently: `heartbeat=30s` turns heartbeats off, and so
+does `no_verify_ssl=false` with verification. So the query of the user's URL is replaced.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runner.release import PRODUCT, STARTED_AT, version
 
 
 def connection_url(url: str, settings: BrokerSettings) -> URL:
-    """Return the URL to connect to, heartbeat included; without a user it is RabbitMQ's own guest, loopback only."""
+    """Return the URL to connect to, with the heartbeat. Without a user it is `guest`, which works on loopback only."""
     parsed = URL(url)
     if parsed.user is None:
         parsed = parsed.with_user("guest").with_password("guest")
@@ -27,7 +27,7 @@ def connection_url(url: str, settings: BrokerSettings) -> URL:
 
 
 def client_properties(pipelines: str, role: str, release: str = "") -> dict[str, str]:
-    """Return the client properties of a connection, which the broker shows in its list of connections."""
+    """Return the client properties, which the broker shows in its list of connections."""
     host, pid = socket.gethostname(), os.getpid()
     properties = {
         "connection_name": f"{pipelines} ({role}) {host}:{pid}",
@@ -42,7 +42,7 @@ def client_properties(pipelines: str, role: str, release: str = "") -> dict[str,
 
 
 def tls_context(url: str, settings: BrokerSettings) -> ssl.SSLContext | None:
-    """Return the context for an `amqps` URL (verified, TLS 1.2 or newer), None for `amqp`."""
+    """Return the context for an `amqps` URL (verified, TLS 1.2 or newer); None for `amqp`."""
     if urlsplit(url).scheme != "amqps":
         return None
     tls = settings.tls

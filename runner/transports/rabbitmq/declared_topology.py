@@ -1,4 +1,4 @@
-"""Remembers what was declared and declares it again after a loss: what is not durable is gone then."""
+"""Remembers what was declared, and declares it again after a loss: items that are not durable are gone then."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from runner.transports.rabbitmq.topology import Mode, declare
 
 
 class DeclaredTopology:
-    """The topology of one session with the broker."""
+    """The topology that one session with the broker has declared."""
 
     def __init__(self, mode: Mode, on_transport_event: OnTransportEvent) -> None:
         self._mode: Mode = mode
         self._say = on_transport_event
         self.topology = Topology()
-        """Everything that was declared so far."""
+        """Everything that was declared until now."""
 
     async def declare(
         self, connection: AbstractConnection, topology: Topology, *, must_be_seen: bool = False
     ) -> DeclareResult:
-        """Declare and remember. Raises what `declare` in `topology` raises; then nothing is remembered."""
+        """Declare a topology and remember it. When `topology.declare` raises, nothing is remembered."""
         declared = await declare(connection, topology, self._mode, must_be_seen=must_be_seen)
         self.topology = _merged(self.topology, topology)
         return declared
 
     async def restore(self, connection: AbstractConnection) -> None:
-        """Declare everything again; a difference that has come up meanwhile is told, and does not stop the rest."""
+        """Declare everything again. A difference that has appeared since is reported, and the rest is declared."""
         await self._restore(connection, self.topology)
 
     async def restore_for_publishing(self, connection: AbstractConnection) -> None:
-        """Declare again what publishing needs: exclusive queues belong to the connection that consumes."""
+        """Declare again what publishing needs. Exclusive queues belong to the consuming connection."""
         shared = tuple(queue for queue in self.topology.queues if not queue.exclusive)
         names = {queue.name for queue in shared}
         bindings = tuple(binding for binding in self.topology.bindings if binding.queue in names)
         await self._restore(connection, Topology(self.topology.exchanges, shared, bindings))
 
     def has_exchange(self, name: str) -> bool:
-        """Whether an exchange is one of ours."""
+        """Return whether this session has declared the exchange."""
         return any(exchange.name == name for exchange in self.topology.exchanges)
 
     def waits(self, prefix: str) -> list[int]:
-        """Return the delays, in milliseconds and ascending, whose wait queues with this prefix were declared."""
+        """Return the delays of the declared wait queues with this prefix, in milliseconds, ascending."""
         beginning = wait_name(prefix, 0)[:-1]
         names = (queue.name for queue in self.topology.queues if queue.name.startswith(beginning))
         return sorted(int(name[len(beginning) :]) for name in names if name[len(beginning) :].isdecimal())
 
     async def ensure_wait(self, connection: AbstractConnection, prefix: str, milliseconds: int) -> int:
-        """Return the delay to wait for: this one, or where its queue may not be made, the next that there is."""
+        """Return this delay, or, where its wait queue may not be declared, the next longer one that exists."""
         known = self.waits(prefix)
         if milliseconds in known:
             return milliseconds
         try:
-            # We publish to it, which takes a right to it: what the broker does not show to us cannot be used.
+            # Publishing to it needs a permission: a queue that the broker does not show cannot be used.
             await self.declare(connection, wait_topology(prefix, milliseconds), must_be_seen=True)
             return milliseconds
         except TopologyMismatch:
@@ -70,7 +70,7 @@ class DeclaredTopology:
 
 
 def _merged(old: Topology, new: Topology) -> Topology:
-    """Return both, each thing once; the broker has accepted both, so what they say of one name is equivalent."""
+    """Return both, each item once. The broker has accepted both, so what they say of one name is equivalent."""
     exchanges = {exchange.name: exchange for exchange in (*new.exchanges, *old.exchanges)}
     queues = {queue.name: queue for queue in (*new.queues, *old.queues)}
     bindings = [*old.bindings, *(binding for binding in new.bindings if binding not in old.bindings)]

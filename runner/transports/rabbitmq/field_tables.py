@@ -1,9 +1,9 @@
-"""AMQP's texts and tables of headers: bytes into values and back, so that what RabbitMQ takes is never refused here.
+"""Reads and writes AMQP's field tables, which carry headers. It accepts everything that RabbitMQ accepts.
 
 pamqp refuses dates before 1970, text that is not UTF-8 and deeply nested tables, and writes floats with half of their
-digits. Here, text that is not UTF-8 becomes text with lone surrogates, as Python's `surrogateescape` does it, and the
-same bytes again when it is written. A time that `datetime` cannot hold is a `Timestamp`, a value nested too deeply is
-`Undecoded`. Types of fields: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
+digits. Here, text that is not UTF-8 becomes text with lone surrogates (Python's `surrogateescape`), and the same bytes
+again when it is written. A time that `datetime` cannot hold is a `Timestamp`, a value nested too deeply is `Undecoded`.
+Types of fields: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _DOUBLE = Struct(">d")
 
 
 def read_text(data: bytes) -> str:
-    """Return bytes as text, whatever they are."""
+    """Return bytes as text. Bytes that are not UTF-8 become lone surrogates."""
     return data.decode("utf-8", ODD_BYTES)
 
 
 def write_text(text: str) -> bytes:
-    """Return the bytes of a text; those of one that was read are the same again."""
+    """Return the bytes of a text. A text that was read gives the same bytes again."""
     return text.encode("utf-8", ODD_BYTES)
 
 
 def read_time(data: bytes, at: int) -> datetime | Timestamp:
-    """Return the time at a place: a number where `datetime` cannot hold it."""
+    """Return the time at an offset: a number where `datetime` cannot hold it."""
     (seconds,) = _SECONDS.unpack_from(data, at)
     try:
         return _EPOCH + timedelta(seconds=seconds)
@@ -48,7 +48,7 @@ def read_time(data: bytes, at: int) -> datetime | Timestamp:
 
 
 def write_time(moment: datetime | Timestamp) -> bytes:
-    """Return a time as AMQP has it: whole seconds since 1970."""
+    """Return the bytes of a time: whole seconds since 1970."""
     if isinstance(moment, Timestamp):
         return _SECONDS.pack(moment)
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -56,13 +56,13 @@ def write_time(moment: datetime | Timestamp) -> bytes:
 
 
 def read_table(data: bytes, at: int) -> tuple[Mapping[str, Any], int]:
-    """Return the table at a place, and where it ends. Raises ValueError, struct.error or IndexError."""
+    """Return the table at an offset, and where it ends. Raises ValueError, struct.error or IndexError."""
     start, end = _extent(data, at, len(data))
     return _read_entries(data, start, end, 1) or NO_HEADERS, end
 
 
 def _extent(data: bytes, at: int, limit: int) -> tuple[int, int]:
-    """Return where something that begins with its length starts and ends."""
+    """Return where the content of a value with a length prefix starts and ends."""
     (size,) = _SIZE.unpack_from(data, at)
     if at + 4 + size > limit:
         raise ValueError("a header is longer than what it is in")
@@ -88,7 +88,7 @@ def _read_items(data: bytes, at: int, end: int, depth: int) -> list[Any]:
 
 
 def _read_value(data: bytes, at: int, end: int, depth: int) -> tuple[Any, int]:
-    """Return the value at a place, and where it ends."""
+    """Return the value at an offset, and where it ends."""
     if at >= end:
         raise ValueError("a header has no value")
     kind = data[at : at + 1]

@@ -1,7 +1,7 @@
-"""AMQP 0-9-1 bytes of the frames that make up a message's way: deliveries, confirms, publications and acknowledgements.
+"""Reads and writes the AMQP 0-9-1 frames of deliveries, confirms, publications and acknowledgements.
 
-Generic encoders look at each field of each frame by its name; these know the few layouts that matter. Texts and tables
-of headers are in `fields`. Source: https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf sections 2.3.5 and 4.2.
+Generic codecs look up each field of each frame by its name; these functions know the few layouts that matter. Tables of
+headers are in `field_tables`. Source: https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf sections 2.3.5 and 4.2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runner.transports.rabbitmq.field_tables import ODD_BYTES, read_table, read_
 METHOD, HEADER, BODY = 1, 2, 3
 FRAME_END = 0xCE
 FRAME_HEAD = Struct(">BHI")
-"""Type, channel and size of a frame; the payload and FRAME_END follow."""
+"""The type, channel and size of a frame. The payload and FRAME_END follow."""
 
 DELIVER = b"\x00\x3c\x00\x3c"
 RETURN = b"\x00\x3c\x00\x32"
@@ -41,11 +41,11 @@ _PERSISTENT = b"\x02"
 
 
 CONTENT_START = 12
-"""Where the properties begin in the payload of a content header: behind class, weight and body size."""
+"""Where the properties begin in the payload of a content header: after class, weight and body size."""
 
 
 class DeliverFrame(NamedTuple):
-    """What a deliver frame says of the message behind it."""
+    """The fields of a deliver frame, which precedes the message."""
 
     tag: int
     is_redelivered: bool
@@ -54,15 +54,15 @@ class DeliverFrame(NamedTuple):
 
 
 class ContentHeader(NamedTuple):
-    """What a content header says: the body's size in bytes, and the properties, in the order of an envelope."""
+    """The fields of a content header: the body's size in bytes, and the properties in the order of an envelope."""
 
     size: int
     properties: tuple[Any, ...]
 
 
 def read_deliver(payload: bytes) -> DeliverFrame:
-    """Read a deliver frame. Raises IndexError or struct.error where it is cut."""
-    end = 5 + payload[4]  # of the consumer's tag
+    """Read the payload of a deliver frame. Raises IndexError or struct.error where it is cut off."""
+    end = 5 + payload[4]  # where the consumer tag ends
     (tag,) = _TAG.unpack_from(payload, end)
     exchange_at = end + 10
     key_at = exchange_at + payload[end + 9]
@@ -72,19 +72,19 @@ def read_deliver(payload: bytes) -> DeliverFrame:
 
 
 def read_size(payload: bytes) -> int:
-    """Read only the body's size, in bytes, of a content header."""
+    """Return the body's size in bytes, from the payload of a content header."""
     (size,) = _TAG.unpack_from(payload, 4)
     return int(size)
 
 
 def read_confirm(payload: bytes) -> tuple[int, bool]:
-    """Return the delivery tag of an ack or nack frame, and whether it stands for all before it, too."""
+    """Return the delivery tag of an ack or nack frame, and whether it covers all tags before it."""
     _, tag, bits = _TAG_AND_BITS.unpack_from(payload)
     return tag, bool(bits & 1)
 
 
 def read_content(payload: bytes) -> ContentHeader:
-    """Read a content header. Raises what decoding raises: struct.error, ValueError, IndexError."""
+    """Read the payload of a content header. Raises struct.error, ValueError or IndexError."""
     size = read_size(payload)
     (flags,) = _FLAGS.unpack_from(payload, CONTENT_START)
     if flags & 1:
@@ -131,17 +131,17 @@ def _read_properties(payload: bytes, flags: int) -> tuple[Any, ...]:
 
 
 def milliseconds(expiration: str | None) -> int | None:
-    """Return an expiration as a number; None where it is none."""
+    """Return an expiration as a number; None where it is not one."""
     return int(expiration) if expiration and expiration.isdecimal() else None
 
 
 def write_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Return the frame that acknowledges a delivery, or it and all before it."""
+    """Return the frame that acknowledges a delivery, with `multiple` also all before it."""
     return FRAME_HEAD.pack(METHOD, channel, 13) + _TAG_AND_BITS.pack(ACK, tag, multiple) + _END
 
 
 def write_publish(channel: int, address: Address) -> bytes:
-    """Return the frame that says where the message behind it goes: mandatory. Raises ValueError for a long name."""
+    """Return the frame with the address of the message that follows, mandatory. Raises ValueError for a long name."""
     payload = _PUBLISH + _short(address.exchange) + _short(address.key) + _MANDATORY
     return FRAME_HEAD.pack(METHOD, channel, len(payload)) + payload + _END
 
@@ -163,7 +163,7 @@ def write_content(channel: int, envelope: Envelope, max_frame: int) -> bytes:
 
 
 def write_properties(envelope: Envelope) -> bytes:
-    """Return the flags and the properties, in the order that AMQP gives them."""
+    """Return the flags and the properties, in the order that AMQP prescribes."""
     flags = 0x1000
     parts: list[bytes] = []
 

@@ -1,16 +1,17 @@
-"""Turns a queue with a single active consumer into a leadership: at most one session has it, its state outlives it.
+"""Elects a leader with a queue that has a single active consumer. The leader's state outlives it.
 
-To take over, the first in line sends a call through the queue. When it comes back, everything that was in the queue has
-come before it, so the newest token has the state. It is written again, in a term of our own, and when that has come
-back we lead. To save is to write the next version, and to wait until the broker has confirmed it and handed it to us:
-then it is what the next in line will get. Tokens of earlier terms that come in late are dropped.
+Taking over. The active consumer publishes a call to the queue. When the call arrives, everything that was in the queue
+has arrived before it, so the newest token has the state. The candidate writes that state again, in a term of its own,
+and leads as soon as this token has arrived. To save is to write the next version, and to wait until the broker has
+confirmed and delivered it: then the next leader will get it. Tokens of earlier terms that arrive late are dropped.
 
-A write proves that we were the first in line when it was sent. This proof is our lease: it holds for one heartbeat
-interval by our own clock, is renewed four times in that, and when it has run out we do not lead and go to the end of
-the line. The broker gives up a silent connection after more than two intervals (measured: 2.7), so a partition between
-us and it makes no two leaders. Two may believe to lead, for one interval at most, where the broker hands on and its
-word of that does not reach us: an operator closes the connection during a partition, or the nodes of a cluster lose
-each other. And no lease helps a process that is frozen between asking `is_leader` and acting on it; its `save` fails.
+The lease. A write that arrives proves that the session was the active consumer when it was sent. The proof is a lease:
+it lasts for one heartbeat interval by the session's own clock, and is renewed four times within it. When it expires,
+the session does not lead any more, and campaigns again. The broker gives up a silent connection after more than two
+intervals (measured: 2.7), so a partition between a leader and the broker makes no second leader. Two sessions can
+believe to lead, for one interval at most, where the broker activates the next consumer and the first one does not hear
+of it: when an operator closes its connection during a partition, or when the nodes of a cluster lose each other. No
+lease helps a process that is frozen between reading `is_leader` and acting on it; its `save` fails.
 """
 
 from __future__ import annotations
@@ -46,16 +47,16 @@ RENEWALS_IN_A_LEASE = 4
 ATTEMPTS_IN_A_LEASE = 2
 
 CALL_S = 30.0
-"""How often who does not lead calls at most: so soon does a leadership whose token is gone come back."""
+"""Maximum delay between the calls of a follower. After a lost token, a leadership is back within this time."""
 
 ANSWER_S = 2.0
-"""How long the session that leads may take to answer."""
+"""How long the leader may take to answer."""
 
 MAX_DELAY_S = 5.0
 
 
 class RabbitLeadership:
-    """See `Leadership`. Takes part from `start` to `resign`, in one candidacy after the other."""
+    """See `Leadership`. It campaigns from `compete` to `resign`, with one candidacy after the other."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class RabbitLeadership:
         self._send = on_transport_event
         self._member = member
         self._has_joined = False
-        """Whether we have led, or another session has told us that it does: then we begin no start of our own."""
+        """Whether it has led, or a leader has answered it. Then it begins no start of its own."""
         self._fingerprints = {member.fingerprint}
         self._lease_s = heartbeat_s
         self._renew_s = self._lease_s / RENEWALS_IN_A_LEASE
@@ -83,9 +84,9 @@ class RabbitLeadership:
         self._candidacy: Candidacy | None = None
         self._won: Candidacy | None = None
         self._known: Candidacy | None = None
-        """The candidacy in which the caller has learnt that we lead."""
+        """The candidacy with which the caller knows that it leads."""
         self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when we begin to lead or resign; then there is a new one."""
+        """Done when it begins to lead, or resigns; then replaced by a new one."""
         self._resigning: asyncio.Task[None] | None = None
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
@@ -118,7 +119,7 @@ class RabbitLeadership:
             return None
 
     async def compete(self) -> None:
-        """Take part from now on; raises what the broker answers to the first attempt."""
+        """Start to campaign. Raises what the broker answers to the first attempt."""
         self._candidacy = await self._stand()
         self._task = asyncio.create_task(self._compete(self._candidacy), name=f"leadership-{self._name}")
 
@@ -148,7 +149,7 @@ class RabbitLeadership:
             raise NotLeader(f'the leadership of "{self._name}" was lost while saving: {lost}') from lost
 
     async def resign(self) -> None:
-        """See `Leadership.resign`. Who is cancelled here has resigned nevertheless."""
+        """See `Leadership.resign`. It takes effect even if the caller is cancelled."""
         if self._resigning is None:
             if self._candidacy is not None:
                 self._candidacy.end("resigned")
@@ -171,7 +172,7 @@ class RabbitLeadership:
         self._change = asyncio.get_running_loop().create_future()
 
     async def _compete(self, candidacy: Candidacy) -> None:
-        """Take part in one candidacy after the other, until resigned or cancelled."""
+        """Campaign with one candidacy after the other, until resigned or cancelled."""
         delays = backoff_delays(max_s=MAX_DELAY_S)
         while True:
             self._candidacy = candidacy
@@ -190,7 +191,7 @@ class RabbitLeadership:
         return await Candidacy.take(await self._link.ready(), self._name, self._member, self._on_other_candidate)
 
     async def _stand_again(self, delays: Iterator[float]) -> Candidacy:
-        """Get in line again, as soon as the broker lets us."""
+        """Return a new candidacy as soon as the broker allows it."""
         while True:
             await asyncio.sleep(next(delays))
             try:
@@ -204,7 +205,7 @@ class RabbitLeadership:
                     await self._declare_again()
 
     async def _hold_candidacy(self, candidacy: Candidacy) -> bool:
-        """Be in line, and lead when it is our turn, until the candidacy is lost. Returns whether we have led."""
+        """Wait to lead, and lead, until the candidacy is lost. Return whether it has led."""
         try:
             await candidacy.run_while_valid(self._take_part(candidacy))
         except CandidacyLost as lost:
@@ -235,12 +236,12 @@ class RabbitLeadership:
                 await self._write(candidacy, None)
 
     async def _call_until_first(self, candidacy: Candidacy) -> None:
-        """Return when anything has come to us; call meanwhile, in case that nothing is in the queue."""
+        """Return when anything has arrived: this is the active consumer. Publish calls, in case the queue is empty."""
         for pause in backoff_delays(max_s=CALL_S):
             try:
                 async with asyncio.timeout(self._attempt_s):
                     await self._publish(candidacy.call())
-                    if not self._has_joined:  # not before: what the broker refuses would close the candidacy's channel
+                    if not self._has_joined:  # after the confirm: a refused greeting would close the channel
                         await candidacy.greet(self._name)
             except PublishFailed as failure:
                 self._report_failure(failure)
@@ -256,14 +257,14 @@ class RabbitLeadership:
                 pass
 
     async def _write(self, candidacy: Candidacy, state: dict[str, Any] | None) -> None:
-        """Write a state, or what there is once more, until it has come back: so often as the lease allows."""
+        """Write a state, or the current one again, until it has arrived, as often as the lease allows."""
         async with candidacy.writing:
             content = state if state is not None else candidacy.token.state if candidacy.token else {}
             since = await self._pass_through(candidacy, lambda: candidacy.next_token(content))
             candidacy.expire_at(since + self._lease_s, "the lease could not be renewed in time")
 
     async def _pass_through(self, candidacy: Candidacy, make: Callable[[], Envelope]) -> float:
-        """Send a message through the queue to ourselves, again where it does not come; return when it was sent."""
+        """Publish a message to the queue until it arrives here; return when the one that arrived was published."""
         for pause in backoff_delays(max_s=self._renew_s):
             since, envelope = _now(), make()
             arrived = candidacy.expect(envelope)
@@ -288,7 +289,7 @@ class RabbitLeadership:
         self._failures = 0
 
     def _on_other_candidate(self, other: Candidate, led: LeaderState | None) -> None:
-        """Take note of a session that greets us, or that leads and answers; say once that it runs something else."""
+        """Note a session that greets, or that leads and answers. Report once that it runs something else."""
         self._has_joined = self._has_joined or led is not None
         if other.fingerprint not in self._fingerprints:
             self._fingerprints.add(other.fingerprint)
@@ -298,10 +299,10 @@ class RabbitLeadership:
         try:
             await self._topology.restore(await self._link.ready())
         except (ConnectionClosedByUs, BrokerUnavailable, *CHANNEL_ERRORS):
-            pass  # the next attempt to get in line finds out
+            pass  # the next attempt finds out
 
     def _report_failure(self, error: Exception) -> None:
-        """Say once what keeps us from taking part, at the second time: a lost connection is told of by its link."""
+        """Report once why it cannot campaign, at the second failure: the connection reports its own loss."""
         self._failures += 1
         if self._failures == 2:
             self._report("leadership.waiting", "warning", error=str(error.__cause__ or error) or "no answer in time")

@@ -1,8 +1,8 @@
-"""Asks RabbitMQ's management API what AMQP does not tell: bindings, arguments, policies, rates.
+"""Client of RabbitMQ's management API, which knows what AMQP does not tell: bindings, arguments, policies, rates.
 
-The API is optional: a broker may not have it, or not let us in. Passwords stay in the Authorization header: no error
-and no `repr` has one, redirects are not followed (they would take it elsewhere), proxies are not used. Source:
-https://www.rabbitmq.com/docs/management#http-api
+The API is optional: a broker may not have it, or may refuse the user. Passwords stay in the Authorization header: no
+error and no `repr` contains one, redirects are not followed (they would take it to another host), and no proxy is used.
+Source: https://www.rabbitmq.com/docs/management#http-api
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runner.redaction import escape_controls
 from runner.transports.rabbitmq.connection_parameters import tls_context
 
 FIND_S = 2.0
-"""How long we wait for the first answer: most brokers without the API refuse the connection at once."""
+"""How long to wait for the first answer. Most brokers without the API refuse the connection at once."""
 
 REQUEST_S = 15.0
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
@@ -36,7 +36,7 @@ _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
 
 
 class ManagementFailed(BrokerUnavailable):
-    """The management API did not answer, or refused; `status` is the HTTP status where there was one."""
+    """The management API did not answer, or refused. `status` is the HTTP status, 0 without an answer."""
 
     def __init__(self, message: str, hint: str = "", *, status: int = 0) -> None:
         super().__init__(message, hint)
@@ -63,14 +63,14 @@ class ManagementApi:
         self.user = user
         self.vhost = vhost
         self.cluster_name = ""
-        """What the broker calls itself; an AMQP connection's server properties say it too (see `is_broker_of`)."""
+        """The cluster's name, which the server properties of an AMQP connection have too (see `is_broker_of`)."""
 
     def __repr__(self) -> str:
         return f"Management({self.shown!r})"
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown: it never has a user or a password."""
+        """The address, without user and password."""
         return str(self._address).rstrip("/")
 
     @classmethod
@@ -81,11 +81,11 @@ class ManagementApi:
         *,
         on_absent: Callable[[str], None] = lambda reason: None,
     ) -> ManagementApi | None:
-        """Return the API of the broker, None where it does not answer within about two seconds or refuses us.
+        """Return the API of the broker; None where it does not answer within about two seconds, or refuses the user.
 
-        `url` is its address, with its own user and password if they differ; without it the broker's hosts are tried in
-        turn on the usual port. `on_absent` is told why there is none, in words for people. Raises BrokerUnavailable for
-        TLS files that cannot be used, ValueError for a `url` that is none.
+        `url` is its address, with a user and a password if they differ from the broker's. Without it, the broker's
+        hosts are tried in turn on the usual port. `on_absent` is called with a sentence why there is none. Raises
+        BrokerUnavailable for TLS files that cannot be used, ValueError for a `url` that is not a URL.
         """
         reason = "there is no broker URL"
         for candidate in [_management_at(cls, url, settings)] if url else _candidates(cls, settings):
@@ -105,9 +105,9 @@ class ManagementApi:
         return None
 
     def is_broker_of(self, server_properties: Mapping[str, Any] | None) -> bool:
-        """Whether this API belongs to the broker at the other end of an AMQP connection with these properties.
+        """Return whether this API belongs to the broker of an AMQP connection with these server properties.
 
-        Another broker may live on the usual port of the same host. Unknown names are taken to be the same.
+        Another broker may use the usual port of the same host. An unknown name counts as the same.
         """
         name = (server_properties or {}).get("cluster_name", b"")
         text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
@@ -126,7 +126,7 @@ class ManagementApi:
         return _mappings(await self._get(f"queues/{_part(self.vhost)}"))
 
     async def queue(self, name: str) -> dict[str, Any] | None:
-        """Return one queue, its consumers included; None where it does not exist."""
+        """Return one queue with its consumers; None where it does not exist."""
         return await self._one(f"queues/{_part(self.vhost)}/{_part(name)}")
 
     async def connections(self) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ class ManagementApi:
         return _mappings(await self._get(f"exchanges/{_part(self.vhost)}"))
 
     async def bindings(self) -> list[dict[str, Any]]:
-        """Return every binding of the virtual host; those of the default exchange have the source ""."""
+        """Return every binding of the virtual host. Those of the default exchange have the source ""."""
         return _mappings(await self._get(f"bindings/{_part(self.vhost)}"))
 
     async def policies(self) -> list[dict[str, Any]]:
@@ -146,20 +146,20 @@ class ManagementApi:
         return _mappings(await self._get(f"policies/{_part(self.vhost)}"))
 
     async def may_set_policies(self) -> bool:
-        """Whether our user has a tag that permits it to set policies."""
+        """Return whether the user has a tag that permits setting policies."""
         tags = _mapping(await self._get("whoami")).get("tags") or []
         return not {"policymaker", "administrator"}.isdisjoint(tags.split(",") if isinstance(tags, str) else tags)
 
     async def set_policy(self, name: str, policy: Mapping[str, Any]) -> None:
-        """Make a policy, or change it: `pattern`, `definition`, `priority` and `apply-to`."""
+        """Create a policy or change it: `pattern`, `definition`, `priority` and `apply-to`."""
         await self._ask("PUT", f"policies/{_part(self.vhost)}/{_part(name)}", REQUEST_S, policy)
 
     async def delete_policy(self, name: str) -> bool:
-        """Delete a policy; False where it was gone."""
+        """Delete a policy; False where it did not exist."""
         return await self._delete(f"policies/{_part(self.vhost)}/{_part(name)}")
 
     async def delete_binding(self, exchange: str, queue: str, properties_key: str) -> bool:
-        """Delete one binding of a queue, by the `properties_key` that `bindings` gave; False where it was gone."""
+        """Delete one binding of a queue by its `properties_key`, from `bindings`; False where it did not exist."""
         place = f"e/{_part(exchange)}/q/{_part(queue)}/{_part(properties_key)}"
         return await self._delete(f"bindings/{_part(self.vhost)}/{place}")
 
@@ -187,7 +187,7 @@ class ManagementApi:
         return await asyncio.to_thread(self._request, method, path, seconds, content)
 
     def _request(self, method: str, path: str, seconds: float, content: object = None) -> Any:
-        """Make one request; blocks, for about `seconds` at most."""
+        """Send one request. Blocks for at most about `seconds`."""
         headers = {"Authorization": self._authorization, "Accept": "application/json"}
         data = None
         if content is not None:
@@ -212,7 +212,7 @@ class ManagementApi:
             raise self._silent(_why(error)) from None
 
     def _check_challenge(self) -> None:
-        """Ask without a password first, where the address is a guess: another program may listen there."""
+        """Ask without a password first: the address is a guess, and another program may listen there."""
         challenge = ""
         try:
             with self._opener.open(Request(f"{self.shown}/api/overview"), timeout=FIND_S):
@@ -227,7 +227,7 @@ class ManagementApi:
             raise ManagementFailed(text, "say where it is by --management")
 
     def _body(self, answer: Any, deadline: float) -> bytes:
-        """Read an answer that may be slow or endless."""
+        """Return the body of a response that may be slow or endless."""
         pieces, size = [], 0
         while piece := answer.read1(_CHUNK):
             pieces.append(piece)
@@ -241,7 +241,7 @@ class ManagementApi:
         return b"".join(pieces)
 
     def _refused(self, error: HTTPError) -> ManagementFailed:
-        """Say which right is missing, where that is why."""
+        """Return the error for a refusal, with a hint about the missing tag."""
         if error.code in (401, 403):
             said = f'the management API at {self.shown} refuses the user "{escape_controls(self.user)}"'
             return ManagementFailed(said, "give it the tag `management` or `monitoring`", status=error.code)
@@ -252,7 +252,7 @@ class ManagementApi:
 
 
 def _candidates(kind: type[ManagementApi], settings: BrokerSettings) -> list[ManagementApi]:
-    """Return where the API usually is, one for each host of the broker."""
+    """Return the usual addresses of the API, one for each host of the broker."""
     found: dict[str, ManagementApi] = {}
     for text in settings.urls:
         broker = URL(text)

@@ -1,7 +1,7 @@
-"""Turns what the broker has sent into an envelope, and what aiormq is to get into something that pamqp can decode.
+"""Decodes messages into envelopes, whatever their bytes are, and prepares frames for aiormq that pamqp can decode.
 
-pamqp ends the connection over one header that it cannot decode. So what goes to aiormq has its content header in a
-wrapping that pamqp always understands, and `decode_aiormq_message` decodes what is in it: one decoder for each way.
+pamqp ends the connection over a single header that it cannot decode. So frames for aiormq carry the message's
+properties as bytes in one header, which pamqp always decodes, and `decode_aiormq_message` decodes those bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WRAPPED = "runner-header"
 
 
 def decode_message(header: bytes, body: bytes) -> tuple[Envelope, str]:
-    """Return a message, and why its properties and headers cannot be decoded: then they are in a header, as bytes."""
+    """Return an envelope, and why its properties cannot be decoded. Then a header has them as bytes."""
     try:
         return Envelope(body, *read_content(header).properties), ""
     except (ValueError, IndexError, struct.error) as error:
@@ -37,7 +37,7 @@ def decode_message(header: bytes, body: bytes) -> tuple[Envelope, str]:
 
 
 def decode_aiormq_message(message: DeliveredMessage) -> tuple[Envelope, str]:
-    """Return a message that came by aiormq, as `received` does."""
+    """Return a message from aiormq, as `decode_message` does."""
     return decode_message(_header_of(message), message.body)
 
 
@@ -48,12 +48,12 @@ def _header_of(message: DeliveredMessage) -> bytes:
 
 
 def visible_id(message_id: str | None) -> str:
-    """Return an id by which aiormq can recognize a message that comes back; it takes nothing that is not Unicode."""
+    """Return an id by which aiormq recognizes a returned message. aiormq accepts valid Unicode only."""
     return (message_id or "").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def frame_for_aiormq(kind: int, channel: int, payload: bytes) -> bytes:
-    """Return a frame, but for its last byte, as pamqp can decode it."""
+    """Return a frame without its last byte, in a form that pamqp can decode."""
     if kind == HEADER:
         payload = _wrapped(payload)
     elif kind == METHOD and payload[:4] in (CHANNEL_CLOSE, CONNECTION_CLOSE):
@@ -70,7 +70,7 @@ def _wrapped(header: bytes) -> bytes:
 
 
 def _with_readable_reply(payload: bytes) -> bytes:
-    """Return a close frame with a text that is UTF-8: RabbitMQ cuts a long one off, also in the middle of a letter."""
+    """Return a close frame whose text is UTF-8. RabbitMQ cuts long texts off, even within a character."""
     end = 7 + payload[6]
     text = payload[7:end].decode("utf-8", "ignore").encode()
     return payload[:6] + bytes((len(text),)) + text + payload[end:]

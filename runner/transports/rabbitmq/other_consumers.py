@@ -1,4 +1,4 @@
-"""Finds out whether other sessions still work on messages of our queues, as far as anybody tells."""
+"""Finds out whether other sessions hold messages of a pipeline's queues."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from runner.transports.rabbitmq.topology_probe import TopologyProbe
 from runner.units import pluralize
 
 STATISTICS_S = 7.0
-"""How old the counts of the management API may be: brokers collect them every 5 seconds."""
+"""How old the counts of the management API may be. Brokers collect them every 5 seconds."""
 
 
 class OtherConsumers:
-    """Asks for other consumers over AMQP, and only if there are some the management API for what they hold."""
+    """Counts other consumers over AMQP, and, only if there are some, asks the management API what they hold."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
@@ -53,7 +53,7 @@ class OtherConsumers:
         return sum(1 if each is None else each for each in held)  # what the API does not know yet is not empty
 
     async def _find(self) -> ManagementApi | None:
-        """Return the management API; where it is absent, it is looked for once."""
+        """Return the management API. It is looked for only once."""
         if self._management is None and not self._absent:
             reasons: list[str] = []
             self._management = await ManagementApi.find(

@@ -1,4 +1,7 @@
-"""Moves a message that failed to where it waits or is kept: the copy is confirmed first, then the original goes."""
+"""Publishes the copies of failed messages: to a wait queue for a retry, or to a dead-letter queue.
+
+The copy is confirmed first, and only then is the original acknowledged. A crash in between makes a duplicate, no loss.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
 
 IN_TRANSIT_S = 1.0
-"""How long after its delay a retry may be in neither queue: the broker is moving it."""
+"""How long after its delay a retry may be in neither queue, while the broker moves it."""
 
 
 class RetryPublisher:
-    """Publishes copies of failed messages until they are confirmed. `now` is the wall clock, UTC."""
+    """Publishes copies of failed messages until the broker confirms them. `now` is the wall clock, UTC."""
 
     def __init__(
         self,
@@ -44,12 +47,12 @@ class RetryPublisher:
         self._due: dict[str, float] = {}
 
     def in_transit(self) -> int:
-        """Return how many wait queues may just be handing a message of ours back: it is in no queue meanwhile."""
+        """Return how many wait queues may be returning a message now. Meanwhile no queue counts it."""
         now = asyncio.get_running_loop().time()
         return sum(0 <= now - due <= IN_TRANSIT_S for due in self._due.values())
 
     async def retry(self, delivery: Delivery, outcome: Retry) -> bool:
-        """Put a copy where it waits for its delay; return whether it is there for certain."""
+        """Publish a copy to a wait queue; return whether it is confirmed."""
 
         async def attempt() -> None:
             copy = retry_copy(delivery, outcome, self._now())
@@ -62,7 +65,7 @@ class RetryPublisher:
         return await self._retry_until_published(delivery, attempt)
 
     async def dead_letter(self, delivery: Delivery, outcome: DeadLetter, queue: str) -> bool:
-        """Put a copy into the dead-letter queue; return whether it is there for certain."""
+        """Publish a copy to the dead-letter queue; return whether it is confirmed."""
 
         async def attempt() -> None:
             await self._send(dead_letter_copy(delivery, outcome, queue, self._now()))
@@ -70,7 +73,7 @@ class RetryPublisher:
         return await self._retry_until_published(delivery, attempt)
 
     async def _send(self, copy: MessageCopy) -> None:
-        """Publish a copy; what is missing on the broker is declared again for the next attempt."""
+        """Publish a copy. A missing queue or exchange is declared again for the next attempt."""
         try:
             await self._publisher.publish(copy.address, copy.envelope, is_copy=True)
         except PublishFailed as failure:
@@ -82,7 +85,7 @@ class RetryPublisher:
             raise
 
     async def _retry_until_published(self, delivery: Delivery, attempt: Callable[[], Awaitable[None]]) -> bool:
-        """Attempt until it works, or the original is the broker's again. The original waits, and with it its slot."""
+        """Try until it works, or until the broker takes the original back. Until then the original stays unsettled."""
         is_said = False
         for pause in backoff_delays():
             if delivery.is_lost or self._is_closing.is_set():
@@ -104,7 +107,7 @@ class RetryPublisher:
         raise AssertionError("pauses never end")
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not when we are closing."""
+        """Wait, but not longer than the transport is open."""
         try:
             async with asyncio.timeout(seconds):
                 await self._is_closing.wait()

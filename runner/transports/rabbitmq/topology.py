@@ -1,7 +1,6 @@
-"""Turns a topology into declarations on RabbitMQ: first everything is checked, only then is anything made.
+"""Declares a topology on RabbitMQ. It checks everything first, and only then declares anything.
 
-AMQP closes a channel over each refusal, so every check runs on a channel of its own that may be lost. Source:
-https://www.rabbitmq.com/docs/queues#property-equivalence
+Source: https://www.rabbitmq.com/docs/queues#property-equivalence
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ Mode = Literal["manage", "verify", "ignore"]
 T = TypeVar("T")
 
 MAX_CHANNELS = 8
-"""On how many channels we ask and declare at the same time, at most; each waits for one answer after the other."""
+"""Maximum number of channels to ask and declare on at the same time. Each waits for one answer after the other."""
 
 ITEMS_PER_CHANNEL = 4
-"""With so many more things, one more channel is worth it."""
+"""One more channel is opened for this many items."""
 
 
 async def declare(
@@ -46,10 +45,10 @@ async def declare(
     is_all_or_nothing: bool = True,
     must_be_seen: bool = False,
 ) -> DeclareResult:
-    """Make what is missing exist (`manage`), or only check (`verify`), or do nothing (`ignore`).
+    """Declare what is missing (`manage`), or only check (`verify`), or do nothing (`ignore`). Idempotent.
 
-    Raises TopologyMismatch that names every difference; then nothing was changed, or, if that is not asked for,
-    everything that could be. With `must_be_seen`, what the broker does not show to us counts as missing. Idempotent.
+    Raises TopologyMismatch, which names every difference. Then nothing was declared, or, without `is_all_or_nothing`,
+    everything that could be. With `must_be_seen`, an item that the broker does not show counts as missing.
     """
     if mode == "ignore":
         return DeclareResult(len(topology.exchanges), len(topology.queues), len(topology.bindings))
@@ -70,7 +69,7 @@ async def declare(
 
 
 async def count_messages(connection: AbstractConnection, names: Iterable[str]) -> int:
-    """Return how many messages are ready in these queues; one that does not exist has none."""
+    """Return how many messages are ready in these queues. A queue that does not exist has none."""
     async with TopologyProbe(connection) as probe:
         counts = [await probe.counts(name) for name in names]
     return sum(each.messages for each in counts if each is not None)
@@ -79,7 +78,10 @@ async def count_messages(connection: AbstractConnection, names: Iterable[str]) -
 async def make(
     connection: AbstractConnection, exchanges: Sequence[Exchange], queues: Sequence[Queue], bindings: Sequence[Binding]
 ) -> None:
-    """Make what is ours; what nobody has made is left out, with its bindings. Raises BrokerUnavailable if refused."""
+    """Declare what the pipeline declares. Bindings of missing items with `declare: false` are left out.
+
+    Raises BrokerUnavailable where the broker refuses.
+    """
     absent = {item.name for item in exchanges if not item.declare} | {item.name for item in queues if not item.declare}
     ours = [item for item in bindings if item.queue not in absent and item.exchange not in absent]
     right = "write (of a binding: the right to write its queue and to read its exchange)"
@@ -94,7 +96,7 @@ async def _make(
     declare: Callable[[AbstractChannel, T], Awaitable[None]],
     right: str,
 ) -> None:
-    """Declare things on several channels at once."""
+    """Declare items on several channels at once."""
     try:
         await map_concurrently(things, lambda: temporary_channel(connection), declare, limit=_channel_count(things))
     except aiormq.exceptions.ChannelAccessRefused as error:
@@ -115,9 +117,9 @@ def _channel_count(things: Sequence[object]) -> int:
 
 
 class TopologyCheck:
-    """Finds out what exists and what differs, and changes nothing: what exists may be declared again harmlessly.
+    """Finds out which items exist and which differ, without changing anything.
 
-    To compare needs the right to configure; without it, it is left out, unless we `manage`.
+    Comparing needs the configure permission. Without it, items are not compared, unless the mode is `manage`.
     """
 
     def __init__(self, mode: Mode, *, must_be_seen: bool = False) -> None:
@@ -127,7 +129,7 @@ class TopologyCheck:
         self.differences: list[str] = []
 
     def hint(self) -> str:
-        """Say what to do about all the differences."""
+        """Return what to do about the differences."""
         if all(line.endswith(" does not exist") for line in self.differences):
             return ABSENT_HINT
         return (
@@ -136,7 +138,7 @@ class TopologyCheck:
         )
 
     async def look(self, connection: AbstractConnection, things: Sequence[Exchange | Queue]) -> None:
-        """Ask after each of these, on several channels at once; note differences, in their order."""
+        """Ask for each item, on several channels at once, and note differences in the order of the items."""
 
         async def ask(probe: TopologyProbe, thing: Exchange | Queue) -> None:
             asking = (
@@ -155,7 +157,7 @@ class TopologyCheck:
             self._note(thing, None if seen is not None and seen.is_hidden and self._must_be_seen else seen)
 
     def has(self, thing: Exchange | Queue) -> bool:
-        """Whether it is there, or may be."""
+        """Return whether an item exists, or may exist."""
         return self._seen[type(thing), thing.name] is not None
 
     def _note(self, thing: Exchange | Queue, seen: ExistingItem | None) -> None:

@@ -1,7 +1,8 @@
-"""Finds out what of a topology exists on RabbitMQ, and every key in which it differs, and changes nothing.
+"""Finds out over AMQP whether exchanges and queues exist, and every key in which they differ. It changes nothing.
 
-A passive declaration says whether a thing is there. An equivalent one is then refused over the first key that differs,
-with the live value in the refusal's text: asked again with that value, the broker names the next, until all are known.
+A passive declaration tells whether an item exists. A second declaration with our arguments is refused over the first
+key that differs, and the reply text has the live value. Declared again with that value, the broker names the next key,
+until all differences are known.
 Source: https://www.rabbitmq.com/docs/queues#property-equivalence
 """
 
@@ -36,7 +37,7 @@ from runner.transports.rabbitmq.channels import (
 T = TypeVar("T", Exchange, Queue)
 
 MAX_DIFFERENCES = 32
-"""How many keys of one thing may differ before we stop asking."""
+"""Maximum number of differing keys that are asked for."""
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<key>[^']*)' for (?P<kind>\w+) '(?P<name>.*)' in vhost '.*?': "
@@ -50,25 +51,25 @@ _FLAGS = {"durable", "exclusive", "auto_delete", "type"}
 
 
 class NotFound(Exception):
-    """What was asked for does not exist."""
+    """The item does not exist (404)."""
 
 
 class PreconditionFailed(Exception):
-    """The broker said no; the text is why."""
+    """The broker refuses a declaration (406). The text is its reply."""
 
 
 class ResourceLocked(Exception):
-    """Another connection has the queue for itself."""
+    """The queue is exclusive to another connection (405)."""
 
 
 class AccessRefused(Exception):
-    """The user may not."""
+    """The user lacks a permission (403)."""
 
 
 class TopologyProbe:
-    """Asks on a channel of its own, on a new one if the last answer closed it. An async context manager.
+    """Asks on a channel of its own, and opens a new one when a refusal has closed it. An async context manager.
 
-    Without the right to ask, that is a remark; with `needs_rights` it is BrokerUnavailable.
+    A missing permission becomes a remark; with `needs_rights` it raises BrokerUnavailable.
     """
 
     def __init__(self, connection: AbstractConnection, *, needs_rights: bool = False) -> None:
@@ -84,7 +85,7 @@ class TopologyProbe:
             await self._channel.close()
 
     async def exchange(self, exchange: Exchange, *, compares: bool = True) -> ExistingItem | None:
-        """Return what is known of an exchange, None where it does not exist."""
+        """Return what is known of an exchange; None where it does not exist."""
         try:
             await self._ask(
                 lambda channel: channel.exchange_declare(ShortString(exchange.name), passive=True, timeout=RPC_S)
@@ -98,7 +99,7 @@ class TopologyProbe:
             return _hidden("exchange", exchange.name, refusal)
 
     async def queue(self, queue: Queue, *, compares: bool = True) -> ExistingItem | None:
-        """Return what is known of a queue, None where it does not exist."""
+        """Return what is known of a queue; None where it does not exist."""
         try:
             seen = await self.depth(queue.name)
             if not compares:
@@ -131,7 +132,7 @@ class TopologyProbe:
     async def _compare(
         self, kind: str, wanted: T, declare: Callable[[AbstractChannel, T], Awaitable[None]], seen: ExistingItem
     ) -> ExistingItem:
-        """Ask with the live value of each key that was named, until the broker has nothing more to say."""
+        """Declare with the live value of each key that was named, until the broker refuses no more."""
         differences: dict[str, Difference] = {}
         asked, guard, remark = wanted, _guard(wanted), "more keys may differ: the broker names one at a time"
         for _ in range(MAX_DIFFERENCES):
@@ -184,10 +185,10 @@ async def _declare_on(
 
 
 def _guard(wanted: Exchange | Queue) -> dict[str, Any]:
-    """Return an argument with which the question cannot make a queue, if it has vanished since it was looked at.
+    """Return an argument with which the declaration cannot create the queue, if it was deleted since it was found.
 
-    RabbitMQ compares only arguments that the type of the live queue knows, and makes no queue with others (measured
-    with 3.10: 406 "invalid arg"). Other brokers may compare it: then it is left out.
+    RabbitMQ compares only arguments that the type of the live queue knows, and creates no queue with others (measured
+    with 3.10: 406 "invalid arg"). If a broker does compare it, it is left out.
     """
     if isinstance(wanted, Exchange):
         return {}
@@ -201,7 +202,7 @@ def _with_arguments(thing: T, more: dict[str, Any]) -> T:
 
 
 def _with_live_value(asked: T, key: str, current: str) -> T:
-    """Return what was asked for, with the live value of one key."""
+    """Return the item with the live value of one key."""
     if key in _FLAGS:
         text = _value(current)
         value: Any = text if key == "type" else text == "true"
@@ -214,7 +215,7 @@ def _with_live_value(asked: T, key: str, current: str) -> T:
 
 
 def _typed(current: str, ours: Any) -> Any:
-    """Return the live value with its type: that in the broker's text, or that of the value it was compared with."""
+    """Return the live value with its type: the one in the reply text, or that of our own value."""
     typed = _TYPED.search(current)
     text = _value(current, empty="")
     if typed is not None:
@@ -229,7 +230,7 @@ def _typed(current: str, ours: Any) -> Any:
 
 
 def _shown_value(match: re.Match[str], side: str) -> str:
-    """Return a value for people. A queue that was declared without a type is classic; RabbitMQ says so since 4.0."""
+    """Return a value for people. A queue declared without a type is classic; RabbitMQ names the type since 4.0."""
     value = _value(match[side])
     return "classic" if match["key"] == "x-queue-type" and value == "none" else value
 
@@ -240,7 +241,7 @@ def _value(text: str, empty: str = '""') -> str:
 
 
 def _hidden(kind: str, name: str, refusal: AccessRefused) -> ExistingItem:
-    """Return what is known of something about which the broker tells us nothing."""
+    """Return an item of which the broker does not even say whether it exists."""
     reason = access_refused(str(refusal)) or str(refusal)
     remark = f'whether {kind} "{name}" exists is not known: {reason}; to see it needs any right to it'
     return ExistingItem(remark=remark, is_hidden=True)

@@ -1,4 +1,4 @@
-"""RabbitMQ as a transport: one connection to publish, one to consume, both supervised. See `transports/base.py`."""
+"""RabbitMQ as a transport: one connection to publish and one to consume, both supervised. See `transports/base.py`."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ T = TypeVar("T")
 
 
 class RabbitTransport:
-    """A session with RabbitMQ. `name` is shown in the broker's list of connections; `clock` is the wall clock, UTC.
+    """A session with RabbitMQ. The broker shows `name` in its list of connections; `clock` is the wall clock, UTC.
 
-    `watchdog_s` is how often, in seconds, it makes sure that the broker still knows its consumers.
+    `watchdog_s` is how often, in seconds, it checks that the broker still knows its consumers.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class RabbitTransport:
 
     @property
     def capabilities(self) -> Capabilities:
-        """RabbitMQ does everything that the contract asks for."""
+        """See `Transport.capabilities`. The features are known after `connect`."""
         return self._capabilities
 
     @property
@@ -115,7 +115,7 @@ class RabbitTransport:
         return self._consuming.target
 
     async def connect(self) -> str:
-        """Open both connections; see `Transport.connect`."""
+        """See `Transport.connect`. It opens both connections."""
         connection = await self._consuming.open()
         await self._publishing.open()
         self._watchdog = asyncio.create_task(
@@ -128,7 +128,7 @@ class RabbitTransport:
         return product_of(connection)
 
     async def declare(self, topology: Topology) -> DeclareResult:
-        """See `Transport.declare`; what was declared is restored after each reconnect."""
+        """See `Transport.declare`. What was declared is declared again after each reconnect."""
 
         async def attempt() -> DeclareResult:
             return await self._topology.declare(await self._consuming.ready(), topology)
@@ -136,7 +136,7 @@ class RabbitTransport:
         return await self._retry_while_reconnecting(attempt, "the broker was lost while declaring")
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
-        """See `Transport.publish`. An exchange of ours that somebody has deleted is declared again."""
+        """See `Transport.publish`. An exchange that this session declared, and that was deleted, is declared again."""
         try:
             await self._publisher.publish(address, envelope)
         except MissingExchange:
@@ -182,7 +182,7 @@ class RabbitTransport:
         return delivery.subscription.ack(delivery)
 
     async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
-        """See `Transport.count_pending`. What other processes hold unsettled is not visible over AMQP."""
+        """See `Transport.count_pending`. Deliveries that other processes hold are not visible over AMQP."""
         await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
         names = {options.queue for options in all_options}
         for prefix in {options.wait_prefix for options in all_options}:
@@ -190,21 +190,21 @@ class RabbitTransport:
         try:
             ready = await count_messages(await self._consuming.ready(), names)
         except (ConnectionClosedByUs, *CHANNEL_ERRORS):
-            return 1  # unknown is not empty
+            return 1  # not known: it may not be empty
         return self._retry_publisher.in_transit() + ready
 
     async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int | str:
-        """See `Transport.count_held_elsewhere`. AMQP tells of other consumers, the management API what they hold."""
+        """See `Transport.count_held_elsewhere`. What others hold is known to the management API only."""
         own = Counter(consumer.queue for consumer in self._consumers)
         try:
             return await self._other_consumers.held(await self._consuming.ready(), all_options, own, quiet_s)
         except (ConnectionClosedByUs, *CHANNEL_ERRORS):
-            return 1  # it is asked again when the connection is back
+            return 1  # not known: the caller asks again when the connection is back
 
     async def campaign(self, name: str, member: Candidate | None = None) -> RabbitLeadership:
-        """See `Transport.campaign`; how it is kept, and for how long two may believe to lead, is in `leader_election`.
+        """See `Transport.campaign`, and `leader_election` for how long two sessions may believe to lead.
 
-        Waits while the broker is away. Raises BrokerUnavailable where the broker does not let us.
+        Waits while there is no connection. Raises BrokerUnavailable where the broker refuses.
         """
         leadership = RabbitLeadership(
             name,
@@ -226,7 +226,7 @@ class RabbitTransport:
                 text = f'cannot compete for the leadership through queue "{name}": {error}'
                 raise BrokerUnavailable(text) from error
             except CHANNEL_ERRORS:
-                pass  # the connection was lost, and comes back
+                pass  # the connection was lost; another one is being made
             await asyncio.sleep(pause)
         self._leaderships.append(leadership)
         return leadership
@@ -241,7 +241,7 @@ class RabbitTransport:
         await asyncio.gather(self._publishing.close(), self._consuming.close())
 
     async def _retry_while_reconnecting(self, attempt: Callable[[], Awaitable[T]], complaint: str) -> T:
-        """Try again where the connection was lost meanwhile, for the connect timeout; raises BrokerUnavailable."""
+        """Try again while connections are lost, up to the connect timeout. Raises BrokerUnavailable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.connect_timeout_s
         for pause in backoff_delays():
@@ -258,7 +258,7 @@ class RabbitTransport:
         raise AssertionError("delays never end")
 
     async def _restore_exchanges(self) -> None:
-        """Declare everything again, for a publication that found its exchange missing."""
+        """Declare everything again, for a publication whose exchange is missing."""
         try:
             await self._topology.restore(await self._consuming.ready())
         except (ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
