@@ -7,12 +7,15 @@ import http.client
 import os
 import signal
 import time
+from pathlib import Path
+
+import pytest
 
 from runner.metrics_table import METRICS
 from runner.release import version
 from tests.e2e.test_workers import all_run
 from tests.foreign import Foreign
-from tests.node import Broker, free_port
+from tests.node import Broker, Node, free_port
 from tests.project import Place, Project, lines, started, stop, until
 from tests.proxy import Proxy
 from tests.scraping import Scrape, fetch
@@ -232,7 +235,7 @@ MANY = 1000
 
 
 async def test_a_thousand_subscribers_fit_into_a_scrape(memory_project: Project) -> None:
-    """Under a megabyte on the wire: Prometheus asks for gzip. The time is measured by `make slow`."""
+    """Under a megabyte, and a fraction of it on the wire: Prometheus asks for gzip."""
     port = free_port()
     queues = "".join(f"  q{number}: {{}}\n" for number in range(MANY))
     subscribers = "".join(f"  s{number}: {{from: q{number}, handler: work:handle}}\n" for number in range(MANY))
@@ -345,3 +348,43 @@ async def test_two_runners_on_one_port(memory_project: Project) -> None:
             assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in second.stderr
         assert Scrape(port)("runner_concurrency", subscriber="work") == 2
         await stop(first)
+
+
+async def test_a_consumer_that_the_broker_ends_is_counted(rabbit_project: Project, foreign: Foreign) -> None:
+    """As often as the log says so."""
+    port = prepare(rabbit_project, WORK, HANDLE)
+    async with rabbit_project.up() as runner:
+        await started(runner)
+        assert Scrape(port)("runner_consumer_lost_total", subscriber="work") == 0
+        foreign.channel.queue_delete(rabbit_project.name("work"))
+        await runner.wait_for(lambda line: line["event"] == "consumer.resumed")
+        await scraped(port, "runner_concurrency", 2, subscriber="work")
+        assert Scrape(port)("runner_consumer_lost_total", subscriber="work") == len(lines(runner, "consumer.lost")) > 0
+        await stop(runner)
+
+
+@pytest.mark.slow
+async def test_a_broker_that_blocks_is_seen(tmp_path: Path, unique: str) -> None:
+    """It is out of memory for as long as the test says so; a scrape is answered meanwhile."""
+    with Node() as node:
+        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
+        port = prepare(
+            project,
+            """
+            version: 1
+            telemetry: {http: "127.0.0.1:PORT"}
+            queues: {UNIQUE.work: {}}
+            producers: {tick: {handler: work:tick, to: UNIQUE.work, every: 100ms}}
+            subscribers: {work: {from: UNIQUE.work, handler: work:handle}}
+            """,
+            "def tick(): return 1\nasync def handle(number: int) -> None: note(number)",
+        )
+        async with project.up() as runner:
+            await started(runner)
+            assert Scrape(port)("runner_broker_blocked") == 0
+            node.ctl("set_vm_memory_high_watermark", "absolute", "1")
+            scrape = await scraped(port, "runner_broker_blocked", 1)
+            assert scrape("runner_broker_connected") == 1
+            node.ctl("set_vm_memory_high_watermark", "0.6")
+            await scraped(port, "runner_broker_blocked", 0)
+            await stop(runner)

@@ -312,3 +312,16 @@ def test_all_problems_are_reported_at_once() -> None:
         "subscribers: {s: {from: x, handler: 'H:nothing_like_it', timeout: 5, retry: {on: ['H:Nope']}}}\n"
     )
     assert len(problems(text)) == 8
+
+
+def test_the_content_hash_changes_with_any_value_but_the_broker() -> None:
+    """Two machines that run the same file against different brokers have the same one; another limit is another file."""
+    text = f"broker: amqp://a:one@first\nqueues: {{q: {{}}}}\n{SUBSCRIBER}"
+    first = pipeline(text)
+    assert pipeline(text).content_hash == first.content_hash
+    assert pipeline(text.replace("a:one@first", "b:two@second")).content_hash == first.content_hash
+    other = pipeline(text.replace("from: q,", "from: q, concurrency: 3,"))
+    assert other.fingerprint == first.fingerprint
+    assert other.content_hash != first.content_hash
+    variable = text.replace("from: q,", "from: q, concurrency: '${N}',")
+    assert pipeline(variable, N="3").content_hash == other.content_hash
