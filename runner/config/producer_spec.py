@@ -5,6 +5,7 @@
 import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Final, Self
+from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -37,7 +38,8 @@ def _http(value: object) -> str:
     if not _HTTP_PATH.fullmatch(path):
         help_ = "write letters, digits, and other characters as %XX"
         raise spec_error("bad-http-path", f"{quoted(value)} has characters that a path cannot have", help_)
-    if path.startswith("/-/") or path.rstrip("/") in _RESERVED_PATHS:
+    decoded = unquote(path)
+    if decoded.startswith("/-/") or decoded.rstrip("/") in _RESERVED_PATHS:
         raise spec_error("bad-http-path", f"{quoted(value)} is a path of the runner itself", "write another path")
     return path
 

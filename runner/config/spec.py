@@ -136,7 +136,7 @@ class TelemetrySpec(SpecModel):
 
     http: Annotated[str, BeforeValidator(_address)] | None = Field(
         default=None,
-        description="The address of /healthz, /readyz and /metrics, HOST:PORT; `up --http` overrides it.",
+        description="The address of the page, /healthz, /readyz and /metrics, HOST:PORT; `up --http` overrides it.",
         examples=["127.0.0.1:9090"],
     )
 
