@@ -1,0 +1,70 @@
+"""Looking into queues of the in-process broker: what is not taken stands where it stood."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.errors import BrokerUnavailable
+from runner.message import Address, Envelope
+from runner.operations.memory_access import MemoryAccess
+from runner.pipeline.topology import Queue, Topology
+from runner.transports.base import Delivery, SubscriptionOptions
+from runner.transports.memory import MemoryTransport
+
+
+async def connected(*bodies: str, **arguments: object) -> tuple[MemoryTransport, MemoryAccess]:
+    """Return a session with a queue `q` that has these messages."""
+    transport = MemoryTransport()
+    await transport.connect()
+    await transport.declare(Topology(queues=(Queue("q", arguments=arguments),)))
+    for body in bodies:
+        await transport.publish(Address("", "q"), Envelope(body.encode(), priority=len(body)))
+    return transport, MemoryAccess(transport)
+
+
+async def seen(access: MemoryAccess, *take: str) -> list[str]:
+    """Return all bodies in their order; take those that are named."""
+    found = []
+    async with access.read("q") as browser:
+        while (browsed := await browser.next(0)) is not None:
+            found.append(browsed.envelope.body.decode())
+            if found[-1] in take:
+                await browser.take(browsed)
+        assert browser.is_at_its_end
+    return found
+
+
+@pytest.mark.parametrize("arguments", [{}, {"x-max-priority": 9}, {"x-queue-type": "quorum"}])
+async def test_order_stays_and_what_was_taken_is_gone(arguments: dict[str, object]) -> None:
+    _, access = await connected("a", "b", "cc", "d", **arguments)
+    before = await seen(access)
+    assert sorted(before) == ["a", "b", "cc", "d"]
+    assert await seen(access, "b", "cc") == before
+    assert await seen(access) == [body for body in before if body not in ("b", "cc")]
+    counts = await access.depth("q")
+    assert counts is not None
+    assert (counts.messages, counts.consumers) == (2, 0)
+
+
+async def test_a_subscriber_gets_nothing_that_is_being_looked_at() -> None:
+    transport, access = await connected("a", "b")
+    got: list[Delivery] = []
+    async with access.read("q") as browser:
+        first = await browser.next(0)
+        assert first is not None
+        options = SubscriptionOptions(queue="q", prefetch=10, dead_letter=None, wait_prefix="w")
+        await transport.subscribe(options, got.append)
+        while not got:
+            await transport.publish(Address("", "q"), Envelope(b"c"))
+        assert b"a" not in [delivery.envelope.body for delivery in got]
+        await browser.take(first)
+    await transport.close()
+    assert b"a" not in [delivery.envelope.body for delivery in got]
+
+
+async def test_a_queue_that_is_not_there_is_said() -> None:
+    _, access = await connected()
+    assert await access.depth("other") is None
+    with pytest.raises(BrokerUnavailable, match='there is no queue "other"'):
+        async with access.read("other"):
+            pass

@@ -1,0 +1,73 @@
+"""The page looks at the broker while somebody looks at the page, and not otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+
+from runner.errors import BrokerUnavailable
+from runner.operations.memory_access import MemoryAccess
+from runner.operations.status import StatusReader
+from runner.page.broker_view import EVERY_S, UNUSED_S, BrokerView, Session
+from runner.transports.memory import MemoryTransport
+from tests.unit.transports.virtual_time import run_virtually
+
+
+class Broker:
+    """An in-process broker, and how often somebody has connected to it to look."""
+
+    def __init__(self) -> None:
+        self.transport = MemoryTransport()
+        self.connected = 0
+        self.is_away = False
+
+    async def connect(self) -> Session:
+        self.connected += 1
+        if self.is_away:
+            raise BrokerUnavailable("it is away")
+        access = MemoryAccess(self.transport)
+        return Session(access, StatusReader((), access, None))
+
+
+def test_it_looks_while_it_is_asked_and_then_no_more() -> None:
+    async def main() -> None:
+        broker = Broker()
+        view = BrokerView(broker.connect)
+        assert broker.connected == 0
+        for _ in range(10):
+            await view.ask()
+            await asyncio.sleep(EVERY_S)
+        assert broker.connected == 1
+        await asyncio.sleep(UNUSED_S + 2 * EVERY_S)
+        assert len(asyncio.all_tasks()) == 1
+        await view.ask()
+        assert broker.connected == 2
+        await view.close()
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtually(main)
+
+
+def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
+    async def main() -> None:
+        broker = Broker()
+        broker.is_away = True
+        view = BrokerView(broker.connect)
+        await view.ask()
+        assert view.error == "it is away"
+        broker.is_away = False
+        await asyncio.sleep(EVERY_S + 0.1)
+        assert (view.error, broker.connected) == ("", 2)
+        await view.close()
+
+    run_virtually(main)
+
+
+def test_ten_who_ask_cause_one_look() -> None:
+    async def main() -> None:
+        broker = Broker()
+        view = BrokerView(broker.connect)
+        await asyncio.gather(*(view.ask() for _ in range(10)), view.access(), view.access())
+        assert broker.connected == 1
+        await view.close()
+
+    run_virtually(main)
