@@ -22,12 +22,14 @@ from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline
 from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
 from runner.pipeline.topology import Topology, leadership_queue, merge_topologies
 from runner.redaction import mask_passwords
+from runner.release import version
 from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.page.access import Access
     from runner.page.page import Page
     from runner.runtime.supervisor import RunReport, Supervisor
+    from runner.runtime.trace_export import TraceExport
     from runner.transports.base import OnTransportEvent, Transport, TransportEvent
     from runner.workers.worker import Worker
 
@@ -90,6 +92,11 @@ class System:
     def release(self) -> str:
         """The releases of the users' code; empty if no file or variable names one."""
         return ", ".join(dict.fromkeys(pipeline.release for pipeline in self.pipelines if pipeline.release))
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether any of them is exported as spans."""
+        return any(pipeline.is_traced for pipeline in self.pipelines)
 
     def names(self) -> list[str]:
         """Return the names of the pipelines and of all their producers and subscribers."""
@@ -188,6 +195,15 @@ def make_transport(system: System, on_transport_event: OnTransportEvent, *, work
     return RabbitTransport(system.broker, name=name, on_transport_event=on_transport_event, release=system.release)
 
 
+def make_trace_export(system: System, on_transport_event: OnTransportEvent) -> TraceExport | None:
+    """Return what exports spans; None where no pipeline asks for them. Raises TracesUnavailable."""
+    if not system.is_traced:
+        return None
+    from runner.runtime.trace_export import TraceExport
+
+    return TraceExport(system.name, system.release, system.broker, on_transport_event)
+
+
 @dataclass(frozen=True)
 class StartupStep:
     """One line of the start-up output."""
@@ -213,7 +229,6 @@ async def up(
     what on the page. Raises BrokerUnavailable and TopologyMismatch. Logging must be configured.
     """
     from runner.metrics import Metrics
-    from runner.release import version
     from runner.runtime.supervisor import Supervisor
     from runner.runtime.watchdog import handler_watchdog
 
@@ -225,8 +240,10 @@ async def up(
 
     transport = make_transport(system, note, worker=worker.name if worker else "")
     start_id = worker.start_id if worker else None
+    traces = make_trace_export(system, _log_transport_event)
+    tracer = traces.tracer if traces else None
     supervisor = Supervisor(
-        system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id, metrics=metrics
+        system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id, metrics=metrics, tracer=tracer
     )
     page: Page | None = None
     try:
@@ -247,10 +264,9 @@ async def up(
             report = await supervisor.drain()
         return report
     finally:
-        if page is not None:
-            await page.close()
-        await transport.close()
-        await supervisor.close()
+        for opened in (page, transport, supervisor, traces):
+            if opened is not None:
+                await opened.close()
 
 
 async def _serve(
@@ -372,11 +388,15 @@ async def publish(
     pipeline = system.pipelines[0]
     target = pipeline.destinations[name]
     transport = make_transport(system, on_transport_event)
-    publication = BatchPublisher(transport, pipeline, target, bodies, headers or {}, lines)
+    traces = make_trace_export(system, on_transport_event) if pipeline.is_traced else None
+    tracer = traces.tracer if traces else None
+    publication = BatchPublisher(transport, pipeline, target, bodies, headers or {}, lines, tracer)
     try:
         await transport.connect()
         await transport.declare(system.topology)
         await publication.send(per_second, on_confirmed)
     finally:
         await transport.close()
+        if traces is not None:
+            await traces.close()
     return publication.ids

@@ -28,7 +28,7 @@ __all__ = ["MAX_TEXT_CHARACTERS", "bound_context", "configure", "context", "flus
 Format = Literal["auto", "console", "json"]
 Processor = Callable[[WrappedLogger, str, EventDict], Any]
 
-CLIENT_LOGGERS = ("aio_pika", "aiormq", "pamqp")
+CLIENT_LOGGERS = ("aio_pika", "aiormq", "opentelemetry", "pamqp")
 
 _NO_CONTEXT: Mapping[str, Any] = {}
 
@@ -282,7 +282,8 @@ def _level_number(level: str) -> int:
     return logging.getLevelNamesMapping()[level.upper()]
 
 
-_RESERVED_FIELDS = frozenset({"timestamp", "level", "event", "logger", *CONTEXT_FIELDS})
+_RESERVED_FIELDS = frozenset({"timestamp", "level", "event", "logger", *CONTEXT_FIELDS}) - {"trace_id", "span_id"}
+"""Names that are always ours. An application may have a trace of its own where a line has none of ours."""
 
 
 def _prefix_reserved(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

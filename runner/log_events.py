@@ -17,6 +17,8 @@ COMMON = {
     "message_id": "the id of the message",
     "correlation_id": "the id of the message at which the flow began",
     "attempt": "which attempt this is, from 1",
+    "trace_id": "the trace that the message belongs to, where it has a valid `traceparent`",
+    "span_id": "the span of the attempt, with `telemetry: {traces: otlp}`",
     "messages": "how many messages a batch has",
     "local_replay": "`true` where a dead letter is only tried: on the page, or by `dead replay --local`",
     "payload": "the body of the message, only with `logging: {payloads: true}`",
@@ -212,6 +214,17 @@ EVENTS = (
         {**_FAILURE, "outcome": "what would have become of it: `retry` or `dead_letter`"},
     ),
     Event(
+        "message.summary",
+        ("info",),
+        "How many messages of a subscriber or producer have ended since the last such line, with "
+        "`logging: {messages: summary}`; where none has, there is no line.",
+        {
+            "during_s": "how many seconds it stands for",
+            **TOTALS,
+            "duplicate": "deliveries whose work was done before, and which were only acknowledged",
+        },
+    ),
+    Event(
         "pipeline.draining",
         ("info",),
         "The end has begun: nothing new is taken.",
@@ -294,6 +307,12 @@ EVENTS = (
     Event("stdout", ("info",), "Your code, or a library, has printed a line.", {"text": "the line"}),
     Event(
         "topology.mismatch", ("error",), "After a reconnect the broker's topology differs from the pipeline.", _ERROR
+    ),
+    Event(
+        "traces.lost",
+        ("warning",),
+        "Spans were dropped, because the collector does not take them. Once a minute at most; messages do not wait.",
+        {"lost": "how many since the start, as far as it is known", **_ERROR},
     ),
     Event(
         "worker.exited",

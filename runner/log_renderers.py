@@ -27,7 +27,18 @@ MAX_INTEGER_BITS = 1024
 LONG_TEXT_FIELDS = ("exception", "stack", "text")
 """Fields that hold one long text each: tracebacks and printed text."""
 
-CONTEXT_FIELDS = ("worker", "pipeline", "subscriber", "producer", "queue", "message_id", "correlation_id", "attempt")
+CONTEXT_FIELDS = (
+    "worker",
+    "pipeline",
+    "subscriber",
+    "producer",
+    "queue",
+    "message_id",
+    "correlation_id",
+    "attempt",
+    "trace_id",
+    "span_id",
+)
 """Fields that say what a line is about, in their order. Applications cannot set them."""
 
 _ATOMS = frozenset({bool, type(None)})

@@ -1,4 +1,4 @@
-"""The only parsers of durations, sizes, rates and addresses."""
+"""The only parsers of durations, sizes, rates, shares and addresses."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _BYTES = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
+
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
 
@@ -51,6 +53,14 @@ def parse_rate(value: str) -> float:
     if match is None:
         raise ValueError(f'"{value}" is not a rate')
     return float(match[1]) / _SECONDS[match[2]]
+
+
+def parse_share(value: str) -> float:
+    """Return the share that `20%` is: 0.2. Raises ValueError on anything else, and on more than 100%."""
+    match = _SHARE.fullmatch(value.strip())
+    if match is None or float(match[1]) > 100:
+        raise ValueError(f'"{value}" is not a share')
+    return float(match[1]) / 100
 
 
 def parse_address(value: str, *, lowest_port: int = 1) -> tuple[str, int]:

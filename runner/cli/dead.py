@@ -130,7 +130,10 @@ def replay(dead_options: DeadOptions, is_dry: bool, is_local: bool, per_second: 
             return
         with Progress("sending back", "sent back", dead_options.limit, is_json=is_json) as progress:
             progress.summary = summary = run_on_dead_letters(
-                dead_options, lambda ops, selected: ops.replay(selected, progress.note, per_second), progress.show
+                dead_options,
+                lambda ops, selected: ops.replay(selected, progress.note, per_second),
+                progress.show,
+                is_traced=True,
             )
     sys.exit(_exit_code(summary))
 

@@ -106,9 +106,11 @@ def run_on_dead_letters(
     dead_options: DeadOptions,
     work: Callable[[DeadLetterOps, list[SelectedQueue]], Awaitable[Summary]],
     on_step: Callable[[Summary], None] = lambda _: None,
+    *,
+    is_traced: bool = False,
 ) -> Summary:
     """Load the selection, connect, await `work` on the selected queues, and disconnect."""
-    return asyncio.run(connect_and_run(*load_selection(dead_options), dead_options, work, on_step))
+    return asyncio.run(connect_and_run(*load_selection(dead_options), dead_options, work, on_step, is_traced=is_traced))
 
 
 async def connect_and_run(
@@ -117,8 +119,11 @@ async def connect_and_run(
     dead_options: DeadOptions,
     work: Callable[[DeadLetterOps, list[SelectedQueue]], Awaitable[Summary]],
     on_step: Callable[[Summary], None] = lambda _: None,
+    *,
+    is_traced: bool = False,
 ) -> Summary:
-    """Connect, await `work`, and disconnect."""
+    """Connect, await `work`, and disconnect. With `is_traced`, the work makes spans if the pipeline asks for them."""
+    from runner.app import make_trace_export
     from runner.cli.signals import stop_on_signals
     from runner.operations.dead_letter_ops import DeadLetterOps
     from runner.operations.dead_letters import DeadLetterFilter
@@ -126,12 +131,16 @@ async def connect_and_run(
 
     browser = BrowseSession(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state)
     filters = DeadLetterFilter(frozenset(dead_options.ids), dead_options.error, dead_options.older_than_s)
+    traces = make_trace_export(system, echo_broker_state) if is_traced else None
+    tracer = traces.tracer if traces else None
     try:
         await browser.open()
         stop = stop_on_signals()
-        return await work(DeadLetterOps(browser, filters, dead_options.limit, utc_now, stop, on_step), selected)
+        return await work(DeadLetterOps(browser, filters, dead_options.limit, utc_now, stop, on_step, tracer), selected)
     finally:
         await browser.close()
+        if traces is not None:
+            await traces.close()
 
 
 def utc_now() -> datetime:

@@ -39,7 +39,9 @@ def load_system(
 
 
 def echo_broker_state(change: TransportEvent) -> None:
-    """Say what the verb is waiting for."""
+    """Say what the verb is waiting for, and that spans are lost."""
+    if change.event == "traces.lost":
+        echo_err(f"traces: {change.fields['error']}")
     if change.event in ("broker.connecting", "broker.unreachable", "broker.blocked", "broker.stalled"):
         what = change.event.partition(".")[2]
         parts = (f"waiting for the broker {change.fields.get('broker', '')}: {what}", change.fields.get("error", ""))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -17,7 +17,7 @@ from runner.config.document import Interpolated
 from runner.config.field_types import DURATION, RATE, SIZE, TEXT
 from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.scalars import resolve_scalar
-from runner.units import format_duration, parse_duration, parse_rate, parse_size
+from runner.units import format_duration, parse_duration, parse_rate, parse_share, parse_size
 
 MAX_INTEGER: Final = 2**63 - 1
 DAY_S: Final = 86_400.0
@@ -193,6 +193,37 @@ def _rate(value: object) -> float:
 
 Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), RATE]
 """Messages per second."""
+
+
+# Which messages are logged
+
+MESSAGE_LINES: Final = ("all", "errors", "summary")
+
+
+def _message_lines(value: object) -> str:
+    """Return one of the words, or a share as text; `true` means all, and `false` errors."""
+    typed = _typed(value)
+    if isinstance(typed, bool):
+        return "all" if typed else "errors"
+    if isinstance(value, str) and value in MESSAGE_LINES:
+        return str(value)
+    text = value.strip() if isinstance(value, str) else ""
+    if text.endswith("%"):
+        try:
+            if parse_share(text) > 0:
+                return str(text)
+        except ValueError:
+            pass
+        raise spec_error(
+            "out-of-range", f"must be more than 0% and at most 100%, not {quoted(text)}", "write it as in 1%"
+        )
+    match = closest(text, MESSAGE_LINES)
+    help_ = f'did you mean "{match}"?' if match else "write one of these, or a share as in 1%"
+    raise spec_error("bad-choice", f"must be {', '.join(MESSAGE_LINES)} or a share, not {describe(value)}", help_)
+
+
+_MessageLinesInput = bool | Literal["all", "errors", "summary"] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
+MessageLines = Annotated[str, BeforeValidator(_message_lines, json_schema_input_type=_MessageLinesInput)]
 
 
 # Lists and maps

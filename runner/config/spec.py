@@ -2,9 +2,9 @@
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from runner.config.broker_spec import MEMORY, BrokerField, BrokerSpec, TlsSpec
 from runner.config.fields import (
@@ -12,6 +12,7 @@ from runner.config.fields import (
     OPTIONAL_MAP,
     Boolean,
     Duration,
+    MessageLines,
     OpaqueMap,
     Text,
     Texts,
@@ -24,11 +25,12 @@ from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, ExchangeField, ExchangeSpec, QueueField, QueueSpec
-from runner.config.spec_model import SpecModel
+from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec
 from runner.units import parse_address
 
 Unheard = Literal["error", "ignore"]
+Traces = Literal["none", "otlp"]
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -116,8 +118,25 @@ class LoggingSpec(SpecModel):
     levels: dict[str, Annotated[LogLevel, choice(LogLevel)]] = Field(
         default={}, description="Levels of individual loggers, by name."
     )
-    messages: Boolean = Field(default=True, description="Whether the outcome of each message is logged.")
+    messages: MessageLines = Field(
+        default="all",
+        description="Which messages have a line when they are published and handled: all (or true), errors (or false), "
+        "a share of the flows such as 1%, or summary: one line with the counts now and then. What fails is always "
+        "logged.",
+        examples=["1%"],
+    )
+    every: Annotated[Duration, duration(1, DAY_S)] = Field(
+        default=60.0, description="How often messages: summary writes a line."
+    )
     payloads: Boolean = Field(default=False, description="Whether payloads are logged.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "every" in self.model_fields_set and self.messages != "summary":
+            raise_conflicts(
+                [Conflict(("every",), '"every" needs "messages: summary"', 'add "messages: summary", or remove it')]
+            )
+        return self
 
 
 def _address(value: object) -> str:
@@ -131,6 +150,13 @@ def _address(value: object) -> str:
     return address
 
 
+def _none_is_absent(value: object) -> object:
+    return None if value == "none" else value
+
+
+_TracesOrNone = BeforeValidator(_none_is_absent, json_schema_input_type=Traces)
+
+
 class TelemetrySpec(SpecModel):
     """How the process reports its state."""
 
@@ -138,6 +164,12 @@ class TelemetrySpec(SpecModel):
         default=None,
         description="The address of the page, /healthz, /readyz and /metrics, HOST:PORT; `up --http` overrides it.",
         examples=["127.0.0.1:9090"],
+    )
+    traces: Annotated[Literal["otlp"] | None, _TracesOrNone, choice(Traces)] = Field(
+        default=None,
+        description="otlp: each publication and each attempt is a span, exported by OTLP over HTTP; the variables "
+        "OTEL_* say where to. Needs the extra otel.",
+        examples=["otlp"],
     )
 
 

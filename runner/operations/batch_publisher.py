@@ -6,15 +6,19 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from runner.errors import PublishFailed
 from runner.message import Publish
 from runner.pipeline.codec import guess_payload
 from runner.pipeline.model import Destination, Pipeline
-from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
+from runner.runtime.publisher import OutgoingMessage, make_publisher
 from runner.runtime.rate_limit import RateLimiter
 from runner.transports.base import Transport
+
+if TYPE_CHECKING:
+    from runner.runtime.tracing import Tracer
 
 MAX_UNCONFIRMED = 1000
 """Maximum number of messages that wait for their confirm."""
@@ -35,9 +39,11 @@ class BatchPublisher:
         bodies: Sequence[bytes],
         headers: Mapping[str, str],
         lines: Sequence[int] = (),
+        tracer: Tracer | None = None,
     ) -> None:
         self._lines = lines
-        self._publisher = PipelinePublisher(
+        self._publisher = make_publisher(
+            tracer,
             transport,
             app_id=pipeline.name,
             destinations=pipeline.destinations,
@@ -61,8 +67,11 @@ class BatchPublisher:
         async def send(number: int) -> None:
             if limiter is not None:
                 await limiter.wait()
-            with self._line_named(number, "other lines may have been published"):
-                await self._publisher.publish(self._outgoing[number])
+            with (
+                self._line_named(number, "other lines may have been published"),
+                self._publisher.publication(self._outgoing[number]) as sent,
+            ):
+                await self._publisher.publish(sent)
             on_confirmed()
 
         count = len(self._outgoing)

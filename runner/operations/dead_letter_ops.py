@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import UNREADABLE, Address
@@ -19,6 +20,9 @@ from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, 
 from runner.operations.queue_access import QueueAccess
 from runner.operations.queue_scan import MessageHandle, QueueScan, ScanStopped
 from runner.runtime.rate_limit import RateLimiter
+
+if TYPE_CHECKING:
+    from runner.runtime.tracing import Tracer
 
 
 @dataclass
@@ -52,6 +56,8 @@ class DeadLetterOps:
     now: Callable[[], datetime]
     stop: asyncio.Event
     on_step: Callable[[Summary], None] = lambda _: None
+    tracer: Tracer | None = None
+    """Makes the spans of what is sent back."""
 
     async def find(self, selected: Sequence[SelectedQueue], on_found: Callable[[DeadLetterMessage], None]) -> Summary:
         """Call `on_found` with each match. No message is removed."""
@@ -101,8 +107,12 @@ class DeadLetterOps:
     async def _send(self, letter: DeadLetterMessage, closed: dict[str, str]) -> str:
         """Publish to the queue it failed in. Return why that is impossible, or an empty string."""
         queue = letter.origin or ""
+        span: AbstractContextManager[None] = (
+            nullcontext() if self.tracer is None else self.tracer.replay(queue, letter.envelope)
+        )
         try:
-            await self.browser.publish(Address("", queue), replay_envelope(letter, self.now()))
+            with span:
+                await self.browser.publish(Address("", queue), replay_envelope(letter, self.now()))
         except PublishUnknown as error:
             text = f"{error}; one message may be in both queues"
             raise BrokerUnavailable(text, "run this again when the broker is back") from error

@@ -23,6 +23,7 @@ from runner.pipeline.model import Pipeline, Subscriber
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
+from runner.runtime.message_lines import line_filter
 from runner.runtime.publisher import PipelinePublisher
 from runner.runtime.resources import Resources
 from runner.runtime.tracebacks import error_location, traceback_text
@@ -225,5 +226,5 @@ class LocalReplay:
             publisher=publisher,
             invoker=invoker,
             counts=SubscriberCounts(subscriber.name, subscriber.queue),
-            logs_messages=False,
+            has_line=line_filter("errors"),
         )

@@ -178,13 +178,14 @@ class Subscriber:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSettings:
-    """How lines are written; `levels` are per logger, `messages` is the line for each delivery's end."""
+    """How lines are written; `levels` are per logger, `messages` says which messages have lines, as in the file."""
 
     format: Literal["auto", "console", "json"] = "auto"
     level: str = "info"
     levels: Mapping[str, str] = field(default_factory=dict)
-    messages: bool = True
+    messages: str = "all"
     payloads: bool = False
+    summary_every_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,8 @@ class Pipeline:
     grace_s: float = 30.0
     http: tuple[str, int] | None = None
     """Where probes are answered, host and port."""
+    is_traced: bool = False
+    """Whether publications and attempts are exported as spans."""
     release: str = ""
     """Which release of the user's code this is, as the file says."""
     fingerprint: str = ""

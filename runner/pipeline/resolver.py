@@ -130,10 +130,12 @@ class _Resolver:
                 dict(spec.logging.levels),
                 spec.logging.messages,
                 spec.logging.payloads,
+                spec.logging.every,
             ),
             grace_s=spec.shutdown.grace,
             release=spec.release or "",
             http=parse_address(spec.telemetry.http) if spec.telemetry.http is not None else None,
+            is_traced=spec.telemetry.traces == "otlp",
             fingerprint=fingerprint_of(subscribers, producers),
             content_hash=_content_hash(spec),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -25,6 +26,8 @@ from runner.pipeline.topology_builder import (
     reads_queue,
 )
 
+TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
 
 def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer] | None = None) -> list[Problem]:
     """Return every problem with the names of a spec, and with the flow of messages that they describe.
@@ -42,6 +45,7 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         _queue_sources,
         _event_exchanges,
         _http_paths,
+        _traces,
     )
     problems = [*_sources(loaded, spec, together), *(problem for check in checks for problem in check(loaded, spec))]
     if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
@@ -200,6 +204,21 @@ def _http_paths(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             message = f'"{producer.http}" is already the path of "{other}"'
             help_text = "write another path, or list both names in one `to:`"
             yield loaded.problem("conflicting-options", ("producers", name, "http"), message, help_text)
+
+
+def _traces(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    if spec.telemetry.traces == "otlp" and not all(map(_is_installed, TRACE_MODULES)):
+        message = "exporting traces needs OpenTelemetry's SDK and its exporter, which are not installed"
+        help_text = 'install them: pip install "mqrunner[otel]"'
+        yield loaded.problem("missing-extra", ("telemetry", "traces"), message, help_text)
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module can be found; the packages that it lies in are imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _unknown(

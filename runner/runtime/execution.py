@@ -32,9 +32,11 @@ from runner.pipeline.model import Subscriber
 from runner.runtime.deduplication import Deduplicator, identity
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
+from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import PipelinePublisher
 from runner.runtime.result_publisher import PublishingStopped, ResultPublisher
 from runner.runtime.tracebacks import error_location, traceback_text
+from runner.trace_context import trace_fields
 from runner.transports.base import Delivery, Transport
 from runner.transports.failure_copies import original_address
 
@@ -44,6 +46,7 @@ class Execution:
 
     With `retry_locally`, deliveries that are to be retried stay in this process: subscribers with `order_by` need that,
     because a retry over the broker would be overtaken by its successors. Without it they go back to the broker.
+    `has_line` decides which messages have a log line if nothing went wrong.
     """
 
     def __init__(
@@ -55,8 +58,8 @@ class Execution:
         publisher: PipelinePublisher,
         invoker: HandlerInvoker,
         counts: SubscriberCounts,
+        has_line: LineFilter,
         is_timed: bool = False,
-        logs_messages: bool = True,
         logs_payloads: bool = False,
     ) -> None:
         self._subscriber = subscriber
@@ -66,7 +69,7 @@ class Execution:
         self._counts = counts
         self._is_timed = is_timed
         self._observe = counts.handler_seconds.observe if is_timed else _ignore
-        self._logs_messages = logs_messages
+        self._has_line = has_line
         self._logs_payloads = logs_payloads
         self._loop = asyncio.get_running_loop()
         self._logger = log.get_logger()
@@ -154,7 +157,8 @@ class Execution:
         """Give a delivery back to the broker as it is, because we are stopping."""
         await self._transport.settle(delivery, RELEASE)
         self._counts.released += 1
-        self._logger.info("message.released", **self.log_fields(delivery))
+        if self._has_line(delivery.envelope):
+            self._logger.info("message.released", **self.log_fields(delivery))
 
     async def _run(self, delivery: Delivery, started: float) -> None:
         if delivery.is_lost:
@@ -322,7 +326,7 @@ class Execution:
         """Acknowledge a message that was handled before."""
         await self._settle(delivery, ACK)
         self._counts.duplicate += 1
-        if self._logs_messages:
+        if self._has_line(delivery.envelope):
             self._message_logger.info("message.handled", duration_ms=0.0, published=0, duplicate=True)
 
     async def _release_unsettled(self, deliveries: Sequence[Delivery]) -> None:
@@ -343,6 +347,8 @@ class Execution:
             "correlation_id": delivery.envelope.correlation_id,
             "attempt": delivery.attempt,
         }
+        if delivery.envelope.headers:
+            fields |= trace_fields(delivery.envelope.headers)
         if self._logs_payloads:
             fields["payload"] = delivery.envelope.body.decode("utf-8", "backslashreplace")
         return fields
@@ -353,7 +359,7 @@ class Execution:
         """Count the outcome and write its log line."""
         if isinstance(outcome, Ack):
             self._counts.handled += 1
-            if not self._logs_messages:
+            if not self._has_line(delivery.envelope):
                 return
         duration_ms = round((time.perf_counter() - started) * 1000, 1)
         error = _cause(error)

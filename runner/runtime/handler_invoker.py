@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,8 @@ class HandlerInvoker:
         self._handler = handler
         self._timeout_s = subscriber.timeout_s
         self._given = {**handler.arguments, **{name: resources[name] for name in handler.resources}}
+        self.carrier: Callable[[], dict[str, str]] = dict
+        """Returns the trace context of the current call as headers, for a handler in another process."""
         self._pool: ProcessPool | None = None
         if subscriber.runs_in_process:
             self._pool = ProcessPool(subscriber.concurrency, subscriber.name, handler.path)
@@ -75,7 +77,7 @@ class HandlerInvoker:
             given = {**given, handler.payload_parameter: payload}
         positional, arguments = handler.bind(given)
         if self._pool is not None:
-            asked = HandlerCall(handler.path, positional, arguments, dict(log.context.get({})))
+            asked = HandlerCall(handler.path, positional, arguments, dict(log.context.get({})), self.carrier())
             return await self._pool.call(asked, self._timeout_s)
         if handler.is_async:
             return await call_on_loop(handler, positional, arguments, self._timeout_s)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from runner import log
 from runner.errors import PublishFailed, PublishUnknown
+from runner.message import NO_HEADERS
 from runner.metrics import ProducerCounts
 from runner.pipeline.codec import JsonText, guess_payload, json_error
 from runner.pipeline.model import Producer
+from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
+from runner.trace_context import trace_fields, trace_headers
 from runner.units import format_duration
 
 FULL_QUEUE_TIMEOUT_S = 5.0
@@ -20,32 +24,39 @@ FULL_QUEUE_TIMEOUT_S = 5.0
 class HttpProducer:
     """One path of the HTTP server and the producer behind it."""
 
-    def __init__(self, producer: Producer, pipeline: str, publisher: PipelinePublisher, counts: ProducerCounts) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        pipeline: str,
+        publisher: PipelinePublisher,
+        counts: ProducerCounts,
+        has_line: LineFilter,
+    ) -> None:
         self._producer = producer
         self._pipeline = pipeline
         self._publisher = publisher.counting(counts.published)
+        self._has_line = has_line
         self._logger = log.get_logger()
         self.path = producer.http_path or "/"
 
-    async def accept(self, body: bytes, content_type: str) -> tuple[int, dict[str, Any]]:
-        """Publish the body and return the HTTP status and the JSON answer.
+    async def accept(
+        self, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> tuple[int, dict[str, Any]]:
+        """Publish the body and return the HTTP status and the JSON answer. Trace headers go on to it.
 
         Without a connection to the broker it answers 503 at once, so that the client can try another instance.
         """
-        with log.bound_context({"pipeline": self._pipeline, "producer": self._producer.name}):
+        trace = trace_headers(headers)
+        with log.bound_context({"pipeline": self._pipeline, "producer": self._producer.name, **trace_fields(trace)}):
             try:
-                outgoing = self._messages_of(body, content_type)
+                outgoing = self._messages_of(body, content_type, trace)
             except (ValueError, PublishFailed) as error:
                 return 422, {"error": str(error)}
             if not self._publisher.can_publish:
                 return 503, {"error": "the broker takes no messages now: nothing was published"}
             try:
                 async with asyncio.timeout(self._producer.http_timeout_s):
-                    for item in outgoing:
-                        full_queue_timeout_s = min(FULL_QUEUE_TIMEOUT_S, self._producer.http_timeout_s)
-                        await self._publisher.publish(
-                            item, full_queue_timeout_s=full_queue_timeout_s, waits_for_broker=False
-                        )
+                    published = [await self._publish(item) for item in outgoing]
             except TimeoutError:
                 waited = format_duration(self._producer.http_timeout_s)
                 return 503, {"error": f"not confirmed within {waited}: it may arrive all the same"}
@@ -53,16 +64,24 @@ class HttpProducer:
                 return 503, {"error": "the broker was lost before it confirmed the message: it may arrive all the same"}
             except PublishFailed as failure:
                 return 503 if failure.reason == "refused" else 422, {"error": str(failure)}
-            for item in outgoing:
-                name, message_id = item.destination.name, item.envelope.message_id
-                self._logger.info("message.published", to=name, message_id=message_id)
+            for item in published:
+                if self._has_line(item.envelope):
+                    about = {"message_id": item.envelope.message_id, **trace_fields(item.envelope.headers)}
+                    self._logger.info("message.published", to=item.destination.name, **about)
             return 202, {"ids": [item.envelope.message_id for item in outgoing]}
 
-    def _messages_of(self, body: bytes, content_type: str) -> list[OutgoingMessage]:
+    async def _publish(self, item: OutgoingMessage) -> OutgoingMessage:
+        """Publish a message and return it as it was sent."""
+        full_queue_timeout_s = min(FULL_QUEUE_TIMEOUT_S, self._producer.http_timeout_s)
+        with self._publisher.publication(item) as sent:
+            await self._publisher.publish(sent, full_queue_timeout_s=full_queue_timeout_s, waits_for_broker=False)
+        return sent
+
+    def _messages_of(self, body: bytes, content_type: str, trace: Mapping[str, str]) -> list[OutgoingMessage]:
         """Return the messages for a body. Raises ValueError or PublishFailed that say what is wrong with it."""
         payload = _parse_body(body, content_type)
         try:
-            return self._publisher.prepare([payload], self._producer.to)
+            return self._publisher.prepare([payload], self._producer.to, trace=trace)
         except PublishFailed as failure:
             if isinstance(payload, JsonText) or not (why := json_error(body)):
                 raise

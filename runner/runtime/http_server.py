@@ -21,6 +21,7 @@ from runner.metrics import Samples
 from runner.runtime import exposition
 from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
 from runner.runtime.http_producer import HttpProducer
+from runner.trace_context import TRACE_HEADERS
 from runner.units import is_loopback
 
 if TYPE_CHECKING:
@@ -210,7 +211,8 @@ class HttpServer:
                 except (ContentEncodingError, RequestPayloadError):
                     status, answer = 400, {"error": "the body cannot be read: it is not encoded as its header says"}
                 else:
-                    status, answer = await producer.accept(body, request.content_type)
+                    trace = {name: ",".join(request.headers.getall(name, ())) for name in TRACE_HEADERS}
+                    status, answer = await producer.accept(body, request.content_type, trace)
             headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
             response = web.json_response(answer, status=status, headers=headers)
             if self._refusal or status in (400, 408):

@@ -42,6 +42,8 @@ class HandlerCall(NamedTuple):
     positional: tuple[Any, ...]
     arguments: dict[str, Any]
     context: Mapping[str, Any]
+    trace: Mapping[str, str]
+    """The current trace context as headers; empty where nothing is traced."""
 
 
 class HandlerAnswer(NamedTuple):
@@ -178,6 +180,10 @@ def serve_calls(pipe: Connection, path: str, import_path: list[str], log_setting
         while True:
             call: HandlerCall = pipe.recv()
             log.context.set(call.context)
+            if call.trace:
+                from runner.runtime.tracing import attach
+
+                attach(call.trace)
             answer = _run_call(call)
             with contextlib.suppress(OSError, ValueError, AttributeError):  # the handler may have closed them
                 log.flush()  # the process will be killed, without a chance to flush

@@ -20,11 +20,13 @@ from runner.pipeline.file_source import BadRecord
 from runner.pipeline.model import Handler, Producer
 from runner.runtime.generators import iterate_generator, iterate_in_thread
 from runner.runtime.invocation import HandlerFailed, await_handler, is_iterator, run_in_executor
+from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.runtime.rate_limit import RateLimiter
 from runner.runtime.tracebacks import error_location, traceback_text
 from runner.schedule import Schedule
 from runner.tasks import cancel_and_wait
+from runner.trace_context import trace_fields
 
 MAX_UNCONFIRMED = 100
 """The most publications of a producer that may wait for their confirms."""
@@ -73,7 +75,7 @@ class ProducerRuntime:
         counts: ProducerCounts,
         max_failures: int | None,
         now: Callable[[], datetime],
-        logs_messages: bool = True,
+        has_line: LineFilter,
     ) -> None:
         self.producer = producer
         self._handler = handler
@@ -85,7 +87,7 @@ class ProducerRuntime:
         self._counts = counts
         self._max_failures = max_failures
         self._now = now
-        self._logs_messages = logs_messages
+        self._has_line = has_line
         self._logger = log.get_logger()
         self._message_logger = log.get_message_logger()
         self._limiter = RateLimiter(producer.per_second) if producer.per_second else None
@@ -182,7 +184,7 @@ class ProducerRuntime:
     def _note_confirmed(self, outgoing: OutgoingMessage) -> None:
         envelope = outgoing.envelope
         self._last_id = envelope.message_id
-        if self._logs_messages:
+        if self._has_line(envelope):
             # A producer with a schedule logs one line per tick instead: see `_log_finished`.
             say = self._message_logger.info if self.is_finite else self._message_logger.debug
             say(
@@ -190,6 +192,7 @@ class ProducerRuntime:
                 to=outgoing.destination.name,
                 message_id=envelope.message_id,
                 correlation_id=envelope.correlation_id,
+                **trace_fields(envelope.headers),
             )
 
     async def _items(self) -> AsyncGenerator[Any, None]:
@@ -239,6 +242,7 @@ class _PublishWindow:
             await self._wait_for_change()
         if self._failure is not None:
             raise self._failure
+        outgoing = self._publisher.start(outgoing)
         self.count += 1
         self._in_flight += 1
         self._bytes += size
@@ -246,6 +250,7 @@ class _PublishWindow:
         if started == "confirmed":
             self._in_flight -= 1
             self._bytes -= size
+            self._publisher.end(outgoing)
             self._on_confirmed(outgoing)
         elif started == "busy":
             self._send(outgoing)
@@ -298,6 +303,7 @@ class _PublishWindow:
         self._in_flight -= 1
         self._bytes -= len(outgoing.envelope.body)
         self._has_changed.set()
+        self._publisher.end(outgoing, error)
         if error is None:
             self._on_confirmed(outgoing)
         else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runner import log
 from runner.backoff import backoff_delays
@@ -20,9 +21,13 @@ from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
 from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination
 from runner.runtime.deduplication import identity
+from runner.trace_context import shared_trace_headers, with_trace_headers
 from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, PublishStarted, Transport
 from runner.transports.direct_reply import is_answerable, is_direct_reply
+
+if TYPE_CHECKING:
+    from runner.runtime.tracing import Tracer
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 5.0
 """The shortest and the longest delay before a message is published again."""
@@ -61,11 +66,16 @@ class SecondClock:
 
 
 class OutgoingMessage(NamedTuple):
-    """A message with its destination. `key` replaces the routing key of an event."""
+    """A message with its destination. `key` replaces the routing key of an event.
+
+    `trace` are the trace headers of the message or request that it results from. `span` belongs to the tracer.
+    """
 
     destination: Destination
     envelope: Envelope
     key: str | None = None
+    trace: Mapping[str, str] = NO_HEADERS
+    span: Any = None
 
 
 class ResultOrigin(NamedTuple):
@@ -74,6 +84,7 @@ class ResultOrigin(NamedTuple):
     digest: bytes | None
     correlation_id: str | None
     reply_to: str | None
+    trace: Mapping[str, str] = NO_HEADERS
 
 
 def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
@@ -83,7 +94,10 @@ def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
         digest.update(identity(parent))
     first = parents[0]
     has_ids = all(parent.message_id is not None for parent in parents)
-    return ResultOrigin(digest.digest() if has_ids else None, first.correlation_id or first.message_id, first.reply_to)
+    trace = shared_trace_headers(parent.headers for parent in parents)
+    return ResultOrigin(
+        digest.digest() if has_ids else None, first.correlation_id or first.message_id, first.reply_to, trace
+    )
 
 
 class PipelinePublisher:
@@ -124,6 +138,7 @@ class PipelinePublisher:
         seed: str = "",
         before: int = 0,
         origin: ResultOrigin | None = None,
+        trace: Mapping[str, str] = NO_HEADERS,
     ) -> list[OutgoingMessage]:
         """Return the encoded messages for results. All are validated before the first one is published.
 
@@ -131,20 +146,22 @@ class PipelinePublisher:
         of a handler's result derives from `origin`, `seed` and the result's number; that of a producer's item from
         `seed`, the number and the body, since a restarted producer may yield other items in the same places. Without
         either, ids are new. `seed` names the pipeline and what runs in it; `before` counts the messages of the same
-        call that were published earlier. Raises PublishFailed("invalid").
+        call that were published earlier.
+        `trace` are the trace headers of a request. Raises PublishFailed("invalid").
         """
+        trace = trace if origin is None else origin.trace
         found: list[OutgoingMessage] = []
         for result in results:
             for each in split_results(result):
-                found += self._messages_of(each, to, origin, seed and f"{seed}:{before + len(found)}")
+                found += self._messages_of(each, to, origin, trace, seed and f"{seed}:{before + len(found)}")
         for outgoing in found:
             if len(found) > 1 or outgoing.key is not None or outgoing.envelope.headers is not NO_HEADERS:
-                check_routing_key(_target_address(outgoing).key)
+                check_routing_key(address_of(outgoing).key)
                 normalize_envelope(outgoing.envelope)
         return found
 
     def _messages_of(
-        self, result: Any, to: tuple[Destination, ...], origin: ResultOrigin | None, seed: str
+        self, result: Any, to: tuple[Destination, ...], origin: ResultOrigin | None, trace: Mapping[str, str], seed: str
     ) -> list[OutgoingMessage]:
         """Return the messages for one result: one for each destination, none for None."""
         if isinstance(result, Publish):
@@ -156,14 +173,38 @@ class PipelinePublisher:
         else:
             targets, headers, key, payload = to, NO_HEADERS, None, result
         return [
-            OutgoingMessage(target, self._envelope(payload, headers, target, origin, seed), key) for target in targets
+            OutgoingMessage(target, self._envelope(payload, headers, target, origin, seed), key, trace)
+            for target in targets
         ]
+
+    def start(self, outgoing: OutgoingMessage) -> OutgoingMessage:
+        """Return a message as it is sent, however often: with its trace. `end` says that it is sent, or given up."""
+        if not outgoing.trace:
+            return outgoing
+        envelope = outgoing.envelope
+        return outgoing._replace(
+            envelope=envelope._replace(headers=with_trace_headers(envelope.headers, outgoing.trace))
+        )
+
+    def end(self, outgoing: OutgoingMessage, error: BaseException | None = None) -> None:
+        """Note how the publication of a message has ended: confirmed, or with an error."""
+
+    @contextmanager
+    def publication(self, outgoing: OutgoingMessage) -> Iterator[OutgoingMessage]:
+        """Give a message as it is sent, and note how the block ends."""
+        started = self.start(outgoing)
+        try:
+            yield started
+        except BaseException as error:
+            self.end(started, error)
+            raise
+        self.end(started)
 
     def publish_nowait(self, outgoing: OutgoingMessage, on_published: OnPublished) -> PublishStarted:
         """Publish once without waiting; see `Transport.publish_nowait`. After a failure, `publish` may be called."""
         destination, started = outgoing.destination, time.perf_counter()
         note_end = partial(self._note_end, on_published, destination, started)
-        begun = self._transport.publish_nowait(_target_address(outgoing), outgoing.envelope, note_end)
+        begun = self._transport.publish_nowait(address_of(outgoing), outgoing.envelope, note_end)
         if begun == "confirmed":
             self._counts.note_confirmed(destination.counted_as or destination.name, time.perf_counter() - started)
         return begun
@@ -200,7 +241,7 @@ class PipelinePublisher:
         A full queue is retried for `full_queue_timeout_s`. A handler must not wait forever for a queue that it may
         itself have to empty. Without `waits_for_broker`, PublishUnknown is raised as soon as there is no connection.
         """
-        address = _target_address(outgoing)
+        address = address_of(outgoing)
         loop = asyncio.get_running_loop()
         give_up_at, warn_at = loop.time() + full_queue_timeout_s, loop.time() + WARN_AFTER_S
         unconfirmed = 0
@@ -295,6 +336,15 @@ class PipelinePublisher:
         return blake2b(b"%b:%b\0%b" % (seed.encode(), target.name.encode(), body), digest_size=16).hexdigest()
 
 
+def make_publisher(tracer: Tracer | None, *arguments: Any, **named: Any) -> PipelinePublisher:
+    """Return a publisher, one that makes spans if there is a tracer. All other arguments are those of `Publisher`."""
+    if tracer is None:
+        return PipelinePublisher(*arguments, **named)
+    from runner.runtime.tracing import TracedPublisher
+
+    return TracedPublisher(tracer, *arguments, **named)
+
+
 def split_results(result: Any) -> Sequence[Any]:
     """Return the results in a return value: the items of a list or tuple that holds only `Publish`, else itself."""
     if isinstance(result, list | tuple) and result and all(isinstance(item, Publish) for item in result):
@@ -314,8 +364,9 @@ def reply_destinations(address: str) -> tuple[Destination, ...]:
     )
 
 
-def _target_address(outgoing: OutgoingMessage) -> Address:
-    destination, _, key = outgoing
-    if key is not None and destination.is_event:
-        return destination.address._replace(key=key)
+def address_of(outgoing: OutgoingMessage) -> Address:
+    """Return where a message is published to."""
+    destination = outgoing.destination
+    if outgoing.key is not None and destination.is_event:
+        return destination.address._replace(key=outgoing.key)
     return destination.address

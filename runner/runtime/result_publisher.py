@@ -57,9 +57,10 @@ class ResultPublisher:
             raise ResultFailed(error, "invalid-result") from error
         attempt = 1
         for item in outgoing:
-            while (failure := await self._try_publish(item)) is not None:
-                await self._wait_before_retry(failure, attempt, started)
-                attempt += 1
+            with self._publisher.publication(item) as sent:
+                while (failure := await self._try_publish(sent)) is not None:
+                    await self._wait_before_retry(failure, attempt, started)
+                    attempt += 1
         return len(outgoing)
 
     def _destinations(self, asker: str | None) -> tuple[Destination, ...]:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from runner import log
@@ -21,15 +23,19 @@ from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.http_producer import HttpProducer
 from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, MakeRoutes, ReadinessCheck, ReadMetrics
+from runner.runtime.message_lines import MessageSummary, line_filter
 from runner.runtime.producer import CONFIRM_TIMEOUT_S, ProducerRuntime
 from runner.runtime.producer_group import ProducerGroup
-from runner.runtime.publisher import PipelinePublisher, SecondClock
+from runner.runtime.publisher import PipelinePublisher, SecondClock, make_publisher
 from runner.runtime.resources import Resources
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.runtime.watchdog import RunningHandler
 from runner.tasks import cancel_and_wait, for_each
 from runner.transports.base import Delivery, SubscriptionOptions, Transport
 from runner.transports.leadership import Candidate
+
+if TYPE_CHECKING:
+    from runner.runtime.tracing import Tracer
 
 MAX_UNSETTLED_S = 25 * 60.0
 """How long a message may stay unsettled: RabbitMQ's default consumer timeout of 30 minutes, minus a margin."""
@@ -73,12 +79,16 @@ class Supervisor:
         now: Callable[[], datetime] | None = None,
         start_id: str | None = None,
         metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`start_id` identifies the start of the pipelines, if several workers share it."""
+        """`start_id` identifies the start of the pipelines, if several workers share it. `tracer` makes the spans of
+        pipelines with `traces`.
+        """
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
         self._new_id = new_id
+        self._tracer = tracer
         self._now = now or (lambda: datetime.now(UTC))
         self._sent_at = now or SecondClock()
         self._start_id = start_id or uuid4().hex
@@ -89,6 +99,12 @@ class Supervisor:
         self.metrics = metrics or Metrics()
         self.metrics.pipelines = {pipeline.name: _counts(pipeline) for pipeline in pipelines}
         self.metrics.broker.is_connected = lambda: not transport.unready_reasons
+        self._filters = {pipeline.name: line_filter(pipeline.logging.messages) for pipeline in pipelines}
+        self._summaries = [
+            MessageSummary(self.metrics.pipelines[each.name], each.logging.summary_every_s)
+            for each in pipelines
+            if each.logging.messages == "summary"
+        ]
         self.subscribers: list[SubscriberRuntime] = []
         self._groups: list[ProducerGroup] = []
         self._publishers = {pipeline.name: self._make_publisher(pipeline) for pipeline in pipelines}
@@ -178,6 +194,8 @@ class Supervisor:
                 queues=len(pipeline.topology.queues),
                 **version_fields(pipeline.release),
             )
+        for summary in self._summaries:
+            summary.start()
         self._state = "running"
 
     async def wait(self, stop: asyncio.Event) -> None:
@@ -228,6 +246,8 @@ class Supervisor:
             for item, count in zip(self.subscribers, late, strict=True)
             if count
         }
+        for summary in self._summaries:
+            await summary.close()
         failed = tuple(name for group in self._groups for name in group.failed)
         for pipeline in self._pipelines:
             totals = self.metrics.pipelines[pipeline.name].totals
@@ -279,7 +299,8 @@ class Supervisor:
         return await self._transport.count_pending([subscriber.options for subscriber in self.subscribers]) == 0
 
     def _make_publisher(self, pipeline: Pipeline) -> PipelinePublisher:
-        return PipelinePublisher(
+        return make_publisher(
+            self._tracer if pipeline.is_traced else None,
             self._transport,
             app_id=pipeline.name,
             destinations=pipeline.destinations,
@@ -291,7 +312,11 @@ class Supervisor:
         """Return the HTTP server for producers and probes; None if neither is configured."""
         http_producers = [
             HttpProducer(
-                producer, pipeline.name, self._publishers[pipeline.name], self._producer_counts(pipeline, producer)
+                producer,
+                pipeline.name,
+                self._publishers[pipeline.name],
+                self._producer_counts(pipeline, producer),
+                self._filters[pipeline.name],
             )
             for pipeline in self._pipelines
             for producer in pipeline.producers
@@ -316,8 +341,14 @@ class Supervisor:
             held_s=_held_s(pipeline, subscriber),
         )
         counts = self.metrics.pipelines[pipeline.name].subscribers[subscriber.name]
+        make: Callable[..., Execution] = Execution
         invoker = HandlerInvoker(subscriber, self._resources.of(pipeline.name))
-        execution = Execution(
+        if pipeline.is_traced and self._tracer is not None:
+            from runner.runtime.tracing import TracedExecution, carrier
+
+            make = partial(TracedExecution, self._tracer)
+            invoker.carrier = carrier
+        execution = make(
             subscriber,
             pipeline=pipeline.name,
             transport=self._transport,
@@ -325,7 +356,7 @@ class Supervisor:
             invoker=invoker,
             counts=counts,
             is_timed=self.metrics.is_timed,
-            logs_messages=pipeline.logging.messages,
+            has_line=self._filters[pipeline.name],
             logs_payloads=pipeline.logging.payloads,
         )
         return SubscriberRuntime(subscriber, options, execution, invoker, self._poison_lock, self._notice_bug, counts)
@@ -342,7 +373,7 @@ class Supervisor:
                 counts=self._producer_counts(pipeline, producer),
                 max_failures=MAX_FAILURES_UNTIL_IDLE if self._until_idle else None,
                 now=self._now,
-                logs_messages=pipeline.logging.messages,
+                has_line=self._filters[pipeline.name],
             )
             for producer in pipeline.producers
             if producer.handler is not None

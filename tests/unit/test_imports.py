@@ -26,7 +26,7 @@ WORDS = (
         "metrics_table",
         "outcome",
     ),
-    *("redaction", "release", "schedule", "tasks", "units"),
+    *("redaction", "release", "schedule", "tasks", "trace_context", "units"),
 )
 VOCABULARY = tuple(f"runner.{word}" for word in WORDS)
 
@@ -52,6 +52,7 @@ HOMES = {
     "annotationlib": ("runner.pipeline.annotations",),  # of the standard library, from Python 3.14 on
     "click": ("runner.cli",),
     "cronsim": ("runner.config.schedule_fields", "runner.schedule"),  # one judges a line, the other runs by it
+    "opentelemetry": ("runner.runtime.trace_export", "runner.runtime.tracing"),
     "pamqp": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "prometheus_client": ("runner.runtime.exposition", "runner.runtime.http_server"),
     "pydantic": ("runner.config", "runner.pipeline"),

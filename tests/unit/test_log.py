@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from runner import log
+from runner.log_renderers import ConsoleRenderer
 
 HOSTILE = 'a\nb\u2028c\x85d\x1b[31m{"level": "error"}'
 ESCAPED = 'a\\nb\\u2028c\\x85d\\x1b[31m{"level": "error"}'
@@ -107,6 +108,16 @@ def test_the_flood_of_a_lost_connection_is_left_out() -> None:
     logging.getLogger("asyncio").warning("socket.send() raised exception.")
     logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", "x", 2.0)
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["Executing x took 2.000 seconds"]
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])
+def test_a_level_can_be_read_without_colours(level: str) -> None:
+    """In a pipe and with NO_COLOR a line is text alone, and its level is a word in a column of its own."""
+    line = ConsoleRenderer(is_colored=False)(
+        None, "", {"timestamp": "2026-01-01T12:00:00Z", "level": level, "event": "e"}
+    )
+    assert line.split()[1] == level
+    assert "\x1b" not in line
 
 
 def test_a_worker_says_in_each_line_which_one_it_is() -> None:

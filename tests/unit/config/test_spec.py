@@ -50,7 +50,7 @@ def test_a_pipeline_has_every_default() -> None:
     pipeline = spec("")
     assert pipeline.broker.urls == ()
     assert (pipeline.broker.connect_timeout, pipeline.broker.heartbeat, pipeline.broker.topology) == (60, 10, "manage")
-    assert (pipeline.logging.format, pipeline.logging.level, pipeline.logging.messages) == ("auto", "info", True)
+    assert (pipeline.logging.format, pipeline.logging.level, pipeline.logging.messages) == ("auto", "info", "all")
     assert pipeline.logging.payloads is False
     assert pipeline.shutdown.grace == 30
     assert pipeline.queues == {} == pipeline.subscribers

@@ -1,0 +1,78 @@
+"""Vocabulary: the headers that tie a message to a trace, by W3C Trace Context and W3C Baggage.
+
+https://www.w3.org/TR/trace-context/ · https://www.w3.org/TR/baggage/
+
+Anybody may have written them: a `traceparent` that the standard calls invalid counts as none, and then its `tracestate`
+does too. A message keeps the headers that it came with, valid or not; its results get the valid ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from runner.message import NO_HEADERS
+
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+BAGGAGE = "baggage"
+TRACE_HEADERS = (TRACEPARENT, TRACESTATE, BAGGAGE)
+
+MAX_CHARACTERS = 8192
+"""Longer values are not passed on to results. Baggage may have this many bytes; of `tracestate` 512 must be kept."""
+
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+def trace_id_of(headers: Mapping[str, Any]) -> str | None:
+    """Return the trace that a message belongs to, as 32 hexadecimal digits; None where it names no valid one."""
+    value = headers.get(TRACEPARENT)
+    match = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or (match[1] == "00" and match[3]):  # only later versions may say more
+        return None
+    return match[2]
+
+
+def trace_fields(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Return what log lines say of a message's trace."""
+    trace_id = trace_id_of(headers) if headers else None
+    return {} if trace_id is None else {"trace_id": trace_id}
+
+
+def trace_headers(headers: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the headers of a message, or of an HTTP request, that its results carry on."""
+    if not headers:
+        return NO_HEADERS
+    names = TRACE_HEADERS if trace_id_of(headers) is not None else (BAGGAGE,)
+    return {name: headers[name] for name in names if _is_sane(headers.get(name))} or NO_HEADERS
+
+
+def shared_trace_headers(messages: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
+    """Return the headers that the results of several messages carry on, given the headers of each: what they share.
+
+    They share a trace where all belong to the same one: the first message then lends its `traceparent`.
+    """
+    first, *others = map(trace_headers, messages)
+    if not others:
+        return first
+    shared = dict(first)
+    if any(trace_id_of(other) != trace_id_of(first) for other in others):
+        shared.pop(TRACEPARENT, None)
+        shared.pop(TRACESTATE, None)
+    if any(other.get(BAGGAGE) != first.get(BAGGAGE) for other in others):
+        shared.pop(BAGGAGE, None)
+    return shared or NO_HEADERS
+
+
+def with_trace_headers(own: Mapping[str, Any], carried: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return a message's own headers and those it carries on; its own win, and a `tracestate` goes with its parent."""
+    if not carried:
+        return own
+    if TRACEPARENT in own:
+        carried = {name: value for name, value in carried.items() if name != TRACESTATE}
+    return {**carried, **own}
+
+
+def _is_sane(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_CHARACTERS and value.isascii() and value.isprintable()
