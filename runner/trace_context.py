@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runner.message import NO_HEADERS
+from runner.message import NO_HEADERS, Envelope
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -48,12 +48,12 @@ def trace_headers(headers: Mapping[str, Any]) -> Mapping[str, str]:
     return {name: headers[name] for name in names if _is_sane(headers.get(name))} or NO_HEADERS
 
 
-def shared_trace_headers(messages: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
-    """Return the headers that the results of several messages carry on, given the headers of each: what they share.
+def shared_trace_headers(messages: Iterable[Envelope]) -> Mapping[str, str]:
+    """Return the headers that the results of one or several messages carry on: what the messages share.
 
     They share a trace where all belong to the same one: the first message then lends its `traceparent`.
     """
-    first, *others = map(trace_headers, messages)
+    first, *others = (trace_headers(message.headers) for message in messages)
     if not others:
         return first
     shared = dict(first)

@@ -94,7 +94,7 @@ def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
         digest.update(identity(parent))
     first = parents[0]
     has_ids = all(parent.message_id is not None for parent in parents)
-    trace = shared_trace_headers(parent.headers for parent in parents)
+    trace = NO_HEADERS if len(parents) == 1 and not first.headers else shared_trace_headers(parents)
     return ResultOrigin(
         digest.digest() if has_ids else None, first.correlation_id or first.message_id, first.reply_to, trace
     )

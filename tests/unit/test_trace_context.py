@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner.message import NO_HEADERS
+from runner.message import NO_HEADERS, Envelope
 from runner.trace_context import (
     MAX_CHARACTERS,
     shared_trace_headers,
@@ -73,11 +73,15 @@ def test_own_headers_win_and_a_tracestate_stays_with_its_parent() -> None:
     assert with_trace_headers(own, NO_HEADERS) is own
 
 
+def shared(*headers: dict[str, str]) -> Any:
+    return shared_trace_headers([Envelope(b"", headers=each) for each in headers])
+
+
 def test_the_results_of_several_messages_carry_what_these_share() -> None:
     one = {"traceparent": PARENT, "tracestate": "a=1", "baggage": "k=v"}
     same_trace = {"traceparent": f"00-{TRACE}-{'2' * 16}-01", "baggage": "k=v"}
     other = {"traceparent": f"00-{OTHER}-{SPAN}-01", "baggage": "k=v"}
-    assert shared_trace_headers([one]) == one
-    assert shared_trace_headers([one, same_trace]) == one
-    assert shared_trace_headers([one, other]) == {"baggage": "k=v"}
-    assert shared_trace_headers([one, {}]) is shared_trace_headers([{}, one]) is NO_HEADERS
+    assert shared(one) == one
+    assert shared(one, same_trace) == one
+    assert shared(one, other) == {"baggage": "k=v"}
+    assert shared(one, {}) is shared({}, one) is NO_HEADERS
