@@ -67,7 +67,7 @@ async def test_a_consumer_that_the_broker_has_forgotten_is_registered_again(harn
         assert inbox.subscription.is_live
         await session.publish(to_queue(queue), text("after"))
         assert bodies(await inbox.take(1)) == ["after"]
-    assert said(harness, "consumer.lost") == ["the broker does not know it any more"]
+    assert said(harness, "consumer.lost") == ["the broker has no consumer of the queue"]
 
 
 @on_rabbitmq
@@ -84,7 +84,7 @@ async def test_a_consumer_to_which_nothing_comes_is_registered_again(harness: Ha
         await until_said(harness, "consumer.resumed")
         (again,) = await inbox.take(1)
         assert (again.envelope.body, again.is_redelivered) == (b"kept", True)
-    assert said(harness, "consumer.lost") == ["nothing comes, though 1 messages wait"]
+    assert said(harness, "consumer.lost") == ["nothing arrives, although 1 messages wait"]
     assert MAX_STALLED_CHECKS > 1
 
 

@@ -171,7 +171,7 @@ async def test_what_somebody_holds_unacknowledged_is_not_deleted_with_the_queue(
     tag = channel.basic_get(name)[0].delivery_tag
     where = ("--management", managed.management_url)
     runner = await apply(here, "--recreate", name, *where, code=1)
-    assert f'queue "{name}" has 1 message that somebody holds unacknowledged; nothing is lost' in runner.stderr
+    assert f'queue "{name}" has 1 message that another consumer holds unacknowledged; nothing is lost' in runner.stderr
     channel.basic_nack(tag, requeue=True)
     channel.close()
     await apply(here, "--recreate", name, *where)
@@ -278,7 +278,7 @@ async def test_a_queue_of_that_name_that_is_not_ours_is_left_alone(here: Project
     declare(other, here.name("work.recreating"), max_length=1)
     other.publish(here.name("work"), b"1")
     runner = await apply(here, "--recreate", here.name("work"), code=1)
-    assert f'there is a queue "{here.name("work.recreating")}" that is not one of ours' in runner.stderr
+    assert f'there is a queue "{here.name("work.recreating")}" that another program has made' in runner.stderr
     assert other.count(here.name("work")) == 1
 
 

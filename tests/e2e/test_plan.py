@@ -236,7 +236,7 @@ async def test_an_exclusive_owner_is_named_as_a_difference(here: Project, other:
     channel = other.channel
     channel.queue_declare(here.name("work"), exclusive=True)
     runner = await run(here, "plan", "--detailed-exitcode", code=2)
-    assert f'~ queue "{here.name("work")}" is in use by another connection alone' in runner.stdout
+    assert f'~ queue "{here.name("work")}" is exclusive to another connection' in runner.stdout
 
 
 async def test_without_the_right_to_compare_that_is_said(here: Project, managed: Node, other: Foreign) -> None:

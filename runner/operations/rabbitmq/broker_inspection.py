@@ -1,6 +1,6 @@
-"""Turns a live RabbitMQ into what it has of a topology: over AMQP, and where it answers through the management API.
+"""Reads what a live RabbitMQ has of a topology, over AMQP and, where it answers, from the management API.
 
-Reads only. See `topology_probe` for how AMQP alone names every difference of a queue.
+See `topology_probe` for how AMQP alone names every difference of a queue.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from runner.transports.rabbitmq.management_api import ManagementApi, ManagementF
 from runner.transports.rabbitmq.topology_probe import AccessRefused, NotFound, ResourceLocked, TopologyProbe
 
 ASIDE_SUFFIX = ".recreating"
-"""The end of the name of the queue in which messages wait while theirs is made anew, and of the exchange before it."""
+"""The suffix of the queue in which messages wait while theirs is recreated, and of the exchange before it."""
 
 RETURN_SUFFIX = ".recreated"
-"""The end of the name of the exchange by which they come back."""
+"""The suffix of the exchange by which they come back."""
 
 
 def recreation_marker(pipeline: str) -> Exchange:
@@ -47,7 +47,7 @@ def recreation_marker(pipeline: str) -> Exchange:
 
 @dataclass(frozen=True, slots=True)
 class TopologySession:
-    """A connection to look at a broker and to change it; `management` is None where `no_management` says why."""
+    """A connection to inspect a broker and to change it. Where `management` is None, `no_management` says why."""
 
     settings: BrokerSettings
     connection: AbstractConnection
@@ -63,7 +63,7 @@ async def open_session(
     management_url: str | None,
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> AsyncIterator[TopologySession]:
-    """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost meanwhile."""
+    """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost later."""
     link = ReconnectingConnection(
         settings, role="topology", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
     )
@@ -82,7 +82,7 @@ async def open_session(
 
 @dataclass(frozen=True, slots=True)
 class _ManagementData:
-    """What the management API says of the virtual host."""
+    """What the management API knows of the virtual host."""
 
     exchanges: frozenset[str]
     queues: Mapping[str, Mapping[str, Any]]
@@ -90,7 +90,7 @@ class _ManagementData:
 
     @classmethod
     async def by(cls, management: ManagementApi) -> _ManagementData:
-        """Ask. Raises ManagementFailed."""
+        """Query the API. Raises ManagementFailed."""
         return cls(
             frozenset(str(item.get("name")) for item in await management.exchanges()),
             {str(item.get("name")): item for item in await management.queues()},
@@ -161,7 +161,7 @@ async def _observed(
 
 
 def can_be_recreated(queue: Queue) -> bool:
-    """Whether a queue is one that we may recreate: ours, with messages that can be moved and outlive its consumers."""
+    """Return whether a queue may be recreated: the pipeline declares it, and its messages can be moved."""
     is_stream = queue.arguments.get("x-queue-type") == "stream"
     return queue.declare and not is_stream and not queue.auto_delete and not queue.exclusive
 
@@ -229,7 +229,7 @@ def _described(seen: ExistingItem | None, described: Mapping[str, Any] | None) -
 
 
 def _bindings(found: Iterable[Mapping[str, Any]], queues: Iterable[str]) -> Iterable[LiveBinding]:
-    """Yield the bindings of these queues, but for those that every queue has and those of a recreation."""
+    """Yield the bindings of these queues, without those to the default exchange and those of a recreation."""
     names = set(queues)
     ways_back = {name + RETURN_SUFFIX for name in names}
     for item in found:
@@ -260,4 +260,4 @@ async def _management(
 
 
 async def _restore_nothing(_: AbstractConnection) -> None:
-    """A connection that only looks has nothing to restore."""
+    """Restore nothing: nothing was declared."""

@@ -1,6 +1,6 @@
-"""Carries every message of a queue to an exchange: confirmed there first, acknowledged here then.
+"""Moves the messages of a queue to an exchange: each is confirmed there first, and then acknowledged here.
 
-A crash makes duplicates of at most `MAX_IN_FLIGHT` messages, and loses none.
+A crash makes duplicates of at most MAX_IN_FLIGHT messages, and loses none.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from runner.pipeline.model import BrokerSettings
 from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 
 MAX_IN_FLIGHT = 100
-"""How many messages are on their way at once."""
+"""Maximum number of messages in flight."""
 
 MOVE_CONSUMER_TAG = "recreating"
 
 GUARD = b"This message belongs to `runner apply --recreate`, which was not finished: run it again."
-"""How the body of the message begins that keeps a queue closed; see `closing`. It is not carried, but dropped."""
+"""How the body of a guard begins, the message that keeps a queue closed (see `queue_closer`). Guards are dropped."""
 
 POLL_S = 0.05
 DRAIN_TIMEOUT_S = 10.0
-"""How long messages may keep coming, beside those that were there."""
+"""How long new messages may keep arriving after those that were there."""
 
 
 class QueueInUse(Exception):
-    """Somebody else consumes from the queue, whose name this is."""
+    """Another consumer has the queue. The text is the queue's name."""
 
 
 class QueueNotEmpty(Exception):
-    """Messages keep coming."""
+    """Messages keep arriving in the queue."""
 
 
 class TargetQueueFull(BrokerUnavailable):
-    """The queue at the other end takes no more."""
+    """The queue behind the exchange accepts no more messages."""
 
 
 def is_guard(message: RawMessage) -> bool:
-    """Whether a message is one of those that keep a queue closed."""
+    """Return whether a message is a guard, which keeps a queue closed."""
     return message.body.startswith(GUARD)
 
 
 class MessageMover:
-    """Carries what is in `queue` to `exchange`, with its content header changed by `change`."""
+    """Moves the messages of `queue` to `exchange`. `change` converts the content header of each."""
 
     def __init__(self, connection: RawConnection, queue: str, exchange: str, change: Callable[[bytes], bytes]) -> None:
         self._connection = connection
@@ -63,7 +63,7 @@ class MessageMover:
         self.moved = 0
 
     async def start(self) -> None:
-        """Begin to take messages."""
+        """Start to consume."""
         self._connection.on_message, self._connection.on_event = self._take, self._note
         await self._connection.call(commands.Confirm.Select())
         await self._connection.call(commands.Basic.Qos(0, MAX_IN_FLIGHT, False))
@@ -72,10 +72,10 @@ class MessageMover:
         )
 
     async def drain(self, quiet_s: float = 0.0) -> bool:
-        """Return True when the queue is empty and nothing has come for `quiet_s`; False where messages keep coming.
+        """Return True when the queue is empty and quiet for `quiet_s`; False where messages keep arriving.
 
-        Everything that was taken is confirmed at the other end then. Twice in a row nothing must be ready: what was
-        handed to us while the broker counted comes in between. Raises InUse.
+        Every message that was taken is then confirmed. The queue must be empty twice in a row: a message that was
+        delivered while the broker counted arrives in between. Raises QueueInUse.
         """
         loop = asyncio.get_running_loop()
         backlog, quiet, since, deadline = -1, 0, 0.0, float("inf")
@@ -101,12 +101,12 @@ class MessageMover:
         return True
 
     async def stop(self) -> None:
-        """Take no more, and see what was taken to its end."""
+        """Consume no more, and wait until every message that was taken is confirmed."""
         await self._connection.call(commands.Basic.Cancel(MOVE_CONSUMER_TAG))
         await self._settle()
 
     async def delete(self) -> None:
-        """Delete the queue, which was drained, while we consume from it: what comes last is handed to us."""
+        """Delete the drained queue while consuming from it, so that the last messages are delivered here."""
         await self._connection.call(commands.Queue.Delete(0, ShortString(self._queue)))
         while not self._is_cancelled:
             await self._connection.step()
@@ -143,7 +143,7 @@ class MessageMover:
                 self._is_cancelled = True
 
     async def _acknowledge(self) -> None:
-        """Acknowledge what was confirmed; a queue that is gone has nothing left to acknowledge."""
+        """Acknowledge confirmed messages, unless the queue is gone."""
         confirmed, self._confirmed = self._confirmed, []
         for sequence in confirmed:
             tag = self._pending.pop(sequence, None)
@@ -156,9 +156,9 @@ class MessageMover:
 async def move_messages(
     settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float = 0.0
 ) -> int:
-    """Carry everything, and return how many that were. Raises InUse, BrokerUnavailable.
+    """Move all messages of a queue, and return how many. Raises QueueInUse, BrokerUnavailable.
 
-    With `quiet_s` nothing may have come for so long at the end, else it raises NotEmpty.
+    With `quiet_s`, raises QueueNotEmpty where messages keep arriving within that time.
     """
     async with RawConnection(settings, queue) as connection:
         mover = MessageMover(connection, queue, exchange, change)
@@ -171,7 +171,7 @@ async def move_messages(
 
 
 async def delete_empty(settings: BrokerSettings, queue: str) -> None:
-    """Delete a queue if it has no consumer and no message. Quorum queues refuse (540). Raises InUse, NotEmpty."""
+    """Delete a queue without consumers and messages. Quorum queues refuse (540). Raises QueueInUse, QueueNotEmpty."""
     try:
         async with RawConnection(settings, queue) as connection:
             await connection.call(commands.Queue.Delete(0, ShortString(queue), if_unused=True, if_empty=True))
@@ -184,9 +184,9 @@ async def delete_empty(settings: BrokerSettings, queue: str) -> None:
 async def delete_unreachable(
     settings: BrokerSettings, queue: str, exchange: str, change: Callable[[bytes], bytes], quiet_s: float
 ) -> int:
-    """Carry what is left in a queue to which no way leads any more, and delete it. Raises InUse, NotEmpty.
+    """Move what is left in a queue without bindings, and delete it. Raises QueueInUse, QueueNotEmpty.
 
-    Nothing may have come for `quiet_s`: what was on its way when the last binding went is there by then.
+    Nothing may arrive for `quiet_s`: messages routed before the last binding was removed have arrived by then.
     """
     async with RawConnection(settings, queue) as connection:
         mover = MessageMover(connection, queue, exchange, change)

@@ -1,8 +1,8 @@
-"""Listens beside a queue: copies of what comes by the same bindings, in a queue of its own that ends with us.
+"""Taps a queue: copies of the messages that its bindings route, in a temporary queue that ends with the connection.
 
-The broker pushes without waiting for acknowledgements, and we keep the newest of what nobody has asked for yet: so a
-slow reader keeps nothing up, here or there, and we know what was missed. The bounds of the queue itself are the second
-line: what is dropped there, because this process is too slow, nobody counts.
+The broker delivers without waiting for acknowledgements, and the newest messages are kept until they are read. So a
+slow reader blocks nothing, and the number of missed messages is known. The temporary queue has limits too. Messages
+that it drops, because this process is too slow, are not counted.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 
 MAX_KEPT = 1000
 MAX_KEPT_BYTES = 32 * 1024 * 1024
-"""What is kept for a slow reader, here, and again by the broker."""
+"""How much is kept for a slow reader, in this process, and as much again in the temporary queue."""
 
 
 class TappedMessage(NamedTuple):
-    """A message that went by, and where it was published to."""
+    """A message, and the address that it was published to."""
 
     envelope: Envelope
     exchange: str
@@ -42,11 +42,11 @@ class TappedMessage(NamedTuple):
 
 
 MAX_PREFIX_BYTES = 200
-"""How many bytes of a pipeline's name are in the name of the temporary queue, which has to fit into 255."""
+"""Maximum length of the pipeline's name in the name of the temporary queue, which must fit into 255 bytes."""
 
 
 class Tap:
-    """A temporary queue, bound beside a real one. An async context manager."""
+    """A temporary queue with the bindings of another one."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class Tap:
         self._news = asyncio.Event()
         self._end = ""
         self.missed = 0
-        """How many went by while the reader was busy, and were let go of."""
+        """How many messages were dropped because the reader was too slow."""
 
     async def open(self, bindings: Sequence[Binding]) -> None:
-        """Begin to listen: what is published from now on is heard. Raises BrokerUnavailable."""
+        """Start to tap what is published from now on. Raises BrokerUnavailable."""
         connection = await self._link.open()
         binding: Binding | None = None
         try:
@@ -94,7 +94,7 @@ class Tap:
             raise BrokerUnavailable(f"the broker was lost: {describe_error(error)}") from error
 
     async def next(self) -> TappedMessage:
-        """Return the next message that went by. Raises BrokerUnavailable when the broker is lost."""
+        """Return the next message. Raises BrokerUnavailable when the connection is lost."""
         while not self._kept:
             if self._end:
                 raise BrokerUnavailable(f"the broker was lost: {self._end}")
@@ -105,7 +105,7 @@ class Tap:
         return passed
 
     async def close(self) -> None:
-        """Stop listening; the queue goes with the connection. Idempotent."""
+        """Stop. The temporary queue goes with the connection. Idempotent."""
         await self._link.close()
 
     async def _declare(self, channel: AbstractChannel) -> None:
@@ -141,4 +141,4 @@ class Tap:
 
 
 async def _restore_nothing(_: AbstractConnection) -> None:
-    """The queue is gone with the connection, and so is what it would have heard."""
+    """Restore nothing: the temporary queue is gone with its connection."""

@@ -1,8 +1,8 @@
-"""Turns the content header of a message into one that can wait anywhere, and back into exactly what it was.
+"""Packs a message's properties into a single header while it waits aside, and unpacks exactly the same bytes.
 
-While a message waits aside, nothing in it must act: a header `CC` would route copies to other queues, an expiration
-would run out, a priority would change the order, and only its own user may publish a `user_id`. So the whole of its
-properties is kept as bytes in a single header. Types of fields: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
+While a message waits aside, none of its properties may act: a header `CC` would route copies to other queues, an
+expiration would run out, a priority would change the order, and a `user_id` may be published by that user only. So all
+properties are kept as bytes in one header. Types of fields: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pamqp.header import ContentHeader
 PACKED_HEADER = "x-runner-recreating"
 
 _COUNTS = (b"x-delivery-count", b"x-acquired-count")
-"""What quorum queues write into a message that they deliver again: theirs, not the publisher's."""
+"""Headers that quorum queues add to a redelivered message; they are not the publisher's."""
 
 _START = 12  # class, weight, body size
 _HAS_TYPE, _HAS_ENCODING, _HAS_HEADERS = 1 << 15, 1 << 14, 1 << 13
@@ -24,11 +24,11 @@ _SIZES |= {b"l": 8, b"L": 8, b"d": 8, b"T": 8, b"D": 5, b"V": 0}
 _LONG = (b"S", b"x", b"A", b"F")
 
 Entries = list[tuple[bytes, bytes]]
-"""Keys and values of a table; a value begins with the byte of its type."""
+"""Keys and values of a field table. A value begins with the byte of its type."""
 
 
 def pack_properties(header: bytes) -> bytes:
-    """Return the header of a message that waits aside, for that of a message as it came."""
+    """Return the content header for waiting aside, from the original content header."""
     (size,) = struct.unpack_from(">Q", header, 4)
     properties = Basic.Properties(delivery_mode=2, headers={PACKED_HEADER: bytearray(header[_START:])})
     payload: bytes = ContentHeader(0, size, properties).marshal()
@@ -36,7 +36,7 @@ def pack_properties(header: bytes) -> bytes:
 
 
 def unpack_properties(header: bytes) -> bytes:
-    """Return the header as it was; that of a message which has come by a binding, not wrapped, as it is."""
+    """Return the original content header. A header that is not packed, of a message that came by a binding, stays."""
     kept = next((value for key, value in _entries(header) if key == PACKED_HEADER.encode()), None)
     if kept is None or kept[:1] != b"x":
         return header
@@ -44,7 +44,7 @@ def unpack_properties(header: bytes) -> bytes:
 
 
 def without_delivery_counts(header: bytes) -> bytes:
-    """Return the header without what the queue has written into it."""
+    """Return the content header without the headers that the queue added."""
     entries = _entries(header)
     kept = [(key, value) for key, value in entries if key not in _COUNTS]
     if len(kept) == len(entries):
@@ -59,7 +59,7 @@ def without_delivery_counts(header: bytes) -> bytes:
 
 
 def _table(header: bytes) -> tuple[int, int]:
-    """Return where the table of headers starts and ends; an empty place where there is none."""
+    """Return where the table of headers starts and ends; twice the same offset without headers."""
     (flags,) = struct.unpack_from(">H", header, _START)
     position = _START + 2
     for flag in (_HAS_TYPE, _HAS_ENCODING):
@@ -72,7 +72,7 @@ def _table(header: bytes) -> tuple[int, int]:
 
 
 def _entries(header: bytes) -> Entries:
-    """Return the headers; nothing where there is a type of field that we do not know."""
+    """Return the headers; nothing where one has an unknown field type."""
     position, end = _table(header)
     position += 4
     found: Entries = []

@@ -1,10 +1,10 @@
-"""Looks at what is in a queue, in its order, and takes only what it is told to: everything else goes back as it stood.
+"""Browses a queue in its order, and takes only chosen messages: all others go back to their places.
 
-What a quorum queue gets back it puts behind all that it got back before, and hands out first. So order stays only if
-those who look hold everything that was ever given back, and give it back in the order in which they got it. Therefore
-messages come by consumers, one after the other, each on a channel of its own, which are closed in turn: a consumer's
-messages go back in their order, while what was got one by one with `basic.get` goes back in any (measured, 3.10). Each
-look that is not acknowledged counts as a delivery, in `x-delivery-count`.
+A quorum queue puts messages that are given back behind those that were given back before, and delivers them first. So
+the order is kept only if a browser holds all messages that were ever given back, and gives them back in the order in
+which it got them. Therefore messages come from consumers, one after the other, each on a channel of its own, and the
+channels are closed in turn: the messages of a consumer go back in their order, while those from `basic.get` go back in
+any order (measured with 3.10). Browsing a message without taking it counts as a delivery, in `x-delivery-count`.
 """
 
 from __future__ import annotations
@@ -45,36 +45,35 @@ from runner.transports.rabbitmq.publisher import RabbitPublisher
 
 FIRST_WINDOW = 1
 MAX_WINDOW = 1000
-"""How many messages the first consumer is handed, and later ones at most; each has twice as many as the one before.
+"""How many messages the first consumer gets, and later ones at most. Each gets twice as many as the one before.
 
-One alone, so that a message that nobody can decode, and that ends the connection, finds no other in hand.
+The first gets a single message: if that one cannot be decoded and ends the connection, no other message is affected.
 """
 
 MAX_WINDOW_BYTES = 32 * 1024 * 1024
-"""What a consumer is handed at once should have about this at most."""
+"""About how many bytes a consumer gets at most."""
 
 MAX_CONSUMERS = 500
-"""More channels may not be allowed on one connection."""
+"""Maximum number of channels; a broker may allow no more on one connection."""
 
 CLOSE_S = 10.0
 
 UNKNOWN_COUNT = 2**63
 
 REQUEUE_TIMEOUT_S = 1.0
-"""How long what was given back may take to be ready again."""
+"""How long messages that were given back may take to be ready again."""
 
 
 class QueueLocked(BrokerUnavailable):
-    """Another connection has the queue for itself."""
+    """The queue is exclusive to another connection."""
 
 
 class QueueNotPermitted(BrokerUnavailable):
-    """The user has no right to the queue, so the broker does not say whether it exists (RabbitMQ from 4.3 on)."""
+    """The user has no permission for the queue. RabbitMQ from 4.3 on does not even say whether it exists."""
 
 
 class BrowsedMessage(NamedTuple):
-    """A message as it stands in a queue. `delivery_count` is how often it was handed out before, if the queue counts
-    that."""
+    """A message in a queue. `delivery_count` is how often it was delivered before, if the queue counts that."""
 
     envelope: Envelope
     delivery_count: int
@@ -93,7 +92,7 @@ class _BrowseConsumer:
 
 
 class QueueBrowser:
-    """The messages of a queue, as they are handed out. Closing gives back what was not taken."""
+    """The messages of a queue, in order. Closing gives back those that were not taken."""
 
     def __init__(self, connection: AbstractConnection, queue: str) -> None:
         self._connection = connection
@@ -105,12 +104,12 @@ class QueueBrowser:
 
     @property
     def is_over(self) -> bool:
-        """Whether the broker was lost: everything has gone back then."""
+        """Whether the connection was lost. Everything has gone back then."""
         return bool(self._end)
 
     @property
     def is_at_its_end(self) -> bool:
-        """Whether nothing more comes, because it cannot look at more messages at once than it has already."""
+        """Whether no more messages come, because it holds as many as it can."""
         return len(self._sections) >= MAX_CONSUMERS and self._is_full
 
     @property
@@ -119,11 +118,11 @@ class QueueBrowser:
         return last.unsettled >= last.window and self._arrived.empty()
 
     async def start(self) -> None:
-        """Begin; raises what the broker answers."""
+        """Start browsing. Raises what the broker answers."""
         await self._extend(FIRST_WINDOW)
 
     async def next(self, seconds: float) -> BrowsedMessage | None:
-        """Return the next message, None where none comes in time. Raises BrokerUnavailable."""
+        """Return the next message; None where none arrives in time. Raises BrokerUnavailable."""
         if self._is_full and not self.is_at_its_end:
             await self._go_on()
         try:
@@ -148,14 +147,14 @@ class QueueBrowser:
         browsed.section.unsettled -= 1
 
     async def close(self, ready: Callable[[], Awaitable[int]]) -> None:
-        """Give back what was not taken, consumer by consumer; `ready` tells how many messages are ready in the queue.
+        """Give back the messages that were not taken, consumer by consumer. `ready` counts the queue's ready messages.
 
-        A channel's messages are back some time after it was closed; the next waits for that, but not for long: somebody
-        else may take them at once.
+        A channel's messages are back some time after it was closed. The next one waits for that, but not for long:
+        another consumer may take them at once.
         """
         is_lost = self.is_over
         if self._sections and not is_lost:
-            last = self._sections[-1]  # it has room, and would be handed what the others give back
+            last = self._sections[-1]  # it has room, and would get what the others give back
             await close_within(last.channel.basic_cancel(last.tag, timeout=RPC_S), CLOSE_S)
         expected = await ready() if not is_lost else 0
         patience_s = REQUEUE_TIMEOUT_S
@@ -170,7 +169,7 @@ class QueueBrowser:
                 await asyncio.sleep(0.005)
 
     async def _go_on(self) -> None:
-        """Let the last consumer keep what it has, and another one be handed what comes behind it."""
+        """Stop the last consumer, which keeps what it has, and start another one for the messages behind."""
         last = self._sections[-1]
         try:
             with loss_as_error:
@@ -224,7 +223,7 @@ class QueueBrowser:
 
 
 class BrowseSession:
-    """A session that looks into queues: one connection to read, and one to publish, made when it is needed."""
+    """A session that browses queues: one connection to read, and one to publish, opened when needed."""
 
     def __init__(
         self, settings: BrokerSettings, *, name: str, on_transport_event: OnTransportEvent = lambda _: None
@@ -238,7 +237,7 @@ class BrowseSession:
         self._publisher = RabbitPublisher(self._writing, on_transport_event)
         self._is_writing = False
         self.server: Mapping[str, Any] = {}
-        """What the broker says of itself."""
+        """The broker's server properties."""
 
     async def open(self) -> None:
         """Connect. Raises BrokerUnavailable."""
@@ -246,12 +245,15 @@ class BrowseSession:
 
     @property
     def major_version(self) -> int:
-        """The first number of the broker's version; 0 where it does not say."""
+        """The first number of the broker's version; 0 where that is unknown."""
         first = server_property(self.server, "version").partition(".")[0]
         return int(first) if first.isdecimal() else 0
 
     async def depth(self, queue: str) -> QueueCounts | None:
-        """Return what a queue has, None where it does not exist. Raises Locked, NotPermitted, BrokerUnavailable."""
+        """Return the counts of a queue; None where it does not exist.
+
+        Raises QueueLocked, QueueNotPermitted, BrokerUnavailable.
+        """
         try:
             async with temporary_channel(await self._connected()) as channel:
                 return await queue_counts(channel, queue)
@@ -268,7 +270,7 @@ class BrowseSession:
 
     @asynccontextmanager
     async def read(self, queue: str) -> AsyncIterator[QueueBrowser]:
-        """Read a queue from its head; what is not taken goes back. Raises BrokerUnavailable."""
+        """Browse a queue from its head. Messages that are not taken go back. Raises BrokerUnavailable."""
         reading: QueueBrowser | None = None
         try:
             reading = QueueBrowser(await self._connected(), queue)
@@ -284,7 +286,7 @@ class BrowseSession:
             await reading.close(lambda: self._ready(queue))
 
     async def _connected(self) -> AbstractConnection:
-        """Return the connection, or raise TimeoutError: a lost one is made again, but who waits here wants to know."""
+        """Return the connection. Raises TimeoutError where it was lost and is not back soon."""
         async with asyncio.timeout(RPC_S):
             return await self._reading.ready()
 
@@ -292,11 +294,11 @@ class BrowseSession:
         try:
             depth = await self.depth(queue)
         except BrokerUnavailable:
-            return UNKNOWN_COUNT  # then there is nothing to wait for
+            return UNKNOWN_COUNT  # so that nothing waits for more
         return depth.messages if depth is not None else UNKNOWN_COUNT
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
-        """Publish and return when the broker has confirmed it. Raises as `Transport.publish` does, and unreachable."""
+        """Publish, and return when it is confirmed. Raises BrokerUnavailable, and what `Transport.publish` raises."""
         if not self._is_writing:
             await self._writing.open()
             self._is_writing = True
@@ -309,4 +311,4 @@ class BrowseSession:
 
 
 async def _restore_nothing(_: AbstractConnection) -> None:
-    """Nothing was declared: nothing is to be restored."""
+    """Restore nothing: nothing was declared."""

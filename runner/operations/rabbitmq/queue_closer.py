@@ -1,13 +1,13 @@
-"""Closes a quorum queue to publishers, carries what is left in it, and deletes it.
+"""Closes a quorum queue to publishers, moves the messages that are left in it, and deletes it.
 
-RabbitMQ confirms a message that is on its way to a queue at the moment of its deletion, and loses it with the queue
-(measured with 3.10 and 4.3). So publishers are shut out first: a policy with `max-length: 0` and `reject-publish` makes
-the broker answer them with a nack. A quorum queue refuses only while a message is in it, so a message of ours, the
-guard, stays in it until the end. All others are taken out without ever leaving the queue empty: before that, another
-guard is put behind them each time.
+RabbitMQ confirms a message that reaches a queue while it is being deleted, and loses it with the queue (measured with
+3.10 and 4.3). So publishers are shut out first: with a policy of `max-length: 0` and `reject-publish`, the broker
+answers them with a nack. A quorum queue refuses only while it has a message, so a message of this module, the guard,
+stays in it until the end. All others are taken out without ever leaving the queue empty: each time, another guard is
+put behind them first.
 
-Classic queues are not closed so: the policy drops the messages that are in them, and what they refuse at the moment of
-their deletion is confirmed too (measured with 3.10).
+Classic queues cannot be closed like this: the policy drops the messages that are in them, and a message that they
+refuse while they are being deleted is confirmed too (measured with 3.10).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ POLICY_EFFECT_S = 15.0
 """How long the broker may take to apply a policy to a queue."""
 
 SETTLE_S = 1.0
-"""How long publishers have to hear that the queue is closed, and what they sent before to arrive."""
+"""How long earlier publications may take to arrive, and publishers to get their nacks."""
 
 MIN_TTL_MS = 120_000
-"""Milliseconds that messages of the queue must live: the guard is one of them."""
+"""Minimum TTL of the queue's messages in milliseconds: the guard must not expire."""
 
 MAX_DELETE_ATTEMPTS = 20
 
@@ -53,13 +53,13 @@ POLICY = {"max-length": 0, "overflow": "reject-publish"}
 
 
 class CannotClose(RunnerError):
-    """Publishers cannot be shut out of this queue, or not by us."""
+    """Publishers cannot be shut out of this queue, or not by this user."""
 
     exit_code = 1
 
 
 class QueueCloser:
-    """Shuts publishers out of one queue by a policy. `reopen` is for a run that follows one that was killed, too."""
+    """Shuts publishers out of one queue by a policy. `reopen` also removes the policy of a run that was killed."""
 
     def __init__(self, management: ManagementApi, queue: str) -> None:
         self._management = management
@@ -90,7 +90,7 @@ class QueueCloser:
             )
 
     async def close(self) -> None:
-        """Begin to refuse publications. What another policy sets for the queue stays in force."""
+        """Refuse publications from now on. What another policy sets for the queue stays in force."""
         policies = await self._management.policies()
         matching = [each for each in policies if _matches(each, self._queue)]
         before = max(matching, key=lambda each: each.get("priority") or 0, default={})
@@ -117,7 +117,7 @@ class QueueCloser:
 
 
 class ClosedQueueMover(MessageMover):
-    """Carries what is in a queue that is being closed, without leaving it empty."""
+    """Moves the messages of a queue that is being closed, without leaving it empty."""
 
     def __init__(
         self,
@@ -130,12 +130,12 @@ class ClosedQueueMover(MessageMover):
         super().__init__(connection, queue, exchange, change)
         self._closer = closer
         self._taken: list[int] = []
-        """The delivery tags of the guards among what was taken; 0 for each message."""
+        """For each delivery that was taken: the delivery tag of a guard, 0 for a message."""
         self._last = b""
         self._answers: list[bool] | None = None
 
     async def run(self) -> int:
-        """Close the queue, carry what is in it until only a guard is left, and return how many were carried."""
+        """Close the queue, move its messages until only a guard is left, and return how many were moved."""
         self._connection.on_message, self._connection.on_event = self._take, self._note
         await self._connection.call(commands.Confirm.Select())
         behind = await self._way_behind()
@@ -154,9 +154,9 @@ class ClosedQueueMover(MessageMover):
         raise QueueNotEmpty
 
     async def _way_behind(self) -> str:
-        """Return a queue whose messages the broker puts into the closed queue, at its end.
+        """Return a queue whose messages the broker puts at the end of the closed queue.
 
-        What a queue dead-letters at most once is never refused (the same for 3.10 and 4.3).
+        Messages that a queue dead-letters at most once are never refused (measured with 3.10 and 4.3).
         """
         arguments: dict[str, Any] = {
             "x-message-ttl": 0,
@@ -178,7 +178,7 @@ class ClosedQueueMover(MessageMover):
         await asyncio.sleep(SETTLE_S)
 
     async def _until_counted(self, count: int) -> bool:
-        """Return whether the queue soon has exactly this number of messages."""
+        """Return whether the queue soon has exactly this many messages."""
         waiting = 0
         for _ in range(round(SETTLE_S / POLL_S)):
             waiting = await self._count()
@@ -188,7 +188,7 @@ class ClosedQueueMover(MessageMover):
         return waiting == count
 
     async def _take_out(self, count: int) -> None:
-        """Carry exactly this number of messages: the prefetch is the bound, and they are acknowledged at the end."""
+        """Move exactly this many messages: the prefetch bounds them, and they are acknowledged at the end."""
         while count > 0:
             wanted = min(count, MAX_IN_FLIGHT)
             self._taken = []
@@ -197,7 +197,7 @@ class ClosedQueueMover(MessageMover):
                 commands.Basic.Consume(0, ShortString(self._queue), MOVE_CONSUMER_TAG, False, False, False)
             )
             while len(self._taken) < wanted and (await self._declared()).message_count > 1:
-                pass  # with each answer some have come, and some may have expired
+                pass  # messages arrive with each answer, and some may have expired
             await self.stop()
             for tag in filter(None, self._taken):
                 await self._connection.send(commands.Basic.Ack(tag))
@@ -243,7 +243,7 @@ class ClosedQueueMover(MessageMover):
 async def close_and_delete(
     settings: BrokerSettings, closer: QueueCloser, queue: str, exchange: str, change: Callable[[bytes], bytes]
 ) -> int:
-    """Close a quorum queue to publishers, carry what is in it and delete it. Raises InUse, NotEmpty, CannotClose."""
+    """Close a quorum queue, move its messages and delete it. Raises QueueInUse, QueueNotEmpty, CannotClose."""
     async with RawConnection(settings, queue) as connection:
         moved = await ClosedQueueMover(connection, queue, exchange, change, closer).run()
     async with RawConnection(

@@ -1,4 +1,4 @@
-"""Deletes queues that no pipeline has any more: none that is in use, and no message that comes in meanwhile."""
+"""Deletes queues that no pipeline has any more. It deletes none that is in use, and loses no message that arrives."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ publisher, one after the other, were confirmed and lost (measured with 4.3).
 
 
 async def delete_queue(settings: BrokerSettings, stray: LeftoverQueue, *, with_messages: bool = False) -> int:
-    """Delete a queue without consumers, if it is empty or `with_messages`; return how many messages it had.
+    """Delete a queue without consumers, if it is empty or `with_messages` is set; return how many messages it had.
 
-    Raises InUse, NotEmpty, BrokerUnavailable. A queue that is gone already is no error.
+    Raises QueueInUse, QueueNotEmpty, BrokerUnavailable. The queue need not exist.
     """
     try:
         async with RawConnection(settings, stray.name) as connection:
@@ -56,7 +56,7 @@ async def delete_queue(settings: BrokerSettings, stray: LeftoverQueue, *, with_m
 
 
 async def delete_exchange(connection: AbstractConnection, name: str) -> None:
-    """Delete an exchange that nothing is bound to; one that is gone is no error."""
+    """Delete an exchange without bindings. It need not exist."""
     try:
         async with temporary_channel(connection) as channel:
             await channel.exchange_delete(ShortString(name), if_unused=True, timeout=RPC_S)
@@ -65,7 +65,7 @@ async def delete_exchange(connection: AbstractConnection, name: str) -> None:
 
 
 class _QuorumQueueDeletion:
-    """Deletes a quorum queue, which knows no conditions: while we are its only consumer, what comes in comes to us."""
+    """Deletes a quorum queue, which cannot be deleted conditionally. As its only consumer, it gets late messages."""
 
     def __init__(self, connection: RawConnection, stray: LeftoverQueue) -> None:
         self._connection = connection
@@ -111,7 +111,7 @@ class _QuorumQueueDeletion:
         return await self._connection.call(commands.Queue.Declare(0, ShortString(self._stray.name), passive=True))
 
     async def _restore(self) -> None:
-        """Make the queue again for messages that were published in the moment in which it was deleted."""
+        """Declare the queue again for messages that were published while it was deleted."""
         stray = self._stray
         declare = commands.Queue.Declare(
             0, ShortString(stray.name), durable=stray.durable, arguments=dict(stray.arguments)

@@ -1,6 +1,6 @@
-"""Makes a queue anew with other arguments, its messages kept: AMQP has no other way to change a queue.
+"""Recreates a queue with other arguments and keeps its messages: AMQP has no other way to change a queue.
 
-What has been done is read from the broker, so that a run that was ended anywhere is finished by the next:
+The progress is read from the broker, so that the next run finishes one that was ended anywhere:
 
     the queue    one aside    so far                     next
     differs      no           nothing                    move the messages aside
@@ -8,8 +8,8 @@ What has been done is read from the broker, so that a run that was ended anywher
     is missing   yes          it was deleted             declare it
     as wanted    yes          some messages are back     move the others back, delete what is aside
 
-Bindings go first to the queue aside and only then from the old one, and back in the same way: an event that is
-published in between is in both, and in neither never.
+Bindings are added to the queue aside before they are removed from the old one, and back in the same way: an event that
+is published in between is in both queues, and never in none.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ UNLIMITED_DELIVERIES = 2**31 - 1
 MAX_NAME_BYTES = 255
 
 LOCK_SUFFIX = ".lock"
-"""The end of the name of an exclusive queue, by which only one process at a time recreates a queue."""
+"""The suffix of an exclusive queue, which lets only one process at a time recreate a queue."""
 
 QUIET_S = 5.0
-"""How long nothing may have come into a classic queue: publishers cannot be shut out of it."""
+"""How long a classic queue must be quiet before it is deleted: publishers cannot be shut out of it."""
 
 UNREACHABLE_S = 2.0
-"""How long nothing may have come into the queue aside when nothing is bound to it any more."""
+"""How long the queue aside must be quiet after its last binding was removed."""
 
 QUORUM_QUEUE_SETTLE_S = 2.0
 """How long a new quorum queue is left alone before anything is moved into it.
@@ -70,17 +70,17 @@ come back with what it has confirmed (measured with 3.10).
 """
 
 CONSUMERS_GONE_S = 3.0
-"""How long consumers may take to be gone: those of a run that was killed a moment ago."""
+"""How long consumers may take to disappear, for example those of a run that has just been killed."""
 
 STATISTICS_S = 6.0
-"""How old the counts of the management API may be: brokers collect them every 5 seconds."""
+"""How old the counts of the management API may be. Brokers collect them every 5 seconds."""
 
 UNSETTLED_S = 20.0
 """How long a process that has stopped consuming may take to settle what it holds."""
 
 
 class CannotRecreate(RunnerError):
-    """The queue cannot be made anew now, or by us; what was done is kept, and the next run goes on from there."""
+    """The queue cannot be recreated now, or by this user. The next run goes on from what was done."""
 
     exit_code = 1
 
@@ -89,11 +89,11 @@ _NO_API = (
     "enable the management API (`rabbitmq-plugins enable rabbitmq_management`) or say where it is by --management; or "
     "stop every publisher, let the consumers empty the queue, delete it, and run `runner apply`"
 )
-"""How to recreate a quorum queue: over AMQP, publishers cannot be shut out of it."""
+"""The hint for a quorum queue without the management API, which is needed to shut publishers out."""
 
 
 class QueueRecreation:
-    """Makes one queue anew. `wanted` are its bindings, `stale` those that it has and should not have any more.
+    """Recreates one queue. `wanted` are its bindings, `stale` those that it has and should not have any more.
 
     The `markers` exist until it is finished. See `recreation_marker`.
     """
@@ -115,7 +115,7 @@ class QueueRecreation:
         self._on_step = on_step
         self._since = 0.0
         self._is_quorum = False
-        # Not a queue of somebody's design: no limit, no time to live, and no delivery limit that is ever reached.
+        # Nothing may act on messages that wait: no limit, no TTL, and a delivery limit that is never reached.
         self._aside = Queue(
             queue.name + ASIDE_SUFFIX, arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES}
         )
@@ -123,21 +123,21 @@ class QueueRecreation:
         self._closer = QueueCloser(session.management, queue.name) if session.management is not None else None
 
     async def run(self) -> str:
-        """Do what is left to do and return what was done. Raises CannotRecreate, BrokerUnavailable."""
+        """Do what is left to do, and return a sentence about it. Raises CannotRecreate, BrokerUnavailable."""
         try:
             async with self._lock():
                 returned = await self._run()
         except QueueInUse as used:
             text = f'queue "{used}" is in use: {await _consumers(self._session, str(used))}'
-            raise CannotRecreate(f"{text}; nothing is lost", "stop who consumes from it, and run it again") from None
+            raise CannotRecreate(f"{text}; nothing is lost", "stop its consumers, then run this again") from None
         except CannotClose as error:
             raise CannotRecreate(f"{error}; nothing is lost", error.hint) from None
         except QueueNotEmpty:
             text = f'messages keep coming into queue "{self._queue.name}"'
-            raise CannotRecreate(f"{text}; nothing is lost", "stop its publishers, and run it again") from None
+            raise CannotRecreate(f"{text}; nothing is lost", "stop its publishers, then run this again") from None
         except TargetQueueFull as error:
             full = f'queue "{self._queue.name}" is full: the messages that are not back wait in "{self._aside.name}"'
-            raise CannotRecreate(full, "consume from it, and run it again") from error
+            raise CannotRecreate(full, "consume from it, then run this again") from error
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise forbidden(
                 error, f"configure, write and read `{self._queue.name}` and `{self._aside.name}`"
@@ -146,7 +146,7 @@ class QueueRecreation:
 
     @asynccontextmanager
     async def _lock(self) -> AsyncIterator[None]:
-        """Keep other processes from recreating the same queue. The lock goes with the connection."""
+        """Keep other processes from recreating the same queue. The lock ends with the connection."""
         lock = ShortString(self._aside.name + LOCK_SUFFIX)
         async with temporary_channel(self._session.connection) as channel:
             try:
@@ -161,7 +161,7 @@ class QueueRecreation:
         live, aside = await self._look(self._queue), await self._look(self._aside)
         self._check(live, aside)
         if self._closer is not None:
-            await self._closer.reopen()  # the policy of a run that was killed
+            await self._closer.reopen()  # removes the policy of a run that was killed
         if live is not None and live.differences:
             if self._is_quorum and self._closer is None:
                 text = f'publishers cannot be shut out of queue "{self._queue.name}" without the management API'
@@ -177,7 +177,7 @@ class QueueRecreation:
             return await probe.queue(queue)
 
     def _check(self, live: ExistingItem | None, aside: ExistingItem | None) -> None:
-        """Refuse what cannot be made anew without losing something."""
+        """Raise CannotRecreate for a queue that cannot be recreated without a loss."""
         name = self._queue.name
         differing = {each.key: each.live for each in live.differences} if live else {}
         kind = self._queue.arguments.get("x-queue-type")
@@ -188,18 +188,18 @@ class QueueRecreation:
                 f'queue "{name}" is a stream: what was read of it stays in it, so nothing can be moved'
             )
         if self._queue.auto_delete or differing.get("auto_delete") == "true" or self._queue.exclusive:
-            raise CannotRecreate(f'queue "{name}" goes away by itself with its consumers', "stop them, and start again")
+            raise CannotRecreate(f'queue "{name}" is deleted with its last consumer', "stop them, and start again")
         if len(self._aside.name.encode()) > MAX_NAME_BYTES - len(RETURN_SUFFIX):
             raise CannotRecreate(f'the name of queue "{name}" leaves no room for "{ASIDE_SUFFIX}" behind it')
         if live is not None and live.remark:
             raise CannotRecreate(live.remark)
         if aside is not None and (aside.differences or aside.remark):
             raise CannotRecreate(
-                f'there is a queue "{self._aside.name}" that is not one of ours', "give it another name"
+                f'there is a queue "{self._aside.name}" that another program has made', "give it another name"
             )
 
     async def _wait_unused(self) -> None:
-        """Return when nobody consumes. Raises InUse."""
+        """Return when the queue has no consumers. Raises QueueInUse."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CONSUMERS_GONE_S
         while (seen := await self._look(self._queue)) is not None and seen.consumers:
@@ -208,16 +208,16 @@ class QueueRecreation:
             await asyncio.sleep(CONSUMERS_GONE_S / 20)
 
     async def _wait_settled(self) -> None:
-        """Return when nobody holds messages of the queue unacknowledged: with the queue they would be deleted too.
+        """Return when no message of the queue is unacknowledged: those would be deleted with the queue.
 
-        Who holds messages of a quorum queue is among its consumers. Those of a classic queue are counted by the
-        management API only, and it is a few seconds behind.
+        Unacknowledged messages of a quorum queue have consumers. Those of a classic queue are known to the management
+        API only, which is a few seconds behind.
         """
         management = self._session.management
         if self._is_quorum:
             return
         if management is None:
-            text = "messages that others hold unacknowledged cannot be seen without the management API"
+            text = "messages that other consumers hold unacknowledged are not visible without the management API"
             self._on_step(f'queue "{self._queue.name}": {text}')
             return
         loop = asyncio.get_running_loop()
@@ -228,8 +228,11 @@ class QueueRecreation:
             if not held and loop.time() - self._since > STATISTICS_S:
                 return
             if loop.time() > deadline:
-                text = f'queue "{self._queue.name}" has {pluralize(held, "message")} that somebody holds unacknowledged'
-                raise CannotRecreate(f"{text}; nothing is lost", "let who holds them end, and run it again")
+                messages = f"{pluralize(held, 'message')} that another consumer holds unacknowledged"
+                text = f'queue "{self._queue.name}" has {messages}'
+                raise CannotRecreate(
+                    f"{text}; nothing is lost", "stop the consumers that hold them, then run this again"
+                )
             await asyncio.sleep(CONSUMERS_GONE_S / 20)
 
     async def _move_aside(self) -> None:
@@ -259,7 +262,7 @@ class QueueRecreation:
             self._on_step(f'queue "{name}": its binding to {binding.exchange} by "{binding.key}" is not made again')
 
     async def _move_back(self, *, is_new: bool) -> int:
-        """Declare the queue, move the messages and bindings back, and delete what is aside."""
+        """Declare the queue, move the messages and bindings back, and delete the queue aside."""
         name, aside, back = self._queue.name, self._aside.name, self._queue.name + RETURN_SUFFIX
         async with temporary_channel(self._session.connection) as channel:
             await declare_queue(channel, self._queue)
@@ -279,18 +282,18 @@ class QueueRecreation:
         return moved
 
     async def _wait_kept(self, queue: Queue) -> None:
-        """Return when a queue that may have been made just now outlives the broker's end."""
+        """Return when a queue that may be new survives a crash of the broker."""
         seen = await self._look(queue)
         if queue.arguments.get("x-queue-type") == "quorum" and (seen is None or not seen.messages):
             await asyncio.sleep(QUORUM_QUEUE_SETTLE_S)
 
     async def _connect(self, channel: AbstractChannel, exchange: str, queue: str) -> None:
-        """Make the way to a queue: a fanout exchange, which leaves routing keys as they are and ignores header `CC`."""
+        """Declare a fanout exchange before a queue. It keeps routing keys, and ignores the header `CC`."""
         await declare_exchange(channel, Exchange(exchange, "fanout"))
         await bind(channel, Binding(exchange, queue))
 
     async def _move_rest_and_delete(self) -> int:
-        """Carry what still comes into the old queue and delete it, when publishers are shut out or gone."""
+        """Move what still arrives in the old queue, and delete it, once publishers are shut out or gone."""
         name, to, settings = self._queue.name, self._aside.name, self._session.settings
         if not self._is_quorum or self._closer is None:
             moved = await move_messages(settings, name, to, pack_properties, QUIET_S)
@@ -299,9 +302,10 @@ class QueueRecreation:
         try:
             moved = await close_and_delete(settings, self._closer, name, to, pack_properties)
             async with temporary_channel(self._session.connection) as channel:
-                await declare_queue(channel, self._queue)  # while it is closed: then its publishers find a queue
+                # Declared while the old one is closed, so that publishers find a queue when it opens.
+                await declare_queue(channel, self._queue)
         except (QueueNotEmpty, CannotClose):
-            await move_messages(settings, name, to, pack_properties)  # what has kept it closed must not stay in it
+            await move_messages(settings, name, to, pack_properties)  # the guards must not stay in it
             raise
         finally:
             await self._closer.reopen()
@@ -340,4 +344,4 @@ async def _consumers(session: TopologySession, name: str) -> str:
             return ", ".join(found)
     async with TopologyProbe(session.connection, needs_rights=True) as probe:
         seen = await probe.queue(Queue(name), compares=False)
-    return pluralize(seen.consumers, "consumer") if seen is not None and seen.consumers else "somebody consumes from it"
+    return pluralize(seen.consumers, "consumer") if seen is not None and seen.consumers else "it has a consumer"

@@ -1,8 +1,7 @@
-"""Speaks AMQP 0-9-1 on a connection of its own, with messages as bytes: properties and headers are never decoded.
+"""An AMQP 0-9-1 connection that passes messages as bytes: properties and headers are never decoded.
 
-aiormq decodes a message and writes it anew, and that does not give the same message: floats lose their precision, a
-missing message id is made up, and text that is not UTF-8 ends the connection. Who carries other people's messages from
-one queue to another must not change them. Source: https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
+aiormq decodes a message and encodes it again, and the result is not the same message: floats lose precision, a missing
+message id is made up, and text that is not UTF-8 ends the connection. Messages that are moved must not change. Source: https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from runner.transports.rabbitmq.aiormq_workarounds import describe_error
 from runner.transports.rabbitmq.connection_parameters import client_properties, connection_url, tls_context
 
 MAX_SILENCE_S = 60.0
-"""How long the broker may say nothing while we wait for it."""
+"""How long to wait for a frame of the broker."""
 
 CONNECT_S = 10.0
 CLOSE_S = 5.0
@@ -37,7 +36,7 @@ _LARGEST_FRAME = 131_072
 
 
 class RequestRefused(BrokerUnavailable):
-    """The broker closed the channel (or the connection) over what we asked; `code` is AMQP's."""
+    """The broker closed the channel or the connection over a request. `code` is AMQP's reply code."""
 
     def __init__(self, code: int, text: str) -> None:
         rights = "to move messages needs the rights to read and configure the queue, and to write what ends like it"
@@ -47,7 +46,7 @@ class RequestRefused(BrokerUnavailable):
 
 
 class RawMessage(NamedTuple):
-    """A delivery as it came: `header` is the payload of its content header."""
+    """A delivery as it arrived. `header` is the payload of its content header."""
 
     tag: int
     is_redelivered: bool
@@ -57,9 +56,9 @@ class RawMessage(NamedTuple):
 
 
 class RawConnection:
-    """A connection with one channel. What comes unasked goes to `on_message` and `on_event`, in order.
+    """A connection with one channel. Deliveries go to `on_message`, other methods to `on_event`, in order.
 
-    Not for several tasks at once. An async context manager.
+    For one task at a time. An async context manager.
     """
 
     def __init__(self, settings: BrokerSettings, name: str) -> None:
@@ -84,7 +83,7 @@ class RawConnection:
         raise BrokerUnavailable(f"cannot reach the broker {self._shown}: {describe_error(error)}") from error
 
     async def __aexit__(self, *_: object) -> None:
-        """Close in good order where that is possible: acks before it are read then."""
+        """Close the connection properly, if possible, so that the broker reads all earlier acks."""
         with contextlib.suppress(OSError, TimeoutError, EOFError, BrokerUnavailable, exceptions.PAMQPException):
             async with asyncio.timeout(CLOSE_S):
                 await self.call(commands.Connection.Close(200, "done", 0, 0), channel=0)
@@ -95,7 +94,7 @@ class RawConnection:
         return ", ".join(mask_passwords(url) for url in self._settings.urls)
 
     async def call(self, method: Frame, channel: int = 1) -> Frame:
-        """Send a method and return its answer. Raises WireRefused; the connection is of no use then."""
+        """Send a method and return its answer. After RequestRefused the connection cannot be used any more."""
         await self.send(method, channel)
         while True:
             event = await self.step()
@@ -103,11 +102,11 @@ class RawConnection:
                 return event
 
     async def send(self, method: Frame, channel: int = 1) -> None:
-        """Send a method that has no answer."""
+        """Send a method without an answer."""
         await self._write(frame.marshal(method, channel))
 
     async def publish(self, exchange: str, message: RawMessage, header: bytes) -> None:
-        """Publish the body of a message with this content header, mandatory, by the routing key it came with."""
+        """Publish the body of a message with this content header and its routing key, mandatory."""
         name = exchange.encode()
         if len(header) + 8 > self._frame_max:
             raise BrokerUnavailable("a message has too large headers to be moved: nothing is lost, it is where it was")
@@ -118,7 +117,7 @@ class RawConnection:
         await self._write(b"".join(pieces))
 
     async def step(self) -> Frame | None:
-        """Read until something has come, hand it over, and return it if it is a method."""
+        """Read one method or delivery and pass it on; return it if it is a method."""
         kind, channel, payload = await self._read()
         if kind != _METHOD:
             return None
@@ -217,6 +216,6 @@ def _short(text: bytes) -> bytes:
 
 
 def _properties(name: str) -> dict[str, Any]:
-    """Return what the broker is told of us: that a lost consumer and a blocked connection are to be said."""
+    """Return the client properties. They ask the broker to report cancelled consumers and blocked connections."""
     capabilities = {"consumer_cancel_notify": True, "connection.blocked": True, "publisher_confirms": True}
     return {**client_properties(name, "move"), "capabilities": capabilities}

@@ -98,7 +98,7 @@ class MemoryBroker:
         queues = self._router.queues
         for queue in topology.queues:
             if self._owners.get(queue.name, session) is not session:
-                raise TopologyMismatch(f'queue "{queue.name}" is in use by another connection alone')
+                raise TopologyMismatch(f'queue "{queue.name}" is exclusive to another connection')
         check_topology(topology, self._router.exchanges, {name: queue.definition for name, queue in queues.items()})
         new_exchanges = [exchange for exchange in topology.exchanges if exchange.name not in self._router.exchanges]
         new_queues = [self._make(queue) for queue in topology.queues if queue.name not in queues]
@@ -136,7 +136,7 @@ class MemoryBroker:
         if queue is None:
             raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": it does not exist')
         if self._owners.get(options.queue, session) is not session:
-            raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": another session has it to itself')
+            raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": it is exclusive to another session')
         subscription = MemorySubscription(options, queue, on_delivery)
         queue.add(subscription)
         return subscription

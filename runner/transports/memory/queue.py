@@ -120,7 +120,7 @@ class MemoryQueue:
         return count
 
     def take_head(self) -> QueuedMessage | None:
-        """Take the next message out for somebody who looks at it, None where there is none; `restore` puts it back."""
+        """Remove the next message and return it, to be looked at; None without one. `restore` puts it back."""
         if not self.buffer:
             return None
         message = self.buffer.popleft()

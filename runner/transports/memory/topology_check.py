@@ -10,7 +10,7 @@ from runner.pipeline.topology import ABSENT_HINT, Binding, Exchange, Queue, Topo
 
 HEADERS_MODES = ("all", "any", "all-with-x", "any-with-x")
 
-_HINT = "write what the broker has into the pipeline, set `declare: false` if somebody else owns it, or delete it"
+_HINT = "write what the broker has into the pipeline, set `declare: false` if another program owns it, or delete it"
 _DEFAULTS = {"x-queue-type": "classic"}
 """The value of an argument that is not given."""
 

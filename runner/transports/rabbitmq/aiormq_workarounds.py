@@ -38,7 +38,7 @@ class _LossAsError:
     """Turns the CancelledError that aiormq raises when it loses the broker into ConnectionLost.
 
     aiormq cancels the calls that wait on a connection when it is lost. To the caller that looks as if its own task had
-    been cancelled, which asyncio counts in `cancelling`: where it counts none, nobody has asked for the cancellation.
+    been cancelled, which asyncio counts in `cancelling`: where it counts none, aiormq has cancelled.
     """
 
     def __enter__(self) -> None:

@@ -130,10 +130,10 @@ class Consumer:
         self._stalled_checks = self._stalled_checks + 1 if is_stalled else 0
         self._received_at_check = channel.received
         if not counts.consumers:
-            channel.end("the broker does not know it any more")
+            channel.end("the broker has no consumer of the queue")
         elif self._stalled_checks >= MAX_STALLED_CHECKS:
             self._stalled_checks = 0
-            channel.end(f"nothing comes, though {counts.messages} messages wait")
+            channel.end(f"nothing arrives, although {counts.messages} messages wait")
 
     def _channels(self) -> list[ConsumerChannel]:
         current = [self.consumer_channel] if self.consumer_channel is not None else []
@@ -180,7 +180,7 @@ class Consumer:
         else:
             return True
         channel.is_draining = True
-        channel.end("registering with another prefetch")
+        channel.end("consuming with another prefetch")
         return False
 
     async def _keep_consuming(self, channel: ConsumerChannel) -> None:
@@ -228,7 +228,7 @@ class Consumer:
         if not channel.unsettled:
             return CANCELLED_BY_BROKER
         held = f"{channel.unsettled} messages were unsettled"
-        reason = "one of them for longer than its consumer_timeout perhaps"
+        reason = "perhaps one of them for longer than its consumer_timeout"
         return f"{CANCELLED_BY_BROKER}, whose queue exists: {held}, {reason}"
 
     async def _consume_again(self) -> ConsumerChannel:

@@ -102,7 +102,7 @@ class ConsumerChannel:
         them."""
         self.is_draining = False
         """Whether everything that comes is skipped, and what is released waits for the channel to close: where the
-        order of messages counts, nobody else may get one before."""
+        order of messages counts, no other consumer may get one before."""
         self.is_open = True
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         channel.closing.add_done_callback(self._on_closed)
@@ -269,7 +269,7 @@ class ConsumerChannel:
                 task.add_done_callback(ignore_result)
 
     def _note_possibly_lost(self) -> None:
-        """Note that messages acknowledged last may come again: nobody can tell which acks the broker has read."""
+        """Note that messages acknowledged last may come again: it is not known which acks the broker has read."""
         if self._recent:
             self._possibly_lost.add(self._recent)
             self._recent.clear()

@@ -1,6 +1,6 @@
 """Remembers deliveries that were acknowledged just before their channel was lost: the broker may deliver them again.
 
-An acknowledgement has no answer. When a channel ends, nobody can tell which of the last ones the broker has read.
+An acknowledgement has no answer. When a channel ends, it is not known which of the last ones the broker has read.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class TopologyCheck:
             return ABSENT_HINT
         return (
             "arguments of an existing queue or exchange cannot change: write what the broker has into the pipeline, "
-            "set `declare: false` if somebody else owns it, or let `runner apply --recreate NAME` recreate a queue"
+            "set `declare: false` if another program owns it, or let `runner apply --recreate NAME` recreate a queue"
         )
 
     async def look(self, connection: AbstractConnection, things: Sequence[Exchange | Queue]) -> None:

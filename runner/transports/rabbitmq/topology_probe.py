@@ -109,13 +109,13 @@ class TopologyProbe:
             return None
         except ResourceLocked as locked:
             return ExistingItem(
-                remark=f'queue "{queue.name}" is in use by another connection alone: {locked}', is_locked=True
+                remark=f'queue "{queue.name}" is exclusive to another connection: {locked}', is_locked=True
             )
         except AccessRefused as refusal:
             return _hidden("queue", queue.name, refusal)
 
     async def depth(self, name: str) -> ExistingItem:
-        """Return what a queue holds. Raises NotThere, Locked, NoRight."""
+        """Return a queue with its counts only. Raises NotFound, ResourceLocked, AccessRefused."""
         if len(name.encode()) > MAX_SHORT_BYTES:  # with what we put behind it
             raise NotFound(f'no queue can be called "{name}"')
         depth: QueueCounts = await self._ask(lambda channel: queue_counts(channel, name))
