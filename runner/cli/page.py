@@ -1,4 +1,4 @@
-"""`runner page`: the page of pipelines, for a broker, without running them."""
+"""`runner page`: serve the page of pipelines that run elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="HOST:PORT",
     callback=options.http_address,
-    help="Where to listen. Port 0 takes a free one.",
+    help="Address to listen on. Port 0 takes a free port.",
 )
 @options.allow_actions
 @options.broker
@@ -41,11 +41,11 @@ def command(
     management: str | None,
     environ: dict[str, str],
 ) -> None:
-    """Show the queues and dead letters of pipelines on RabbitMQ in a browser, until Ctrl-C; run nothing of them.
+    """Serve a web page with the queues and dead letters of pipelines on RabbitMQ, until Ctrl-C. Runs no handlers.
 
-    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. `runner up` has the same page for what
-    it runs, with the rates and times of its handlers, which are not known here. Opening dead letters needs the token in
-    the address that is printed, or that of RUNNER_TOKEN.
+    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. `runner up` serves the same page for
+    the pipelines that it runs, with the rates and durations of their handlers. To open dead letters, use the token in
+    the address that is printed, or set RUNNER_TOKEN.
 
     Exit codes: 0 stopped, 1 the address is in use, 2 the in-process broker, 78 invalid pipeline.
     """

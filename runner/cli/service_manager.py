@@ -1,6 +1,6 @@
-"""Tells systemd how `runner up` is: ready, stopping, and still alive.
+"""Reports the state of `runner up` to systemd: ready, stopping, alive.
 
-Source: sd_notify(3). The protocol is a datagram to a socket, so no library is needed.
+Source: sd_notify(3). The protocol is a datagram to a Unix socket, so no library is needed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ USEC = 1_000_000
 
 
 class ServiceManager:
-    """What started this process, if it wants to be told. Takes its variables out of the environment.
+    """The service manager that started this process, if it listens.
 
-    Programs that handlers start, and workers, must not speak in our name.
+    Removes its variables from the environment, so that workers and programs that handlers start do not notify it.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class ServiceManager:
         self._telling: list[asyncio.Task[None]] = []
 
     def start(self, stop: asyncio.Event) -> None:
-        """Say from now on that the event loop goes round, and once that `stop` is set."""
+        """Send watchdog notifications from now on, and one when `stop` is set."""
         if self._address:
             self._telling = [asyncio.create_task(each) for each in (self._tell_stop(stop), self._tell_alive())]
 
     def tell(self, state: str) -> None:
-        """Send one state, as in `READY=1`. A manager that does not listen is no reason to fail."""
+        """Send a state, such as `READY=1`. Errors are ignored: they must not stop the work."""
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
                 channel.setblocking(False)

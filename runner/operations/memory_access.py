@@ -1,4 +1,4 @@
-"""Looks into the queues of the in-process broker of this process."""
+"""Reads queues of the in-process broker, for `QueueAccess`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.transports.rabbitmq.channels import QueueCounts
 
 
 class BrowsedMessage(NamedTuple):
-    """A message that was taken out of its queue for a look."""
+    """A message that a MemoryBrowser holds."""
 
     envelope: Envelope
     message: QueuedMessage
@@ -23,7 +23,7 @@ class BrowsedMessage(NamedTuple):
 
 
 class MemoryBrowser:
-    """The messages of one queue. Each that was handed out is held until the end, so that no subscriber gets it."""
+    """Reads one queue. It holds each message until it is closed, so that no subscriber gets it meanwhile."""
 
     is_over = False
 
@@ -33,11 +33,11 @@ class MemoryBrowser:
 
     @property
     def is_at_its_end(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether there are no more messages."""
         return not self._queue.buffer
 
     async def next(self, _: float) -> BrowsedMessage | None:
-        """Return the next message, None where there is none."""
+        """Return the next message; None at the end."""
         message = self._queue.take_head()
         if message is None:
             return None
@@ -45,18 +45,18 @@ class MemoryBrowser:
         return BrowsedMessage(message.envelope, message)
 
     async def take(self, browsed: BrowsedMessage) -> None:
-        """Remove a message for good."""
+        """Remove a message."""
         del self._held[id(browsed.message)]
 
     def close(self) -> None:
-        """Put back what was not taken."""
+        """Return the messages that were not removed."""
         for message in self._held.values():
             self._queue.restore(message)
         self._held.clear()
 
 
 class MemoryAccess:
-    """See `QueueAccess`. `transport` is the process's own; it stays open."""
+    """A `QueueAccess` to the process's own transport, which stays open."""
 
     major_version = 0
 
@@ -64,13 +64,13 @@ class MemoryAccess:
         self._transport = transport
 
     async def depth(self, queue: str) -> QueueCounts | None:
-        """Return what a queue has, None where it does not exist."""
+        """Return the counts of a queue; None if it does not exist."""
         found = self._transport.queue(queue)
         return None if found is None else QueueCounts(len(found.buffer), len(found.subscriptions))
 
     @asynccontextmanager
     async def read(self, queue: str) -> AsyncIterator[MemoryBrowser]:
-        """Read a queue from its head; what is not taken goes back where it stood. Raises BrokerUnavailable."""
+        """Read a queue from its head; messages that are not removed return. Raises BrokerUnavailable."""
         found = self._transport.queue(queue)
         if found is None:
             raise BrokerUnavailable(f'there is no queue "{queue}"')
@@ -85,4 +85,4 @@ class MemoryAccess:
         await self._transport.publish(address, envelope)
 
     async def close(self) -> None:
-        """Do nothing: the session belongs to the process."""
+        """Do nothing: the transport belongs to the process."""

@@ -1,4 +1,4 @@
-"""Operations: docs/reference/metrics.md, out of the table of metrics."""
+"""Generates docs/reference/metrics.md from the table of metrics."""
 
 from __future__ import annotations
 

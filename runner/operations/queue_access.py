@@ -1,4 +1,4 @@
-"""What looking into queues needs of a broker, whichever it is: RabbitMQ, or the in-process one of this process."""
+"""The interface for reading queues without consuming them, for RabbitMQ and for the in-process broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.transports.rabbitmq.channels import QueueCounts
 
 
 class Browsed(Protocol):
-    """A message as it stands in a queue. `delivery_count` is how often it was handed out before, if that is counted."""
+    """A message in a queue. `delivery_count` is the number of earlier deliveries, if the queue counts them."""
 
     @property
     def envelope(self) -> Envelope: ...
@@ -20,45 +20,45 @@ class Browsed(Protocol):
 
 
 class Browser(Protocol):
-    """The messages of a queue, as they are handed out."""
+    """Reads one queue, message by message."""
 
     @property
     def is_over(self) -> bool:
-        """Whether the broker was lost: everything has gone back then."""
+        """Whether the connection was lost: then all messages have returned."""
         ...
 
     @property
     def is_at_its_end(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether there are no more messages."""
         ...
 
     async def next(self, seconds: float) -> Browsed | None:
-        """Return the next message, None where none comes in time. Raises BrokerUnavailable."""
+        """Return the next message; None if none arrives in time. Raises BrokerUnavailable."""
         ...
 
     async def take(self, browsed: Any) -> None:
-        """Remove a message that `next` has returned from the queue for good. Raises BrokerUnavailable."""
+        """Remove a message that `next` returned from its queue. Raises BrokerUnavailable."""
         ...
 
 
 class QueueAccess(Protocol):
-    """A session that looks into queues. Methods raise BrokerUnavailable."""
+    """A session that reads queues. Methods raise BrokerUnavailable."""
 
     @property
     def major_version(self) -> int:
-        """The first number of the broker's version; 0 where it has none."""
+        """The first number of the broker's version; 0 for the in-process broker."""
         ...
 
     async def depth(self, queue: str) -> QueueCounts | None:
-        """Return what a queue has, None where it does not exist."""
+        """Return the counts of a queue; None if it does not exist."""
         ...
 
     def read(self, queue: str) -> AbstractAsyncContextManager[Browser]:
-        """Read a queue from its head; what is not taken goes back where it stood."""
+        """Read a queue from its head; messages that are not removed return to their places."""
         ...
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
-        """Publish and return when the broker has confirmed it. Raises as `Transport.publish` does."""
+        """Publish, and wait for the confirm. Raises as `Transport.publish` does."""
         ...
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Operations: the annotation of a field of the spec into its shape: the bare type, and the metadata around it.
+"""The shape of a field's annotation: the bare type, and the metadata around it.
 
 The JSON Schema, the printed configuration and the reference are made from shapes. The kind of a value (a duration, a
 name, a text) is in the metadata of its type, see `runner.config.field_types`.
@@ -17,19 +17,19 @@ from runner.config.fields import OPTIONAL_MAP
 
 @dataclass(frozen=True)
 class TypeShape:
-    """A type without its wrapping: the bare type, and the metadata that stood around it."""
+    """A type without Annotated: the bare type, and the metadata that was around it."""
 
     type: Any
     metadata: tuple[Any, ...] = ()
 
     @property
     def arguments(self) -> tuple[TypeShape, ...]:
-        """The shapes inside: the choices of a union, the item of a list, the key and value of a map."""
+        """The shapes inside: members of a union, item of a list, key and value of a map."""
         return tuple(shape(item) for item in get_args(self.type) if item is not Ellipsis)
 
     @property
     def is_union(self) -> bool:
-        """Whether it is one of several types, None among them."""
+        """Whether it is a union; `X | None` is one."""
         return get_origin(self.type) in (Union, UnionType)
 
     @property
@@ -49,22 +49,22 @@ class TypeShape:
 
     @property
     def field_type(self) -> FieldType | None:
-        """The kind of a single value; None for lists, maps, booleans, plain numbers and words of a list."""
+        """The type of a single value; None for lists, maps, booleans, plain numbers and enumerations."""
         return field_type_in(self.metadata)
 
     @property
     def accepts_mask(self) -> bool:
-        """Whether `***` may be printed in place of a secret: any text can stand here."""
+        """Whether any text is valid, so that `***` can replace a secret."""
         return self.field_type is TEXT
 
     @property
     def accepts_nothing(self) -> bool:
-        """Whether a key without a value stands for an empty map."""
+        """Whether a key without a value means an empty map."""
         return OPTIONAL_MAP in self.metadata
 
 
 def shape(annotation: Any, metadata: tuple[Any, ...] = ()) -> TypeShape:
-    """Return the shape of an annotation; `metadata` is what pydantic has taken off a field's own annotation."""
+    """Return the shape of an annotation; `metadata` is what pydantic removed from a field's annotation."""
     while get_origin(annotation) is Annotated:
         metadata = (*metadata, *annotation.__metadata__)
         annotation = annotation.__origin__
@@ -77,7 +77,7 @@ def field_shape(field: Any) -> TypeShape:
 
 
 def union_members(shape: TypeShape) -> Iterator[TypeShape]:
-    """Yield what a shape may be: itself, or each choice of a union, None left out."""
+    """Yield the members of a union except None; for other shapes, the shape itself."""
     if not shape.is_union:
         yield shape
         return
@@ -87,7 +87,7 @@ def union_members(shape: TypeShape) -> Iterator[TypeShape]:
 
 
 def number_bounds(shape: TypeShape) -> dict[str, Any]:
-    """Return the limits of a number, by the names that JSON Schema has for them."""
+    """Return the limits of a number, with their names in JSON Schema."""
     found: dict[str, Any] = {}
     for item in shape.metadata:
         for constraint in (item, *getattr(item, "metadata", ())):

@@ -1,4 +1,4 @@
-"""Operations: what to be woken up for, as alerting rules of Prometheus. Pure.
+"""Alerting rules for Prometheus. Pure.
 
 Source: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/
 """
@@ -22,15 +22,15 @@ ERROR_RATIO = 0.1
 
 TICKS = 1000
 LOOK_AHEAD = timedelta(days=366)
-"""How far the times of a schedule are looked at, at most, for the longest pause between two of them."""
+"""How far ahead a schedule is searched for its longest pause."""
 
 LATE_S = 60.0
 LATE_SHARE = 0.1
-"""How late a producer may be: a minute, and a tenth of the pause between two runs."""
+"""How late a producer may be: a minute plus a tenth of the pause between two runs."""
 
 
 def alerts(pipelines: Sequence[Pipeline], now: datetime) -> str:
-    """Return the text of a file with a group of rules for each pipeline; schedules are looked at from `now` on."""
+    """Return the text of a rules file with one group per pipeline. Schedules are evaluated from `now` on."""
     groups = [{"name": f"runner-{each.name}", "rules": list(_rules(each, now))} for each in pipelines]
     return _HEADING + to_yaml(document({"groups": groups})).replace("$$", "$")
 
@@ -42,7 +42,7 @@ _HEADING = """\
 
 
 def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the rules of one pipeline. Each has labels that no other rule of this name has, as promtool wants it."""
+    """Yield the rules of one pipeline. Rules with the same name have different labels, as promtool requires."""
     own = {"pipeline": pipeline.name}
     if pipeline.subscribers:
         yield from _of_messages(own)
@@ -82,7 +82,7 @@ def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
 
 
 def _of_messages(own: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the rules that hold for all subscribers of a pipeline alike."""
+    """Yield the rules for all subscribers of a pipeline."""
     warning = {"severity": "warning", **own}
     dead = _series("runner_messages_total", own, 'outcome="dead_lettered"')
     yield _rule(
@@ -120,7 +120,7 @@ def _of_messages(own: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _series(name: str, labels: Mapping[str, str], *matchers: str) -> str:
-    """Return a selector of PromQL. Its strings are written as those of Go, and so as JSON writes them."""
+    """Return a PromQL selector. Its strings have the syntax of Go, which JSON strings satisfy."""
     return f"{name}{{{','.join([*(f'{key}={json.dumps(value)}' for key, value in labels.items()), *matchers])}}}"
 
 

@@ -1,4 +1,4 @@
-"""Operations: a dashboard of Grafana that shows pipelines by their metrics. Pure.
+"""A Grafana dashboard for the metrics of the pipelines. Pure.
 
 Source: https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 """
@@ -14,7 +14,7 @@ from typing import Any
 from runner.pipeline.model import Pipeline
 
 COLUMNS = 24
-"""How wide a dashboard is."""
+"""Width of a dashboard in grid units."""
 
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 _OURS = 'pipeline=~"$pipeline"'
@@ -22,7 +22,7 @@ _OURS = 'pipeline=~"$pipeline"'
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. `lines` are expressions, each with what its lines are called."""
+    """One panel. `lines` are PromQL expressions, each with the legend of its lines."""
 
     title: str
     unit: str
@@ -32,7 +32,7 @@ class Panel:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Return width and height."""
+        """Return width and height in grid units."""
         return (4, 4) if self.kind == "stat" else (12, 8)
 
 
@@ -130,7 +130,7 @@ PANELS = (
 
 
 def grafana(pipelines: Sequence[Pipeline]) -> str:
-    """Return the text of a dashboard, to be imported."""
+    """Return the dashboard as JSON text, for import."""
     names = [pipeline.name for pipeline in pipelines]
     board = {
         "uid": blake2b("\n".join(names).encode(), digest_size=10).hexdigest(),
@@ -164,7 +164,7 @@ def _pipeline(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _panels() -> Iterator[dict[str, Any]]:
-    """Yield the panels, in rows as full as they can be."""
+    """Yield the panels, packed into rows."""
     x = y = row = 0
     for number, panel in enumerate(PANELS, start=1):
         width, height = panel.size

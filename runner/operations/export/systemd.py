@@ -1,4 +1,4 @@
-"""Operations: pipelines as a service of systemd. Pure.
+"""A systemd unit that runs the pipelines. Pure.
 
 Sources: systemd.service(5), systemd.exec(5), sd_notify(3)
 """
@@ -11,26 +11,30 @@ from pathlib import Path
 from runner.operations.export.deployment import KILL_MARGIN_S, Deployment, format_address
 
 WATCHDOG_S = 60
-"""How long the event loop may stand still before systemd ends the process: longer than a handler should block it."""
+"""Time without a sign of life after which systemd kills the process; longer than a handler should block the loop."""
 
 INVALID = 78
-"""The exit code for an invalid pipeline: another start cannot help."""
+"""The exit code for an invalid pipeline, after which a restart is pointless."""
 
 
-def systemd(known: Deployment, program: Sequence[str], folder: Path) -> str:
+def systemd(deployment: Deployment, program: Sequence[str], folder: Path) -> str:
     """Return the text of a unit that runs `program` in `folder`."""
-    command = [*program, "up", *known.paths]
-    if known.http is not None and known.http != known.listens:
-        command += ["--http", format_address(*known.http)]
-    start_s = round(known.connect_timeout_s) + KILL_MARGIN_S
-    names = ", ".join(variable.name for variable in known.variables)
-    notes = [f"Save this as /etc/systemd/system/{known.name}.service.", f"Its variables: {names}.", *known.notes]
+    command = [*program, "up", *deployment.paths]
+    if deployment.http is not None and deployment.http != deployment.listens:
+        command += ["--http", format_address(*deployment.http)]
+    start_s = round(deployment.connect_timeout_s) + KILL_MARGIN_S
+    names = ", ".join(variable.name for variable in deployment.variables)
+    notes = [
+        f"Save this as /etc/systemd/system/{deployment.name}.service.",
+        f"Its variables: {names}.",
+        *deployment.notes,
+    ]
     return "".join(f"# {note}\n" for note in notes) + _UNIT.format(
-        name=known.name,
+        name=deployment.name,
         folder=_escaped(str(folder)),
         command=" ".join(map(_quoted, command)),
         start=start_s,
-        stop=known.stop_timeout_s,
+        stop=deployment.stop_timeout_s,
         watchdog=WATCHDOG_S,
         invalid=INVALID,
     )
@@ -71,7 +75,7 @@ WantedBy=multi-user.target
 
 
 def _quoted(argument: str) -> str:
-    """Return an argument of a command line as systemd reads it: `%` and `$` stand for themselves."""
+    """Quote an argument for systemd, so that `%` and `$` are literal."""
     text = _escaped(argument).replace("$", "$$")
     is_plain = text and not set(text) & set(" \t\n\"'\\;")
     return text if is_plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
