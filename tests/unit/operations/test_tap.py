@@ -1,10 +1,9 @@
-"""Where a name of a pipeline can be listened to, and what is recorded of what goes by."""
+"""Which bindings a name is tapped with, and how messages are recorded."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 from hypothesis import given
@@ -14,35 +13,9 @@ from runner import app
 from runner.errors import RunnerError
 from runner.message import Envelope
 from runner.operations.dead_letters import select_dead_letter_queues
-from runner.operations.status import status_query
 from runner.operations.tap import CannotTap, pipeline_with_target, recorded_line, tap_source
 from runner.pipeline.file_source import read_records
 from runner.pipeline.model import Pipeline
-
-PIPELINE = """
-    version: 1
-    name: shop
-    exchanges: {hdr: headers}
-    queues:
-      orders: {events: [order.paid]}
-      plain:
-      pdf: {bind: [{exchange: hdr, headers: {kind: pdf}, match: any}]}
-    events:
-      order.paid:
-      order.sent: {exchange: other, key: sent}
-    subscribers:
-      handle: {from: orders, handler: json:dumps}
-      hear: {from: "order.*", handler: json:dumps, retry: {attempts: 3, delay: 2s}}
-      plainly: {from: plain, handler: json:dumps}
-      bury: {from: [order.paid], handler: json:dumps, queue: {dead_letter: plain}}
-"""
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Pipeline:
-    path = tmp_path / "shop.yaml"
-    path.write_text(dedent(PIPELINE))
-    return app.load([path], {}).pipelines[0]
 
 
 @pytest.mark.parametrize(
@@ -81,19 +54,6 @@ def test_an_unknown_name_is_wrong_usage(shop: Pipeline, name: str) -> None:
         tap_source(shop, name)
     assert error.value.exit_code == 2
     assert error.value.hint
-
-
-def test_status_asks_for_work_queues_and_what_belongs_to_them(shop: Pipeline) -> None:
-    """Dead-letter queues are columns, but those that somebody reads; wait queues are a sum."""
-    asked = status_query(shop)
-    assert dict(asked.queues) == {
-        "orders": "orders.dead",
-        "plain": "plain.dead",
-        "pdf": "pdf.dead",
-        "shop.hear": "shop.hear.dead",
-        "shop.bury": "plain",
-    }
-    assert "shop.retry.2000" in asked.waits
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""The compose file: required fields, probes, ports."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.operations.export.exported import SHOP, read, services
+
+
+def test_compose_has_a_broker_and_a_runner() -> None:
+    """What depends on what, how health is asked for, and how long the end may take."""
+    found = services(read())
+    rabbitmq, runner = found["rabbitmq"], found["runner"]
+    assert rabbitmq["volumes"] == ["rabbitmq-data:/var/lib/rabbitmq"]
+    assert "RABBITMQ_DEFAULT_VHOST=my shop" in rabbitmq["environment"]
+    assert rabbitmq["healthcheck"]["test"][0] == "CMD"
+    assert rabbitmq["stop_grace_period"] == "60s"
+    assert runner["command"] == ["runner", "up", "shop.yaml", "--http", "0.0.0.0:8080"]
+    url = "SHOP_URL=${SHOP_URL:?the URL of the broker, whose host name is rabbitmq}"
+    assert runner["environment"] == ["API", "MODE", url, "SIZE", "WORD"]
+    assert runner["init"] is True
+    assert runner["ports"] == ["127.0.0.1:8080:8080"], "for /metrics and the page, from this machine alone"
+    assert runner["stop_grace_period"] == "56s"
+    assert runner["build"] == "."
+    assert runner["image"] == "shop:latest"
+    assert runner["depends_on"] == {"rabbitmq": {"condition": "service_healthy"}}
+    assert "http://127.0.0.1:8080/readyz" in runner["healthcheck"]["test"][-1]
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "http", "asked", "said"),
+    [
+        ("0.0.0.0:9000", None, "127.0.0.1:9000", []),
+        ("127.0.0.1:9000", ("0.0.0.0", 7000), "127.0.0.1:7000", ["--http", "0.0.0.0:7000"]),
+        ("'[::]:9000'", None, "[::1]:9000", []),
+    ],
+)
+def test_compose_asks_where_the_pipeline_answers(
+    telemetry: str, http: tuple[str, int] | None, asked: str, said: list[str]
+) -> None:
+    """The command line wins over `telemetry.http`; "anywhere" is asked on the loopback interface."""
+    runner = services(read(f"{SHOP}    telemetry: {{http: {telemetry}}}\n"), http)["runner"]
+    assert f"'http://{asked}/readyz'" in runner["healthcheck"]["test"][-1]
+    compile(runner["healthcheck"]["test"][-1], "healthcheck", "exec")
+    assert runner["command"] == ["runner", "up", "shop.yaml", *said]
