@@ -14,6 +14,9 @@ from tests.page import TOKEN, token_of
 from tests.page import Page as Client
 from tests.project import Project, started, stop, until
 
+pytestmark = pytest.mark.timeout(180)
+expect.set_options(timeout=20_000)
+
 PIPELINE = """
     version: 1
     description: "<img src=x onerror=document.title='hacked'>"

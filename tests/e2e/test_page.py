@@ -18,6 +18,8 @@ from tests.process import RunnerProcess
 from tests.project import Place, Project, lines, started, stop, until
 from tests.proxy import Proxy
 
+pytestmark = pytest.mark.timeout(120)
+
 PIPELINE = """
     version: 1
     telemetry: {http: "127.0.0.1:PORT"}
