@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -109,7 +110,8 @@ class Page:
         source = self._source
         await self._broker.ask()
         if source.samples is not None:
-            self._figures.add(await source.samples(), asyncio.get_running_loop().time())
+            with contextlib.suppress(TimeoutError):  # the master of the workers does not answer, which is told below
+                self._figures.add(await source.samples(), asyncio.get_running_loop().time())
         statuses = self._broker.statuses or self._unknown
         queues = list({queue.name: queue for status in statuses for queue in status.queues}.values())
         return {
