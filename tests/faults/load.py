@@ -42,6 +42,8 @@ HANDLERS = """
             await asyncio.sleep({pace_s})
 
     async def handle(order: str) -> None:
+        while not os.path.exists("may_work"):
+            await asyncio.sleep(0.05)
         await asyncio.sleep({work_s})
         note(order)
 """
@@ -51,7 +53,8 @@ class Load:
     """Work for a project: `sent` messages of another program, `made` of a producer of its own.
 
     A message takes `work_s` to handle; the producer pauses for `pace_s` between two.
-    `urls` are those of a cluster, for a project that names no broker on the command line.
+    `urls` are those of a cluster, for a project that names no broker on the command line. Where it `is_held`, handlers
+    wait for `release`: then it does not depend on the machine how much is left to do when everything is sent.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Load:
         pace_s: float = 0.005,
         heartbeat: str = "10s",
         urls: Sequence[str] = ("amqp://127.0.0.1:1/",),
+        is_held: bool = False,
     ) -> None:
         self.project = project
         self.sent = [f"sent-{number}" for number in range(sent)]
@@ -72,6 +76,12 @@ class Load:
         self.queues = [project.name(name) for name in ("work", "made", "work.dead", "made.dead")]
         project.pipeline(PIPELINE.format(heartbeat=heartbeat, urls=list(urls)))
         project.handlers(HANDLERS.format(made=made, pace_s=pace_s, work_s=work_s))
+        if not is_held:
+            self.release()
+
+    def release(self) -> None:
+        """Let handlers work."""
+        (self.project.folder / "may_work").touch()
 
     @property
     def work(self) -> str:
