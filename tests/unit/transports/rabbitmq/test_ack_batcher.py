@@ -89,3 +89,37 @@ def test_one_slow_delivery_does_not_hold_the_others_back() -> None:
     acks.ack(1)
     channel.read(acks.take())
     assert channel.unsettled == []
+
+
+def test_deliveries_that_pass_a_slow_one_leave_nothing_behind() -> None:
+    """A handler may take hours. Its acknowledgement and those after it are still right."""
+    count = 20_000
+    unsettled: set[int] = set()
+
+    def write(tag: int, multiple: bool) -> None:
+        assert tag in unsettled
+        for each in [each for each in unsettled if each == tag or (multiple and each < tag)]:
+            unsettled.remove(each)
+
+    acks = AckBatcher(5)
+
+    def ack(tag: int) -> None:
+        if acks.ack(tag):
+            write_all()
+
+    def write_all() -> None:
+        for tag, multiple in acks.take():
+            write(tag, multiple)
+
+    for tag in range(1, count):
+        acks.note(tag)
+        unsettled.add(tag)
+        if tag > 1 and tag % 1000:
+            ack(tag)
+    write_all()
+    assert len(acks._order) + len(acks._alone) <= count // 5
+    assert unsettled == {1, *range(1000, count, 1000)}
+    for tag in sorted(unsettled):
+        ack(tag)
+    write_all()
+    assert unsettled == set()
