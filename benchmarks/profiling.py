@@ -34,10 +34,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "payload to object": ("/json/", "/pydantic", "runner/pipeline/payload", "runner/transports/amqp_limits.py"),
     "in-process broker": ("runner/transports/memory/",),
     "acknowledge": ("runner/transports/rabbitmq/ack_batcher.py",),
-    "publish": [
-        f"runner/transports/rabbitmq/{name}.py"
-        for name in ("in_flight", "publish_channel", "publisher", "publisher_confirms")
-    ],
+    "publish": [f"runner/transports/rabbitmq/{name}.py" for name in ("in_flight", "publish_channel", "publisher")],
     "transport: read and parse": ("runner/transports/",),
     "client library": ("/aiormq/", "/aio_pika/", "/pamqp/"),
     "delivery engine": ("runner/",),
