@@ -64,11 +64,11 @@ async def open_session(
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> AsyncIterator[TopologySession]:
     """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost later."""
-    link = ReconnectingConnection(
+    reconnecting = ReconnectingConnection(
         settings, role="topology", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
     )
     try:
-        connection = await link.open()
+        connection = await reconnecting.open()
         properties = server_properties(connection)
         management, why = await _management(settings, management_url, properties)
         yield TopologySession(settings, connection, product_of(connection), management, why)
@@ -77,7 +77,7 @@ async def open_session(
     except CHANNEL_ERRORS as error:
         raise BrokerUnavailable(f"the broker was lost: {describe_error(error)}") from error
     finally:
-        await link.close()
+        await reconnecting.close()
 
 
 @dataclass(frozen=True, slots=True)

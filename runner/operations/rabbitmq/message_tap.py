@@ -57,7 +57,7 @@ class Tap:
         most_bytes: int = MAX_KEPT_BYTES,
         on_transport_event: OnTransportEvent = lambda _: None,
     ) -> None:
-        self._link = ReconnectingConnection(
+        self._connection = ReconnectingConnection(
             settings, role="tap", name=f"{name} tap", on_transport_event=on_transport_event, restore=_restore_nothing
         )
         self._queue = f"{name.encode()[:MAX_PREFIX_BYTES].decode('utf-8', 'ignore')}.tap.{token_hex(6)}"
@@ -72,7 +72,7 @@ class Tap:
 
     async def open(self, bindings: Sequence[Binding]) -> None:
         """Start to tap what is published from now on. Raises BrokerUnavailable."""
-        connection = await self._link.open()
+        connection = await self._connection.open()
         binding: Binding | None = None
         try:
             channel = await open_channel(connection)
@@ -106,7 +106,7 @@ class Tap:
 
     async def close(self) -> None:
         """Stop. The temporary queue goes with the connection. Idempotent."""
-        await self._link.close()
+        await self._connection.close()
 
     async def _declare(self, channel: AbstractChannel) -> None:
         arguments: dict[str, Any] = {

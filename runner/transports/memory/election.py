@@ -36,7 +36,7 @@ class MemoryLeadership:
         loop = asyncio.get_running_loop()
         self._election = election
         self._member = member
-        self._say = on_transport_event
+        self._on_event = on_transport_event
         self._has_joined = bool(election.candidates)
         self._known = {member.fingerprint}
         self._won: asyncio.Future[None] = loop.create_future()
@@ -100,7 +100,7 @@ class MemoryLeadership:
         """Report once that another candidate runs something else."""
         if other.fingerprint not in self._known:
             self._known.add(other.fingerprint)
-            self._say(TransportEvent(NAME_SHARED, "warning", name_shared_fields(self._election.name, other)))
+            self._on_event(TransportEvent(NAME_SHARED, "warning", name_shared_fields(self._election.name, other)))
 
     def end(self) -> None:
         """Withdraw; the next candidate leads. Idempotent."""

@@ -67,7 +67,7 @@ class MemoryTransport:
     ) -> None:
         self._broker = broker or MemoryBroker(clock=clock)
         self._now = clock or self._broker.now
-        self._say = on_transport_event or (lambda _: None)
+        self._on_event = on_transport_event or (lambda _: None)
         self._subscriptions: list[MemorySubscription] = []
         self._leaderships: list[MemoryLeadership] = []
         self._closed: asyncio.Future[None] | None = None
@@ -192,7 +192,7 @@ class MemoryTransport:
     async def campaign(self, name: str, member: Candidate | None = None) -> MemoryLeadership:
         """See `Transport.campaign`."""
         self._must_be_open()
-        leadership = self._broker.campaign(name, member or Candidate(), self._say)
+        leadership = self._broker.campaign(name, member or Candidate(), self._on_event)
         self._leaderships.append(leadership)
         return leadership
 
@@ -241,7 +241,7 @@ class MemoryTransport:
             if count and now >= self._next_report:
                 self._next_report = now + REPORT_INTERVAL_S
                 fields = {"queue": queue.name, "forgotten": self._forgotten, "kept": len(queue.buffer)}
-                self._say(TransportEvent("dead_letters.forgotten", "warning", fields))
+                self._on_event(TransportEvent("dead_letters.forgotten", "warning", fields))
 
     def _has_made(self, needed: Topology) -> bool:
         """Declare what is missing. False where nothing is missing, or where an item that differs is in the way."""

@@ -85,7 +85,7 @@ class ReconnectingConnection:
         self._release = release
         self._role = role
         self._name = name
-        self._say = on_transport_event
+        self._on_event = on_transport_event
         self._restore = restore
         self._connection: AbstractConnection | None = None
         self._ready = asyncio.Event()
@@ -138,7 +138,7 @@ class ReconnectingConnection:
         deadline = began + self._settings.connect_timeout_s
         has_said = False
         for attempt, pause in enumerate(backoff_delays(), start=1):
-            telling = loop.call_later(REPORT_CONNECTING_S, self._say_connecting) if attempt == 1 else None
+            telling = loop.call_later(REPORT_CONNECTING_S, self._report_connecting) if attempt == 1 else None
             try:
                 return await self._connect()
             except _REFUSALS as error:
@@ -150,7 +150,7 @@ class ReconnectingConnection:
                     raise self._unreachable(error, loop.time() - began) from error
                 pause = min(pause, max(left_s, 0.0))
                 if not has_said and left_s > 0:
-                    self._say(
+                    self._on_event(
                         TransportEvent(
                             "broker.unreachable", "warning", {"broker": self.target, "error": describe_error(error)}
                         )
@@ -162,8 +162,8 @@ class ReconnectingConnection:
             await asyncio.sleep(pause)
         raise AssertionError("pauses never end")
 
-    def _say_connecting(self) -> None:
-        self._say(TransportEvent("broker.connecting", "info", {"broker": self.target}))
+    def _report_connecting(self) -> None:
+        self._on_event(TransportEvent("broker.connecting", "info", {"broker": self.target}))
 
     async def _connect(self) -> AbstractConnection:
         """Try to connect to the next URL."""
@@ -203,7 +203,7 @@ class ReconnectingConnection:
             self._ready.clear()
             self._connection = None
             self.is_blocked = False
-            self._say(
+            self._on_event(
                 TransportEvent("broker.lost", "warning", {"role": self._role, "broker": self.target, "error": reason})
             )
             await self._discard(connection)
@@ -211,7 +211,7 @@ class ReconnectingConnection:
             if loop.time() - since > STABLE_CONNECTION_S:
                 delays = backoff_delays()
             connection = await self._reconnect(delays)
-            self._say(TransportEvent("broker.connected", "info", self._described(connection)))
+            self._on_event(TransportEvent("broker.connected", "info", self._described(connection)))
 
     def _described(self, connection: AbstractConnection) -> dict[str, Any]:
         """Return what the log says of a new connection: the broker may be another one than before, or upgraded."""
@@ -233,7 +233,7 @@ class ReconnectingConnection:
             except (BrokerUnavailable, *CHANNEL_ERRORS) as error:
                 await self._discard(connection)
                 if (why := describe_error(error)) != said:
-                    self._say(
+                    self._on_event(
                         TransportEvent(
                             "broker.unreachable",
                             "warning",
@@ -260,7 +260,7 @@ class ReconnectingConnection:
             return
         self.is_blocked = is_blocked
         event = "broker.blocked" if is_blocked else "broker.unblocked"
-        self._say(
+        self._on_event(
             TransportEvent(event, "warning" if is_blocked else "info", {"role": self._role, "broker": self.target})
         )
 

@@ -15,7 +15,7 @@ class DeclaredTopology:
 
     def __init__(self, mode: Mode, on_transport_event: OnTransportEvent) -> None:
         self._mode: Mode = mode
-        self._say = on_transport_event
+        self._on_event = on_transport_event
         self.topology = Topology()
         """Everything that was declared until now."""
 
@@ -66,7 +66,7 @@ class DeclaredTopology:
         try:
             await declare(connection, topology, self._mode, is_all_or_nothing=False)
         except TopologyMismatch as error:
-            self._say(TransportEvent("topology.mismatch", "error", {"error": str(error)}))
+            self._on_event(TransportEvent("topology.mismatch", "error", {"error": str(error)}))
 
 
 def _merged(old: Topology, new: Topology) -> Topology:

@@ -61,7 +61,7 @@ class RabbitLeadership:
     def __init__(
         self,
         name: str,
-        link: ReconnectingConnection,
+        connection: ReconnectingConnection,
         publisher: RabbitPublisher,
         topology: DeclaredTopology,
         *,
@@ -70,7 +70,7 @@ class RabbitLeadership:
         member: Candidate,
     ) -> None:
         self._name = name
-        self._link = link
+        self._connection = connection
         self._publisher = publisher
         self._topology = topology
         self._send = on_transport_event
@@ -188,7 +188,7 @@ class RabbitLeadership:
                 return
 
     async def _stand(self) -> Candidacy:
-        return await Candidacy.take(await self._link.ready(), self._name, self._member, self._on_other_candidate)
+        return await Candidacy.take(await self._connection.ready(), self._name, self._member, self._on_other_candidate)
 
     async def _stand_again(self, delays: Iterator[float]) -> Candidacy:
         """Return a new candidacy as soon as the broker allows it."""
@@ -297,7 +297,7 @@ class RabbitLeadership:
 
     async def _declare_again(self) -> None:
         try:
-            await self._topology.restore(await self._link.ready())
+            await self._topology.restore(await self._connection.ready())
         except (ConnectionClosedByUs, BrokerUnavailable, *CHANNEL_ERRORS):
             pass  # the next attempt finds out
 

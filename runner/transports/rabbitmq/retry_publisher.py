@@ -32,7 +32,7 @@ class RetryPublisher:
         self,
         publisher: RabbitPublisher,
         topology: DeclaredTopology,
-        link: ReconnectingConnection,
+        connection: ReconnectingConnection,
         is_closing: asyncio.Event,
         *,
         on_transport_event: OnTransportEvent,
@@ -40,9 +40,9 @@ class RetryPublisher:
     ) -> None:
         self._publisher = publisher
         self._topology = topology
-        self._link = link
+        self._connection = connection
         self._is_closing = is_closing
-        self._say = on_transport_event
+        self._on_event = on_transport_event
         self._now = now
         self._due: dict[str, float] = {}
 
@@ -57,7 +57,7 @@ class RetryPublisher:
         async def attempt() -> None:
             copy = retry_copy(delivery, outcome, self._now())
             prefix, wanted = delivery.options.wait_prefix, wait_milliseconds(outcome.after_s)
-            wait = await self._topology.ensure_wait(await self._link.ready(), prefix, wanted)
+            wait = await self._topology.ensure_wait(await self._connection.ready(), prefix, wanted)
             name = wait_name(prefix, wait)
             await self._send(MessageCopy(Address(name, copy.address.key), copy.envelope))
             self._due[name] = asyncio.get_running_loop().time() + wait / 1000
@@ -78,7 +78,7 @@ class RetryPublisher:
             await self._publisher.publish(copy.address, copy.envelope, is_copy=True)
         except PublishFailed as failure:
             if failure.reason == "unroutable" or isinstance(failure, MissingExchange):
-                await self._topology.restore(await self._link.ready())
+                await self._topology.restore(await self._connection.ready())
             elif failure.reason == "invalid":
                 await self._publisher.publish(copy.address, _without_foreign_headers(copy).envelope, is_copy=True)
                 return
@@ -101,7 +101,7 @@ class RetryPublisher:
             except (PublishFailed, PublishUnknown, BrokerUnavailable, TopologyMismatch, *CHANNEL_ERRORS) as error:
                 if not is_said:
                     fields = {"queue": delivery.options.queue, "subscriber": delivery.options.subscriber}
-                    self._say(TransportEvent("settle.waiting", "warning", {**fields, "error": str(error)}))
+                    self._on_event(TransportEvent("settle.waiting", "warning", {**fields, "error": str(error)}))
                     is_said = True
             await self._pause(pause)
         raise AssertionError("pauses never end")

@@ -72,24 +72,26 @@ class RabbitTransport:
         self._settings = settings
         self._watchdog_s = watchdog_s
         self._watchdog: asyncio.Task[None] | None = None
-        self._say = on_transport_event or (lambda _: None)
+        self._on_event = on_transport_event or (lambda _: None)
         self._capabilities = Capabilities("rabbitmq", is_persistent=True)
-        self._topology = DeclaredTopology(settings.topology, self._say)
+        self._topology = DeclaredTopology(settings.topology, self._on_event)
         self._consumers: list[Consumer] = []
         self._leaderships: list[RabbitLeadership] = []
         self._is_closing = asyncio.Event()
         restore, restore_for_publishing = self._topology.restore, self._topology.restore_for_publishing
-        link = partial(ReconnectingConnection, settings, name=name, on_transport_event=self._say, release=release)
-        self._publishing = link(role="publish", restore=restore_for_publishing)
-        self._consuming = link(role="consume", restore=restore)
-        self._publisher = RabbitPublisher(self._publishing, self._say)
+        make_connection = partial(
+            ReconnectingConnection, settings, name=name, on_transport_event=self._on_event, release=release
+        )
+        self._publishing = make_connection(role="publish", restore=restore_for_publishing)
+        self._consuming = make_connection(role="consume", restore=restore)
+        self._publisher = RabbitPublisher(self._publishing, self._on_event)
         self._other_consumers = OtherConsumers(settings)
         self._retry_publisher = RetryPublisher(
             self._publisher,
             self._topology,
             self._consuming,
             self._is_closing,
-            on_transport_event=self._say,
+            on_transport_event=self._on_event,
             now=clock or (lambda: datetime.now(UTC)),
         )
 
@@ -101,8 +103,8 @@ class RabbitTransport:
     @property
     def unready_reasons(self) -> Sequence[str]:
         """See `Transport.unready_reasons`."""
-        links = {"publish": self._publishing, "consume": self._consuming}
-        return [f"no connection to the broker to {role}" for role, link in links.items() if not link.is_ready]
+        connections = {"publish": self._publishing, "consume": self._consuming}
+        return [f"no connection to the broker to {role}" for role, each in connections.items() if not each.is_ready]
 
     @property
     def can_publish(self) -> bool:
@@ -123,7 +125,7 @@ class RabbitTransport:
         )
         if reason := no_fast_path(connection):
             fields = {"broker": self.target, "reason": reason, "hint": FAST_PATH_HINT}
-            self._say(TransportEvent("broker.slow_path", "warning", fields))
+            self._on_event(TransportEvent("broker.slow_path", "warning", fields))
         self._capabilities = replace(self._capabilities, features=features_of(broker_version(connection)))
         return product_of(connection)
 
@@ -151,7 +153,7 @@ class RabbitTransport:
 
     async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
         """See `Transport.subscribe`. Raises BrokerUnavailable where the broker does not let us consume."""
-        consumer = Consumer(self._consuming, options, on_delivery, self._say, self._topology.restore)
+        consumer = Consumer(self._consuming, options, on_delivery, self._on_event, self._topology.restore)
         await self._retry_while_reconnecting(consumer.start, f'cannot consume from queue "{options.queue}"')
         self._consumers.append(consumer)
         return consumer
@@ -212,7 +214,7 @@ class RabbitTransport:
             self._publisher,
             self._topology,
             heartbeat_s=self._settings.heartbeat_s,
-            on_transport_event=self._say,
+            on_transport_event=self._on_event,
             member=member or Candidate(),
         )
         for pause in backoff_delays():
