@@ -10,10 +10,11 @@ assert project.ledger.counts() == {"order 1": 1}
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -144,6 +145,23 @@ class Project:
         code = "from ledger_of_handlers import note\n" + dedent(text).replace("UNIQUE", self.unique)
         (self.folder / f"{module}.py").write_text(code)
 
+    def one_queue(
+        self, handlers: str, subscriber: str = "", *, producer: str = "", queue: str = "", more: str = ""
+    ) -> None:
+        """Write a pipeline of one queue, `UNIQUE.work`, and the module of its handlers.
+
+        A function `send` of the module is a producer to the queue, a function `handle` its subscriber. The other
+        arguments are their options, as in `"retry: none, concurrency: 3"`; `more` are other top-level keys.
+        """
+        names = set(re.findall(r"^ *(?:async )?def (send|handle)\(", handlers, re.MULTILINE))
+        text = f"version: 1\n{dedent(more)}\nqueues: {{UNIQUE.work: {{{queue}}}}}\n"
+        if "send" in names:
+            text += f"producers: {{send: {{handler: work:send, to: UNIQUE.work, {producer}}}}}\n"
+        if "handle" in names:
+            text += f"subscribers: {{handle: {{from: UNIQUE.work, handler: work:handle, {subscriber}}}}}\n"
+        self.pipeline(text)
+        self.handlers(handlers)
+
     def heard(self) -> list[str]:
         """Return what handlers noted, sorted, without the word that no other test has in front."""
         return sorted(payload.removeprefix(f"{self.unique}.") for payload in self.ledger.payloads())
@@ -154,14 +172,22 @@ class Project:
         return RunnerProcess(*arguments, cwd=self.folder, env=environ, stdin=stdin)
 
     def command(
-        self, *words: str, options: Sequence[str | Path] = (), env: Mapping[str, str] | None = None, stdin: bytes = b""
+        self, command: str, *options: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
     ) -> RunnerProcess:
-        """Return a command, such as `"dead", "replay"`, of the project's pipeline on its broker, with these options."""
-        return self.run(*words, self.file, *self.place.arguments, *options, env=env, stdin=stdin)
+        """Return a command, such as `"dead replay"`, for the project's pipeline on its broker."""
+        arguments = (*command.split(), self.file, *options, *self.place.arguments)
+        return self.run(*arguments, env=env, stdin=stdin)
 
     def up(self, *options: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> RunnerProcess:
         """Return `runner up` of the project's pipeline on its broker."""
-        return self.command("up", options=options, env=env, stdin=stdin)
+        return self.command("up", *options, env=env, stdin=stdin)
+
+    async def do(self, command: str, *options: str | Path, code: int = 0) -> RunnerProcess:
+        """Run a command to its end, and check its exit code and that it prints no traceback."""
+        async with self.command(command, *options) as runner:
+            assert await runner.wait(50) == code, runner.stderr + runner.stdout
+        assert "Traceback" not in runner.stderr
+        return runner
 
     async def up_until_idle(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> RunnerProcess:
         """Run the project's pipeline until there is nothing more to do, and check that it ended well."""

@@ -11,7 +11,6 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.process import RunnerProcess
 from tests.project import Place, Project, started, stop, until
 
 PIPELINE = """
@@ -38,13 +37,6 @@ def here(tmp_path: Path, unique: str, managed: Node) -> Project:
     return project
 
 
-async def apply(project: Project, *arguments: str, code: int = 0) -> RunnerProcess:
-    async with project.run("apply", project.file, *project.place.arguments, *arguments) as runner:
-        assert await runner.wait(60) == code, runner.stderr + runner.stdout
-    assert "Traceback" not in runner.stderr
-    return runner
-
-
 def declare(other: Foreign, name: str, **arguments: Any) -> None:
     keyed = {f"x-{key.replace('_', '-')}": value for key, value in arguments.items()}
     other.channel.queue_declare(name, durable=True, arguments=keyed)
@@ -55,9 +47,9 @@ KINDS = [{}, {"queue_type": "quorum"}, {"queue_type": "quorum", "single_active_c
 
 async def test_what_is_missing_is_made_and_then_nothing_is_left(here: Project, other: Foreign) -> None:
     """The second time there is nothing to change; `up` finds everything there."""
-    first = await apply(here)
+    first = await here.do("apply")
     assert f'created queue "{here.name("work")}"' in first.stdout
-    second = await apply(here)
+    second = await here.do("apply")
     assert second.stdout.startswith("nothing to change")
     other.publish_confirmed(here.name("work"), b"1")
     runner = await here.up_until_idle()
@@ -69,7 +61,7 @@ async def test_a_difference_is_left_alone_without_its_flag(here: Project, other:
     """Exit 1, the difference, and the flag that would change it."""
     declare(other, here.name("work"), max_length=5)
     other.publish(here.name("work"), b"1")
-    runner = await apply(here, code=1)
+    runner = await here.do("apply", code=1)
     assert f"`runner apply --recreate {here.name('work')}` recreates it" in runner.stdout
     assert other.count(here.name("work")) == 1
     declare(other, here.name("work"), max_length=5)
@@ -83,7 +75,7 @@ async def test_a_queue_is_made_anew_with_its_messages_in_order(
     declare(other, here.name("work"), **kind)
     bodies = [str(number).encode() for number in range(1200)]
     other.publish_confirmed(here.name("work"), *bodies)
-    runner = await apply(here, "--recreate", here.name("work"), "--management", managed.management_url)
+    runner = await here.do("apply", "--recreate", here.name("work"), "--management", managed.management_url)
     assert f'recreated queue "{here.name("work")}" with 1200 messages' in runner.stdout
     assert [got.body for got in other.take(here.name("work"))] == bodies
     assert not other.has_queue(here.name("work.recreating"))
@@ -130,7 +122,7 @@ async def test_properties_and_headers_are_kept_exactly(here: Project, other: For
     other.publish(here.name("work"), b"bare", delivery_mode=None)
     before = [vars(got.properties) for got in _peek(other, here.name("work"))]
     assert len(other.take(here.name("victim"))) == 1
-    await apply(here, "--recreate", here.name("work"))
+    await here.do("apply", "--recreate", here.name("work"))
     after = other.take(here.name("work"))
     assert [vars(got.properties) for got in after] == before
     assert [(got.body, got.routing_key) for got in after] == [
@@ -145,16 +137,16 @@ async def test_a_queue_in_use_is_not_touched_and_who_uses_it_is_named(
 ) -> None:
     """Consumers are stopped by who runs them."""
     name = here.name("work")
-    await apply(here)
+    await here.do("apply")
     here.pipeline(PIPELINE.replace("10000", "20000"))
     channel = other.channel
     channel.basic_consume(name, lambda *_: None, consumer_tag="somebody")
-    runner = await apply(here, "--recreate", name, code=1)
+    runner = await here.do("apply", "--recreate", name, code=1)
     text = f'publishers cannot be shut out of queue "{name}" without the management API'
     assert text in runner.stderr
     assert not other.has_queue(f"{name}.recreating")
     await asyncio.to_thread(_until_management_knows, managed, name)
-    runner = await apply(here, "--recreate", name, "--management", managed.management_url, code=1)
+    runner = await here.do("apply", "--recreate", name, "--management", managed.management_url, code=1)
     assert f'queue "{name}" is in use: consumer "somebody" from 127.0.0.1:' in runner.stderr
 
 
@@ -170,11 +162,11 @@ async def test_what_somebody_holds_unacknowledged_is_not_deleted_with_the_queue(
     channel = other.channel
     tag = channel.basic_get(name)[0].delivery_tag
     where = ("--management", managed.management_url)
-    runner = await apply(here, "--recreate", name, *where, code=1)
+    runner = await here.do("apply", "--recreate", name, *where, code=1)
     assert f'queue "{name}" has 1 message that another consumer holds unacknowledged; nothing is lost' in runner.stderr
     channel.basic_nack(tag, requeue=True)
     channel.close()
-    await apply(here, "--recreate", name, *where)
+    await here.do("apply", "--recreate", name, *where)
     assert {got.body for got in other.take(name)} == {b"held", b"free"}
 
 
@@ -183,28 +175,28 @@ async def test_who_holds_messages_of_a_quorum_queue_counts_as_using_it(
 ) -> None:
     """Here AMQP alone is enough to see it."""
     name, where = here.name("work"), ("--management", managed.management_url)
-    await apply(here)
+    await here.do("apply")
     here.pipeline(PIPELINE.replace("10000", "20000"))
     other.publish_confirmed(name, b"held", b"free")
     channel = other.channel
     channel.basic_qos(prefetch_count=1)
     frame, _, _ = next(channel.consume(name))
     channel.basic_cancel(frame.consumer_tag)
-    runner = await apply(here, "--recreate", name, *where, code=1)
+    runner = await here.do("apply", "--recreate", name, *where, code=1)
     assert f'queue "{name}" is in use: 1 consumer; nothing is lost' in runner.stderr
     channel.close()
-    await apply(here, "--recreate", name, *where)
+    await here.do("apply", "--recreate", name, *where)
     assert {got.body for got in other.take(name)} == {b"held", b"free"}
 
 
 async def test_events_published_meanwhile_are_not_lost(here: Project, other: Foreign, managed: Node) -> None:
     """The bindings move with the messages: an event is in one queue or the other, at worst in both."""
     name = here.name("work")
-    await apply(here)
+    await here.do("apply")
     here.pipeline(PIPELINE.replace("10000", "20000"))
     other.publish_confirmed(name, *(f"old {number}".encode() for number in range(500)))
     async with asyncio.TaskGroup() as group:
-        runner = group.create_task(apply(here, "--recreate", name, "--management", managed.management_url))
+        runner = group.create_task(here.do("apply", "--recreate", name, "--management", managed.management_url))
         publishing = group.create_task(asyncio.to_thread(_publish_until, managed.url, here.name("paid"), runner))
     sent = publishing.result()
     found = [got.body for got in other.take(name)]
@@ -221,15 +213,15 @@ async def test_a_full_queue_leaves_the_rest_aside_and_the_next_run_goes_on(here:
     declare(other, name)
     bodies = {str(number).encode() for number in range(200)}
     other.publish_confirmed(name, *bodies)
-    runner = await apply(here, "--recreate", name, code=1)
+    runner = await here.do("apply", "--recreate", name, code=1)
     assert f'wait in "{name}.recreating"' in runner.stderr
-    async with here.run("plan", here.file, *here.place.arguments) as planned:
+    async with here.command("plan") as planned:
         assert await planned.wait() == 0
     assert f'~ queue "{name}": its recreation was interrupted' in planned.stdout
     found = []
     for _ in range(20):
         found += [got.body for got in other.take(name)]
-        async with here.run("apply", here.file, *here.place.arguments, "--recreate", name) as again:
+        async with here.command("apply", "--recreate", name) as again:
             code = await again.wait(60)
         if code == 0:
             break
@@ -243,14 +235,14 @@ async def test_stale_bindings_go_only_with_prune_and_only_with_the_management_ap
     here: Project, other: Foreign, managed: Node
 ) -> None:
     """Without it: exit 1, and why."""
-    await apply(here)
+    await here.do("apply")
     other.channel.queue_bind(here.name("work"), "events", f"{here.unique}.old")
-    runner = await apply(here, "--prune", code=1)
+    runner = await here.do("apply", "--prune", code=1)
     assert "nothing was removed: the management API does not answer" in runner.stderr
     where = ("--management", managed.management_url)
-    runner = await apply(here, *where, code=1)
+    runner = await here.do("apply", *where, code=1)
     assert "`runner apply --prune` removes it" in runner.stdout
-    runner = await apply(here, *where, "--prune")
+    runner = await here.do("apply", *where, "--prune")
     assert f"removed binding events --{here.unique}.old--> {here.name('work')}" in runner.stdout
     with pytest.raises(pika.exceptions.UnroutableError):
         _publish_event(other, f"{here.unique}.old")
@@ -259,15 +251,15 @@ async def test_stale_bindings_go_only_with_prune_and_only_with_the_management_ap
 
 async def test_a_name_that_is_none_of_ours_is_a_usage_error(here: Project) -> None:
     """With the name that was probably meant."""
-    runner = await apply(here, "--recreate", here.name("wrok"), code=2)
+    runner = await here.do("apply", "--recreate", here.name("wrok"), code=2)
     assert f'did you mean "{here.name("work")}"?' in runner.stderr
 
 
 async def test_a_queue_that_is_as_wanted_is_left_alone(here: Project, other: Foreign) -> None:
     """--recreate of a queue without differences does nothing."""
-    await apply(here)
+    await here.do("apply")
     other.publish_confirmed(here.name("work"), b"1")
-    runner = await apply(here, "--recreate", here.name("work"))
+    runner = await here.do("apply", "--recreate", here.name("work"))
     assert f'queue "{here.name("work")}" does not differ: not recreated' in runner.stdout
     assert [got.body for got in other.take(here.name("work"))] == [b"1"]
 
@@ -277,7 +269,7 @@ async def test_a_queue_of_that_name_that_is_not_ours_is_left_alone(here: Project
     declare(other, here.name("work"))
     declare(other, here.name("work.recreating"), max_length=1)
     other.publish(here.name("work"), b"1")
-    runner = await apply(here, "--recreate", here.name("work"), code=1)
+    runner = await here.do("apply", "--recreate", here.name("work"), code=1)
     assert f'there is a queue "{here.name("work.recreating")}" that another program has made' in runner.stderr
     assert other.count(here.name("work")) == 1
 
@@ -285,7 +277,7 @@ async def test_a_queue_of_that_name_that_is_not_ours_is_left_alone(here: Project
 async def test_a_stream_is_refused(here: Project, other: Foreign) -> None:
     """What was read of a stream stays in it: there is nothing to move."""
     declare(other, here.name("work"), queue_type="stream")
-    runner = await apply(here, "--recreate", here.name("work"), code=1)
+    runner = await here.do("apply", "--recreate", here.name("work"), code=1)
     assert "is a stream" in runner.stderr
 
 
@@ -295,7 +287,7 @@ async def test_after_a_recreation_the_pipeline_runs_on(here: Project, other: For
     other.publish(here.name("work"), b"1", b"2")
     async with here.up() as runner:
         assert await runner.wait() == 69
-    await apply(here, "--recreate", here.name("work"))
+    await here.do("apply", "--recreate", here.name("work"))
     async with here.up() as runner:
         await started(runner)
         await until(lambda: len(here.ledger.payloads()) == 2, "both messages")

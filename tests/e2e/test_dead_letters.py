@@ -460,7 +460,7 @@ async def test_killing_it_loses_nothing(shop: Project, foreign: Foreign) -> None
     kills = 0
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         at_least = foreign.count(shop.name("orders")) + 50
-        async with shop.run("dead", "replay", shop.file, *shop.place.arguments) as runner:
+        async with shop.command("dead replay") as runner:
             await until(partial(lambda least: foreign.count(shop.name("orders")) >= least, at_least), "it goes on")
             runner.signal(number)
             code = await runner.wait()

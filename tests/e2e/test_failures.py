@@ -176,24 +176,15 @@ async def test_a_dead_letter_carries_its_story(rabbit_project: Project, foreign:
 
 async def test_attempts_are_at_least_the_policys_delays_apart(project: Project) -> None:
     """With `delay: 200ms` and exponential backoff the second try comes after 200 ms, the third after 400 ms more."""
-    project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers:
-          send: {handler: work:send, to: UNIQUE.work}
-        subscribers:
-          handle: {from: UNIQUE.work, handler: work:handle, retry: {attempts: 3, delay: 200ms}}
-        """
-    )
-    project.handlers(
+    project.one_queue(
         """
         import time
         def send(): return "order"
         def handle(order: str) -> None:
             note(time.time())
             raise ValueError
-        """
+        """,
+        "retry: {attempts: 3, delay: 200ms}",
     )
     await project.up_until_idle()
     first, second, third = (float(payload) for payload in project.ledger.payloads())
@@ -203,20 +194,7 @@ async def test_attempts_are_at_least_the_policys_delays_apart(project: Project) 
 
 async def test_only_the_listed_errors_are_tried_again(project: Project) -> None:
     """With `on:`, subclasses included, what is listed is retried; all else is dead-lettered after one attempt."""
-    project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers:
-          send: {handler: work:send, to: UNIQUE.work}
-        subscribers:
-          handle:
-            from: UNIQUE.work
-            handler: work:handle
-            retry: {attempts: 2, delay: 10ms, on: [OSError, "work:Busy"]}
-        """
-    )
-    project.handlers(
+    project.one_queue(
         """
         import builtins
         from runner import Message
@@ -229,7 +207,8 @@ async def test_only_the_listed_errors_are_tried_again(project: Project) -> None:
         def handle(kind: str, message: Message) -> None:
             note(kind, message.attempt)
             raise {"VeryBusy": VeryBusy}.get(kind) or getattr(builtins, kind)
-        """
+        """,
+        "retry: {attempts: 2, delay: 10ms, on: [OSError, 'work:Busy']}",
     )
     runner = await project.up_until_idle()
     assert project.ledger.counts() == {"ConnectionError": 2, "VeryBusy": 2, "ValueError": 1, "SystemExit": 1}
@@ -239,17 +218,7 @@ async def test_only_the_listed_errors_are_tried_again(project: Project) -> None:
 
 async def test_a_handler_chooses_when_it_gets_its_message_again_and_that_it_never_does(project: Project) -> None:
     """RetryLater overrides the policy's delay and uses up an attempt; Reject dead-letters at once."""
-    project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers:
-          send: {handler: work:send, to: UNIQUE.work}
-        subscribers:
-          handle: {from: UNIQUE.work, handler: work:handle, retry: {attempts: 3, delay: 1h, max_delay: 1h}}
-        """
-    )
-    project.handlers(
+    project.one_queue(
         """
         from runner import Message, Reject, RetryLater
 
@@ -261,7 +230,8 @@ async def test_a_handler_chooses_when_it_gets_its_message_again_and_that_it_neve
                 raise Reject("nobody wants it")
             if order == "always later" or message.attempt == 1:
                 raise RetryLater(after="50ms")
-        """
+        """,
+        "retry: {attempts: 3, delay: 1h, max_delay: 1h}",
     )
     runner = await project.up_until_idle()
     assert project.ledger.counts() == {"later": 2, "always later": 3, "never": 1}
@@ -344,17 +314,7 @@ async def test_an_attempt_that_takes_too_long_has_failed(project: Project) -> No
 
 async def test_a_failing_message_does_not_hold_up_the_others(project: Project) -> None:
     """While one message waits an hour for its retry, a subscriber with one handler at a time goes on with the rest."""
-    project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers:
-          send: {handler: work:send, to: UNIQUE.work}
-        subscribers:
-          handle: {from: UNIQUE.work, handler: work:handle, concurrency: 1, retry: {delay: 1h, max_delay: 1h}}
-        """
-    )
-    project.handlers(
+    project.one_queue(
         """
         def send(): yield from ("bad", "good-1", "good-2")
 
@@ -362,7 +322,8 @@ async def test_a_failing_message_does_not_hold_up_the_others(project: Project) -
             note(order)
             if order == "bad":
                 raise ValueError("not today")
-        """
+        """,
+        "concurrency: 1, retry: {delay: 1h, max_delay: 1h}",
     )
     async with project.up() as runner:
         await project.ledger.wait_for(3)

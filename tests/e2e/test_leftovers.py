@@ -11,7 +11,6 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.process import RunnerProcess
 from tests.project import Place, Project
 
 BEFORE = """
@@ -39,17 +38,10 @@ def shop(tmp_path: Path, unique: str, managed: Node) -> Project:
     return project
 
 
-async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
-    async with project.run(verb, project.file, *project.place.arguments, *arguments) as runner:
-        assert await runner.wait() == code, runner.stderr + runner.stdout
-    assert "Traceback" not in runner.stderr
-    return runner
-
-
 async def removed(project: Project, queue: str = "") -> None:
     """Declare the pipeline as it was, and write the file as it is now."""
     project.pipeline(BEFORE.replace("QUEUE", queue))
-    await run(project, "apply")
+    await project.do("apply")
     project.pipeline(AFTER)
 
 
@@ -58,24 +50,24 @@ async def test_an_empty_leftover_is_named_and_pruned(shop: Project, other: Forei
     """With its dead-letter queue and the wait queue of its retries; then nothing is left, and nothing else is gone."""
     await removed(shop, queue)
     name = shop.name("email")
-    runner = await run(shop, "plan", "--detailed-exitcode", code=2)
+    runner = await shop.do("plan", "--detailed-exitcode", code=2)
     assert f'- queue "{name}" is not in the pipeline: 0 messages, 0 consumers, bound to events' in runner.stdout
     assert f'i queue "{shop.name("retry.70")}" is not in the pipeline' in runner.stdout
-    document = json.loads((await run(shop, "plan", "--json")).stdout)
+    document = json.loads((await shop.do("plan", "--json")).stdout)
     assert {"action": "extra", "kind": "queue", "name": name} in [
         {key: item[key] for key in ("action", "kind", "name")} for item in document["items"]
     ]
-    runner = await run(shop, "apply", code=1)
+    runner = await shop.do("apply", code=1)
     assert "`runner apply --prune` removes its bindings, and deletes it if it is empty" in runner.stdout
-    runner = await run(shop, "apply", "--prune")
+    runner = await shop.do("apply", "--prune")
     assert f"removed binding events --{shop.name('paid')}--> {name}" in runner.stdout
     for gone in ("email", "retry.70", *([] if "none" in queue else ["email.dead"])):
         assert f'deleted queue "{shop.name(gone)}" with 0 messages' in runner.stdout
         assert not other.has_queue(shop.name(gone))
     assert not other.has_exchange(shop.name("retry.70"))
-    runner = await run(shop, "plan", "--detailed-exitcode")
+    runner = await shop.do("plan", "--detailed-exitcode")
     assert "the broker matches the pipeline" in runner.stdout
-    assert "nothing to change" in (await run(shop, "apply", "--prune")).stdout
+    assert "nothing to change" in (await shop.do("apply", "--prune")).stdout
     assert other.has_queue(shop.name("keep"))
 
 
@@ -84,17 +76,17 @@ async def test_messages_are_kept_until_their_queue_is_named(shop: Project, other
     await removed(shop)
     name = shop.name("email")
     other.publish(name, b"1", b"2")
-    (pipeline,) = json.loads((await run(shop, "status", "--json")).stdout)
+    (pipeline,) = json.loads((await shop.do("status", "--json")).stdout)
     assert [(each["queue"], each["ready"]) for each in pipeline["leftovers"]] == [(name, 2), (f"{name}.dead", 0)]
-    assert f"{name} (not in the pipeline)" in (await run(shop, "status")).stdout
-    runner = await run(shop, "apply", "--prune", code=1)
+    assert f"{name} (not in the pipeline)" in (await shop.do("status")).stdout
+    runner = await shop.do("apply", "--prune", code=1)
     assert f"removed binding events --{shop.name('paid')}--> {name}" in runner.stdout
     assert f'queue "{name}" is not in the pipeline: 2 messages, 0 consumers, bound to no exchange' in runner.stdout
     assert f"`--prune-queue {name}`, which deletes them" in runner.stdout
     assert other.count(name) == 2
     assert f'it is the dead-letter queue of "{name}" and can be removed after it' in runner.stdout
     assert other.has_queue(f"{name}.dead")
-    runner = await run(shop, "apply", "--prune", "--prune-queue", name)
+    runner = await shop.do("apply", "--prune", "--prune-queue", name)
     assert f'deleted queue "{name}" with 2 messages' in runner.stdout
     assert not other.has_queue(name)
     assert not other.has_queue(f"{name}.dead")
@@ -105,12 +97,12 @@ async def test_what_is_in_use_is_left_alone(shop: Project, other: Foreign) -> No
     await removed(shop)
     name = shop.name("email")
     other.channel.basic_consume(name, lambda *_: None)
-    runner = await run(shop, "apply", "--prune", code=1)
+    runner = await shop.do("apply", "--prune", code=1)
     assert f'queue "{name}" is not in the pipeline: 0 messages, 1 consumer, bound to events' in runner.stdout
     assert "it is in use: stop its consumers first" in runner.stdout
     assert "removed binding" not in runner.stdout
     assert other.has_queue(f"{name}.dead")
-    runner = await run(shop, "apply", "--prune-queue", name, code=1)
+    runner = await shop.do("apply", "--prune-queue", name, code=1)
     assert f'queue "{name}" is in use' in runner.stderr
 
 
@@ -119,12 +111,12 @@ async def test_queues_of_another_pipeline_whose_name_begins_the_same_are_its_own
     await removed(shop)
     for name in ("eu.email", "eu.retry.50", "send.sms"):
         other.channel.queue_declare(shop.name(name), durable=True)
-    runner = await run(shop, "plan")
+    runner = await shop.do("plan")
     assert shop.name("eu.") not in runner.stdout
     assert f'i queue "{shop.name("send.sms")}" is not in the pipeline' in runner.stdout
-    await run(shop, "apply", "--prune")
+    await shop.do("apply", "--prune")
     assert [other.has_queue(shop.name(name)) for name in ("eu.email", "eu.retry.50", "send.sms")] == [True] * 3
-    await run(shop, "apply", "--prune-queue", shop.name("send.sms"))
+    await shop.do("apply", "--prune-queue", shop.name("send.sms"))
     assert not other.has_queue(shop.name("send.sms"))
 
 
@@ -134,7 +126,7 @@ async def test_what_waits_for_a_retry_keeps_the_queue_that_it_may_come_back_to(s
     wait = shop.name("retry.60000")
     other.channel.queue_declare(wait, durable=True)
     other.publish(wait, b"later")
-    runner = await run(shop, "apply", "--prune", code=1)
+    runner = await shop.do("apply", "--prune", code=1)
     assert "no queue was deleted: 1 message may return from a retry" in runner.stderr
     assert f"--> {shop.name('email')}" in runner.stdout
     assert other.has_queue(shop.name("email"))
@@ -143,9 +135,9 @@ async def test_what_waits_for_a_retry_keeps_the_queue_that_it_may_come_back_to(s
 
 async def test_a_queue_of_the_pipeline_is_not_pruned_by_its_name(shop: Project) -> None:
     await removed(shop)
-    runner = await run(shop, "apply", "--prune-queue", shop.name("keep"), code=2)
+    runner = await shop.do("apply", "--prune-queue", shop.name("keep"), code=2)
     assert f'queue "{shop.name("keep")}" is in the pipeline' in runner.stderr
-    runner = await run(shop, "apply", "--prune-queue", shop.name("nowhere"), code=1)
+    runner = await shop.do("apply", "--prune-queue", shop.name("nowhere"), code=1)
     assert f'queue "{shop.name("nowhere")}" does not exist' in runner.stdout
 
 
@@ -154,11 +146,11 @@ async def test_without_the_management_api_leftovers_cannot_be_seen_and_that_is_s
 ) -> None:
     rabbit_project.handlers("def handle(x: str) -> None: ...")
     await removed(rabbit_project)
-    runner = await run(rabbit_project, "plan", "--detailed-exitcode")
+    runner = await rabbit_project.do("plan", "--detailed-exitcode")
     assert "? leftover queues: not checked, the management API does not answer" in runner.stdout
     assert "everything as the pipeline says" not in runner.stdout
-    assert "without it, leftover queues cannot be listed" in (await run(rabbit_project, "status")).stderr
-    runner = await run(rabbit_project, "apply", "--prune", code=1)
+    assert "without it, leftover queues cannot be listed" in (await rabbit_project.do("status")).stderr
+    runner = await rabbit_project.do("apply", "--prune", code=1)
     assert "nothing was removed: the management API does not answer" in runner.stderr
     assert foreign.has_queue(rabbit_project.name("email"))
 
@@ -203,7 +195,7 @@ async def test_what_is_published_by_the_name_of_a_queue_is_not_deleted_with_it(
     ready.wait()
     try:
         for _ in range(5):
-            async with shop.run("apply", shop.file, *shop.place.arguments, "--prune") as runner:
+            async with shop.command("apply", "--prune") as runner:
                 await runner.wait()
             assert "Traceback" not in runner.stderr
     finally:

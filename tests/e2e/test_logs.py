@@ -451,17 +451,7 @@ async def test_a_tick_is_one_line(memory_project: Project) -> None:
 
 async def test_lines_stay_whole_when_many_threads_write_at_once(memory_project: Project) -> None:
     """Sixteen handlers in threads log by both ways at the same time: every line is one JSON object."""
-    memory_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers:
-          send: {handler: work:send, to: UNIQUE.work}
-        subscribers:
-          handle: {from: UNIQUE.work, handler: work:handle, concurrency: 16}
-        """
-    )
-    memory_project.handlers(
+    memory_project.one_queue(
         """
         import logging
         import structlog
@@ -475,7 +465,8 @@ async def test_lines_stay_whole_when_many_threads_write_at_once(memory_project: 
             for turn in range(10):
                 log.info("new", number=number, turn=turn, filler="x" * 500)
                 old.warning("old", extra={"number": number, "turn": turn, "filler": "y" * 500})
-        """
+        """,
+        "concurrency: 16",
     )
     runner = await memory_project.up_until_idle()
     lines = parsed(runner)
@@ -488,26 +479,18 @@ async def test_lines_stay_whole_when_many_threads_write_at_once(memory_project: 
 
 async def test_who_no_longer_reads_the_lines_ends_the_run_in_order(memory_project: Project) -> None:
     """As `up | head -1` does: what runs is finished, and stderr says why it stopped."""
-    memory_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers: {make: {handler: work:make, to: UNIQUE.work}}
-        subscribers: {work: {from: UNIQUE.work, handler: work:handle}}
-        """
-    )
-    memory_project.handlers(
+    memory_project.one_queue(
         """
         import asyncio
 
-        async def make():
+        async def send():
             for number in range(100_000):
                 yield number
                 await asyncio.sleep(0.001)
 
         async def handle(number: int) -> None:
             note(number)
-        """
+        """,
     )
     async with memory_project.up() as runner:
         await memory_project.ledger.wait_for(1)

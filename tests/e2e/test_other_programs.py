@@ -220,7 +220,7 @@ async def test_an_encoding_that_is_not_known_is_kept_with_its_name(rabbit_projec
     runner = await rabbit_project.up_until_idle()
     (dead,) = lines(runner, "message.dead_lettered")
     assert (dead["reason"], dead["error"]) == ("invalid", 'content encoding "br" is not supported')
-    async with rabbit_project.command("dead", "replay") as command:
+    async with rabbit_project.command("dead replay") as command:
         assert await command.wait() == 0, command.stderr
     (again,) = foreign.take(rabbit_project.name("dict"))
     assert (again.body, again.properties.content_encoding) == (b"{}", "br")
@@ -343,5 +343,5 @@ async def test_a_caller_that_has_gone_is_no_error(rabbit_project: Project, forei
 
 
 async def apply(project: Project) -> None:
-    async with project.run("apply", project.file, *project.place.arguments) as runner:
+    async with project.command("apply") as runner:
         assert await runner.wait() == 0, runner.stderr

@@ -195,7 +195,7 @@ async def test_the_page_of_a_broker_runs_nothing(rabbit_project: Project, foreig
 
 async def test_the_in_process_broker_has_no_page_of_its_own(memory_project: Project) -> None:
     prepare(memory_project)
-    async with memory_project.run("page", memory_project.file, *memory_project.place.arguments) as runner:
+    async with memory_project.command("page") as runner:
         assert await runner.wait() == 2
     assert "nothing live to look at" in runner.stderr
 

@@ -12,7 +12,6 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker, Node
-from tests.process import RunnerProcess
 from tests.project import Place, Project
 
 PIPELINE = """
@@ -47,15 +46,8 @@ SILENT = "http://127.0.0.1:1"
 """Where no management API answers."""
 
 
-async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
-    async with project.run(verb, project.file, *project.place.arguments, *arguments) as runner:
-        assert await runner.wait() == code, runner.stderr + runner.stdout
-    assert "Traceback" not in runner.stderr
-    return runner
-
-
 async def plan_of(project: Project, *arguments: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((await run(project, "plan", "--json", *arguments)).stdout)
+    document: dict[str, Any] = json.loads((await project.do("plan", "--json", *arguments)).stdout)
     return document
 
 
@@ -70,13 +62,13 @@ def declare(other: Foreign, name: str, durable: bool = True, **arguments: Any) -
 
 async def test_on_an_empty_broker_everything_is_to_be_created(here: Project) -> None:
     """Wait queues, dead-letter queues and the producers' leadership included; exit 2 only with --detailed-exitcode."""
-    runner = await run(here, "plan", "--detailed-exitcode", code=2)
+    runner = await here.do("plan", "--detailed-exitcode", code=2)
     for name in ("work", "work.dead"):
         assert f'+ queue "{here.name(name)}": quorum, durable' in runner.stdout
     for name in (f"{here.unique}.retry.1000", f"{here.unique}.producers"):
         assert f'+ queue "{name}": quorum, durable' in runner.stdout
     assert f"+ binding events --{here.unique}.paid--> {here.name('work')}" in runner.stdout
-    await run(here, "plan")
+    await here.do("plan")
 
 
 @pytest.mark.parametrize("is_managed", [True, False])
@@ -84,7 +76,7 @@ async def test_after_up_there_is_nothing_to_change(here: Project, managed: Node,
     """What `up` declares is what `plan` compares; without the management API bindings are honestly not checked."""
     await here.up_until_idle()
     where = ("--management", managed.management_url) if is_managed else ("--management", "http://127.0.0.1:1")
-    runner = await run(here, "plan", "--detailed-exitcode", *where)
+    runner = await here.do("plan", "--detailed-exitcode", *where)
     assert ("the broker matches the pipeline" in runner.stdout) is is_managed
     assert ("2 bindings: not checked, the management API does not answer" in runner.stdout) is not is_managed
 
@@ -97,7 +89,7 @@ async def test_the_brokers_log_has_no_error_where_the_management_api_answers(
     if state == "made":
         await here.up_until_idle()
     before = len(managed.log())
-    await run(here, "plan", "--management", managed.management_url)
+    await here.do("plan", "--management", managed.management_url)
     assert missed(managed, here, before) == []
 
 
@@ -113,7 +105,7 @@ async def test_the_brokers_log_has_an_error_for_what_is_missing_without_the_mana
     assert sorted(missed(managed, here, before)) == sorted([marker, *things])
     await here.up_until_idle()
     before = len(managed.log())
-    await run(here, "plan", "--management", SILENT)
+    await here.do("plan", "--management", SILENT)
     assert missed(managed, here, before) == [marker]
 
 
@@ -146,8 +138,8 @@ async def test_up_refuses_to_start_in_the_same_words(here: Project, other: Forei
     """Exit 69, as for any broker that is not as it should be."""
     declare(other, here.name("work"), queue_type="quorum", max_length=5)
     other.publish(here.name("work"), b"1")
-    planned = (await run(here, "plan")).stdout.splitlines()
-    refused = (await run(here, "up", code=69)).stderr
+    planned = (await here.do("plan")).stdout.splitlines()
+    refused = (await here.do("up", code=69)).stderr
     first = planned.index(f'  + queue "{here.name("work.dead")}": quorum, durable') + 1
     last = planned.index("      it must be recreated; it holds 1 message and has 0 consumers")
     lines = [line.strip().removeprefix("~ ") for line in planned[first : last + 1]]
@@ -162,7 +154,7 @@ async def test_reading_changes_nothing(here: Project, other: Foreign, managed: N
     other.channel.queue_bind(here.name("work"), "events", "old")
     before = await definitions(managed)
     for arguments in ((), ("--json",), ("--management", managed.management_url), ("--detailed-exitcode",)):
-        await run(here, "plan", *arguments, code=2 if "--detailed-exitcode" in arguments else 0)
+        await here.do("plan", *arguments, code=2 if "--detailed-exitcode" in arguments else 0)
     assert await definitions(managed) == before
 
 
@@ -173,7 +165,7 @@ async def test_a_queue_that_vanishes_while_it_is_compared_is_not_made(here: Proj
 
         async def plan() -> None:
             for _ in range(4):
-                await run(here, "plan")
+                await here.do("plan")
 
         planning = group.create_task(plan())
         channel = other.channel
@@ -205,16 +197,16 @@ async def test_a_missing_binding_is_created_and_told(here: Project, other: Forei
     where = ("--management", managed.management_url)
     wanted = [f"binding events --{here.name('paid')}--> {here.name('work')}"]
     assert told(await plan_of(here, *where), "create") == wanted
-    assert f"created {wanted[0]}" in (await run(here, "apply", *where)).stdout
+    assert f"created {wanted[0]}" in (await here.do("apply", *where)).stdout
     assert not (await plan_of(here, *where))["changes"]
 
 
 async def test_what_is_somebody_elses_is_looked_for_and_not_made(here: Project, other: Foreign) -> None:
     """`declare: false`, and not there: a change that neither `plan` nor `apply` makes."""
     here.pipeline(PIPELINE.replace("{max_length: 100, events: [UNIQUE.paid]}", "{declare: false}"))
-    runner = await run(here, "plan", "--detailed-exitcode", code=2)
+    runner = await here.do("plan", "--detailed-exitcode", code=2)
     assert f'! queue "{here.name("work")}" does not exist' in runner.stdout
-    runner = await run(here, "apply", code=1)
+    runner = await here.do("apply", code=1)
     assert f'! queue "{here.name("work")}" does not exist' in runner.stdout
     assert not other.has_queue(here.name("work"))
 
@@ -235,7 +227,7 @@ async def test_an_exclusive_owner_is_named_as_a_difference(here: Project, other:
     """A queue that another connection has for itself cannot be ours."""
     channel = other.channel
     channel.queue_declare(here.name("work"), exclusive=True)
-    runner = await run(here, "plan", "--detailed-exitcode", code=2)
+    runner = await here.do("plan", "--detailed-exitcode", code=2)
     assert f'~ queue "{here.name("work")}" is exclusive to another connection' in runner.stdout
 
 
@@ -291,7 +283,7 @@ async def test_a_broker_that_is_away_is_exit_69(here: Project) -> None:
 @pytest.mark.parametrize("url", ["rabbit:15672", "ftp://rabbit", "http://", "http://rabbit:1/?a=b"])
 async def test_a_wrong_management_url_is_a_usage_error(here: Project, url: str) -> None:
     """Exit 2, with what to write."""
-    runner = await run(here, "plan", "--management", url, code=2)
+    runner = await here.do("plan", "--management", url, code=2)
     assert "write http://host:15672 or https://host:15671" in runner.stderr
 
 

@@ -110,7 +110,7 @@ async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
         killed += await kill_when(here, managed, name, is_now)
         if seed:  # it takes its time
             assert await unfinished(here, managed.management_url) == await unfinished(here, "http://127.0.0.1:1")
-    async with here.run("apply", here.file, *here.place.arguments, "--recreate", name) as runner:
+    async with here.command("apply", "--recreate", name) as runner:
         assert await runner.wait(60) == 0, runner.stderr + runner.stdout
     found = [got.body for got in other.take(name)]
     counts = Counter(found)
@@ -137,7 +137,7 @@ async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, u
         await until(lambda: other.count(name) == MESSAGES, "every message in the queue")
     await asyncio.to_thread(own_node.wait_until_kept, name)
     watch = await asyncio.to_thread(Watch, own_node.url, name)
-    async with project.run("apply", project.file, *project.place.arguments, "--recreate", name) as runner:
+    async with project.command("apply", "--recreate", name) as runner:
         while (await asyncio.to_thread(watch.depths))[1] < MESSAGES // 3:
             pass
         await asyncio.to_thread(watch.close)
@@ -145,7 +145,7 @@ async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, u
         assert await runner.wait() == 69
         assert "Traceback" not in runner.stderr
     await asyncio.to_thread(own_node.start)
-    async with project.run("apply", project.file, *project.place.arguments, "--recreate", name) as runner:
+    async with project.command("apply", "--recreate", name) as runner:
         assert await runner.wait(60) == 0, runner.stderr
     with Foreign(own_node.url) as other:
         found = [got.body for got in other.take(name)]
@@ -166,7 +166,7 @@ async def kill_when(here: Project, node: Node, name: str, is_now: Callable[[int,
     """Run `apply --recreate` and kill it when the broker shows the moment; False where it ended before that."""
     watch = await asyncio.to_thread(Watch, node.url, name)
     try:
-        async with here.run("apply", here.file, *here.place.arguments, "--recreate", name) as runner:
+        async with here.command("apply", "--recreate", name) as runner:
             ended = asyncio.create_task(runner.wait(60))
             while not ended.done():
                 if is_now(*await asyncio.to_thread(watch.depths)):

@@ -98,21 +98,14 @@ async def test_all_pipelines_of_a_folder_run_together(project: Project) -> None:
 
 async def test_processes_share_the_work_of_a_queue(rabbit_project: Project, foreign: Foreign) -> None:
     """Two runners on one queue: each message is handled once, by one of them, and both have some."""
-    rabbit_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        subscribers:
-          handle: {from: UNIQUE.work, handler: work:handle, concurrency: 2, prefetch: 2}
-        """
-    )
-    rabbit_project.handlers(
+    rabbit_project.one_queue(
         """
         import asyncio
         async def handle(order: str) -> None:
             await asyncio.sleep(0.01)
             note(order)
-        """
+        """,
+        "concurrency: 2, prefetch: 2",
     )
     orders = [f"order-{number}" for number in range(200)]
     async with rabbit_project.up() as first, rabbit_project.up() as second:
@@ -340,25 +333,16 @@ async def test_a_producer_that_publishes_to_nobody_fails_loudly(project: Project
 
 async def test_until_idle_waits_for_retries(project: Project) -> None:
     """An empty queue is not idle while a retry is on its way."""
-    project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers:
-          send: {handler: work:send, to: UNIQUE.work}
-        subscribers:
-          hear: {from: UNIQUE.work, handler: work:hear, retry: {attempts: 2, delay: 1500ms}}
-        """
-    )
-    project.handlers(
+    project.one_queue(
         """
         from runner import Message
         def send(): return "order"
-        def hear(order: str, message: Message) -> None:
+        def handle(order: str, message: Message) -> None:
             note(order, message.attempt)
             if message.attempt == 1:
                 raise ValueError
-        """
+        """,
+        "retry: {attempts: 2, delay: 1500ms}",
     )
     await project.up_until_idle()
     assert [entry.attempt for entry in project.ledger.entries()] == [1, 2]

@@ -14,7 +14,6 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node, free_port
-from tests.process import RunnerProcess
 from tests.project import Place, Project, started, stop, until
 from tests.scraping import Scrape
 
@@ -43,16 +42,9 @@ def shop(rabbit_project: Project) -> Project:
     return rabbit_project
 
 
-async def status(project: Project, *arguments: str, code: int = 0) -> RunnerProcess:
-    async with project.run("status", project.file, *arguments, *project.place.arguments) as runner:
-        assert await runner.wait() == code, runner.stderr
-    assert "Traceback" not in runner.stderr
-    return runner
-
-
 async def looked(project: Project, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the pipeline as `status --json` says, and its queues by name."""
-    runner = await status(project, "--json", *arguments)
+    runner = await project.do("status", "--json", *arguments)
     (pipeline,) = json.loads(runner.stdout)
     return pipeline, {queue["queue"].removeprefix(f"{project.unique}."): queue for queue in pipeline["queues"]}
 
@@ -83,7 +75,7 @@ async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign:
         assert (queues["bills"]["ready"], queues["bills"]["consumers"], queues["bills"]["dead"]) == (0, 0, 2)
         assert (pipeline["pipeline"], pipeline["retrying"]) == (shop.unique, 1)
         assert set(queues) == {"orders", "bills"}
-        table = await status(shop)
+        table = await shop.do("status")
         assert "1 waiting for a retry" in table.stdout
         row = next(line for line in table.stdout.splitlines() if shop.name("orders") in line)
         assert row.split() == [shop.name("orders"), "2", "–", "1", "–", "–", "–", "–", "0"]
@@ -112,7 +104,7 @@ async def test_the_management_api_tells_the_rest(tmp_path: Path, unique: str) ->
             assert isinstance(queues["orders"]["publish_rate"], float)
             assert isinstance(queues["orders"]["deliver_rate"], float)
             assert pipeline["retrying"] == 1
-            table = await status(project, *options)
+            table = await project.do("status", *options)
             assert table.stderr == ""
             (process,) = pipeline["processes"]
             assert (process["host"], process["process"]) == (socket.gethostname(), str(runner.pid))
@@ -121,7 +113,7 @@ async def test_the_management_api_tells_the_rest(tmp_path: Path, unique: str) ->
 
 async def test_a_queue_that_is_not_there_is_missing(shop: Project, foreign: Foreign) -> None:
     """Nothing has run yet: exit 0, and nothing is declared by looking."""
-    table = await status(shop)
+    table = await shop.do("status")
     assert [line.split()[-2:] for line in table.stdout.splitlines()[2:]] == [["missing", "–"], ["missing", "–"]]
     _, queues = await looked(shop)
     assert [queues[name]["exists"] for name in ("orders", "bills")] == [False, False]
@@ -149,7 +141,7 @@ async def test_what_cannot_be_looked_at_is_one_line(memory_project: Project) -> 
     """The in-process broker: exit 2; none that answers: exit 69."""
     memory_project.pipeline(PIPELINE)
     memory_project.handlers(HANDLERS)
-    runner = await status(memory_project, code=2)
+    runner = await memory_project.do("status", code=2)
     assert "there is no live broker to inspect" in runner.stderr
     memory_project.pipeline(PIPELINE + "    broker: {url: 'amqp://u:secret@127.0.0.1:1', connect_timeout: 100ms}\n")
     async with memory_project.run("status", memory_project.file) as unreachable:
@@ -229,16 +221,18 @@ async def test_a_process_that_answers_says_what_no_broker_knows(project: Project
         (process,) = pipeline["processes"]
         assert (process["host"], process["process"]) == (socket.gethostname(), str(runner.pid))
         assert process["release"] == "r-7"
-        table = await status(project)
+        table = await project.do("status")
         assert f"process {runner.pid} · release r-7 · " in table.stdout
         fine = ("dead>1", "age>1h", "consumers<1", "failed>2")
-        await status(project, *(part for condition in fine for part in ("--fail-if", condition)))
-        judged = await status(project, "--fail-if", "dead>0", "--fail-if", "age>1h", "--fail-if", "failed>=2", code=1)
+        await project.do("status", *(part for condition in fine for part in ("--fail-if", condition)))
+        judged = await project.do(
+            "status", "--fail-if", "dead>0", "--fail-if", "age>1h", "--fail-if", "failed>=2", code=1
+        )
         assert [line for line in judged.stderr.splitlines() if line.startswith("failed: ")] == [
             f"failed: {project.name('orders')}: dead is 1 (dead>0)",
             f"failed: {project.name('orders')}: failed is 2 (failed>=2)",
         ]
-        other = await status(project, "--fail-if", "nowhere: dead>0", code=2)
+        other = await project.do("status", "--fail-if", "nowhere: dead>0", code=2)
         assert 'no queue is called "nowhere"' in other.stderr
         (project.folder / "go").touch()
         await until(lambda: Scrape(port)("runner_messages_total", outcome="handled") == 2, "nothing is left")
@@ -249,9 +243,9 @@ async def test_what_is_not_known_fails_and_is_said(shop: Project, foreign: Forei
     """A probe that is green because nothing was known would be worse than none."""
     foreign.channel.queue_declare(shop.name("orders"), durable=True, arguments={"x-queue-type": "quorum"})
     foreign.publish(shop.name("orders"), b"1")
-    judged = await status(shop, "--fail-if", "age>5m", code=1)
+    judged = await shop.do("status", "--fail-if", "age>5m", code=1)
     assert f"failed: {shop.name('orders')}: age is not known, so age>5m may hold" in judged.stderr
-    other = await status(shop, "--fail-if", f"{shop.name('bills')}: age>5m")
+    other = await shop.do("status", "--fail-if", f"{shop.name('bills')}: age>5m")
     assert "failed" not in other.stderr, "a queue that does not exist has no old message"
 
 
@@ -260,5 +254,5 @@ async def test_a_process_that_does_not_answer_is_named(project: Project) -> None
     port = free_port()
     project.pipeline(RUNNING.replace("PORT", str(port)).replace("KIND", "quorum"))
     project.handlers(WAITING)
-    runner = await status(project, code=69 if project.place.is_memory else 0)
+    runner = await project.do("status", code=69 if project.place.is_memory else 0)
     assert f"no process answers at 127.0.0.1:{port}: connection refused" in runner.stderr

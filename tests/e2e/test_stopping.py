@@ -311,15 +311,10 @@ async def test_sighup_beside_another_signal_forces_nothing(
 
 async def test_under_nohup_sighup_means_nothing(memory_project: Project) -> None:
     """It is ignored when the process starts, and stays so."""
-    memory_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers: {tick: {handler: work:tick, every: 50ms, to: UNIQUE.work}}
-        subscribers: {handle: {from: UNIQUE.work, handler: work:handle}}
-        """
+    memory_project.one_queue(
+        "def send(): return 1\ndef handle(order) -> None: note(order)",
+        producer="every: 50ms",
     )
-    memory_project.handlers("def tick(): return 1\ndef handle(order) -> None: note(order)")
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         async with memory_project.up() as runner:

@@ -87,7 +87,7 @@ def recreated(managed: Node, folder: Path, unique: str) -> Project:
 
 
 async def apply(project: Project, *arguments: str, code: int) -> str:
-    async with project.run("apply", project.file, *project.place.arguments, *arguments) as runner:
+    async with project.command("apply", *arguments) as runner:
         assert await runner.wait(120) == code, runner.stderr + runner.stdout
     return runner.stderr
 
@@ -149,7 +149,7 @@ async def test_a_recreation_that_is_killed_while_the_queue_is_closed(
     with Foreign(managed.url) as foreign:
         send(foreign, work, names)
     project.pipeline(RECREATED.replace("LIMIT", "delivery_limit: 9"))
-    async with project.run("apply", project.file, *project.place.arguments, "--recreate", work) as runner:
+    async with project.command("apply", "--recreate", work) as runner:
         while not await api.policies():
             assert not runner.has_ended, runner.stderr
         runner.signal(signal.SIGKILL)

@@ -10,22 +10,13 @@ from tests.project import Project, lines, started, stop, until
 
 async def test_rate_spaces_out_the_calls(project: Project) -> None:
     """`rate: 10/s`: calls begin a tenth of a second apart, however many workers are free."""
-    project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers:
-          send: {handler: work:send, to: UNIQUE.work}
-        subscribers:
-          call: {from: UNIQUE.work, handler: work:call, rate: 10/s}
-        """
-    )
-    project.handlers(
+    project.one_queue(
         """
         import time
         def send(): return list(range(15))
-        async def call(number: int) -> None: note(time.monotonic())
-        """
+        async def handle(number: int) -> None: note(time.monotonic())
+        """,
+        "rate: 10/s",
     )
     await project.up_until_idle()
     times = sorted(map(float, project.ledger.payloads()))

@@ -304,15 +304,11 @@ async def test_a_message_that_waits_too_long_is_dead_lettered(
 
 async def test_what_is_urgent_comes_first(rabbit_project: Project, foreign: Foreign) -> None:
     """`max_priority` of a classic queue, with messages of a program that sets priorities."""
-    rabbit_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {type: classic, max_priority: 9}}
-        subscribers:
-          hear: {from: UNIQUE.work, handler: work:hear, concurrency: 1, prefetch: 1}
-        """
+    rabbit_project.one_queue(
+        "def handle(number: int) -> None: note(number)",
+        "concurrency: 1, prefetch: 1",
+        queue="type: classic, max_priority: 9",
     )
-    rabbit_project.handlers("def hear(number: int) -> None: note(number)")
     await rabbit_project.up_until_idle()  # declares
     for priority in (3, 9, 1, 5, 7):
         foreign.publish(rabbit_project.name("work"), str(priority).encode(), priority=priority)
@@ -322,15 +318,10 @@ async def test_what_is_urgent_comes_first(rabbit_project: Project, foreign: Fore
 
 async def test_a_single_active_consumer_has_the_queue_to_itself(rabbit_project: Project, foreign: Foreign) -> None:
     """Of two processes one gets everything, until it stops."""
-    rabbit_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {single_active_consumer: true}}
-        subscribers:
-          hear: {from: UNIQUE.work, handler: work:hear}
-        """
+    rabbit_project.one_queue(
+        "def handle(number: int) -> None: note(number)",
+        queue="single_active_consumer: true",
     )
-    rabbit_project.handlers("def hear(number: int) -> None: note(number)")
     numbers = [str(number).encode() for number in range(200)]
     async with rabbit_project.up() as first, rabbit_project.up() as second:
         await started(first, second)
@@ -348,21 +339,14 @@ async def test_a_message_that_kills_its_process_is_dead_lettered_after_delivery_
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     """The third crash with `delivery_limit: 2` is its last; the broker keeps it, and the next start is quiet."""
-    rabbit_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {delivery_limit: 2}}
-        subscribers:
-          hear: {from: UNIQUE.work, handler: work:hear}
-        """
-    )
-    rabbit_project.handlers(
+    rabbit_project.one_queue(
         """
         import os, signal
-        def hear(text: str) -> None:
+        def handle(text: str) -> None:
             note(text)
             os.kill(os.getpid(), signal.SIGKILL)
-        """
+        """,
+        queue="delivery_limit: 2",
     )
     await rabbit_project.up_until_idle()  # declares
     foreign.publish(rabbit_project.name("work"), b"poison")

@@ -63,20 +63,13 @@ SHADOWS = (
 
 async def test_no_file_of_the_project_stands_in_for_pythons_own(memory_project: Project) -> None:
     """A json.py beside the pipeline is not run: by no command, and in no process for handlers. A warning says so."""
-    memory_project.pipeline(
-        """
-        version: 1
-        queues: {UNIQUE.work: {}}
-        producers: {send: {handler: work:send, to: UNIQUE.work}}
-        subscribers: {apart: {from: UNIQUE.work, handler: work:apart, run_in: process}}
-        """
-    )
-    memory_project.handlers(
+    memory_project.one_queue(
         """
         import csv, json, xml.dom
         def send(): yield {"a": 1}
-        def apart(order): note(json.dumps(order))
-        """
+        def handle(order): note(json.dumps(order))
+        """,
+        "run_in: process",
     )
     for name in SHADOWS:
         (memory_project.folder / f"{name}.py").write_text(f"open('sprung-{name}', 'w').close()\nraise SystemExit(3)\n")

@@ -115,12 +115,12 @@ async def test_what_the_user_has_no_right_to_is_nothing_known_and_no_error(
     dead = rabbit_project.name("work.dead")
     as_user(rabbit_project, rabbitmq, configure="^$", write="^amq.default$", read=f"^{name}.work$")
     prepare(rabbit_project, "verify")
-    async with rabbit_project.command("status", options=["--json"]) as runner:
+    async with rabbit_project.command("status", "--json") as runner:
         assert await runner.wait() == 0, runner.stderr
     (pipeline,) = json.loads(runner.stdout)
     rows = {queue["queue"]: queue for queue in pipeline["queues"]}
     assert (rows[rabbit_project.name("work")]["ready"], rows[rabbit_project.name("work")]["exists"]) == (0, True)
-    async with rabbit_project.command("plan", options=["--json"]) as runner:
+    async with rabbit_project.command("plan", "--json") as runner:
         assert await runner.wait() == 0, runner.stderr
     items = {item["name"]: item for item in json.loads(runner.stdout)["items"] if item["kind"] == "queue"}
     assert items[dead]["action"] == "unchecked"
@@ -168,6 +168,6 @@ async def test_what_may_not_be_published_is_told(rabbit_project: Project, rabbit
     await declared_by_an_operator(rabbit_project)
     as_user(rabbit_project, rabbitmq, write="^$")
     prepare(rabbit_project, "ignore")
-    async with rabbit_project.command("publish", options=[rabbit_project.name("work"), "order"]) as runner:
+    async with rabbit_project.command("publish", rabbit_project.name("work"), "order") as runner:
         assert await runner.wait(4) in (1, 69), runner.stderr
     assert "permit" in runner.stderr

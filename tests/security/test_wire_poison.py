@@ -262,7 +262,7 @@ async def test_dead_letters_that_cannot_be_decoded_do_not_hide_those_behind_them
 
 async def dead(project: Project, verb: str, *arguments: str, code: int | None = 0) -> RunnerProcess:
     """Run `runner dead` on the project's broker; it ends with this code."""
-    async with project.run("dead", verb, project.file, *project.place.arguments, *arguments) as runner:
+    async with project.command(f"dead {verb}", *arguments) as runner:
         assert await runner.wait() == code or code is None, runner.stderr
     assert "Traceback" not in runner.stderr
     return runner
