@@ -15,18 +15,18 @@ MAX_ERROR_TYPES = 50
 OTHER_ERRORS = "other"
 
 RECENT_S = 30.0
-"""`RecentMax` forgets a value after this time, or twice of it."""
+"""`RecentMax` keeps a value for at least this long and at most twice as long."""
 
 REPLY = "(reply)"
-"""The label `to` of all answers to callers."""
+"""The label `to` of all replies to callers."""
 
 PUBLISH_OUTCOMES = ("confirmed", "unroutable", "refused", "failed")
 
 Value = float | list[float]
-"""A number; or, of a histogram, the count of each bucket (not cumulative, the last one has no bound), and the sum."""
+"""A number. For a histogram: the count of each bucket (not cumulative; the last has no upper bound), and the sum."""
 
 Samples = dict[str, dict[tuple[str, ...], Value]]
-"""Values by the metric's name and the values of its labels, in the order of `metrics_table`."""
+"""Values by metric name and label values, in the order of `metrics_table`."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one value."""
+        """Add a value."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
@@ -73,7 +73,7 @@ class Histogram:
 
 
 class RecentMax:
-    """The largest value of the last half minute, or up to a minute."""
+    """The largest value of the last 30 to 60 seconds."""
 
     __slots__ = ("_before", "_ends", "_largest")
 
@@ -81,7 +81,7 @@ class RecentMax:
         self._largest = self._before = self._ends = 0.0
 
     def note(self, now: float, value: float) -> None:
-        """Note a value; `now` is a clock that does not go back, in seconds."""
+        """Add a value. `now` is a monotonic clock in seconds."""
         if now >= self._ends:
             self._turn(now)
         if value > self._largest:
@@ -144,7 +144,7 @@ class SubscriberState(NamedTuple):
 
 
 class SubscriberCounts:
-    """What one subscriber has done. `state` returns what it does now."""
+    """The counts of one subscriber. `state` returns its current state."""
 
     def __init__(self, name: str, queue: str, destinations: Iterable[str] = ()) -> None:
         self.name = name
@@ -198,7 +198,7 @@ class SubscriberCounts:
 
 
 class ProducerCounts:
-    """What one producer has done. `last_run_at` is when it last ran to its end, in seconds since 1970."""
+    """The counts of one producer. `last_run_at` is the end of its last run, in seconds since 1970."""
 
     def __init__(self, name: str, destinations: Iterable[str] = ()) -> None:
         self.name = name
@@ -209,7 +209,7 @@ class ProducerCounts:
 
 @dataclass
 class PipelineCounts:
-    """What one pipeline has done in this process. `is_leader` says whether its producers run here."""
+    """The counts of one pipeline in this process. `is_leader` tells whether its producers run here."""
 
     name: str
     release: str = ""
@@ -217,11 +217,11 @@ class PipelineCounts:
     subscribers: dict[str, SubscriberCounts] = field(default_factory=dict)
     producers: dict[str, ProducerCounts] = field(default_factory=dict)
     is_leader: Callable[[], bool] | None = None
-    """None where no producer needs a leader."""
+    """None if no producer needs a leader."""
 
     @property
     def totals(self) -> Totals:
-        """The same counts, added up for the log."""
+        """The sums of these counts, for the log."""
         own = self.subscribers.values()
         return Totals(
             handled=sum(each.handled for each in own),
@@ -252,7 +252,7 @@ class BrokerCounts:
 
 
 class Metrics:
-    """Everything that this process counts. `is_timed` says whether anybody can ask for the times of messages."""
+    """Everything that this process counts. `is_timed` tells whether times of messages are measured."""
 
     def __init__(self, version: str = "", *, is_timed: bool = False) -> None:
         self.is_timed = is_timed
@@ -263,11 +263,11 @@ class Metrics:
 
     @property
     def totals(self) -> Totals:
-        """What all pipelines have done together."""
+        """The counts of all pipelines together."""
         return sum((pipeline.totals for pipeline in self.pipelines.values()), Totals())
 
     def note_event(self, event: str, about: Mapping[str, Any]) -> None:
-        """Take note of a state change of the transport, which is also a line of the log."""
+        """Count an event of the transport, which is also logged."""
         if event == "consumer.lost":
             for pipeline in self.pipelines.values():
                 for subscriber in pipeline.subscribers.values():
@@ -276,7 +276,7 @@ class Metrics:
             self.broker.note(event, about["role"])
 
     def samples(self) -> Samples:
-        """Return the value of everything now. May run in any thread: what it iterates over is copied first."""
+        """Return all current values. Thread-safe: what it iterates over is copied first."""
         found: Samples = {item.name: {} for item in METRICS}
         found["runner_broker_connected"][()] = int(self.broker.is_connected())
         found["runner_broker_blocked"][()] = int(bool(self.broker.blocked))

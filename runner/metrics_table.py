@@ -1,4 +1,4 @@
-"""Vocabulary: every metric, with its type, labels and meaning. docs/reference/metrics.md is made of it."""
+"""Every metric, with its type, labels and meaning. docs/reference/metrics.md is generated from it."""
 
 from __future__ import annotations
 

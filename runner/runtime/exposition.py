@@ -20,7 +20,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 def read(metrics: Metrics) -> Samples:
-    """Return all samples of this process. May run in any thread."""
+    """Return all samples of this process. Thread-safe."""
     found = metrics.samples()
     try:
         from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -36,7 +36,7 @@ def read(metrics: Metrics) -> Samples:
 
 
 def text(samples: Samples) -> bytes:
-    """Return samples as Prometheus reads them. A histogram without a value is left out."""
+    """Return samples in Prometheus' text format. A histogram without values is left out."""
     lines: list[str] = []
     for each in METRICS:
         lines.append(f"# HELP {each.name} {each.meaning}\n# TYPE {each.name} {each.kind}\n")
