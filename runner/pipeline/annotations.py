@@ -1,4 +1,4 @@
-"""What parameters are annotated with: each annotation is resolved for itself, and `runner.Message` is found in it."""
+"""The annotations of parameters. Each is resolved on its own, so one that cannot be resolved does not affect others."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from runner.message import Message
 EMPTY = inspect.Parameter.empty
 
 _LISTS = (list, Sequence, Collection, Iterable)
-"""What a handler of batches may call the list that it gets."""
+"""The types that a handler of batches may annotate its list with."""
 
 _RUNNER = types.SimpleNamespace(Message=Message, message=types.SimpleNamespace(Message=Message))
 
 
 class Unresolved(NamedTuple):
-    """Stands for an annotation that cannot be resolved, and says why; "" where nothing was run to find out."""
+    """An annotation that cannot be resolved, with the reason; "" if no code was run to resolve it."""
 
     reason: str
 
 
 def read_parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a callable. An annotation that cannot be resolved is `Unresolved`, and harms no other.
+    """Return the parameters of a callable. Annotations that cannot be resolved are `Unresolved`.
 
-    Raises ValueError or TypeError, or whatever an annotation raises, where there is no signature.
+    Raises ValueError or TypeError if there is no signature, or the error of an annotation.
     """
     function = _function_behind(call)
     return {
@@ -41,8 +41,8 @@ def read_parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def read_signature(call: Callable[..., Any], *, follow_wrapped: bool = True) -> inspect.Signature:
-    """Return the signature of a callable, or of what decorators have wrapped; annotations are as they are written."""
-    if sys.version_info >= (3, 14):  # annotations are evaluated when they are asked for, and names may be missing
+    """Return the signature of a callable or of the function that its decorators wrap, with unresolved annotations."""
+    if sys.version_info >= (3, 14):  # annotations are evaluated lazily, and names may be missing
         from annotationlib import Format
 
         return inspect.signature(call, follow_wrapped=follow_wrapped, annotation_format=Format.FORWARDREF)
@@ -50,7 +50,7 @@ def read_signature(call: Callable[..., Any], *, follow_wrapped: bool = True) -> 
 
 
 def kind_of_message(annotation: Any) -> Literal["one", "many"] | None:
-    """Return whether an annotation asks for one message, for a list of them, or (None) for something else."""
+    """Return "one" for the annotation of a message, "many" for that of a list of messages, None for others."""
     bare = without_wrapping(annotation)
     if bare is Message:
         return "one"
@@ -59,12 +59,12 @@ def kind_of_message(annotation: Any) -> Literal["one", "many"] | None:
 
 
 def mentions_message(annotation: Any) -> bool:
-    """Return whether `runner.Message` stands anywhere in an annotation."""
+    """Whether an annotation contains `runner.Message`."""
     return annotation is Message or any(mentions_message(item) for item in typing.get_args(annotation))
 
 
 def item_of(annotation: Any) -> Any:
-    """Return what each item of a list annotated so is, EMPTY where that is not said; None for what is no list."""
+    """Return the type of the items of a list, EMPTY if the annotation has none, None if it is not a list."""
     bare = without_wrapping(annotation)
     if bare in (EMPTY, Any, object, *_LISTS):
         return EMPTY
@@ -72,7 +72,7 @@ def item_of(annotation: Any) -> Any:
 
 
 def without_wrapping(annotation: Any) -> Any:
-    """Return what stands inside of `Annotated[…]`, `Optional[…]` and type aliases."""
+    """Return the type inside `Annotated[…]`, `Optional[…]` and type aliases."""
     while True:
         origin = typing.get_origin(annotation)
         if origin is typing.Annotated:
@@ -89,7 +89,7 @@ def without_wrapping(annotation: Any) -> Any:
 
 
 def message_bound_by(statement: ast.stmt) -> Iterator[tuple[str, Any]]:
-    """Yield the names by which an import statement makes `runner.Message` known, with what each stands for."""
+    """Yield the names that an import statement binds to `runner.Message` or a module with it, and their values."""
     match statement:
         case ast.ImportFrom(module="runner" | "runner.message", level=0):
             for alias in statement.names:
@@ -104,7 +104,7 @@ def message_bound_by(statement: ast.stmt) -> Iterator[tuple[str, Any]]:
 
 
 def _function_behind(call: Any) -> types.FunctionType | None:
-    """Return the function whose parameters a callable has: decorators, partials, objects and classes wrap one."""
+    """Return the function inside a callable: under decorators and partials, or a method of an object or a class."""
     seen: set[int] = set()
     while id(call) not in seen:
         seen.add(id(call))
@@ -124,7 +124,7 @@ def _function_behind(call: Any) -> types.FunctionType | None:
 
 
 def _resolved(annotation: Any, function: types.FunctionType | None) -> Any:
-    """Return an annotation with the names in its texts looked up; Unresolved where that fails."""
+    """Return an annotation with the names in its strings resolved, Unresolved if that fails."""
     if annotation is EMPTY or isinstance(annotation, type):
         return annotation
     scope = function.__globals__ if function is not None else {}
@@ -133,12 +133,12 @@ def _resolved(annotation: Any, function: types.FunctionType | None) -> Any:
         return _evaluated(annotation, scope, local)
     except NameError as error:
         return _resolved_for_checkers(annotation, scope, local, error)
-    except Exception as error:  # evaluating annotations runs foreign code
+    except Exception as error:  # the evaluation runs the user's code
         return Unresolved(str(error))
 
 
 def _resolved_for_checkers(annotation: Any, scope: dict[str, Any], local: dict[str, Any], error: NameError) -> Any:
-    """Resolve an annotation whose `Message` is imported under TYPE_CHECKING only, where linters move it."""
+    """Resolve an annotation whose `Message` is imported under TYPE_CHECKING, where linters move it."""
     names = _messages_in(scope.get("__file__"))
     try:
         return _evaluated(annotation, scope, {**names, **local}) if names else Unresolved(str(error))
@@ -155,7 +155,7 @@ def _evaluated(annotation: Any, scope: dict[str, Any], local: Mapping[str, Any])
 
 @functools.lru_cache
 def _messages_in(file: str | None) -> Mapping[str, Any]:
-    """Return the names by which the source of a module knows `runner.Message`, with what they stand for."""
+    """Return the names that the source of a module binds to `runner.Message`, and their values."""
     try:
         tree = ast.parse(Path(file or "").read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Reads what other clients say of a body: its compression, its charset and its byte order mark.
+"""The encoding of a body, as other clients declare it: compression, charset and byte order mark.
 
 `content_encoding` names a compression (HTTP's meaning), a charset (kombu, Spring AMQP) or both (`gzip:UTF-8`, Spring
 AMQP).
@@ -22,24 +22,24 @@ TEXT = "text/plain"
 BYTES = "application/octet-stream"
 
 MAX_RATIO = 500
-"""A body of more than 1 MiB may not be compressed better than this: no text that people exchange is."""
+"""The maximum compression ratio of a body of more than 1 MiB. Real texts stay below it, bombs do not."""
 
 MAX_GZIP_MEMBERS = 1000
-"""A gzip body may consist of several members; each costs time however little it holds."""
+"""The maximum number of members of a gzip body. Each costs time, even if it is empty."""
 
 _RATIO_MATTERS = 1024 * 1024
 _PIECE = 64 * 1024
 _UNPACKED_AT_ONCE = 1024 * 1024
 
 _USUAL = frozenset({None, JSON, TEXT})
-"""Content types of which nothing has to be found out."""
+"""Content types that need no parsing."""
 
 _NO_ENCODINGS = frozenset({"", "identity", "binary", "7bit", "8bit"})
 _NO_CHARSETS = frozenset({"binary", "utf_8"})
 _COMPRESSIONS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 _NOT_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs"}
 _CHARSETS = frozenset(aliases.values()) - _NOT_CHARSETS - {"utf_7"} | {"koi8_u", "utf_8_sig"}
-"""A closed list: to look a foreign name up among Python's codecs imports by it, and remembers each that is wrong."""
+"""A closed list: looking up an unknown name in Python's codecs would import a module, and cache each failure."""
 
 WIDE_FILE = "it is UTF-16 or UTF-32: save it as UTF-8"
 
@@ -50,7 +50,7 @@ _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  #
 
 
 class ContentType(NamedTuple):
-    """A media type in lower case without parameters, "" for none, and the charset that it names, None for UTF-8."""
+    """A media type in lower case without parameters ("" for none), and its charset (None for UTF-8)."""
 
     media: str
     charset: str | None = None
@@ -68,7 +68,7 @@ class ContentType(NamedTuple):
 
 @lru_cache(maxsize=256)
 def content_type(written: str | None) -> ContentType:
-    """Return what a content type says. Raises InvalidMessage for a charset that is not known."""
+    """Parse a content type. Raises InvalidMessage for an unknown charset."""
     if not written:
         return ContentType("")
     named = _CHARSET.search(written)
@@ -79,15 +79,15 @@ def content_type(written: str | None) -> ContentType:
 
 
 def uncompressed(envelope: Envelope) -> bytes:
-    """Return the body without its compression. Raises InvalidMessage for an encoding that is not supported."""
+    """Return the uncompressed body. Raises InvalidMessage for an unsupported encoding."""
     compression, _ = _content_encoding(envelope.content_encoding)
     return _inflated(envelope.body, compression) if compression else envelope.body
 
 
 def utf8(envelope: Envelope) -> bytes:
-    """Return the body of a text or of JSON as UTF-8: not compressed, and without a byte order mark.
+    """Return a text or JSON body as UTF-8, uncompressed and without a byte order mark.
 
-    The charset is the one of the content type, else the one of the content encoding, else UTF-8. Raises InvalidMessage
+    The charset of the content type comes first, then that of the content encoding, then UTF-8. Raises InvalidMessage
     and UnicodeDecodeError.
     """
     body = envelope.body
@@ -109,13 +109,13 @@ def without_mark(body: bytes) -> bytes:
 
 
 def is_wide(body: bytes) -> bool:
-    """Return whether the byte order mark says UTF-16 or UTF-32."""
+    """Whether a body starts with the byte order mark of UTF-16 or UTF-32."""
     return body.startswith(_WIDE_MARKS)
 
 
 @lru_cache(maxsize=256)
 def _content_encoding(written: str | None) -> tuple[str | None, str | None]:
-    """Return the compression and the charset that a content encoding names, None for neither."""
+    """Return the compression and the charset of a content encoding, None for each that it does not name."""
     compression = charset = None
     for part in _SEPARATORS.split((written or "").strip().lower()):
         if part in _NO_ENCODINGS:
@@ -130,7 +130,7 @@ def _content_encoding(written: str | None) -> tuple[str | None, str | None]:
 
 
 def _charset(name: str) -> str | None:
-    """Return Python's name of a charset, None where it is not known."""
+    """Return Python's name of a charset, None for an unknown one."""
     if not name.isascii():
         return None
     normal = normalize_encoding(name).lower()
@@ -139,21 +139,21 @@ def _charset(name: str) -> str | None:
 
 
 def _inflated(body: bytes, compression: str) -> bytes:
-    """Undo a compression, up to the size that a body may have."""
+    """Decompress a body, up to the maximum size of bodies."""
     limit = MAX_BODY_BYTES if len(body) * MAX_RATIO >= MAX_BODY_BYTES else max(_RATIO_MATTERS, len(body) * MAX_RATIO)
     try:
         if compression == "gzip":
             return _gunzipped(body, limit)
         try:
             return _one_stream(zlib.decompressobj(zlib.MAX_WBITS), body, limit)
-        except zlib.error:  # what HTTP calls deflate has a header of zlib; some writers leave it out
+        except zlib.error:  # deflate in HTTP has a zlib header, which some writers leave out
             return _one_stream(zlib.decompressobj(-zlib.MAX_WBITS), body, limit)
     except zlib.error as error:
         raise InvalidMessage(f"the body is not {compression}: {error}") from error
 
 
 def _gunzipped(body: bytes, limit: int) -> bytes:
-    """Undo gzip, all members of it; zeros may fill up the end."""
+    """Decompress all members of a gzip body. Zeros at its end are padding."""
     members: list[bytes] = []
     rest, size = memoryview(body), 0
     while rest and not (members and rest[0] == 0 and not bytes(rest).strip(b"\0")):
@@ -180,9 +180,9 @@ def _one_stream(stream: zlib._Decompress, body: bytes, limit: int) -> bytes:
 
 
 def _stream(stream: zlib._Decompress, data: memoryview, limit: int) -> tuple[bytes, int]:
-    """Return what one compressed stream holds, and how many bytes of the data it takes.
+    """Return the data of one compressed stream, and the number of bytes that it occupies.
 
-    It is fed piece by piece: what follows the stream is copied for each piece, not for each stream.
+    The input is fed in pieces, so that data after the stream is not copied for each stream.
     """
     found: list[bytes] = []
     size = at = 0
@@ -190,11 +190,11 @@ def _stream(stream: zlib._Decompress, data: memoryview, limit: int) -> tuple[byt
         piece = stream.unconsumed_tail or data[at : at + _PIECE]
         at += 0 if stream.unconsumed_tail else len(piece)
         found.append(stream.decompress(piece, min(_UNPACKED_AT_ONCE, limit - size + 1)))
-        if not piece and not found[-1]:  # nothing is left to be read, nor to be handed out
+        if not piece and not found[-1]:  # no input and no output is left
             raise InvalidMessage("the body ends in the middle of its compressed part")
         size += len(found[-1])
         if size > limit:
-            found.clear()  # the error holds on to this frame until its message is settled
+            found.clear()  # the error refers to this frame until its message is settled
             text = f"the body has more than {MAX_BODY_BYTES} bytes when it is no longer compressed"
             if limit < MAX_BODY_BYTES:
                 text = f"the body is compressed to less than 1/{MAX_RATIO} of its size"

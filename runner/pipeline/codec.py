@@ -1,6 +1,6 @@
-"""Turns bodies into payloads and payloads into bodies, by functions made once, at start.
+"""Decodes bodies into payloads and encodes payloads, with functions that are made once at the start.
 
-JSON is pydantic-core's, which parses faster than the standard library and refuses NaN and runaway nesting.
+pydantic-core parses JSON: it is faster than the standard library, and refuses NaN and excessive nesting.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runner.pipeline.secret_values import MASK, may_hold_secrets, reveal_secrets
 T = TypeVar("T")
 
 _STAR = ord("*")
-"""Looked for in every body, which an integer is found in fastest: secrets are masked by stars."""
+"""Searched in every body, because secrets are masked with stars. `in` is fastest with an integer."""
 
 _NO_JSON = (str, bytes, bytearray, memoryview)
 
@@ -36,11 +36,12 @@ _MAX_PROBLEMS_SHOWN = 3
 
 
 def reader(adapter: TypeAdapter[Any]) -> Read:
-    """Return the function that reads a body as a type, and says as what: JSON, text or bytes.
+    """Return the function that parses a body as a type, and returns its content type: JSON, text or bytes.
 
-    It takes the UTF-8 of a body and its media type, "" for none. It is the one check of a schema, before publishing and
-    on arrival, and makes the payloads of handlers. JSON is read as JSON. Text and bytes are what they are where the
-    type takes them so, else JSON, else text that stands for something, such as a date. Raises ValidationError.
+    Its arguments are the UTF-8 of a body and its media type ("" for none). Schemas are checked with it before
+    publishing and on arrival, and handlers get their payloads from it. JSON is parsed as JSON. Text and bytes are
+    passed to the type unchanged if it accepts them, else parsed as JSON, else converted, for example to a date. Raises
+    ValidationError.
     """
     validate_json, validate = adapter.validator.validate_json, adapter.validator.validate_python
 
@@ -68,11 +69,11 @@ def reader(adapter: TypeAdapter[Any]) -> Read:
 
 
 def decoder(annotation: Any) -> Decode:
-    """Return the function that makes of an envelope what a parameter with this annotation wants.
+    """Return the function that decodes an envelope for a parameter with this annotation.
 
-    Without an annotation (`inspect.Parameter.empty`): JSON if the content type says so, or if there is none and the
-    body parses; else text if it is UTF-8; else bytes. `bytes` gets the body as it is. It raises InvalidMessage; this
-    function raises what pydantic raises for an annotation that it cannot handle.
+    Without an annotation (`inspect.Parameter.empty`), the payload is JSON if the content type says so, or if there is
+    none and the body is valid JSON; else text if it is UTF-8; else bytes. `bytes` gets the body unchanged. The returned
+    function raises InvalidMessage. This function raises pydantic's error for an annotation that it does not support.
     """
     if annotation in (inspect.Parameter.empty, Any, object):
         return _guarded(_guess)
@@ -92,7 +93,7 @@ def decoder(annotation: Any) -> Decode:
 
 
 def checker(adapters: Mapping[str, TypeAdapter[Any]], only: TypeAdapter[Any] | None) -> Check:
-    """Return the function that checks a body against the schema of the queue (`only`), or of the event it is.
+    """Return the function that checks a body against the schema of its queue (`only`) or of its event.
 
     It raises InvalidMessage.
     """
@@ -108,11 +109,11 @@ def checker(adapters: Mapping[str, TypeAdapter[Any]], only: TypeAdapter[Any] | N
 
 
 class JsonText(bytes):
-    """A body that is JSON already, and is published byte for byte."""
+    """A body that is JSON already, and is published unchanged."""
 
 
 def guess_payload(body: bytes) -> JsonText | str | bytes:
-    """Return foreign bytes as what they look like: JSON, else text, else bytes; without a byte order mark of UTF-8."""
+    """Return bytes of unknown type as JSON, else as text, else as bytes; without a byte order mark of UTF-8."""
     plain = without_mark(body)
     try:
         from_json(plain, allow_inf_nan=False)
@@ -126,7 +127,7 @@ def guess_payload(body: bytes) -> JsonText | str | bytes:
 
 
 def json_error(body: bytes) -> str:
-    """Return why a body is not JSON, without its content; "" for one that is."""
+    """Return why a body is not JSON, without its content; "" if it is."""
     try:
         from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -135,7 +136,7 @@ def json_error(body: bytes) -> str:
 
 
 def encode(payload: Any) -> tuple[bytes, str]:
-    """Return the body and the content type of a payload. Raises PublishFailed for what JSON cannot hold."""
+    """Return the body and the content type of a payload. Raises PublishFailed if JSON cannot represent it."""
     try:
         if not isinstance(payload, _NO_JSON):
             body = to_json(payload, inf_nan_mode="strings")
@@ -149,16 +150,16 @@ def encode(payload: Any) -> tuple[bytes, str]:
         raise PublishFailed(f"the payload is not valid Unicode: {error.reason}", reason="invalid") from error
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         text = f"the payload cannot be written as JSON: {error}"
-        if str(Publish) in text:  # it is no dataclass, so that pydantic knows no JSON for it
+        if str(Publish) in text:  # not a dataclass, so pydantic cannot write it as JSON
             text = NESTED_PUBLISH
         raise PublishFailed(text, reason="invalid") from error
 
 
 def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
-    """Return `encode`, with the body checked against the schema of the queue or event `name` as on its arrival.
+    """Return `encode` with a check of the body against the schema of the queue or event `name`, as on arrival.
 
-    Text and bytes that the schema takes as JSON only are published as JSON. What the schema writes in one way and reads
-    in another (bytes as base64, but not back) is refused, too.
+    Text and bytes that the schema accepts only as JSON are published as JSON. A payload that the schema would read as
+    another value is refused, such as bytes that are written as base64 and not read back.
     """
     if adapter is None:
         return encode
@@ -180,7 +181,7 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
 
 
 def summary(error: ValidationError, whole: str = "payload") -> str:
-    """Return the first few things that are wrong, by field, without the values: they may be secrets."""
+    """Return the first errors, by field. Values are left out: they may be secret."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     shown = [
         f"{'.'.join(str(part) for part in detail['loc']) or whole}: {detail['msg']}"
@@ -193,7 +194,7 @@ def summary(error: ValidationError, whole: str = "payload") -> str:
 def key_reader(path: str) -> Callable[[Envelope], Hashable]:
     """Return the function that reads the value at a dotted path of a JSON body.
 
-    Messages that do not have it share one lane; a body that is no JSON has a lane to itself.
+    Messages without it have the same key. A body that is not JSON has a key of its own.
     """
     parts = path.split(".")
 
@@ -210,7 +211,7 @@ def key_reader(path: str) -> Callable[[Envelope], Hashable]:
 
 
 def _guarded(work: Callable[..., T]) -> Callable[..., T]:
-    """Turn every way in which a body can be bad into InvalidMessage."""
+    """Return a function that raises InvalidMessage for every kind of bad body."""
 
     def work_or_refuse(envelope: Envelope, *rest: Any) -> T:
         if len(envelope.body) > MAX_BODY_BYTES:
@@ -252,7 +253,7 @@ def _guess(envelope: Envelope) -> Any:
 def _is_equal(value: Any, other: Any) -> bool:
     try:
         return bool(value == other)
-    except Exception:  # the comparison is the user's code
+    except Exception:  # the comparison runs the user's code
         return False
 
 
@@ -265,7 +266,7 @@ def _text(envelope: Envelope) -> str:
 
 
 def _raw(body: bytes, media: str) -> tuple[str | bytes, str]:
-    """Return a body that is not said to be JSON as what it is, and as which content type."""
+    """Return a body that is not declared as JSON as text or bytes, with its content type."""
     if media.startswith("text/"):
         return body.decode(), TEXT
     if not media:

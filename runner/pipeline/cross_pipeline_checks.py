@@ -1,6 +1,6 @@
-"""Meaning: problems that only several pipelines together show: they share a broker, and perhaps a process.
+"""Checks of several pipelines together, which share a broker and perhaps a process.
 
-A Pipeline does not know where it was written, so each comes with the file that it was read from.
+A Pipeline has no positions, so each is passed with its file.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ _BROKER_KEYS: Final = {
 Options = Mapping[KeyPath, Any]
 
 
-class _Said(NamedTuple):
-    """The options of a queue or an exchange that a pipeline speaks of: all of what it declares."""
+class _StatedOptions(NamedTuple):
+    """The options of a queue or an exchange in a pipeline: all of them if it declares it, else those in its file."""
 
     options: Options
     is_all: bool
 
 
 class LoadedPipeline(NamedTuple):
-    """A pipeline, and the file that it was read from."""
+    """A pipeline and its file."""
 
     pipeline: Pipeline
     loaded: PipelineFile
 
     @property
     def spec(self) -> PipelineSpec:
-        """What the file says; there is a pipeline, so it is right."""
+        """The spec of the file. It exists, because there is a pipeline."""
         assert self.loaded.spec is not None
         return self.loaded.spec
 
     def has(self, path: KeyPath) -> bool:
-        """Whether a path is written in the file."""
+        """Whether a path is in the file."""
         return self.loaded.document is not None and self.loaded.document.node(path) is not None
 
-    def says(self, path: KeyPath) -> bool:
-        """Whether an item says this itself, and not by `defaults`."""
+    def states(self, path: KeyPath) -> bool:
+        """Whether a path is in the file, and not from `defaults`."""
         return self.has(path) and self.loaded.document is not None and not self.loaded.document.is_default(path)
 
 
 def cross_pipeline_problems(sources: Sequence[LoadedPipeline], *, is_one_process: bool) -> Iterator[Problem]:
-    """Yield what pipelines say against one another; each is reported at the key in the later of two files.
+    """Yield the conflicts between pipelines. Each is reported in the later of the two files.
 
-    Pipelines of different brokers have nothing to do with one another, unless they are to run in one process.
+    Pipelines with different brokers do not conflict, unless they run in one process.
     """
     for other, source in combinations(sources, 2):
         if source.pipeline.broker != other.pipeline.broker:
@@ -75,7 +75,7 @@ def cross_pipeline_problems(sources: Sequence[LoadedPipeline], *, is_one_process
 
 
 def unsupported_options(source: LoadedPipeline) -> Iterator[Problem]:
-    """Yield what a pipeline asks for and its broker cannot do, or can only do as long as its process lives."""
+    """Yield problems for options that the broker of a pipeline does not support, or only while its process lives."""
     if not source.pipeline.broker.is_memory:
         return
     for name, queue in source.spec.queues.items():
@@ -97,7 +97,7 @@ def unsupported_options(source: LoadedPipeline) -> Iterator[Problem]:
 
 def _different_brokers(source: LoadedPipeline, other: LoadedPipeline) -> Problem:
     if not source.has(("broker",)):
-        source, other = other, source  # nothing is written in the later one
+        source, other = other, source  # the later file has no broker
     ours, theirs = source.pipeline.broker, other.pipeline.broker
     key = next(key for field, key in _BROKER_KEYS.items() if getattr(ours, field) != getattr(theirs, field))
     where = other.loaded.location(_broker_path(other, key))
@@ -118,7 +118,7 @@ def _broker_path(source: LoadedPipeline, key: str) -> KeyPath:
 
 def _one_name(source: LoadedPipeline, other: LoadedPipeline) -> Problem:
     if not source.has(("name",)) and other.has(("name",)):
-        source, other = other, source  # the later one is called like its file
+        source, other = other, source  # the later pipeline has the name of its file
     message = f'two pipelines are called "{source.pipeline.name}": the other is {other.loaded.location(("name",))}'
     return source.loaded.problem("name-clash", ("name",), message, "give one of them another `name:`")
 
@@ -127,24 +127,30 @@ def _one_name(source: LoadedPipeline, other: LoadedPipeline) -> Problem:
 
 
 def _different_topologies(source: LoadedPipeline, other: LoadedPipeline) -> Iterator[Problem]:
-    """Compare the queues and exchanges that both need: a broker can have each only in one way."""
+    """Compare the queues and exchanges that both pipelines need."""
     ours, theirs = source.pipeline.topology, other.pipeline.topology
     queues = {queue.name: queue for queue in theirs.queues}
     for queue in ours.queues:
         there = queues.get(queue.name, queue)
         if queue != there:
-            said = _said(source, queue, _queue_options(queue)), _said(other, there, _queue_options(there))
-            if (key := _difference(*said)) is not None:
+            stated = (
+                _stated_options(source, queue, _queue_options(queue)),
+                _stated_options(other, there, _queue_options(there)),
+            )
+            if (key := _difference(*stated)) is not None:
                 paths = (_queue_path(source, queue.name, key), _queue_path(other, queue.name, key))
-                yield _mismatch(source, other, f'queue "{queue.name}"', paths, _values(key, *said))
+                yield _mismatch(source, other, f'queue "{queue.name}"', paths, _values(key, *stated))
     exchanges = {exchange.name: exchange for exchange in theirs.exchanges}
     for exchange in ours.exchanges:
         known = exchanges.get(exchange.name, exchange)
         if exchange != known:
-            said = _said(source, exchange, _exchange_options(exchange)), _said(other, known, _exchange_options(known))
-            if (key := _difference(*said)) is not None:
+            stated = (
+                _stated_options(source, exchange, _exchange_options(exchange)),
+                _stated_options(other, known, _exchange_options(known)),
+            )
+            if (key := _difference(*stated)) is not None:
                 paths = (_exchange_path(source, exchange.name, key), _exchange_path(other, exchange.name, key))
-                yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, _values(key, *said))
+                yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, _values(key, *stated))
 
 
 def _mismatch(
@@ -156,7 +162,7 @@ def _mismatch(
 
 
 def _queue_options(queue: Queue) -> Options:
-    """Return the options of a queue by their keys, in an order in which none depends on a later one."""
+    """Return the options of a queue by their keys. An option comes before those that depend on it."""
     arguments = {"x-queue-type": "classic", **queue.arguments}
     options: dict[KeyPath, Any] = {("type",): arguments["x-queue-type"]}
     options |= {(key,): getattr(queue, key) for key in ("durable", "exclusive", "auto_delete")}
@@ -172,20 +178,20 @@ def _exchange_options(exchange: Exchange) -> Options:
     return options | {("arguments", name): value for name, value in exchange.arguments.items()}
 
 
-def _said(source: LoadedPipeline, thing: Queue | Exchange, options: Options) -> _Said:
-    """Return what a pipeline says of a thing: of somebody else's only what is written there."""
+def _stated_options(source: LoadedPipeline, thing: Queue | Exchange, options: Options) -> _StatedOptions:
+    """Return the options of a queue or an exchange. Without `declare`, only those in the file are known."""
     if thing.declare:
-        return _Said(options, is_all=True)
+        return _StatedOptions(options, is_all=True)
     path: KeyPath = ("exchanges", thing.name)
     if isinstance(thing, Queue):
         own = {own_queue(source.loaded.name, item): item for item in source.spec.subscribers}
         is_own = thing.name not in source.spec.queues
         path = ("subscribers", own[thing.name], "queue") if is_own else ("queues", thing.name)
-    return _Said({key: value for key, value in options.items() if source.says((*path, *key))}, is_all=False)
+    return _StatedOptions({key: value for key, value in options.items() if source.states((*path, *key))}, is_all=False)
 
 
-def _difference(ours: _Said, theirs: _Said) -> KeyPath | None:
-    """Return the first key of two different things whose values differ, None where what is said agrees."""
+def _difference(ours: _StatedOptions, theirs: _StatedOptions) -> KeyPath | None:
+    """Return the first key whose values differ, None if all known values agree."""
     keys = [
         key
         for key in {**ours.options, **theirs.options}
@@ -194,7 +200,7 @@ def _difference(ours: _Said, theirs: _Said) -> KeyPath | None:
     return next((key for key in keys if ours.options.get(key) != theirs.options.get(key)), None)
 
 
-def _values(key: KeyPath, ours: _Said, theirs: _Said) -> str:
+def _values(key: KeyPath, ours: _StatedOptions, theirs: _StatedOptions) -> str:
     here, there = ours.options.get(key), theirs.options.get(key)
     return f"{key[-1]} is {_shown(key, here)} here, {_shown(key, there)} there"
 
@@ -208,7 +214,7 @@ def _shown(key: KeyPath, value: object) -> str:
 
 
 def _queue_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:
-    """Return what makes an option of a queue as it is: the option, a subscriber that wants it, or a name."""
+    """Return the path that determines an option of a queue: the option, a subscriber that needs it, or a name."""
     spec = source.spec
     own = {own_queue(source.loaded.name, item): item for item in spec.subscribers}
     if name in spec.queues:
@@ -225,7 +231,7 @@ def _queue_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:
 
 
 def _dead_letter_path(source: LoadedPipeline, name: str) -> KeyPath:
-    """Return what an undeclared queue is the dead-letter queue of, () where it is none."""
+    """Return the path that makes an undeclared queue a dead-letter queue, () if it is none."""
     spec = source.spec
     for queue_name, queue in spec.queues.items():
         if dead_letter_queue(queue_name, queue) == name:
@@ -238,7 +244,7 @@ def _dead_letter_path(source: LoadedPipeline, name: str) -> KeyPath:
 
 
 def _exchange_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:
-    """Return the option of a declared exchange, or the first event that is published to another one."""
+    """Return the path of an option of a declared exchange, or of the first event on an undeclared one."""
     if name in source.spec.exchanges:
         return ("exchanges", name, *key)
     for event_name, event in source.spec.events.items():
@@ -251,7 +257,7 @@ def _exchange_path(source: LoadedPipeline, name: str, key: KeyPath) -> KeyPath:
 
 
 def _different_schemas(source: LoadedPipeline, other: LoadedPipeline) -> Iterator[Problem]:
-    """Compare the schemas of names that lead to one place: what one publishes, the other must be able to read."""
+    """Compare the schemas of names with the same address: each must be able to read what the other publishes."""
     pipeline, there = source.pipeline, other.pipeline
     for name, schema in pipeline.schemas.items():
         wanted = there.schemas.get(name)

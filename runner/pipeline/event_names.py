@@ -1,4 +1,4 @@
-"""Tells which event a message is: one answer, for the schema that it is checked against and for `Message.event`."""
+"""The event of a message, for the check of its schema and for `Message.event`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable, Mapping
 from runner.message import Address
 
 EventOf = Callable[[str, str, str | None], str | None]
-"""Gets the exchange and the routing key that a message was first published with, and its AMQP property `type`."""
+"""Takes the original exchange and routing key of a message, and its AMQP property `type`."""
 
 
 def type_alone(exchange: str, key: str, kind: str | None) -> str | None:
-    """Return the event of a message where no event is declared: what its `type` says."""
+    """Return the event of a message if no event is declared: its `type`."""
     return kind
 
 
 def event_of(addresses: Mapping[str, Address], exchange: str) -> EventOf:
-    """Return the function that tells the event of a message, given the addresses of the declared events.
+    """Return the function that finds the event of a message, by the addresses of the declared events.
 
-    `exchange` is where events are published to that are not declared here.
+    `exchange` is the exchange of undeclared events.
 
-    The exchange and the routing key decide: every publisher needs them right, and `type` is ours alone; other clients
-    leave it out, or write a class name there. `type` decides between events that share an address, and for a routing
-    key that is no event's (`Publish` may have replaced it). On an exchange of events any other key is the name of an
-    event that is declared elsewhere, and heard by a pattern.
+    The exchange and the routing key come first: every publisher sets them correctly, while other clients leave `type`
+    out, or write a class name there. `type` decides between events with the same address, and for a routing key that is
+    not an event's, because `Publish` can replace it. On an exchange of events, any other key is the name of an event
+    that another pipeline declares, and that a pattern matches.
     """
     names: dict[Address, list[str]] = {}
     for name, address in addresses.items():

@@ -1,4 +1,4 @@
-"""Turns a file into payloads, one for each line: JSON lines, or CSV with a header."""
+"""Reads payloads from files: one for each line of JSON lines, or for each row of CSV with a header."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from runner.pipeline.codec import Encode, JsonText, guess_payload
 from runner.pipeline.importer import display_path
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""How long a line of JSON, a row or a field may be: as long as a body."""
+"""The maximum length of a line, a row or a field: the maximum size of a body."""
 
 _DELIMITERS = ",;\t"
 
 _FIELD_LIMIT = threading.Lock()
-"""The limit of csv is one for the whole process: it is raised for a row at a time, and put back."""
+"""Guards the field limit of `csv`, which is global: it is raised for one row at a time."""
 
 
 class BadRecord(Exception):
-    """A line of the file is not what its kind of file has, or does not fit where it is to go; says which line."""
+    """A line of a file is invalid, or does not match the schema of its destination. The message has the line."""
 
 
 def read_records(path: str, checks: Sequence[Encode] = ()) -> Iterator[Any]:
-    """Yield the payloads of a file, lazily: of `.csv` a dict of texts for each row, else the JSON of each line.
+    """Yield the payloads of a file, lazily: a dict of texts for each row of a `.csv` file, else the JSON of each line.
 
-    `-` is standard input, as JSON lines. Empty lines are passed over. `checks` are the encoders of where the payloads
-    go, which know the schemas. Raises BadRecord, OSError.
+    `-` is standard input, as JSON lines. Empty lines are skipped. `checks` are the encoders of the destinations, which
+    check the schemas. Raises BadRecord and OSError.
     """
     for place, payload in _records(path):
         try:
@@ -44,7 +44,7 @@ def read_records(path: str, checks: Sequence[Encode] = ()) -> Iterator[Any]:
 
 
 def _records(path: str) -> Iterator[tuple[str, Any]]:
-    """Yield each payload with the file and the line that it comes from."""
+    """Yield each payload with its file and line."""
     if path == "-":
         yield from _json_lines(sys.stdin.buffer, "standard input")
         return
@@ -57,7 +57,7 @@ def _records(path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[bytes]:
-    """Yield the lines of a file, with what ends them (`\\n`, `\\r\\n` or `\\r`), without a byte order mark."""
+    """Yield the lines of a file with their line breaks (`\\n`, `\\r\\n` or `\\r`), without a byte order mark."""
     number = 0
     while read := file.readline(MAX_LINE_BYTES + len(b"\r\n") + 1):
         if len(read.rstrip(b"\r\n")) > MAX_LINE_BYTES:
@@ -81,7 +81,7 @@ def _json_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, JsonText]]:
 
 
 def _csv_rows(lines: Iterator[bytes], name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield a dict for each row. Empty lines are passed over, before the header too."""
+    """Yield a dict for each row. Empty lines are skipped, also before the header."""
     skipped = 0
     for first in lines:
         if first.strip():
@@ -102,7 +102,7 @@ def _csv_rows(lines: Iterator[bytes], name: str) -> Iterator[tuple[str, dict[str
 
 
 def _rows(texts: Iterator[str], delimiter: str, name: str, skipped: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows that are not empty, each with the line where it begins."""
+    """Yield the rows that are not empty, each with its first line."""
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
     while True:
         place = f"{name}:{skipped + reader.line_num + 1}"
@@ -126,7 +126,7 @@ def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
 
 
 def _delimiter(header: bytes) -> str:
-    """Return what stands between the fields: a comma, or the semicolon or tab that divides a header without commas."""
+    """Return the delimiter: a comma, or a semicolon or tab if the header has no commas."""
     for delimiter in _DELIMITERS:
         try:
             columns = next(csv.reader([header.decode(errors="replace")], delimiter=delimiter))
@@ -138,7 +138,7 @@ def _delimiter(header: bytes) -> str:
 
 
 def _texts(lines: Iterable[bytes], name: str, skipped: int) -> Iterator[str]:
-    """Yield lines as text; raises BadRecord at the first that is no UTF-8."""
+    """Yield lines as text. Raises BadRecord for a line that is not UTF-8."""
     for number, line in enumerate(lines, skipped + 1):
         try:
             yield line.decode()

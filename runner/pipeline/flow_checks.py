@@ -1,4 +1,4 @@
-"""Meaning: warnings about the way of messages, through all pipelines that are read together and share a broker."""
+"""Warnings about the flow of messages through all pipelines that are loaded together and share a broker."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from runner.pipeline.topology_builder import (
 
 
 class Peer(NamedTuple):
-    """One of the pipelines that are read together."""
+    """One of the pipelines that are loaded together."""
 
     name: str
     spec: PipelineSpec
 
 
 SubscriberRef = tuple[int, str]
-"""A subscriber: the position of its pipeline, and its name."""
+"""A subscriber: the index of its pipeline, and its name."""
 
 
 def peers(files: Sequence[PipelineFile], *, is_one_broker: bool = False) -> list[list[Peer]]:
-    """Return for each file the pipelines on its broker, itself included, in order.
+    """Return, for each file, the pipelines on its broker in their order, itself included.
 
-    None at all where a file cannot be read: what it has in it is not known, and nothing may be called missing.
+    If a file cannot be read, all lists are empty: its content is unknown, so nothing can be reported as missing.
     """
     specs = [loaded.spec or loaded.recovered for loaded in files]
     known = [Peer(loaded.name, spec) for loaded, spec in zip(files, specs, strict=True) if spec is not None]
@@ -55,7 +55,7 @@ def flow_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
 
 
 def matches_any_event(pattern: str, together: Sequence[Peer]) -> bool:
-    """Whether any pipeline has an event that a pattern of events matches, as far as it is known."""
+    """Whether a pattern matches an event of any pipeline, or the pipelines are not known."""
     addresses = (event_address(*item) for peer in together for item in peer.spec.events.items())
     return not together or any(
         address.exchange == DEFAULT_EXCHANGE and matches(pattern, address.key) for address in addresses
@@ -63,11 +63,11 @@ def matches_any_event(pattern: str, together: Sequence[Peer]) -> bool:
 
 
 def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Warn of queues that fill up unread, unless they are dead-letter queues or only passed on to others."""
+    """Warn of queues without a subscriber, except dead-letter queues."""
     read = {source for peer in together for item in peer.spec.subscribers.values() for source in item.from_}
     dead = {name for peer in together for name in dead_letter_queues(peer.name, peer.spec)}
     if not spec.subscribers:
-        return  # a pipeline that only sends: others read
+        return  # a pipeline that only publishes
     for name in spec.queues:
         if name not in read and name not in dead:
             message = f'queue "{name}" has no subscriber'
@@ -76,7 +76,7 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
 
 
 def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Warn of events without a publisher or without a subscriber here."""
+    """Warn of events without a publisher or without a subscriber in the pipelines."""
     published = {address for peer in together for address in _published(peer.spec)}
     publishes = any(_targets(spec))
     for name, event in spec.events.items():
@@ -107,7 +107,7 @@ def _published(spec: PipelineSpec) -> Iterator[Address]:
 
 
 def _queues_of(address: Address, together: Sequence[Peer]) -> Iterator[str | SubscriberRef]:
-    """Yield the queues that messages to an address come into: declared ones by name, subscribers' own as items."""
+    """Yield the queues that receive messages to an address: declared ones by name, own ones by subscriber."""
     for index, (_, spec) in enumerate(together):
         for name, queue in spec.queues.items():
             bound = [(bind.exchange, bind.key or "") for bind in queue.bind]
@@ -129,12 +129,12 @@ def _is_bound(address: Address, spec: PipelineSpec, patterns: Sequence[str], bou
 
 
 def _cycles(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Warn of subscribers whose results come back to them, each cycle once, in the first of its pipelines."""
-    heirs = _heirs(together)
+    """Warn of cycles of subscribers, each once, in the first of its pipelines."""
+    successors = _successors(together)
     own = next(index for index, peer in enumerate(together) if peer.spec is spec)
     reported: set[frozenset[SubscriberRef]] = set()
     for name in spec.subscribers:
-        cycle = _way_back((own, name), heirs)
+        cycle = _shortest_cycle((own, name), successors)
         if cycle and frozenset(cycle) not in reported and all(index >= own for index, _ in cycle):
             reported.add(frozenset(cycle))
             names = [item if index == own else f"{together[index].name}.{item}" for index, item in cycle]
@@ -143,14 +143,14 @@ def _cycles(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) 
             yield loaded.problem("cycle", ("subscribers", name, "to"), message, help_text, severity="warning")
 
 
-def _heirs(together: Sequence[Peer]) -> dict[SubscriberRef, list[SubscriberRef]]:
-    """Return for each subscriber those that its results come to."""
+def _successors(together: Sequence[Peer]) -> dict[SubscriberRef, list[SubscriberRef]]:
+    """Return, for each subscriber, the subscribers that receive its results."""
     readers: dict[str, list[SubscriberRef]] = {}
     for index, (_, spec) in enumerate(together):
         for name, subscriber in spec.subscribers.items():
             if reads_queue(spec, subscriber):
                 readers.setdefault(subscriber.from_[0], []).append((index, name))
-    heirs: dict[SubscriberRef, list[SubscriberRef]] = {}
+    successors: dict[SubscriberRef, list[SubscriberRef]] = {}
     for index, (_, spec) in enumerate(together):
         for name, subscriber in spec.subscribers.items():
             found: dict[SubscriberRef, None] = {}
@@ -159,20 +159,22 @@ def _heirs(together: Sequence[Peer]) -> dict[SubscriberRef, list[SubscriberRef]]
                 queues = [target] if event is None else _queues_of(event_address(target, event), together)
                 for queue in queues:
                     found.update(dict.fromkeys(readers.get(queue, []) if isinstance(queue, str) else [queue]))
-            heirs[index, name] = list(found)
-    return heirs
+            successors[index, name] = list(found)
+    return successors
 
 
-def _way_back(start: SubscriberRef, heirs: Mapping[SubscriberRef, list[SubscriberRef]]) -> list[SubscriberRef]:
-    """Return the shortest way from a subscriber back to itself, [] if there is none."""
-    ways = [[start]]
+def _shortest_cycle(
+    start: SubscriberRef, successors: Mapping[SubscriberRef, list[SubscriberRef]]
+) -> list[SubscriberRef]:
+    """Return the shortest cycle through a subscriber, [] if there is none."""
+    paths = [[start]]
     seen: set[SubscriberRef] = set()
-    while ways:
-        way = ways.pop(0)
-        for heir in heirs[way[-1]]:
-            if heir == start:
-                return way
-            if heir not in seen:
-                seen.add(heir)
-                ways.append([*way, heir])
+    while paths:
+        path = paths.pop(0)
+        for successor in successors[path[-1]]:
+            if successor == start:
+                return path
+            if successor not in seen:
+                seen.add(successor)
+                paths.append([*path, successor])
     return []

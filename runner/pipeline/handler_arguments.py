@@ -1,4 +1,4 @@
-"""Turns the values of `with:` into what the parameters that get them are annotated with, or into what is wrong."""
+"""Converts the values of `with:` to the annotations of their parameters, and reports those that do not fit."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from runner.config.scalars import resolve_scalar
 from runner.pipeline.annotations import EMPTY, Unresolved
 
 _OF_TYPES = ("_type", "_parsing", "_from_float", "_than_equal")
-"""How the kinds of pydantic's errors end that say nothing but that a value is of another type, or out of range."""
+"""The suffixes of pydantic's error types for values of a wrong type or out of range."""
 
 _OF_USERS = ("value_error", "assertion_error")
-"""The kinds of errors that validators of the user's own have raised."""
+"""The error types of the user's own validators."""
 
 
 class ArgumentMismatch(NamedTuple):
-    """One value that does not fit: where it is below `with`, the kind of the error and what is known of it, the value.
+    """A value that does not fit its annotation: its path below `with`, the error of pydantic, and the value.
 
-    `annotation` is that of the parameter.
+    `annotation` is the annotation of the parameter.
     """
 
     where: tuple[str | int, ...]
@@ -38,7 +38,7 @@ class ArgumentMismatch(NamedTuple):
         return self.kind.endswith(_OF_TYPES) and not self.kind.startswith("date")
 
     def words(self, target: str, variables: Sequence[str]) -> tuple[str, str]:
-        """Return what is wrong, and what to write; nothing of a value that came from variables, which may be secret."""
+        """Return the message and the help. A value from variables may be secret, and is not shown."""
         value = self.value
         if variables:
             value = Interpolated("", " and ".join(f"${{{name}}}" for name in variables))
@@ -58,10 +58,10 @@ class ArgumentMismatch(NamedTuple):
 def convert_arguments(
     parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], variables: Collection[str] = ()
 ) -> tuple[dict[str, Any], list[ArgumentMismatch]]:
-    """Return the arguments, converted to the annotations of their parameters, and every one that does not fit.
+    """Return the arguments converted to the annotations of their parameters, and those that do not fit.
 
-    A value is passed as it is written where its parameter has no annotation, or one that pydantic cannot handle. The
-    text of one of the `variables` may also be what it would be without quotes: `5`, or nothing.
+    A value is passed unchanged if its parameter has no annotation, or one that pydantic does not support. The text of
+    one of the `variables` may also be read as a YAML value without quotes, such as `5`.
     """
     others = next((item for item in parameters.values() if item.kind is inspect.Parameter.VAR_KEYWORD), None)
     values: dict[str, Any] = {}
@@ -76,21 +76,21 @@ def convert_arguments(
             values[name] = _converted(validate, value, is_variable=name in variables)
         except ValidationError as error:
             mismatches += _mismatches(name, _shown(parameter.annotation), value, error)
-        except PydanticUserError:  # a name in the annotation leads nowhere
+        except PydanticUserError:  # the annotation has an undefined name
             continue
-        except Exception as error:  # validators of the user's own may raise anything
+        except Exception as error:  # the user's validators may raise anything
             context = {"error": f"{type(error).__qualname__}: {error}"}
             mismatches.append(ArgumentMismatch((name,), "value_error", context, value, _shown(parameter.annotation)))
     return values, mismatches
 
 
 def _validator(annotation: Any) -> Callable[[Any], Any] | None:
-    """Return what converts a value to an annotation, None for annotations that say nothing to pydantic."""
+    """Return the function that converts a value to an annotation, None if pydantic does not support it."""
     if annotation in (EMPTY, Any, object) or isinstance(annotation, Unresolved):
         return None
     try:
         return TypeAdapter(annotation).validate_python
-    except Exception:  # pydantic raises several kinds for types that it cannot handle
+    except Exception:  # pydantic raises various errors for unsupported types
         return None
 
 
@@ -101,16 +101,16 @@ def _converted(validate: Callable[[Any], Any], value: Any, *, is_variable: bool)
         if not is_variable or not isinstance(value, str):
             raise
         made = validate(resolve_scalar(value))
-    # pydantic makes an iterator for `Iterable[…]`, which the first call would use up
+    # pydantic returns an iterator for `Iterable[…]`, which the first call would exhaust
     return value if hasattr(made, "__next__") else made
 
 
 def _mismatches(name: str, annotation: str, value: Any, error: ValidationError) -> list[ArgumentMismatch]:
-    """Return what does not fit, each at the innermost value that is written."""
+    """Return the mismatches, each at the innermost value in the file."""
     found: dict[tuple[str | int, ...], ArgumentMismatch] = {}
     for item in error.errors(include_url=False, include_input=False):
         where, inner = _innermost((name,), value, item["loc"])
-        # of a union there is one error for each of its types
+        # a union gives one error for each of its types
         kind = item["type"] if where not in found else ""
         context = item.get("ctx", {}) if kind else {}
         if kind == "missing":
@@ -122,7 +122,7 @@ def _mismatches(name: str, annotation: str, value: Any, error: ValidationError) 
 def _innermost(
     where: tuple[str | int, ...], value: Any, parts: Sequence[str | int]
 ) -> tuple[tuple[str | int, ...], Any]:
-    """Follow the parts of a place that are written in a value; pydantic adds others, for unions."""
+    """Follow a path into a value as far as it exists. pydantic adds parts for the members of unions."""
     for part in parts:
         keys: Collection[Any] = ()
         if isinstance(value, dict | list):

@@ -1,5 +1,4 @@
-"""What is wrong with the import paths of one pipeline, each module once, with everything that names it; and with the
-values that what they name is to get."""
+"""Collects the problems of the import paths of a pipeline and of their arguments. Each module is reported once."""
 
 from __future__ import annotations
 
@@ -19,11 +18,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_NAMED = 5
-"""How many of the items that name a wrong module are listed."""
+"""The maximum number of items that are listed for a wrong module."""
 
 
 class ImportReport:
-    """Collects problems. A module that fails is imported once, however many items name it."""
+    """Collects problems. A module that fails is imported once, even if several items name it."""
 
     def __init__(self, loaded: PipelineFile, modules: ModuleSearch) -> None:
         self._loaded = loaded
@@ -32,31 +31,31 @@ class ImportReport:
         self._first: dict[tuple[str, str], Problem] = {}
         self._others: dict[tuple[str, str], list[str]] = {}
         self._single: list[Problem] = []
-        for module, blame in modules.reserved().items():
-            self._failed[module] = blame
-            self._note_module((), module, blame)
+        for module, error in modules.reserved().items():
+            self._failed[module] = error
+            self._note_module((), module, error)
 
     def attempt(self, path: KeyPath, target: T, work: Callable[[T], R]) -> R | None:
-        """Do some work on what a path of the file names; None, and a problem noted there, where it is to blame."""
+        """Do some work on what a path of the file names; None, and a problem noted there, where it is to error."""
         module, colon, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
         wrong: list[ImportProblem] = []
         if colon:
             failed = self._failed.get(module) or self._failed.get(module.partition(".")[0])
             wrong = [failed] if failed is not None else self._modules.check(module)
-        for blame in wrong:
-            self._note_module(path, module, blame)
-        if any(blame.code != HIDDEN for blame in wrong):
+        for error in wrong:
+            self._note_module(path, module, error)
+        if any(error.code != HIDDEN for error in wrong):
             return None
         try:
             return work(target)
-        except ImportProblem as blame:
-            if colon and not blame.is_attribute and blame.code.startswith("module-"):
-                self._failed[module] = blame
-                self._note_module(path, module, blame)
+        except ImportProblem as error:
+            if colon and not error.is_attribute and error.code.startswith("module-"):
+                self._failed[module] = error
+                self._note_module(path, module, error)
             else:
-                offset, length = (len(module) + 1, len(attribute)) if blame.is_attribute else (0, len(module))
+                offset, length = (len(module) + 1, len(attribute)) if error.is_attribute else (0, len(module))
                 problem = self._loaded.problem(
-                    blame.code, path, str(blame), blame.hint, offset=offset if colon else 0, length=length or None
+                    error.code, path, str(error), error.hint, offset=offset if colon else 0, length=length or None
                 )
                 self._single.append(problem)
         except BadArguments as bad:
@@ -66,7 +65,7 @@ class ImportReport:
         return None
 
     def problems(self) -> list[Problem]:
-        """Return what was noted."""
+        """Return all problems."""
         return [*self._single, *(replace(first, help=self._help(key)) for key, first in self._first.items())]
 
     def _mismatch(self, path: KeyPath, target: str, mismatch: ArgumentMismatch) -> Problem:
@@ -75,14 +74,14 @@ class ImportReport:
         variables = {name for key, names in written if key[: len(path)] == path for name in names}
         return self._loaded.problem("bad-argument", path, *mismatch.words(target, sorted(variables)))
 
-    def _note_module(self, path: KeyPath, module: str, blame: ImportProblem) -> None:
-        key = blame.code, str(blame)
+    def _note_module(self, path: KeyPath, module: str, error: ImportProblem) -> None:
+        key = error.code, str(error)
         if key in self._first:
             self._others[key].append(dotted_path(path[:2]))
             return
-        severity: Severity = "warning" if blame.code == HIDDEN else "error"
+        severity: Severity = "warning" if error.code == HIDDEN else "error"
         self._first[key] = self._loaded.problem(
-            blame.code, path, str(blame), blame.hint, severity=severity, length=len(module)
+            error.code, path, str(error), error.hint, severity=severity, length=len(module)
         )
         self._others[key] = []
 

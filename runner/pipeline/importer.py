@@ -1,4 +1,4 @@
-"""Turns an import path such as `handlers.orders:place` into the object, or into exact blame."""
+"""Imports the objects that import paths such as `handlers.orders:place` name, or says exactly why that fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a li
 
 
 class ImportProblem(Exception):
-    """Why an import path leads nowhere: a code, a sentence, what to do, and which half of the path is at fault."""
+    """Why an import path is wrong. `is_attribute` says that the name is wrong, not the module."""
 
     def __init__(self, code: str, message: str, hint: str = "", *, is_attribute: bool = False) -> None:
         super().__init__(message)
@@ -36,12 +36,12 @@ class ImportProblem(Exception):
 
 
 def import_object(path: str) -> Any:
-    """Return what `module:attribute` names. Raises ImportProblem; runs the module's code, which may do anything."""
+    """Return the object that `module:attribute` names. Runs the code of the module. Raises ImportProblem."""
     return _walk(path)[1]
 
 
 def import_callable(path: str) -> Any:
-    """Return what `import_object` does, for something that is to be called. Raises ImportProblem for a bare method."""
+    """Return the object like `import_object`. Raises ImportProblem for a method without an object, too."""
     owner, found = _walk(path)
     name = path.rpartition(".")[2]
     is_function = inspect.isclass(owner) and inspect.isfunction(found)
@@ -51,7 +51,7 @@ def import_callable(path: str) -> Any:
 
 
 def bare_method(path: str, owner: str) -> ImportProblem:
-    """Return the blame for a method of a class, which is called without an object."""
+    """Return the problem of a method that is named by its class, and would be called without an object."""
     module, _, attribute = path.partition(":")
     name, method = owner.lower(), attribute.rpartition(".")[2]
     hint = f'make one in the module, as in `{name} = {owner}(…)`, and write "{module}:{name}.{method}"'
@@ -60,7 +60,7 @@ def bare_method(path: str, owner: str) -> ImportProblem:
 
 
 def _walk(path: str) -> tuple[Any, Any]:
-    """Return what an import path names, behind what it is an attribute of."""
+    """Return the object that an import path names, after its owner."""
     module_name, _, attribute = path.partition(":")
     owner: Any = None
     found: Any = _import_module(module_name)
@@ -73,7 +73,7 @@ def _walk(path: str) -> tuple[Any, Any]:
         except AttributeError:
             names = [f"{before}{name}" for name in _public_names(owner)]
             raise missing_attribute(module_name, f"{before}{part}", names, file) from None
-        except Exception as error:  # what makes the attribute is code of the user's
+        except Exception as error:  # a property runs the user's code
             raise _failed(module_name, error) from None
         before = f"{before}{part}."
     return owner, found
@@ -102,7 +102,7 @@ def import_exception(path: str) -> type[BaseException]:
 
 
 def missing_attribute(module: str, attribute: str, names: Iterable[str], file: str | None) -> ImportProblem:
-    """Return the blame for a name that a module does not have."""
+    """Return the problem of a name that a module does not define."""
     where = f" ({display_path(file)})" if file else ""
     guess = closest(attribute, names)
     hint = f'did you mean "{guess}"?' if guess else f'define "{attribute}" in it, or correct the name'
@@ -112,7 +112,7 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
 
 
 def missing_module(module: str, missing: str, path: Sequence[str] | None = None) -> ImportProblem:
-    """Return the blame for a module that is nowhere on an import path, by default the one of this process."""
+    """Return the problem of a module that is not found on an import path, by default `sys.path`."""
     path = sys.path if path is None else path
     looked = ", ".join(dict.fromkeys(display_path(entry) for entry in path if entry and _is_of_the_user(entry)))
     what = (
@@ -128,7 +128,7 @@ def missing_module(module: str, missing: str, path: Sequence[str] | None = None)
 
 
 def module_failed(module: str, what: str, place: str) -> ImportProblem:
-    """Return the blame for a module that is there and cannot be imported."""
+    """Return the problem of a module whose import fails."""
     hint = f"see {place}" if place else "import it in a Python shell to see more"
     return ImportProblem("module-failed", f'module "{module}" failed to import: {what}', hint)
 
@@ -153,12 +153,12 @@ def _import_module(name: str) -> ModuleType:
         raise _failed(name, error) from None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a module may raise anything while it is imported, SystemExit included
+    except BaseException as error:  # the import of a module may raise anything, even SystemExit
         raise _failed(name, error) from None
 
 
 def _failed(name: str, error: BaseException) -> ImportProblem:
-    """Blame the module itself: its error in one line, and the innermost line of the user's own code."""
+    """Return the problem of a module, with its error in one line and the innermost line of the user's code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     place = ""
     if isinstance(error, SyntaxError) and error.filename:
@@ -170,9 +170,9 @@ def _failed(name: str, error: BaseException) -> ImportProblem:
 
 
 def _line_of(error: BaseException, importing: Container[str]) -> str:
-    """Return an error in one line, the same with each Python, without paths of this machine.
+    """Return an error in one line, without paths, and the same in each version of Python.
 
-    Where modules import each other, Python up to 3.12 says so, and later ones advise to rename one of them.
+    For a circular import, Python up to 3.12 says so; later versions advise renaming a module.
     """
     what = in_one_line(error)
     if not isinstance(error, ImportError) or not error.path:
@@ -184,7 +184,7 @@ def _line_of(error: BaseException, importing: Container[str]) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return the type and the text of an error; of one of pydantic's without the input, which may hold secrets."""
+    """Return the type and the text of an error; for pydantic's without the input, which may be secret."""
     if isinstance(error, ValidationError):
         return f"ValidationError for {error.title}: {summary(error, whole=error.title)}"
     text = error.msg if isinstance(error, SyntaxError) else error_text(error)
@@ -192,7 +192,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _is_foreign(filename: str) -> bool:
-    """Whether a frame belongs neither to us nor to the import machinery."""
+    """Whether a frame is neither in this module nor in the import machinery."""
     return not filename.startswith("<frozen") and filename != __file__ and filename != importlib.__file__
 
 
@@ -201,7 +201,7 @@ def _is_of_the_user(entry: str) -> bool:
 
 
 def _modules_of_the_user(path: Sequence[str]) -> list[str]:
-    """Return the names of the modules and packages that lie in the folders of an import path."""
+    """Return the names of the modules and packages in the user's folders of an import path."""
     found: dict[str, None] = {}
     for entry in path:
         if entry and _is_of_the_user(entry) and os.path.isdir(entry):

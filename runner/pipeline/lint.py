@@ -1,4 +1,4 @@
-"""Meaning: what is allowed in a spec and would surprise its author. All of these are warnings."""
+"""Warnings about options that are allowed, but probably not meant."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from runner.pipeline.flow_checks import Peer, flow_warnings
 from runner.pipeline.topology_builder import BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE, own_queue, reads_queue
 
 CONSUMER_TIMEOUT_S = 30 * 60.0
-"""RabbitMQ takes a message away that stays unsettled for longer (its default `consumer_timeout`)."""
+"""RabbitMQ requeues a message that is not acknowledged for longer: the default of `consumer_timeout`."""
 
 MAX_HELD_S = 25 * 60.0
-"""How long a message may be held unsettled with a margin to that."""
+"""The maximum time to hold a message, with a margin to `CONSUMER_TIMEOUT_S`."""
 
 COMMON_NAMES = frozenset({"app", "config", "index", "main", "pipeline", "pipelines", "runner", "worker", "workers"})
-"""What a file is called in more than one project."""
+"""Names of files that are common to many projects."""
 
 _BROKER_URL = re.compile(r"amqps?://\S*")
 _FREE: Final = frozenset({"with", "arguments", "headers"})
-"""Maps whose values are handed on as they are."""
+"""Maps whose values are passed on unchanged."""
 
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
 def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> list[Problem]:
-    """Return the warnings about a spec that is right, and that is read together with others."""
+    """Return the warnings about a valid spec, which is loaded together with others."""
     return [
         *_shared_orders(loaded, spec),
         *_undeclared_exchanges(loaded, spec, together),
@@ -48,7 +48,7 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
 
 
 def _common_name(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Warn of a name that the next project on the same broker has as well: they would take each other's messages."""
+    """Warn of a name that another project may have: on one broker, they would take each other's messages."""
     if spec.name is None and loaded.name in COMMON_NAMES and spec.broker.urls:
         message = (
             f'the pipeline has the name of its file, "{loaded.name}", which other projects on this broker may have'
@@ -59,7 +59,7 @@ def _common_name(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
 
 
 def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Warn of an order that a second process would break, and of retries that RabbitMQ does not wait for."""
+    """Warn of an order that a second process would break, and of retries that are longer than RabbitMQ allows."""
     for name, subscriber in spec.subscribers.items():
         if subscriber.order_by is None:
             continue
@@ -77,7 +77,7 @@ def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
 
 
 def _undeclared_exchanges(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Warn of events on an exchange that is missing where others are declared: a slip of the pen makes a new one."""
+    """Warn of an event on an undeclared exchange, if others are declared: it may be a typo."""
     declared = {name for peer in together for name in peer.spec.exchanges}
     for name, event in spec.events.items():
         exchange = event.exchange or DEFAULT_EXCHANGE
@@ -90,7 +90,7 @@ def _undeclared_exchanges(loaded: PipelineFile, spec: PipelineSpec, together: Se
 
 
 def _empty_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Warn of bindings that hear nothing but messages without a routing key."""
+    """Warn of bindings that match only messages with an empty routing key."""
     for name, queue in spec.queues.items():
         for index, bind in enumerate(queue.bind):
             known = spec.exchanges.get(bind.exchange)
@@ -109,7 +109,7 @@ def _empty_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
 
 
 def _cut_values(loaded: PipelineFile) -> Iterator[Problem]:
-    """Warn of texts that end at a "#" that looks like a part of them."""
+    """Warn of texts that end before a "#" that seems to be a part of them."""
     document = loaded.document
     for path, node in walk_nodes(document.root) if document is not None else ():
         is_free = path[-1:] in (("key",), ("description",), ("owner",)) or _FREE & {*path[2:-1]}
@@ -123,7 +123,7 @@ def _cut_values(loaded: PipelineFile) -> Iterator[Problem]:
 
 
 def _is_key_of_a_binding(path: KeyPath, node: ScalarNode) -> bool:
-    """Whether this is said of it already: it is empty."""
+    """Whether an empty key of a binding has been reported by `_empty_keys`."""
     return node.value is None and path[2:3] == ("bind",)
 
 
@@ -144,7 +144,7 @@ def _dropped_failures(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Prob
 
 
 def _plain_passwords(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Warn of passwords that stand in the file itself, also in the default of a variable."""
+    """Warn of passwords in the file, also in the default of a variable."""
     document = loaded.document
     broker = document.node(("broker",)) if document is not None else None
     if document is None or broker is None:

@@ -1,4 +1,4 @@
-"""Meaning: what will run. Handlers are callables, names are addresses, topology is computed. Never validated again."""
+"""Pipelines that are ready to run: handlers are callables, names are addresses, and the topology is computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.schedule import Schedule
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """Files for an `amqps` connection; `ca` None means the system's own authorities."""
+    """Files for a TLS connection. Without `ca`, the CA certificates of the system are used."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -27,9 +27,9 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """Which broker, and how to reach it. No URL means the embedded in-process broker; several are nodes of a cluster.
+    """The broker and its connection. Without URLs, it is the in-process broker; several are nodes of a cluster.
 
-    URLs hold passwords: they stay out of `repr` and are masked wherever they are shown.
+    URLs contain passwords: they are not in `repr`, and must be masked in output.
     """
 
     urls: tuple[str, ...] = field(default=(), repr=False)
@@ -38,7 +38,7 @@ class BrokerSettings:
     topology: Literal["manage", "verify", "ignore"] = "manage"
     tls: TlsSettings | None = None
     management_url: str | None = field(default=None, repr=False)
-    """Where the management API is, if not at its usual place."""
+    """The URL of the management API, if it is not the default one."""
 
     @property
     def is_memory(self) -> bool:
@@ -46,7 +46,7 @@ class BrokerSettings:
         return not self.urls
 
     def shown(self) -> str:
-        """Return the address as it may be shown, passwords masked."""
+        """Return the URLs with masked passwords."""
         return ", ".join(mask_passwords(url) for url in self.urls) or "memory"
 
 
@@ -54,8 +54,8 @@ class BrokerSettings:
 class Destination:
     """A queue or an event that messages are published to.
 
-    `encode` turns a payload into a body and its content type, checked against the schema; it raises PublishFailed where
-    they do not fit. Without `needs_queue` a message that no queue takes is published all the same, and gone.
+    `encode` turns a payload into a body and its content type, and checks its schema; it raises PublishFailed if the
+    payload does not match. Without `needs_queue`, a message that no queue receives is dropped silently.
     """
 
     name: str
@@ -69,14 +69,14 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A user's function, with everything about its signature found out beforehand.
+    """A user's function and what is known about its signature.
 
-    `decode` turns an envelope into the payload or raises InvalidMessage; before it, `check` raises that for an envelope
-    (and the event that it is) that does not fit the schemas of what is heard. `arguments` are its `with:`, converted to
-    the annotations; `payload_parameter` and `message_parameter` name the parameters that get the payload and the
-    `Message`, `resources` those that get a resource. `positional` are passed by position, all others by name;
-    `defaults` are for those of them that get nothing. The handler of a batch gets a list of payloads and a list of
-    messages; `decode` then decodes each.
+    `decode` turns an envelope into the payload. Before it, `check` compares an envelope and its event with the schemas
+    of the source. Both raise InvalidMessage. `arguments` are its `with:`, converted to the annotations.
+    `payload_parameter` and `message_parameter` are the parameters for the payload and the `Message`, `resources` those
+    for resources.
+    Parameters in `positional` are passed by position, all others by name; `defaults` has the values of those that get
+    nothing. The handler of a batch gets a list of payloads and a list of messages; `decode` decodes each.
     """
 
     path: str
@@ -92,7 +92,7 @@ class Handler:
     resources: tuple[str, ...] = ()
 
     def bind(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return what is given, by the names of parameters, as the arguments of a call: by position and by name."""
+        """Return the positional and the keyword arguments of a call, from values by the names of parameters."""
         named = {**self.defaults, **given}
         return tuple([named.pop(name) for name in self.positional]), named
 
@@ -103,15 +103,15 @@ class Handler:
 
     @property
     def is_async(self) -> bool:
-        """Whether it runs on the event loop, and not in a thread."""
+        """Whether it runs on the event loop, not in a thread."""
         return self.kind in ("coroutine", "async generator")
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A long-lived thing that handlers need: what its factory returns, entered where it can be.
+    """A long-lived object that handlers need: the result of its factory, which is entered if it is a context manager.
 
-    `factory` has its arguments already.
+    The arguments of `factory` are bound.
     """
 
     name: str
@@ -120,14 +120,14 @@ class Resource:
 
 
 HTTP_TIMEOUT_S = 10.0
-"""How long a POST waits for the confirm of its message, where the producer says nothing else."""
+"""The default time that a POST waits for the confirm of its message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """What brings messages in: a function, called once or by a schedule, or an HTTP path (`handler` is None then).
+    """A source of messages: a function that is called once or by a schedule, or an HTTP path without a handler.
 
-    `http_timeout_s` is how long a POST waits for the confirm of its message; `per_second` limits what it publishes.
+    `http_timeout_s` is the time that a POST waits for the confirm of its message; `per_second` is the maximum rate.
     With `once`, it runs once for each value of that key, over all starts.
     """
 
@@ -143,7 +143,7 @@ class Producer:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """How many messages a handler gets at once, and how many seconds the first of them waits for the others."""
+    """The maximum size of a batch, and how long its first message waits for more."""
 
     size: int
     wait_s: float
@@ -151,7 +151,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """A source, a handler and limits. `queue` is what it reads, `event_patterns` what it is bound to (for people).
+    """A queue, a handler and limits. `event_patterns` are the declared events that reach the queue.
 
     With `key_of`, messages with the same key are handled one at a time and in order.
     """
@@ -173,12 +173,12 @@ class Subscriber:
     runs_in_process: bool = False
     event_of: EventOf = type_alone
     replies: bool = False
-    """Whether results go to the `reply_to` of the message, too."""
+    """Whether results also go to the `reply_to` of the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoggingSettings:
-    """How lines are written; `levels` are per logger, `messages` says which messages have lines, as in the file."""
+    """Settings of the log. `levels` are per logger; `messages` says which outcomes of deliveries are logged."""
 
     format: Literal["auto", "console", "json"] = "auto"
     level: str = "info"
@@ -190,8 +190,7 @@ class LoggingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One pipeline, ready to run. `destinations` are all its queues and events by name, `schemas` their types
-    as import paths."""
+    """A pipeline that is ready to run. `destinations` has all queues and events, `schemas` the paths of their types."""
 
     name: str
     path: str
@@ -205,27 +204,27 @@ class Pipeline:
     logging: LoggingSettings = LoggingSettings()
     grace_s: float = 30.0
     http: tuple[str, int] | None = None
-    """Where probes are answered, host and port."""
+    """The host and port of the HTTP server."""
     is_traced: bool = False
     """Whether publications and attempts are exported as spans."""
     release: str = ""
-    """Which release of the user's code this is, as the file says."""
+    """The release of the user's code, from the file."""
     fingerprint: str = ""
-    """Stands for the whole pipeline as its file has it, also where only a part of it runs."""
+    """Identifies the whole pipeline in its file, even if only a part of it runs."""
 
     content_hash: str = ""
-    """Stands for everything that the resolved file says, but for its broker."""
+    """A hash of everything in the resolved file except the broker."""
 
     @property
     def wait_prefix(self) -> str:
-        """The beginning of the names of this pipeline's wait queues."""
+        """The prefix of the names of the wait queues."""
         return f"{self.name}.retry"
 
 
 def fingerprint_of(subscribers: Iterable[Subscriber], producers: Iterable[Producer]) -> str:
-    """Return what stands for the parts of a pipeline: names, what they read and run, and where they publish.
+    """Return a hash of the parts of a pipeline: their names, sources, handlers and destinations.
 
-    It changes where a release changes one of these; limits, retries and schedules are left out.
+    It changes if one of these changes. Limits, retries and schedules are not a part of it.
     """
     parts = [(each.name, each.queue, each.handler.path, *(to.name for to in each.to)) for each in subscribers]
     parts += [

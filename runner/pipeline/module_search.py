@@ -1,9 +1,9 @@
-"""Which file each module of a pipeline comes from: one rule for `validate`, with and without imports, and for the run.
+"""Finds the files of the modules of a pipeline, by the same rule for `validate`, with and without imports, and `up`.
 
-The modules of a pipeline are looked for in its `python_path`, in the folder of its own file, and in the current folder,
-in this order: after the standard library and before installed packages. A process imports each name once, for all of
-its pipelines. So a module is refused where that import gives another file than the pipeline alone would get, and where
-one of the pipeline's folders has a second file of its name.
+Modules are searched in the `python_path` of the pipeline, in the folder of its file, and in the current folder, in this
+order: after the standard library and before installed packages. A process imports each name once, for all of its
+pipelines. So a module is an error if the import gives another file than it would for the pipeline alone, or if one of
+the folders of the pipeline has a second module of that name.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ELSEWHERE = "give one of the two modules another name, or run the command in an
 def find_module(
     name: str, entries: Sequence[str], *, in_folders_only: bool = False
 ) -> Iterator[tuple[str, ModuleSpec | None]]:
-    """Yield a module's packages and the module, each with where an import from these folders finds it; nothing is run.
+    """Yield the packages of a module and the module, each with its spec from these folders. No code is run.
 
-    The first that is nowhere is the last one. With `in_folders_only` no other finders are asked, as those of editable
-    installations.
+    The iteration ends at the first that is not found. With `in_folders_only`, other finders are not used, such as those
+    of editable installations.
     """
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
@@ -49,7 +49,7 @@ def find_module(
 
 
 def module_searches(pipelines: Sequence[PipelineFile]) -> list[ModuleSearch]:
-    """Put the folders of pipelines that share a process on the import path; return how each finds its modules."""
+    """Put the folders of pipelines that share a process on the import path. Return the searches of their modules."""
     searches = [ModuleSearch(loaded) for loaded in pipelines]
     folders = [folder for search in searches for folder in search.folders]
     sys_path.extend([*folders, os.path.realpath(os.getcwd())])
@@ -60,7 +60,7 @@ def module_searches(pipelines: Sequence[PipelineFile]) -> list[ModuleSearch]:
 
 
 class ModuleSearch:
-    """Finds the modules of one pipeline. `ambiguous` are the names that more than one place has a module of."""
+    """Finds the modules of one pipeline. `ambiguous` are the names of modules that several folders have."""
 
     def __init__(self, loaded: PipelineFile) -> None:
         spec = loaded.spec or loaded.recovered
@@ -72,14 +72,14 @@ class ModuleSearch:
         self._checked: dict[str, list[ImportProblem]] = {}
 
     @property
-    def places(self) -> list[str]:
+    def search_folders(self) -> list[str]:
         """All folders, in the order in which they are searched."""
         return list(dict.fromkeys([*self.folders, self.current]))
 
     def reserved(self) -> dict[str, ImportProblem]:
-        """Return, by name, the modules in these folders that would hide the runner, or what it needs itself."""
+        """Return, by name, problems of modules that would hide the runner or a package that it needs."""
         found: dict[str, ImportProblem] = {}
-        for place in self.places:
+        for place in self.search_folders:
             for name in sorted(_names_in(place)):
                 theirs = _file(_find(name, [place]))
                 ours = sys_path.PACKAGE_FILE if name == "runner" else _file(_find(name, sys_path.base()))
@@ -90,9 +90,9 @@ class ModuleSearch:
         return found
 
     def check(self, name: str) -> list[ImportProblem]:
-        """Return what is wrong with where a module comes from, and with those that it imports in turn.
+        """Return the problems with the file of a module, and of the modules that it imports in turn.
 
-        All are errors but those with the code `hidden-module`. Modules with a reserved name are not looked at.
+        Those with the code `hidden-module` are warnings. Modules with a reserved name are not checked.
         """
         if name not in self._checked:
             self._checked[name] = list(self._check(name))
@@ -106,8 +106,8 @@ class ModuleSearch:
                     yield from self._verify(other, f", which {display_path(importer)} imports,")
 
     def _verify(self, name: str, imported: str) -> Iterator[ImportProblem]:
-        """Compare the file that the pipeline alone would get with that of this process, and with those it hides."""
-        alone = sys_path.isolated(self.places)
+        """Compare the file of a module for the pipeline alone with that in this process, and with hidden files."""
+        alone = sys_path.isolated(self.search_folders)
         found = dict(find_module(name, alone))
         top = name.partition(".")[0]
         if found[top] is None:
@@ -125,15 +125,15 @@ class ModuleSearch:
         yield from self._hidden(name, found, imported)
 
     def _hidden(self, name: str, found: dict[str, ModuleSpec | None], imported: str) -> Iterator[ImportProblem]:
-        """Find a file of the same name in a later folder."""
+        """Yield the problem of a module of the same name in a later folder."""
         own = next(spec for spec in reversed(found.values()) if spec is not None)
-        for place in self.places:
+        for place in self.search_folders:
             other = _file(dict(find_module(name, [place], in_folders_only=True)).get(name))
             if not other or other == _file(found.get(name)):
                 continue
             message = f'module "{name}"{imported} is {_where(own)}, which hides {display_path(other)}'
             is_ours = _lies_in(_file(own), self.folders)
-            is_standard = not is_ours and bool(imported)  # which a module may well have meant
+            is_standard = not is_ours and bool(imported)  # the module may mean it
             if is_standard or (place == self.current and place not in self.folders):
                 yield ImportProblem(HIDDEN, message, _ELSEWHERE if is_ours else _RENAME)
             else:
@@ -141,11 +141,11 @@ class ModuleSearch:
             return
 
     def _reached(self, name: str) -> dict[str, str]:
-        """Return the modules that a module imports in turn, also inside functions, each with the file that does so.
+        """Return the modules that a module imports in turn, also in functions, each with the importing file.
 
         Only the sources in the pipeline's own folders are read.
         """
-        alone = sys_path.isolated(self.places)
+        alone = sys_path.isolated(self.search_folders)
         seen: dict[str, str] = {}
         todo = [(name, "")]
         while todo:
@@ -155,14 +155,14 @@ class ModuleSearch:
                     continue
                 seen[partial] = importer
                 file = spec.origin or ""
-                if file.endswith(".py") and _lies_in(file, self.places) and not sys_path.is_installed(file):
+                if file.endswith(".py") and _lies_in(file, self.search_folders) and not sys_path.is_installed(file):
                     package = partial if spec.submodule_search_locations is not None else partial.rpartition(".")[0]
                     todo += [(imported, file) for imported in _imports(file, package)]
         return seen
 
 
 def _find(name: str, entries: Sequence[str]) -> ModuleSpec | None:
-    """Return where an import finds a module, whose package has been found, without running anything."""
+    """Return the spec of a module, whose package has been found, without running code."""
     portions: list[str] = []
     for entry in entries:
         finder = pkgutil.get_importer(entry or os.getcwd())
@@ -184,7 +184,7 @@ def _found_otherwise(name: str) -> ModuleSpec | None:
 
 
 def _file(spec: ModuleSpec | None) -> str:
-    """Return the file of a module, "" where it has none: built in, or a package without `__init__.py`."""
+    """Return the file of a module, "" if it is built in, or a package without `__init__.py`."""
     return os.path.realpath(spec.origin) if spec is not None and spec.loader is not None and spec.origin else ""
 
 
@@ -196,7 +196,7 @@ def _where(spec: ModuleSpec) -> str:
 
 
 def _taken(name: str) -> Iterator[tuple[str, str]]:
-    """Yield the packages of a module and the module, each with the file that this process takes for it."""
+    """Yield the packages of a module and the module, each with the file that this process imports."""
     for partial, spec in find_module(name, sys.path):
         module = sys.modules.get(partial)
         if module is None and spec is None:
@@ -206,15 +206,15 @@ def _taken(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_loaded_elsewhere(name: str) -> bool:
-    """Whether a module was imported, and not from the folder of another pipeline."""
+    """Whether a module has been imported, and not from the folder of another pipeline."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     return module is not None and not (file and sys_path.is_of_a_pipeline(os.path.realpath(file)))
 
 
 def _ambiguous(searches: Sequence[ModuleSearch]) -> set[str]:
-    """Return the names that several places have a module of: those of the pipelines, Python, and what is imported."""
-    places = dict.fromkeys(place for search in searches for place in search.places)
+    """Return the names of modules that several folders have, or that are imported or a part of Python as well."""
+    places = dict.fromkeys(place for search in searches for place in search.search_folders)
     seen: set[str] = set()
     found: set[str] = set()
     for place in places:
@@ -229,7 +229,7 @@ def _loaded_file(name: str) -> str:
 
 
 def _names_in(folder: str) -> frozenset[str]:
-    """Return the names of the modules and packages that lie in a folder."""
+    """Return the names of the modules and packages in a folder."""
     try:
         files = os.listdir(folder)
     except OSError:
@@ -243,10 +243,10 @@ def _lies_in(file: str, folders: Sequence[str]) -> bool:
 
 
 def _imports(file: str, package: str) -> Iterator[str]:
-    """Yield the names that a source imports; those of a `from` may be attributes."""
+    """Yield the names that a source file imports. Those of a `from` may be attributes."""
     try:
         tree = ast.parse(Path(file).read_bytes())
-    except (SyntaxError, ValueError, OSError):  # reported where it is imported
+    except (SyntaxError, ValueError, OSError):  # the import reports it
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

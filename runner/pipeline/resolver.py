@@ -1,4 +1,4 @@
-"""Turns a spec into a Pipeline: names into addresses, import paths into handlers; or into every problem there is."""
+"""Resolves a spec into a Pipeline: names into addresses, import paths into handlers. Collects all problems."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ R = TypeVar("R")
 
 @dataclass
 class Resolved:
-    """A pipeline, or None where there are errors, and all problems."""
+    """A pipeline, None if there are errors, and all problems."""
 
     pipeline: Pipeline | None
     problems: list[Problem] = field(default_factory=list)
@@ -65,11 +65,11 @@ def resolve(
     modules: ModuleSearch | None = None,
     together: Sequence[Peer] | None = None,
 ) -> Resolved:
-    """Check the names of a loaded spec, import its handlers, and compute what will run. Collects every problem.
+    """Check the names of a spec, import its handlers, and build the pipeline. Collects all problems.
 
-    Imports the handlers' modules: their code runs. `modules` finds them where several pipelines share the process, and
-    `together` are those that share the broker. Without `imports` nothing of the user's is run: paths are checked in the
-    sources, and there is no pipeline.
+    The import runs the code of the handlers' modules. `modules` finds them if several pipelines share the process, and
+    `together` are the pipelines that share the broker. Without `imports`, no code of the user runs: import paths are
+    checked in the source files, and the result has no pipeline.
     """
     problems = list(loaded.problems)
     spec = loaded.spec or loaded.recovered
@@ -89,7 +89,7 @@ def resolve(
 
 
 class _Resolver:
-    """Resolves one spec; what is wrong is noted in `problems`, and something harmless stands in for it meanwhile."""
+    """Resolves one spec. Problems are collected, and wrong parts are left out."""
 
     def __init__(
         self, loaded: PipelineFile, spec: PipelineSpec, problems: list[Problem], imported: ImportReport
@@ -103,7 +103,7 @@ class _Resolver:
         self._interpolated = loaded.interpolated
 
     def pipeline(self) -> Pipeline | None:
-        """Resolve everything; None if the names are wrong, for then no topology can be computed."""
+        """Resolve everything. None if there are errors: then no topology can be computed."""
         self._read_schemas()
         destinations = self._destinations()
         resources = self._resources()
@@ -141,7 +141,7 @@ class _Resolver:
         )
 
     def check_statically(self) -> None:
-        """Check every import path in the sources."""
+        """Check all import paths in the source files."""
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
                 if item.schema_ is not None:
@@ -179,12 +179,12 @@ class _Resolver:
         tls = None
         if broker.tls is not None:
             files = (broker.tls.ca, broker.tls.cert, broker.tls.key)
-            # Absolute: they are read at each connection, and a handler may have changed the working directory by then.
+            # Absolute, because they are read for each connection, and a handler may change the working directory.
             tls = TlsSettings(*((folder / name).absolute() if name else None for name in files))
         return BrokerSettings(broker.node_urls, broker.connect_timeout, broker.heartbeat, broker.topology, tls)
 
     def _read_schemas(self) -> None:
-        """Import the schema of each queue and event that has one, and make its validator."""
+        """Import the schemas of queues and events, and make their validators."""
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
                 if item.schema_ is not None:
@@ -233,7 +233,7 @@ class _Resolver:
         return Producer(name, handler, to, schedule, per_second=spec.rate, once=spec.once)
 
     def _reader(self, path: PathParts, file: str, checks: Sequence[codec.Encode]) -> Handler | None:
-        """Return the handler that reads a file's records; a problem where there is no such file."""
+        """Return the handler that reads the records of a file, None if there is no such file."""
         found = file if file == "-" else str((self._loaded.path.parent / file).absolute())
         if file != "-" and not os.path.isfile(found):
             self._note(
@@ -298,14 +298,14 @@ class _Resolver:
         return self._imported.attempt((*path, "factory"), target, read)
 
     def _event_patterns(self, spec: SubscriberSpec, options: QueueSpec, *, is_queue: bool) -> tuple[str, ...]:
-        """Return the names of the declared events that reach a subscriber."""
+        """Return the names of the declared events that a subscriber receives."""
         patterns: Sequence[str] = options.events if is_queue else spec.from_
         return tuple(name for name in self._spec.events if any(matches(pattern, name) for pattern in patterns))
 
     def _with_schema(
         self, path: PathParts, spec: SubscriberSpec, options: QueueSpec, handler: Handler, *, is_queue: bool
     ) -> Handler:
-        """Return the handler with the schemas of its source checked before its payload is decoded."""
+        """Return the handler with a check of the schemas of its source before decoding."""
         names = [*self._event_patterns(spec, options, is_queue=is_queue), *(spec.from_ if is_queue else ())]
         schemas = {name: self._schemas[name] for name in names if name in self._schemas}
         annotation = payload_annotation(handler.call, handler, is_batch=spec.batch is not None)
@@ -354,7 +354,7 @@ class _Resolver:
         return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, only_on)
 
     def _variables(self, path: PathParts) -> set[str]:
-        """Return the keys of an item's `with:` whose values come from variables."""
+        """Return the keys of `with:` whose values come from variables."""
         return {str(key[-1]) for key in self._interpolated if key[:-1] == (*path, "with")}
 
     def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:

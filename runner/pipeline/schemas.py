@@ -1,4 +1,4 @@
-"""Turns the import path of a schema into the type and its validator, or into exact blame."""
+"""Imports schemas and makes their validators."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _HINT = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 t
 
 
 def read_schema(path: str) -> tuple[Any, TypeAdapter[Any]]:
-    """Import what `module:attribute` names; return it with its validator. Raises ImportProblem for what is no type."""
+    """Import the type that `module:attribute` names. Return it with its validator. Raises ImportProblem."""
     schema = import_object(path)
     if inspect.isroutine(schema) or isinstance(schema, functools.partial):
         raise function_as_schema(path)
-    if schema is None or isinstance(schema, str):  # pydantic reads them as annotations: nothing, and a name
+    if schema is None or isinstance(schema, str):  # pydantic would read them as annotations
         raise unfit_schema(schema)
     try:
         adapter = TypeAdapter(schema)
@@ -29,24 +29,24 @@ def read_schema(path: str) -> tuple[Any, TypeAdapter[Any]]:
         message = f'"{path}" cannot be used: its module does not define "{error.name}"'
         hint = "import it there outside of `if TYPE_CHECKING:`, or correct the name"
         raise ImportProblem("bad-schema", message, hint, is_attribute=True) from error
-    except Exception as error:  # pydantic raises several kinds for types that it cannot handle
+    except Exception as error:  # pydantic raises various errors for unsupported types
         raise unfit_schema(schema) from error
     return schema, adapter
 
 
 def function_as_schema(path: str) -> ImportProblem:
-    """Return the blame for a function: pydantic would check its parameters, and no payload is a call."""
+    """Return the problem of a function as a schema: pydantic would check its parameters."""
     message = f'"{path}" is a function, and a schema is the type of a payload'
     return ImportProblem("bad-schema", message, _HINT, is_attribute=True)
 
 
 def unfit_schema(schema: object) -> ImportProblem:
-    """Return the blame for anything else that payloads cannot be checked against."""
+    """Return the problem of an object that payloads cannot be checked against."""
     return ImportProblem("bad-schema", f"payloads cannot be checked against {_named(schema)}", _HINT, is_attribute=True)
 
 
 def _named(schema: object) -> str:
-    """Return what something is called: never the text it holds, nor where it is in memory."""
+    """Return a name for an object, without its content and its address in memory."""
     if isinstance(schema, ast.ClassDef):
         return schema.name
     if isinstance(schema, str):

@@ -1,7 +1,7 @@
-"""Puts the values of pydantic's secrets into JSON: they are the user's payload, and stars would arrive instead.
+"""Writes the values of pydantic's secrets into JSON, which would have stars in their place.
 
-pydantic writes each secret as a mask, whatever is asked of it. Dumped for Python, the same payload keeps the secrets
-themselves: the two are gone through side by side, and each mask is replaced.
+pydantic always writes a mask for a secret. The dump for Python keeps the secrets, so both are compared value by value,
+and each mask is replaced.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pydantic_core import from_json, to_json
 from runner.errors import PublishFailed
 
 MASK = b"****"
-"""In every mask of pydantic's own, and of most that others write."""
+"""A part of every mask of pydantic, and of most masks of other serializers."""
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _known: dict[type, bool] = {}
-"""Whether the fields of a type may hold a secret. Programs make types as they go: at MAX_KNOWN it begins again."""
+"""Whether the fields of a type may hold a secret. Cleared at MAX_KNOWN, because programs can create types."""
 
 MAX_KNOWN = 10_000
 
@@ -29,7 +29,7 @@ _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def may_hold_secrets(payload: Any) -> bool:
-    """Return whether a payload may have a secret whose mask is another than MASK, as far as its type tells."""
+    """Whether the type of a payload may hold a secret with another mask than MASK."""
     kind = type(payload)
     found = _known.get(kind)
     if found is None:
@@ -40,16 +40,16 @@ def may_hold_secrets(payload: Any) -> bool:
 
 
 def reveal_secrets(payload: Any, body: bytes) -> bytes:
-    """Return the JSON of a payload with its secrets in it. Raises PublishFailed where they cannot be found."""
+    """Return the JSON of a payload with its secrets. Raises PublishFailed if a secret cannot be written."""
     meant = _ANY.dump_python(payload, by_alias=True, warnings=False)
     return to_json(_merged(meant, from_json(body)), inf_nan_mode="strings")
 
 
 def _merged(meant: Any, shown: Any) -> Any:
-    """Return what is shown as JSON, with the value of each secret that is meant by a mask in it."""
+    """Return masked JSON with the masks replaced by the secrets of the dump."""
     if isinstance(meant, _SECRETS):
         mask = from_json(to_json(meant))
-        return meant.get_secret_value() if shown == mask else shown  # else a serializer of the user's wrote it
+        return meant.get_secret_value() if shown == mask else shown  # otherwise the user's serializer wrote it
     if isinstance(meant, dict) and isinstance(shown, dict) and len(meant) == len(shown):
         if any(isinstance(key, _SECRETS) for key in meant):
             raise _hidden()
@@ -73,7 +73,7 @@ def _holds_secret(meant: Any) -> bool:
 
 
 def _is_same(meant: Any, shown: Any) -> bool:
-    """Whether something without an order, which the two may tell in different ones, holds the same plain values."""
+    """Whether a set has the same plain values, in any order."""
     return isinstance(meant, set | frozenset) and sorted(map(repr, meant)) == sorted(map(repr, shown))
 
 

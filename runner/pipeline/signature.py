@@ -1,4 +1,4 @@
-"""Turns a user's function into a Handler: what it wants, how it is called, or what is wrong with its parameters."""
+"""Makes a Handler from a user's function: what its parameters get, and how it is called."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BadArguments(Exception):
 
 
 class CallPlan(NamedTuple):
-    """Which parameters get the payload and the `Message`, and which are passed by position; all others by name."""
+    """The parameters that get the payload and the `Message`, and those that are passed by position."""
 
     payload: str | None
     message: str | None
@@ -55,13 +55,13 @@ def read_handler(
     is_batch: bool = False,
     variables: Collection[str] = (),
 ) -> Handler:
-    """Return the handler behind a callable. `takes_payload` is false for producers, which get only their arguments.
+    """Return the handler for a callable. `takes_payload` is false for producers, which get only their arguments.
 
-    A parameter named like one of the `resources` gets it. The handler of a batch takes lists. `variables` are the
+    A parameter with the name of one of the `resources` gets it. The handler of a batch takes lists. `variables` are the
     arguments whose values come from variables.
 
-    Raises ImportProblem: not callable, wrong parameters, an annotation that nothing can be converted to. Raises
-    BadArguments: values that do not fit.
+    Raises ImportProblem if it is not callable, has wrong parameters, or an annotation that is not supported. Raises
+    BadArguments for values that do not fit.
     """
     if not callable(call):
         hint = "name a function, or an object that can be called"
@@ -76,7 +76,7 @@ def read_handler(
         raise BadArguments(path, mismatches)
     wanted = tuple(_wanted(parameters, arguments, resources, plan.message))
     given = {name for name in (plan.payload, plan.message) if name is not None} | {*arguments, *wanted}
-    positional = _as_the_outermost_takes_it(path, call, parameters, given, plan.positional)
+    positional = _positional_of_outermost(path, call, parameters, given, plan.positional)
     return Handler(
         path=path,
         call=call,
@@ -94,14 +94,14 @@ def read_handler(
 def read_factory(
     path: str, call: Any, arguments: Mapping[str, Any], *, variables: Collection[str] = ()
 ) -> Callable[[], Any]:
-    """Return what makes a resource when it is called. Raises as `read_handler` does, and ImportProblem for a generator.
+    """Return the bound factory of a resource. Raises like `read_handler`, and ImportProblem for a generator.
 
-    A factory of another language, whose parameters cannot be read, gets its arguments as they are written.
+    A factory in another language, whose parameters cannot be read, gets its arguments unchanged.
     """
     try:
         factory = read_handler(path, call, arguments, takes_payload=False, variables=variables)
-    except ImportProblem as blame:
-        if blame.code == "bad-signature":
+    except ImportProblem as error:
+        if error.code == "bad-signature":
             return functools.partial(call, **arguments)
         raise
     if factory.kind in ("generator", "async generator"):
@@ -111,7 +111,7 @@ def read_factory(
 
 
 def generator_as_factory(path: str, *, is_async: bool) -> ImportProblem:
-    """Return the blame for a function that yields: handlers would get the generator itself."""
+    """Return the problem of a generator function as a factory: handlers would get the generator."""
     hint = f"put `@contextlib.{'asynccontextmanager' if is_async else 'contextmanager'}` above it"
     return ImportProblem("bad-factory", f'"{path}" is a generator, not a context manager', hint, is_attribute=True)
 
@@ -125,9 +125,9 @@ def plan_call(
     takes_payload: bool,
     is_batch: bool = False,
 ) -> CallPlan:
-    """Return what each parameter gets, and how. Raises ImportProblem.
+    """Return what the parameters get, and how. Raises ImportProblem.
 
-    `arguments` are the names that `with:` gives a value.
+    `arguments` are the keys of `with:`.
     """
     message = _message_parameter(path, parameters, is_batch=is_batch) if takes_payload else None
     if message in arguments:
@@ -141,7 +141,7 @@ def plan_call(
 
 
 def payload_annotation(call: Callable[..., Any], handler: Handler, *, is_batch: bool = False) -> Any:
-    """Return what the payload (of a batch: each) is annotated with, EMPTY if nothing."""
+    """Return the annotation of the payload, or of each payload of a batch; EMPTY if there is none."""
     parameters = _parameters(handler.path, call)
     return _payload_annotation(handler.path, parameters, handler.payload_parameter, is_batch=is_batch)
 
@@ -149,7 +149,7 @@ def payload_annotation(call: Callable[..., Any], handler: Handler, *, is_batch: 
 def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return read_parameters(call)
-    except Exception:  # foreign code may stand behind a signature, and raise anything
+    except Exception:  # a signature may run the user's code
         hint = "wrap it in a function of your own"
         message = f'the parameters of "{path}" cannot be read'
         raise ImportProblem("bad-signature", message, hint, is_attribute=True) from None
@@ -194,7 +194,7 @@ def _payload_parameter(
     given: Collection[str],
     message: str | None,
 ) -> str | None:
-    """Return the parameter that gets the payload: the first that gets nothing else; `*name` for one with a star."""
+    """Return the parameter for the payload: the first that gets nothing else, `*name` for a variadic one."""
     for name, parameter in parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             return f"*{name}"
@@ -215,7 +215,7 @@ def _payload_parameter(
 def _payload_annotation(
     path: str, parameters: Mapping[str, inspect.Parameter], name: str | None, *, is_batch: bool
 ) -> Any:
-    """Return what the payload, of a batch each item, is converted to. Raises ImportProblem."""
+    """Return the type of the payload, or of the items of a batch. Raises ImportProblem."""
     if name is None:
         return EMPTY
     annotation = parameters[name.removeprefix("*")].annotation
@@ -241,7 +241,7 @@ def _check_rest(
     *,
     takes_payload: bool,
 ) -> None:
-    """Check that everything the function needs is given, and everything given is wanted."""
+    """Check that all required parameters get a value, and that all values have a parameter."""
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in arguments:
         if not takes_any and (name not in parameters or parameters[name].kind in _VARIADIC):
@@ -251,7 +251,7 @@ def _check_rest(
         if name in given or parameter.default is not EMPTY or parameter.kind in _VARIADIC:
             continue
         if isinstance(parameter.annotation, Unresolved) and parameter.annotation.reason:
-            raise _unresolved(path, parameter.annotation)  # it may be meant to be `runner.Message`
+            raise _unresolved(path, parameter.annotation)  # it may be `runner.Message`
         help_ = f"give it a default, or a value by `with: {{{name}: …}}`"
         if takes_payload:
             help_ = f"{help_}, or declare the resource `{name}`"
@@ -263,9 +263,9 @@ def _check_rest(
 def _positional(
     parameters: Mapping[str, inspect.Parameter], given: Collection[str], received: str | None
 ) -> tuple[str, ...]:
-    """Return what is passed by position: a payload that stands first, and all up to the last that must be.
+    """Return the parameters that are passed by position: a payload that comes first, and positional-only ones.
 
-    The payload, because decorators may call their parameter otherwise than the function that they wrap.
+    The payload is passed by position because a decorator may name its parameter differently.
     """
     names = [name for name, parameter in parameters.items() if parameter.kind in _POSITIONAL]
     if received is not None and received.startswith("*"):
@@ -277,16 +277,16 @@ def _positional(
     return tuple(names[:count])
 
 
-def _as_the_outermost_takes_it(
+def _positional_of_outermost(
     path: str,
     call: Callable[..., Any],
     parameters: Mapping[str, inspect.Parameter],
     given: Collection[str],
     planned: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """Return what is passed by position, more than planned if a decorator calls its parameters otherwise.
+    """Return the parameters that are passed by position: more than planned if a decorator names them differently.
 
-    `parameters` are those of the function that it wraps, and it is the decorator's function that is called.
+    `parameters` are those of the wrapped function; the function of the decorator is called.
     """
     try:
         outermost = read_signature(call, follow_wrapped=False)
@@ -313,7 +313,7 @@ def _binds(signature: inspect.Signature, positional: Collection[str], named: Map
 def _decoder(path: str, annotation: Any) -> codec.Decode:
     try:
         return codec.decoder(annotation)
-    except Exception as error:  # pydantic raises several kinds for types that it cannot handle
+    except Exception as error:  # pydantic raises various errors for unsupported types
         shown = getattr(annotation, "__qualname__", None) or str(annotation)
         hint = "annotate it with a pydantic model, a dataclass, a TypedDict, dict, list, str or bytes"
         message = f'no payload of "{path}" can be converted to its annotation {shown}'

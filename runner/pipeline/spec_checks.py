@@ -1,4 +1,4 @@
-"""Meaning: dead ends that only the whole spec shows. What is merely odd is in `lint_warnings`."""
+"""Checks of a whole spec: names that do not exist, and options that cannot work together."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer] | None = None) -> list[Problem]:
-    """Return every problem with the names of a spec, and with the flow of messages that they describe.
+    """Return the problems of a spec with its names and the flow of its messages.
 
-    `together` are the pipelines that are read together, as `peers` returns them; by default this one alone.
+    `together` are the pipelines that are loaded together, from `peers`. Default: only this one.
     """
     together = [Peer(loaded.name, spec)] if together is None else together
     checks = (
@@ -61,7 +61,7 @@ def _shared_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]
 
 
 def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
-    """Check what subscribers take from: one queue, or events and patterns of events."""
+    """Check the sources of subscribers: one queue, or events and patterns of events."""
     dead = dead_letter_queues(loaded.name, spec) - {*spec.queues, *spec.events}
     for name, subscriber in spec.subscribers.items():
         path = ("subscribers", name, "from")
@@ -94,7 +94,7 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
 
 
 def _streams(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Refuse to read streams: nothing is taken out of them, so acknowledging and dead-lettering have no meaning."""
+    """Refuse subscribers of streams: messages stay in a stream, so they cannot be acknowledged or dead-lettered."""
     for name, subscriber in spec.subscribers.items():
         for index, source in enumerate(subscriber.from_):
             if source in spec.queues and spec.queues[source].type == "stream":
@@ -129,7 +129,7 @@ def _own_queues(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
 
 
 def _derived_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Refuse names that leave no room for those that are made of them."""
+    """Refuse names whose derived names would be too long."""
     read = {subscriber.from_[0] for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)}
     dead = dead_letter_queues(loaded.name, spec)
     for name, queue in spec.queues.items():
@@ -177,7 +177,7 @@ def _exchange_as_target(loaded: PipelineFile, spec: PipelineSpec, path: tuple[st
 
 
 def _queue_sources(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Check what queues are bound to: declared events, and declared or built-in exchanges."""
+    """Check the bindings of queues: to declared events, and to declared or built-in exchanges."""
     for name, queue in spec.queues.items():
         for index, event in enumerate(queue.events):
             if not is_pattern(event) and event not in spec.events:

@@ -1,4 +1,4 @@
-"""What the source of an annotation tells: a type that is surely meant, or that it is surely not `runner.Message`."""
+"""Reads annotations from source code: finds their type, or that they are not `runner.Message`, if that is certain."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from runner.message import Message
 from runner.pipeline.annotations import EMPTY, Unresolved, message_bound_by
 
 OTHER = object
-"""Stands for a type of which the source tells only that it is not `runner.Message`: any value may fit it."""
+"""A type that is certainly not `runner.Message`, but otherwise unknown: any value may fit it."""
 
-_DEPTH = 5
+_MAX_DEPTH = 5
 _UNKNOWN = Unresolved("")
 _GENERICS = (list, dict, tuple, set, frozenset)
 _TYPES: Mapping[str, Any] = {
@@ -24,7 +24,7 @@ _TYPES: Mapping[str, Any] = {
 
 
 class Names(NamedTuple):
-    """The names that a module or class makes, whether these are surely all, and the package of relative imports.
+    """The names that a module or class defines, whether they are complete, and the package for relative imports.
 
     `assigned` are the attributes that the module sets, as in `Service.handle`.
     """
@@ -36,7 +36,7 @@ class Names(NamedTuple):
 
     @classmethod
     def none(cls) -> Names:
-        """Return the names of what has no source."""
+        """Return the names of a module without source."""
         return cls({}, False)
 
 
@@ -45,12 +45,12 @@ Follow = Callable[[ast.ImportFrom, Names], Names]
 
 
 def read_annotation(node: ast.expr | None, names: Names, follow: Follow) -> Any:
-    """Return the type that an annotation surely is, OTHER, or Unresolved where it may be `runner.Message`."""
-    return EMPTY if node is None else _Reading(names, follow, _DEPTH).type_of(node)
+    """Return the type of an annotation, OTHER, or Unresolved if it may be `runner.Message`."""
+    return EMPTY if node is None else _Reading(names, follow, _MAX_DEPTH).type_of(node)
 
 
 class _Reading:
-    """Reads the annotations of one module, and follows imports over `depth` others."""
+    """Reads the annotations of a module, and follows imports through up to `depth` modules."""
 
     def __init__(self, names: Names, follow: Follow, depth: int) -> None:
         self._names = names
@@ -58,7 +58,7 @@ class _Reading:
         self._depth = depth
 
     def type_of(self, node: ast.expr) -> Any:
-        """Return what a node stands for."""
+        """Return the type that a node stands for."""
         match node:
             case ast.Constant(value=None):
                 return None
@@ -103,7 +103,7 @@ class _Reading:
         return _UNKNOWN
 
     def _generic(self, generic: Any, inner: ast.expr) -> Any:
-        """Return what `generic[inner]` is."""
+        """Return the type `generic[inner]`."""
         items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         arguments = [... if _is_dots(item) else self.type_of(item) for item in items]
         if generic in _GENERICS and all(item is Message or _is_exact(item) for item in arguments):
@@ -118,17 +118,17 @@ def _union(left: Any, right: Any) -> Any:
 
 
 def _part(owner: Any) -> Any:
-    """Return what an attribute of a module or class is."""
+    """Return the type of an attribute of a module or class."""
     return OTHER if owner is OTHER else _UNKNOWN
 
 
 def _is_certain(found: Any) -> bool:
-    """Return whether a type is known, and is not `runner.Message`."""
+    """Whether a type is known, and is not `runner.Message`."""
     return not isinstance(found, Unresolved | types.SimpleNamespace) and found is not Message
 
 
 def _is_exact(found: Any) -> bool:
-    """Return whether a type is known as it is."""
+    """Whether a type is known exactly."""
     return _is_certain(found) and found is not OTHER
 
 

@@ -1,6 +1,6 @@
-"""Turns an import path into exact blame without importing anything: modules are found and parsed, never run.
+"""Checks import paths without importing: modules are found and parsed, never run.
 
-What source alone cannot tell (extension modules, `from x import *`, names made at run time) is taken to be right.
+What cannot be known from the source (extension modules, `from x import *`, names made at run time) counts as valid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Definition(NamedTuple):
-    """The statement that makes what a path names, and the names of its module."""
+    """The statement that defines the object of an import path, and the names of its module."""
 
     node: ast.stmt | None
     names: Names
@@ -49,30 +49,30 @@ def check_handler(
     is_batch: bool = False,
     variables: Collection[str] = (),
 ) -> None:
-    """Check a handler's path, and its parameters where it is a plain function.
+    """Check the path of a handler, and its parameters if it is a plain function.
 
-    Raises ImportProblem and BadArguments, both only where an import would.
+    Raises ImportProblem and BadArguments, but only if an import would, too.
     """
     node, names = _find_callable(path)
     if not isinstance(node, _FUNCTIONS):
         return
     parameters = _parameters(node.args, names)
-    blames = []
+    errors = []
     for assumed in _assumptions(parameters, is_batch=is_batch):
         try:
             plan_call(path, assumed, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
             break
-        except ImportProblem as blame:
-            blames.append(blame)
+        except ImportProblem as error:
+            errors.append(error)
     else:
-        raise blames[-1]
+        raise errors[-1]
     _, mismatches = convert_arguments(parameters, arguments, variables)
     if mismatches:
         raise BadArguments(path, mismatches)
 
 
 def check_factory(path: str, arguments: Mapping[str, Any] | None = None, variables: Collection[str] = ()) -> None:
-    """Check a factory as a handler, and that it is no bare generator function."""
+    """Check a factory like a handler, and that it is not a plain generator function."""
     node, _ = _find_callable(path)
     check_handler(path, arguments or {}, takes_payload=False, variables=variables)
     if isinstance(node, _FUNCTIONS) and _yields(node.body):
@@ -82,7 +82,7 @@ def check_factory(path: str, arguments: Mapping[str, Any] | None = None, variabl
 def _assumptions(
     parameters: Mapping[str, inspect.Parameter], *, is_batch: bool
 ) -> Iterator[Mapping[str, inspect.Parameter]]:
-    """Yield the parameters as they may be: each annotation that the source does not tell may be `runner.Message`."""
+    """Yield the possible parameters: each annotation that is not known may be `runner.Message`."""
     yield parameters
     wanted = list[Message] if is_batch else Message
     for name, parameter in parameters.items():
@@ -91,7 +91,7 @@ def _assumptions(
 
 
 def _yields(nodes: Iterable[ast.AST]) -> bool:
-    """Whether any of these yields; what is inside of other functions and classes is theirs."""
+    """Whether any of these nodes yields, without the bodies of inner functions and classes."""
     inner = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
     return any(
         isinstance(node, ast.Yield | ast.YieldFrom)
@@ -101,7 +101,7 @@ def _yields(nodes: Iterable[ast.AST]) -> bool:
 
 
 def check_schema(path: str) -> None:
-    """Check a schema's path, and that it names no function, value or class without fields. Raises ImportProblem."""
+    """Check the path of a schema: not a function, a value or a class without fields. Raises ImportProblem."""
     match find_definition(path).node:
         case ast.FunctionDef(decorator_list=[]) | ast.AsyncFunctionDef(decorator_list=[]):
             raise function_as_schema(path)
@@ -112,20 +112,20 @@ def check_schema(path: str) -> None:
 
 
 def _tells_pydantic(statement: ast.stmt) -> bool:
-    """Whether a statement of a class can make it a type that pydantic knows."""
+    """Whether a statement in a class can make it a type that pydantic supports."""
     return isinstance(statement, _FUNCTIONS) and statement.name.startswith("__get_")
 
 
 def find_definition(path: str) -> Definition:
-    """Return what makes what `module:attribute` names; no statement where only running would tell.
+    """Return the definition of `module:attribute`, without a statement if only running the code would tell.
 
-    Raises ImportProblem for a module that is nowhere or cannot be parsed, and for a name that it does not make.
+    Raises ImportProblem for a module that is not found or cannot be parsed, and for an undefined name.
     """
     return _walk(path)[-1]
 
 
 def _find_callable(path: str) -> Definition:
-    """Return what makes a handler or a factory, without `self` or `cls`. Raises ImportProblem for a bare method."""
+    """Return the definition of a handler or factory. Raises ImportProblem for a method without an object."""
     *_, owner, found = (Definition(None, Names.none()), *_walk(path))
     node = found.node
     if not isinstance(node, _FUNCTIONS):
@@ -139,7 +139,7 @@ def _find_callable(path: str) -> Definition:
 
 
 def _walk(path: str) -> list[Definition]:
-    """Return what makes each attribute of an import path, one after the other."""
+    """Return the definitions of the attributes of an import path, one after the other."""
     module, _, attributes = path.partition(":")
     names, file = _read(module)
     found: list[Definition] = []
@@ -159,7 +159,7 @@ def _walk(path: str) -> list[Definition]:
 
 
 def _made_in(node: ast.ClassDef) -> Names:
-    """Return the names that a class makes; none where a decorator or a metaclass may change them."""
+    """Return the names of a class, none if a decorator or a metaclass may change them."""
     if node.keywords or node.decorator_list:
         return Names.none()
     made, is_complete = _names(node.body)
@@ -167,7 +167,7 @@ def _made_in(node: ast.ClassDef) -> Names:
 
 
 def _read(module: str) -> tuple[Names, str | None]:
-    """Return the names of a module's source, and its file; none for one without source."""
+    """Return the names of a module and its file; no names without source."""
     spec = _find_module(module)
     file = spec.origin
     if file is None or not file.endswith(".py"):
@@ -179,7 +179,7 @@ def _read(module: str) -> tuple[Names, str | None]:
 
 
 def _find_module(name: str) -> ModuleSpec:
-    """Find a module as an import would, parents first, without running them."""
+    """Find a module like an import, parents first, without running code."""
     partial, spec = list(find_module(name, sys.path))[-1]
     if spec is None:
         raise missing_module(name, partial)
@@ -196,9 +196,9 @@ def _parse(module: str, file: str) -> ast.Module:
 
 
 def _names(body: Sequence[ast.stmt]) -> tuple[dict[str, ast.stmt | None], bool]:
-    """Return the names that a module or class makes, each with its statement, and whether these are surely all.
+    """Return the names that a module or class defines, with their statements, and whether they are complete.
 
-    One that is made twice, as in `try: … except ImportError: …`, may be either.
+    A name that is defined twice, as in `try: … except ImportError: …`, has no statement.
     """
     names: dict[str, ast.stmt | None] = {}
     is_complete = True
@@ -223,7 +223,7 @@ def _names(body: Sequence[ast.stmt]) -> tuple[dict[str, ast.stmt | None], bool]:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, also those inside `if`, `try`, `with` and loops."""
+    """Yield the statements of a module, also those in `if`, `try`, `with` and loops."""
     for statement in body:
         yield statement
         for part in ("body", "orelse", "finalbody"):
@@ -241,7 +241,7 @@ def _stored(statement: ast.stmt) -> Iterator[str]:
 
 
 def _parameters(arguments: ast.arguments, names: Names) -> dict[str, inspect.Parameter]:
-    """Return a function's parameters, with what the source tells of their annotations."""
+    """Return the parameters of a function, with their annotations as far as the source tells."""
 
     def parameter(argument: ast.arg, kind: Any, *, has_default: bool) -> inspect.Parameter:
         annotation = read_annotation(argument.annotation, names, _imported_from)
@@ -264,7 +264,7 @@ def _parameters(arguments: ast.arguments, names: Names) -> dict[str, inspect.Par
 
 
 def _imported_from(statement: ast.ImportFrom, names: Names) -> Names:
-    """Return the names of the module that a statement imports from; none where the sources do not tell."""
+    """Return the names of the module that a statement imports from, none if they are not known."""
     module = statement.module or ""
     try:
         if statement.level:

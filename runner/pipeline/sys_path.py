@@ -1,4 +1,4 @@
-"""The import path of the process: Python's own entries, and the folders of pipelines between them."""
+"""The import path of the process: the entries of Python, and the folders of pipelines between them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PACKAGE_FILE = os.path.realpath(runner.__file__)
 
 _STANDARD = os.path.realpath(os.path.dirname(os.__file__))
 _ADDED: dict[str, None] = {}
-"""The folders of pipelines that are on the import path because they were put there."""
+"""The folders of pipelines that `extend` has put on the import path."""
 
 
 def extend(folders: Iterable[str]) -> None:
-    """Put folders on the import path: after the standard library, which stays safe, and before installed packages."""
+    """Put folders on the import path, after the standard library and before installed packages."""
     rest, wanted = base(), list(dict.fromkeys(folders))
     earlier = [entry for entry in sys.path if entry in _ADDED and entry not in wanted]
     _ADDED.update(dict.fromkeys(folder for folder in wanted if folder not in rest))
@@ -29,7 +29,7 @@ def extend(folders: Iterable[str]) -> None:
 
 
 def isolated(folders: Sequence[str]) -> list[str]:
-    """Return the import path of a process in which only the pipeline with these folders runs."""
+    """Return the import path of a process that runs only the pipeline with these folders."""
     return _with(folders)
 
 
@@ -39,23 +39,23 @@ def base() -> list[str]:
 
 
 def is_of_a_pipeline(file: str) -> bool:
-    """Whether a file lies in a folder of a pipeline, and is not installed."""
+    """Whether a file is in a folder of a pipeline, and is not installed."""
     return any(file.startswith(folder.rstrip(os.sep) + os.sep) for folder in _ADDED) and not is_installed(file)
 
 
 def is_installed(file: str) -> bool:
-    """Whether a file is of an installed package, or of the standard library."""
+    """Whether a file belongs to an installed package or to the standard library."""
     return f"-packages{os.sep}" in file or is_standard(file)
 
 
 def is_standard(file: str) -> bool:
-    """Whether a file is of the standard library."""
+    """Whether a file belongs to the standard library."""
     return file.startswith(_STANDARD + os.sep) and f"-packages{os.sep}" not in file
 
 
 @cache
 def required_modules() -> frozenset[str]:
-    """Return the names of the installed modules that the runner needs, and of those that these need."""
+    """Return the names of the installed modules that the runner needs, directly or indirectly."""
     from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""Meaning: whether a routing key matches a topic pattern, and headers a headers binding, exactly as on RabbitMQ.
+"""Matches routing keys with topic patterns, and headers with headers bindings, exactly like RabbitMQ.
 
 A key is words with dots between them. `*` stands for exactly one word, `#` for any number of words, none included; both
 only as whole words (`a*` is a plain word). The empty text has no words at all, while a word between two dots may be

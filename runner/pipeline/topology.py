@@ -22,7 +22,7 @@ ABSENT_HINT = "start its owner first, or remove `declare: false` (or `topology: 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange to declare, or to check for only (`declare=False`)."""
+    """An exchange to declare, or with `declare=False` to check only."""
 
     name: str
     type: ExchangeType = "topic"
@@ -72,9 +72,9 @@ _Thing = TypeVar("_Thing", Exchange, Queue)
 
 
 def merge_topologies(topologies: Iterable[Topology]) -> Topology:
-    """Return one topology with each thing once; raises TopologyMismatch where two declare one name differently.
+    """Return one topology with each queue and exchange once. Raises TopologyMismatch if two declare one differently.
 
-    What somebody only checks for is as its owner declares it.
+    The declaration of the owner counts, not those of others that only check.
     """
     exchanges: dict[str, Exchange] = {}
     queues: dict[str, Queue] = {}
@@ -91,7 +91,7 @@ def merge_topologies(topologies: Iterable[Topology]) -> Topology:
 
 
 def _one(kind: str, first: _Thing, second: _Thing) -> _Thing:
-    """Return the declaration that counts."""
+    """Return the declaration of the owner."""
     if first.declare and second.declare and first != second:
         raise TopologyMismatch(
             f'{kind} "{first.name}" is defined twice, differently', "give both pipelines the same options for it"
@@ -100,19 +100,19 @@ def _one(kind: str, first: _Thing, second: _Thing) -> _Thing:
 
 
 def leadership_queue(name: str) -> Queue:
-    """Return the queue through which sessions compete for the leadership of a name.
+    """Return the queue that sessions use to compete for the leadership of a name.
 
-    Only the first of its consumers gets anything: that one leads. No length limit: it would drop the message that has
-    the state in favour of a newer one without. The delivery limit is one that is never reached: since RabbitMQ 4 it is
-    20 by default, and to have none at all has another spelling in each version.
+    Only its first consumer, the leader, gets messages. It has no length limit, which could drop the message with the
+    state for a newer one without it. Its delivery limit is never reached: RabbitMQ 4 has a default of 20, and each
+    version has another way to switch it off.
     """
     never = 2**31 - 1
     arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True, "x-delivery-limit": never}
     return Queue(name, arguments=arguments)
 
 
-# Delayed retries: a copy waits in a queue whose messages expire after the delay, and whose expired messages go back by
-# the default exchange to the queue that the copy's routing key names. One such queue for each delay, because messages
+# Delayed retries: a copy waits in a queue whose messages expire after the delay. The default exchange routes expired
+# messages back to the queue that the routing key of the copy names. One such queue for each delay, because messages
 # expire only at a queue's head. The fanout exchange in front keeps the routing key free for that name.
 
 
@@ -129,7 +129,7 @@ def wait_name(prefix: str, milliseconds: int) -> str:
 
 
 def wait_topology(prefix: str, milliseconds: int) -> Topology:
-    """Return the exchange, the queue and the binding in which retries wait for so long."""
+    """Return the exchange, the queue and the binding for retries with this delay."""
     name = wait_name(prefix, milliseconds)
     arguments = {
         "x-queue-type": "quorum",

@@ -1,4 +1,4 @@
-"""Turns the names of a spec into addresses and topology: what must exist on the broker, as values.
+"""Computes the addresses and the topology of a spec: everything that must exist on the broker.
 
 The AMQP arguments are those of https://www.rabbitmq.com/docs/quorum-queues and https://www.rabbitmq.com/docs/maxlength.
 """
@@ -32,41 +32,41 @@ BUILT_IN_EXCHANGES: Mapping[str, ExchangeType] = {
     "amq.headers": "headers",
     "amq.match": "headers",
 }
-"""Exchanges that every broker has, and their types."""
+"""The exchanges that every broker has, with their types."""
 
 DEFAULT_DELIVERY_LIMIT = 20
 
 DEAD_LETTER_ARGUMENTS: Mapping[str, Any] = {"x-queue-type": "quorum"}
-"""The arguments of a dead-letter queue that has no options of its own, declared or not."""
+"""The arguments of a dead-letter queue without options, declared or not."""
 
-_SHAPING = {*OPTION_OF_ARGUMENT.values(), "durable", "exclusive", "auto_delete", "arguments"} - {"dead_letter"}
-"""The options of a queue that the broker gets to see, but for where its own dead letters go."""
+_DECLARED_OPTIONS = {*OPTION_OF_ARGUMENT.values(), "durable", "exclusive", "auto_delete", "arguments"} - {"dead_letter"}
+"""The options of a queue that change its declaration, except `dead_letter`."""
 
 
 def event_address(name: str, event: EventSpec) -> Address:
-    """Return where an event is published to."""
+    """Return the address that an event is published to."""
     return Address(event.exchange or DEFAULT_EXCHANGE, event.key or name)
 
 
 def own_queue(pipeline: str, subscriber: str) -> str:
-    """Return the name of the queue that a subscriber of events has to itself."""
+    """Return the name of the own queue of a subscriber of events."""
     return f"{pipeline}.{subscriber}"
 
 
 def dead_letter_queue(name: str, queue: QueueSpec) -> str | None:
-    """Return the queue for what is given up on, None where it is dropped."""
+    """Return the name of the dead-letter queue of a queue, None if it has none."""
     if queue.dead_letter is False or queue.type == "stream":
         return None
     return queue.dead_letter or f"{name}.dead"
 
 
 def needs_dead_letter_queue(queue: QueueSpec, arguments: Mapping[str, Any], *, is_read: bool) -> bool:
-    """Whether anything goes to the dead-letter queue of a queue: what we give up on, or what the broker does."""
+    """Whether subscribers or the broker send messages to the dead-letter queue of a queue."""
     return is_read or ("x-dead-letter-routing-key" in arguments and queue.declare)
 
 
 def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
-    """Return the dead-letter queues of the pipeline called so: of declared queues and of its subscribers' own."""
+    """Return the names of the dead-letter queues of a pipeline, by its name: of declared and of own queues."""
     queues = dict(spec.queues)
     for name, subscriber in spec.subscribers.items():
         if not reads_queue(spec, subscriber):
@@ -75,15 +75,15 @@ def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
 
 
 def reads_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
-    """Whether a subscriber reads a declared queue, and not events."""
+    """Whether a subscriber reads a declared queue, not events."""
     return len(subscriber.from_) == 1 and subscriber.from_[0] in spec.queues
 
 
 def derived_prefetch(subscriber: SubscriberSpec) -> int:
-    """Return how many messages a subscriber holds unsettled when it does not say.
+    """Return the default prefetch of a subscriber.
 
-    Twice what is handled at once keeps handlers busy; batches need as many as they take; messages that wait for
-    others of their key need room beside those that can be handled.
+    Twice the concurrency keeps handlers busy. Batches need enough messages for all of them. With `order_by`, messages
+    that wait for others with their key need room beside those that can be handled.
     """
     if subscriber.batch is not None:
         wanted = subscriber.batch.size * (subscriber.concurrency + 1)
@@ -95,7 +95,7 @@ def derived_prefetch(subscriber: SubscriberSpec) -> int:
 
 
 def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPolicy]) -> Topology:
-    """Return everything that the pipeline called `name` needs on the broker. The spec's names are known to be right."""
+    """Return everything that the pipeline `name` needs on the broker. The names of the spec must have been checked."""
     parts = [_event_exchanges(spec), _declared_exchanges(spec)]
     readers = [subscriber for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)]
     read = {subscriber.from_[0] for subscriber in readers}
@@ -122,10 +122,10 @@ def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPoli
 def queue_arguments(
     name: str, queue: QueueSpec, *, is_ordered: bool = False, is_dead_letter: bool = False
 ) -> dict[str, Any]:
-    """Return the AMQP arguments of a queue; a classic queue with no other option has none at all.
+    """Return the AMQP arguments of a queue. A classic queue without other options has none.
 
-    A quorum queue whose messages are to be handled in order gives them to one process at a time. A dead-letter queue
-    without options is what it would be undeclared: so it can be declared when it exists already.
+    A quorum queue with an ordered subscriber has a single active consumer. A dead-letter queue without options has the
+    same arguments as if it were not declared, so that an existing one can be declared.
     """
     if is_dead_letter and not _has_options(queue):
         return {**DEAD_LETTER_ARGUMENTS, **({"x-single-active-consumer": True} if is_ordered else {})}
@@ -152,7 +152,7 @@ def queue_arguments(
 
 def _has_options(queue: QueueSpec) -> bool:
     fields = QueueSpec.model_fields
-    return bool(queue.dead_letter) or any(getattr(queue, name) != fields[name].default for name in _SHAPING)
+    return bool(queue.dead_letter) or any(getattr(queue, name) != fields[name].default for name in _DECLARED_OPTIONS)
 
 
 def _stream_arguments(queue: QueueSpec) -> dict[str, Any]:
@@ -173,13 +173,13 @@ def _overflow(queue: QueueSpec) -> dict[str, Any]:
 
 
 def _dead_lettering(name: str, queue: QueueSpec) -> dict[str, Any]:
-    """Let the broker dead-letter what it gives up on by itself: crashed deliveries, expired and dropped messages."""
+    """Return the arguments for dead-lettering by the broker: of crashed deliveries, expired and dropped messages."""
     target = dead_letter_queue(name, queue)
     loses_messages = queue.message_ttl is not None or queue.overflow in ("drop-head", "reject-publish-dlx")
     if target is None or not (queue.type == "quorum" or loses_messages or queue.dead_letter):
         return {}
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target}
-    # At-least-once needs a quorum queue that refuses publications when it is full.
+    # At-least-once needs a quorum queue that rejects publishes when it is full.
     if queue.type == "quorum" and queue.overflow in (None, "reject-publish"):
         arguments["x-dead-letter-strategy"] = "at-least-once"
     return arguments
@@ -188,7 +188,7 @@ def _dead_lettering(name: str, queue: QueueSpec) -> dict[str, Any]:
 def _queue_topology(
     name: str, queue: QueueSpec, spec: PipelineSpec, arguments: Mapping[str, Any], *, is_read: bool
 ) -> Topology:
-    """Return a queue and the dead-letter queue behind it, where something can end there and nobody else declares it."""
+    """Return a queue, and its dead-letter queue if it is used and not declared."""
     made = Queue(
         name,
         durable=queue.durable,
@@ -204,10 +204,10 @@ def _queue_topology(
 
 
 def _event_exchanges(spec: PipelineSpec) -> Topology:
-    """Return the topic exchanges that events go to and that the spec does not describe itself."""
+    """Return the exchanges of events that the spec does not declare."""
     names = {address.exchange for address in (event_address(*item) for item in spec.events.items())}
     if any(not reads_queue(spec, subscriber) for subscriber in spec.subscribers.values()):
-        names |= _exchanges_heard(spec)
+        names |= _subscribed_exchanges(spec)
     names |= {
         exchange
         for queue in spec.queues.values()
@@ -218,7 +218,7 @@ def _event_exchanges(spec: PipelineSpec) -> Topology:
     return Topology(exchanges=tuple(Exchange(name, BUILT_IN_EXCHANGES.get(name, "topic")) for name in undeclared))
 
 
-def _exchanges_heard(spec: PipelineSpec) -> set[str]:
+def _subscribed_exchanges(spec: PipelineSpec) -> set[str]:
     return {
         exchange
         for subscriber in spec.subscribers.values()
@@ -244,10 +244,10 @@ def _event_bindings(queue: str, patterns: Iterable[str], spec: PipelineSpec) -> 
 
 
 def event_sources(pattern: str, spec: PipelineSpec) -> list[tuple[str, str]]:
-    """Return the exchanges and binding keys by which an event, or a pattern of events, is heard.
+    """Return the exchanges and binding keys for an event or a pattern of events.
 
-    A pattern is bound as it stands on the default exchange and on each exchange that a matching event names; an event
-    with a routing key of its own is bound by that key.
+    A pattern is bound unchanged to the default exchange and to the exchanges of matching events. A matching event with
+    its own routing key is bound by that key.
     """
     if not is_pattern(pattern):
         address = event_address(pattern, spec.events[pattern])

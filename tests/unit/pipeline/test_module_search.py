@@ -220,5 +220,5 @@ def test_folders_come_behind_the_standard_library_and_before_packages(project: P
     position = sys.path.index(ours[0])
     assert sys.path[position : position + 4] == ours
     assert sys.path[position - 1].startswith(os.path.dirname(os.__file__))
-    assert ModuleSearch(load(Path("b/p.yaml"), {})).places == ours[2:]
+    assert ModuleSearch(load(Path("b/p.yaml"), {})).search_folders == ours[2:]
     assert not set(ours) & set(sys_path.base())
