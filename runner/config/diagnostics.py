@@ -90,9 +90,9 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(found, key=lambda problem: (files[problem.file], problem.line, problem.column))
 
 
-def display_path(file: str) -> str:
+def display_path(file: str | Path) -> str:
     """Return a path for people: relative to the current folder if it is below it, and without the password of a URL."""
-    file = mask_passwords(file)  # a URL was given in place of a file
+    file = mask_passwords(str(file))  # a URL was given in place of a file
     if not os.path.isabs(file):
         return file
     try:

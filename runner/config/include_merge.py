@@ -128,4 +128,4 @@ def _child(document: Document, key: str) -> Node | None:
 def _shown(document: Document) -> str:
     from runner.config.diagnostics import display_path  # only for files with mistakes
 
-    return display_path(str(document.path))
+    return display_path(document.path)

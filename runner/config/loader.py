@@ -83,9 +83,9 @@ class PipelineFile:
     def location(self, path: KeyPath) -> str:
         """Return the file and line of a path or of its nearest parent, as in `orders.yaml:14`; else the file."""
         if self.document is None or not self.document.existing_prefix(path):
-            return display_path(str(self.path))
+            return display_path(self.path)
         span = self.document.span(path)
-        return f"{display_path(str(self.document.part(span).path))}:{span.line}"
+        return f"{display_path(self.document.part(span).path)}:{span.line}"
 
     def _written(self, path: KeyPath) -> KeyPath:
         """Return a path without the index of a list that is written in its short form, as in `to: one_name`."""

@@ -22,7 +22,7 @@ def origin(document: Document, path: KeyPath) -> str:
     remarks = ["defaults"] if document.is_default(existing) else []
     if isinstance(node, ScalarNode):
         remarks += [f"${{{name}}}" for name in node.origins]
-    where = f"{display_path(str(document.part(span).path))}:{span.line}"
+    where = f"{display_path(document.part(span).path)}:{span.line}"
     return f"{where} ({', '.join(remarks)})" if remarks else where
 
 

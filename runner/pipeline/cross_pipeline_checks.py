@@ -129,28 +129,22 @@ def _one_name(source: LoadedPipeline, other: LoadedPipeline) -> Problem:
 def _different_topologies(source: LoadedPipeline, other: LoadedPipeline) -> Iterator[Problem]:
     """Compare the queues and exchanges that both pipelines need."""
     ours, theirs = source.pipeline.topology, other.pipeline.topology
-    queues = {queue.name: queue for queue in theirs.queues}
-    for queue in ours.queues:
-        there = queues.get(queue.name, queue)
-        if queue != there:
-            stated = (
-                _stated_options(source, queue, _queue_options(queue)),
-                _stated_options(other, there, _queue_options(there)),
-            )
+    here: list[Queue | Exchange] = [*ours.queues, *ours.exchanges]
+    there: list[Queue | Exchange] = [*theirs.queues, *theirs.exchanges]
+    by_name = {(type(item), item.name): item for item in there}
+    for item in here:
+        known = by_name.get((type(item), item.name), item)
+        if item != known:
+            stated = _stated_options(source, item), _stated_options(other, known)
             if (key := _difference(*stated)) is not None:
-                paths = (_queue_path(source, queue.name, key), _queue_path(other, queue.name, key))
-                yield _mismatch(source, other, f'queue "{queue.name}"', paths, _values(key, *stated))
-    exchanges = {exchange.name: exchange for exchange in theirs.exchanges}
-    for exchange in ours.exchanges:
-        known = exchanges.get(exchange.name, exchange)
-        if exchange != known:
-            stated = (
-                _stated_options(source, exchange, _exchange_options(exchange)),
-                _stated_options(other, known, _exchange_options(known)),
-            )
-            if (key := _difference(*stated)) is not None:
-                paths = (_exchange_path(source, exchange.name, key), _exchange_path(other, exchange.name, key))
-                yield _mismatch(source, other, f'exchange "{exchange.name}"', paths, _values(key, *stated))
+                kind = "queue" if isinstance(item, Queue) else "exchange"
+                paths = (_option_path(source, item, key), _option_path(other, item, key))
+                yield _mismatch(source, other, f'{kind} "{item.name}"', paths, _values(key, *stated))
+
+
+def _option_path(source: LoadedPipeline, thing: Queue | Exchange, key: KeyPath) -> KeyPath:
+    is_queue = isinstance(thing, Queue)
+    return _queue_path(source, thing.name, key) if is_queue else _exchange_path(source, thing.name, key)
 
 
 def _mismatch(
@@ -178,8 +172,9 @@ def _exchange_options(exchange: Exchange) -> Options:
     return options | {("arguments", name): value for name, value in exchange.arguments.items()}
 
 
-def _stated_options(source: LoadedPipeline, thing: Queue | Exchange, options: Options) -> _StatedOptions:
+def _stated_options(source: LoadedPipeline, thing: Queue | Exchange) -> _StatedOptions:
     """Return the options of a queue or an exchange. Without `declare`, only those in the file are known."""
+    options = _queue_options(thing) if isinstance(thing, Queue) else _exchange_options(thing)
     if thing.declare:
         return _StatedOptions(options, is_all=True)
     path: KeyPath = ("exchanges", thing.name)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from runner.config.diagnostics import display_path
 from runner.errors import PublishFailed
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 from runner.pipeline.codec import Encode, JsonText, guess_payload
-from runner.pipeline.importer import display_path
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """The maximum length of a line, a row or a field: the maximum size of a body."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from runner.config.diagnostics import display_path
 from runner.config.messages import closest
 from runner.outcome import error_text, error_type
 from runner.pipeline.codec import summary
@@ -131,16 +132,6 @@ def module_failed(module: str, what: str, place: str) -> ImportProblem:
     """Return the problem of a module whose import fails."""
     hint = f"see {place}" if place else "import it in a Python shell to see more"
     return ImportProblem("module-failed", f'module "{module}" failed to import: {what}', hint)
-
-
-def display_path(file: str | Path) -> str:
-    """Return a path as people want to see it: relative to the current folder where it is below it."""
-    path = Path(file)
-    try:
-        relative = path.relative_to(Path.cwd())
-    except (ValueError, OSError):  # elsewhere, or the current folder is gone
-        return str(path)
-    return str(relative)
 
 
 def _import_module(name: str) -> ModuleType:

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from runner.config.diagnostics import display_path
 from runner.config.loader import PipelineFile
 from runner.pipeline import sys_path
-from runner.pipeline.importer import ImportProblem, display_path, missing_module
+from runner.pipeline.importer import ImportProblem, missing_module
 
 CONFLICT, HIDDEN, RESERVED = "module-conflict", "hidden-module", "reserved-module"
 _APART = "give one of the two modules another name, or run the pipelines in separate processes"

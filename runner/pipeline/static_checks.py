@@ -14,13 +14,13 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runner.config.diagnostics import display_path
 from runner.message import Message
 from runner.pipeline.annotations import EMPTY, Unresolved
 from runner.pipeline.handler_arguments import convert_arguments
 from runner.pipeline.importer import (
     ImportProblem,
     bare_method,
-    display_path,
     missing_attribute,
     missing_module,
     module_failed,
