@@ -71,7 +71,7 @@ class Tracer:
             about |= {"messaging.destination.temporary": True, "messaging.destination.anonymous": True}
         name = f"publish {destination}".rstrip()
         if trace_id_of(envelope.headers) is not None:
-            links = _links([envelope])
+            links = _links([_extracted(envelope.headers, Context())])
             span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=about, links=links)
             return outgoing._replace(span=span)
         parent = otel_context.get_current()
@@ -85,14 +85,15 @@ class Tracer:
     def attempt(self, pipeline: str, subscriber: str, deliveries: Sequence[Delivery], *, is_batch: bool) -> Span:
         """Start the span of an attempt, and make it the current one of this context."""
         first = deliveries[0]
-        parent = Context() if is_batch else _extracted(first.envelope.headers, Context())
+        contexts = [_extracted(delivery.envelope.headers, Context()) for delivery in deliveries]
+        parent = Context() if is_batch else contexts[0]
         about = self._about("process", "process", first.options.queue, _consumed(first), pipeline)
         about["runner.subscriber"] = subscriber
         if is_batch:
             about["messaging.batch.message_count"] = len(deliveries)
         else:
             about |= {**_of_message(first.envelope), "runner.attempt": first.attempt}
-        links = _links([delivery.envelope for delivery in deliveries])
+        links = _links(contexts)
         name = f"process {first.options.queue}"
         span = self._tracer.start_span(name, parent, SpanKind.CONSUMER, about, links)
         otel_context.attach(trace.set_span_in_context(span, parent))
@@ -104,19 +105,20 @@ class Tracer:
         queue, envelope = delivery.options.queue, delivery.envelope
         attributes = self._about(what, "settle", queue, _consumed(delivery), pipeline)
         attributes |= {**_of_message(envelope), **about}
-        with self._client_span(f"{what} {queue}", attributes, [envelope]) as span:
+        with self._client_span(f"{what} {queue}", attributes, envelope) as span:
             yield span
 
     @contextmanager
     def replay(self, queue: str, envelope: Envelope) -> Iterator[None]:
         """Make the span of a dead letter that is sent back to its queue, for as long as the block takes."""
         attributes = self._about("replay", "send", queue, queue) | _of_message(envelope)
-        with self._client_span(f"replay {queue}", attributes, [envelope]):
+        with self._client_span(f"replay {queue}", attributes, envelope):
             yield
 
     @contextmanager
-    def _client_span(self, name: str, attributes: Attributes, linked: Sequence[Envelope]) -> Iterator[Span]:
-        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=_links(linked))
+    def _client_span(self, name: str, attributes: Attributes, envelope: Envelope) -> Iterator[Span]:
+        links = _links([_extracted(envelope.headers, Context())])
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
         try:
             yield span
         except BaseException as error:
@@ -256,12 +258,14 @@ def _ids(span: Span) -> dict[str, str]:
 
 def _extracted(headers: Mapping[str, Any], into: Context) -> Context:
     """Return a context with what the headers of a message say: only texts, anybody may have written anything."""
+    if not headers:
+        return into
     return propagate.extract({name: value for name, value in headers.items() if isinstance(value, str)}, into)
 
 
-def _links(envelopes: Sequence[Envelope]) -> list[Link]:
-    """Return links to the publications of messages, those that have a trace."""
-    found = (trace.get_current_span(_extracted(each.headers, Context())).get_span_context() for each in envelopes)
+def _links(contexts: Sequence[Context]) -> list[Link]:
+    """Return links to the publications of messages, those that have a trace, given their contexts."""
+    found = (trace.get_current_span(each).get_span_context() for each in contexts)
     return [Link(each) for each in found if each.is_valid]
 
 
