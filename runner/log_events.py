@@ -271,8 +271,8 @@ EVENTS = (
     Event(
         "producer.finished",
         ("info", "debug"),
-        "A producer's handler has ended and all its messages are confirmed; at `debug` for a tick without messages. For "
-        "a producer with `every` or `cron` this is the only line of a tick.",
+        "A producer's handler has ended and all its messages are confirmed; at `debug` for a tick without messages. "
+        "For a producer with `every` or `cron` this is the only line of a tick.",
         {"published": "how many messages", "message_id": "the id, if a tick published exactly one message"},
     ),
     Event(
