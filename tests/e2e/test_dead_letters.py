@@ -331,7 +331,7 @@ async def test_nobody_is_made_to_send_it_elsewhere(shop: Project, foreign: Forei
     assert (forged["queue"], stranger["queue"], stranger["by"], stranger["reason"]) == (None, None, None, "unknown")
     assert stranger["id"].startswith("~")
     runner = await dead(shop, "replay", code=1)
-    assert "whose dead letters do not come here" in runner.stderr
+    assert "which does not dead-letter to this queue" in runner.stderr
     assert "does not say which queue" in runner.stderr
     assert foreign.count(shop.name("bills")) == 0
     assert bodies(foreign.take(shop.name("orders.dead"))) == ["forged", "stranger"]
