@@ -176,17 +176,23 @@ class World:
     async def moved_back(self) -> None:
         """Wait until there was something to move back."""
         async with asyncio.timeout(HEALED_S):
-            while not await self.move_back():
+            while not await self.move_back(looks=100):
                 pass
 
-    async def move_back(self) -> int:
-        """What the management page does, or a shovel: nothing is added, nothing is left out."""
+    async def move_back(self, looks: int = 1) -> int:
+        """What the management page does, or a shovel: nothing is added, nothing is left out.
+
+        It looks that often whether anything has come: on a busy machine it takes longer.
+        """
         found: list[Delivery] = []
         options = SubscriptionOptions(
             queue=f"{self.queue}.dead", prefetch=100, dead_letter=None, wait_prefix=self.queue
         )
         subscription = await self.operator.subscribe(options, found.append)
-        await asyncio.sleep(STEP_S)
+        for _ in range(looks):
+            await asyncio.sleep(STEP_S)
+            if found:
+                break
         await subscription.stop()
         for delivery in found:
             kept = {k: v for k, v in delivery.envelope.headers.items() if k != "x-delivery-count"}
