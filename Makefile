@@ -98,12 +98,15 @@ soak: $(VENV)/.test rabbitmq ## Run SOAK_MESSAGES (1,000,000) with a connection 
 unit: $(VENV)/.test ## Run the tests that need no broker
 	@$(BIN)/pytest -q -n $(WORKERS) tests/unit
 
-# The floor is a little below what `make cov` measures. Raise it when you add tests; never lower it.
-FLOOR := 60
+# The floor is just below what was measured (71 %). Raise it when you add tests; never lower it. One test is left out: it
+# limits CPU time, which the measurement itself uses up.
+FLOOR := 70
+TIMED := tests/unit/runtime/test_exposition.py::test_a_scrape_of_a_thousand_busy_subscribers_takes_little_of_the_processor
 
 .PHONY: cov
 cov: $(VENV)/.test ## Measure the unit tests' coverage, with branches
-	@$(BIN)/pytest -q -n $(WORKERS) --cov=runner --cov-branch --cov-report=term:skip-covered --cov-fail-under=$(FLOOR) tests/unit
+	@$(BIN)/pytest -q -n $(WORKERS) --cov=runner --cov-branch --cov-report=term:skip-covered --cov-fail-under=$(FLOOR) \
+		--deselect $(TIMED) tests/unit
 
 .PHONY: check
 check: lint ## Check style, format and types
