@@ -52,7 +52,21 @@ def _conditions(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -
         raise click.BadParameter(str(error)) from None
 
 
-@click.command("status", short_help="Show each queue's messages and consumers.")
+class _StatusCommand(click.Command):
+    """The command; one `--fail-if` takes several conditions, which click's options cannot."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, with the option repeated before each further condition."""
+        repeated: list[str] = []
+        for argument in args:
+            is_further = repeated[-2:-1] == ["--fail-if"] and not argument.startswith("-")
+            if is_further and set("<>=") & set(argument) and not Path(argument).exists():
+                repeated.append("--fail-if")
+            repeated.append(argument)
+        return super().parse_args(ctx, repeated)
+
+
+@click.command("status", cls=_StatusCommand, short_help="Show each queue's messages and consumers.")
 @options.paths
 @click.option("--watch", "is_watching", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
@@ -65,8 +79,8 @@ def _conditions(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -
     multiple=True,
     metavar="CONDITION",
     callback=_conditions,
-    help="Exit with 1 if this holds for a queue, or is not known, such as 'dead>0', 'age>5m' or 'orders: consumers<1'; "
-    "repeatable.",
+    help="Exit with 1 if this holds for a queue, or is not known, such as 'dead>0', 'age>5m' or 'orders: consumers<1'. "
+    "Takes several, and is repeatable.",
 )
 @click.option(
     "--http",

@@ -225,9 +225,7 @@ async def test_a_process_that_answers_says_what_no_broker_knows(project: Project
         assert f"process {runner.pid} · release r-7 · " in table.stdout
         fine = ("dead>1", "age>1h", "consumers<1", "failed>2")
         await project.do("status", *(part for condition in fine for part in ("--fail-if", condition)))
-        judged = await project.do(
-            "status", "--fail-if", "dead>0", "--fail-if", "age>1h", "--fail-if", "failed>=2", code=1
-        )
+        judged = await project.do("status", "--fail-if", "dead>0", "age>1h", "--fail-if", "failed>=2", code=1)
         assert [line for line in judged.stderr.splitlines() if line.startswith("failed: ")] == [
             f"failed: {project.name('orders')}: dead is 1 (dead>0)",
             f"failed: {project.name('orders')}: failed is 2 (failed>=2)",
