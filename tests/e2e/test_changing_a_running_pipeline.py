@@ -217,7 +217,8 @@ def depths(printed: str, queue: str) -> dict[str, Any]:
     rows = [line.split() for line in printed.splitlines()]
     (head,) = [row for row in rows if row[:1] == ["QUEUE"]]
     (row,) = [row for row in rows if row[:1] == [queue]]
-    return {key: None if value == "–" else float(value) for key, value in zip(head[1:], row[1:], strict=True)}
+    cells = zip(head[1:], row[1:], strict=True)
+    return {key: value if key == "OLDEST" else None if value == "–" else float(value) for key, value in cells}
 
 
 async def dead_lettered(runner: RunnerProcess, count: int) -> int:
