@@ -1,1 +1,1 @@
-"""The page at `/` of the HTTP server: what runs, its queues and subscribers as they are now, and its dead letters."""
+"""The web page at `/` of the HTTP server: the current state of queues and subscribers, and the dead letters."""

@@ -1,4 +1,4 @@
-"""Who may do what on the page: anybody counts, the token opens dead letters, and acting must be allowed besides."""
+"""Access control of the page: counts are public, dead letters need the token, actions need `--allow-actions`, too."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from runner.errors import RunnerError
 
 ENV_VARIABLE = "RUNNER_TOKEN"
 MIN_TOKEN = 16
-"""A token is compared as often as somebody asks: it must be too long to be guessed."""
+"""Minimum length of a token. Failed attempts are not limited, so the token must be too long to guess."""
 
 
 class WeakToken(RunnerError):
-    """The token from the environment can be guessed, or cannot travel in a header."""
+    """The token from the environment is too short, or has characters that a header cannot carry."""
 
     exit_code = 2
 
 
 class Denied(Exception):
-    """A request is not answered; `status` is that of HTTP."""
+    """A request that the page refuses. `status` is the HTTP status of the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -30,36 +30,36 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The token that opens dead letters, None where there is none, and whether it also lets act on them."""
+    """The token that opens dead letters, or None, and whether it also allows actions on them."""
 
     token: str | None = field(default=None, repr=False)
     may_act: bool = False
     is_new: bool = False
-    """Whether the token was made here, and has to be printed."""
+    """Whether the runner generated the token, so that it must print it."""
 
     def shown(self, url: str) -> str:
-        """Return the page's URL as the operator is told it."""
+        """Return the page's URL to print, with the token if it is a new one."""
         return f"{url}#token={self.token}" if self.is_new else url
 
     def check(self, authorization: str, *, is_action: bool) -> None:
-        """Raise Denied unless the header `Authorization` has the token, and may do this."""
+        """Raise Denied unless the header `Authorization` has the token, and an action is allowed."""
         scheme, _, given = authorization.partition(" ")
         if self.token is None:
             raise Denied(403, f"there is no token: set {ENV_VARIABLE}, or start with --allow-actions")
         if not authorization:
-            raise Denied(401, "this needs the token")
-        # Bytes, because texts that are not ASCII cannot be compared in constant time.
+            raise Denied(401, "this request needs the token")
+        # compare_digest takes only ASCII in texts, so bytes are compared.
         is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self.token.encode())
         if scheme.lower() != "bearer" or not is_right:
-            raise Denied(401, "this is not the token; a runner that was started again may have a new one")
+            raise Denied(401, "the token is wrong; a runner that was restarted may have a new one")
         if is_action and not self.may_act:
             raise Denied(403, "actions are not allowed here: start with --allow-actions")
 
 
 def make_access(given: str | None, *, may_act: bool, makes_token: bool) -> Access:
-    """Return what the environment and the command line say. Without a token, one is made if `makes_token`.
+    """Return the access that the environment and the command line give.
 
-    Raises WeakToken.
+    If `given` is empty and `makes_token` is true, a new token is generated. Raises WeakToken.
     """
     if given:
         if len(given) < MIN_TOKEN or not (given.isascii() and given.isprintable() and " " not in given):
@@ -70,13 +70,13 @@ def make_access(given: str | None, *, may_act: bool, makes_token: bool) -> Acces
 
 
 def check_origin(host: str, origin: str | None, fetch_site: str | None) -> None:
-    """Raise Denied where a browser says that another site's page has made a request."""
+    """Raise Denied if the browser says that a page of another site made the request."""
     if fetch_site not in (None, "same-origin", "none") or (origin is not None and _host_of(origin) != host):
-        raise Denied(403, "only the page itself may ask this")
+        raise Denied(403, "only the page itself may send this request")
 
 
 def _host_of(url: str) -> str:
-    """Return the host and port of a URL; "" of what is none."""
+    """Return the host and port of a URL; "" if the URL is invalid."""
     try:
         return urlsplit(url).netloc
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the broker says of the queues: looked at again and again while somebody looks at the page, and not otherwise."""
+"""The state of the queues on the broker, refreshed while a browser shows the page, and not otherwise."""
 
 from __future__ import annotations
 
@@ -11,79 +11,79 @@ from runner.errors import BrokerUnavailable
 from runner.operations.queue_access import QueueAccess
 from runner.operations.status import PipelineStatus, StatusReader
 
-EVERY_S = 2.0
-SHARE = 0.25
-"""Looking takes this share of the time at most: at a thousand queues, without the management API, it takes seconds."""
+REFRESH_S = 2.0
+MAX_TIME_SHARE = 0.25
+"""Largest share of the time that refreshing may take: without the management API, 1,000 queues take seconds."""
 
-UNUSED_S = 30.0
-"""When nobody has asked for this long, the connection is closed."""
+IDLE_S = 30.0
+"""Time without a request after which the connection is closed."""
 
-FIRST_S = 1.5
-"""How long the first one who asks waits for the first look."""
+FIRST_WAIT_S = 1.5
+"""Longest time that a request waits for the first result."""
 
 
 class Session(NamedTuple):
-    """A connection to the broker that looks into queues, and what asks by it for the state of pipelines."""
+    """A connection that reads queues, and the reader of the pipelines' state that uses it."""
 
     access: QueueAccess
     reader: StatusReader
 
 
 class BrokerView:
-    """The last look at the queues. `connect` may raise BrokerUnavailable; it is called when somebody asks."""
+    """The latest state of the queues. `connect` may raise BrokerUnavailable; the first request calls it."""
 
     def __init__(self, connect: Callable[[], Awaitable[Session]]) -> None:
         self._connect = connect
         self._session: Session | None = None
         self._connecting = asyncio.Lock()
-        self._looking: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self._first = asyncio.Event()
         self._changed = asyncio.Event()
         self.statuses: list[PipelineStatus] = []
         self.error = ""
-        """Why the last look failed; nothing where it did not."""
+        """Why the last refresh failed; empty if it succeeded."""
 
     async def ask(self) -> None:
-        """Note that somebody looks. The first one waits for the first look, but not for long."""
+        """Keep the state fresh for a while. Before the first result, wait for it at most 1.5 seconds."""
         self._note()
         if not self._first.is_set():
-            await asyncio.wait([waiting := asyncio.ensure_future(self._first.wait())], timeout=FIRST_S)
+            await asyncio.wait([waiting := asyncio.ensure_future(self._first.wait())], timeout=FIRST_WAIT_S)
             waiting.cancel()
 
     async def access(self) -> QueueAccess:
-        """Return what reads messages. Raises BrokerUnavailable."""
+        """Return the session that reads messages. Raises BrokerUnavailable."""
         self._note()
         return (await self._connected()).access
 
-    def look_soon(self) -> None:
-        """Look again at once: something was changed there."""
+    def refresh_soon(self) -> None:
+        """Refresh at once, because an action changed a queue."""
         self._changed.set()
 
     async def close(self) -> None:
-        """Look no more, and disconnect. Idempotent."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        """Stop refreshing, and disconnect. Idempotent."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
 
     def _note(self) -> None:
         loop = asyncio.get_running_loop()
         self._asked_at = loop.time()
-        if self._looking is None or self._looking.done():
-            self._looking = loop.create_task(self._look_on(), name="page-looks")
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = loop.create_task(self._refresh(), name="page-refresh")
 
-    async def _look_on(self) -> None:
-        """Look while somebody asks."""
+    async def _refresh(self) -> None:
+        """Refresh until no request came for IDLE_S, then disconnect."""
         clock = asyncio.get_running_loop().time
         try:
-            while clock() - self._asked_at < UNUSED_S:
-                pause_s = EVERY_S
+            while clock() - self._asked_at < IDLE_S:
+                pause_s = REFRESH_S
                 try:
                     session = await self._connected()
                     began = clock()
                     self.statuses = await session.reader.read()
                     self.error = ""
-                    pause_s = max(EVERY_S, (clock() - began) / SHARE)
+                    pause_s = max(REFRESH_S, (clock() - began) / MAX_TIME_SHARE)
                 except BrokerUnavailable as error:
                     self.error = str(error)
                 self._first.set()

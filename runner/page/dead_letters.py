@@ -1,4 +1,4 @@
-"""What the page does with dead letters. Requests and answers are plain data, fit for JSON; requests are not trusted."""
+"""The page's requests about dead letters. Requests and answers are plain JSON data; requests are not trusted."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from runner.page.broker_view import BrokerView
 from runner.pipeline.model import Pipeline
 
 MAX_LOOKED = 1000
-"""How many messages of a queue are looked at to make groups: each is taken out of it for a moment."""
+"""Maximum number of messages of a queue that are read to group them: each leaves the queue for a moment."""
 
 MAX_LETTERS = 50
-"""How many of a group are named."""
+"""Maximum number of messages that are listed in a group."""
 
 FACTS = (
     *("dead_letter", "queue", "reason", "by", "error_type", "error", "attempts", "since", "replays"),
     *("subscriber", "event", "exchange", "routing_key", "correlation_id", "app_id", "timestamp"),
     *("content_type", "content_encoding", "reply_to", "priority"),
 )
-"""What is told of an opened one, of all that `dead show --json` says: the rest has a place of its own."""
+"""The keys of `dead show --json` that an opened message lists; headers, body and traceback have their own sections."""
 
 MAX_TRIED = 20
 TRY_S = 60.0
-"""How long all that are tried together may take."""
+"""Time limit of one request to try messages, for all of its messages together."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Group:
     letters: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, letter: DeadLetterMessage, now: datetime) -> None:
-        """Count one more."""
+        """Add a dead letter."""
         age_s = letter.age_s(now)
         self.count += 1
         self.newest_s = min((age for age in (age_s, self.newest_s) if age is not None), default=None)
@@ -56,12 +56,12 @@ class Group:
             self.letters.append(shown)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as the page reads it."""
+        """Return the group as plain JSON data."""
         return vars(self).copy()
 
 
 class DeadLetterDesk:
-    """Looks at dead letters, tries them, sends them back and drops them: one request at a time."""
+    """Lists, opens, tries, replays and drops dead letters. It handles one request at a time."""
 
     def __init__(self, pipelines: Sequence[Pipeline], broker: BrokerView) -> None:
         self._pipelines = pipelines
@@ -71,7 +71,7 @@ class DeadLetterDesk:
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Let what is under way end after the message at hand."""
+        """Stop a running request after its current message."""
         self._stop.set()
 
     async def groups(self, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,33 +89,33 @@ class DeadLetterDesk:
         return {"total": summary.total, "looked": summary.looked, "groups": [group.as_json() for group in ordered]}
 
     async def open(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Return everything about one dead letter."""
+        """Return one dead letter in full. Raises Denied if it is no longer in the queue."""
         (letter,) = await self._find({"queue": about.get("queue"), "ids": [about.get("id")]}, 1)
-        told = details_to_json(letter, _now())
-        headers = {name: str(value) for name, value in told["headers"].items() if name != TRACEBACK}
-        facts = {name: told[name] for name in FACTS if told[name] not in (None, "")}
+        details = details_to_json(letter, _now())
+        headers = {name: str(value) for name, value in details["headers"].items() if name != TRACEBACK}
+        facts = {name: details[name] for name in FACTS if details[name] not in (None, "")}
         if letter.origin is None and letter.claimed:
             facts["claimed_queue"] = letter.claimed
         body = "\n".join(body_lines(letter.envelope, letter.size))
         return {"facts": facts, "headers": headers, "body": body, "size": letter.size, "traceback": letter.traceback}
 
     async def replay(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Send dead letters back to where they failed; return how many went, and why others stayed."""
+        """Replay dead letters to the queue in which they failed; return how many moved, and why others stayed."""
         choices, filters = self._selected(about)
-        return _moved(await self._work(filters, len(filters.ids), lambda ops: ops.replay(choices, _ignore)))
+        return _summary_to_json(await self._work(filters, len(filters.ids), lambda ops: ops.replay(choices, _ignore)))
 
     async def drop(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Remove dead letters for good."""
+        """Delete dead letters."""
         choices, filters = self._selected(about)
-        return _moved(await self._work(filters, len(filters.ids), lambda ops: ops.drop(choices, _ignore)))
+        return _summary_to_json(await self._work(filters, len(filters.ids), lambda ops: ops.drop(choices, _ignore)))
 
     async def attempt(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Try dead letters on the handlers as this process has them; nothing changes on the broker."""
+        """Call this process's handlers with copies of dead letters; the broker does not change."""
         letters = await self._find(about, MAX_TRIED)
         async with self._trying, LocalReplay(self._pipelines) as replay:
             try:
                 async with asyncio.timeout(TRY_S):
-                    return {"results": [await _tried(replay, letter) for letter in letters]}
+                    return {"results": [await _try_one(replay, letter) for letter in letters]}
             except TimeoutError:
                 raise Denied(504, f"the handler did not end within {TRY_S:g} s, and was cancelled") from None
 
@@ -124,27 +124,27 @@ class DeadLetterDesk:
         found: list[DeadLetterMessage] = []
         await self._work(filters, limit, lambda ops: ops.find(choices, found.append))
         if not found:
-            raise Denied(404, "it is not in the queue any more")
+            raise Denied(404, "the message is no longer in the queue")
         return found
 
     async def _work(
         self, filters: DeadLetterFilter, limit: int, work: Callable[[DeadLetterOps], Awaitable[Summary]]
     ) -> Summary:
-        """Do some work on at most `limit` dead letters, 0 for all."""
+        """Run `work` on at most `limit` dead letters; 0 means all."""
         async with self._one_at_a_time:
             try:
                 return await work(DeadLetterOps(await self._broker.access(), filters, limit or None, _now, self._stop))
             finally:
-                self._broker.look_soon()
+                self._broker.refresh_soon()
 
     def _selected(
         self, about: Mapping[str, Any], *, needs_filter: bool = True
     ) -> tuple[list[SelectedQueue], DeadLetterFilter]:
-        """Return which dead letters a request means. Raises Denied for what is no request, and UnknownPlace."""
+        """Return the dead letters that a request selects. Raises Denied if the request is invalid, and UnknownPlace."""
         queue, ids = about.get("queue"), about.get("ids")
         origin, reason, error_type = about.get("origin"), about.get("reason"), about.get("error_type")
         if not isinstance(queue, str):
-            raise Denied(400, "no queue is named")
+            raise Denied(400, "the request names no queue")
         choices = select_dead_letter_queues(self._pipelines, queue)
         if isinstance(ids, list) and ids and all(isinstance(each, str) for each in ids):
             return choices, DeadLetterFilter(frozenset(ids))
@@ -156,7 +156,7 @@ class DeadLetterDesk:
         return choices, DeadLetterFilter()
 
 
-async def _tried(replay: LocalReplay, letter: DeadLetterMessage) -> dict[str, Any]:
+async def _try_one(replay: LocalReplay, letter: DeadLetterMessage) -> dict[str, Any]:
     try:
         result = await replay.attempt(letter)
     except NoSubscriber as error:
@@ -164,7 +164,7 @@ async def _tried(replay: LocalReplay, letter: DeadLetterMessage) -> dict[str, An
     return {"id": letter.id, "outcome": result.name, "text": result.sentence, "traceback": result.traceback}
 
 
-def _moved(summary: Summary) -> dict[str, Any]:
+def _summary_to_json(summary: Summary) -> dict[str, Any]:
     return {
         "matched": summary.matched,
         "moved": summary.moved,

@@ -1,4 +1,4 @@
-"""Turns samples of metrics into figures for people: rates and times of the last seconds, and totals since the start."""
+"""Rates and durations of the last 15 seconds, and totals since the start, calculated from samples of the metrics."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from runner.metrics import Samples, Value, quantile
 
 WINDOW_S = 15.0
-"""How far back rates and times look."""
+"""Length of the window that rates and durations cover."""
 
 SPACING_S = 2.5
-"""The samples in between are not kept: of 1,000 subscribers each takes megabytes."""
+"""Minimum time between two samples that are kept: with 1,000 subscribers each takes megabytes."""
 
 MAX_ERRORS = 5
-"""How many classes of errors are shown of a subscriber, the most frequent first."""
+"""Maximum number of error classes per subscriber, the most frequent first."""
 
 FAILURES = ("retried", "dead_lettered")
 _KEPT = ("runner_messages_total", "runner_handler_seconds", "runner_published_total", "runner_handler_errors_total")
 
 
 class Figures:
-    """Figures of a system, out of samples that were read one after the other; `now` is a clock that does not go back.
+    """The figures of a system, from successive samples. `now` is a monotonic clock in seconds.
 
-    What a rate needs is not there until a second sample was read: it is None until then.
+    A rate needs two samples; it is None before the second one.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Figures:
         self._seconds = 0.0
 
     def add(self, samples: Samples, now: float) -> None:
-        """Take in the samples of this moment."""
+        """Add the samples of the moment `now`."""
         earlier = self._earlier
         while earlier and now - earlier[0][0] > WINDOW_S:
             earlier.popleft()
@@ -88,12 +88,12 @@ class Figures:
         ]
 
     def destinations(self) -> dict[tuple[str, ...], float | None]:
-        """Return how many messages a second are published to each queue and event, by pipeline and name."""
+        """Return the messages per second that are published to each queue and event, by pipeline and name."""
         published = self._published(lambda labels: (labels[0], labels[3]))
         return {place: rate for place, (rate, _) in published.items()}
 
     def _published(self, place_of: Callable[[tuple[str, ...]], tuple[str, ...]]) -> dict[tuple[str, ...], Any]:
-        """Return rates and totals of confirmed publications, added up by what `place_of` says of their labels."""
+        """Return rates and totals of confirmed publications, added up by the key that `place_of` returns."""
         found: dict[tuple[str, ...], tuple[float | None, float]] = {}
         for labels, value in self._samples.get("runner_published_total", {}).items():
             if labels[-1] == "confirmed":
@@ -103,14 +103,14 @@ class Figures:
         return found
 
     def _errors(self) -> dict[tuple[str, ...], list[tuple[str, float]]]:
-        """Return classes of errors and how often each came, by subscriber."""
+        """Return the classes of errors and their counts, by subscriber."""
         found: dict[tuple[str, ...], list[tuple[str, float]]] = {}
         for (*place, error_type), value in self._samples.get("runner_handler_errors_total", {}).items():
             found.setdefault(tuple(place), []).append((error_type, _number(value)))
         return {place: sorted(all_, key=lambda each: -each[1])[:MAX_ERRORS] for place, all_ in found.items()}
 
     def _rate(self, name: str, labels: tuple[str, ...]) -> float | None:
-        """Return how fast a counter grows. One that became smaller was begun again, by another process."""
+        """Return the growth of a counter per second; 0 if it shrank, because a new process counts from 0."""
         before = self._base.get(name, {}).get(labels)
         if before is None or not self._seconds:
             return None
@@ -128,7 +128,7 @@ class Figures:
 
 
 def _sum(rates: Any) -> float | None:
-    """Add up rates; those that are not known are left out, and None is left where none is."""
+    """Return the sum of the known rates; None if no rate is known."""
     known = [rate for rate in rates if rate is not None]
     return sum(known) if known else None
 

@@ -1,4 +1,4 @@
-"""Puts together what the page shows: what runs, the figures of it, and what the broker says; once for all who look."""
+"""The content of the page: the process, its figures, and the state of the broker. All browsers share one copy."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 FRESH_S = 1.0
-"""All who ask within this time get the same answer, made once."""
+"""Age up to which the state is reused, so that many browsers cost no more than one."""
 
 MAX_DRAWN = 400
-"""Drawings of more boxes than this are neither made nor of use."""
+"""Maximum number of boxes in the drawing: larger ones are slow to make and cannot be read."""
 
 
 @dataclass
 class PageSource:
-    """What the page is made of. `state` is a word such as `running`; without `samples` nothing is counted here."""
+    """The sources of the page. `state` returns a word such as `running`; `samples` is None if no handlers run here."""
 
     pipelines: Sequence[Pipeline]
     graph: Callable[[], Graph]
@@ -51,7 +51,7 @@ class PageSource:
 
 
 class Page:
-    """The page of one process. Everything is made when somebody asks for it."""
+    """The page of one process. Nothing is read or drawn before a request needs it."""
 
     def __init__(self, source: PageSource, access: Access) -> None:
         self.access = access
@@ -71,7 +71,7 @@ class Page:
         }
 
     async def state(self) -> bytes:
-        """Return everything that changes, as JSON."""
+        """Return the current state as JSON."""
         async with self._making:
             clock = asyncio.get_running_loop().time
             if clock() - self._made_at >= FRESH_S:
@@ -80,29 +80,29 @@ class Page:
             return self._state
 
     async def drawing(self) -> str:
-        """Return the flow as SVG. Raises Denied where it is too large."""
+        """Return the flow as SVG. Raises Denied if it is too large to draw."""
         if self._drawing is None:
             self._drawing = asyncio.ensure_future(asyncio.to_thread(self._draw))
         return await asyncio.shield(self._drawing)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """Return what the HTTP server answers; aiohttp must be there."""
+        """Return the routes for the HTTP server. Needs aiohttp."""
         from runner.page.routes import page_routes
 
         return page_routes(self)
 
     async def close(self) -> None:
-        """Let what is under way end, and disconnect. Idempotent."""
+        """Stop running requests after their current message, and disconnect. Idempotent."""
         self.desk.stop()
         await self._broker.close()
 
     def _draw(self) -> str:
-        """Return the drawing. In a thread: it takes a tenth of a second for a hundred boxes."""
+        """Return the drawing. Runs in a thread, because a hundred boxes take a tenth of a second."""
         from runner.operations.graph.svg import to_svg
 
         graph = self._source.graph()
         if len(graph.nodes) > MAX_DRAWN:
-            text = f"The flow has {len(graph.nodes)} parts: too many for a drawing here. `runner graph` writes one."
+            text = f"The flow has {len(graph.nodes)} parts, too many to draw here. Write a drawing with `runner graph`."
             raise Denied(404, text)
         return to_svg(graph)
 
@@ -110,7 +110,7 @@ class Page:
         source = self._source
         await self._broker.ask()
         if source.samples is not None:
-            with contextlib.suppress(TimeoutError):  # the master of the workers does not answer, which is told below
+            with contextlib.suppress(TimeoutError):  # the workers' master does not answer: `unready_reasons` says so
                 self._figures.add(await source.samples(), asyncio.get_running_loop().time())
         statuses = self._broker.statuses or self._unknown
         queues = list({queue.name: queue for status in statuses for queue in status.queues}.values())
@@ -152,11 +152,11 @@ class Page:
             "host": socket.gethostname(),
             "process": f"{os.getpid()}{workers}",
             "since": source.since.isoformat(timespec="milliseconds"),
-            "broker": _shown(source.pipelines[0].broker),
+            "broker": _broker_address(source.pipelines[0].broker),
         }
 
     def _subscribers(self) -> Iterable[dict[str, Any]]:
-        """Yield a row for each subscriber; what is not known of it is None."""
+        """Yield a row for each subscriber; unknown values are None."""
         known = {(row["pipeline"], row["name"]): row for row in self._figures.subscribers()}
         for pipeline in self._source.pipelines:
             for subscriber in pipeline.subscribers:
@@ -180,7 +180,7 @@ class Page:
             yield {"id": f"producer:{row['pipeline']}.{row['name']}", **row}
 
     def _destinations(self) -> Iterable[dict[str, Any]]:
-        """Yield the queues and events that messages are published to, by the ids of their boxes."""
+        """Yield the publish rate of each queue and event, by the id of its box."""
         rates: dict[str, float] = {}
         for (pipeline, name), rate in self._figures.destinations().items():
             id_ = self._ids.get((pipeline, name))  # None for answers to a caller
@@ -189,15 +189,15 @@ class Page:
         yield from ({"id": id_, "rate": rate} for id_, rate in rates.items())
 
 
-def _shown(settings: BrokerSettings) -> str:
-    """Return where the broker is, without the user: whoever reaches the page may read it."""
+def _broker_address(settings: BrokerSettings) -> str:
+    """Return the broker's address without the user name, because the page shows it without a token."""
     urls = map(urlsplit, settings.urls)
     places = (f"{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}" for url in urls)
     return ", ".join(places) or "in-process broker"
 
 
 def _node_id(destination: Destination) -> str:
-    """Return the id that `runner graph` gives the box of a queue or an event."""
+    """Return the id of the box of a queue or an event, as `runner graph` writes it."""
     exchange, key = destination.address
     if not destination.is_event:
         return f"queue:{destination.name}"

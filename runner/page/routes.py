@@ -1,4 +1,4 @@
-"""The page over HTTP: `/`, and below `/-/` what its script asks for."""
+"""The HTTP routes of the page: `/`, and below `/-/` the requests of its script."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def page_routes(page: Page) -> list[web.AbstractRouteDef]:
-    """Return what the HTTP server answers for a page."""
+    """Return the routes of a page."""
     desk = page.desk
     reading = {"list": desk.groups, "open": desk.open}
     acting = {"try": desk.attempt, "replay": desk.replay, "drop": desk.drop}
@@ -41,34 +41,34 @@ def page_routes(page: Page) -> list[web.AbstractRouteDef]:
         web.get("/", _guarded(answer_page)),
         web.get("/-/state", _guarded(answer_state)),
         web.get("/-/flow", _guarded(answer_flow)),
-        *(web.post(f"/-/dead/{name}", _guarded(_asked(page, work, False))) for name, work in reading.items()),
-        *(web.post(f"/-/dead/{name}", _guarded(_asked(page, work, True))) for name, work in acting.items()),
+        *(web.post(f"/-/dead/{name}", _guarded(_letter_handler(page, work, False))) for name, work in reading.items()),
+        *(web.post(f"/-/dead/{name}", _guarded(_letter_handler(page, work, True))) for name, work in acting.items()),
     ]
 
 
-def _asked(page: Page, work: Callable[[Mapping[str, Any]], Awaitable[Any]], is_action: bool) -> Handler:
-    """Return what answers a request about dead letters, if whoever asks has the right to."""
+def _letter_handler(page: Page, work: Callable[[Mapping[str, Any]], Awaitable[Any]], is_action: bool) -> Handler:
+    """Return a handler of requests about dead letters. It checks the origin and the token first."""
 
     async def answer(request: web.Request) -> web.Response:
         headers = request.headers
         check_origin(request.host, headers.get("Origin"), headers.get("Sec-Fetch-Site"))
         page.access.check(headers.get("Authorization", ""), is_action=is_action)
-        # A form of another site can send text, but not say that it is JSON.
+        # A form on another site can send text, but it cannot set the content type of JSON.
         if request.content_type != "application/json" or (request.content_length or 0) > MAX_REQUEST_BYTES:
-            raise Denied(415, "write JSON, and say so")
+            raise Denied(415, "send JSON of at most 256 KiB, with Content-Type: application/json")
         try:
             about = await request.json()
         except (ValueError, RecursionError):
-            raise Denied(400, "this is no JSON") from None
+            raise Denied(400, "the body is not JSON") from None
         if not isinstance(about, dict):
-            raise Denied(400, "this is no JSON object")
+            raise Denied(400, "the body is not a JSON object")
         return web.json_response(await work(about))
 
     return answer
 
 
 def _guarded(handler: Handler) -> Handler:
-    """Return a handler whose answers carry what keeps browsers from misusing them, errors included."""
+    """Return a handler that turns errors into answers, and adds the security headers to every answer."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
@@ -78,16 +78,16 @@ def _guarded(handler: Handler) -> Handler:
             if denied.status == 401:
                 response.headers["WWW-Authenticate"] = "Bearer"
         except BrokerUnavailable as error:
-            response = web.json_response({"error": _words(error)}, status=503)
+            response = web.json_response({"error": _error_text(error)}, status=503)
         except RunnerError as error:
-            response = web.json_response({"error": _words(error)}, status=400)
+            response = web.json_response({"error": _error_text(error)}, status=400)
         response.headers.update(_headers())
         return response
 
     return answer
 
 
-def _words(error: RunnerError) -> str:
+def _error_text(error: RunnerError) -> str:
     return mask_passwords(f"{error}; {error.hint}" if error.hint else str(error))
 
 
@@ -98,7 +98,7 @@ def _document() -> str:
 
 @cache
 def _headers() -> Mapping[str, str]:
-    """Return the headers of every answer. The policy names the page's one script and one style by their hashes."""
+    """Return the headers of every answer. The policy allows only the page's own script and style, by their hashes."""
     script, style = (_hash(tag) for tag in ("script", "style"))
     policy = (
         f"default-src 'none'; script-src '{script}'; style-src '{style}'; connect-src 'self'; img-src data:; "

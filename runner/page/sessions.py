@@ -1,5 +1,4 @@
-"""Sessions by which the page looks at a broker: one of its own with RabbitMQ, or that of its process with the
-in-process broker."""
+"""The page's session with a broker: a connection of its own to RabbitMQ, or the process's in-process broker."""
 
 from __future__ import annotations
 
@@ -15,11 +14,13 @@ from runner.transports.base import Transport
 from runner.transports.memory import MemoryTransport
 
 CONNECT_S = 5.0
-"""How long a broker that cannot be reached is waited for: whoever looks at the page wants to know."""
+"""Time limit of a connection attempt. It is short, so that the page soon shows why the broker is unreachable."""
 
 
 async def connect(pipelines: Sequence[Pipeline], name: str, transport: Transport | None = None) -> Session:
-    """Connect; `name` is shown in RabbitMQ's list of connections. `transport` is that of the process, if it runs them.
+    """Connect to the broker of the pipelines.
+
+    `name` is shown in RabbitMQ's list of connections. `transport` is the process's own, if it runs the pipelines.
 
     Raises BrokerUnavailable.
     """

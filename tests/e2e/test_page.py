@@ -144,7 +144,7 @@ async def test_dropping_takes_what_was_said_and_no_more(project: Project) -> Non
         (left,) = (await page.act("list", {"queue": dead}))["groups"]
         assert left["error_type"] == "InvalidMessage"
         status, told = page.ask("open", {"queue": dead, "id": group["letters"][0]["id"]})
-        assert (status, told) == (404, {"error": "it is not in the queue any more"})
+        assert (status, told) == (404, {"error": "the message is no longer in the queue"})
         await stop(runner)
 
 
@@ -251,7 +251,7 @@ async def test_it_is_there_while_the_broker_is_not(rabbit_project: Project, rabb
             proxy.blackhole()
             proxy.cut()
             await until(lambda: page.state()["runner"]["trouble"], "trouble")
-            await until(lambda: page.state()["broker_error"], "the broker does not tell", timeout=60)
+            await until(lambda: page.state()["broker_error"], "the page cannot read the broker", timeout=60)
             proxy.pass_through()
             proxy.cut()
             await until(lambda: not page.state()["broker_error"], "the broker tells again", timeout=60)
@@ -326,7 +326,7 @@ async def test_a_thousand_subscribers_are_shown(memory_project: Project) -> None
             await asyncio.sleep(1.1)
         assert len(told["subscribers"]) == count
         status, _, drawing = page.get("/-/flow")
-        assert (status, "too many for a drawing" in drawing) == (404, True)
+        assert (status, "too many to draw here" in drawing) == (404, True)
         await stop(runner)
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: the token, and what a browser says of the site that asks."""
+"""Access to the page: the token, and the browser's headers about the site that sends a request."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_reading_and_acting_are_two_rights() -> None:
 
 
 def test_without_a_token_nothing_opens() -> None:
-    """Not even for who sends an empty one."""
+    """An empty token in the request opens nothing either."""
     assert status(Access(None), "Bearer ") == 403
     assert status(Access(None), "") == 403
 
 
-def test_a_token_is_made_where_none_is_given() -> None:
+def test_a_token_is_generated_if_none_is_given() -> None:
     tokens = {make_access(None, may_act=True, makes_token=True).token for _ in range(20)}
     assert len(tokens) == 20
     assert all(token is not None and len(token) >= 32 for token in tokens)
@@ -88,6 +88,6 @@ def test_a_token_is_not_shown() -> None:
         (None, "same-site", True),
     ],
 )
-def test_pages_of_other_sites_may_ask_nothing(origin: str | None, fetch_site: str | None, is_denied: bool) -> None:
+def test_pages_of_other_sites_are_refused(origin: str | None, fetch_site: str | None, is_denied: bool) -> None:
     with pytest.raises(Denied) if is_denied else contextlib.nullcontext():
         check_origin("runner.local:9090", origin, fetch_site)

@@ -1,4 +1,4 @@
-"""The page looks at the broker while somebody looks at the page, and not otherwise."""
+"""The page reads the broker while a browser shows the page, and not otherwise."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import asyncio
 from runner.errors import BrokerUnavailable
 from runner.operations.memory_access import MemoryAccess
 from runner.operations.status import StatusReader
-from runner.page.broker_view import EVERY_S, UNUSED_S, BrokerView, Session
+from runner.page.broker_view import IDLE_S, REFRESH_S, BrokerView, Session
 from runner.transports.memory import MemoryTransport
 from tests.unit.transports.virtual_time import run_virtually
 
 
 class Broker:
-    """An in-process broker, and how often somebody has connected to it to look."""
+    """An in-process broker that counts the connections to it."""
 
     def __init__(self) -> None:
         self.transport = MemoryTransport()
@@ -28,16 +28,16 @@ class Broker:
         return Session(access, StatusReader((), access, None))
 
 
-def test_it_looks_while_it_is_asked_and_then_no_more() -> None:
+def test_it_refreshes_while_requests_come_and_then_stops() -> None:
     async def main() -> None:
         broker = Broker()
         view = BrokerView(broker.connect)
         assert broker.connected == 0
         for _ in range(10):
             await view.ask()
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(REFRESH_S)
         assert broker.connected == 1
-        await asyncio.sleep(UNUSED_S + 2 * EVERY_S)
+        await asyncio.sleep(IDLE_S + 2 * REFRESH_S)
         assert len(asyncio.all_tasks()) == 1
         await view.ask()
         assert broker.connected == 2
@@ -47,7 +47,7 @@ def test_it_looks_while_it_is_asked_and_then_no_more() -> None:
     run_virtually(main)
 
 
-def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
+def test_an_unreachable_broker_is_reported_and_asked_again() -> None:
     async def main() -> None:
         broker = Broker()
         broker.is_away = True
@@ -55,14 +55,14 @@ def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
         await view.ask()
         assert view.error == "it is away"
         broker.is_away = False
-        await asyncio.sleep(EVERY_S + 0.1)
+        await asyncio.sleep(REFRESH_S + 0.1)
         assert (view.error, broker.connected) == ("", 2)
         await view.close()
 
     run_virtually(main)
 
 
-def test_ten_who_ask_cause_one_look() -> None:
+def test_ten_requests_make_one_connection() -> None:
     async def main() -> None:
         broker = Broker()
         view = BrokerView(broker.connect)

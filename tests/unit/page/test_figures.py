@@ -1,4 +1,4 @@
-"""Figures for people: rates and times of the last seconds, out of counters that only grow."""
+"""The page's figures: rates and durations of the last seconds, calculated from counters that only grow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runner.page.figures import MAX_ERRORS, WINDOW_S, Figures
 
 
 class Shop:
-    """What one pipeline counts, and the figures that are made of it."""
+    """The counts of one pipeline, and the figures made of them."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
@@ -17,7 +17,7 @@ class Shop:
         self.start()
 
     def start(self) -> None:
-        """Begin all counts again, as another process does."""
+        """Restart all counts from 0, as a new process does."""
         self.ship = SubscriberCounts("ship", "orders", ["shipped"])
         self.make = ProducerCounts("make", ["orders"])
         counts = PipelineCounts("shop", subscribers={"ship": self.ship}, producers={"make": self.make})
@@ -32,7 +32,7 @@ class Shop:
 
 
 def test_rates_are_not_known_before_there_are_two_samples() -> None:
-    """Totals are: they need one."""
+    """Totals are known: they need only one."""
     shop = Shop()
     shop.ship.handled = 7
     shop.look(100.0)
@@ -41,7 +41,7 @@ def test_rates_are_not_known_before_there_are_two_samples() -> None:
     assert row["totals"] == {"handled": 7, "retried": 0, "dead_lettered": 0, "released": 0, "duplicate": 0}
 
 
-def test_rates_are_those_of_the_time_between() -> None:
+def test_rates_cover_the_time_between_two_samples() -> None:
     shop = Shop()
     shop.look(100.0)
     shop.ship.handled, shop.ship.retried, shop.ship.dead_lettered = 50, 4, 1
@@ -56,8 +56,8 @@ def test_rates_are_those_of_the_time_between() -> None:
     assert shop.figures.destinations()["shop", "orders"] == 2.0
 
 
-def test_what_is_long_ago_does_not_count() -> None:
-    """A rate falls to nothing when nothing comes any more."""
+def test_old_messages_do_not_count() -> None:
+    """A rate falls to 0 when no more messages arrive."""
     shop = Shop()
     shop.look(100.0)
     shop.ship.handled = 50
@@ -66,7 +66,7 @@ def test_what_is_long_ago_does_not_count() -> None:
     assert shop.row()["rate"] == 0.0
 
 
-def test_looking_again_after_a_long_time_begins_a_new_window() -> None:
+def test_a_sample_after_a_long_pause_starts_a_new_window() -> None:
     shop = Shop()
     shop.look(100.0)
     shop.ship.handled = 1_000_000
@@ -74,7 +74,7 @@ def test_looking_again_after_a_long_time_begins_a_new_window() -> None:
     assert shop.row()["rate"] is None
 
 
-def test_a_process_that_was_started_again_has_no_negative_rates() -> None:
+def test_a_restarted_process_has_no_negative_rates() -> None:
     shop = Shop()
     shop.ship.handled = 100
     shop.ship.handler_seconds.observe(0.3)
@@ -85,8 +85,8 @@ def test_a_process_that_was_started_again_has_no_negative_rates() -> None:
     assert (row["rate"], row["p50"], row["p99"]) == (0.0, None, None)
 
 
-def test_times_are_those_of_recent_calls() -> None:
-    """A slow hour long ago does not make the p99 of now."""
+def test_durations_cover_recent_calls() -> None:
+    """A slow hour long ago does not change the current p99."""
     shop = Shop()
     for _ in range(1000):
         shop.ship.handler_seconds.observe(20.0)
