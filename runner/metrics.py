@@ -64,11 +64,11 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values were counted."""
+        """The number of values."""
         return sum(self.counts)
 
     def read(self) -> list[float]:
-        """Return it as a sample."""
+        """Return the histogram as a sample."""
         return [*self.counts, self.total]
 
 
@@ -83,23 +83,23 @@ class RecentMax:
     def note(self, now: float, value: float) -> None:
         """Add a value. `now` is a monotonic clock in seconds."""
         if now >= self._ends:
-            self._turn(now)
+            self._start_period(now)
         if value > self._largest:
             self._largest = value
 
     def read(self, now: float) -> float:
-        """Return the largest value that is recent; 0 where there is none."""
+        """Return the largest recent value; 0 if there is none."""
         if now >= self._ends:
-            self._turn(now)
+            self._start_period(now)
         return max(self._largest, self._before)
 
-    def _turn(self, now: float) -> None:
+    def _start_period(self, now: float) -> None:
         self._before = self._largest if now < self._ends + RECENT_S else 0.0
         self._largest, self._ends = 0.0, now + RECENT_S
 
 
 class Publications:
-    """Publications of one producer or subscriber, by destination and outcome: how many, and how long each took."""
+    """Counts and durations of one producer's or subscriber's publications, by destination and outcome."""
 
     def __init__(self, destinations: Iterable[str]) -> None:
         self._by_place: dict[tuple[str, str], Histogram] = {}
@@ -109,20 +109,20 @@ class Publications:
                 self._of(to, outcome)
 
     def note(self, to: str, outcome: str, seconds: float) -> None:
-        """Count one publication that has ended."""
+        """Count a publication that has ended."""
         self._of(to, outcome).observe(seconds)
 
     def note_confirmed(self, to: str, seconds: float) -> None:
-        """Count one publication that the broker has confirmed, as nearly all are."""
+        """Count a confirmed publication. Nearly all are confirmed, so this path is shorter than `note`."""
         (self._confirmed.get(to) or self._of(to, "confirmed")).observe(seconds)
 
     @property
     def confirmed(self) -> int:
-        """How many the broker has confirmed."""
+        """The number of confirmed publications."""
         return sum(item.count for item in self._confirmed.values())
 
     def items(self) -> Iterator[tuple[str, str, Histogram]]:
-        """Yield destination, outcome, and the seconds of those publications."""
+        """Yield destination, outcome, and the durations of the publications."""
         for (to, outcome), item in list(self._by_place.items()):
             yield to, outcome, item
 
@@ -136,7 +136,7 @@ class Publications:
 
 
 class SubscriberState(NamedTuple):
-    """What a subscriber does at this moment. `concurrency` is 0 while no messages reach it."""
+    """The current state of a subscriber. `concurrency` is 0 while the broker sends it no messages."""
 
     in_flight: int = 0
     concurrency: int = 0
@@ -169,8 +169,9 @@ class SubscriberCounts:
     def note_sent(self, sent: object, now: float) -> None:
         """Count how long a message has waited since it was sent; `now` is `time.perf_counter()`.
 
-        Times of publications have whole seconds, and so has the wall clock here: else a message would seem to wait for
-        half a second longer. All messages of one second that are handled in one second have waited equally long.
+        The time of a publication has whole seconds, so the wall clock is cut to whole seconds, too: otherwise messages
+        would seem to wait half a second longer on average. Messages that were published in one second and are handled
+        in one second therefore have equal waits, so the result is reused.
         """
         waits = self.queue_wait
         if sent != self._last_sent or now >= self._until:
@@ -186,13 +187,13 @@ class SubscriberCounts:
         waits.total += self._wait_s
 
     def note_error(self, error_type: str) -> None:
-        """Count an attempt that has failed, by the class of its error: there are at most 50, then they are `other`."""
+        """Count a failed attempt by the class of its error. After 50 classes, further ones count as `other`."""
         if error_type not in self.errors and len(self.errors) >= MAX_ERROR_TYPES:
             error_type = OTHER_ERRORS
         self.errors[error_type] = self.errors.get(error_type, 0) + 1
 
     def outcomes(self) -> dict[str, int]:
-        """Return the ends of deliveries, by outcome."""
+        """Return the number of ended deliveries, by outcome."""
         names = ("handled", "retried", "dead_lettered", "released", "duplicate")
         return {name: getattr(self, name) for name in names}
 
@@ -209,7 +210,7 @@ class ProducerCounts:
 
 @dataclass
 class PipelineCounts:
-    """The counts of one pipeline in this process. `is_leader` tells whether its producers run here."""
+    """The counts of one pipeline in this process. `is_leader` returns whether its producers run here."""
 
     name: str
     release: str = ""
@@ -233,7 +234,7 @@ class PipelineCounts:
 
 
 class BrokerCounts:
-    """The connections to the broker. `note` hears what the transport says to the log."""
+    """The state of the connections to the broker, from the events that the transport logs."""
 
     def __init__(self) -> None:
         self.reconnects = 0
@@ -241,7 +242,7 @@ class BrokerCounts:
         self.is_connected: Callable[[], bool] = lambda: False
 
     def note(self, event: str, role: str) -> None:
-        """Take note of a log event of one connection, that to `publish` or that to `consume`."""
+        """Take an event of the connection with the role `publish` or `consume`."""
         match event:
             case "broker.connected":
                 self.reconnects += 1
@@ -252,7 +253,7 @@ class BrokerCounts:
 
 
 class Metrics:
-    """Everything that this process counts. `is_timed` tells whether times of messages are measured."""
+    """All counts of this process. `is_timed` is whether durations of messages are measured."""
 
     def __init__(self, version: str = "", *, is_timed: bool = False) -> None:
         self.is_timed = is_timed
@@ -263,7 +264,7 @@ class Metrics:
 
     @property
     def totals(self) -> Totals:
-        """The counts of all pipelines together."""
+        """The sums over all pipelines."""
         return sum((pipeline.totals for pipeline in self.pipelines.values()), Totals())
 
     def note_event(self, event: str, about: Mapping[str, Any]) -> None:
@@ -276,7 +277,7 @@ class Metrics:
             self.broker.note(event, about["role"])
 
     def samples(self) -> Samples:
-        """Return all current values. Thread-safe: what it iterates over is copied first."""
+        """Return all current values. Thread-safe, because it iterates over copies."""
         found: Samples = {item.name: {} for item in METRICS}
         found["runner_broker_connected"][()] = int(self.broker.is_connected())
         found["runner_broker_blocked"][()] = int(bool(self.broker.blocked))
@@ -299,7 +300,7 @@ class Metrics:
 
 
 def sent_at(timestamp: object) -> float | None:
-    """Return when a message was published, in seconds since 1970; None where it does not say, or what cannot be."""
+    """Return when a message was published, in seconds since 1970; None without a valid timestamp."""
     return timestamp.timestamp() if isinstance(timestamp, datetime) else None
 
 
@@ -330,22 +331,22 @@ def _read_published(place: tuple[str, str, str], published: Publications, found:
 
 
 def merged(parts: Iterable[Samples]) -> Samples:
-    """Return the samples of several processes as one: counters are added up, gauges as the table says."""
+    """Return the samples of several processes as one: counters are added, and gauges are merged as the table says."""
     found: Samples = {item.name: {} for item in METRICS}
     for part in parts:
         for name, series in part.items():
             whole, how = found[name], metric(name)
             for labels, value in series.items():
-                whole[labels] = _joined(how, whole[labels], value) if labels in whole else value
+                whole[labels] = _merge_values(how, whole[labels], value) if labels in whole else value
     return found
 
 
 def counted(samples: Samples) -> Samples:
-    """Return the counters and histograms alone: what a process has done stays true when it has ended."""
+    """Return only the counters and histograms, which stay valid after the process has ended."""
     return {name: series for name, series in samples.items() if metric(name).kind != "gauge"}
 
 
-def _joined(how: Metric, one: Value, other: Value) -> Value:
+def _merge_values(how: Metric, one: Value, other: Value) -> Value:
     if isinstance(one, list) and isinstance(other, list):
         return [a + b for a, b in zip(one, other, strict=True)]
     numbers = _number(one), _number(other)
@@ -360,10 +361,10 @@ def _number(value: Value) -> float:
 
 
 def quantile(name: str, value: Sequence[float], share: float) -> float | None:
-    """Return the seconds that this share of a histogram's values did not exceed; None where it has no values.
+    """Return the quantile of a histogram in seconds, such as the p99 for the share 0.99; None if it has no values.
 
-    `value` is a sample of the metric, or the difference of two. As Prometheus does, it supposes that values are evenly
-    spread within a bucket; above the last bound it returns that bound.
+    `value` is a sample of the metric, or the difference of two. The estimate is that of Prometheus: values are spread
+    evenly within a bucket, and a quantile above the last bound is that bound.
     """
     *counts, _ = value
     wanted, below, low = share * sum(counts), 0.0, 0.0
@@ -375,10 +376,10 @@ def quantile(name: str, value: Sequence[float], share: float) -> float | None:
 
 
 def as_json(samples: Samples) -> dict[str, Any]:
-    """Return samples as JSON can carry them."""
+    """Return samples as plain JSON data."""
     return {name: [[*labels, value] for labels, value in series.items()] for name, series in samples.items() if series}
 
 
-def from_json(told: Mapping[str, Any]) -> Samples:
-    """Return what `as_json` was called with."""
-    return {name: {tuple(labels): value for *labels, value in series} for name, series in told.items()}
+def from_json(data: Mapping[str, Any]) -> Samples:
+    """Return the samples that `as_json` has converted."""
+    return {name: {tuple(labels): value for *labels, value in series} for name, series in data.items()}

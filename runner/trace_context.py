@@ -1,9 +1,9 @@
-"""Vocabulary: the headers that tie a message to a trace, by W3C Trace Context and W3C Baggage.
+"""The headers that tie a message to a trace, as defined by W3C Trace Context and W3C Baggage.
 
 https://www.w3.org/TR/trace-context/ · https://www.w3.org/TR/baggage/
 
-Anybody may have written them: a `traceparent` that the standard calls invalid counts as none, and then its `tracestate`
-does too. A message keeps the headers that it came with, valid or not; its results get the valid ones.
+The headers may come from any program. An invalid `traceparent` counts as missing, and so does its `tracestate`. A
+message keeps the headers that it came with, valid or not; its results get only the valid ones.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ BAGGAGE = "baggage"
 TRACE_HEADERS = (TRACEPARENT, TRACESTATE, BAGGAGE)
 
 MAX_CHARACTERS = 8192
-"""Longer values are not passed on to results. Baggage may have this many bytes; of `tracestate` 512 must be kept."""
+"""Longest value that results get. The standards require at least 8192 bytes for `baggage` and 512 for `tracestate`."""
 
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 def trace_id_of(headers: Mapping[str, Any]) -> str | None:
-    """Return the trace that a message belongs to, as 32 hexadecimal digits; None where it names no valid one."""
+    """Return the id of a message's trace as 32 hexadecimal digits; None without a valid `traceparent`."""
     value = headers.get(TRACEPARENT)
     match = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
-    if match is None or (match[1] == "00" and match[3]):  # only later versions may say more
+    if match is None or (match[1] == "00" and match[3]):  # only versions after 00 may have more fields
         return None
     return match[2]
 
 
 def trace_fields(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Return what log lines say of a message's trace."""
+    """Return the log fields of a message's trace."""
     trace_id = trace_id_of(headers) if headers else None
     return {} if trace_id is None else {"trace_id": trace_id}
 
 
 def trace_headers(headers: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the headers of a message, or of an HTTP request, that its results carry on."""
+    """Return the headers of a message or an HTTP request that its results get."""
     if not headers:
         return NO_HEADERS
     names = TRACE_HEADERS if trace_id_of(headers) is not None else (BAGGAGE,)
-    return {name: headers[name] for name in names if _is_sane(headers.get(name))} or NO_HEADERS
+    return {name: headers[name] for name in names if _is_valid_value(headers.get(name))} or NO_HEADERS
 
 
 def shared_trace_headers(messages: Iterable[Envelope]) -> Mapping[str, str]:
-    """Return the headers that the results of one or several messages carry on: what the messages share.
+    """Return the headers that the results of one or several messages get: those that the messages share.
 
-    They share a trace where all belong to the same one: the first message then lends its `traceparent`.
+    If all messages belong to the same trace, the results get the `traceparent` of the first one.
     """
     first, *others = (trace_headers(message.headers) for message in messages)
     if not others:
@@ -66,7 +66,7 @@ def shared_trace_headers(messages: Iterable[Envelope]) -> Mapping[str, str]:
 
 
 def with_trace_headers(own: Mapping[str, Any], carried: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return a message's own headers and those it carries on; its own win, and a `tracestate` goes with its parent."""
+    """Return a message's own and carried headers. Its own win, and a `tracestate` stays with its `traceparent`."""
     if not carried:
         return own
     if TRACEPARENT in own:
@@ -74,5 +74,5 @@ def with_trace_headers(own: Mapping[str, Any], carried: Mapping[str, str]) -> Ma
     return {**carried, **own}
 
 
-def _is_sane(value: object) -> bool:
+def _is_valid_value(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_CHARACTERS and value.isascii() and value.isprintable()

@@ -17,7 +17,7 @@ def metric_reference() -> str:
 
 
 def _metrics() -> Iterator[str]:
-    yield from ("| metric | type | labels | meaning | of workers |", "|---|---|---|---|---|")
+    yield from ("| metric | type | labels | meaning | workers |", "|---|---|---|---|---|")
     yield from map(_row, METRICS)
 
 

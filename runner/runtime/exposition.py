@@ -1,7 +1,7 @@
-"""Samples as Prometheus' text, with those that prometheus-client has of the process and of Python.
+"""Samples in Prometheus' text format, with prometheus-client's samples of the process and of Python.
 
-The text is written here: prometheus-client needs 5 µs for a line, so that a scrape of 1,000 busy subscribers would take
-a fifth of a second of the process's time. A test compares both. Source of the format:
+This module writes the text itself, because prometheus-client needs 5 µs for a line: a scrape of 1,000 busy subscribers
+would cost a fifth of a second of CPU time. A test compares both texts. Source of the format:
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
 
@@ -24,7 +24,7 @@ def read(metrics: Metrics) -> Samples:
     found = metrics.samples()
     try:
         from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-    except ImportError:  # a worker says its counts when it ends, also where none of them could listen
+    except ImportError:  # without the extra `http`, workers still report their counts when they end
         return found
     apart = CollectorRegistry()
     for collector in (ProcessCollector(registry=apart), GCCollector(apart), PlatformCollector(apart)):

@@ -1,7 +1,7 @@
-"""Exports spans by OTLP over HTTP, in a thread of its own: what the collector does not take is dropped, and said.
+"""Export of spans by OTLP over HTTP, in a thread. Spans that the collector does not accept are dropped and reported.
 
-OpenTelemetry's variables say the rest: where to, as whom, how many, how often. A tracer provider that the user's code
-has set is used as it is.
+OpenTelemetry's variables configure the endpoint, the service name, sampling and batching. If the user's code has set a
+tracer provider, that one is used unchanged.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from runner.runtime.tracing import Tracer
 from runner.transports.base import OnTransportEvent, TransportEvent
 
 CLOSE_S = 2.0
-"""How long the end waits for spans that are not exported yet."""
+"""Longest time that `close` waits for the export of the last spans."""
 
-SAY_AGAIN_S = 60.0
+WARNING_INTERVAL_S = 60.0
+"""Minimum time between two warnings about lost spans."""
 
 PROTOCOL = "http/protobuf"
 PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 class TracesUnavailable(RunnerError):
-    """Spans cannot be exported as OpenTelemetry's variables say."""
+    """OpenTelemetry's variables ask for an export that is not possible."""
 
     exit_code = 78
 
 
 class TraceExport:
-    """Spans on their way to a collector, until `close`. Raises TracesUnavailable."""
+    """The export of this process's spans, from creation until `close`. Raises TracesUnavailable."""
 
     def __init__(
         self, service: str, release: str, broker: BrokerSettings, on_transport_event: OnTransportEvent = lambda _: None
     ) -> None:
-        """`on_transport_event` hears of spans that are lost, also in another thread."""
-        self._say = on_transport_event
+        """`on_transport_event` is called when spans are lost, possibly in another thread."""
+        self._report = on_transport_event
         provider = trace.get_tracer_provider()
         self._finish: Callable[[], object]
         if isinstance(provider, trace.ProxyTracerProvider):
@@ -59,7 +60,7 @@ class TraceExport:
         self.tracer = Tracer(provider.get_tracer("runner", version_fields("")["version"]), broker)
 
     async def close(self) -> None:
-        """Export what is left, for a moment at most: the thread is a daemon, and nothing waits for it."""
+        """Export the remaining spans, for at most 2 seconds. The thread is a daemon, so it cannot delay the exit."""
         loop, finished = asyncio.get_running_loop(), asyncio.Event()
 
         def finish() -> None:
@@ -73,55 +74,55 @@ class TraceExport:
             async with asyncio.timeout(CLOSE_S):
                 await finished.wait()
         except TimeoutError:
-            error = f"the collector has not taken all of them within {CLOSE_S:g} s"
-            self._say(TransportEvent("traces.lost", "warning", {"error": error}))
+            error = f"the collector did not accept all spans within {CLOSE_S:g} s"
+            self._report(TransportEvent("traces.lost", "warning", {"error": error}))
 
 
 def _make_provider(service: str, release: str, on_transport_event: OnTransportEvent) -> TracerProvider:
     for variable in PROTOCOL_VARIABLES:
         if os.environ.get(variable, PROTOCOL).strip() not in ("", PROTOCOL):
-            text = f"{variable} asks for {os.environ[variable]}, and traces are exported by {PROTOCOL}"
-            raise TracesUnavailable(text, f"set it to {PROTOCOL}; collectors take that on port 4318")
+            text = f"{variable} asks for {os.environ[variable]}, but the runner exports traces by {PROTOCOL} only"
+            raise TracesUnavailable(text, f"set it to {PROTOCOL}; collectors listen for it on port 4318")
     try:
         provider = TracerProvider(resource=_resource(service, release), shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(_SayingExporter(OTLPSpanExporter(), on_transport_event)))
-    except Exception as error:  # whatever a variable says wrong, its reader raises as it likes
+        provider.add_span_processor(BatchSpanProcessor(_ReportingExporter(OTLPSpanExporter(), on_transport_event)))
+    except Exception as error:  # OpenTelemetry raises errors of many classes for wrong variables
         raise TracesUnavailable(f"traces cannot be exported: {error}", "check the variables OTEL_*") from error
     return provider
 
 
 def _resource(service: str, release: str) -> Resource:
-    """Return what says who we are; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
-    ours: dict[str, str | int] = {
+    """Return the attributes that identify this process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
+    defaults: dict[str, str | int] = {
         "service.name": service,
         "service.instance.id": uuid4().hex,
         "process.pid": os.getpid(),
         **({"service.version": release} if release else {}),
     }
-    theirs = OTELResourceDetector().detect().attributes
-    return Resource.create({name: value for name, value in ours.items() if name not in theirs})
+    configured = OTELResourceDetector().detect().attributes
+    return Resource.create({name: value for name, value in defaults.items() if name not in configured})
 
 
-class _SayingExporter(SpanExporter):
-    """Exports, and says now and then that spans are lost. Runs in the exporting thread."""
+class _ReportingExporter(SpanExporter):
+    """An exporter that warns of lost spans, at most once a minute. It runs in the exporting thread."""
 
     def __init__(self, exporter: SpanExporter, on_transport_event: OnTransportEvent) -> None:
         self._exporter = exporter
-        self._say = on_transport_event
+        self._report = on_transport_event
         self._lost = 0
-        self._say_next = 0.0
+        self._next_warning_at = 0.0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """See `SpanExporter.export`."""
         try:
-            result, error = self._exporter.export(spans), "the collector does not take them"
-        except Exception as failure:  # foreign code, in a thread that nobody watches
+            result, error = self._exporter.export(spans), "the collector does not accept the spans"
+        except Exception as failure:  # an error would end the exporting thread unnoticed
             result, error = SpanExportResult.FAILURE, str(failure) or type(failure).__qualname__
         if result is not SpanExportResult.SUCCESS:
             self._lost += len(spans)
-            if time.monotonic() >= self._say_next:
-                self._say_next = time.monotonic() + SAY_AGAIN_S
-                self._say(TransportEvent("traces.lost", "warning", {"lost": self._lost, "error": error}))
+            if time.monotonic() >= self._next_warning_at:
+                self._next_warning_at = time.monotonic() + WARNING_INTERVAL_S
+                self._report(TransportEvent("traces.lost", "warning", {"lost": self._lost, "error": error}))
         return result
 
     def shutdown(self) -> None:

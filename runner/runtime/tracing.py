@@ -1,11 +1,11 @@
-"""Spans of publications and attempts, by OpenTelemetry's semantic conventions for messaging.
+"""Spans of publications and attempts, following OpenTelemetry's semantic conventions for messaging.
 
 https://opentelemetry.io/docs/specs/semconv/messaging/
 
 A publication is a PRODUCER span, and its context travels with the message. An attempt is a CONSUMER span: the child of
-the publication, and linked to it; that of a batch is linked to the publication of each of its messages. A retry, a dead
-letter and a replay are CLIENT spans, and the message keeps the context of its publication. Imported only where a
-pipeline asks for traces.
+the publication, and linked to it. The attempt of a batch is linked to the publication of each of its messages. Retries,
+dead letters and replays are CLIENT spans, and their messages keep the context of the publication. This module needs the
+extra `otel`, so it is imported only if a pipeline has `traces`.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ Attributes = dict[str, str | int]
 
 
 def carrier() -> dict[str, str]:
-    """Return the current context as headers, for another process."""
+    """Return the current context as headers, to pass it to another process."""
     headers: dict[str, str] = {}
     propagate.inject(headers)
     return headers
 
 
 def attach(headers: Mapping[str, str]) -> None:
-    """Make the context of these headers the current one, until another one is."""
+    """Make the context in these headers the current one."""
     otel_context.attach(_extracted(headers, Context()))
 
 
 class Tracer:
-    """Makes the spans of one broker. `tracer` is OpenTelemetry's."""
+    """Creates the spans of the messages on one broker. `tracer` is OpenTelemetry's."""
 
     def __init__(self, tracer: trace.Tracer, broker: BrokerSettings) -> None:
         self._tracer = tracer
@@ -59,15 +59,15 @@ class Tracer:
     def publication(self, pipeline: str, outgoing: OutgoingMessage, *, is_reply: bool) -> OutgoingMessage:
         """Start the span of a publication; return the message with its context, and the span.
 
-        A context that the handler has given the message stays as it is, and the span is linked to it.
+        If the handler has set a context on the message, it stays unchanged and the span is linked to it.
         """
         envelope, address = outgoing.envelope, address_of(outgoing)
         destination = "" if is_reply else outgoing.destination.name
         about = self._about("publish", "send", destination, _route(address.exchange, address.key), pipeline)
-        about |= _of_message(envelope)
+        about |= _message_ids(envelope)
         if self._system == "rabbitmq":
             about["messaging.rabbitmq.destination.routing_key"] = _unicode(address.key)
-        if is_reply:  # the queue of one caller, with a name that nobody else knows
+        if is_reply:  # the queue belongs to one caller, and its name is random
             about |= {"messaging.destination.temporary": True, "messaging.destination.anonymous": True}
         name = f"publish {destination}".rstrip()
         if trace_id_of(envelope.headers) is not None:
@@ -87,12 +87,12 @@ class Tracer:
         first = deliveries[0]
         contexts = [_extracted(delivery.envelope.headers, Context()) for delivery in deliveries]
         parent = Context() if is_batch else contexts[0]
-        about = self._about("process", "process", first.options.queue, _consumed(first), pipeline)
+        about = self._about("process", "process", first.options.queue, _source_of(first), pipeline)
         about["runner.subscriber"] = subscriber
         if is_batch:
             about["messaging.batch.message_count"] = len(deliveries)
         else:
-            about |= {**_of_message(first.envelope), "runner.attempt": first.attempt}
+            about |= {**_message_ids(first.envelope), "runner.attempt": first.attempt}
         links = _links(contexts)
         name = f"process {first.options.queue}"
         span = self._tracer.start_span(name, parent, SpanKind.CONSUMER, about, links)
@@ -101,17 +101,17 @@ class Tracer:
 
     @contextmanager
     def settling(self, what: str, pipeline: str, delivery: Delivery, **about: str | int) -> Iterator[Span]:
-        """Give the span of a retry or a dead letter, for as long as the block takes."""
+        """Start the span of a retry or a dead letter; it ends with the block."""
         queue, envelope = delivery.options.queue, delivery.envelope
-        attributes = self._about(what, "settle", queue, _consumed(delivery), pipeline)
-        attributes |= {**_of_message(envelope), **about}
+        attributes = self._about(what, "settle", queue, _source_of(delivery), pipeline)
+        attributes |= {**_message_ids(envelope), **about}
         with self._client_span(f"{what} {queue}", attributes, envelope) as span:
             yield span
 
     @contextmanager
     def replay(self, queue: str, envelope: Envelope) -> Iterator[None]:
-        """Make the span of a dead letter that is sent back to its queue, for as long as the block takes."""
-        attributes = self._about("replay", "send", queue, queue) | _of_message(envelope)
+        """Start the span of a dead letter's replay; it ends with the block."""
+        attributes = self._about("replay", "send", queue, queue) | _message_ids(envelope)
         with self._client_span(f"replay {queue}", attributes, envelope):
             yield
 
@@ -128,7 +128,7 @@ class Tracer:
             span.end()
 
     def _about(self, name: str, kind: str, destination: str, route: str, pipeline: str = "") -> Attributes:
-        """Return the attributes of any span. `destination` has the name that it has in the pipeline."""
+        """Return the attributes that all spans have. `destination` is the name in the pipeline file."""
         about: Attributes = {
             "messaging.system": self._system,
             "messaging.operation.name": name,
@@ -144,7 +144,7 @@ class Tracer:
 
 
 class TracedPublisher(PipelinePublisher):
-    """Publishes, with a span for each message."""
+    """A publisher that makes a span for each message."""
 
     def __init__(self, tracer: Tracer, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -163,7 +163,7 @@ class TracedPublisher(PipelinePublisher):
 
 
 class TracedExecution(Execution):
-    """Runs deliveries, with a span for each attempt."""
+    """An execution that makes a span for each attempt."""
 
     def __init__(self, tracer: Tracer, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -172,12 +172,12 @@ class TracedExecution(Execution):
 
     async def run(self, delivery: Delivery) -> None:
         """See `Execution.run`."""
-        with self._attempted([delivery], is_batch=False):
+        with self._attempt_span([delivery], is_batch=False):
             await super().run(delivery)
 
     async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
         """See `Execution.run_batch`."""
-        with self._attempted(deliveries, is_batch=True):
+        with self._attempt_span(deliveries, is_batch=True):
             await super().run_batch(deliveries)
 
     async def release(self, delivery: Delivery) -> None:
@@ -186,7 +186,7 @@ class TracedExecution(Execution):
         await super().release(delivery)
 
     def log_fields(self, delivery: Delivery) -> dict[str, Any]:
-        """Return what log lines say of a delivery: with the span of the attempt."""
+        """Return the log fields of a delivery, with the ids of the attempt's span."""
         span = self._spans.get(delivery)
         return super().log_fields(delivery) | ({} if span is None else _ids(span))
 
@@ -194,7 +194,7 @@ class TracedExecution(Execution):
         return super()._context_fields() | _ids(trace.get_current_span())
 
     @contextmanager
-    def _attempted(self, deliveries: Sequence[Delivery], *, is_batch: bool) -> Iterator[None]:
+    def _attempt_span(self, deliveries: Sequence[Delivery], *, is_batch: bool) -> Iterator[None]:
         span = self._tracer.attempt(self._pipeline, self._subscriber.name, deliveries, is_batch=is_batch)
         self._spans |= dict.fromkeys(deliveries, span)
         try:
@@ -209,8 +209,8 @@ class TracedExecution(Execution):
             span = self._spans[delivery]
             if self._subscriber.batch is None or not isinstance(error, InvalidMessage):
                 mark_failed(span, error)
-            else:  # one message of a batch: the others are handled
-                about = _of_message(delivery.envelope)
+            else:  # the error concerns one message of the batch, and the others are handled
+                about = _message_ids(delivery.envelope)
                 span.add_event("message.dead_lettered", {**about, "error.type": error_type(error)})
         await super()._finish(delivery, error, published, started)
 
@@ -242,7 +242,7 @@ class TracedExecution(Execution):
 
 
 def mark_failed(span: Span, error: BaseException) -> None:
-    """Say on a span what has failed: passwords masked, as everywhere."""
+    """Mark a span as failed. Passwords in the error's text are masked."""
     error = error.cause if isinstance(error, ResultFailed) else error
     kind = error.reason if isinstance(error, PublishFailed) else error_type(error)
     span.set_attribute("error.type", kind)
@@ -257,41 +257,41 @@ def _ids(span: Span) -> dict[str, str]:
 
 
 def _extracted(headers: Mapping[str, Any], into: Context) -> Context:
-    """Return a context with what the headers of a message say: only texts, anybody may have written anything."""
+    """Return `into` with the context in a message's headers. Headers may have any type, so only texts are read."""
     if not headers:
         return into
     return propagate.extract({name: value for name, value in headers.items() if isinstance(value, str)}, into)
 
 
 def _links(contexts: Sequence[Context]) -> list[Link]:
-    """Return links to the publications of messages, those that have a trace, given their contexts."""
+    """Return links to the publications of messages, given their contexts. Messages without a trace have none."""
     found = (trace.get_current_span(each).get_span_context() for each in contexts)
     return [Link(each) for each in found if each.is_valid]
 
 
-def _of_message(envelope: Envelope) -> Attributes:
+def _message_ids(envelope: Envelope) -> Attributes:
     ids = {"messaging.message.id": envelope.message_id, "messaging.message.conversation_id": envelope.correlation_id}
     return {name: _unicode(value) for name, value in ids.items() if value is not None}
 
 
 def _unicode(text: str) -> str:
-    """Return a text without lone surrogates: the exporter would fail for the spans of all other messages, too."""
+    """Return a text without lone surrogates, because with one the exporter would fail for the whole batch of spans."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _consumed(delivery: Delivery) -> str:
-    """Return where a message came from, the same for all its attempts: EXCHANGE:KEY:QUEUE."""
+def _source_of(delivery: Delivery) -> str:
+    """Return the source of a message as EXCHANGE:KEY:QUEUE. It is the same for all attempts."""
     address = Address(*original_address(delivery))
     return _route(address.exchange, address.key, delivery.options.queue)
 
 
 def _route(*parts: str) -> str:
-    """Return a destination as the conventions for RabbitMQ write it: what is empty, or repeated, is left out."""
+    """Return a destination in the form of the conventions for RabbitMQ, without empty or repeated parts."""
     return ":".join(dict.fromkeys(part for part in parts if part))
 
 
 def _server(broker: BrokerSettings) -> Attributes:
-    """Return the address of the broker; nothing where it is one of several nodes."""
+    """Return the broker's address; nothing if there are several nodes, because the connected one can change."""
     if len(broker.urls) != 1:
         return {}
     url = urlsplit(broker.urls[0])

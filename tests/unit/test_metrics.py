@@ -1,4 +1,4 @@
-"""Counts, and how those of several processes become one."""
+"""Counts, and how the counts of several processes are merged."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def test_processes_are_merged_as_the_table_says() -> None:
     assert sum(waits[:-1]) == 2
 
 
-def test_samples_travel_as_json() -> None:
+def test_samples_can_be_converted_to_json_and_back() -> None:
     samples = {name: series for name, series in example().samples().items() if series}
     assert from_json(json.loads(json.dumps(as_json(samples)))) == samples
 
 
-def test_what_remains_of_a_process_that_has_ended_are_its_counters() -> None:
+def test_the_counters_of_a_process_that_has_ended_remain() -> None:
     left = counted(example().samples())
     assert {metric(name).kind for name in left} == {"counter", "histogram"}
 
@@ -124,7 +124,7 @@ def test_what_remains_of_a_process_that_has_ended_are_its_counters() -> None:
     ("event", "blocked", "reconnects"),
     [("broker.blocked", 1, 0), ("broker.lost", 0, 0), ("broker.unblocked", 0, 0), ("broker.connected", 1, 1)],
 )
-def test_the_state_of_the_broker_comes_from_what_the_log_says(event: str, blocked: int, reconnects: int) -> None:
+def test_the_state_of_the_broker_comes_from_log_events(event: str, blocked: int, reconnects: int) -> None:
     metrics = example()
     metrics.note_event("broker.blocked", {"role": "publish"})
     metrics.note_event(event, {"role": "publish"})

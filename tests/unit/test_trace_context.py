@@ -53,14 +53,14 @@ def test_an_invalid_traceparent_counts_as_none_and_so_does_its_tracestate(value:
     assert trace_headers(headers) == {"baggage": "k=v"}
 
 
-def test_results_carry_the_three_headers_and_no_other() -> None:
+def test_results_get_the_three_headers_and_no_others() -> None:
     headers = {"traceparent": PARENT, "tracestate": "a=1", "baggage": "k=v", "tenant": "north", "Traceparent": "x"}
     assert trace_headers(headers) == {"traceparent": PARENT, "tracestate": "a=1", "baggage": "k=v"}
     assert trace_headers({}) is trace_headers({"tenant": "north"}) is NO_HEADERS
 
 
 @pytest.mark.parametrize("value", ["", "x" * (MAX_CHARACTERS + 1), "a=1\nb=2", "a=é", "a=\udcff", 5, b"a=1", {"a": 1}])
-def test_what_no_standard_allows_is_not_passed_on(value: Any) -> None:
+def test_invalid_values_are_not_passed_on(value: Any) -> None:
     assert trace_headers({"traceparent": PARENT, "tracestate": value, "baggage": value}) == {"traceparent": PARENT}
 
 
@@ -77,7 +77,7 @@ def shared(*headers: dict[str, str]) -> Any:
     return shared_trace_headers([Envelope(b"", headers=each) for each in headers])
 
 
-def test_the_results_of_several_messages_carry_what_these_share() -> None:
+def test_results_of_several_messages_get_the_headers_that_these_share() -> None:
     one = {"traceparent": PARENT, "tracestate": "a=1", "baggage": "k=v"}
     same_trace = {"traceparent": f"00-{TRACE}-{'2' * 16}-01", "baggage": "k=v"}
     other = {"traceparent": f"00-{OTHER}-{SPAN}-01", "baggage": "k=v"}

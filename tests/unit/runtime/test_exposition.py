@@ -1,4 +1,4 @@
-"""The text of /metrics, beside that of prometheus-client for the same values."""
+"""The text of /metrics equals that of prometheus-client for the same values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.test_metrics import example
 
 
 class Reference:
-    """The same samples as a collector for prometheus-client."""
+    """A collector for prometheus-client with the same samples."""
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
@@ -48,7 +48,7 @@ def written_by_prometheus_client(samples: Samples) -> str:
 
 
 def shape(text: str) -> list[Any]:
-    """Return the lines without the values, and labels in any order: `3` and `3.0` are the same number."""
+    """Return each line without its value (`3` and `3.0` are equal), and with its labels sorted."""
     found: list[Any] = []
     for line in text.splitlines():
         place = line if line.startswith("#") else line.rpartition(" ")[0]
@@ -71,7 +71,7 @@ def test_label_values_are_escaped() -> None:
     assert parse(exposition.text(samples).decode()) == parse(written_by_prometheus_client(samples))
 
 
-def test_what_has_no_value_yet_has_no_line() -> None:
+def test_a_metric_without_values_has_no_line() -> None:
     text = exposition.text(Metrics().samples()).decode()
     assert "# TYPE runner_handler_seconds histogram\n" in text
     named = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
@@ -96,7 +96,7 @@ MANY = 1000
 
 
 def test_a_scrape_of_a_thousand_busy_subscribers_takes_little_of_the_processor() -> None:
-    """Under 50 ms of CPU time, which other processes do not lengthen, and of what is sent a fraction of a megabyte."""
+    """A scrape takes under 50 ms of CPU time, which other processes do not affect, and a fraction of a megabyte."""
     metrics = Metrics()
     names = [f"subscriber_{number}" for number in range(MANY)]
     subscribers = {name: SubscriberCounts(name, f"queue_of_{name}") for name in names}

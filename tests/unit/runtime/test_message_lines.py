@@ -1,4 +1,4 @@
-"""Which messages have lines: all, those that fail, a share of the flows, or one line with their counts."""
+"""The messages that are logged: all, those that fail, or a share of the flows; or only a summary."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_only_what_fails_has_a_line(value: str) -> None:
     assert events == {"message.retry", "message.dead_lettered"}
 
 
-def test_a_share_is_one_of_flows() -> None:
-    """Published, handled, its result handled: all lines of a flow, or none."""
+def test_a_share_applies_to_whole_flows() -> None:
+    """A flow has all its lines (published, handled, its result handled), or none."""
     record = logged("{messages: 25%}")
     sampled = flows(record, "message.published")
     assert COUNT * 0.15 < len(sampled) < COUNT * 0.35
@@ -83,8 +83,8 @@ def test_a_share_is_one_of_flows() -> None:
     assert len(ended) == 2 * len(sampled - dead)
 
 
-def test_a_summary_counts_what_has_come_since_the_last_one() -> None:
-    """Every so often, and once more at the end; the sums are the totals, and nothing has no line."""
+def test_a_summary_counts_the_messages_since_the_last_one() -> None:
+    """A summary comes in each interval with messages and at the end; the sums are the totals."""
     record = logged("{messages: summary, every: 4s}", for_s=60)
     summaries = record.events("message.summary")
     assert {line["event"] for line in record.lines if line["event"].startswith("message.")} == {
@@ -100,7 +100,7 @@ def test_a_summary_counts_what_has_come_since_the_last_one() -> None:
 
 
 def test_a_message_without_ids_is_sampled_like_others() -> None:
-    """All of them count as one flow."""
+    """All messages without ids count as one flow."""
     assert line_filter("100%")(Envelope(b""))
     assert not line_filter("errors")(Envelope(b"", message_id="a"))
     assert isinstance(line_filter("0.5%")(Envelope(b"", message_id="\udcff")), bool)
