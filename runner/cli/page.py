@@ -1,4 +1,4 @@
-"""`runner page`: serve the page of pipelines that run elsewhere."""
+"""`runner page`: a web page for pipelines that run elsewhere."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def command(
     management: str | None,
     environ: dict[str, str],
 ) -> None:
-    """Serve a web page with the queues and dead letters of pipelines on RabbitMQ, until Ctrl-C. Runs no handlers.
+    """Serve a web page with the queues and dead letters of pipelines on RabbitMQ, until Ctrl-C.
 
-    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. `runner up` serves the same page for
-    the pipelines that it runs, with the rates and durations of their handlers. To open dead letters, use the token in
-    the address that is printed, or set RUNNER_TOKEN.
+    The command runs no subscribers and no producers. PATH is a pipeline, or a folder: every *.yaml below it with a
+    `version:` key. `runner up` serves the same page for the pipelines that it runs, with the rates and durations of
+    their handlers. Dead letters need a token: set RUNNER_TOKEN, or open the printed address, which has a new token.
 
     Exit codes: 0 stopped, 1 the address is in use, 2 the in-process broker, 78 invalid pipeline.
     """
@@ -56,7 +56,7 @@ def command(
         from runner.operations.targets import require_live_broker
         from runner.page.access import ENV_VARIABLE, make_access
 
-        log.configure(level="error", stream=sys.stderr)  # with the traceback of what is tried and fails
+        log.configure(level="error", stream=sys.stderr)  # "Try here" logs the tracebacks of handlers that fail
         system = with_management(load_system(paths, environ, broker), management)
         require_live_broker(system.broker)
         access = make_access(environ.get(ENV_VARIABLE), may_act=allow_actions, makes_token=True)

@@ -14,9 +14,10 @@ USEC = 1_000_000
 
 
 class ServiceManager:
-    """The service manager that started this process, if it listens.
+    """The service manager that started this process, if it asked for notifications.
 
-    Removes its variables from the environment, so that workers and programs that handlers start do not notify it.
+    The constructor removes its variables from the environment, so that workers and programs that handlers start
+    do not notify it.
     """
 
     def __init__(self) -> None:
@@ -25,25 +26,25 @@ class ServiceManager:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         is_for_us = interval.isdecimal() and pid in ("", str(os.getpid()))
         self._watchdog_s = int(interval) / USEC if is_for_us else 0.0
-        self._telling: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, stop: asyncio.Event) -> None:
-        """Send watchdog notifications from now on, and one when `stop` is set."""
+        """Start to send watchdog notifications, and `STOPPING=1` when `stop` is set."""
         if self._address:
-            self._telling = [asyncio.create_task(each) for each in (self._tell_stop(stop), self._tell_alive())]
+            self._tasks = [asyncio.create_task(each) for each in (self._notify_stop(stop), self._notify_alive())]
 
-    def tell(self, state: str) -> None:
-        """Send a state, such as `READY=1`. Errors are ignored: they must not stop the work."""
+    def notify(self, state: str) -> None:
+        """Send a state, such as `READY=1`. Errors are ignored, so that they cannot stop the pipelines."""
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
                 channel.setblocking(False)
                 channel.sendto(state.encode(), self._address)
 
-    async def _tell_stop(self, stop: asyncio.Event) -> None:
+    async def _notify_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        self.tell("STOPPING=1")
+        self.notify("STOPPING=1")
 
-    async def _tell_alive(self) -> None:
+    async def _notify_alive(self) -> None:
         while self._watchdog_s:
-            self.tell("WATCHDOG=1")
+            self.notify("WATCHDOG=1")
             await asyncio.sleep(self._watchdog_s / 2)

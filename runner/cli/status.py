@@ -1,4 +1,4 @@
-"""`runner status`: the messages, consumers, rates and dead letters of each queue, and what runs."""
+"""`runner status`: the messages, consumers, rates and dead letters of each queue, and the running processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner.operations.status import PipelineStatus
 
 ANSWER_S = 5.0
-"""How long the broker may take to answer before stderr says that `--watch` is waiting."""
+"""Time without an answer after which `--watch` reports on stderr that it tries again."""
 
 FAILED = 1
 
@@ -53,7 +53,7 @@ def _conditions(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -
 
 
 class _StatusCommand(click.Command):
-    """The command; one `--fail-if` takes several conditions, which click's options cannot."""
+    """The command `status`, in which one `--fail-if` takes several conditions. Click has no such option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, with the option repeated before each further condition."""
@@ -79,8 +79,8 @@ class _StatusCommand(click.Command):
     multiple=True,
     metavar="CONDITION",
     callback=_conditions,
-    help="Exit with 1 if this holds for a queue, or is not known, such as 'dead>0', 'age>5m' or 'orders: consumers<1'. "
-    "Takes several, and is repeatable.",
+    help="Exit with 1 if this holds for a queue or is not known, such as 'dead>0', 'age>5m' or 'orders: consumers<1'. "
+    "Takes several conditions, and is repeatable.",
 )
 @click.option(
     "--http",
@@ -104,19 +104,20 @@ def command(
     environ: dict[str, str],
     wait_s: float,
 ) -> None:
-    """Show the ready messages, consumers, rates and dead letters of each queue of the pipelines, and what runs them.
+    """Show the ready messages, consumers, rates and dead letters of each queue, and the processes of the pipelines.
 
-    A queue that does not exist is "missing". A dash is a number that no source knows. The management API knows
+    A queue that does not exist is "missing". A dash is a number that is not known. The management API knows
     unacknowledged messages, rates, the oldest message of classic queues, and the processes that run the pipelines. A
-    process that answers HTTP knows failed attempts, pauses, and the oldest message it has held. Queues that begin with
-    the pipeline's name and are in no file are "not in the pipeline"; these need the management API.
+    process with an HTTP address knows failed attempts, pauses, and the oldest message that it has held. Queues whose
+    names begin with the pipeline's name, but which are in no file, are "not in the pipeline"; finding them needs the
+    management API.
 
-    Exit codes: 0 shown, 1 a condition of --fail-if holds or is not known, 2 the in-process broker and no address of a
+    Exit codes: 0 shown, 1 a condition of --fail-if holds or is not known, 2 in-process broker without the address of a
     process, 69 broker or process unreachable, 78 invalid pipeline.
     """
     logging.disable()  # errors are reported below
     if conditions and is_watching:
-        raise click.UsageError("--fail-if and --watch exclude each other: a condition is looked at once")
+        raise click.UsageError("--fail-if and --watch exclude each other: a condition is checked once")
     with errors_as_exit_codes():
         from runner.operations.process_status import ProcessReader
         from runner.operations.targets import require_live_broker
@@ -126,17 +127,17 @@ def command(
         process = ProcessReader(address, [pipeline.name for pipeline in system.pipelines]) if address else None
         if process is None:
             require_live_broker(system.broker)
-        shown = _Shown(is_json, interval if is_watching else None)
+        shown = _Printer(is_json, interval if is_watching else None)
         sys.exit(asyncio.run(_show(system, process, management, shown, conditions)))
 
 
-class _Shown:
-    """Prints what was looked at, again and again where `interval` says how often."""
+class _Printer:
+    """Prints statuses. `interval` is the time between two refreshes in seconds, None to print once."""
 
     def __init__(self, is_json: bool, interval: float | None) -> None:
         self.is_json = is_json
         self.interval = interval
-        self._is_again = False
+        self._has_printed = False
 
     def print(self, pipelines: list[PipelineStatus]) -> None:
         from runner.cli.status_table import table
@@ -146,18 +147,18 @@ class _Shown:
             click.echo(json_line([pipeline.as_json() for pipeline in pipelines]))
         else:
             separator = CLEAR if sys.stdout.isatty() else "\n"
-            click.echo((separator if self._is_again else "") + table(pipelines), color=True)
-        self._is_again = True
+            click.echo((separator if self._has_printed else "") + table(pipelines), color=True)
+        self._has_printed = True
 
 
 async def _show(
     system: System,
     process: ProcessReader | None,
     management: str | None,
-    shown: _Shown,
+    shown: _Printer,
     conditions: Sequence[Condition],
 ) -> int:
-    """Connect to what there is, and show the state; return the exit code."""
+    """Connect to the broker or the process, and show the state; return the exit code."""
     from runner.cli.signals import stop_on_signals
     from runner.operations.process_status import statuses_of
     from runner.operations.rabbitmq.queue_browser import BrowseSession
@@ -186,7 +187,7 @@ async def _show(
 
 
 def _with_process(look: Look, process: ProcessReader | None) -> Look:
-    """Return a reader of the broker and of the process. If the process does not answer, stderr says why, once."""
+    """Return a function that reads the broker and the process. If the process is silent, stderr says why, once."""
     from runner.operations.process_status import ProcessSilent, with_process
 
     said = ""
@@ -201,18 +202,18 @@ def _with_process(look: Look, process: ProcessReader | None) -> Look:
         except ProcessSilent as silent:
             if str(silent) != said:
                 said = str(silent)
-                echo_err(f"process: not asked: {said}")
+                echo_err(f"process: not used: {said}")
             return statuses
 
     return look_at_both
 
 
-async def _refresh_until(stop: asyncio.Event, look: Look, shown: _Shown, conditions: Sequence[Condition]) -> int:
+async def _refresh_until(stop: asyncio.Event, look: Look, shown: _Printer, conditions: Sequence[Condition]) -> int:
     """Show the state once, or until `stop` is set; return the exit code."""
     statuses = await look()
     shown.print(statuses)
     if conditions:
-        return _judged(conditions, statuses)
+        return _report_conditions(conditions, statuses)
     stopping = asyncio.ensure_future(stop.wait())
     while shown.interval is not None and not stop.is_set():
         await asyncio.wait([stopping], timeout=shown.interval)
@@ -221,8 +222,8 @@ async def _refresh_until(stop: asyncio.Event, look: Look, shown: _Shown, conditi
     return 0
 
 
-async def _refresh(look: Look, stopping: asyncio.Future[Any], shown: _Shown) -> None:
-    """Refresh once. If the broker or the process does not answer, say so and go on: it may come back."""
+async def _refresh(look: Look, stopping: asyncio.Future[Any], shown: _Printer) -> None:
+    """Refresh once. If the broker or the process does not answer, report it and go on, because it may come back."""
     from runner.errors import BrokerUnavailable
     from runner.operations.process_status import ProcessSilent
 
@@ -240,8 +241,8 @@ async def _refresh(look: Look, stopping: asyncio.Future[Any], shown: _Shown) -> 
         echo_err(f"{error}; trying again")
 
 
-def _judged(conditions: Sequence[Condition], statuses: Sequence[PipelineStatus]) -> int:
-    """Say which conditions hold, and which may; return the exit code. Raises a usage error for an unknown queue."""
+def _report_conditions(conditions: Sequence[Condition], statuses: Sequence[PipelineStatus]) -> int:
+    """Report the conditions that hold or may hold; return the exit code. Raises a usage error for an unknown queue."""
     from runner.operations.conditions import judge
 
     try:

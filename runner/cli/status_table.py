@@ -1,4 +1,4 @@
-"""The table of `runner status`: one row for each queue, or two lines where the terminal is narrow."""
+"""The table of `runner status`: one row for each queue, or two lines on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEADINGS = ("QUEUE", "READY", "UNACKED", "CONSUMERS", "IN/S", "OUT/S", "OLDEST", "FAILED", "DEAD")
 SHORT_HEADINGS = ("READY", "UNACK", "CONS", "IN/S", "OUT/S", "OLDEST", "FAILED", "DEAD")
-"""Where a queue's name has a line of its own: they fit into 60 columns."""
+"""The headings if each queue's name has its own line, so that the table fits into 60 columns."""
 
 UNKNOWN = "–"
 
@@ -68,20 +68,20 @@ def _row(queue: QueueStatus) -> tuple[str, ...]:
 
 
 def _processes(pipeline: PipelineStatus) -> Iterator[str]:
-    """Yield what runs a pipeline, where that is known."""
+    """Yield a line for each process that runs the pipeline; nothing if that is not known."""
     if pipeline.processes is not None and not pipeline.processes:
         yield "no process runs it"
     for process in pipeline.processes or ():
-        yield f"run by {escape_line(_words(process))}"
+        yield f"run by {escape_line(_process_text(process))}"
 
 
-def _words(process: RunningProcess) -> str:
+def _process_text(process: RunningProcess) -> str:
     release = f"release {process.release} · " if process.release else ""
     return f"{process.host} · process {process.process} · {release}{process.version} · since {_moment(process.since)}"
 
 
 def _moment(text: str) -> str:
-    """Return a time to the minute, in the zone of who reads it; as it is where it is none."""
+    """Return a time to the minute, in the local time zone; other text is returned unchanged."""
     try:
         return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:

@@ -97,7 +97,7 @@ async def _run(system: System, up_options: UpOptions) -> NoReturn:
     def on_step(step: app.StartupStep) -> None:
         echo_step(step)
         if step.name == "running":
-            manager.tell("READY=1")
+            manager.notify("READY=1")
 
     access = up_options.access()
     report = await app.up(

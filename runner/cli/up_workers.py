@@ -35,7 +35,7 @@ async def run_master(system: System, workers: int, logging: dict[str, Any], up_o
     def on_step(name: str, text: str, seconds: float | None) -> None:
         echo_step(StartupStep(name, f"{workers} workers · {text}" if name == "running" else text, seconds))
         if name == "running":
-            manager.tell("READY=1")
+            manager.notify("READY=1")
 
     log.flush()  # lines that modules printed while they were imported come first
     output = LineMux(1, drain_when_output_lost)

@@ -1,4 +1,4 @@
-"""Operations: conditions on the state of queues, as in `dead>0`, for `runner status --fail-if`."""
+"""Conditions on the state of queues, such as `dead>0`, for `runner status --fail-if`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _VALUES: Mapping[str, Callable[[QueueStatus], float | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition; it is about each queue where it names none. `limit` is in seconds for `age`."""
+    """One condition. It applies to all queues if `queue` is empty. `limit` is in seconds for `age`."""
 
     text: str
     queue: str
@@ -47,7 +47,7 @@ class Condition:
     limit: float
 
     def judge(self, queue: QueueStatus) -> bool | None:
-        """Return whether it holds for a queue; None where the value is not known."""
+        """Return whether the condition holds for a queue; None if the value is not known."""
         if queue.exists is False:
             value: float | None = 0.0
         elif self.name == "dead" and queue.dead_letter is None:
@@ -58,17 +58,17 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """Return the condition that a text says. Raises ValueError, with what to write instead."""
+    """Parse a condition. Raises ValueError with a text that says what to write."""
     found = _WRITTEN.fullmatch(text)
     if found is None:
-        raise ValueError(f'"{text}" is no condition: write a name, a comparison and a limit, {_EXAMPLES}')
+        raise ValueError(f'"{text}" is not a condition: write a name, a comparison and a limit, {_EXAMPLES}')
     name, sign = found["name"], found["sign"]
     if name not in _VALUES:
         meant = closest(name, _VALUES)
-        hint = f'did you mean "{meant}"?' if meant else f"there are {', '.join(_VALUES)}"
-        raise ValueError(f'"{name}" in "{text}" is nothing that is known of a queue: {hint}')
+        hint = f'did you mean "{meant}"?' if meant else f"use one of {', '.join(_VALUES)}"
+        raise ValueError(f'"{name}" in "{text}" is not a value of a queue: {hint}')
     if sign not in _SIGNS:
-        raise ValueError(f'"{sign}" in "{text}" is no comparison: there are {" ".join(_SIGNS)}')
+        raise ValueError(f'"{sign}" in "{text}" is not a comparison: use one of {" ".join(_SIGNS)}')
     return Condition(text.strip(), found["queue"] or "", name, sign, _limit(text, name, found["limit"]))
 
 
@@ -85,7 +85,7 @@ def _limit(text: str, name: str, limit: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A condition that holds for a queue, or of which that is not known."""
+    """A condition that holds for a queue, or that may hold because the value is not known."""
 
     condition: Condition
     queue: QueueStatus
@@ -100,13 +100,13 @@ class Finding:
 
 
 def judge(conditions: Sequence[Condition], pipelines: Sequence[PipelineStatus]) -> Iterator[Finding]:
-    """Yield where conditions hold, and where that is not known. Raises ValueError for an unknown queue."""
+    """Yield a finding for each condition that holds or may hold. Raises ValueError for an unknown queue."""
     queues = {queue.name: queue for pipeline in pipelines for queue in pipeline.queues}
     for condition in conditions:
         if condition.queue and condition.queue not in queues:
             meant = closest(condition.queue, queues)
-            hint = f'did you mean "{meant}"?' if meant else f"there are {', '.join(queues)}"
-            raise ValueError(f'no queue is called "{condition.queue}", as in "{condition.text}": {hint}')
+            hint = f'did you mean "{meant}"?' if meant else f"the queues are {', '.join(queues)}"
+            raise ValueError(f'"{condition.text}" names no queue of the pipelines: {hint}')
         for queue in [queues[condition.queue]] if condition.queue else queues.values():
             verdict = condition.judge(queue)
             if verdict is not False:

@@ -1,6 +1,6 @@
-"""Turns dead letters into plain data, for JSON and for people.
+"""Converts dead letters to plain data for JSON, and to text for a terminal or the page.
 
-Whatever a message contains may be hostile: it is cut, and escaped where people read it.
+The content of a message may be hostile, so it is cut to a maximum size, and escaped in text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EMPTY = re.compile(r"([{\[])\s+([}\]])(?=,?$)", re.MULTILINE)
 
 
 def to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
-    """Return the object that `dead list --json` prints; its keys are documented and only ever added."""
+    """Return the object that `dead list --json` prints. Its keys are public: keys may be added, never removed."""
     age_s = letter.age_s(now)
     return {
         "id": letter.id,
@@ -56,7 +56,7 @@ def to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
 
 
 def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
-    """Return the object that `dead show --json` prints: that of the list, with properties, headers and the body."""
+    """Return the object that `dead show --json` prints: that of the list, plus properties, headers and the body."""
     envelope = letter.envelope
     return {
         **to_json(letter, now),
@@ -70,7 +70,7 @@ def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
 
 
 def body_to_json(body: bytes, whole: int, at_most: int = MAX_BODY) -> dict[str, Any]:
-    """Return a body as text if it is UTF-8 and otherwise as base64, and whether it was cut."""
+    """Return a body as text if it is UTF-8, otherwise as base64, and whether it was cut."""
     cut = body[:at_most]
     is_cut = len(cut) < whole
     try:
@@ -80,7 +80,7 @@ def body_to_json(body: bytes, whole: int, at_most: int = MAX_BODY) -> dict[str, 
 
 
 def body_lines(envelope: Envelope, whole: int, at_most: int = MAX_BODY) -> list[str]:
-    """Return a body for people: JSON indented, other text as it is, bytes as a hexadecimal dump.
+    """Return the lines of a body: JSON indented, other text unchanged, bytes as a hexadecimal dump.
 
     `whole` is the size of the complete body; at most `at_most` bytes are shown.
     """
@@ -117,12 +117,12 @@ def to_plain(value: Any, depth: int = 0) -> Any:
 
 
 def time_to_json(moment: datetime | Timestamp | None) -> str | int | None:
-    """Return a time as ISO 8601; one that no calendar can express, as the number of seconds since 1970."""
+    """Return a time as ISO 8601, or in seconds since 1970 if it is outside the range of `datetime`."""
     return moment.isoformat() if isinstance(moment, datetime) else moment
 
 
 def properties(envelope: Envelope) -> dict[str, Any]:
-    """Return the AMQP properties that are shown."""
+    """Return the AMQP properties as plain JSON data."""
     return {
         "correlation_id": envelope.correlation_id,
         "app_id": envelope.app_id,
@@ -140,7 +140,7 @@ def first_items(items: Mapping[Any, Any]) -> list[tuple[str, Any]]:
 
 
 def _pretty(body: bytes) -> bytes | None:
-    """Return JSON indented, with every name and number as written; None for anything but an object or an array."""
+    """Return JSON indented, with names and numbers as written; None if it is not an object or an array."""
     try:
         text = body.decode()
         if not isinstance(json.loads(text), dict | list):
@@ -160,7 +160,7 @@ def _pretty(body: bytes) -> bytes | None:
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether a body is UTF-8 text without NUL; a character that is cut at the end of the sample does not count."""
+    """Return whether a body is UTF-8 text without NUL. A character that the sample cuts at its end is ignored."""
     sample = body[:MAX_BODY]
     try:
         text = sample.decode()

@@ -1,4 +1,4 @@
-"""Reads queues of the in-process broker, for `QueueAccess`."""
+"""Implements `QueueAccess` for the in-process broker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BrowsedMessage(NamedTuple):
 
 
 class MemoryBrowser:
-    """Reads one queue. It holds each message until it is closed, so that no subscriber gets it meanwhile."""
+    """Reads one queue. It holds the messages that it has read until `close`, so that no subscriber gets them."""
 
     is_over = False
 
@@ -49,14 +49,14 @@ class MemoryBrowser:
         del self._held[id(browsed.message)]
 
     def close(self) -> None:
-        """Return the messages that were not removed."""
+        """Put the messages that were not removed back into the queue."""
         for message in self._held.values():
             self._queue.restore(message)
         self._held.clear()
 
 
 class MemoryAccess:
-    """A `QueueAccess` to the process's own transport, which stays open."""
+    """A session over the process's own transport, which it does not close."""
 
     major_version = 0
 
@@ -64,13 +64,13 @@ class MemoryAccess:
         self._transport = transport
 
     async def depth(self, queue: str) -> QueueCounts | None:
-        """Return the counts of a queue; None if it does not exist."""
+        """See `QueueAccess.depth`."""
         found = self._transport.queue(queue)
         return None if found is None else QueueCounts(len(found.buffer), len(found.subscriptions))
 
     @asynccontextmanager
     async def read(self, queue: str) -> AsyncIterator[MemoryBrowser]:
-        """Read a queue from its head; messages that are not removed return. Raises BrokerUnavailable."""
+        """See `QueueAccess.read`. Raises BrokerUnavailable if the queue does not exist."""
         found = self._transport.queue(queue)
         if found is None:
             raise BrokerUnavailable(f'there is no queue "{queue}"')
@@ -81,8 +81,8 @@ class MemoryAccess:
             browser.close()
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
-        """Publish. Raises as `Transport.publish` does."""
+        """See `QueueAccess.publish`."""
         await self._transport.publish(address, envelope)
 
     async def close(self) -> None:
-        """Do nothing: the transport belongs to the process."""
+        """Do nothing, because the process closes its transport itself."""

@@ -1,7 +1,7 @@
-"""What a running process says of itself over HTTP, for `runner status`: the same as its page shows.
+"""Reads the state of a running process over HTTP for `runner status`, from the source of its page.
 
-It knows what no broker does: failed attempts, pauses, and how old messages of quorum queues are. Of the in-process
-broker it is the only one who knows anything.
+The process knows values that RabbitMQ does not: failed attempts, pauses, and the age of messages in quorum queues. The
+state of an in-process broker is known only to its process.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from runner.operations.status import PipelineStatus, QueueStatus, RunningProcess
 
 ANSWER_S = 3.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-AGAIN_S = 1.1
-"""After this time a process that was not asked lately knows rates."""
+SECOND_READ_S = 1.1
+"""Time before a second read, if the first one has no rates: rates need two samples."""
 
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -28,13 +28,13 @@ State = Mapping[str, Any]
 
 
 class ProcessSilent(RunnerError):
-    """Nothing answers where a process should, or something else does."""
+    """No process of these pipelines answers at the address."""
 
     exit_code = 69
 
 
 class ProcessReader:
-    """Asks the process at an address. An address that stands for all of a machine is asked on the loopback one."""
+    """Client of the process at an address. For 0.0.0.0 and [::] it connects to the loopback address."""
 
     def __init__(self, address: tuple[str, int], names: Sequence[str]) -> None:
         host, port = _ANYWHERE.get(address[0], address[0]), address[1]
@@ -42,10 +42,10 @@ class ProcessReader:
         self._names = names
 
     async def ask(self) -> State:
-        """Return what it says. Raises ProcessSilent."""
+        """Return the state of the process. Raises ProcessSilent."""
         state = await asyncio.to_thread(self._read)
         if not any(row["rate"] is not None for row in state["subscribers"]):
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(SECOND_READ_S)
             state = await asyncio.to_thread(self._read)
         return state
 
@@ -60,20 +60,20 @@ class ProcessReader:
             why = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
             raise ProcessSilent(f"no process answers at {self.shown}: {str(why).lower()}", _HINT) from None
         except (ValueError, KeyError, TypeError):
-            raise ProcessSilent(f"what answers at {self.shown} is no process of `runner up`", _HINT) from None
+            raise ProcessSilent(f"the server at {self.shown} is not a process of `runner up`", _HINT) from None
         if not running & set(self._names):
             text = f"the process at {self.shown} runs other pipelines: {', '.join(sorted(running))}"
             raise ProcessSilent(text, _HINT)
         return state
 
 
-_HINT = "say where it answers: --http HOST:PORT, as `runner up` was told, or telemetry.http of the file"
+_HINT = "set its address: --http HOST:PORT, as for `runner up`, or telemetry.http in the file"
 
 
 def with_process(statuses: Sequence[PipelineStatus], state: State) -> list[PipelineStatus]:
-    """Return the state of pipelines, and in it what a process knows of those that it runs."""
-    told = state["runner"]
-    process = RunningProcess(*(str(told[key]) for key in ("host", "process", "version", "release", "since")))
+    """Return the statuses, with the values that a process knows of the pipelines that it runs."""
+    runner = state["runner"]
+    process = RunningProcess(*(str(runner[key]) for key in ("host", "process", "version", "release", "since")))
     running = {pipeline["name"] for pipeline in state["pipelines"]}
     found = []
     for status in statuses:
@@ -87,7 +87,7 @@ def with_process(statuses: Sequence[PipelineStatus], state: State) -> list[Pipel
 
 
 def statuses_of(names: Sequence[str], state: State) -> list[PipelineStatus]:
-    """Return the state of pipelines by what their process says alone: that of the in-process broker."""
+    """Return the statuses of pipelines from their process alone, for the in-process broker."""
     known = {queue["queue"]: queue for queue in state["queues"]}
     found = []
     for pipeline in state["pipelines"]:
@@ -97,14 +97,14 @@ def statuses_of(names: Sequence[str], state: State) -> list[PipelineStatus]:
     return with_process(found, state)
 
 
-def _queue(told: State) -> QueueStatus:
-    """Return what `QueueStatus.as_json` was called on."""
+def _queue(row: State) -> QueueStatus:
+    """Return the queue that `QueueStatus.as_json` has converted."""
     numbers = ("ready", "unacked", "consumers", "publish_rate", "deliver_rate", "dead_letter", "dead", "oldest_s")
-    return QueueStatus(name=told["queue"], exists=told["exists"], **{name: told[name] for name in numbers})
+    return QueueStatus(name=row["queue"], exists=row["exists"], **{name: row[name] for name in numbers})
 
 
 def _with_subscribers(queue: QueueStatus, rows: Sequence[State]) -> QueueStatus:
-    """Return a queue with what is known of its subscribers, where the broker does not know better."""
+    """Return a queue with the values of its subscribers. Values that the broker knows stay."""
     own = [row for row in rows if row["queue"] == queue.name]
     if not own:
         return queue

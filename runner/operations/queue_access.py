@@ -1,4 +1,4 @@
-"""The interface for reading queues without consuming them, for RabbitMQ and for the in-process broker."""
+"""The interface for reading queues without consuming them, on RabbitMQ and on the in-process broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Browser(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether the connection was lost: then all messages have returned."""
+        """Whether the connection was lost, after which the broker has requeued all messages."""
         ...
 
     @property
@@ -42,11 +42,11 @@ class Browser(Protocol):
 
 
 class QueueAccess(Protocol):
-    """A session that reads queues. Methods raise BrokerUnavailable."""
+    """A session that reads queues. All methods may raise BrokerUnavailable."""
 
     @property
     def major_version(self) -> int:
-        """The first number of the broker's version; 0 for the in-process broker."""
+        """The major version of the broker; 0 for the in-process broker."""
         ...
 
     async def depth(self, queue: str) -> QueueCounts | None:

@@ -231,7 +231,7 @@ async def test_a_process_that_answers_says_what_no_broker_knows(project: Project
             f"failed: {project.name('orders')}: failed is 2 (failed>=2)",
         ]
         other = await project.do("status", "--fail-if", "nowhere: dead>0", code=2)
-        assert 'no queue is called "nowhere"' in other.stderr
+        assert "names no queue of the pipelines" in other.stderr
         (project.folder / "go").touch()
         await until(lambda: Scrape(port)("runner_messages_total", outcome="handled") == 2, "nothing is left")
         await stop(runner)

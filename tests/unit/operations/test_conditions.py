@@ -1,4 +1,4 @@
-"""`--fail-if`: what a condition may say, what is wrong with others, and where one holds."""
+"""Conditions of `--fail-if`: their syntax, the errors for wrong ones, and the queues for which they hold."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def test_a_condition_is_a_name_a_comparison_and_a_limit(text: str, expected: tup
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dead", "is no condition: write a name, a comparison and a limit, as in 'dead>0'"),
-        ("dead > ", "is no condition"),
+        ("dead", "is not a condition: write a name, a comparison and a limit, as in 'dead>0'"),
+        ("dead > ", "is not a condition"),
         ("deaf>0", 'did you mean "dead"?'),
-        ("weight>0", "there are ready, unacked, consumers, in, out, age, failed, dead"),
-        ("dead=>0", '"=>" in "dead=>0" is no comparison: there are > >= < <= == !='),
-        ("dead=0", '"=" in "dead=0" is no comparison'),
+        ("weight>0", "use one of ready, unacked, consumers, in, out, age, failed, dead"),
+        ("dead=>0", '"=>" in "dead=>0" is not a comparison: use one of > >= < <= == !='),
+        ("dead=0", '"=" in "dead=0" is not a comparison'),
         ("dead>few", '"few" in "dead>few" is not a number'),
         ("dead>nan", '"nan" in "dead>nan" is not a number'),
         ("age>300", '"300" in "age>300" is not a duration, as in 30s or 5m'),
     ],
 )
-def test_what_is_wrong_is_said_with_what_to_write(text: str, words: str) -> None:
+def test_errors_say_what_to_write(text: str, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_condition(text)
     assert words in str(caught.value)
@@ -60,12 +60,12 @@ def test_what_is_wrong_is_said_with_what_to_write(text: str, words: str) -> None
         ("missing: ready>0", []),
     ],
 )
-def test_a_condition_is_about_each_queue_or_the_one_it_names(text: str, found: list[str]) -> None:
-    """What is not known may hold. A queue that does not exist has nothing in it."""
+def test_a_condition_applies_to_all_queues_or_to_the_one_it_names(text: str, found: list[str]) -> None:
+    """A condition on an unknown value may hold. The values of a queue that does not exist are 0."""
     assert [str(finding) for finding in judge([parse_condition(text)], SHOP)] == found
 
 
 def test_an_unknown_queue_is_named() -> None:
     with pytest.raises(ValueError) as caught:
         list(judge([parse_condition("order: dead>0")], SHOP))
-    assert str(caught.value) == 'no queue is called "order", as in "order: dead>0": did you mean "orders"?'
+    assert str(caught.value) == '"order: dead>0" names no queue of the pipelines: did you mean "orders"?'

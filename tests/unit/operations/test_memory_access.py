@@ -1,4 +1,4 @@
-"""Looking into queues of the in-process broker: what is not taken stands where it stood."""
+"""Reading queues of the in-process broker: messages that are not taken keep their places."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def connected(*bodies: str, **arguments: object) -> tuple[MemoryTransport,
 
 
 async def seen(access: MemoryAccess, *take: str) -> list[str]:
-    """Return all bodies in their order; take those that are named."""
+    """Return all bodies in order; take the named ones."""
     found = []
     async with access.read("q") as browser:
         while (browsed := await browser.next(0)) is not None:
@@ -35,7 +35,7 @@ async def seen(access: MemoryAccess, *take: str) -> list[str]:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"x-max-priority": 9}, {"x-queue-type": "quorum"}])
-async def test_order_stays_and_what_was_taken_is_gone(arguments: dict[str, object]) -> None:
+async def test_messages_keep_their_order_and_taken_ones_are_removed(arguments: dict[str, object]) -> None:
     _, access = await connected("a", "b", "cc", "d", **arguments)
     before = await seen(access)
     assert sorted(before) == ["a", "b", "cc", "d"]
@@ -46,7 +46,7 @@ async def test_order_stays_and_what_was_taken_is_gone(arguments: dict[str, objec
     assert (counts.messages, counts.consumers) == (2, 0)
 
 
-async def test_a_subscriber_gets_nothing_that_is_being_looked_at() -> None:
+async def test_a_subscriber_gets_no_message_that_is_being_read() -> None:
     transport, access = await connected("a", "b")
     got: list[Delivery] = []
     async with access.read("q") as browser:
@@ -62,7 +62,7 @@ async def test_a_subscriber_gets_nothing_that_is_being_looked_at() -> None:
     assert b"a" not in [delivery.envelope.body for delivery in got]
 
 
-async def test_a_queue_that_is_not_there_is_said() -> None:
+async def test_a_missing_queue_is_an_error() -> None:
     _, access = await connected()
     assert await access.depth("other") is None
     with pytest.raises(BrokerUnavailable, match='there is no queue "other"'):
