@@ -89,8 +89,8 @@ def test_every_place_is_in_its_file() -> None:
     assert outside == []
 
 
-def test_nobody_elses_english_is_in_it() -> None:
-    """Neither pydantic's nor PyYAML's nor Python's, but for the last line of a traceback in an author's own module."""
+def test_no_words_of_libraries_are_in_it() -> None:
+    """Texts of pydantic, PyYAML and Python are not shown, except the last line of the author's own traceback."""
     own = [(name, line) for name, line in ALL if "error[module-failed]" not in line]
     assert {name for name, line in own if foreign_words(line)} == STILL_FOREIGN
 

@@ -211,7 +211,7 @@ def test_an_absolute_pipeline_has_absolute_problems(project: Path) -> None:
 
 
 def test_a_name_is_defined_once() -> None:
-    """The second place is told, with the first one."""
+    """The problem is at the second place, and names the first one."""
     loaded = read(
         a="version: 1\ninclude: [b.yaml, c.yaml]\nqueues:\n  q:\n",
         b="queues: {q: , r: }\nresources: {db: 'a:b'}\n",
@@ -335,8 +335,8 @@ def test_files_are_included_at_most_eight_deep() -> None:
     assert len(spec(f8="queues: {q8: }\n").queues) == 8
 
 
-def test_a_file_that_is_no_yaml_is_told_and_the_others_are_judged() -> None:
-    """And it is among the files, so that somebody who watches them sees it mended."""
+def test_a_file_that_is_not_yaml_is_reported_and_the_others_are_checked() -> None:
+    """The wrong file is listed too, so that a program that watches the files sees its correction."""
     loaded = read(a="version: 1\ninclude: [b.yaml, c.yaml, d.yaml]\n", b="queues: {q: [\n", c="queues: 5\n", d="")
     assert places(loaded.problems) == [
         ("b.yaml", 1, 13, "yaml-syntax", ""),

@@ -133,7 +133,7 @@ def same_import_path() -> Iterator[None]:
 
 
 def check(problems: Sequence[Problem], text: str) -> None:
-    """Every problem is explained, has words of ours and a place in the text, and can be written in every style."""
+    """Every problem has an explanation, no words of libraries and a place, and can be written in every style."""
     lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", text.removeprefix("\ufeff"))
     for problem in problems:
         assert problem.code in CODES

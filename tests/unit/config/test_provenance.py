@@ -87,8 +87,10 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineFile:
         (("nowhere", "at", "all"), "default"),
     ],
 )
-def test_a_value_tells_where_it_is_written(loaded: PipelineFile, path: tuple[str | int, ...], origin: str) -> None:
-    """File and line, its variables, whether it is one of `defaults`; and what nobody wrote."""
+def test_a_value_has_the_place_where_it_is_written(
+    loaded: PipelineFile, path: tuple[str | int, ...], origin: str
+) -> None:
+    """The origin has file and line, variables, and `defaults`; values that are not written have `default`."""
     assert loaded.origin(path) == origin
 
 

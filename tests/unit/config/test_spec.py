@@ -486,7 +486,7 @@ PYDANTIC_WORDS = (
 def test_one_wrong_thing_is_one_problem_in_our_words(
     text: str, code: str, path: str | None, message: str | None
 ) -> None:
-    """With its code, its dotted path, a place in the file, and nobody else's English."""
+    """The problem has its code, its dotted path, a place in the file, and no words of libraries."""
     (problem,) = problems(text)
     assert problem.code == code
     assert path is None or problem.path == path

@@ -99,7 +99,7 @@ def test_a_queue_that_does_not_bury_here_is_no_origin(origin: str) -> None:
 
 
 def test_a_forged_origin_does_not_win_over_the_broker() -> None:
-    """Headers of ours from a foreign publisher, in a message that the broker buried: the broker's word counts."""
+    """A foreign publisher can set the runner's headers; the broker's own header wins over them."""
     forged = {names.REASON: "exhausted", names.ORIGIN: "shop.hear"}
     assert parse_dead_letter(died(**forged), DLQ).origin == "orders"
 
@@ -193,5 +193,5 @@ def test_all_filters_must_fit(filters: DeadLetterFilter, is_meant: bool) -> None
 
 
 def test_without_a_time_it_is_older_than_nothing() -> None:
-    """Nobody knows how old a stranger is."""
+    """The age of a message that the runner did not dead-letter is unknown."""
     assert not DeadLetterFilter(older_than_s=0.0).matches(parse_dead_letter(Envelope(b""), DLQ), NOW)

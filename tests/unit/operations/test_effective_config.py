@@ -189,7 +189,7 @@ def test_no_secret_is_printed(text: str, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("is_before", [True, False])
 def test_what_is_secret_once_is_secret_everywhere(other: str, is_before: bool) -> None:
-    """Before and behind the place that says so, by the same variable or the same text, also in a text of ours."""
+    """The value is masked before and after its secret place, by variable or by text, also in generated texts."""
     secret = "token: '${TEXT}'"
     items = ", ".join([other, secret] if is_before else [secret, other])
     text = f"version: 1\nowner: 'knows ${{TEXT}}'\nproducers: {{p: {{handler: 'a:b', to: q, with: {{{items}}}}}}}\n"

@@ -100,8 +100,8 @@ def test_bindings_are_told_apart_by_their_arguments() -> None:
     assert not compute_plan(Topology((SHOP,), (ORDERS,), (wanted,)), observed(bindings=(same,))).has_changes
 
 
-def test_bindings_that_nobody_could_look_at_are_never_in_sync() -> None:
-    """Without the management API: not checked, with the reason; no change, and no complete plan."""
+def test_bindings_that_cannot_be_read_are_never_in_sync() -> None:
+    """Without the management API, bindings are unchecked, with the reason; the plan has no change and is incomplete."""
     found = compute_plan(WHOLE, observed(bindings=None, unchecked=SILENT))
     assert actions(found)[f"binding shop --order.paid--> orders: not checked, {SILENT}"] == "unchecked"
     assert not found.is_complete
@@ -118,8 +118,8 @@ def test_a_binding_of_something_missing_is_missing_too(missing: dict[str, Any]) 
     assert not found.of("unchecked")
 
 
-def test_what_belongs_to_somebody_else_is_only_looked_for() -> None:
-    """`declare: false`: missing is a change that we do not make."""
+def test_foreign_topology_is_only_looked_for() -> None:
+    """With `declare: false`, a missing queue is a change that the runner does not make."""
     topology = Topology((Exchange("bus", declare=False),), (Queue("theirs", declare=False),))
     found = compute_plan(topology, observed(exchanges={"bus": None}, queues={"theirs": None}, bindings=()))
     assert [item.text for item in found.of("foreign")] == [
@@ -175,7 +175,7 @@ def test_where_amqp_did_not_tell_the_arguments_of_the_management_api_do() -> Non
 
 
 def test_an_exclusive_queue_is_no_change_and_is_mentioned() -> None:
-    """Nobody else can make it."""
+    """Only the process that uses an exclusive queue can create it."""
     topology = Topology((SHOP,), (Queue("mine", exclusive=True),), (Binding("shop", "mine", "x"),))
     found = compute_plan(topology, observed(queues={"mine": None}, bindings=()))
     assert not found.has_changes

@@ -7,7 +7,7 @@ from runner.pipeline.model import Pipeline
 
 
 def test_status_asks_for_work_queues_and_what_belongs_to_them(shop: Pipeline) -> None:
-    """Dead-letter queues are columns, but those that somebody reads; wait queues are a sum."""
+    """Dead-letter queues are columns, except those with a subscriber; wait queues are a sum."""
     asked = status_query(shop)
     assert dict(asked.queues) == {
         "orders": "orders.dead",

@@ -234,7 +234,7 @@ def test_text_and_bytes_are_what_they_are_where_the_schema_takes_them_so(
 
 
 def test_each_event_is_checked_against_its_own_schema() -> None:
-    """A subscriber of several events is told which of them it is."""
+    """A subscriber of several events is checked against the schema of the message's event."""
     check = checker({"a": TypeAdapter(Order), "b": TypeAdapter(list[int])}, None)
     check(envelope(b'{"id": 1}', type="com.example.A"), "a")
     check(envelope(b"[1]"), "b")

@@ -136,8 +136,8 @@ def test_equal_settings_that_are_written_differently_are_equal() -> None:
 OWNER = "queues: {q: {type: classic, max_length: 5}}\nexchanges: {x: fanout}\n"
 
 
-def test_what_belongs_to_somebody_else_contradicts_nobody() -> None:
-    """It says nothing of its options, neither does `defaults`; together they are what the owner declares."""
+def test_foreign_items_contradict_no_other_pipeline() -> None:
+    """A foreign item takes its options from its owner, and `defaults` does not change them."""
     owner = pipeline("a", OWNER)
     reader = pipeline(
         "b",
@@ -152,8 +152,8 @@ def test_what_belongs_to_somebody_else_contradicts_nobody() -> None:
     assert codes(reader, pipeline("c", "queues: {q: {declare: false}}\n" + READS)) == []
 
 
-def test_what_is_written_of_somebody_elses_must_be_true() -> None:
-    """An option beside `declare: false` is compared, at its place; others are not."""
+def test_options_of_foreign_items_must_equal_those_of_the_owner() -> None:
+    """Options beside `declare: false` are compared, and a problem is at their place; other options are not."""
     owner = pipeline("a", OWNER)
     reader = pipeline(
         "b",

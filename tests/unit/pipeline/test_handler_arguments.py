@@ -1,4 +1,4 @@
-"""Values of `with:` become what their parameters are annotated with, or problems in words of ours."""
+"""Values of `with:` are converted to the types of their parameters, or become problems in the runner's words."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_name_that_a_module_does_not_have(project: Path) -> None:
 
 
 def test_the_project_does_not_shadow_the_standard_library(project: Path) -> None:
-    """A json.py of yours breaks nobody; it is only not found under that name."""
+    """A project's module with the name of a standard one does not replace it, and its names are not found."""
     write(project, "colorsys.py", "def mine(): ...")
     assert blame("colorsys:mine").code == "attribute-not-found"
 

@@ -180,7 +180,7 @@ class Typed(TypedDict):
     ],
 )
 def test_what_no_payload_has_is_found(kind: Any, path: str, part: str) -> None:
-    """The first part that leads nowhere."""
+    """The problem names the first part of a path that does not exist."""
     unknown = first_unknown_key(path, [kind])
     assert unknown is not None
     assert unknown.part == part

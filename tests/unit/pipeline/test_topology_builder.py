@@ -39,7 +39,7 @@ def test_a_plain_classic_queue_has_no_arguments() -> None:
 
 
 def test_a_classic_queue_without_a_subscriber_brings_no_other_queue() -> None:
-    """A pipeline that only sends to somebody else's queue declares that queue alone."""
+    """A pipeline that only sends to a foreign queue declares only that queue."""
     found = pipeline("queues: {q: {type: classic, durable: false}}\nproducers: {p: {handler: 'H:produce', to: q}}\n")
     assert found.topology.queues == (Queue("q", durable=False),)
 
@@ -80,7 +80,7 @@ def test_typed_options_become_arguments(options: str, arguments: dict[str, Any])
 
 
 def test_a_queue_of_another_program_is_only_checked() -> None:
-    """But what fails in our handler is kept in a dead-letter queue of ours."""
+    """Messages that fail in the handler are kept in a dead-letter queue of the pipeline."""
     found = pipeline("queues: {q: {declare: false}}\n" + SUBSCRIBER)
     assert not queue(found, "q").declare
     assert queue(found, "q.dead").declare
@@ -104,7 +104,7 @@ def test_a_named_dead_letter_queue_and_that_of_an_own_queue_can_be_declared_too(
     )
     for name in ("lost", "shop.hear.dead"):
         assert queue(found, name) == Queue(name, arguments={"x-queue-type": "quorum"})
-    assert "x-delivery-limit" in queue(found, "shop.q.dead").arguments  # nobody's dead letters go there
+    assert "x-delivery-limit" in queue(found, "shop.q.dead").arguments  # no queue dead-letters to it
 
 
 @pytest.mark.parametrize(

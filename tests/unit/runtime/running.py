@@ -91,9 +91,9 @@ def run(
     preload: Sequence[Envelope] = (),
     clock_start: datetime = START,
 ) -> Run:
-    """Run until idle, or for so many virtual seconds; the clock of the pipeline starts at `clock_start`.
+    """Run until idle, or for a number of virtual seconds. The pipeline's clock starts at `clock_start`.
 
-    What is in `preload` waits in the queue `q` beforehand.
+    The messages of `preload` are in the queue `q` before the start.
     """
     made = pipeline(text, handlers)
     out = io.StringIO()

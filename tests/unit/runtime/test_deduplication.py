@@ -11,7 +11,7 @@ from tests.unit.transports.virtual_time import run_virtually
 
 
 def test_a_message_is_its_id_and_its_body() -> None:
-    """The same id with another body is another message: nobody's id silences somebody else's order."""
+    """The same id with another body is another message, so that a reused id does not drop a message."""
     assert identity(Envelope(b"a", message_id="1")) == identity(Envelope(b"a", message_id="1", type="x"))
     assert identity(Envelope(b"a", message_id="1")) != identity(Envelope(b"b", message_id="1"))
     assert identity(Envelope(b"a", message_id="1")) != identity(Envelope(b"a", message_id="2"))

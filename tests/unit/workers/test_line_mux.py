@@ -68,8 +68,8 @@ async def test_an_endless_line_is_not_kept(monkeypatch) -> None:  # type: ignore
     assert out == b"x" * 1_000_000 + (b"\n" if out.endswith(b"\n") else b"")
 
 
-async def test_who_writes_waits_while_nobody_reads() -> None:
-    """Nothing piles up; and the loop goes on meanwhile."""
+async def test_a_writer_waits_while_nothing_is_read() -> None:
+    """No lines pile up in memory, and the event loop continues meanwhile."""
     pipes = Pipes()
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)

@@ -12,7 +12,7 @@ from runner.workers.restart_policy import Decision, RestartBackoff, WorkerExit, 
     [
         (WorkerExit(-9, 5.0, has_run=True), False, False, "restart"),
         (WorkerExit(70, 5.0, has_run=True), False, False, "restart"),
-        (WorkerExit(0, 5.0, has_run=True), False, False, "restart"),  # somebody has stopped this one alone
+        (WorkerExit(0, 5.0, has_run=True), False, False, "restart"),  # only this worker was stopped
         (WorkerExit(0, 5.0, has_run=True, is_done=True), False, False, "done"),
         (WorkerExit(78, 0.1, has_run=False), True, False, "give up"),
         (WorkerExit(69, 0.1, has_run=False), True, False, "give up"),

@@ -35,7 +35,7 @@ def test_a_circle_ends_where_it_began() -> None:
 
 
 def test_long_chains_and_crowds_have_an_end() -> None:
-    """Text goes on in a tree of its own; a picture that nobody could read is refused with a hint."""
+    """Text continues in a second tree; a picture that is too large to read is refused with a hint."""
     chain = "".join(f"  s{index}: {{from: q{index}, handler: 'h:f', to: q{index + 1}}}\n" for index in range(900))
     queues = "".join(f"  q{index}:\n" for index in range(901))
     found = graph(f"version: 1\nname: chain\nqueues:\n{queues}subscribers:\n{chain}")

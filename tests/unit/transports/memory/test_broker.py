@@ -59,7 +59,7 @@ async def test_two_transports_are_two_brokers_unless_they_share_one() -> None:
 
 
 async def test_messages_outlive_their_sessions() -> None:
-    """What is in a broker that somebody holds on to is there for the next session."""
+    """Messages stay in a broker that is still referenced, and the next session finds them."""
     broker = MemoryBroker()
     first = await connected(broker)
     await declared(first, queue("q"))
@@ -135,8 +135,8 @@ async def test_feeds_run_in_the_context_of_who_connected() -> None:
     await session.close()
 
 
-async def test_a_callback_that_raises_stops_nobody() -> None:
-    """The loop reports it; the other messages and the other queues go on."""
+async def test_a_callback_that_raises_stops_no_other() -> None:
+    """The loop reports the error; the other messages and queues continue."""
     session = await connected()
     await declared(session, queue("a"), queue("b"))
     reported: list[dict[str, Any]] = []
@@ -186,8 +186,8 @@ async def test_releases_find_their_place_in_any_order() -> None:
     await session.close()
 
 
-async def test_a_feed_asks_for_one_message_at_least() -> None:
-    """A prefetch of 0 means "without bound" on RabbitMQ; nobody asks for that by mistake."""
+async def test_a_subscription_has_a_prefetch_of_at_least_one() -> None:
+    """A prefetch of 0 is unlimited on RabbitMQ, so the in-process broker refuses it."""
     session = await connected()
     await declared(session, queue("q"))
     with pytest.raises(ValueError, match="prefetch"):
@@ -277,7 +277,7 @@ async def test_an_alternate_exchange_takes_what_has_nowhere_to_go() -> None:
     ],
 )
 async def test_arguments_that_rabbitmq_refuses_are_refused(arguments: dict[str, Any], message: str) -> None:
-    """A wrong value is told here already, and nothing is made."""
+    """A wrong value is an error in the in-process broker too, and no queue is created."""
     session = await connected()
     with pytest.raises(TopologyMismatch) as caught:
         await declared(session, queue("new"), queue("q", **arguments))

@@ -27,7 +27,7 @@ from tests.unit.transports.virtual_time import run_virtually
 
 
 async def test_a_publisher_waits_while_the_queue_is_full() -> None:
-    """A producer can never fill the memory: it goes on when somebody has taken a message out."""
+    """A producer cannot fill the memory: it continues when a message has left the queue."""
     session = await connected(MemoryBroker(capacity=3))
     await declared(session, queue("q"))
     await put(session, "q", "0", "1", "2")
@@ -67,7 +67,7 @@ async def test_publishers_at_a_full_queue_keep_their_order() -> None:
 
 
 async def test_a_publisher_that_gives_up_waiting_leaves_its_turn_to_the_next() -> None:
-    """Cancelling a publish that waits publishes nothing and blocks nobody."""
+    """Cancelling a waiting publish publishes nothing and blocks no other publisher."""
     session = await connected(MemoryBroker(capacity=1))
     await declared(session, queue("q"))
     await put(session, "q", "0")
@@ -101,8 +101,10 @@ async def test_many_large_messages_fill_a_queue_as_well() -> None:
 
 
 def test_retries_and_dead_letters_enter_a_full_queue() -> None:
-    """What exists already has room in reserve: a handler can always end, and so make room. Where nobody takes dead
-    letters out, the oldest makes room for the newest."""
+    """Space is reserved for existing messages, so that a handler can always end.
+
+    In a full dead-letter queue without a subscriber, the newest message replaces the oldest.
+    """
     run_virtually(_fill_and_retry)
 
 

@@ -77,7 +77,7 @@ def test_equal_deaths_are_counted() -> None:
 
 
 def test_a_cycle_of_expiries_ends() -> None:
-    """A message that would come back to a queue it has died in, with nobody having rejected it, is dropped."""
+    """A message that would return to a queue in which it expired, without a rejection since then, is dropped."""
 
     async def main() -> None:
         session = await connected()
@@ -130,8 +130,8 @@ def test_with_at_least_once_a_dead_letter_waits_until_its_queue_takes_it() -> No
     run_virtually(main)
 
 
-def test_otherwise_a_dead_letter_that_nobody_takes_is_gone() -> None:
-    """RabbitMQ's default is at-most-once."""
+def test_by_default_a_dead_letter_that_no_queue_takes_is_lost() -> None:
+    """RabbitMQ's default strategy is at-most-once."""
 
     async def main() -> None:
         session = await connected()
@@ -145,7 +145,7 @@ def test_otherwise_a_dead_letter_that_nobody_takes_is_gone() -> None:
 
 
 async def test_a_refused_message_may_be_dead_lettered_as_well() -> None:
-    """With reject-publish-dlx the publisher is told, and the message is kept where dead letters go."""
+    """With reject-publish-dlx the publisher gets an error, and the message goes to the dead-letter queue."""
     session = await connected()
     limits = {"max_length": 1, "overflow": "reject-publish-dlx"}
     await declared(
@@ -190,7 +190,7 @@ def test_only_the_head_expires() -> None:
 
 
 async def test_a_time_to_live_of_zero_means_now_or_never() -> None:
-    """A message that may not wait reaches a subscriber that is free, and nobody later."""
+    """A message that may not wait reaches only a subscriber that is free now."""
     session = await connected()
     await declared(session, queue("q", message_ttl=0))
     await put(session, "q", "nobody there")

@@ -40,8 +40,8 @@ def test_retries_wait_for_room_among_those_that_wait() -> None:
     run_virtually(main)
 
 
-async def test_the_oldest_dead_letters_are_forgotten_where_there_are_too_many() -> None:
-    """Nobody takes them out, and the next start forgets them all."""
+async def test_the_oldest_dead_letters_are_dropped_if_there_are_too_many() -> None:
+    """No subscriber takes them out, and the next start begins without messages."""
     session = await connected(MemoryBroker(capacity=3))
     await declared(session, queue("q"), queue("q.dead"))
     for number in range(10):
