@@ -197,7 +197,7 @@ async def test_the_in_process_broker_has_no_page_of_its_own(memory_project: Proj
     prepare(memory_project)
     async with memory_project.command("page") as runner:
         assert await runner.wait() == 2
-    assert "nothing live to look at" in runner.stderr
+    assert "no live broker to inspect" in runner.stderr
 
 
 async def test_with_workers_the_figures_are_for_all(rabbit_project: Project) -> None:
