@@ -100,6 +100,7 @@ class RunnerProcess:
         """Close our end of its standard output."""
         pipe = self._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
         pipe.close()
+        pipe.get_extra_info("pipe").close()  # at once: the transport itself closes it in a later turn of the loop
 
     def pause_reading(self) -> None:
         """Read no more of its standard output for now: the pipe fills up."""

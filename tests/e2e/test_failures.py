@@ -158,6 +158,7 @@ async def test_a_dead_letter_carries_its_story(rabbit_project: Project, foreign:
     assert kept.body == b"ValueError"
     story = {name.removeprefix("x-runner-"): value for name, value in kept.headers.items() if "runner" in name}
     assert story.pop("first-failed-at").startswith("20")
+    assert story.pop("traceback").endswith("ValueError: bad value")
     assert story == {
         "reason": "exhausted",
         "error": "bad value",

@@ -12,7 +12,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker, Node
-from tests.project import Place, Project
+from tests.project import Place, Project, until
 
 PIPELINE = """
     version: 1
@@ -102,15 +102,16 @@ async def test_the_brokers_log_has_an_error_for_what_is_missing_without_the_mana
     document = await plan_of(here, "--management", SILENT)
     wanted = [f"{item['kind']} '{item['name']}'" for item in document["items"] if item["action"] == "create"]
     things = [each for each in wanted if not each.startswith("binding")]
-    assert sorted(missed(managed, here, before)) == sorted([marker, *things])
+    things.append(marker)
+    await until(lambda: sorted(missed(managed, here, before)) == sorted(things), "the log says what is missing")
     await here.up_until_idle()
     before = len(managed.log())
     await here.do("plan", "--management", SILENT)
-    assert missed(managed, here, before) == [marker]
+    await until(lambda: missed(managed, here, before) == [marker], "the log has the one question")
 
 
 def missed(node: Node, project: Project, before: int) -> list[str]:
-    """Return what the broker's log says, from there on, that somebody has asked for and is not there."""
+    """Return what the log says is missing, of what was asked for since. The broker writes it a moment later."""
     asked = re.findall(r"no ((?:queue|exchange) '[^']*') in vhost", node.log()[before:])
     return [thing for thing in asked if project.unique in thing or "'events'" in thing]
 

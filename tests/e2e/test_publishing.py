@@ -152,10 +152,10 @@ async def test_an_unknown_name_is_wrong_usage(rabbit_project: Project, foreign: 
     assert not foreign.has_queue(rabbit_project.name("orders"))
 
 
-async def test_the_embedded_broker_cannot_be_published_to(memory_project: Project) -> None:
+async def test_the_in_process_broker_cannot_be_published_to(memory_project: Project) -> None:
     """Exit 2, because it lives inside `runner up`, and what to do instead."""
     runner = await publish(memory_project, "orders", "x", code=2)
-    assert "embedded broker" in runner.stderr
+    assert "the in-process broker exists only inside `runner up`" in runner.stderr
     assert "--broker" in runner.stderr
 
 
