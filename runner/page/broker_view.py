@@ -10,6 +10,7 @@ from typing import NamedTuple
 from runner.errors import BrokerUnavailable
 from runner.operations.queue_access import QueueAccess
 from runner.operations.status import PipelineStatus, StatusReader
+from runner.tasks import cancel_and_wait
 
 REFRESH_S = 2.0
 MAX_TIME_SHARE = 0.25
@@ -62,9 +63,7 @@ class BrokerView:
 
     async def close(self) -> None:
         """Stop refreshing, and disconnect. Idempotent."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        await cancel_and_wait(self._refreshing)
 
     def _note(self) -> None:
         loop = asyncio.get_running_loop()

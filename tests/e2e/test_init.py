@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.node import free_port
 from tests.process import ROOT, RunnerProcess
-from tests.project import started, stop
+from tests.project import started, stop, until
 
 
 async def test_a_new_project_is_valid_runs_and_passes_its_test(tmp_path: Path) -> None:
@@ -59,6 +59,7 @@ async def test_what_its_container_runs_is_healthy(tmp_path: Path) -> None:
     async with RunnerProcess(*command[1:], cwd=tmp_path / "shop") as runner:
         await started(runner)
         assert asked() == 0
+        await until(lambda: runner.stdout.count("message.handled") == 6, "nothing is left to handle")
         await stop(runner)
 
 

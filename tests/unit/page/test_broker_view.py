@@ -6,7 +6,7 @@ import asyncio
 
 from runner.errors import BrokerUnavailable
 from runner.operations.memory_access import MemoryAccess
-from runner.operations.status import StatusReader
+from runner.operations.status import PipelineStatus, StatusReader
 from runner.page.broker_view import IDLE_S, REFRESH_S, BrokerView, Session
 from runner.transports.memory import MemoryTransport
 from tests.unit.transports.virtual_time import run_virtually
@@ -69,5 +69,35 @@ def test_ten_requests_make_one_connection() -> None:
         await asyncio.gather(*(view.ask() for _ in range(10)), view.access(), view.access())
         assert broker.connected == 1
         await view.close()
+
+    run_virtually(main)
+
+
+def test_closing_ends_although_a_cancellation_is_lost() -> None:
+    """An AMQP client may raise its own error instead; the page must not go on refreshing for its idle time."""
+
+    async def main() -> None:
+        broker, reading = Broker(), asyncio.Event()
+
+        class Reader(StatusReader):
+            async def read(self) -> list[PipelineStatus]:
+                reading.set()
+                try:
+                    await asyncio.sleep(REFRESH_S)
+                except asyncio.CancelledError:
+                    raise BrokerUnavailable("closed") from None
+                return []
+
+        async def connect() -> Session:
+            access = MemoryAccess(broker.transport)
+            return Session(access, Reader((), access, None))
+
+        view, loop = BrokerView(connect), asyncio.get_running_loop()
+        asking = asyncio.ensure_future(view.ask())
+        await reading.wait()
+        began = loop.time()
+        await view.close()
+        assert loop.time() - began < REFRESH_S
+        await asking
 
     run_virtually(main)
