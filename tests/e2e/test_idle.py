@@ -44,7 +44,7 @@ async def test_it_waits_for_what_another_process_holds(shop: Project, managed: N
         async with shop.up("--until-idle", "--management", managed.management_url) as second:
             await started(second)
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(18):
                     await second.wait()
             (shop.folder / "go").touch()
             assert await second.wait(30) == 0, second.stderr
