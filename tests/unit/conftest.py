@@ -1,8 +1,12 @@
 """Each unit test starts with the same log, whatever ran before it in its process."""
 
 import io
+import logging
+import sys
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from runner import log
 
@@ -11,3 +15,18 @@ from runner import log
 def _log() -> None:
     """Configure the log into memory: what a test needs of it must not come from a test that ran earlier."""
     log.configure(format="json", stream=io.StringIO())
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Undo what a test does to structlog, logging and sys.stdout."""
+    stdout, root = sys.stdout, logging.getLogger()
+    handlers = list(root.handlers)
+    yield
+    sys.stdout = stdout
+    logging.disable(logging.NOTSET)
+    structlog.reset_defaults()
+    log.configure()
+    root.handlers[:] = handlers
+    for name in logging.root.manager.loggerDict:  # dictConfig disables all there are
+        logging.getLogger(name).disabled = False

@@ -6,28 +6,14 @@ import logging
 import logging.config
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from runner import log
 from runner.log_capture import MAX_PRINTED_CHARACTERS, CapturedStdout
 from tests.unit.captured_log import configured, parsed
 
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    stdout, root = sys.stdout, logging.getLogger()
-    handlers = list(root.handlers)
-    yield
-    sys.stdout = stdout
-    logging.disable(logging.NOTSET)
-    structlog.reset_defaults()
-    log.configure()
-    root.handlers[:] = handlers
-    for name in logging.root.manager.loggerDict:  # dictConfig disables all there are
-        logging.getLogger(name).disabled = False
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 def test_what_is_printed_becomes_lines() -> None:

@@ -6,7 +6,7 @@ import io
 import logging
 import logging.config
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,19 +15,7 @@ import structlog
 from runner import log
 from tests.unit.captured_log import configured, parsed
 
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    stdout, root = sys.stdout, logging.getLogger()
-    handlers = list(root.handlers)
-    yield
-    sys.stdout = stdout
-    logging.disable(logging.NOTSET)
-    structlog.reset_defaults()
-    log.configure()
-    root.handlers[:] = handlers
-    for name in logging.root.manager.loggerDict:  # dictConfig disables all there are
-        logging.getLogger(name).disabled = False
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 def reconfigure_structlog() -> None:
