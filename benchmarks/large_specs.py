@@ -41,7 +41,7 @@ def write(folder: Path, subscribers: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The median seconds of a check of so many subscribers."""
+    """Return the median time of checking a file with this number of subscribers, in seconds."""
 
     subscribers: int
     seconds: float

@@ -283,7 +283,7 @@ def _level_number(level: str) -> int:
 
 
 _RESERVED_FIELDS = frozenset({"timestamp", "level", "event", "logger", *CONTEXT_FIELDS}) - {"trace_id", "span_id"}
-"""Names that are always ours. An application may have a trace of its own where a line has none of ours."""
+"""Fields that only the runner sets. An application may set the trace and the span of a line that has none."""
 
 
 def _prefix_reserved(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

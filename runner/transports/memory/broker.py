@@ -112,7 +112,7 @@ class MemoryBroker:
         )
 
     def queue(self, name: str) -> MemoryQueue | None:
-        """Return a queue, None where there is none of this name."""
+        """Return the queue of this name, or None if it does not exist."""
         return self._router.queues.get(name)
 
     def put(self, envelope: Envelope, address: Address, queues: Sequence[MemoryQueue]) -> None:

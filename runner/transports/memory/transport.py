@@ -175,7 +175,7 @@ class MemoryTransport:
         return delivery.subscription.ack(delivery)
 
     def queue(self, name: str) -> MemoryQueue | None:
-        """Return a queue of the broker, None where there is none of this name."""
+        """Return the broker's queue of this name, or None if it does not exist."""
         return self._broker.queue(name)
 
     async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
