@@ -250,6 +250,6 @@ def compare(terminal: Terminal) -> None:
 def plain(line: str) -> str:
     """Return a line without what differs from run to run."""
     line = re.sub(r"\b[0-9a-f]{32}\b", "ID", line)
-    line = re.sub(r"\d+(\.\d+)?|–", "0", line)
+    line = re.sub(r"\d+(\.\d+)?s?\b|–", "0", line)  # an age too: "–" when a queue happens to be empty
     line = re.sub(r"\b(message|consumer)s\b", r"\1", line)
     return re.sub(r"\s+", " ", line).strip()
