@@ -79,7 +79,7 @@ async def test_a_queue_of_somebody_else_that_is_deleted(
     check_empty(foreign, work, other)
 
 
-@pytest.mark.fault("F16", "a queue is declared anew with other arguments while we are away")
+@pytest.mark.fault("F16", "a queue is declared again with other arguments while we are away")
 async def test_a_queue_that_has_other_arguments_when_we_come_back(
     rabbit_project: Project, foreign: Foreign, rabbitmq: Broker, fault: Fault
 ) -> None:

@@ -268,7 +268,7 @@ class QueueRecreation:
             await declare_queue(channel, self._queue)
             await self._connect(channel, back, name)
         if is_new:
-            self._on_step(f'queue "{name}": declared anew')
+            self._on_step(f'queue "{name}": declared again')
         await self._wait_kept(self._queue)
         moved = await move_messages(self._session.settings, aside, back, unpack_properties)
         async with temporary_channel(self._session.connection) as channel:
