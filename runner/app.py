@@ -1,11 +1,13 @@
 """Composition: paths become pipelines, and pipelines become a running system.
 
-The only module that imports all layers.
+With `publisher`, the only module that imports all layers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.config.broker_urls import parse_broker_url
 from runner.config.messages import closest
-from runner.errors import PipelineInvalid, Problem, RunnerError
+from runner.errors import BrokerUnavailable, PipelineInvalid, Problem, RunnerError
+from runner.message import Address
 from runner.operations.graph.model import build_graph
 from runner.operations.pipeline_files import CheckedSpec, resolve_all
 from runner.operations.targets import pipeline_with_destination
+from runner.pipeline.codec import encode
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
-from runner.pipeline.model import BrokerSettings, Pipeline, Producer, Subscriber
+from runner.pipeline.model import BrokerSettings, Destination, Pipeline, Producer, Subscriber
 from runner.pipeline.topology import Topology, leadership_queue, merge_topologies
 from runner.redaction import mask_passwords
 from runner.release import version
@@ -135,6 +140,58 @@ def load(
     return System(pipelines, tuple(problems), time.perf_counter() - started, specs)
 
 
+def load_to_publish(source: str | os.PathLike[str], environ: Mapping[str, str], *, broker: str | None = None) -> System:
+    """Return a pipeline to publish to: from its file, or the queues of a broker, by its URL. No handler is imported.
+
+    `broker` overrides the file, and so does the variable RUNNER_BROKER. Raises PipelineInvalid, with the problems in
+    its notes, TlsRequired, ValueError for a wrong URL, and BrokerUnavailable for the in-process broker.
+    """
+    started, text = time.perf_counter(), os.fspath(source)
+    if text.startswith(("amqp://", "amqps://")):
+        pipeline, problems = _queues_of_broker(parse_broker_url(text)), list[Problem]()
+    else:
+        broker = broker or environ.get("RUNNER_BROKER") or None
+        if broker not in (None, "memory"):
+            broker = parse_broker_url(broker)
+        pipeline, problems = _read_to_publish(Path(text), environ, broker)
+    if pipeline.broker.is_memory:
+        hint = 'write `broker: amqp://…` in the file, or pass broker="amqp://…"; in tests, use runner.testing'
+        raise BrokerUnavailable(f"{text} runs on the in-process broker, which no other process can reach", hint)
+    settings = replace(pipeline.broker, connect_timeout_s=math.inf)  # each message has its own time limit
+    release = environ.get("RUNNER_RELEASE") or pipeline.release
+    pipeline = replace(pipeline, broker=settings, release=release)
+    return System((pipeline,), tuple(problems), time.perf_counter() - started)
+
+
+def _read_to_publish(path: Path, environ: Mapping[str, str], broker: str | None) -> tuple[Pipeline, list[Problem]]:
+    found = list(resolve_all([path], environ, handlers=False, is_one_broker=broker is not None))
+    problems = list(dict.fromkeys(problem for _, resolved in found for problem in resolved.problems))
+    pipelines = [resolved.pipeline for _, resolved in found if resolved.pipeline is not None]
+    if len(pipelines) < len(found):
+        from runner.config import diagnostics
+
+        invalid = PipelineInvalid(problems)
+        invalid.add_note(diagnostics.full(problems))
+        raise invalid
+    if len(pipelines) > 1:
+        names = [pipeline.path for pipeline in pipelines]
+        raise UnknownName(f"{path} has {len(names)} pipelines", f"name the file of one of them: {', '.join(names)}")
+    return _with_broker(pipelines[0], broker), problems
+
+
+class _EveryQueue(dict[str, Destination]):
+    """The queues of a broker by their names, which are not known."""
+
+    def __missing__(self, name: str) -> Destination:
+        self[name] = Destination(name, Address("", name), is_event=False, encode=encode)
+        return self[name]
+
+
+def _queues_of_broker(url: str) -> Pipeline:
+    """Return a pipeline that declares nothing, and whose destinations are all queues of a broker."""
+    return Pipeline("publisher", "", BrokerSettings((url,)), _EveryQueue(), (), (), Topology())
+
+
 def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
     """Check pipelines without importing their handlers. Return the problems and the number of files."""
     found = list(resolve_all(paths, environ, imports=False))
@@ -183,8 +240,13 @@ def check_workers(system: System, workers: int) -> None:
         raise SingleProcessOnly(text, "leave --workers out, or `exclusive: true`")
 
 
-def make_transport(system: System, on_transport_event: OnTransportEvent, *, worker: str = "") -> Transport:
-    """Return the transport for the broker settings, not connected. `worker` is added to its connection name."""
+def make_transport(
+    system: System, on_transport_event: OnTransportEvent, *, worker: str = "", only_publishes: bool = False
+) -> Transport:
+    """Return the transport for the broker settings, not connected. `worker` is added to its connection name.
+
+    One that `only_publishes` opens no connection to consume.
+    """
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
 
@@ -192,7 +254,13 @@ def make_transport(system: System, on_transport_event: OnTransportEvent, *, work
     from runner.transports.rabbitmq import RabbitTransport
 
     name = f"{system.name} · {worker}" if worker else system.name
-    return RabbitTransport(system.broker, name=name, on_transport_event=on_transport_event, release=system.release)
+    return RabbitTransport(
+        system.broker,
+        name=name,
+        on_transport_event=on_transport_event,
+        release=system.release,
+        only_publishes=only_publishes,
+    )
 
 
 def make_trace_export(system: System, on_transport_event: OnTransportEvent) -> TraceExport | None:
@@ -235,12 +303,12 @@ async def up(
     metrics = Metrics(version())
 
     def note(change: TransportEvent) -> None:
-        _log_transport_event(change)
+        log_transport_event(change)
         metrics.note_event(change.event, change.fields)
 
     transport = make_transport(system, note, worker=worker.name if worker else "")
     start_id = worker.start_id if worker else None
-    traces = make_trace_export(system, _log_transport_event)
+    traces = make_trace_export(system, log_transport_event)
     tracer = traces.tracer if traces else None
     supervisor = Supervisor(
         system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id, metrics=metrics, tracer=tracer
@@ -348,7 +416,8 @@ async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event
         await asyncio.gather(working, stopping, return_exceptions=True)
 
 
-def _log_transport_event(change: TransportEvent) -> None:
+def log_transport_event(change: TransportEvent) -> None:
+    """Log an event of a transport."""
     import logging
 
     from runner import log

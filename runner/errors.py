@@ -42,6 +42,8 @@ class RunnerError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # for a traceback
 
 
 class PipelineInvalid(RunnerError):
@@ -86,6 +88,18 @@ class PublishUnknown(RunnerError):
 
     Publish it again with the same id.
     """
+
+
+class PublishTimeout(PublishUnknown):
+    """A message was not confirmed in time, because of the broker or the connection. It may arrive all the same."""
+
+
+class PublisherClosed(RunnerError):
+    """A publisher was used after `close`. Nothing was published."""
+
+
+class OutboxUnavailable(RunnerError):
+    """The outbox cannot keep a message: its file is full, or cannot be written. The message may arrive all the same."""
 
 
 class AlreadySettled(RunnerError):

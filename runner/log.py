@@ -28,7 +28,8 @@ __all__ = ["MAX_TEXT_CHARACTERS", "bound_context", "configure", "context", "flus
 Format = Literal["auto", "console", "json"]
 Processor = Callable[[WrappedLogger, str, EventDict], Any]
 
-CLIENT_LOGGERS = ("aio_pika", "aiormq", "opentelemetry", "pamqp")
+AMQP_LOGGERS = ("aio_pika", "aiormq", "pamqp")
+CLIENT_LOGGERS = (*AMQP_LOGGERS, "opentelemetry")
 
 _NO_CONTEXT: Mapping[str, Any] = {}
 
@@ -129,8 +130,8 @@ def flush() -> None:
 
 
 def get_logger() -> FilteringBoundLogger:
-    """Return a logger of the runner. Call `configure` first."""
-    return _logger(_current[0].out.write_line)
+    """Return a logger of the runner. In a program that has not called `configure`, it is the logger `runner`."""
+    return _logger(_current[0].out.write_line) if _current else _HOST_LOGGER
 
 
 def get_message_logger() -> FilteringBoundLogger:
@@ -149,6 +150,20 @@ def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:
         _Writer(write), processors=lines.ours, wrapper_class=lines.wrapper, context_class=dict
     ).bind()
     return logger
+
+
+def _as_record(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
+    """Return the arguments of a call of the standard library's logger: one text with all fields."""
+    fields = {**context.get(), **event}
+    return (" ".join([fields.pop("event"), *(f"{name}={value}" for name, value in fields.items())]),), {}
+
+
+_HOST_LOGGER: FilteringBoundLogger = structlog.wrap_logger(
+    logging.getLogger("runner"),
+    processors=[_as_record],
+    wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    context_class=dict,
+).bind()
 
 
 class _Writer:
@@ -209,10 +224,20 @@ def _configure_stdlib(lines: _Processors, level: str, levels: Mapping[str, str])
     for name, own in levels.items():
         logging.getLogger(name).setLevel(_level_number(own))
     for name in CLIENT_LOGGERS:
-        # At debug level these log whole frames, with payloads and passwords; and they log each lost connection,
-        # which we report ourselves, as several warnings.
         floor = logging.INFO if name in levels else logging.CRITICAL
         logging.getLogger(name).setLevel(max(_level_number(levels.get(name, level)), floor))
+    silence_client()
+
+
+def silence_client() -> None:
+    """Silence the AMQP client's loggers that have no level of their own.
+
+    At debug level these log whole frames, with payloads and passwords; and they log each lost connection, which we
+    report ourselves, as several warnings.
+    """
+    for name in AMQP_LOGGERS:
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").addFilter(_is_no_send_failure)
 
 

@@ -237,6 +237,19 @@ EVENTS = (
         },
     ),
     Event(
+        "outbox.given_up",
+        ("error",),
+        "The broker can never take a message of a publisher's outbox. It stays in the file, with the error.",
+        {"to": "the queue or event", "message_id": "the id of the message", **_ERROR},
+    ),
+    Event(
+        "outbox.held_back",
+        ("warning",),
+        "A destination takes no messages of a publisher's outbox. They are published again, in their order.",
+        {"to": "the queue or event", "message_id": "the id of its first message", **_ERROR},
+    ),
+    Event("outbox.waiting", ("warning",), "The messages of a publisher's outbox cannot be sent now.", _ERROR),
+    Event(
         "pipeline.draining",
         ("info",),
         "The pipeline is stopping: it takes no new messages.",

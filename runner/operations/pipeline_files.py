@@ -12,7 +12,7 @@ from runner.config.loader import PipelineFile, load_all
 from runner.config.spec import PipelineSpec
 from runner.errors import PipelineInvalid, Problem
 from runner.pipeline.flow_checks import peers
-from runner.pipeline.module_search import module_searches
+from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.resolver import Resolved, resolve
 from runner.pipeline.spec_checks import check_spec
 
@@ -36,10 +36,29 @@ def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[Checke
 
 
 def resolve_all(
-    paths: Sequence[Path], environ: Mapping[str, str], *, imports: bool = True, is_one_broker: bool = False
+    paths: Sequence[Path],
+    environ: Mapping[str, str],
+    *,
+    imports: bool = True,
+    handlers: bool = True,
+    is_one_broker: bool = False,
 ) -> Iterator[tuple[PipelineFile, Resolved]]:
-    """Yield each file with its resolved pipeline or problems. `is_one_broker`: all run on one broker (`--broker`)."""
+    """Yield each file with its resolved pipeline or problems. `is_one_broker`: all run on one broker (`--broker`).
+
+    `imports` and `handlers` say what is imported, as in `resolve`.
+    """
     files = load_all(paths, environ)
     known = peers(files, is_one_broker=is_one_broker)
-    for loaded, modules, together in zip(files, module_searches(files), known, strict=True):
-        yield loaded, resolve(loaded, imports=imports, modules=modules, together=together)
+    # The import path of a program that only publishes stays as it is, unless schemas must be imported.
+    is_importing = not imports or handlers or any(map(_has_schemas, files))
+    searches = module_searches(files) if is_importing else list(map(ModuleSearch, files))
+    for loaded, modules, together in zip(files, searches, known, strict=True):
+        yield loaded, resolve(loaded, imports=imports, handlers=handlers, modules=modules, together=together)
+
+
+def _has_schemas(loaded: PipelineFile) -> bool:
+    spec = loaded.spec or loaded.recovered
+    if spec is None:
+        return False
+    queues, events = spec.queues.values(), spec.events.values()
+    return any(queue.schema_ for queue in queues) or any(event.schema_ for event in events)

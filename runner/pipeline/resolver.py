@@ -62,6 +62,7 @@ def resolve(
     loaded: PipelineFile,
     *,
     imports: bool = True,
+    handlers: bool = True,
     modules: ModuleSearch | None = None,
     together: Sequence[Peer] | None = None,
 ) -> Resolved:
@@ -69,7 +70,8 @@ def resolve(
 
     The import runs the code of the handlers' modules. `modules` finds them if several pipelines share the process, and
     `together` are the pipelines that share the broker. Without `imports`, no code of the user runs: import paths are
-    checked in the source files, and the result has no pipeline.
+    checked in the source files, and the result has no pipeline. Without `handlers`, only schemas are imported, and the
+    result is a pipeline to publish to: it has no producers, no subscribers and no resources.
     """
     problems = list(loaded.problems)
     spec = loaded.spec or loaded.recovered
@@ -80,7 +82,7 @@ def resolve(
     resolver = _Resolver(loaded, spec, problems, imported)
     pipeline = None
     if imports:
-        pipeline = resolver.pipeline()
+        pipeline = resolver.pipeline(handlers=handlers)
     else:
         resolver.check_statically()
     problems += imported.problems()
@@ -102,13 +104,13 @@ class _Resolver:
         self._schemas: dict[str, Any] = {}
         self._interpolated = loaded.interpolated
 
-    def pipeline(self) -> Pipeline | None:
+    def pipeline(self, *, handlers: bool = True) -> Pipeline | None:
         """Resolve everything. None if there are errors: then no topology can be computed."""
         self._read_schemas()
         destinations = self._destinations()
-        resources = self._resources()
-        found_producers = (self._producer(name, destinations) for name in self._spec.producers)
-        found_subscribers = (self._subscriber(name, destinations) for name in self._spec.subscribers)
+        resources = self._resources() if handlers else ()
+        found_producers = (self._producer(name, destinations) for name in self._spec.producers if handlers)
+        found_subscribers = (self._subscriber(name, destinations) for name in self._spec.subscribers if handlers)
         producers = tuple(found for found in found_producers if found)
         subscribers = tuple(found for found in found_subscribers if found)
         if any(problem.severity == "error" for problem in [*self._problems, *self._imported.problems()]):
@@ -121,7 +123,9 @@ class _Resolver:
             destinations=destinations,
             producers=producers,
             subscribers=subscribers,
-            topology=topology_builder.compute_topology(name, spec, [found.retry for found in subscribers]),
+            topology=topology_builder.compute_topology(
+                name, spec, [_delays(item.retry) for item in spec.subscribers.values()]
+            ),
             resources=resources,
             schemas=self._schema_paths(),
             logging=LoggingSettings(
@@ -351,7 +355,7 @@ class _Resolver:
             if None in found:
                 return None
             only_on = tuple(exception for exception in found if exception)
-        return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, only_on)
+        return replace(_delays(spec), only_on=only_on)
 
     def _variables(self, path: PathParts) -> set[str]:
         """Return the keys of `with:` whose values come from variables."""
@@ -359,6 +363,11 @@ class _Resolver:
 
     def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
         self._problems.append(self._loaded.problem(code, path, message, help_text))
+
+
+def _delays(spec: RetrySpec) -> RetryPolicy:
+    """Return when a message is retried, without the exceptions for which it is."""
+    return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay)
 
 
 def _content_hash(spec: PipelineSpec) -> str:

@@ -67,6 +67,12 @@ class Topology:
     def __bool__(self) -> bool:
         return bool(self.exchanges or self.queues or self.bindings)
 
+    def without_exclusive_queues(self) -> Topology:
+        """Return what a connection may declare that only publishes: an exclusive queue belongs to its consumer."""
+        queues = tuple(queue for queue in self.queues if not queue.exclusive)
+        names = {queue.name for queue in queues}
+        return Topology(self.exchanges, queues, tuple(each for each in self.bindings if each.queue in names))
+
 
 _Thing = TypeVar("_Thing", Exchange, Queue)
 

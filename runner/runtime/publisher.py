@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runner import log
 from runner.backoff import backoff_delays
+from runner.config.messages import did_you_mean
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS, Address, Envelope, Publish
 from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
@@ -260,6 +261,7 @@ class PipelinePublisher:
                 if loop.time() >= warn_at:
                     self._warn_waiting(outgoing.destination.name, failure)
                     warn_at = math.inf
+                delay_s = min(delay_s, max(0.0, give_up_at - loop.time()))  # the last attempt is at the very end
             await asyncio.sleep(delay_s)
             if not waits_for_broker and not self.can_publish:  # a lost connection is noticed by the end of the delay
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
@@ -289,9 +291,7 @@ class PipelinePublisher:
             return (destination,)
         if origin is not None and name == origin.reply_to:
             return reply_destinations(name)
-        known = ", ".join(self._destinations)
-        text = f'no queue or event of this pipeline is called "{name}"'
-        raise PublishFailed(text, reason="invalid", hint=f"known: {known}")
+        raise unknown_name(name, self._destinations)
 
     def _envelope(
         self, payload: Any, headers: Mapping[str, Any], target: Destination, origin: ResultOrigin | None, seed: str
@@ -343,6 +343,12 @@ def make_publisher(tracer: Tracer | None, *arguments: Any, **named: Any) -> Pipe
     from runner.runtime.tracing import TracedPublisher
 
     return TracedPublisher(tracer, *arguments, **named)
+
+
+def unknown_name(name: str, known: Iterable[str]) -> PublishFailed:
+    """Return the error for a destination that the pipeline does not have; `known` are those that it has."""
+    text = f'no queue or event of this pipeline is called "{name}"'
+    return PublishFailed(text, reason="invalid", hint=did_you_mean(name, known).replace("write one of", "there are"))
 
 
 def split_results(result: Any) -> Sequence[Any]:

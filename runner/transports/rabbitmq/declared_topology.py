@@ -33,10 +33,7 @@ class DeclaredTopology:
 
     async def restore_for_publishing(self, connection: AbstractConnection) -> None:
         """Declare again what publishing needs. Exclusive queues belong to the consuming connection."""
-        shared = tuple(queue for queue in self.topology.queues if not queue.exclusive)
-        names = {queue.name for queue in shared}
-        bindings = tuple(binding for binding in self.topology.bindings if binding.queue in names)
-        await self._restore(connection, Topology(self.topology.exchanges, shared, bindings))
+        await self._restore(connection, self.topology.without_exclusive_queues())
 
     def has_exchange(self, name: str) -> bool:
         """Return whether this session has declared the exchange."""

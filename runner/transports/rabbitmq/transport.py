@@ -1,4 +1,7 @@
-"""RabbitMQ as a transport: one connection to publish and one to consume, both supervised. See `transports/base.py`."""
+"""RabbitMQ as a transport: one connection to publish and one to consume, both supervised. See `transports/base.py`.
+
+A session that only publishes has only the first.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,8 @@ T = TypeVar("T")
 class RabbitTransport:
     """A session with RabbitMQ. The broker shows `name` in its list of connections; `clock` is the wall clock, UTC.
 
-    `watchdog_s` is how often, in seconds, it checks that the broker still knows its consumers.
+    `watchdog_s` is how often, in seconds, it checks that the broker still knows its consumers. A session that
+    `only_publishes` has one connection, and cannot subscribe.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class RabbitTransport:
         clock: Callable[[], datetime] | None = None,
         watchdog_s: float = WATCHDOG_S,
         release: str = "",
+        only_publishes: bool = False,
     ) -> None:
         self._settings = settings
         self._watchdog_s = watchdog_s
@@ -83,7 +88,7 @@ class RabbitTransport:
             ReconnectingConnection, settings, name=name, on_transport_event=self._on_event, release=release
         )
         self._publishing = make_connection(role="publish", restore=restore_for_publishing)
-        self._consuming = make_connection(role="consume", restore=restore)
+        self._consuming = self._publishing if only_publishes else make_connection(role="consume", restore=restore)
         self._publisher = RabbitPublisher(self._publishing, self._on_event)
         self._other_consumers = OtherConsumers(settings)
         self._retry_publisher = RetryPublisher(
@@ -119,7 +124,8 @@ class RabbitTransport:
     async def connect(self) -> str:
         """See `Transport.connect`. It opens both connections."""
         connection = await self._consuming.open()
-        await self._publishing.open()
+        if self._publishing is not self._consuming:
+            await self._publishing.open()
         self._watchdog = asyncio.create_task(
             watch_consumers(self._consuming, self._consumers, self._watchdog_s), name="rabbitmq-watch"
         )
