@@ -141,7 +141,7 @@ def get_message_logger() -> FilteringBoundLogger:
 
     If the process is killed before that, they are lost. Any other line flushes them.
     """
-    return _logger(_current[0].out.buffer_line)
+    return _logger(_current[0].out.buffer_line) if _current else _HOST_LOGGER
 
 
 def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -25,6 +24,7 @@ from weakref import WeakSet
 
 from runner import log
 from runner.app import System, load_to_publish, log_transport_event, make_trace_export, make_transport
+from runner.clock import utc_now
 from runner.errors import PublisherClosed
 from runner.message import NO_HEADERS, Publish
 from runner.runtime.outbox import Outbox
@@ -291,7 +291,7 @@ class _Opened:
                 app_id=system.name,
                 destinations=system.pipelines[0].destinations,
                 new_id=lambda: uuid4().hex,
-                now=lambda: datetime.now(UTC),
+                now=utc_now,
             ),
             system.topology.without_exclusive_queues(),
             outbox=settings.outbox(),

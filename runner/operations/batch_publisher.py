@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from runner.clock import utc_now
 from runner.errors import PublishFailed
 from runner.message import Publish
 from runner.pipeline.codec import guess_payload
@@ -48,7 +48,7 @@ class BatchPublisher:
             app_id=pipeline.name,
             destinations=pipeline.destinations,
             new_id=lambda: uuid4().hex,
-            now=lambda: datetime.now(UTC),
+            now=utc_now,
         )
         self._outgoing: list[OutgoingMessage] = []
         for number, body in enumerate(bodies):

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
+from runner.clock import utc_now
 from runner.errors import RunnerError
 from runner.message import Address, Envelope, Message
 from runner.metrics import SubscriberCounts
@@ -159,7 +159,7 @@ class LocalReplay:
         await transport.connect()
         try:
             await transport.declare(pipeline.topology)
-            delivery = await self._delivery(transport, pipeline, subscriber, replay_envelope(letter, datetime.now(UTC)))
+            delivery = await self._delivery(transport, pipeline, subscriber, replay_envelope(letter, utc_now()))
             execution = self._execution(transport, pipeline, subscriber, invoker)
             transport.published = 0
             if subscriber.batch is not None:
@@ -217,7 +217,7 @@ class LocalReplay:
             app_id=pipeline.name,
             destinations=destinations,
             new_id=lambda: uuid4().hex,
-            now=lambda: datetime.now(UTC),
+            now=utc_now,
         )
         return _TracedExecution(
             subscriber,

@@ -146,6 +146,14 @@ def payload_annotation(call: Callable[..., Any], handler: Handler, *, is_batch: 
     return _payload_annotation(handler.path, parameters, handler.payload_parameter, is_batch=is_batch)
 
 
+def accepted_arguments(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those arguments of `with:` that a callable has parameters for."""
+    parameters = _parameters(repr(call), call)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(arguments)
+    return {name: value for name, value in arguments.items() if name in parameters}
+
+
 def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return read_parameters(call)

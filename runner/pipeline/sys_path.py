@@ -28,6 +28,18 @@ def extend(folders: Iterable[str]) -> None:
     importlib.invalidate_caches()
 
 
+def added() -> list[str]:
+    """Return the folders of pipelines that are on the import path because of `extend`."""
+    return list(_ADDED)
+
+
+def withdraw(folders: Iterable[str]) -> None:
+    """Take folders of pipelines off the import path again."""
+    for folder in folders:
+        if _ADDED.pop(folder, "") is None and folder in sys.path:
+            sys.path.remove(folder)
+
+
 def isolated(folders: Sequence[str]) -> list[str]:
     """Return the import path of a process that runs only the pipeline with these folders."""
     return _with(folders)

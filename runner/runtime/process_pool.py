@@ -172,7 +172,8 @@ def serve_calls(pipe: Connection, path: str, import_path: list[str], log_setting
             signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     sys.path[:] = import_path
-    log.configure(**log_settings)
+    if log_settings:
+        log.configure(**log_settings)
     with contextlib.suppress(BaseException):  # the first call raises the error again, and reports it
         import_object(path)
     with contextlib.suppress(EOFError, OSError):

@@ -76,6 +76,7 @@ class ProducerRuntime:
         max_failures: int | None,
         now: Callable[[], datetime],
         has_line: LineFilter,
+        max_sleep_s: float = MAX_SLEEP_S,
     ) -> None:
         self.producer = producer
         self._handler = handler
@@ -87,6 +88,7 @@ class ProducerRuntime:
         self._counts = counts
         self._max_failures = max_failures
         self._now = now
+        self._max_sleep_s = max_sleep_s
         self._has_line = has_line
         self._logger = log.get_logger()
         self._message_logger = log.get_message_logger()
@@ -96,6 +98,8 @@ class ProducerRuntime:
         self._last_id: str | None = None
         self.has_failed = False
         """Whether it was given up: too many failures, or a bad line in its file, which would fail again."""
+        self.is_running = False
+        """Whether a run that its schedule has started is not finished."""
 
     async def run_until_complete(self, run: str, may_publish: asyncio.Event) -> None:
         """Run a producer without a schedule once. After a failure it starts over, with backoff.
@@ -123,7 +127,9 @@ class ProducerRuntime:
         while True:
             due = await self._sleep_until(due, schedule)
             due = schedule.latest(due, self._now())
+            self.is_running = True
             await self._run_once(due.isoformat())
+            self.is_running = False
             await ticks.save_tick(due)
             due = schedule.next(due)
 
@@ -139,7 +145,7 @@ class ProducerRuntime:
             left = (due - now).total_seconds()
             if left <= 0:
                 return due
-            await asyncio.sleep(min(left, MAX_SLEEP_S))
+            await asyncio.sleep(min(left, self._max_sleep_s))
 
     async def _run_once(self, seed: str, may_publish: asyncio.Event | None = None) -> bool:
         """Call the handler once and publish everything that it yields. Return whether all of it worked."""

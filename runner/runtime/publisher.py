@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -47,23 +47,6 @@ WARN_INTERVAL_S = 60.0
 _envelope = Envelope._make
 
 Error = TypeVar("Error", bound=Exception)
-
-
-class SecondClock:
-    """The wall clock in whole seconds, UTC.
-
-    It returns the same object for a second, so messages do not pay for a new one.
-    """
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._moment = datetime.fromtimestamp(0, UTC)
-
-    def __call__(self) -> datetime:
-        second = int(time.time())
-        if second != self._second:
-            self._second, self._moment = second, datetime.fromtimestamp(second, UTC)
-        return self._moment
 
 
 class OutgoingMessage(NamedTuple):

@@ -9,12 +9,13 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from runner import log
+from runner.clock import SecondClock, utc_now
 from runner.metrics import Metrics, PipelineCounts, ProducerCounts, Samples, SubscriberCounts, Totals
 from runner.pipeline.model import Pipeline, Producer, Subscriber
 from runner.release import version_fields
@@ -24,15 +25,16 @@ from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.http_producer import HttpProducer
 from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, MakeRoutes, ReadinessCheck, ReadMetrics
 from runner.runtime.message_lines import MessageSummary, line_filter
-from runner.runtime.producer import CONFIRM_TIMEOUT_S, ProducerRuntime
+from runner.runtime.producer import CONFIRM_TIMEOUT_S, MAX_SLEEP_S, ProducerRuntime
 from runner.runtime.producer_group import ProducerGroup
-from runner.runtime.publisher import PipelinePublisher, SecondClock, make_publisher
+from runner.runtime.publisher import PipelinePublisher, make_publisher
 from runner.runtime.resources import Resources
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.runtime.watchdog import RunningHandler
 from runner.tasks import cancel_and_wait, for_each
 from runner.transports.base import Delivery, SubscriptionOptions, Transport
 from runner.transports.leadership import Candidate
+from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.runtime.tracing import Tracer
@@ -80,16 +82,22 @@ class Supervisor:
         start_id: str | None = None,
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
+        execution: Callable[..., Execution] = Execution,
+        publisher: Callable[..., PipelinePublisher] = PipelinePublisher,
     ) -> None:
         """`start_id` identifies the start of the pipelines, if several workers share it. `tracer` makes the spans of
-        pipelines with `traces`.
+        pipelines with `traces`; `execution` and `publisher` are the classes for all others. `now` is the wall clock,
+        UTC. One that is given must agree with the loop's time.
         """
         self._pipelines = pipelines
         self._transport = transport
         self._until_idle = until_idle
         self._new_id = new_id
         self._tracer = tracer
-        self._now = now or (lambda: datetime.now(UTC))
+        self._execution = execution
+        self._publisher = publisher
+        self._is_clock_given = now is not None
+        self._now = now or utc_now
         self._sent_at = now or SecondClock()
         self._start_id = start_id or uuid4().hex
         self._is_one_of_several = start_id is not None
@@ -287,6 +295,15 @@ class Supervisor:
             self._idle_unknown_reason = held
         return isinstance(held, str) or held == 0
 
+    async def work_left(self) -> list[str]:
+        """Return what is left to do, but for waiting for schedules, in words; nothing when the pipelines are idle."""
+        found = [f"producer {name} has not ended" for group in self._groups for name in group.unfinished]
+        busy = (item for item in self.subscribers if item.in_flight)
+        found += [f"{item.subscriber.name} has {pluralize(item.in_flight, 'message')}" for item in busy]
+        if count := await self._transport.count_pending([item.options for item in self.subscribers]):
+            found.append(f"{pluralize(count, 'message')} in queues or waiting for a retry")
+        return found
+
     def _notice_bug(self, error: BaseException) -> None:
         if not self._bug.done():
             self._bug.set_exception(error)
@@ -299,8 +316,8 @@ class Supervisor:
         return await self._transport.count_pending([subscriber.options for subscriber in self.subscribers]) == 0
 
     def _make_publisher(self, pipeline: Pipeline) -> PipelinePublisher:
-        return make_publisher(
-            self._tracer if pipeline.is_traced else None,
+        make = partial(make_publisher, self._tracer) if pipeline.is_traced and self._tracer else self._publisher
+        return make(
             self._transport,
             app_id=pipeline.name,
             destinations=pipeline.destinations,
@@ -341,7 +358,7 @@ class Supervisor:
             held_s=_held_s(pipeline, subscriber),
         )
         counts = self.metrics.pipelines[pipeline.name].subscribers[subscriber.name]
-        make: Callable[..., Execution] = Execution
+        make = self._execution
         invoker = HandlerInvoker(subscriber, self._resources.of(pipeline.name))
         if pipeline.is_traced and self._tracer is not None:
             from runner.runtime.tracing import TracedExecution, carrier
@@ -373,6 +390,7 @@ class Supervisor:
                 counts=self._producer_counts(pipeline, producer),
                 max_failures=MAX_FAILURES_UNTIL_IDLE if self._until_idle else None,
                 now=self._now,
+                max_sleep_s=math.inf if self._is_clock_given else MAX_SLEEP_S,
                 has_line=self._filters[pipeline.name],
             )
             for producer in pipeline.producers

@@ -2,65 +2,312 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+import asyncio
+import itertools
+import os
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from runner.pipeline.model import Pipeline
+from runner import app
+from runner.app import log_transport_event
+from runner.message import Publish
+from runner.operations.targets import pipeline_with_destination
+from runner.pipeline import codec
+from runner.pipeline.model import Destination, Pipeline
+from runner.pipeline.topology import Topology
+from runner.runtime.supervisor import Supervisor
+from runner.testing.loading import loaded
+from runner.testing.loop_thread import LoopThread
+from runner.testing.recorder import NeverIdle, Recorder, RecordingExecution, RecordingPublisher, dead_letter_recorder
 from runner.testing.records import Record
-from runner.testing.replacement import Replacement
+from runner.testing.stand_ins import StandIn, StandIns, noted_calls
+from runner.testing.virtual_time import DUE_TOLERANCE_S, Standstill, VirtualTimeLoop
+from runner.transports.memory import MemoryBroker, MemoryTransport
+from runner.units import format_duration, parse_duration
+
+T = TypeVar("T")
+Duration = str | float | timedelta
+"""A duration as in the YAML, such as `5m`; a number is in seconds."""
+
+MAX_IDLE_S = 31 * 86_400.0
+"""How much virtual time may pass until the pipelines are idle."""
+
+FULL_QUEUE_TIMEOUT_S = 30.0
+"""How long a test waits, in virtual time, to publish into a full queue."""
+
+MAX_IDLE_RECORDS = 20_000
+"""How many records there may be until the pipelines are idle, if they need virtual time for it."""
+
+INHERITED_VARIABLES = ("PATH", "HOME")
 
 
 class Engine:
-    """Pipelines under test. `replace` has a stand-in for each name of a subscriber or producer, and `resources`."""
+    """Pipelines under test: the real ones, on an in-process broker of their own, in a thread of their own.
+
+    Nothing happens and no time passes while no method runs. Methods may be called from any thread but the engine's own,
+    where the coroutines of handlers run.
+
+    - `env` has the variables for `${…}`; of the real environment there are only `PATH` and `HOME`.
+    - `replace` has stand-ins by the names of subscribers and producers, and under `resources` by those of resources.
+    - `now` is where virtual time starts, by default now.
+    - `only` are the names of the producers and subscribers that run, by default all.
+    """
 
     def __init__(
         self,
         paths: Sequence[str | Path],
         *,
         env: Mapping[str, str] | None = None,
-        replace: Mapping[str, Replacement | Callable[..., Any] | Mapping[str, Any]] | None = None,
+        replace: Mapping[str, StandIn | Mapping[str, Any]] | None = None,
         now: datetime | None = None,
         only: Sequence[str] = (),
     ) -> None:
-        raise NotImplementedError
+        self._paths = paths
+        self._env = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | dict(env or {})
+        self._replace = replace or {}
+        self._only = only
+        self._start = (now or datetime.now(UTC).replace(microsecond=0)).astimezone(UTC)
+        self._opened = ExitStack()
+        self._numbers = itertools.count(1)
+        self._pipelines: tuple[Pipeline, ...] = ()
+        self._thread: LoopThread | None = None
+        self._recorder: Recorder
+        self._supervisor: Supervisor
+        self._broker: MemoryBroker
+        self._transport: MemoryTransport
 
     def start(self) -> None:
-        """Load the pipelines and start them. Raises PipelineInvalid with every problem, as `validate` reports it."""
-        raise NotImplementedError
+        """Load the pipelines and start them.
+
+        Raises PipelineInvalid, whose text is what `validate` prints, and ResourceFailed.
+        """
+        try:
+            self.begin().result()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop the pipelines. Handlers that are still running are cancelled. Idempotent."""
-        raise NotImplementedError
+        try:
+            self.end().result()
+        finally:
+            self.clean_up()
 
-    def publish(self, to: str, payload: Any, *, id: str | None = None, headers: Mapping[str, Any] | None = None) -> str:
-        """Publish a message to a queue or an event, and return its id. Raises PublishFailed."""
-        raise NotImplementedError
+    def publish(
+        self,
+        to: str,
+        payload: Any,
+        *,
+        id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        is_foreign: bool = False,
+    ) -> str:
+        """Publish a message to a queue or an event, and return its id when it is confirmed.
+
+        With `is_foreign` the payload is not checked against the schema of its destination, as if another program
+        published it. Raises PublishFailed and UnknownTarget.
+        """
+        return self._wait(self.publishing(to, payload, id, headers, is_foreign=is_foreign))
 
     def until_idle(self) -> None:
         """Run until nothing is left to do but to wait for schedules. Raises NeverIdle."""
-        raise NotImplementedError
+        self._wait(self.idling())
 
-    def advance(self, duration: str | float) -> None:
-        """Let this much virtual time pass."""
-        raise NotImplementedError
+    def advance(self, duration: Duration) -> None:
+        """Let this much virtual time pass, to exactly that moment."""
+        self._wait(self.advancing(duration))
 
-    def run_for(self, duration: str | float) -> None:
-        """Do the same as `advance`."""
-        raise NotImplementedError
+    run_for = advance
 
     @property
     def now(self) -> datetime:
         """The virtual time, UTC."""
-        raise NotImplementedError
+        return self._start + timedelta(seconds=self._thread.loop.time() if self._thread else 0.0)
 
     @property
-    def records(self) -> Sequence[Record]:
-        """Everything that has happened so far, in order."""
-        raise NotImplementedError
+    def records(self) -> list[Record]:
+        """Everything that has happened, in order, after everything that can happen at this moment."""
+        if self._thread is not None and self._thread.is_open and not self._thread.is_current:
+            self._wait(self._settling())
+        return self._recorder.records
 
     @property
     def pipelines(self) -> tuple[Pipeline, ...]:
-        """The pipelines, with the replaced handlers."""
-        raise NotImplementedError
+        """The pipelines, with the stand-ins."""
+        return self._pipelines
+
+    # The same for callers that do not block: on other event loops, await `asyncio.wrap_future(engine.submit(…))`.
+
+    def begin(self) -> Future[None]:
+        """Load the pipelines, and return the future of their start."""
+        system = app.select(self._opened.enter_context(loaded(self._paths, self._env)), self._only)
+        self._pipelines = StandIns(system, self._replace).pipelines
+        self._thread = LoopThread()
+        self._recorder = Recorder(lambda: self.now, self._thread.loop.fail)
+        return self._thread.submit(self._starting(_made_declarable(system.topology)))
+
+    def submit(self, command: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run one of the coroutines below."""
+        if self._thread is None:
+            command.close()
+            raise RuntimeError("the pipelines under test have not been started")
+        return self._thread.submit(command)
+
+    def end(self) -> Future[None]:
+        """Return the future of the stop. Call `clean_up` after it."""
+        if self._thread is not None:
+            return self._thread.close(self._stopping())
+        ended: Future[None] = Future()
+        ended.set_result(None)
+        return ended
+
+    def clean_up(self) -> None:
+        """Undo what the pipelines have changed in the process."""
+        if self._thread is not None:
+            self._thread.join()
+        self._opened.close()
+
+    async def publishing(
+        self, to: str, payload: Any, id: str | None, headers: Mapping[str, Any] | None, *, is_foreign: bool = False
+    ) -> str:
+        """See `publish`."""
+        pipeline, target = self._destination(to)
+        if is_foreign:
+            target = replace(target, encode=codec.encode)
+        publisher = RecordingPublisher(
+            self._recorder,
+            self._broker,
+            self._transport,
+            app_id=pipeline.name,
+            destinations=pipeline.destinations,
+            new_id=lambda: f"test-{next(self._numbers)}",
+            now=lambda: self.now,
+        )
+        (outgoing,) = publisher.prepare([Publish(payload, headers=headers)], (target,))
+        if id is not None:
+            outgoing = outgoing._replace(envelope=outgoing.envelope._replace(message_id=id, correlation_id=id))
+        with publisher.publication(outgoing) as sent:
+            await self._drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S), "to publish")
+        return sent.envelope.message_id or ""
+
+    async def advancing(self, duration: Duration) -> None:
+        """See `advance`."""
+        loop = self._loop
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else parse_duration(duration)
+        moment = loop.time() + seconds
+        while (due := await loop.quiet()) is not None and due <= moment + DUE_TOLERANCE_S:
+            loop.jump(due)
+        loop.jump(moment)
+
+    async def idling(self) -> None:
+        """See `until_idle`."""
+        loop = self._loop
+        latest, most = loop.time() + MAX_IDLE_S, self._recorder.count + MAX_IDLE_RECORDS
+        while True:
+            due = await loop.quiet()
+            left = await self._supervisor.work_left()
+            if not left:
+                return
+            busy = "; ".join(left)
+            if due is None:
+                text = f"nothing is left that could happen, but the pipelines are not idle: {busy}"
+                raise NeverIdle(text, "a handler waits for something that never comes")
+            if due > latest or self._recorder.count > most:
+                passed = format_duration(loop.time() - latest + MAX_IDLE_S)
+                records = self._recorder.count - most + MAX_IDLE_RECORDS
+                text = f"after {passed} of virtual time and {records} records the pipelines are still not idle: {busy}"
+                raise NeverIdle(text, "use `advance` to stop at a certain time")
+            loop.jump(due)
+
+    async def _settling(self) -> None:
+        """Let everything happen that can happen at this moment."""
+        with suppress(NeverIdle):
+            await self._loop.quiet()
+
+    async def _starting(self, topology: Topology) -> None:
+        def now() -> datetime:
+            return self.now
+
+        recorder = self._recorder
+        broker = MemoryBroker(clock=now, on_dead_letter=dead_letter_recorder(recorder, self._pipelines))
+        self._broker, self._transport = broker, MemoryTransport(broker=broker, on_transport_event=log_transport_event)
+        self._supervisor = Supervisor(
+            noted_calls(tuple(map(_made_testable, self._pipelines))),
+            self._transport,
+            new_id=lambda: f"run-{next(self._numbers)}",
+            now=now,
+            execution=partial(RecordingExecution, recorder),
+            publisher=partial(RecordingPublisher, recorder, broker),
+        )
+        await self._transport.connect()
+        await self._transport.declare(topology)
+        await self._drive(self._supervisor.start(), "to open a resource")
+        watching = asyncio.create_task(self._supervisor.wait(asyncio.Event()))
+        watching.add_done_callback(self._note_bug)
+
+    async def _stopping(self) -> None:
+        self._loop.recover()
+        await self._drive(self._supervisor.drain(), "to close a resource")
+        await self._supervisor.close()
+
+    async def _drive(self, work: Coroutine[Any, Any, T], what: str) -> T:
+        """Await some work that is the user's code, or waits for it."""
+        try:
+            with self._loop.user_call():
+                return await self._loop.drive(work)
+        except Standstill:
+            raise NeverIdle(f"what is needed {what} waits for something that never comes") from None
+
+    def _note_bug(self, watching: asyncio.Task[None]) -> None:
+        if not watching.cancelled() and isinstance(error := watching.exception(), Exception):
+            self._loop.fail(error)
+
+    def _destination(self, name: str) -> tuple[Pipeline, Destination]:
+        """Return what a name means. Pipelines that share an event mean the same by it. Raises UnknownTarget."""
+        found = [pipeline for pipeline in self._pipelines if name in pipeline.destinations]
+        if len({pipeline.destinations[name].address for pipeline in found}) != 1:
+            found = [pipeline_with_destination(self._pipelines, name)]
+        return found[0], found[0].destinations[name]
+
+    @property
+    def _loop(self) -> VirtualTimeLoop:
+        assert self._thread is not None
+        return self._thread.loop
+
+    def _wait(self, command: Coroutine[Any, Any, T]) -> T:
+        if self._thread is not None and self._thread.is_current:
+            command.close()
+            raise RuntimeError(
+                "a coroutine of a handler cannot wait for the pipelines that it runs in: "
+                "return the message, or await the method of `running`"
+            )
+        return self.submit(command).result()
+
+
+def _made_testable(pipeline: Pipeline) -> Pipeline:
+    """Return a pipeline that listens at no port, exports nothing, and stops at once."""
+    producers = tuple(producer for producer in pipeline.producers if producer.handler is not None)
+    return replace(pipeline, producers=producers, http=None, is_traced=False, grace_s=0.0)
+
+
+def _made_declarable(topology: Topology) -> Topology:
+    """Return a topology that the in-process broker can declare.
+
+    Queues and exchanges of other programs are made, and a stream is a queue: nothing of it can be read again.
+    """
+    queues = (
+        replace(queue, arguments={}) if queue.arguments.get("x-queue-type") == "stream" else queue
+        for queue in topology.queues
+    )
+    return replace(
+        topology,
+        queues=tuple(replace(queue, declare=True) for queue in queues),
+        exchanges=tuple(replace(exchange, declare=True) for exchange in topology.exchanges),
+    )

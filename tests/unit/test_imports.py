@@ -15,6 +15,7 @@ WORDS = (
     *(
         "text_width",
         "backoff",
+        "clock",
         "errors",
         "log",
         "log_events",

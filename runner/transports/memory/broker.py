@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
+from runner.clock import utc_now
 from runner.errors import BrokerUnavailable, PublishFailed, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue, Topology
@@ -18,7 +19,7 @@ from runner.transports.leadership import Candidate
 from runner.transports.memory.dead_letters import DeathReason, dead_letter_envelope, is_cycle, read_deaths
 from runner.transports.memory.delivery_scheduler import DeliveryScheduler
 from runner.transports.memory.election import Election, MemoryLeadership
-from runner.transports.memory.queue import MemoryQueue
+from runner.transports.memory.queue import MemoryQueue, OnDeadLetter
 from runner.transports.memory.queue_buffer import QueuedMessage
 from runner.transports.memory.router import Router
 from runner.transports.memory.subscription import MemorySubscription
@@ -49,7 +50,8 @@ class MemoryBroker:
     """Exchanges, queues and messages in memory. Several sessions may share it, on one event loop.
 
     It runs while a session is connected. `clock` is the wall clock, UTC, for the time in `x-death`; all delays are loop
-    time. `capacity` applies to each queue without limits of its own.
+    time. `capacity` applies to each queue without limits of its own. `on_dead_letter` is called with each message that
+    a queue gives up, before it goes to the dead-letter exchange.
     """
 
     def __init__(
@@ -58,13 +60,15 @@ class MemoryBroker:
         clock: Callable[[], datetime] | None = None,
         capacity: int = CAPACITY,
         capacity_bytes: int = CAPACITY_BYTES,
+        on_dead_letter: OnDeadLetter = lambda *_: None,
     ) -> None:
-        self.now = clock or (lambda: datetime.now(UTC))
+        self.now = clock or utc_now
         self._router = Router()
         self.route = self._router.route
         self._scheduler = DeliveryScheduler()
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
+        self._on_dead_letter = on_dead_letter
         self._sessions: set[object] = set()
         self._owners: dict[str, object] = {}
         self._elections: dict[str, Election] = {}
@@ -187,6 +191,7 @@ class MemoryBroker:
 
     def _dead_letter(self, queue: MemoryQueue, message: QueuedMessage, reason: DeathReason) -> None:
         """Send a message that a queue has given up to its dead-letter exchange. Without one it is dropped."""
+        self._on_dead_letter(queue, message, reason)
         exchange, key = queue.rules.dead_letter_exchange, queue.rules.dead_letter_key
         if exchange is None:
             return

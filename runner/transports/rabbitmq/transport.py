@@ -9,13 +9,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TypeVar, assert_never
 
 import aiormq
 
 from runner.backoff import backoff_delays
+from runner.clock import utc_now
 from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
@@ -97,7 +98,7 @@ class RabbitTransport:
             self._consuming,
             self._is_closing,
             on_transport_event=self._on_event,
-            now=clock or (lambda: datetime.now(UTC)),
+            now=clock or utc_now,
         )
 
     @property

@@ -1,0 +1,177 @@
+"""`running` and `running_sync`: pipelines under test, for tests that are coroutines and for plain ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from runner.config.messages import did_you_mean
+from runner.errors import RunnerError
+from runner.testing.engine import Duration, Engine
+from runner.testing.records import Record
+from runner.testing.stand_ins import StandIn
+
+Replace = Mapping[str, StandIn | Mapping[str, Any]]
+
+
+class UnknownInTest(RunnerError):
+    """A test asks for a name that the pipelines do not have: it would never find anything."""
+
+
+class _Results:
+    """What has happened so far. A message, a retry and so on is a `Record`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def now(self) -> datetime:
+        """The virtual time, UTC."""
+        return self.engine.now
+
+    @property
+    def records(self) -> list[Record]:
+        """Everything that has happened, in order, after everything that can happen at this moment."""
+        return self.engine.records
+
+    def published(self, to: str | None = None) -> list[Record]:
+        """Return what the pipelines have published to a queue or an event. What the test published is left out."""
+        known = [name for pipeline in self.engine.pipelines for name in pipeline.destinations]
+        self._check(to, known, "queue or event")
+        results = self._of("published")
+        return [each for each in results if (each.subscriber or each.producer) and to in (None, each.to)]
+
+    def handled(self, subscriber: str | None = None) -> list[Record]:
+        """Return the messages that a subscriber has handled."""
+        return self._by(subscriber, "handled")
+
+    def retried(self, subscriber: str | None = None) -> list[Record]:
+        """Return the failed attempts of a subscriber that are followed by another one, each with its delay `after`."""
+        return self._by(subscriber, "retried")
+
+    def dead(self, queue: str | None = None) -> list[Record]:
+        """Return the dead letters of a queue, which is named itself or by its dead-letter queue."""
+        known = [each.name for pipeline in self.engine.pipelines for each in pipeline.topology.queues]
+        self._check(queue, known, "queue")
+        return [each for each in self._of("dead") if queue in (None, each.queue, each.to)]
+
+    def _by(self, subscriber: str | None, kind: str) -> list[Record]:
+        pipelines = self.engine.pipelines
+        known = [each.name for pipeline in pipelines for each in pipeline.subscribers]
+        qualified = [f"{pipeline.name}.{each.name}" for pipeline in pipelines for each in pipeline.subscribers]
+        self._check(subscriber, [*known, *qualified], "subscriber")
+        return [
+            each
+            for each in self._of(kind)
+            if subscriber is None or subscriber in (each.subscriber, f"{each.pipeline}.{each.subscriber}")
+        ]
+
+    def _of(self, kind: str) -> list[Record]:
+        return [record for record in self.records if record.kind == kind]
+
+    def _check(self, name: str | None, known: list[str], what: str) -> None:
+        if name is not None and name not in known:
+            raise UnknownInTest(f'no {what} is called "{name}"', did_you_mean(name, known))
+
+
+class Running(_Results):
+    """Pipelines under test. Nothing happens and no time passes except while one of these methods runs."""
+
+    async def publish(
+        self,
+        to: str,
+        payload: Any,
+        *,
+        id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        is_foreign: bool = False,
+    ) -> str:
+        """Publish a message to a queue or an event, and return its id when it is confirmed.
+
+        With `is_foreign` the payload is not checked against the schema of its destination, as if another program
+        published it. Raises PublishFailed and UnknownTarget.
+        """
+        command = self.engine.publishing(to, payload, id, headers, is_foreign=is_foreign)
+        return await asyncio.wrap_future(self.engine.submit(command))
+
+    async def until_idle(self) -> None:
+        """Run until nothing is left to do but to wait for schedules. Raises NeverIdle."""
+        await asyncio.wrap_future(self.engine.submit(self.engine.idling()))
+
+    async def advance(self, duration: Duration) -> None:
+        """Let this much virtual time pass, to exactly that moment: `5m`, a timedelta, or seconds."""
+        await asyncio.wrap_future(self.engine.submit(self.engine.advancing(duration)))
+
+    run_for = advance
+
+
+class RunningSync(_Results):
+    """The same with plain calls, which may come from any thread."""
+
+    def publish(
+        self,
+        to: str,
+        payload: Any,
+        *,
+        id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        is_foreign: bool = False,
+    ) -> str:
+        """See `Running.publish`."""
+        return self.engine.publish(to, payload, id=id, headers=headers, is_foreign=is_foreign)
+
+    def until_idle(self) -> None:
+        """See `Running.until_idle`."""
+        self.engine.until_idle()
+
+    def advance(self, duration: Duration) -> None:
+        """See `Running.advance`."""
+        self.engine.advance(duration)
+
+    run_for = advance
+
+
+@asynccontextmanager
+async def running(
+    *paths: str | Path,
+    env: Mapping[str, str] | None = None,
+    replace: Replace | None = None,
+    now: datetime | None = None,
+    only: tuple[str, ...] = (),
+) -> AsyncIterator[Running]:
+    """Run pipelines on the in-process broker with virtual time, for a test on asyncio.
+
+    `env` has the variables for `${…}`, `replace` stand-ins for handlers and resources (see `Replacement`), `now` is
+    where virtual time starts, and with `only` no other producers and subscribers run. Raises PipelineInvalid, whose
+    text is what `validate` prints, and ResourceFailed.
+    """
+    engine = Engine(paths, env=env, replace=replace, now=now, only=only)
+    try:
+        await asyncio.wrap_future(engine.begin())
+        yield Running(engine)
+    finally:
+        try:
+            await asyncio.shield(asyncio.wrap_future(engine.end()))
+        finally:
+            engine.clean_up()
+
+
+@contextmanager
+def running_sync(
+    *paths: str | Path,
+    env: Mapping[str, str] | None = None,
+    replace: Replace | None = None,
+    now: datetime | None = None,
+    only: tuple[str, ...] = (),
+) -> Iterator[RunningSync]:
+    """Run pipelines like `running`, for a plain test."""
+    engine = Engine(paths, env=env, replace=replace, now=now, only=only)
+    try:
+        engine.start()
+        yield RunningSync(engine)
+    finally:
+        engine.close()
