@@ -209,14 +209,14 @@ def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
 def _below(folder: Path, kind: FileKind) -> Iterator[Path]:
     """Yield the files of a kind below a folder. A file that cannot be read counts as a pipeline, to be reported."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_skipped(Path(parent, name)))
+        folders[:] = sorted(name for name in folders if not is_skipped_folder(Path(parent, name)))
         for name in sorted(files):
             path = Path(parent, name)
             if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _kind(path) is kind:
                 yield path
 
 
-def _is_skipped(folder: Path) -> bool:
+def is_skipped_folder(folder: Path) -> bool:
     """Whether a folder is hidden, or contains installed packages."""
     is_installed = folder.name == "node_modules" or (folder / "pyvenv.cfg").exists()
     return folder.name.startswith(".") or is_installed

@@ -60,6 +60,7 @@ HOMES = {
     "pydantic_core": ("runner.config", "runner.pipeline"),
     "structlog": ("runner.log",),
     "uvloop": ("runner.app", "runner.cli"),
+    "watchfiles": ("runner.cli.watching",),
     "yaml": ("runner.config",),
     "yarl": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
 }
