@@ -76,6 +76,7 @@ class Outbox:
         self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         _OPEN.add(self)
+        os.close(self._create(self._path))  # for its owner only: SQLite would make it readable for all
         self._locked(lambda connection: connection.executescript(_SCHEMA))
 
     def count(self) -> int:
@@ -128,10 +129,10 @@ class Outbox:
 
     def become_sender(self) -> bool:
         """Return whether this process sends the messages from now on, because no other one does."""
-        descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._create(f"{self._path}.lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             return False
         self._sender_lock = descriptor
@@ -179,6 +180,15 @@ class Outbox:
             os.close(self._sender_lock)
             self._sender_lock = None
 
+    def _create(self, path: str | Path) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self._unavailable(error.strerror or str(error)) from error
+
+    def _unavailable(self, why: str) -> OutboxUnavailable:
+        return OutboxUnavailable(f"the outbox {self._path} cannot be used: {why}")
+
     def _count(self, connection: sqlite3.Connection) -> int:
         question = "SELECT count(*) FROM messages WHERE pipeline = ? AND error IS NULL"
         return int(connection.execute(question, (self._pipeline,)).fetchone()[0])
@@ -197,7 +207,7 @@ class Outbox:
                     return use(self._connection)
             except sqlite3.Error as error:
                 self.disconnect()
-                raise OutboxUnavailable(f"the outbox {self._path} cannot be used: {error}") from error
+                raise self._unavailable(str(error)) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -277,6 +287,10 @@ def _before_fork() -> None:
         outbox.disconnect()
 
 
+def _after_fork_in_parent() -> None:
+    _lock.release()
+
+
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
@@ -284,4 +298,4 @@ def _after_fork_in_child() -> None:
         outbox.leave_to_parent()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -127,6 +127,9 @@ def test_a_fork_leaves_connection_and_lock_to_the_parent(path: Path) -> None:
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         mine = Outbox(path, "shop", 10)
+        if not os.fork():  # a child of the child
+            os._exit(0)
+        os.wait()
         mine.add(message("2"))
         os.write(writer, f"{mine.become_sender()} {outbox._connection} {outbox._sender_lock}".encode())
         os._exit(0)
@@ -159,6 +162,19 @@ def test_threads_that_add_while_the_process_forks(path: Path) -> None:
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_only_its_owner_may_read_it(path: Path) -> None:
+    outbox = Outbox(path, "shop", 10)
+    outbox.add(message("1"))
+    outbox.become_sender()
+    assert {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {
+        "outbox.db": 0o600,
+        "outbox.db-wal": 0o600,
+        "outbox.db-shm": 0o600,
+        "outbox.db.lock": 0o600,
+    }
+    outbox.close()
+
+
 def test_a_file_that_is_no_database(path: Path) -> None:
     path.write_text("a letter to my grandmother, not a database" * 100)
     with pytest.raises(OutboxUnavailable, match="file is not a database"):
@@ -166,5 +182,5 @@ def test_a_file_that_is_no_database(path: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(OutboxUnavailable, match="unable to open database file"):
+    with pytest.raises(OutboxUnavailable, match="cannot be used: No such file or directory"):
         Outbox(tmp_path / "none" / "outbox.db", "shop", 10)
