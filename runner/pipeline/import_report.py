@@ -10,9 +10,10 @@ from runner.config.document import KeyPath, dotted_path
 from runner.config.loader import PipelineFile
 from runner.errors import Problem, Severity
 from runner.pipeline.handler_arguments import ArgumentMismatch
-from runner.pipeline.importer import ImportProblem
+from runner.pipeline.import_problems import ImportProblem, Place
 from runner.pipeline.module_search import HIDDEN, ModuleSearch
 from runner.pipeline.signature import BadArguments
+from runner.pipeline.static_checks import definition_place
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,7 +58,10 @@ class ImportReport:
                 problem = self._loaded.problem(
                     error.code, path, str(error), error.hint, offset=offset if colon else 0, length=length or None
                 )
-                self._single.append(problem)
+                place = error.place
+                if error.in_definition and isinstance(target, str):
+                    place = definition_place(target, error.parameter)
+                self._single.append(_in_python(problem, place))
         except BadArguments as bad:
             self._single += [
                 self._mismatch((*path[:-1], "with", *item.where), bad.target, item) for item in bad.mismatches
@@ -66,7 +70,7 @@ class ImportReport:
 
     def problems(self) -> list[Problem]:
         """Return all problems."""
-        return [*self._single, *(replace(first, help=self._help(key)) for key, first in self._first.items())]
+        return [*self._single, *(replace(first, message=self._message(key)) for key, first in self._first.items())]
 
     def _mismatch(self, path: KeyPath, target: str, mismatch: ArgumentMismatch) -> Problem:
         """Return the problem of a value in `with:` that does not fit."""
@@ -76,18 +80,26 @@ class ImportReport:
 
     def _note_module(self, path: KeyPath, module: str, error: ImportProblem) -> None:
         key = error.code, str(error)
+        if error.place is not None:
+            key = error.code, f"{error.place.file}:{error.place.line}"  # the same cause for all that import it
         if key in self._first:
             self._others[key].append(dotted_path(path[:2]))
             return
         severity: Severity = "warning" if error.code == HIDDEN else "error"
-        self._first[key] = self._loaded.problem(
-            error.code, path, str(error), error.hint, severity=severity, length=len(module)
-        )
+        problem = self._loaded.problem(error.code, path, str(error), error.hint, severity=severity, length=len(module))
+        self._first[key] = _in_python(problem, error.place)
         self._others[key] = []
 
-    def _help(self, key: tuple[str, str]) -> str:
-        help_, others = self._first[key].help, list(dict.fromkeys(self._others[key]))
+    def _message(self, key: tuple[str, str]) -> str:
+        message, others = self._first[key].message, list(dict.fromkeys(self._others[key]))
         if not others:
-            return help_
+            return message
         more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
-        return f"{help_}; also named by {', '.join(others[:MAX_NAMED])}{more}"
+        return f"{message} (also named by {', '.join(others[:MAX_NAMED])}{more})"
+
+
+def _in_python(problem: Problem, place: Place | None) -> Problem:
+    """Return a problem with its place in a Python file, if it has one."""
+    if place is None:
+        return problem
+    return replace(problem, file=place.file, line=place.line, column=place.column, length=place.length)

@@ -19,11 +19,10 @@ from pathlib import Path
 from runner.config.diagnostics import display_path
 from runner.config.loader import PipelineFile
 from runner.pipeline import sys_path
-from runner.pipeline.importer import ImportProblem, missing_module
+from runner.pipeline.import_problems import ImportProblem, missing_module
 
 CONFLICT, HIDDEN, RESERVED = "module-conflict", "hidden-module", "reserved-module"
 _APART = "give one of the two modules another name, or run the pipelines in separate processes"
-_RENAME = "give your module another name"
 _FOLDERS = "give one of the two modules another name, or change `python_path`"
 _ELSEWHERE = "give one of the two modules another name, or run the command in another folder"
 
@@ -87,7 +86,10 @@ class ModuleSearch:
                 if theirs and ours and theirs != ours and (name == "runner" or name in sys_path.required_modules()):
                     words = "is the runner itself" if name == "runner" else "is a package that the runner needs"
                     message = f'module "{name}" {words}, and {display_path(theirs)} would hide it'
-                    found.setdefault(name, ImportProblem(RESERVED, message, "give this file another name"))
+                    folder, file = os.path.split(theirs)
+                    renamed = folder if file == "__init__.py" else theirs
+                    hint = f"rename {display_path(renamed)}, and write its new name in the pipeline"
+                    found.setdefault(name, ImportProblem(RESERVED, message, hint))
         return found
 
     def check(self, name: str) -> list[ImportProblem]:
@@ -121,7 +123,9 @@ class ModuleSearch:
                 other = display_path(taken) if taken else "another folder"
                 message = f'module "{partial}"{imported} is {_where(spec)} for this pipeline'
                 message += f", but {other} is imported by that name in the same process"
-                yield ImportProblem(CONFLICT, message, _APART if sys_path.is_of_a_pipeline(taken) else _RENAME)
+                yield ImportProblem(
+                    CONFLICT, message, _APART if sys_path.is_of_a_pipeline(taken) else _rename(_file(spec))
+                )
                 return
         yield from self._hidden(name, found, imported)
 
@@ -136,9 +140,9 @@ class ModuleSearch:
             is_ours = _lies_in(_file(own), self.folders)
             is_standard = not is_ours and bool(imported)  # the module may mean it
             if is_standard or (place == self.current and place not in self.folders):
-                yield ImportProblem(HIDDEN, message, _ELSEWHERE if is_ours else _RENAME)
+                yield ImportProblem(HIDDEN, message, _ELSEWHERE if is_ours else _rename(other))
             else:
-                yield ImportProblem(CONFLICT, message, _FOLDERS if is_ours else _RENAME)
+                yield ImportProblem(CONFLICT, message, _FOLDERS if is_ours else _rename(other))
             return
 
     def _reached(self, name: str) -> dict[str, str]:
@@ -160,6 +164,10 @@ class ModuleSearch:
                     package = partial if spec.submodule_search_locations is not None else partial.rpartition(".")[0]
                     todo += [(imported, file) for imported in _imports(file, package)]
         return seen
+
+
+def _rename(file: str) -> str:
+    return f"rename {display_path(file)}, and write its new name where it is imported" if file else "rename your module"
 
 
 def _find(name: str, entries: Sequence[str]) -> ModuleSpec | None:

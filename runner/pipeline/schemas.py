@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from typing import Any, get_origin
+import re
+from typing import Any, get_args, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, TypeAdapter
 
-from runner.pipeline.importer import ImportProblem, import_object
+from runner.pipeline.import_failures import name_hint
+from runner.pipeline.import_problems import ImportProblem, Place, place_of
+from runner.pipeline.importer import import_object
 
 _HINT = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 that of typing_extensions)"
 
@@ -32,6 +35,35 @@ def read_schema(path: str) -> tuple[Any, TypeAdapter[Any]]:
     except Exception as error:  # pydantic raises various errors for unsupported types
         raise unfit_schema(schema) from error
     return schema, adapter
+
+
+def undefined_in_model(annotation: Any) -> ImportProblem | None:
+    """Return the problem of a pydantic model, also inside of an annotation, that names a type its module lacks."""
+    for item in get_args(annotation):
+        found = undefined_in_model(item)
+        if found is not None:
+            return found
+    try:
+        getattr(annotation, "model_rebuild", lambda: None)()
+    except PydanticUndefinedAnnotation as error:
+        name = error.name or ""
+        message = f'the model "{annotation.__qualname__}" cannot be used: its module does not define "{name}"'
+        place = _place_in(annotation, name)
+        return ImportProblem("bad-annotation", message, name_hint(name, []), is_attribute=True, place=place)
+    except Exception:  # the model's own code may raise anything
+        return None
+    return None
+
+
+def _place_in(model: type, name: str) -> Place | None:
+    """Return the place of a name in the source of a class."""
+    try:
+        lines, first = inspect.getsourcelines(model)
+    except (OSError, TypeError):
+        return None
+    mentions = re.compile(rf"\b{re.escape(name)}\b")
+    number = next((index for index, line in enumerate(lines, first) if mentions.search(line)), first)
+    return place_of(inspect.getsourcefile(model) or "", number, name)
 
 
 def function_as_schema(path: str) -> ImportProblem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +20,19 @@ from runner.pipeline.annotations import (
     read_signature,
 )
 from runner.pipeline.handler_arguments import ArgumentMismatch, convert_arguments
-from runner.pipeline.importer import ImportProblem
+from runner.pipeline.handler_styles import (
+    class_as_handler,
+    foreign_annotation,
+    may_be_handler,
+    missing_parameters,
+    no_payload_parameter,
+    required_parameters,
+    wrong_parameters,
+)
+from runner.pipeline.import_failures import name_hint
+from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.model import Handler
+from runner.pipeline.schemas import undefined_in_model
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
@@ -69,8 +81,11 @@ def read_handler(
             "not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True
         )
     parameters = _parameters(path, call)
+    if takes_payload and inspect.isclass(call) and call.__module__ != "builtins":
+        methods = [name for name, item in vars(call).items() if inspect.isfunction(item) and may_be_handler(name)]
+        raise class_as_handler(path, required_parameters(parameters), methods)
     plan = plan_call(path, parameters, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
-    decode = _decoder(path, _payload_annotation(path, parameters, plan.payload, is_batch=is_batch))
+    decode = _decoder(path, plan.payload, _payload_annotation(path, parameters, plan.payload, is_batch=is_batch))
     values, mismatches = convert_arguments(parameters, arguments, variables)
     if mismatches:
         raise BadArguments(path, mismatches)
@@ -132,11 +147,11 @@ def plan_call(
     message = _message_parameter(path, parameters, is_batch=is_batch) if takes_payload else None
     if message in arguments:
         what = f'gets the message in "{message}", which `with:` passes, too'
-        raise _wrong(path, what, f'remove "{message}" from `with:`')
+        raise wrong_parameters(path, what, f'remove "{message}" from `with:`')
     given = {*arguments, *_wanted(parameters, arguments, resources, message)}
     received = _payload_parameter(path, parameters, arguments, given, message) if takes_payload else None
     taken = {name for name in (message, received) if name is not None}
-    _check_rest(path, parameters, arguments, {*given, *taken}, takes_payload=takes_payload)
+    _check_rest(path, parameters, arguments, {*given, *taken}, received, takes_payload=takes_payload)
     return CallPlan(received, message, _positional(parameters, {*given, *taken}, received))
 
 
@@ -189,9 +204,9 @@ def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter], *
         what = f'wants one message in "{names[0]}", and a batch has a list of them'
         if not is_batch:
             what = f'wants a list of messages in "{names[0]}", and gets one at a time'
-        raise _wrong(path, what, f"annotate it with `{wanted}`")
+        raise wrong_parameters(path, what, f"annotate it with `{wanted}`")
     if len(names) > 1:
-        raise _wrong(path, f"has {len(names)} parameters annotated `runner.Message`", "keep one of them")
+        raise wrong_parameters(path, f"has {len(names)} parameters annotated `runner.Message`", "keep one of them")
     return names[0] if names else None
 
 
@@ -212,11 +227,11 @@ def _payload_parameter(
         taken = next((name for name, item in parameters.items() if name in given and item.kind in _POSITIONAL), "")
         if taken in arguments:
             what = f'has no parameter left for the payload: "{taken}" is given by name'
-            raise _wrong(path, what, f'remove "{taken}" from `with:`, or add a parameter')
+            raise wrong_parameters(path, what, f'remove "{taken}" from `with:`, or add a parameter')
         if taken:
             what = f'has no parameter left for the payload: "{taken}" gets the resource of that name'
-            raise _wrong(path, what, f'rename "{taken}", or add a parameter')
-        raise _wrong(path, "takes no parameter for the payload", "its first parameter gets the payload")
+            raise wrong_parameters(path, what, f'rename "{taken}", or add a parameter')
+        raise no_payload_parameter(path, parameters, given)
     return None
 
 
@@ -228,16 +243,16 @@ def _payload_annotation(
         return EMPTY
     annotation = parameters[name.removeprefix("*")].annotation
     if isinstance(annotation, Unresolved):
-        raise _unresolved(path, annotation)
+        raise _unresolved(path, name, annotation)
     if mentions_message(annotation):
         what = f'annotates its payload "{name}" with `runner.Message` among other things'
-        raise _wrong(path, what, "annotate it with the type of the payload, or with `runner.Message` alone")
+        raise wrong_parameters(path, what, "annotate it with the type of the payload, or with `runner.Message` alone")
     if not is_batch:
         return annotation
     item = item_of(annotation)
     if item is None:
         what = "takes one payload, and a batch is a list of them"
-        raise _wrong(path, what, "annotate it as in `orders: list[Order]`")
+        raise wrong_parameters(path, what, "annotate it as in `orders: list[Order]`")
     return item
 
 
@@ -246,6 +261,7 @@ def _check_rest(
     parameters: Mapping[str, inspect.Parameter],
     arguments: Collection[str],
     given: Collection[str],
+    payload: str | None,
     *,
     takes_payload: bool,
 ) -> None:
@@ -254,18 +270,18 @@ def _check_rest(
     for name in arguments:
         if not takes_any and (name not in parameters or parameters[name].kind in _VARIADIC):
             what = f'has no parameter "{name}", which `with:` passes'
-            raise _wrong(path, what, "correct the name, or remove it from `with:`")
-    for name, parameter in parameters.items():
-        if name in given or parameter.default is not EMPTY or parameter.kind in _VARIADIC:
-            continue
-        if isinstance(parameter.annotation, Unresolved) and parameter.annotation.reason:
-            raise _unresolved(path, parameter.annotation)  # it may be `runner.Message`
-        help_ = f"give it a default, or a value by `with: {{{name}: …}}`"
-        if takes_payload:
-            help_ = f"{help_}, or declare the resource `{name}`"
-        else:
-            help_ = f"it is called without a payload: {help_}"
-        raise _wrong(path, f'needs "{name}", which nothing provides', help_)
+            raise wrong_parameters(path, what, "correct the name, or remove it from `with:`")
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if name not in given and parameter.default is EMPTY and parameter.kind not in _VARIADIC
+    ]
+    for name in missing:
+        annotation = parameters[name].annotation
+        if isinstance(annotation, Unresolved) and annotation.reason:
+            raise _unresolved(path, name, annotation)  # it may be `runner.Message`
+    if missing:
+        raise missing_parameters(path, parameters, missing, payload, takes_payload=takes_payload)
 
 
 def _positional(
@@ -307,7 +323,7 @@ def _positional_of_outermost(
         if len(positional) >= len(planned) and _binds(outermost, positional, named):
             return positional
     hint = "let the decorator's function take `*args, **kwargs`"
-    raise _wrong(path, "has a decorator whose function takes other parameters", hint)
+    raise wrong_parameters(path, "has a decorator whose function takes other parameters", hint)
 
 
 def _binds(signature: inspect.Signature, positional: Collection[str], named: Mapping[str, None]) -> bool:
@@ -318,14 +334,23 @@ def _binds(signature: inspect.Signature, positional: Collection[str], named: Map
     return True
 
 
-def _decoder(path: str, annotation: Any) -> codec.Decode:
+def _decoder(path: str, parameter: str | None, annotation: Any) -> codec.Decode:
+    name = (parameter or "").removeprefix("*")
+    foreign = foreign_annotation(path, name, annotation)
+    if foreign is not None:
+        raise foreign
     try:
         return codec.decoder(annotation)
     except Exception as error:  # pydantic raises various errors for unsupported types
+        undefined = undefined_in_model(annotation)
+        if undefined is not None:
+            raise undefined from error
         shown = getattr(annotation, "__qualname__", None) or str(annotation)
         hint = "annotate it with a pydantic model, a dataclass, a TypedDict, dict, list, str or bytes"
         message = f'no payload of "{path}" can be converted to its annotation {shown}'
-        raise ImportProblem("bad-annotation", message, hint, is_attribute=True) from error
+        raise ImportProblem(
+            "bad-annotation", message, hint, is_attribute=True, in_definition=True, parameter=name
+        ) from error
 
 
 def _kind(call: Callable[..., Any]) -> Kind:
@@ -340,14 +365,12 @@ def _kind(call: Callable[..., Any]) -> Kind:
     return "function"
 
 
-def _unresolved(path: str, annotation: Unresolved) -> ImportProblem:
+def _unresolved(path: str, name: str, annotation: Unresolved) -> ImportProblem:
     message = f'an annotation of "{path}" cannot be resolved: {annotation.reason}'
-    hint = "import what the annotation names at the top of the module"
-    return ImportProblem("bad-annotation", message, hint, is_attribute=True)
-
-
-def _wrong(path: str, what: str, hint: str) -> ImportProblem:
-    return ImportProblem("wrong-parameters", f'"{path}" {what}', hint, is_attribute=True)
+    found = re.search("name '([^']+)' is not defined", annotation.reason)
+    hint = name_hint(found[1], []) if found else "import what the annotation names at the top of the module"
+    name = name.removeprefix("*")
+    return ImportProblem("bad-annotation", message, hint, is_attribute=True, in_definition=True, parameter=name)
 
 
 def _article(value: object) -> str:

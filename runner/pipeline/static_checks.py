@@ -14,16 +14,19 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.config.diagnostics import display_path
 from runner.message import Message
 from runner.pipeline.annotations import EMPTY, Unresolved
 from runner.pipeline.handler_arguments import convert_arguments
-from runner.pipeline.importer import (
+from runner.pipeline.handler_styles import class_as_handler, may_be_handler, required_parameters
+from runner.pipeline.import_problems import (
     ImportProblem,
+    Place,
     bare_method,
+    is_of_the_user,
     missing_attribute,
     missing_module,
-    module_failed,
+    not_python,
+    place_of,
 )
 from runner.pipeline.module_search import find_module
 from runner.pipeline.schemas import function_as_schema, unfit_schema
@@ -54,6 +57,8 @@ def check_handler(
     Raises ImportProblem and BadArguments, but only if an import would, too.
     """
     node, names = _find_callable(path)
+    if takes_payload and isinstance(node, ast.ClassDef) and not node.decorator_list:
+        raise _class_as_handler(path, node)
     if not isinstance(node, _FUNCTIONS):
         return
     parameters = _parameters(node.args, names)
@@ -69,6 +74,34 @@ def check_handler(
     _, mismatches = convert_arguments(parameters, arguments, variables)
     if mismatches:
         raise BadArguments(path, mismatches)
+
+
+def definition_place(path: str, parameter: str = "") -> Place | None:
+    """Return the place of the name of a function or class, or of one of its parameters; None if that is not certain."""
+    try:
+        node = _find_callable(path).node
+        file = _find_module(path.partition(":")[0]).origin
+    except ImportProblem:
+        return None
+    if file is None or not isinstance(node, (*_FUNCTIONS, ast.ClassDef)) or not is_of_the_user(file):
+        return None
+    if isinstance(node, _FUNCTIONS):
+        given = node.args
+        parameters = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+        found = next((item for item in parameters if item is not None and item.arg == parameter), None)
+        if found is not None:
+            return place_of(file, found.lineno, parameter)
+    return place_of(file, node.lineno, node.name)
+
+
+def _class_as_handler(path: str, node: ast.ClassDef) -> ImportProblem:
+    functions = {item.name: item for item in node.body if isinstance(item, _FUNCTIONS)}
+    constructor = functions.get("__init__")
+    required: list[str] = []
+    if constructor is not None:
+        parameters = _parameters(constructor.args, Names.none()).values()
+        required = required_parameters({item.name: item for item in [*parameters][1:]})
+    return class_as_handler(path, required, [name for name in functions if may_be_handler(name)])
 
 
 def check_factory(path: str, arguments: Mapping[str, Any] | None = None, variables: Collection[str] = ()) -> None:
@@ -190,9 +223,7 @@ def _parse(module: str, file: str) -> ast.Module:
     try:
         return ast.parse(Path(file).read_bytes(), file)
     except (SyntaxError, ValueError, OSError) as error:
-        line = getattr(error, "lineno", None)
-        place = f"{display_path(file)}:{line}" if line else display_path(file)
-        raise module_failed(module, f"{type(error).__name__}: {getattr(error, 'msg', error)}", place) from None
+        raise not_python(module, file, error) from None
 
 
 def _names(body: Sequence[ast.stmt]) -> tuple[dict[str, ast.stmt | None], bool]:
@@ -226,7 +257,8 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """Yield the statements of a module, also those in `if`, `try`, `with` and loops."""
     for statement in body:
         yield statement
-        for part in ("body", "orelse", "finalbody"):
+        is_main = isinstance(statement, ast.If) and ast.unparse(statement.test) == "__name__ == '__main__'"
+        for part in ("orelse",) if is_main else ("body", "orelse", "finalbody"):
             if not isinstance(statement, (*_FUNCTIONS, ast.ClassDef)):
                 yield from _statements(getattr(statement, part, []))
         for handler in getattr(statement, "handlers", []):

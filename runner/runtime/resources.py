@@ -11,7 +11,7 @@ from typing import Any
 from runner import log
 from runner.errors import RunnerError
 from runner.outcome import error_text, error_type
-from runner.pipeline.importer import in_one_line
+from runner.pipeline.import_failures import in_one_line
 from runner.pipeline.model import Pipeline, Resource
 from runner.runtime.tracebacks import error_location, traceback_text
 

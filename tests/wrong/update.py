@@ -45,7 +45,7 @@ def said(case: Path) -> str:
             problems = app.load([Path(case.name)], variables).warnings
         except PipelineInvalid as invalid:
             problems = invalid.problems
-        return diagnostics.concise(problems)
+        return diagnostics.concise(problems).replace(sys.executable, "python")
 
 
 @contextlib.contextmanager

@@ -88,13 +88,3 @@ class Service:
 
 
 service = Service()
-
-
-class Command:
-    """A class as a handler."""
-
-    def __init__(self, order: Order, message: Message) -> None: ...
-
-
-class Later(Command):
-    """One that inherits its parameters."""

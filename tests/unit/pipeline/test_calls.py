@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from runner import Message
 from runner.outcome import RetryPolicy
 from runner.pipeline import static_checks
-from runner.pipeline.importer import ImportProblem, import_callable
+from runner.pipeline.import_problems import ImportProblem
+from runner.pipeline.importer import import_callable
 from runner.pipeline.model import Handler, Subscriber
 from runner.pipeline.signature import BadArguments, read_handler
 from runner.runtime.handler_invoker import HandlerInvoker

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from runner import Message
 from runner.message import Envelope
-from runner.pipeline.importer import ImportProblem, import_callable
+from runner.pipeline.import_problems import ImportProblem
+from runner.pipeline.importer import import_callable
 from runner.pipeline.signature import BadArguments, payload_annotation, read_factory, read_handler
 from tests.unit.pipeline import lazy_handlers
 
@@ -77,7 +78,7 @@ def test_a_handler_is_read(call: Any, arguments: dict[str, Any], kind: str, take
     [
         (5, {}, "not-callable", "an int", "function"),
         (nothing, {}, "wrong-parameters", "no parameter for the payload", "first parameter"),
-        (keyword_only, {}, "wrong-parameters", "no parameter for the payload", "first parameter"),
+        (keyword_only, {}, "wrong-parameters", "only by name", "remove the"),
         (two, {}, "wrong-parameters", 'needs "other"', "with: {other"),
         (plain, {"carier": 1}, "wrong-parameters", 'no parameter "carier"', "`with:`"),
         (two_messages, {}, "wrong-parameters", "2 parameters", "one of them"),
@@ -117,7 +118,7 @@ def test_the_payload_annotation_is_found() -> None:
         ("plain", None),
         ("other_parameter", None),
         *((name, "message") for name in ("with_message", "optional", "old_optional", "annotated", "quoted")),
-        *((name, "message") for name in ("partial", "traced", "wrapped", "service", "Command", "Later")),
+        *((name, "message") for name in ("partial", "traced", "wrapped", "service")),
         *((name, "message") for name in ("service.handle", "Service.static", "Service.of_class")),
     ],
 )

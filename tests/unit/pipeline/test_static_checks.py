@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runner.pipeline import static_checks, sys_path
-from runner.pipeline.importer import ImportProblem
+from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.signature import BadArguments
 
 SOURCE = """
@@ -86,7 +86,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("renamed", {}, True),
         ("os", {}, True),
         ("fast", {}, True),
-        ("Model", {}, True),
         ("c", {}, True),
     ],
 )
@@ -103,9 +102,10 @@ def test_what_the_source_makes_is_right(module: str, name: str, arguments: dict[
         ("static_sample.orders:with_message", {}, "wrong-parameters", "carrier"),
         ("static_sample.orders:produce", {}, "wrong-parameters", "first parameter"),
         ("static_sample.orders:handle", {"x": 1}, "wrong-parameters", "with"),
-        ("static_sample.nope:f", {}, "module-not-found", "looked in"),
+        ("static_sample.nope:f", {}, "module-not-found", "create "),
         ("nowhere_at_all:f", {}, "module-not-found", "looked in"),
-        ("static_sample.broken:f", {}, "module-failed", "broken.py:3"),
+        ("static_sample.broken:f", {}, "module-failed", "correct this line"),
+        ("static_sample.orders:Model", {}, "wrong-parameters", "write a function"),
     ],
 )
 def test_what_is_surely_wrong_is_blamed(

@@ -1,0 +1,80 @@
+"""Which package to install for a module that is missing, and modules that Python itself no longer has."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+_DISTRIBUTIONS = {
+    "Crypto": "pycryptodome",
+    "Levenshtein": "python-Levenshtein",
+    "MySQLdb": "mysqlclient",
+    "OpenSSL": "pyOpenSSL",
+    "PIL": "pillow",
+    "attr": "attrs",
+    "bs4": "beautifulsoup4",
+    "confluent_kafka": "confluent-kafka",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "fitz": "PyMuPDF",
+    "git": "GitPython",
+    "github": "PyGithub",
+    "google.cloud.storage": "google-cloud-storage",
+    "google.protobuf": "protobuf",
+    "grpc": "grpcio",
+    "jose": "python-jose",
+    "jwt": "PyJWT",
+    "kafka": "kafka-python",
+    "ldap": "python-ldap",
+    "magic": "python-magic",
+    "memcache": "python-memcached",
+    "multipart": "python-multipart",
+    "nacl": "PyNaCl",
+    "pkg_resources": "setuptools",
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "serial": "pyserial",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "slugify": "python-slugify",
+    "socketio": "python-socketio",
+    "telegram": "python-telegram-bot",
+    "yaml": "PyYAML",
+    "zmq": "pyzmq",
+}
+"""Distributions whose name is not that of their module. Without this, `pip install` could install a foreign package."""
+
+_MOVED = {
+    "ConfigParser": "configparser",
+    "HTMLParser": "html.parser",
+    "Queue": "queue",
+    "StringIO": "io",
+    "cPickle": "pickle",
+    "cStringIO": "io",
+    "httplib": "http.client",
+    "imp": "importlib",
+    "urllib2": "urllib.request",
+    "urlparse": "urllib.parse",
+}
+_REMOVED = frozenset({"asynchat", "asyncore", "cgi", "crypt", "distutils", "imghdr", "pipes", "smtpd", "telnetlib"})
+
+
+def how_to_get(names: Sequence[str]) -> tuple[str, str]:
+    """Return what is the matter with missing modules, and the help: the command that installs them."""
+    first = names[0].partition(".")[0]
+    release = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    if first in _MOVED:
+        return f"which {release} does not have", f'import "{_MOVED[first]}" instead'
+    if first in _REMOVED:
+        return f"which {release} no longer has", "use another module for this"
+    wanted = " ".join(shlex.quote(_distribution(name)) for name in names)
+    verb = "is" if len(names) == 1 else "are"
+    return f"which {verb} not installed", f"run: {shlex.quote(sys.executable)} -m pip install {wanted}"
+
+
+def _distribution(name: str) -> str:
+    top = name.partition(".")[0]
+    return _DISTRIBUTIONS.get(name) or _DISTRIBUTIONS.get(top) or top.replace("_", "-")

@@ -1,0 +1,144 @@
+"""Recognizes handlers that are written for other libraries or in another style, and says how to write them here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from runner.pipeline.import_problems import ImportProblem
+
+_PIKA = frozenset({"ch", "channel", "method", "method_frame", "deliver", "properties", "props", "header_frame", "body"})
+_LIBRARIES = ("aio_pika", "aiormq", "pika", "kombu", "amqp", "celery", "faststream", "dramatiq", "taskiq", "kafka")
+_OFTEN_RESOURCES = frozenset(
+    {"cache", "client", "conn", "connection", "database", "db", "engine", "http", "pool", "redis", "repo", "session"}
+)
+"""Names of parameters that are rarely fields of a payload."""
+
+_METHODS = ("handle", "process", "run", "execute", "on_message", "consume", "call")
+
+Parameters = Mapping[str, inspect.Parameter]
+
+
+def wrong_parameters(path: str, what: str, hint: str, *, parameter: str | None = None) -> ImportProblem:
+    """Return the problem of a handler's parameters; with `parameter`, at that place in the Python file.
+
+    An empty `parameter` is the name of the function.
+    """
+    message = f'"{path}" {what}'
+    return ImportProblem(
+        "wrong-parameters",
+        message,
+        hint,
+        is_attribute=True,
+        in_definition=parameter is not None,
+        parameter=parameter or "",
+    )
+
+
+def missing_parameters(
+    path: str, parameters: Parameters, missing: Sequence[str], payload: str | None, *, takes_payload: bool
+) -> ImportProblem:
+    """Return the problem of all required parameters that get nothing."""
+    listed = _listed(missing)
+    what = f"needs {listed}, which nothing provides"
+    values = ", ".join(f"{name}: …" for name in missing)
+    first = missing[0]
+    if not takes_payload:
+        hint = f"it is called without a payload: pass a value by `with: {{{values}}}`, or give it a default"
+        return wrong_parameters(path, what, hint, parameter=first)
+    function, names = path.rpartition(":")[2].rpartition(".")[2], list(parameters)
+    if len(_PIKA.intersection(names)) >= 3:
+        what = f"looks like a callback of pika ({', '.join(names)})"
+        hint = f'write "def {function}(body: bytes):"; the runner acknowledges'
+        hint += ', and a parameter "message: runner.Message" gets the headers'
+        return wrong_parameters(path, what, hint, parameter=names[0])
+    if names[0] in ("self", "cls"):
+        rest = [name for name in names[1:] if name in missing]
+        what = f'has "{names[0]}" as its first parameter, but is not a method: it gets one payload'
+        return wrong_parameters(path, what, _one_payload(function, rest), parameter=names[0])
+    foreign = next((name for name in missing if _means_message(name, parameters[name].annotation)), None)
+    if foreign is not None:
+        hint = f'write "{foreign}: runner.Message", with "import runner" at the top of the module'
+        return wrong_parameters(path, what, hint, parameter=foreign)
+    offered = f"pass a value by `with: {{{values}}}`"
+    declare = f"declare {'the resource' if len(missing) == 1 else 'the resources'} {_listed(missing, '`')}"
+    if payload is None or any(name in _OFTEN_RESOURCES for name in missing):
+        return wrong_parameters(path, what, f"{declare}, or {offered}", parameter=first)
+    taken = " and ".join(f'{payload}["{name}"]' for name in missing)
+    what = f'{what}: the whole payload goes to "{payload}"'
+    return wrong_parameters(path, what, f"take {taken} out of it, or {offered}, or {declare}", parameter=first)
+
+
+def no_payload_parameter(path: str, parameters: Parameters, given: Collection[str]) -> ImportProblem:
+    """Return the problem of a handler without a parameter for the payload."""
+    named = [
+        name
+        for name, item in parameters.items()
+        if item.kind is inspect.Parameter.KEYWORD_ONLY and item.default is inspect.Parameter.empty and name not in given
+    ]
+    if named:
+        what = f'takes "{named[0]}" only by name, and the payload is passed by position'
+        return wrong_parameters(path, what, 'remove the "*" before it', parameter=named[0])
+    function = path.rpartition(":")[2].rpartition(".")[2]
+    hint = f'its first parameter gets the payload: write "def {function}(payload):"'
+    return wrong_parameters(path, "takes no parameter for the payload", hint, parameter="")
+
+
+def class_as_handler(path: str, constructor: Sequence[str], methods: Sequence[str]) -> ImportProblem:
+    """Return the problem of a class as a handler: each message would make an object, and do nothing else.
+
+    `constructor` are the required parameters of `__init__`.
+    """
+    module, _, owner = path.partition(":")
+    name = owner.rpartition(".")[2].lower()
+    made = f"{owner}({', '.join(f'{item}=…' for item in constructor)})"
+    likely = next((item for item in _METHODS if item in methods), methods[0] if len(methods) == 1 else "")
+    if "__call__" in methods:
+        hint = f'add `{name} = {made}` to the module, and write "{module}:{name}"'
+    elif likely:
+        hint = f'add `{likely} = {made}.{likely}` to the module, and write "{module}:{likely}"'
+    else:
+        hint = f"write a function that uses {owner}, and name it"
+    return wrong_parameters(path, "is a class, not a function", hint, parameter="")
+
+
+def required_parameters(parameters: Parameters) -> list[str]:
+    """Return the names of the parameters without a default."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    empty = inspect.Parameter.empty
+    return [name for name, item in parameters.items() if item.default is empty and item.kind not in variadic]
+
+
+def may_be_handler(name: str) -> bool:
+    """Whether a method of a class may be meant as a handler."""
+    return name == "__call__" or not name.startswith("_")
+
+
+def foreign_annotation(path: str, name: str, annotation: Any) -> ImportProblem | None:
+    """Return the problem of a payload that is annotated with the message of another library, None for others."""
+    library = str(getattr(annotation, "__module__", "")).partition(".")[0]
+    if library not in _LIBRARIES:
+        return None
+    what = f'takes {library}\'s {annotation.__name__} in "{name}"'
+    hint = f'write "{name}: runner.Message", with "import runner" at the top; the runner decodes and acknowledges'
+    return wrong_parameters(path, what, hint, parameter=name)
+
+
+def _means_message(name: str, annotation: Any) -> bool:
+    shown = getattr(annotation, "__name__", "")
+    return name in ("message", "msg", "envelope") or shown.endswith("Message")
+
+
+def _one_payload(function: str, names: Sequence[str]) -> str:
+    if not names:
+        return f'write "def {function}(payload):"'
+    if len(names) == 1:
+        return f'write "def {function}({names[0]}):"'
+    taken = _listed([f'payload["{name}"]' for name in names], "")
+    return f'write "def {function}(payload: dict):", and take {taken} out of it'
+
+
+def _listed(names: Sequence[str], quote: str = '"') -> str:
+    quoted = [f"{quote}{name}{quote}" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

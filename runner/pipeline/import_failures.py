@@ -1,0 +1,362 @@
+"""Explains the error of a module's import: the place in the user's code, what is wrong there, and what to write."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import importlib.util
+import os
+import re
+import socket
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic.errors import PydanticUserError
+
+from runner.config.diagnostics import display_path
+from runner.config.messages import closest
+from runner.outcome import error_text, error_type
+from runner.pipeline.codec import summary
+from runner.pipeline.distributions import how_to_get
+from runner.pipeline.import_guard import ImportTooLong, ProcessEnded
+from runner.pipeline.import_problems import (
+    ImportProblem,
+    Place,
+    is_of_the_user,
+    module_failed,
+    modules_in,
+    not_python,
+    place_of,
+    source_of,
+)
+
+_PARTIAL = re.compile(r"partially initialized module '([^']+)'")
+_ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a library you intended to import\)$")
+_UNCHECKABLE = re.compile(r"Unable to generate pydantic-core schema for (?:<class '([^']+)'>|(\S+?))\. ")
+_MAX_TEXT = 300
+_CORRECT = "correct this line: the module must be imported without an error"
+_ON_USE = "move it into the handler, or into the factory of a resource, so that it runs when the pipeline does"
+
+
+class Frame(NamedTuple):
+    """One call of the user's code: its file, line, the name of its module, and whether it is at the top of it."""
+
+    file: str
+    line: int
+    module: str
+    is_top: bool
+    names: dict[str, Any]
+
+
+class Failure:
+    """The error of an import, with the frames of the user's code, outermost first."""
+
+    def __init__(self, module: str, error: BaseException) -> None:
+        self.error = error
+        found = list(_frames(error))
+        self.frames = [frame for frame in found if is_of_the_user(frame.file)]
+        self.is_in_library = bool(found and self.frames and found[-1] is not self.frames[-1])
+        self.innermost = self.frames[-1] if self.frames else None
+        tops = [frame for frame in self.frames if frame.is_top]
+        self.statement = tops[-1] if tops else self.innermost
+        self.module = self.statement.module if self.statement else module
+
+    def problem(self, what: str, hint: str, place: Place | None) -> ImportProblem:
+        """Return the problem."""
+        return module_failed(self.module, what, hint, place)
+
+    def at(self, frame: Frame | None, word: str = "") -> Place | None:
+        """Return the place of a word, or of the whole line of a frame."""
+        return place_of(frame.file, frame.line, word) if frame is not None else None
+
+
+def explain_failure(module: str, error: BaseException) -> ImportProblem:
+    """Return the problem of a module whose import raised an error."""
+    if isinstance(error, SyntaxError | UnicodeDecodeError):
+        file = getattr(error, "filename", None) or _file_of(module)
+        if file and is_of_the_user(file):
+            return not_python(_name_of(file) or module, file, error)
+    failure = Failure(module, error)
+    for explain in _EXPLANATIONS:
+        found = explain(failure)
+        if found is not None:
+            return found
+    return failure.problem(f"failed to import: {in_one_line(error)}", _help_for(error), failure.at(failure.innermost))
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the type and the text of an error; for pydantic's without the input, which may be secret."""
+    if isinstance(error, ValidationError):
+        return f"ValidationError for {error.title}: {summary(error, whole=error.title)}"
+    text = error.msg if isinstance(error, SyntaxError) else error_text(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f": {error.filename}" if error.filename else "")
+    text = text.partition("For further information visit")[0]
+    text = _ADVICE.sub("", " ".join(text.split()))
+    text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+    return f"{error_type(error)}: {text}".removesuffix(": ")
+
+
+def _frames(error: BaseException) -> Iterator[Frame]:
+    own = (importlib.__file__, os.path.dirname(__file__) + os.sep)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if not file.startswith(("<frozen", *own)):
+            is_top = frame.f_code.co_name == "<module>"
+            yield Frame(file, line or 1, str(frame.f_globals.get("__name__")), is_top, frame.f_globals)
+
+
+def _file_of(module: str) -> str:
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception:  # a package above it may be the one that fails
+        return ""
+    return spec.origin or "" if spec is not None else ""
+
+
+def _name_of(file: str) -> str:
+    """Return the name of the module that a file has on the import path, "" if it has none."""
+    parts: list[str] = []
+    path = os.path.realpath(file)
+    folder, name = os.path.split(path)
+    parts = [] if name == "__init__.py" else [name.removesuffix(".py")]
+    entries = {os.path.realpath(entry) for entry in sys.path if entry}
+    while folder not in entries:
+        folder, name = os.path.split(folder)
+        if not name:
+            return ""
+        parts.insert(0, name)
+    return ".".join(parts)
+
+
+# Imports within the module
+
+
+def _missing_module(failure: Failure) -> ImportProblem | None:
+    """Explain an import of a module that is not there, together with the others of the file."""
+    error, frame = failure.error, failure.statement
+    if not isinstance(error, ModuleNotFoundError) or not error.name or frame is None:
+        return None
+    name, top = error.name, error.name.partition(".")[0]
+    if failure.is_in_library:
+        matter, hint = how_to_get([name])
+        return failure.problem(f'needs "{name}", {matter}', hint, failure.at(frame))
+    folders = [entry for entry in sys.path if entry and is_of_the_user(entry)]
+    parent, _, last = name.rpartition(".")
+    inside = [os.path.join(folder, *parent.split(".")) for folder in folders] if parent else folders
+    guess = closest(last, modules_in(inside), likeness=0.8)
+    if guess or (parent and any(map(os.path.isdir, inside))):
+        meant = f"{parent}.{guess}" if parent else guess
+        hint = f'did you mean "{meant}"?' if guess else f"create {display_path(os.path.join(inside[0], last))}.py"
+        return failure.problem(f'imports "{name}", which does not exist', hint, failure.at(frame, last))
+    if parent and importlib.util.find_spec(top) is not None:
+        hint = "correct the name, or install a version of the package that has it"
+        return failure.problem(f'imports "{name}", which the installed "{top}" does not have', hint, failure.at(frame))
+    names = list(dict.fromkeys([top, *_missing_imports(frame)]))
+    matter, hint = how_to_get(names)
+    listed = " and ".join(f'"{item}"' for item in names)
+    return failure.problem(f"imports {listed}, {matter}", hint, failure.at(frame, top))
+
+
+def _missing_imports(frame: Frame) -> Iterator[str]:
+    """Yield the modules that the statements after a failed import need, and that are not there either."""
+    for node in source_of(frame.file):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [node.module]
+        for name in names if node.lineno > frame.line else []:
+            top = name.partition(".")[0]
+            if top not in sys.modules and importlib.util.find_spec(top) is None:
+                yield top
+
+
+def _wrong_name(failure: Failure) -> ImportProblem | None:
+    """Explain `from module import name` for a name that the module does not have, or does not have yet."""
+    error, frame = failure.error, failure.statement
+    if not isinstance(error, ImportError) or not error.path or not error.name or frame is None:
+        return None
+    found = re.search(r"cannot import name '([^']+)'", str(error))
+    if found is None or failure.is_in_library:
+        return None
+    name, place = found[1], failure.at(frame, found[1])
+    if any(os.path.samefile(error.path, other.file) for other in failure.frames if os.path.exists(other.file)):
+        return _circle(failure, error.name)
+    known = [item for item in dir(sys.modules.get(error.name)) if not item.startswith("_")]
+    guess = closest(name, known)
+    where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
+    hint = f'did you mean "{guess}"?' if guess else f"define it in {where}, or correct the name"
+    return failure.problem(f'imports "{name}" from "{error.name}", which has no such name', hint, place)
+
+
+def _circle(failure: Failure, other: str) -> ImportProblem | None:
+    """Explain modules that import each other."""
+    frame = failure.statement
+    if frame is None:
+        return None
+    if frame.module == other:
+        what, hint = "imports itself", "remove this import, or give the module another name"
+        return failure.problem(what, hint, failure.at(frame))
+    what = f'and "{other}" import each other'
+    hint = "move this import into the function that uses it"
+    return failure.problem(what, hint, failure.at(frame))
+
+
+def _partial_module(failure: Failure) -> ImportProblem | None:
+    found = _PARTIAL.search(str(failure.error)) if isinstance(failure.error, AttributeError | ImportError) else None
+    return _circle(failure, found[1]) if found is not None else None
+
+
+def _relative_import(failure: Failure) -> ImportProblem | None:
+    """Explain a relative import that leads out of the package."""
+    error, frame = failure.error, failure.statement
+    if not isinstance(error, ImportError) or "relative import" not in str(error) or frame is None:
+        return None
+    node = next((item for item in source_of(frame.file) if item.lineno == frame.line), None)
+    if not isinstance(node, ast.ImportFrom):
+        return None
+    package = frame.module.rpartition(".")[0]
+    written = "." * node.level + (node.module or "")
+    what = f'imports "{written}", which is not in a package'
+    if package:
+        what = f'imports "{written}", which leads out of the package "{package.partition(".")[0]}"'
+    wanted = (node.module or node.names[0].name).split(".")
+    names = ", ".join(alias.name + (f" as {alias.asname}" if alias.asname else "") for alias in node.names)
+    for prefix in (package, "") if package else ("",):
+        target = ".".join([*filter(None, [prefix]), *(wanted if node.module else [])])
+        whole = ".".join([*filter(None, [prefix]), *wanted])
+        if _is_there(whole):
+            hint = f'write "from {target} import {names}"' if target else f'write "import {names}"'
+            return failure.problem(what, hint, failure.at(frame))
+    target = ".".join([*filter(None, [package]), *(wanted if node.module else [])])
+    hint = f'write "from {target} import {names}"' if target else f'write "import {names}"'
+    return failure.problem(what, hint, failure.at(frame))
+
+
+def _is_there(module: str) -> bool:
+    path = module.split(".")
+    entries = [os.path.join(entry, *path) for entry in sys.path if entry and is_of_the_user(entry)]
+    return any(os.path.isfile(f"{entry}.py") or os.path.isdir(entry) for entry in entries)
+
+
+# What a module does when it is imported
+
+
+def _ends_process(failure: Failure) -> ImportProblem | None:
+    """Explain an import that ends the process, is interrupted by the module itself, or takes too long."""
+    error = failure.error
+    place = failure.at(failure.statement)
+    main = 'put this line under `if __name__ == "__main__":`'
+    if isinstance(error, SystemExit | ProcessEnded):
+        how = in_one_line(error).removeprefix("ProcessEnded: ")
+        return failure.problem(f"ends the process when it is imported ({how})", main, place)
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return failure.problem(f"raises {error_type(error)} when it is imported", main, place)
+    if isinstance(error, ImportTooLong):
+        hint = f"{_ON_USE}; RUNNER_IMPORT_TIMEOUT sets another limit"
+        return failure.problem(f"is still being imported after {error}", hint, failure.at(failure.innermost))
+    if isinstance(error, EOFError) and "reading a line" in str(error):
+        hint = "read it from a variable of the environment instead, with os.environ"
+        return failure.problem("asks for input when it is imported", hint, place)
+    return None
+
+
+def _outer_world(failure: Failure) -> ImportProblem | None:
+    """Explain connections, files and variables that an import needs."""
+    error, frame = failure.error, failure.statement
+    place = failure.at(failure.innermost)
+    if isinstance(error, KeyError) and error.args and _raised_in(error) == "os":
+        name = str(error.args[0])
+        hint = f"set it, as in `export {name}=…`, or in a file that --env-file names"
+        return failure.problem(f"needs the environment variable {name}, which is not set", hint, place)
+    is_net = isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
+    words = ("Connection", "Timeout", "OperationalError", "Unreachable")
+    if is_net or (failure.is_in_library and any(word in error_type(error) for word in words)):
+        return failure.problem(
+            f"connects to something when it is imported: {in_one_line(error)}", _ON_USE, failure.at(frame)
+        )
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str) and not os.path.isabs(error.filename):
+        what = f'opens "{error.filename}", which is not in the folder where runner is started'
+        hint = f'write `pathlib.Path(__file__).parent / "{error.filename}"` for a file beside the module'
+        return failure.problem(what, hint, place)
+    return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the name of the module that raised an error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__")) if frames else ""
+
+
+def _model(failure: Failure) -> ImportProblem | None:
+    """Explain a pydantic model that cannot be made."""
+    error, frame = failure.error, failure.innermost
+    found = _UNCHECKABLE.search(str(error)) if isinstance(error, PydanticUserError) else None
+    if found is None or frame is None:
+        return None
+    wanted = found[1] or found[2]
+    node = next((item for item in ast.walk(ast.Module(source_of(frame.file), [])) if _is_at(item, frame.line)), None)
+    fields = [item for item in getattr(node, "body", []) if isinstance(item, ast.AnnAssign)]
+    short = wanted.rpartition(".")[2]
+    field = next((item for item in fields if short in ast.unparse(item.annotation)), None)
+    place = failure.at(frame)
+    what = f"has a model with a field of type {wanted}, which pydantic cannot check"
+    if field is not None:
+        name = ast.unparse(field.target)
+        what = f'has a model whose field "{name}" is of type {wanted}, which pydantic cannot check'
+        place = place_of(frame.file, field.lineno, name)
+    return failure.problem(what, "give it another type, or leave it out of the payload", place)
+
+
+def _is_at(node: ast.AST, line: int) -> bool:
+    first = [item.lineno for item in getattr(node, "decorator_list", [])]
+    return isinstance(node, ast.ClassDef) and line in (node.lineno, *first)
+
+
+def _undefined(failure: Failure) -> ImportProblem | None:
+    """Explain a name that is not defined."""
+    error, frame = failure.error, failure.innermost
+    if not isinstance(error, NameError) or not error.name or frame is None:
+        return None
+    hint = name_hint(error.name, [*frame.names, *dir(builtins)])
+    return failure.problem(f'uses "{error.name}", which is not defined', hint, failure.at(frame, error.name))
+
+
+def name_hint(name: str, known: list[str]) -> str:
+    """Return the help for a name that is not defined."""
+    if name == "Message":
+        return 'add "from runner import Message" at the top of the module'
+    if hasattr(typing, name):
+        return f'add "from typing import {name}" at the top of the module'
+    if name in sys.stdlib_module_names:
+        return f'add "import {name}" at the top of the module'
+    guess = closest(name, [item for item in known if not item.startswith("_")], likeness=0.75)
+    return f'did you mean "{guess}"?' if guess else f"define {name} above this line, or import it"
+
+
+def _help_for(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "end this recursion: the function or class needs itself without an end"
+    if isinstance(error, AttributeError) and error.name:
+        guess = closest(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
+        if guess:
+            return f'did you mean "{guess}"?'
+    return _CORRECT
+
+
+_EXPLANATIONS: tuple[Callable[[Failure], ImportProblem | None], ...] = (
+    _missing_module,
+    _relative_import,
+    _wrong_name,
+    _partial_module,
+    _ends_process,
+    _outer_world,
+    _model,
+    _undefined,
+)

@@ -1,0 +1,272 @@
+"""What is wrong with an import path, and the files and names that the author may have meant. No code is run here."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from runner.config.diagnostics import display_path
+from runner.config.messages import closest
+from runner.pipeline import sys_path
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_INNER_BODIES = (*_FUNCTIONS, ast.ClassDef)
+
+
+class Place(NamedTuple):
+    """A place in a Python file. `line` and `column` count from 1."""
+
+    file: str
+    line: int
+    column: int = 1
+    length: int = 1
+
+
+class ImportProblem(Exception):
+    """Why an import path is wrong. `is_attribute` says that the name is wrong, not the module.
+
+    `place` is where the Python file is to be corrected. With `in_definition`, that is the name of the function or class
+    that the path names, or its parameter `parameter`.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        hint: str = "",
+        *,
+        is_attribute: bool = False,
+        place: Place | None = None,
+        in_definition: bool = False,
+        parameter: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+        self.is_attribute = is_attribute
+        self.place = place
+        self.in_definition = in_definition
+        self.parameter = parameter
+
+
+def bare_method(path: str, owner: str) -> ImportProblem:
+    """Return the problem of a method that is named by its class, and would be called without an object."""
+    module, _, attribute = path.partition(":")
+    name, method = owner.lower(), attribute.rpartition(".")[2]
+    hint = f'make one in the module, as in `{name} = {owner}(…)`, and write "{module}:{name}.{method}"'
+    what = f'"{path}" is a method, and needs an object of class {owner}'
+    return ImportProblem("wrong-parameters", what, f"{hint}, or make it a @staticmethod", is_attribute=True)
+
+
+def module_failed(module: str, what: str, hint: str, place: Place | None) -> ImportProblem:
+    """Return the problem of a module whose import fails."""
+    return ImportProblem("module-failed", f'module "{module}" {what}', hint, place=place)
+
+
+def not_python(module: str, file: str, error: Exception) -> ImportProblem:
+    """Return the problem of a file that is not Python, or not UTF-8."""
+    encoding = _wrong_encoding(file)
+    if encoding:
+        return module_failed(module, f"cannot be read: {display_path(file)} is {encoding}", "save it as UTF-8", None)
+    what = f"is not valid Python: {getattr(error, 'msg', None) or error}"
+    hint = "correct this line, or the one before it"
+    if isinstance(error, IndentationError):
+        hint = "indent all lines of a block by the same number of spaces"
+    line, column = getattr(error, "lineno", None), getattr(error, "offset", None) or 1
+    end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
+    length = end - column if end_line == line and end > column > 0 else 1
+    return module_failed(module, what, hint, Place(file, line, max(column, 1), length) if line else None)
+
+
+def _wrong_encoding(file: str) -> str:
+    """Return the encoding of a source file that is not UTF-8, "" if it is or says which one it has."""
+    try:
+        content = Path(file).read_bytes()
+    except OSError:
+        return ""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16, not UTF-8"
+    if b"\0" in content:
+        return "not a text file: it has null bytes"
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        head = b"\n".join(content.split(b"\n")[:2])
+        is_declared = re.search(rb"^[ \t\f]*#.*?coding[:=]", head, re.MULTILINE) is not None
+        return "" if is_declared else f"not UTF-8 (line {content.count(10, 0, error.start) + 1})"
+    return ""
+
+
+def place_of(file: str, line: int, word: str = "") -> Place:
+    """Return the place of a word in a line, or of the whole line."""
+    linecache.checkcache(file)
+    text = linecache.getline(file, line).rstrip()
+    found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word else None
+    if found is not None:
+        return Place(file, line, found.start() + 1, len(word))
+    start = len(text) - len(text.lstrip())
+    return Place(file, line, start + 1, max(1, len(text) - start))
+
+
+# Names that a module does not have
+
+
+def missing_attribute(module: str, attribute: str, names: Iterable[str], file: str | None) -> ImportProblem:
+    """Return the problem of a name that a module does not define."""
+    where = f" ({display_path(file)})" if file else ""
+    message = f'module "{module}"{where} has no "{attribute}"'
+    found = _hidden_definition(module, attribute, file)
+    if found is not None:
+        return ImportProblem("attribute-not-found", message, found[0], is_attribute=True, place=found[1])
+    guess = closest(attribute, names)
+    elsewhere = _defined_elsewhere(module, attribute, file)
+    hint = f'define "{attribute}" in it, or correct the name'
+    if elsewhere:
+        hint = f'it is in "{elsewhere}": write "{elsewhere}:{attribute}"'
+    elif guess:
+        hint = f'did you mean "{guess}"?'
+    return ImportProblem("attribute-not-found", message, hint, is_attribute=True)
+
+
+def _hidden_definition(module: str, attribute: str, file: str | None) -> tuple[str, Place] | None:
+    """Return the help and the place of a name that the module defines, but where an import does not find it."""
+    body = source_of(file)
+    owner, _, inner = attribute.partition(".")
+    if inner and file:
+        for node in body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            value = node.value if isinstance(node, ast.Assign) else None
+            if isinstance(value, ast.Dict) and any(isinstance(item, ast.Name) and item.id == owner for item in targets):
+                made = f"{inner} = {owner}[{inner!r}]".replace("'", '"')
+                hint = f'"{owner}" is a dict: add `{made}` to {display_path(file)}, and write "{module}:{inner}"'
+                return hint, place_of(file, node.lineno, owner)
+    for node, outer in _inner_definitions(body):
+        if node.name == attribute and file:
+            place = place_of(file, node.lineno, attribute)
+            if isinstance(outer, ast.ClassDef):
+                name = outer.name.lower()
+                hint = f"it is a method of {outer.name}: add `{name} = {outer.name}(…)` to the module, and write "
+                return f'{hint}"{module}:{name}.{attribute}"', place
+            if isinstance(outer, _FUNCTIONS):
+                return f"it is defined inside of {outer.name}(): move it out, to the left margin", place
+            test = ast.unparse(outer.test).replace("'", '"') if isinstance(outer, ast.If) else ""
+            where = f"under `if {test}`" if test else "in a block"
+            return f"it is defined {where}, which does not run here: move it out, to the left margin", place
+    return None
+
+
+def _inner_definitions(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, ast.stmt]]:
+    """Yield the functions that are not at the top of a module, each with the outermost statement around it."""
+    for outer in body:
+        if not isinstance(outer, _FUNCTIONS):
+            yield from ((node, outer) for node in ast.walk(outer) if isinstance(node, _FUNCTIONS))
+        else:
+            yield from ((node, outer) for node in ast.walk(outer) if isinstance(node, _FUNCTIONS) and node is not outer)
+
+
+def _defined_elsewhere(module: str, attribute: str, file: str | None) -> str:
+    """Return the module of the same folder that defines a name, "" if there is none or more than one."""
+    if file is None or sys_path.is_installed(file):
+        return ""
+    folder = Path(file).parent
+    is_package = Path(file).name == "__init__.py"
+    prefix = f"{module}." if is_package else module[: module.rfind(".") + 1]
+    found = [
+        f"{prefix}{other.stem}"
+        for other in sorted(folder.glob("*.py"))
+        if str(other) != file and other.stem.isidentifier() and other.stem not in ("__init__", "__main__", "conftest")
+        if any(isinstance(node, _INNER_BODIES) and node.name == attribute for node in source_of(str(other)))
+    ]
+    return found[0] if len(found) == 1 else ""
+
+
+def source_of(file: str | None) -> list[ast.stmt]:
+    """Return the statements of a Python file, none if it cannot be read or parsed."""
+    if not file or not file.endswith(".py"):
+        return []
+    try:
+        return ast.parse(Path(file).read_bytes()).body
+    except (SyntaxError, ValueError, OSError):
+        return []
+
+
+# Modules that are not found
+
+
+def missing_module(module: str, missing: str, path: Sequence[str] | None = None) -> ImportProblem:
+    """Return the problem of a module that is not found on an import path, by default `sys.path`."""
+    path = sys.path if path is None else path
+    what = f'module "{module}" not found'
+    if missing != module:
+        what += f': there is no "{missing}"'
+    folders = [entry for entry in path if entry and is_of_the_user(entry)]
+    looked = ", ".join(dict.fromkeys(map(display_path, folders)))
+    parent, _, name = missing.rpartition(".")
+    hint = f"looked in {looked or 'no folder of yours'}; `python_path:` adds folders"
+    if module.endswith(".py"):
+        hint = f'write "{module.removesuffix(".py")}", without the ending of the file'
+    elif parent:
+        hint = _help_in_package(module, missing, folders) or hint
+    elif elsewhere := _help_elsewhere(name, folders):
+        hint = elsewhere
+    elif guess := closest(name, modules_in(folders)):
+        hint = f'did you mean "{guess}{module.removeprefix(missing)}"? {hint}'
+    return ImportProblem("module-not-found", what, hint)
+
+
+def _help_in_package(module: str, missing: str, folders: Sequence[str]) -> str:
+    """Return the help for a module that its package does not have."""
+    parent, _, name = missing.rpartition(".")
+    inside = [os.path.join(folder, *parent.split(".")) for folder in folders]
+    guess = closest(name, modules_in([folder for folder in inside if os.path.isdir(folder)]))
+    if guess:
+        return f'did you mean "{parent}.{guess}{module.removeprefix(missing)}"?'
+    file = next((f"{folder}.py" for folder in inside if os.path.isfile(f"{folder}.py")), None)
+    if file:
+        return f'{display_path(file)} is a module, not a package: write "{parent}" before the colon'
+    package = next((folder for folder in inside if os.path.isdir(folder)), None)
+    return f"create {display_path(os.path.join(package, name))}.py, or correct the name" if package else ""
+
+
+def _help_elsewhere(name: str, folders: Sequence[str]) -> str:
+    """Return the help for a module that is in a folder below, or whose file has a hyphen in its name."""
+    for folder in folders:
+        hyphened = next((file for file in _listed(folder) if file.replace("-", "_") in (f"{name}.py", name)), None)
+        if hyphened:
+            return f"rename {hyphened} to {hyphened.replace('-', '_')}: a module's name has no hyphen"
+        for below in _listed(folder):
+            place = os.path.join(folder, below, name)
+            if below.isidentifier() and (os.path.isfile(f"{place}.py") or os.path.isfile(f"{place}/__init__.py")):
+                return f"it is in {below}/: add `python_path: [{below}]` at the top level of the pipeline"
+    return ""
+
+
+def modules_in(folders: Iterable[str]) -> list[str]:
+    """Return the names of the modules and packages in folders."""
+    found: dict[str, None] = {}
+    for folder in folders:
+        for file in _listed(folder):
+            if file.endswith(".py") or os.path.isdir(os.path.join(folder, file)):
+                found[file.removesuffix(".py")] = None
+    return [name for name in found if name.isidentifier()]
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def is_of_the_user(file: str) -> bool:
+    """Whether a file or folder is neither installed, nor a part of Python or of the runner."""
+    inner = os.path.join(file, "")
+    others = (os.path.dirname(sys_path.PACKAGE_FILE), os.path.dirname(sys.executable))
+    is_ours = any(inner.startswith(folder + os.sep) for folder in others)
+    return not sys_path.is_installed(inner) and not file.endswith(".zip") and not is_ours

@@ -1,0 +1,429 @@
+"""Mistakes in the modules of handlers: one problem, at the line to be corrected, with what to write there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from runner import app
+from runner.errors import PipelineInvalid, Problem
+
+PIPELINE = 'version: 1\nqueues: {orders: }\nsubscribers: {ship: {from: orders, handler: "HANDLER"}}\n'
+PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+class Mistake(NamedTuple):
+    """The files of a project, and what is said about its handler `app:ship` (or another one)."""
+
+    name: str
+    files: dict[str, str]
+    place: str
+    message: str
+    help: str
+    handler: str = "app:ship"
+
+
+SHIP = "def ship(order): ...\n"
+MODULES = [
+    Mistake(
+        "two packages that are not installed",
+        {"app.py": "import cv2\nfrom sklearn import svm\n" + SHIP},
+        "app.py:1:8",
+        'module "app" imports "cv2" and "sklearn", which are not installed',
+        "run: python -m pip install opencv-python scikit-learn",
+    ),
+    Mistake(
+        "a missing package below another module",
+        {"app.py": "import below\n" + SHIP, "below.py": "import not_there_at_all.x\n"},
+        "below.py:1:8",
+        'module "below" imports "not_there_at_all", which is not installed',
+        "run: python -m pip install not-there-at-all",
+    ),
+    Mistake(
+        "a module of Python 2",
+        {"app.py": "import urllib2\n" + SHIP},
+        "app.py:1:8",
+        f'module "app" imports "urllib2", which {PYTHON} does not have',
+        'import "urllib.request" instead',
+    ),
+    Mistake(
+        "a misspelt module of the project",
+        {"app.py": "from shop.model import Order\n" + SHIP, "shop/__init__.py": "", "shop/models.py": "Order = dict\n"},
+        "app.py:1:11",
+        'module "app" imports "shop.model", which does not exist',
+        'did you mean "shop.models"?',
+    ),
+    Mistake(
+        "a misspelt name of a module of the project",
+        {"app.py": "from models import Ordre\n" + SHIP, "models.py": "Order = dict\n"},
+        "app.py:1:20",
+        'module "app" imports "Ordre" from "models", which has no such name',
+        'did you mean "Order"?',
+    ),
+    Mistake(
+        "two modules that import each other",
+        {"app.py": "from other import helper\n" + SHIP, "other.py": "from app import ship\n\ndef helper(): ...\n"},
+        "other.py:1:1",
+        'module "other" and "app" import each other',
+        "move this import into the function that uses it",
+    ),
+    Mistake(
+        "a relative import that leads out of the package",
+        {
+            "shop/__init__.py": "",
+            "shop/h.py": "from ..models import Order\n" + SHIP,
+            "shop/models.py": "Order = dict\n",
+        },
+        "shop/h.py:1:1",
+        'module "shop.h" imports "..models", which leads out of the package "shop"',
+        'write "from shop.models import Order"',
+        "shop.h:ship",
+    ),
+    Mistake(
+        "a relative import in a module that is in no package",
+        {"app.py": "from .models import Order as O\n" + SHIP, "models.py": "Order = dict\n"},
+        "app.py:1:1",
+        'module "app" imports ".models", which is not in a package',
+        'write "from models import Order as O"',
+    ),
+    Mistake(
+        "a command line that is parsed",
+        {"app.py": "import sys\ndef main():\n    sys.exit(2)\nmain()\n" + SHIP},
+        "app.py:4:1",
+        'module "app" ends the process when it is imported (SystemExit: 2)',
+        'put this line under `if __name__ == "__main__":`',
+    ),
+    Mistake(
+        "os._exit",
+        {"app.py": "from os import _exit\n_exit(3)\n" + SHIP},
+        "app.py:2:1",
+        'module "app" ends the process when it is imported (os._exit(3))',
+        'put this line under `if __name__ == "__main__":`',
+    ),
+    Mistake(
+        "KeyboardInterrupt",
+        {"app.py": "raise KeyboardInterrupt\n" + SHIP},
+        "app.py:1:1",
+        'module "app" raises KeyboardInterrupt when it is imported',
+        'put this line under `if __name__ == "__main__":`',
+    ),
+    Mistake(
+        "a question to the user",
+        {"app.py": "raise EOFError('EOF when reading a line')\n" + SHIP},
+        "app.py:1:1",
+        'module "app" asks for input when it is imported',
+        "read it from a variable of the environment instead, with os.environ",
+    ),
+    Mistake(
+        "a connection",
+        {"app.py": "import socket\nsocket.create_connection(('localhost', 1))\n" + SHIP},
+        "app.py:2:1",
+        'module "app" connects to something when it is imported: ConnectionRefusedError: Connection refused',
+        "move it into the handler, or into the factory of a resource, so that it runs when the pipeline does",
+    ),
+    Mistake(
+        "a variable that is not set",
+        {"app.py": "import os\nDSN = os.environ['NO_SUCH_DSN']\n" + SHIP},
+        "app.py:2:1",
+        'module "app" needs the environment variable NO_SUCH_DSN, which is not set',
+        "set it, as in `export NO_SUCH_DSN=…`, or in a file that --env-file names",
+    ),
+    Mistake(
+        "a file that is elsewhere",
+        {"app.py": "TEXT = open('nowhere.json').read()\n" + SHIP},
+        "app.py:1:1",
+        'module "app" opens "nowhere.json", which is not in the folder where runner is started',
+        'write `pathlib.Path(__file__).parent / "nowhere.json"` for a file beside the module',
+    ),
+    Mistake(
+        "a field that pydantic cannot check",
+        {"app.py": "import socket\nfrom pydantic import BaseModel\nclass O(BaseModel):\n    s: socket.socket\n" + SHIP},
+        "app.py:4:5",
+        'module "app" has a model whose field "s" is of type socket.socket, which pydantic cannot check',
+        "give it another type, or leave it out of the payload",
+    ),
+    Mistake(
+        "a name that is not imported",
+        {"app.py": "def ship(order: Optional[dict]): ...\n" if sys.version_info < (3, 14) else "X = Optional\n" + SHIP},
+        "app.py:1:17" if sys.version_info < (3, 14) else "app.py:1:5",
+        'module "app" uses "Optional", which is not defined',
+        'add "from typing import Optional" at the top of the module',
+    ),
+    Mistake(
+        "an endless recursion",
+        {"app.py": "def f():\n    f()\nf()\n" + SHIP},
+        "app.py:2:5",
+        'module "app" failed to import: RecursionError: maximum recursion depth exceeded',
+        "end this recursion: the function or class needs itself without an end",
+    ),
+    Mistake(
+        "an error of several lines",
+        {"app.py": "raise ValueError('one\\n  two')\n" + SHIP},
+        "app.py:1:1",
+        'module "app" failed to import: ValueError: one two',
+        "correct this line: the module must be imported without an error",
+    ),
+    Mistake(
+        "indentation",
+        {"app.py": "def ship(order):\n    a = 1\n  b = 2\n"},
+        "app.py:3:8",
+        'module "app" is not valid Python: unindent does not match any outer indentation level',
+        "indent all lines of a block by the same number of spaces",
+    ),
+]
+
+NAMES = [
+    Mistake(
+        "a misspelt module of a package",
+        {"shop/__init__.py": "", "shop/handlers.py": SHIP},
+        "p.yaml:3:46",
+        'module "shop.handler" not found',
+        'did you mean "shop.handlers"?',
+        "shop.handler:ship",
+    ),
+    Mistake(
+        "a module that is in a folder below",
+        {"src/orders.py": SHIP},
+        "p.yaml:3:46",
+        'module "orders" not found',
+        "it is in src/: add `python_path: [src]` at the top level of the pipeline",
+        "orders:ship",
+    ),
+    Mistake(
+        "a file with a hyphen",
+        {"my-handlers.py": SHIP},
+        "p.yaml:3:46",
+        'module "my_handlers" not found',
+        "rename my-handlers.py to my_handlers.py: a module's name has no hyphen",
+        "my_handlers:ship",
+    ),
+    Mistake(
+        "a name of another module of the package",
+        {"shop/__init__.py": "", "shop/handlers.py": SHIP},
+        "p.yaml:3:51",
+        'module "shop" (shop/__init__.py) has no "ship"',
+        'it is in "shop.handlers": write "shop.handlers:ship"',
+        "shop:ship",
+    ),
+    Mistake(
+        "a function that exists only in the main program",
+        {"app.py": 'if __name__ == "__main__":\n    def ship(order): ...\n'},
+        "app.py:2:9",
+        'module "app" (app.py) has no "ship"',
+        'it is defined under `if __name__ == "__main__"`, which does not run here: move it out, to the left margin',
+    ),
+    Mistake(
+        "a function inside of another one",
+        {"app.py": "def outer():\n    def ship(order): ...\n"},
+        "app.py:2:9",
+        'module "app" (app.py) has no "ship"',
+        "it is defined inside of outer(): move it out, to the left margin",
+    ),
+    Mistake(
+        "a method without its class",
+        {"app.py": "class Shop:\n    def ship(self, order): ...\n"},
+        "app.py:2:9",
+        'module "app" (app.py) has no "ship"',
+        'it is a method of Shop: add `shop = Shop(…)` to the module, and write "app:shop.ship"',
+    ),
+    Mistake(
+        "a callback of pika",
+        {"app.py": "def ship(ch, method, properties, body): ...\n"},
+        "app.py:1:10",
+        '"app:ship" looks like a callback of pika (ch, method, properties, body)',
+        'write "def ship(body: bytes):"; the runner acknowledges, '
+        'and a parameter "message: runner.Message" gets the headers',
+    ),
+    Mistake(
+        "a bound task of Celery",
+        {"app.py": "def ship(self, order_id, customer_id): ...\n"},
+        "app.py:1:10",
+        '"app:ship" has "self" as its first parameter, but is not a method: it gets one payload',
+        'write "def ship(payload: dict):", and take payload["order_id"] and payload["customer_id"] out of it',
+    ),
+    Mistake(
+        "several parameters that nothing provides",
+        {"app.py": "def ship(order, carrier, *, price): ...\n"},
+        "app.py:1:17",
+        '"app:ship" needs "carrier" and "price", which nothing provides: the whole payload goes to "order"',
+        'take order["carrier"] and order["price"] out of it, or pass a value by `with: {carrier: …, price: …}`, '
+        "or declare the resources `carrier` and `price`",
+    ),
+    Mistake(
+        "a resource that is not declared",
+        {"app.py": "def ship(order, db): ...\n"},
+        "app.py:1:17",
+        '"app:ship" needs "db", which nothing provides',
+        "declare the resource `db`, or pass a value by `with: {db: …}`",
+    ),
+    Mistake(
+        "a message without an annotation",
+        {"app.py": "def ship(order, message): ...\n"},
+        "app.py:1:17",
+        '"app:ship" needs "message", which nothing provides',
+        'write "message: runner.Message", with "import runner" at the top of the module',
+    ),
+    Mistake(
+        "a payload by name only",
+        {"app.py": "def ship(*, order): ...\n"},
+        "app.py:1:13",
+        '"app:ship" takes "order" only by name, and the payload is passed by position',
+        'remove the "*" before it',
+    ),
+    Mistake(
+        "a class that can be called",
+        {"app.py": "class Ship:\n    def __init__(self, db): ...\n    def __call__(self, order): ...\n"},
+        "app.py:1:7",
+        '"app:Ship" is a class, not a function',
+        'add `ship = Ship(db=…)` to the module, and write "app:ship"',
+        "app:Ship",
+    ),
+    Mistake(
+        "a class with a method",
+        {"app.py": "class Ship:\n    def handle(self, order): ...\n"},
+        "app.py:1:7",
+        '"app:Ship" is a class, not a function',
+        'add `handle = Ship().handle` to the module, and write "app:handle"',
+        "app:Ship",
+    ),
+]
+
+IMPORTED = [
+    Mistake(
+        "an item of a dict",
+        {"app.py": "HANDLERS = {'ship': print}\n"},
+        "app.py:1:1",
+        'module "app" (app.py) has no "HANDLERS.ship"',
+        '"HANDLERS" is a dict: add `ship = HANDLERS["ship"]` to app.py, and write "app:ship"',
+        "app:HANDLERS.ship",
+    ),
+    Mistake(
+        "a message of aio-pika",
+        {"app.py": "from aio_pika import IncomingMessage\nasync def ship(message: IncomingMessage): ...\n"},
+        "app.py:2:16",
+        '"app:ship" takes aio_pika\'s IncomingMessage in "message"',
+        'write "message: runner.Message", with "import runner" at the top; the runner decodes and acknowledges',
+    ),
+    Mistake(
+        "a model that names a missing type",
+        {"app.py": "import pydantic\nclass O(pydantic.BaseModel):\n    lines: list['Line']\ndef ship(order: O): ...\n"},
+        "app.py:3:18",
+        'the model "O" cannot be used: its module does not define "Line"',
+        "define Line above this line, or import it",
+    ),
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder; what was imported from it is forgotten."""
+    installed = [entry for entry in sys.path if entry.startswith((sys.prefix, sys.base_prefix))]
+    monkeypatch.setattr(sys, "path", installed)
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def write(project: Path, files: dict[str, str], handler: str) -> None:
+    for name, text in {**files, "p.yaml": PIPELINE.replace("HANDLER", handler)}.items():
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def problems() -> list[Problem]:
+    try:
+        return [problem for problem in app.load([Path("p.yaml")], {}).warnings if problem.severity == "error"]
+    except PipelineInvalid as invalid:
+        return list(invalid.problems)
+
+
+def said(problem: Problem, project: Path) -> tuple[str, str, str]:
+    place = f"{os.path.relpath(problem.file, project)}:{problem.line}:{problem.column}"
+    return place, problem.message, problem.help.replace(sys.executable, "python")
+
+
+@pytest.mark.parametrize("mistake", [*MODULES, *NAMES, *IMPORTED], ids=lambda mistake: mistake.name)
+def test_a_mistake_is_one_problem_with_its_place_and_what_to_write(project: Path, mistake: Mistake) -> None:
+    write(project, mistake.files, mistake.handler)
+    [problem] = problems()
+    assert said(problem, project) == (mistake.place, mistake.message, mistake.help)
+    assert problem.path == "subscribers.ship.handler"
+
+
+@pytest.mark.parametrize("mistake", NAMES, ids=lambda mistake: mistake.name)
+def test_a_wrong_name_is_reported_in_the_same_words_without_imports(project: Path, mistake: Mistake) -> None:
+    write(project, mistake.files, mistake.handler)
+    [problem] = app.check([Path("p.yaml")], {})[0]
+    assert said(problem, project) == (mistake.place, mistake.message, mistake.help)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (SHIP.encode("utf-16"), "UTF-16, not UTF-8"),
+        (b"x = 1\nname = '\xe9'\n", "not UTF-8 (line 2)"),
+        (b"x = 1\0\n", "not a text file: it has null bytes"),
+    ],
+)
+def test_a_file_in_another_encoding(project: Path, content: bytes, what: str) -> None:
+    write(project, {}, "app:ship")
+    (project / "app.py").write_bytes(content)
+    [problem] = problems()
+    assert problem.message == f'module "app" cannot be read: app.py is {what}'
+    assert problem.help == "save it as UTF-8"
+
+
+def test_a_cause_that_several_modules_share_is_one_problem(project: Path) -> None:
+    """It is named once, with all the items that it stops."""
+    write(project, {"one.py": "import below\n", "two.py": "import below\n", "below.py": "1 / 0\n"}, "one:ship")
+    extra = 'subscribers: {ship: {from: orders, handler: "one:a"}, send: {from: orders, handler: "two:b"}}\n'
+    (project / "p.yaml").write_text(f"version: 1\nqueues: {{orders: }}\n{extra}")
+    [problem] = problems()
+    assert problem.message.endswith("ZeroDivisionError: division by zero (also named by subscribers.send)")
+
+
+def test_an_import_that_does_not_end_is_ended(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the module catches every Exception. What it set up for itself is put back."""
+    monkeypatch.setenv("RUNNER_IMPORT_TIMEOUT", "200ms")
+    loop = "while True:\n    try:\n        time.sleep(0.01)\n    except Exception:\n        pass\n"
+    write(project, {"app.py": f"import time\n{loop}"}, "app:ship")
+    before = signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGINT), os._exit
+    [problem] = problems()
+    assert problem.message == 'module "app" is still being imported after 200ms'
+    assert "RUNNER_IMPORT_TIMEOUT" in problem.help
+    assert 2 <= problem.line <= 6
+    assert (signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGINT), os._exit) == before
+
+
+def test_ctrl_c_during_an_import_is_not_a_mistake_of_the_module(project: Path) -> None:
+    write(project, {"app.py": "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n" + SHIP}, "app:ship")
+    with pytest.raises(KeyboardInterrupt):
+        problems()
+
+
+def test_a_process_that_a_module_forks_while_it_is_imported_can_end(project: Path) -> None:
+    code = "import os\nif not (child := os.fork()):\n    os._exit(7)\nSTATUS = os.waitpid(child, 0)[1]\n" + SHIP
+    write(project, {"app.py": code}, "app:ship")
+    assert problems() == []
+    assert os.waitstatus_to_exitcode(sys.modules["app"].STATUS) == 7
+
+
+def test_modules_are_imported_in_other_threads_too(project: Path) -> None:
+    """Signals can only be handled in the main thread."""
+    write(project, {"app.py": "import os\nos._exit(3)\n"}, "app:ship")
+    found: list[Problem] = []
+    thread = threading.Thread(target=lambda: found.extend(problems()))
+    thread.start()
+    thread.join()
+    assert [problem.code for problem in found] == ["module-failed"]
