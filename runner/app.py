@@ -31,6 +31,7 @@ from runner.release import version
 from runner.units import pluralize
 
 if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
     from runner.page.access import Access
     from runner.page.page import Page
     from runner.runtime.supervisor import RunReport, Supervisor
@@ -117,12 +118,13 @@ class System:
 def load(
     paths: Sequence[Path],
     environ: Mapping[str, str],
+    overlays: Sequence[Overlay] = (),
     *,
     broker: str | None = None,
     is_one_process: bool = True,
     is_test: bool = False,
 ) -> System:
-    """Read and check pipelines. Raises PipelineInvalid with every problem of every file, warnings included.
+    """Read and check pipelines with overlays. Raises PipelineInvalid with every problem of every file, and warnings.
 
     `broker` is a URL or `memory` and overrides the files. With `is_one_process` false, pipelines may have different
     brokers. With `is_test`, options that the in-process broker lacks are no problem: it stands in for another one.
@@ -130,7 +132,7 @@ def load(
     started = time.perf_counter()
     problems: list[Problem] = []
     sources: list[LoadedPipeline] = []
-    for loaded, resolved in resolve_all(paths, environ, is_one_broker=broker is not None):
+    for loaded, resolved in resolve_all(paths, environ, overlays, is_one_broker=broker is not None):
         problems += resolved.problems
         if resolved.pipeline is not None:
             pipeline = replace(resolved.pipeline, release=environ.get("RUNNER_RELEASE") or resolved.pipeline.release)
@@ -198,9 +200,11 @@ def _queues_of_broker(url: str) -> Pipeline:
     return Pipeline("publisher", "", BrokerSettings((url,)), _EveryQueue(), (), (), Topology())
 
 
-def check(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[list[Problem], int]:
+def check(
+    paths: Sequence[Path], environ: Mapping[str, str], overlays: Sequence[Overlay] = ()
+) -> tuple[list[Problem], int]:
     """Check pipelines without importing their handlers. Return the problems and the number of files."""
-    found = list(resolve_all(paths, environ, imports=False))
+    found = list(resolve_all(paths, environ, overlays, imports=False))
     return list(dict.fromkeys(problem for _, resolved in found for problem in resolved.problems)), len(found)
 
 

@@ -15,6 +15,7 @@ from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
 
 if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
     from runner.operations.plan import Plan, PlanItem
 
 EXIT_DIFFERENCES_LEFT = 1
@@ -46,6 +47,7 @@ EXIT_DIFFERENCES_LEFT = 1
 @options.env_file
 def command(
     paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
     recreate: tuple[str, ...],
     prune: bool,
     prune_queues: tuple[str, ...],
@@ -71,7 +73,7 @@ def command(
         from runner.operations.apply import apply
         from runner.redaction import escape_controls
 
-        system = load_system(paths, environ, broker, wait_s=wait_s)
+        system = load_system(paths, environ, broker, overlays, wait_s=wait_s)
         echo_problems(system.warnings)
 
         def say(text: str) -> None:

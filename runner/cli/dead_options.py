@@ -17,6 +17,7 @@ from runner.cli.loader import echo_broker_state, load_system
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
     from runner.operations.dead_letters import SelectedQueue
 
@@ -27,6 +28,7 @@ class DeadOptions:
 
     path: Path
     queue: str | None
+    overlays: tuple[Overlay, ...] = ()
     ids: tuple[str, ...] = ()
     error: str = ""
     older_than_s: float | None = None
@@ -64,7 +66,7 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
     default = f" Default: {limit}." if limit else ""
     older = "Only messages that first failed at least this long ago: 30m, 1h, 2d."
     return [
-        click.argument("path", type=click.Path(path_type=Path)),
+        options.path,
         click.argument("queue", required=False),
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this message; repeatable."),
         click.option(
@@ -97,7 +99,8 @@ def load_selection(dead_options: DeadOptions) -> tuple[System, list[SelectedQueu
     from runner.operations.targets import require_live_broker
 
     logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
-    system = load_system([dead_options.path], dead_options.environ, dead_options.broker, wait_s=dead_options.wait_s)
+    paths, environ = [dead_options.path], dead_options.environ
+    system = load_system(paths, environ, dead_options.broker, dead_options.overlays, wait_s=dead_options.wait_s)
     require_live_broker(system.broker)
     return system, select_dead_letter_queues(system.pipelines, dead_options.queue)
 

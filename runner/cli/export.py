@@ -16,6 +16,7 @@ from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
     from runner.operations.export.deployment import Deployment
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,6 +70,7 @@ def _deployment_command(
         @options.env_file
         def run(
             paths: tuple[Path, ...],
+            overlays: tuple[Overlay, ...],
             broker: str | None,
             http: tuple[str, int] | None,
             output: Path | None,
@@ -78,8 +80,9 @@ def _deployment_command(
                 from runner.operations.export.deployment import deployment
                 from runner.operations.pipeline_files import read_specs
 
-                system = _load(paths, environ, broker)
-                text = write(system, deployment(system.pipelines, read_specs(paths, environ), http))
+                system = _load(paths, environ, broker, overlays)
+                specs = read_specs(paths, environ, overlays)
+                text = write(system, deployment(system.pipelines, specs, http, overlays))
             _write(text, output)
 
         command.command(name, short_help=short_help, help=write.__doc__)(run)
@@ -93,7 +96,13 @@ def _deployment_command(
 @options.broker
 @_output
 @options.env_file
-def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | None, environ: dict[str, str]) -> None:
+def _definitions(
+    paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
+    broker: str | None,
+    output: Path | None,
+    environ: dict[str, str],
+) -> None:
     """Write what `up` declares as definitions for `rabbitmqctl import_definitions` or the management API.
 
     Queues and exchanges with `declare: false`, and exclusive queues, are left out. The virtual host is that of the
@@ -102,7 +111,7 @@ def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | Non
     with errors_as_exit_codes():
         from runner.operations.export.definitions import definitions, to_json, vhost_of
 
-        system = _load(paths, environ, broker)
+        system = _load(paths, environ, broker, overlays)
         text = to_json(definitions(system.whole_topology, vhost_of(system.broker)))
     _write(text, output)
 
@@ -116,6 +125,7 @@ def _definitions(paths: tuple[Path, ...], broker: str | None, output: Path | Non
 @options.env_file
 def _permissions(
     paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
     broker: str | None,
     user: str,
     is_json: bool,
@@ -130,7 +140,7 @@ def _permissions(
         from runner.operations.export.definitions import vhost_of
         from runner.operations.export.permissions import permissions
 
-        system = _load(paths, environ, broker)
+        system = _load(paths, environ, broker, overlays)
         found = permissions(system.pipelines, system.whole_topology, vhost_of(system.broker))
         as_json = json.dumps(found.as_json(user), indent=2, ensure_ascii=False) + "\n"
     _write(as_json if is_json else found.as_text(user), output)
@@ -179,7 +189,9 @@ def _program() -> list[str]:
 @options.paths
 @_output
 @options.env_file
-def _alerts(paths: tuple[Path, ...], output: Path | None, environ: dict[str, str]) -> None:
+def _alerts(
+    paths: tuple[Path, ...], overlays: tuple[Overlay, ...], output: Path | None, environ: dict[str, str]
+) -> None:
     """Write rules for dead letters, waiting messages, subscribers and producers that no process runs, and failures.
 
     They use the metrics that `up` serves at /metrics on the address of telemetry.http.
@@ -189,7 +201,7 @@ def _alerts(paths: tuple[Path, ...], output: Path | None, environ: dict[str, str
 
         from runner.operations.export.alerts import alerts
 
-        text = alerts(_load(paths, environ, None).pipelines, datetime.now(UTC))
+        text = alerts(_load(paths, environ, None, overlays).pipelines, datetime.now(UTC))
     _write(text, output)
 
 
@@ -197,18 +209,22 @@ def _alerts(paths: tuple[Path, ...], output: Path | None, environ: dict[str, str
 @options.paths
 @_output
 @options.env_file
-def _grafana(paths: tuple[Path, ...], output: Path | None, environ: dict[str, str]) -> None:
+def _grafana(
+    paths: tuple[Path, ...], overlays: tuple[Overlay, ...], output: Path | None, environ: dict[str, str]
+) -> None:
     """Write a dashboard that shows the metrics of the pipelines, to import into Grafana."""
     with errors_as_exit_codes():
         from runner.operations.export.grafana import grafana
 
-        text = grafana(_load(paths, environ, None).pipelines)
+        text = grafana(_load(paths, environ, None, overlays).pipelines)
     _write(text, output)
 
 
-def _load(paths: tuple[Path, ...], environ: dict[str, str], broker: str | None) -> System:
+def _load(
+    paths: tuple[Path, ...], environ: dict[str, str], broker: str | None, overlays: tuple[Overlay, ...]
+) -> System:
     """Return the pipelines, and write their warnings to stderr."""
-    system = load_system(paths, environ, broker)
+    system = load_system(paths, environ, broker, overlays)
     echo_problems(system.warnings)
     return system
 

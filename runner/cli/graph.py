@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from runner.cli import options
 from runner.cli.output import errors_as_exit_codes
+
+if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
 
 
 @click.command("graph", short_help="Draw pipelines.")
@@ -23,7 +26,10 @@ from runner.cli.output import errors_as_exit_codes
 )
 @options.env_file
 def command(
-    paths: tuple[Path, ...], style: Literal["text", "mermaid", "dot", "svg", "json"], environ: dict[str, str]
+    paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
+    style: Literal["text", "mermaid", "dot", "svg", "json"],
+    environ: dict[str, str],
 ) -> None:
     """Draw producers, queues, events and subscribers, and how messages flow between them. Nothing is imported or run.
 
@@ -39,5 +45,5 @@ def command(
         from runner.operations.graph.model import build_graph
         from runner.operations.pipeline_files import read_specs
 
-        text = render(build_graph(read_specs(paths, environ)), style)
+        text = render(build_graph(read_specs(paths, environ, overlays)), style)
     click.echo(text, nl=False)

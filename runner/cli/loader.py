@@ -13,6 +13,7 @@ from runner.cli.output import echo_err
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
     from runner.transports.base import TransportEvent
 
 
@@ -20,18 +21,19 @@ def load_system(
     paths: Sequence[Path],
     environ: Mapping[str, str],
     broker: str | None = None,
+    overlays: Sequence[Overlay] = (),
     *,
     wait_s: float = 0.0,
     is_one_process: bool = True,
 ) -> System:
-    """Return the pipelines at `paths`. A connection attempt is repeated for `wait_s`; with 0 it is made once.
+    """Return the pipelines at `paths`, with overlays. Connecting is retried for `wait_s`; with 0 it is tried once.
 
     What modules print while they are imported goes to stderr. Raises PipelineInvalid.
     """
     from runner import app
 
     with contextlib.redirect_stdout(sys.stderr):
-        system = app.load(paths, environ, broker=broker, is_one_process=is_one_process)
+        system = app.load(paths, environ, overlays, broker=broker, is_one_process=is_one_process)
     pipelines = (
         replace(pipeline, broker=replace(pipeline.broker, connect_timeout_s=wait_s)) for pipeline in system.pipelines
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -12,8 +13,41 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def paths(command: F) -> F:
-    """Add the argument PATH...: one or more files or folders."""
-    return click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))(command)
+    """Add the argument PATH...: one or more files or folders; and `overlays`."""
+    argument = click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+    return argument(overlays(command))
+
+
+def path(command: F) -> F:
+    """Add the argument PATH: a file or a folder; and `overlays`."""
+    return click.argument("path", type=click.Path(path_type=Path))(overlays(command))
+
+
+def overlays(command: F) -> F:
+    """Add `--overlay` and `--set`, which change the pipelines; the command gets both as `overlays`, in their order."""
+
+    @functools.wraps(command)
+    def with_overlays(*, overlay_files: tuple[Path, ...], settings: tuple[str, ...], **given: Any) -> Any:
+        from runner.config.overlays import Setting
+
+        return command(overlays=(*overlay_files, *map(Setting, settings)), **given)
+
+    overlay = click.option(
+        "--overlay",
+        "overlay_files",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="File with changes to the pipelines, as for production; repeatable, later ones win.",
+    )
+    setting = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one value, after the overlays: subscribers.ship.concurrency=20; null removes; repeatable.",
+    )
+    return cast("F", overlay(setting(with_overlays)))
 
 
 def broker(command: F) -> F:

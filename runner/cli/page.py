@@ -16,6 +16,7 @@ from runner.cli.output import echo_err, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
     from runner.page.access import Access
 
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @options.env_file
 def command(
     paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
     http: tuple[str, int],
     allow_actions: bool,
     broker: str | None,
@@ -57,7 +59,7 @@ def command(
         from runner.page.access import ENV_VARIABLE, make_access
 
         log.configure(level="error", stream=sys.stderr)  # "Try here" logs the tracebacks of handlers that fail
-        system = with_management(load_system(paths, environ, broker), management)
+        system = with_management(load_system(paths, environ, broker, overlays), management)
         require_live_broker(system.broker)
         access = make_access(environ.get(ENV_VARIABLE), may_act=allow_actions, makes_token=True)
         asyncio.run(_serve(system, http, access))

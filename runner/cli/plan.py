@@ -18,6 +18,7 @@ from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
     from runner.operations.plan import Plan, PlanItem
 
 EXIT_DIFFERENT = 2
@@ -42,6 +43,7 @@ SIGNS = {
 @options.env_file
 def command(
     paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
     broker: str | None,
     management: str | None,
     is_json: bool,
@@ -59,7 +61,7 @@ def command(
     """
     logging.disable()  # errors are reported below
     with errors_as_exit_codes():
-        system = load_system(paths, environ, broker, wait_s=wait_s)
+        system = load_system(paths, environ, broker, overlays, wait_s=wait_s)
         if not is_json:
             echo_problems(system.warnings)
         found = asyncio.run(_compare(system, management))

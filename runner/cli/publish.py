@@ -19,6 +19,7 @@ from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
 
 
 class NoBrokerToPublishTo(RunnerError):
@@ -28,7 +29,7 @@ class NoBrokerToPublishTo(RunnerError):
 
 
 @click.command("publish", short_help="Publish a message.")
-@click.argument("path", type=click.Path(path_type=Path))
+@options.path
 @click.argument("name")
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
 @click.option("--lines", is_flag=True, help="Publish each line of the payload as a message.")
@@ -52,6 +53,7 @@ class NoBrokerToPublishTo(RunnerError):
 @options.env_file
 def command(
     path: Path,
+    overlays: tuple[Overlay, ...],
     name: str,
     payload: str,
     lines: bool,
@@ -76,7 +78,7 @@ def command(
     with errors_as_exit_codes():
         from runner import app
 
-        system = load_system([path], environ, broker, wait_s=wait_s, is_one_process=False)
+        system = load_system([path], environ, broker, overlays, wait_s=wait_s, is_one_process=False)
         system = app.select_destination(system, name)
         if system.broker.is_memory:
             hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"

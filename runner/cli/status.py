@@ -17,6 +17,7 @@ from runner.cli.output import echo_err, errors_as_exit_codes
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
     from runner.operations.conditions import Condition
     from runner.operations.process_status import ProcessReader
     from runner.operations.status import PipelineStatus
@@ -94,6 +95,7 @@ class _StatusCommand(click.Command):
 @options.env_file
 def command(
     paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
     is_watching: bool,
     interval: float,
     is_json: bool,
@@ -122,7 +124,7 @@ def command(
         from runner.operations.process_status import ProcessReader
         from runner.operations.targets import require_live_broker
 
-        system = load_system(paths, environ, broker, wait_s=wait_s)
+        system = load_system(paths, environ, broker, overlays, wait_s=wait_s)
         address = http or next((pipeline.http for pipeline in system.pipelines if pipeline.http), None)
         process = ProcessReader(address, [pipeline.name for pipeline in system.pipelines]) if address else None
         if process is None:

@@ -21,6 +21,7 @@ from runner.cli.output import echo_err, errors_as_exit_codes
 from runner.units import pluralize
 
 if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
     from runner.operations.rabbitmq.message_tap import TappedMessage
     from runner.operations.tap import TapSource
     from runner.pipeline.model import Pipeline
@@ -29,7 +30,7 @@ MAX_LINE = 2000
 
 
 @click.command("tap", short_help="Print copies of messages as they are published.")
-@click.argument("path", type=click.Path(path_type=Path))
+@options.path
 @click.argument("name")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after N messages.", metavar="N")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON, one object per line.")
@@ -44,6 +45,7 @@ MAX_LINE = 2000
 @options.env_file
 def command(
     path: Path,
+    overlays: tuple[Overlay, ...],
     name: str,
     limit: int | None,
     is_json: bool,
@@ -64,7 +66,7 @@ def command(
         from runner.operations.tap import pipeline_with_target, tap_source
         from runner.operations.targets import require_live_broker
 
-        system = load_system([path], environ, broker, wait_s=wait_s)
+        system = load_system([path], environ, broker, overlays, wait_s=wait_s)
         require_live_broker(system.broker)
         pipeline = pipeline_with_target(system.pipelines, name)
         source = tap_source(pipeline, name)

@@ -18,6 +18,7 @@ from runner.workers import ENV_VARIABLE
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.config.overlays import Overlay
 
 
 @click.command("up", short_help="Run pipelines until stopped.")
@@ -52,7 +53,9 @@ if TYPE_CHECKING:
     help="Run N processes on this machine and restart those that crash. Needs RabbitMQ. Default: 1.",
 )
 @options.env_file
-def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **settings: Any) -> None:
+def command(
+    paths: tuple[Path, ...], overlays: tuple[Overlay, ...], environ: dict[str, str], workers: int, **settings: Any
+) -> None:
     """Validate pipelines, connect, declare what is missing, and run until SIGINT, SIGTERM or SIGHUP; then drain.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Log lines go to stdout, everything
@@ -63,7 +66,7 @@ def command(paths: tuple[Path, ...], environ: dict[str, str], workers: int, **se
     """
     worker_env = os.environ.pop(ENV_VARIABLE, None)
     with errors_as_exit_codes():
-        up_options = UpOptions(paths, environ, **settings)
+        up_options = UpOptions(paths, overlays, environ, **settings)
         if worker_env is not None:
             from runner.cli.up_workers import run_worker
 

@@ -16,6 +16,7 @@ from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.app import StartupStep, System
+    from runner.config.overlays import Overlay
     from runner.errors import Problem
     from runner.page.access import Access
     from runner.runtime.supervisor import RunReport
@@ -26,6 +27,7 @@ class UpOptions:
     """The options of `runner up`, parsed."""
 
     paths: tuple[Path, ...]
+    overlays: tuple[Overlay, ...]
     environ: dict[str, str]
     broker: str | None
     management: str | None
@@ -56,7 +58,7 @@ def load_pipelines(
     # Logging comes first: handlers' modules may bind a logger or print while they are imported.
     format: Any = up_options.log_format or "auto"
     log.configure(format=format, level=up_options.log_level or "info", capture_stdout=True)
-    system = app.load(up_options.paths, up_options.environ, broker=up_options.broker)
+    system = app.load(up_options.paths, up_options.environ, up_options.overlays, broker=up_options.broker)
     on_warnings(system.warnings)
     system = with_management(app.select(system, up_options.only), up_options.management)
     settings = system.pipelines[0].logging

@@ -17,6 +17,7 @@ from runner.units import pluralize
 Style = Literal["full", "concise", "json", "github"]
 
 if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
     from runner.errors import Problem
 
 
@@ -33,7 +34,14 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings.")
 @click.option("--no-imports", is_flag=True, help="Check import paths in the source files, without importing them.")
 @options.env_file
-def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: bool, environ: dict[str, str]) -> None:
+def command(
+    paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
+    style: Style,
+    strict: bool,
+    no_imports: bool,
+    environ: dict[str, str],
+) -> None:
     """Check pipelines as `runner up` does, imports of handlers included, and report every problem at once.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Problems go to stdout.
@@ -41,7 +49,7 @@ def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: boo
     Exit codes: 0 valid, 1 warnings with --strict, 78 invalid.
     """
     with errors_as_exit_codes():
-        problems, files = _check(paths, environ, imports=not no_imports)
+        problems, files = _check(paths, environ, overlays, imports=not no_imports)
     is_invalid = any(problem.severity == "error" for problem in problems)
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
@@ -50,14 +58,16 @@ def command(paths: tuple[Path, ...], style: Style, strict: bool, no_imports: boo
     sys.exit(code)
 
 
-def _check(paths: tuple[Path, ...], environ: dict[str, str], *, imports: bool) -> tuple[Sequence[Problem], int]:
+def _check(
+    paths: tuple[Path, ...], environ: dict[str, str], overlays: tuple[Overlay, ...], *, imports: bool
+) -> tuple[Sequence[Problem], int]:
     """Return all problems, and the number of pipelines."""
     from runner import app
 
     try:
         if not imports:
-            return app.check(paths, environ)
-        system = app.load(paths, environ, is_one_process=False)
+            return app.check(paths, environ, overlays)
+        system = app.load(paths, environ, overlays, is_one_process=False)
         return system.warnings, len(system.pipelines)
     except PipelineInvalid as invalid:
         return invalid.problems, 0

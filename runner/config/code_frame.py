@@ -18,7 +18,7 @@ _MAX_WIDTH: Final = 120
 _MAX_BEFORE: Final = 40
 """How many characters before the carets are shown of a line that is too long."""
 
-_PASSWORD: Final = re.compile(r"""\bpassword["']?\s*:\s+("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
+_PASSWORD: Final = re.compile(r"""\bpassword["']?(?:\s*:\s+|=)("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
 """The value of a key `password`, unless it comes from a variable."""
 
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

@@ -10,12 +10,23 @@ from typing import Final
 
 from runner.config.code_frame import code_frame, escape
 from runner.config.messages import closest, did_you_mean
-from runner.config.positions import LINE_BREAK
+from runner.config.positions import LINE_BREAK, OPTION
 from runner.errors import Problem
 from runner.redaction import mask_passwords
 from runner.units import pluralize
 
-__all__ = ["as_json", "closest", "concise", "count", "did_you_mean", "display_path", "full", "github", "render"]
+__all__ = [
+    "as_json",
+    "closest",
+    "concise",
+    "count",
+    "did_you_mean",
+    "display_line",
+    "display_path",
+    "full",
+    "github",
+    "render",
+]
 
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
 _BLUE, _CYAN, _RESET = "\x1b[1;34m", "\x1b[1;36m", "\x1b[0m"
@@ -91,14 +102,24 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def display_path(file: str | Path) -> str:
-    """Return a path for people: relative to the current folder if it is below it, and without the password of a URL."""
+    """Return a path for people: relative to the current folder if it is below it, and without the password of a URL.
+
+    Of a `--set` option, return its key: the value may be secret.
+    """
     file = mask_passwords(str(file))  # a URL was given in place of a file
+    if file.startswith(OPTION):
+        return file.partition("=")[0]
     if not os.path.isabs(file):
         return file
     try:
         return str(Path(file).relative_to(Path.cwd()))
     except (ValueError, OSError):  # elsewhere, or the current folder is gone
         return file
+
+
+def display_line(file: str, line: int) -> str:
+    """Return a file and a line, as in `orders.yaml:14`; an option has no lines."""
+    return display_path(file) if file.startswith(OPTION) else f"{display_path(file)}:{line}"
 
 
 Paint = Callable[[str, str], str]
@@ -137,15 +158,13 @@ def _concise(problem: Problem) -> str:
 
 
 def _github(problem: Problem) -> str:
-    properties = {
-        "file": display_path(problem.file),
-        "line": problem.line,
-        "col": problem.column,
-        "title": problem.code,
-    }
+    is_option = problem.file.startswith(OPTION)  # GitHub shows annotations beside files only
+    place = {} if is_option else {"file": display_path(problem.file), "line": problem.line, "col": problem.column}
+    properties = {**place, "title": problem.code}
     given = ",".join(f"{key}={_github_property(str(value))}" for key, value in properties.items() if value)
     help_ = f"; {problem.help}" if problem.help else ""
-    return f"::{problem.severity} {given}::{_github_text(_subject(problem) + escape(help_))}"
+    where = f"{_location(problem)}: " if is_option else ""
+    return f"::{problem.severity} {given}::{_github_text(where + _subject(problem) + escape(help_))}"
 
 
 def _github_text(text: str) -> str:
@@ -161,7 +180,7 @@ def _subject(problem: Problem) -> str:
 
 
 def _location(problem: Problem) -> str:
-    place = f":{problem.line}:{problem.column}" if problem.line else ""
+    place = f":{problem.line}:{problem.column}" if problem.line and not problem.file.startswith(OPTION) else ""
     return escape(display_path(problem.file)) + place
 
 
@@ -183,6 +202,8 @@ class _Files:
         return lines[number - 1] if number <= len(lines) else None
 
     def _read(self, file: str) -> list[str]:
+        if file.startswith(OPTION):
+            return LINE_BREAK.split(file)
         try:
             if not Path(file).is_file():
                 return []

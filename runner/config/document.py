@@ -71,9 +71,10 @@ Node = ScalarNode | SequenceNode | MappingNode
 
 @dataclass(slots=True)
 class Document:
-    """A parsed file: its nodes and its text.
+    """A parsed file or `--set` option: its nodes and its text.
 
-    `parts` of the pipeline's own file are the documents of the files that it includes. Their nodes are merged into it.
+    `parts` of the pipeline's own file are the documents of the files that it includes, then those of overlays. Their
+    nodes are merged into it. `option` is the whole text of a `--set`, which has no file.
     """
 
     root: MappingNode
@@ -82,6 +83,13 @@ class Document:
     path: Path = Path()
     index: int = 0
     parts: list[Document] = field(default_factory=list)
+    option: str = ""
+    is_overlay: bool = False
+
+    @property
+    def file(self) -> str:
+        """The file of problems in this document: its name, or the whole text of a `--set`."""
+        return self.option or str(self.path)
 
     def part(self, span: Span) -> Document:
         """Return the document of the file that a span is in."""
@@ -124,7 +132,7 @@ class Document:
     ) -> Problem:
         """Return a problem about the key at `path`; it is reported where `at` is written, by default there."""
         span = self.span(path if at is None else at, on)
-        return span.problem(code, message, help, path=dotted_path(path), file=str(self.part(span).path))
+        return span.problem(code, message, help, path=dotted_path(path), file=self.part(span).file)
 
     def comment_behind(self, path: KeyPath) -> str:
         """Return the comment after a value without quotes, "" if there is none."""

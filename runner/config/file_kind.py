@@ -37,6 +37,8 @@ def detect_file_kind(content: bytes) -> FileKind:
     if "version" in keys:
         is_first = _ONE.match(keys["version"]) is not None
         return FileKind.PIPELINE if is_ours or is_first or keys.keys() <= _known_keys() else FileKind.OTHER
+    if "pipeline" in keys:
+        return FileKind.OTHER  # an overlay, which says what it is for
     version = next((key for key in keys if _is_near(key, ["version"])), None)
     is_first = version is not None and _ONE.match(keys[version]) is not None
     return FileKind.PART if is_ours or is_first else FileKind.OTHER

@@ -20,13 +20,13 @@ SECTIONS: Final = ("exchanges", "queues", "events", "producers", "subscribers", 
 ROOT_ONLY: Final = frozenset({"name", "description", "owner", "broker", "logging", "telemetry", "shutdown"})
 
 
-def merge_documents(documents: Sequence[Document]) -> list[Problem]:
+def merge_documents(documents: Sequence[Document], overlays: Sequence[Document] = ()) -> list[Problem]:
     """Merge the included documents into the first one. Nodes that cannot be merged stay, and are validated there.
 
-    The defaults have been merged already.
+    The overlays and the defaults have been merged already.
     """
     root, *parts = documents
-    root.parts = parts
+    root.parts = [*parts, *overlays]
     if not parts:
         return []
     for section in SECTIONS:
@@ -68,7 +68,7 @@ def _merge_section(root: Document, part: Document, section: str, span: Span, ite
     for name, (name_span, node) in items.nodes.items():
         if name in target.nodes:
             first = target.nodes[name][0]
-            where = f"{_shown(root.part(first))}:{first.line}"
+            where = _shown(root.part(first), first)
             message = f'the {section[:-1]} "{name}" is already defined in {where}'
             help_ = "rename or remove one of the two"
             yield name_span.problem("duplicate-name", message, help_, path=f"{section}.{name}", file=str(part.path))
@@ -85,7 +85,7 @@ def _merge_python_path(root: Document, part: Document, folder: str) -> None:
     own = _child(root, "python_path")
     if own is not None and not _is_texts(own):
         return
-    nodes = [*_items(own), *(_moved(item, folder) for item in _items(node))]
+    nodes = [*_items(own), *(moved(item, folder) for item in _items(node))]
     key_span = root.root.nodes["python_path"][0] if own is not None else span
     root.root.nodes["python_path"] = (key_span, SequenceNode(own.span if own is not None else node.span, True, nodes))
 
@@ -96,12 +96,12 @@ def _rebased(producers: MappingNode, folder: str) -> MappingNode:
     for name, (span, node) in nodes.items():
         if isinstance(node, MappingNode) and "file" in node.nodes:
             file_span, file = node.nodes["file"]
-            options = {**node.nodes, "file": (file_span, _moved(file, folder))}
+            options = {**node.nodes, "file": (file_span, moved(file, folder))}
             nodes[name] = (span, replace(node, nodes=options))
     return replace(producers, nodes=nodes)
 
 
-def _moved(node: Node, folder: str) -> Node:
+def moved(node: Node, folder: str) -> Node:
     """Return a relative path from another folder; other nodes unchanged."""
     if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or node.value in ("", "-") or folder == ".":
         return node
@@ -125,7 +125,7 @@ def _child(document: Document, key: str) -> Node | None:
     return document.root.nodes[key][1] if key in document.root.nodes else None
 
 
-def _shown(document: Document) -> str:
-    from runner.config.diagnostics import display_path  # only for files with mistakes
+def _shown(document: Document, span: Span) -> str:
+    from runner.config.diagnostics import display_line  # only for files with mistakes
 
-    return display_path(document.path)
+    return display_line(document.file, span.line)

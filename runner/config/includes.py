@@ -1,14 +1,17 @@
 """Reads a pipeline file and the files that it includes into documents, each file once.
 
-A name in `include` is relative to the including file. Only regular files in the folder of the pipeline's own file or
-below it are read. Links are resolved first, and files outside of the folder are refused without being opened.
+A name or a pattern in `include` is relative to the including file. Only regular files in the folder of the pipeline's
+own file or below it are read. Links are resolved first, and files outside of the folder are refused without being
+opened.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from runner.config import limits
@@ -18,6 +21,7 @@ from runner.config.messages import closest, describe, quoted
 from runner.config.yaml_parser import parse_yaml, read_text
 from runner.errors import PipelineInvalid, Problem
 
+_WILDCARD = re.compile(r"[*?]|\[.+\]")
 _TOO_MANY_NODES = f"the pipeline's files have more than {limits.MAX_EXPANDED_NODES} keys and values together"
 
 
@@ -25,18 +29,24 @@ _TOO_MANY_NODES = f"the pipeline's files have more than {limits.MAX_EXPANDED_NOD
 class IncludedFiles:
     """The documents of a pipeline, each followed by those that it includes, and the problems in them.
 
-    `files` are all files that were read, including those that are not YAML. `is_complete` is false if one is missing.
+    `ordered` has each document after those that it includes. `files` are all files that were read, including those that
+    are not YAML. `is_complete` is false if one is missing. `broken` has the problems of `${…}` with their nodes.
     """
 
     documents: list[Document] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     is_complete: bool = True
+    ordered: list[Document] = field(default_factory=list)
+    broken: list[tuple[ScalarNode, Problem]] = field(default_factory=list)
 
 
-def load_includes(text: str, path: Path, environ: Mapping[str, str]) -> IncludedFiles:
-    """Read the files that the text of the file `path` includes. Raises PipelineInvalid if the text is not YAML."""
-    reader = _Reader(path, environ)
+def load_includes(text: str, path: Path, environ: Mapping[str, str], index: int = 0) -> IncludedFiles:
+    """Read the files that the text of the file `path` includes. Raises PipelineInvalid if the text is not YAML.
+
+    The documents are numbered from `index` on.
+    """
+    reader = _Reader(path, environ, index)
     reader.read(text, path, (path.resolve(),))
     return reader.included
 
@@ -61,8 +71,9 @@ class _IncludeError(Exception):
 class _Reader:
     """Reads the files of one pipeline, depth first."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str], index: int) -> None:
         self.included = IncludedFiles(files=[path])
+        self._index = index
         self._folder = path.parent
         self._project = path.parent.resolve()
         self._interpolation = Interpolation(environ)
@@ -72,15 +83,17 @@ class _Reader:
     def read(self, text: str, path: Path, chain: tuple[Path, ...]) -> None:
         """Read a text and the files that it includes. `chain` are the real paths of the including files and its own."""
         documents = self.included.documents
-        document, problems = parse_yaml(text, path, len(documents))
+        document, problems = parse_yaml(text, path, self._index + len(documents))
         self._weight += document.root.weight
         if self._weight > limits.MAX_EXPANDED_NODES and documents:
             raise _IncludeError("too-large", _TOO_MANY_NODES, "split it into several pipelines")
         problems += self._interpolation.interpolate(document, path.parent)
+        self.included.broken += ((node, replace(it, file=str(path))) for node, it in self._interpolation.broken)
         documents.append(document)
         self._report(problems, path)
         for key_path, node in include_nodes(document):
             self._include(key_path, node, document, chain)
+        self.included.ordered.append(document)
 
     def _include(self, key_path: KeyPath, node: Node, document: Document, chain: tuple[Path, ...]) -> None:
         """Read an included file. Report an error at the include."""
@@ -88,10 +101,28 @@ class _Reader:
             self.included.is_complete = False  # validation reports it
             return
         try:
-            self._read_file(node.value, chain)
+            for name in self._matches(node.value, chain) if _WILDCARD.search(node.value) else [node.value]:
+                self._read_file(name, chain)
         except _IncludeError as error:
             self.included.is_complete = False
             self._report([document.problem(error.code, key_path, error.message, error.help)], document.path)
+
+    def _matches(self, pattern: str, chain: tuple[Path, ...]) -> list[str]:
+        """Return the files that a pattern matches, in order, without hidden ones and without the including files."""
+        parts = Path(pattern).parts
+        first = next(index for index, part in enumerate(parts) if _WILDCARD.search(part))
+        if any(part == ".." or ("**" in part and part != "**") for part in parts[first:]):
+            help_ = 'write ".." before the first wildcard, and "**" between two slashes'
+            raise _IncludeError("bad-include", f"{quoted(pattern)} is not a pattern of files", help_)
+        folder = self._target(str(Path(*parts[:first], ".")), chain)
+        found: list[str] = []
+        for path in islice(folder.glob("/".join(parts[first:])), limits.MAX_GLOB_MATCHES):
+            is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if not is_hidden and path.is_file() and path.resolve() not in chain:
+                found.append(str(path))
+        if not found:
+            raise _IncludeError("no-such-file", f"no file matches {quoted(pattern)}", "check the pattern")
+        return sorted(found)
 
     def _read_file(self, name: str, chain: tuple[Path, ...]) -> None:
         target = self._target(name, chain)
@@ -163,8 +194,6 @@ class _Reader:
 
 def _similar(path: Path) -> str:
     """Return the help for a file that does not exist."""
-    if "*" in path.name:
-        return "name each file: wildcards are not supported"
     try:
         names = {other.stem: other.name for other in sorted(path.parent.iterdir()) if other.suffix in (".yaml", ".yml")}
     except OSError:

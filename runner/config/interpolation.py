@@ -169,6 +169,8 @@ class Interpolation:
     """Interpolates the documents of one pipeline, which share the limits. A shared node is interpolated once."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        self.broken: list[tuple[ScalarNode, Problem]] = []
+        """The problems of the last document, with their nodes."""
         self._environ = environ
         self._size = 0
 
@@ -179,14 +181,15 @@ class Interpolation:
             if not key.startswith("x-"):
                 work.visit(node, (key,))
         self._size = work.size
-        return work.problems
+        self.broken = work.broken
+        return [problem for _, problem in work.broken]
 
 
 class _Pass:
     """One pass over the nodes of a document. `size` counts the characters of all values so far."""
 
     def __init__(self, document: Document, environ: Mapping[str, str], folder: Path, size: int) -> None:
-        self.problems: list[Problem] = []
+        self.broken: list[tuple[ScalarNode, Problem]] = []
         self.size = size
         self._document = document
         self._environ = environ
@@ -216,8 +219,8 @@ class _Pass:
         node.is_broken = node.is_broken or bool(done.problems)
         node.origins = done.origins
         node.value = Interpolated(done.text, _expression(done.origins)) if done.origins else done.text
-        for problem in done.problems[: limits.MAX_PROBLEMS - len(self.problems)]:
-            self.problems.append(self._problem(node, text, problem, path))
+        for problem in done.problems[: limits.MAX_PROBLEMS - len(self.broken)]:
+            self.broken.append((node, self._problem(node, text, problem, path)))
 
     def _problem(self, node: ScalarNode, text: str, problem: SubstitutionProblem, path: KeyPath) -> Problem:
         start = self._index(node, text, problem.start)

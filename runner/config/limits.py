@@ -12,6 +12,9 @@ MAX_EXPANDED_NODES: Final = 100_000
 
 MAX_INCLUDE_DEPTH: Final = 8
 MAX_FILES: Final = 1000
+MAX_GLOB_MATCHES: Final = 10_000
+"""Files and folders that the pattern of an include may match."""
+
 MAX_TOTAL_BYTES: Final = 16 * 1024 * 1024
 """Characters of all files of a pipeline together."""
 

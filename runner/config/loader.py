@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.config.defaults import merge_defaults
-from runner.config.diagnostics import display_path
-from runner.config.document import Document, KeyOrValue, KeyPath, ScalarNode, dotted_path
+from runner.config.diagnostics import display_line, display_path
+from runner.config.document import Document, KeyOrValue, KeyPath, ScalarNode, dotted_path, walk_nodes
 from runner.config.file_kind import FileKind, detect_file_kind
 from runner.config.include_merge import merge_documents
-from runner.config.includes import load_includes
+from runner.config.includes import IncludedFiles, load_includes
 from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
 from runner.config.name_fields import name_problem, reserved_problem
+from runner.config.overlay_merge import merge_overlays, without_misspelt_items
+from runner.config.overlays import Overlay, read_overlays
 from runner.config.positions import Span
 from runner.config.recovery import recover_spec
 from runner.config.spec import PipelineSpec
@@ -39,7 +41,9 @@ class PipelineFile:
     recovered: PipelineSpec | None = None
     """The valid part of a file with errors, used to find more errors, never to run."""
     files: tuple[Path, ...] = ()
-    """All files that were read: the pipeline's own and the included ones."""
+    """All files that were read: the pipeline's own, the included ones, and overlays."""
+    elsewhere: tuple[Problem, ...] = ()
+    """Problems of overlays that change what this pipeline does not have, but another one may have."""
 
     def problem(
         self,
@@ -58,13 +62,13 @@ class PipelineFile:
         `offset` and `length` select characters of the value, without its quotes.
         """
         span = self.document.span(path, on) if self.document is not None else Span(0, 0)
-        file = self.document.part(span).path if self.document is not None else self.path
+        file = self.document.part(span).file if self.document is not None else str(self.path)
         if (offset or length is not None) and span.line:
             quote = self._quote(path)
             rest = span.length - 2 * quote - offset
             span = replace(span, column=span.column + quote + offset, length=length or max(1, rest))
         dotted = mask_passwords(dotted_path(self._written(path)))
-        return span.problem(code, mask_passwords(message), help, path=dotted, file=str(file), severity=severity)
+        return span.problem(code, mask_passwords(message), help, path=dotted, file=file, severity=severity)
 
     @property
     def interpolated(self) -> dict[KeyPath, tuple[str, ...]]:
@@ -85,7 +89,7 @@ class PipelineFile:
         if self.document is None or not self.document.existing_prefix(path):
             return display_path(self.path)
         span = self.document.span(path)
-        return f"{display_path(self.document.part(span).path)}:{span.line}"
+        return display_line(self.document.part(span).file, span.line)
 
     def _written(self, path: KeyPath) -> KeyPath:
         """Return a path without the index of a list that is written in its short form, as in `to: one_name`."""
@@ -102,34 +106,45 @@ class PipelineFile:
         return int(self.document.part(node.span).text[node.start : node.start + 1] in ('"', "'"))
 
 
-def load(path: Path, environ: Mapping[str, str]) -> PipelineFile:
-    """Read a pipeline file. `environ` has the values for `${…}`."""
+def load(
+    path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay] = (), *, is_only: bool = True
+) -> PipelineFile:
+    """Read a pipeline file. `environ` has the values for `${…}`. The others are those of `load_text`."""
     try:
         text = read_text(path)
     except PipelineInvalid as error:
         return _unreadable(path, error.problems, [path])
-    return load_text(text, path, environ)
+    return load_text(text, path, environ, overlays, is_only=is_only)
 
 
-def load_text(text: str, path: Path, environ: Mapping[str, str]) -> PipelineFile:
-    """Read a pipeline from the text of the file `path`, and from the files that it includes."""
+def load_text(
+    text: str, path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay] = (), *, is_only: bool = True
+) -> PipelineFile:
+    """Read a pipeline from the text of the file `path`, and from the files that it includes.
+
+    Overlays are merged into it. If it is not the only pipeline, they may be meant for others.
+    """
     files = [path]
     try:
         included = load_includes(text, path, environ)
-        files, problems = included.files, included.problems
+        changes = read_overlays(overlays, environ, len(included.documents))
+        files = [*included.files, *changes.files]
+        found = merge_overlays(included.documents, changes.ordered, is_only=is_only)
+        problems = [*_without_replaced(included, changes), *changes.problems, *found.certain]
         merge_defaults(included.documents)
     except PipelineInvalid as error:
         return _unreadable(path, error.problems, files)
     document = included.documents[0]
-    problems += merge_documents(included.documents)
+    problems += merge_documents(included.documents, changes.documents)
     spec, invalid = validate(document)
-    problems += invalid
+    problems += dict.fromkeys(without_misspelt_items(document, invalid))
+    is_complete = included.is_complete and changes.is_complete
     name = (spec.name if spec else None) or path.stem
     wrong = name_problem(path.stem) or reserved_problem(path.stem)
     if spec is not None and spec.name is None and wrong:
         problems.append(_nameless(path.stem, wrong))
     # the names in a missing file would be reported as unknown
-    recovered = recover_spec(document) if problems and included.is_complete else None
+    recovered = recover_spec(document) if problems and is_complete else None
     if sound := spec or recovered:
         problems += self_dead_lettered(document, sound, sound.name or path.stem)
     return PipelineFile(
@@ -138,9 +153,19 @@ def load_text(text: str, path: Path, environ: Mapping[str, str]) -> PipelineFile
         spec=None if problems else spec,
         problems=_in_files(problems, files),
         document=document,
-        recovered=(recovered or spec) if problems and included.is_complete else None,
+        recovered=(recovered or spec) if problems and is_complete else None,
         files=tuple(files),
+        elsewhere=tuple(found.elsewhere),
     )
+
+
+def _without_replaced(included: IncludedFiles, changes: IncludedFiles) -> Iterator[Problem]:
+    """Yield the problems of the files, without those of `${…}` in values that an overlay replaces."""
+    replaced: set[Problem] = set()
+    if included.broken and changes.documents:
+        kept = {id(node) for document in included.documents for _, node in walk_nodes(document.root)}
+        replaced = {problem for node, problem in included.broken if id(node) not in kept}
+    yield from (problem for problem in included.problems if problem not in replaced)
 
 
 def _unreadable(path: Path, problems: Iterable[Problem], files: list[Path]) -> PipelineFile:
@@ -163,19 +188,43 @@ def _without_passwords(problem: Problem) -> Problem:
     return replace(problem, message=mask_passwords(problem.message), path=mask_passwords(problem.path))
 
 
-def load_all(paths: Iterable[Path], environ: Mapping[str, str]) -> list[PipelineFile]:
-    """Read all pipelines that `find_pipelines` finds in paths.
+def load_all(paths: Iterable[Path], environ: Mapping[str, str], overlays: Sequence[Overlay] = ()) -> list[PipelineFile]:
+    """Read all pipelines that `find_pipelines` finds in paths, with overlays.
+
+    An overlay applies to each pipeline that has what it changes, or to those that it names.
 
     A file in a folder that has the keys of a pipeline but no `version`, and that no pipeline includes, is read as well,
     so that its errors are reported. Raises PipelineInvalid like `find_pipelines`.
     """
     paths = list(paths)
-    found = [load(path, environ) for path in _find(paths, with_parts=True)]
+    pipelines = _find(paths, with_parts=True)
+    found = [load(path, environ, overlays, is_only=len(pipelines) == 1) for path in pipelines]
+    if left := _for_no_pipeline(found):
+        first = found[0]
+        recovered = first.recovered or first.spec
+        found[0] = replace(first, spec=None, recovered=recovered, problems=[*first.problems, *left])
     if all(loaded.document is not None for loaded in found):  # otherwise the included files are not known
         included = {file.resolve() for loaded in found for file in loaded.files}
         parts = dict.fromkeys(part for path in paths if path.is_dir() for part in _below(path, FileKind.PART))
         found += [load(part, environ) for part in parts if part.resolve() not in included]
     return found
+
+
+def _for_no_pipeline(found: Sequence[PipelineFile]) -> list[Problem]:
+    """Return the problems of overlays that no pipeline solves: what they change is in none of them."""
+    by_place: dict[tuple[str, int, int], list[Problem]] = {}
+    for loaded in found:
+        for problem in loaded.elsewhere:
+            by_place.setdefault((problem.file, problem.line, problem.column), []).append(problem)
+    names = ", ".join(loaded.name for loaded in found)
+    left = []
+    for problems in by_place.values():
+        if len(problems) == len(found):
+            guess = next((each for each in problems if each.help.startswith("did you mean")), None)
+            if guess is None and problems[0].code == "unknown-pipeline":
+                guess = replace(problems[0], help=f"write one of: {names}")
+            left.append(guess or problems[0])
+    return left
 
 
 def find_pipelines(paths: Iterable[Path]) -> list[Path]:

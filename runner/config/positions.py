@@ -43,6 +43,10 @@ class Span:
         )
 
 
+OPTION = "--set "
+"""The start of the text of a `--set` option, which stands in place of a file where a problem is in the option."""
+
+
 class Lines:
     """The lines of a text. `file` is the number of its file."""
 

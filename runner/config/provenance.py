@@ -1,10 +1,10 @@
-"""The origin of a value of a pipeline: a line, a variable or a default."""
+"""The origin of a value of a pipeline: a line, an option, a variable or a default."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from runner.config.diagnostics import display_path
+from runner.config.diagnostics import display_line
 from runner.config.document import Document, KeyPath, ScalarNode
 from runner.config.validation import model_at
 
@@ -22,7 +22,7 @@ def origin(document: Document, path: KeyPath) -> str:
     remarks = ["defaults"] if document.is_default(existing) else []
     if isinstance(node, ScalarNode):
         remarks += [f"${{{name}}}" for name in node.origins]
-    where = f"{display_path(document.part(span).path)}:{span.line}"
+    where = display_line(document.part(span).file, span.line)
     return f"{where} ({', '.join(remarks)})" if remarks else where
 
 

@@ -219,7 +219,9 @@ class PipelineSpec(SpecModel):
     broker: BrokerField = Field(
         default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
     )
-    include: Texts = Field(default=(), description="Files to merge in, relative to this one.")
+    include: Texts = Field(
+        default=(), description="Files to merge in, relative to this one; patterns such as parts/*.yaml as well."
+    )
     python_path: Texts = Field(
         default=(), description="Folders for the import path, before this file's own folder; relative to this file."
     )

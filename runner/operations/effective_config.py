@@ -84,6 +84,7 @@ class _ConfigWriter:
     def _urls(self, urls: tuple[str, ...], path: KeyPath, shape: TypeShape, *, is_set: bool) -> dict[str, Tree]:
         """Return the broker's addresses: `url` for one and for the in-process broker, `urls` for several."""
         if not urls:
+            is_set = is_set or self._is_written(("broker",))  # `broker: memory`, which is the default too
             return {"url": Leaf(MEMORY, self._comment(path, is_set=is_set))}
         if len(urls) == 1:
             return {"url": self._value(urls[0], (*path, 0), shape.arguments[0], is_set=is_set)}

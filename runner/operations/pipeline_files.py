@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from runner.config.loader import PipelineFile, load_all
+from runner.config.overlays import Overlay
 from runner.config.spec import PipelineSpec
 from runner.errors import PipelineInvalid, Problem
 from runner.pipeline.flow_checks import peers
@@ -19,11 +20,13 @@ from runner.pipeline.spec_checks import check_spec
 CheckedSpec = tuple[PipelineFile, PipelineSpec]
 
 
-def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[CheckedSpec]:
+def read_specs(
+    paths: Sequence[Path], environ: Mapping[str, str], overlays: Sequence[Overlay] = ()
+) -> list[CheckedSpec]:
     """Return each pipeline file with its spec. Raises PipelineInvalid with every problem of every file."""
     found: list[CheckedSpec] = []
     problems: list[Problem] = []
-    files = load_all(paths, environ)
+    files = load_all(paths, environ, overlays)
     for loaded, together in zip(files, peers(files), strict=True):
         problems += loaded.problems
         if (spec := loaded.spec or loaded.recovered) is not None:
@@ -31,13 +34,14 @@ def read_specs(paths: Sequence[Path], environ: Mapping[str, str]) -> list[Checke
         if loaded.spec is not None:
             found.append((loaded, loaded.spec))
     if any(problem.severity == "error" for problem in problems):
-        raise PipelineInvalid(problems)
+        raise PipelineInvalid(list(dict.fromkeys(problems)))  # those of an overlay are found in each pipeline
     return found
 
 
 def resolve_all(
     paths: Sequence[Path],
     environ: Mapping[str, str],
+    overlays: Sequence[Overlay] = (),
     *,
     imports: bool = True,
     handlers: bool = True,
@@ -47,7 +51,7 @@ def resolve_all(
 
     `imports` and `handlers` say what is imported, as in `resolve`.
     """
-    files = load_all(paths, environ)
+    files = load_all(paths, environ, overlays)
     known = peers(files, is_one_broker=is_one_broker)
     # The import path of a program that only publishes stays as it is, unless schemas must be imported.
     is_importing = not imports or handlers or any(map(_has_schemas, files))

@@ -4,7 +4,8 @@
     python -m tests.wrong.update types      only one group
 
 A case is `<group>/<name>.yaml`, or a folder `<group>/<name>` of pipelines that run together, with `<name>.txt` beside
-it. It is checked from inside its group's folder, where the sample modules lie, with the variables of `variables.env`.
+it. In the group `overlays` it is an overlay of `base.yml`, and its `x-set` are the options `--set` beside it. A case is
+checked from inside its group's folder, where the sample modules lie, with the variables of `variables.env`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from runner import app
 from runner.cli.environment import read_environment
 from runner.config import diagnostics
+from runner.config.overlays import Overlay, Setting
 from runner.errors import PipelineInvalid
 
 HERE = Path(__file__).resolve().parent
 VARIABLES = "variables.env"
+OVERLAYS = "overlays"
 
 
 def cases(group: str = "*") -> list[Path]:
@@ -42,10 +47,22 @@ def said(case: Path) -> str:
     with _inside(case.parent):
         variables = read_environment(Path(VARIABLES)) if Path(VARIABLES).exists() else {}
         try:
-            problems = app.load([Path(case.name)], variables).warnings
+            problems = app.load([_pipeline(case)], variables, _overlays(case)).warnings
         except PipelineInvalid as invalid:
             problems = invalid.problems
         return diagnostics.concise(problems).replace(sys.executable, "python")
+
+
+def _pipeline(case: Path) -> Path:
+    return Path("base.yml" if case.parent.name == OVERLAYS else case.name)
+
+
+def _overlays(case: Path) -> list[Overlay]:
+    """Return the overlay that a case is, and its settings."""
+    if case.parent.name != OVERLAYS:
+        return []
+    settings = yaml.safe_load(case.read_text("utf-8")).get("x-set", [])
+    return [Path(case.name), *map(Setting, settings)]
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def _rabbitmq(vhost: str) -> dict[str, Any]:
 
 def _runner(deployment: Deployment) -> dict[str, Any]:
     host, port = deployment.http or deployment.reachable
-    command = ["runner", "up", *deployment.paths]
+    command = ["runner", "up", *deployment.arguments]
     if (host, port) != deployment.listens:
         command += ["--http", format_address(host, port)]
     return {

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.config.document import KeyPath, ScalarNode
+from runner.config.document import KeyPath, ScalarNode, walk_nodes
 from runner.config.loader import PipelineFile
-from runner.operations.masking import is_from_secret, may_be_secret_name
+from runner.config.overlays import Overlay, parse_setting
+from runner.errors import RunnerError
+from runner.operations.masking import is_from_secret, is_secret_name, may_be_secret_name
 from runner.operations.pipeline_files import CheckedSpec
 from runner.operations.yaml_writer import Leaf, Tree
 from runner.pipeline.model import Pipeline
-from runner.redaction import escape_controls
+from runner.redaction import escape_controls, mask_passwords
 from runner.units import format_duration, is_loopback
 
 KILL_MARGIN_S = 10
@@ -33,6 +35,12 @@ _LONGEST_NAME = 50
 """Kubernetes allows 63 characters; suffixes such as `-secret` are appended."""
 
 
+class SecretInCommand(RunnerError):
+    """The value of a `--set` is a secret, which the exported command would show."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Variable:
     """The name of a variable that pipelines refer to, without its value. `has_default`: it may be unset."""
@@ -47,7 +55,8 @@ class Deployment:
     """Pipelines that run in one container. `broker_variable` holds the broker's URL."""
 
     name: str
-    paths: tuple[str, ...]
+    arguments: tuple[str, ...]
+    """The arguments of `runner up`: the paths, and the overlays."""
     variables: tuple[Variable, ...]
     broker_variable: str
     secret_files: tuple[str, ...]
@@ -85,8 +94,13 @@ class Deployment:
         return (ANY_HOST, port) if is_loopback(host) else (host, port)
 
 
-def deployment(pipelines: Sequence[Pipeline], specs: Sequence[CheckedSpec], http: tuple[str, int] | None) -> Deployment:
-    """Return the deployment of pipelines, from their resolved form and their files."""
+def deployment(
+    pipelines: Sequence[Pipeline],
+    specs: Sequence[CheckedSpec],
+    http: tuple[str, int] | None,
+    overlays: Sequence[Overlay] = (),
+) -> Deployment:
+    """Return the deployment of pipelines, from their resolved form and their files. Raises SecretInCommand."""
     loaded = [one for one, _ in specs]
     broker = next((name for one in loaded if (name := _broker_variable(one))), BROKER_VARIABLE)
     variables = {variable.name: variable for variable in _variables(loaded)}
@@ -95,7 +109,7 @@ def deployment(pipelines: Sequence[Pipeline], specs: Sequence[CheckedSpec], http
     origins = {origin for one in loaded for several in one.interpolated.values() for origin in several}
     return Deployment(
         name=object_name([pipeline.name for pipeline in pipelines]),
-        paths=tuple(_shown(one.path) for one in loaded),
+        arguments=(*(_shown(one.path) for one in loaded), *_overlay_arguments(overlays)),
         variables=tuple(variables[name] for name in sorted(variables)),
         broker_variable=broker,
         secret_files=tuple(sorted(name.removeprefix("file:") for name in origins if _is_file(name))),
@@ -174,6 +188,22 @@ def _broker_variable(loaded: PipelineFile) -> str:
 
 def _is_file(origin: str) -> bool:
     return origin.startswith("file:")
+
+
+def _overlay_arguments(overlays: Sequence[Overlay]) -> Iterator[str]:
+    """Yield the options of `runner up` for overlays. Raises SecretInCommand."""
+    for overlay in overlays:
+        if isinstance(overlay, Path):
+            yield from ("--overlay", _shown(overlay))
+            continue
+        for path, node in walk_nodes(parse_setting(overlay.text)[0].root):
+            text = node.value if isinstance(node, ScalarNode) and isinstance(node.value, str) else ""
+            has_secret = mask_passwords(text) != text or any(is_secret_name(str(key)) for key in path)
+            if text and "${" not in text and has_secret:
+                key = overlay.text.partition("=")[0]
+                hint = f"write a variable in its place, as in --set '{key}=${{NAME}}'"
+                raise SecretInCommand(f"--set {key} has a secret, which would stand in the exported command", hint)
+        yield from ("--set", overlay.text)
 
 
 def _shown(path: Path) -> str:

@@ -128,7 +128,7 @@ def _deployment(deployment: Deployment, *, is_scaled: bool, is_alone: bool) -> d
 
 def _container(deployment: Deployment) -> dict[str, Any]:
     host, port = deployment.reachable  # the kubelet connects from outside the pod
-    arguments = ["up", *deployment.paths]
+    arguments = ["up", *deployment.arguments]
     if (host, port) != deployment.listens:
         arguments += ["--http", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     return {

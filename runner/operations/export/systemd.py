@@ -19,7 +19,7 @@ INVALID = 78
 
 def systemd(deployment: Deployment, program: Sequence[str], folder: Path) -> str:
     """Return the text of a unit that runs `program` in `folder`."""
-    command = [*program, "up", *deployment.paths]
+    command = [*program, "up", *deployment.arguments]
     if deployment.http is not None and deployment.http != deployment.listens:
         command += ["--http", format_address(*deployment.http)]
     start_s = round(deployment.connect_timeout_s) + KILL_MARGIN_S

@@ -21,7 +21,7 @@ LEAST = 160
 SEVERAL = range(5, 20)
 
 LINE = re.compile(
-    r"(?P<file>[^:]+):(?P<line>[1-9]\d*):(?P<column>[1-9]\d*): "
+    r"(?:--set \S+|(?P<file>[^:]+):(?P<line>[1-9]\d*):(?P<column>[1-9]\d*)): "
     r"(?P<severity>error|warning)\[(?P<code>[a-z0-9-]+)\] (?:(?P<path>\S+?): )?(?P<message>.+?); (?P<help>.+)"
 )
 
@@ -69,7 +69,10 @@ def test_checking_leaves_nothing_behind() -> None:
 
 
 def test_every_line_has_a_place_a_code_and_a_next_step() -> None:
-    """`file:line:column: severity[code] path: message; help`. Only a folder without pipelines has no place."""
+    """`file:line:column: severity[code] path: message; help`, or an option in place of the file.
+
+    Only a folder without pipelines has no place.
+    """
     shapeless = [(name, line) for name, line in ALL if LINE.fullmatch(line) is None]
     assert [name for name, _ in shapeless] == ["together/no_pipelines.txt"]
     assert shapeless[0][1].startswith("no_pipelines: error[no-pipelines] ")
@@ -80,7 +83,7 @@ def test_every_place_is_in_its_file() -> None:
     outside = []
     for case in CASES:
         for line in lines(case):
-            if match := LINE.fullmatch(line):
+            if (match := LINE.fullmatch(line)) and match["file"]:
                 text = (case.parent / match["file"]).read_bytes().decode("utf-8-sig", "replace")
                 found = re.split("\r\n|[\n\r\x85\u2028\u2029]", text)
                 number, column = int(match["line"]), int(match["column"])

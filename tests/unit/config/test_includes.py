@@ -53,6 +53,41 @@ def places(problems: list[Problem]) -> list[tuple[str, int, int, str, str]]:
 # What is merged
 
 
+def test_a_pattern_includes_each_file_that_it_matches_in_the_order_of_their_names() -> None:
+    """Hidden files and the including file itself are left out, and a file that is included twice is read once."""
+    Path("parts/.hidden").mkdir(parents=True)
+    Path("parts/.hidden/q3.yaml").write_text("queues: {q3: }\n")
+    pipeline = spec(
+        a="version: 1\ninclude: ['*.yaml', 'parts/**/q?.yaml', 'parts/q2.yaml']\nqueues: {q: }\n",
+        b="queues: {b: }\n",
+        parts__q2="queues: {q2: }\n",
+        parts__deep__q1="queues: {q1: }\n",
+        parts__deep__other="queues: {q: }\n",
+    )
+    assert list(pipeline.queues) == ["q", "b", "q1", "q2"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "message"),
+    [
+        ("parts/*.yaml", "no-such-file", 'no file matches "parts/*.yaml"'),
+        ("../*.yaml", "include-outside", 'cannot include "..": outside of the project\'s folder'),
+        ("/etc/*", "include-outside", 'cannot include "/etc": outside of the project\'s folder'),
+        ("*/../../*.yaml", "bad-include", '"*/../../*.yaml" is not a pattern of files'),
+        ("**.yaml", "bad-include", '"**.yaml" is not a pattern of files'),
+        ("linked/*.yaml", "include-outside", 'cannot include "linked": outside of the project\'s folder'),
+        ("l*/outside.yaml", "include-outside", "outside of the project's folder"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_or_leaves_the_project_is_a_problem(
+    pattern: str, code: str, message: str
+) -> None:
+    Path("linked").symlink_to("..")
+    (problem,) = read(a=f"version: 1\ninclude: '{pattern}'\nqueues: {{q: }}\n").problems
+    assert (problem.code, problem.line) == (code, 2)
+    assert message in problem.message
+
+
 def test_sections_are_merged() -> None:
     """The file's own items come first, then those of the files it includes, in their order."""
     pipeline = spec(

@@ -10,7 +10,7 @@ from tests.unit.operations.export.exported import known, read
 
 
 def test_systemd_runs_what_is_named_and_waits_as_long_as_it_takes() -> None:
-    facts = replace(known(read()), paths=("50% off.yaml",))
+    facts = replace(known(read()), arguments=("50% off.yaml",))
     unit = systemd(facts, ["/opt/my runner/bin/runner"], Path("/srv/100%"))
     lines = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
     assert lines["ExecStart"] == '"/opt/my runner/bin/runner" up "50%% off.yaml"'

@@ -1,0 +1,5 @@
+def ship(order: dict) -> dict:
+    return order
+
+
+def receipt(order: dict) -> None: ...
