@@ -12,7 +12,7 @@ from runner.app import System
 from runner.config.messages import did_you_mean
 from runner.config.spec import PipelineSpec
 from runner.errors import PipelineInvalid, Problem
-from runner.pipeline.importer import ImportProblem
+from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.model import Handler, Pipeline, Producer, Resource, Subscriber
 from runner.pipeline.signature import BadArguments
 from runner.testing.loading import InvalidUnderTest
