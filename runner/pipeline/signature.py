@@ -161,8 +161,10 @@ def payload_annotation(call: Callable[..., Any], handler: Handler, *, is_batch: 
     return _payload_annotation(handler.path, parameters, handler.payload_parameter, is_batch=is_batch)
 
 
-def accepted_arguments(call: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those arguments of `with:` that a callable has parameters for."""
+def accepted_arguments(call: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those arguments of `with:` that a callable has parameters for; none if it is not callable."""
+    if not callable(call):
+        return {}
     parameters = _parameters(repr(call), call)
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(arguments)

@@ -101,6 +101,11 @@ class ProducerRuntime:
         self.is_running = False
         """Whether a run that its schedule has started is not finished."""
 
+    @property
+    def failures(self) -> int:
+        """How often it has failed."""
+        return self._counts.failures
+
     async def run_until_complete(self, run: str, may_publish: asyncio.Event) -> None:
         """Run a producer without a schedule once. After a failure it starts over, with backoff.
 

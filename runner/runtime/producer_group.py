@@ -63,10 +63,10 @@ class ProducerGroup:
         return self._is_leader.is_set()
 
     @property
-    def unfinished(self) -> list[str]:
-        """The finite producers that have not ended, and the others that do not wait for their next run."""
+    def unfinished(self) -> list[ProducerRuntime]:
+        """See `Supervisor.unfinished_producers`."""
         has_ended = self._finite_ended.is_set()
-        return [each.producer.name for each in self._producers if (each.is_finite and not has_ended) or each.is_running]
+        return [each for each in self._producers if (each.is_finite and not has_ended) or each.is_running]
 
     async def wait_until_finite_ended(self) -> None:
         """Wait until all finite producers have ended, here or in the leader."""

@@ -295,9 +295,17 @@ class Supervisor:
             self._idle_unknown_reason = held
         return isinstance(held, str) or held == 0
 
+    @property
+    def unfinished_producers(self) -> list[ProducerRuntime]:
+        """The producers without a schedule that have not ended, and the others that do not wait for their next run."""
+        return [producer for group in self._groups for producer in group.unfinished]
+
     async def work_left(self) -> list[str]:
         """Return what is left to do, but for waiting for schedules, in words; nothing when the pipelines are idle."""
-        found = [f"producer {name} has not ended" for group in self._groups for name in group.unfinished]
+        found = [
+            f"producer {each.producer.name} has not ended ({pluralize(each.failures, 'failure')})"
+            for each in self.unfinished_producers
+        ]
         busy = (item for item in self.subscribers if item.in_flight)
         found += [f"{item.subscriber.name} has {pluralize(item.in_flight, 'message')}" for item in busy]
         if count := await self._transport.count_pending([item.options for item in self.subscribers]):

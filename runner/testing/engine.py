@@ -29,7 +29,7 @@ from runner.testing.records import Record
 from runner.testing.stand_ins import StandIn, StandIns, noted_calls
 from runner.testing.virtual_time import DUE_TOLERANCE_S, Standstill, VirtualTimeLoop
 from runner.transports.memory import MemoryBroker, MemoryTransport
-from runner.units import format_duration, parse_duration
+from runner.units import parse_duration
 
 T = TypeVar("T")
 Duration = str | float | timedelta
@@ -43,6 +43,9 @@ FULL_QUEUE_TIMEOUT_S = 30.0
 
 MAX_IDLE_RECORDS = 20_000
 """How many records there may be until the pipelines are idle, if they need virtual time for it."""
+
+MAX_IDLE_FAILURES = 20
+"""How often producers may fail until the pipelines are idle: one without a schedule starts over for ever."""
 
 INHERITED_VARIABLES = ("PATH", "HOME")
 
@@ -202,14 +205,14 @@ class Engine:
         loop = self._loop
         seconds = duration.total_seconds() if isinstance(duration, timedelta) else parse_duration(duration)
         moment = loop.time() + seconds
-        while (due := await loop.quiet()) is not None and due <= moment + DUE_TOLERANCE_S:
+        while (due := await loop.quiet(is_bounded=True)) is not None and due <= moment + DUE_TOLERANCE_S:
             loop.jump(due)
         loop.jump(moment)
 
     async def idling(self) -> None:
         """See `until_idle`."""
         loop = self._loop
-        latest, most = loop.time() + MAX_IDLE_S, self._recorder.count + MAX_IDLE_RECORDS
+        since, most = loop.time(), self._recorder.count + MAX_IDLE_RECORDS
         while True:
             due = await loop.quiet()
             left = await self._supervisor.work_left()
@@ -219,17 +222,17 @@ class Engine:
             if due is None:
                 text = f"nothing is left that could happen, but the pipelines are not idle: {busy}"
                 raise NeverIdle(text, "a handler waits for something that never comes")
-            if due > latest or self._recorder.count > most:
-                passed = format_duration(loop.time() - latest + MAX_IDLE_S)
-                records = self._recorder.count - most + MAX_IDLE_RECORDS
-                text = f"after {passed} of virtual time and {records} records the pipelines are still not idle: {busy}"
-                raise NeverIdle(text, "use `advance` to stop at a certain time")
+            failures = max((each.failures for each in self._supervisor.unfinished_producers), default=0)
+            if due > since + MAX_IDLE_S or self._recorder.count > most or failures > MAX_IDLE_FAILURES:
+                passed = timedelta(seconds=round(loop.time() - since))
+                text = f"after {passed} of virtual time the pipelines are still not idle: {busy}"
+                raise NeverIdle(text, "replace what does not end, or use `advance` to stop at a certain time")
             loop.jump(due)
 
     async def _settling(self) -> None:
         """Let everything happen that can happen at this moment."""
         with suppress(NeverIdle):
-            await self._loop.quiet()
+            await self._loop.quiet(is_bounded=True)
 
     async def _starting(self, topology: Topology) -> None:
         def now() -> datetime:
@@ -253,6 +256,7 @@ class Engine:
         watching.add_done_callback(self._note_bug)
 
     async def _stopping(self) -> None:
+        self._recorder.on_endless = lambda _: None
         self._loop.recover()
         await self._drive(self._supervisor.drain(), "to close a resource")
         await self._supervisor.close()

@@ -90,8 +90,10 @@ class LoopThread:
             try:
                 self.loop.run_until_complete(self._last)
             finally:
-                self.loop.run_until_complete(self._end())
-                self.loop.close()
+                try:
+                    self.loop.run_until_complete(self._end())
+                finally:
+                    self.loop.close()
         except BaseException as error:
             self._ended.set_exception(error)
         else:

@@ -44,7 +44,7 @@ class Recorder:
 
     def __init__(self, now: Callable[[], datetime], on_endless: Callable[[NeverIdle], None]) -> None:
         self._now = now
-        self._on_endless = on_endless
+        self.on_endless = on_endless
         self._slots: list[Record | None] = []
         self._hops: dict[str, int] = {}
         self._same_time = 0
@@ -86,10 +86,10 @@ class Recorder:
             hops = self._hops[record.message_id] = self._hops.get(record.cause, 0) + 1
             if hops > MAX_HOPS:
                 text = f"a message has led to {MAX_HOPS} others in a row, in a circle: {self._circle(record)}"
-                self._on_endless(NeverIdle(text, "replace one of these handlers, or let one end the circle"))
+                self.on_endless(NeverIdle(text, "replace one of these handlers, or let one end the circle"))
         elif self._same_time > MAX_AT_ONCE:
             text = f"more than {MAX_AT_ONCE} things have happened at {at:%H:%M:%S}, the last by {_name_of(record)}"
-            self._on_endless(NeverIdle(text, "replace it, or give it a `rate` or a schedule"))
+            self.on_endless(NeverIdle(text, "replace it, or give it a `rate` or a schedule"))
 
     def _circle(self, last: Record) -> str:
         """Return the names that an endless chain of messages goes through, as in `ship → shipped → bill → … → ship`."""

@@ -41,7 +41,7 @@ OTHER_PATIENCE_S = 0.1
 MAX_WAITS = 10
 """How often the loop waits like that for one coroutine: it may wait for something that never comes."""
 
-STUCK_S = 5.0
+STUCK_S = 3.0
 """The same where no timer is set either, so that nothing else can happen."""
 
 
@@ -88,7 +88,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._waiters: list[asyncio.Future[float | None]] = []
+        self._waiters: dict[asyncio.Future[float | None], bool] = {}
         self._user_calls: set[_UserCall] = set()
         self._in_threads: set[_ThreadCall] = set()
         self._thread_patience_s = THREAD_PATIENCE_S
@@ -100,9 +100,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self._now
 
-    async def quiet(self) -> float | None:
-        """Wait until nothing is left to do at this moment. Return the time of the next timer; None without one."""
-        return await self._new_waiter()
+    async def quiet(self, *, is_bounded: bool = False) -> float | None:
+        """Wait until nothing is left to do at this moment. Return the time of the next timer; None without one.
+
+        `is_bounded` says that the driver has something else to do where no timer is set.
+        """
+        return await self._new_waiter(is_bounded=is_bounded)
 
     async def drive(self, work: Awaitable[T]) -> T:
         """Await some work while time passes as it needs it. Raises Standstill if it waits for nothing that comes."""
@@ -130,11 +133,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Set the clock forward."""
         self._now = max(self._now, to)
 
-    def _new_waiter(self) -> asyncio.Future[float | None]:
+    def _new_waiter(self, *, is_bounded: bool = False) -> asyncio.Future[float | None]:
         if self._failure is not None:
             raise self._failure
         waiter: asyncio.Future[float | None] = self.create_future()
-        self._waiters.append(waiter)
+        self._waiters[waiter] = is_bounded
         return waiter
 
     def fail(self, failure: Exception) -> None:
@@ -218,7 +221,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
         Called by the selector when nothing is ready; the next timer is due in `timeout`.
         """
-        self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
+        self._waiters = {waiter: bounded for waiter, bounded in self._waiters.items() if not waiter.done()}
         if not self._waiters:
             return select(None)  # until a driver comes
         limit = self._patience_s(timeout, sockets)
@@ -245,7 +248,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             return patience_s if timeout is None else min(patience_s, max(INSTANT_S, timeout))
         if not any(call.waits > 0 and not call.is_asleep(self._now) for call in self._user_calls):
             return 0.0
-        if timeout is None:
+        if timeout is None and not any(self._waiters.values()):
             return STUCK_S
         return SOCKET_PATIENCE_S if sockets else OTHER_PATIENCE_S
 
