@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from runner import app
 from runner.app import log_transport_event
+from runner.config.overlays import Overlay
 from runner.message import Publish
 from runner.operations.targets import pipeline_with_destination
 from runner.pipeline import codec
@@ -60,6 +61,7 @@ class Engine:
     - `replace` has stand-ins by the names of subscribers and producers, and under `resources` by those of resources.
     - `now` is where virtual time starts, by default now.
     - `only` are the names of the producers and subscribers that run, by default all.
+    - `overlays` change the pipelines, as `--overlay` does.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class Engine:
         replace: Mapping[str, StandIn | Mapping[str, Any]] | None = None,
         now: datetime | None = None,
         only: Sequence[str] = (),
+        overlays: Sequence[str | Overlay] = (),
     ) -> None:
         self._paths = paths
         self._env = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | dict(env or {})
         self._replace = replace or {}
         self._only = only
+        self._overlays = overlays
         self._start = (now or datetime.now(UTC).replace(microsecond=0)).astimezone(UTC)
         self._opened = ExitStack()
         self._numbers = itertools.count(1)
@@ -150,7 +154,8 @@ class Engine:
 
     def begin(self) -> Future[None]:
         """Load the pipelines, and return the future of their start."""
-        system = app.select(self._opened.enter_context(loaded(self._paths, self._env)), self._only)
+        system = self._opened.enter_context(loaded(self._paths, self._env, self._overlays))
+        system = app.select(system, self._only)
         self._pipelines = StandIns(system, self._replace).pipelines
         self._thread = LoopThread()
         self._recorder = Recorder(lambda: self.now, self._thread.loop.fail)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from runner import app
 from runner.app import System
 from runner.config import diagnostics
+from runner.config.overlays import Overlay, Setting
 from runner.errors import PipelineInvalid
 from runner.pipeline import sys_path
 
@@ -26,7 +27,8 @@ MAX_CACHED = 64
 """The most loads that are kept, the newest ones."""
 
 _Stamp = tuple[int, int]
-_Key = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
+_Key = tuple[tuple[str, ...], tuple[tuple[str, str], ...], tuple[Overlay, ...]]
+_BROKER = Setting("broker=memory")
 
 _lock = threading.RLock()
 
@@ -104,27 +106,33 @@ _folders: dict[tuple[str, ...], list[str]] = {}
 
 
 @contextmanager
-def loaded(paths: Sequence[str | Path], env: Mapping[str, str]) -> Iterator[System]:
-    """Give the pipelines at paths. Their modules can be imported inside the block. Raises InvalidUnderTest."""
+def loaded(
+    paths: Sequence[str | Path], env: Mapping[str, str], overlays: Sequence[str | Overlay] = ()
+) -> Iterator[System]:
+    """Give the pipelines at paths, with overlays. Their modules can be imported inside the block.
+
+    The broker of the files is ignored, and need not even be right. Raises InvalidUnderTest.
+    """
+    changes = [Path(overlay) if isinstance(overlay, str) else overlay for overlay in overlays]
     with _lock:
         _imports.begin()
     try:
         with _lock:
-            system = _load([Path(path) for path in paths], env)
+            system = _load([Path(path) for path in paths], env, (*changes, _BROKER))
         yield system
     finally:
         with _lock:
             _imports.end()
 
 
-def _load(paths: Sequence[Path], env: Mapping[str, str]) -> System:
+def _load(paths: Sequence[Path], env: Mapping[str, str], overlays: tuple[Overlay, ...]) -> System:
     current = os.path.realpath(os.getcwd())
     places = (current, *map(str, paths))
-    key = (places, tuple(sorted(env.items())))
+    key = (places, tuple(sorted(env.items())), overlays)
     _imports.unpark(_folders.get(places) or [current, *(os.path.realpath(path.parent) for path in paths)])
     load = _loads.pop(key, None)
     if load is None or not load.is_fresh:
-        load = _load_again(paths, env)
+        load = _load_again(paths, env, overlays)
         _folders[places] = load.folders
     else:
         sys_path.extend(load.folders)
@@ -135,9 +143,9 @@ def _load(paths: Sequence[Path], env: Mapping[str, str]) -> System:
     return load.system
 
 
-def _load_again(paths: Sequence[Path], env: Mapping[str, str]) -> _Load:
+def _load_again(paths: Sequence[Path], env: Mapping[str, str], overlays: Sequence[Overlay]) -> _Load:
     try:
-        system = app.load(paths, env, broker="memory", is_test=True)
+        system = app.load(paths, env, overlays, broker="memory", is_test=True)
     except PipelineInvalid as invalid:
         raise InvalidUnderTest(invalid) from None
     modules, folders = _imports.new(), sys_path.added()

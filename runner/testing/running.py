@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -141,15 +141,16 @@ async def running(
     env: Mapping[str, str] | None = None,
     replace: Replace | None = None,
     now: datetime | None = None,
-    only: tuple[str, ...] = (),
+    only: Sequence[str] = (),
+    overlays: Sequence[str | Path] = (),
 ) -> AsyncIterator[Running]:
     """Run pipelines on the in-process broker with virtual time, for a test on asyncio.
 
     `env` has the variables for `${…}`, `replace` stand-ins for handlers and resources (see `Replacement`), `now` is
-    where virtual time starts, and with `only` no other producers and subscribers run. Raises PipelineInvalid, whose
-    text is what `validate` prints, and ResourceFailed.
+    where virtual time starts, and with `only` no other producers and subscribers run. `overlays` are files that change
+    the pipelines. Raises PipelineInvalid, whose text is what `validate` prints, and ResourceFailed.
     """
-    engine = Engine(paths, env=env, replace=replace, now=now, only=only)
+    engine = Engine(paths, env=env, replace=replace, now=now, only=only, overlays=tuple(map(Path, overlays)))
     try:
         await asyncio.wrap_future(engine.begin())
         yield Running(engine)
@@ -166,10 +167,11 @@ def running_sync(
     env: Mapping[str, str] | None = None,
     replace: Replace | None = None,
     now: datetime | None = None,
-    only: tuple[str, ...] = (),
+    only: Sequence[str] = (),
+    overlays: Sequence[str | Path] = (),
 ) -> Iterator[RunningSync]:
     """Run pipelines like `running`, for a plain test."""
-    engine = Engine(paths, env=env, replace=replace, now=now, only=only)
+    engine = Engine(paths, env=env, replace=replace, now=now, only=only, overlays=tuple(map(Path, overlays)))
     try:
         engine.start()
         yield RunningSync(engine)

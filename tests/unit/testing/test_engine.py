@@ -208,7 +208,7 @@ async def test_several_pipelines_share_their_events(tmp_path: Path) -> None:
 def test_what_only_rabbitmq_has_does_not_prevent_a_test(tmp_path: Path) -> None:
     """Queues of other programs are made, and a stream takes messages."""
     pipeline = """
-        broker: {url: "amqps://user:password@rabbit.example", tls: {ca: ca.pem}, topology: verify}
+        broker: {url: "${RABBITMQ_URL:?amqps://user:password@host}", tls: {ca: ca.pem}, topology: verify}
         exchanges: {erp: {type: direct, declare: false}}
         queues:
           work: {declare: false}
@@ -222,6 +222,17 @@ def test_what_only_rabbitmq_has_does_not_prevent_a_test(tmp_path: Path) -> None:
         pipelines.publish("work", 1)
         pipelines.until_idle()
         assert [record.payload for record in pipelines.published("log")] == [1]
+
+
+def test_overlays_change_the_pipeline(tmp_path: Path) -> None:
+    path = write_project(tmp_path, QUEUE % ("", "retry: {attempts: 5}"), FAILING)
+    overlay = tmp_path / "quick.yaml"
+    overlay.write_text("subscribers: {do: {retry: none}}\n")
+    for overlays, retries in ([overlay], 0), ([], 4):
+        with running_sync(path, overlays=overlays) as pipelines:
+            pipelines.publish("work", 1)
+            pipelines.until_idle()
+            assert len(pipelines.retried("do")) == retries
 
 
 def test_wrong_pipelines_fail_as_validate_says(tmp_path: Path) -> None:
