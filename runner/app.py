@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from runner.runtime.supervisor import RunReport, Supervisor
     from runner.runtime.trace_export import TraceExport
     from runner.transports.base import OnTransportEvent, Transport, TransportEvent
+    from runner.transports.memory import MemoryBroker
     from runner.workers.worker import Worker
 
 
@@ -251,16 +252,22 @@ def check_workers(system: System, workers: int) -> None:
 
 
 def make_transport(
-    system: System, on_transport_event: OnTransportEvent, *, worker: str = "", only_publishes: bool = False
+    system: System,
+    on_transport_event: OnTransportEvent,
+    *,
+    worker: str = "",
+    only_publishes: bool = False,
+    memory: MemoryBroker | None = None,
 ) -> Transport:
     """Return the transport for the broker settings, not connected. `worker` is added to its connection name.
 
-    One that `only_publishes` opens no connection to consume.
+    One that `only_publishes` opens no connection to consume. `memory` is the in-process broker, if it has been there
+    before; otherwise the transport has a new one.
     """
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
 
-        return MemoryTransport(on_transport_event=on_transport_event)
+        return MemoryTransport(broker=memory, on_transport_event=on_transport_event)
     from runner.transports.rabbitmq import RabbitTransport
 
     name = f"{system.name} · {worker}" if worker else system.name
@@ -291,6 +298,19 @@ class StartupStep:
     seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class Continued:
+    """What outlives one run of the pipelines in this process, and is passed on to the next one.
+
+    `rerun` are finite producers to run again, as names of pipeline and producer; those that have ended in `start_id`
+    do not otherwise.
+    """
+
+    memory: MemoryBroker
+    start_id: str
+    rerun: set[tuple[str, str]] = field(default_factory=set)
+
+
 async def up(
     system: System,
     stop: asyncio.Event,
@@ -300,11 +320,13 @@ async def up(
     access: Access | None = None,
     on_step: Callable[[StartupStep], None] = lambda _: None,
     worker: Worker | None = None,
+    continued: Continued | None = None,
 ) -> RunReport | None:
     """Connect, declare, run until `stop` is set or the system is idle, and drain. None if stopped before anything ran.
 
     A worker waits for its turn to connect, and runs the HTTP server only if it is the first. `access` says who may do
-    what on the page. Raises BrokerUnavailable and TopologyMismatch. Logging must be configured.
+    what on the page. `continued` comes from the run before, if there was one in this process. Raises BrokerUnavailable
+    and TopologyMismatch. Logging must be configured.
     """
     from runner.metrics import Metrics
     from runner.runtime.supervisor import Supervisor
@@ -316,13 +338,14 @@ async def up(
         log_transport_event(change)
         metrics.note_event(change.event, change.fields)
 
-    transport = make_transport(system, note, worker=worker.name if worker else "")
-    start_id = worker.start_id if worker else None
+    memory, rerun = (continued.memory, continued.rerun) if continued else (None, set[tuple[str, str]]())
+    transport = make_transport(system, note, worker=worker.name if worker else "", memory=memory)
+    start = continued or worker
+    start_id = start.start_id if start else None
     traces = make_trace_export(system, log_transport_event)
     tracer = traces.tracer if traces else None
-    supervisor = Supervisor(
-        system.pipelines, transport, until_idle=until_idle, http=http, start_id=start_id, metrics=metrics, tracer=tracer
-    )
+    make = partial(Supervisor, start_id=start_id, rerun=rerun, metrics=metrics, tracer=tracer)
+    supervisor = make(system.pipelines, transport, until_idle=until_idle, http=http)
     page: Page | None = None
     try:
         if worker is not None:
@@ -455,18 +478,19 @@ async def publish(
     lines: Sequence[int] = (),
     on_confirmed: Callable[[], None] = lambda: None,
     on_transport_event: OnTransportEvent = lambda _: None,
+    memory: MemoryBroker | None = None,
 ) -> list[str]:
     """Publish bodies to a queue or event of the first pipeline. Return their ids, in order, once all are confirmed.
 
     Declares what is missing first, so that nothing is lost if no subscriber has run yet. `lines` are the line numbers
-    of the bodies, for error messages. `on_confirmed` is called for each confirm. Raises PublishFailed,
-    BrokerUnavailable, TopologyMismatch, and ValueError for a reserved header.
+    of the bodies, for error messages. `on_confirmed` is called for each confirm. `memory` is this process's own
+    in-process broker. Raises PublishFailed, BrokerUnavailable, TopologyMismatch, and ValueError for a reserved header.
     """
     from runner.operations.batch_publisher import BatchPublisher
 
     pipeline = system.pipelines[0]
     target = pipeline.destinations[name]
-    transport = make_transport(system, on_transport_event)
+    transport = make_transport(system, on_transport_event, memory=memory)
     traces = make_trace_export(system, on_transport_event) if pipeline.is_traced else None
     tracer = traces.tracer if traces else None
     publication = BatchPublisher(transport, pipeline, target, bodies, headers or {}, lines, tracer)

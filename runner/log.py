@@ -23,7 +23,16 @@ from runner.log_capture import CapturedStdout, open_lossy_stderr
 from runner.log_output import DescriptorStream, LogSink, Stream
 from runner.log_renderers import CONTEXT_FIELDS, MAX_TEXT_CHARACTERS, ConsoleRenderer, render_json
 
-__all__ = ["MAX_TEXT_CHARACTERS", "bound_context", "configure", "context", "flush", "get_logger", "get_message_logger"]
+__all__ = [
+    "MAX_TEXT_CHARACTERS",
+    "bound_context",
+    "configure",
+    "context",
+    "flush",
+    "get_logger",
+    "get_message_logger",
+    "held",
+]
 
 Format = Literal["auto", "console", "json"]
 Processor = Callable[[WrappedLogger, str, EventDict], Any]
@@ -127,6 +136,18 @@ def flush() -> None:
         sys.stdout.flush_all()
     if _current:
         _current[0].out.flush()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep lines for standard output until the block ends, so that a person can type a line."""
+    out = _standard_output()
+    out.hold()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            out.release()
 
 
 def get_logger() -> FilteringBoundLogger:

@@ -15,6 +15,9 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
+MAX_HELD = 10_000
+"""How many writes a stream keeps while it is held."""
+
 
 class Stream(Protocol):
     """A text stream."""
@@ -37,12 +40,27 @@ class DescriptorStream:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._held: list[str] | None = None
         self._has_partial_line = False
 
     def write(self, text: str) -> int:
-        """Write all of it. Raises OSError."""
-        self.write_bytes(text.encode(errors="backslashreplace"))
+        """Write all of it, or keep it while the stream is held. Raises OSError."""
+        if (held := self._held) is not None and len(held) < MAX_HELD:
+            held.append(text)
+        else:
+            self.release()
+            self.write_bytes(text.encode(errors="backslashreplace"))
         return len(text)
+
+    def hold(self) -> None:
+        """Keep what is written until `release`, or until it is too much."""
+        self._held = []
+
+    def release(self) -> None:
+        """Write what was kept. Raises OSError."""
+        held, self._held = self._held, None
+        if held:
+            self.write_bytes("".join(held).encode(errors="backslashreplace"))
 
     def write_bytes(self, data: bytes) -> None:
         """Write all of it. Raises OSError. If an error has cut a line, the next write starts a new line."""

@@ -12,6 +12,7 @@ import click
 _VERBS = {
     "init": "Start a project: a pipeline, its handlers, a test.",
     "up": "Validate pipelines, connect, and run them until stopped.",
+    "dev": "Run pipelines on the in-process broker, and reload them when they change.",
     "validate": "Check pipelines and report every problem at once.",
     "config": "Print the effective pipeline, with every default.",
     "graph": "Draw producers, queues and subscribers, as text or as a picture.",

@@ -18,23 +18,36 @@ class BadEnvironmentFile(ValueError):
     """The dotenv file cannot be read, or a line is wrong. The message never quotes a line: it may contain a secret."""
 
 
-def fill_environment(env_file: Path | None) -> dict[str, str]:
-    """Add the variables of a file to this process's environment, unless they are set; return the whole environment.
+class ProcessEnvironment:
+    """The environment of this process, and the file of `--env-file` that adds to it. The file may be read again."""
 
-    Handlers' modules find them at import, and child processes inherit them. PYTHON* variables are left out: Python has
-    read those at its start. Raises BadEnvironmentFile.
-    """
-    environ = read_environment(env_file)
-    for name, value in environ.items():
-        if not name.startswith("PYTHON"):
-            os.environ.setdefault(name, value)
-    return environ
+    def __init__(self, env_file: Path | None) -> None:
+        self.file = env_file
+        self._own = dict(os.environ)
+        self._added: set[str] = set()
+
+    def fill(self) -> dict[str, str]:
+        """Add the variables of the file, unless they are set without it; return the whole environment.
+
+        Handlers' modules find them at import, and child processes inherit them. PYTHON* variables are left out: Python
+        has read those at its start. Raises BadEnvironmentFile.
+        """
+        environ = _variables(self.file) | self._own
+        added = {name for name in environ if name not in self._own and not name.startswith("PYTHON")}
+        for name in self._added - added:
+            os.environ.pop(name, None)
+        os.environ.update({name: environ[name] for name in added})
+        self._added = added
+        return environ
 
 
 def read_environment(env_file: Path | None) -> dict[str, str]:
     """Return the environment, with variables of the file that are not set there."""
-    variables = {} if env_file is None else parse_dotenv(_text(env_file), str(env_file))
-    return variables | dict(os.environ)
+    return _variables(env_file) | dict(os.environ)
+
+
+def _variables(env_file: Path | None) -> dict[str, str]:
+    return {} if env_file is None else parse_dotenv(_text(env_file), str(env_file))
 
 
 def _text(env_file: Path) -> str:

@@ -94,6 +94,40 @@ def allow_actions(command: F) -> F:
     )(command)
 
 
+def only(command: F) -> F:
+    """Add `--only`, which selects producers and subscribers."""
+    return click.option(
+        "--only", multiple=True, metavar="NAME", help="Run only this producer or subscriber; repeatable."
+    )(command)
+
+
+def log_format(command: F) -> F:
+    """Add `--log-format`."""
+    return click.option(
+        "--log-format", type=click.Choice(["auto", "console", "json"]), help="Format of log lines. Default: auto."
+    )(command)
+
+
+def log_level(command: F) -> F:
+    """Add `--log-level`."""
+    return click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="Lowest level that is written. Default: info.",
+    )(command)
+
+
+def http(command: F) -> F:
+    """Add `--http`, where `runner up` answers."""
+    return click.option(
+        "--http",
+        metavar="HOST:PORT",
+        callback=http_address,
+        help="Address for HTTP producers, /healthz, /readyz, /metrics and the page at /. Port 0 takes a free one, "
+        "which is logged.",
+    )(command)
+
+
 def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
     """Return host and port of an address to listen on."""
     if value is None:
@@ -107,7 +141,10 @@ def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tu
 
 
 def env_file(command: F) -> F:
-    """Add `--env-file`, which is read before other options; the command gets the environment as `environ`."""
+    """Add `--env-file`, which is read before other options; the command gets the environment as `environ`.
+
+    `ProcessEnvironment` is the context's object, for commands that read the file again.
+    """
     return click.option(
         "--env-file",
         "environ",
@@ -118,11 +155,12 @@ def env_file(command: F) -> F:
     )(command)
 
 
-def _fill_environment(_: click.Context, __: click.Parameter, value: Path | None) -> dict[str, str]:
-    from runner.cli.environment import BadEnvironmentFile, fill_environment
+def _fill_environment(context: click.Context, __: click.Parameter, value: Path | None) -> dict[str, str]:
+    from runner.cli.environment import BadEnvironmentFile, ProcessEnvironment
 
+    context.obj = environment = ProcessEnvironment(value)
     try:
-        return fill_environment(value)
+        return environment.fill()
     except BadEnvironmentFile as error:
         raise click.BadParameter(str(error)) from None
 

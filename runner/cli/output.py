@@ -37,12 +37,17 @@ def errors_as_exit_codes() -> Iterator[None]:
     """Write a RunnerError to stderr, problems in full, and exit with its code."""
     try:
         yield
-    except PipelineInvalid as invalid:
-        echo_problems(invalid.problems)
-        sys.exit(invalid.exit_code)
     except RunnerError as error:
-        echo_error(str(error), error.hint)
+        echo_failure(error)
         sys.exit(error.exit_code)
+
+
+def echo_failure(error: RunnerError) -> None:
+    """Write a RunnerError to stderr, problems in full."""
+    if isinstance(error, PipelineInvalid):
+        echo_problems(error.problems)
+    else:
+        echo_error(str(error), error.hint)
 
 
 def echo_problems(problems: Sequence[Problem]) -> None:

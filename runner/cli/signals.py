@@ -44,10 +44,12 @@ def drain_on_signals(
     stop: asyncio.Event,
     *,
     say: Callable[[str], None] = write_stderr,
+    on_first: Callable[[], None] = lambda: None,
     on_force: Callable[[], None] = lambda: None,
     is_memory: bool = False,
 ) -> None:
-    """Let the first SIGINT or SIGTERM set `stop`, and the second one call `on_force` and end the process.
+    """Let the first SIGINT or SIGTERM set `stop`, and the second one call `on_force` and end the process. `on_first` is
+    called at once, even if the loop is blocked.
 
     SIGHUP sets `stop` and never forces: a terminal that closes sends it, and some service managers send it right after
     SIGTERM. Where it is ignored, as under nohup, it stays ignored.
@@ -73,6 +75,7 @@ def drain_on_signals(
         else:
             first = number, now
             say("draining (once more to stop now)")
+        on_first()
         loop.call_soon_threadsafe(stop.set)
 
     for number in stop_signals():

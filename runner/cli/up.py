@@ -25,25 +25,13 @@ if TYPE_CHECKING:
 @options.paths
 @options.broker
 @options.management
-@click.option("--only", multiple=True, metavar="NAME", help="Run only this producer or subscriber; repeatable.")
+@options.only
 @click.option(
     "--until-idle", is_flag=True, help="Stop when finite producers have ended and no message waits or is retried."
 )
-@click.option(
-    "--log-format", type=click.Choice(["auto", "console", "json"]), help="Format of log lines. Default: auto."
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Lowest level that is written. Default: info.",
-)
-@click.option(
-    "--http",
-    metavar="HOST:PORT",
-    callback=options.http_address,
-    help="Address for HTTP producers, /healthz, /readyz, /metrics and the page at /. Port 0 takes a free one, which is "
-    "logged.",
-)
+@options.log_format
+@options.log_level
+@options.http
 @options.allow_actions
 @click.option(
     "--workers",
@@ -52,9 +40,15 @@ if TYPE_CHECKING:
     metavar="N",
     help="Run N processes on this machine and restart those that crash. Needs RabbitMQ. Default: 1.",
 )
+@click.option("--watch", is_flag=True, help="Reload when files change, as `runner dev` does. Needs the extra `dev`.")
 @options.env_file
 def command(
-    paths: tuple[Path, ...], overlays: tuple[Overlay, ...], environ: dict[str, str], workers: int, **settings: Any
+    paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
+    environ: dict[str, str],
+    workers: int,
+    watch: bool,
+    **settings: Any,
 ) -> None:
     """Validate pipelines, connect, declare what is missing, and run until SIGINT, SIGTERM or SIGHUP; then drain.
 
@@ -71,7 +65,19 @@ def command(
             from runner.cli.up_workers import run_worker
 
             run_worker(worker_env, up_options)
+        if watch:
+            _watch(up_options, workers)
         _up(up_options, workers)
+
+
+def _watch(up_options: UpOptions, workers: int) -> NoReturn:
+    from runner.cli.reload_run import run_reloading
+
+    if workers > 1:
+        raise click.UsageError("--watch reloads one process: leave --workers out")
+    if up_options.until_idle:
+        raise click.UsageError("--watch runs until it is stopped: leave --until-idle out")
+    run_reloading(up_options, is_dev=False)
 
 
 def _up(up_options: UpOptions, workers: int) -> NoReturn:

@@ -90,7 +90,7 @@ def echo_step(step: StartupStep) -> None:
     """Write one line of the start-up checklist."""
     took = "" if step.seconds is None else f"{step.seconds * 1000:6.0f} ms"
     name = click.style(f"{step.name:<10}", bold=True) if wants_color(sys.stderr.isatty()) else f"{step.name:<10}"
-    echo_err(f"{name} {pad(step.text, 60)} {took}".rstrip(), is_colored=True)
+    echo_err(f"{name} {pad(step.text, 58)} {took}".rstrip(), is_colored=True)
 
 
 def echo_nothing_ran() -> None:

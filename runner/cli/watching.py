@@ -70,8 +70,9 @@ async def watch(
     """Yield the absolute paths of relevant files and folders in `folders` that have changed, once they are quiet.
 
     Folders are watched without those below them. `folders` is called again after each yield, and when a file or folder
-    is gone or a folder is new. Instead of a folder that does not exist, the nearest one above it is watched. While the
-    caller works on what was yielded, further changes are kept for the next time. Raises WatchUnavailable.
+    is gone or a folder is new; folders that come are changes themselves. Instead of a folder that does not exist, the
+    nearest one above it is watched. While the caller works on what was yielded, further changes are kept for the next
+    time. Raises WatchUnavailable.
     """
     require_watchfiles()
     loop, watched = asyncio.get_running_loop(), _Watched(folders)
@@ -108,19 +109,21 @@ class _Watched:
         # A folder that was deleted may be there again, and is another one then: the watch of the old one is dead.
         is_dead = not self._folders.isdisjoint(changed)
         if is_dead or not all(os.path.isfile(path) for path in changed):
-            before = self._folders
             changed |= self.renew(is_dead=is_dead)
-            changed |= self._folders - before  # what is in them already does not change any more
         return changed
 
     def renew(self, *, is_dead: bool = False) -> set[Path]:
-        """Watch the folders that are wanted now, and return what has changed before that."""
+        """Watch the folders that are wanted now. Return what has changed before that, and the folders that are new.
+
+        What is in a new folder already does not change any more, so the folder stands for it.
+        """
         if self._closed.is_set() or (self._existing() == self._folders and not is_dead):
             return set()
-        before, self._watcher = self._watcher, self._open()
+        folders, before = self._folders, self._watcher
+        self._watcher = self._open()
         changed = self._read(before, 1)
         before.close()
-        return changed
+        return changed | (self._folders - folders)
 
     def close(self, pool: ThreadPoolExecutor) -> None:
         """End a `wait`, and stop watching."""

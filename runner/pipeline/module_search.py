@@ -162,7 +162,7 @@ class ModuleSearch:
                 file = spec.origin or ""
                 if file.endswith(".py") and _lies_in(file, self.search_folders) and not sys_path.is_installed(file):
                     package = partial if spec.submodule_search_locations is not None else partial.rpartition(".")[0]
-                    todo += [(imported, file) for imported in _imports(file, package)]
+                    todo += [(imported, file) for imported in imported_names(file, package)]
         return seen
 
 
@@ -251,7 +251,7 @@ def _lies_in(file: str, folders: Sequence[str]) -> bool:
     return any(file.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
 
-def _imports(file: str, package: str) -> Iterator[str]:
+def imported_names(file: str, package: str) -> Iterator[str]:
     """Yield the names that a source file imports. Those of a `from` may be attributes."""
     try:
         tree = ast.parse(Path(file).read_bytes())

@@ -30,6 +30,8 @@ class ProducerGroup:
     ended; see `Leadership.start`. With `once` it runs once per value of that key. When the leadership is lost it
     pauses, and continues if this process gets it back, unless another leader has finished it meanwhile. An unfinished
     run keeps its id, and with it the ids of its messages.
+
+    What a process has remembered of producers in `rerun` (pipeline and name) is forgotten first.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class ProducerGroup:
         new_id: Callable[[], str],
         member: Candidate,
         is_until_idle: bool,
+        rerun: set[tuple[str, str]] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self._producers = producers
         self._new_id = new_id
         self._member = member
         self._is_until_idle = is_until_idle
+        self._rerun = rerun if rerun is not None else set()
         self._is_leader = asyncio.Event()
         self._runs: dict[ProducerRuntime, asyncio.Task[None]] = {}
         self._finite_ended = asyncio.Event()
@@ -111,6 +115,9 @@ class ProducerGroup:
     async def _produce(self, leadership: Leadership) -> None:
         """Run all producers until the leadership is lost."""
         memory = _SavedState(leadership)
+        for each in [each for each in self._producers if (self.pipeline, each.producer.name) in self._rerun]:
+            memory.memory.forget(each.producer)
+            self._rerun.discard((self.pipeline, each.producer.name))
         lost = asyncio.ensure_future(leadership.wait_lost())
         self._is_leader.set()
         finite = [asyncio.create_task(self._finish(each, memory)) for each in self._producers if each.is_finite]

@@ -56,6 +56,11 @@ class ProducerState:
         self._set("done", producer.name, self._start)
         self.state.get("runs", {}).pop(producer.name, None)
 
+    def forget(self, producer: Producer) -> None:
+        """Record that a finite producer runs again, with new ids, unless it ran for its value of `once`."""
+        for kind in ("runs", "done"):
+            self.state.get(kind, {}).pop(producer.name, None)
+
     def _get(self, kind: str, name: str) -> str | None:
         value = self.state.get(kind, {}).get(name)
         return value if isinstance(value, str) else None

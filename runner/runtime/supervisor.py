@@ -80,14 +80,16 @@ class Supervisor:
         new_id: Callable[[], str] = lambda: uuid4().hex,
         now: Callable[[], datetime] | None = None,
         start_id: str | None = None,
+        rerun: set[tuple[str, str]] | None = None,
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
         execution: Callable[..., Execution] = Execution,
         publisher: Callable[..., PipelinePublisher] = PipelinePublisher,
     ) -> None:
-        """`start_id` identifies the start of the pipelines, if several workers share it. `tracer` makes the spans of
-        pipelines with `traces`; `execution` and `publisher` are the classes for all others. `now` is the wall clock,
-        UTC. One that is given must agree with the loop's time.
+        """`start_id` identifies the start of the pipelines, if several workers or versions of them share it. `rerun`
+        are finite producers (pipeline and name) that run again in it; they are removed when they do. `tracer` makes the
+        spans of pipelines with `traces`; `execution` and `publisher` are the classes for all others. `now` is the wall
+        clock, UTC. One that is given must agree with the loop's time.
         """
         self._pipelines = pipelines
         self._transport = transport
@@ -100,6 +102,7 @@ class Supervisor:
         self._now = now or utc_now
         self._sent_at = now or SecondClock()
         self._start_id = start_id or uuid4().hex
+        self._rerun = rerun if rerun is not None else set()
         self._is_one_of_several = start_id is not None
         self._idle_unknown_reason = ""
         self._logger = log.get_logger()
@@ -411,6 +414,7 @@ class Supervisor:
             new_id=self._new_id,
             member=Candidate(self._start_id, pipeline.fingerprint, where),
             is_until_idle=self._until_idle,
+            rerun=self._rerun,
         )
         if producers:
             self.metrics.pipelines[pipeline.name].is_leader = lambda: group.is_leader

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("runner.operations",), ("runner.workers",)),
     (("runner.page",),),
     (("runner.app", "runner.publisher", "runner.testing"),),
+    (("runner.reload",),),
     (("runner.cli", "runner.__main__"),),
 )
 ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in layer for part in room}

@@ -23,7 +23,7 @@ from runner.transports.memory.queue import MemoryQueue, OnDeadLetter
 from runner.transports.memory.queue_buffer import QueuedMessage
 from runner.transports.memory.router import Router
 from runner.transports.memory.subscription import MemorySubscription
-from runner.transports.memory.topology_check import check_topology
+from runner.transports.memory.topology_check import check_topology, exchange_differences, queue_differences
 
 CAPACITY = 100_000
 CAPACITY_BYTES = 256 * 1024 * 1024
@@ -114,6 +114,24 @@ class MemoryBroker:
             len(topology.bindings),
             new=len(new_exchanges) + len(new_queues),
         )
+
+    def replace(self, old: Topology, new: Topology) -> None:
+        """Make room for a new version of a topology, while no session uses the old one. `declare` follows.
+
+        Bindings that the new version does not have are removed, and so are exchanges with other options. A queue with
+        other options is made again, with its messages. Queues that the new version does not have stay.
+        """
+        self._router.unbind(binding for binding in old.bindings if binding not in new.bindings)
+        exchanges, queues = self._router.exchanges, self._router.queues
+        for exchange in new.exchanges:
+            if any(exchange_differences(exchange, exchanges.get(exchange.name))):
+                exchanges.pop(exchange.name, None)
+        for definition in new.queues:
+            existing = queues.get(definition.name)
+            if existing is not None and any(queue_differences(definition, existing.definition)):
+                made = self._make(definition)
+                made.take_over(existing)
+                self._router.add([], [made], [])
 
     def queue(self, name: str) -> MemoryQueue | None:
         """Return the queue of this name, or None if it does not exist."""

@@ -226,6 +226,17 @@ class MemoryQueue:
             self._timer.cancel()
             self._timer = None
 
+    def take_over(self, other: MemoryQueue) -> None:
+        """Move the ready messages of another queue here, whatever the limits. Their time to live begins again."""
+        self._arrived = other._arrived
+        for message in sorted(other.buffer, key=lambda message: message.position):
+            message.expires_at = None
+            if self._may_expire or message.envelope.expiration_ms is not None:
+                self._set_expiry(message)
+            self.buffer.append(message)
+            self.ready_bytes += len(message.envelope.body)
+        other.delete()
+
     def delete(self) -> None:
         """Drop everything. Publishers that wait go on, and find the queue gone."""
         self.pause()

@@ -55,8 +55,13 @@ class Router:
         self.exchanges.update((exchange.name, exchange) for exchange in exchanges)
         self.queues.update((queue.name, queue) for queue in queues)
         for binding in bindings:
-            identity = (binding.queue, binding.key, repr(sorted(binding.arguments.items())))
-            self._bindings.setdefault(binding.exchange, {})[identity] = binding
+            self._bindings.setdefault(binding.exchange, {})[_identity(binding)] = binding
+
+    def unbind(self, bindings: Iterable[Binding]) -> None:
+        """Remove bindings."""
+        self._cache.clear()
+        for binding in bindings:
+            self._bindings.get(binding.exchange, {}).pop(_identity(binding), None)
 
     def remove(self, queue: MemoryQueue) -> None:
         """Remove a queue and its bindings."""
@@ -88,6 +93,10 @@ class Router:
                 return tuple(self.queues[queue] for queue in found), is_lasting
             name = str(exchange.arguments.get("alternate-exchange", name))
         return (), is_lasting
+
+
+def _identity(binding: Binding) -> tuple[str, str, str]:
+    return binding.queue, binding.key, repr(sorted(binding.arguments.items()))
 
 
 def _takes(exchange: Exchange, binding: Binding, key: str, headers: Mapping[str, Any]) -> bool:

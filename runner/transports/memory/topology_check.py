@@ -18,8 +18,8 @@ _DEFAULTS = {"x-queue-type": "classic"}
 def check_topology(topology: Topology, exchanges: Mapping[str, Exchange], queues: Mapping[str, Queue]) -> None:
     """Raise one TopologyMismatch with all differences between the topology and what exists."""
     differences = [
-        *(line for item in topology.exchanges for line in _exchange_differences(item, exchanges.get(item.name))),
-        *(line for item in topology.queues for line in _queue_differences(item, queues.get(item.name))),
+        *(line for item in topology.exchanges for line in exchange_differences(item, exchanges.get(item.name))),
+        *(line for item in topology.queues for line in queue_differences(item, queues.get(item.name))),
     ]
     known_exchanges = exchanges.keys() | {item.name for item in topology.exchanges}
     known_queues = queues.keys() | {item.name for item in topology.queues}
@@ -30,7 +30,7 @@ def check_topology(topology: Topology, exchanges: Mapping[str, Exchange], queues
         raise TopologyMismatch("\n".join(dict.fromkeys(differences)), ABSENT_HINT if is_absence else _HINT)
 
 
-def _exchange_differences(wanted: Exchange, existing: Exchange | None) -> Iterator[str]:
+def exchange_differences(wanted: Exchange, existing: Exchange | None) -> Iterator[str]:
     if existing is None:
         if not wanted.declare:
             yield f'exchange "{wanted.name}" does not exist'
@@ -40,7 +40,7 @@ def _exchange_differences(wanted: Exchange, existing: Exchange | None) -> Iterat
         yield from _argument_differences(f'exchange "{wanted.name}"', existing.arguments, wanted.arguments)
 
 
-def _queue_differences(wanted: Queue, existing: Queue | None) -> Iterator[str]:
+def queue_differences(wanted: Queue, existing: Queue | None) -> Iterator[str]:
     if existing is None:
         if not wanted.declare:
             yield f'queue "{wanted.name}" does not exist'

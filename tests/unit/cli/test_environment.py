@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli.environment import BadEnvironmentFile, fill_environment, parse_dotenv, read_environment
+from runner.cli.environment import BadEnvironmentFile, ProcessEnvironment, parse_dotenv, read_environment
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_environment_is_filled_and_wins(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ["IS_SET"] = "here"
     (tmp_path / "env").write_text("IS_SET=file\nIS_NEW=file\nPYTHONPATH=x\nRUNNER_BROKER=memory\n")
-    environ = fill_environment(tmp_path / "env")
+    environ = ProcessEnvironment(tmp_path / "env").fill()
     assert (environ["IS_SET"], environ["IS_NEW"]) == ("here", "file")
     assert (os.environ["IS_SET"], os.environ["IS_NEW"], os.environ["RUNNER_BROKER"]) == ("here", "file", "memory")
     assert os.environ.get("PYTHONPATH") != "x"

@@ -12,7 +12,7 @@ import pytest
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.outcome import ACK, RELEASE, Retry
-from runner.pipeline.topology import Binding, Exchange, Queue
+from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import Delivery
 from runner.transports.memory import MemoryBroker, MemoryTransport
 from tests.unit.transports.memory.memory_sessions import (
@@ -334,3 +334,48 @@ async def test_a_retry_is_timed_by_the_clock_that_was_given() -> None:
     assert headers["x-death"][0]["time"] == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     await session.settle(seen[1], ACK)
     await session.close()
+
+
+async def test_a_new_version_of_a_topology() -> None:
+    """Messages stay, with the order and the options of the new queue; bindings that are gone bring nothing more."""
+    broker = MemoryBroker()
+    exchange = Exchange("events", "topic")
+    old = Topology(
+        (exchange,), (Queue("q"), Queue("gone")), (Binding("events", "q", "a"), Binding("events", "gone", "a"))
+    )
+    new = Topology((Exchange("events", "fanout"),), (queue("q", max_length=1),), (Binding("events", "q"),))
+    session = await connected(broker)
+    await session.declare(old)
+    await session.publish(Address("events", "a"), Envelope(b"1"))
+    await put(session, "q", "2", "3")
+    with pytest.raises(TopologyMismatch):
+        await session.declare(new)
+    await session.close()
+    broker.replace(old, new)
+    session = await connected(broker)
+    await session.declare(new)
+    assert bodies(await drained(session, "gone")) == ["1"]
+    await session.publish(Address("events", "b"), Envelope(b"4"))  # one more than fits, as the options say
+    assert bodies(await drained(session, "gone")) == []
+    assert bodies(await drained(session, "q")) == ["4"]
+    await session.close()
+
+
+def test_messages_expire_by_the_new_options() -> None:
+    async def expire() -> None:
+        broker = MemoryBroker()
+        old, new = Topology((), (Queue("q"),)), Topology((), (queue("q", message_ttl=1000),))
+        session = await connected(broker)
+        await session.declare(old)
+        await put(session, "q", "1")
+        await session.close()
+        broker.replace(old, new)
+        session = await connected(broker)
+        await session.declare(new)
+        await asyncio.sleep(0.9)
+        assert await session.count_pending([options("q")]) == 1
+        await asyncio.sleep(0.2)
+        assert await session.count_pending([options("q")]) == 0
+        await session.close()
+
+    run_virtually(expire)
