@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -49,14 +49,15 @@ context: ContextVar[Mapping[str, Any]] = ContextVar("runner_log_context", defaul
 class _Processors:
     """The structlog processors of this process, by the source of a line, and where the lines go."""
 
-    def __init__(self, out: LogSink, level: str, worker: int | None, render: Processor) -> None:
+    def __init__(self, out: LogSink, level: str, worker: int | None, render: Processor, muted: Collection[str]) -> None:
         self.out = out
         self.wrapper = structlog.make_filtering_bound_logger(_level_number(level))
         place: list[Processor] = [] if worker is None else [_constant_field("worker", worker)]
         last: list[Processor] = [structlog.processors.format_exc_info, render]
         time = structlog.processors.TimeStamper(fmt="iso", utc=True)
         level_of = structlog.processors.add_log_level
-        self.ours: list[Processor] = [_add_context, _add_foreign_context, level_of, time, *place, *last]
+        mute: list[Processor] = [_dropped(frozenset(muted))] if muted else []
+        self.ours: list[Processor] = [*mute, _add_context, _add_foreign_context, level_of, time, *place, *last]
         self.for_structlog: list[Processor] = [_prefix_reserved, *self.ours, _mark_rendered]
         self.for_stdlib: list[Processor] = [_add_context, _add_foreign_context, time, *place, *last]
 
@@ -81,6 +82,7 @@ def configure(
     worker: int | None = None,
     on_write_error: Callable[[OSError], None] = lambda _: None,
     capture_stdout: bool = False,
+    muted: Collection[str] = (),
 ) -> None:
     """Send all log lines of this process to `stream` (default: descriptor 1), as JSON, or as text on a terminal.
 
@@ -89,7 +91,7 @@ def configure(
     `width` is the number of columns for the name of a subscriber or producer. `worker` is the number of this worker
     process, and is added to each line. `on_write_error` is called once for each kind of error when lines cannot be
     written, for example because their reader is gone: a lost line never stops the work. With `capture_stdout`,
-    everything written to `sys.stdout` becomes log lines.
+    everything written to `sys.stdout` becomes log lines. Events in `muted` are not written.
     """
     _settings.update(
         format=format,
@@ -99,12 +101,13 @@ def configure(
         width=width,
         worker=worker,
         capture_stdout=capture_stdout,
+        muted=muted,
     )
     flush()
     out = LogSink(stream or _standard_output(), on_write_error)
     is_console = format == "console" or (format == "auto" and out.isatty())
     colors = out.isatty() if is_colored is None else is_colored
-    lines = _Processors(out, level, worker, ConsoleRenderer(colors, width) if is_console else render_json)
+    lines = _Processors(out, level, worker, ConsoleRenderer(colors, width) if is_console else render_json, muted)
     _configure_structlog(lines)
     _current[:] = [lines]
     _configure_stdlib(lines, level, levels or {})
@@ -338,6 +341,15 @@ def _prefix_reserved(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     for name in [name for name in event if name in place or (name in _RESERVED_FIELDS and name != "event")]:
         event.setdefault(f"extra_{name}", event.pop(name))
     return event
+
+
+def _dropped(events: frozenset[str]) -> Processor:
+    def drop(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        if event["event"] in events:
+            raise structlog.DropEvent
+        return event
+
+    return drop
 
 
 def _add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -34,15 +34,15 @@ RIGHT = (0, 2, 5)
 # Rows and pages
 
 
-def echo_tables(letters: Mapping[str, Sequence[DeadLetterMessage]], now: datetime, *, err: bool = False) -> None:
-    """Print a table for each dead-letter queue; on a terminal, no wider than it is. With `err`, to stderr."""
-    is_terminal = (sys.stderr if err else sys.stdout).isatty()
+def echo_tables(letters: Mapping[str, Sequence[DeadLetterMessage]], now: datetime) -> None:
+    """Print a table for each dead-letter queue; on a terminal, no wider than it is."""
+    is_terminal = sys.stdout.isatty()
     width = max(40, shutil.get_terminal_size().columns - 2) if is_terminal else None
     for queue, found in letters.items():
         rows = [HEADINGS, *(table_row(letter, now) for letter in found)]
-        click.echo(click.style(queue, bold=True) if is_terminal else queue, err=err)
+        click.echo(click.style(queue, bold=True) if is_terminal else queue)
         for line in format_columns(rows, right=RIGHT, width=width):
-            click.echo(f"  {line}", err=err)
+            click.echo(f"  {line}")
 
 
 def table_row(letter: DeadLetterMessage, now: datetime) -> tuple[str, ...]:

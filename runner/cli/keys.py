@@ -15,14 +15,16 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.output import echo_err, echo_failure
+from runner.cli.tables import format_columns
 from runner.errors import RunnerError
 from runner.text_width import display_width
 
 if TYPE_CHECKING:
     from runner.app import System
+    from runner.operations.dead_letters import DeadLetterMessage
     from runner.reload.reloader import Reloader
 
-HELP = "keys: p publish a message · d list dead letters · r reload · q quit · ? this help"
+HELP = "p publish · d dead letters · r reload · q quit · ? help"
 MAX_LISTED = 20
 """How many dead letters are listed."""
 
@@ -47,7 +49,6 @@ class Keys:
             signal.signal(signal.SIGCONT, lambda *_: self._set_mode())  # the shell may have changed it meanwhile
             self._set_mode()
             asyncio.get_running_loop().add_reader(_STDIN, self._read)
-            echo_err(HELP)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,6 +68,11 @@ class Keys:
         handlers = (producer.handler for each in system.pipelines for producer in each.producers)
         if self._before is not None and any(handler is not None and handler.path == "-" for handler in handlers):
             self.__exit__()
+
+    def echo_help(self) -> None:
+        """List the keys, if they are read."""
+        if self._before is not None:
+            echo_err(f"{'keys':<10} {HELP}")
 
     def show(self, echo: Callable[[], None]) -> None:
         """Write something above the line that is being typed."""
@@ -107,7 +113,7 @@ class Keys:
         elif key == "d":
             self._begin(self._list_dead_letters())
         elif key in "?h":
-            echo_err(HELP)
+            self.echo_help()
         elif key == "\n":
             echo_err("")  # some space between the lines
 
@@ -157,16 +163,15 @@ class Keys:
     async def _list_dead_letters(self) -> None:
         from runner.app import make_transport
         from runner.cli.dead_options import utc_now
-        from runner.cli.dead_output import echo_tables
         from runner.operations.dead_letter_ops import DeadLetterOps
-        from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, select_dead_letter_queues
+        from runner.operations.dead_letters import DeadLetterFilter, select_dead_letter_queues
         from runner.page.sessions import connect
         from runner.units import pluralize
 
         system = self._reloader.system
         if system is None:
             return
-        letters: dict[str, list[DeadLetterMessage]] = {}
+        letters: list[DeadLetterMessage] = []
         transport = make_transport(system, lambda _: None, memory=self._reloader.memory)
         session = await connect(system.pipelines, system.name, transport)
         try:
@@ -174,12 +179,22 @@ class Keys:
                 await transport.connect()
             ops = DeadLetterOps(session.access, DeadLetterFilter(), MAX_LISTED, utc_now, asyncio.Event())
             selected = select_dead_letter_queues(system.pipelines, None)
-            summary = await ops.find(selected, lambda letter: letters.setdefault(letter.queue, []).append(letter))
+            summary = await ops.find(selected, letters.append)
         finally:
             await session.access.close()
             await transport.close()
-        echo_tables(letters, utc_now(), err=True)
+        for line in format_columns([_dead_row(letter) for letter in letters], width=get_terminal_size().columns - 1):
+            echo_err(line)
         echo_err(pluralize(summary.total, "dead letter"))
+
+
+def _dead_row(letter: DeadLetterMessage) -> tuple[str, ...]:
+    """Return the age, the queue, the id and the error; the id is as short as in log lines."""
+    from runner.cli.dead_options import utc_now
+    from runner.cli.dead_output import HEADINGS, table_row
+
+    cells = dict(zip(HEADINGS, table_row(letter, utc_now()), strict=True))
+    return cells["AGE"], letter.queue, cells["ID"][:8], cells["ERROR"] or cells["REASON"]
 
 
 def _body(text: str) -> bytes:

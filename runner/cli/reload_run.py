@@ -22,10 +22,13 @@ from runner.cli.watching import project_folders, require_watchfiles, watch
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.app import System
+    from runner.app import StartupStep, System
     from runner.reload.reloader import Reloader
 
 PAGE_PORT = 9090
+
+MUTED = ("broker.connected", "http.listening", "pipeline.draining", "pipeline.started", "pipeline.stopped")
+"""Log events that `runner dev` does not write: each reload would repeat what the start-up lines say."""
 
 
 def run_reloading(up_options: UpOptions, environment: ProcessEnvironment, *, is_dev: bool) -> NoReturn:
@@ -66,7 +69,7 @@ class _Run:
             stop,
             address=self._address,
             access=self._up_options.access(),
-            on_step=lambda step: self._keys.show(lambda: echo_step(step)),
+            on_step=self._show_step,
             on_failure=lambda error: self._keys.show(lambda: echo_failure(error)),
         )
         self._keys = Keys(reloader)
@@ -81,6 +84,11 @@ class _Run:
             report.left_in_memory = 0
         is_memory = reloader.system is not None and reloader.system.broker.is_memory
         exit_process(echo_totals(report, is_memory=is_memory))
+
+    def _show_step(self, step: StartupStep) -> None:
+        self._keys.show(lambda: echo_step(step))
+        if step.name == "running":
+            self._keys.show(self._keys.echo_help)
 
     def _interrupt(self) -> None:
         self._is_interrupted = True
@@ -103,7 +111,10 @@ class _Run:
         finally:
             if self._logging:
                 is_colored = wants_color(os.isatty(1))
-                log.configure(**self._logging, is_colored=is_colored, on_write_error=drain_when_output_lost)
+                muted = MUTED if self._is_dev else ()
+                log.configure(
+                    **self._logging, is_colored=is_colored, on_write_error=drain_when_output_lost, muted=muted
+                )
         if not self._has_loaded:
             self._has_loaded = True
             echo_loaded(system)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SETTLE_S = 0.2
 """What is wrong is reported only if no file changes within this time: an editor may have written half of a file."""
 
+PATIENCE_S = 1.0
+"""After this time a reload says that it waits."""
+
 STORM = "changed after each of the last reloads, perhaps by a handler: ignored until another file changes"
 WAITING = "waiting for a file to change"
 KEPT = "the last good version goes on"
@@ -199,7 +202,14 @@ class Reloader:
         if run is None:
             return
         self._run_stop.set()
-        report = await asyncio.shield(run)
+        await asyncio.wait([run], timeout=PATIENCE_S)
+        if not run.done() and not self._stop.is_set():
+            self._say("the version before waits for its handlers to end")
+        try:
+            report = await asyncio.shield(run)
+        except RunnerError as error:
+            self._on_failure(error)
+            return
         if report is None:
             return
         if not self._stop.is_set():

@@ -68,7 +68,9 @@ async def test_messages_in_hand_end_with_the_old_code_and_others_wait(reloads: R
         await reloads.until(lambda: reloads.ledger() == ["begun 1"])
         reloads.write("prices.py", "PRICE = 'new'")
         await reloads.save("work.py", "import prices\nVERSION = 'new'\n" + slow)
-        await reloads.until(lambda: reloads.reloader._run_stop.is_set())
+        queue = reloads.reloader.memory.queue("orders")
+        assert queue is not None
+        await reloads.until(lambda: not queue.subscriptions)
         (reloads.folder / "ledger.go").touch()
         await reloads.reloaded(1)
         await reloads.until(lambda: len(reloads.ledger()) == 6)
