@@ -40,10 +40,12 @@ class Keys:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._line: _Line | None = None
         self._last = "", ""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ahead = ""
+        """What was typed while a command is at work, for its next question."""
+        self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Keys:
-        if os.isatty(_STDIN) and os.tcgetpgrp(_STDIN) == os.getpgrp():
+        if os.isatty(_STDIN) and _is_in_foreground():
             self._before = termios.tcgetattr(_STDIN)
             atexit.register(self.close)
             signal.signal(signal.SIGCONT, lambda *_: self._set_mode())  # the shell may have changed it meanwhile
@@ -83,7 +85,7 @@ class Keys:
             self._line.draw()
 
     def _set_mode(self) -> None:
-        if self._before is not None and os.tcgetpgrp(_STDIN) == os.getpgrp():
+        if self._before is not None and _is_in_foreground():
             mode = [*self._before]
             mode[3] &= ~(termios.ICANON | termios.ECHO)
             termios.tcsetattr(_STDIN, termios.TCSADRAIN, mode)
@@ -95,13 +97,19 @@ class Keys:
         if not data:  # the terminal has gone
             self.__exit__()
         text = self._decode(data)
-        if text.startswith("\x1b") and len(text) > 1:
+        if not text or (text[0] == "\x1b" and len(text) > 1):
             return  # an arrow, or another key without a meaning here
-        for character in text:
-            if self._line is not None:
-                self._line.feed(character)
-            else:
-                self._press(character)
+        if self._task is None:
+            self._press(text[0])
+            text = text[1:]
+        if self._task is not None:
+            self._ahead += text
+            self._feed()
+
+    def _feed(self) -> None:
+        while self._line is not None and self._ahead and not self._line.done.done():
+            character, self._ahead = self._ahead[0], self._ahead[1:]
+            self._line.feed(character)
 
     def _press(self, key: str) -> None:
         if key == "r":
@@ -123,19 +131,18 @@ class Keys:
                 await work
             except RunnerError as error:
                 echo_failure(error)
+            finally:
+                self._task, self._ahead = None, ""  # the rest of what was pasted is no key
 
-        task = asyncio.create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._task = asyncio.create_task(run())
 
     async def _ask(self, prompt: str, default: str, choices: Sequence[str] = ()) -> str | None:
         """Return what is typed, or the default; None if it is given up. Log lines wait meanwhile."""
         from runner import log
 
-        if self._line is not None:
-            return None
         with log.held():
             self._line = _Line(prompt, default, choices)
+            self._feed()
             try:
                 return await self._line.done
             finally:
@@ -186,6 +193,14 @@ class Keys:
         for line in format_columns([_dead_row(letter) for letter in letters], width=get_terminal_size().columns - 1):
             echo_err(line)
         echo_err(pluralize(summary.total, "dead letter"))
+
+
+def _is_in_foreground() -> bool:
+    """Return whether this process may change the terminal; in the background, the attempt would stop it."""
+    try:
+        return os.tcgetpgrp(_STDIN) == os.getpgrp()
+    except OSError:  # not the terminal that controls this process
+        return True
 
 
 def _dead_row(letter: DeadLetterMessage) -> tuple[str, ...]:

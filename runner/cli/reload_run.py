@@ -51,7 +51,6 @@ class _Run:
         self._environment = environment
         self._is_dev = is_dev
         self._has_loaded = False
-        self._is_interrupted = False
         self._logging: dict[str, Any] = {}
         self._addresses: dict[tuple[str, int], tuple[str, int]] = {}
         self._keys: Keys
@@ -62,7 +61,7 @@ class _Run:
         from runner.reload.version import Loader
 
         stop = asyncio.Event()
-        loader = Loader(self._load, self._more_files, lambda: self._is_interrupted)
+        loader = Loader(self._load, self._more_files)
         reloader = Reloader(
             loader,
             self._up_options.paths,
@@ -74,7 +73,7 @@ class _Run:
         )
         self._keys = Keys(reloader)
         is_memory = self._up_options.broker == "memory"
-        drain_on_signals(stop, on_first=self._interrupt, on_force=self._keys.close, is_memory=is_memory)
+        drain_on_signals(stop, on_first=loader.interrupt, on_force=self._keys.close, is_memory=is_memory)
         with self._keys:
             report = await reloader.run(watch(lambda: self._folders(reloader), reloader.changes.is_relevant))
         if report is None:
@@ -89,9 +88,6 @@ class _Run:
         self._keys.show(lambda: echo_step(step))
         if step.name == "running":
             self._keys.show(self._keys.echo_help)
-
-    def _interrupt(self) -> None:
-        self._is_interrupted = True
 
     def _folders(self, reloader: Reloader) -> list[Path]:
         return [*project_folders(reloader.changes.roots()), *reloader.changes.file_folders()]

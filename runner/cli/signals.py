@@ -49,7 +49,7 @@ def drain_on_signals(
     is_memory: bool = False,
 ) -> None:
     """Let the first SIGINT or SIGTERM set `stop`, and the second one call `on_force` and end the process. `on_first` is
-    called at once, even if the loop is blocked.
+    called in the signal handler, even if the loop is blocked; it may raise what ends that.
 
     SIGHUP sets `stop` and never forces: a terminal that closes sends it, and some service managers send it right after
     SIGTERM. Where it is ignored, as under nohup, it stays ignored.
@@ -75,8 +75,8 @@ def drain_on_signals(
         else:
             first = number, now
             say("draining (once more to stop now)")
-        on_first()
         loop.call_soon_threadsafe(stop.set)
+        on_first()
 
     for number in stop_signals():
         signal.signal(number, on_signal)

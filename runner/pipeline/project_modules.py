@@ -7,23 +7,13 @@ imported after `ProjectModules` was made. A package without `__init__.py` counts
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 from runner.pipeline import sys_path
 from runner.pipeline.module_search import find_module, imported_names
-
-_CHECK_S = 0.2
-"""How often an import is checked for its time limit."""
-
-
-class ImportTimeout(BaseException):
-    """Raised in an import that does not end. Not an Exception, so that a module does not catch it by mistake."""
 
 
 class ProjectModules:
@@ -105,28 +95,3 @@ class ProjectModules:
 def _file(module: ModuleType) -> str:
     file = getattr(module, "__dict__", {}).get("__file__")  # not by getattr: a module may define __getattr__
     return os.path.realpath(file) if isinstance(file, str) else ""
-
-
-@contextmanager
-def import_limit(seconds: float, is_interrupted: Callable[[], bool]) -> Iterator[None]:
-    """Raise ImportTimeout in an import that runs for longer, and KeyboardInterrupt when it is interrupted.
-
-    The import runs in the main thread, and a signal ends what it waits for, such as a connection.
-    """
-    deadline = time.monotonic() + seconds
-
-    def on_alarm(*_: object) -> None:
-        nonlocal deadline
-        if is_interrupted():
-            raise KeyboardInterrupt
-        if time.monotonic() >= deadline:
-            deadline += seconds
-            raise ImportTimeout(f"it did not end within {seconds:g} seconds")
-
-    before = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, _CHECK_S, _CHECK_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

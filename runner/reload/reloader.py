@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,7 @@ from runner import app
 from runner.app import Continued, StartupStep, System
 from runner.errors import RunnerError
 from runner.reload.changes import FileChanges
-from runner.reload.version import IMPORT_LIMIT_S, Loader, Version, shown_files
+from runner.reload.version import Loader, Version, shown_files
 from runner.tasks import cancel_and_wait
 from runner.transports.memory import MemoryBroker
 from runner.units import pluralize
@@ -136,7 +135,7 @@ class Reloader:
         """Load a version; once more if files have changed shortly after an attempt that failed. Raises RunnerError."""
         while True:
             try:
-                return self._loader.load(IMPORT_LIMIT_S if files is not None else math.inf)
+                return self._loader.load()
             except RunnerError:
                 if files is None or not await self._changes_soon():
                     raise

@@ -15,10 +15,7 @@ from runner.app import System
 from runner.config.diagnostics import display_path
 from runner.errors import PipelineInvalid, RunnerError
 from runner.pipeline.model import Producer, Subscriber
-from runner.pipeline.project_modules import ImportTimeout, ProjectModules, import_limit
-
-IMPORT_LIMIT_S = 30.0
-"""How long the import of a new version may take. Nothing else runs meanwhile."""
+from runner.pipeline.project_modules import ProjectModules
 
 MTIME_MARGIN_S = 0.02
 """The clock of files is coarser than ours."""
@@ -66,12 +63,10 @@ class Loader:
     `load` reads the pipelines and imports their handlers, and `more_files` returns what else it reads.
     """
 
-    def __init__(
-        self, load: Callable[[], System], more_files: Callable[[], Iterable[Path]], is_interrupted: Callable[[], bool]
-    ) -> None:
+    def __init__(self, load: Callable[[], System], more_files: Callable[[], Iterable[Path]]) -> None:
         self._load = load
         self._more_files = more_files
-        self._is_interrupted = is_interrupted
+        self._is_loading = self._is_interrupted = False
         self.modules = ProjectModules()
         self.files: dict[Path, bytes] = {}
         """The files of the last attempt, each with a hash of its content."""
@@ -80,7 +75,7 @@ class Loader:
         self.has_failed = False
         """Whether the last attempt to load has failed: then any new file may help."""
 
-    def load(self, limit_s: float = IMPORT_LIMIT_S) -> Version:
+    def load(self) -> Version:
         """Load a version beside the one that runs, whose modules stay in place. Raises RunnerError.
 
         Raises KeyboardInterrupt when it is interrupted.
@@ -88,26 +83,37 @@ class Loader:
         running, started = self.modules.replace({}), time.time()
         self.has_failed = True
         try:
-            with import_limit(limit_s, self._is_interrupted):
-                system = self._load()
+            system = self._system()
             parts = list(self._parts(system))
             read = [file for loaded, _ in system.specs for file in loaded.files]
             self._note_files(started, [*read, *(file for _, _, files in parts for file in files)])
             version = Version(system, {}, {part: self._hash_of(text, files) for part, text, files in parts})
             self.has_failed = False
-        except PipelineInvalid as invalid:
-            self._note_files(started, [*self.files, *(Path(problem.file) for problem in invalid.problems)])
+        except RunnerError as error:
+            problems = error.problems if isinstance(error, PipelineInvalid) else ()
+            self._note_files(started, [*self.files, *(Path(problem.file) for problem in problems if problem.file)])
             raise
-        except RunnerError:
-            self._note_files(started, self.files)
-            raise
-        except ImportTimeout as error:
-            self._note_files(started, self.files)
-            raise RunnerError(f"the pipelines cannot be loaded: {error}") from None
         finally:
             new = self.modules.replace(running)
         version.modules = new
         return version
+
+    def interrupt(self) -> None:
+        """End a `load` that is at work, also in an import. Called by a signal handler in the main thread."""
+        self._is_interrupted = True
+        if self._is_loading:
+            raise KeyboardInterrupt
+
+    def _system(self) -> System:
+        self._is_loading = True
+        try:
+            return self._load()
+        except RunnerError:
+            if self._is_interrupted:  # a module may turn the interrupt into an error of its own
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            self._is_loading = False
 
     def changed_files(self, written: Collection[Path]) -> set[Path]:
         """Return the files that are not what they were at the last attempt. `written` are those that may differ."""

@@ -37,7 +37,7 @@ class Reloads:
         self.report: RunReport | None = None
         self.has_shown = asyncio.Event()
         self._queue: asyncio.Queue[set[Path]] = asyncio.Queue()
-        self.loader = Loader(self._load, lambda: [folder / "env"], lambda: False)
+        self.loader = Loader(self._load, lambda: [folder / "env"])
         self.reloader = Reloader(
             self.loader,
             [folder],

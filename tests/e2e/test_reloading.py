@@ -1,0 +1,220 @@
+"""`runner dev` and `runner up --watch`: what is saved runs, what is wrong does not, and no message is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.process import RunnerProcess
+from tests.project import Project, until
+
+HANDLER = "import prices\ndef handle(payload) -> None: note(f'{VERSION}{prices.SIGN}{payload}')"
+
+
+def version(number: int) -> str:
+    return f"VERSION = {number}\n{HANDLER}"
+
+
+def reloads(runner: RunnerProcess) -> list[str]:
+    """Return the lines about reloads so far, without the time."""
+    return re.findall(r"^reload +(.*?)(?: +\d+ ms)?$", runner.stderr, re.MULTILINE)
+
+
+async def running(runner: RunnerProcess) -> None:
+    await until(lambda: re.search("^running ", runner.stderr, re.MULTILINE), f"running: {runner.stderr}")
+
+
+async def reloaded(runner: RunnerProcess, count: int) -> str:
+    """Return the last line about reloads when there are this many."""
+    await until(lambda: len(reloads(runner)) >= count, f"{count} reloads: {runner.stderr}")
+    assert len(reloads(runner)) == count, runner.stderr
+    return reloads(runner)[-1]
+
+
+@pytest.fixture
+def shop(project: Project) -> Project:
+    project.one_queue(version(1))
+    (project.folder / "prices.py").write_text("SIGN = '-'\n")
+    return project
+
+
+def producing(project: Project, count: int, every: str = "10ms") -> None:
+    """Add a producer of numbered messages, and write the pipeline. It goes on where it was before a reload."""
+    project.pipeline(
+        f"""
+        version: 1
+        queues: {{UNIQUE.work: {{}}}}
+        producers: {{send: {{handler: 'source:send', to: UNIQUE.work, every: {every}}}}}
+        subscribers: {{handle: {{from: UNIQUE.work, handler: 'work:handle', prefetch: 20}}}}
+        """
+    )
+    (project.folder / "source.py").write_text(
+        "import os\n"
+        "def send():\n"
+        "    path = os.environ['LEDGER'] + '.sent'\n"
+        "    sent = len(open(path).read()) if os.path.exists(path) else 0\n"
+        f"    if sent < {count}:\n"
+        "        open(path, 'a').write('.')\n"
+        "        yield sent\n"
+    )
+
+
+async def test_a_save_runs_and_a_mistake_does_not(shop: Project) -> None:
+    """On both brokers: a module that a handler's module imports, the YAML, a syntax error; and what is queued stays."""
+    async with shop.up("--watch") as runner:
+        await running(runner)
+        (shop.folder / "prices.py").write_text("SIGN = '+'\n")
+        assert await reloaded(runner, 1) == "prices.py · changed handle"
+        (shop.folder / "prices.py").write_text("SIGN = '+\n")
+        assert await reloaded(runner, 2) == "the last good version goes on"
+        assert "error[module-failed]" in runner.stderr
+        assert "SyntaxError" in runner.stderr
+        (shop.folder / "prices.py").write_text("SIGN = '*'\n")
+        producing(shop, 3)
+        assert await reloaded(runner, 3) == f"prices.py, {shop.file} · changed handle · added send"
+        await shop.ledger.wait_for(3)
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait() == 0, runner.stderr
+    assert sorted(shop.ledger.payloads()) == ["1*0", "1*1", "1*2"]
+    assert "3 handled" in runner.stderr
+    assert "Traceback" not in runner.stderr
+
+
+async def test_what_a_broker_refuses(rabbit_project: Project) -> None:
+    """A queue that is there with other options: the error names them, and the last good version goes on."""
+    project = rabbit_project
+    project.one_queue("def handle(payload) -> None: note(payload)")
+    async with project.up("--watch") as runner:
+        await running(runner)
+        project.one_queue("def handle(payload) -> None: note(payload)", queue="max_length: 5")
+        assert await reloaded(runner, 1) == "the last good version goes on"
+        assert "x-max-length is none on the broker, the pipeline says 5" in runner.stderr
+        await project.do("publish", project.name("work"), "x")
+        await project.ledger.wait_for(1)
+        project.one_queue("def handle(payload) -> None: note(f'new {payload}')")
+        assert "changed handle" in await reloaded(runner, 2)
+        await project.do("publish", project.name("work"), "y")
+        await project.ledger.wait_for(2)
+    assert project.ledger.payloads() == ["x", "new y"]
+
+
+async def test_how_files_are_saved(memory_project: Project) -> None:
+    """By writing over, in two steps, by renaming, many at once, away and back: one reload each, or none."""
+    project = memory_project
+    project.one_queue(version(1))
+    work, prices = project.folder / "work.py", project.folder / "prices.py"
+    prices.write_text("SIGN = '-'\n")
+    async with project.run("dev", ".", "--http", "127.0.0.1:0") as runner:
+        await running(runner)
+        text = prices.read_text().replace("-", "+")
+        prices.write_text("")
+        await asyncio.sleep(0.05)  # an editor that takes its time
+        prices.write_text(text)
+        assert await reloaded(runner, 1) == "prices.py · changed handle"
+        (project.folder / ".prices.py.swp").write_text(text.replace("+", "*"))
+        os.replace(project.folder / ".prices.py.swp", prices)
+        assert await reloaded(runner, 2) == "prices.py · changed handle"
+        for number in range(40):
+            (project.folder / f"other{number}.py").write_text("")
+            work.write_text(work.read_text().replace(f"VERSION = {number}\n", f"VERSION = {number + 1}\n"))
+            await asyncio.sleep(0.005)
+        assert await reloaded(runner, 3) == "work.py · changed handle"
+        work.rename(project.folder / "away")
+        (project.folder / "away").rename(work)
+        project.folder.rename(f"{project.folder}.away")
+        Path(f"{project.folder}.away").rename(project.folder)
+        prices.write_text("SIGN = '/'\n")
+        assert await reloaded(runner, 4) == "prices.py · changed handle"
+        runner.signal(signal.SIGINT)
+        assert await runner.wait() == 0
+    assert "error" not in runner.stderr
+
+
+async def test_an_env_file(memory_project: Project) -> None:
+    """It is read again; what is not in it any more is gone."""
+    project = memory_project
+    project.one_queue("import os\ndef send(): return os.environ.get('A', 'none')\ndef handle(p) -> None: note(p)")
+    (project.folder / "env").write_text("A=1\n")
+    async with project.run("dev", project.file, "--env-file", "env", "--http", "127.0.0.1:0") as runner:
+        assert (await project.ledger.wait_for(1))[0].payload == "1"
+        (project.folder / "env").write_text("B=1\n")
+        assert await reloaded(runner, 1) == "env"
+        (project.folder / "env").write_text("A\n")
+        assert await reloaded(runner, 2) == "the last good version goes on"
+        assert "env:1: not a NAME=value line" in runner.stderr
+
+
+@pytest.mark.parametrize("broken", ["import time; time.sleep(60)", "while True:\n    pass"])
+async def test_ctrl_c_while_an_import_hangs(memory_project: Project, broken: str) -> None:
+    project = memory_project
+    project.one_queue(version(1))
+    (project.folder / "prices.py").write_text("SIGN = '-'\n")
+    hung = project.folder / "hung"
+    async with project.run("dev", project.file, "--http", "127.0.0.1:0") as runner:
+        await running(runner)
+        (project.folder / "prices.py").write_text(f"open({str(hung)!r}, 'w').close()\n{broken}\n")
+        await until(hung.exists, "the import hangs")
+        runner.signal(signal.SIGINT)
+        assert await runner.wait() == 0, runner.stderr
+    assert "stopped:" in runner.stderr
+
+
+async def test_what_does_not_go_with_watch(memory_project: Project) -> None:
+    memory_project.one_queue("def handle(payload) -> None: pass")
+    for option, text in {"--workers=2": "leave --workers out", "--until-idle": "leave --until-idle out"}.items():
+        async with memory_project.up("--watch", option) as runner:
+            assert await runner.wait() == 2
+        assert text in runner.stderr
+    async with memory_project.run("dev", "nowhere.yaml") as runner:
+        assert await runner.wait() == 78
+    assert "no such file" in runner.stderr
+
+
+async def storm(project: Project, runner: RunnerProcess, reloads_wanted: int, memory: list[int]) -> None:
+    """Change two modules in turn, each time after the reload before."""
+    for number in range(reloads_wanted):
+        name, text = ("prices.py", f"SIGN = '-{number}-'\n") if number % 2 else ("work.py", "")
+        if name == "work.py":
+            project.handlers(version(number))
+        else:
+            (project.folder / name).write_text(text)
+        await reloaded(runner, number + 1)
+        memory.append(rss_kb(runner.pid))
+
+
+def rss_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_a_hundred_reloads_under_load(shop: Project, record_property: Callable[[str, object], None]) -> None:
+    """Every message is handled, once, by a version that is whole; and memory does not grow."""
+    producing(shop, 100_000)
+    memory: list[int] = []
+    async with shop.up("--watch", "--log-level", "warning") as runner:
+        await running(runner)
+        await storm(shop, runner, 100, memory)
+        sent = Path(f"{shop.ledger.path}.sent")
+        await until(lambda: len(shop.ledger.entries()) > 300, "messages are handled")
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait() == 0, runner.stderr
+    numbers = [int(re.split(r"[-*]", payload)[-1]) for payload in shop.ledger.payloads()]
+    times = [int(time) for time in re.findall(r"(\d+) ms$", runner.stderr, re.MULTILINE)][4:]
+    numbers_sent = len(sent.read_text())
+    facts = {"sent": numbers_sent, "handled": len(numbers), "median_ms": sorted(times)[len(times) // 2]}
+    facts |= {"slowest_ms": max(times), "mb_after_20": memory[20] // 1024, "mb_at_the_end": memory[-1] // 1024}
+    print(json.dumps(facts))
+    record_property("facts", json.dumps(facts))
+    # The last one may have been sent when the run was stopped: it waits in the queue.
+    assert set(range(numbers_sent - 1)) - set(numbers) == set()
+    assert len(numbers) == len(set(numbers)), "handled twice"
+    assert memory[-1] < memory[20] * 1.1
