@@ -31,6 +31,7 @@ from runner.release import version
 from runner.units import pluralize
 
 if TYPE_CHECKING:
+    from runner.config.loader import PipelineFile
     from runner.config.overlays import Overlay
     from runner.page.access import Access
     from runner.page.page import Page
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class UnknownName(RunnerError):
-    """The name of a producer or subscriber on the command line does not exist."""
+    """The name of a producer or subscriber on the command line does not exist, or is disabled."""
 
     exit_code = 2
 
@@ -203,30 +204,37 @@ def _queues_of_broker(url: str) -> Pipeline:
 
 def check(
     paths: Sequence[Path], environ: Mapping[str, str], overlays: Sequence[Overlay] = ()
-) -> tuple[list[Problem], int]:
-    """Check pipelines without importing their handlers. Return the problems and the number of files."""
+) -> tuple[list[Problem], list[PipelineFile]]:
+    """Check pipelines without importing their handlers. Return the problems and the files."""
     found = list(resolve_all(paths, environ, overlays, imports=False))
-    return list(dict.fromkeys(problem for _, resolved in found for problem in resolved.problems)), len(found)
+    problems = list(dict.fromkeys(problem for _, resolved in found for problem in resolved.problems))
+    return problems, [loaded for loaded, _ in found]
 
 
-def select(system: System, names: Sequence[str]) -> System:
-    """Return the system with only the named producers and subscribers; all of them if `names` is empty.
+def select(system: System, only: Sequence[str] = (), without: Sequence[str] = ()) -> System:
+    """Return the system with the producers and subscribers that run: those in `only` if there are any, else all.
 
-    The topology stays complete. Raises UnknownName.
+    Those in `without` and those with `enabled: false` do not run. The topology stays complete. Raises UnknownName.
     """
-    if not names:
-        return system
     known = [item.name for item in system.items()]
-    for name in names:
+    for name in (*only, *without):
         if name not in known:
             guess = closest(name, known)
             hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(known)}"
             raise UnknownName(f'no producer or subscriber is called "{name}"', hint)
+    enabled = {item.name for item in system.items() if item.is_enabled}
+    for name in only:
+        if name not in enabled:
+            raise UnknownName(f'"{name}" is disabled in its pipeline', "remove `enabled: false`, or do not name it")
+
+    def runs(item: Producer | Subscriber) -> bool:
+        return item.is_enabled and (not only or item.name in only) and item.name not in without
+
     pipelines = tuple(
         replace(
             pipeline,
-            producers=tuple(item for item in pipeline.producers if item.name in names),
-            subscribers=tuple(item for item in pipeline.subscribers if item.name in names),
+            producers=tuple(filter(runs, pipeline.producers)),
+            subscribers=tuple(filter(runs, pipeline.subscribers)),
         )
         for pipeline in system.pipelines
     )

@@ -34,7 +34,8 @@ def table(pipelines: Sequence[PipelineStatus]) -> str:
         retrying = f" · {pipeline.retrying} waiting for a retry" if pipeline.retrying else ""
         name = click.style(pipeline.name, bold=True) if is_colored else pipeline.name
         title = f"{name}  {escape_line(pipeline.path)}{retrying}"
-        lines = [*_queues(pipeline, width), *_processes(pipeline)]
+        disabled = [f"disabled: {', '.join(pipeline.disabled)}"] if pipeline.disabled else []
+        lines = [*_queues(pipeline, width), *disabled, *_processes(pipeline)]
         blocks.append("\n".join([title, *(truncate(f"  {line}", width) for line in lines)]))
     return "\n\n".join(blocks)
 

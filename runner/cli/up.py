@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 @options.management
 @options.only
 @click.option(
+    "--except",
+    "without",
+    multiple=True,
+    metavar="NAME",
+    help="Do not run this producer or subscriber; repeatable. Its queue is still declared.",
+)
+@click.option(
     "--until-idle", is_flag=True, help="Stop when finite producers have ended and no message waits or is retried."
 )
 @options.log_format

@@ -32,6 +32,7 @@ class UpOptions:
     broker: str | None
     management: str | None
     only: tuple[str, ...]
+    without: tuple[str, ...]
     until_idle: bool
     log_format: str | None
     log_level: str | None
@@ -60,7 +61,8 @@ def load_pipelines(
     log.configure(format=format, level=up_options.log_level or "info", capture_stdout=True)
     system = app.load(up_options.paths, up_options.environ, up_options.overlays, broker=up_options.broker)
     on_warnings(system.warnings)
-    system = with_management(app.select(system, up_options.only), up_options.management)
+    system = app.select(system, up_options.only, up_options.without)
+    system = with_management(system, up_options.management)
     settings = system.pipelines[0].logging
     return system, {
         "format": up_options.log_format or settings.format,
@@ -78,12 +80,15 @@ def with_management(system: System, url: str | None) -> System:
 
 
 def echo_loaded(system: System) -> None:
-    """Write one checklist line for each pipeline; the last one has the time that loading took."""
+    """Write a checklist line for each pipeline, the last one with the time that loading took, and what is disabled."""
     from runner.app import StartupStep
+    from runner.operations.pipeline_files import disabled_items
 
     for index, pipeline in enumerate(system.pipelines):
         is_last = index == len(system.pipelines) - 1
         echo_step(StartupStep("pipeline", f"{pipeline.name} · {pipeline.path}", system.load_s if is_last else None))
+    if names := disabled_items(spec for _, spec in system.specs):
+        echo_step(StartupStep("disabled", ", ".join(names)))
 
 
 def echo_step(step: StartupStep) -> None:

@@ -17,6 +17,7 @@ from runner.units import pluralize
 Style = Literal["full", "concise", "json", "github"]
 
 if TYPE_CHECKING:
+    from runner.config.loader import PipelineFile
     from runner.config.overlays import Overlay
     from runner.errors import Problem
 
@@ -54,23 +55,27 @@ def command(
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
     if style == "full" and not code:
-        echo_err(f"{pluralize(files, 'pipeline')} valid")
+        from runner.operations.pipeline_files import disabled_items
+
+        names = disabled_items(loaded.spec for loaded in files if loaded.spec is not None)
+        disabled = f" · disabled: {', '.join(names)}" if names else ""
+        echo_err(f"{pluralize(len(files), 'pipeline')} valid{disabled}")
     sys.exit(code)
 
 
 def _check(
     paths: tuple[Path, ...], environ: dict[str, str], overlays: tuple[Overlay, ...], *, imports: bool
-) -> tuple[Sequence[Problem], int]:
-    """Return all problems, and the number of pipelines."""
+) -> tuple[Sequence[Problem], Sequence[PipelineFile]]:
+    """Return all problems, and the files of pipelines."""
     from runner import app
 
     try:
         if not imports:
             return app.check(paths, environ, overlays)
         system = app.load(paths, environ, overlays, is_one_process=False)
-        return system.warnings, len(system.pipelines)
+        return system.warnings, [loaded for loaded, _ in system.specs]
     except PipelineInvalid as invalid:
-        return invalid.problems, 0
+        return invalid.problems, []
 
 
 def _show(problems: Sequence[Problem], style: Style) -> None:

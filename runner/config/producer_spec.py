@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from runner.config.document import Interpolated
 from runner.config.field_types import TEXT
-from runner.config.fields import Duration, OpaqueMap, Rate, Text, duration, text
+from runner.config.fields import Boolean, Duration, OpaqueMap, Rate, Text, duration, text
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ImportPath, Names
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
@@ -80,6 +80,7 @@ class ProducerSpec(SpecModel):
     http: Annotated[str, BeforeValidator(_http)] | None = Field(
         default=None, description="A path of the runner's HTTP server: the body of each POST is a message."
     )
+    enabled: Boolean = Field(default=True, description="false: no process runs it.")
     every: Annotated[Duration, duration(0.001)] | None = Field(
         default=None, description="How often to call the handler. Without every and cron, it is called once."
     )

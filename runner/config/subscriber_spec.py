@@ -152,6 +152,10 @@ class SubscriberSpec(SpecModel):
     handler: ImportPath = Field(
         description="The function that gets each message.", examples=["handlers.orders:process_order"]
     )
+    enabled: Boolean = Field(
+        default=True,
+        description="false: no process runs it. Its queue is still declared, and keeps the messages for it.",
+    )
     to: OptionalNames = Field(default=(), description="Where results go.")
     reply: Boolean | None = Field(
         default=None,

@@ -5,7 +5,7 @@ All files are read before any is checked: one file may define what another one u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from runner.config.loader import PipelineFile, load_all
@@ -18,6 +18,15 @@ from runner.pipeline.resolver import Resolved, resolve
 from runner.pipeline.spec_checks import check_spec
 
 CheckedSpec = tuple[PipelineFile, PipelineSpec]
+
+
+def disabled_items(specs: Iterable[PipelineSpec]) -> list[str]:
+    """Return the names of the producers and subscribers with `enabled: false`."""
+    found: list[str] = []
+    for spec in specs:
+        found += (name for name, producer in spec.producers.items() if not producer.enabled)
+        found += (name for name, subscriber in spec.subscribers.items() if not subscriber.enabled)
+    return found
 
 
 def read_specs(

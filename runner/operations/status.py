@@ -84,6 +84,8 @@ class PipelineStatus:
     """Queues that begin with its name and are in no pipeline. Empty without the management API."""
     processes: tuple[RunningProcess, ...] | None = None
     """The processes that run it; None is unknown."""
+    disabled: tuple[str, ...] = ()
+    """The producers and subscribers that no process runs, because the file says so."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `status --json` prints."""
@@ -92,6 +94,7 @@ class PipelineStatus:
             "path": self.path,
             "retrying": self.retrying,
             "queues": [queue.as_json() for queue in self.queues],
+            "disabled": list(self.disabled),
             "leftovers": [queue.as_json() for queue in self.leftovers],
             "processes": None if self.processes is None else [asdict(each) for each in self.processes],
         }
@@ -124,7 +127,7 @@ def status_query(pipeline: Pipeline) -> StatusQuery:
 def unknown_status(pipeline: Pipeline) -> PipelineStatus:
     """Return the state of a pipeline as long as the broker has told nothing."""
     queues = [QueueStatus(name=name, exists=None, dead_letter=dead) for name, dead in status_query(pipeline).queues]
-    return PipelineStatus(pipeline.name, pipeline.path, tuple(queues), None)
+    return PipelineStatus(pipeline.name, pipeline.path, tuple(queues), None, disabled=pipeline.disabled)
 
 
 class StatusReader:
@@ -174,7 +177,8 @@ class StatusReader:
         retrying = sum(depth.messages for depth in waiting if isinstance(depth, QueueCounts))
         left = [await self._queue(name, None, live) for name in self._leftovers(query.pipeline.name, live)]
         found = tuple(queue for queue in left if queue.exists)
-        return PipelineStatus(query.pipeline.name, query.pipeline.path, tuple(queues), retrying, found)
+        pipeline = query.pipeline
+        return PipelineStatus(pipeline.name, pipeline.path, tuple(queues), retrying, found, disabled=pipeline.disabled)
 
     def _leftovers(self, pipeline: str, live: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Return the leftover queues of a pipeline, without those of the other pipelines."""

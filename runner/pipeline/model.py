@@ -139,6 +139,7 @@ class Producer:
     http_timeout_s: float = HTTP_TIMEOUT_S
     per_second: float | None = None
     once: str | None = None
+    is_enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,7 @@ class Subscriber:
     event_of: EventOf = type_alone
     replies: bool = False
     """Whether results also go to the `reply_to` of the message."""
+    is_enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,12 @@ class Pipeline:
 
     content_hash: str = ""
     """A hash of everything in the resolved file except the broker."""
+
+    @property
+    def disabled(self) -> tuple[str, ...]:
+        """The names of the producers and subscribers with `enabled: false`."""
+        producers = [item.name for item in self.producers if not item.is_enabled]
+        return (*producers, *(item.name for item in self.subscribers if not item.is_enabled))
 
     @property
     def wait_prefix(self) -> str:

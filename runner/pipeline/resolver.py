@@ -224,7 +224,7 @@ class _Resolver:
         to = tuple(destinations[target] for target in spec.to if target in destinations)
         if spec.http is not None:
             timeout_s = HTTP_TIMEOUT_S if spec.timeout is None else spec.timeout
-            return Producer(name, None, to, http_path=spec.http, http_timeout_s=timeout_s)
+            return Producer(name, None, to, http_path=spec.http, http_timeout_s=timeout_s, is_enabled=spec.enabled)
         checks = [destinations[target].encode for target in spec.to if target in self._adapters]
         handler = self._reader(path, spec.file, checks) if spec.file is not None else None
         if spec.handler is not None:
@@ -234,7 +234,7 @@ class _Resolver:
             schedule = Cron(spec.cron, spec.timezone)
         if handler is None:
             return None
-        return Producer(name, handler, to, schedule, per_second=spec.rate, once=spec.once)
+        return Producer(name, handler, to, schedule, per_second=spec.rate, once=spec.once, is_enabled=spec.enabled)
 
     def _reader(self, path: PathParts, file: str, checks: Sequence[codec.Encode]) -> Handler | None:
         """Return the handler that reads the records of a file, None if there is no such file."""
@@ -275,6 +275,7 @@ class _Resolver:
             runs_in_process=spec.run_in == "process",
             event_of=event_of(self._event_addresses(), topology_builder.DEFAULT_EXCHANGE),
             replies=spec.reply if spec.reply is not None else not (spec.to or spec.batch),
+            is_enabled=spec.enabled,
         )
 
     def _check_run_in(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:

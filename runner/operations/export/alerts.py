@@ -44,9 +44,11 @@ _HEADING = """\
 def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
     """Yield the rules of one pipeline. Rules with the same name have different labels, as promtool requires."""
     own = {"pipeline": pipeline.name}
-    if pipeline.subscribers:
+    subscribers = [item for item in pipeline.subscribers if item.is_enabled]
+    producers = [item for item in pipeline.producers if item.is_enabled]
+    if subscribers:
         yield from _of_messages(own)
-    for subscriber in pipeline.subscribers:
+    for subscriber in subscribers:
         one = {**own, "subscriber": subscriber.name}
         concurrency, paused = _series("runner_concurrency", one), _series("runner_paused", one)
         yield _rule(
@@ -57,7 +59,7 @@ def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
             {"severity": "critical", **one},
             "{{ $labels.pipeline }}: no process takes messages for {{ $labels.subscriber }}",
         )
-    if any(producer.handler is not None for producer in pipeline.producers):
+    if any(producer.handler is not None for producer in producers):
         leader = _series("runner_leader", own)
         yield _rule(
             "RunnerNoLeader",
@@ -66,7 +68,7 @@ def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
             {"severity": "critical", **own},
             "{{ $labels.pipeline }}: no process runs the producers",
         )
-    for producer in pipeline.producers:
+    for producer in producers:
         if producer.schedule is not None:
             one = {**own, "producer": producer.name}
             pause_s = longest_pause_s(producer.schedule, now)

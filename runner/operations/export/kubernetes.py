@@ -49,7 +49,7 @@ def scaling_triggers(pipelines: Sequence[Pipeline], topology: Topology, deployme
     wanted: dict[str, int] = {}
     for pipeline in pipelines:
         for subscriber in pipeline.subscribers:
-            if subscriber.key_of is None and _is_shared(queues.get(subscriber.queue)):
+            if subscriber.is_enabled and subscriber.key_of is None and _is_shared(queues.get(subscriber.queue)):
                 target = max(subscriber.prefetch, subscriber.concurrency)
                 wanted[subscriber.queue] = wanted.get(subscriber.queue, 0) + target
     return [

@@ -256,6 +256,8 @@ def _bound_exchanges(spec: PipelineSpec) -> set[str]:
 
 
 def _producer_notes(producer: ProducerSpec) -> Iterator[str]:
+    if not producer.enabled:
+        yield "disabled"
     if producer.file is not None:
         yield "from stdin" if producer.file == "-" else f"file {producer.file}"
     elif producer.http is not None:
@@ -276,6 +278,8 @@ def _queue_notes(queue: QueueSpec) -> Iterator[str]:
 
 
 def _subscriber_notes(subscriber: SubscriberSpec) -> Iterator[str]:
+    if not subscriber.enabled:
+        yield "disabled"
     if subscriber.batch is not None:
         yield f"batches of {subscriber.batch.size}"
     if subscriber.order_by is not None:

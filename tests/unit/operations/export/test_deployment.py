@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from runner import app
+from runner.config.overlays import Overlay, Setting
 from runner.operations.export.compose import compose
 from runner.operations.export.definitions import vhost_of
-from runner.operations.export.deployment import deployment, object_name
+from runner.operations.export.deployment import SecretInCommand, deployment, object_name
 from runner.operations.export.kubernetes import kubernetes
 from runner.operations.pipeline_files import read_specs
-from tests.unit.operations.export.exported import READ, SHOP, known, objects, read, services
+from tests.unit.operations.export.exported import ENVIRON, READ, SHOP, known, objects, read, services
 
 
 def test_variables_are_named_and_divided() -> None:
@@ -32,6 +34,43 @@ def test_variables_are_named_and_divided() -> None:
     assert "canary" not in text
     assert "ann" not in text
     assert "rabbit.host" not in text
+
+
+def test_overlays_stand_in_the_command_and_their_variables_are_passed_on() -> None:
+    read()
+    Path("prod.yaml").write_text("shutdown: {grace: '${GRACE}'}\n")
+    overlays: list[Overlay] = [Path("prod.yaml"), Setting("owner=${TEAM:-us}")]
+    environ = {**ENVIRON, "GRACE": "90s"}
+    system = app.load([READ], environ, overlays)
+    facts = deployment(system.pipelines, read_specs([READ], environ, overlays), None, overlays)
+    assert facts.arguments == ("shop.yaml", "--overlay", "prod.yaml", "--set", "owner=${TEAM:-us}")
+    assert {"GRACE", "TEAM"} <= {variable.name for variable in facts.variables}
+    assert facts.grace_s == 90.0
+    text = kubernetes(system.pipelines, system.whole_topology, facts)
+    assert '"owner=$${TEAM:-us}"' in text
+    assert "owner=$${TEAM:-us}" in compose(facts, "/")
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_refused"),
+    [
+        ("broker.url=amqp://shop:hunter2@rabbit", True),
+        ("broker={host: rabbit, user: shop, password: hunter2}", True),
+        ("subscribers.ship.with.api_token=hunter2", True),
+        ("broker.url=amqp://shop:${PASSWORD}@rabbit", False),
+        ("broker.password=${file:/run/secrets/rabbit}", False),
+        ("events.paid.key=order.paid", False),
+    ],
+)
+def test_a_secret_of_a_setting_does_not_get_into_a_command(setting: str, is_refused: bool) -> None:
+    system = read()
+    specs = read_specs([READ], ENVIRON)
+    if is_refused:
+        with pytest.raises(SecretInCommand) as error:
+            deployment(system.pipelines, specs, None, [Setting(setting)])
+        assert "hunter2" not in f"{error.value} {error.value.hint}"
+    else:
+        assert deployment(system.pipelines, specs, None, [Setting(setting)]).arguments[-1] == setting
 
 
 @pytest.mark.parametrize(
