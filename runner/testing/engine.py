@@ -183,9 +183,16 @@ class Engine:
         self._opened.close()
 
     async def publishing(
-        self, to: str, payload: Any, id: str | None, headers: Mapping[str, Any] | None, *, is_foreign: bool = False
+        self,
+        to: str,
+        payload: Any,
+        id: str | None,
+        headers: Mapping[str, Any] | None,
+        *,
+        key: str | None = None,
+        is_foreign: bool = False,
     ) -> str:
-        """See `publish`."""
+        """See `publish`. `key` replaces the routing key of an event."""
         pipeline, target = self._destination(to)
         if is_foreign:
             target = replace(target, encode=codec.encode)
@@ -198,7 +205,7 @@ class Engine:
             new_id=lambda: f"test-{next(self._numbers)}",
             now=lambda: self.now,
         )
-        (outgoing,) = publisher.prepare([Publish(payload, headers=headers)], (target,))
+        (outgoing,) = publisher.prepare([Publish(payload, key=key, headers=headers)], (target,))
         if id is not None:
             outgoing = outgoing._replace(envelope=outgoing.envelope._replace(message_id=id, correlation_id=id))
         with publisher.publication(outgoing) as sent:

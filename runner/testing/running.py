@@ -11,7 +11,9 @@ from typing import Any
 
 from runner.config.messages import did_you_mean
 from runner.errors import RunnerError
+from runner.publisher import AsyncPublisher, Publisher
 from runner.testing.engine import Duration, Engine
+from runner.testing.publishers import AsyncPublisherInTest, PublisherInTest
 from runner.testing.records import Record
 from runner.testing.stand_ins import StandIn
 
@@ -58,6 +60,14 @@ class _Results:
         known = [each.name for pipeline in self.engine.pipelines for each in pipeline.topology.queues]
         self._check(queue, known, "queue")
         return [each for each in self._of("dead") if queue in (None, each.queue, each.to)]
+
+    def publisher(self) -> Publisher:
+        """Return a publisher whose messages go to these pipelines, for the application under test."""
+        return PublisherInTest(self.engine)
+
+    def async_publisher(self) -> AsyncPublisher:
+        """Return the same for an application on an event loop."""
+        return AsyncPublisherInTest(self.engine)
 
     def _by(self, subscriber: str | None, kind: str) -> list[Record]:
         pipelines = self.engine.pipelines
