@@ -144,10 +144,12 @@ write = $(BIN)/python -m $(1) > $(2).new && mv $(2).new $(2)
 .PHONY: docs
 docs: $(VENV)/.runtime ## Write the generated documents
 	@$(call write,runner.operations.language_reference,docs/reference/language.md)
+	@$(call write,runner.operations.language_reference tests,docs/reference/test-files.md)
 	@$(call write,runner.operations.log_reference,docs/reference/logs.md)
 	@$(call write,runner.operations.metric_reference,docs/reference/metrics.md)
 	@$(call write,runner.cli.command_reference,docs/reference/commands.md)
 	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
+	@$(BIN)/runner schema --tests --output pipelines/test.schema.json
 
 .PHONY: lock
 lock: $(VENV)/.ready ## Update constraints*.txt to the newest versions that fit

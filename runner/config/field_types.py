@@ -46,10 +46,22 @@ URL: Final = FieldType(
     "url", "URL", "The URL of a broker.", r"^(memory|amqps?://.+)$", ("amqp://user:password@host:5672/vhost",)
 )
 IDENTIFIER: Final = FieldType("identifier", "name", "The name of a parameter.", r"^[^\s\d.:-][^\s.:-]*$")
+_TIME = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})"
+TIME: Final = FieldType("time", "time", "A time with its zone.", rf"^{_TIME}$", ("2026-03-28T05:00:00Z",))
+MOMENT: Final = FieldType(
+    "moment",
+    "time or duration",
+    "A time with its zone, or a duration after the start.",
+    rf"^({_TIME}|\s*\d+(\.\d+)?(ms|s|m|h|d)\s*)$",
+    ("2026-03-28T05:00:00Z", "90s"),
+)
 TEXT: Final = FieldType("text", "text", "Any text.")
 
 FIELD_TYPES: Final = (DURATION, SIZE, RATE, NAME, PATTERN, IMPORT_PATH, ERROR_PATH, URL)
-"""The kinds that the JSON Schema has a definition for."""
+"""The kinds that the JSON Schema of pipelines has a definition for."""
+
+SUITE_FIELD_TYPES: Final = (DURATION, TIME, MOMENT, NAME, IMPORT_PATH, ERROR_PATH)
+"""The kinds that the JSON Schema of test files has a definition for."""
 
 
 def field_type_in(metadata: tuple[Any, ...]) -> FieldType | None:

@@ -110,10 +110,12 @@ def load(
     path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay] = (), *, is_only: bool = True
 ) -> PipelineFile:
     """Read a pipeline file. `environ` has the values for `${…}`. The others are those of `load_text`."""
+    if is_test_file(path) and path.is_file():
+        return unreadable(path, [_test_file()], [path])
     try:
         text = read_text(path)
     except PipelineInvalid as error:
-        return _unreadable(path, error.problems, [path])
+        return unreadable(path, error.problems, [path])
     return load_text(text, path, environ, overlays, is_only=is_only)
 
 
@@ -133,7 +135,7 @@ def load_text(
         problems = [*_without_replaced(included, changes), *changes.problems, *found.certain]
         merge_defaults(included.documents)
     except PipelineInvalid as error:
-        return _unreadable(path, error.problems, files)
+        return unreadable(path, error.problems, files)
     document = included.documents[0]
     problems += merge_documents(included.documents, changes.documents)
     spec, invalid = validate(document)
@@ -151,7 +153,7 @@ def load_text(
         path=path,
         name=name,
         spec=None if problems else spec,
-        problems=_in_files(problems, files),
+        problems=in_files(problems, files),
         document=document,
         recovered=(recovered or spec) if problems and is_complete else None,
         files=tuple(files),
@@ -168,8 +170,14 @@ def _without_replaced(included: IncludedFiles, changes: IncludedFiles) -> Iterat
     yield from (problem for problem in included.problems if problem not in replaced)
 
 
-def _unreadable(path: Path, problems: Iterable[Problem], files: list[Path]) -> PipelineFile:
-    return PipelineFile(path, path.stem, None, _in_files(problems, files), files=tuple(files))
+def is_test_file(path: Path) -> bool:
+    """Whether a file is one of tests, by its name: `*.test.yaml`."""
+    return path.name.endswith((".test.yaml", ".test.yml"))
+
+
+def unreadable(path: Path, problems: Iterable[Problem], files: list[Path]) -> PipelineFile:
+    """Return a file that has nothing but problems."""
+    return PipelineFile(path, path.stem, None, in_files(problems, files), files=tuple(files))
 
 
 def _nameless(stem: str, wrong: str) -> Problem:
@@ -177,8 +185,8 @@ def _nameless(stem: str, wrong: str) -> Problem:
     return Problem(code="bad-name", message=message, help='add "name: …"', line=1, column=1)
 
 
-def _in_files(problems: Iterable[Problem], files: list[Path]) -> list[Problem]:
-    """Return problems with their file, sorted by position, without the passwords of URLs."""
+def in_files(problems: Iterable[Problem], files: list[Path]) -> list[Problem]:
+    """Return problems with their file, in order of their positions, without the passwords of URLs."""
     order = {str(file): index for index, file in enumerate(files)}
     located = [_without_passwords(replace(problem, file=problem.file or str(files[0]))) for problem in problems]
     return sorted(located, key=lambda item: (order.get(item.file, 0), item.line, item.column))[:MAX_PROBLEMS]
@@ -257,12 +265,18 @@ def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
 
 def _below(folder: Path, kind: FileKind) -> Iterator[Path]:
     """Yield the files of a kind below a folder. A file that cannot be read counts as a pipeline, to be reported."""
+    return (path for path in yaml_files(folder) if not is_test_file(path) and _kind(path) is kind)
+
+
+def yaml_files(folder: Path) -> Iterator[Path]:
+    """Yield the YAML files below a folder, in order. Hidden ones are skipped, and installed packages."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_skipped_folder(Path(parent, name)))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if name.endswith((".yaml", ".yml")) and not name.startswith(".") and _kind(path) is kind:
-                yield path
+        yield from (
+            Path(parent, name)
+            for name in sorted(files)
+            if name.endswith((".yaml", ".yml")) and not name.startswith(".")
+        )
 
 
 def is_skipped_folder(folder: Path) -> bool:
@@ -286,6 +300,11 @@ def _no_pipelines(folder: Path) -> Problem:
     return Problem(
         code="no-pipelines", message=message, help='a pipeline is a *.yaml file with a "version:" key', file=str(folder)
     )
+
+
+def _test_file() -> Problem:
+    message, help_ = "this is a file of tests, not a pipeline", "run it with `runner test`"
+    return Problem(code="test-file", message=message, help=help_, line=1, column=1)
 
 
 def _missing(path: Path) -> Problem:

@@ -197,15 +197,14 @@ def _version(value: object) -> object:
     )
 
 
+VersionField = Annotated[Literal[1], BeforeValidator(_version)]
 EventField = Annotated[EventSpec, BeforeValidator(_event, json_schema_input_type=str | EventSpec | None)]
 
 
 class PipelineSpec(SpecModel):
     """A pipeline file."""
 
-    version: Annotated[Literal[1], BeforeValidator(_version)] = Field(
-        description="The version of the language: 1.", examples=[1]
-    )
+    version: VersionField = Field(description="The version of the language: 1.", examples=[1])
     name: Name | None = Field(
         default=None, description="The pipeline's name. Default: the name of the file without its suffix."
     )

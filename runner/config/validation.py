@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -18,6 +18,8 @@ from runner.config.queue_spec import QueueSpec
 from runner.config.spec import ITEM_MODELS, PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys, model_keys
 from runner.errors import Problem
+
+Root = TypeVar("Root", bound=SpecModel)
 
 _KINDS = {
     "queues": "a queue",
@@ -49,13 +51,19 @@ def document_data(document: Document) -> dict[str, Any]:
 
 
 def _validate_data(document: Document, data: dict[str, Any]) -> tuple[PipelineSpec | None, list[Problem]]:
-    errors = [*_default_errors(data.get("defaults"))]
-    spec = None
+    return validate_as(PipelineSpec, document, data, _default_errors(data.get("defaults")))
+
+
+def validate_as(
+    root: type[Root], document: Document, data: dict[str, Any], more: Iterable[_Error] = ()
+) -> tuple[Root | None, list[Problem]]:
+    """Return the spec that the data of a document are by a model, and the problems. `more` are other errors in it."""
+    spec, errors = None, list(more)
     try:
-        spec = PipelineSpec.model_validate(data)
+        spec = root.model_validate(data)
     except ValidationError as error:
         errors += _errors(error)
-    return spec, list(_problems(errors, document))
+    return spec, list(_problems(errors, document, root))
 
 
 class _Error(NamedTuple):
@@ -89,7 +97,7 @@ def _default_errors(defaults: object) -> Iterator[_Error]:
                     yield item
 
 
-def _problems(errors: list[_Error], document: Document) -> Iterator[Problem]:
+def _problems(errors: list[_Error], document: Document, root: type[SpecModel]) -> Iterator[Problem]:
     """Yield one problem for each mistake. A misspelt key is not reported as missing as well."""
     missing: dict[KeyPath, set[str]] = {}
     for error in errors:
@@ -97,11 +105,11 @@ def _problems(errors: list[_Error], document: Document) -> Iterator[Problem]:
             missing.setdefault(error.path[:-1], set()).add(str(error.path[-1]))
     for error in errors:
         if error.type == _EXTRA:
-            yield _unknown_key(error, missing.get(error.path[:-1], set()), document)
+            yield _unknown_key(error, missing.get(error.path[:-1], set()), document, root)
     for error in errors:
         if error.type == _MISSING:
             if error.path[-1] in missing[error.path[:-1]]:
-                yield _missing_key(error, document)
+                yield _missing_key(error, document, root)
         elif error.type != _EXTRA and not _is_reported(error, document):
             yield _wrong_value(error, document)
 
@@ -130,10 +138,10 @@ def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) ->
 # Keys
 
 
-def _unknown_key(error: _Error, missing: set[str], document: Document) -> Problem:
+def _unknown_key(error: _Error, missing: set[str], document: Document, root: type[SpecModel]) -> Problem:
     """Return the problem of an unknown key. Remove the key that was meant from `missing`."""
     path, key = error.path[:-1], str(error.path[-1])
-    model = model_at(path)
+    model = model_at(path, root)
     code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
     if key in model.reserved:
         code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
@@ -147,7 +155,7 @@ def _unknown_key(error: _Error, missing: set[str], document: Document) -> Proble
     elif meant := closest(key, model_keys(model)):
         help_ = f'did you mean "{meant}"?'
     else:
-        help_ = _map_of_key(key, model) or f"write one of: {', '.join(model_keys(model))}"
+        help_ = (root is PipelineSpec and _map_of_key(key, model)) or f"write one of: {', '.join(model_keys(model))}"
     return document.problem(code, path, message, help_, at=error.path, on="key")
 
 
@@ -173,9 +181,11 @@ def _model_below(model: type[SpecModel], path: KeyPath) -> type[SpecModel]:
     return annotation if isinstance(annotation, type) and issubclass(annotation, SpecModel) else SpecModel
 
 
-def _missing_key(error: _Error, document: Document) -> Problem:
+def _missing_key(error: _Error, document: Document, root: type[SpecModel]) -> Problem:
     path, key = error.path[:-1], str(error.path[-1])
-    examples = [field.examples for name, field in model_at(path).model_fields.items() if key in field_keys(name, field)]
+    examples = [
+        field.examples for name, field in model_at(path, root).model_fields.items() if key in field_keys(name, field)
+    ]
     example = examples[0][0] if examples and examples[0] else "…"
     help_ = f'add "{key}: {example}"'
     if not path and key == "version":
@@ -183,11 +193,11 @@ def _missing_key(error: _Error, document: Document) -> Problem:
     return document.problem("missing-key", path, f'missing key "{key}"', help_, on="key")
 
 
-def model_at(path: KeyPath) -> type[SpecModel]:
+def model_at(path: KeyPath, root: type[SpecModel] = PipelineSpec) -> type[SpecModel]:
     """Return the model of the map at a path."""
     if path[:1] == ("defaults",) and len(path) > 1:
         return _model_below(ITEM_MODELS.get(str(path[1]), SpecModel), path[2:])
-    return _model_below(PipelineSpec, path)
+    return _model_below(root, path)
 
 
 def _step(annotation: Any, part: str | int) -> Any:
@@ -196,7 +206,7 @@ def _step(annotation: Any, part: str | int) -> Any:
         for name, field in annotation.model_fields.items():
             if part in field_keys(name, field):
                 return field.annotation
-        return None
+        annotation = annotation.__annotations__.get("__pydantic_extra__")  # a map of names beside the known keys
     arguments = get_args(annotation)
     if get_origin(annotation) is dict:
         return arguments[1]

@@ -1,7 +1,8 @@
-"""Generates the language reference, in Markdown.
+"""Generates the references of pipeline files and of test files, in Markdown.
 
 Keys, types, defaults and descriptions come from the models. The prose and the examples come from
-`language_reference.md`, where a line such as `<!-- keys of QueueSpec -->` is replaced by a table.
+`language_reference.md` and `suite_reference.md`, where a line such as `<!-- keys of QueueSpec -->` is replaced by a
+table.
 """
 
 from __future__ import annotations
@@ -13,23 +14,35 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any, Final
 
-from runner.config.field_types import FIELD_TYPES
-from runner.config.spec_model import field_keys
-from runner.operations.language_schema import Schema, language_schema, spec_models
+from runner.config.field_types import FIELD_TYPES, SUITE_FIELD_TYPES
+from runner.config.spec import PipelineSpec
+from runner.config.spec_model import SpecModel, field_keys
+from runner.config.suite_spec import SuiteSpec
+from runner.operations.language_schema import Schema, language_schema, spec_models, suite_schema
 
 _PLACE: Final = re.compile(r"^<!-- keys of (\w+) -->$", re.MULTILINE)
 _HEADING: Final = re.compile(r"^##+ (.+)$", re.MULTILINE)
 
 
 def language_reference() -> str:
-    """Return the whole reference. A model without a place in the text gets a section at the end."""
-    text = files("runner.operations").joinpath("language_reference.md").read_text("utf-8")
+    """Return the reference of pipeline files."""
+    return _reference("language_reference.md", PipelineSpec, language_schema())
+
+
+def suite_reference() -> str:
+    """Return the reference of test files."""
+    return _reference("suite_reference.md", SuiteSpec, suite_schema())
+
+
+def _reference(source: str, root: type[SpecModel], schema: Schema) -> str:
+    """Return a whole reference. A model without a place in the text gets a section at the end."""
+    text = files("runner.operations").joinpath(source).read_text("utf-8")
     placed = set(_PLACE.findall(text))
-    for model in spec_models():
+    for model in spec_models(root):
         if model.__name__ not in placed:
             heading = model.__name__.removesuffix("Spec").lower()
             text += f"\n## {heading}\n\n{model.__doc__}\n\n<!-- keys of {model.__name__} -->\n"
-    tables = _Tables(language_schema(), _headings(text))
+    tables = _Tables(schema, _headings(text), root)
     return _PLACE.sub(lambda match: tables.table(match[1]), text)
 
 
@@ -44,14 +57,15 @@ def _headings(text: str) -> dict[str, str]:
 class _Tables:
     """Writes the table of a model, from its JSON Schema."""
 
-    def __init__(self, schema: Schema, headings: Mapping[str, str]) -> None:
+    def __init__(self, schema: Schema, headings: Mapping[str, str], root: type[SpecModel]) -> None:
         self._schema = schema
         self._headings = headings
+        self._root = root
 
     def table(self, name: str) -> str:
         """Return the table of a model: one row for each key."""
-        schema = self._schema if name == "PipelineSpec" else self._schema["$defs"][name]
-        model = next(model for model in spec_models() if model.__name__ == name)
+        schema = self._schema if name == self._root.__name__ else self._schema["$defs"][name]
+        model = next(model for model in spec_models(self._root) if model.__name__ == name)
         fields = model.model_fields.items()
         required = {key for item, field in fields if field.is_required() for key in field_keys(item, field)}
         rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
@@ -85,14 +99,16 @@ class _Tables:
                 yield _whole_number(made)
             case {"type": str(name)}:
                 yield from {"boolean": ["`true` or `false`"], "string": ["text"], "object": ["map"], "null": []}[name]
+            case _:
+                yield "any value"
 
     def _named(self, name: str) -> Iterator[str]:
         if heading := self._headings.get(name):
-            yield f"[map](#{heading.replace(' ', '-')})"
+            yield f"[map](#{heading.replace(' ', '-').lower()})"
         elif name.endswith("Defaults"):
             yield f"[map](#{name.removesuffix('Defaults')}s)"
         elif name != "variable":
-            yield next(kind.title for kind in FIELD_TYPES if kind.name == name)
+            yield next(kind.title for kind in (*FIELD_TYPES, *SUITE_FIELD_TYPES) if kind.name == name)
 
 
 def _listed(words: list[str]) -> str:
@@ -120,4 +136,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(language_reference())
+    sys.stdout.write(suite_reference() if sys.argv[1:] == ["tests"] else language_reference())

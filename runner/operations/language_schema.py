@@ -1,4 +1,4 @@
-"""The JSON Schema (draft 2020-12) of pipeline files, generated from the models, for editors.
+"""The JSON Schemas (draft 2020-12) of pipeline files and test files, generated from the models, for editors.
 
 pydantic writes the first version. This module adds what pydantic cannot know: short forms, `${…}` instead of any value,
 patterns of durations and names, empty sections, `x-…` keys, and defaults as people write them.
@@ -10,58 +10,94 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, Final
 
-from runner.config.field_types import FIELD_TYPES, TEXT, FieldType
+from runner.config.field_types import FIELD_TYPES, SUITE_FIELD_TYPES, TEXT, FieldType
 from runner.config.spec import ITEM_MODELS, PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys
-from runner.operations.type_shapes import TypeShape, field_shape, number_bounds, union_members
+from runner.config.suite_spec import SuiteSpec
+from runner.operations.type_shapes import TypeShape, field_shape, number_bounds, shape, union_members
 from runner.operations.value_format import format_value
 
 Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 VARIABLE: Final[Schema] = {"$ref": "#/$defs/variable"}
+VARIABLE_PATTERN: Final[Schema] = {"pattern": r"\$\{.+\}"}
 
 
 def language_schema() -> Schema:
     """Return the JSON Schema of a pipeline file."""
-    made = PipelineSpec.model_json_schema(mode="validation")
-    models = made.pop("$defs")
-    properties = made["properties"]
-    for model in spec_models():
-        _refine_model(made if model is PipelineSpec else models[model.__name__], model)
+    made, models = _refined_models(PipelineSpec)
     for inner in {inner for model in ITEM_MODELS.values() for _, inner in _mergeable(model)}:
         models[inner.__name__].pop("required", None)  # `_needs` adds a rule that knows defaults
     models |= {f"{key}Defaults": deepcopy(models[model.__name__]) for key, model in ITEM_MODELS.items()}
     for key in ITEM_MODELS:
         models["DefaultsSpec"]["properties"][key] |= {"$ref": f"#/$defs/{key}Defaults"}
+    rules = [rule for kind, model in ITEM_MODELS.items() for rule in _needs(kind, model)]
+    return _file("Pipeline", made) | {"allOf": rules, "$defs": _kind_definitions() | models}
+
+
+def suite_schema() -> Schema:
+    """Return the JSON Schema of a test file. `${…}` is not replaced in one."""
+    made, models = _refined_models(SuiteSpec)
+    kinds = {kind.name: _kind_definition(kind) for kind in SUITE_FIELD_TYPES}
+    without_variables: Schema = _without_variables(_file("Tests", made) | {"$defs": kinds | models})
+    return without_variables
+
+
+def _refined_models(root: type[SpecModel]) -> tuple[Schema, dict[str, Schema]]:
+    """Return the schema of a file's map, and those of the maps below it by the names of their models."""
+    made = root.model_json_schema(mode="validation")
+    models = made.pop("$defs")
+    for model in spec_models(root):
+        _refine_model(made if model is root else models[model.__name__], model)
+    return made, models
+
+
+def _file(title: str, made: Schema) -> Schema:
+    properties = made["properties"]
     properties["version"] = {"const": 1, "description": properties["version"]["description"]}
     return {
         "$schema": DIALECT,
-        "title": "Pipeline",
+        "title": title,
         "description": made["description"],
         "type": "object",
         "required": made["required"],
         "properties": properties,
         "patternProperties": {"^x-": {"description": "Ignored; for YAML anchors."}},
         "additionalProperties": False,
-        "allOf": [rule for kind, model in ITEM_MODELS.items() for rule in _needs(kind, model)],
-        "$defs": _kind_definitions() | models,
     }
 
 
-def spec_models() -> list[type[SpecModel]]:
+def _without_variables(made: Any) -> Any:
+    """Return a schema that accepts no `${…}`."""
+    if isinstance(made, list):
+        return [_without_variables(item) for item in made]
+    if not isinstance(made, dict):
+        return made
+    made = {key: _without_variables(value) for key, value in made.items()}
+    branches = [each for each in made.pop("anyOf", ()) if each not in (VARIABLE, VARIABLE_PATTERN)]
+    return made | ({"anyOf": branches} if len(branches) > 1 else branches[0] if branches else {})
+
+
+def spec_models(root: type[SpecModel] = PipelineSpec) -> list[type[SpecModel]]:
     """Return every model of the language once, in the order of a file."""
     found: list[type[SpecModel]] = []
 
     def visit(model: type[SpecModel]) -> None:
         if model not in found:
             found.append(model)
-            for field in model.model_fields.values():
-                for inner in _models_in(field_shape(field)):
-                    visit(inner)
+            shapes = [field_shape(field) for field in model.model_fields.values()]
+            for inner in (inner for shape in (*shapes, *_other_keys(model)) for inner in _models_in(shape)):
+                visit(inner)
 
-    visit(PipelineSpec)
+    visit(root)
     return found
+
+
+def _other_keys(model: type[SpecModel]) -> list[TypeShape]:
+    """Return the shape of the values of other keys, in a list; an empty one if a model allows no other keys."""
+    other = model.__annotations__.get("__pydantic_extra__")
+    return [] if other is None else [shape(other).arguments[1]]
 
 
 def _models_in(shape: TypeShape) -> list[type[SpecModel]]:
@@ -76,14 +112,13 @@ def _kind_definitions() -> Schema:
         "title": "variable",
         "description": "${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}: it is replaced by its value.",
         "type": "string",
-        "pattern": r"\$\{.+\}",
-    }
+    } | VARIABLE_PATTERN
     return {"variable": variable} | {kind.name: _kind_definition(kind) for kind in FIELD_TYPES}
 
 
 def _kind_definition(kind: FieldType) -> Schema:
     made: Schema = {"title": kind.title, "description": kind.description, "type": "string"}
-    made["anyOf"] = [{"pattern": kind.pattern}, {"pattern": r"\$\{.+\}"}]
+    made["anyOf"] = [{"pattern": kind.pattern}, VARIABLE_PATTERN]
     if kind.examples:
         made["examples"] = list(kind.examples)
     return made
@@ -95,6 +130,8 @@ def _kind_definition(kind: FieldType) -> Schema:
 def _refine_model(made: Schema, model: type[SpecModel]) -> None:
     made.pop("title", None)
     made["description"] = made["description"].partition(". ")[0].rstrip(".") + "."
+    for other in _other_keys(model):
+        made["additionalProperties"] = _value(made["additionalProperties"], other)
     for name, field in model.model_fields.items():
         names = [key for key in field_keys(name, field) if key in made["properties"]]
         for key in names:
@@ -125,7 +162,7 @@ def _value(made: Schema, shape: TypeShape) -> Schema:
     """Return the schema of a value, short forms and variables included."""
     if "anyOf" in made:
         return _either([_value(branch, _choice(branch, shape)) for branch in made["anyOf"]])
-    if "$ref" in made or made.get("type") == "null":
+    if "$ref" in made or made.get("type") in (None, "null"):
         return made
     if made.get("type") == "array":
         return _list(made, shape)

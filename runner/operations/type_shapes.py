@@ -77,8 +77,8 @@ def field_shape(field: Any) -> TypeShape:
 
 
 def union_members(shape: TypeShape) -> Iterator[TypeShape]:
-    """Yield the members of a union except None; for other shapes, the shape itself."""
-    if not shape.is_union:
+    """Yield the members of a union except None; for other shapes, and for a field type, the shape itself."""
+    if not shape.is_union or shape.field_type is not None:
         yield shape
         return
     for item in shape.arguments:

@@ -6,6 +6,7 @@
 A case is `<group>/<name>.yaml`, or a folder `<group>/<name>` of pipelines that run together, with `<name>.txt` beside
 it. In the group `overlays` it is an overlay of `base.yml`, and its `x-set` are the options `--set` beside it. A case is
 checked from inside its group's folder, where the sample modules lie, with the variables of `variables.env`.
+`<name>.test.yaml` is a wrong test file, and its text is what `runner test` says of it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import yaml
 from runner import app
 from runner.cli.environment import read_environment
 from runner.config import diagnostics
+from runner.config.loader import is_test_file
 from runner.config.overlays import Overlay, Setting
 from runner.errors import PipelineInvalid
+from runner.testing.suites import load_suite
 
 HERE = Path(__file__).resolve().parent
 VARIABLES = "variables.env"
@@ -47,6 +50,9 @@ def said(case: Path) -> str:
     with _inside(case.parent):
         variables = read_environment(Path(VARIABLES)) if Path(VARIABLES).exists() else {}
         try:
+            if is_test_file(case):
+                load_suite(Path(case.name))
+                return ""
             problems = app.load([_pipeline(case)], variables, _overlays(case)).warnings
         except PipelineInvalid as invalid:
             problems = invalid.problems

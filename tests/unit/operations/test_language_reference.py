@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.config.document import plain_data
-from runner.config.loader import load, load_text
+from runner.config.loader import find_pipelines, load, load_text
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys
 from runner.config.yaml_parser import parse_yaml
@@ -91,5 +91,5 @@ def _note(value: Any, shape: TypeShape, seen: set[tuple[type[SpecModel], str]]) 
 
 def test_the_examples_of_the_repository_are_still_there() -> None:
     """The handlers that the reference names are those of the worked examples."""
-    for path in (ROOT / "pipelines").rglob("*.yaml"):
+    for path in find_pipelines([ROOT / "pipelines"]):
         assert load(path, {}).spec is not None

@@ -12,11 +12,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from jsonschema import Draft202012Validator
 
 from runner.config.document import plain_data
-from runner.config.loader import load_text
-from runner.config.spec_model import field_keys
+from runner.config.loader import find_pipelines, load_text
+from runner.config.spec import PipelineSpec
+from runner.config.spec_model import SpecModel, field_keys
+from runner.config.suite_loader import read_suite
+from runner.config.suite_spec import SuiteSpec
 from runner.config.yaml_parser import parse_yaml
-from runner.operations.language_reference import language_reference
-from runner.operations.language_schema import language_schema, spec_models
+from runner.operations.language_reference import language_reference, suite_reference
+from runner.operations.language_schema import Schema, language_schema, spec_models, suite_schema
 from tests.process import ROOT
 from tests.unit.operations.examples import yaml_blocks
 from tests.unit.operations.written_pipelines import pipelines
@@ -61,7 +64,7 @@ def _keywords(made: Any) -> Iterator[str]:
                 yield from _keywords(value)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", find_pipelines([ROOT / "pipelines"]), ids=lambda path: path.name)
 def test_the_examples_are_valid(path: Path) -> None:
     """Every pipeline in the repository."""
     assert complaints(path.read_text("utf-8")) == []
@@ -170,11 +173,47 @@ def test_mistakes_are_found(text: str) -> None:
         assert list(VALIDATOR.iter_errors({}))
 
 
-def test_every_key_is_described() -> None:
+def test_the_examples_of_test_files_are_valid() -> None:
+    """Those of the reference, and mistakes are found as the runner finds them."""
+    validator = Draft202012Validator(suite_schema())
+    assert [list(validator.iter_errors(data(text))) for text in yaml_blocks(suite_reference())] == [[]] * 6
+    Draft202012Validator.check_schema(suite_schema())
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "{}",
+        "{expect: {dead: all}}",
+        "{expect: {dead: {}}}",
+        "{expect: {dead: [{reason: tired}]}}",
+        "{expect: {handled: {ship: '1'}}}",
+        "{expect: {handled: {ship: -1}}}",
+        "{expect: {retried: {ship: many}}}",
+        "{expect: {published: [{}]}}",
+        "{expect: {published: [{to: a, at: noon}]}}",
+        "{expect: {dead: none}, publish: [{payload: 1}]}",
+        "{expect: {dead: none}, now: 2026-03-28}",
+        "{expect: {dead: none}, run_for: '${TIME}'}",
+        "{expect: {dead: none}, replace: {ship: 5}}",
+        "{expect: {dead: none}, replace: {ship: {returns: 1, twice: 2}}}",
+        "{expect: {dead: none}, replace: {resources: {db: 5}}}",
+    ],
+)
+def test_mistakes_in_test_files_are_found(case: str, tmp_path: Path) -> None:
+    """By the schema and by the runner."""
+    text = f"version: 1\npipelines: [a.yaml]\ntests: {{paid: {case}}}\n"
+    (tmp_path / "a.test.yaml").write_text(text)
+    assert list(Draft202012Validator(suite_schema()).iter_errors(data(text)))
+    assert read_suite(tmp_path / "a.test.yaml").file.problems
+
+
+@pytest.mark.parametrize(("schema", "root"), [(SCHEMA, PipelineSpec), (suite_schema(), SuiteSpec)])
+def test_every_key_is_described(schema: Schema, root: type[SpecModel]) -> None:
     """What an editor shows when one points at a key."""
-    for model in spec_models():
-        made = SCHEMA if model.__name__ == "PipelineSpec" else SCHEMA["$defs"][model.__name__]
+    for model in spec_models(root):
+        made = schema if model is root else schema["$defs"][model.__name__]
         for name, field in model.model_fields.items():
             for key in field_keys(name, field):
                 assert made["properties"][key]["description"], f"{model.__name__}.{key}"
-        assert made["additionalProperties"] is False
+        assert made["additionalProperties"] is False or model.model_config["extra"] == "allow"

@@ -1,0 +1,176 @@
+"""Loads test files with their pipelines, and compares the names in them with those that the pipelines have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import app
+from runner.config.diagnostics import did_you_mean
+from runner.config.document import KeyPath, MappingNode, Node, ScalarNode, dotted_path, walk_nodes
+from runner.config.loader import PipelineFile
+from runner.config.suite_loader import read_suite
+from runner.config.suite_spec import SuiteSpec
+from runner.config.validation import document_data
+from runner.errors import PipelineInvalid, Problem
+from runner.pipeline.import_report import ImportReport
+from runner.pipeline.importer import import_callable, import_exception
+from runner.pipeline.module_search import ModuleSearch, module_searches
+
+VISIBLE_VARIABLES = ("PATH", "HOME")
+"""The variables of the real environment that pipelines under test see."""
+
+_REPLACE = ("tests", "*", "replace")
+_EXPECT = ("tests", "*", "expect")
+
+_NAMES: Mapping[KeyPath, str] = {
+    ("tests", "*", "publish", "#", "to"): "queue or event",
+    ("tests", "*", "only"): "subscriber or producer",
+    ("tests", "*", "only", "#"): "subscriber or producer",
+    (*_EXPECT, "published", "#", "to"): "queue or event",
+    (*_EXPECT, "dead", "#", "queue"): "queue with a subscriber",
+    (*_EXPECT, "dead", "#", "subscriber"): "subscriber",
+}
+"""The values that are names, and what they name."""
+
+_KEYS: Mapping[KeyPath, str] = {
+    (*_EXPECT, "handled"): "subscriber",
+    (*_EXPECT, "retried"): "subscriber",
+    (*_EXPECT, "duplicates"): "subscriber",
+    (*_EXPECT, "unheard"): "event",
+    _REPLACE: "subscriber or producer",
+    (*_REPLACE, "resources"): "resource",
+}
+"""The maps whose keys are names, and what they name."""
+
+_IMPORTS: Mapping[KeyPath, Callable[[str], object]] = {
+    (*_REPLACE, "*"): import_callable,
+    (*_REPLACE, "*", "handler"): import_callable,
+    (*_REPLACE, "*", "raises"): import_exception,
+    (*_REPLACE, "resources", "*"): import_callable,
+}
+"""The values that are import paths, and how they are imported."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A test file without mistakes, and the pipelines that it tests."""
+
+    file: PipelineFile
+    spec: SuiteSpec
+    system: app.System
+
+    @property
+    def path(self) -> Path:
+        """The path of the test file."""
+        return self.file.path
+
+    def line(self, name: str) -> int:
+        """Return the line of a test's name."""
+        return 0 if self.file.document is None else self.file.document.span(("tests", name), "key").line
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a test file and its pipelines, and import their handlers. Raises PipelineInvalid with every problem."""
+    read = read_suite(path)
+    problems = list(read.file.problems)
+    system: app.System | None = None
+    try:
+        system = _load_pipelines(read.file)
+    except PipelineInvalid as invalid:
+        problems += (_placed(read.file, problem) for problem in invalid.problems)
+    if system is not None:
+        wrong = {problem.path for problem in problems}
+        problems += (each for each in _unknown_names(read.file, system) if each.path not in wrong)
+        problems += _bad_imports(read.file, system, wrong)
+    if read.spec is None or system is None or any(problem.severity == "error" for problem in problems):
+        raise PipelineInvalid(problems)
+    return Suite(read.file, read.spec, system)
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the pipelines under test."""
+    return {name: os.environ[name] for name in VISIBLE_VARIABLES if name in os.environ} | dict(variables)
+
+
+def _load_pipelines(file: PipelineFile) -> app.System | None:
+    """Return the pipelines of a test file, None if it does not say which. Raises PipelineInvalid."""
+    data = document_data(file.document) if file.document is not None else {}
+    names, variables = data.get("pipelines"), data.get("env")
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    given = variables.items() if isinstance(variables, dict) else ()
+    environ = environment({name: value for name, value in given if isinstance(value, str)})
+    return app.load([file.path.parent / name for name in names], environ, broker="memory")
+
+
+def _placed(file: PipelineFile, problem: Problem) -> Problem:
+    """Return a problem of a pipeline, at the name of that pipeline if it has no place of its own."""
+    for path, node in _nodes(file, "pipelines") if not problem.line else ():
+        if isinstance(node, ScalarNode) and problem.file == str(file.path.parent / str(node.value)):
+            return file.problem(problem.code, path, problem.message, problem.help)
+    return problem
+
+
+def _unknown_names(file: PipelineFile, system: app.System) -> Iterator[Problem]:
+    """Yield a problem for each name that the pipelines do not have."""
+    known = _known_names(system)
+    for path, node in _nodes(file, "tests"):
+        shape = _shape(path)
+        if isinstance(node, MappingNode) and shape in _KEYS:
+            found = [((*path, key), key) for key in node.nodes if key != "resources" or shape != _REPLACE]
+        elif isinstance(node, ScalarNode) and isinstance(node.value, str) and shape in _NAMES:
+            found = [(path, node.value)]
+        else:
+            continue
+        kind = _KEYS.get(shape) or _NAMES[shape]
+        for at, name in found:
+            if name not in known[kind]:
+                words = [*known[kind], *(["resources"] if shape == _REPLACE else [])]
+                message, help_ = f'no {kind} is called "{name}"', did_you_mean(name, words)
+                yield file.problem("unknown-name", at, message, help_, on="key" if shape in _KEYS else "value")
+
+
+def _known_names(system: app.System) -> dict[str, Collection[str]]:
+    """Return the names that the pipelines have, by what they name."""
+    pipelines = system.pipelines
+    subscribers = [each for pipeline in pipelines for each in pipeline.subscribers]
+    destinations = [each for pipeline in pipelines for each in pipeline.destinations.values()]
+    return {
+        "subscriber": dict.fromkeys(each.name for each in subscribers),
+        "subscriber or producer": dict.fromkeys(each.name for each in system.items()),
+        "queue with a subscriber": dict.fromkeys(each.queue for each in subscribers),
+        "queue or event": dict.fromkeys(each.name for each in destinations),
+        "event": dict.fromkeys(each.name for each in destinations if each.is_event),
+        "resource": dict.fromkeys(each.name for pipeline in pipelines for each in pipeline.resources),
+    }
+
+
+def _bad_imports(file: PipelineFile, system: app.System, wrong: Collection[str]) -> list[Problem]:
+    """Return a problem for each import path of a replacement that names nothing, but for values that are `wrong`."""
+    (modules,) = module_searches([file])
+    folders = (folder for loaded, _ in system.specs for folder in ModuleSearch(loaded).folders)
+    modules.folders = list(dict.fromkeys([*folders, *modules.folders]))
+    report = ImportReport(file, modules)
+    for path, node in _nodes(file, "tests"):
+        work = _IMPORTS.get(_shape(path))
+        if work is None or not isinstance(node, ScalarNode) or dotted_path(path) in wrong:
+            continue
+        if isinstance(node.value, str):
+            report.attempt(path, node.value, work)
+    return report.problems()
+
+
+def _nodes(file: PipelineFile, key: str) -> Iterator[tuple[KeyPath, Node]]:
+    """Yield the nodes below a key of a file, with their paths."""
+    node = None if file.document is None else file.document.node((key,))
+    return walk_nodes(node, (key,)) if node is not None else iter(())
+
+
+def _shape(path: KeyPath) -> KeyPath:
+    """Return a path with `*` in place of the names in it, and `#` in place of the numbers."""
+    names = {1, 4 if path[3:4] == ("resources",) else 3} if path[2:3] == ("replace",) else {1}
+    return tuple("#" if isinstance(part, int) else "*" if index in names else part for index, part in enumerate(path))
