@@ -29,6 +29,14 @@ _VERBS = {
 }
 
 
+_GROUPS = {
+    "Write": "init validate config graph explain schema",
+    "Run": "up publish page",
+    "Look at a broker, and change it": "plan apply status tap dead",
+    "Deploy": "export",
+}
+
+
 class _Verbs(click.Group):
     """A group that imports the module of a verb when the verb is used."""
 
@@ -41,6 +49,14 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"runner.cli.{cmd_name}").command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, with `help VERB` and `version` as other programs have them."""
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        elif args[:1] == ["version"]:
+            args = ["--version", *args[1:]]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a verb. click's usage errors quote arguments, so passwords in URLs are masked."""
         try:
@@ -52,8 +68,13 @@ class _Verbs(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_VERBS.items()))
+        grouped = {title: names.split() for title, names in _GROUPS.items()}
+        others = [name for name in _VERBS if not any(name in names for names in grouped.values())]
+        for title, names in {**grouped, **({"Others": others} if others else {})}.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, _VERBS[name]) for name in names])
+        with formatter.section("Examples"):
+            formatter.write("  runner init shop\n  runner validate shop\n  runner up shop\n  runner help publish\n")
 
 
 def _show_version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -82,7 +103,7 @@ def main() -> None:
 
     open_standard_streams()
     try:
-        cli.main(prog_name="runner", standalone_mode=True)
+        sys.exit(_run())
     except Exception as failure:  # anything that arrives here is a bug in the runner or a full disk
         from runner.cli.output import echo_bug, echo_output_lost
 
@@ -90,6 +111,30 @@ def main() -> None:
         sys.exit(echo_output_lost(failure) if is_lost else echo_bug())  # type: ignore[arg-type]  # narrowed
     finally:
         _end_streams()
+
+
+def _run() -> int:
+    """Run the command line; return the exit code. Wrong usage is explained in our own words."""
+    from runner.cli.output import EXIT_INTERRUPTED, echo_err, echo_error
+
+    try:
+        code = cli.main(prog_name="runner", standalone_mode=False)
+    except click.Abort as abort:
+        is_interrupt = isinstance(abort.__cause__ or abort.__context__, KeyboardInterrupt)
+        echo_err("interrupted" if is_interrupt else "stopped: nothing was done")
+        return EXIT_INTERRUPTED if is_interrupt else 1
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # from click 8.2 on
+            error.show()
+            return error.exit_code
+        from runner.cli.usage import explain_usage
+
+        echo_error(*explain_usage(error, sys.argv[1:]))
+        return error.exit_code
+    except click.ClickException as error:
+        echo_error(error.format_message())
+        return error.exit_code
+    return code if isinstance(code, int) else 0
 
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)

@@ -13,6 +13,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
+from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 EXIT_DIFFERENCES_LEFT = 1
 
 
-@click.command("apply", short_help="Declare what is missing on the broker; recreate named queues.")
+@click.command("apply", cls=Verb, short_help="Declare what is missing on the broker; recreate named queues.")
 @options.paths
 @click.option(
     "--recreate",

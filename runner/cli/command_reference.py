@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from runner.cli import cli
+from runner.cli.verb import EXAMPLES
 
 _HEAD = """\
 # Commands
@@ -15,7 +16,16 @@ _HEAD = """\
 <!-- Written by `python -m runner.cli.command_reference` from the help texts in runner/cli. -->
 
 Every option can also be set by an environment variable, `RUNNER_<COMMAND>_<OPTION>`; `--broker` and `--management` also
-by `RUNNER_BROKER` and `RUNNER_MANAGEMENT`. `runner COMMAND --help` prints the same texts.
+by `RUNNER_BROKER` and `RUNNER_MANAGEMENT`. `runner COMMAND --help` prints the same texts, with examples, as does
+`runner help COMMAND`. Wrong usage is answered with the command line that is meant.
+
+Shells complete commands, options, paths, the names in a pipeline and the codes of `runner explain`:
+
+```sh
+eval "$(_RUNNER_COMPLETE=bash_source runner)"       # in ~/.bashrc
+eval "$(_RUNNER_COMPLETE=zsh_source runner)"        # in ~/.zshrc
+_RUNNER_COMPLETE=fish_source runner | source        # in ~/.config/fish/config.fish
+```
 
 Exit codes that all commands share: `0` success, `2` wrong usage, `69` the broker cannot be reached, refuses the
 connection or differs from the pipeline, `70` a bug in the runner, `78` an invalid pipeline.
@@ -43,6 +53,9 @@ def _section(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     lines = [f"\n{level} {context.command_path}\n", f"```text\n{usage}\n```\n"]
     lines.append(inspect.cleandoc(command.help or "").replace("\b\n", ""))
+    examples = EXAMPLES.get(context.command_path.partition(" ")[2], ())
+    if examples:
+        lines.append("\n```sh\n" + "\n".join(examples) + "\n```")
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     if options:
         lines += ["\n| option | meaning |", "|---|---|", *map(_row, options)]

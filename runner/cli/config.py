@@ -9,12 +9,13 @@ import click
 
 from runner.cli import options
 from runner.cli.output import errors_as_exit_codes
+from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
 
 
-@click.command("config", short_help="Print the effective pipeline.")
+@click.command("config", cls=Verb, short_help="Print the effective pipeline.")
 @options.path
 @click.option("--origin", is_flag=True, help="Add a comment to each value that says where it comes from.")
 @options.env_file

@@ -22,6 +22,7 @@ from runner.cli.dead_options import (
     with_dead_options,
 )
 from runner.cli.output import EXIT_INTERRUPTED, echo_err, errors_as_exit_codes
+from runner.cli.verb import Verb
 from runner.units import pluralize
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _JSON = click.option("--json", "is_json", is_flag=True, help="Print JSON, one ob
 _DRY_RUN = click.option("--dry-run", "is_dry", is_flag=True, help="Only show what would be done.")
 
 
-@command.command("list", short_help="List dead letters.")
+@command.command("list", cls=Verb, short_help="List dead letters.")
 @_JSON
 @with_dead_options(DEFAULT_LIMIT)
 def list_(dead_options: DeadOptions, is_json: bool) -> None:
@@ -68,7 +69,7 @@ def list_(dead_options: DeadOptions, is_json: bool) -> None:
     echo_err(f"{pluralize(summary.matched, 'dead letter')}{of}")
 
 
-@command.command("show", short_help="Show everything about one dead letter.")
+@command.command("show", cls=Verb, short_help="Show everything about one dead letter.")
 @_JSON
 @with_dead_options(1)
 def show(dead_options: DeadOptions, is_json: bool) -> None:
@@ -100,7 +101,7 @@ def show(dead_options: DeadOptions, is_json: bool) -> None:
         sys.exit(1)
 
 
-@command.command("replay", short_help="Send dead letters back to the queue they failed in.")
+@command.command("replay", cls=Verb, short_help="Send dead letters back to the queue they failed in.")
 @_DRY_RUN
 @click.option("--local", "is_local", is_flag=True, help="Try them with the local handler; the broker keeps them.")
 @click.option("--rate", "per_second", metavar="RATE", callback=_rate, help="Maximum rate of messages: 10/s, 100/m.")
@@ -138,7 +139,7 @@ def replay(dead_options: DeadOptions, is_dry: bool, is_local: bool, per_second: 
     sys.exit(_exit_code(summary))
 
 
-@command.command("drop", short_help="Delete dead letters.")
+@command.command("drop", cls=Verb, short_help="Delete dead letters.")
 @_DRY_RUN
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--all", "is_all", is_flag=True, help="Drop all of them; required without a filter.")

@@ -14,6 +14,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.verb import complete_names
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -67,7 +68,7 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
     older = "Only messages that first failed at least this long ago: 30m, 1h, 2d."
     return [
         options.path,
-        click.argument("queue", required=False),
+        click.argument("queue", required=False, shell_complete=complete_names("queues", "subscribers")),
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this message; repeatable."),
         click.option(
             "--error", default="", metavar="TEXT", help="Only messages with this text in their error or reason."

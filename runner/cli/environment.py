@@ -68,20 +68,31 @@ def _text(env_file: Path) -> str:
 
 
 def parse_dotenv(text: str, name: str) -> dict[str, str]:
-    """Return the variables of NAME=value lines. `name` is the file's, for errors. Raises BadEnvironmentFile."""
-    variables = {}
+    """Return the variables of NAME=value lines. `name` is the file's, for errors. Raises BadEnvironmentFile with every
+    wrong line.
+    """
+    variables, wrong = {}, []
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
         match = _LINE.fullmatch(stripped)
         if match is None:
-            raise BadEnvironmentFile(f"{name}:{number}: not a NAME=value line")
+            wrong.append(f"{name}:{number}: {_advice(stripped)}")
+            continue
         try:
             variables[match[1]] = _value(match[2], has_blank=match[0][match.start(2) - 1] != "=")
         except ValueError as error:
-            raise BadEnvironmentFile(f"{name}:{number}: {error}") from None
+            wrong.append(f"{name}:{number}: {error}")
+    if wrong:
+        raise BadEnvironmentFile("\n".join(wrong))
     return variables
+
+
+def _advice(line: str) -> str:
+    """Return what is wrong with a line that is not NAME=value. Only its name is quoted."""
+    named = re.match(r"(?:export\s+|set\s+)?(?!export\b)[\"']?([A-Za-z_][A-Za-z0-9_]*)[\"']?\s*(?::|\s)", line)
+    return f'there is no "=" after the name: write {named[1]}=…' if named else "not a NAME=value line"
 
 
 def _value(text: str, *, has_blank: bool) -> str:

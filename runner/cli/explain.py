@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from runner.cli.output import errors_as_exit_codes
+from runner.cli.verb import Verb, complete_codes
 from runner.errors import RunnerError
 
 
@@ -14,8 +15,8 @@ class UnknownCode(RunnerError):
     exit_code = 2
 
 
-@click.command("explain", short_help="Explain an error code.")
-@click.argument("code", required=False)
+@click.command("explain", cls=Verb, short_help="Explain an error code.")
+@click.argument("code", required=False, shell_complete=complete_codes)
 def command(code: str | None) -> None:
     """Explain the error CODE, with a wrong and a right example. Without CODE, list all codes."""
     from runner.config.messages import closest

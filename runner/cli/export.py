@@ -13,6 +13,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import load_system
 from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
+from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -91,7 +92,7 @@ def _deployment_command(
     return add
 
 
-@command.command("definitions", short_help="RabbitMQ's definitions.json of the whole topology.")
+@command.command("definitions", cls=Verb, short_help="RabbitMQ's definitions.json of the whole topology.")
 @options.paths
 @options.broker
 @_output
@@ -116,7 +117,7 @@ def _definitions(
     _write(text, output)
 
 
-@command.command("permissions", short_help="The smallest set of permissions that a user needs.")
+@command.command("permissions", cls=Verb, short_help="The smallest set of permissions that a user needs.")
 @options.paths
 @options.broker
 @click.option("--user", default="runner", show_default=True, help="The user in the command that sets the permissions.")
@@ -185,7 +186,7 @@ def _program() -> list[str]:
     return [str(script)] if script.is_file() else [sys.executable, "-m", "runner"]
 
 
-@command.command("alerts", short_help="Alerting rules for Prometheus.")
+@command.command("alerts", cls=Verb, short_help="Alerting rules for Prometheus.")
 @options.paths
 @_output
 @options.env_file
@@ -205,7 +206,7 @@ def _alerts(
     _write(text, output)
 
 
-@command.command("grafana", short_help="A dashboard for Grafana.")
+@command.command("grafana", cls=Verb, short_help="A dashboard for Grafana.")
 @options.paths
 @_output
 @options.env_file

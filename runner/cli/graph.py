@@ -9,12 +9,13 @@ import click
 
 from runner.cli import options
 from runner.cli.output import errors_as_exit_codes
+from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
 
 
-@click.command("graph", short_help="Draw pipelines.")
+@click.command("graph", cls=Verb, short_help="Draw pipelines.")
 @options.paths
 @click.option(
     "--format",

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.verb import Verb
 
 
-@click.command("init", short_help="Start a project.")
+@click.command("init", cls=Verb, short_help="Start a project.")
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path, file_okay=False))
 def command(folder: Path) -> None:
     """Write a working project into DIR (default: the current folder): a pipeline, its handlers, a test, a README.

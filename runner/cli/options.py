@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
+from runner.cli.verb import complete_names
+
+
+class BadValue(click.BadParameter):
+    """A value that an option does not take, with what to write instead."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def paths(command: F) -> F:
     """Add the argument PATH...: one or more files or folders; and `overlays`."""
-    argument = click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+    argument = click.argument(
+        "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path), callback=_check_paths
+    )
     return argument(overlays(command))
 
 
@@ -55,6 +69,7 @@ def broker(command: F) -> F:
     return click.option(
         "--broker",
         envvar="RUNNER_BROKER",
+        show_envvar=True,
         metavar="URL",
         callback=_check_broker,
         help="Broker to use instead of the one in the file: amqp://…, amqps://… or memory.",
@@ -66,6 +81,7 @@ def management(command: F) -> F:
     return click.option(
         "--management",
         envvar="RUNNER_MANAGEMENT",
+        show_envvar=True,
         metavar="URL",
         callback=_check_management,
         help="URL of RabbitMQ's management API. Default: the broker's host, port 15672 (15671 for amqps).",
@@ -97,7 +113,11 @@ def allow_actions(command: F) -> F:
 def only(command: F) -> F:
     """Add `--only`, which selects producers and subscribers."""
     return click.option(
-        "--only", multiple=True, metavar="NAME", help="Run only this producer or subscriber; repeatable."
+        "--only",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=complete_names("producers", "subscribers"),
+        help="Run only this producer or subscriber; repeatable.",
     )(command)
 
 
@@ -137,7 +157,14 @@ def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tu
     try:
         return parse_address(value, lowest_port=0)
     except ValueError:
-        raise click.BadParameter("write HOST:PORT, such as 127.0.0.1:8080; port 0 takes a free port") from None
+        port = value.rpartition(":")[2]
+        if port.isdecimal() and int(port) > 65_535:
+            raise BadValue(f"the port {port} is too large", "write a port from 1 to 65535") from None
+        if value.isdecimal():
+            raise BadValue(f'"{value}" has no host', f"write 127.0.0.1:{value}, or 0.0.0.0:{value} for all") from None
+        if re.fullmatch(r"[a-zA-Z0-9.-]+", value):
+            raise BadValue(f'"{value}" has no port', f"write {value}:8080") from None
+        raise BadValue(f'"{value}" is not an address', "write HOST:PORT, such as 127.0.0.1:8080") from None
 
 
 def env_file(command: F) -> F:
@@ -188,7 +215,26 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
     try:
         return parse_broker_url(value)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        from runner.config.messages import closest
+        from runner.units import is_loopback
+
+        hint = "write amqp://USER:PASSWORD@HOST:5672"
+        if closest(value, ["memory"]):
+            hint = 'did you mean "memory"?'
+        elif re.match(r"[\w.-]+(:\d+)?(/|$)", value) and "://" not in value:
+            login = "" if is_loopback(re.split("[:/]", value)[0]) else "USER:PASSWORD@"
+            hint = f'did you mean "amqp://{login}{value}"?'
+        raise BadValue(str(error), hint) from None
+
+
+def _check_paths(context: click.Context, _: click.Parameter, value: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the paths. Raises BadValue for a file of variables, which is given by `--env-file`."""
+    for path in value:
+        if path.name == ".env" or path.suffix == ".env":
+            others = " ".join(str(other) for other in value if other != path) or "PATH"
+            hint = f"write: {context.command_path} {others} --env-file {path}"
+            raise BadValue(f'"{path}" is a file of variables, not a pipeline', hint)
+    return value
 
 
 def _check_wait(_: click.Context, __: click.Parameter, value: str) -> float:

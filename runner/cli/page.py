@@ -13,6 +13,7 @@ import click
 
 from runner.cli import options
 from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from runner.page.access import Access
 
 
-@click.command("page", short_help="Show queues and dead letters in a browser.")
+@click.command("page", cls=Verb, short_help="Show queues and dead letters in a browser.")
 @options.paths
 @click.option(
     "--http",

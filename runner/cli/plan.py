@@ -14,6 +14,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_err, echo_problems, errors_as_exit_codes, wants_color
+from runner.cli.verb import Verb
 from runner.units import pluralize
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SIGNS = {
 }
 
 
-@click.command("plan", short_help="Compare pipelines with the broker; change nothing.")
+@click.command("plan", cls=Verb, short_help="Compare pipelines with the broker; change nothing.")
 @options.paths
 @options.broker
 @options.management

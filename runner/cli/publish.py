@@ -14,6 +14,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import errors_as_exit_codes
+from runner.cli.verb import Verb, complete_names
 from runner.errors import RunnerError
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
@@ -28,9 +29,9 @@ class NoBrokerToPublishTo(RunnerError):
     exit_code = 2
 
 
-@click.command("publish", short_help="Publish a message.")
+@click.command("publish", cls=Verb, short_help="Publish a message.")
 @options.path
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names("queues", "events"))
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
 @click.option("--lines", is_flag=True, help="Publish each line of the payload as a message.")
 @click.option(

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from runner.cli.output import echo_err
+from runner.cli.verb import Verb
 
 
-@click.command("schema", short_help="Print the JSON Schema of pipeline files.")
+@click.command("schema", cls=Verb, short_help="Print the JSON Schema of pipeline files.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of stdout."
 )

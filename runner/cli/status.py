@@ -14,6 +14,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -53,7 +54,7 @@ def _conditions(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -
         raise click.BadParameter(str(error)) from None
 
 
-class _StatusCommand(click.Command):
+class _StatusCommand(Verb):
     """The command `status`, in which one `--fail-if` takes several conditions. Click has no such option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

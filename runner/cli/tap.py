@@ -18,6 +18,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.verb import Verb, complete_names
 from runner.units import pluralize
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 MAX_LINE = 2000
 
 
-@click.command("tap", short_help="Print copies of messages as they are published.")
+@click.command("tap", cls=Verb, short_help="Print copies of messages as they are published.")
 @options.path
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names("queues", "events", "subscribers"))
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after N messages.", metavar="N")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON, one object per line.")
 @click.option(

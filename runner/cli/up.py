@@ -14,6 +14,7 @@ from runner.cli.output import drain_when_output_lost, echo_problems, errors_as_e
 from runner.cli.service_manager import ServiceManager
 from runner.cli.signals import drain_on_signals
 from runner.cli.up_run import UpOptions, echo_loaded, echo_nothing_ran, echo_step, echo_totals, load_pipelines
+from runner.cli.verb import Verb, complete_names
 from runner.workers import ENV_VARIABLE
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from runner.config.overlays import Overlay
 
 
-@click.command("up", short_help="Run pipelines until stopped.")
+@click.command("up", cls=Verb, short_help="Run pipelines until stopped.")
 @options.paths
 @options.broker
 @options.management
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     "without",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete_names("producers", "subscribers"),
     help="Do not run this producer or subscriber; repeatable. Its queue is still declared.",
 )
 @click.option(

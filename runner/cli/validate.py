@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from runner.cli import options
+from runner.cli.loader import stdout_to_stderr
 from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
+from runner.cli.verb import Verb
 from runner.errors import PipelineInvalid
 from runner.units import pluralize
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from runner.errors import Problem
 
 
-@click.command("validate", short_help="Check pipelines.")
+@click.command("validate", cls=Verb, short_help="Check pipelines.")
 @options.paths
 @click.option(
     "--format",
@@ -72,7 +74,8 @@ def _check(
     try:
         if not imports:
             return app.check(paths, environ, overlays)
-        system = app.load(paths, environ, overlays, is_one_process=False)
+        with stdout_to_stderr():
+            system = app.load(paths, environ, overlays, is_one_process=False)
         return system.warnings, [loaded for loaded, _ in system.specs]
     except PipelineInvalid as invalid:
         return invalid.problems, []

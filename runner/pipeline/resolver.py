@@ -106,6 +106,7 @@ class _Resolver:
 
     def pipeline(self, *, handlers: bool = True) -> Pipeline | None:
         """Resolve everything. None if there are errors: then no topology can be computed."""
+        self._check_tls_files()
         self._read_schemas()
         destinations = self._destinations()
         resources = self._resources() if handlers else ()
@@ -146,6 +147,7 @@ class _Resolver:
 
     def check_statically(self) -> None:
         """Check all import paths in the source files."""
+        self._check_tls_files()
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
                 if item.schema_ is not None:
@@ -177,6 +179,15 @@ class _Resolver:
             variables=self._variables(path),
         )
         self._imported.attempt((*path, "handler"), target, check)
+
+    def _check_tls_files(self) -> None:
+        """Check that certificates exist beside the file. Absolute paths are often mounted where the pipeline runs."""
+        tls = self._spec.broker.tls
+        for key in ("ca", "cert", "key") if tls is not None else ():
+            name = getattr(tls, key)
+            if name and not os.path.isabs(name) and not (self._loaded.path.parent / name).is_file():
+                path: PathParts = ("broker", "tls", key)
+                self._note("no-such-file", path, f'there is no file "{name}"', "the path is relative to this file")
 
     def _broker(self) -> BrokerSettings:
         broker, folder = self._spec.broker, self._loaded.path.parent

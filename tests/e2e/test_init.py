@@ -89,7 +89,7 @@ async def test_the_help_begins_with_it(tmp_path: Path) -> None:
     async with RunnerProcess("--help", cwd=tmp_path) as runner:
         assert await runner.wait() == 0
     assert "Start with `runner init DIR`" in runner.stdout
-    assert runner.stdout.partition("Commands:")[2].split()[0] == "init"
+    assert runner.stdout.partition("\nWrite:\n")[2].split()[0] == "init"
 
 
 async def test_nothing_is_overwritten(tmp_path: Path) -> None:

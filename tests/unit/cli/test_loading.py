@@ -1,0 +1,56 @@
+"""What handlers' modules do while a command loads them: it stays out of the command's output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner import cli as package
+
+PIPELINE = 'version: 1\nqueues: {orders: }\nsubscribers: {ship: {from: orders, handler: "HANDLER:ship"}}\n'
+LOUD = "import os\nprint('printed')\nos.system('echo spoken')\nos.write(1, b'written\\n')\ndef ship(order): ...\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder; what was imported from it is forgotten."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def run(project: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str, *arguments: str) -> int:
+    (project / f"{name}.py").write_text(code)
+    (project / "p.yaml").write_text(PIPELINE.replace("HANDLER", name))
+    monkeypatch.setattr(sys, "argv", ["runner", *arguments])
+    try:
+        return package._run()
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_what_a_module_writes_is_not_in_the_json(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither its prints nor the output of programs that it starts."""
+    assert run(project, monkeypatch, "loud_module", LOUD, "validate", "p.yaml", "--format", "json") == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == [item for item in json.loads(out) if item["severity"] == "warning"]
+    assert {"printed", "spoken", "written"} <= set(err.split())
+
+
+def test_ctrl_c_is_an_interruption_and_not_a_failure(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also while a module is being imported."""
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    assert run(project, monkeypatch, "slow_module", code, "validate", "p.yaml") == 130
+    assert capfd.readouterr().err == "\ninterrupted\n"

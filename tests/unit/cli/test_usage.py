@@ -1,0 +1,239 @@
+"""Wrong usage of the command line: what is said, and that obeying it gives a command line that is right."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from runner import cli as package
+from runner.cli import cli
+from runner.cli.verb import EXAMPLES
+
+PIPELINE = "version: 1\nqueues: {order_queue: }\nevents: {order.paid: }\n"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one pipeline, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RUNNER_BROKER", "RUNNER_MANAGEMENT"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    return tmp_path
+
+
+def run(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Return the exit code, the message and the help of a command line."""
+    monkeypatch.setattr(sys, "argv", ["runner", *shlex.split(line)])
+    code = package._run()
+    said = capsys.readouterr().err
+    message, _, help_ = said.removeprefix("error: ").partition("\n  = help: ")
+    return code, message.strip(), help_.strip()
+
+
+def parsed(line: str) -> click.Context:
+    """Parse a command line without running its command. Raises UsageError."""
+    context = cli.make_context("runner", shlex.split(line), resilient_parsing=False)
+    group: click.Group = cli
+    arguments = [*context._protected_args, *context.args]
+    while True:
+        name, command, arguments = group.resolve_command(context, arguments)
+        assert command is not None
+        context = command.make_context(name, arguments, parent=context)
+        if not isinstance(command, click.Group):
+            return context
+        group, arguments = command, [*context._protected_args, *context.args]
+
+
+PATH_NEEDED = "needs the path of a pipeline"
+
+REWRITTEN = [
+    ("pipeline.yaml", '"pipeline.yaml" is a file, not a command', "up pipeline.yaml"),
+    ("./pipeline.yaml --until-idle", '"./pipeline.yaml" is a file, not a command', "up ./pipeline.yaml --until-idle"),
+    ("other.yml", '"other.yml" is a file, not a command', "up other.yml"),
+    ("run pipeline.yaml", '"runner" has no command "run"', "up pipeline.yaml"),
+    ("start pipeline.yaml", '"runner" has no command "start"', "up pipeline.yaml"),
+    ("validat pipeline.yaml", '"runner" has no command "validat"', "validate pipeline.yaml"),
+    ("check pipeline.yaml --strict", '"runner" has no command "check"', "validate pipeline.yaml --strict"),
+    ("ps pipeline.yaml", '"runner" has no command "ps"', "status pipeline.yaml"),
+    ("send pipeline.yaml order_queue 1", '"runner" has no command "send"', "publish pipeline.yaml order_queue 1"),
+    ("dead ls pipeline.yaml", '"runner dead" has no command "ls"', "dead list pipeline.yaml"),
+    ("export k8s pipeline.yaml", '"runner export" has no command "k8s"', "export kubernetes pipeline.yaml"),
+    ("up", f"runner up {PATH_NEEDED}", "up pipeline.yaml"),
+    ("validate --strict", f"runner validate {PATH_NEEDED}", "validate --strict pipeline.yaml"),
+    ("dead list", f"runner dead list {PATH_NEEDED}", "dead list pipeline.yaml"),
+    ("publish order_queue", f"runner publish {PATH_NEEDED} before the name", "publish pipeline.yaml order_queue"),
+    ("up -f pipeline.yaml", '"runner up" has no option -f', "up pipeline.yaml"),
+    ("up --file=pipeline.yaml", '"runner up" has no option --file', "up pipeline.yaml"),
+    ("up --config pipeline.yaml", '"runner up" has no option --config', "up pipeline.yaml"),
+    ("validate pipeline.yaml --json", '"runner validate" has no option --json', "validate pipeline.yaml --format json"),
+    ("validate pipeline.yaml -o json", '"runner validate" has no option -o', "validate pipeline.yaml --format json"),
+    (
+        "validate pipeline.yaml --formt json",
+        '"runner validate" has no option --formt',
+        "validate pipeline.yaml --format json",
+    ),
+    ("validate pipeline.yaml --quiet", '"runner validate" has no option --quiet', "validate pipeline.yaml"),
+    ("up pipeline.yaml -v", '"runner up" has no option -v', "up pipeline.yaml --log-level debug"),
+    ("up pipeline.yaml -l debug", '"runner up" has no option -l', "up pipeline.yaml --log-level debug"),
+    ("up pipeline.yaml --dry-run", '"runner up" has no option --dry-run', "plan pipeline.yaml"),
+    (
+        "up pipeline.yaml --url amqp://localhost",
+        '"runner up" has no option --url',
+        "up pipeline.yaml --broker amqp://localhost",
+    ),
+    ("dead drop pipeline.yaml -y", '"runner dead drop" has no option -y', "dead drop pipeline.yaml --yes"),
+    (
+        "up .env pipeline.yaml",
+        'PATH...: ".env" is a file of variables, not a pipeline',
+        "up pipeline.yaml --env-file .env",
+    ),
+    ("-V", '"runner" has no option -V', "--version"),
+]
+
+
+@pytest.mark.parametrize(("line", "message", "meant"), REWRITTEN, ids=[line for line, *_ in REWRITTEN])
+def test_the_help_is_the_command_line_that_is_meant(
+    line: str, message: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is parsed without an error, so that obeying it once is enough."""
+    Path(".env").write_text("A=1\n")
+    code, said, help_ = run(line, monkeypatch, capsys)
+    assert (code, said) == (2, message)
+    assert help_.endswith(f": runner {meant}")
+    if meant != "--version":
+        parsed(meant)
+
+
+SAID = [
+    ("up pipeline.yaml --scale ship=3", '"runner up" has no option --scale', "write: --workers 3"),
+    (
+        "up pipeline.yaml -d",
+        '"runner up" has no option -d',
+        "leave it out, and let a service manager run it: `runner export systemd` writes a unit",
+    ),
+    (
+        "up pipeline.yaml --reload",
+        '"runner up" has no option --reload',
+        "leave it out, and start it again after each change",
+    ),
+    ("stop", '"runner" has no command "stop"', "stop `runner up` with Ctrl-C, or send it SIGTERM"),
+    (
+        "--log-level debug up x",
+        '"runner" has no option --log-level',
+        "options come after the command, as in `runner up --log-level …`",
+    ),
+    ("up pipeline.yaml --http 127.0.0.1:99999", "--http: the port 99999 is too large", "write a port from 1 to 65535"),
+    ("up pipeline.yaml --http 8080", '--http: "8080" has no host', "write 127.0.0.1:8080, or 0.0.0.0:8080 for all"),
+    ("up pipeline.yaml --http localhost", '--http: "localhost" has no port', "write localhost:8080"),
+    (
+        "up pipeline.yaml --broker in-memory",
+        "--broker: a broker's URL starts with amqp:// or amqps://",
+        'did you mean "memory"?',
+    ),
+    (
+        "up pipeline.yaml --broker localhost:5672",
+        "--broker: a broker's URL starts with amqp:// or amqps://",
+        'did you mean "amqp://localhost:5672"?',
+    ),
+    ("up pipeline.yaml --log-level debgu", '--log-level: "debgu" is not a value of it', 'did you mean "debug"?'),
+    (
+        "graph pipeline.yaml --format png",
+        '--format: "png" is not a value of it',
+        "write one of: text, mermaid, dot, svg, json",
+    ),
+    ("up pipeline.yaml --workers 0", "--workers: must be a whole number from 1 on, not 0", "write --workers 1 or more"),
+    ("up pipeline.yaml --log-level", "--log-level needs a value", "write --log-level debug"),
+    (
+        "up pipeline.yaml --env-file pipelin.yaml",
+        '--env-file: there is no file "pipelin.yaml"',
+        'did you mean "pipeline.yaml"?',
+    ),
+    (
+        "publish pipeline.yaml",
+        "runner publish needs the name of a queue or an event",
+        """write: runner publish pipeline.yaml order_queue '{"id": 1}' (there are: order_queue, order.paid)""",
+    ),
+    (
+        "publish pipeline.yaml order_queue {id: 1}",
+        "the payload {id: 1} is in several pieces",
+        "write it in single quotes, in one piece: the shell has split it and removed its double quotes",
+    ),
+    (
+        "config pipeline.yaml pipeline.yaml",
+        "runner config has more arguments than it takes",
+        "write: runner config [OPTIONS] PATH",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "message", "help_"), SAID, ids=[line for line, *_ in SAID])
+def test_what_is_said(
+    line: str, message: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line, monkeypatch, capsys) == (2, message, help_)
+
+
+def test_a_wrong_value_of_a_variable_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option was not written. A password in the value is not shown."""
+    monkeypatch.setenv("RUNNER_BROKER", "http://user:hunter2@host")
+    _, message, help_ = run("up pipeline.yaml", monkeypatch, capsys)
+    assert message == "RUNNER_BROKER: a broker's URL starts with amqp:// or amqps://"
+    monkeypatch.delenv("RUNNER_BROKER")
+    monkeypatch.setenv("RUNNER_UP_WORKERS", "many")
+    assert run("up pipeline.yaml", monkeypatch, capsys)[1].startswith("RUNNER_UP_WORKERS: must be a whole number")
+    assert "hunter2" not in message + help_
+
+
+def test_a_folder_without_a_pipeline_is_shown_the_way_to_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "pipeline.yaml").unlink()
+    assert run("up", monkeypatch, capsys)[2] == "write: runner up PATH; `runner init` starts a project"
+
+
+def test_help_and_version_are_verbs_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in other programs."""
+    texts = []
+    for line in ("help dead list", "dead list --help", "version", "--version"):
+        monkeypatch.setattr(sys, "argv", ["runner", *line.split()])
+        assert package._run() == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2] == texts[3]
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_the_examples_of_the_help_are_right(line: str, project: Path) -> None:
+    """Each is parsed as it stands."""
+    (project / "order.json").write_text("{}")
+    arguments = shlex.split(line.partition(" < ")[0].partition(" > ")[0])[1:]
+    parsed(shlex.join(arguments))
+
+
+def test_every_verb_has_examples_and_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    context = click.Context(cli, info_name="runner")
+    shown = cli.get_help(context)
+    for name in cli.list_commands(context):
+        assert f"\n  {name} " in shown
+        assert name == "export" or any(key.partition(" ")[0] == name for key in EXAMPLES)
+
+
+def test_completion_knows_the_names_in_the_file_and_the_codes() -> None:
+    """What `runner explain` and a NAME can be."""
+    publish, explain = (cli.get_command(click.Context(cli), verb) for verb in ("publish", "explain"))
+    assert publish is not None
+    assert explain is not None
+    context = click.Context(publish, info_name="publish")
+    context.params = {"path": Path("pipeline.yaml")}
+    name = next(item for item in publish.params if item.name == "name")
+    assert [item.value for item in name.shell_complete(context, "order")] == ["order_queue", "order.paid"]
+    context.params = {"path": Path("nowhere.yaml")}
+    assert name.shell_complete(context, "") == []
+    codes = explain.params[0].shell_complete(click.Context(explain), "unknown-k")
+    assert [item.value for item in codes] == ["unknown-key"]
