@@ -10,10 +10,11 @@ import sys
 import click
 
 _VERBS = {
-    "init": "Start a project: a pipeline, its handlers, a test.",
+    "init": "Start a project: a pipeline, its handlers, tests.",
     "up": "Validate pipelines, connect, and run them until stopped.",
     "dev": "Run pipelines on the in-process broker, and reload them when they change.",
     "validate": "Check pipelines and report every problem at once.",
+    "test": "Run tests of pipelines, on the in-process broker with virtual time.",
     "config": "Print the effective pipeline, with every default.",
     "graph": "Draw producers, queues and subscribers, as text or as a picture.",
     "plan": "Compare pipelines with the broker; change nothing.",

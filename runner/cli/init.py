@@ -15,7 +15,7 @@ from runner.cli.verb import Verb
 @click.command("init", cls=Verb, short_help="Start a project.")
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path, file_okay=False))
 def command(folder: Path) -> None:
-    """Write a working project into DIR (default: the current folder): a pipeline, its handlers, a test, a README.
+    """Write a working project into DIR (default: the current folder): a pipeline, its handlers, tests, a README.
 
     Existing files are never overwritten. The names of the new files go to stdout.
 
@@ -30,7 +30,7 @@ def command(folder: Path) -> None:
             raise click.BadParameter(f"cannot write {folder}: {error.strerror}", param_hint="DIR") from None
     for path in written:
         click.echo(path)
-    steps = ["runner validate pipeline.yaml", "runner up pipeline.yaml --until-idle"]
+    steps = ["runner validate pipeline.yaml", "runner up pipeline.yaml --until-idle", "runner test ."]
     steps += [] if find_spec("pytest") is not None else ["python -m pip install pytest"]
     steps += ["python -m pytest"]
     if folder.resolve() != Path.cwd():

@@ -10,6 +10,9 @@ MAX_NODES: Final = 10_000
 MAX_EXPANDED_NODES: Final = 100_000
 """Nodes of all files with all aliases and defaults expanded, which validation has to visit."""
 
+MAX_SUITE_NODES: Final = MAX_EXPANDED_NODES
+"""Nodes of a test file, which has many tests that are alike."""
+
 MAX_INCLUDE_DEPTH: Final = 8
 MAX_FILES: Final = 1000
 MAX_GLOB_MATCHES: Final = 10_000

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.config import limits
 from runner.config.loader import PipelineFile, in_files, is_test_file, unreadable, yaml_files
 from runner.config.suite_spec import SuiteSpec
 from runner.config.validation import document_data, validate_as
@@ -26,7 +27,7 @@ class SuiteFile:
 def read_suite(path: Path) -> SuiteFile:
     """Read a test file. `${…}` is not replaced in it: variables are for the pipelines under test."""
     try:
-        document, problems = parse_yaml(read_text(path), path)
+        document, problems = parse_yaml(read_text(path), path, max_nodes=limits.MAX_SUITE_NODES)
     except PipelineInvalid as error:
         return SuiteFile(unreadable(path, error.problems, [path]), None)
     spec, found = validate_as(SuiteSpec, document, document_data(document))

@@ -120,7 +120,9 @@ class ReplacementSpec(SpecModel):
         default=None, description="How many calls are replaced; later ones reach the real handler. Default: all."
     )
     takes: VirtualDuration | None = Field(
-        default=None, description="How long each call takes, in virtual time.", examples=["5s"]
+        default=None,
+        description="How long each call takes, in virtual time, before it raises or returns.",
+        examples=["5s"],
     )
 
     @model_validator(mode="after")

@@ -72,10 +72,12 @@ def _not_a_file(path: Path) -> PipelineInvalid:
     return _fatal("not-a-file", "this is not a regular file", "name a file")
 
 
-def parse_yaml(text: str, path: Path = Path(), index: int = 0) -> tuple[Document, list[Problem]]:
+def parse_yaml(
+    text: str, path: Path = Path(), index: int = 0, *, max_nodes: int = limits.MAX_NODES
+) -> tuple[Document, list[Problem]]:
     """Return the document of a text, and the problems that do not stop parsing. Raises PipelineInvalid for the others.
 
-    `path` and `index` are the name and the number of the file.
+    `path` and `index` are the name and the number of the file, `max_nodes` is how many keys and values it may have.
     """
     lines = Lines(text, index)
     if match := _UNPRINTABLE.search(text):
@@ -87,7 +89,7 @@ def parse_yaml(text: str, path: Path = Path(), index: int = 0) -> tuple[Document
             f'remove it, or write it as "{escape}" in double quotes' if escape else "remove it",
             span,
         )
-    composer = _Composer(text, lines)
+    composer = _Composer(text, lines, max_nodes)
     try:
         root = composer.document()
     except yaml.YAMLError as error:
@@ -106,8 +108,9 @@ def _too_deep(span: Span | None = None) -> PipelineInvalid:
 class _Composer:
     """Builds nodes from events. The limits bound the recursion and the memory."""
 
-    def __init__(self, text: str, lines: Lines) -> None:
+    def __init__(self, text: str, lines: Lines, max_nodes: int) -> None:
         self.problems: list[Problem] = []
+        self._max_nodes = max_nodes
         self._text = text
         self._lines = lines
         self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
@@ -160,8 +163,8 @@ class _Composer:
         self._count += 1
         if depth > limits.MAX_DEPTH:
             raise _too_deep(self._span_of(event))
-        if self._count > limits.MAX_NODES:
-            message = f"the file has more than {limits.MAX_NODES} keys and values"
+        if self._count > self._max_nodes:
+            message = f"the file has more than {self._max_nodes} keys and values"
             raise _fatal("too-large", message, "split it into several pipelines", self._span_of(event))
 
     def _alias(self, event: Any, path: KeyPath, depth: int) -> Node:

@@ -1,4 +1,4 @@
-"""The project that `runner init` writes: a pipeline, its handlers, a test that runs it, a README."""
+"""The project that `runner init` writes: a pipeline, its handlers, tests in YAML and in Python, a README."""
 
 from __future__ import annotations
 
@@ -90,32 +90,44 @@ def write_receipt(processed: Processed) -> None:
     log.info("receipt for order %s", processed.number)
 '''
 
-_TEST = '''\
-"""The pipeline runs on the in-process broker: no RabbitMQ is needed."""
+_TESTS = """\
+# Tests of pipeline.yaml, on the in-process broker and with virtual time: `runner test .`, or `python -m pytest`.
+version: 1
+pipelines: [pipeline.yaml]
 
-import json
-import subprocess
-import sys
-from collections import Counter
+tests:
+  every order is processed and gets a receipt:
+    expect:
+      handled: {process_order: 3, write_receipt: 3}
+      published: [{to: orders, times: 3}, {to: order.processed, times: 3}]
+      dead: none
+
+  an order that cannot be processed is given up after three attempts:
+    only: [process_order, write_receipt]
+    replace: {process_order: {raises: ConnectionError}}
+    publish: [{to: orders, payload: {number: 7, article: lamp}, id: order-7}]
+    expect:
+      retried: {process_order: {after: [200ms, 400ms]}}
+      dead: [{queue: orders, reason: exhausted, error_type: ConnectionError, id: order-7}]
+"""
+
+_TEST = '''\
+"""The pipeline, tested in Python: on the in-process broker, with virtual time."""
+
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent
+from runner.testing import running_sync
+
+PIPELINE = Path(__file__).resolve().parent / "pipeline.yaml"
 
 
-def run() -> list[dict]:
-    """Run the pipeline until no work is left, and return its log lines."""
-    command = [sys.executable, "-P", "-m", "mqrunner", "up", "pipeline.yaml", "--until-idle"]
-    command += ["--broker", "memory", "--log-format", "json"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", timeout=50)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def test_every_order_is_processed_and_gets_a_receipt() -> None:
-    lines = run()
-    handled = Counter(line["subscriber"] for line in lines if line["event"] == "message.handled")
-    assert handled == {"process_order": 3, "write_receipt": 3}
-    assert not [line for line in lines if line["event"] == "message.dead_lettered"]
+def test_a_processed_order_is_announced() -> None:
+    with running_sync(PIPELINE, only=["process_order", "write_receipt"]) as pipeline:
+        pipeline.publish("orders", {"number": 7, "article": "lamp"})
+        pipeline.until_idle()
+        (announced,) = pipeline.published("order.processed")
+        assert announced.payload == {"number": 7}
+        assert len(pipeline.handled("write_receipt")) == 1
 '''
 
 _DOCKERFILE = """\
@@ -138,7 +150,8 @@ A message pipeline: `pipeline.yaml` connects queues, events and functions; the f
 
     runner validate pipeline.yaml             # find every mistake before anything runs
     runner up pipeline.yaml --until-idle      # run it on the in-process broker until no work is left
-    python -m pytest                          # run the same as a test; needs `python -m pip install pytest`
+    runner test .                             # run the tests in `pipeline.test.yaml`
+    python -m pytest                          # run them and `test_pipeline.py`; needs `python -m pip install pytest`
 
 This works from other folders too: `orders.py` is found beside `pipeline.yaml`.
 
@@ -163,6 +176,7 @@ def template_files(name: str) -> dict[str, str]:
     return {
         "pipeline.yaml": _PIPELINE.format(name=format_scalar(_pipeline_name(name))),
         "orders.py": _HANDLERS,
+        "pipeline.test.yaml": _TESTS,
         "test_pipeline.py": _TEST,
         "README.md": _README.format(title=_pipeline_name(name)),
         "Dockerfile": _DOCKERFILE.format(name=object_name([name])),

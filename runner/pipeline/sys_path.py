@@ -29,8 +29,8 @@ def extend(folders: Iterable[str]) -> None:
 
 
 def added() -> list[str]:
-    """Return the folders of pipelines that are on the import path because of `extend`."""
-    return list(_ADDED)
+    """Return the folders of pipelines that are on the import path because of `extend`, in its order."""
+    return [entry for entry in sys.path if entry in _ADDED]
 
 
 def withdraw(folders: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
@@ -23,7 +22,7 @@ from runner.pipeline import codec
 from runner.pipeline.model import Destination, Pipeline
 from runner.pipeline.topology import Topology
 from runner.runtime.supervisor import Supervisor
-from runner.testing.loading import loaded
+from runner.testing.loading import environment, loaded
 from runner.testing.loop_thread import LoopThread
 from runner.testing.recorder import NeverIdle, Recorder, RecordingExecution, RecordingPublisher, dead_letter_recorder
 from runner.testing.records import Record
@@ -47,8 +46,6 @@ MAX_IDLE_RECORDS = 20_000
 
 MAX_IDLE_FAILURES = 20
 """How often producers may fail until the pipelines are idle: one without a schedule starts over for ever."""
-
-INHERITED_VARIABLES = ("PATH", "HOME")
 
 
 class Engine:
@@ -75,7 +72,7 @@ class Engine:
         overlays: Sequence[str | Overlay] = (),
     ) -> None:
         self._paths = paths
-        self._env = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | dict(env or {})
+        self._env = environment(env or {})
         self._replace = replace or {}
         self._only = only
         self._overlays = overlays

@@ -136,11 +136,10 @@ class Comparison:
                 about = _names(item.to if isinstance(item, PublishedSpec) else item.queue or item.subscriber)
                 yield self._failure((key, index, *at), "expected this message, got none", about=about)
         if extra:
-            first = next((index for index, item in reversed(wanted) if _may_be(item, extra[0])), None)
-            path = (key,) if first is None else (key, first)
+            last = [index for index, item in wanted if isinstance(item, PublishedSpec) and item.to == extra[0].to][-1:]
             more = "none" if not expected else "no more"
             message = f"expected {more}, got {len(extra)}"
-            yield self._failure(path, message, [describe(each) for each in extra], about=_records(extra))
+            yield self._failure((key, *last), message, [describe(each) for each in extra], about=_records(extra))
 
     def _other(self, key: str, index: int, item: ExpectedMessage, found: Record) -> Failure:
         """Return the failure of an expected message where another one was found."""

@@ -26,6 +26,8 @@ from runner.pipeline import sys_path
 MAX_CACHED = 64
 """The most loads that are kept, the newest ones."""
 
+INHERITED_VARIABLES = ("PATH", "HOME")
+
 _Stamp = tuple[int, int]
 _Key = tuple[tuple[str, ...], tuple[tuple[str, str], ...], tuple[Overlay, ...]]
 _BROKER = Setting("broker=memory")
@@ -103,6 +105,11 @@ _imports = _Imports()
 _loads: dict[_Key, _Load] = {}
 _folders: dict[tuple[str, ...], list[str]] = {}
 """The folders of pipelines that were loaded before, by their paths."""
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of pipelines under test: these variables, and few of the real ones."""
+    return {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | dict(variables)
 
 
 @contextmanager

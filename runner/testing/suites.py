@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner import app
 from runner.config.diagnostics import did_you_mean
 from runner.config.document import KeyPath, MappingNode, Node, ScalarNode, dotted_path, walk_nodes
 from runner.config.loader import PipelineFile
-from runner.config.suite_loader import read_suite
-from runner.config.suite_spec import SuiteSpec
+from runner.config.suite_loader import SuiteFile, read_suite
+from runner.config.suite_spec import CaseSpec, SuiteSpec
 from runner.config.validation import document_data
 from runner.errors import PipelineInvalid, Problem
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
 from runner.pipeline.module_search import ModuleSearch, module_searches
-
-VISIBLE_VARIABLES = ("PATH", "HOME")
-"""The variables of the real environment that pipelines under test see."""
+from runner.testing.loading import environment, loaded
+from runner.testing.replacement import Replacement
+from runner.testing.stand_ins import StandIns
 
 _REPLACE = ("tests", "*", "replace")
 _EXPECT = ("tests", "*", "expect")
@@ -77,34 +78,49 @@ def load_suite(path: Path) -> Suite:
     read = read_suite(path)
     problems = list(read.file.problems)
     system: app.System | None = None
+    paths, env = _pipelines(read.file)
     try:
-        system = _load_pipelines(read.file)
+        with loaded(paths, environment(env)) if paths else nullcontext() as system:
+            if system is not None:
+                problems += _problems(read, system)
     except PipelineInvalid as invalid:
         problems += (_placed(read.file, problem) for problem in invalid.problems)
-    if system is not None:
-        wrong = {problem.path for problem in problems}
-        problems += (each for each in _unknown_names(read.file, system) if each.path not in wrong)
-        problems += _bad_imports(read.file, system, wrong)
     if read.spec is None or system is None or any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)
     return Suite(read.file, read.spec, system)
 
 
-def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the pipelines under test."""
-    return {name: os.environ[name] for name in VISIBLE_VARIABLES if name in os.environ} | dict(variables)
+def replacements(case: CaseSpec) -> dict[str, Any]:
+    """Return what the engine puts in place of handlers and resources."""
+    found: dict[str, Any] = {"resources": case.replace.resources} if case.replace.resources else {}
+    for name, spec in (case.replace.model_extra or {}).items():
+        found[name] = Replacement(**{key: getattr(spec, key) for key in spec.model_fields_set})
+    return found
 
 
-def _load_pipelines(file: PipelineFile) -> app.System | None:
-    """Return the pipelines of a test file, None if it does not say which. Raises PipelineInvalid."""
+def _pipelines(file: PipelineFile) -> tuple[list[Path], dict[str, str]]:
+    """Return the paths of the pipelines under test and the variables for them, as far as they are right."""
     data = document_data(file.document) if file.document is not None else {}
     names, variables = data.get("pipelines"), data.get("env")
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        return None
+    names = [names] if isinstance(names, str) else names if isinstance(names, list) else []
     given = variables.items() if isinstance(variables, dict) else ()
-    environ = environment({name: value for name, value in given if isinstance(value, str)})
-    return app.load([file.path.parent / name for name in names], environ, broker="memory")
+    paths = [file.path.parent / name for name in names if isinstance(name, str)]
+    return paths, {name: value for name, value in given if isinstance(value, str)}
+
+
+def _problems(read: SuiteFile, system: app.System) -> Iterator[Problem]:
+    """Yield the problems with names and import paths, and with stand-ins that do not fit, if there are no others."""
+    reported = {problem.path for problem in read.file.problems}
+    found = [each for each in _unknown_names(read.file, system) if each.path not in reported]
+    found += _bad_imports(read.file, system, reported)
+    yield from found
+    for name, case in read.spec.tests.items() if read.spec is not None and not found else ():
+        try:
+            StandIns(system, replacements(case))
+        except PipelineInvalid as invalid:
+            for problem in invalid.problems:
+                at = ("tests", name, *problem.path.split("."))
+                yield read.file.problem(problem.code, at, problem.message, problem.help)
 
 
 def _placed(file: PipelineFile, problem: Problem) -> Problem:

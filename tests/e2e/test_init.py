@@ -25,6 +25,7 @@ async def test_a_new_project_is_valid_runs_and_passes_its_test(tmp_path: Path) -
         "  cd 'my shop'",
         "  runner validate pipeline.yaml",
         "  runner up pipeline.yaml --until-idle",
+        "  runner test .",
         "  python -m pytest",
     ]
     async with RunnerProcess("validate", "--strict", "pipeline.yaml", cwd=folder) as runner:
@@ -41,7 +42,10 @@ async def test_a_new_project_is_valid_runs_and_passes_its_test(tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert "3 passed" in done.stdout
+    async with RunnerProcess("test", ".", "--fail-under", "60", cwd=folder) as runner:
+        assert await runner.wait() == 0, runner.stdout + runner.stderr
+    assert "2 tests: 2 passed" in runner.stderr
 
 
 async def test_what_its_container_runs_is_healthy(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_a_folder_is_made_and_files_are_told(tmp_path: Path) -> None:
     assert {path.name for path in written} == {
         "pipeline.yaml",
         "orders.py",
+        "pipeline.test.yaml",
         "test_pipeline.py",
         "README.md",
         "Dockerfile",

@@ -1,0 +1,179 @@
+"""`runner test`: run test files on the in-process broker, with virtual time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from runner.cli import options
+from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
+from runner.errors import PipelineInvalid, RunnerError
+
+if TYPE_CHECKING:
+    from runner.errors import Problem
+    from runner.testing.coverage import Coverage
+    from runner.testing.runs import CaseResult
+    from runner.testing.suites import Suite
+
+Style = Literal["text", "github", "json"]
+
+
+class NoSuchTest(RunnerError):
+    """No test has a name that `--only` matches."""
+
+    exit_code = 2
+
+
+@click.command("test", short_help="Run the tests of pipelines.")
+@options.paths
+@click.option(
+    "--only", metavar="PATTERN", help="Run only tests whose name contains this, or matches it as in '*paid*'."
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "github", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of the results.",
+)
+@click.option(
+    "--junit",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the results as JUnit XML.",
+)
+@click.option("--coverage", "is_covered", is_flag=True, help="List what no test has reached.")
+@click.option(
+    "--fail-under",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Fail if tests reach less than this. Implies --coverage.",
+)
+def command(
+    paths: tuple[Path, ...],
+    only: str | None,
+    style: Style,
+    junit: Path | None,
+    is_covered: bool,
+    fail_under: float | None,
+) -> None:
+    """Run the tests in PATH: a test file, or a folder: every *.test.yaml below it.
+
+    The pipelines run on the in-process broker with virtual time, so hours of retries and schedules take milliseconds.
+
+    Exit codes: 0 passed, 1 a test failed or --fail-under is not reached, 2 no test matches, 78 a file is wrong.
+    """
+    with errors_as_exit_codes():
+        suites = _load(paths, style)
+        results = []
+        for suite, name in _selected(suites, only):
+            results.append(result := _run(suite, name))
+            if style == "text":
+                _show(result, is_first=len(results) == 1 or results[-2].suite is not suite)
+    coverage = _coverage(results) if is_covered or fail_under is not None else None
+    _report(results, coverage, style)
+    if junit is not None:
+        _write_junit(junit, results)
+    is_below = coverage is not None and fail_under is not None and coverage.percent < fail_under
+    if is_below:
+        echo_err(f"tests reach less than {fail_under:g} %")
+    sys.exit(int(is_below or any(result.outcome == "failed" for result in results)))
+
+
+def _load(paths: Sequence[Path], style: Style) -> list[Suite]:
+    """Return the test files. Exits with 78 after the problems of all files if any is wrong."""
+    from runner.config import diagnostics
+    from runner.config.suite_loader import find_suites
+    from runner.testing.suites import load_suite
+
+    suites: list[Suite] = []
+    problems: dict[Problem, None] = {}
+    for path in find_suites(paths):
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                suites.append(load_suite(path))
+        except PipelineInvalid as invalid:
+            problems |= dict.fromkeys(invalid.problems)
+    if problems and style == "text":
+        raise PipelineInvalid(list(problems))
+    if problems:
+        click.echo(diagnostics.render(problems, style), nl=False)
+        sys.exit(PipelineInvalid.exit_code)
+    return suites
+
+
+def _selected(suites: Sequence[Suite], only: str | None) -> Iterator[tuple[Suite, str]]:
+    """Yield each test that is to run, with its file. Raises NoSuchTest."""
+    wanted = (only or "").lower()
+    found = [
+        (suite, name)
+        for suite in suites
+        for name in suite.spec.tests
+        if wanted in name.lower() or fnmatchcase(name.lower(), wanted)
+    ]
+    if not found:
+        raise NoSuchTest(f'no test has "{only}" in its name', "leave --only out to see their names")
+    yield from found
+
+
+def _run(suite: Suite, name: str) -> CaseResult:
+    """Run a test. What its handlers print is a part of the result."""
+    from runner.testing.runs import run_case
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        result = run_case(suite, name)
+    return replace(result, printed=printed.getvalue())
+
+
+def _coverage(results: Sequence[CaseResult]) -> Coverage:
+    from runner.testing.coverage import Coverage
+
+    return Coverage(results)
+
+
+def _show(result: CaseResult, *, is_first: bool) -> None:
+    """Write the line of a test, and below it what is wrong. The first one of a file has the file's name above it."""
+    from runner.config.diagnostics import display_path
+    from runner.testing.reports import failure_text, result_line
+
+    if is_first:
+        click.echo(display_path(result.suite.path))
+    click.echo(result_line(result))
+    if result.failures:
+        click.echo("\n" + failure_text(result, colour=wants_color(sys.stdout.isatty())), color=True)
+
+
+def _report(results: Sequence[CaseResult], coverage: Coverage | None, style: Style) -> None:
+    from runner.testing import reports
+
+    unreached = reports.unreached(coverage) if coverage is not None else {}
+    if style == "json":
+        more = {} if coverage is None else {"coverage": {"percent": round(coverage.percent, 1), "unreached": unreached}}
+        click.echo(reports.as_json(results, **more), nl=False)
+        return
+    if style == "github":
+        click.echo(reports.as_github(results), nl=False)
+    if coverage is not None:
+        click.echo(f"reached: {coverage.percent:.0f} %")
+        for file, names in unreached.items():
+            click.echo("".join(f"  {file}: {name}\n" for name in names), nl=False)
+    echo_err(reports.summary(results))
+
+
+def _write_junit(path: Path, results: Sequence[CaseResult]) -> None:
+    from runner.testing.reports import as_junit
+
+    try:
+        path.write_text(as_junit(results), "utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--junit") from None

@@ -1,0 +1,127 @@
+"""Runs the tests of a file, each with an engine of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from runner.config.document import KeyPath, dotted_path
+from runner.config.suite_spec import PublishSpec
+from runner.errors import PublishFailed, RunnerError
+from runner.runtime.resources import ResourceFailed
+from runner.testing.engine import Engine
+from runner.testing.expectations import UNMET, Comparison, Failure
+from runner.testing.records import Record
+from runner.testing.suites import Suite, replacements
+
+DEFAULT_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+Outcome = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """How a test ended. `virtual_s` is the virtual time that has passed since `start`."""
+
+    suite: Suite
+    name: str
+    outcome: Outcome
+    seconds: float = 0.0
+    start: datetime | None = None
+    virtual_s: float = 0.0
+    failures: tuple[Failure, ...] = ()
+    records: tuple[Record, ...] = field(default=(), repr=False)
+    printed: str = ""
+    """What handlers have printed and logged, if it was kept."""
+
+    @property
+    def reason(self) -> str:
+        """Why the test was left out."""
+        return self.suite.spec.tests[self.name].skip or ""
+
+
+def run_case(suite: Suite, name: str) -> CaseResult:
+    """Run a test of a file."""
+    case = suite.spec.tests[name]
+    if case.skip is not None:
+        return CaseResult(suite, name, "skipped")
+    began = time.perf_counter()
+    engine = Engine(
+        [suite.path.parent / path for path in suite.spec.pipelines],
+        env=suite.spec.env,
+        replace=replacements(case),
+        now=case.now,
+        only=case.only,
+    )
+    try:
+        run = _Run(suite, name, engine)
+        failures = tuple(run.failures())
+        outcome: Outcome = "failed" if failures else "passed"
+        records = tuple(engine.records)
+        return CaseResult(
+            suite, name, outcome, time.perf_counter() - began, run.start, run.elapsed_s, failures, records
+        )
+    finally:
+        engine.close()
+
+
+class _Run:
+    """One run of one test."""
+
+    def __init__(self, suite: Suite, name: str, engine: Engine) -> None:
+        self._file = suite.file
+        self._case = suite.spec.tests[name]
+        self._path: KeyPath = ("tests", name)
+        self._engine = engine
+        self.start = engine.now
+
+    @property
+    def elapsed_s(self) -> float:
+        """The virtual time that has passed."""
+        return (self._engine.now - self.start).total_seconds()
+
+    def failures(self) -> Iterator[Failure]:
+        """Start the pipelines, publish the messages, run, and yield what is not as expected."""
+        try:
+            self._engine.start()
+        except ResourceFailed as error:
+            yield self._failure(("replace", "resources"), error)
+            return
+        for index, (seconds, message) in sorted(enumerate(self._timed()), key=lambda item: item[1][0]):
+            self._advance_to(seconds)
+            try:
+                self._engine.publish(
+                    message.to, message.payload, id=message.id, headers=message.headers, is_foreign=True
+                )
+            except PublishFailed as error:
+                yield self._failure(("publish", index, "to"), error)
+        try:
+            if self._case.run_for is None:
+                self._engine.until_idle()
+            else:
+                self._advance_to(self._case.run_for)
+        except RunnerError as error:
+            yield self._failure(("run_for",), error)
+        comparison = Comparison(self._file, self._path, self._engine.records, self.start)
+        yield from comparison.failures(self._case.expect)
+
+    def _timed(self) -> Iterator[tuple[float, PublishSpec]]:
+        """Yield each message that the test publishes, after the seconds from the start to its publication."""
+        seconds = 0.0
+        for message in self._case.publish:
+            if isinstance(message.at, datetime):
+                seconds = (message.at - self.start).total_seconds()
+            elif message.at is not None:
+                seconds = message.at
+            yield seconds, message
+
+    def _advance_to(self, seconds: float) -> None:
+        if (left := seconds - self.elapsed_s) > 0:
+            self._engine.advance(left)
+
+    def _failure(self, path: KeyPath, error: RunnerError) -> Failure:
+        problem = self._file.problem(UNMET, (*self._path, *path), str(error), error.hint)
+        return Failure(replace(problem, path=dotted_path(path)), story=tuple(self._engine.records))
