@@ -18,6 +18,7 @@ from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
 from runner.errors import PipelineInvalid, RunnerError
 
 if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
     from runner.errors import Problem
     from runner.testing.coverage import Coverage
     from runner.testing.runs import CaseResult
@@ -65,6 +66,7 @@ def command(
     junit: Path | None,
     is_covered: bool,
     fail_under: float | None,
+    overlays: tuple[Overlay, ...],
 ) -> None:
     """Run the tests in PATH: a test file, or a folder: every *.test.yaml below it.
 
@@ -73,7 +75,7 @@ def command(
     Exit codes: 0 passed, 1 a test failed or --fail-under is not reached, 2 no test matches, 78 a file is wrong.
     """
     with errors_as_exit_codes():
-        suites = _load(paths, style)
+        suites = _load(paths, overlays, style)
         results = []
         for suite, name in _selected(suites, only):
             results.append(result := _run(suite, name))
@@ -89,7 +91,7 @@ def command(
     sys.exit(int(is_below or any(result.outcome == "failed" for result in results)))
 
 
-def _load(paths: Sequence[Path], style: Style) -> list[Suite]:
+def _load(paths: Sequence[Path], overlays: Sequence[Overlay], style: Style) -> list[Suite]:
     """Return the test files. Exits with 78 after the problems of all files if any is wrong."""
     from runner.config import diagnostics
     from runner.config.suite_loader import find_suites
@@ -100,7 +102,7 @@ def _load(paths: Sequence[Path], style: Style) -> list[Suite]:
     for path in find_suites(paths):
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                suites.append(load_suite(path))
+                suites.append(load_suite(path, overlays))
         except PipelineInvalid as invalid:
             problems |= dict.fromkeys(invalid.problems)
     if problems and style == "text":

@@ -55,6 +55,7 @@ def run_case(suite: Suite, name: str) -> CaseResult:
         replace=replacements(case),
         now=case.now,
         only=case.only,
+        overlays=suite.overlays,
     )
     try:
         run = _Run(suite, name, engine)

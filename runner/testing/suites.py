@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from runner import app
 from runner.config.diagnostics import did_you_mean
 from runner.config.document import KeyPath, MappingNode, Node, ScalarNode, dotted_path, walk_nodes
 from runner.config.loader import PipelineFile
+from runner.config.overlays import Overlay
 from runner.config.suite_loader import SuiteFile, read_suite
 from runner.config.suite_spec import CaseSpec, SuiteSpec
 from runner.config.validation import document_data
@@ -62,6 +63,7 @@ class Suite:
     file: PipelineFile
     spec: SuiteSpec
     system: app.System
+    overlays: tuple[Overlay, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -73,21 +75,24 @@ class Suite:
         return 0 if self.file.document is None else self.file.document.span(("tests", name), "key").line
 
 
-def load_suite(path: Path) -> Suite:
-    """Read a test file and its pipelines, and import their handlers. Raises PipelineInvalid with every problem."""
+def load_suite(path: Path, overlays: Sequence[Overlay] = ()) -> Suite:
+    """Read a test file and its pipelines, and import their handlers. Raises PipelineInvalid with every problem.
+
+    Overlays change the pipelines.
+    """
     read = read_suite(path)
     problems = list(read.file.problems)
     system: app.System | None = None
     paths, env = _pipelines(read.file)
     try:
-        with loaded(paths, environment(env)) if paths else nullcontext() as system:
+        with loaded(paths, environment(env), overlays) if paths else nullcontext() as system:
             if system is not None:
                 problems += _problems(read, system)
     except PipelineInvalid as invalid:
         problems += (_placed(read.file, problem) for problem in invalid.problems)
     if read.spec is None or system is None or any(problem.severity == "error" for problem in problems):
         raise PipelineInvalid(problems)
-    return Suite(read.file, read.spec, system)
+    return Suite(read.file, read.spec, system, tuple(overlays))
 
 
 def replacements(case: CaseSpec) -> dict[str, Any]:

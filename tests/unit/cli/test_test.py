@@ -265,3 +265,9 @@ def test_variables_are_those_of_the_file(run: Run, monkeypatch: pytest.MonkeyPat
     path.write_text(path.read_text() + "env: {CARRIER: dhl}\n")
     done = CliRunner().invoke(command, [str(path)])
     assert done.exit_code == 0, done.output
+
+
+def test_overlays_change_the_pipelines_under_test(run: Run) -> None:
+    """As in every command that takes pipelines."""
+    assert run(RETRIES, "--set", "subscribers.ship.retry.delay=3m").exit_code == 1
+    assert run(RETRIES.replace("4m", "3m"), "--set", "subscribers.ship.retry.delay=3m").exit_code == 0
