@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import click
+
 from runner.cli import event_loop
 from runner.cli.environment import BadEnvironmentFile, ProcessEnvironment
 from runner.cli.keys import Keys
@@ -31,7 +33,7 @@ MUTED = ("broker.connected", "http.listening", "pipeline.draining", "pipeline.st
 """Log events that `runner dev` does not write: each reload would repeat what the start-up lines say."""
 
 
-def run_reloading(up_options: UpOptions, environment: ProcessEnvironment, *, is_dev: bool) -> NoReturn:
+def run_reloading(up_options: UpOptions, *, is_dev: bool) -> NoReturn:
     """Run pipelines until a signal, and reload them when their files change. Raises RunnerError.
 
     With `is_dev` there is always a page, on this machine only, and what is left in the queues at the end is no failure.
@@ -39,6 +41,7 @@ def run_reloading(up_options: UpOptions, environment: ProcessEnvironment, *, is_
     require_watchfiles()
     if not all(path.exists() for path in up_options.paths):
         load_pipelines(up_options, echo_problems)  # raises
+    environment = click.get_current_context().obj
     event_loop.run_in_loop(_Run(up_options, environment, is_dev=is_dev).run())
     raise AssertionError("unreachable: the process has exited")
 
