@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import (
+    BatchFailed,
     BrokerUnavailable,
     OutboxUnavailable,
     PipelineInvalid,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncPublisher",
+    "BatchFailed",
     "BrokerUnavailable",
     "Message",
     "OutboxUnavailable",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from runner.units import parse_duration, pluralize
 
@@ -124,3 +124,23 @@ class RetryLater(Exception):
     def __init__(self, after: str | float, reason: str = "") -> None:
         self.after_s = parse_duration(after)
         super().__init__(reason or f"the handler asked for it again after {after}")
+
+
+class BatchFailed(Exception):
+    """Raise it in the handler of a batch to fail some of its messages: `BatchFailed({2: error, 5: Reject("why")})`.
+
+    The keys are positions in the list that the handler got, counted from 0; each message fails with its own error. The
+    other messages are done. An IndexError follows for a position that the batch does not have: then all of it fails.
+    Raises TypeError or ValueError if `errors` is not such a mapping.
+    """
+
+    def __init__(self, errors: Mapping[Any, Any]) -> None:
+        if not errors:
+            raise ValueError("BatchFailed needs at least one position; return, if nothing has failed")
+        for position, error in errors.items():
+            if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+                raise TypeError(f"a position in the batch is a number from 0, not {position!r}")
+            if not isinstance(error, BaseException):
+                raise TypeError(f"the error at position {position} is not an exception: {error!r}")
+        self.errors: dict[int, BaseException] = dict(errors)
+        super().__init__(f"{pluralize(len(self.errors), 'message')} of the batch failed")

@@ -15,10 +15,19 @@ ATTEMPT = "x-runner-attempt"
 ERROR = "x-runner-error"
 ERROR_TYPE = "x-runner-error-type"
 FIRST_FAILED_AT = "x-runner-first-failed-at"
+EDITED_AT = "x-runner-edited-at"
+"""When `runner dead replay --edit` changed the body."""
+
+HOST = "x-runner-host"
+"""Where the last attempt of a dead letter ran."""
+
 ORIGIN = "x-runner-origin"
 ORIGIN_EXCHANGE = "x-runner-origin-exchange"
 ORIGIN_KEY = "x-runner-origin-key"
 REASON = "x-runner-reason"
+RELEASE = "x-runner-release"
+"""The release of the code that the last attempt of a dead letter ran, if it has one."""
+
 REPLAYED_AT = "x-runner-replayed-at"
 REPLAYS = "x-runner-replays"
 SUBSCRIBER = "x-runner-subscriber"
@@ -119,30 +128,39 @@ class Message:
 
 
 class Publish:
-    """A result with a destination, routing key or headers of its own.
+    """A result with a destination, routing key, headers or origin of its own.
 
     `to` names a queue or an event of the pipeline, or is the `reply_to` of the message (default: the subscriber's
     `to`). `key` replaces the routing key of the event. `headers` are added to the message; names that start with
-    `x-runner-` are reserved.
+    `x-runner-` are reserved. `of` is the message of a batch that the result belongs to: the result has its correlation
+    id, and an id that is the same in the next attempt, whatever other messages are in that batch.
 
     It is not a dataclass, which the JSON encoder would accept as an object: inside of another value it is an error.
     """
 
-    __slots__ = ("headers", "key", "payload", "to")
+    __slots__ = ("headers", "key", "of", "payload", "to")
 
     def __init__(
-        self, payload: Any, to: str | None = None, key: str | None = None, headers: Mapping[str, Any] | None = None
+        self,
+        payload: Any,
+        to: str | None = None,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        of: Message | None = None,
     ) -> None:
         self.payload = payload
         self.to = to
         self.key = key
         self.headers: Mapping[str, Any] = {} if headers is None else headers
+        self.of = of
         for name in self.headers:
             if str(name).startswith("x-runner-"):
                 raise ValueError(f'header "{name}": names that start with "x-runner-" belong to the runner')
 
     def __repr__(self) -> str:
-        return f"Publish({self.payload!r}, to={self.to!r}, key={self.key!r}, headers={self.headers!r})"
+        of = f", of={self.of!r}" if self.of is not None else ""
+        return f"Publish({self.payload!r}, to={self.to!r}, key={self.key!r}, headers={self.headers!r}{of})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Publish) and self._parts() == other._parts()
@@ -150,4 +168,4 @@ class Publish:
     __hash__ = None  # type: ignore[assignment]  # its parts need not have one
 
     def _parts(self) -> tuple[Any, ...]:
-        return self.payload, self.to, self.key, self.headers
+        return self.payload, self.to, self.key, self.headers, self.of

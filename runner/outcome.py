@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,9 @@ Backoff = Literal["exponential", "linear", "fixed"]
 MAX_ERROR_CHARACTERS = 1024
 MAX_DELAY_S = 7 * 86_400.0
 """Longer delays are cut to this. RabbitMQ's limit is about 49 days."""
+
+JITTER_STEPS = 5
+"""How many different delays jitter makes of one. Each is a wait queue on the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ class ResultFailed(Exception):
 class RetryPolicy:
     """How often and when a failed message is retried.
 
-    `attempts` includes the first one. With `only_on`, any other exception is dead-lettered at once.
+    `attempts` includes the first one. With `only_on`, any other exception is dead-lettered at once; one in `not_on`
+    always is. `jitter` is the share by which a delay may be shorter or longer.
     """
 
     attempts: int = 3
@@ -87,6 +92,8 @@ class RetryPolicy:
     delay_s: float = 1.0
     max_delay_s: float = 300.0
     only_on: tuple[type[BaseException], ...] | None = None
+    not_on: tuple[type[BaseException], ...] = ()
+    jitter: float = 0.0
 
     def delay_after(self, attempt: int) -> float:
         """Return the seconds to wait after attempt number `attempt` (from 1) has failed."""
@@ -101,12 +108,22 @@ class RetryPolicy:
 
     def covers(self, item: ErrorInfo) -> bool:
         """Return whether the policy retries an exception."""
+        if any(map(item.is_a, self.not_on)):
+            return False
         return self.only_on is None or any(map(item.is_a, self.only_on))
+
+    def spread(self, delay_s: float) -> tuple[float, ...]:
+        """Return the delays that jitter makes of one, evenly spaced and none above `max_delay_s`."""
+        if not self.jitter:
+            return (delay_s,)
+        shortest, longest = delay_s * (1 - self.jitter), min(delay_s * (1 + self.jitter), self.max_delay_s)
+        step = (longest - shortest) / (JITTER_STEPS - 1)
+        return tuple(shortest + number * step for number in range(JITTER_STEPS))
 
     def delays(self) -> tuple[float, ...]:
         """Return all delays that this policy can ask for, in order, each once."""
-        seen = dict.fromkeys(self.delay_after(attempt) for attempt in range(1, min(self.attempts, 1000)))
-        return tuple(seen)
+        plain = dict.fromkeys(self.delay_after(attempt) for attempt in range(1, min(self.attempts, 1000)))
+        return tuple(dict.fromkeys(delay_s for each in plain for delay_s in self.spread(each)))
 
 
 class ErrorInfo(NamedTuple):
@@ -168,11 +185,16 @@ def is_rejection(error: BaseException) -> bool:
     return any(item.is_a(Reject) for item in flatten_errors(error))
 
 
-def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Outcome:
+def decide(
+    error: BaseException | None,
+    attempt: int,
+    policy: RetryPolicy,
+    choose: Callable[[Sequence[float]], float] = random.choice,
+) -> Outcome:
     """Return the outcome of a delivery. Nothing else decides it.
 
     `error` is None if the handler returned; `attempt` counts from 1. In a group, one Reject is enough, the longest
-    delay counts, and with `only_on` every exception must be listed.
+    delay counts, and the policy must cover every exception. `choose` picks one of the delays that jitter makes.
     """
     if error is None:
         return ACK
@@ -189,7 +211,8 @@ def decide(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Ou
     if not all(item.is_a(RetryLater) or policy.covers(item) for item in items):
         return DeadLetter("rejected", name, text)
     delays = [item.after_s for item in items if item.after_s is not None]
-    return Retry(min(max(delays), MAX_DELAY_S) if delays else policy.delay_after(attempt), name, text)
+    after_s = min(max(delays), MAX_DELAY_S) if delays else choose(policy.spread(policy.delay_after(attempt)))
+    return Retry(after_s, name, text)
 
 
 def _joined_texts(items: Sequence[ErrorInfo]) -> str:

@@ -27,7 +27,7 @@ from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
-    from runner.operations.dead_letters import DeadLetterMessage
+    from runner.operations.dead_letters import DeadLetterMessage, SelectedQueue
     from runner.pipeline.model import Pipeline
 
 DEFAULT_LIMIT = 100
@@ -105,9 +105,19 @@ def show(dead_options: DeadOptions, is_json: bool) -> None:
 @_DRY_RUN
 @click.option("--local", "is_local", is_flag=True, help="Try them with the local handler; the broker keeps them.")
 @click.option("--rate", "per_second", metavar="RATE", callback=_rate, help="Maximum rate of messages: 10/s, 100/m.")
+@click.option("--to", metavar="NAME", help="Send them to this queue or event of the pipeline instead.")
+@click.option("--edit", "is_edited", is_flag=True, help="Open the body of each message in $EDITOR first.")
 @_JSON
 @with_dead_options()
-def replay(dead_options: DeadOptions, is_dry: bool, is_local: bool, per_second: float | None, is_json: bool) -> None:
+def replay(
+    dead_options: DeadOptions,
+    is_dry: bool,
+    is_local: bool,
+    per_second: float | None,
+    to: str | None,
+    is_edited: bool,
+    is_json: bool,
+) -> None:
     """Send dead letters back, each to the one queue it failed in, where it starts with its first attempt.
 
     The broker confirms each message in that queue before it is removed from the dead-letter queue: no message is lost
@@ -117,11 +127,16 @@ def replay(dead_options: DeadOptions, is_dry: bool, is_local: bool, per_second: 
     With --local the handler as it is here handles each message once, on an in-process broker. Nothing changes on the
     live broker, but the handler's own side effects do happen.
 
+    With --edit a message keeps its id, and the header x-runner-edited-at says when it was changed. It stays if the
+    editor is closed without saving.
+
     Exit codes: 0 all matching messages were sent back, 1 some had to stay or would fail again (--local), 69 broker
     unreachable, 78 invalid pipeline, 130 interrupted.
     """
-    from runner.cli.dead_output import Progress
-
+    if is_local and (to or is_edited):
+        raise click.UsageError("--local tries the handler of the queue they failed in: leave out --to and --edit")
+    if is_edited and dead_options.selects_all:
+        raise click.UsageError("choose what to edit, as with --id ID")
     with errors_as_exit_codes():
         if is_local:
             sys.exit(_replay_locally(dead_options, is_json=is_json))
@@ -129,13 +144,7 @@ def replay(dead_options: DeadOptions, is_dry: bool, is_local: bool, per_second: 
             summary = _list(dead_options, is_json=is_json)
             echo_err(f"would send back: {summary.matched}")
             return
-        with Progress("sending back", "sent back", dead_options.limit, is_json=is_json) as progress:
-            progress.summary = summary = run_on_dead_letters(
-                dead_options,
-                lambda ops, selected: ops.replay(selected, progress.note, per_second),
-                progress.show,
-                is_traced=True,
-            )
+        summary = _replay(dead_options, per_second, to, is_edited=is_edited, is_json=is_json)
     sys.exit(_exit_code(summary))
 
 
@@ -153,7 +162,7 @@ def drop(dead_options: DeadOptions, is_dry: bool, yes: bool, is_all: bool, is_js
     from runner.cli.dead_output import Progress
 
     if dead_options.selects_all and not is_all:
-        raise click.UsageError("choose with --id, --error or --older-than, or pass --all for all of them")
+        raise click.UsageError("choose with --id, --error or another filter, or pass --all for all of them")
     asks = not yes and not is_dry
     if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("there is no terminal to ask on: add --yes, or look first with --dry-run")
@@ -190,6 +199,26 @@ def _list(dead_options: DeadOptions, *, is_json: bool) -> Summary:
         return run_on_dead_letters(dead_options, lambda ops, selected: ops.find(selected, on_found))
     finally:  # also shows what was found before the connection was lost
         dead_output.echo_tables(letters, now)
+
+
+def _replay(
+    dead_options: DeadOptions, per_second: float | None, to: str | None, *, is_edited: bool, is_json: bool
+) -> Summary:
+    """Send the dead letters that match back, or to the queue or event `to`."""
+    from runner.cli.dead_output import Progress, edit_body
+    from runner.operations.targets import pipeline_with_destination
+
+    system, selected = load_selection(dead_options)
+    address = pipeline_with_destination(system.pipelines, to).destinations[to].address if to else None
+    edit = edit_body if is_edited else None
+    with Progress("sending back", "sent back", dead_options.limit, is_json=is_json) as progress:
+
+        async def send(ops: DeadLetterOps, selected: list[SelectedQueue]) -> Summary:
+            return await ops.replay(selected, progress.note, per_second, to=address, edit=edit)
+
+        work = connect_and_run(system, selected, dead_options, send, progress.show, is_traced=True)
+        progress.summary = summary = asyncio.run(work)
+    return summary
 
 
 def _exit_code(summary: Summary) -> int:

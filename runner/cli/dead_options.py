@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.app import System
     from runner.config.overlays import Overlay
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
-    from runner.operations.dead_letters import SelectedQueue
+    from runner.operations.dead_letters import DeadLetterFilter, SelectedQueue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,9 @@ class DeadOptions:
     ids: tuple[str, ...] = ()
     error: str = ""
     older_than_s: float | None = None
+    event: str = ""
+    headers: tuple[tuple[str, str | None], ...] = ()
+    body: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
     broker: str | None = None
     environ: dict[str, str] = field(default_factory=dict)
@@ -41,7 +44,20 @@ class DeadOptions:
     @property
     def selects_all(self) -> bool:
         """Whether there is no filter."""
-        return not self.ids and not self.error and self.older_than_s is None
+        return self.filters().selects_all
+
+    def filters(self) -> DeadLetterFilter:
+        """Return the filters."""
+        from runner.operations.dead_letters import DeadLetterFilter
+
+        return DeadLetterFilter(
+            ids=frozenset(self.ids),
+            error=self.error,
+            older_than_s=self.older_than_s,
+            event=self.event,
+            headers=self.headers,
+            body=self.body,
+        )
 
 
 _FIELDS = tuple(field.name for field in fields(DeadOptions))
@@ -74,6 +90,21 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
             "--error", default="", metavar="TEXT", help="Only messages with this text in their error or reason."
         ),
         click.option("--older-than", "older_than_s", metavar="DURATION", callback=_duration, help=older),
+        click.option("--event", default="", metavar="EVENT", help="Only messages of this event or pattern of events."),
+        click.option(
+            *("--header", "headers"),
+            multiple=True,
+            metavar="NAME[=VALUE]",
+            callback=_headers,
+            help="Only messages with this header; repeatable.",
+        ),
+        click.option(
+            "--body",
+            multiple=True,
+            metavar="PATH=VALUE",
+            callback=_body,
+            help="Only messages whose JSON body has this value at a dotted path: customer.id=7; repeatable.",
+        ),
         click.option(
             "--limit", type=click.IntRange(min=1), default=limit, help=f"Maximum number of messages.{default}"
         ),
@@ -81,6 +112,18 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
         options.wait,
         options.env_file,
     ]
+
+
+def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str | None], ...]:
+    parts = (value.partition("=") for value in values)
+    return tuple((name, value if sign else None) for name, sign, value in parts)
+
+
+def _body(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    parts = [value.partition("=") for value in values]
+    if not all(path and sign for path, sign, _ in parts):
+        raise click.BadParameter("write PATH=VALUE, such as customer.id=7")
+    return tuple((path, value) for path, _, value in parts)
 
 
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -130,11 +173,10 @@ async def connect_and_run(
     from runner.app import make_trace_export
     from runner.cli.signals import stop_on_signals
     from runner.operations.dead_letter_ops import DeadLetterOps
-    from runner.operations.dead_letters import DeadLetterFilter
     from runner.operations.rabbitmq.queue_browser import BrowseSession
 
     browser = BrowseSession(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state)
-    filters = DeadLetterFilter(frozenset(dead_options.ids), dead_options.error, dead_options.older_than_s)
+    filters = dead_options.filters()
     traces = make_trace_export(system, echo_broker_state) if is_traced else None
     tracer = traces.tracer if traces else None
     try:

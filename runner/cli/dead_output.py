@@ -17,7 +17,7 @@ import click
 from runner.cli.output import echo_err
 from runner.cli.tables import format_age, format_columns, format_size, json_line
 from runner.message import TRACEBACK
-from runner.operations.dead_letter_json import MAX_TEXT, body_lines, first_items, properties, to_plain
+from runner.operations.dead_letter_json import MAX_TEXT, body_lines, first_items, indented_json, properties, to_plain
 from runner.operations.dead_letters import DeadLetterMessage
 from runner.redaction import escape_line
 
@@ -78,6 +78,8 @@ def details(letter: DeadLetterMessage, now: datetime) -> list[str]:
         "attempts": "–" if letter.attempts is None else str(letter.attempts),
         "since": failed,
         "subscriber": letter.subscriber or "–",
+        **({"host": letter.host} if letter.host else {}),
+        **({"release": letter.release} if letter.release else {}),
         "replays": str(letter.replays),
         "published to": f"{letter.exchange or '(default exchange)'} : {letter.routing_key}"
         if letter.routing_key
@@ -114,6 +116,23 @@ def _compact(value: Any) -> str:
 
 def _indented(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in lines]
+
+
+def edit_body(letter: DeadLetterMessage) -> bytes | str:
+    """Open the body in the user's editor. Return the new body, or a sentence why there is none."""
+    pretty = indented_json(letter.envelope.body)
+    try:
+        text = (pretty or letter.envelope.body).decode()
+    except UnicodeDecodeError:
+        return "its body is not text"
+    try:
+        edited = click.edit(text, extension=".txt" if pretty is None else ".json")
+    except click.ClickException as error:
+        return f"the editor failed: {error.format_message()}"
+    if edited is None or edited.rstrip("\n") == text.rstrip("\n"):
+        return "it was not changed in the editor"
+    body = edited.removesuffix("\n").encode()
+    return "what the editor saved is not JSON" if pretty is not None and indented_json(body) is None else body
 
 
 # Progress and results

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 @options.log_level
 @options.http
 @options.env_file
-def command(
-    paths: tuple[Path, ...], overlays: tuple[Overlay, ...], log_format: str | None, **settings: Any
-) -> None:
+def command(paths: tuple[Path, ...], overlays: tuple[Overlay, ...], log_format: str | None, **settings: Any) -> None:
     """Run pipelines on the in-process broker, whatever they say, and reload them when their files change.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. What they include, the file of

@@ -31,6 +31,7 @@ SIZE: Final = FieldType(
     "size", "size", "A number of bytes with its unit.", r"^\s*\d+(\.\d+)?(B|kB|MB|GB|KiB|MiB|GiB)\s*$", ("64kB", "1MiB")
 )
 RATE: Final = FieldType("rate", "rate", "A count per unit of time.", r"^\s*\d+(\.\d+)?/(s|m|h)\s*$", ("200/s", "10/m"))
+SHARE: Final = FieldType("share", "share", "A part of a whole, in percent.", r"^\s*\d+(\.\d+)?%\s*$", ("20%",))
 NAME: Final = FieldType("name", "name", "A name, without * and #.", r"^[^*#]+$")
 PATTERN: Final = FieldType("pattern", "pattern", "A name in which * matches one word, # any number of words.", r"^.+$")
 IMPORT_PATH: Final = FieldType(
@@ -57,7 +58,7 @@ MOMENT: Final = FieldType(
 )
 TEXT: Final = FieldType("text", "text", "Any text.")
 
-FIELD_TYPES: Final = (DURATION, SIZE, RATE, NAME, PATTERN, IMPORT_PATH, ERROR_PATH, URL)
+FIELD_TYPES: Final = (DURATION, SIZE, RATE, SHARE, NAME, PATTERN, IMPORT_PATH, ERROR_PATH, URL)
 """The kinds that the JSON Schema of pipelines has a definition for."""
 
 SUITE_FIELD_TYPES: Final = (DURATION, TIME, MOMENT, NAME, IMPORT_PATH, ERROR_PATH)

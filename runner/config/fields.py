@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from runner.config.document import Interpolated
-from runner.config.field_types import DURATION, RATE, SIZE, TEXT
+from runner.config.field_types import DURATION, RATE, SHARE, SIZE, TEXT
 from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.scalars import resolve_scalar
 from runner.units import format_duration, parse_duration, parse_rate, parse_share, parse_size
@@ -193,6 +193,25 @@ def _rate(value: object) -> float:
 
 Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), RATE]
 """Messages per second."""
+
+
+def _share(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        help_ = f"write it in percent, as in {round(value * 100) if value < 1 else value}%"
+        raise spec_error("bad-share", f"must be a share in percent, not {describe(value)}", help_)
+    try:
+        share = parse_share(value) if isinstance(value, str) else None
+    except ValueError:
+        share = None
+    if share is None:
+        raise spec_error("bad-share", f"must be a share of at most 100%, not {describe(value)}", "write it as in 20%")
+    if not share:
+        raise spec_error("out-of-range", "must be more than 0%", "write it as in 20%, or remove it")
+    return share
+
+
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=str), SHARE]
+"""A part of a whole: `20%` is 0.2."""
 
 
 # Which messages are logged

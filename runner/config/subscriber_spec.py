@@ -15,6 +15,7 @@ from runner.config.fields import (
     Duration,
     OpaqueMap,
     Rate,
+    Share,
     Text,
     choice,
     duration,
@@ -37,6 +38,8 @@ _PAYLOAD_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 # Retry
 
+ErrorPaths = Annotated[tuple[ErrorPath, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+
 
 class RetrySpec(SpecModel):
     """How often and when a failed message is tried again."""
@@ -51,8 +54,18 @@ class RetrySpec(SpecModel):
         default=1.0, description="The delay after the first failure."
     )
     max_delay: Annotated[Duration, duration(0, MAX_DELAY_S)] = Field(default=300.0, description="Maximum delay.")
-    on: Annotated[tuple[ErrorPath, ...], BeforeValidator(one_or_many), Field(min_length=1)] | None = Field(
+    jitter: Share | None = Field(
+        default=None,
+        description="How much shorter or longer a delay may be, so that messages that failed together do not return "
+        "together. It makes five delays of each, and so up to five wait queues.",
+    )
+    on: ErrorPaths | None = Field(
         default=None, description="Exceptions to retry after; after any other, the message is dead-lettered at once."
+    )
+    not_on: ErrorPaths | None = Field(
+        default=None,
+        description="Exceptions after which the message is dead-lettered at once, also if `on` has one of their base "
+        "classes.",
     )
 
     @model_validator(mode="after")
@@ -60,6 +73,9 @@ class RetrySpec(SpecModel):
         if self.delay > self.max_delay:
             message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
             raise_conflicts([Conflict(("delay",), message, 'write a longer "max_delay"')])
+        if both := set(self.on or ()).intersection(self.not_on or ()):
+            message = f'"on" has {quoted(min(both))} as well, so it would never be retried'
+            raise_conflicts([Conflict(("not_on",), message, "remove it from one of them")])
         return self
 
 

@@ -63,6 +63,8 @@ def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
         "claimed_queue": letter.claimed or None,
         "exchange": letter.exchange,
         "routing_key": letter.routing_key,
+        "host": letter.host or None,
+        "release": letter.release or None,
         **properties(envelope),
         "headers": to_plain(envelope.headers),
         **body_to_json(envelope.body, letter.size),
@@ -84,7 +86,7 @@ def body_lines(envelope: Envelope, whole: int, at_most: int = MAX_BODY) -> list[
 
     `whole` is the size of the complete body; at most `at_most` bytes are shown.
     """
-    pretty = _pretty(envelope.body) if whole <= MAX_PRETTY else None
+    pretty = indented_json(envelope.body) if whole <= MAX_PRETTY else None
     body = pretty if pretty is not None else envelope.body
     cut = body[:at_most]
     is_cut = len(cut) < len(body) or len(envelope.body) < whole
@@ -139,7 +141,7 @@ def first_items(items: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     return [(str(name), value) for name, value in list(items.items())[:MAX_ITEMS]]
 
 
-def _pretty(body: bytes) -> bytes | None:
+def indented_json(body: bytes) -> bytes | None:
     """Return JSON indented, with names and numbers as written; None if it is not an object or an array."""
     try:
         text = body.decode()

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
-from runner.message import UNREADABLE, Address
+from runner.message import UNREADABLE, Address, Envelope
 from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, replay_envelope
 from runner.operations.queue_access import QueueAccess
 from runner.operations.queue_scan import MessageHandle, QueueScan, ScanStopped
@@ -83,20 +83,32 @@ class DeadLetterOps:
         selected: Sequence[SelectedQueue],
         on_moved: Callable[[DeadLetterMessage], None],
         per_second: float | None = None,
+        *,
+        to: Address | None = None,
+        edit: Callable[[DeadLetterMessage], bytes | str] | None = None,
     ) -> Summary:
-        """Send all matches back, each to the one queue it failed in."""
+        """Send all matches back, each to the one queue it failed in, or to `to`.
+
+        `edit` returns a new body, or a sentence why the message has to stay. It runs in a thread, because an editor may
+        be open for minutes.
+        """
         closed: dict[str, str] = {}
         limiter = RateLimiter(per_second) if per_second else None
 
         async def send_back(letter: DeadLetterMessage, handle: MessageHandle) -> str:
-            refusal = replay_obstacle(letter) or closed.get(letter.origin or "", "")
+            address = to or Address("", letter.origin or "")
+            refusal = replay_obstacle(letter, is_redirected=to is not None) or closed.get(str(address), "")
             if refusal:
                 return refusal
+            body = await asyncio.to_thread(edit, letter) if edit is not None else None
+            if isinstance(body, str):
+                return body
             if limiter is not None:
                 await limiter.wait(self.stop)
             if self.stop.is_set():
                 raise ScanStopped
-            refusal = await self._send(letter, closed)
+            envelope = replay_envelope(letter, self.now(), is_redirected=to is not None, edited=body)
+            refusal = await self._send(address, envelope, closed)
             if not refusal:
                 await handle.take()
                 on_moved(letter)
@@ -104,25 +116,26 @@ class DeadLetterOps:
 
         return await self._for_each_match(selected, send_back)
 
-    async def _send(self, letter: DeadLetterMessage, closed: dict[str, str]) -> str:
-        """Publish to the queue it failed in. Return why that is impossible, or an empty string."""
-        queue = letter.origin or ""
+    async def _send(self, address: Address, envelope: Envelope, closed: dict[str, str]) -> str:
+        """Publish a message. Return why that is impossible, or an empty string."""
+        where = f'exchange "{address.exchange}"' if address.exchange else f'queue "{address.key}"'
         span: AbstractContextManager[None] = (
-            nullcontext() if self.tracer is None else self.tracer.replay(queue, letter.envelope)
+            nullcontext() if self.tracer is None else self.tracer.replay(str(address), envelope)
         )
         try:
             with span:
-                await self.browser.publish(Address("", queue), replay_envelope(letter, self.now()))
+                await self.browser.publish(address, envelope)
         except PublishUnknown as error:
             text = f"{error}; one message may be in both queues"
             raise BrokerUnavailable(text, "run this again when the broker is back") from error
         except PublishFailed as failure:
             if failure.reason in ("invalid", "unavailable"):
                 return f"it cannot be published: {failure}"
-            closed[queue] = f'queue "{queue}" no longer exists'
-            if failure.reason == "refused":
-                closed[queue] = f'queue "{queue}" is full'
-            return closed[queue]
+            gone = (
+                f'no queue is bound to {where} for "{address.key}"' if address.exchange else f"{where} no longer exists"
+            )
+            closed[str(address)] = f"{where} is full" if failure.reason == "refused" else gone
+            return closed[str(address)]
         return ""
 
     async def _for_each_match(
@@ -172,11 +185,11 @@ class DeadLetterOps:
         return self.limit is not None and summary.matched >= self.limit
 
 
-def replay_obstacle(letter: DeadLetterMessage) -> str:
-    """Return why a dead letter cannot be sent back; empty if it can."""
+def replay_obstacle(letter: DeadLetterMessage, *, is_redirected: bool = False) -> str:
+    """Return why a dead letter cannot be sent back, or to another place; empty if it can."""
     if UNREADABLE in letter.envelope.headers:
         return "it cannot be decoded: it would lose its properties and headers"
-    if letter.origin is not None:
+    if letter.origin is not None or is_redirected:
         return ""
     if not letter.claimed:
         return "it does not say which queue it failed in"

@@ -7,8 +7,9 @@ is sent back only to a queue whose dead letters arrive here according to the pip
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,8 +17,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from runner import message as names
 from runner.message import Envelope, replays_of
 from runner.operations.targets import ambiguous_target, unknown_target
-from runner.outcome import Reason
+from runner.outcome import InvalidMessage, Reason
+from runner.pipeline.codec import value_at
 from runner.pipeline.model import Pipeline
+from runner.pipeline.topic_patterns import matches
 from runner.transports.failure_copies import foreign_headers, printable, printable_lines
 
 _RUNNER_REASONS = frozenset(get_args(Reason))
@@ -106,6 +109,8 @@ class DeadLetterMessage:
     subscriber: str
     replays: int
     traceback: str = ""
+    host: str = ""
+    release: str = ""
 
     @property
     def size(self) -> int:
@@ -143,6 +148,8 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
         subscriber=_text(headers, names.SUBSCRIBER),
         replays=replays_of(headers),
         traceback=_lines(headers, names.TRACEBACK),
+        host=_text(headers, names.HOST),
+        release=_text(headers, names.RELEASE),
     )
 
 
@@ -150,7 +157,9 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
 class DeadLetterFilter:
     """Conditions that a dead letter must all meet.
 
-    `error` is part of an error's type or text, or of a reason; `failure` is a whole reason and a whole type.
+    `error` is part of an error's type or text, or of a reason; `failure` is a whole reason and a whole type. `event` is
+    a name or a pattern. `headers` are names with values (None: any value), `body` dotted paths into a JSON body with
+    values, both as text.
     """
 
     ids: frozenset[str] = frozenset()
@@ -158,11 +167,14 @@ class DeadLetterFilter:
     older_than_s: float | None = None
     origin: str | None = None
     failure: tuple[str, str] | None = None
+    event: str = ""
+    headers: tuple[tuple[str, str | None], ...] = ()
+    body: tuple[tuple[str, str], ...] = ()
 
     @property
     def selects_all(self) -> bool:
         """Whether there is no condition but the queue."""
-        return not self.ids and not self.error and self.older_than_s is None and self.failure is None
+        return replace(self, origin=None) == DeadLetterFilter()
 
     def matches(self, letter: DeadLetterMessage, now: datetime) -> bool:
         """Whether a dead letter meets all conditions. One without a time is never older than anything."""
@@ -177,20 +189,44 @@ class DeadLetterFilter:
             return False
         wanted = self.error.casefold()
         texts = (f"{letter.error_type}: {letter.error}", letter.reason)
-        return not wanted or any(wanted in text.casefold() for text in texts)
+        if wanted and not any(wanted in text.casefold() for text in texts):
+            return False
+        return self._matches_content(letter)
+
+    def _matches_content(self, letter: DeadLetterMessage) -> bool:
+        events = (letter.envelope.type or "", letter.routing_key)
+        if self.event and not any(matches(self.event, event) for event in events):
+            return False
+        headers = letter.envelope.headers
+        if not all(name in headers and value in (None, _as_text(headers[name])) for name, value in self.headers):
+            return False
+        try:
+            return all(_as_text(value_at(letter.envelope, path)) == value for path, value in self.body)
+        except (LookupError, ValueError, InvalidMessage):
+            return False
 
 
-def replay_envelope(letter: DeadLetterMessage, now: datetime) -> Envelope:
+def replay_envelope(
+    letter: DeadLetterMessage, now: datetime, *, is_redirected: bool = False, edited: bytes | None = None
+) -> Envelope:
     """Return the message to send back: the original one, on its first attempt, marked as replayed.
 
-    It has no expiration, or it would expire again.
+    It has no expiration, or it would expire again. One that is redirected does not say where it was first published.
+    `edited` replaces the body; the message keeps its id, and a header says when that was.
     """
+    moment = now.astimezone(UTC).isoformat(timespec="seconds")
     headers = foreign_headers(letter.envelope.headers)
-    headers[names.ORIGIN_EXCHANGE] = printable(letter.exchange)
-    headers[names.ORIGIN_KEY] = printable(letter.routing_key)
-    headers[names.REPLAYED_AT] = now.astimezone(UTC).isoformat(timespec="seconds")
+    if not is_redirected:
+        headers[names.ORIGIN_EXCHANGE] = printable(letter.exchange)
+        headers[names.ORIGIN_KEY] = printable(letter.routing_key)
+    headers[names.REPLAYED_AT] = moment
     headers[names.REPLAYS] = letter.replays + 1
-    return letter.envelope._replace(headers=headers, expiration_ms=None)
+    if edited is not None:
+        headers[names.EDITED_AT] = moment
+    elif earlier := _text(letter.envelope.headers, names.EDITED_AT):
+        headers[names.EDITED_AT] = earlier
+    body = letter.envelope.body if edited is None else edited
+    return letter.envelope._replace(body=body, headers=headers, expiration_ms=None)
 
 
 def preserved_copy(letter: DeadLetterMessage) -> Envelope:
@@ -225,6 +261,11 @@ def _death(headers: Mapping[str, Any], dlq: DeadLetterQueue) -> Mapping[str, Any
     if not isinstance(latest, dict) or not isinstance(latest.get("queue"), str):
         return {}
     return latest if latest["queue"] in dlq.origins or names.REASON not in headers else {}
+
+
+def _as_text(value: object) -> str:
+    """Return a value as it is written on a command line: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _first(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final
 
-from runner.config.field_types import DURATION, RATE, SIZE
+from runner.config.field_types import DURATION, RATE, SHARE, SIZE
 from runner.operations.type_shapes import TypeShape, union_members
 from runner.units import format_duration, parse_duration, parse_rate
 
@@ -13,7 +13,7 @@ _SIZES: Final = (("GiB", 1024**3), ("GB", 1000**3), ("MiB", 1024**2), ("MB", 100
 
 
 def format_value(value: Any, shape: TypeShape) -> Any:
-    """Return a single value as written in a file: durations, sizes and rates with units, others unchanged."""
+    """Return a single value as written in a file: durations, sizes, rates and shares with units, others unchanged."""
     if value is None or isinstance(value, bool | str | dict | list | tuple):
         return value
     kinds = [choice.field_type for choice in union_members(shape)]
@@ -23,6 +23,8 @@ def format_value(value: Any, shape: TypeShape) -> Any:
         return _size(int(value))
     if RATE in kinds:
         return _rate(float(value))
+    if SHARE in kinds:
+        return f"{Decimal(repr(round(value * 100, 9))).normalize():f}%"
     return value
 
 

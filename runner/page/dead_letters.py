@@ -25,7 +25,7 @@ MAX_LETTERS = 50
 
 FACTS = (
     *("dead_letter", "queue", "reason", "by", "error_type", "error", "attempts", "since", "replays"),
-    *("subscriber", "event", "exchange", "routing_key", "correlation_id", "app_id", "timestamp"),
+    *("subscriber", "host", "release", "event", "exchange", "routing_key", "correlation_id", "app_id", "timestamp"),
     *("content_type", "content_encoding", "reply_to", "priority"),
 )
 """The keys of `dead show --json` that an opened message lists; headers, body and traceback have their own sections."""

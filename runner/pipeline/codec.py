@@ -210,6 +210,22 @@ def key_reader(path: str) -> Callable[[Envelope], Hashable]:
     return read
 
 
+def value_at(envelope: Envelope, path: str) -> Any:
+    """Return the value at a dotted path of a JSON body, as in `customer.id` or `items.0.sku`.
+
+    Raises LookupError if there is none, and ValueError or InvalidMessage if the body is not JSON.
+    """
+    value: Any = from_json(utf8(envelope))
+    for part in path.split("."):
+        if isinstance(value, list) and part.isdecimal():
+            value = value[int(part)]
+        elif isinstance(value, dict):
+            value = value[part]
+        else:
+            raise LookupError(path)
+    return value
+
+
 def _guarded(work: Callable[..., T]) -> Callable[..., T]:
     """Return a function that raises InvalidMessage for every kind of bad body."""
 

@@ -163,9 +163,10 @@ class _Resolver:
             path: PathParts = ("subscribers", name)
             is_batch = subscriber.batch is not None
             self._check_handler(path, subscriber.handler, subscriber.with_, takes_payload=True, is_batch=is_batch)
-            for index, exception in enumerate(subscriber.retry.on or ()):
-                if ":" in exception:
-                    self._imported.attempt((*path, "retry", "on", index), exception, static_checks.find_definition)
+            for key, exceptions in (("on", subscriber.retry.on), ("not_on", subscriber.retry.not_on)):
+                for index, exception in enumerate(exceptions or ()):
+                    if ":" in exception:
+                        self._imported.attempt((*path, "retry", key, index), exception, static_checks.find_definition)
 
     def _check_handler(
         self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool, is_batch: bool = False
@@ -361,13 +362,15 @@ class _Resolver:
         return self._imported.attempt((*path, "handler"), target, read)
 
     def _retry(self, path: PathParts, spec: RetrySpec) -> RetryPolicy | None:
-        only_on: tuple[type[BaseException], ...] | None = None
-        if spec.on is not None:
-            found = [self._imported.attempt((*path, "on", i), name, import_exception) for i, name in enumerate(spec.on)]
-            if None in found:
-                return None
-            only_on = tuple(exception for exception in found if exception)
-        return replace(_delays(spec), only_on=only_on)
+        only_on, not_on = self._exceptions((*path, "on"), spec.on), self._exceptions((*path, "not_on"), spec.not_on)
+        if (spec.on is not None and only_on is None) or (spec.not_on is not None and not_on is None):
+            return None
+        return replace(_delays(spec), only_on=only_on, not_on=not_on or ())
+
+    def _exceptions(self, path: PathParts, names: Sequence[str] | None) -> tuple[type[BaseException], ...] | None:
+        """Import exceptions. None without names, and if one cannot be imported."""
+        found = [self._imported.attempt((*path, i), name, import_exception) for i, name in enumerate(names or ())]
+        return None if None in found or names is None else tuple(each for each in found if each)
 
     def _variables(self, path: PathParts) -> set[str]:
         """Return the keys of `with:` whose values come from variables."""
@@ -379,7 +382,7 @@ class _Resolver:
 
 def _delays(spec: RetrySpec) -> RetryPolicy:
     """Return when a message is retried, without the exceptions for which it is."""
-    return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay)
+    return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, jitter=spec.jitter or 0.0)
 
 
 def _content_hash(spec: PipelineSpec) -> str:

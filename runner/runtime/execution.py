@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from runner import log
-from runner.errors import PublishFailed
+from runner.errors import BatchFailed, PublishFailed
 from runner.message import Envelope, Message
 from runner.metrics import SubscriberCounts
 from runner.outcome import (
@@ -39,6 +39,7 @@ from runner.runtime.tracebacks import error_location, traceback_text
 from runner.trace_context import trace_fields
 from runner.transports.base import Delivery, Transport
 from runner.transports.failure_copies import original_address
+from runner.units import pluralize
 
 
 class Execution:
@@ -148,9 +149,9 @@ class Execution:
         with log.bound_context({**self._context_fields(), "messages": len(fit)}):
             parents = [delivery.envelope._replace(reply_to=None) for delivery in fit]  # a batch answers no request
             error, published = await self._attempt(self._invoker.invoke_batch(payloads, messages), parents)
-        for delivery in fit:
+        for delivery, failure in zip(fit, split_batch_error(error, len(fit)), strict=True):
             with log.bound_context(self.log_fields(delivery)):
-                await self._finish(delivery, error, published, started)
+                await self._finish(delivery, failure, published, started)
             published = 0
 
     async def release(self, delivery: Delivery) -> None:
@@ -393,6 +394,17 @@ class Execution:
                 )
             case Release():  # decide() never returns it
                 self._counts.released += 1
+
+
+def split_batch_error(error: BaseException | None, size: int) -> list[BaseException | None]:
+    """Return the error of each message of a batch. Unless it is a BatchFailed, all have the same."""
+    if not isinstance(error, BatchFailed):
+        return [error] * size
+    if (last := max(error.errors)) >= size:
+        outside = IndexError(f"BatchFailed names position {last}, and the batch has {pluralize(size, 'message')}")
+        outside.__cause__ = error
+        return [outside] * size
+    return [error.errors.get(position) for position in range(size)]
 
 
 def _ignore(_: float) -> None:

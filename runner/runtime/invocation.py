@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from runner.errors import BatchFailed
 from runner.pipeline.model import Handler
 from runner.runtime.watchdog import ThreadWatchdog
 from runner.tasks import is_cancelled_by_us
@@ -88,15 +89,29 @@ def is_iterator(result: Any) -> bool:
     return isinstance(result, Iterator)
 
 
+def take_results(iterator: Iterator[Any]) -> tuple[list[Any], BatchFailed | None]:
+    """Return the results of an iterator. After a BatchFailed, those before it count, with the error."""
+    results: list[Any] = []
+    try:
+        results.extend(iterator)
+    except BatchFailed as error:
+        return results, error
+    return results, None
+
+
 async def _iterate_chunks(made: Any, timeout_s: float | None, started: float) -> AsyncGenerator[list[Any], None]:
     """Yield lists of the items of an async generator. `started` is the loop time at which the call began."""
     chunk: list[Any] = []
+    failed_in_part: HandlerFailed | None = None
     try:
         while True:
             try:
                 chunk.append(await await_handler(anext(made), timeout_s, left_s=_time_left(started, timeout_s)))
             except HandlerFailed as failure:
                 if isinstance(failure.error, StopAsyncIteration):
+                    break
+                if isinstance(failure.error, BatchFailed):
+                    failed_in_part = failure
                     break
                 raise
             if len(chunk) >= MAX_CHUNK_ITEMS:
@@ -107,6 +122,8 @@ async def _iterate_chunks(made: Any, timeout_s: float | None, started: float) ->
     finally:
         await await_handler(made.aclose())
     yield chunk
+    if failed_in_part is not None:
+        raise failed_in_part
 
 
 async def _iterate_chunks_in_thread(
@@ -115,13 +132,15 @@ async def _iterate_chunks_in_thread(
     """Yield lists of the items of a plain generator. Each list takes one round trip to the thread."""
     while True:
         left_s = _time_left(started, timeout_s)
-        chunk = await _run_watched(
-            watchdog, executor, lambda: list(itertools.islice(iterator, MAX_CHUNK_ITEMS)), left_s
+        chunk, failed_in_part = await _run_watched(
+            watchdog, executor, lambda: take_results(itertools.islice(iterator, MAX_CHUNK_ITEMS)), left_s
         )
         _check_timeout(started, timeout_s)
         asked = asyncio.get_running_loop().time()
         yield chunk
         started += asyncio.get_running_loop().time() - asked  # as in _chunks
+        if failed_in_part is not None:
+            raise HandlerFailed(failed_in_part)
         if len(chunk) < MAX_CHUNK_ITEMS:
             return
 

@@ -14,21 +14,25 @@ import multiprocessing
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, TypeVar
 
 from runner import log
+from runner.errors import BatchFailed
 from runner.outcome import ErrorInfo, flatten_errors
 from runner.pipeline.importer import import_object
-from runner.runtime.invocation import HandlerFailed, is_iterator, timeout_error
+from runner.runtime.invocation import HandlerFailed, Results, is_iterator, take_results, timeout_error
 from runner.runtime.tracebacks import RemoteHandlerError, RemoteTraceback, capture_traceback
 
 T = TypeVar("T")
 
 _SPAWN = multiprocessing.get_context("spawn")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+NO_POSITIONS: Mapping[int, tuple[tuple[ErrorInfo, ...], RemoteTraceback]] = {}
 
 
 class WorkerDied(Exception):
@@ -49,12 +53,20 @@ class HandlerCall(NamedTuple):
 class HandlerAnswer(NamedTuple):
     """The answer: the results (of a generator, all of them), or the errors that were raised and their traceback.
 
-    Exceptions are not sent: many cannot be pickled, and the outcome of a message must not depend on that.
+    Exceptions are not sent: many cannot be pickled, and the outcome of a message must not depend on that. After a
+    BatchFailed, there are results as well, and `by_position` has the errors of single messages.
     """
 
     results: list[Any]
     errors: tuple[ErrorInfo, ...] = ()
     traceback: RemoteTraceback = RemoteTraceback(None, "")
+    by_position: Mapping[int, tuple[tuple[ErrorInfo, ...], RemoteTraceback]] = NO_POSITIONS
+
+    def error(self) -> BaseException:
+        """Return the error that was raised, for this process."""
+        if self.by_position:
+            return BatchFailed({place: RemoteHandlerError(*each) for place, each in self.by_position.items()})
+        return RemoteHandlerError(self.errors, self.traceback)
 
 
 class ProcessPool:
@@ -69,7 +81,7 @@ class ProcessPool:
         self._all: set[_HandlerProcess] = set()
         self._is_closed = False
 
-    async def call(self, call: HandlerCall, timeout_s: float | None) -> list[Any]:
+    async def call(self, call: HandlerCall, timeout_s: float | None) -> Results:
         """Run the handler and return its results. Raises HandlerFailed. Cancelling kills the process."""
         async with self._slots:
             process = self._free.pop() if self._free else self._start()
@@ -86,9 +98,9 @@ class ProcessPool:
                     self._free.insert(0, self._start())  # start the replacement now, so that it is ready sooner
                 raise
             self._free.append(process)
-        if answer.errors:
-            raise HandlerFailed(RemoteHandlerError(answer.errors, answer.traceback))
-        return answer.results
+        if answer.errors and not answer.results:
+            raise HandlerFailed(answer.error())
+        return _results_before_error(answer) if answer.errors else answer.results
 
     async def start(self) -> None:
         """Start all processes and wait until they have imported the handler. `call` replaces those that fail."""
@@ -193,23 +205,42 @@ def serve_calls(pipe: Connection, path: str, import_path: list[str], log_setting
             pipe.send(answer)
 
 
+async def _results_before_error(answer: HandlerAnswer) -> AsyncGenerator[list[Any], None]:
+    """Yield the results of a batch that has failed in part, and raise its error."""
+    yield answer.results
+    raise HandlerFailed(answer.error())
+
+
 def _run_call(call: HandlerCall) -> HandlerAnswer:
+    failed_in_part: BatchFailed | None = None
     try:
         result = import_object(call.path)(*call.positional, **call.arguments)
         if inspect.isawaitable(result) or inspect.isasyncgen(result):
-            results = asyncio.run(_await_results(result))
+            results, failed_in_part = asyncio.run(_await_results(result))
         else:
-            results = list(result) if is_iterator(result) else [result]
-        answer = HandlerAnswer(results)
+            results, failed_in_part = take_results(result) if is_iterator(result) else ([result], None)
+        answer = HandlerAnswer(results) if failed_in_part is None else _failed(failed_in_part, results)
         pickle.loads(pickle.dumps(answer))
         return answer
     except BaseException as error:  # the handler and pickling may raise anything
-        return HandlerAnswer([], flatten_errors(error), capture_traceback(error))
+        return _failed(error, [])
 
 
-async def _await_results(work: Any) -> list[Any]:
+def _failed(error: BaseException, results: list[Any]) -> HandlerAnswer:
+    errors = error.errors if isinstance(error, BatchFailed) else {}
+    by_position = {place: (flatten_errors(each), capture_traceback(each)) for place, each in errors.items()}
+    return HandlerAnswer(results, flatten_errors(error), capture_traceback(error), by_position)
+
+
+async def _await_results(work: Any) -> tuple[list[Any], BatchFailed | None]:
     """Return the results of a plain function that returned an awaitable or an async generator."""
     result = work if inspect.isasyncgen(work) else await work
-    if inspect.isasyncgen(result):
-        return [item async for item in result]
-    return list(result) if is_iterator(result) else [result]
+    if not inspect.isasyncgen(result):
+        return take_results(result) if is_iterator(result) else ([result], None)
+    results: list[Any] = []
+    try:
+        async for item in result:
+            results.append(item)  # noqa: PERF401 - a comprehension would lose what came before the error
+    except BatchFailed as error:
+        return results, error
+    return results, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -17,7 +18,7 @@ from runner import log
 from runner.backoff import backoff_delays
 from runner.config.messages import did_you_mean
 from runner.errors import PublishFailed, PublishUnknown
-from runner.message import NO_HEADERS, Address, Envelope, Publish
+from runner.message import NO_HEADERS, Address, Envelope, Message, Publish
 from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
 from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination
@@ -69,6 +70,14 @@ class ResultOrigin(NamedTuple):
     correlation_id: str | None
     reply_to: str | None
     trace: Mapping[str, str] = NO_HEADERS
+    parents: Sequence[Envelope] = ()
+
+    def of(self, message: Message) -> ResultOrigin:
+        """Return the origin of a result that belongs to one of the messages. Raises PublishFailed("invalid")."""
+        for parent in self.parents:
+            if (parent.message_id, parent.correlation_id) == (message.id, message.correlation_id):
+                return result_origin((parent,))
+        raise PublishFailed("`of` names a message that this call did not get", reason="invalid")
 
 
 def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
@@ -80,7 +89,7 @@ def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
     has_ids = all(parent.message_id is not None for parent in parents)
     trace = NO_HEADERS if len(parents) == 1 and not first.headers else shared_trace_headers(parents)
     return ResultOrigin(
-        digest.digest() if has_ids else None, first.correlation_id or first.message_id, first.reply_to, trace
+        digest.digest() if has_ids else None, first.correlation_id or first.message_id, first.reply_to, trace, parents
     )
 
 
@@ -127,16 +136,24 @@ class PipelinePublisher:
         """Return the encoded messages for results. All are validated before the first one is published.
 
         Ids are derived, so that a second attempt publishes the same ids and consumers can drop the duplicates. The id
-        of a handler's result derives from `origin`, `seed` and the result's number; that of a producer's item from
-        `seed`, the number and the body, since a restarted producer may yield other items in the same places. Without
-        either, ids are new. `seed` names the pipeline and what runs in it; `before` counts the messages of the same
-        call that were published earlier.
+        of a handler's result derives from `origin`, `seed` and the result's number (with `Publish.of`: from that one
+        message and the number among its results, since it may be retried with other messages); that of a producer's
+        item from `seed`, the number and the body, since a restarted producer may yield other items in the same places.
+        Without either, ids are new. `seed` names the pipeline and what runs in it; `before` counts the messages of the
+        same call that were published earlier.
         `trace` are the trace headers of a request. Raises PublishFailed("invalid").
         """
         trace = trace if origin is None else origin.trace
         found: list[OutgoingMessage] = []
+        numbers: Counter[bytes | None] = Counter()
         for result in results:
             for each in split_results(result):
+                if origin is not None and isinstance(each, Publish) and each.of is not None:
+                    own = origin.of(each.of)
+                    place = f"{seed}:{before}:{numbers[own.digest]}"
+                    numbers[own.digest] += 1
+                    found += self._messages_of(each, to, own, own.trace, place)
+                    continue
                 found += self._messages_of(each, to, origin, trace, seed and f"{seed}:{before + len(found)}")
         for outgoing in found:
             if len(found) > 1 or outgoing.key is not None or outgoing.envelope.headers is not NO_HEADERS:

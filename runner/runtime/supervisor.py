@@ -365,6 +365,7 @@ class Supervisor:
             dead_letter=subscriber.dead_letter,
             wait_prefix=pipeline.wait_prefix,
             subscriber=f"{pipeline.name}.{subscriber.name}",
+            release=pipeline.release,
             is_single_active=is_single_active,
             held_s=_held_s(pipeline, subscriber),
         )

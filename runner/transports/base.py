@@ -155,6 +155,7 @@ class SubscriptionOptions:
     - `wait_prefix`: the beginning of the names of the wait queues.
     - `subscriber`: the subscriber's name, for log lines and for the headers of dead letters.
     - `is_single_active`: whether the queue has a single active consumer, so that messages keep their order.
+    - `release`: the release of the user's code, for the headers of dead letters.
     - `held_s`: how many seconds a message of a quorum queue may stay unsettled, if that is longer than a broker's
       default `consumer_timeout`.
     """
@@ -164,6 +165,7 @@ class SubscriptionOptions:
     dead_letter: str | None
     wait_prefix: str
     subscriber: str = ""
+    release: str = ""
     is_single_active: bool = False
     held_s: float | None = None
 

@@ -6,6 +6,7 @@ user id each lost a message, or routed it to another queue, when a copy carried 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -50,6 +51,9 @@ def dead_letter_copy(delivery: Delivery, outcome: DeadLetter, dead_letter: str, 
     headers = _failure_headers(delivery, outcome, now)
     headers[names.ATTEMPT] = delivery.attempt
     headers[names.REASON] = outcome.reason
+    headers[names.HOST] = printable(socket.gethostname())
+    if delivery.options.release:
+        headers[names.RELEASE] = printable(delivery.options.release)
     if outcome.traceback:
         headers[names.TRACEBACK] = printable_lines(outcome.traceback)
     if delivery.unreadable:
@@ -74,6 +78,8 @@ def _failure_headers(delivery: Delivery, outcome: Retry | DeadLetter, now: datet
     headers[names.ORIGIN_EXCHANGE], headers[names.ORIGIN_KEY] = original_address(delivery)
     if replays := names.replays_of(old):
         headers |= {names.REPLAYS: replays, names.REPLAYED_AT: _text(old, names.REPLAYED_AT)}
+        if edited_at := _text(old, names.EDITED_AT):
+            headers[names.EDITED_AT] = edited_at
     return headers
 
 

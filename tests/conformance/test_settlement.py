@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -157,6 +158,7 @@ async def test_06_a_dead_letter_lands_in_its_queue_with_its_reason(harness: Harn
         names.ERROR: "last\\nline",
         names.ERROR_TYPE: "KeyError",
         names.FIRST_FAILED_AT: headers[names.FIRST_FAILED_AT],
+        names.HOST: socket.gethostname(),
         names.ORIGIN: queue.name,
         names.ORIGIN_EXCHANGE: exchange.name,
         names.ORIGIN_KEY: "order.paid",

@@ -211,6 +211,11 @@ async def test_filters_choose(shop: Project, foreign: Foreign) -> None:
     assert await ids(shop.name("bills")) == ["id-4"]
     assert await ids(shop.name("orders.dead"), "--limit", "2") == ["id-1", "id-2"]
     assert await ids("charge") == ["id-4"]
+    foreign.publish_confirmed(shop.name("orders.dead"), b'{"n": 5}', headers={"tenant": "a"}, message_id="id-5")
+    assert await ids("--header", "tenant=a", "--body", "n=5") == ["id-5"]
+    assert await ids("--header", "tenant=b") == []
+    assert await ids("--event", shop.name("orders"), "--error", "handle 2") == ["id-2"]
+    await dead(shop, "list", "--body", "n", code=2)
 
 
 async def test_a_replay_goes_to_the_queue_it_failed_in_alone(shop: Project, foreign: Foreign) -> None:
@@ -235,6 +240,45 @@ async def test_a_replay_goes_to_the_queue_it_failed_in_alone(shop: Project, fore
     assert foreign.count(f"{shop.unique}.listen") == 0
     assert foreign.count(f"{shop.unique}.hear.dead") == 0
     assert "sent back: 0 of 0" in (await dead(shop, "replay")).stderr
+
+
+async def test_a_replay_may_go_elsewhere(shop: Project, foreign: Foreign) -> None:
+    """To a queue or an event of the pipeline, whatever queue they failed in; what is no name of it is refused."""
+    await declared(shop)
+    bury(foreign, shop, b"1")
+    runner = await dead(shop, "replay", "--to", shop.name("nowhere"), code=2)
+    assert "no queue or event" in runner.stderr
+    assert foreign.count(shop.name("orders.dead")) == 1
+    await dead(shop, "replay", "--to", shop.name("bills"))
+    (got,) = foreign.take(shop.name("bills"))
+    assert (got.body, got.properties.message_id, got.headers["x-runner-replays"]) == (b"1", "id-1", 1)
+    assert foreign.count(shop.name("orders.dead")) == 0
+    bury(foreign, shop, b"2")
+    await dead(shop, "replay", "--to", shop.name("paid"))
+    assert (foreign.count(f"{shop.unique}.hear"), foreign.count(f"{shop.unique}.listen")) == (1, 1)
+
+
+async def test_a_body_can_be_edited_before_its_replay(shop: Project, foreign: Foreign) -> None:
+    """The editor gets it indented; id and headers stay. What is not changed, or no longer JSON, stays where it is."""
+    await declared(shop)
+    bury(foreign, shop, b'{"n": 1}', **{"x-tenant": "a"})
+    editor = shop.folder / "editor.sh"
+    editor.write_text('#!/bin/sh\nsed -i "$EDIT" "$1"\n')
+    editor.chmod(0o755)
+    chosen = ("--id", 'id-{"n": 1}', "--edit")
+
+    async def edit(script: str, code: int) -> str:
+        return (await dead(shop, "replay", *chosen, code=code, env={"EDITOR": str(editor), "EDIT": script})).stderr
+
+    assert "stayed: 1, it was not changed in the editor" in await edit("s/nothing//", 1)
+    assert "stayed: 1, what the editor saved is not JSON" in await edit("s/1/one/", 1)
+    assert "sent back: 1 of 1" in await edit("s/1/2/", 0)
+    (got,) = foreign.take(shop.name("orders"))
+    assert (json.loads(got.body), got.properties.message_id) == ({"n": 2}, 'id-{"n": 1}')
+    assert got.headers["x-tenant"] == "a"
+    assert got.headers["x-runner-edited-at"]
+    assert foreign.count(shop.name("orders.dead")) == 0
+    await dead(shop, "replay", "--edit", code=2)
 
 
 async def test_a_replay_that_fails_again_is_counted(shop: Project, foreign: Foreign) -> None:

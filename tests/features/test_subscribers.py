@@ -8,6 +8,8 @@ import time
 from collections import defaultdict
 from itertools import pairwise
 
+import pytest
+
 from tests.foreign import Foreign
 from tests.project import Entry, Project, lines, started, stop, until
 
@@ -86,6 +88,43 @@ async def test_one_bad_message_does_not_take_its_batch_with_it(project: Project)
     (dead,) = lines(runner, "message.dead_lettered")
     assert (dead["attempt"], dead["reason"], dead["error"]) == (3, "exhausted", "two")
     assert '{"dead": {"n": 2}}' in project.ledger.payloads()
+
+
+@pytest.mark.parametrize("run_in", ["thread", "process"])
+async def test_a_batch_may_fail_in_part(project: Project, run_in: str) -> None:
+    """BatchFailed names positions: one is given up, one is tried again alone, and the others are done once."""
+    project.pipeline(BATCHES.replace("BATCH", f"{{size: 4, wait: 300ms}}, run_in: {run_in}"))
+    project.handlers(
+        BATCH_HANDLERS
+        + """
+    import os
+    from runner import BatchFailed, Reject
+
+    def send(): return [{"n": n} for n in range(4)]
+    def store(orders: list[dict], messages: list[Message]):
+        note(json.dumps([order["n"] for order in orders]))
+        at = {order["n"]: position for position, order in enumerate(orders)}
+        errors = {at[n]: error for n, error in ((1, ValueError("busy")), (3, Reject("why"))) if n in at}
+        for order, message in zip(orders, messages):
+            if order["n"] in (0, 2):
+                yield Publish({"done": order["n"]}, to="UNIQUE.work.dead", of=message)
+        if errors:
+            raise BatchFailed(errors)
+    """
+    )
+    runner = await project.up_until_idle()
+    assert batches(project) == [[0, 1, 2, 3], [1], [1]]
+    assert len(lines(runner, "message.handled", subscriber="store")) == 2
+    assert [line["error"] for line in lines(runner, "message.retry")] == ["busy", "busy"]
+    dead = {line["error"]: line["reason"] for line in lines(runner, "message.dead_lettered")}
+    assert dead == {"why": "rejected", "busy": "exhausted"}
+    stored = lines(runner, "message.handled", subscriber="store")
+    heard = lines(runner, "message.handled", subscriber="dead")
+    assert {line["correlation_id"] for line in heard} >= {line["correlation_id"] for line in stored}
+    assert [payload for payload in project.ledger.payloads() if "done" in payload] == [
+        '{"dead": {"done": 0}}',
+        '{"dead": {"done": 2}}',
+    ]
 
 
 async def test_one_hiccup_of_a_batch_is_over_after_its_delay(project: Project) -> None:

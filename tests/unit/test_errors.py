@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from runner import Reject, RetryLater
+from runner import BatchFailed, Reject, RetryLater
 from runner.errors import BrokerUnavailable, PipelineInvalid, Problem, PublishFailed, RunnerError
 
 
@@ -41,3 +43,14 @@ def test_a_retry_later_refuses_what_is_no_duration(after: str | float) -> None:
 
 def test_a_rejection_has_a_reason() -> None:
     assert [str(Reject()), str(Reject("no such customer"))] == ["rejected by the handler", "no such customer"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind"),
+    [({}, ValueError), ({-1: ValueError()}, TypeError), ({"0": ValueError()}, TypeError), ({0: "why"}, TypeError)],
+)
+def test_a_failed_batch_names_positions_and_errors(errors: dict[Any, Any], kind: type[Exception]) -> None:
+    """The mistake is in the handler, so the handler gets the error."""
+    with pytest.raises(kind):
+        BatchFailed(errors)
+    assert str(BatchFailed({0: ValueError(), 3: Reject("no")})) == "2 messages of the batch failed"

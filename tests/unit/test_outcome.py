@@ -63,6 +63,24 @@ def test_only_listed_exceptions_are_tried_again() -> None:
     assert isinstance(decide(RetryLater(1), 1, policy), Retry)
 
 
+def test_exceptions_in_not_on_are_never_tried_again() -> None:
+    """They and their subclasses, also if `on` covers them; in a group, one of them is enough."""
+    policy = RetryPolicy(attempts=5, only_on=(Exception,), not_on=(ArithmeticError,))
+    assert isinstance(decide(KeyError(), 1, policy), Retry)
+    assert decide(ZeroDivisionError("x"), 1, policy) == DeadLetter("rejected", "ZeroDivisionError", "x")
+    assert isinstance(decide(ExceptionGroup("both", [KeyError(), ZeroDivisionError()]), 1, policy), DeadLetter)
+
+
+def test_jitter_picks_one_of_the_delays_that_the_topology_has() -> None:
+    """A delay that the handler asks for is exact."""
+    policy = RetryPolicy(attempts=3, delay_s=1.0, jitter=0.5)
+    assert decide(ValueError("x"), 2, policy, min) == Retry(1.0, "ValueError", "x")
+    assert decide(ValueError("x"), 2, policy, max) == Retry(3.0, "ValueError", "x")
+    assert decide(RetryLater(7), 1, policy, max) == Retry(7.0, "RetryLater", "the handler asked for it again after 7")
+    drawn = {decide(ValueError("x"), 1, policy).after_s for _ in range(200)}  # type: ignore[union-attr]
+    assert drawn == {0.5, 0.75, 1.0, 1.25, 1.5}
+
+
 @pytest.mark.parametrize(
     ("policy", "delays"),
     [
@@ -71,6 +89,9 @@ def test_only_listed_exceptions_are_tried_again() -> None:
         (RetryPolicy(4, "linear", 0.5, 300.0), (0.5, 1.0, 1.5)),
         (RetryPolicy(9, "fixed", 2.0, 300.0), (2.0,)),
         (RetryPolicy(1), ()),
+        (RetryPolicy(2, "fixed", 10.0, 300.0, jitter=0.2), (8.0, 9.0, 10.0, 11.0, 12.0)),
+        (RetryPolicy(2, "fixed", 10.0, 10.0, jitter=0.2), (8.0, 8.5, 9.0, 9.5, 10.0)),
+        (RetryPolicy(3, "fixed", 0.0, 300.0, jitter=0.2), (0.0,)),
     ],
 )
 def test_a_policy_knows_all_its_delays(policy: RetryPolicy, delays: tuple[float, ...]) -> None:

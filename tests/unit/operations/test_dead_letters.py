@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -190,6 +192,63 @@ def test_all_filters_must_fit(filters: DeadLetterFilter, is_meant: bool) -> None
     """An error is found in its type, its text or the reason, in any case."""
     letter = parse_dead_letter(given_up(Envelope(b"", message_id="m")), DLQ)
     assert filters.matches(letter, NOW + timedelta(hours=1)) is is_meant
+
+
+ORDER = Envelope(
+    b'{"customer": {"id": 7, "vip": true}, "items": [{"sku": "a"}]}',
+    message_id="m",
+    type="order.paid",
+    headers={"tenant": "north", "n": 3},
+)
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_meant"),
+    [
+        (DeadLetterFilter(event="order.paid"), True),
+        (DeadLetterFilter(event="order.*"), True),
+        (DeadLetterFilter(event="order"), False),
+        (DeadLetterFilter(headers=(("tenant", "north"), ("n", "3"))), True),
+        (DeadLetterFilter(headers=(("tenant", None),)), True),
+        (DeadLetterFilter(headers=(("tenant", "south"),)), False),
+        (DeadLetterFilter(headers=(("region", None),)), False),
+        (DeadLetterFilter(body=(("customer.id", "7"), ("customer.vip", "true"), ("items.0.sku", "a"))), True),
+        (DeadLetterFilter(body=(("customer.id", "8"),)), False),
+        (DeadLetterFilter(body=(("items.1.sku", "a"),)), False),
+        (DeadLetterFilter(body=(("customer.name", "null"),)), False),
+        (DeadLetterFilter(body=(("customer", '{"id": 7, "vip": true}'),)), True),
+    ],
+)
+def test_filters_look_into_the_message(filters: DeadLetterFilter, is_meant: bool) -> None:
+    """Its event, its headers, and values at paths of a JSON body; a body that is not JSON has none."""
+    letter = parse_dead_letter(given_up(ORDER), DLQ)
+    assert filters.matches(letter, NOW) is is_meant
+    assert not filters.selects_all
+    other = parse_dead_letter(given_up(Envelope(b"\xff not JSON"), key="other"), DLQ)
+    assert not filters.matches(other, NOW)
+
+
+def test_it_says_where_and_in_which_release_it_failed() -> None:
+    """The host is that of the process; there is no release where the pipeline has none."""
+    letter = parse_dead_letter(given_up(ORDER), DLQ)
+    assert (letter.host, letter.release) == (socket.gethostname(), "")
+    released = delivery_of(ORDER, replace(OPTIONS, release="v1.4"), exchange="events", routing_key="order.paid")
+    copy = dead_letter_copy(released, GivenUp("rejected"), "orders.dead", NOW).envelope
+    assert parse_dead_letter(copy, DLQ).release == "v1.4"
+
+
+def test_what_is_edited_or_redirected_keeps_its_id_and_says_so() -> None:
+    """A retry of it keeps the mark; elsewhere it does not claim the address of its first publication."""
+    letter = parse_dead_letter(given_up(ORDER), DLQ)
+    edited = replay_envelope(letter, NOW, edited=b"{}")
+    assert (edited.body, edited.message_id) == (b"{}", "m")
+    assert edited.headers[names.EDITED_AT] == NOW.isoformat()
+    retried = dead_letter_copy(delivery(edited), GivenUp("exhausted"), "orders.dead", NOW + timedelta(days=1)).envelope
+    again = replay_envelope(parse_dead_letter(retried, DLQ), NOW + timedelta(days=2))
+    assert again.headers[names.EDITED_AT] == NOW.isoformat()
+    redirected = replay_envelope(letter, NOW, is_redirected=True)
+    assert names.EDITED_AT not in redirected.headers
+    assert names.ORIGIN_KEY not in redirected.headers
 
 
 def test_without_a_time_it_is_older_than_nothing() -> None:

@@ -17,6 +17,7 @@ SAMPLES: dict[field_types.FieldType, st.SearchStrategy[Any]] = {
     field_types.DURATION: st.sampled_from(["1s", "1.5ms", "90s", "250ms", "0.1s", "2m", "1h", "1d", "0.0015s"]),
     field_types.SIZE: st.sampled_from(["1B", "64kB", "1MiB", "1.5kB", "1023B", "3GB"]),
     field_types.RATE: st.sampled_from(["1/s", "10/m", "7/h", "0.3/s", "200/s", "1.5/m"]),
+    field_types.SHARE: st.sampled_from(["20%", "0.5%", "100%", "33.3%"]),
     field_types.NAME: NAMES.filter(lambda name: "#" not in name),
     field_types.PATTERN: st.sampled_from(["orders", "order.*", "#", "no", "*.paid"]),
     field_types.IDENTIFIER: st.sampled_from(["db", "cache", "y", "größe"]),

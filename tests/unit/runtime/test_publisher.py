@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from itertools import combinations, count
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner import Message, Publish
+from runner.errors import PublishFailed
 from runner.message import Address, Envelope
 from runner.pipeline.model import Destination
 from runner.runtime.publisher import PipelinePublisher, result_origin
@@ -70,3 +73,27 @@ def test_names_with_any_characters_are_not_mixed_up(one: tuple[str, str], other:
     """`a:b` with `c` is not `a` with `b:c`."""
     same = ids([message("1")], f"{one!r}0", "q") == ids([message("1")], f"{other!r}0", "q")
     assert same == (one == other)
+
+
+def results_of_a_batch(parents: list[Envelope], *of: Envelope) -> list[tuple[str | None, str | None]]:
+    """Return id and correlation id of one result for each message in `of`."""
+    transport: Any = None
+    publisher = PipelinePublisher(
+        transport, app_id="shop", destinations={}, new_id=lambda: "new", now=lambda: datetime(2026, 3, 1, tzinfo=UTC)
+    )
+    results = [Publish("ok", of=Message(1, id=each.message_id, correlation_id=each.correlation_id)) for each in of]
+    found = publisher.prepare(results, (destination("a"),), origin=result_origin(parents), seed="s")
+    return [(each.envelope.message_id, each.envelope.correlation_id) for each in found]
+
+
+def test_a_result_of_one_message_of_a_batch_is_that_messages_own() -> None:
+    """Its correlation id, and the same id whatever else is in the batch of the next attempt."""
+    one, two, three = Envelope(b"1", "1", "flow-1"), Envelope(b"2", "2"), Envelope(b"3", "3", "flow-3")
+    (first, first_again), (second, _), (third, third_flow) = results_of_a_batch([one, two, three], one, two, three)
+    assert (first_again, third_flow) == ("flow-1", "flow-3")
+    assert results_of_a_batch([three, two], two, three) == [(second, "2"), (third, "flow-3")]
+    twice = results_of_a_batch([one], one, one)
+    assert twice[0] == (first, "flow-1")
+    assert twice[1][0] != first
+    with pytest.raises(PublishFailed, match="did not get"):
+        results_of_a_batch([one], two)
