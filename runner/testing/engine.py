@@ -24,12 +24,12 @@ from runner.pipeline.topology import Topology
 from runner.runtime.supervisor import Supervisor
 from runner.testing.loading import environment, loaded
 from runner.testing.loop_thread import LoopThread
-from runner.testing.recorder import NeverIdle, Recorder, RecordingExecution, RecordingPublisher, dead_letter_recorder
+from runner.testing.recorder import NeverIdle, Recorder, RecordingBroker, RecordingExecution, RecordingPublisher
 from runner.testing.records import Record
 from runner.testing.stand_ins import StandIn, StandIns, noted_calls
 from runner.testing.virtual_time import DUE_TOLERANCE_S, Standstill, VirtualTimeLoop
-from runner.transports.memory import MemoryBroker, MemoryTransport
-from runner.units import parse_duration
+from runner.transports.memory import MemoryTransport
+from runner.units import parse_duration, pluralize
 
 T = TypeVar("T")
 Duration = str | float | timedelta
@@ -83,7 +83,7 @@ class Engine:
         self._thread: LoopThread | None = None
         self._recorder: Recorder
         self._supervisor: Supervisor
-        self._broker: MemoryBroker
+        self._broker: RecordingBroker
         self._transport: MemoryTransport
 
     def start(self) -> None:
@@ -110,15 +110,15 @@ class Engine:
         payload: Any,
         *,
         id: str | None = None,
+        key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         is_foreign: bool = False,
     ) -> str:
         """Publish a message to a queue or an event, and return its id when it is confirmed.
 
-        With `is_foreign` the payload is not checked against the schema of its destination, as if another program
-        published it. Raises PublishFailed and UnknownTarget.
+        See `Running.publish`.
         """
-        return self._wait(self.publishing(to, payload, id, headers, is_foreign=is_foreign))
+        return self._wait(self.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign))
 
     def until_idle(self) -> None:
         """Run until nothing is left to do but to wait for schedules. Raises NeverIdle."""
@@ -225,6 +225,8 @@ class Engine:
         while True:
             due = await loop.quiet()
             left = await self._supervisor.work_left()
+            if count := self._broker.count_expiring(self._broker.subscribed):
+                left.append(f"{pluralize(count, 'message')} that will expire into a subscriber's queue")
             if not left:
                 return
             busy = "; ".join(left)
@@ -244,17 +246,14 @@ class Engine:
             await self._loop.quiet(is_bounded=True)
 
     async def _starting(self, topology: Topology) -> None:
-        def now() -> datetime:
-            return self.now
-
         recorder = self._recorder
-        broker = MemoryBroker(clock=now, on_dead_letter=dead_letter_recorder(recorder, self._pipelines))
+        broker = RecordingBroker(recorder, self._pipelines)
         self._broker, self._transport = broker, MemoryTransport(broker=broker, on_transport_event=log_transport_event)
         self._supervisor = Supervisor(
             noted_calls(tuple(map(_made_testable, self._pipelines))),
             self._transport,
             new_id=lambda: f"run-{next(self._numbers)}",
-            now=now,
+            now=recorder.now,
             execution=partial(RecordingExecution, recorder),
             publisher=partial(RecordingPublisher, recorder, broker),
         )

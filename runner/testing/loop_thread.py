@@ -82,10 +82,11 @@ class LoopThread:
     def _run(self) -> None:
         try:
             while self._has_work.get():
-                with self._lock:
-                    has_commands = self._commands > 0
-                if has_commands:
-                    self.loop.run_forever()
+                while self._commands:
+                    try:
+                        self.loop.run_forever()
+                    except (SystemExit, KeyboardInterrupt) as error:  # of a task that a user's code has left behind
+                        self.loop.fail(RuntimeError(f"{type(error).__name__} was raised in a background task"))
             assert self._last is not None
             try:
                 self.loop.run_until_complete(self._last)

@@ -43,7 +43,7 @@ class Recorder:
     """The records of a test. `now` is the wall clock. `on_endless` is called when a loop of messages never ends."""
 
     def __init__(self, now: Callable[[], datetime], on_endless: Callable[[NeverIdle], None]) -> None:
-        self._now = now
+        self.now = now
         self.on_endless = on_endless
         self._slots: list[Record | None] = []
         self._hops: dict[str, int] = {}
@@ -67,7 +67,7 @@ class Recorder:
 
     def add(self, kind: RecordKind, envelope: Envelope, *, slot: int | None = None, **more: Any) -> None:
         """Add a record of a message."""
-        at = self._now()
+        at = self.now()
         record = Record(
             kind=kind,
             at=at,
@@ -116,6 +116,21 @@ def decode(envelope: Envelope) -> Any:
 
 def _name_of(record: Record) -> str:
     return record.subscriber or record.producer or record.pipeline or "the test"
+
+
+class RecordingBroker(MemoryBroker):
+    """A broker that records what it gives up itself, such as expired messages."""
+
+    def __init__(self, recorder: Recorder, pipelines: Sequence[Pipeline]) -> None:
+        super().__init__(clock=recorder.now, on_dead_letter=self._record)
+        self._recorder = recorder
+        self.subscribed = {each.queue for pipeline in pipelines for each in pipeline.subscribers}
+
+    def _record(self, queue: MemoryQueue, message: QueuedMessage, reason: str) -> None:
+        """Record a dead letter. What has only been delayed, for a retry for example, is none."""
+        if reason != "expired" or not self.leads_to(queue, message, self.subscribed):
+            attempt, to = attempt_of(message.envelope.headers), queue.rules.dead_letter_key
+            self._recorder.add("dead", message.envelope, queue=queue.name, reason=reason, attempt=attempt, to=to)
 
 
 class RecordingPublisher(PipelinePublisher):
@@ -192,18 +207,3 @@ class RecordingExecution(Execution):
         about = {"attempt": delivery.attempt, "queue": delivery.options.queue, **more}
         about |= {"pipeline": self._pipeline, "subscriber": self._subscriber.name}
         self._recorder.add(kind, delivery.envelope, **about)
-
-
-def dead_letter_recorder(
-    recorder: Recorder, pipelines: Sequence[Pipeline]
-) -> Callable[[MemoryQueue, QueuedMessage, str], None]:
-    """Return what records messages that the broker gives up, such as expired ones; but not those in wait queues."""
-    prefixes = tuple(f"{pipeline.wait_prefix}." for pipeline in pipelines)
-
-    def record(queue: MemoryQueue, message: QueuedMessage, reason: str) -> None:
-        if not queue.name.startswith(prefixes):
-            attempt = attempt_of(message.envelope.headers)
-            to = queue.rules.dead_letter_key
-            recorder.add("dead", message.envelope, queue=queue.name, reason=reason, attempt=attempt, to=to)
-
-    return record

@@ -97,15 +97,16 @@ class Running(_Results):
         payload: Any,
         *,
         id: str | None = None,
+        key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         is_foreign: bool = False,
     ) -> str:
         """Publish a message to a queue or an event, and return its id when it is confirmed.
 
-        With `is_foreign` the payload is not checked against the schema of its destination, as if another program
-        published it. Raises PublishFailed and UnknownTarget.
+        `key` replaces the routing key of an event. With `is_foreign` the payload is not checked against the schema of
+        its destination, as if another program published it. Raises PublishFailed and UnknownTarget.
         """
-        command = self.engine.publishing(to, payload, id, headers, is_foreign=is_foreign)
+        command = self.engine.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign)
         return await asyncio.wrap_future(self.engine.submit(command))
 
     async def until_idle(self) -> None:
@@ -128,11 +129,12 @@ class RunningSync(_Results):
         payload: Any,
         *,
         id: str | None = None,
+        key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         is_foreign: bool = False,
     ) -> str:
         """See `Running.publish`."""
-        return self.engine.publish(to, payload, id=id, headers=headers, is_foreign=is_foreign)
+        return self.engine.publish(to, payload, id=id, key=key, headers=headers, is_foreign=is_foreign)
 
     def until_idle(self) -> None:
         """See `Running.until_idle`."""

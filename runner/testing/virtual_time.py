@@ -20,7 +20,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Events = list[tuple[selectors.SelectorKey, int]]
 
-INSTANT_S = 0.25
+INSTANT_S = 0.5
 """Work in threads that ends within this real time takes no virtual time. Longer work takes as long as it really does.
 
 Without it, the load of the machine would decide at which virtual time a message is published.
@@ -32,14 +32,11 @@ THREAD_PATIENCE_S = 60.0
 CLOSE_PATIENCE_S = 5.0
 """The same when the loop is about to be closed."""
 
-SOCKET_PATIENCE_S = 1.0
+SOCKET_PATIENCE_S = 2.0
 """How long the loop waits for an event of a socket while a user's coroutine awaits something other than `sleep`."""
 
-OTHER_PATIENCE_S = 0.1
+OTHER_PATIENCE_S = 0.5
 """The same where no socket is open: a thread of the user's own may answer."""
-
-MAX_WAITS = 10
-"""How often the loop waits like that for one coroutine: it may wait for something that never comes."""
 
 STUCK_S = 3.0
 """The same where no timer is set either, so that nothing else can happen."""
@@ -63,12 +60,12 @@ class _ThreadCall:
 
 
 class _UserCall:
-    """A running coroutine of the user, the timers of its `asyncio.sleep`, and how often it is still waited for."""
+    """A running coroutine of the user, the timers of its `asyncio.sleep`, and how long the loop has waited for it."""
 
-    __slots__ = ("sleeps", "waits")
+    __slots__ = ("sleeps", "waited_s")
 
     def __init__(self) -> None:
-        self.waits = MAX_WAITS
+        self.waited_s = 0.0
         self.sleeps: list[asyncio.TimerHandle] = []
 
     def is_asleep(self, now: float) -> bool:
@@ -232,9 +229,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 waited = time.monotonic() - started
                 if self._in_threads and waited > INSTANT_S:
                     self.jump(self._now + (waited if timeout is None else min(waited, timeout)))
+                for call in self._user_calls:
+                    call.waited_s = 0.0
                 return events
             for call in self._user_calls:
-                call.waits -= 1
+                call.waited_s += limit
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None if timeout is None else self._now + timeout)
@@ -246,11 +245,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if self._in_threads:
             patience_s = self._thread_patience_s
             return patience_s if timeout is None else min(patience_s, max(INSTANT_S, timeout))
-        if not any(call.waits > 0 and not call.is_asleep(self._now) for call in self._user_calls):
+        waited = [call.waited_s for call in self._user_calls if not call.is_asleep(self._now)]
+        if not waited:
             return 0.0
         if timeout is None and not any(self._waiters.values()):
             return STUCK_S
-        return SOCKET_PATIENCE_S if sockets else OTHER_PATIENCE_S
+        return max(0.0, (SOCKET_PATIENCE_S if sockets else OTHER_PATIENCE_S) - min(waited))
 
 
 def _set_result(waiter: asyncio.Future[float | None], _: object) -> None:

@@ -179,6 +179,25 @@ class MemoryBroker:
                 count += sum(message.address.key in names for message in queue.buffer)
         return count
 
+    def count_expiring(self, names: Collection[str]) -> int:
+        """Return how many messages of other queues will expire, and come into one of these queues by that."""
+        return sum(
+            message.expires_at is not None and self.leads_to(queue, message, names)
+            for queue in self._router.queues.values()
+            if queue.rules.dead_letter_exchange is not None and queue.name not in names
+            for message in queue.buffer
+        )
+
+    def leads_to(self, queue: MemoryQueue, message: QueuedMessage, names: Collection[str]) -> bool:
+        """Return whether a message comes into one of these queues when `queue` gives it up."""
+        address = _dead_letter_address(queue, message)
+        try:
+            return address is not None and any(
+                target.name in names for target in self.route(address, message.envelope.headers)
+            )
+        except PublishFailed:
+            return False
+
     def subscriptions(self, names: Collection[str]) -> list[MemorySubscription]:
         """Return the subscriptions of these queues, of all sessions."""
         return [
@@ -210,10 +229,9 @@ class MemoryBroker:
     def _dead_letter(self, queue: MemoryQueue, message: QueuedMessage, reason: DeathReason) -> None:
         """Send a message that a queue has given up to its dead-letter exchange. Without one it is dropped."""
         self._on_dead_letter(queue, message, reason)
-        exchange, key = queue.rules.dead_letter_exchange, queue.rules.dead_letter_key
-        if exchange is None:
+        address = _dead_letter_address(queue, message)
+        if address is None:
             return
-        address = Address(exchange, message.address.key if key is None else key)
         letter = _UndeliverableDeadLetter(dead_letter_envelope(message, queue.name, reason, self.now()), address)
         if not self._forward(letter) and queue.rules.is_at_least_once:
             self._undeliverable.append(letter)
@@ -242,3 +260,9 @@ class MemoryBroker:
         self._retry_timer = None
         self._undeliverable = [letter for letter in self._undeliverable if not self._forward(letter)]
         self._schedule_retry()
+
+
+def _dead_letter_address(queue: MemoryQueue, message: QueuedMessage) -> Address | None:
+    """Return where a message goes that a queue gives up; None where it is dropped."""
+    exchange, key = queue.rules.dead_letter_exchange, queue.rules.dead_letter_key
+    return None if exchange is None else Address(exchange, message.address.key if key is None else key)

@@ -127,6 +127,19 @@ def test_a_message_expires(tmp_path: Path) -> None:
         assert (expired.subscriber, expired.to) == (None, "work.dead")
 
 
+def test_a_queue_that_only_delays_is_waited_for(tmp_path: Path) -> None:
+    pipeline = """
+        queues: {later: {message_ttl: 24h, dead_letter: work}, work: , unread: {message_ttl: 1h}}
+        subscribers: {do: {from: work, handler: shop_handlers:do}}
+        """
+    with running_sync(write_project(tmp_path, pipeline, "def do(item): pass\n"), now=START) as pipelines:
+        pipelines.publish("later", 1)
+        pipelines.publish("unread", 1)
+        pipelines.until_idle()
+        assert _seconds(pipelines.handled("do")) == [86_400.0]
+        assert [record.queue for record in pipelines.dead()] == ["unread"]  # what was only delayed is not dead
+
+
 def test_order_by_retries_in_this_process(tmp_path: Path) -> None:
     handlers = """
         def do(item: dict):
