@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +27,7 @@ from runner.cli.verb import Verb
 from runner.units import pluralize
 
 if TYPE_CHECKING:
+    from runner.app import System
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
     from runner.operations.dead_letters import DeadLetterMessage, SelectedQueue
     from runner.pipeline.model import Pipeline
@@ -71,22 +73,35 @@ def list_(dead_options: DeadOptions, is_json: bool) -> None:
 
 @command.command("show", cls=Verb, short_help="Show everything about one dead letter.")
 @_JSON
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write a test, which expects that the message is handled, to FILE, which is called *.test.yaml.",
+)
+@options.redact
 @with_dead_options(1)
-def show(dead_options: DeadOptions, is_json: bool) -> None:
+def show(dead_options: DeadOptions, is_json: bool, record: Path | None, redacted: tuple[str, ...]) -> None:
     """Show everything about one dead letter: the reason, the time, the origin, the headers and the body.
 
-    Unprintable characters are escaped, and a long body is cut.
+    Unprintable characters are escaped, and a long body is cut. With --record, the message becomes a test, which fails
+    until its handler is corrected; it is added to a file that exists.
 
-    Exit codes: 0 shown, 1 no such dead letter, 69 broker unreachable, 78 invalid pipeline.
+    Exit codes: 0 shown, 1 no such dead letter or it cannot be recorded, 69 broker unreachable, 78 invalid pipeline.
     """
     from runner.cli import dead_output
     from runner.cli.tables import json_line
     from runner.operations.dead_letter_json import details_to_json
+    from runner.operations.recording import SUFFIXES
 
     if dead_options.selects_all:
         raise click.UsageError("choose one with --id ID")
+    if record is not None and not record.name.endswith(SUFFIXES):
+        raise click.BadParameter("a test file is called *.test.yaml", param_hint="--record")
+    found: list[DeadLetterMessage] = []
 
     def on_found(letter: DeadLetterMessage) -> None:
+        found.append(letter)
         now = utc_now()
         if is_json:
             click.echo(json_line(details_to_json(letter, now)))
@@ -94,11 +109,36 @@ def show(dead_options: DeadOptions, is_json: bool) -> None:
             click.echo("\n".join(dead_output.details(letter, now)))
 
     with errors_as_exit_codes():
-        summary = run_on_dead_letters(dead_options, lambda ops, selected: ops.find(selected, on_found))
+        system, selected = load_selection(dead_options)
+        looking = connect_and_run(system, selected, dead_options, lambda ops, queues: ops.find(queues, on_found))
+        summary = asyncio.run(looking)
+        if record is not None and found:
+            _record(system, found, record, redacted, dead_options)
     dead_output.echo_unseen(summary)
     if not summary.matched:
         echo_err(f"no such dead letter among {summary.looked}")
         sys.exit(1)
+
+
+def _record(
+    system: System,
+    letters: Sequence[DeadLetterMessage],
+    file: Path,
+    redacted: tuple[str, ...],
+    dead_options: DeadOptions,
+) -> None:
+    """Add a test for each dead letter to a file. Raises CannotRecord."""
+    from runner.operations.pipeline_files import read_specs
+    from runner.operations.recording import Recorder, file_of, write_test
+
+    environ = dead_options.environ
+    specs = read_specs([dead_options.path], environ, dead_options.overlays)
+    for letter in letters:
+        readers = (each for each in system.pipelines for item in each.subscribers if item.queue == letter.origin)
+        pipeline = next(readers, system.pipelines[0])
+        test = Recorder(pipeline, letter.queue, redacted).test_of_dead_letter(letter)
+        name = write_test(file, test, file_of(specs, pipeline), environ)
+        echo_err(f'recorded: "{name}" in {file}')
 
 
 @command.command("replay", cls=Verb, short_help="Send dead letters back to the queue they failed in.")

@@ -100,6 +100,17 @@ def wait(command: F) -> F:
     )(command)
 
 
+def redact(command: F) -> F:
+    """Add `--redact`, which masks parts of the payloads in recorded tests."""
+    return click.option(
+        "--redact",
+        "redacted",
+        multiple=True,
+        metavar="PATH",
+        help="Mask this part of the payloads in a recorded test, as in customer.email; repeatable. Secrets are masked.",
+    )(command)
+
+
 def allow_actions(command: F) -> F:
     """Add `--allow-actions`, which lets the page do more than look."""
     return click.option(

@@ -24,6 +24,7 @@ from runner.units import pluralize
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
     from runner.operations.rabbitmq.message_tap import TappedMessage
+    from runner.operations.recording import Recorder
     from runner.operations.tap import TapSource
     from runner.pipeline.model import Pipeline
 
@@ -39,8 +40,10 @@ MAX_LINE = 2000
     "--record",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Also append the payloads to FILE, as JSON lines that a producer with `file:` can publish again.",
+    help="Also write the messages to FILE: as a test if it is called *.test.yaml, else the payloads as JSON lines, "
+    "which a producer with `file:` can publish again.",
 )
+@options.redact
 @options.broker
 @options.wait
 @options.env_file
@@ -51,6 +54,7 @@ def command(
     limit: int | None,
     is_json: bool,
     record: Path | None,
+    redacted: tuple[str, ...],
     broker: str | None,
     environ: dict[str, str],
     wait_s: float,
@@ -58,12 +62,14 @@ def command(
     """Print a copy of each message published to NAME from now on, until Ctrl-C. The queues keep their messages.
 
     NAME is an event, a pattern of events, or a queue or subscriber that is bound to events. Messages that are published
-    to a queue by its name cannot be copied.
+    to a queue by its name cannot be copied. A test is written at the end, and added to a file that exists.
 
     Exit codes: 0 stopped, 2 NAME cannot be tapped, 69 broker unreachable, 78 invalid pipeline.
     """
     logging.disable()  # errors are reported below
     with errors_as_exit_codes(), ExitStack() as files:
+        from runner.operations.pipeline_files import read_specs
+        from runner.operations.recording import SUFFIXES, Recorder, file_of, write_test
         from runner.operations.tap import pipeline_with_target, tap_source
         from runner.operations.targets import require_live_broker
 
@@ -71,9 +77,20 @@ def command(
         require_live_broker(system.broker)
         pipeline = pipeline_with_target(system.pipelines, name)
         source = tap_source(pipeline, name)
-        out = _Out(is_json=is_json, record=files.enter_context(_opened(record)) if record is not None else None)
+        out = _Out(is_json=is_json)
+        if record is not None and record.name.endswith(SUFFIXES):
+            out.recorder = Recorder(pipeline, name, redacted)
+        elif redacted:
+            raise click.UsageError("--redact needs --record with a FILE that is called *.test.yaml")
+        elif record is not None:
+            out.lines = files.enter_context(_opened(record))
         try:
             asyncio.run(_tap(pipeline, source, out, limit))
+            if record is not None and out.recorder is not None and out.recorder.messages:
+                test = out.recorder.test_of_tapped(datetime.now(UTC))
+                specs = read_specs([path], environ, overlays)
+                write_test(record, test, file_of(specs, pipeline), environ)
+                echo_err(f"recorded: {pluralize(len(out.recorder.messages), 'message')} in {record}")
         except BrokenPipeError:  # the reader has gone, as after `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -116,31 +133,41 @@ async def _tap(pipeline: Pipeline, source: TapSource, out: _Out, limit: int | No
 
 
 class _Out:
-    """Writes messages to stdout and to the file of --record. Blocks."""
+    """Writes messages to stdout, and to the file of --record or a recorder. Blocks."""
 
-    def __init__(self, *, is_json: bool, record: IO[bytes] | None) -> None:
-        self._record = record
+    def __init__(self, *, is_json: bool) -> None:
+        self.lines: IO[bytes] | None = None
+        self.recorder: Recorder | None = None
         self._line: Callable[[TappedMessage], str] = _as_json if is_json else _as_text
         self._unrecorded = 0
 
     def write(self, tapped: TappedMessage) -> None:
         """Print one message, and record it."""
+        from runner.message import Address
         from runner.operations.tap import recorded_line
 
         click.echo(self._line(tapped))
-        if self._record is None:
+        if self.recorder is not None:
+            address = Address(tapped.exchange, tapped.routing_key)
+            self._unrecorded += not self.recorder.tapped(tapped.envelope, address)
+        if self.lines is None:
             return
         line = recorded_line(tapped.envelope)
         if line is None:
             self._unrecorded += 1
             return
-        self._record.write(line + b"\n")
-        self._record.flush()
+        self.lines.write(line + b"\n")
+        self.lines.flush()
 
     def unrecorded(self) -> str:
         """Return how many messages were not recorded and why; empty if all were."""
-        count = self._unrecorded
-        return f" · {count} not recorded, because they are neither JSON nor text" if count else ""
+        if not self._unrecorded:
+            return ""
+        if self.recorder is None:
+            return f" · {self._unrecorded} not recorded, because they are neither JSON nor text"
+        return (
+            f" · {self._unrecorded} not recorded: a test takes 100 messages of JSON or text, to what the pipeline names"
+        )
 
 
 def _as_json(tapped: TappedMessage) -> str:

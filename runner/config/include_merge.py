@@ -17,7 +17,7 @@ from runner.config.positions import Span
 from runner.errors import Problem
 
 SECTIONS: Final = ("exchanges", "queues", "events", "producers", "subscribers", "resources")
-ROOT_ONLY: Final = frozenset({"name", "description", "owner", "broker", "logging", "telemetry", "shutdown"})
+ROOT_ONLY: Final = frozenset({"name", "description", "owner", "broker", "logging", "telemetry", "shutdown", "redact"})
 
 
 def merge_documents(documents: Sequence[Document], overlays: Sequence[Document] = ()) -> list[Problem]:

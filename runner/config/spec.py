@@ -247,6 +247,12 @@ class PipelineSpec(SpecModel):
         default={}, validate_default=True, description="How the pipeline stops."
     )
 
+    redact: Texts = Field(
+        default=(),
+        description="Parts of payloads that are masked when messages are recorded as tests, as in customer.email.",
+        examples=["[customer.email]"],
+    )
+
     reserved: ClassVar[frozenset[str]] = frozenset({"brokers", "middleware", "profiles", "tests"})
 
 

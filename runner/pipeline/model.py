@@ -214,6 +214,9 @@ class Pipeline:
     fingerprint: str = ""
     """Identifies the whole pipeline in its file, even if only a part of it runs."""
 
+    redact: tuple[str, ...] = ()
+    """The parts of payloads to mask in recorded tests."""
+
     content_hash: str = ""
     """A hash of everything in the resolved file except the broker."""
 

@@ -143,6 +143,7 @@ class _Resolver:
             is_traced=spec.telemetry.traces == "otlp",
             fingerprint=fingerprint_of(subscribers, producers),
             content_hash=_content_hash(spec),
+            redact=spec.redact,
         )
 
     def check_statically(self) -> None:

@@ -7,11 +7,21 @@ and each mask is replaced.
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
+from pydantic import (
+    BaseModel,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    TypeAdapter,
+)
+from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import from_json, to_json
 
 from runner.errors import PublishFailed
@@ -37,6 +47,25 @@ def may_hold_secrets(payload: Any) -> bool:
             _known.clear()
         found = _known[kind] = _reaches_secret(kind, set())
     return found
+
+
+def secret_keys(annotation: Any) -> frozenset[str]:
+    """Return the keys that hold a SecretStr or SecretBytes in the JSON of a type; none if it has no JSON Schema."""
+    try:
+        schema = TypeAdapter(annotation).json_schema()
+    except (PydanticUserError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+        return frozenset()
+    return frozenset(_secret_properties(schema))
+
+
+def _secret_properties(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        for key, item in schema.get("properties", {}).items():
+            if '"format": "password"' in json.dumps(item):  # also in a list, and beside null
+                yield key
+    children = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    for child in children:
+        yield from _secret_properties(child)
 
 
 def reveal_secrets(payload: Any, body: bytes) -> bytes:

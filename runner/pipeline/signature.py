@@ -31,7 +31,7 @@ from runner.pipeline.handler_styles import (
 )
 from runner.pipeline.import_failures import name_hint
 from runner.pipeline.import_problems import ImportProblem
-from runner.pipeline.model import Handler
+from runner.pipeline.model import Handler, Subscriber
 from runner.pipeline.schemas import undefined_in_model
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
@@ -159,6 +159,12 @@ def payload_annotation(call: Callable[..., Any], handler: Handler, *, is_batch: 
     """Return the annotation of the payload, or of each payload of a batch; EMPTY if there is none."""
     parameters = _parameters(handler.path, call)
     return _payload_annotation(handler.path, parameters, handler.payload_parameter, is_batch=is_batch)
+
+
+def payload_type(subscriber: Subscriber) -> Any:
+    """Return the annotation of the payload that a subscriber's handler takes; EMPTY if there is none."""
+    handler = subscriber.handler
+    return payload_annotation(handler.call, handler, is_batch=subscriber.batch is not None)
 
 
 def accepted_arguments(call: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

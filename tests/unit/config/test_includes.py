@@ -260,7 +260,7 @@ def test_a_name_is_defined_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["name: x", "description: x", "owner: x", "broker: memory", "logging: {}", "shutdown: "]
+    "key", ["name: x", "description: x", "owner: x", "broker: memory", "logging: {}", "shutdown: ", "redact: [a]"]
 )
 def test_what_is_said_of_the_whole_pipeline_stands_in_its_own_file(key: str) -> None:
     """Two files could else contradict each other."""

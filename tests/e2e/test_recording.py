@@ -1,0 +1,123 @@
+"""`dead show --record` and `tap --record` write tests from real messages, which fail and pass as the handler does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from runner.testing.engine import Engine
+from tests.foreign import Foreign
+from tests.project import Project, until
+
+PIPELINE = """
+    version: 1
+    broker: ${UNUSED:-memory}
+    queues:
+      UNIQUE.orders: {events: [UNIQUE.placed]}
+    events:
+      UNIQUE.placed:
+      UNIQUE.paid:
+    subscribers:
+      handle: {from: UNIQUE.orders, handler: work:handle, retry: none}
+      hear: {from: UNIQUE.paid, handler: work:handle, retry: none}
+      listen: {from: UNIQUE.paid, handler: work:listen}
+"""
+BROKEN = """
+    from runner import Message
+    def handle(order: dict, message: Message) -> None:
+        note(f"{order['price']} {message.headers['tenant']}")
+    def listen(order: dict) -> None: raise AssertionError("must not run")
+"""
+FILE = "shop.test.yaml"
+
+
+@pytest.fixture
+def shop(rabbit_project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("LEDGER", str(rabbit_project.ledger.path))  # the tests run in this process
+    rabbit_project.pipeline(PIPELINE)
+    rabbit_project.handlers(BROKEN)
+    return rabbit_project
+
+
+def verdicts(project: Project) -> dict[str, str]:
+    """Run the recorded tests as they are written; return what became of each."""
+    suite = yaml.safe_load((project.folder / FILE).read_text())
+    found = {}
+    for name, case in suite["tests"].items():
+        paths = [project.folder / path for path in suite["pipelines"]]
+        engine = Engine(paths, env=suite.get("env", {}), only=case.get("only", ()))
+        engine.start()
+        try:
+            for message in case["publish"]:
+                engine.publish(message.pop("to"), message.pop("payload"), **message)
+            engine.until_idle()
+            handled = {record.subscriber: 1 for record in engine.records if record.kind == "handled"}
+            is_dead = any(record.kind == "dead" for record in engine.records)
+        finally:
+            engine.close()
+        expected = case["expect"].get("handled", handled)
+        found[name] = "passed" if handled == expected and not is_dead else "failed"
+    return found
+
+
+async def dead_letters(project: Project) -> list[Any]:
+    listed = await project.do("dead list", "--json")
+    return [json.loads(line) for line in listed.stdout.splitlines()]
+
+
+async def test_a_dead_letter_becomes_a_test_that_passes_after_the_handler_is_corrected(
+    shop: Project, foreign: Foreign
+) -> None:
+    """Of a queue and of a subscriber's own queue, compressed or not; the dead letters stay where they are."""
+    await shop.do("apply")
+    more: dict[str, Any] = {"headers": {"tenant": "a", "api_token": "hunter2"}, "content_type": "application/json"}
+    foreign.publish(shop.name("orders"), b'{"id": 1, "email": "a@b"}', message_id="o-1", **more)
+    packed = gzip.compress(b'{"id": 2}')
+    foreign.publish(shop.name("paid"), packed, exchange="events", message_id="p-2", content_encoding="gzip", **more)
+    await shop.up_until_idle("--only", "handle", "--only", "hear")
+    assert sorted(letter["message_id"] for letter in await dead_letters(shop)) == ["o-1", "p-2"]
+    for letter in ("o-1", "p-2", "o-1"):
+        runner = await shop.do("dead show", "--id", letter, "--record", FILE, "--redact", "email")
+        assert f" handles {letter}" in runner.stderr
+    text = (shop.folder / FILE).read_text()
+    assert "hunter2" not in text
+    assert "a@b" not in text
+    assert verdicts(shop) == {
+        "handle handles o-1": "failed",
+        "hear handles p-2": "failed",
+        "handle handles o-1 (2)": "failed",
+    }
+    shop.handlers(BROKEN.replace("order['price']", "order.get('price', 0)"))
+    assert set(verdicts(shop).values()) == {"passed"}
+    assert set(shop.ledger.payloads()) == {"0 a"}
+    assert len(await dead_letters(shop)) == 2
+
+
+async def test_tapped_messages_become_one_test(shop: Project, foreign: Foreign) -> None:
+    await shop.do("apply")
+    async with shop.command("tap", shop.name("orders"), "--record", FILE, "--limit", "3") as runner:
+        await until(lambda: "listening to" in runner.stderr, "the tap listens")
+        bodies = [b'{"price": 7}', b"\xff\xfe\x00", b'{"price": 8}']
+        foreign.publish(shop.name("placed"), *bodies, exchange="events", headers={"tenant": "b"}, message_id="m")
+        assert await runner.wait() == 0, runner.stderr
+    assert "1 not recorded: a test takes 100 messages of JSON or text" in runner.stderr
+    assert f"recorded: 2 messages in {FILE}" in runner.stderr
+    assert verdicts(shop) == {f"messages of {shop.name('orders')} are handled": "passed"}
+    assert sorted(shop.ledger.payloads()) == ["7 b", "8 b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("dead show", "--id", "x", "--record", "tests.yaml"), "a test file is called *.test.yaml"),
+        (("tap", "UNIQUE.orders", "--record", "x.jsonl", "--redact", "a"), "--redact needs --record with a FILE"),
+    ],
+)
+async def test_another_file_is_wrong_usage(shop: Project, options: tuple[str, ...], text: str) -> None:
+    command, *others = (option.replace("UNIQUE", shop.unique) for option in options)
+    runner = await shop.do(command, *others, code=2)
+    assert text in runner.stderr
