@@ -334,6 +334,12 @@ class FastPathConnection(aio_pika.Connection):
         if not self.no_fast_path and self._factory.reader is not None:
             self.fast_path = FastPath(self._factory.reader, connection)
 
+    def __del__(self) -> None:
+        """Do nothing: what was connected is closed explicitly.
+
+        aio-pika would start a task that closes it, in the event loop of whichever thread collects the object.
+        """
+
 
 def _why_none(reader: FrameReader | None, connection: aiormq.abc.AbstractConnection) -> str:
     """Return why a connection can have no fast path; empty when it can."""

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import gc
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+
+from yarl import URL
+
+from runner.transports.rabbitmq.amqp_fast_path import FastPathConnection
 
 ROOT = Path(__file__).resolve().parents[4] / "runner"
 ALLOWED = {"amqp_fast_path.py", "aiormq_workarounds.py"}
@@ -53,3 +60,25 @@ def test_the_inside_of_aiormq_is_used_in_two_modules_alone() -> None:
 def test_the_client_libraries_are_looked_for() -> None:
     """Else the rule above could not fail."""
     assert {"connection.py", "consumer_channel.py", "publish_channel.py"} <= {path.name for path, _ in clients()}
+
+
+def test_a_connection_that_is_collected_does_nothing_to_another_event_loop() -> None:
+    """aio-pika's own would be closed by a task of whichever loop runs in the thread that collects it."""
+    closed = []
+
+    async def make() -> FastPathConnection:
+        return FastPathConnection(URL("amqp://127.0.0.1"))
+
+    async def note_closed() -> None:
+        closed.append(True)
+
+    async def collect() -> None:
+        connections.clear()
+        gc.collect()
+        await asyncio.sleep(0)  # one turn of the loop, for a task to begin
+
+    with closing(asyncio.new_event_loop()) as loop:
+        connections = [loop.run_until_complete(make())]
+        connections[0].close = note_closed  # type: ignore[method-assign,assignment]
+        asyncio.run(collect())
+    assert closed == []
