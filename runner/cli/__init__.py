@@ -12,7 +12,7 @@ import click
 _VERBS = {
     "init": "Start a project: a pipeline, its handlers, tests.",
     "up": "Validate pipelines, connect, and run them until stopped.",
-    "dev": "Run pipelines on the in-process broker, and reload them when they change.",
+    "dev": "Run pipelines without a broker; reload what you change.",
     "validate": "Check pipelines and report every problem at once.",
     "test": "Run tests of pipelines, on the in-process broker with virtual time.",
     "config": "Print the effective pipeline, with every default.",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runner.config.overlays import Overlay
 
 
-@click.command("dev", short_help="Run pipelines on the in-process broker, and reload them when they change.")
+@click.command("dev", short_help="Run pipelines, and reload what you change.")
 @options.paths
 @options.only
 @options.log_format
