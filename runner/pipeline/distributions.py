@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-_DISTRIBUTIONS = {
+DISTRIBUTIONS = {
     "Crypto": "pycryptodome",
     "Levenshtein": "python-Levenshtein",
     "MySQLdb": "mysqlclient",
@@ -77,4 +77,4 @@ def how_to_get(names: Sequence[str]) -> tuple[str, str]:
 
 def _distribution(name: str) -> str:
     top = name.partition(".")[0]
-    return _DISTRIBUTIONS.get(name) or _DISTRIBUTIONS.get(top) or top.replace("_", "-")
+    return DISTRIBUTIONS.get(name) or DISTRIBUTIONS.get(top) or top.replace("_", "-")
