@@ -184,7 +184,7 @@ def _as_record(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[str],
 
 _HOST_LOGGER: FilteringBoundLogger = structlog.wrap_logger(
     logging.getLogger("runner"),
-    processors=[_as_record],
+    processors=[structlog.stdlib.filter_by_level, _as_record],
     wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
     context_class=dict,
 ).bind()

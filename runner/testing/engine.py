@@ -206,7 +206,7 @@ class Engine:
         if id is not None:
             outgoing = outgoing._replace(envelope=outgoing.envelope._replace(message_id=id, correlation_id=id))
         with publisher.publication(outgoing) as sent:
-            await self._drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S), "to publish")
+            await self._loop.drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S))
         return sent.envelope.message_id or ""
 
     async def advancing(self, duration: Duration) -> None:
@@ -270,7 +270,7 @@ class Engine:
         await self._supervisor.close()
 
     async def _drive(self, work: Coroutine[Any, Any, T], what: str) -> T:
-        """Await some work that is the user's code, or waits for it."""
+        """Await the opening or closing of resources, which is the user's code. Raises NeverIdle."""
         try:
             with self._loop.user_call():
                 return await self._loop.drive(work)

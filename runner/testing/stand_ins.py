@@ -81,7 +81,9 @@ class StandIns:
     def _producer(self, real: Producer, pipeline: Pipeline, spec: PipelineSpec) -> Producer:
         def make(name: str, given: StandIn) -> Producer:
             if real.handler is None:
-                raise ImportProblem("not-replaceable", "it has no handler: publish to its destination instead")
+                raise ImportProblem(
+                    "not-callable", "this producer has no handler", "publish to its destination instead"
+                )
             arguments, resources = spec.producers[real.name].with_, spec.resources
             handler = replaced_handler(real.handler, _replacement(given), arguments, resources, takes_payload=False)
             return replace(real, handler=handler)

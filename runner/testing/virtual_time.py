@@ -168,7 +168,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         timer = super().call_at(when, callback, *args, context=context)
         call = _user_call.get()
         given: tuple[object, ...] = args
-        if call is not None and len(given) == 2 and isinstance(given[0], asyncio.Future):
+        if call is not None and call in self._user_calls and len(given) == 2 and isinstance(given[0], asyncio.Future):
             call.sleeps.append(timer)
         return timer
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.errors import PipelineInvalid
+from runner.errors import PipelineInvalid, PublishFailed
 from runner.outcome import RetryPolicy
 from runner.pipeline.topology import wait_milliseconds
 from runner.runtime.resources import ResourceFailed
@@ -185,6 +185,32 @@ def test_a_producer_that_always_fails_is_named(tmp_path: Path) -> None:
     path = write_project(tmp_path, pipeline, handlers)
     with running_sync(path) as pipelines, pytest.raises(NeverIdle, match=text):
         pipelines.until_idle()
+
+
+def test_a_background_task_that_exits_ends_the_test_and_not_the_process(tmp_path: Path) -> None:
+    handlers = """
+        import asyncio, sys
+        async def leave(): sys.exit(3)
+        async def do(item):
+            asyncio.create_task(leave())
+            await asyncio.sleep(1)
+        """
+    with running_sync(write_project(tmp_path, QUEUE % ("", ""), handlers)) as pipelines:
+        pipelines.publish("work", 1)
+        with pytest.raises(RuntimeError, match="SystemExit was raised in a background task"):
+            pipelines.until_idle()
+
+
+def test_a_full_queue_takes_a_message_when_there_is_room(tmp_path: Path) -> None:
+    path = write_project(tmp_path, QUEUE % ("{max_length: 1}", "concurrency: 1\n        prefetch: 1"), SLEEPING)
+    with running_sync(path, now=START) as pipelines:
+        for _ in range(4):
+            pipelines.publish("work", 10)
+        assert timedelta(seconds=20) <= pipelines.now - START < timedelta(seconds=26)
+        for _ in range(2):
+            pipelines.publish("work", 60)
+        with pytest.raises(PublishFailed, match="full"):
+            pipelines.publish("work", 10)
 
 
 def test_only_what_is_named_runs(tmp_path: Path) -> None:

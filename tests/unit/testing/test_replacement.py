@@ -191,6 +191,7 @@ def test_resources(path: Path) -> None:
         ({"do": "shop_handlers:othr"}, "attribute-not-found", 'did you mean "other"?'),
         ({"do": Replacement(raises="shop_handlers:do")}, "not-an-exception", "replace.do"),
         ({"do": 5}, "not-callable", "replace.do"),
+        ({"resources": {"db": "shop_handlers:feed_all"}}, "attribute-not-found", "replace.resources.db"),
     ],
 )
 def test_a_stand_in_that_does_not_fit_is_a_problem(path: Path, replace: dict[str, Any], code: str, text: str) -> None:
