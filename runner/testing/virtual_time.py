@@ -150,11 +150,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Note that a coroutine of the user runs inside the block."""
         call = _UserCall()
         self._user_calls.add(call)
-        token = _user_call.set(call)
+        _user_call.set(call)  # never reset: the block may end in another context, and a call that has ended is ignored
         try:
             yield
         finally:
-            _user_call.reset(token)
             self._user_calls.discard(call)
 
     def call_at(
@@ -205,9 +204,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     async def close_threads(self) -> None:
         """Wait until all threads have ended, if they do so soon."""
         self._thread_patience_s = CLOSE_PATIENCE_S
-        while self._in_threads:
-            if await self.quiet() is None:
-                break
+        deadline = time.monotonic() + CLOSE_PATIENCE_S
+        while self._in_threads and time.monotonic() < deadline:
+            await self.quiet()
         for executor in self._executors:
             executor.shutdown(wait=not self._in_threads, cancel_futures=True)
         if not self._in_threads:
