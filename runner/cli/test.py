@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +17,10 @@ import click
 
 from runner.cli import options
 from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
+from runner.cli.signals import stop_on_signals
+from runner.config.diagnostics import display_path
 from runner.errors import PipelineInvalid, RunnerError
+from runner.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
@@ -52,6 +57,12 @@ class NoSuchTest(RunnerError):
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the results as JUnit XML.",
 )
+@click.option(
+    "--watch",
+    "is_watching",
+    is_flag=True,
+    help="Run them again when a *.py or *.yaml file changes, below PATH or the current folder. Needs the extra dev.",
+)
 @click.option("--coverage", "is_covered", is_flag=True, help="List what no test has reached.")
 @click.option(
     "--fail-under",
@@ -66,6 +77,7 @@ def command(
     junit: Path | None,
     is_covered: bool,
     fail_under: float | None,
+    is_watching: bool,
     overlays: tuple[Overlay, ...],
 ) -> None:
     """Run the tests in PATH: a test file, or a folder: every *.test.yaml below it.
@@ -75,6 +87,9 @@ def command(
     Exit codes: 0 passed, 1 a test failed or --fail-under is not reached, 2 no test matches, 78 a file is wrong.
     """
     with errors_as_exit_codes():
+        if is_watching:
+            asyncio.run(_run_on_changes(paths))
+            return
         suites = _load(paths, overlays, style)
         results = []
         for suite, name in _selected(suites, only):
@@ -89,6 +104,31 @@ def command(
     if is_below:
         echo_err(f"tests reach less than {fail_under:g} %")
     sys.exit(int(is_below or any(result.outcome == "failed" for result in results)))
+
+
+async def _run_on_changes(paths: Sequence[Path]) -> None:
+    """Run this command without `--watch`, again after each change of a file, until a signal.
+
+    Each run is a process of its own, so that every module is imported as it is now. Raises WatchUnavailable.
+    """
+    from runner.cli.watching import project_folders, require_watchfiles, watch
+
+    require_watchfiles()
+    roots = [Path(), *(path if path.is_dir() else path.parent for path in paths)]
+    changes = watch(lambda: project_folders(roots), lambda path: path.suffix in (".py", ".yaml", ".yml"))
+    stopping = asyncio.ensure_future(stop_on_signals().wait())
+    change = asyncio.ensure_future(anext(changes))
+    arguments = [argument for argument in sys.orig_argv[1:] if argument != "--watch"]
+    environ = {name: value for name, value in os.environ.items() if name != "RUNNER_TEST_WATCH"}
+    while not stopping.done():
+        tests = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environ)
+        await tests.wait()
+        await asyncio.wait([stopping, change], return_when=asyncio.FIRST_COMPLETED)
+        if change.done():
+            names = sorted(display_path(path) for path in change.result())
+            echo_err(f"\nchanged: {', '.join(names[:3])}{' …' * (len(names) > 3)}")
+            change = asyncio.ensure_future(anext(changes))
+    await cancel_and_wait(change)
 
 
 def _load(paths: Sequence[Path], overlays: Sequence[Overlay], style: Style) -> list[Suite]:
@@ -145,7 +185,6 @@ def _coverage(results: Sequence[CaseResult]) -> Coverage:
 
 def _show(result: CaseResult, *, is_first: bool) -> None:
     """Write the line of a test, and below it what is wrong. The first one of a file has the file's name above it."""
-    from runner.config.diagnostics import display_path
     from runner.testing.reports import failure_text, result_line
 
     if is_first:
