@@ -28,9 +28,10 @@ from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ErrorPath, Identifier, ImportPath, Name, OptionalNames
 from runner.config.spec import VersionField
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
-from runner.units import parse_duration
+from runner.units import format_duration, parse_duration
 
 _MAX_VIRTUAL_S = 10 * 365 * 86_400.0
+_DEFAULT_NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-03-28T05:00:00Z"
 _TIME_OF_DAY = re.compile(r"\d{2}:\d{2}")
 
@@ -299,6 +300,29 @@ class CaseSpec(SpecModel):
         examples=["48h"],
     )
     expect: ExpectSpec = Field(description="What is expected when the test ends.", examples=["{dead: none}"])
+
+    @property
+    def start(self) -> datetime:
+        """The virtual time at the start."""
+        return self.now or _DEFAULT_NOW
+
+    def seconds(self, moment: datetime | float) -> float:
+        """Return the seconds from the start to a moment."""
+        return (moment - self.start).total_seconds() if isinstance(moment, datetime) else moment
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        raise_conflicts(self._conflicts())
+        return self
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        for index, message in enumerate(self.publish):
+            at, end = 0.0 if message.at is None else self.seconds(message.at), self.run_for
+            if at < 0:
+                yield Conflict(("publish", index, "at"), "this is before the test starts", 'write an earlier "now"')
+            elif end is not None and at > end:
+                text = f'this is after the test ends: "run_for" is {format_duration(end)}'
+                yield Conflict(("publish", index, "at"), text, 'write a longer "run_for"')
 
 
 def _cases(value: object) -> object:

@@ -73,7 +73,7 @@ class Comparison:
         """Yield a failure for each expectation that is not met, in the order of the records' kinds."""
         for key, (kind, field) in _COUNTS.items():
             for name, count in getattr(expect, key).items():
-                found = [each for each in self._of_kind(kind) if getattr(each, field) == name]
+                found = [each for each in self._of_kind(kind) if _has(each, field, name)]
                 if len(found) != count:
                     yield self._failure((key, name), f"expected {count}, got {len(found)}", about=_names(name))
         for name, retried in expect.retried.items():
@@ -91,7 +91,7 @@ class Comparison:
         return [each for each in self.records if each.kind == kind]
 
     def _retried(self, name: str, expected: RetriedSpec) -> Iterator[Failure]:
-        delays = [each.after or 0.0 for each in self._of_kind("retried") if each.subscriber == name]
+        delays = [each.after or 0.0 for each in self._of_kind("retried") if _has(each, "subscriber", name)]
         if expected.after is not None:
             is_same = len(delays) == len(expected.after) and all(
                 abs(delay - wanted) < _SAME_TIME_S for delay, wanted in zip(delays, expected.after, strict=True)
@@ -174,9 +174,9 @@ class Comparison:
         if isinstance(item, PublishedSpec) and item.to != found.to:
             yield _Difference(("to",), _said(item.to, found.to))
         for key, field in _FIELDS.items():
-            expected, actual = getattr(item, key, None), getattr(found, field)
-            if expected is not None and expected != actual:
-                yield _Difference((key,), _said(expected, actual))
+            expected = getattr(item, key, None)
+            if expected is not None and not _has(found, field, expected):
+                yield _Difference((key,), _said(expected, getattr(found, field)))
         if isinstance(item, DeadSpec) and item.error is not None and item.error not in (found.error or ""):
             yield _Difference(("error",), _said(item.error, found.error))
         if item.at is not None:
@@ -216,8 +216,16 @@ class Comparison:
         return (each for each in self.records if not roots or root(each.message_id) in roots)
 
 
+def _has(record: Record, field: str, value: str) -> bool:
+    """Whether a field of a record has a value. Subscribers may be named with their pipeline."""
+    actual = getattr(record, field)
+    return value == actual or (field == "subscriber" and value == f"{record.pipeline}.{actual}")
+
+
 def _names(name: str | None) -> Callable[[Record], bool]:
-    return lambda each: name is not None and name in (each.subscriber, each.producer, each.queue, each.to)
+    return lambda each: (
+        name is not None and any(_has(each, field, name) for field in ("subscriber", "producer", "queue", "to"))
+    )
 
 
 def _records(records: Sequence[Record]) -> Callable[[Record], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from runner.config.document import KeyPath, dotted_path
@@ -16,8 +16,6 @@ from runner.testing.engine import Engine
 from runner.testing.expectations import UNMET, Comparison, Failure
 from runner.testing.records import Record
 from runner.testing.suites import Suite, replacements
-
-DEFAULT_NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -105,7 +103,7 @@ class _Run:
             else:
                 self._advance_to(self._case.run_for)
         except RunnerError as error:
-            yield self._failure(("run_for",), error)
+            yield self._failure(() if self._case.run_for is None else ("run_for",), error)
         comparison = Comparison(self._file, self._path, self._engine.records, self.start)
         yield from comparison.failures(self._case.expect)
 
@@ -113,10 +111,8 @@ class _Run:
         """Yield each message that the test publishes, after the seconds from the start to its publication."""
         seconds = 0.0
         for message in self._case.publish:
-            if isinstance(message.at, datetime):
-                seconds = (message.at - self.start).total_seconds()
-            elif message.at is not None:
-                seconds = message.at
+            if message.at is not None:
+                seconds = self._case.seconds(message.at)
             yield seconds, message
 
     def _advance_to(self, seconds: float) -> None:

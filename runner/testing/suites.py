@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ _NAMES: Mapping[KeyPath, str] = {
     ("tests", "*", "only"): "subscriber or producer",
     ("tests", "*", "only", "#"): "subscriber or producer",
     (*_EXPECT, "published", "#", "to"): "queue or event",
-    (*_EXPECT, "dead", "#", "queue"): "queue with a subscriber",
+    (*_EXPECT, "dead", "#", "queue"): "queue",
     (*_EXPECT, "dead", "#", "subscriber"): "subscriber",
 }
 """The values that are names, and what they name."""
@@ -156,17 +157,23 @@ def _unknown_names(file: PipelineFile, system: app.System) -> Iterator[Problem]:
 
 
 def _known_names(system: app.System) -> dict[str, Collection[str]]:
-    """Return the names that the pipelines have, by what they name."""
-    pipelines = system.pipelines
-    subscribers = [each for pipeline in pipelines for each in pipeline.subscribers]
-    destinations = [each for pipeline in pipelines for each in pipeline.destinations.values()]
+    """Return the names that the pipelines have, by what they name.
+
+    A subscriber of a name that several pipelines have may also be called `pipeline.name`.
+    """
+    subscribers = [(pipeline.name, each) for pipeline in system.pipelines for each in pipeline.subscribers]
+    count = Counter(each.name for _, each in subscribers)
+    destinations = [each for pipeline in system.pipelines for each in pipeline.destinations.values()]
+    names = dict.fromkeys(each.name for _, each in subscribers)
+    names |= dict.fromkeys(f"{pipeline}.{each.name}" for pipeline, each in subscribers if count[each.name] > 1)
+    queues = dict.fromkeys(each.name for each in destinations if not each.is_event)
     return {
-        "subscriber": dict.fromkeys(each.name for each in subscribers),
-        "subscriber or producer": dict.fromkeys(each.name for each in system.items()),
-        "queue with a subscriber": dict.fromkeys(each.queue for each in subscribers),
+        "subscriber": names,
+        "subscriber or producer": dict.fromkeys(each.name for each in system.items()) | names,
+        "queue": queues | dict.fromkeys(each.queue for _, each in subscribers),
         "queue or event": dict.fromkeys(each.name for each in destinations),
         "event": dict.fromkeys(each.name for each in destinations if each.is_event),
-        "resource": dict.fromkeys(each.name for pipeline in pipelines for each in pipeline.resources),
+        "resource": dict.fromkeys(each.name for pipeline in system.pipelines for each in pipeline.resources),
     }
 
 

@@ -271,3 +271,22 @@ def test_overlays_change_the_pipelines_under_test(run: Run) -> None:
     """As in every command that takes pipelines."""
     assert run(RETRIES, "--set", "subscribers.ship.retry.delay=3m").exit_code == 1
     assert run(RETRIES.replace("4m", "3m"), "--set", "subscribers.ship.retry.delay=3m").exit_code == 0
+
+
+def test_pipelines_that_run_together_may_have_subscribers_of_one_name(run: Run, tmp_path: Path) -> None:
+    """`pipeline.name` tells them apart; the bare name means all of them."""
+    other = PIPELINE.replace("name: shop", "name: store").partition("producers:")[0]
+    (tmp_path / "store.yaml").write_text(
+        other.replace("to: order.shipped, ", "").replace(", order.shipped: {unheard: ignore}", "")
+    )
+    tests = PASSES.replace("{ship: 1}", "{ship: 2, store.ship: 1}").replace("dead: none", "dead: none")
+    tests += """
+  one of them fails:
+    replace: {store.ship: {raises: TimeoutError}}
+    publish: [{to: order.paid, payload: {order: 1}}]
+    expect: {retried: {store.ship: 1, shop.ship: 0}, dead: [{subscriber: store.ship}]}
+"""
+    path = tmp_path / "both.test.yaml"
+    path.write_text(f"version: 1\npipelines: [shop.yaml, store.yaml]\ntests:{tests}")
+    done = CliRunner().invoke(command, [str(path)])
+    assert done.exit_code == 0, done.output
