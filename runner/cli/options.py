@@ -122,14 +122,23 @@ def allow_actions(command: F) -> F:
 
 
 def only(command: F) -> F:
-    """Add `--only`, which selects producers and subscribers."""
+    """Add `--only` and `--except`, which select producers and subscribers; the command gets `only` and `without`."""
+    names = complete_names("producers", "subscribers")
+    without = click.option(
+        "--except",
+        "without",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=names,
+        help="Do not run this producer or subscriber; repeatable. Its queue is still declared.",
+    )
     return click.option(
         "--only",
         multiple=True,
         metavar="NAME",
-        shell_complete=complete_names("producers", "subscribers"),
+        shell_complete=names,
         help="Run only this producer or subscriber; repeatable.",
-    )(command)
+    )(without(command))
 
 
 def log_format(command: F) -> F:

@@ -14,7 +14,7 @@ from runner.cli.output import drain_when_output_lost, echo_problems, errors_as_e
 from runner.cli.service_manager import ServiceManager
 from runner.cli.signals import drain_on_signals
 from runner.cli.up_run import UpOptions, echo_loaded, echo_nothing_ran, echo_step, echo_totals, load_pipelines
-from runner.cli.verb import Verb, complete_names
+from runner.cli.verb import Verb
 from runner.workers import ENV_VARIABLE
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 @options.broker
 @options.management
 @options.only
-@click.option(
-    "--except",
-    "without",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_names("producers", "subscribers"),
-    help="Do not run this producer or subscriber; repeatable. Its queue is still declared.",
-)
 @click.option(
     "--until-idle", is_flag=True, help="Stop when finite producers have ended and no message waits or is retried."
 )
