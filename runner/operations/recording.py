@@ -201,15 +201,12 @@ def _empty_file(file: Path, loaded: PipelineFile, environ: Mapping[str, str]) ->
 
 
 def _variables(loaded: PipelineFile, environ: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Yield the variables of a pipeline with their values; secrets are masked, and the broker is the in-process one."""
+    """Yield the variables that a pipeline needs in a test, which needs no broker. Values of secrets are masked."""
     for path, names in loaded.interpolated.items():
-        keys = [str(key) for key in path]
         for name in names:
-            if name in environ:
-                is_broker = path[0] == "broker" and path[-1] in ("broker", "url", "urls", 0)
-                is_secret = is_from_secret([name]) or any(may_be_secret_name(key) for key in keys)
-                value = "memory" if is_broker else MASK if is_secret else mask_passwords(environ[name])
-                yield name, value
+            if name in environ and path[0] != "broker":
+                is_secret = is_from_secret([name]) or any(may_be_secret_name(str(key)) for key in path)
+                yield name, MASK if is_secret else mask_passwords(environ[name])
 
 
 def _with_test(text: str, test: RecordedTest, file: Path) -> tuple[str, str]:

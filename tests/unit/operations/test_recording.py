@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from runner import app
+from runner.config.suite_loader import read_suite
 from runner.message import Address, Envelope
 from runner.operations.dead_letters import DeadLetterQueue, parse_dead_letter
 from runner.operations.pipeline_files import read_specs
@@ -31,10 +32,13 @@ queues:
 events:
   order.paid: tests.unit.operations.test_recording:Paid
 subscribers:
-  ship: {from: orders, handler: "tests.unit.operations.test_recording:ship", with: {mark: "${MARK}"}}
+  ship:
+    from: orders
+    handler: "tests.unit.operations.test_recording:ship"
+    with: {mark: "${MARK}", token: "${API_TOKEN}"}
   log: {from: order.paid, handler: "tests.unit.operations.test_recording:log"}
 """
-ENVIRON = {"RABBITMQ_URL": "amqp://u:hunter2@rabbit", "MARK": "a mark"}
+ENVIRON = {"RABBITMQ_URL": "amqp://u:hunter2@rabbit", "MARK": "a mark", "API_TOKEN": "hunter2"}
 
 
 class Paid(BaseModel):
@@ -42,7 +46,7 @@ class Paid(BaseModel):
     pin: SecretStr | None = None
 
 
-def ship(order: dict[str, Any], mark: str) -> None:
+def ship(order: dict[str, Any], mark: str, token: str) -> None:
     """Fail as a handler does that takes a price for granted."""
     order["price"]
 
@@ -193,6 +197,8 @@ def write(test: RecordedTest, file: str = "shop.test.yaml") -> str:
 
 
 def read(file: str = "shop.test.yaml") -> Any:
+    """Return the data of a test file, which `runner test` must be able to read."""
+    assert read_suite(Path(file)).spec is not None
     return yaml.safe_load(Path(file).read_text())
 
 
@@ -201,7 +207,7 @@ def test_a_new_file_names_the_pipeline_and_its_variables_without_secrets_and_is_
     write(dead(), "tests/shop.test.yaml")
     written = read("tests/shop.test.yaml")
     assert written["pipelines"] == ["../shop.yaml"]
-    assert written["env"] == {"RABBITMQ_URL": "memory", "MARK": "a mark"}
+    assert written["env"] == {"MARK": "a mark", "API_TOKEN": "***"}
     assert list(written["tests"]) == ["ship handles o-1"]
     assert "hunter2" not in Path("tests/shop.test.yaml").read_text()
     assert stat.S_IMODE(Path("tests/shop.test.yaml").stat().st_mode) == 0o600
