@@ -294,7 +294,8 @@ def _record_fields(record: logging.LogRecord) -> EventDict:
         extra |= {str(name): value for name, value in record.msg.items() if name != "event"}
         text = record.msg.get("event", "")
     else:
-        text = _record_message(record)
+        text, failure = _record_message(record)
+        extra |= failure
     if "event" in extra:
         extra.setdefault("extra_event", extra.pop("event"))
     event = dict(_prefix_reserved(None, "", extra))
@@ -310,11 +311,15 @@ def _record_fields(record: logging.LogRecord) -> EventDict:
     return event
 
 
-def _record_message(record: logging.LogRecord) -> str:
+def _record_message(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+    """Return the text of a record; that it cannot be made, with what it is made of, if it cannot."""
     try:
-        return record.getMessage()
-    except Exception:  # the arguments do not match the format, or their __str__ raises
-        return f"{record.msg!r} {record.args!r}"
+        return record.getMessage(), {}
+    except Exception as error:  # the arguments do not match the format, or their __str__ raises
+        why = f"the arguments do not fit the format: {error}" if isinstance(error, TypeError) else repr(error)
+        at = f"{os.path.relpath(record.pathname)}:{record.lineno}"
+        event = "log.failed"
+        return event, {"error": why, "text": f"{record.msg!r} {record.args!r}", "at": at}
 
 
 def _is_no_send_failure(record: logging.LogRecord) -> bool:

@@ -178,6 +178,12 @@ EVENTS = (
         {"queue": "PIPELINE.producers", "term": "a number that grows with each leader"},
     ),
     Event(
+        "log.failed",
+        ("warning",),
+        "A line of a handler could not be made: its arguments do not fit its format.",
+        {**_ERROR, "text": "the format and the arguments", "at": "the file and line"},
+    ),
+    Event(
         "message.dead_lettered",
         ("error",),
         "A message was moved to the dead-letter queue.",
@@ -312,6 +318,12 @@ EVENTS = (
         {"to": "the address of the caller", **_ERROR},
     ),
     Event("resource.failed", ("error",), "Closing a resource failed.", {"resource": "its name", **_FAILURE}),
+    Event(
+        "result.dropped",
+        ("warning",),
+        "A handler returned a value that goes nowhere: its subscriber has no `to`. Logged once.",
+        {"hint": "what to write"},
+    ),
     Event(
         "result.retry",
         ("warning",),

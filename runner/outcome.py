@@ -74,7 +74,8 @@ class ResultFailed(Exception):
     """
 
     def __init__(self, cause: Exception, reason: Literal["invalid-result", "exhausted"]) -> None:
-        super().__init__(str(cause))
+        hint = getattr(cause, "hint", "")
+        super().__init__(f"{cause}; {hint}" if hint else str(cause))
         self.cause = cause
         self.reason: Reason = reason
 
@@ -201,7 +202,7 @@ def decide(
     if isinstance(error, InvalidMessage):
         return DeadLetter(error.reason, error_type(error), error_text(error))
     if isinstance(error, ResultFailed):
-        return DeadLetter(error.reason, error_type(error.cause), error_text(error.cause))
+        return DeadLetter(error.reason, error_type(error.cause), error_text(error))
     items = flatten_errors(error)
     name, text = error_type(error), _joined_texts(items)
     if is_rejection(error):

@@ -13,7 +13,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import errors_as_exit_codes
+from runner.cli.output import echo_err, errors_as_exit_codes
 from runner.cli.verb import Verb, complete_names
 from runner.errors import RunnerError
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
@@ -76,6 +76,7 @@ def command(
     """
     bodies, numbers = _lines(_body(payload)) if lines else ([_body(payload)], [])
     logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
+    _warn_of_broken_json(bodies, numbers)
     with errors_as_exit_codes():
         from runner import app
 
@@ -101,6 +102,16 @@ def _body(payload: str) -> bytes:
         except OSError as error:
             raise click.BadParameter(f"cannot read {payload[1:]}: {error.strerror}", param_hint="PAYLOAD") from None
     return payload.encode("utf-8", "surrogateescape")
+
+
+def _warn_of_broken_json(bodies: list[bytes], numbers: list[int]) -> None:
+    """Say that a payload looks like JSON and is none: it is published as text."""
+    from runner.pipeline.data_errors import json_error
+
+    for index, body in enumerate(bodies):
+        if body.lstrip()[:1] in (b"{", b"[") and (why := json_error(body)):
+            where = f"line {numbers[index]}" if numbers else "the payload"
+            echo_err(f"warning: {where} looks like JSON, but is not: {why}; it is text")
 
 
 def _lines(body: bytes) -> tuple[list[bytes], list[int]]:

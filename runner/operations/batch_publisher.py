@@ -11,7 +11,7 @@ from uuid import uuid4
 from runner.clock import utc_now
 from runner.errors import PublishFailed
 from runner.message import Publish
-from runner.pipeline.codec import guess_payload
+from runner.pipeline.codec import guess_payload, with_values
 from runner.pipeline.model import Destination, Pipeline
 from runner.runtime.publisher import OutgoingMessage, make_publisher
 from runner.runtime.rate_limit import RateLimiter
@@ -52,7 +52,7 @@ class BatchPublisher:
         )
         self._outgoing: list[OutgoingMessage] = []
         for number, body in enumerate(bodies):
-            with self._line_named(number, "nothing was published"):
+            with self._line_named(number, "nothing was published", body):
                 self._outgoing += self._publisher.prepare([Publish(guess_payload(body), headers=headers)], (target,))
 
     @property
@@ -79,12 +79,15 @@ class BatchPublisher:
             await asyncio.gather(*map(send, range(start, min(start + MAX_UNCONFIRMED, count))))
 
     @contextmanager
-    def _line_named(self, number: int, effect: str) -> Iterator[None]:
-        """Add the line number to a PublishFailed, and what happened to the other lines."""
+    def _line_named(self, number: int, effect: str, body: bytes = b"") -> Iterator[None]:
+        """Add the values that do not fit and the line number to a PublishFailed, and what happened to the other lines.
+
+        The caller has written these values, so they may be shown.
+        """
         try:
             yield
         except PublishFailed as failure:
-            if not self._lines:
-                raise
-            text = f"line {self._lines[number]}: {failure}; {effect}"
+            text = with_values(failure, body)
+            if self._lines:
+                text = f"line {self._lines[number]}: {text}; {effect}"
             raise PublishFailed(text, reason=failure.reason, hint=failure.hint) from failure

@@ -6,6 +6,7 @@ pydantic-core parses JSON: it is faster than the standard library, and refuses N
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from runner.errors import PublishFailed
 from runner.message import MAX_BODY_BYTES, Envelope, Publish
 from runner.outcome import InvalidMessage
 from runner.pipeline.body_encoding import BYTES, JSON, TEXT, content_type, uncompressed, utf8, without_mark
+from runner.pipeline.data_errors import json_error, validation_errors
 from runner.pipeline.secret_values import MASK, may_hold_secrets, reveal_secrets
 
 T = TypeVar("T")
@@ -31,8 +33,6 @@ Encode = Callable[[Any], tuple[bytes, str]]
 Read = Callable[[bytes, str], tuple[Any, str]]
 
 NESTED_PUBLISH = "a Publish is inside another value, where it cannot be published: yield each one"
-
-_MAX_PROBLEMS_SHOWN = 3
 
 
 def reader(adapter: TypeAdapter[Any]) -> Read:
@@ -126,20 +126,13 @@ def guess_payload(body: bytes) -> JsonText | str | bytes:
         return body
 
 
-def json_error(body: bytes) -> str:
-    """Return why a body is not JSON, without its content; "" if it is."""
-    try:
-        from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def encode(payload: Any) -> tuple[bytes, str]:
     """Return the body and the content type of a payload. Raises PublishFailed if JSON cannot represent it."""
     try:
         if not isinstance(payload, _NO_JSON):
             body = to_json(payload, inf_nan_mode="strings")
+            if b'"NaN"' in body or b'Infinity"' in body:
+                _refuse_nan(payload)
             if (_STAR in body and MASK in body) or (type(payload) is not dict and may_hold_secrets(payload)):
                 body = reveal_secrets(payload, body)
             return body, JSON
@@ -170,7 +163,7 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
         try:
             value, kind = read(body, kind)
         except ValidationError as error:
-            message = f'the payload does not fit the schema of "{name}": {summary(error)}'
+            message = f'the payload does not fit the schema of "{name}": {_why_invalid(error, body)}'
             raise PublishFailed(message, reason="invalid") from error
         if type(value) is type(payload) and not _is_equal(value, payload) and encode(value)[0] != body:
             message = f'the payload would arrive as another value: the schema of "{name}" does not read what it writes'
@@ -180,15 +173,31 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
     return encode_and_check
 
 
-def summary(error: ValidationError, whole: str = "payload") -> str:
-    """Return the first errors, by field. Values are left out: they may be secret."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    shown = [
-        f"{'.'.join(str(part) for part in detail['loc']) or whole}: {detail['msg']}"
-        for detail in details[:_MAX_PROBLEMS_SHOWN]
-    ]
-    more = len(details) - len(shown)
-    return "; ".join(shown) + (f" (and {more} more)" if more else "")
+def _refuse_nan(payload: Any, place: str = "") -> None:
+    """Raise PublishFailed for a NaN or an infinity in dicts and lists: it would arrive as text.
+
+    A model writes and reads them as text.
+    """
+    if isinstance(payload, float) and not math.isfinite(payload):
+        at = f' at "{place}"' if place else ""
+        raise PublishFailed(f"the payload has {payload}{at}, which JSON does not know", reason="invalid")
+    items = payload.items() if isinstance(payload, dict) else enumerate(payload) if isinstance(payload, list) else ()
+    for key, value in items:
+        _refuse_nan(value, f"{place}.{key}" if place else str(key))
+
+
+def _why_invalid(error: ValidationError, body: bytes, *, shows_values: bool = False) -> str:
+    if any(detail["type"] == "json_invalid" and not detail["loc"] for detail in error.errors(include_url=False)):
+        return f"the body is not JSON: {json_error(body)}"
+    return validation_errors(error, shows_values=shows_values)
+
+
+def with_values(failure: PublishFailed, body: bytes) -> str:
+    """Return the message of a payload that does not fit its schema with the values that do not fit."""
+    if not isinstance(failure.__cause__, ValidationError):
+        return str(failure)
+    plain, full = (_why_invalid(failure.__cause__, body, shows_values=shows) for shows in (False, True))
+    return str(failure).replace(plain, full)
 
 
 def key_reader(path: str) -> Callable[[Envelope], Hashable]:
@@ -235,12 +244,13 @@ def _guarded(work: Callable[..., T]) -> Callable[..., T]:
         try:
             return work(envelope, *rest)
         except ValidationError as error:
-            raise InvalidMessage(summary(error)) from error
+            raise InvalidMessage(_why_invalid(error, envelope.body)) from error
         except UnicodeDecodeError as error:
             text = f"the body is not {error.encoding.upper()}: {error.reason} at byte {error.start}"
             raise InvalidMessage(text) from error
         except (ValueError, RecursionError) as error:
-            raise InvalidMessage(f"the body is not JSON: {error}") from error
+            why = json_error(envelope.body) or str(error)
+            raise InvalidMessage(f"the body is not JSON: {why}") from error
 
     return work_or_refuse
 

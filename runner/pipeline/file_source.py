@@ -14,6 +14,7 @@ from runner.config.diagnostics import display_path
 from runner.errors import PublishFailed
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 from runner.pipeline.codec import Encode, JsonText, guess_payload
+from runner.pipeline.data_errors import json_error
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """The maximum length of a line, a row or a field: the maximum size of a body."""
@@ -76,7 +77,11 @@ def _json_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, JsonText]]:
             continue
         payload = guess_payload(body)
         if not isinstance(payload, JsonText):
-            raise BadRecord(f"{name}:{number}: not JSON")
+            why = json_error(body)
+            if number == 1 and body in (b"[", b"{"):
+                what = "a list" if body == b"[" else "an object"
+                why = f"{what} over several lines; write each value on a line of its own, as `jq -c` does"
+            raise BadRecord(f"{name}:{number}: not JSON: {why}")
         yield f"{name}:{number}", payload
 
 

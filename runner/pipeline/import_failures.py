@@ -21,7 +21,7 @@ from pydantic.errors import PydanticUserError
 from runner.config.diagnostics import display_path
 from runner.config.messages import closest
 from runner.outcome import error_text, error_type
-from runner.pipeline.codec import summary
+from runner.pipeline.data_errors import validation_errors
 from runner.pipeline.distributions import how_to_get
 from runner.pipeline.import_guard import ImportTooLong, ProcessEnded
 from runner.pipeline.import_problems import (
@@ -92,7 +92,7 @@ def explain_failure(module: str, error: BaseException) -> ImportProblem:
 def in_one_line(error: BaseException) -> str:
     """Return the type and the text of an error; for pydantic's without the input, which may be secret."""
     if isinstance(error, ValidationError):
-        return f"ValidationError for {error.title}: {summary(error, whole=error.title)}"
+        return f"{error.title} cannot be made: {validation_errors(error, whole=error.title)}"
     text = error.msg if isinstance(error, SyntaxError) else error_text(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if error.filename else "")

@@ -69,13 +69,14 @@ def _alarm(module: str) -> Iterator[None]:
             os.write(2, text.encode("utf-8", "replace"))
 
     before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, min(_NOTICE_S, limit_s), min(_NOTICE_S, limit_s))
+    left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, min(_NOTICE_S, limit_s), min(_NOTICE_S, limit_s))
     try:
         yield
     finally:
         if signal.getsignal(signal.SIGALRM) is look:  # else the module has set its own
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            left_s = max(left_s - (time.monotonic() - started), 0.001) if left_s else 0
             signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_REAL, left_s, interval_s)
 
 
 @contextmanager

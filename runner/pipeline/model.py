@@ -176,6 +176,8 @@ class Subscriber:
     replies: bool = False
     """Whether results also go to the `reply_to` of the message."""
     is_enabled: bool = True
+    is_responder: bool = False
+    """Whether the pipeline says so: then a result for a message without `reply_to` is no mistake."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,6 @@ class _Resolver:
 
     def check_statically(self) -> None:
         """Check all import paths in the source files."""
-        self._check_tls_files()
         for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
             for name, item in items.items():
                 if item.schema_ is not None:
@@ -287,6 +286,7 @@ class _Resolver:
             dedupe_window_s=spec.dedupe.window if spec.dedupe is not None else None,
             runs_in_process=spec.run_in == "process",
             event_of=event_of(self._event_addresses(), topology_builder.DEFAULT_EXCHANGE),
+            is_responder=spec.reply is True,
             replies=spec.reply if spec.reply is not None else not (spec.to or spec.batch),
             is_enabled=spec.enabled,
         )

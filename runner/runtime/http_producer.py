@@ -10,7 +10,8 @@ from runner import log
 from runner.errors import PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS
 from runner.metrics import ProducerCounts
-from runner.pipeline.codec import JsonText, guess_payload, json_error
+from runner.pipeline.codec import JsonText, guess_payload
+from runner.pipeline.data_errors import json_error
 from runner.pipeline.model import Producer
 from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher

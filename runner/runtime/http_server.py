@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from runner import log
+from runner.config.messages import closest
 from runner.errors import RunnerError
 from runner.metrics import Samples
 from runner.runtime import exposition
@@ -44,6 +45,14 @@ CLOSE_TIMEOUT_S = 5.0
 
 CANCEL_TIMEOUT_S = 1.0
 """How long they may take to end after they have been cancelled."""
+
+
+_REFUSALS = {
+    404: "nothing is at {path}",
+    405: "{method} is not allowed here: use {allowed}",
+    413: f"the body has more than {MAX_BODY_BYTES} bytes",
+}
+"""Refusals of aiohttp, in our words."""
 
 
 ReadinessCheck = Callable[[], Awaitable[Sequence[str]]]
@@ -229,9 +238,29 @@ class HttpServer:
         ) -> web.StreamResponse:
             assert self._connections is not None
             with self._connections.answering(request.transport):
-                return await handler(request)
+                try:
+                    return await handler(request)
+                except web.HTTPClientError as error:
+                    if error.status not in _REFUSALS:
+                        raise
+                    return self._refused(request, error)
 
         return watch
+
+    def _refused(self, request: web.Request, error: web.HTTPClientError) -> web.Response:
+        """Return aiohttp's own refusals as JSON that says what to do."""
+        from aiohttp import web
+
+        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        text = _REFUSALS[error.status].format(
+            method=request.method, path=request.path, allowed=allowed.get("Allow", "").replace(",", " or ")
+        )
+        if error.status == 404 and (guess := closest(request.path, [item.path for item in self._producers])):
+            text += f'; did you mean "{guess}"?'
+        response = web.json_response({"error": text}, status=error.status, headers=allowed)
+        if error.status == 413:
+            response.force_close()
+        return response
 
     def _receiving(self, request: web.Request) -> contextlib.AbstractContextManager[None]:
         assert self._connections is not None

@@ -9,10 +9,16 @@ from typing import Any
 
 from runner import log
 from runner.errors import PublishFailed
-from runner.message import Address, Envelope
+from runner.message import Address, Envelope, Publish
 from runner.outcome import ResultFailed
 from runner.pipeline.model import Destination, Subscriber
-from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, reply_destinations, result_origin
+from runner.runtime.publisher import (
+    OutgoingMessage,
+    PipelinePublisher,
+    reply_destinations,
+    result_origin,
+    split_results,
+)
 
 FULL_QUEUE_TIMEOUT_S = 30.0
 """How long a result is offered to a full queue before that counts as a failed attempt."""
@@ -37,6 +43,7 @@ class ResultPublisher:
         self._loop = asyncio.get_running_loop()
         self._is_stopping = asyncio.Event()
         self._logger = log.get_logger()
+        self._has_warned = False
 
     def stop(self) -> None:
         """Let waiting results try once more at once, and then give up."""
@@ -52,6 +59,8 @@ class ResultPublisher:
         try:
             origin = result_origin(parents)
             to = self._destinations(origin.reply_to)
+            if not to and not self._subscriber.is_responder:
+                self._check_dropped(results)
             outgoing = self._publisher.prepare(results, to, seed=self._seed, before=before, origin=origin)
         except Exception as error:  # schemas and serializers are the user's code and may raise anything
             raise ResultFailed(error, "invalid-result") from error
@@ -67,6 +76,17 @@ class ResultPublisher:
                 raise
             self._publisher.end(sent)
         return len(outgoing)
+
+    def _check_dropped(self, results: Sequence[Any]) -> None:
+        """Warn once that results go nowhere. Raises PublishFailed for a Publish: it is meant to be published."""
+        hint = "write `to:` in the subscriber, or `reply: true` if callers get it"
+        for result in (item for found in results for item in split_results(found)):
+            if isinstance(result, Publish) and result.to is None:
+                text = "a Publish has no destination: neither it nor the subscriber has a `to`"
+                raise PublishFailed(text, reason="invalid", hint='write Publish(…, to="…"), or `to:` in the subscriber')
+            if result is not None and not isinstance(result, Publish) and not self._has_warned:
+                self._has_warned = True
+                self._logger.warning("result.dropped", hint=hint)
 
     def _destinations(self, asker: str | None) -> tuple[Destination, ...]:
         """Return the default destinations: the subscriber's `to`, and the sender if it waits for a reply."""

@@ -28,6 +28,7 @@ from runner.operations.dead_letters import DeadLetterQueue, fingerprint, parse_d
 from runner.operations.tap import recorded_line
 from runner.outcome import DeadLetter, InvalidMessage, RetryPolicy, decide, error_text
 from runner.pipeline import codec
+from runner.pipeline.data_errors import json_error
 from runner.redaction import escape_controls, escape_line, mask_head, mask_passwords, mask_tail, secret_spans
 from runner.runtime.deduplication import identity
 from runner.runtime.tracebacks import traceback_text
@@ -118,7 +119,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "a body as a map": decoded(dict[str, int]),
     "a body that is published": encoded,
     "a key": lambda text: codec.key_reader("a.b")(ENVELOPE._replace(body=text.encode(errors="replace"))),
-    "json_error": lambda text: codec.json_error(text.encode(errors="replace")),
+    "json_error": lambda text: json_error(text.encode(errors="replace")),
     "headers": lambda text: foreign_headers({text.encode(errors="replace").decode(): text, "b": [text]}),
     "a dead letter": dead,
     "fingerprint": lambda text: fingerprint(ENVELOPE._replace(body=text.encode(errors="replace"))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import logging.config
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -117,7 +118,9 @@ def test_a_record_that_cannot_be_written_as_it_is_loses_nothing_else() -> None:
     logging.addLevelName(26, "NO\nTICE")
     logger.log(26, "%s", "own level", stack_info=True)
     first, second, third = parsed(out)
-    assert first["event"] == "'%d pieces' ('many',)"
+    assert (first["event"], first["text"]) == ("log.failed", "'%d pieces' ('many',)")
+    assert first["error"].startswith("the arguments do not fit the format: %d format")
+    assert re.fullmatch(r".*test_log_foreign\.py:\d+", first["at"])
     assert (second["event"], second["a"]) == ("as structlog does", 1)
     assert (third["event"], third["level"]) == ("own level", "no\\ntice")
     assert "test_log_foreign" in third["stack"]

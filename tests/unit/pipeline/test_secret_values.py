@@ -119,7 +119,7 @@ TOKEN = SecretStr("t0ken")
         (Other(token=TOKEN), {"token": "hash of 5"}),
         (SecretStr(""), ""),
         (SecretStr("**********"), "**********"),
-        ({"b": b"****", "s": {"****"}, "n": float("inf")}, {"b": "****", "s": ["****"], "n": "Infinity"}),
+        ({"b": b"****", "s": {"****"}}, {"b": "****", "s": ["****"]}),
     ],
 )
 def test_a_secret_is_published_with_its_value(payload: Any, published: Any) -> None:

@@ -1,0 +1,126 @@
+"""Words for data that is wrong: JSON that cannot be parsed, and values that do not fit their type."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from runner.config.messages import describe
+
+_MAX_SHOWN = 3
+
+_EXPECTED = {
+    "bool": "true or false",
+    "bytes": "text",
+    "dataclass": "an object",
+    "date": "a date, such as 2026-01-31",
+    "datetime": "a date and time, such as 2026-01-31T12:00:00Z",
+    "decimal": "a number",
+    "dict": "an object",
+    "float": "a number",
+    "frozen": "a list",
+    "int": "a whole number",
+    "list": "a list",
+    "mapping": "an object",
+    "model": "an object",
+    "set": "a list",
+    "string": "text",
+    "time": "a duration or a time of day",
+    "tuple": "a list",
+    "url": "a URL",
+    "uuid": "a UUID",
+}
+"""What is expected, by the first word of the types of pydantic's errors."""
+
+_REASONS = {
+    "Expecting property name": "a name without double quotes",
+    "Expecting value": "a text without double quotes, or no value",
+    "Expecting ',' delimiter": 'no "," between two values, or no end',
+    "Expecting ':' delimiter": 'no ":" after a name',
+    "Extra data": "something after the end",
+    "Unterminated string": "a text without its closing quote",
+    "Invalid control character": "a line break or control character in a text",
+    "Invalid \\": 'a wrong "\\" in a text',
+}
+"""What is wrong, by the beginning of the reasons of Python's parser of JSON."""
+
+_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+_OF_TYPES = re.compile(r"_(attributes_)?(type|parsing|from_float|exact)(_\w+)?$")
+
+
+def validation_errors(error: ValidationError, whole: str = "the payload", *, shows_values: bool = False) -> str:
+    """Return the first errors, by field. Values are left out unless `shows_values`: they may be secret."""
+    found: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        where = ".".join(str(part) for part in detail["loc"]) or whole
+        value = detail.get("input") if shows_values else None
+        found.setdefault(where, f"{where} {_words(detail['type'], detail, value, shows_values=shows_values)}")
+    shown = list(found.values())[:_MAX_SHOWN]
+    more = len(found) - len(shown)
+    return "; ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def _words(kind: str, detail: Mapping[str, Any], value: object, *, shows_values: bool) -> str:
+    context = detail.get("ctx", {})
+    instead = f", not {describe(value)}" if shows_values else ""
+    bound = next((f"must be {words} {context[name]}" for name, words in _BOUNDS.items() if name in context), "")
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return "is not a field of it"
+    if kind in ("value_error", "assertion_error"):
+        return f"does not fit: {context.get('error', '')}"
+    if kind in ("json_invalid", "json_type"):
+        return "is not JSON"
+    if kind in ("literal_error", "enum"):
+        return f"must be {context['expected']}{instead}"
+    if bound:
+        return f"{bound}{instead}"
+    expected = _EXPECTED.get(kind.partition("_")[0])
+    if expected is not None and _OF_TYPES.search(kind):
+        return f"must be {expected}{instead}"
+    text = str(detail["msg"]).replace("Input should", "must").replace("should", "must")
+    return re.sub(r"^(String|List|Value|Data|Dictionary|Tuple|Set)\b ", "", text)
+
+
+def json_error(body: bytes) -> str:
+    """Return why a body is not JSON, with its line and column and without its content; "" if it is."""
+    try:
+        text = body.decode("utf-8-sig")
+        json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        if not text.strip():
+            return "it is empty"
+        words, position = _json_words(error.msg, text, error.pos)
+        line = text.count("\n", 0, position) + 1
+        column = position - text.rfind("\n", 0, position)
+        return f"{words} ({f'line {line}, ' if line > 1 else ''}column {column})"
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8 (byte {error.start})"
+    except (ValueError, RecursionError) as error:
+        return str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+    return ""
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"it has {name}, which JSON does not know")
+
+
+def _json_words(reason: str, text: str, position: int) -> tuple[str, int]:
+    """Return what is wrong, and where, for one of the reasons of Python's parser and its position."""
+    rest, before = text[position:], text[:position].rstrip()
+    closing = rest.lstrip(" \t\r\n,")[:1]
+    if closing in ("}", "]") and (before.endswith(",") or rest.startswith(",")):
+        return f'a "," before "{closing}"', position if rest.startswith(",") else len(before) - 1
+    if not rest.strip():
+        return "it ends too early", position
+    if rest[0] in "'\u2018\u2019\u201c\u201d":
+        return "other quotes than double quotes", position
+    for word, json_word in (("True", "true"), ("False", "false"), ("None", "null")):
+        if rest.startswith(word):
+            return f"{word} instead of {json_word}", position
+    return next((words for start, words in _REASONS.items() if reason.startswith(start)), "a mistake"), position

@@ -1,0 +1,108 @@
+"""Words for JSON that cannot be parsed, and for values that do not fit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field, ValidationError
+
+from runner.errors import PublishFailed
+from runner.pipeline.codec import encode, encoder
+from runner.pipeline.data_errors import json_error, validation_errors
+from tests.wrong.foreign import foreign_words
+
+BROKEN = {
+    b'{"id": 1,}': 'a "," before "}" (column 9)',
+    b'[1, 2 , ]': 'a "," before "]" (column 7)',
+    b'{\n "a": 1,\n}': 'a "," before "}" (line 2, column 8)',
+    b"{'id': 1}": "other quotes than double quotes (column 2)",
+    b"{id: 1}": "a name without double quotes (column 2)",
+    b'{"a": True}': "True instead of true (column 7)",
+    b'{"a" 1}': 'no ":" after a name (column 6)',
+    b'{"a": 1 "b": 2}': 'no "," between two values, or no end (column 9)',
+    b'{"a": 1': "it ends too early (column 8)",
+    b'{"a": "x': "a text without its closing quote (column 7)",
+    b'{"a": "x\ny"}': "a line break or control character in a text (column 9)",
+    b'{"a": NaN}': "it has NaN, which JSON does not know",
+    b'{"a": 1} x': "something after the end (column 10)",
+    b"not json": "a text without double quotes, or no value (column 1)",
+    b"\xff": "it is not UTF-8 (byte 0)",
+    b" ": "it is empty",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "words"), BROKEN.items())
+def test_json_that_cannot_be_parsed(body: bytes, words: str) -> None:
+    """The same in each version of Python, at the character to be corrected."""
+    assert json_error(body) == words
+
+
+@pytest.mark.parametrize("body", [b"{}", b'\xef\xbb\xbf{"a": [1, null]}', b"0", b'"x"'])
+def test_json(body: bytes) -> None:
+    assert json_error(body) == ""
+
+
+class Order(BaseModel):
+    """A payload with fields of many kinds."""
+
+    i: int = 0
+    f: float = 0.0
+    s: str = ""
+    items: list[int] = []
+    d: dict[str, int] = {}
+    kind: Literal["a", "b"] = "a"
+    at: datetime | None = None
+    count: int = Field(1, gt=0)
+    name: str = Field("xx", min_length=2)
+    inner: Order | None = None
+
+
+WRONG: list[tuple[Any, str, str]] = [
+    ({"i": "S3CR3T"}, "i must be a whole number", ', not the text "S3CR3T"'),
+    ({"f": "S3CR3T"}, "f must be a number", ', not the text "S3CR3T"'),
+    ({"s": 5}, "s must be text", ", not the number 5"),
+    ({"items": ["S3CR3T"]}, "items.0 must be a whole number", ', not the text "S3CR3T"'),
+    ({"d": 5}, "d must be an object", ", not the number 5"),
+    ({"kind": "S3CR3T"}, "kind must be 'a' or 'b'", ', not the text "S3CR3T"'),
+    ({"at": "S3CR3T"}, "at must be a date and time, such as 2026-01-31T12:00:00Z", ', not the text "S3CR3T"'),
+    ({"count": 0}, "count must be more than 0", ", not the number 0"),
+    ({"name": "x"}, "name must have at least 2 characters", ""),
+    ({"inner": 5}, "inner must be an object", ", not the number 5"),
+    (5, "the payload must be an object", ", not the number 5"),
+]
+
+
+@pytest.mark.parametrize(("value", "words", "instead"), WRONG, ids=[str(item[0]) for item in WRONG])
+def test_a_value_that_does_not_fit(value: Any, words: str, instead: str) -> None:
+    """With its value only where the caller may see it."""
+    with pytest.raises(ValidationError) as caught:
+        Order.model_validate(value)
+    assert validation_errors(caught.value) == words
+    assert validation_errors(caught.value, shows_values=True) == words + instead
+    assert "S3CR3T" not in words
+    assert not foreign_words(words)
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"a": {"b": [1.0, float("nan")]}}, 'the payload has nan at "a.b.1", which JSON does not know'),
+        ([float("inf")], 'the payload has inf at "0", which JSON does not know'),
+        (float("-inf"), "the payload has -inf, which JSON does not know"),
+    ],
+)
+def test_a_number_that_json_does_not_know(payload: Any, words: str) -> None:
+    """It would arrive as a text. A text that only looks like one is published."""
+    with pytest.raises(PublishFailed) as caught:
+        encode(payload)
+    assert (str(caught.value), caught.value.reason) == (words, "invalid")
+    assert encode({"a": "NaN", "b": "-Infinity"})[0] == b'{"a":"NaN","b":"-Infinity"}'
+
+
+def test_a_text_for_a_schema_says_why_it_is_not_json() -> None:
+    from pydantic import TypeAdapter
+
+    with pytest.raises(PublishFailed, match='the body is not JSON: a "," before "}"'):
+        encoder(TypeAdapter(Order), "orders")('{"i": 1,}')
