@@ -161,10 +161,10 @@ class Keys:
         text = await self._ask("payload", payload if name == self._last[0] else "") if name else None
         if text is None:
             return
-        self._last = name, text
         body = _body(text)
         system = app.select_destination(self._reloader.system or system, name)
         ids = await app.publish(system, name, [body], memory=self._reloader.memory)
+        self._last = name, text
         echo_err(f"published {ids[0]}")
 
     async def _list_dead_letters(self) -> None:
