@@ -25,7 +25,7 @@ from runner.operations.targets import pipeline_with_destination
 from runner.pipeline.codec import encode
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
 from runner.pipeline.model import BrokerSettings, Destination, Pipeline, Producer, Subscriber
-from runner.pipeline.topology import Topology, leadership_queue, merge_topologies
+from runner.pipeline.topology import Topology, leadership_queue, merge_topologies, pause_queue
 from runner.redaction import mask_passwords
 from runner.release import version
 from runner.units import pluralize
@@ -83,13 +83,14 @@ class System:
 
     @property
     def whole_topology(self) -> Topology:
-        """The topology with what is declared at run time: the queues for the leader election of producers."""
+        """The topology with what is declared at run time: queues for the election of a leader, and for pauses."""
         leading = (
             leadership_queue(f"{pipeline.name}.producers")
             for pipeline in self.pipelines
             if any(producer.handler is not None for producer in pipeline.producers)
         )
-        return merge_topologies([self.topology, Topology(queues=tuple(leading))])
+        pausing = (pause_queue(pipeline.name) for pipeline in self.pipelines if pipeline.subscribers)
+        return merge_topologies([self.topology, Topology(queues=(*leading, *pausing))])
 
     @property
     def name(self) -> str:
@@ -399,6 +400,7 @@ async def _serve(
         state=lambda: supervisor.state,
         unready_reasons=worker.all_unready_reasons if worker else supervisor.own_unready_reasons,
         samples=samples,
+        pauses=supervisor.pauses,
         release=system.release,
         workers=worker.worker_env.size if worker else 1,
     )

@@ -37,6 +37,7 @@ TOTALS = {
 """The counts in `pipeline.stopped`, in `workers.stopped`, and in the last line of `up`."""
 
 _ERROR = {"error": "what is wrong"}
+_OF_PAUSE = {"reason": "why it is, or was, paused"}
 _FAILURE = {
     "error": "the error's message",
     "error_type": "its class",
@@ -256,6 +257,13 @@ EVENTS = (
     ),
     Event("outbox.waiting", ("warning",), "The messages of a publisher's outbox cannot be sent now.", _ERROR),
     Event(
+        "pauses.unavailable",
+        ("warning",),
+        "The broker does not let this process read the pauses of a pipeline. Its subscribers run, and `runner pause` "
+        "does not reach them, until the connection is made again.",
+        {"queue": "PIPELINE.pauses", **_ERROR},
+    ),
+    Event(
         "pipeline.draining",
         ("info",),
         "The pipeline is stopping: it takes no new messages.",
@@ -343,6 +351,18 @@ EVENTS = (
         {**_OF_CONSUMER, **_ERROR},
     ),
     Event("stdout", ("info",), "Your code or a library printed a line.", {"text": "the line"}),
+    Event(
+        "subscriber.paused",
+        ("warning",),
+        "A subscriber takes no more messages, and finishes those that are being handled. They wait in its queue.",
+        {**_OF_PAUSE, "since": "when the pause began: ISO 8601, UTC"},
+    ),
+    Event(
+        "subscriber.resumed",
+        ("info",),
+        "A subscriber takes messages again.",
+        {**_OF_PAUSE, "paused_s": "how many seconds the pause has lasted"},
+    ),
     Event(
         "topology.mismatch", ("error",), "After a reconnect the broker's topology differs from the pipeline.", _ERROR
     ),

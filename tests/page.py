@@ -32,17 +32,17 @@ class Page:
         told: dict[str, Any] = json.loads(body)
         return told
 
-    def ask(self, what: str, about: object, **headers: str) -> tuple[int, dict[str, Any]]:
-        """Ask something about dead letters; return the status and the answer."""
+    def ask(self, what: str, about: object, kind: str = "dead", **headers: str) -> tuple[int, dict[str, Any]]:
+        """Ask something about dead letters, or a subscriber; return the status and the answer."""
         given = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         body = about if isinstance(about, bytes) else json.dumps(about).encode()
-        status, _, text = self.send("POST", f"/-/dead/{what}", body, given | named)
+        status, _, text = self.send("POST", f"/-/{kind}/{what}", body, given | named)
         return status, json.loads(text)
 
-    async def act(self, what: str, about: object) -> dict[str, Any]:
+    async def act(self, what: str, about: object, kind: str = "dead") -> dict[str, Any]:
         """Ask something that has to succeed; the loop goes on meanwhile."""
-        status, told = await asyncio.to_thread(self.ask, what, about)
+        status, told = await asyncio.to_thread(self.ask, what, about, kind)
         assert status == 200, told
         return told
 

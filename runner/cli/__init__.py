@@ -24,6 +24,8 @@ _VERBS = {
     "status": "Show each queue's messages, consumers and dead letters.",
     "page": "Show queues and dead letters in a browser; run nothing.",
     "dead": "List, show, replay or drop dead letters.",
+    "pause": "Stop a subscriber in all processes; its messages wait.",
+    "resume": "Start a subscriber that was paused.",
     "export": "Write definitions, permissions, a compose file or Kubernetes objects.",
     "explain": "Explain an error code, with an example.",
     "schema": "Print the JSON Schema of pipeline files, for editors.",

@@ -116,8 +116,8 @@ def allow_actions(command: F) -> F:
     return click.option(
         "--allow-actions",
         is_flag=True,
-        help="Let the page try dead letters, send them back and drop them. Needs a token: RUNNER_TOKEN, or else a new "
-        "one, which is printed.",
+        help="Let the page try dead letters, send them back and drop them, and pause subscribers. Needs a token: "
+        "RUNNER_TOKEN, or else a new one, which is printed.",
     )(command)
 
 

@@ -35,7 +35,9 @@ def table(pipelines: Sequence[PipelineStatus]) -> str:
         name = click.style(pipeline.name, bold=True) if is_colored else pipeline.name
         title = f"{name}  {escape_line(pipeline.path)}{retrying}"
         disabled = [f"disabled: {', '.join(pipeline.disabled)}"] if pipeline.disabled else []
+        pauses = sorted((pipeline.pauses or {}).items())
         lines = [*_queues(pipeline, width), *disabled, *_processes(pipeline)]
+        lines += [escape_line(f"{subscriber} is {pause.text}") for subscriber, pause in pauses]
         blocks.append("\n".join([title, *(truncate(f"  {line}", width) for line in lines)]))
     return "\n\n".join(blocks)
 

@@ -13,10 +13,10 @@ from typing import Literal
 from runner.transports.broker_state import BrokerState, LeftoverQueue
 from runner.units import pluralize
 
-LeftoverKind = Literal["queue", "wait", "leadership", "doubtful"]
-"""A subscriber's queue or dead-letter queue, a wait queue, the queue of leader election, or perhaps another's."""
+LeftoverKind = Literal["queue", "wait", "leadership", "pauses", "doubtful"]
+"""A subscriber's queue or dead-letter queue, a wait queue, that of leader election or of pauses, perhaps another's."""
 
-_TRACES = re.compile(r"(?P<pipeline>.+)\.(producers|retry\.\d+)")
+_TRACES = re.compile(r"(?P<pipeline>.+)\.(producers|pauses|retry\.\d+)")
 _WAIT = re.compile(r"retry\.\d+")
 _WAIT_QUEUE = re.compile(r"\.retry\.\d+$")
 _ENDS = (".recreating", ".dead")
@@ -37,6 +37,8 @@ def classify(name: str, pipelines: Collection[str], others: Collection[str]) -> 
         return "wait"
     if rest == "producers":
         return "leadership"
+    if rest == "pauses":
+        return "pauses"
     for end in _ENDS:
         rest = rest.removesuffix(end)
     return "doubtful" if "." in rest else "queue"
@@ -87,5 +89,7 @@ def leftover_note(stray: LeftoverQueue, kind: LeftoverKind) -> str:
         return f"{describe(stray)}; `RetryLater` declares such queues on demand, `apply --prune` deletes empty ones"
     if kind == "leadership":
         return f"{describe(stray)}; it holds the state of producers; `--prune-queue {stray.name}` deletes it"
+    if kind == "pauses":
+        return f"{describe(stray)}; it holds the pauses of subscribers; `--prune-queue {stray.name}` deletes it"
     owner = stray.name.rpartition(".")[0]
     return f'{describe(stray)}; it may belong to a pipeline "{owner}"; `--prune-queue {stray.name}` deletes it'

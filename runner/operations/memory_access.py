@@ -11,6 +11,7 @@ from runner.message import Address, Envelope
 from runner.transports.memory import MemoryTransport
 from runner.transports.memory.queue import MemoryQueue
 from runner.transports.memory.queue_buffer import QueuedMessage
+from runner.transports.pauses import Pause, Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
 
 
@@ -83,6 +84,14 @@ class MemoryAccess:
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """See `QueueAccess.publish`."""
         await self._transport.publish(address, envelope)
+
+    async def pauses(self, pipeline: str) -> Pauses:
+        """See `QueueAccess.pauses`."""
+        return self._transport.pauses(pipeline)
+
+    async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
+        """See `QueueAccess.set_pause`. The pause lives as long as the process."""
+        await self._transport.set_pause(pipeline, subscriber, pause)
 
     async def close(self) -> None:
         """Do nothing, because the process closes its transport itself."""

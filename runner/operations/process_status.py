@@ -10,12 +10,14 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from runner.errors import RunnerError
 from runner.operations.status import PipelineStatus, QueueStatus, RunningProcess
+from runner.transports.pauses import Pause
 
 ANSWER_S = 3.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -93,8 +95,15 @@ def statuses_of(names: Sequence[str], state: State) -> list[PipelineStatus]:
     for pipeline in state["pipelines"]:
         if pipeline["name"] in names:
             queues = tuple(_queue(known[name]) for name in pipeline["queues"] if name in known)
-            found.append(PipelineStatus(pipeline["name"], pipeline["path"], queues, pipeline["retrying"]))
+            rows = [row for row in state["subscribers"] if row["pipeline"] == pipeline["name"] and row["pause"]]
+            pauses = {row["name"]: _pause(row["pause"]) for row in rows}
+            status = PipelineStatus(pipeline["name"], pipeline["path"], queues, pipeline["retrying"], pauses=pauses)
+            found.append(status)
     return with_process(found, state)
+
+
+def _pause(row: State) -> Pause:
+    return Pause(datetime.fromisoformat(row["since"]), row["reason"])
 
 
 def _queue(row: State) -> QueueStatus:

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from runner.message import Address, Envelope
+from runner.transports.pauses import Pause, Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
 
 
@@ -59,6 +60,14 @@ class QueueAccess(Protocol):
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """Publish, and wait for the confirm. Raises as `Transport.publish` does."""
+        ...
+
+    async def pauses(self, pipeline: str) -> Pauses | None:
+        """Return the pauses of a pipeline's subscribers; None if the broker does not show them."""
+        ...
+
+    async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
+        """Begin or end the pause of a subscriber, for all processes."""
         ...
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from runner.operations.queue_access import QueueAccess
 from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
 from runner.pipeline.model import BrokerSettings, Pipeline
 from runner.release import PRODUCT
+from runner.transports.pauses import Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
 
@@ -86,6 +87,8 @@ class PipelineStatus:
     """The processes that run it; None is unknown."""
     disabled: tuple[str, ...] = ()
     """The producers and subscribers that no process runs, because the file says so."""
+    pauses: Pauses | None = None
+    """Its paused subscribers; None is unknown."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `status --json` prints."""
@@ -97,6 +100,7 @@ class PipelineStatus:
             "disabled": list(self.disabled),
             "leftovers": [queue.as_json() for queue in self.leftovers],
             "processes": None if self.processes is None else [asdict(each) for each in self.processes],
+            "pauses": None if self.pauses is None else pauses_to_json(self.pauses),
         }
 
 
@@ -178,7 +182,19 @@ class StatusReader:
         left = [await self._queue(name, None, live) for name in self._leftovers(query.pipeline.name, live)]
         found = tuple(queue for queue in left if queue.exists)
         pipeline = query.pipeline
-        return PipelineStatus(pipeline.name, pipeline.path, tuple(queues), retrying, found, disabled=pipeline.disabled)
+        pauses = await self._browser.pauses(pipeline.name) if pipeline.subscribers else {}
+        if pauses is not None:
+            paused = {each.queue for each in pipeline.subscribers if each.name in pauses}
+            queues = [replace(queue, is_paused=queue.name in paused) for queue in queues]
+        return PipelineStatus(
+            pipeline.name,
+            pipeline.path,
+            tuple(queues),
+            retrying,
+            found,
+            disabled=pipeline.disabled,
+            pauses=pauses,
+        )
 
     def _leftovers(self, pipeline: str, live: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Return the leftover queues of a pipeline, without those of the other pipelines."""
@@ -209,6 +225,14 @@ class StatusReader:
             return await self._browser.depth(name)
         except (QueueLocked, QueueNotPermitted) as hidden:
             return hidden
+
+
+def pauses_to_json(pauses: Pauses) -> list[dict[str, str]]:
+    """Return pauses as plain JSON data."""
+    return [
+        {"subscriber": name, "since": pause.since.isoformat(), "reason": pause.reason}
+        for name, pause in sorted(pauses.items())
+    ]
 
 
 async def find_management(

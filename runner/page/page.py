@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from runner.page.access import Access, Denied
 from runner.page.broker_view import BrokerView, Session
 from runner.page.dead_letters import DeadLetterDesk
 from runner.page.figures import Figures
+from runner.page.pausing import PauseDesk
 from runner.pipeline.model import BrokerSettings, Destination, Pipeline
 from runner.pipeline.topology_builder import DEFAULT_EXCHANGE
 from runner.redaction import mask_passwords
 from runner.release import version
+from runner.transports.pauses import Pause, Pauses
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -45,6 +47,8 @@ class PageSource:
     state: Callable[[], str]
     unready_reasons: Callable[[], Awaitable[Sequence[str]]]
     samples: Callable[[], Awaitable[Samples]] | None = None
+    pauses: Callable[[], Mapping[tuple[str, str], Pause]] = dict
+    """Returns the pauses of the subscribers that run here, by pipeline and subscriber."""
     release: str = ""
     workers: int = 1
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -58,6 +62,7 @@ class Page:
         self._source = source
         self._broker = BrokerView(source.connect)
         self.desk = DeadLetterDesk(source.pipelines, self._broker)
+        self.pause_desk = PauseDesk(source.pipelines, self._broker)
         self._unknown = [unknown_status(pipeline) for pipeline in source.pipelines]
         self._figures = Figures()
         self._making = asyncio.Lock()
@@ -158,6 +163,7 @@ class Page:
     def _subscribers(self) -> Iterable[dict[str, Any]]:
         """Yield a row for each subscriber; unknown values are None."""
         known = {(row["pipeline"], row["name"]): row for row in self._figures.subscribers()}
+        pauses = {status.name: status.pauses or {} for status in self._broker.statuses}
         for pipeline in self._source.pipelines:
             for subscriber in pipeline.subscribers:
                 row = known.get((pipeline.name, subscriber.name), {})
@@ -172,7 +178,14 @@ class Page:
                     "failed": totals["retried"] + totals["dead_lettered"] if totals else None,
                     "dead_lettered": totals.get("dead_lettered"),
                     "errors": row.get("errors", []),
+                    "pause": self._pause(pipeline.name, subscriber.name, pauses),
                 }
+
+    def _pause(self, pipeline: str, subscriber: str, pauses: Mapping[str, Pauses]) -> dict[str, str] | None:
+        """Return why and since when a subscriber is paused: here, or on the broker. None if it is not."""
+        here = self._source.pauses().get((pipeline, subscriber))
+        pause = here or pauses.get(pipeline, {}).get(subscriber)
+        return pause and {"since": pause.since.isoformat(), "reason": pause.reason}
 
     def _producers(self) -> Iterable[dict[str, Any]]:
         names = {(pipeline.name, each.name): None for pipeline in self._source.pipelines for each in pipeline.producers}

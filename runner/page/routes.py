@@ -27,6 +27,7 @@ def page_routes(page: Page) -> list[web.AbstractRouteDef]:
     desk = page.desk
     reading = {"list": desk.groups, "open": desk.open}
     acting = {"try": desk.attempt, "replay": desk.replay, "drop": desk.drop}
+    pausing = {"pause": page.pause_desk.pause, "resume": page.pause_desk.resume}
 
     async def answer_page(_: web.Request) -> web.Response:
         return web.Response(text=_document(), content_type="text/html")
@@ -41,13 +42,14 @@ def page_routes(page: Page) -> list[web.AbstractRouteDef]:
         web.get("/", _guarded(answer_page)),
         web.get("/-/state", _guarded(answer_state)),
         web.get("/-/flow", _guarded(answer_flow)),
-        *(web.post(f"/-/dead/{name}", _guarded(_letter_handler(page, work, False))) for name, work in reading.items()),
-        *(web.post(f"/-/dead/{name}", _guarded(_letter_handler(page, work, True))) for name, work in acting.items()),
+        *(web.post(f"/-/dead/{name}", _guarded(_action(page, work, False))) for name, work in reading.items()),
+        *(web.post(f"/-/dead/{name}", _guarded(_action(page, work, True))) for name, work in acting.items()),
+        *(web.post(f"/-/subscriber/{name}", _guarded(_action(page, work, True))) for name, work in pausing.items()),
     ]
 
 
-def _letter_handler(page: Page, work: Callable[[Mapping[str, Any]], Awaitable[Any]], is_action: bool) -> Handler:
-    """Return a handler of requests about dead letters. It checks the origin and the token first."""
+def _action(page: Page, work: Callable[[Mapping[str, Any]], Awaitable[Any]], is_action: bool) -> Handler:
+    """Return a handler of requests about dead letters or subscribers. It checks the origin and the token first."""
 
     async def answer(request: web.Request) -> web.Response:
         headers = request.headers

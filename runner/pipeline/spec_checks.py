@@ -15,7 +15,7 @@ from runner.outcome import MAX_DELAY_S
 from runner.pipeline.flow_checks import Peer, matches_any_event
 from runner.pipeline.lint import lint_warnings
 from runner.pipeline.topic_patterns import is_pattern, matches
-from runner.pipeline.topology import wait_name
+from runner.pipeline.topology import pause_queue, wait_name
 from runner.pipeline.topology_builder import (
     BUILT_IN_EXCHANGES,
     dead_letter_queue,
@@ -40,6 +40,7 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         _streams,
         _batches,
         _own_queues,
+        _queue_of_pauses,
         _derived_names,
         _targets,
         _queue_sources,
@@ -126,6 +127,20 @@ def _own_queues(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             queue = own_queue(loaded.name, name)
             message = f'its own queue would be called "{queue}", which is declared under `queues:`'
             yield loaded.problem("name-clash", ("subscribers", name), message, "rename one of them", on="key")
+
+
+def _queue_of_pauses(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Refuse the name of the stream that holds the pauses of subscribers."""
+    taken = pause_queue(loaded.name).name
+    paths = [("queues", name) for name in spec.queues if name == taken]
+    paths += [
+        ("subscribers", name)
+        for name, subscriber in spec.subscribers.items()
+        if not reads_queue(spec, subscriber) and own_queue(loaded.name, name) == taken
+    ]
+    for path in paths:
+        message = f'the queue "{taken}" is the one in which `runner pause` keeps its pauses'
+        yield loaded.problem("name-clash", path, message, "write another name", on="key")
 
 
 def _derived_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

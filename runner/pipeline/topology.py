@@ -117,6 +117,11 @@ def leadership_queue(name: str) -> Queue:
     return Queue(name, arguments=arguments)
 
 
+def pause_queue(pipeline: str) -> Queue:
+    """Return the stream that holds the pauses of a pipeline's subscribers."""
+    return Queue(f"{pipeline}.pauses", arguments={"x-queue-type": "stream"})
+
+
 # Delayed retries: a copy waits in a queue whose messages expire after the delay. The default exchange routes expired
 # messages back to the queue that the routing key of the copy names. One such queue for each delay, because messages
 # expire only at a queue's head. The fanout exchange in front keeps the routing key free for that name.

@@ -101,10 +101,11 @@ class KeyedInbox:
 
     def drain(self) -> Iterator[Delivery]:
         """Remove and yield all deliveries, key by key in order."""
-        for lane in list(self._waiting.values()):
-            while lane:
-                yield lane.popleft()
+        busy = set(self._busy.values())
+        lanes, self._waiting = self._waiting, {key: deque() for key in busy}
         self._ready.clear()
+        for lane in lanes.values():
+            yield from lane
 
 
 @dataclass(slots=True)

@@ -65,8 +65,12 @@ class SubscriberRuntime:
         """The deliveries that are being handled, and the loop time at which each started."""
         self._handler_ended: asyncio.Future[None] | None = None
         """Resolved when the next handler ends; None while no task waits for that."""
+        self._transport: Transport | None = None
         self._subscription: Subscription | None = None
+        self._changing = asyncio.Lock()
+        """Held while it is paused or resumed."""
         self._is_draining = False
+        self._counts = counts
         counts.state = self._state
         self.received = 0
         """The number of deliveries so far. If it is unchanged between two checks, nothing has arrived."""
@@ -83,6 +87,20 @@ class SubscriberRuntime:
         return len(self._running)
 
     @property
+    def is_paused(self) -> bool:
+        """Whether it is to take no messages. `pause` and `resume` make it so."""
+        return self._counts.is_paused
+
+    @is_paused.setter
+    def is_paused(self, value: bool) -> None:
+        self._counts.is_paused = value
+
+    @property
+    def must_change(self) -> bool:
+        """Whether `pause` or `resume` has something to do."""
+        return self._transport is not None and self.is_paused == (self._subscription is not None)
+
+    @property
     def is_live(self) -> bool:
         """Whether the subscription is established."""
         return self._subscription is not None and self._subscription.is_live
@@ -91,6 +109,8 @@ class SubscriberRuntime:
     def unready_reasons(self) -> list[str]:
         """The reasons why the subscriber is not working; none when it is ready."""
         name, slots = self.subscriber.name, self.subscriber.concurrency
+        if self.is_paused:
+            return []
         if not self.is_live:
             return [f'nothing comes from queue "{self.options.queue}"']
         if self._overdue() < slots:
@@ -124,9 +144,46 @@ class SubscriberRuntime:
             yield delivery, RunningHandler(self._execution.log_fields(delivery), since, self.subscriber.timeout_s)
 
     async def start(self, transport: Transport) -> None:
-        """Start the handler's processes, if it runs in processes, and subscribe."""
+        """Start the handler's processes, if it runs in processes, and subscribe, unless it is paused."""
         await self._invoker.start()
-        self._subscription = await transport.subscribe(self.options, self._receive)
+        self._transport = transport
+        if not self.is_paused:
+            await self.resume()
+        if self.is_paused:  # perhaps only since then
+            await self.pause()
+
+    async def pause(self) -> None:
+        """Take no more messages. What has not started goes back; return when the running handlers have ended.
+
+        Messages that arrive while the broker ends the subscription may still be handled.
+        """
+        async with self._changing:
+            if self._subscription is None:
+                return
+            await self._give_back()
+            await self._subscription.stop()
+            await self._give_back()
+            while self._running:
+                self._handler_ended = self._handler_ended or self._loop.create_future()
+                await asyncio.shield(self._handler_ended)
+            await self._give_back()  # retries of what was running
+            await self._subscription.close()
+            self._subscription = None
+
+    async def resume(self) -> None:
+        """Subscribe again after `pause`. Raises BrokerUnavailable."""
+        async with self._changing:
+            if self._subscription is None and self._transport is not None:
+                self._subscription = await self._transport.subscribe(self.options, self._receive)
+
+    async def _give_back(self) -> None:
+        """Release deliveries whose handler has not started, and local retries."""
+        batches = self._batches.drain() if self._batches is not None else ()
+        retries = self._take_local_retries()
+        for delivery in retries:
+            self._inbox.free(delivery)
+        for delivery in (*retries, *self._inbox.drain(), *batches):
+            await self._execution.release(delivery)
 
     def stop_starting(self) -> None:
         """Start no more handlers. Deliveries that arrive from now on are released by `stop_consuming`."""
@@ -138,9 +195,7 @@ class SubscriberRuntime:
         self.stop_starting()
         if self._subscription is not None:
             await self._subscription.stop()
-        batches = self._batches.drain() if self._batches is not None else ()
-        for delivery in (*self._take_local_retries(), *self._inbox.drain(), *batches):
-            await self._execution.release(delivery)
+        await self._give_back()
 
     async def finish(self, deadline: float) -> int:
         """Wait for running handlers, cancel them at `deadline` (loop time), and return how many were cancelled.

@@ -25,6 +25,7 @@ from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.http_producer import HttpProducer
 from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, MakeRoutes, ReadinessCheck, ReadMetrics
 from runner.runtime.message_lines import MessageSummary, line_filter
+from runner.runtime.pausing import PipelinePauses
 from runner.runtime.producer import CONFIRM_TIMEOUT_S, MAX_SLEEP_S, ProducerRuntime
 from runner.runtime.producer_group import ProducerGroup
 from runner.runtime.publisher import PipelinePublisher, make_publisher
@@ -34,6 +35,7 @@ from runner.runtime.watchdog import RunningHandler
 from runner.tasks import cancel_and_wait, for_each
 from runner.transports.base import Delivery, SubscriptionOptions, Transport
 from runner.transports.leadership import Candidate
+from runner.transports.pauses import Pause
 from runner.units import pluralize
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class Supervisor:
         ]
         self.subscribers: list[SubscriberRuntime] = []
         self._groups: list[ProducerGroup] = []
+        self._pauses: list[PipelinePauses] = []
         self._publishers = {pipeline.name: self._make_publisher(pipeline) for pipeline in pipelines}
         self._server = self._make_server(http)
         self.metrics.is_timed = self._server is not None
@@ -166,6 +169,10 @@ class Supervisor:
         """Return the samples of this process."""
         return await asyncio.to_thread(exposition.read, self.metrics)
 
+    def pauses(self) -> dict[tuple[str, str], Pause]:
+        """Return the pauses of the subscribers of this process, by pipeline and subscriber."""
+        return {place: pause for each in self._pauses for place, pause in each.all()}
+
     def handlers(self) -> Iterator[tuple[Delivery, RunningHandler]]:
         """Yield the running handlers, by delivery."""
         for subscriber in self.subscribers:
@@ -182,11 +189,15 @@ class Supervisor:
             single_active = {
                 queue.name for queue in pipeline.topology.queues if queue.arguments.get("x-single-active-consumer")
             }
-            self.subscribers += [
+            subscribers = [
                 self._make_subscriber(pipeline, item, publisher, is_single_active=item.queue in single_active)
                 for item in pipeline.subscribers
             ]
+            self.subscribers += subscribers
             self._groups.append(self._make_group(pipeline, publisher))
+            pauses = PipelinePauses(pipeline.name, subscribers, self._now)
+            self._pauses.append(pauses)
+            await pauses.start(self._transport)
         await for_each(
             self.subscribers, lambda subscriber: subscriber.start(self._transport), limit=MAX_CONCURRENT_STARTS
         )
@@ -240,6 +251,7 @@ class Supervisor:
             own = (item for item in self.subscribers if item.options.wait_prefix == pipeline.wait_prefix)
             running = sum(subscriber.running for subscriber in own)
             self._logger.info("pipeline.draining", pipeline=pipeline.name, running=running, grace_s=grace_s)
+        await asyncio.gather(*(pauses.close() for pauses in self._pauses))
         for subscriber in self.subscribers:
             subscriber.stop_starting()
         await asyncio.gather(self._stop_producing(), *(subscriber.stop_consuming() for subscriber in self.subscribers))
@@ -324,7 +336,9 @@ class Supervisor:
             self._notice_bug(error)
 
     async def _is_empty(self) -> bool:
-        return await self._transport.count_pending([subscriber.options for subscriber in self.subscribers]) == 0
+        """Return whether nothing waits for subscribers that are not paused."""
+        options = [subscriber.options for subscriber in self.subscribers if not subscriber.is_paused]
+        return await self._transport.count_pending(options) == 0
 
     def _make_publisher(self, pipeline: Pipeline) -> PipelinePublisher:
         make = partial(make_publisher, self._tracer) if pipeline.is_traced and self._tracer else self._publisher

@@ -22,6 +22,8 @@
 18. A message whose deliveries end in a crash too often (`x-delivery-limit`) goes to the dead-letter queue.
 19. Of all sessions that campaign for the leadership of one name, at most one has it, and its state survives the
     leader. A session that joins others is in their start; a session that campaigns alone begins a new one.
+20. A pause that one session sets is known to every session that follows the pauses of its pipeline, also to those that
+    come later, until a session ends it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from runner.message import Address, Envelope, attempt_of
 from runner.outcome import Outcome
 from runner.pipeline.topology import Topology
 from runner.transports.leadership import Candidate, Leadership
+from runner.transports.pauses import OnPauses, Pause, Pauses
 
 POISON_SUSPECT_AFTER = 3
 """After this many deliveries that ended unsettled, the message itself may be what ends processes."""
@@ -314,6 +317,14 @@ class Transport(Protocol):
         Reports `pipeline.name_shared` once for each other fingerprint that campaigns under the same name.
         Raises BrokerUnavailable or TopologyMismatch where the broker refuses. `close` resigns.
         """
+        ...
+
+    async def follow_pauses(self, pipeline: str, on_pauses: OnPauses) -> Pauses:
+        """Return the pauses of a pipeline's subscribers, and call `on_pauses` with all of them after each change."""
+        ...
+
+    async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
+        """Begin or end the pause of a subscriber, for all sessions. Raises BrokerUnavailable."""
         ...
 
     async def close(self) -> None:

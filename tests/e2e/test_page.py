@@ -336,3 +336,32 @@ def cpu_s(runner: RunnerProcess) -> float:
     """Return how much processor time a process has taken."""
     fields = Path(f"/proc/{runner.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def test_it_pauses_and_resumes_a_subscriber(project: Project) -> None:
+    """For all processes; it shows since when and why, as `status`, the metrics and the probe do, which stays green."""
+    page = prepare(project)
+    about = {"pipeline": project.unique, "name": "hear"}
+    async with project.up("--allow-actions", env=ACTING) as runner:
+        await started(runner)
+        told = await page.act("pause", {**about, "reason": "carrier is down"}, "subscriber")
+        assert told["text"].startswith("hear is paused since ")
+        await until(lambda: lines(runner, "subscriber.paused"), "the process has paused it")
+        bring(page, -1, -2)
+        pause = row(page.state(), "subscribers")["pause"]
+        assert pause == {"since": lines(runner, "subscriber.paused")[0]["since"], "reason": "carrier is down"}
+        assert page.get("/readyz")[0] == 200
+        assert f'runner_paused{{pipeline="{project.unique}",subscriber="hear"}} 1.0' in page.get("/metrics")[2]
+        place = ("--http", f"127.0.0.1:{page.port}", *project.place.arguments)
+        async with project.run("status", project.file, "--json", *place) as status:
+            assert await status.wait() == 0, status.stderr
+        (shown,) = json.loads(status.stdout)
+        assert shown["pauses"] == [{"subscriber": "hear", **pause}]
+        assert shown["queues"][0]["paused"] is True
+        assert project.ledger.payloads() == []
+        assert page.ask("pause", {**about, "name": "other"}, "subscriber")[0] == 404
+        assert page.ask("pause", {**about, "reason": 1}, "subscriber")[0] == 400
+        await page.act("resume", about, "subscriber")
+        await project.ledger.wait_for(2)
+        await until(lambda: row(page.state(), "subscribers")["pause"] is None, "the page knows it")
+        await stop(runner)

@@ -35,6 +35,7 @@ HANDLERS = f"""
 """
 DEAD = ("list", "open", "try", "replay", "drop")
 ACTIONS = DEAD[2:]
+PAUSING = ("pause", "resume")
 
 
 @contextlib.asynccontextmanager
@@ -69,6 +70,7 @@ async def test_counts_need_no_token_and_letters_do(memory_project: Project) -> N
             page.token = token
             told = page.ask("list", about(memory_project))
             assert told[0] == status, token
+            assert page.ask("pause", {}, "subscriber")[0] == (404 if status == 200 else status)
             assert ("customer" in str(told)) is False
         page.token = None
         answers = [page.ask(what, about(memory_project)) for what in DEAD]
@@ -83,6 +85,7 @@ async def test_nothing_is_allowed_that_was_not_asked_for(memory_project: Project
     async with serving(memory_project) as (_, page):
         assert page.ask("list", about(memory_project))[0] == 200
         assert [page.ask(what, about(memory_project))[0] for what in ACTIONS] == [403, 403, 403]
+        assert [page.ask(what, {}, "subscriber")[0] for what in PAUSING] == [403, 403]
         assert page.counts() == {memory_project.name("work.dead"): 1}
         assert (page.state()["may_read"], page.state()["may_act"]) == (True, False)
     async with serving(memory_project, token=None) as (runner, page):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from runner.pipeline.model import Pipeline
-from runner.pipeline.topology import Exchange, Queue, Topology
+from runner.pipeline.topology import Exchange, Queue, Topology, pause_queue
 from runner.redaction import escape_controls
 
 NOTHING = "^$"
@@ -91,10 +91,13 @@ def permissions(pipelines: Sequence[Pipeline], topology: Topology, vhost: str) -
 
 
 def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
-    """Publishing, consuming, and leader election."""
+    """Publishing, consuming, leader election, and following pauses."""
     if pipeline.producers or pipeline.subscribers:
         rights.write |= {_exchange(target.address.exchange) for target in pipeline.destinations.values()}
     rights.read |= {_escaped(subscriber.queue) for subscriber in pipeline.subscribers}
+    if pipeline.subscribers:
+        rights.write.add(_exchange(""))
+        rights.read.add(_escaped(pause_queue(pipeline.name).name))
     if any(subscriber.dead_letter is not None for subscriber in pipeline.subscribers):
         rights.write.add(_exchange(""))
     if any(producer.handler is not None for producer in pipeline.producers):

@@ -22,6 +22,7 @@ from runner.errors import BrokerUnavailable
 from runner.message import ERROR, REASON, Address, Envelope
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import OnTransportEvent
+from runner.transports.pauses import Pause, PauseChange, Pauses
 from runner.transports.rabbitmq.aiormq_workarounds import (
     CHANNEL_ERRORS,
     ShortString,
@@ -41,6 +42,7 @@ from runner.transports.rabbitmq.channels import (
 )
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
+from runner.transports.rabbitmq.pause_log import PauseLog, read_pauses
 from runner.transports.rabbitmq.publisher import RabbitPublisher
 
 FIRST_WINDOW = 1
@@ -235,6 +237,7 @@ class BrowseSession:
             settings, role="move", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
         )
         self._publisher = RabbitPublisher(self._writing, on_transport_event)
+        self._mode = settings.topology
         self._is_writing = False
         self.server: Mapping[str, Any] = {}
         """The broker's server properties."""
@@ -299,10 +302,23 @@ class BrowseSession:
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """Publish, and return when it is confirmed. Raises BrokerUnavailable, and what `Transport.publish` raises."""
+        await self._open_for_writing()
+        await self._publisher.publish(address, envelope)
+
+    async def pauses(self, pipeline: str) -> Pauses | None:
+        """Return the pauses of a pipeline's subscribers; None if the broker does not show them."""
+        return await read_pauses(await self._connected(), pipeline)
+
+    async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
+        """Begin or end the pause of a subscriber. Raises BrokerUnavailable."""
+        await self._open_for_writing()
+        log = PauseLog(pipeline, self._reading, self._publisher, self._mode, lambda _: None)
+        await log.write(PauseChange(subscriber, pause))
+
+    async def _open_for_writing(self) -> None:
         if not self._is_writing:
             await self._writing.open()
             self._is_writing = True
-        await self._publisher.publish(address, envelope)
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""

@@ -24,6 +24,7 @@ from runner.transports.memory.queue_buffer import QueuedMessage
 from runner.transports.memory.router import Router
 from runner.transports.memory.subscription import MemorySubscription
 from runner.transports.memory.topology_check import check_topology, exchange_differences, queue_differences
+from runner.transports.pauses import OnPauses, PauseChange, Pauses
 
 CAPACITY = 100_000
 CAPACITY_BYTES = 256 * 1024 * 1024
@@ -72,6 +73,8 @@ class MemoryBroker:
         self._sessions: set[object] = set()
         self._owners: dict[str, object] = {}
         self._elections: dict[str, Election] = {}
+        self.pauses: dict[str, Pauses] = {}
+        self._pause_followers: list[tuple[object, str, OnPauses]] = []
         self._undeliverable: list[_UndeliverableDeadLetter] = []
         self._retry_timer: asyncio.TimerHandle | None = None
 
@@ -87,6 +90,7 @@ class MemoryBroker:
     def leave(self, session: object) -> None:
         """Disconnect a session, and delete its exclusive queues. With the last one all timers stop."""
         self._sessions.discard(session)
+        self._pause_followers = [each for each in self._pause_followers if each[0] is not session]
         for name in [name for name, owner in self._owners.items() if owner is session]:
             self._delete(self._router.queues[name])
         if not self._sessions:
@@ -166,6 +170,18 @@ class MemoryBroker:
     def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
         """Let a session campaign for the leadership of a name."""
         return MemoryLeadership(self._elections.setdefault(name, Election(name)), member, on_transport_event)
+
+    def follow_pauses(self, pipeline: str, on_pauses: OnPauses, session: object) -> Pauses:
+        """Return the pauses of a pipeline, and call `on_pauses` after each change while the session is connected."""
+        self._pause_followers.append((session, pipeline, on_pauses))
+        return self.pauses.get(pipeline, {})
+
+    def change_pauses(self, pipeline: str, change: PauseChange) -> None:
+        """Change the pauses of a pipeline, and tell those that follow them."""
+        pauses = self.pauses[pipeline] = change.applied_to(self.pauses.get(pipeline, {}))
+        for _, followed, on_pauses in self._pause_followers:
+            if followed == pipeline:
+                on_pauses(pauses)
 
     def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
         """Return how many messages are ready in these queues, wait for a retry into them, or are undeliverable yet."""

@@ -30,6 +30,7 @@ from runner.transports.memory.broker import MemoryBroker
 from runner.transports.memory.election import MemoryLeadership
 from runner.transports.memory.queue import MemoryQueue
 from runner.transports.memory.subscription import MemorySubscription
+from runner.transports.pauses import OnPauses, Pause, PauseChange, Pauses
 
 MAX_PUBLISHES_PER_TICK = 64
 """How many messages a session publishes before other tasks on the loop run."""
@@ -195,6 +196,20 @@ class MemoryTransport:
         leadership = self._broker.campaign(name, member or Candidate(), self._on_event)
         self._leaderships.append(leadership)
         return leadership
+
+    async def follow_pauses(self, pipeline: str, on_pauses: OnPauses) -> Pauses:
+        """See `Transport.follow_pauses`."""
+        self._must_be_open()
+        return self._broker.follow_pauses(pipeline, on_pauses, self)
+
+    def pauses(self, pipeline: str) -> Pauses:
+        """Return the pauses of a pipeline's subscribers."""
+        return self._broker.pauses.get(pipeline, {})
+
+    async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
+        """See `Transport.set_pause`. The pause lives as long as the broker."""
+        self._must_be_open()
+        self._broker.change_pauses(pipeline, PauseChange(subscriber, pause))
 
     async def close(self) -> None:
         """See `Transport.close`. Unsettled deliveries count as lost, as after a crash."""

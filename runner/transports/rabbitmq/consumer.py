@@ -61,6 +61,8 @@ class Consumer:
         self._restore = restore
         self._possibly_lost = PossiblyLostAcks()
         self._is_stopped = False
+        self.is_closed = False
+        """Whether it is over, with nothing left to settle."""
         self._one_at_a_time = False
         self._since_suspect = 0
         self._stalled_checks = 0
@@ -112,6 +114,7 @@ class Consumer:
         await asyncio.gather(*(cancel_and_wait(task) for task in list(self._draining)))
         for channel in channels:
             await channel.close()
+        self.is_closed = True
 
     async def flush(self) -> None:
         """Write the acknowledgements that wait for others."""

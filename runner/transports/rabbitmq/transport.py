@@ -36,6 +36,7 @@ from runner.transports.base import (
     TransportEvent,
 )
 from runner.transports.leadership import Candidate
+from runner.transports.pauses import OnPauses, Pause, PauseChange, Pauses
 from runner.transports.rabbitmq.aiormq_workarounds import (
     CHANNEL_ERRORS,
     broker_version,
@@ -50,6 +51,7 @@ from runner.transports.rabbitmq.consumer import WATCHDOG_S, Consumer, watch_cons
 from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.leader_election import RabbitLeadership
 from runner.transports.rabbitmq.other_consumers import OtherConsumers
+from runner.transports.rabbitmq.pause_log import PauseLog
 from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
 from runner.transports.rabbitmq.retry_publisher import RetryPublisher
 from runner.transports.rabbitmq.topology import count_messages
@@ -83,6 +85,7 @@ class RabbitTransport:
         self._topology = DeclaredTopology(settings.topology, self._on_event)
         self._consumers: list[Consumer] = []
         self._leaderships: list[RabbitLeadership] = []
+        self._pause_logs: list[PauseLog] = []
         self._is_closing = asyncio.Event()
         restore, restore_for_publishing = self._topology.restore, self._topology.restore_for_publishing
         make_connection = partial(
@@ -162,7 +165,7 @@ class RabbitTransport:
         """See `Transport.subscribe`. Raises BrokerUnavailable where the broker does not let us consume."""
         consumer = Consumer(self._consuming, options, on_delivery, self._on_event, self._topology.restore)
         await self._retry_while_reconnecting(consumer.start, f'cannot consume from queue "{options.queue}"')
-        self._consumers.append(consumer)
+        self._consumers[:] = [*(other for other in self._consumers if not other.is_closed), consumer]
         return consumer
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
@@ -240,10 +243,26 @@ class RabbitTransport:
         self._leaderships.append(leadership)
         return leadership
 
+    async def follow_pauses(self, pipeline: str, on_pauses: OnPauses) -> Pauses:
+        """See `Transport.follow_pauses`. Without the permission for that, nothing is paused, and the log says so."""
+        log = self._pause_log(pipeline, on_pauses)
+        self._pause_logs.append(log)
+        await log.start()
+        return log.pauses
+
+    async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
+        """See `Transport.set_pause`."""
+        await self._pause_log(pipeline, lambda _: None).write(PauseChange(subscriber, pause))
+
+    def _pause_log(self, pipeline: str, on_pauses: OnPauses) -> PauseLog:
+        mode = self._settings.topology
+        return PauseLog(pipeline, self._consuming, self._publisher, mode, self._on_event, on_pauses)
+
     async def close(self) -> None:
         """See `Transport.close`."""
         self._is_closing.set()
         await cancel_and_wait(self._watchdog)
+        await asyncio.gather(*(log.close() for log in self._pause_logs))
         await asyncio.gather(*(leadership.resign() for leadership in self._leaderships))
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self._publisher.close()

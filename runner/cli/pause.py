@@ -1,0 +1,113 @@
+"""`runner pause` and `runner resume`: stop and start a subscriber in all processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.output import echo_err, errors_as_exit_codes
+
+if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
+    from runner.operations.rabbitmq.queue_browser import BrowseSession
+    from runner.pipeline.model import Pipeline, Subscriber
+
+Work = Callable[["BrowseSession", "Pipeline", "Subscriber"], Awaitable[None]]
+
+
+@click.command("pause", short_help="Stop a subscriber in all processes; its messages wait.")
+@options.path
+@click.argument("name")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for the log, `runner status` and the page.")
+@options.broker
+@options.wait
+@options.env_file
+def command(
+    path: Path,
+    overlays: tuple[Overlay, ...],
+    name: str,
+    reason: str,
+    broker: str | None,
+    environ: dict[str, str],
+    wait_s: float,
+) -> None:
+    """Pause the subscriber NAME of the pipeline at PATH, in all processes, until `runner resume`.
+
+    Handlers that run end; then the subscriber takes no more messages, and holds none. They wait in its queue. The pause
+    outlives restarts of the processes and of the broker, and can be set before anything runs. Readiness probes stay
+    green.
+
+    Exit codes: 0 paused, 2 no such subscriber or in-process broker, 69 broker unreachable, 78 invalid pipeline.
+    """
+
+    async def work(session: BrowseSession, pipeline: Pipeline, subscriber: Subscriber) -> None:
+        from runner.operations.pausing import pause
+
+        made = await pause(session, pipeline.name, subscriber.name, reason, datetime.now(UTC))
+        counts = await session.depth(subscriber.queue)
+        waiting = f"; {counts.messages} messages wait" if counts is not None else ""
+        echo_err(f"{subscriber.name} is {made.text}{waiting}")
+
+    _run(path, environ, broker, overlays, wait_s, name, work)
+
+
+@click.command("resume", short_help="Start a subscriber that was paused.")
+@options.path
+@click.argument("name")
+@options.broker
+@options.wait
+@options.env_file
+def resume(
+    path: Path, overlays: tuple[Overlay, ...], name: str, broker: str | None, environ: dict[str, str], wait_s: float
+) -> None:
+    """Resume the subscriber NAME of the pipeline at PATH, in all processes.
+
+    Exit codes: 0 it takes messages, 2 no such subscriber or in-process broker, 69 broker unreachable, 78 invalid
+    pipeline.
+    """
+
+    async def work(session: BrowseSession, pipeline: Pipeline, subscriber: Subscriber) -> None:
+        from runner.operations.pausing import resume
+
+        ended = await resume(session, pipeline.name, subscriber.name)
+        echo_err(f"{subscriber.name} was {ended.text if ended is not None else 'not paused'}")
+
+    _run(path, environ, broker, overlays, wait_s, name, work)
+
+
+def _run(
+    path: Path,
+    environ: Mapping[str, str],
+    broker: str | None,
+    overlays: Sequence[Overlay],
+    wait_s: float,
+    name: str,
+    work: Work,
+) -> None:
+    """Find the subscriber, connect, and await `work`."""
+    logging.disable()  # errors are reported below
+    with errors_as_exit_codes():
+        from runner.operations.pausing import find_subscriber, require_shared_pauses
+        from runner.operations.rabbitmq.queue_browser import BrowseSession
+
+        system = load_system([path], environ, broker, overlays, wait_s=wait_s)
+        require_shared_pauses(system.broker)
+        pipeline, subscriber = find_subscriber(system.pipelines, name)
+
+        async def connect_and_work() -> None:
+            session = BrowseSession(system.broker, name=f"{system.name} pause", on_transport_event=echo_broker_state)
+            try:
+                await session.open()
+                await work(session, pipeline, subscriber)
+            finally:
+                await session.close()
+
+        asyncio.run(connect_and_work())

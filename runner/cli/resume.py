@@ -1,0 +1,5 @@
+"""`runner resume`."""
+
+from runner.cli.pause import resume as command
+
+__all__ = ["command"]

@@ -1,0 +1,163 @@
+"""`runner pause` and `runner resume`: for all processes, over restarts, and said everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.foreign import Foreign
+from tests.node import Node
+from tests.process import RunnerProcess
+from tests.project import Place, Project, lines, started, stop, until
+
+PIPELINE = """
+    version: 1
+    queues: {UNIQUE.orders: {}, UNIQUE.bills: {}}
+    subscribers:
+      ship: {from: UNIQUE.orders, handler: work:handle, concurrency: 2}
+      charge: {from: UNIQUE.bills, handler: work:handle}
+"""
+HANDLERS = """
+    import asyncio, os
+    async def handle(payload):
+        await asyncio.sleep(float(os.environ.get("TAKES", 0)))
+        note(payload)
+"""
+
+
+@pytest.fixture
+def shop(rabbit_project: Project) -> Project:
+    rabbit_project.pipeline(PIPELINE)
+    rabbit_project.handlers(HANDLERS)
+    return rabbit_project
+
+
+async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
+    """Run a command on the project's broker to its end."""
+    async with project.run(verb, project.file, *arguments, *project.place.arguments) as runner:
+        assert await runner.wait() == code, runner.stderr
+    return runner
+
+
+def consumers(foreign: Foreign, queue: str) -> int:
+    """Return how many consumers a queue has."""
+    channel = foreign.channel
+    count: int = channel.queue_declare(queue, passive=True).method.consumer_count
+    channel.close()
+    return count
+
+
+async def paused(*runners: RunnerProcess, count: int = 1) -> None:
+    for runner in runners:
+        await until(lambda runner=runner: len(lines(runner, "subscriber.paused")) == count, "it is paused")
+
+
+async def test_a_pause_stops_all_processes_and_outlives_them(shop: Project, foreign: Foreign) -> None:
+    """Two running ones, and one that starts later. What runs ends; nothing is held; the other subscriber goes on."""
+    orders, bills = shop.name("orders"), shop.name("bills")
+    async with shop.up(env={"TAKES": "0.5"}) as first, shop.up(env={"TAKES": "0.5"}) as second:
+        await started(first, second)
+        foreign.publish(orders, *(b"order-%d" % n for n in range(40)))
+        await shop.ledger.wait_for(1)
+        runner = await run(shop, "pause", "ship", "--reason", "carrier is down")
+        assert "ship is paused since " in runner.stderr
+        assert ": carrier is down" in runner.stderr
+        await paused(first, second)
+        await until(lambda: consumers(foreign, orders) == 0, "no consumer is left")
+        handled = len(shop.ledger.payloads())
+        await until(lambda: foreign.count(orders) == 40 - len(shop.ledger.payloads()), "nothing is held")
+        assert len(shop.ledger.payloads()) == handled < 40
+        foreign.publish(bills, b"bill")
+        await until(lambda: "bill" in shop.ledger.payloads(), "the other subscriber goes on")
+        assert lines(first, "subscriber.paused")[0]["reason"] == "carrier is down"
+        await stop(first)
+        second.signal(signal.SIGKILL)
+        await second.wait()
+    async with shop.up() as third:
+        await started(third)
+        (line,) = lines(third, "subscriber.paused")
+        assert (line["subscriber"], line["reason"]) == ("ship", "carrier is down")
+        foreign.publish(bills, b"bill-2")
+        await until(lambda: "bill-2" in shop.ledger.payloads(), "the other subscriber works")
+        assert consumers(foreign, orders) == 0
+        await run(shop, "resume", "ship")
+        await until(lambda: len(shop.ledger.counts()) == 42, "everything is handled")
+        assert lines(third, "subscriber.resumed")[0]["reason"] == "carrier is down"
+        await stop(third)
+
+
+async def test_a_pause_may_be_set_before_anything_runs(shop: Project, foreign: Foreign) -> None:
+    """The second one changes the reason, and keeps its beginning; what is not paused can be resumed."""
+    first = await run(shop, "pause", "ship", "--reason", "carrier is down")
+    again = await run(shop, "pause", "ship", "--reason", "and the road is closed")
+    since = first.stderr.split(" since ")[1].split(": ")[0]
+    assert f"since {since}: and the road is closed" in again.stderr
+    assert "charge was not paused" in (await run(shop, "resume", "charge")).stderr
+    await shop.up_until_idle()
+    (status,) = json.loads((await run(shop, "status", "--json")).stdout)
+    assert status["pauses"] == [{"subscriber": "ship", "since": since, "reason": "and the road is closed"}]
+    assert {queue["queue"]: queue["paused"] for queue in status["queues"]} == {
+        shop.name("orders"): True,
+        shop.name("bills"): False,
+    }
+    table = (await run(shop, "status")).stdout
+    assert f"ship is paused since {since}: and the road is closed" in table
+    assert f"{shop.name('orders')} (paused)" in table
+
+
+async def test_names_that_are_no_subscriber_are_refused(shop: Project) -> None:
+    """A queue is none, and the message names those that are."""
+    runner = await run(shop, "pause", shop.name("orders"), code=2)
+    assert "there are: ship, charge" in runner.stderr
+
+
+async def test_the_in_process_broker_is_paused_by_its_own_process_only(memory_project: Project) -> None:
+    memory_project.pipeline(PIPELINE)
+    memory_project.handlers(HANDLERS)
+    runner = await run(memory_project, "pause", "ship", code=2)
+    assert "only its own process can pause it" in runner.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_a_pause_is_known_again_after_the_broker_was_killed(unique: str, tmp_path: Any) -> None:
+    """While it is paused the broker dies; nothing is handled when it is back, and a resume reaches the process."""
+    with Node() as node:
+        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
+        project.pipeline(PIPELINE)
+        project.handlers(HANDLERS)
+        async with project.up() as runner:
+            await started(runner)
+            await run(project, "pause", "ship", "--reason", "away")
+            await paused(runner)
+            with Foreign(node.url) as foreign:
+                foreign.publish_confirmed(project.name("orders"), b"order")
+            await asyncio.to_thread(node.wait_until_kept, project.name("orders"))
+            await asyncio.to_thread(node.kill)
+            await until(lambda: lines(runner, "broker.lost"), "it has noticed")
+            await asyncio.to_thread(node.start)
+            with Foreign(node.url) as foreign:
+                foreign.publish_confirmed(project.name("bills"), b"bill")
+            await until(lambda: project.ledger.payloads() == ["bill"], "it works again", timeout=60)
+            assert len(lines(runner, "subscriber.paused")) == 1
+            assert not lines(runner, "subscriber.resumed")
+            await run(project, "resume", "ship", "--wait", "60s")
+            await until(lambda: sorted(project.ledger.payloads()) == ["bill", "order"], "it is resumed", timeout=60)
+            await stop(runner)
+
+
+async def test_without_the_right_to_read_pauses_everything_runs(shop: Project, foreign: Foreign) -> None:
+    """Something else has the name of the stream: the log says so, and the subscribers work."""
+    foreign.channel.queue_declare(f"{shop.unique}.pauses", durable=True)
+    async with shop.up() as runner:
+        await started(runner)
+        (line,) = lines(runner, "pauses.unavailable")
+        assert line["queue"] == f"{shop.unique}.pauses"
+        foreign.publish(shop.name("orders"), b"order")
+        await shop.ledger.wait_for(1)
+        await stop(runner)
+    assert f"{shop.unique}.pauses" in (await run(shop, "pause", "ship", code=69)).stderr
