@@ -9,12 +9,13 @@ import click
 
 from runner.cli import options
 from runner.cli.output import errors_as_exit_codes
+from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
 
 
-@click.command("dev", short_help="Run pipelines, and reload what you change.")
+@click.command("dev", cls=Verb, short_help="Run pipelines, and reload what you change.")
 @options.paths
 @options.only
 @options.log_format

@@ -14,6 +14,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.verb import Verb, complete_names
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 Work = Callable[["BrowseSession", "Pipeline", "Subscriber"], Awaitable[None]]
 
 
-@click.command("pause", short_help="Stop a subscriber in all processes; its messages wait.")
+@click.command("pause", cls=Verb, short_help="Stop a subscriber in all processes; its messages wait.")
 @options.path
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names("subscribers"))
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the log, `runner status` and the page.")
 @options.broker
 @options.wait
@@ -59,9 +60,9 @@ def command(
     _run(path, environ, broker, overlays, wait_s, name, work)
 
 
-@click.command("resume", short_help="Start a subscriber that was paused.")
+@click.command("resume", cls=Verb, short_help="Start a subscriber that was paused.")
 @options.path
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names("subscribers"))
 @options.broker
 @options.wait
 @options.env_file

@@ -18,6 +18,7 @@ import click
 from runner.cli import options
 from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
 from runner.cli.signals import stop_on_signals
+from runner.cli.verb import Verb
 from runner.config.diagnostics import display_path
 from runner.errors import PipelineInvalid, RunnerError
 from runner.tasks import cancel_and_wait
@@ -38,7 +39,7 @@ class NoSuchTest(RunnerError):
     exit_code = 2
 
 
-@click.command("test", short_help="Run the tests of pipelines.")
+@click.command("test", cls=Verb, short_help="Run the tests of pipelines.")
 @options.paths
 @click.option(
     "--only", metavar="PATTERN", help="Run only tests whose name contains this, or matches it as in '*paid*'."

@@ -11,7 +11,7 @@ import pytest
 
 from runner import cli as package
 from runner.cli import cli
-from runner.cli.verb import EXAMPLES
+from runner.cli.verb import EXAMPLES, Verb
 
 PIPELINE = "version: 1\nqueues: {order_queue: }\nevents: {order.paid: }\n"
 
@@ -222,6 +222,7 @@ def test_every_verb_has_examples_and_is_in_the_help(capsys: pytest.CaptureFixtur
     for name in cli.list_commands(context):
         assert f"\n  {name} " in shown
         assert name == "export" or any(key.partition(" ")[0] == name for key in EXAMPLES)
+        assert isinstance(cli.get_command(context, name), click.Group | Verb), f"{name} does not show its examples"
 
 
 def test_completion_knows_the_names_in_the_file_and_the_codes() -> None:
