@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runner import app
 from runner.app import System
@@ -22,6 +22,8 @@ from runner.config import diagnostics
 from runner.config.overlays import Overlay, Setting
 from runner.errors import PipelineInvalid
 from runner.pipeline import sys_path
+from runner.pipeline.import_problems import ImportProblem
+from runner.pipeline.importer import import_object
 
 MAX_CACHED = 64
 """The most loads that are kept, the newest ones."""
@@ -53,10 +55,20 @@ class _Load(NamedTuple):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether all files are unchanged, and nothing else has been imported under the names of its modules."""
-        return self.stamps == _stamps(self.stamps) and all(
-            sys.modules.get(name, module) is module for name, module in self.modules.items()
+        """Whether all files are unchanged, and all names in them mean the same: a test may patch a handler's module."""
+        return (
+            self.stamps == _stamps(self.stamps)
+            and all(sys.modules.get(name, module) is module for name, module in self.modules.items())
+            and all(_means(path, call) for path, call in self._calls())
         )
+
+    def _calls(self) -> Iterator[tuple[str, Any]]:
+        """Yield the functions that the files name, by their import paths."""
+        for pipeline in self.system.pipelines:
+            handlers = [each.handler for each in pipeline.subscribers]
+            handlers += [each.handler for each in pipeline.producers if each.handler is not None]
+            yield from ((each.path, each.call) for each in handlers if ":" in each.path)
+            yield from ((each.path, getattr(each.factory, "func", None)) for each in pipeline.resources)
 
 
 class _Imports:
@@ -159,6 +171,13 @@ def _load_again(paths: Sequence[Path], env: Mapping[str, str], overlays: Sequenc
     files = {str(file) for pipeline_file, _ in system.specs for file in pipeline_file.files}
     files |= {_file(module) for module in modules.values()}
     return _Load(system, _stamps(files), modules, folders)
+
+
+def _means(path: str, call: Any) -> bool:
+    try:
+        return bool(import_object(path) == call)
+    except ImportProblem:
+        return False
 
 
 def _reads_secrets(system: System) -> bool:

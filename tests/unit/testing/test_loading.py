@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import subprocess
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
+from unittest.mock import Mock
 
 import pytest
 import structlog
@@ -88,6 +90,23 @@ def test_unchanged_files_are_read_once(tmp_path: Path) -> None:
     with loaded([path], {}) as first, loaded([path], {}) as second, loaded([path], {"A": "1"}) as third:
         assert first is second
         assert first is not third
+
+
+def test_a_handler_that_a_test_has_patched_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = "async def do(item): return item - 1 if item else None\n"
+    path = write_project(tmp_path, PIPELINE, handlers, module="patched_handlers")
+    path.write_text(path.read_text().replace("shop_handlers", "patched_handlers"))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("patched_handlers")
+    for stand_in, published in ((None, 1), (Mock(return_value=None), 0), (None, 1)):
+        with monkeypatch.context() as patch:
+            if stand_in is not None:
+                patch.setattr(module, "do", stand_in)
+            with running_sync(path) as pipelines:
+                pipelines.publish("work", 1)
+                assert len(pipelines.published()) == published
+                assert stand_in is None or stand_in.call_count == 1
+    del sys.modules["patched_handlers"]
 
 
 @contextmanager
