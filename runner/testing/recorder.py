@@ -27,7 +27,7 @@ from runner.transports.memory.queue_buffer import QueuedMessage
 MAX_HOPS = 2_000
 """How many times in a row handlers may publish because of one message. More is an endless loop."""
 
-MAX_AT_ONCE = 100_000
+MAX_AT_ONCE = 50_000
 """How many records may have the same virtual time. More is an endless producer."""
 
 _decode = codec.decoder(inspect.Parameter.empty)
@@ -88,7 +88,9 @@ class Recorder:
                 text = f"a message has led to {MAX_HOPS} others in a row, in a circle: {self._circle(record)}"
                 self.on_endless(NeverIdle(text, "replace one of these handlers, or let one end the circle"))
         elif self._same_time > MAX_AT_ONCE:
-            text = f"more than {MAX_AT_ONCE} things have happened at {at:%H:%M:%S}, the last by {_name_of(record)}"
+            latest = reversed(self._slots[-1000:])
+            producer = next((each.producer for each in latest if each and each.producer), _name_of(record))
+            text = f"{producer} does not end: more than {MAX_AT_ONCE} things have happened at {at:%H:%M:%S}"
             self.on_endless(NeverIdle(text, "replace it, or give it a `rate` or a schedule"))
 
     def _circle(self, last: Record) -> str:

@@ -14,7 +14,7 @@ from runner.errors import PipelineInvalid, PublishFailed
 from runner.outcome import RetryPolicy
 from runner.pipeline.topology import wait_milliseconds
 from runner.runtime.resources import ResourceFailed
-from runner.testing import NeverIdle, Replacement, running, running_sync
+from runner.testing import NeverIdle, Replacement, recorder, running, running_sync
 from runner.testing.records import Record
 from runner.units import format_duration
 from tests.unit.testing.projects import write_project
@@ -184,6 +184,25 @@ def test_a_producer_that_always_fails_is_named(tmp_path: Path) -> None:
     text = r"not idle: producer import has not ended \(21 failures\)"
     path = write_project(tmp_path, pipeline, handlers)
     with running_sync(path) as pipelines, pytest.raises(NeverIdle, match=text):
+        pipelines.until_idle()
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_producer_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(recorder, "MAX_AT_ONCE", 500)
+    pipeline = """
+        queues: {work: }
+        producers: {count: {handler: shop_handlers:count, to: work}}
+        subscribers: {do: {from: work, handler: shop_handlers:do}}
+        """
+    handlers = f"""
+        import itertools
+        {kind} count():
+            for number in itertools.count(): yield number
+        async def do(item): pass
+        """
+    path = write_project(tmp_path, pipeline, handlers)
+    with running_sync(path) as pipelines, pytest.raises(NeverIdle, match="count does not end: more than 500 things"):
         pipelines.until_idle()
 
 
