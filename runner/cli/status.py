@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,11 +169,12 @@ async def _show(
     from runner.operations.status import StatusReader, find_management
 
     if system.broker.is_memory and process is not None:
-        names = [pipeline.name for pipeline in system.pipelines]
+        disabled = {pipeline.name: pipeline.disabled for pipeline in system.pipelines}
         local = process
 
         async def ask() -> list[PipelineStatus]:
-            return statuses_of(names, await local.ask())
+            statuses = statuses_of([*disabled], await local.ask())
+            return [replace(status, disabled=disabled[status.name]) for status in statuses]
 
         return await _refresh_until(stop_on_signals(), ask, shown, conditions)
     browser = BrowseSession(system.broker, name=f"{system.name} status", on_transport_event=echo_broker_state)

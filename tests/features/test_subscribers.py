@@ -327,3 +327,33 @@ async def test_what_fails_while_stopping_is_given_back(rabbit_project: Project, 
     assert len(lines(runner, "message.retry")) == 1
     assert len(lines(runner, "message.released")) == 3
     assert sorted(got.body[-3:] for got in foreign.take(queue)) == [b" 0}", b" 1}", b" 2}"]
+
+
+async def test_what_is_disabled_does_not_run_and_its_queue_gets_its_messages(project: Project) -> None:
+    """Of a queue and of an event, which has its copy although no process reads it."""
+    project.pipeline(
+        """
+        version: 1
+        queues: {UNIQUE.work: , UNIQUE.later: }
+        events: {UNIQUE.made: }
+        producers:
+          send: {handler: work:send, to: [UNIQUE.work, UNIQUE.later, UNIQUE.made]}
+          never: {handler: work:never, to: UNIQUE.work, enabled: false}
+        subscribers:
+          now: {from: UNIQUE.work, handler: work:now}
+          later: {from: UNIQUE.later, handler: work:never, enabled: false}
+          hear: {from: UNIQUE.made, handler: work:never, enabled: "${HEAR:-false}"}
+        """
+    )
+    project.handlers(
+        """
+        def send(): return ["one"]
+        def now(order: str) -> None: note(order)
+        def never(order: str = "") -> None: note("never")
+        """
+    )
+    runner = await project.up_until_idle()  # publishing to an event without a queue would fail
+    assert project.ledger.payloads() == ["one"]
+    assert "disabled   never, later, hear\n" in runner.stderr
+    (started_,) = lines(runner, "pipeline.started")
+    assert (started_["subscribers"], started_["producers"]) == (1, 1)

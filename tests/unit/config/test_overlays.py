@@ -265,6 +265,13 @@ def test_the_caret_is_under_the_wrong_part_of_an_option_and_its_password_is_not_
         assert "hunter2" not in text
 
 
+def test_an_overlay_that_cannot_be_read_is_named() -> None:
+    Path("folder").mkdir()
+    for name, code in (("nowhere.yaml", "no-such-file"), ("folder", "not-a-file")):
+        (problem,) = load(Path("base.yaml"), URL, [Path(name)]).problems
+        assert (problem.file, problem.code) == (name, code)
+
+
 def test_an_index_is_not_a_key_of_a_list() -> None:
     assert "[bad-set] queues.orders.events: a list is replaced as a whole; write [one, two]" in said(
         "--set queues.orders.events.0=order.lost"
