@@ -175,6 +175,7 @@ class HttpServer:
             await runner.cleanup()
         if self._connections is not None:
             await self._connections.close()
+            _forget_routes()
 
     async def _answer_alive(self, _: web.Request) -> web.Response:
         from aiohttp import web
@@ -294,6 +295,14 @@ def _loopback_guard() -> Any:
         return await handler(request)
 
     return guard
+
+
+def _forget_routes() -> None:
+    """Empty a cache of aiohttp that would keep up to 1,024 routes of closed servers, and all that they use."""
+    from aiohttp import web_app
+
+    if (cached := getattr(web_app, "_cached_build_middleware", None)) is not None:
+        cached.cache_clear()
 
 
 def _is_loopback_url(url: str) -> bool:
