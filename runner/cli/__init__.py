@@ -34,7 +34,7 @@ _VERBS = {
 
 _GROUPS = {
     "Write": "init validate config graph explain schema",
-    "Run": "up publish page",
+    "Run": "up dev test publish page",
     "Look at a broker, and change it": "plan apply status tap dead",
     "Deploy": "export",
 }
@@ -71,7 +71,7 @@ class _Verbs(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        grouped = {title: names.split() for title, names in _GROUPS.items()}
+        grouped = {title: [name for name in names.split() if name in _VERBS] for title, names in _GROUPS.items()}
         others = [name for name in _VERBS if not any(name in names for names in grouped.values())]
         for title, names in {**grouped, **({"Others": others} if others else {})}.items():
             with formatter.section(title):
