@@ -33,8 +33,8 @@ _VERBS = {
 
 
 _GROUPS = {
-    "Write": "init validate config graph explain schema",
-    "Run": "up dev test publish page",
+    "Write": "init validate test config graph explain schema",
+    "Run": "up dev publish page",
     "Look at a broker, and change it": "plan apply status tap dead",
     "Deploy": "export",
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from runner.cli import options
+from runner.cli.loader import stdout_to_stderr
 from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
 from runner.cli.signals import stop_on_signals
 from runner.cli.verb import Verb
@@ -142,7 +143,7 @@ def _load(paths: Sequence[Path], overlays: Sequence[Overlay], style: Style) -> l
     problems: dict[Problem, None] = {}
     for path in find_suites(paths):
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with stdout_to_stderr():
                 suites.append(load_suite(path, overlays))
         except PipelineInvalid as invalid:
             problems |= dict.fromkeys(invalid.problems)
@@ -173,7 +174,7 @@ def _run(suite: Suite, name: str) -> CaseResult:
     from runner.testing.runs import run_case
 
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with stdout_to_stderr(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         result = run_case(suite, name)
     return replace(result, printed=printed.getvalue())
 

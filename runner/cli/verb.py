@@ -17,6 +17,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "dev": ("runner dev pipeline.yaml",),
     "test": ("runner test pipelines", "runner test pipelines --only 'a paid order*' --coverage"),
     "validate": ("runner validate pipeline.yaml", "runner validate pipelines --strict --format github"),
+    "test": (
+        "runner test .",
+        "runner test shop.test.yaml --only paid",
+        "runner test tests --coverage --junit report.xml",
+    ),
     "config": ("runner config pipeline.yaml",),
     "graph": ("runner graph pipeline.yaml", "runner graph pipelines --format svg > flow.svg"),
     "plan": ("runner plan pipeline.yaml --broker amqp://localhost",),
