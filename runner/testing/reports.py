@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -103,38 +104,31 @@ def unreached(coverage: Coverage) -> dict[str, list[str]]:
 
 def as_junit(results: Sequence[CaseResult]) -> str:
     """Return JUnit XML, as Jenkins and GitLab read it: a `testsuite` for each file."""
-    root = ET.Element("testsuites", _totals(results))
+    root = ET.Element("testsuites", _totals(results, "failed"))
     for path in dict.fromkeys(each.suite.path for each in results):
-        name = display_path(path)
         own = [each for each in results if each.suite.path == path]
-        suite = ET.SubElement(root, "testsuite", {"name": name, **_totals(own)})
+        suite = ET.SubElement(root, "testsuite", {"name": display_path(path), **_totals(own, "failed", "skipped")})
         for each in own:
-            attributes = {"classname": name.removesuffix(path.suffix).replace("/", "."), "name": each.name}
-            attributes |= {"file": name, "line": str(each.suite.line(each.name)), "time": f"{each.seconds:.4f}"}
-            case = ET.SubElement(suite, "testcase", attributes)
+            case = ET.SubElement(suite, "testcase", _attributes(each))
             if each.outcome == "skipped":
-                ET.SubElement(case, "skipped", {"message": each.reason})
+                ET.SubElement(case, "skipped", {"message": escape(each.reason)})
             elif each.outcome == "failed":
                 first = each.failures[0].problem
-                failure = ET.SubElement(
-                    case, "failure", {"type": first.code, "message": f"{first.path}: {first.message}"}
-                )
-                failure.text = "".join(_xml_characters(failure_text(each)))
+                message = escape(": ".join(part for part in (first.path, first.message) if part))
+                ET.SubElement(case, "failure", {"type": first.code, "message": message}).text = failure_text(each)
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    text: str = ET.tostring(root, encoding="utf-8", xml_declaration=True).decode()
+    return re.sub("[\ufffe\uffff]", "", text) + "\n"  # `escape` leaves these, and XML has no way to write them
 
 
-def _totals(results: Sequence[CaseResult]) -> dict[str, str]:
-    count = {outcome: sum(each.outcome == outcome for each in results) for outcome in ("failed", "skipped")}
-    return {
-        "tests": str(len(results)),
-        "failures": str(count["failed"]),
-        "errors": "0",
-        "skipped": str(count["skipped"]),
-        "time": f"{sum(each.seconds for each in results):.4f}",
-    }
+def _attributes(result: CaseResult) -> dict[str, str]:
+    file = display_path(result.suite.path)
+    place = {"classname": file.removesuffix(result.suite.path.suffix).replace("/", "."), "file": file}
+    return place | {"name": escape(result.name), "time": f"{result.seconds:.4f}"}
 
 
-def _xml_characters(text: str) -> Iterator[str]:
-    """Yield the characters of a text that XML may contain."""
-    return (each for each in text if each in "\t\n" or (each >= " " and each not in "\ufffe\uffff"))
+def _totals(results: Sequence[CaseResult], *outcomes: str) -> dict[str, str]:
+    words = {"failed": "failures", "skipped": "skipped"}
+    count = {words[outcome]: str(sum(each.outcome == outcome for each in results)) for outcome in outcomes}
+    seconds = sum(each.seconds for each in results)
+    return {"tests": str(len(results)), "errors": "0", **count, "time": f"{seconds:.4f}"}

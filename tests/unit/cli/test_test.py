@@ -195,7 +195,10 @@ def test_github_gets_annotations(run: Run) -> None:
 
 def test_junit_is_written_for_ci_servers(run: Run, tmp_path: Path) -> None:
     """A `testsuite` for each file, a `testcase` for each test, with what failed."""
-    done = run(PASSES + FAILS + SKIPPED + RETRIES.replace("after: [4m]", "count: 5"), "--junit", "report.xml")
+    odd = RETRIES.replace("after: [4m]", "count: 5").replace(
+        "a carrier that is away is asked twice", r'"a carrier \a that is away is asked twice"'
+    )
+    done = run(PASSES + FAILS + SKIPPED + odd, "--junit", "report.xml")
     assert done.exit_code == 1
     root = ET.parse(tmp_path / "report.xml").getroot()
     assert root.tag == "testsuites"
@@ -207,6 +210,7 @@ def test_junit_is_written_for_ci_servers(run: Run, tmp_path: Path) -> None:
     assert {case.get("classname") for case in cases} == {"shop.test"}
     assert all(float(case.get("time")) >= 0 for case in cases)
     assert [[child.tag for child in case] for case in cases] == [[], ["failure"], ["skipped"], ["failure"]]
+    assert cases[3].get("name") == "a carrier \\x07 that is away is asked twice"
     failure = cases[1][0]
     assert failure.get("message") == "expect.published.0.exactly.parcel: expected 6, got 5"
     assert "shop.test.yaml:10:74" in failure.text
