@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
 
@@ -21,6 +21,7 @@ from runner import (
     PublishFailed,
     TopologyMismatch,
 )
+from tests.collector import Collector
 from tests.foreign import Foreign
 from tests.node import Broker
 from tests.process import ROOT
@@ -46,17 +47,17 @@ def shop(rabbit_project: Project) -> Iterator[Publisher]:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("runner-")]
 
 
-def run_script(project: Project, text: str, *, code: int = 0) -> str:
+def run_script(project: Project, text: str, env: Mapping[str, str] | None = None) -> str:
     """Run a script in the project's folder, and return its output. UNIQUE, FILE and URL stand for the project's."""
     values = {"UNIQUE": project.unique, "FILE": str(project.file), "URL": str(project.place.url)}
     text = dedent(text)
     for name, value in values.items():
         text = text.replace(name, value)
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(project.folder)}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(project.folder), **(env or {})}
     done = subprocess.run(
         [sys.executable, "-c", text], cwd=project.folder, env=environment, capture_output=True, text=True, timeout=40
     )
-    assert done.returncode == code, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return done.stdout
 
@@ -282,6 +283,25 @@ def test_opentelemetrys_current_span_travels_with_the_message(rabbit_project: Pr
     trace_id = run_script(rabbit_project, script).strip()
     (got,) = foreign.take(rabbit_project.name("work"))
     assert got.headers["traceparent"].split("-")[1] == trace_id
+
+
+def test_a_publication_is_a_span_where_the_file_asks_for_it(rabbit_project: Project, foreign: Foreign) -> None:
+    """It is a child of the program's own span, and the collector has it when the interpreter has ended."""
+    rabbit_project.pipeline(SHOP + "    telemetry: {traces: otlp}\n")
+    script = f"""
+        from opentelemetry import context, propagate
+        from runner import Publisher
+        shop = Publisher("FILE", broker="URL")
+        context.attach(propagate.extract({{"traceparent": "{TRACEPARENT}"}}))
+        shop.publish("UNIQUE.work", 1)
+        """
+    with Collector() as collector:
+        run_script(rabbit_project, script, collector.env)
+        span = collector.one(f"publish {rabbit_project.name('work')}")
+    (got,) = foreign.take(rabbit_project.name("work"))
+    _, trace_id, parent_id, _ = TRACEPARENT.split("-")
+    assert (span.trace_id, span.parent_id) == (trace_id, parent_id)
+    assert got.headers["traceparent"].split("-")[1:3] == [trace_id, span.span_id]
 
 
 def test_an_outbox_is_sent_at_the_next_start(rabbit_project: Project, foreign: Foreign, tmp_path: Path) -> None:
