@@ -127,6 +127,32 @@ class RetryPolicy:
         return tuple(dict.fromkeys(delay_s for each in plain for delay_s in self.spread(each)))
 
 
+@dataclass(frozen=True, slots=True)
+class TripPolicy:
+    """When a subscriber pauses by itself: `failures` is a share of the attempts of the last `over_s` seconds.
+
+    Nothing happens below `least` attempts. The first pause takes `pause_s` seconds.
+    """
+
+    failures: float = 0.5
+    over_s: float = 60.0
+    least: int = 20
+    pause_s: float = 30.0
+    on: tuple[type[BaseException], ...] | None = None
+
+    def counts(self, error: BaseException) -> bool:
+        """Return whether an error counts: one of `on`, else any of the handler's but `Reject`.
+
+        A `Reject`, and a message that cannot be decoded, say something about the message alone.
+        """
+        if isinstance(error, InvalidMessage | ResultFailed):
+            return False
+        items = flatten_errors(error)
+        if self.on is None:
+            return not any(item.is_a(Reject) for item in items)
+        return any(item.is_a(each) for item in items for each in self.on)
+
+
 class ErrorInfo(NamedTuple):
     """An exception that a handler raised, as plain data. It is enough to decide the outcome, in any process.
 

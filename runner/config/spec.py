@@ -26,7 +26,7 @@ from runner.config.name_fields import ExchangeName, Identifier, ImportPath, Lite
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, ExchangeField, ExchangeSpec, QueueField, QueueSpec
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
-from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec
+from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.units import parse_address
 
 Unheard = Literal["error", "ignore"]
@@ -51,6 +51,7 @@ __all__ = [
     "ShutdownSpec",
     "SubscriberSpec",
     "TlsSpec",
+    "TripSpec",
 ]
 
 

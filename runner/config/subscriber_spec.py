@@ -99,6 +99,36 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int)
 
 
+# The kill switch
+
+
+class TripSpec(SpecModel):
+    """When a subscriber pauses by itself, instead of emptying its queue into the dead letters."""
+
+    short_form: ClassVar[str] = "failures"
+
+    failures: Share = Field(
+        default=0.5, description="The share of attempts that must fail. Messages that cannot be decoded do not count."
+    )
+    over: Annotated[Duration, duration(1, 86_400)] = Field(
+        default=60.0, description="The time in which attempts are counted."
+    )
+    least: Count = Field(default=20, description="Minimum number of attempts in that time, successful ones included.")
+    pause: Annotated[Duration, duration(0.1, 86_400)] = Field(
+        default=30.0,
+        description="How long the first pause takes. Then one message is let through: if it is handled, the subscriber "
+        "goes on; if it fails, the next pause takes twice as long, up to ten times the first one.",
+    )
+    on: ErrorPaths | None = Field(
+        default=None, description="Exceptions that count as failures. Default: all that the handler raises, but Reject."
+    )
+
+
+def _trip(value: object) -> object:
+    """Expand the short form: the share of failures."""
+    return value if isinstance(value, TripSpec | dict) else {"failures": value}
+
+
 # Batches and duplicates
 
 
@@ -151,6 +181,7 @@ def _payload_path(value: object) -> str:
 
 RetryField = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)]
 BatchField = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
+TripField = Annotated[TripSpec, BeforeValidator(_trip, json_schema_input_type=str | TripSpec)]
 DedupeField = Annotated[DedupeSpec, BeforeValidator(_dedupe, json_schema_input_type=str | DedupeSpec)]
 
 
@@ -197,6 +228,10 @@ class SubscriberSpec(SpecModel):
         "counts for concurrency.",
     )
     retry: RetryField = Field(default={}, validate_default=True, description="none, a number of attempts, or a map.")
+    trip: TripField | None = Field(
+        default=None,
+        description="Pauses the subscriber in this process when too many attempts fail: their share, or a map.",
+    )
     batch: BatchField | None = Field(
         default=None, description="Gives the handler lists of messages: the maximum size, or a map of size and wait."
     )

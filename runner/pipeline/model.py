@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runner.message import Address, Envelope
-from runner.outcome import RetryPolicy
+from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline.event_names import EventOf, type_alone
 from runner.pipeline.topology import Topology
 from runner.redaction import mask_passwords
@@ -172,6 +172,7 @@ class Subscriber:
     per_second: float | None = None
     dedupe_window_s: float | None = None
     runs_in_process: bool = False
+    trip: TripPolicy | None = None
     event_of: EventOf = type_alone
     replies: bool = False
     """Whether results also go to the `reply_to` of the message."""

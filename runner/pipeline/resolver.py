@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from runner.config.loader import PipelineFile
-from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec
+from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.errors import Problem
 from runner.message import Address
-from runner.outcome import RetryPolicy
+from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline import codec, static_checks, topology_builder
 from runner.pipeline.event_names import event_of
 from runner.pipeline.file_source import read_records
@@ -163,10 +163,16 @@ class _Resolver:
             path: PathParts = ("subscribers", name)
             is_batch = subscriber.batch is not None
             self._check_handler(path, subscriber.handler, subscriber.with_, takes_payload=True, is_batch=is_batch)
-            for key, exceptions in (("on", subscriber.retry.on), ("not_on", subscriber.retry.not_on)):
+            trip = subscriber.trip.on if subscriber.trip is not None else None
+            lists = {
+                ("retry", "on"): subscriber.retry.on,
+                ("retry", "not_on"): subscriber.retry.not_on,
+                ("trip", "on"): trip,
+            }
+            for keys, exceptions in lists.items():
                 for index, exception in enumerate(exceptions or ()):
                     if ":" in exception:
-                        self._imported.attempt((*path, "retry", key, index), exception, static_checks.find_definition)
+                        self._imported.attempt((*path, *keys, index), exception, static_checks.find_definition)
 
     def _check_handler(
         self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool, is_batch: bool = False
@@ -263,7 +269,8 @@ class _Resolver:
         path: PathParts = ("subscribers", name)
         handler = self._handler(path, spec.handler, spec.with_, takes_payload=True, is_batch=spec.batch is not None)
         retry = self._retry((*path, "retry"), spec.retry)
-        if handler is None or retry is None:
+        trip = self._trip((*path, "trip"), spec.trip)
+        if handler is None or retry is None or (trip is None and spec.trip is not None):
             return None
         self._check_run_in(path, spec, handler)
         is_queue = topology_builder.reads_queue(self._spec, spec)
@@ -285,6 +292,7 @@ class _Resolver:
             per_second=spec.rate,
             dedupe_window_s=spec.dedupe.window if spec.dedupe is not None else None,
             runs_in_process=spec.run_in == "process",
+            trip=trip,
             event_of=event_of(self._event_addresses(), topology_builder.DEFAULT_EXCHANGE),
             is_responder=spec.reply is True,
             replies=spec.reply if spec.reply is not None else not (spec.to or spec.batch),
@@ -367,6 +375,15 @@ class _Resolver:
         if (spec.on is not None and only_on is None) or (spec.not_on is not None and not_on is None):
             return None
         return replace(_delays(spec), only_on=only_on, not_on=not_on or ())
+
+    def _trip(self, path: PathParts, spec: TripSpec | None) -> TripPolicy | None:
+        """Return the kill switch; None without one, and if an exception cannot be imported."""
+        if spec is None:
+            return None
+        on = self._exceptions((*path, "on"), spec.on)
+        if spec.on is not None and on is None:
+            return None
+        return TripPolicy(spec.failures, spec.over, spec.least, spec.pause, on)
 
     def _exceptions(self, path: PathParts, names: Sequence[str] | None) -> tuple[type[BaseException], ...] | None:
         """Import exceptions. None without names, and if one cannot be imported."""

@@ -79,6 +79,8 @@ class Execution:
         self._deduplicator = Deduplicator(window_s) if window_s is not None else None
         self._results = ResultPublisher(subscriber, publisher.counting(counts.published), pipeline)
         self.retry_locally: Callable[[Delivery, Retry], None] | None = None
+        self.on_failure: Callable[[BaseException | None], None] = _ignore
+        """Called with the error of each attempt that is retried or dead-lettered."""
         self.is_past_grace = False
         """Whether the grace period is over. Handlers were cancelled then, and how they end says nothing about their
         work.
@@ -362,6 +364,8 @@ class Execution:
             self._counts.handled += 1
             if not self._has_line(delivery.envelope):
                 return
+        else:
+            self.on_failure(error)
         duration_ms = round((time.perf_counter() - started) * 1000, 1)
         error = _cause(error)
         match outcome:
@@ -407,7 +411,7 @@ def split_batch_error(error: BaseException | None, size: int) -> list[BaseExcept
     return [error.errors.get(position) for position in range(size)]
 
 
-def _ignore(_: float) -> None:
+def _ignore(_: object) -> None:
     pass
 
 

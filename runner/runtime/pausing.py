@@ -1,4 +1,4 @@
-"""Pauses and resumes the subscribers of one pipeline, as operators say."""
+"""Pauses and resumes the subscribers of one pipeline: as operators say, or because they have tripped."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from runner import log
 from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable
 from runner.runtime.subscriber import SubscriberRuntime
+from runner.runtime.trip import Trip
 from runner.tasks import cancel_and_wait
 from runner.transports.base import Transport
 from runner.transports.pauses import Pause, Pauses
@@ -18,7 +19,8 @@ from runner.transports.pauses import Pause, Pauses
 class SubscriberPause:
     """The pause of one subscriber. What is wanted may change while it is being paused or resumed: the last one counts.
 
-    `now` is the wall clock, UTC.
+    An operator's pause ends that of a trip, and the end of an operator's pause resumes the subscriber. `now` is the
+    wall clock, UTC.
     """
 
     def __init__(self, pipeline: str, runtime: SubscriberRuntime, now: Callable[[], datetime]) -> None:
@@ -28,13 +30,35 @@ class SubscriberPause:
         self._fields = {"pipeline": pipeline, "subscriber": runtime.subscriber.name, "queue": runtime.options.queue}
         self.pause: Pause | None = None
         """The pause that is wanted."""
+        self.operators: Pause | None = None
+        """The pause that an operator has set."""
         self._task: asyncio.Task[None] | None = None
+        self._trip: Trip | None = None
+        if runtime.subscriber.trip is not None:
+            self._trip = Trip(runtime.subscriber.trip, runtime, now, self._set)
+            runtime.on_failure(self._trip.note_failure)
+
+    def start(self) -> None:
+        """Begin to count failures, if it can trip."""
+        if self._trip is not None:
+            self._trip.start()
 
     def set(self, pause: Pause | None) -> None:
-        """Begin, change or end the pause."""
+        """Begin, change or end the pause of an operator."""
+        if pause != self.operators:
+            self.operators = pause
+            if self._trip is not None:
+                self._trip.reset()
+            self._set(pause)
+
+    async def close(self) -> None:
+        """Pause and resume no more."""
+        if self._trip is not None:
+            await self._trip.close()
+        await cancel_and_wait(self._task)
+
+    def _set(self, pause: Pause | None) -> None:
         before, self.pause = self.pause, pause
-        if pause == before:
-            return
         self.runtime.is_paused = pause is not None
         if pause is not None:
             since = pause.since.isoformat()
@@ -44,10 +68,6 @@ class SubscriberPause:
             self._logger.info("subscriber.resumed", **self._fields, paused_s=paused_s, reason=before.reason)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._apply(), name=f"pause-{self._fields['subscriber']}")
-
-    async def close(self) -> None:
-        """Pause and resume no more."""
-        await cancel_and_wait(self._task)
 
     async def _apply(self) -> None:
         """Pause or resume, until the subscriber is what it should be."""
@@ -71,6 +91,8 @@ class PipelinePauses:
 
     async def start(self, transport: Transport) -> None:
         """Learn the pauses before the subscribers start, and follow them from then on."""
+        for each in self._by_name.values():
+            each.start()
         if self._by_name:
             self._set_all(await transport.follow_pauses(self._pipeline, self._set_all))
 
@@ -79,6 +101,10 @@ class PipelinePauses:
         for name, each in self._by_name.items():
             if each.pause is not None:
                 yield (self._pipeline, name), each.pause
+
+    def by_operators(self) -> list[SubscriberRuntime]:
+        """Return the subscribers that stay paused until an operator resumes them."""
+        return [each.runtime for each in self._by_name.values() if each.operators is not None]
 
     async def close(self) -> None:
         """Pause and resume no more."""

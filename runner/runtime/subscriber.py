@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from runner.metrics import SubscriberCounts, SubscriberState, sent_at
 from runner.outcome import Retry
@@ -70,7 +71,7 @@ class SubscriberRuntime:
         self._changing = asyncio.Lock()
         """Held while it is paused or resumed."""
         self._is_draining = False
-        self._counts = counts
+        self.counts = counts
         counts.state = self._state
         self.received = 0
         """The number of deliveries so far. If it is unchanged between two checks, nothing has arrived."""
@@ -86,14 +87,18 @@ class SubscriberRuntime:
         """The number of deliveries that are being handled."""
         return len(self._running)
 
+    def on_failure(self, note: Callable[[BaseException | None], None]) -> None:
+        """Call `note` with the error of each failed attempt."""
+        self._execution.on_failure = note
+
     @property
     def is_paused(self) -> bool:
         """Whether it is to take no messages. `pause` and `resume` make it so."""
-        return self._counts.is_paused
+        return self.counts.is_paused
 
     @is_paused.setter
     def is_paused(self, value: bool) -> None:
-        self._counts.is_paused = value
+        self.counts.is_paused = value
 
     @property
     def must_change(self) -> bool:
@@ -164,8 +169,7 @@ class SubscriberRuntime:
             await self._subscription.stop()
             await self._give_back()
             while self._running:
-                self._handler_ended = self._handler_ended or self._loop.create_future()
-                await asyncio.shield(self._handler_ended)
+                await self._wait_for_end()
             await self._give_back()  # retries of what was running
             await self._subscription.close()
             self._subscription = None
@@ -175,6 +179,38 @@ class SubscriberRuntime:
         async with self._changing:
             if self._subscription is None and self._transport is not None:
                 self._subscription = await self._transport.subscribe(self.options, self._receive)
+
+    async def take_one(self) -> None:
+        """Take one message while it is paused, and return when that is done with. Raises BrokerUnavailable."""
+        async with self._changing:
+            if self._transport is None or self._subscription is not None:
+                return
+            first: asyncio.Future[None] = self._loop.create_future()
+            more: list[Delivery] = []
+
+            def receive(delivery: Delivery) -> None:
+                if first.done():
+                    more.append(delivery)
+                else:
+                    self._receive(delivery)
+                    first.set_result(None)
+
+            subscription = await self._transport.subscribe(replace(self.options, prefetch=1), receive)
+            self._subscription = subscription
+            await first
+            await subscription.stop()
+            while self._running or self._inbox or (self._batches is not None and len(self._batches)):
+                await self._wait_for_end()
+            await self._give_back()
+            for delivery in more:
+                await self._execution.release(delivery)
+            await subscription.close()
+            self._subscription = None
+
+    async def _wait_for_end(self) -> None:
+        """Wait until the next handler ends."""
+        self._handler_ended = self._handler_ended or self._loop.create_future()
+        await asyncio.shield(self._handler_ended)
 
     async def _give_back(self) -> None:
         """Release deliveries whose handler has not started, and local retries."""
@@ -335,8 +371,7 @@ class SubscriberRuntime:
         lost = [each for each in self._running if each.is_lost and each not in deliveries]
         lost = [each for each in lost if (each.envelope.message_id, each.envelope.body) in again]
         while any(each in self._running for each in lost):
-            self._handler_ended = self._handler_ended or self._loop.create_future()
-            await asyncio.shield(self._handler_ended)
+            await self._wait_for_end()
         if lost and self._is_draining:
             for delivery in deliveries:
                 await self._execution.release(delivery)

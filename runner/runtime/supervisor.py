@@ -323,7 +323,7 @@ class Supervisor:
         ]
         busy = (item for item in self.subscribers if item.in_flight)
         found += [f"{item.subscriber.name} has {pluralize(item.in_flight, 'message')}" for item in busy]
-        if count := await self._transport.count_pending([item.options for item in self.subscribers]):
+        if count := await self._count_pending():
             found.append(f"{pluralize(count, 'message')} in queues or waiting for a retry")
         return found
 
@@ -336,9 +336,12 @@ class Supervisor:
             self._notice_bug(error)
 
     async def _is_empty(self) -> bool:
-        """Return whether nothing waits for subscribers that are not paused."""
-        options = [subscriber.options for subscriber in self.subscribers if not subscriber.is_paused]
-        return await self._transport.count_pending(options) == 0
+        return await self._count_pending() == 0
+
+    async def _count_pending(self) -> int:
+        """Return how many messages wait, but for subscribers that operators have paused."""
+        paused = [subscriber for each in self._pauses for subscriber in each.by_operators()]
+        return await self._transport.count_pending([each.options for each in self.subscribers if each not in paused])
 
     def _make_publisher(self, pipeline: Pipeline) -> PipelinePublisher:
         make = partial(make_publisher, self._tracer) if pipeline.is_traced and self._tracer else self._publisher
