@@ -31,7 +31,7 @@ TOTALS = {
     "handled": "deliveries that were handled and acknowledged, without duplicates that were only acknowledged",
     "retried": "attempts that failed and will be retried",
     "dead_lettered": "messages that were dead-lettered",
-    "released": "deliveries that were given back to the broker, because the process stopped",
+    "released": "deliveries that were given back to the broker, at a stop or a pause",
     "published": "messages of producers that the broker has confirmed, without results of handlers",
 }
 """The counts in `pipeline.stopped`, in `workers.stopped`, and in the last line of `up`."""
@@ -211,9 +211,7 @@ EVENTS = (
         "The broker has confirmed a message of a producer; at `debug` for one with `every` or `cron`.",
         {"to": "the queue or event"},
     ),
-    Event(
-        "message.released", ("info",), "A message was given back to the broker as it was, because the process stops."
-    ),
+    Event("message.released", ("info",), "A message was given back to the broker as it was, at a stop or a pause."),
     Event(
         "message.retry",
         ("warning",),

@@ -34,7 +34,7 @@ METRICS = (
         (*_SUBSCRIBER, "queue", "outcome"),
         "Deliveries that have ended. `handled`: the handler returned, and the message was acknowledged. `retried`: the "
         "attempt failed, and another one follows. `dead_lettered`: the message was given up on. `released`: the "
-        "message returned to its queue untouched, because the process stops. `duplicate`: the message was already "
+        "message returned to its queue untouched, at a stop or a pause. `duplicate`: the message was already "
         "handled, and was only acknowledged.",
     ),
     Metric(

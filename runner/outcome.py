@@ -47,7 +47,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The message goes back to its queue as it was, because the runner stops. This uses up no attempt."""
+    """The message goes back to its queue as it was, at a stop or a pause. This uses up no attempt."""
 
 
 Outcome = Ack | Retry | DeadLetter | Release

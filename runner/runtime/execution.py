@@ -157,7 +157,7 @@ class Execution:
             published = 0
 
     async def release(self, delivery: Delivery) -> None:
-        """Give a delivery back to the broker as it is, because we are stopping."""
+        """Give a delivery back to the broker as it is, at a stop or a pause."""
         await self._transport.settle(delivery, RELEASE)
         self._counts.released += 1
         if self._has_line(delivery.envelope):

@@ -85,6 +85,7 @@ class PipelinePauses:
 
     def __init__(self, pipeline: str, subscribers: Sequence[SubscriberRuntime], now: Callable[[], datetime]) -> None:
         self._pipeline = pipeline
+        self._is_closed = False
         self._by_name: Mapping[str, SubscriberPause] = {
             each.subscriber.name: SubscriberPause(pipeline, each, now) for each in subscribers
         }
@@ -107,9 +108,10 @@ class PipelinePauses:
         return [each.runtime for each in self._by_name.values() if each.operators is not None]
 
     async def close(self) -> None:
-        """Pause and resume no more."""
+        """Pause and resume no more, whatever operators say from now on."""
+        self._is_closed = True
         await asyncio.gather(*(each.close() for each in self._by_name.values()))
 
     def _set_all(self, pauses: Pauses) -> None:
-        for name, each in self._by_name.items():
+        for name, each in self._by_name.items() if not self._is_closed else ():
             each.set(pauses.get(name))

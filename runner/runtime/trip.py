@@ -52,6 +52,7 @@ class Trip:
         self._now = now
         self._on_pause = on_pause
         self._failed = 0
+        self._is_closed = False
         self._samples: deque[_Counts] = deque(maxlen=SAMPLES)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -64,6 +65,7 @@ class Trip:
 
     async def close(self) -> None:
         """Count no more, and end a pause of its own without resuming the subscriber."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
         await cancel_and_wait(self._cycle)
@@ -81,7 +83,7 @@ class Trip:
         if error is None or not self._policy.counts(error):
             return
         self._failed += 1
-        if self._cycle is not None and not self._cycle.done():
+        if self._is_closed or (self._cycle is not None and not self._cycle.done()):
             return
         before, current = self._samples[0], self._current()
         failed = current.failed - before.failed

@@ -169,3 +169,31 @@ def test_it_is_subscribed_again_as_soon_as_the_broker_allows_it(monkeypatch: pyt
     run_with_operator("concurrency: 1", handle, operate, record)
     assert [line["error"] for line in record.events("consumer.lost")] == ["not now"] * 2
     assert len(record.events("message.handled")) == 10
+
+
+@pytest.mark.parametrize("trip", ["", ", trip: {least: 1, pause: 1s}"])
+def test_a_process_that_stops_is_neither_resumed_nor_paused(trip: str) -> None:
+    """Whatever an operator says while it waits for its handlers, and however they end: nothing is taken any more."""
+    record = Run()
+
+    async def handle(payload: Any) -> None:
+        record.note("begun")
+        await asyncio.sleep(5)
+        raise ValueError
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def pause_and_resume(operator: MemoryTransport) -> None:
+        await asyncio.sleep(2)
+        await operator.set_pause("shop", "s", AWAY)
+        await asyncio.sleep(1)
+        await operator.set_pause("shop", "s", None)
+
+    async def operate(operator: MemoryTransport, record: Run) -> None:
+        tasks.append(asyncio.create_task(pause_and_resume(operator)))  # the producer itself ends with the process
+
+    options = f"concurrency: 2, retry: {{attempts: 9, delay: 5m}}{trip}"
+    run_with_operator(options, handle, operate, record, for_s=1)
+    assert record.things == ["begun", "begun"]
+    assert record.events("subscriber.paused") == record.events("subscriber.resumed") == []
+    assert tasks[0].done()
