@@ -35,7 +35,7 @@ _VERBS = {
 _GROUPS = {
     "Write": "init validate test config graph explain schema",
     "Run": "up dev publish page",
-    "Look at a broker, and change it": "plan apply status tap dead",
+    "Look at a broker, and change it": "plan apply status tap dead pause resume",
     "Deploy": "export",
 }
 

@@ -15,7 +15,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "runner up pipeline.yaml --only ship --log-level debug",
     ),
     "dev": ("runner dev pipeline.yaml",),
-    "test": ("runner test pipelines", "runner test pipelines --only 'a paid order*' --coverage"),
     "validate": ("runner validate pipeline.yaml", "runner validate pipelines --strict --format github"),
     "test": (
         "runner test .",
