@@ -34,7 +34,7 @@ def test_without_declaring_nothing_is_configured_or_bound(mode: str) -> None:
         assert re.search(found.write, name), name
     assert bool(re.search(found.write, "shop.retry.123")) is (mode == "ignore")
     assert not re.search(found.write, "shop.hear")
-    expected = {"orders", "ordered", "single", "shop.hear", "shop.producers"}
+    expected = {"orders", "ordered", "single", "shop.hear", "shop.producers", "shop.pauses"}
     assert set(found.read[2:-2].replace("\\", "").split("|")) == expected
 
 
