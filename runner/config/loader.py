@@ -16,7 +16,7 @@ from runner.config.includes import IncludedFiles, load_includes
 from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
 from runner.config.name_fields import name_problem, reserved_problem
 from runner.config.overlay_merge import merge_overlays, without_misspelt_items
-from runner.config.overlays import Overlay, read_overlays
+from runner.config.overlays import Overlay, OverlayDocuments, read_overlays
 from runner.config.positions import Span
 from runner.config.recovery import recover_spec
 from runner.config.spec import PipelineSpec
@@ -131,7 +131,7 @@ def load_text(
         included = load_includes(text, path, environ)
         changes = read_overlays(overlays, environ, len(included.documents))
         files = [*included.files, *changes.files]
-        found = merge_overlays(included.documents, changes.ordered, is_only=is_only)
+        found = merge_overlays(included.documents, changes.groups, is_only=is_only)
         problems = [*_without_replaced(included, changes), *changes.problems, *found.certain]
         merge_defaults(included.documents)
     except PipelineInvalid as error:
@@ -161,7 +161,7 @@ def load_text(
     )
 
 
-def _without_replaced(included: IncludedFiles, changes: IncludedFiles) -> Iterator[Problem]:
+def _without_replaced(included: IncludedFiles, changes: OverlayDocuments) -> Iterator[Problem]:
     """Yield the problems of the files, without those of `${…}` in values that an overlay replaces."""
     replaced: set[Problem] = set()
     if included.broken and changes.documents:

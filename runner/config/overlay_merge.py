@@ -15,7 +15,6 @@ from typing import Final
 from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode
 from runner.config.include_merge import SECTIONS, moved
 from runner.config.messages import closest, did_you_mean
-from runner.config.overlays import included_names
 from runner.config.positions import Span
 from runner.config.spec_model import SpecModel, field_keys, model_keys
 from runner.config.validation import model_at
@@ -33,17 +32,24 @@ class OverlayProblems:
     elsewhere: list[Problem] = field(default_factory=list)
 
 
-def merge_overlays(documents: Sequence[Document], overlays: Sequence[Document], *, is_only: bool) -> OverlayProblems:
+def merge_overlays(
+    documents: Sequence[Document], groups: Sequence[Sequence[Document]], *, is_only: bool
+) -> OverlayProblems:
     """Merge overlays, in order, into the documents of a pipeline: its own and those that it includes.
 
-    With `is_only`, no other pipeline is loaded. The documents of the overlays are empty afterwards.
+    An overlay comes after those that it includes, which are for no other pipelines than it. With `is_only`, no other
+    pipeline is loaded. The documents of the overlays are empty afterwards.
     """
     found = OverlayProblems()
-    for overlay in overlays:
+    for *included, overlay in groups:
         merge = _Merge(documents, overlay, found, is_only=is_only)
         if merge.is_meant():
+            for part in (_Merge(documents, one, found, is_only=merge.is_certain) for one in included):
+                if part.is_meant():
+                    part.run()
             merge.run()
-        overlay.root = replace(overlay.root, nodes={})
+        for document in (*included, overlay):
+            document.root = replace(document.root, nodes={})
     return found
 
 
@@ -73,7 +79,7 @@ class _Merge:
         self._overlay = overlay
         self._found = found
         self._is_selective = "pipeline" in overlay.root.nodes and not overlay.option
-        self._is_certain = is_only or self._is_selective
+        self.is_certain = is_only or self._is_selective
         self._is_only = is_only
 
     def is_meant(self) -> bool:
@@ -82,7 +88,7 @@ class _Merge:
             return True
         _, name = self._root.root.nodes.get("name", (None, None))
         own = name.value if isinstance(name, ScalarNode) and isinstance(name.value, str) else self._root.path.stem
-        named = list(included_names(self._overlay))
+        named = list(self._named())
         for span, text in named:
             if text != own:
                 message = f'there is no pipeline "{text}"' if text else "must be the name of a pipeline, or a list"
@@ -90,6 +96,13 @@ class _Merge:
                 problem = span.problem("unknown-pipeline", message, help_, path="pipeline", file=self._overlay.file)
                 (self._found.certain if self._is_only else self._found.elsewhere).append(problem)
         return own in [text for _, text in named]
+
+    def _named(self) -> Iterator[tuple[Span, str]]:
+        """Yield the pipelines that the key `pipeline` names, with their spans; "" for what is no name."""
+        span, node = self._overlay.root.nodes["pipeline"]
+        for item in node.nodes if isinstance(node, SequenceNode) else [node]:
+            text = item.value if isinstance(item, ScalarNode) and isinstance(item.value, str) else ""
+            yield item.span if item.span.length else span, text
 
     def run(self) -> None:
         """Merge all keys."""
@@ -112,7 +125,7 @@ class _Merge:
         owners = [document for document in self._documents if name in _items(document, section)]
         path: KeyPath = (section, name)
         is_change = bool(self._overlay.option) and isinstance(item, MappingNode) and not _is_written_map(item)
-        if not owners and (_is_null(item) or is_change or not self._is_certain):
+        if not owners and (_is_null(item) or is_change or not self.is_certain):
             self._report_unknown(section, name, span, is_removal=_is_null(item))
             return
         owner = owners[0] if owners else self._root
@@ -167,7 +180,7 @@ class _Merge:
             help_ = f'a name with dots needs quotes: {section}."{dotted}"'
         elif meant := closest(name, names):
             help_ = f'did you mean "{meant}"?'
-        elif is_removal or self._is_certain:
+        elif is_removal or self.is_certain:
             help_ = did_you_mean(name, names) or f"the pipeline has no {section}"
         else:
             help_ = 'add "pipeline: NAME" to the overlay to say which pipeline gets it'
@@ -176,7 +189,7 @@ class _Merge:
     def _report(self, span: Span, path: KeyPath, code: str, message: str, help_: str) -> None:
         dotted = ".".join(map(str, path))
         problem = span.problem(code, message, help_, path=dotted, file=self._overlay.file)
-        (self._found.certain if self._is_certain else self._found.elsewhere).append(problem)
+        (self._found.certain if self.is_certain else self._found.elsewhere).append(problem)
 
     def _rebased(self, node: Node, path: KeyPath, owner: Document) -> Node:
         """Return a node with its paths relative to the folder of `owner`; those of a `--set` are to the current one."""

@@ -6,8 +6,8 @@ A file that an overlay includes is an overlay too, which is applied before it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.config import limits
@@ -33,9 +33,23 @@ Overlay = Path | Setting
 """A change to pipelines that is given beside them: a file, or one value."""
 
 
-def read_overlays(overlays: Sequence[Overlay], environ: Mapping[str, str], index: int) -> IncludedFiles:
-    """Return the documents of overlays, numbered from `index` on. `ordered` has them in the order of application."""
-    found = IncludedFiles()
+@dataclass(slots=True)
+class OverlayDocuments:
+    """The documents of overlays, and the problems in them. `is_complete` is false if one is missing.
+
+    `groups` has a list for each overlay: the documents that it includes, in the order in which they apply, and its own.
+    """
+
+    documents: list[Document] = field(default_factory=list)
+    groups: list[list[Document]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    is_complete: bool = True
+
+
+def read_overlays(overlays: Sequence[Overlay], environ: Mapping[str, str], index: int) -> OverlayDocuments:
+    """Return the documents of overlays, numbered from `index` on."""
+    found = OverlayDocuments()
     for overlay in overlays:
         try:
             read = _read(overlay, environ, index + len(found.documents))
@@ -47,7 +61,7 @@ def read_overlays(overlays: Sequence[Overlay], environ: Mapping[str, str], index
         for document in read.documents:
             document.is_overlay = True
         found.documents += read.documents
-        found.ordered += read.ordered
+        found.groups.append(read.ordered)
         found.problems += read.problems
         found.files += read.files
         found.is_complete = found.is_complete and read.is_complete
@@ -125,11 +139,3 @@ def _check_value(option: str, start: int, node: Node, document: Document, lines:
 
 def _bad_setting(span: Span, message: str, help_: str) -> PipelineInvalid:
     return PipelineInvalid([span.problem("bad-set", message, help_)])
-
-
-def included_names(document: Document) -> Iterator[tuple[Span, str]]:
-    """Yield the pipelines that the key `pipeline` of an overlay names, with their spans."""
-    span, node = document.root.nodes["pipeline"]
-    for item in node.nodes if isinstance(node, SequenceNode) else [node]:
-        text = getattr(item, "value", None)
-        yield (item.span if item.span.length else span), text if isinstance(text, str) else ""

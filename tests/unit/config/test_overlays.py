@@ -322,6 +322,13 @@ def test_pipeline_selects_by_name_and_may_add_and_remove() -> None:
     assert base.subscribers["log"].concurrency == bill.subscribers["log"].concurrency == 3
 
 
+def test_what_an_overlay_includes_is_for_its_pipeline_only() -> None:
+    Path("slow.yaml").write_text("shutdown: {grace: 9s}\nqueues: {audit: }\n")
+    base, bill = specs("pipeline: bill\ninclude: slow.yaml\n")
+    assert (base.shutdown.grace, list(base.queues)) == (30.0, ["orders"])
+    assert (bill.shutdown.grace, list(bill.queues)) == (9.0, ["bills", "audit"])
+
+
 @pytest.mark.parametrize(
     ("overlay", "problem"),
     [
