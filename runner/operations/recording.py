@@ -16,6 +16,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any, Final
 
+from runner.config import limits
 from runner.config.document import Document, MappingNode, Node, ScalarNode, plain_data
 from runner.config.loader import PipelineFile
 from runner.config.yaml_parser import parse_yaml
@@ -107,7 +108,7 @@ class Recorder:
             "publish": [self._message(letter.envelope, to)],
             "expect": expect,
         }
-        name = f"{' or '.join(each.name for each in readers)} handles {letter.id}"
+        name = f"{' or '.join(each.name for each in readers)} handles {_plain(letter.id)}"
         return RecordedTest(name, comment, case)
 
     def _event(self, address: Address) -> str | None:
@@ -125,7 +126,7 @@ class Recorder:
             raise CannotRecord(f"{who} cannot be recorded: its body is neither JSON nor text")
         message = {"to": to, "payload": self._masked(payload, self._paths)}
         if envelope.message_id is not None:
-            message["id"] = envelope.message_id
+            message["id"] = _plain(envelope.message_id)
         if headers := foreign_headers(envelope.headers):
             message["headers"] = self._masked(_plain(headers), [])
         return message
@@ -155,8 +156,10 @@ def _ends(paths: Sequence[tuple[str, ...]], key: str) -> bool:
 def _plain(value: Any) -> Any:
     """Return a header as data of YAML: times and bytes become text."""
     match value:
-        case None | bool() | int() | float() | str():
+        case None | bool() | int() | float():
             return value
+        case str():  # invalid bytes are lone surrogates, which YAML cannot hold
+            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         case bytes() | bytearray():
             return value.decode("utf-8", "backslashreplace")
         case Mapping():
@@ -221,7 +224,11 @@ def _with_test(text: str, test: RecordedTest, file: Path) -> tuple[str, str]:
         lines[end - 1] += "\n"
     result = "".join([*lines[:end], *(f"{indent}{line}\n" for line in added), *lines[end:]])
     expected = {key: plain_data(node) for key, (node, _) in nodes.items()} | {name: test.case}
-    if {key: plain_data(node) for key, (node, _) in _tests_of(result, file)[1].items()} != expected:
+    try:
+        found = {key: plain_data(node) for key, (node, _) in _tests_of(result, file)[1].items()}
+    except CannotRecord as error:
+        raise CannotRecord(f"with one more test, {error}", "record into another file") from None
+    if found != expected:
         raise CannotRecord(f"{file} cannot get a test without a change of its others", "record into another file")
     return result, name
 
@@ -229,13 +236,11 @@ def _with_test(text: str, test: RecordedTest, file: Path) -> tuple[str, str]:
 def _tests_of(text: str, file: Path) -> tuple[Document, dict[str, tuple[Node, int]]]:
     """Return a test file's document, and its tests by name with their indentation. Raises CannotRecord."""
     try:
-        document, problems = parse_yaml(text, file)
+        document, problems = parse_yaml(text, file, max_nodes=limits.MAX_SUITE_NODES)
     except PipelineInvalid as invalid:
         problems = list(invalid.problems)
     if problems:
-        raise CannotRecord(
-            f"{file} is not a test file: {problems[0].message}", "correct it, or record into another one"
-        )
+        raise CannotRecord(f"{file} cannot be read: {problems[0].message}", "correct it, or record into another file")
     _, tests = document.root.nodes.get("tests", (None, None))
     if isinstance(tests, ScalarNode) and tests.value is None:
         return document, {}

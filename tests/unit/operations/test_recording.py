@@ -73,7 +73,8 @@ def dead(payload: bytes = b'{"id": 1}', queue: str = "orders", **more: Any) -> R
     headers = {"x-runner-reason": "exhausted", "x-runner-origin": queue, "x-runner-error-type": "KeyError"}
     headers |= {"x-runner-error": "'price' hunter2", "x-runner-origin-exchange": more.pop("exchange", "")}
     headers |= {"x-runner-origin-key": more.pop("key", queue), "x-runner-first-failed-at": NOW.isoformat()}
-    envelope = Envelope(payload, "o-1", headers={**headers, **more.pop("headers", {})}, **more)
+    more = {"message_id": "o-1", **more}
+    envelope = Envelope(payload, headers={**headers, **more.pop("headers", {})}, **more)
     letter = parse_dead_letter(envelope, DeadLetterQueue(f"{queue}.dead", frozenset({queue})))
     return recorder(name=f"{queue}.dead").test_of_dead_letter(letter)
 
@@ -256,9 +257,9 @@ def test_a_test_is_added_after_the_others_and_nothing_else_changes(text: str) ->
     ("text", "reason"),
     [
         ("version: 1\ntests: {a: {expect: {dead: none}}}\n", "has no `tests:` with a test on lines of its own"),
-        ("queues: [\n", "is not a test file"),
+        ("queues: [\n", "cannot be read"),
         ("version: 1\nqueues: {}\n", "has no `tests:`"),
-        ("- a\n", "is not a test file"),
+        ("- a\n", "cannot be read"),
     ],
 )
 def test_a_file_that_is_no_test_file_is_left_alone(text: str, reason: str) -> None:
@@ -266,6 +267,22 @@ def test_a_file_that_is_no_test_file_is_left_alone(text: str, reason: str) -> No
     with pytest.raises(CannotRecord, match=reason):
         write(dead())
     assert Path("shop.test.yaml").read_text() == text
+
+
+def test_a_message_that_makes_the_file_too_large_is_not_recorded() -> None:
+    write(dead())
+    before = Path("shop.test.yaml").read_text()
+    reason = r"with one more test, shop\.test\.yaml cannot be read: the file has more than"
+    with pytest.raises(CannotRecord, match=reason):
+        write(dead(json.dumps(list(range(200_000))).encode()))
+    assert Path("shop.test.yaml").read_text() == before
+
+
+def test_bytes_that_are_no_text_are_written_as_text() -> None:
+    test = dead(headers={"raw": "a\udcff"}, message_id="o\udcfe")
+    write(test)
+    assert test.case["publish"][0]["headers"] == {"raw": "a\\xff"}
+    assert test.case["publish"][0]["id"] == "o\\xfe"
 
 
 def test_a_file_that_cannot_be_written_is_an_error() -> None:
