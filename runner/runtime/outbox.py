@@ -212,17 +212,25 @@ class Outbox:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            break
+            return
         except sqlite3.OperationalError:  # another process makes the file: SQLite itself does not wait for that
             if time.monotonic() >= deadline:
                 raise
             time.sleep(RETRY_S)
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
 
 
 def _outcome(done: asyncio.Future[T], work: Callable[[], T]) -> Callable[[], None]:

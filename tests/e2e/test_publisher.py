@@ -206,8 +206,9 @@ def test_each_forked_process_has_its_own_connection(rabbit_project: Project, for
     """As gunicorn does it with `--preload`: used before the fork, in each child, and after them in the parent."""
     rabbit_project.pipeline(SHOP)
     script = """
-        import os
+        import os, warnings
         from runner import Publisher
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of what is tested here
         shop = Publisher("FILE", broker="URL")
         shop.publish("UNIQUE.work", "before")
         for number in range(3):
