@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import AsyncPublisher, Publisher
+from runner import AsyncPublisher, Publisher, PublishTimeout
 from tests.faults.verdict import Fault
 from tests.foreign import Foreign
 from tests.node import Broker, Node
@@ -123,6 +123,29 @@ async def test_a_broker_that_is_killed_while_a_program_publishes(
         bodies = [got.body.decode() for got in foreign.take(name)]
     assert in_order(bodies)
     fault.judge(map(str, range(3000)), Counter(bodies), twice=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.fault("F53", "the broker's alarm while a program publishes")
+async def test_a_broker_that_takes_no_messages(own_node: Node, tmp_path: Path, unique: str, fault: Fault) -> None:
+    """The error says so, for each message in its time, and the publisher works again when the alarm is over."""
+    name = f"{unique}.work"
+    (tmp_path / "work.yaml").write_text(WORK.replace("UNIQUE", unique))
+    async with AsyncPublisher(tmp_path / "work.yaml", broker=own_node.url, timeout="3s") as shop:
+        await shop.publish(name, "0", id="0")
+        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.00001")
+        with pytest.raises(PublishTimeout, match="takes no messages, because its memory or disk space is low"):
+            await shop.publish(name, "1", id="1")
+        async with AsyncPublisher(tmp_path / "work.yaml", broker=own_node.url, timeout="3s") as other:
+            with pytest.raises(PublishTimeout):
+                await other.publish(name, "2", id="2")
+        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
+        for number in ("1", "2", "3"):
+            await shop.publish(name, number, id=number, timeout="30s")
+    with Foreign(own_node.url) as foreign:
+        bodies = [got.body.decode() for got in foreign.take(name)]
+    fault.judge(["0", "1", "2", "3"], Counter(bodies), twice=2)
 
 
 @pytest.mark.slow
