@@ -141,7 +141,7 @@ async def test_a_missing_right_is_told_with_what_it_is_missing_for(
     prepare(rabbit_project, "manage" if right == "configure" else "ignore")
     said = await refused(rabbit_project)
     (line,) = (line for line in said.splitlines() if line.startswith("error:"))  # neither excerpts nor the checklist
-    assert f"'{rabbit_project.unique}." in line
+    assert f'"{rabbit_project.unique}.' in line
     assert f"{rabbit_project.unique}-user" in line
     assert "= help: " in said
 

@@ -26,7 +26,7 @@ CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.In
 CHANNEL_ERRORS = (*CONNECT_ERRORS, aiormq.exceptions.ChannelInvalidStateError)
 """What a call on a channel may raise when the channel or its connection is gone."""
 
-_TLS = re.compile(r"\[SSL[^]]*\] (?P<why>.*?)(?: \(_ssl\.c:\d+\))?['\")]*$")
+_TLS = re.compile(r"\[SSL[^]]*\] (?P<why>.*?)(?: \(_ssl\.c:\d+\))?['\"),>]*$")
 _ERRNO = re.compile(r"\[Errno (\d+)\]|Error\((\d+), ")  # as `str` and as `repr` have it
 
 

@@ -131,7 +131,10 @@ def access_refused(reply: str) -> str:
 
 def forbidden(error: aiormq.exceptions.AMQPError, right: str = "configure it") -> BrokerUnavailable:
     """Return the error for a refused access (403), with a hint about the missing permission."""
+    reply = reply_of(error)
+    user = found["user"] if (found := _ACCESS.search(reply)) is not None else "USER"
+    hint = f"give the user the right to {right}: `runner export permissions PATH --user {user}` prints the command"
     return BrokerUnavailable(
-        f"the broker does not permit it: {reply_of(error)}",
-        f"give the user the right to {right}, or set broker.topology to verify or ignore",
+        f"the broker does not permit it: {access_refused(reply) or reply}",
+        f"{hint}; or set broker.topology to verify or ignore",
     )

@@ -38,6 +38,7 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
 )
 from runner.transports.rabbitmq.amqp_fast_path import FastPathConnection
 from runner.transports.rabbitmq.broker_features import features_of
+from runner.transports.rabbitmq.connection_errors import explain_failure, explain_refusal
 from runner.transports.rabbitmq.connection_parameters import client_properties, connection_url, tls_context
 from runner.units import format_duration
 
@@ -146,13 +147,14 @@ class ReconnectingConnection:
             except CONNECT_ERRORS as error:
                 left_s = deadline - loop.time()
                 has_tried_all = attempt >= len(self._settings.urls)
-                if left_s <= 0 and has_tried_all:
+                failure = explain_failure(error, self._url, self._settings.tls)
+                if has_tried_all and (left_s <= 0 or failure.is_final):
                     raise self._unreachable(error, loop.time() - began) from error
                 pause = min(pause, max(left_s, 0.0))
                 if not has_said and left_s > 0:
                     self._on_event(
                         TransportEvent(
-                            "broker.unreachable", "warning", {"broker": self.target, "error": describe_error(error)}
+                            "broker.unreachable", "warning", {"broker": self.target, "error": failure.reason}
                         )
                     )
                     has_said = True
@@ -188,7 +190,11 @@ class ReconnectingConnection:
     @property
     def target(self) -> str:
         """The URL that was tried last, without its password."""
-        return mask_passwords(self._settings.urls[(self._next_url - 1) % len(self._settings.urls)])
+        return mask_passwords(self._url)
+
+    @property
+    def _url(self) -> str:
+        return self._settings.urls[(self._next_url - 1) % len(self._settings.urls)]
 
     async def _supervise(self, connection: AbstractConnection) -> None:
         """Watch a connection, and replace it whenever it is lost, until cancelled."""
@@ -271,14 +277,9 @@ class ReconnectingConnection:
 
     def _unreachable(self, error: BaseException, tried_s: float) -> BrokerUnavailable:
         after = f" after {format_duration(round(tried_s, 1 if tried_s < 10 else 0))}" if tried_s >= 0.5 else ""
-        return BrokerUnavailable(
-            f"cannot reach the broker {self.target}{after}: {describe_error(error)}",
-            "is it running, and is the address right? `runner up` tries for broker.connect_timeout, other commands for "
-            "--wait",
-        )
+        failure = explain_failure(error, self._url, self._settings.tls)
+        return BrokerUnavailable(f"cannot reach the broker {self.target}{after}: {failure.reason}", failure.hint)
 
     def _refused(self, error: BaseException) -> BrokerUnavailable:
-        return BrokerUnavailable(
-            f"the broker {self.target} refuses the connection: {describe_error(error)}",
-            "check the user, the password and the virtual host of the URL",
-        )
+        why, hint = explain_refusal(describe_error(error), self._url)
+        return BrokerUnavailable(f"the broker {self.target} refuses the connection: {why}", hint)

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from yarl import URL
 
 from runner.errors import BrokerUnavailable
-from runner.pipeline.model import BrokerSettings
+from runner.pipeline.model import BrokerSettings, TlsSettings
 from runner.release import PRODUCT, STARTED_AT, version
+from runner.transports.rabbitmq.connection_errors import explain_files
 
 
 def connection_url(url: str, settings: BrokerSettings) -> URL:
@@ -52,5 +53,5 @@ def tls_context(url: str, settings: BrokerSettings) -> ssl.SSLContext | None:
         if tls and tls.cert:
             context.load_cert_chain(str(tls.cert), str(tls.key) if tls.key else None)
     except (OSError, ssl.SSLError) as error:
-        raise BrokerUnavailable(f"the TLS files cannot be used: {error}", "check broker.tls in the pipeline") from error
+        raise BrokerUnavailable(*explain_files(error, tls or TlsSettings())) from error
     return context

@@ -201,11 +201,14 @@ def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> P
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 
+_RIGHTS = "give the user the right to write to its exchange: `runner export permissions PATH` prints the command"
+
+
 def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
     """Tell the publication that was not permitted from those that only shared the channel with it."""
     if reply_names(reply_of(error), address.exchange or "amq.default"):
         text = f'the broker does not permit to publish to "{address}"'
-        return PublishFailed(text, reason="unavailable", hint="give the user the right to write to its exchange")
+        return PublishFailed(text, reason="unavailable", hint=_RIGHTS)
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')
 
 

@@ -346,3 +346,35 @@ def test_the_event_is_known_after_a_retry() -> None:
 
     run(subscriber("concurrency: 1"), {"handle": handle, "see": hear}, Run(), preload=(Envelope(b"1"),), broker=broker)
     assert found == [("heard", 1, "events"), ("heard", 2, "")]
+
+
+def test_a_publish_without_any_destination_is_an_invalid_result() -> None:
+    """It is meant to be published: the message is dead-lettered at once, with what to write."""
+    record = result_of(lambda _: Publish({"n": 1}), "retry: {attempts: 3}")
+    [line] = record.events("message.dead_lettered", subscriber="s")
+    assert line["reason"] == "invalid-result"
+    assert line["error"].startswith("a Publish has no destination: neither it nor the subscriber has a `to`; write ")
+
+
+def test_a_misspelt_destination_is_named_with_the_one_that_is_meant() -> None:
+    record = result_of(lambda _: Publish(1, to="secnd"), "retry: {attempts: 3}")
+    [line] = record.events("message.dead_lettered", subscriber="s")
+    assert line["error"].endswith('is called "secnd"; did you mean "second"?')
+
+
+def test_a_value_that_goes_nowhere_is_reported_once() -> None:
+    """The messages are handled all the same."""
+    record = result_of(lambda _: 5, "retry: none", preload=(Envelope(b"1"), Envelope(b"2")))
+    assert len(record.events("message.handled", subscriber="s")) == 2
+    [line] = record.events("result.dropped")
+    assert line["level"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("result", "options"), [(5, "reply: true"), (Publish(5), "reply: true"), (None, "retry: none")]
+)
+def test_an_answer_without_a_caller_is_no_mistake(result: Any, options: str) -> None:
+    """Nor is no result."""
+    record = result_of(lambda _: result, options)
+    assert len(record.events("message.handled", subscriber="s")) == 1
+    assert record.events("result.dropped") == []
