@@ -12,12 +12,25 @@ Severity = Literal["error", "warning"]
 PublishFailureReason = Literal["unroutable", "refused", "unavailable", "invalid"]
 
 
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """A change of the problem's file that keeps what its author meant: `text` replaces what lies before `end`.
+
+    `start` and `end` are lines and columns that count from 1. The character at `end` is not replaced.
+    """
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One problem of a pipeline: what is wrong, where, and how to fix it.
 
     `line` and `column` count from 1; 0 means no position in a file. `length` is the number of characters to underline.
-    `path` is dotted, as in `subscribers.process_orders`. `help` is one sentence without the word "help".
+    `path` is dotted, as in `subscribers.process_orders`. `help` is one sentence without the word "help". `fix` is None
+    unless the help says exactly what to write.
     """
 
     code: str
@@ -29,6 +42,7 @@ class Problem:
     line: int = 0
     column: int = 0
     length: int = 1
+    fix: Fix | None = None
 
 
 class RunnerError(Exception):

@@ -18,6 +18,9 @@ _BEFORE_PASSWORD = re.compile(r":/{1,2}[^\s:@/]*:")
 _BEFORE_CUT_PASSWORD = re.compile(r"://[^\s:@/\[]*:(?!\d{1,5}(?![\w%])|\$\{|\*\*\*)(?=.)")
 """The same for a URL whose end was cut off; what follows is neither a port nor a variable."""
 
+PASSWORD_KEY = re.compile(r"""\bpassword["']?(?:\s*:\s+|=)("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
+"""The value of a key `password` in YAML, unless it comes from a variable."""
+
 _WORD = re.compile(r"\S*")
 _UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -88,6 +91,11 @@ def _spans_of_line(text: str, position: int, last: int) -> list[tuple[int, int]]
         spans.append((start, end))
         position = end + 1
     return spans
+
+
+def has_secret(text: str) -> bool:
+    """Whether a part of a YAML file has a password in it: in a URL, or under a key `password`."""
+    return bool(secret_spans(text)) or PASSWORD_KEY.search(text) is not None
 
 
 def escape_controls(text: str) -> str:

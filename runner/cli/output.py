@@ -57,6 +57,7 @@ def echo_problems(problems: Sequence[Problem]) -> None:
     if problems:
         echo_err(diagnostics.full(problems, colour=wants_color(sys.stderr.isatty())), is_colored=True, ends_line=False)
         echo_err(diagnostics.count(problems))
+        echo_err(diagnostics.next_steps(problems))
 
 
 def echo_error(message: str, hint: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ import click
 from runner.cli.output import echo_err, echo_error, wants_color
 from runner.text_width import display_width, pad
 from runner.units import pluralize
+
+_MAX_COLUMNS = 80
 
 if TYPE_CHECKING:
     from runner.app import StartupStep, System
@@ -94,8 +97,10 @@ def echo_loaded(system: System) -> None:
 def echo_step(step: StartupStep) -> None:
     """Write one line of the start-up checklist."""
     took = "" if step.seconds is None else f"{step.seconds * 1000:6.0f} ms"
+    columns = min(_MAX_COLUMNS, shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns)
+    width = columns - len("pipeline   ") - len("  12345 ms")
     name = click.style(f"{step.name:<10}", bold=True) if wants_color(sys.stderr.isatty()) else f"{step.name:<10}"
-    echo_err(f"{name} {pad(step.text, 58)} {took}".rstrip(), is_colored=True)
+    echo_err(f"{name} {pad(step.text, width)} {took}".rstrip(), is_colored=True)
 
 
 def echo_nothing_ran() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,7 @@ from runner.cli.verb import Verb
 from runner.errors import PipelineInvalid
 from runner.units import pluralize
 
-Style = Literal["full", "concise", "json", "github"]
+Style = Literal["full", "concise", "json", "github", "sarif"]
 
 if TYPE_CHECKING:
     from runner.config.loader import PipelineFile
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["full", "concise", "json", "github"]),
+    type=click.Choice(["full", "concise", "json", "github", "sarif"]),
     default="full",
     show_default=True,
     help="Format of the problems.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings.")
 @click.option("--no-imports", is_flag=True, help="Check import paths in the source files, without importing them.")
+@click.option("--fix", "is_fixing", is_flag=True, help="Write the fixes that are certain, and show the difference.")
 @options.env_file
 def command(
     paths: tuple[Path, ...],
@@ -43,15 +44,19 @@ def command(
     style: Style,
     strict: bool,
     no_imports: bool,
+    is_fixing: bool,
     environ: dict[str, str],
 ) -> None:
     """Check pipelines as `runner up` does, imports of handlers included, and report every problem at once.
 
-    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Problems go to stdout.
+    PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Problems go to stdout. --fix mends
+    only what is certain, such as a misspelt key or 5 min in place of 5m; comments and line breaks stay.
 
     Exit codes: 0 valid, 1 warnings with --strict, 78 invalid.
     """
     with errors_as_exit_codes():
+        if is_fixing:
+            _fix(lambda: _check(paths, environ, overlays, imports=not no_imports)[0], style)
         problems, files = _check(paths, environ, overlays, imports=not no_imports)
     is_invalid = any(problem.severity == "error" for problem in problems)
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
@@ -81,10 +86,29 @@ def _check(
         return invalid.problems, []
 
 
+def _fix(check: Callable[[], Sequence[Problem]], style: Style) -> None:
+    """Write the fixes, and show what has changed unless the output is for programs."""
+    from runner.operations.fixes import apply_fixes, difference
+
+    _, before, count = apply_fixes(check)
+    if style in ("full", "concise"):
+        for file, text in before.items():
+            click.echo(difference(file, text))
+    echo_err(f"{count} {'fix' if count == 1 else 'fixes'} written" if count else "nothing can be fixed for certain")
+
+
 def _show(problems: Sequence[Problem], style: Style) -> None:
     from runner.config import diagnostics
 
+    if style == "sarif":
+        from runner import release
+        from runner.operations.sarif import as_sarif
+
+        click.echo(as_sarif(problems, release.version()), nl=False)
+        return
     text = diagnostics.render(problems, style, colour=wants_color(sys.stdout.isatty()))
     click.echo(text, nl=False, color=True)
     if problems and style != "json":
         echo_err(diagnostics.count(problems))
+    if problems and style == "full":
+        echo_err(diagnostics.next_steps(problems))

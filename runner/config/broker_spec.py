@@ -158,9 +158,10 @@ def _broker(value: object) -> object:
     if isinstance(value, str):
         return {"urls": [value]} if value != MEMORY else {}
     if value is not None and not isinstance(value, dict):
-        raise spec_error(
-            "wrong-type", f"must be memory, a URL or a map, not {describe(value)}", 'write "broker: memory"'
-        )
+        help_ = 'write "broker: memory" or "broker: amqp://user:password@host:5672/vhost"'
+        if isinstance(value, list):
+            help_ = "put the list under the key `urls:`, below `broker:`"
+        raise spec_error("wrong-type", f"must be memory, a URL or a map, not {describe(value)}", help_)
     if isinstance(value, dict) and "url" in value and "urls" in value:
         raise_conflicts([Conflict(("url",), '"url" and "urls" cannot be used together', "remove one of them")])
     url = next((key for key in ("url", "urls") if isinstance(value, dict) and key in value), None)

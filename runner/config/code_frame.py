@@ -5,21 +5,17 @@ The carets are right under wide characters, tabs and control characters, too. Pa
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from runner.redaction import secret_spans
+from runner.redaction import PASSWORD_KEY, secret_spans
 from runner.text_width import display_width
 
 _TAB: Final = "    "
 _MAX_WIDTH: Final = 120
 _MAX_BEFORE: Final = 40
 """How many characters before the carets are shown of a line that is too long."""
-
-_PASSWORD: Final = re.compile(r"""\bpassword["']?(?:\s*:\s+|=)("[^"]*"|'[^']*'|(?!\$\{)[^\s,}"'#][^\s,}]*)""")
-"""The value of a key `password`, unless it comes from a variable."""
 
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Control and format characters, among them those that move the cursor or turn the direction of writing."""
@@ -55,7 +51,7 @@ def code_frame(line: str, column: int, length: int) -> tuple[str, str]:
 def _cells(line: str) -> list[str]:
     """Return what is shown for each character of a line: of a password, `***` for the first and "" for the others."""
     cells = [_TAB if character == "\t" else _escaped(character) for character in line]
-    for start, end in [*secret_spans(line), *(match.span(1) for match in _PASSWORD.finditer(line))]:
+    for start, end in [*secret_spans(line), *(match.span(1) for match in PASSWORD_KEY.finditer(line))]:
         cells[start:end] = ["***", *[""] * (end - start - 1)] if end > start else []
     return cells
 

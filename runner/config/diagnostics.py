@@ -11,7 +11,7 @@ from typing import Final
 from runner.config.code_frame import code_frame, escape
 from runner.config.messages import closest, did_you_mean
 from runner.config.positions import LINE_BREAK, OPTION
-from runner.errors import Problem
+from runner.errors import Fix, Problem
 from runner.redaction import mask_passwords
 from runner.units import pluralize
 
@@ -64,15 +64,26 @@ def as_json(problems: Iterable[Problem]) -> str:
             "file": display_path(problem.file),
             "line": problem.line,
             "column": problem.column,
+            "end_line": problem.line,
+            "end_column": problem.column + problem.length if problem.line else 0,
             "code": problem.code,
             "severity": problem.severity,
             "path": problem.path,
             "message": problem.message,
             "help": problem.help,
+            "page": f"errors.md#{problem.code}",
+            "fix": _fix(problem.fix),
         }
         for problem in in_order(problems)
     ]
     return json.dumps(items, indent=2) + "\n"
+
+
+def _fix(fix: Fix | None) -> dict[str, object] | None:
+    if fix is None:
+        return None
+    start, end = ({"line": line, "column": column} for line, column in (fix.start, fix.end))
+    return {"start": start, "end": end, "text": fix.text}
 
 
 def github(problems: Iterable[Problem]) -> str:
@@ -92,6 +103,14 @@ def count(problems: Sequence[Problem]) -> str:
     files = sorted({display_path(problem.file) for problem in problems if problem.file})
     where = f" in {escape(files[0])}" if len(files) == 1 else f" in {len(files)} files" if files else ""
     return ", ".join(parts) + where
+
+
+def next_steps(problems: Sequence[Problem]) -> str:
+    """Return the commands that help with problems: to explain the first code, and to mend what can be mended."""
+    found = in_order(problems)
+    fixable = sum(problem.fix is not None for problem in found)
+    mended = f"`runner validate --fix` mends {fixable} of {len(found)}; " if fixable else ""
+    return f"{mended}`runner explain {found[0].code}` says more"
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
@@ -158,8 +177,11 @@ def _concise(problem: Problem) -> str:
 
 
 def _github(problem: Problem) -> str:
-    is_option = problem.file.startswith(OPTION)  # GitHub shows annotations beside files only
-    place = {} if is_option else {"file": display_path(problem.file), "line": problem.line, "col": problem.column}
+    place: dict[str, object] = {}
+    if not problem.file.startswith(OPTION):  # GitHub shows annotations beside files only
+        place = {"file": display_path(problem.file), "line": problem.line, "col": problem.column}
+        place |= {"endLine": problem.line, "endColumn": problem.line and problem.column + problem.length}
+    is_option = problem.file.startswith(OPTION)
     properties = {**place, "title": problem.code}
     given = ",".join(f"{key}={_github_property(str(value))}" for key, value in properties.items() if value)
     help_ = f"; {problem.help}" if problem.help else ""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.config.positions import LINE_BREAK, Lines, Span
+from runner.config.positions import LINE_BREAK, Edit, Lines, Span
 from runner.config.scalars import ScalarValue
-from runner.errors import Problem
+from runner.errors import Fix, Problem
 
 KeyPath = tuple[str | int, ...]
 KeyOrValue = Literal["key", "value"]
@@ -128,11 +128,45 @@ class Document:
         return key if on == "key" else value
 
     def problem(
-        self, code: str, path: KeyPath, message: str, help: str, *, at: KeyPath | None = None, on: KeyOrValue = "value"
+        self,
+        code: str,
+        path: KeyPath,
+        message: str,
+        help: str,
+        *,
+        at: KeyPath | None = None,
+        on: KeyOrValue = "value",
+        fix: Fix | None = None,
     ) -> Problem:
         """Return a problem about the key at `path`; it is reported where `at` is written, by default there."""
         span = self.span(path if at is None else at, on)
-        return span.problem(code, message, help, path=dotted_path(path), file=self.part(span).file)
+        return span.problem(code, message, help, path=dotted_path(path), file=self.part(span).file, fix=fix)
+
+    def replacement(self, path: KeyPath, written: str) -> Fix | None:
+        """Return the fix that writes other YAML in place of the scalar at a path.
+
+        None if the scalar is not written there: it comes from an alias, from the defaults, or has an anchor.
+        """
+        node = self.node(path)
+        if not isinstance(node, ScalarNode) or node.end == node.start or self.is_default(path):
+            return None
+        part = self.part(node.span)
+        if part.option:
+            return None
+        before = part.text[: node.start].rpartition("\n")[2].split()
+        is_shared = part.text.startswith("*", node.start) or (before and before[-1].startswith("&"))
+        return None if is_shared else part.lines.fix([Edit(node.start, node.end, written)])
+
+    def rewriting(self, path: KeyPath, key: str, written: str | None = None) -> Fix | None:
+        """Return the fix that writes another key at a path, and other YAML for its scalar unless `written` is None."""
+        span = self.span(path, "key")
+        start, end = (span.line, span.column), (span.line, span.column + span.length)
+        if self.is_default(path) or self.part(span).option:
+            return None
+        if written is None:
+            return Fix(start, end, key)
+        value = self.replacement(path, written)
+        return Fix(start, value.end, f"{key}: {written}") if value and value.start[0] == span.line else None
 
     def comment_behind(self, path: KeyPath) -> str:
         """Return the comment after a value without quotes, "" if there is none."""

@@ -6,16 +6,17 @@ not: `"16"` is text, `16` is a number.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from runner.config import guesses
 from runner.config.document import Interpolated
 from runner.config.field_types import DURATION, RATE, SHARE, SIZE, TEXT
-from runner.config.messages import closest, describe, quoted, spec_error
+from runner.config.foreign_words import readings_of_number
+from runner.config.messages import abbreviated, closest, describe, quoted, spec_error, typo_of
 from runner.config.scalars import resolve_scalar
 from runner.units import format_duration, parse_duration, parse_rate, parse_share, parse_size
 
@@ -42,17 +43,27 @@ def text(value: object) -> str:
     if isinstance(value, bool | int | float):
         shown = str(value).lower() if isinstance(value, bool) else value
         help_ = f'put it in quotes: "{shown}"'
-    raise spec_error("wrong-type", f"must be text, not {describe(value)}", help_)
+    raise spec_error("wrong-type", f"must be text, not {describe(value)}", help_, is_quoting=True)
 
 
 def _boolean(value: object) -> bool:
     typed = _typed(value)
     if isinstance(typed, bool):
         return typed
-    help_ = "write true or false"
+    help_, meant = "write true or false", ""
     if isinstance(value, str) and value.lower() in ("true", "false"):
-        help_ = f"remove the quotes: {value.lower()}"
-    raise spec_error("wrong-type", f"must be true or false, not {describe(value)}", help_)
+        meant = value.lower()
+        help_ = f"remove the quotes: {meant}"
+    elif not isinstance(value, Interpolated) and (meant := _SWITCHES.get(str(value).lower(), "")):
+        help_ = f"write {meant}"
+    raise spec_error("wrong-type", f"must be true or false, not {describe(value)}", help_, replacement=meant)
+
+
+_SWITCHES = {
+    **dict.fromkeys(("yes", "on", "y", "1", "enabled", "enable"), "true"),
+    **dict.fromkeys(("no", "off", "n", "0", "disabled", "disable"), "false"),
+}
+"""What other tools write for true and false."""
 
 
 def whole_number(value: object) -> int:
@@ -60,12 +71,17 @@ def whole_number(value: object) -> int:
     typed = _typed(value)
     if isinstance(typed, int) and not isinstance(typed, bool):
         return typed
-    help_ = "write a number, as in 10"
-    if isinstance(value, str) and not isinstance(value, Interpolated) and isinstance(resolve_scalar(value or "~"), int):
+    help_, meant = "write a number, as in 10", ""
+    is_literal = isinstance(value, str) and not isinstance(value, Interpolated)
+    if is_literal and isinstance(resolve_scalar(str(value) or "~"), int):
+        meant = str(value)
         help_ = f"remove the quotes: {value}"
     elif isinstance(typed, float) and typed.is_integer() and abs(typed) < MAX_INTEGER:
-        help_ = f"write {int(typed)}"
-    raise spec_error("wrong-type", f"must be a whole number, not {describe(value)}", help_)
+        meant = str(int(typed))
+        help_ = f"write {meant}"
+    elif is_literal and (meant := guesses.number(str(value))):
+        help_ = f"write {meant}"
+    raise spec_error("wrong-type", f"must be a whole number, not {describe(value)}", help_, replacement=meant)
 
 
 Text = Annotated[str, BeforeValidator(text), TEXT]
@@ -85,8 +101,9 @@ def choice(literal: object) -> BeforeValidator:
                 "bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them"
             )
         message = f"must be one of {', '.join(words)}, not {quoted(value)}"
-        match = closest(value, words)
-        raise spec_error("bad-choice", message, f'did you mean "{match}"?' if match else "write one of them")
+        match = typo_of(value, words) or abbreviated(value, words)
+        help_ = f'did you mean "{match}"?' if match else "write one of them"
+        raise spec_error("bad-choice", message, help_, replacement=match or "")
 
     return BeforeValidator(check)
 
@@ -114,16 +131,18 @@ def duration(low: float, high: float = YEAR_S) -> BeforeValidator:
 
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        help_ = f"write its unit, as in {value}s" if math.isfinite(value) and value >= 0 else "write it as in 30s"
+        help_ = "write it as in 30s"
+        if readings := readings_of_number(value):
+            help_ = f"write its unit: {', '.join(f'{text} {condition}'.rstrip() for text, condition in readings)}"
         raise spec_error("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
     if isinstance(value, str):
         try:
             return parse_duration(str(value))
         except ValueError:
             pass
-    raise spec_error(
-        "bad-duration", f"must be a duration, not {describe(value)}", "write it as in 250ms, 1s, 5m, 1h or 2d"
-    )
+    meant = guesses.duration(value) if isinstance(value, str) and not isinstance(value, Interpolated) else ""
+    help_ = f'write "{meant}"' if meant else "write it as in 250ms, 1s, 5m, 1h or 2d"
+    raise spec_error("bad-duration", f"must be a duration, not {describe(value)}", help_, replacement=meant)
 
 
 _RATES: Final = {
@@ -146,12 +165,13 @@ def _meant(value: object, units: Mapping[str, str], separator: str = "") -> str:
         return ""
     word = match[3].lower()
     unit = units.get(word) or units.get(word.removesuffix("s"))
-    return f'did you mean "{match[1]}{separator}{unit}"?' if unit else ""
+    return f"{match[1]}{separator}{unit}" if unit else ""
 
 
 def _size(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        help_ = f"write its unit, as in {value}B" if isinstance(value, int) else "write it as in 64kB"
+        meant = f"{value}B" if isinstance(value, int) and value > 0 else ""
+        help_ = f"write {meant} if these are bytes" if meant else "write it as in 64kB"
         raise spec_error("bad-size", f"must be a size with a unit, not {describe(value)}", help_)
     if isinstance(value, str):
         try:
@@ -165,8 +185,9 @@ def _size(value: object) -> int:
             raise spec_error(
                 "out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 64kB, 1MiB or 2GB"
             )
-    help_ = _meant(value, _SIZES) or "write it as in 512B, 64kB, 1MiB or 2GB"
-    raise spec_error("bad-size", f"must be a size, not {describe(value)}", help_)
+    meant = _meant(value, _SIZES)
+    help_ = f'did you mean "{meant}"?' if meant else "write it as in 512B, 64kB, 1MiB or 2GB"
+    raise spec_error("bad-size", f"must be a size, not {describe(value)}", help_, replacement=meant)
 
 
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), SIZE]
@@ -174,15 +195,18 @@ Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str), SIZE]
 
 def _rate(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        help_ = f"write its unit, as in {value}/s" if isinstance(value, int) and value > 0 else "write it as in 100/s"
+        help_ = "write it as in 100/s"
+        if value > 0:
+            help_ = f"write its unit: {value}/s per second, {value}/m per minute, {value}/h per hour"
         raise spec_error("bad-rate", f"must be a rate with a unit, not {describe(value)}", help_)
     try:
         rate = parse_rate(value) if isinstance(value, str) else None
     except ValueError:
         rate = None
     if rate is None:
-        help_ = _meant(value, _RATES, "/") or "write it as in 100/s, 10/m or 5/h"
-        raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_)
+        meant = _meant(value, _RATES, "/")
+        help_ = f'did you mean "{meant}"?' if meant else "write it as in 100/s, 10/m or 5/h"
+        raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_, replacement=meant)
     if not 0 < rate <= MAX_RATE:
         bound = "more than 0" if rate == 0 else f"at most {MAX_RATE:.0f}/s"
         raise spec_error(

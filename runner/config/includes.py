@@ -18,6 +18,7 @@ from runner.config import limits
 from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode
 from runner.config.interpolation import Interpolation
 from runner.config.messages import closest, describe, quoted
+from runner.config.positions import Lines
 from runner.config.yaml_parser import parse_yaml, read_text
 from runner.errors import PipelineInvalid, Problem
 
@@ -41,7 +42,7 @@ class IncludedFiles:
     broken: list[tuple[ScalarNode, Problem]] = field(default_factory=list)
 
 
-def load_includes(text: str, path: Path, environ: Mapping[str, str], index: int = 0) -> IncludedFiles:
+def load_includes(text: str | Lines, path: Path, environ: Mapping[str, str], index: int = 0) -> IncludedFiles:
     """Read the files that the text of the file `path` includes. Raises PipelineInvalid if the text is not YAML.
 
     The documents are numbered from `index` on.
@@ -80,7 +81,7 @@ class _Reader:
         self._seen: set[Path] = {path.resolve()}
         self._weight = self._size = 0
 
-    def read(self, text: str, path: Path, chain: tuple[Path, ...]) -> None:
+    def read(self, text: str | Lines, path: Path, chain: tuple[Path, ...]) -> None:
         """Read a text and the files that it includes. `chain` are the real paths of the including files and its own."""
         documents = self.included.documents
         document, problems = parse_yaml(text, path, self._index + len(documents))

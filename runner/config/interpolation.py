@@ -25,6 +25,11 @@ from runner.config.yaml_parser import is_file
 from runner.errors import Problem
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
+_TEMPLATE = re.compile(r"\{\{(.*?)\}\}")
+_BARE_VARIABLE = re.compile(r"(?<!\$)\$([A-Za-z_]\w*)")
+FREE_KEYS = frozenset({"description", "owner", "release", "with", "arguments", "headers", "levels", "password"})
+"""Keys whose values may be any text, so a dollar or braces in them may be meant."""
+
 _FORMS = "write ${NAME}, ${NAME:-default}, ${NAME:?message}, ${file:/path}, or $$ for a dollar"
 
 ReadSecret = Callable[[str], str]
@@ -206,8 +211,25 @@ class _Pass:
         elif isinstance(node, SequenceNode):
             for index, child in enumerate(node.nodes):
                 self.visit(child, (*path, index))
-        elif isinstance(node.value, str) and "$" in node.value:
+        elif isinstance(node.value, str) and ("$" in node.value or "{{" in node.value):
+            if not FREE_KEYS & {*path}:
+                self._check_templates(node, node.value, path)
             self._scalar(node, node.value, path)
+
+    def _check_templates(self, node: ScalarNode, text: str, path: KeyPath) -> None:
+        """Report the variables of other tools: `{{ name }}`, and `$NAME` without braces."""
+        if template := _TEMPLATE.search(text):
+            name = (re.findall(r"[A-Za-z_]\w*", template[1]) or ["NAME"])[-1].upper()
+            message = "templates with {{ }} are not filled in"
+            help_ = f'write "${{{name}}}" for a variable of the environment'
+        elif (bare := _BARE_VARIABLE.search(text)) and "://" not in text:
+            message = f'"{bare[0]}" is not replaced: a variable needs braces'
+            help_ = f'write "${{{bare[1]}}}" for the variable, or "${bare[0]}" for a text that starts with a dollar'
+        else:
+            return
+        node.is_broken = True
+        problem = node.span.problem("bad-interpolation", message, help_, path=dotted_path(path))
+        self.broken.append((node, problem))
 
     def _scalar(self, node: ScalarNode, text: str, path: KeyPath) -> None:
         done = substitute(text, self._environ, lambda name: read_secret_file(name, self._folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,13 +17,16 @@ from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
 from runner.config.name_fields import name_problem, reserved_problem
 from runner.config.overlay_merge import merge_overlays, without_misspelt_items
 from runner.config.overlays import Overlay, OverlayDocuments, read_overlays
-from runner.config.positions import Span
+from runner.config.positions import Lines, Span
 from runner.config.recovery import recover_spec
 from runner.config.spec import PipelineSpec
 from runner.config.validation import self_dead_lettered, validate
 from runner.config.yaml_parser import read_text
 from runner.errors import PipelineInvalid, Problem, Severity
 from runner.redaction import mask_passwords
+
+_MAX_ROUNDS = 4
+"""Mending one slip shows others that it has hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class PipelineFile:
     """All files that were read: the pipeline's own, the included ones, and overlays."""
     elsewhere: tuple[Problem, ...] = ()
     """Problems of overlays that change what this pipeline does not have, but another one may have."""
+    lines: Lines = field(default_factory=lambda: Lines(""), repr=False)
+    reload: Callable[[Lines], PipelineFile] | None = field(default=None, repr=False)
+    """Reads the file again with other lines."""
+    slips: list[Problem] = field(default_factory=list)
+    """Those of the problems that are mended in `lines`."""
 
     def problem(
         self,
@@ -126,9 +134,45 @@ def load_text(
 
     Overlays are merged into it. If it is not the only pipeline, they may be meant for others.
     """
+
+    def read(lines: Lines) -> PipelineFile:
+        loaded = _load(lines, path, environ, overlays, is_only=is_only)
+        return replace(loaded, lines=lines, reload=read)
+
+    return mend_slips(read(Lines(text)))
+
+
+def mend_slips(loaded: PipelineFile, problems: Sequence[Problem] = ()) -> PipelineFile:
+    """Return a file as it is once its slips are mended, with their problems; the same file if it has none.
+
+    Slips are looked for if the file has problems, or others were found in it: `problems`.
+    """
+    if loaded.reload is None or not (loaded.problems or problems):
+        return loaded
+    from runner.config.foreign_files import foreign_file  # only for files with mistakes
+    from runner.config.slips import mend
+
+    if (foreign := foreign_file(loaded.lines)) is not None:
+        found = in_files([foreign], [loaded.path])
+        return PipelineFile(loaded.path, loaded.name, None, found, files=loaded.files)
+    for _ in range(_MAX_ROUNDS):
+        wrong = {problem.line for problem in (*loaded.problems, *problems) if problem.file == str(loaded.path)}
+        lines, slips = mend(loaded.lines, wrong if loaded.document is not None else None)
+        again = loaded.reload(lines) if slips and lines is not loaded.lines and loaded.reload is not None else None
+        if again is None or (again.document is None and loaded.document is not None):
+            break
+        slips = [*loaded.slips, *in_files(slips, [loaded.path])]
+        found = [*slips, *again.problems]
+        loaded = replace(again, slips=slips, problems=found, spec=None, recovered=again.recovered or again.spec)
+    return loaded
+
+
+def _load(
+    lines: Lines, path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay], *, is_only: bool
+) -> PipelineFile:
     files = [path]
     try:
-        included = load_includes(text, path, environ)
+        included = load_includes(lines, path, environ)
         changes = read_overlays(overlays, environ, len(included.documents))
         files = [*included.files, *changes.files]
         found = merge_overlays(included.documents, changes.groups, is_only=is_only)

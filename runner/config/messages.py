@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
 from runner.config.document import Interpolated
+from runner.config.scalars import resolve_scalar
 from runner.redaction import mask_passwords
 
 _MAX_CHARACTERS = 60
+_PLAIN = re.compile(r"[A-Za-z0-9_./~][\w./:@+-]*")
 
 
 def spec_error(code: str, message: str, help: str = "", **context: Any) -> PydanticCustomError:
     """Return an error with its code, message and help, for a validator to raise."""
     return PydanticCustomError(code, "{message}", {"message": message, "help": help, **context})
+
+
+def scalar_text(text: str) -> str:
+    """Return a text as YAML: plain if that is read as the same text, else in double quotes."""
+    if _PLAIN.fullmatch(text) and not text.endswith(":") and isinstance(resolve_scalar(text), str):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def describe(value: object) -> str:
@@ -58,6 +69,37 @@ def closest(word: str, candidates: Iterable[str], *, likeness: float = 0.6) -> s
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     matches = get_close_matches(word.lower(), by_lower, n=1, cutoff=likeness)
     return by_lower[matches[0]] if matches else None
+
+
+def typo_of(word: str, candidates: Iterable[str], likelier: Iterable[str] = ()) -> str | None:
+    """Return the candidate that a word is a misspelling of, None if it may be another word.
+
+    Numbers are never misspelt: `orders_1` is not `orders_2`. For the `likelier` candidates less similarity is enough.
+    """
+    digits = re.findall(r"\d+", word)
+    candidates = [name for name in candidates if re.findall(r"\d+", name) == digits]
+    near = [name for name in candidates if is_one_slip(word.lower(), name.lower())]
+    if len(near) == 1:
+        return near[0]
+    return closest(word, likelier) or closest(word, candidates, likeness=0.75)
+
+
+def is_one_slip(word: str, other: str) -> bool:
+    """Whether two words differ by one letter that is missing, too much, or another, or by two that changed places."""
+    if len(word) < 3 or abs(len(word) - len(other)) > 1:
+        return False
+    start = next(
+        (i for i, pair in enumerate(zip(word, other, strict=False)) if pair[0] != pair[1]), min(len(word), len(other))
+    )
+    first, second = word[start:], other[start:]
+    swapped = second[1:2] + second[:1] + second[2:]
+    return first[1:] == second[1:] or first[1:] == second or first == second[1:] or first == swapped
+
+
+def abbreviated(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the only candidate that starts with a word of at least four letters, or its first part; else None."""
+    found = [name for name in candidates if len(word) >= 4 and name.startswith(word.lower())]
+    return found[0] if len(found) == 1 else None
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

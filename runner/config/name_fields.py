@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from runner.config import guesses
 from runner.config.broker_urls import EXAMPLE_URL, parse_broker_url
 from runner.config.document import Interpolated
 from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME, PATTERN, TEXT, URL
@@ -113,17 +114,17 @@ LiteralKey = Annotated[str, BeforeValidator(_literal_key), TEXT]
 
 
 def _import_path(value: object) -> str:
-    if isinstance(value, str) and _IMPORT_PATH.fullmatch(value):
+    if isinstance(value, str) and _IMPORT_PATH.fullmatch(value) and ".py:" not in value:
         return str(value)
-    raise spec_error("bad-import-path", f"must be an import path, not {describe(value)}", _import_help(value))
-
-
-def _import_help(value: object) -> str:
+    meant, help_ = "", ""
     if isinstance(value, str) and not isinstance(value, Interpolated):
-        head, dot, tail = value.rpartition(".")
-        if dot and ":" not in value and _IMPORT_PATH.fullmatch(f"{head}:{tail}"):
-            return f'write a colon before the name: "{head}:{tail}"'
-    return _IMPORT_EXAMPLE
+        meant, help_ = guesses.import_path(value)
+    if meant:
+        is_dotted = isinstance(value, str) and meant.replace(":", ".") == value
+        help_ = f'write a colon before the name: "{meant}"' if is_dotted else f'write "{meant}"'
+    shown = "code" if "code cannot" in help_ else describe(value)
+    message = f"must be an import path, not {shown}"
+    raise spec_error("bad-import-path", message, help_ or _IMPORT_EXAMPLE, replacement=meant)
 
 
 def _error_path(value: object) -> str:

@@ -15,9 +15,9 @@ from typing import Final
 from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode
 from runner.config.include_merge import SECTIONS, moved
 from runner.config.messages import closest, did_you_mean
+from runner.config.models import model_at
 from runner.config.positions import Span
 from runner.config.spec_model import SpecModel, field_keys, model_keys
-from runner.config.validation import model_at
 from runner.errors import Problem
 
 _PATHS: Final = (("producers", "*", "file"), ("broker", "tls", "*"), ("python_path",))

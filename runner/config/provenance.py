@@ -6,7 +6,7 @@ from typing import Final
 
 from runner.config.diagnostics import display_line
 from runner.config.document import Document, KeyPath, ScalarNode
-from runner.config.validation import model_at
+from runner.config.models import model_at
 
 DEFAULT: Final = "default"
 

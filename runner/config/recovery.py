@@ -1,7 +1,7 @@
 """Recovers a spec from a file with errors, so that its names and imports are checked in the same run.
 
 The spec never runs. It must not cause false errors: a queue or an event with wrong options is kept without them, a
-resource is kept with another factory, and a misspelt key is replaced by the right one.
+resource is kept with another factory, and a handler or source that is wrong by one that is never looked for.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runner.config.document import Document, KeyPath, MappingNode, ScalarNode, walk_nodes
-from runner.config.messages import closest
+from runner.config.document import Document, KeyPath, ScalarNode, walk_nodes
 from runner.config.spec import PipelineSpec
-from runner.config.spec_model import model_keys
-from runner.config.validation import document_data, model_at
+from runner.config.validation import document_data
 
 MAX_PASSES = 8
 """Removing a value can cause another error. More passes than a file has levels are not needed."""
+
+UNKNOWN = "unknown:unknown"
+"""A name and an import path in place of a wrong or missing one. It is never looked for."""
 
 _REPLACEMENTS: dict[str, dict[str, Any]] = {
     "queues": {},
@@ -31,7 +32,7 @@ _REPLACEMENTS: dict[str, dict[str, Any]] = {
 def recover_spec(document: Document) -> PipelineSpec | None:
     """Return a spec of the valid parts of a document, None if there are none. Its defaults have been merged.
 
-    Misspelt keys are renamed in the document as well, so that problems with their values have positions.
+    Unknown keys have been renamed or removed in the document by `validate`.
     """
     data = {**document_data(document), "version": 1}
     if any(not isinstance(data.get(section), dict | list | None) for section in ("exchanges", "queues", "events")):
@@ -44,45 +45,29 @@ def recover_spec(document: Document) -> PipelineSpec | None:
         try:
             return PipelineSpec.model_validate(data)
         except ValidationError as error:
-            _repair(data, document, [(item["type"], item["loc"]) for item in error.errors(include_url=False)])
+            _repair(data, [(item["type"], item["loc"]) for item in error.errors(include_url=False)])
     return None
 
 
-def _repair(data: dict[str, Any], document: Document, errors: list[tuple[str, KeyPath]]) -> None:
-    """Rename misspelt keys, and remove other wrong values; from the end of lists, so that indexes stay valid."""
+def _repair(data: dict[str, Any], errors: list[tuple[str, KeyPath]]) -> None:
+    """Replace or remove wrong values; from the end of lists, so that indexes stay valid."""
     missing = {path for kind, path in errors if kind == "missing"}
-    for kind, path in errors:
-        if kind != "extra_forbidden":
-            continue
-        wanted = [str(other[-1]) for other in missing if other[:-1] == path[:-1]]
-        meant = closest(str(path[-1]), wanted) or closest(str(path[-1]), _missing_keys(data, path[:-1]))
-        if meant is None:
-            _remove(data, path)
-        else:
-            _rename(data, document, path, meant)
-            missing.discard((*path[:-1], meant))
-    wrong = [path for kind, path in errors if kind not in ("missing", "extra_forbidden")]
-    for path in sorted({*wrong, *(path[:-1] for path in missing)}, key=_depth, reverse=True):
+    for path in missing:
+        item = _at(data, path[:-1])
+        if _is_replaceable(path) and isinstance(item, dict):
+            item[path[-1]] = UNKNOWN
+    wrong = {path for kind, path in errors if kind != "missing"}
+    removed = {path[:-1] for path in missing if not _is_replaceable(path)}
+    for path in sorted(wrong | removed, key=_depth, reverse=True):
         _remove(data, path)
 
 
-def _missing_keys(data: dict[str, Any], path: KeyPath) -> list[str]:
-    """Return the keys that the map at a path can have, but does not. Of `one_of`, none if it has one already."""
-    model, has = model_at(path), _at(data, path) or {}
-    others = set() if not any(key in has for key in model.one_of) else set(model.one_of)
-    return [key for key in model_keys(model) if key not in has and key not in others]
+def _is_replaceable(path: KeyPath) -> bool:
+    return len(path) == 3 and path[0] in ("producers", "subscribers") and path[2] in ("from", "handler", "to")
 
 
 def _depth(path: KeyPath) -> tuple[int, tuple[str, ...]]:
     return len(path), tuple(f"{part:08}" if isinstance(part, int) else part for part in path)
-
-
-def _rename(data: dict[str, Any], document: Document, path: KeyPath, meant: str) -> None:
-    parent, node = _at(data, path[:-1]), document.node(path[:-1])
-    if isinstance(parent, dict) and path[-1] in parent:
-        parent[meant] = parent.pop(path[-1])
-    if isinstance(node, MappingNode) and path[-1] in node.nodes:
-        node.nodes[meant] = node.nodes.pop(str(path[-1]))
 
 
 def _remove(data: dict[str, Any], path: KeyPath) -> None:
@@ -105,6 +90,9 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
     while path and _at(data, path) is None:
         path = path[:-1]
     if not path:
+        return
+    if _is_replaceable(path) and isinstance(item := _at(data, path[:2]), dict) and item[path[2]] != UNKNOWN:
+        item[path[2]] = UNKNOWN
         return
     parent, key = _at(data, path[:-1]), path[-1]
     if (

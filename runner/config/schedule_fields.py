@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
+from runner.config import guesses
 from runner.config.document import Interpolated
 from runner.config.fields import text
-from runner.config.messages import closest, quoted, spec_error
+from runner.config.messages import quoted, spec_error, typo_of
 
 _FIELDS: Final = (
     ("minute", "0 to 59"),
@@ -39,14 +40,22 @@ def cron(value: object) -> str:
     line = text(value)
     parts = line.split()
     if nickname := _NICKNAMES.get(line.strip().lower()):
-        raise spec_error("bad-cron", f"nicknames like {quoted(value)} are not supported", f'write "{nickname}"')
+        message = f"nicknames like {quoted(value)} are not supported"
+        raise spec_error("bad-cron", message, f'write "{nickname}"', replacement=f'"{nickname}"')
+    meant, removed = ("", "") if isinstance(value, Interpolated) else guesses.cron(line)
+    if meant and (next(_bad_fields(meant.split()), None) or not _occurs(meant.split())):
+        meant = ""
+    hint = f'remove {removed}: "{meant}"' if meant else ""
+    written = f'"{meant}"' if meant else ""
     if len(parts) != len(_FIELDS) or len(line) > _MAX_CHARACTERS:
-        raise spec_error("bad-cron", f"a cron line has five fields, not {_number(parts, line)}", f"write {_EXAMPLE}")
+        message = f"a cron line has five fields, not {_number(parts, line)}"
+        raise spec_error("bad-cron", message, hint or f"write {_EXAMPLE}", replacement=written)
     if bad := next(_bad_fields(parts), None):
         (name, allowed), part = bad
         shown = "" if isinstance(value, Interpolated) else f' "{part}"'
         help_ = f"write {allowed}; also *, lists 1,2, ranges 1-5 that go up, and steps */2"
-        raise spec_error("bad-cron", f"the {name}{shown} in {quoted(value)} is not valid", help_)
+        message = f"the {name}{shown} in {quoted(value)} is not valid"
+        raise spec_error("bad-cron", message, hint or help_, replacement=written)
     if not _occurs(parts):
         message = f"the time {quoted(value)} never comes"
         raise spec_error("bad-cron", message, "write a day that the month has; L is the last one")
@@ -94,5 +103,11 @@ def _zone_help(value: object) -> str:
     zones = available_timezones()
     if not zones:
         return "this machine has no list of time zones: install the package tzdata"
-    match = None if isinstance(value, Interpolated) else closest(str(value), sorted(zones))
-    return f'did you mean "{match}"?' if match else "write a name of the IANA database, as in Europe/Berlin"
+    example = "write a name of the IANA database, as in Europe/Berlin"
+    if isinstance(value, Interpolated):
+        return example
+    if help_ := guesses.zone(str(value), zones):
+        return help_
+    names = sorted(name for name in zones if "/" in name and name[0].isupper() and not name.startswith("Etc/"))
+    match = typo_of(str(value), names) if "/" in str(value) else None
+    return f'did you mean "{match}"?' if match else example

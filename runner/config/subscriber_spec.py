@@ -89,7 +89,10 @@ def _retry(value: object) -> object:
         raise spec_error("wrong-type", "must be none, a number or a map, not false", 'write "retry: none"')
     if _is_number(value):
         return {"attempts": whole_number(value)}
-    raise spec_error("wrong-type", f"must be none, a number or a map, not {describe(value)}", 'write "retry: 5"')
+    help_ = 'write "retry: none", or a number of attempts, as in "retry: 5"'
+    if isinstance(value, str) and value.strip().lower() in ("no", "never", "off", "false", "disabled"):
+        help_ = 'write "retry: none"'
+    raise spec_error("wrong-type", f"must be none, a number or a map, not {describe(value)}", help_)
 
 
 def _is_number(value: object) -> bool:

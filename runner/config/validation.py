@@ -7,31 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from types import UnionType
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from runner.config.document import Document, KeyPath, ScalarNode, plain_data
-from runner.config.messages import closest, error_message, quoted
+from runner.config.document import Document, KeyPath, MappingNode, ScalarNode, plain_data
+from runner.config.messages import error_message
+from runner.config.models import model_at
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import ITEM_MODELS, PipelineSpec
-from runner.config.spec_model import SpecModel, field_keys, model_keys
+from runner.config.spec_model import SpecModel, field_keys
+from runner.config.unknown_keys import UnknownKeys
 from runner.errors import Problem
 
 Root = TypeVar("Root", bound=SpecModel)
 
-_KINDS = {
-    "queues": "a queue",
-    "producers": "a producer",
-    "subscribers": "a subscriber",
-    "events": "an event",
-    "exchanges": "an exchange",
-}
 _BARE_VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
 _NUMBER = re.compile(r"[-+.\w]+")
 _EXTRA = "extra_forbidden"
 _MISSING = "missing"
+
+MAX_PASSES = 8
+"""An unknown key that is renamed can show another one below it. No file has more levels."""
 
 
 def validate(document: Document) -> tuple[PipelineSpec | None, list[Problem]]:
@@ -63,7 +60,31 @@ def validate_as(
         spec = root.model_validate(data)
     except ValidationError as error:
         errors += _errors(error)
-    return spec, list(_problems(errors, document, root))
+    if any(error.type == _EXTRA or _is_source(error) for error in errors):
+        return None, _without_unknown_keys(root, errors, document, data)
+    return spec, [*_problems(errors, document, root)]
+
+
+def _without_unknown_keys(
+    root: type[SpecModel], errors: list[_Error], document: Document, data: dict[str, Any]
+) -> list[Problem]:
+    """Return the problems of data with unknown keys. Their values are checked under the keys that are meant."""
+    known = UnknownKeys(document, data, root)
+    for _ in range(MAX_PASSES):
+        found = [error.path for error in errors if error.type == _EXTRA or _is_source(error)]
+        if not found:
+            break
+        known.settle(found, {error.path for error in errors if error.type == _MISSING})
+        errors = [*_default_errors(data.get("defaults"))] if root is PipelineSpec else []
+        try:
+            root.model_validate(data)
+        except ValidationError as error:
+            errors += _errors(error)
+    errors = [error for error in errors if error.path not in known.stood_for]
+    replaced = {error.path: error.context["replacement"] for error in errors if error.context.get("replacement")}
+    problems = known.problems(replaced)
+    mended = known.mended(replaced)
+    return [*problems, *_problems([error for error in errors if error.path not in mended], document, root)]
 
 
 class _Error(NamedTuple):
@@ -97,19 +118,16 @@ def _default_errors(defaults: object) -> Iterator[_Error]:
                     yield item
 
 
+def _is_source(error: _Error) -> bool:
+    """Whether the key `queue` of a subscriber names a queue, which is what `from` is for."""
+    return error.path[:1] == ("subscribers",) and error.path[2:] == ("queue",) and isinstance(error.value, str)
+
+
 def _problems(errors: list[_Error], document: Document, root: type[SpecModel]) -> Iterator[Problem]:
-    """Yield one problem for each mistake. A misspelt key is not reported as missing as well."""
-    missing: dict[KeyPath, set[str]] = {}
+    """Yield one problem for each mistake."""
     for error in errors:
         if error.type == _MISSING:
-            missing.setdefault(error.path[:-1], set()).add(str(error.path[-1]))
-    for error in errors:
-        if error.type == _EXTRA:
-            yield _unknown_key(error, missing.get(error.path[:-1], set()), document, root)
-    for error in errors:
-        if error.type == _MISSING:
-            if error.path[-1] in missing[error.path[:-1]]:
-                yield _missing_key(error, document, root)
+            yield _missing_key(error, document, root)
         elif error.type != _EXTRA and not _is_reported(error, document):
             yield _wrong_value(error, document)
 
@@ -138,47 +156,18 @@ def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) ->
 # Keys
 
 
-def _unknown_key(error: _Error, missing: set[str], document: Document, root: type[SpecModel]) -> Problem:
-    """Return the problem of an unknown key. Remove the key that was meant from `missing`."""
-    path, key = error.path[:-1], str(error.path[-1])
-    model = model_at(path, root)
-    code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
-    if key in model.reserved:
-        code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
-    elif meant := closest(key, missing):
-        missing.discard(meant)
-        help_ = f'did you mean "{meant}"?'
-    elif meant := closest(key, model_keys(model), likeness=0.7):
-        help_ = f'did you mean "{meant}"?'
-    elif below := _below(key, model):
-        help_ = f'write it under "{below}:"'
-    elif meant := closest(key, model_keys(model)):
-        help_ = f'did you mean "{meant}"?'
-    else:
-        help_ = (root is PipelineSpec and _map_of_key(key, model)) or f"write one of: {', '.join(model_keys(model))}"
-    return document.problem(code, path, message, help_, at=error.path, on="key")
+_SOURCES = {
+    "from": 'add "from:" with a queue or an event{names}',
+    "to": 'add "to:" with a queue or an event{names}',
+    "handler": 'add "handler: package.module:function", a function of yours',
+}
+"""The help for keys whose value only the author knows."""
 
 
-def _map_of_key(key: str, model: type[SpecModel]) -> str:
-    """Return the help for a key of the language in the wrong map, "" for other keys."""
-    if model is PipelineSpec and key.startswith("x_"):
-        return f'write "x-{key[2:40]}": keys that begin with x- are ignored'
-    if model is not PipelineSpec and key in {*model_keys(PipelineSpec)} - {"version", "name", "description", "owner"}:
-        return "move it to the top level of the file"
-    homes = [word for section, word in _KINDS.items() if key in model_keys(_model_below(PipelineSpec, (section, "*")))]
-    return f"move it into {' or '.join(homes)}" if homes else ""
-
-
-def _below(key: str, model: type[SpecModel]) -> str | None:
-    """Return the key of the map below this one that a key belongs in, None if there is none."""
-    return next((below for below in model_keys(model) if key in model_keys(_model_below(model, (below,)))), None)
-
-
-def _model_below(model: type[SpecModel], path: KeyPath) -> type[SpecModel]:
-    annotation: Any = model
-    for part in path:
-        annotation = _bare(_step(annotation, part))
-    return annotation if isinstance(annotation, type) and issubclass(annotation, SpecModel) else SpecModel
+def _names(document: Document) -> str:
+    nodes = [document.node((section,)) for section in ("queues", "events")]
+    names = [name for node in nodes if isinstance(node, MappingNode) for name in node.nodes]
+    return f": {' or '.join(names[:5])}" if 0 < len(names) <= 5 else ""
 
 
 def _missing_key(error: _Error, document: Document, root: type[SpecModel]) -> Problem:
@@ -188,40 +177,11 @@ def _missing_key(error: _Error, document: Document, root: type[SpecModel]) -> Pr
     ]
     example = examples[0][0] if examples and examples[0] else "…"
     help_ = f'add "{key}: {example}"'
+    if key in _SOURCES and len(path) == 2:
+        help_ = _SOURCES[key].format(names=_names(document))
     if not path and key == "version":
         help_ = 'add "version: 1" as the first line'
     return document.problem("missing-key", path, f'missing key "{key}"', help_, on="key")
-
-
-def model_at(path: KeyPath, root: type[SpecModel] = PipelineSpec) -> type[SpecModel]:
-    """Return the model of the map at a path."""
-    if path[:1] == ("defaults",) and len(path) > 1:
-        return _model_below(ITEM_MODELS.get(str(path[1]), SpecModel), path[2:])
-    return _model_below(root, path)
-
-
-def _step(annotation: Any, part: str | int) -> Any:
-    """Return the type of a key or an item of a type."""
-    if isinstance(annotation, type) and issubclass(annotation, SpecModel):
-        for name, field in annotation.model_fields.items():
-            if part in field_keys(name, field):
-                return field.annotation
-        annotation = annotation.__annotations__.get("__pydantic_extra__")  # a map of names beside the known keys
-    arguments = get_args(annotation)
-    if get_origin(annotation) is dict:
-        return arguments[1]
-    return arguments[0] if get_origin(annotation) is tuple else None
-
-
-def _bare(annotation: Any) -> Any:
-    """Return a type without its metadata and without None."""
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
-        elif get_origin(annotation) in (Union, UnionType):
-            annotation = next(item for item in get_args(annotation) if item is not type(None))
-        else:
-            return annotation
 
 
 # Values
@@ -237,9 +197,17 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
+    fix = None
+    replacement = error.context.get("replacement")
+    if error.context.get("is_quoting") and _NUMBER.fullmatch(source_text):
+        replacement = f'"{source_text}"'
+    if replacement:
+        fix = (
+            document.replacement(path, replacement) if path == error.path or len(error.path) == len(path) + 1 else None
+        )
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # the error is in the key itself
         return document.problem(code, path[:-1], message, help_, at=path, on="key")
-    return document.problem(code, path, message, help_)
+    return document.problem(code, path, message, help_, fix=fix)
 
 
 def _deduplicate(problems: Iterable[Problem]) -> list[Problem]:

@@ -73,13 +73,15 @@ def _not_a_file(path: Path) -> PipelineInvalid:
 
 
 def parse_yaml(
-    text: str, path: Path = Path(), index: int = 0, *, max_nodes: int = limits.MAX_NODES
+    text: str | Lines, path: Path = Path(), index: int = 0, *, max_nodes: int = limits.MAX_NODES
 ) -> tuple[Document, list[Problem]]:
     """Return the document of a text, and the problems that do not stop parsing. Raises PipelineInvalid for the others.
 
-    `path` and `index` are the name and the number of the file, `max_nodes` is how many keys and values it may have.
+    `path` and `index` are the name and the number of the file, `max_nodes` is how many keys and values it may have. A
+    text that was mended comes as its lines.
     """
-    lines = Lines(text, index)
+    lines = text if isinstance(text, Lines) else Lines(text, index)
+    text = lines.text
     if match := _UNPRINTABLE.search(text):
         shown, escape = f"U+{ord(match[0]):04X}", f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else ""
         span = lines.span(match.start(), match.end())

@@ -15,7 +15,7 @@ from runner.errors import PipelineInvalid, Problem
 from runner.pipeline.flow_checks import peers
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.resolver import Resolved, resolve
-from runner.pipeline.spec_checks import check_spec
+from runner.pipeline.spec_checks import check_names
 
 CheckedSpec = tuple[PipelineFile, PipelineSpec]
 
@@ -37,9 +37,7 @@ def read_specs(
     problems: list[Problem] = []
     files = load_all(paths, environ, overlays)
     for loaded, together in zip(files, peers(files), strict=True):
-        problems += loaded.problems
-        if (spec := loaded.spec or loaded.recovered) is not None:
-            problems += check_spec(loaded, spec, together)
+        problems += check_names(loaded, together)[1]
         if loaded.spec is not None:
             found.append((loaded, loaded.spec))
     if any(problem.severity == "error" for problem in problems):

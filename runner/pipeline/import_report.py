@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from runner.config.document import KeyPath, dotted_path
 from runner.config.loader import PipelineFile
+from runner.config.recovery import UNKNOWN
 from runner.errors import Problem, Severity
 from runner.pipeline.handler_arguments import ArgumentMismatch
 from runner.pipeline.import_problems import ImportProblem, Place
@@ -38,6 +39,8 @@ class ImportReport:
 
     def attempt(self, path: KeyPath, target: T, work: Callable[[T], R]) -> R | None:
         """Do some work on what a path of the file names; None, and a problem noted there, where it is to error."""
+        if target == UNKNOWN:
+            return None
         module, colon, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
         wrong: list[ImportProblem] = []
         if colon:

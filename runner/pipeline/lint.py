@@ -15,6 +15,7 @@ from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.pipeline.flow_checks import Peer, flow_warnings
 from runner.pipeline.topology_builder import BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE, own_queue, reads_queue
+from runner.units import format_duration
 
 CONSUMER_TIMEOUT_S = 30 * 60.0
 """RabbitMQ requeues a message that is not acknowledged for longer: the default of `consumer_timeout`."""
@@ -43,6 +44,10 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
         *_dropped_failures(loaded, spec),
         *_plain_passwords(loaded, spec),
         *_long_timeouts(loaded, spec),
+        *_short_grace(loaded, spec),
+        *_low_prefetch(loaded, spec),
+        *_shared_queues(loaded, spec, together),
+        *_unused_options(loaded, spec),
         *_common_name(loaded, spec),
     ]
 
@@ -181,3 +186,64 @@ def _long_timeouts(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
             help_text = "use a shorter timeout, or raise consumer_timeout on the broker"
             path = ("subscribers", name, "timeout")
             yield loaded.problem("long-timeout", path, message, help_text, severity="warning")
+
+
+def _short_grace(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of attempts that may take longer than a stop waits for them."""
+    grace = spec.shutdown.grace
+    is_set = "grace" in spec.shutdown.model_fields_set
+    for name, subscriber in spec.subscribers.items():
+        if subscriber.timeout is not None and subscriber.timeout > grace:
+            taken, given = format_duration(subscriber.timeout), format_duration(grace)
+            message = f'a stop waits {given} for handlers, and the timeout of "{name}" is {taken}'
+            path = ("shutdown", "grace") if is_set else ("subscribers", name, "timeout")
+            help_text = f"write `shutdown: {{grace: {taken}}}` to let them finish, or a shorter timeout"
+            yield loaded.problem("short-grace", path, message, help_text, severity="warning")
+
+
+def _low_prefetch(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    for name, subscriber in spec.subscribers.items():
+        held = subscriber.prefetch
+        if held is not None and subscriber.batch is None and held < subscriber.concurrency:
+            message = f"only {held} of {subscriber.concurrency} handlers can run at once: {held} messages are held"
+            help_text = f"write `prefetch: {subscriber.concurrency}`, remove it, or write `concurrency: {held}`"
+            path = ("subscribers", name, "prefetch")
+            yield loaded.problem("low-prefetch", path, message, help_text, severity="warning")
+
+
+def _shared_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Warn of subscribers that take messages from each other, in the pipeline of the last one."""
+    first: dict[str, str] = {}
+    for peer in together or [Peer(loaded.name, spec)]:
+        for name, subscriber in peer.spec.subscribers.items():
+            queue = subscriber.from_[0]
+            if not reads_queue(peer.spec, subscriber):
+                continue
+            shown = name if peer.spec is spec else f"{peer.name}.{name}"
+            other = first.setdefault(queue, shown)
+            if other != shown and peer.spec is spec:
+                message = f'"{other}" and "{shown}" share the messages of queue "{queue}": each gets some of them'
+                help_text = "publish an event if both are to get every message, or merge the two"
+                path = ("subscribers", name, "from")
+                yield loaded.problem("shared-queue", path, message, help_text, severity="warning")
+
+
+def _unused_options(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of options without effect: delays of retries that never happen, and keys that an exchange ignores."""
+    for name, subscriber in spec.subscribers.items():
+        unused = sorted(subscriber.retry.model_fields_set & {"delay", "max_delay", "backoff", "on"})
+        if subscriber.retry.attempts == 1 and unused:
+            message = f'"{unused[0]}" has no effect: one attempt means no retry'
+            path: KeyPath = ("subscribers", name, "retry", unused[0])
+            yield loaded.problem("unused-option", path, message, "write `attempts: 2` or more", severity="warning")
+    for name, queue in spec.queues.items():
+        for index, bind in enumerate(queue.bind):
+            known = spec.exchanges.get(bind.exchange)
+            kind = known.type if known is not None else BUILT_IN_EXCHANGES.get(bind.exchange, "topic")
+            is_unknown = known is not None and not known.declare and "type" not in known.model_fields_set
+            ignored = "key" if bind.key and kind in ("fanout", "headers") else ""
+            ignored = "headers" if bind.headers and kind != "headers" else ignored
+            if ignored and not is_unknown:
+                message = f'"{ignored}" has no effect: "{bind.exchange}" is a {kind} exchange, which ignores it'
+                path = ("queues", name, "bind", index, ignored)
+                yield loaded.problem("unused-option", path, message, "remove it", severity="warning")

@@ -39,8 +39,8 @@ from runner.pipeline.model import (
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
 from runner.pipeline.schemas import read_schema
-from runner.pipeline.signature import payload_annotation, read_factory, read_handler
-from runner.pipeline.spec_checks import check_spec
+from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value
+from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
 from runner.schedule import Cron, Every, Schedule
 from runner.units import parse_address
@@ -73,11 +73,10 @@ def resolve(
     checked in the source files, and the result has no pipeline. Without `handlers`, only schemas are imported, and the
     result is a pipeline to publish to: it has no producers, no subscribers and no resources.
     """
-    problems = list(loaded.problems)
+    loaded, problems = check_names(loaded, together)
     spec = loaded.spec or loaded.recovered
     if spec is None:
         return Resolved(None, problems)
-    problems += check_spec(loaded, spec, together)
     imported = ImportReport(loaded, modules or module_searches([loaded])[0])
     resolver = _Resolver(loaded, spec, problems, imported)
     pipeline = None
@@ -273,6 +272,7 @@ class _Resolver:
         if handler is None or retry is None or (trip is None and spec.trip is not None):
             return None
         self._check_run_in(path, spec, handler)
+        self._check_result(path, spec, handler)
         is_queue = topology_builder.reads_queue(self._spec, spec)
         queue = spec.from_[0] if is_queue else topology_builder.own_queue(self._loaded.name, name)
         options = self._spec.queues[queue] if is_queue else spec.queue or QueueSpec()
@@ -307,6 +307,18 @@ class _Resolver:
             message = f'"{spec.handler}" takes the resource "{handler.resources[0]}", which exists only in this process'
             help_text = "open what it needs in its own module, or run it in a thread"
             self._note("bad-run-in", (*path, "run_in"), message, help_text)
+
+    def _check_result(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
+        """Warn of results that go nowhere, or only to messages that ask for a reply."""
+        result = returned_value(handler)
+        if spec.to or spec.reply is not None or not result:
+            return
+        goes = "it is dropped" if spec.batch else "it goes only to messages with a reply_to"
+        message = f'"{spec.handler}" returns {result}, and without `to:` {goes}'
+        choices = "" if spec.batch else "`reply: true` if all messages ask for one, "
+        help_text = f"add `to:` with a queue or an event, {choices}or annotate it `-> None`"
+        problem = self._loaded.problem("lost-result", (*path, "handler"), message, help_text, severity="warning")
+        self._problems.append(problem)
 
     def _resources(self) -> tuple[Resource, ...]:
         found = []

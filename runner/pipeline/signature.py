@@ -37,6 +37,7 @@ from runner.pipeline.schemas import undefined_in_model
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NO_VALUES = ("None", "NoneType", "Any", "object", "NoReturn", "Never", "typing.NoReturn", "typing.Never")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -175,6 +176,21 @@ def accepted_arguments(call: Any, arguments: Mapping[str, Any]) -> dict[str, Any
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(arguments)
     return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def returned_value(handler: Handler) -> str:
+    """Return what a handler says it returns, as in `dict`; "" for nothing, and for what may be nothing or a Publish."""
+    if handler.kind in ("generator", "async generator"):
+        annotation: Any = read_signature(handler.call).return_annotation
+        return "" if "Publish" in str(annotation) else "several values"
+    try:
+        annotation = read_signature(handler.call).return_annotation
+    except (TypeError, ValueError):
+        return ""
+    shown = annotation if isinstance(annotation, str) else getattr(annotation, "__qualname__", str(annotation))
+    if annotation in (EMPTY, None, Any, object) or "Publish" in str(annotation):
+        return ""
+    return "" if shown in _NO_VALUES else f"{shown.removeprefix('typing.')}"
 
 
 def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:

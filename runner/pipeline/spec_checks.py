@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from runner.config.diagnostics import closest
-from runner.config.loader import PipelineFile
+from runner.config.loader import PipelineFile, mend_slips
+from runner.config.messages import typo_of
 from runner.config.name_fields import MAX_NAME_BYTES
+from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.outcome import MAX_DELAY_S
@@ -27,6 +29,18 @@ from runner.pipeline.topology_builder import (
 )
 
 TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def check_names(loaded: PipelineFile, together: Sequence[Peer] | None = None) -> tuple[PipelineFile, list[Problem]]:
+    """Return all problems of a file and its spec, and the file with the slips mended that its names show."""
+    for _ in range(2):
+        spec = loaded.spec or loaded.recovered
+        found = check_spec(loaded, spec, together) if spec is not None else []
+        mended = mend_slips(loaded, found) if any(problem.severity == "error" for problem in found) else loaded
+        if mended is loaded:
+            break
+        loaded = mended
+    return loaded, [*loaded.problems, *found]
 
 
 def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer] | None = None) -> list[Problem]:
@@ -67,6 +81,8 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
     for name, subscriber in spec.subscribers.items():
         path = ("subscribers", name, "from")
         for index, source in enumerate(subscriber.from_):
+            if source == UNKNOWN:
+                continue
             if source in spec.queues:
                 if len(subscriber.from_) > 1:
                     help_text = "write one subscriber for each queue; only events can be listed together"
@@ -173,7 +189,7 @@ def _targets(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     for section, items in (("producers", spec.producers), ("subscribers", spec.subscribers)):
         for name, item in items.items():
             for index, target in enumerate(item.to):
-                if target in spec.queues or target in spec.events:
+                if target in spec.queues or target in spec.events or target == UNKNOWN:
                     continue
                 if target in spec.exchanges:
                     yield _exchange_as_target(loaded, spec, (section, name, "to", index), target)
@@ -236,10 +252,33 @@ def _is_installed(module: str) -> bool:
         return False
 
 
+def _item_called(loaded: PipelineFile, name: str) -> str:
+    """Return the help for the name of a subscriber or producer in place of a queue or event, "" for other names."""
+    spec = loaded.spec or loaded.recovered
+    if spec is not None and name in spec.subscribers:
+        sources = spec.subscribers[name].from_
+        if sources[0] in (name, UNKNOWN):
+            return ""
+        return f'"{name}" is a subscriber that reads "{sources[0]}": write "{sources[0]}"'
+    if spec is not None and name in spec.producers:
+        targets = spec.producers[name].to
+        if targets[0] in (name, UNKNOWN):
+            return ""
+        return f'"{name}" is a producer that publishes to "{targets[0]}": write "{targets[0]}"'
+    return ""
+
+
 def _unknown(
     loaded: PipelineFile, path: tuple[str | int, ...], name: str, known: Iterable[str], kind: str = "queue or event"
 ) -> Problem:
-    guess = closest(name, list(known))
+    known = list(known)
+    guess = closest(name, known)
     section = {"queue or event": "`queues:` or `events:`", "event": "`events:`", "exchange": "`exchanges:`"}[kind]
-    help_text = f'did you mean "{guess}"?' if guess else f"add it under {section}"
+    help_text = f"add it under {section}"
+    if typo := typo_of(name, known):
+        help_text = f'did you mean "{typo}"?'
+    elif item := _item_called(loaded, name):
+        help_text = item
+    elif guess:
+        help_text = f'add it under {section}, or write "{guess}" if that is meant'
     return loaded.problem("unknown-name", path, f'no {kind} is called "{name}"', help_text)

@@ -113,7 +113,7 @@ async def test_problems_are_lines_for_editors(memory_project: Project) -> None:
         f'{memory_project.file}:6:34: error[unknown-key] subscribers.handle: unknown key "handlr"; '
         'did you mean "handler"?',
         f"{memory_project.file}:7:64: error[bad-duration] subscribers.other.timeout: must be a duration with a unit, "
-        "not the number 10; write its unit, as in 10s",
+        "not the number 10; write its unit: 10s",
     ]
 
 
@@ -124,7 +124,8 @@ async def test_problems_are_data_for_programs(memory_project: Project) -> None:
     async with memory_project.run("validate", memory_project.file, "--format", "json") as runner:
         assert await runner.wait() == 78
     problems = json.loads(runner.stdout)
-    keys = {"file", "line", "column", "code", "severity", "path", "message", "help"}
+    keys = {"file", "line", "column", "end_line", "end_column", "code", "severity", "path", "message", "help"}
+    keys |= {"page", "fix"}
     assert all(problem.keys() == keys for problem in problems)
     assert [(problem["line"], problem["code"]) for problem in problems] == WRONG_CODES
     assert {problem["file"] for problem in problems} == {str(memory_project.file)}

@@ -48,4 +48,4 @@ def test_problems_are_written_in_full_with_their_count(capsys: pytest.CaptureFix
     assert ended.value.code == 78
     written = capsys.readouterr().err
     assert "error[bad-name]: a name is missing" in written
-    assert written.endswith("1 error in shop.yaml\n")
+    assert written.endswith("1 error in shop.yaml\n`runner explain bad-name` says more\n")

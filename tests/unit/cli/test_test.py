@@ -189,7 +189,7 @@ def test_json_has_everything(run: Run) -> None:
 def test_github_gets_annotations(run: Run) -> None:
     """Workflow commands, which appear beside the lines of a pull request."""
     done = run(PASSES + FAILS, "--format", "github")
-    place = "file=shop.test.yaml,line=10,col=74,title=unmet-expectation"
+    place = "file=shop.test.yaml,line=10,col=74,endLine=10,endColumn=75,title=unmet-expectation"
     assert done.stdout == f"::error {place}::expect.published.0.exactly.parcel: expected 6, got 5\n"
 
 

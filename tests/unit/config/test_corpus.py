@@ -130,7 +130,9 @@ def test_every_key_of_the_language_has_a_wrong_value_and_a_misspelling() -> None
     groups = {key: [line for name, line in ALL if name.startswith((key, "testfiles/"))] for key in ("types/", "keys/")}
     wrong = {match["path"] for line in groups["types/"] if (match := LINE.fullmatch(line))}
     assert {part for path in wrong if path for part in path.split(".")} >= keys - ANY_VALUE
-    meant = set(re.findall(r'did you mean "(\w+)"\?', "\n".join(groups["keys/"])))
+    said = "\n".join(groups["keys/"])
+    found = re.findall(r'did you mean "(\w+)"\?|write [`"](\w+):|under "(\w+)", which', said)
+    meant = {key for groups_of_one in found for key in groups_of_one}
     assert keys - meant - {"urls", "ca", "cert", "queue", "producer", "subscriber"} == set()
 
 

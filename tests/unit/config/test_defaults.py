@@ -71,7 +71,7 @@ def test_a_wrong_default_is_reported_once_where_it_is_written() -> None:
 def test_a_misspelt_section_of_defaults_is_told() -> None:
     """`queues` for `queue`."""
     (problem,) = load("defaults: {queues: {}}\n").problems
-    assert (problem.message, problem.help) == ('unknown key "queues"', 'did you mean "queue"?')
+    assert (problem.message, problem.help) == ('unknown key "queues"', 'write "queue:"')
 
 
 def test_a_default_is_judged_together_with_the_item_it_is_merged_into() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,20 +67,26 @@ def test_json_is_a_list_with_every_field(problems: list[Problem]) -> None:
             "file": "pipelines/orders.yaml",
             "line": 14,
             "column": 5,
+            "end_line": 14,
+            "end_column": 11,
             "code": "unknown-key",
             "severity": "error",
             "path": "subscribers.process_orders",
             "message": 'unknown key "handlr"',
             "help": 'did you mean "handler"?',
+            "page": "errors.md#unknown-key",
+            "fix": {"start": {"line": 14, "column": 5}, "end": {"line": 14, "column": 11}, "text": "handler"},
         }
     ]
+    (shown,) = json.loads(diagnostics.as_json([replace(problems[0], fix=None)]))
+    assert shown["fix"] is None
     assert diagnostics.as_json([]) == "[]\n"
 
 
 def test_github_is_a_workflow_command(problems: list[Problem]) -> None:
     """Beside the line of a pull request."""
     assert diagnostics.github(problems) == (
-        "::error file=pipelines/orders.yaml,line=14,col=5,title=unknown-key::"
+        "::error file=pipelines/orders.yaml,line=14,col=5,endLine=14,endColumn=11,title=unknown-key::"
         'subscribers.process_orders: unknown key "handlr"; did you mean "handler"?\n'
     )
 
@@ -87,7 +94,10 @@ def test_github_is_a_workflow_command(problems: list[Problem]) -> None:
 def test_github_escapes_what_has_a_meaning_there() -> None:
     """Percent signs in the text; colons and commas in the properties."""
     problem = Problem(code="x", message="100%", file="a,b:c.yaml", line=1, column=1)
-    assert diagnostics.github([problem]) == "::error file=a%2Cb%3Ac.yaml,line=1,col=1,title=x::100%25\n"
+    assert (
+        diagnostics.github([problem])
+        == "::error file=a%2Cb%3Ac.yaml,line=1,col=1,endLine=1,endColumn=2,title=x::100%25\n"
+    )
 
 
 def test_colour_changes_nothing_but_colour(problems: list[Problem]) -> None:
@@ -105,6 +115,15 @@ def test_render_chooses_the_style(problems: list[Problem]) -> None:
     assert diagnostics.render(problems, "concise") == diagnostics.concise(problems)
     assert diagnostics.render(problems, "json") == diagnostics.as_json(problems)
     assert diagnostics.render(problems, "github") == diagnostics.github(problems)
+
+
+def test_the_next_steps_name_commands(problems: list[Problem]) -> None:
+    """The code to explain is that of the first problem; how many can be mended is said only if there are any."""
+    unfixable = replace(problems[0], fix=None)
+    assert diagnostics.next_steps([unfixable]) == "`runner explain unknown-key` says more"
+    assert diagnostics.next_steps([*problems, replace(unfixable, line=20)]) == (
+        "`runner validate --fix` mends 1 of 2; `runner explain unknown-key` says more"
+    )
 
 
 def test_a_problem_without_a_line_or_a_file_has_no_excerpt(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.config.loader import load_text
+from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec
 from runner.pipeline.resolver import resolve
 
@@ -56,10 +57,10 @@ def test_a_queue_with_wrong_options_is_still_a_queue() -> None:
     assert list(spec.events) == ["e"]
 
 
-def test_what_cannot_be_mended_is_left_out_alone() -> None:
-    """A subscriber without a source goes; its neighbour stays."""
+def test_what_is_missing_is_replaced_by_what_is_never_looked_for() -> None:
+    """The handler of a subscriber without a source is checked all the same."""
     spec = recovered("version: 1\nqueues: {q: }\n" + GOOD.replace("{good", "{bad: {handler: 'a:b'}, good"))
-    assert list(spec.subscribers) == ["good"]
+    assert [(name, item.from_) for name, item in spec.subscribers.items()] == [("bad", (UNKNOWN,)), ("good", ("q",))]
 
 
 def test_wrong_values_deep_down_are_left_out() -> None:
@@ -75,7 +76,7 @@ def test_wrong_values_deep_down_are_left_out() -> None:
 def test_an_unset_variable_makes_no_second_problem() -> None:
     """The queue it should have named is not called unknown."""
     spec = recovered("version: 1\nqueues: {q: }\nsubscribers: {s: {from: '${NOPE}', handler: 'a:b'}}\n")
-    assert not spec.subscribers
+    assert spec.subscribers["s"].from_ == (UNKNOWN,)
 
 
 def test_an_unset_variable_that_is_handed_on_stays() -> None:

@@ -387,8 +387,8 @@ def test_a_file_in_another_encoding(project: Path, content: bytes, what: str) ->
 def test_a_cause_that_several_modules_share_is_one_problem(project: Path) -> None:
     """It is named once, with all the items that it stops."""
     write(project, {"one.py": "import below\n", "two.py": "import below\n", "below.py": "1 / 0\n"}, "one:ship")
-    extra = 'subscribers: {ship: {from: orders, handler: "one:a"}, send: {from: orders, handler: "two:b"}}\n'
-    (project / "p.yaml").write_text(f"version: 1\nqueues: {{orders: }}\n{extra}")
+    extra = 'subscribers: {ship: {from: orders, handler: "one:a"}, send: {from: more, handler: "two:b"}}\n'
+    (project / "p.yaml").write_text(f"version: 1\nqueues: {{orders: , more: }}\n{extra}")
     [problem] = problems()
     assert problem.message.endswith("ZeroDivisionError: division by zero (also named by subscribers.send)")
 

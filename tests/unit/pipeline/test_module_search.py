@@ -41,8 +41,8 @@ def pipeline(name: str, handler: str, extra: str = "") -> str:
         version: 1
         name: {name}
         {extra}
-        queues: {{{name}.q: }}
-        subscribers: {{one: {{from: {name}.q, handler: "{handler}"}}, two: {{from: {name}.q, handler: "{handler}"}}}}
+        queues: {{{name}.q: , {name}.r: }}
+        subscribers: {{one: {{from: {name}.q, handler: "{handler}"}}, two: {{from: {name}.r, handler: "{handler}"}}}}
         """.replace("        ", "")
 
 

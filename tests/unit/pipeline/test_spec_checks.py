@@ -11,7 +11,7 @@ from tests.unit.pipeline.shop_pipelines import SUBSCRIBER, problems
     ("text", "code", "path", "hint"),
     [
         ("queues: {q: }\nevents: {q: }\n" + SUBSCRIBER, "name-clash", "events.q", "rename"),
-        ("queues: {qu: }\n" + SUBSCRIBER, "unknown-name", "subscribers.s.from", 'did you mean "qu"?'),
+        ("queues: {qu: }\n" + SUBSCRIBER, "unknown-name", "subscribers.s.from", 'or write "qu" if that is meant'),
         ("queues: {other_one: }\n" + SUBSCRIBER, "unknown-name", "subscribers.s.from", "add it under"),
         ("queues: {q: }\nproducers: {p: {handler: 'H:produce', to: [q, qq]}}", "unknown-name", "producers.p.to.1", '"q"'),
         ("queues: {q: {events: [nope]}}\n" + SUBSCRIBER, "unknown-name", "queues.q.events.0", "events:"),

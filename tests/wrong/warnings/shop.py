@@ -11,3 +11,12 @@ def ship(order):
 
 def ship_with(order, **options):
     """Ship an order in some way."""
+
+
+def price(order) -> dict:
+    """Price an order."""
+
+
+def split(order):
+    """Yield the parts of an order."""
+    yield order

@@ -1,0 +1,99 @@
+"""The words of other tools, from `foreign_words.txt`: what they are called here, and with which value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_PLACEHOLDER = re.compile(r"\{(\w+)(?:\|([^}]*))?\}")
+_FEW_SECONDS, _MANY_SECONDS = 100, 1000
+"""A number below the first is one of seconds, and from the second on more often one of milliseconds."""
+_DIGITS: Final = 12
+
+
+class ForeignWord(NamedTuple):
+    """One row of the table: `key` is dotted for a key one map below, and "" if there is none."""
+
+    key: str
+    how: str
+    remark: str
+
+    @property
+    def is_rename(self) -> bool:
+        """Whether the key takes the word's value, perhaps in another unit."""
+        return self.how != "!"
+
+    def values(self, value: object) -> list[tuple[str, str]]:
+        """Return the values to write for a value, each with its condition; more than one if its unit is unknown."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return [(_opposite(value), "")] if self.how == "not" else []
+        convert = _CONVERSIONS.get(self.how)
+        return convert(value) if convert is not None else []
+
+    def help(self, value: str, name: str, others: Mapping[str, Any]) -> str:
+        """Return the remark as a help. `others` is the map that the word stands in."""
+
+        def fill(match: re.Match[str]) -> str:
+            known = {"value": value, "name": name}.get(match[1], others.get(match[1]))
+            return match[0] if known is None and match[2] is None else str(match[2] if known is None else known)
+
+        return _PLACEHOLDER.sub(fill, self.remark)
+
+
+def _opposite(value: object) -> str:
+    return {True: "false", False: "true"}[value] if isinstance(value, bool) else str(value)
+
+
+def _seconds(number: float) -> list[tuple[str, str]]:
+    return [(f"{number:.{_DIGITS}g}s", "")] if 0 <= number < 10**_DIGITS else []
+
+
+def _milliseconds(number: float) -> list[tuple[str, str]]:
+    if number % 1000 == 0:
+        return _seconds(number // 1000)
+    return [(f"{number:.{_DIGITS}g}ms", "")] if 0 <= number < 10**_DIGITS else []
+
+
+def readings_of_number(number: float) -> list[tuple[str, str]]:
+    """Return a number as a duration, in seconds and in milliseconds, the likelier first; a small one is in seconds."""
+    if not _FEW_SECONDS <= number < 10**_DIGITS:
+        return _seconds(number)
+    seconds, milliseconds = _seconds(number)[0][0], _milliseconds(number)[0][0]
+    if number >= _MANY_SECONDS:
+        return [(milliseconds, "if these are milliseconds"), (seconds, "if seconds")]
+    return [(seconds, "if these are seconds"), (milliseconds, "if milliseconds")]
+
+
+_CONVERSIONS: Final[Mapping[str, Callable[[float], list[tuple[str, str]]]]] = {
+    "+1": lambda number: [(str(int(number) + 1), "")],
+    "ms": _milliseconds,
+    "s": _seconds,
+    "?": readings_of_number,
+    "bytes": lambda number: [(f"{int(number)}B", "")],
+    "rate": lambda number: [(f"{number}/s", "if per second"), (f"{number}/m", "if per minute")],
+}
+
+
+@cache
+def _table() -> dict[str, dict[str, ForeignWord]]:
+    """Return the words by their place and by their normal form."""
+    table: dict[str, dict[str, ForeignWord]] = {}
+    for line in files("runner.config").joinpath("foreign_words.txt").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            place, words, key, how, remark = ([part.strip() for part in line.split("|", 4)] + [""])[:5]
+            meaning = ForeignWord(key.strip("-"), how, remark)
+            table.setdefault(place, {}).update((_normal(word), meaning) for word in words.split())
+    return table
+
+
+def foreign_word(place: str, word: str) -> ForeignWord | None:
+    """Return what a word of another tool means in a kind of map, such as `subscriber`; None if it is not known."""
+    return _table().get(place, {}).get(_normal(word))
+
+
+def _normal(word: str) -> str:
+    return _CAMEL.sub("_", word).replace("-", "_").lower()

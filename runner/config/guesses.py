@@ -1,0 +1,141 @@
+"""What is meant by values of wrong forms: durations, sizes, cron lines, time zones and import paths of other tools.
+
+Each function returns "" unless nothing of the value is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_UNITS: Final = {
+    **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds"), 1),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1000),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60_000),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3_600_000),
+    **dict.fromkeys(("d", "day", "days"), 86_400_000),
+    **dict.fromkeys(("w", "week", "weeks"), 604_800_000),
+}
+_SHORT: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)[\s,]*(?:and\s+)?")
+_ISO: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
+_CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)")
+_WORDS: Final = {"a": "1", "an": "1", "one": "1"}
+
+
+def duration(text: str) -> str:
+    """Return the duration that `5 minutes`, `1h30m`, `PT5M` or `00:05:00` means, as in `5m`."""
+    text = text.strip()
+    if (match := _ISO.fullmatch(text.upper())) and any(match.groups()):
+        return _short(sum(int(number or 0) * size for number, (_, size) in zip(match.groups(), _SHORT, strict=False)))
+    if match := _CLOCK.fullmatch(text):
+        return _short(sum(int(number) * size for number, (_, size) in zip(match.groups(), _SHORT[1:], strict=False)))
+    text = re.sub(r"^(a|an|one)(?=\s)", lambda found: _WORDS[found[1].lower()], text, flags=re.IGNORECASE)
+    parts = _PART.findall(text)
+    if not parts or _PART.sub("", text) or any(unit.lower() not in _UNITS for _, unit in parts):
+        return ""
+    if any(unit == "M" for _, unit in parts):
+        return ""  # months, perhaps
+    return _short(sum(float(number) * _UNITS[unit.lower()] for number, unit in parts))
+
+
+def _short(milliseconds: float) -> str:
+    """Return a duration in the largest unit that is a whole number, "" if it is not a whole number of milliseconds."""
+    if milliseconds != int(milliseconds) or milliseconds <= 0:
+        return ""
+    unit, size = next((unit, size) for unit, size in _SHORT if milliseconds % size == 0)
+    return f"{int(milliseconds // size)}{unit}"
+
+
+def cron(line: str) -> tuple[str, str]:
+    """Return the cron line of five fields that one of Quartz, Spring or AWS means, and what changes; "" if unknown."""
+    line = re.sub(r"^cron\((.*)\)$", r"\1", line.strip())
+    parts = line.split()
+    changes = []
+    if len(parts) == 7 and parts[6] == "*":
+        parts, changes = parts[:6], ["the year"]
+    if len(parts) == 6 and re.fullmatch(r"\*|(19|20)\d\d", parts[5]) and "?" in (parts[2], parts[4]):
+        if parts[5] != "*":
+            return "", ""
+        parts, changes = parts[:5], ["the year"]  # AWS
+    elif len(parts) == 6 and parts[0] in ("0", "00"):
+        parts, changes = parts[1:], ["the seconds", *changes]
+    if "?" in (*parts[2:3], *parts[4:5]):
+        changes.append('the "?"')
+        parts = ["*" if part == "?" else part for part in parts]
+    if len(parts) != 5 or not changes or ('the "?"' in changes and re.search(r"\d", parts[4])):
+        return "", ""  # Quartz counts days of the week from 1 for Sunday
+    return " ".join(parts), " and ".join(changes)
+
+
+_PLACES: Final = {
+    "beijing": "Asia/Shanghai", "china": "Asia/Shanghai", "shenzhen": "Asia/Shanghai", "guangzhou": "Asia/Shanghai",
+    "mumbai": "Asia/Kolkata", "delhi": "Asia/Kolkata", "india": "Asia/Kolkata", "bangalore": "Asia/Kolkata",
+    "munich": "Europe/Berlin", "hamburg": "Europe/Berlin", "frankfurt": "Europe/Berlin", "germany": "Europe/Berlin",
+    "geneva": "Europe/Zurich", "barcelona": "Europe/Madrid", "milan": "Europe/Rome", "lyon": "Europe/Paris",
+    "france": "Europe/Paris", "spain": "Europe/Madrid", "italy": "Europe/Rome", "uk": "Europe/London",
+    "san francisco": "America/Los_Angeles", "seattle": "America/Los_Angeles", "boston": "America/New_York",
+    "washington": "America/New_York", "miami": "America/New_York", "osaka": "Asia/Tokyo", "kyoto": "Asia/Tokyo",
+    "saint petersburg": "Europe/Moscow", "montreal": "America/Toronto", "rio de janeiro": "America/Sao_Paulo",
+    "utc+0": "UTC", "utc0": "UTC", "gmt+0": "UTC", "z": "UTC", "gmt/utc": "UTC",
+    **dict.fromkeys(("eastern", "us/east", "et"), "America/New_York"),
+    **dict.fromkeys(("pacific", "pt"), "America/Los_Angeles"),
+}  # fmt: skip
+_OFFSET: Final = re.compile(r"(?:UTC|GMT)?\s*([+-])0?(\d{1,2})(?::?00)?", re.IGNORECASE)
+
+
+def zone(text: str, zones: set[str]) -> str:
+    """Return the help for the name of a time zone that does not exist, "" if its meaning is unknown.
+
+    A nearest name would be another zone, so only the last part of a name is looked for, such as Berlin.
+    """
+    low = text.strip().lower()
+    if (match := _OFFSET.fullmatch(text.strip())) and int(match[2]) <= 14:
+        turned = "-" if match[1] == "+" else "+"
+        return (
+            f'write a place, as in Europe/Berlin, or "Etc/GMT{turned}{int(match[2])}" (its sign is the other way round)'
+        )
+    if low in _PLACES:
+        return f'write "{_PLACES[low]}"'
+    city = low.rpartition("/")[2].replace(" ", "_")
+    found = sorted(name for name in zones if name.lower() == low.replace(" ", "_") or name.lower().endswith(f"/{city}"))
+    found = [name for name in found if not name.startswith(("Etc/", "posix/", "right/", "US/"))] or found
+    if len(found) == 1:
+        return f'write "{found[0]}"'
+    if re.fullmatch(r"[A-Z]{2,5}", text.strip()):
+        return "write a place, as in Europe/Berlin; it changes to summer time by itself"
+    return ""
+
+
+def import_path(text: str) -> tuple[str, str]:
+    """Return the import path that is meant, and a hint; one of both may be empty."""
+    if "\n" in text.strip() or text.lstrip().startswith(("def ", "lambda", "async def ", "import ")):
+        return "", "code cannot stand in the pipeline: put the function into a module, and name it"
+    text = text.strip()
+    called = re.sub(r"\(\s*\)$", "", text)
+    path, colon, name = called.replace("::", ":").rpartition(":")
+    if not colon and called.endswith(".py"):
+        return "", f'write the function as well, as in "{_module(called)}:name"'
+    if not colon:
+        path, _, name = called.rpartition(".")
+    if not path:
+        bare = called or "name"
+        return "", f'say in which module it is, as in "package.module:{bare}"' if bare.isidentifier() else ""
+    found = f"{_module(path)}:{name.strip()}"
+    return (
+        (found, "") if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", found) else ("", "")
+    )
+
+
+def _module(path: str) -> str:
+    return path.strip().removeprefix("./").removesuffix(".py").replace("/", ".").replace("\\", ".").strip(".")
+
+
+def number(text: str) -> str:
+    """Return the whole number that `1_000`, `1,000`, `10k` or `"10 "` means."""
+    text = text.strip()
+    if re.fullmatch(r"\d{1,3}([_,' ]\d{3})+", text):
+        return re.sub(r"\D", "", text)
+    if match := re.fullmatch(r"(\d+)\s*([kK])", text):
+        return f"{match[1]}000"
+    return re.sub(r"[,;]$", "", text) if re.fullmatch(r"\d+[,;]", text) else ""

@@ -1,0 +1,233 @@
+"""Finds out which key is meant by one that the language does not have, and checks its value under that key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode
+from runner.config.foreign_words import ForeignWord, foreign_word
+from runner.config.messages import abbreviated, quoted, typo_of
+from runner.config.models import model_at, model_below
+from runner.config.scalars import resolve_scalar
+from runner.config.spec import PipelineSpec
+from runner.config.spec_model import SpecModel, model_keys
+from runner.errors import Problem
+from runner.redaction import mask_passwords
+
+_KINDS = {
+    "queues": "a queue",
+    "producers": "a producer",
+    "subscribers": "a subscriber",
+    "events": "an event",
+    "exchanges": "an exchange",
+}
+_MAX_CHARACTERS = 80
+
+
+@dataclass(slots=True)
+class _Unknown:
+    """An unknown key, its place, and what is known of it. `target` is the path of the key that is meant, if any.
+
+    `values` are the values to write, each with its condition; empty for the value that is there.
+    """
+
+    path: KeyPath
+    problem: Problem
+    node: Node | None
+    word: ForeignWord | None = None
+    target: KeyPath = ()
+    values: list[tuple[str, str]] = field(default_factory=list)
+    written: str = ""
+
+
+class UnknownKeys:
+    """The unknown keys of a document. Those with a known meaning are renamed in it and in its `data`."""
+
+    def __init__(self, document: Document, data: dict[str, Any], root: type[SpecModel] = PipelineSpec) -> None:
+        self._document, self._data, self._root = document, data, root
+        self._found: dict[KeyPath, _Unknown] = {}
+        self.stood_for: set[KeyPath] = set()
+        """Required keys that an unknown key stands for although it cannot be renamed: they are not missing."""
+
+    def settle(self, paths: Iterable[KeyPath], missing: Collection[KeyPath]) -> None:
+        """Rename or remove unknown keys, and remember them. `missing` are the paths of required keys."""
+        for path in paths:
+            parent, key = _at(self._data, path[:-1]), str(path[-1])
+            if isinstance(parent, dict) and key in parent:
+                self._settle(path, key, parent, missing)
+
+    def _settle(self, path: KeyPath, key: str, parent: dict[str, Any], missing: Collection[KeyPath]) -> None:
+        model = model_at(path[:-1], self._root)
+        code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
+        target: KeyPath = ()
+        word = foreign_word(_place(model), key)
+        free = [name for name in model_keys(model) if name not in parent]
+        if key in model.reserved:
+            code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
+            word = None
+        elif word is not None:
+            target = (*path[:-1], *word.key.split(".")) if word.key and word.is_rename else ()
+            if word.key and not word.is_rename:
+                self.stood_for.add((*path[:-1], word.key))
+        elif meant := _meant(key, model, parent, missing_at(missing, path)):
+            target, help_ = (*path[:-1], meant), f'did you mean "{meant}"?'
+        else:
+            below = _below(key, model)
+            elsewhere = _map_of_key(key, model) if self._root is PipelineSpec else ""
+            help_ = f'write it under "{below}:"' if below else elsewhere
+            help_ = help_ or (f"write one of: {', '.join(free)}" if free else "remove it")
+        if key in model_keys(model):
+            code = "wrong-type"
+            message = "`queue` holds options of a subscriber's own queue; the queue that it reads is `from`"
+        shown = path if key in model_keys(model) else path[:-1]
+        problem = self._document.problem(code, shown, message, help_, at=path, on="key")
+        node = self._document.node(path)
+        found = _Unknown(path, problem, node, word, target, [], self._written(path, node))
+        self._found[path] = found
+        value = parent.pop(key)
+        if target and word is not None:
+            found.values = word.values(value)
+        if target and not self._move(found, resolve_scalar(found.values[0][0]) if found.values else value):
+            found.target, found.word = (), None
+            found.problem = replace(problem, help=self._taken(found, target, is_map=isinstance(value, dict)))
+
+    def _taken(self, found: _Unknown, target: KeyPath, *, is_map: bool) -> str:
+        """Return the help for a key where the one that is meant is there already; in an overlay, it replaces that."""
+        key, document = str(target[-1]), self._document
+        if found.path[-1] == "queue":
+            return "write its options as a map, as in `queue: {type: classic}`"
+        other = document.span(target, "key")
+        if document.part(other).file != found.problem.file:
+            return f'did you mean "{key}"?'
+        if is_map:
+            return f'move what is below it under "{key}", which is there already'
+        return f'did you mean "{key}"? It is there already: keep one of the two'
+
+    def _written(self, path: KeyPath, node: Node | None) -> str:
+        """Return the value of a key as it is written, "" if it is not a short scalar."""
+        if not isinstance(node, ScalarNode) or isinstance(node.value, Interpolated):
+            return self._document.source_text(path) if isinstance(node, ScalarNode) else ""
+        written = self._document.source_text(path)
+        return written if "\n" not in written and len(written) <= _MAX_CHARACTERS else ""
+
+    def _move(self, found: _Unknown, value: Any) -> bool:
+        """Move a value to the path that is meant, in the data and in the document. False if another one is there."""
+        target, base = found.target, len(found.path) - 1
+        nodes, data = self._document.node(found.path[:-1]), _at(self._data, found.path[:-1])
+        entry = nodes.nodes.pop(str(found.path[-1]), None) if isinstance(nodes, MappingNode) else None
+        for index in range(base, len(target) - 1):
+            key, below = str(target[index]), model_at(target[: index + 1], self._root).short_form
+            inner = data.setdefault(key, {})
+            if not isinstance(inner, dict):
+                inner = data[key] = {below: inner}
+                if isinstance(nodes, MappingNode) and key in nodes.nodes:
+                    span, child = nodes.nodes[key]
+                    nodes.nodes[key] = (span, MappingNode(span, True, {below: (span, child)}))
+            elif isinstance(nodes, MappingNode) and entry is not None:
+                nodes.nodes.setdefault(key, (entry[0], MappingNode(entry[0], True)))
+            nodes = nodes.nodes[key][1] if isinstance(nodes, MappingNode) and key in nodes.nodes else None
+            data = inner
+        key = str(target[-1])
+        if key in data:
+            return False
+        data[key] = value
+        if isinstance(nodes, MappingNode) and entry is not None:
+            nodes.nodes[key] = entry
+        return True
+
+    def mended(self, replacements: Mapping[KeyPath, str]) -> set[KeyPath]:
+        """Return the paths whose errors are mended by what the help of an unknown key says to write."""
+        return {found.target for found in self._found.values() if found.word and found.target in replacements}
+
+    def problems(self, replacements: Mapping[KeyPath, str]) -> list[Problem]:
+        """Return the problem of each unknown key. `replacements` are better values under the keys that are meant."""
+        return [self._problem(found, replacements.get(found.target)) for found in self._found.values()]
+
+    def _problem(self, found: _Unknown, better: str | None) -> Problem:
+        word, target = found.word, found.target
+        if word is None:
+            fix = self._document.rewriting(target, str(target[-1])) if target else None
+            return replace(found.problem, fix=fix)
+        if not target:
+            name = str(found.path[-2]) if len(found.path) > 1 else ""
+            others = {str(path[-1]): item.written for path, item in self._found.items() if path[:-1] == found.path[:-1]}
+            for key, value in (_at(self._data, found.path[:-1]) or {}).items():
+                others.setdefault(key, value if isinstance(value, str) else "…")
+            return replace(found.problem, help=mask_passwords(word.help(found.written or "…", name, others)))
+        if len(target) > len(found.path):
+            return replace(found.problem, help=self._with_remark(word, f'write "{self._map(target, len(found.path))}"'))
+        key, written = str(target[-1]), better or found.written
+        choices = [(better, "")] if better else found.values or [(written, "")]
+        texts = [
+            f"{_in_quotes(f'{key}: {mask_passwords(text)}')} {condition}".rstrip() if text else f'"{key}:"'
+            for text, condition in choices
+        ]
+        help_ = self._with_remark(word, f"write {', '.join(texts)}")
+        fix = None
+        if len(choices) == 1:
+            changed = choices[0][0] if better or found.values else None
+            fix = self._document.rewriting(target, key, changed)
+        return replace(found.problem, help=help_, fix=fix)
+
+    def _with_remark(self, word: ForeignWord, help_: str) -> str:
+        return f"{help_} ({word.remark})" if word.remark else help_
+
+    def _map(self, target: KeyPath, depth: int) -> str:
+        """Return the map that several unknown keys make together, as in `retry: {attempts: 4, delay: 5s}`."""
+        inner = _at(self._data, target[:depth]) or {}
+        written = {
+            str(found.target[-1]): found for found in self._found.values() if found.target[:depth] == target[:depth]
+        }
+        parts = []
+        for key, value in inner.items():
+            text = written[key].written if key in written and not written[key].values else str(value)
+            parts.append(f"{key}: {text or '…'}")
+        return f"{target[depth - 1]}: {{{', '.join(parts)}}}"
+
+
+def _in_quotes(text: str) -> str:
+    return f"`{text}`" if '"' in text else f'"{text}"'
+
+
+def _meant(key: str, model: type[SpecModel], parent: Mapping[str, Any], missing: list[str]) -> str | None:
+    """Return the key that a misspelt or abbreviated one means, best one that the map does not have."""
+    free = [name for name in model_keys(model) if name not in parent]
+    return typo_of(key, free, missing) or abbreviated(key, free) or typo_of(key, model_keys(model))
+
+
+def missing_at(missing: Collection[KeyPath], path: KeyPath) -> list[str]:
+    """Return the required keys that are missing in the map of a key."""
+    return [str(other[-1]) for other in missing if other[:-1] == path[:-1]]
+
+
+def _place(model: type[SpecModel]) -> str:
+    return model.__name__.removesuffix("Spec").lower()
+
+
+def _map_of_key(key: str, model: type[SpecModel]) -> str:
+    """Return the help for a key of the language in the wrong map, "" for other keys."""
+    if model is PipelineSpec and key.startswith("x_"):
+        return f'write "x-{key[2:40]}": keys that begin with x- are ignored'
+    if model is not PipelineSpec and key in {*model_keys(PipelineSpec)} - {"version", "name", "description", "owner"}:
+        return "move it to the top level of the file"
+    homes = [word for section, word in _KINDS.items() if key in model_keys(model_below(PipelineSpec, (section, "*")))]
+    return f"move it into {' or '.join(homes)}" if homes else ""
+
+
+def _below(key: str, model: type[SpecModel]) -> str | None:
+    """Return the key of the map below this one that a key belongs in, None if there is none."""
+    return next((below for below in model_keys(model) if key in model_keys(model_below(model, (below,)))), None)
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    """Return the value at a path, None if there is none."""
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        else:
+            return None
+    return data
