@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from runner.config.document import KeyPath, dotted_path
@@ -32,6 +34,9 @@ _FIELDS = {
     "error_type": "error_type",
 }
 """Keys of an expected message that are compared as they are, and the field of the record."""
+
+MAX_SHOWN = 20
+"""How many messages are compared and shown where others were expected."""
 
 _MAX_VALUE = 80
 _SAME_TIME_S = 0.001
@@ -117,29 +122,30 @@ class Comparison:
         An item with `times: 0` is compared with all messages of its kind.
         """
         for index, item in enumerate(expected):
-            same = [each for each in all_found if not any(self._differences(item, each))] if not item.times else []
-            if same:
-                yield self._failure((key, index), f"expected none, got {len(same)}", about=_records(same))
-        wanted = [(index, item) for index, item in enumerate(expected) for _ in range(item.times)]
-        missing, extra = self._unpaired(wanted, found)
-        for index, item in missing:
-            closest = min(
-                (each for each in extra if _may_be(item, each)),
-                key=lambda each: len(list(self._differences(item, each))),
-                default=None,
-            )
-            if closest is not None:
-                extra.remove(closest)
+            none = [each for each in all_found if not any(self._differences(item, each))] if not item.times else []
+            if none:
+                yield self._failure((key, index), f"expected none, got {len(none)}", about=_records(none))
+        missing, extra = self._unpaired(expected, found)
+        for index, count in missing.items():
+            item = expected[index]
+            others = [each for each in extra if _may_be(item, each)]
+            if others:
+                closest = min(others[:MAX_SHOWN], key=partial(self._distance, item))
                 yield self._other(key, index, item, closest)
+                gone = {id(closest), *[id(each) for each in others if each is not closest][: count - 1]}
+                extra = [each for each in extra if id(each) not in gone]
             else:
                 at = ("to",) if isinstance(item, PublishedSpec) else ()
                 about = _names(item.to if isinstance(item, PublishedSpec) else item.queue or item.subscriber)
-                yield self._failure((key, index, *at), "expected this message, got none", about=about)
+                message = "expected this message, got none" if count == item.times else f"{count} of them are missing"
+                yield self._failure((key, index, *at), message, about=about)
         if extra:
-            last = [index for index, item in wanted if isinstance(item, PublishedSpec) and item.to == extra[0].to][-1:]
-            more = "none" if not expected else "no more"
-            message = f"expected {more}, got {len(extra)}"
-            yield self._failure((key, *last), message, [describe(each) for each in extra], about=_records(extra))
+            same = [
+                at for at, item in enumerate(expected) if isinstance(item, PublishedSpec) and item.to == extra[0].to
+            ]
+            message = f"expected {'no more' if expected else 'none'}, got {len(extra)}"
+            shown = [describe(each) for each in extra[:MAX_SHOWN]]
+            yield self._failure((key, *same[-1:]), message, shown, about=_records(extra[:MAX_SHOWN]))
 
     def _other(self, key: str, index: int, item: ExpectedMessage, found: Record) -> Failure:
         """Return the failure of an expected message where another one was found."""
@@ -149,25 +155,35 @@ class Comparison:
         return self._failure((key, index, *first.path), first.text, texts, about=_records([found]))
 
     def _unpaired(
-        self, wanted: Sequence[tuple[int, PublishedSpec | DeadSpec]], found: Sequence[Record]
-    ) -> tuple[list[tuple[int, PublishedSpec | DeadSpec]], list[Record]]:
-        """Pair as many expected messages as possible with equal ones. Return those that are left of both."""
-        fitting = [
-            [at for at, each in enumerate(found) if not any(self._differences(item, each))] for _, item in wanted
-        ]
+        self, expected: Sequence[PublishedSpec | DeadSpec], found: Sequence[Record]
+    ) -> tuple[Counter[int], list[Record]]:
+        """Pair as many expected messages as possible with equal ones.
+
+        Return how many of each expected one are left, by its index, and the messages that are left.
+        """
+        fitting = [[at for at, each in enumerate(found) if not any(self._differences(item, each))] for item in expected]
         taken: dict[int, int] = {}
 
-        def place(number: int, seen: set[int]) -> bool:
-            for at in fitting[number]:
-                if at not in seen:
-                    seen.add(at)
-                    if at not in taken or place(taken[at], seen):
-                        taken[at] = number
-                        return True
+        def place(index: int, seen: set[int]) -> bool:
+            """Give an item a message of its own; another item may have to take another message for that."""
+            seen.add(index)
+            for at in fitting[index]:
+                if at not in taken:
+                    taken[at] = index
+                    return True
+            for at in fitting[index]:
+                if taken[at] not in seen and place(taken[at], seen):
+                    taken[at] = index
+                    return True
             return False
 
-        missing = [item for number, item in enumerate(wanted) if not place(number, set())]
+        missing = Counter(
+            index for index, item in enumerate(expected) for _ in range(item.times) if not place(index, set())
+        )
         return missing, [each for at, each in enumerate(found) if at not in taken]
+
+    def _distance(self, item: ExpectedMessage, found: Record) -> int:
+        return len(list(self._differences(item, found)))
 
     def _differences(self, item: ExpectedMessage, found: Record) -> Iterator[_Difference]:
         """Yield the differences between an expected message and a real one."""

@@ -125,7 +125,9 @@ def _problems(read: SuiteFile, system: app.System) -> Iterator[Problem]:
             StandIns(system, replacements(case))
         except PipelineInvalid as invalid:
             for problem in invalid.problems:
-                at = ("tests", name, *problem.path.split("."))
+                what = problem.path.removeprefix("replace.")
+                below = ("resources", what.removeprefix("resources.")) if what.startswith("resources.") else (what,)
+                at = ("tests", name, "replace", *below)
                 yield read.file.problem(problem.code, at, problem.message, problem.help)
 
 

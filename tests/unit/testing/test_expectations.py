@@ -78,6 +78,8 @@ def compare(tmp_path: Path) -> Any:
         ("{published: [{to: order.shipped, payload: 2, times: 0}]}", [shipped(1)]),
         # the specific item needs the first message, so the general one must take the second
         ("{published: [{to: order.shipped}, {to: order.shipped, payload: {a: 1}}]}", [shipped({"a": 1}), shipped({"a": 2})]),
+        ("{published: [{to: order.shipped, times: 3000}]}", [shipped(n) for n in range(3000)]),
+        ("{published: [{to: order.shipped, payload: {a: 1}, times: 2}, {to: order.shipped, times: 2}]}", [shipped({"a": n}) for n in (1, 2, 1, 3)]),
         ("{dead: [{}]}", [dead()]),
         ("{dead: [{queue: shop.ship, reason: exhausted, error_type: CarrierAway, error: is away}]}", [dead()]),
         ("{dead: [{subscriber: ship, payload: {order: 1}, id: o-1, at: 7s}]}", [dead(7)]),
@@ -138,9 +140,26 @@ def test_the_closest_message_is_compared(compare: Any) -> None:
     expect = (
         "{published: [{to: order.shipped, payload: {order: 1, a: 1}}, {to: order.shipped, payload: {order: 2, a: 2}}]}"
     )
+    far = shipped({"order": 4, "a": 4, "b": 4}, id="s-4", at_s=9)
+    failures = compare(
+        expect.replace("a: 1}}", "a: 1}, at: 0s}"), far, shipped({"order": 2, "a": 2}), shipped({"order": 3, "a": 3})
+    )
+    assert [each.problem.path for each in failures] == ["expect.published.0.payload.order", "expect.published.1"]
+    assert failures[0].differences == ("payload.order: expected 1, got 3", "payload.a: expected 1, got 3")
     (failure,) = compare(expect, shipped({"order": 2, "a": 2}), shipped({"order": 3, "a": 3}))
     assert failure.problem.path == "expect.published.0.payload.order"
     assert failure.differences == ("payload.order: expected 1, got 3", "payload.a: expected 1, got 3")
+
+
+def test_many_messages_that_are_other_than_expected_are_one_failure(compare: Any) -> None:
+    """The closest of the first ones is compared; a test that goes wrong a thousand times is still readable."""
+    (failure,) = compare("{published: [{to: order.shipped, payload: 0, times: 2000}]}", *map(shipped, range(1, 2001)))
+    assert failure.problem.message == "expected 0, got 1"
+    (failure,) = compare("{published: [{to: order.shipped, times: 3}]}", shipped(), shipped())
+    assert failure.problem.message == "1 of them are missing"
+    (failure,) = compare("{dead: none}", *[dead()] * 2000)
+    assert failure.problem.message == "expected none, got 2000"
+    assert len(failure.differences) == 20
 
 
 def test_all_failures_are_reported(compare: Any) -> None:
