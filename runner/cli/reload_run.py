@@ -53,6 +53,7 @@ class _Run:
         self._up_options = up_options
         self._environment = environment
         self._is_dev = is_dev
+        self._folder = os.getcwd()
         self._has_loaded = False
         self._logging: dict[str, Any] = {}
         self._addresses: dict[tuple[str, int], tuple[str, int]] = {}
@@ -78,7 +79,8 @@ class _Run:
         is_memory = self._up_options.broker == "memory"
         drain_on_signals(stop, on_first=loader.interrupt, on_force=self._keys.close, is_memory=is_memory)
         with self._keys:
-            report = await reloader.run(watch(lambda: self._folders(reloader), reloader.changes.is_relevant))
+            changes = reloader.changes
+            report = await reloader.run(watch(lambda: self._folders(reloader), changes.is_relevant, changes.is_stale))
         if report is None:
             echo_nothing_ran()
             exit_process(0)
@@ -103,10 +105,13 @@ class _Run:
         from runner import log
 
         try:
+            os.chdir(self._folder)  # it may have been deleted and made again
             environ = self._environment.fill()
             system, self._logging = load_pipelines(replace(self._up_options, environ=environ), echo_problems)
         except BadEnvironmentFile as error:
             raise RunnerError(str(error)) from None
+        except FileNotFoundError:
+            raise RunnerError("the current folder is gone", "make it again") from None
         finally:
             if self._logging:
                 is_colored = wants_color(os.isatty(1))

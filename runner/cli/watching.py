@@ -65,17 +65,19 @@ def project_folders(roots: Iterable[Path]) -> list[Path]:
 
 
 async def watch(
-    folders: Callable[[], Iterable[Path]], is_relevant: Callable[[Path], bool] = lambda _: True
+    folders: Callable[[], Iterable[Path]],
+    is_relevant: Callable[[Path], bool] = lambda _: True,
+    is_stale: Event | None = None,
 ) -> AsyncIterator[set[Path]]:
     """Yield the absolute paths of relevant files and folders in `folders` that have changed, once they are quiet.
 
-    Folders are watched without those below them. `folders` is called again after each yield, and when a file or folder
-    is gone or a folder is new; folders that come are changes themselves. Instead of a folder that does not exist, the
-    nearest one above it is watched. While the caller works on what was yielded, further changes are kept for the next
-    time. Raises WatchUnavailable.
+    Folders are watched without those below them. `folders` is called again after each yield, when a file or folder is
+    gone or a folder is new, and when `is_stale` is set; folders that come are changes themselves. Instead of a folder
+    that does not exist, the nearest one above it is watched. While the caller works on what was yielded, further
+    changes are kept for the next time. Raises WatchUnavailable.
     """
     require_watchfiles()
-    loop, watched = asyncio.get_running_loop(), _Watched(folders)
+    loop, watched = asyncio.get_running_loop(), _Watched(folders, is_stale or Event())
     pool = ThreadPoolExecutor(1, thread_name_prefix="watch")
     try:
         changed: set[Path] = set()
@@ -97,8 +99,9 @@ async def watch(
 class _Watched:
     """The folders that are watched now. All methods but `close` run in one thread."""
 
-    def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
+    def __init__(self, folders: Callable[[], Iterable[Path]], is_stale: Event) -> None:
         self._wanted = folders
+        self._is_stale = is_stale
         self._closed = Event()
         self._folders: set[Path] = set()
         self._watcher = self._open()
@@ -108,7 +111,7 @@ class _Watched:
         changed = self._read(self._watcher, int(timeout_s * 1000))
         # A folder that was deleted may be there again, and is another one then: the watch of the old one is dead.
         is_dead = not self._folders.isdisjoint(changed)
-        if is_dead or not all(os.path.isfile(path) for path in changed):
+        if is_dead or self._is_stale.is_set() or not all(os.path.isfile(path) for path in changed):
             changed |= self.renew(is_dead=is_dead)
         return changed
 
@@ -117,6 +120,7 @@ class _Watched:
 
         What is in a new folder already does not change any more, so the folder stands for it.
         """
+        self._is_stale.clear()
         if self._closed.is_set() or (self._existing() == self._folders and not is_dead):
             return set()
         folders, before = self._folders, self._watcher
@@ -125,6 +129,10 @@ class _Watched:
         before.close()
         return changed | (self._folders - folders)
 
+    def is_set(self) -> bool:
+        """Whether the library is to stop waiting: it takes this object for an event."""
+        return self._closed.is_set() or self._is_stale.is_set()
+
     def close(self, pool: ThreadPoolExecutor) -> None:
         """End a `wait`, and stop watching."""
         self._closed.set()
@@ -132,7 +140,7 @@ class _Watched:
         pool.shutdown(wait=False)
 
     def _read(self, watcher: RustNotify, timeout_ms: int) -> set[Path]:
-        changes = watcher.watch(BATCH_MS, STEP_MS, timeout_ms, self._closed)
+        changes = watcher.watch(BATCH_MS, STEP_MS, timeout_ms, self)
         return set() if isinstance(changes, str) else {Path(path) for _, path in changes}
 
     def _existing(self) -> set[Path]:

@@ -329,6 +329,11 @@ def is_skipped_folder(folder: Path) -> bool:
     return folder.name.startswith(".") or is_installed
 
 
+def is_pipeline_file(path: Path) -> bool:
+    """Whether a file in a folder of pipelines is one of them, or a part of one."""
+    return path.suffix in (".yaml", ".yml") and not is_test_file(path) and _kind(path) is not FileKind.OTHER
+
+
 def _kind(path: Path) -> FileKind:
     try:
         if not path.is_file():

@@ -49,14 +49,8 @@ def project_entries() -> list[str]:
     """Return the entries of the import path that are folders of projects: not installed, and not the runner's."""
     own = os.path.dirname(os.path.dirname(PACKAGE_FILE))
     prefixes = (sys.prefix + os.sep, sys.base_prefix + os.sep)
-    entries = (os.path.realpath(entry) for entry in sys.path if entry)
-    return [
-        entry
-        for entry in entries
-        if not is_installed(entry + os.sep)
-        and not entry.startswith(prefixes)
-        and (entry != own or entry == os.getcwd())
-    ]
+    entries = [entry for entry in sys.path if os.path.isabs(entry) and os.path.realpath(entry) != own]
+    return [entry for entry in entries if not is_installed(entry + os.sep) and not entry.startswith(prefixes)]
 
 
 def base() -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from runner.config.loader import is_pipeline_file
 from runner.pipeline import sys_path
 from runner.reload.version import Loader
 
@@ -32,6 +34,8 @@ class FileChanges:
         self._repeated: tuple[set[Path], int] = (set(), 0)
         self._reloaded_at = -math.inf
         self.has_any = asyncio.Event()
+        self.is_stale = threading.Event()
+        """Set when other folders may have to be watched."""
 
     def roots(self) -> list[Path]:
         """Return the folders of the project: those of the pipelines, and those on the import path."""
@@ -91,5 +95,5 @@ class FileChanges:
         return count > STORM_RELOADS
 
     def _is_new_pipeline(self, path: Path) -> bool:
-        is_below = path.suffix in (".yaml", ".yml") and any(path.is_relative_to(folder) for folder in self._folders)
-        return is_below and path not in self._loader.files
+        is_below = any(path.is_relative_to(folder) for folder in self._folders)
+        return is_below and path not in self._loader.files and is_pipeline_file(path)

@@ -139,6 +139,8 @@ class Reloader:
             except RunnerError:
                 if files is None or not await self._changes_soon():
                     raise
+            finally:
+                self.changes.is_stale.set()
             files |= self.changes.take()[0]
 
     async def _changes_soon(self) -> bool:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -135,44 +136,69 @@ async def test_how_files_are_saved(memory_project: Project) -> None:
     assert "error" not in runner.stderr
 
 
-async def test_an_env_file(memory_project: Project) -> None:
-    """It is read again; what is not in it any more is gone."""
+async def test_the_folder_is_deleted_and_made_again(memory_project: Project) -> None:
+    """The process stands in a folder that is gone: what runs goes on, and the new folder is read."""
     project = memory_project
-    project.one_queue("import os\ndef send(): return os.environ.get('A', 'none')\ndef handle(p) -> None: note(p)")
-    (project.folder / "env").write_text("A=1\n")
-    async with project.run("dev", project.file, "--env-file", "env", "--http", "127.0.0.1:0") as runner:
+    project.one_queue(version(1))
+    (project.folder / "prices.py").write_text("SIGN = '-'\n")
+    texts = {file: file.read_text() for file in project.folder.iterdir()}
+    async with project.run("dev", ".", "--http", "127.0.0.1:0") as runner:
+        await running(runner)
+        shutil.rmtree(project.folder)
+        assert await reloaded(runner, 1) == "the last good version goes on"
+        project.folder.mkdir()
+        for file, text in texts.items():
+            file.write_text(text.replace("VERSION = 1", "VERSION = 2"))
+        await until(lambda: "changed handle" in reloads(runner)[-1], f"a reload: {runner.stderr}")
+        (project.folder / "prices.py").write_text("SIGN = '+'\n")
+        await until(lambda: reloads(runner)[-1] == "prices.py · changed handle", f"a reload: {runner.stderr}")
+        (project.folder / "data.yaml").write_text("a: 1\n")  # no pipeline
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait() == 0
+    assert "Traceback" not in runner.stderr
+
+
+async def test_files_outside_of_the_folder_of_the_pipeline(memory_project: Project) -> None:
+    """The env file, an overlay and a module, all in other folders. What is not in the env file any more is gone."""
+    project = memory_project
+    handlers = "import os\ndef send(): return os.environ.get('A', 'none')\ndef handle(p) -> None: note(p)"
+    project.one_queue(handlers, "concurrency: 1")
+    (project.folder / "pipelines").mkdir()
+    (project.folder / project.file).rename(project.folder / "pipelines" / project.file)
+    for folder in ("conf", "over"):
+        (project.folder / folder).mkdir()
+    (project.folder / "conf" / "env").write_text("A=1\n")
+    (project.folder / "over" / "dev.yaml").write_text("subscribers: {handle: {concurrency: 2}}\n")
+    arguments = ("--env-file", "conf/env", "--overlay", "over/dev.yaml", "--http", "127.0.0.1:0")
+    async with project.run("dev", "pipelines", *arguments) as runner:
         assert (await project.ledger.wait_for(1))[0].payload == "1"
-        (project.folder / "env").write_text("B=1\n")
-        assert await reloaded(runner, 1) == "env"
-        (project.folder / "env").write_text("A\n")
+        (project.folder / "conf" / "env").write_text("B=1\n")
+        assert await reloaded(runner, 1) == "conf/env"
+        (project.folder / "conf" / "env").write_text("A\n")
         assert await reloaded(runner, 2) == "the last good version goes on"
         assert "env:1: not a NAME=value line" in runner.stderr
+        (project.folder / "conf" / "env").write_text("C=1\n")
+        assert await reloaded(runner, 3) == "conf/env"
+        (project.folder / "over" / "dev.yaml").write_text("subscribers: {handle: {concurrency: 3}}\n")
+        assert await reloaded(runner, 4) == "over/dev.yaml · changed handle"
+        project.handlers(handlers.replace("none", "gone"))
+        assert await reloaded(runner, 5) == "work.py · changed send, handle"
+        await project.ledger.wait_for(2)
+    assert project.ledger.payloads() == ["1", "gone"]
 
 
-@pytest.mark.parametrize("broken", ["import time; time.sleep(60)", "while True:\n    pass"])
-async def test_ctrl_c_while_an_import_hangs(memory_project: Project, broken: str) -> None:
+async def test_ctrl_c_while_an_import_hangs(memory_project: Project) -> None:
     project = memory_project
     project.one_queue(version(1))
     (project.folder / "prices.py").write_text("SIGN = '-'\n")
     hung = project.folder / "hung"
     async with project.run("dev", project.file, "--http", "127.0.0.1:0") as runner:
         await running(runner)
-        (project.folder / "prices.py").write_text(f"open({str(hung)!r}, 'w').close()\n{broken}\n")
+        (project.folder / "prices.py").write_text(f"open({str(hung)!r}, 'w').close()\nimport time; time.sleep(60)\n")
         await until(hung.exists, "the import hangs")
         runner.signal(signal.SIGINT)
         assert await runner.wait() == 0, runner.stderr
     assert "stopped:" in runner.stderr
-
-
-async def test_what_does_not_go_with_watch(memory_project: Project) -> None:
-    memory_project.one_queue("def handle(payload) -> None: pass")
-    for option, text in {"--workers=2": "leave --workers out", "--until-idle": "leave --until-idle out"}.items():
-        async with memory_project.up("--watch", option) as runner:
-            assert await runner.wait() == 2
-        assert text in runner.stderr
-    async with memory_project.run("dev", "nowhere.yaml") as runner:
-        assert await runner.wait() == 78
-    assert "no such file" in runner.stderr
 
 
 def rss_kb(pid: int) -> int:

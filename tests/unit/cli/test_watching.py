@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -37,8 +38,12 @@ class Changes:
 async def watching() -> AsyncGenerator[Callable[..., Changes]]:
     opened: list[Changes] = []
 
-    def begin(folders: Callable[[], list[Path]], is_relevant: Callable[[Path], bool] = lambda _: True) -> Changes:
-        opened.append(Changes(watch(folders, is_relevant)))
+    def begin(
+        folders: Callable[[], list[Path]],
+        is_relevant: Callable[[Path], bool] = lambda _: True,
+        is_stale: Event | None = None,
+    ) -> Changes:
+        opened.append(Changes(watch(folders, is_relevant, is_stale)))
         return opened[-1]
 
     yield begin
@@ -114,6 +119,20 @@ async def test_what_changes_while_the_caller_works_is_kept(watching: Callable[..
         (other / "o.py").write_text("1")
         assert {path.name for path in await anext(found)} == {"o.py"}
     await found.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+async def test_other_folders_on_demand(watching: Callable[..., Changes], tmp_path: Path) -> None:
+    """A folder that the caller wants from now on is watched at once, and is reported itself."""
+    other = tmp_path / "other"
+    other.mkdir()
+    folders, is_stale = [tmp_path], Event()
+    changes = watching(lambda: folders, is_python, is_stale)
+    await changes.start()
+    folders.append(other)
+    is_stale.set()
+    assert await changes.names(tmp_path) == {"other"}
+    (other / "m.py").write_text("1")
+    assert await changes.names(tmp_path) == {"other/m.py"}
 
 
 def test_the_folders_of_a_project(tmp_path: Path) -> None:

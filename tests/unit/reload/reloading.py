@@ -89,6 +89,12 @@ class Reloads:
         await self.until(is_there)
         return found[count - 1].removeprefix("reload ")
 
+    async def draining(self) -> None:
+        """Wait until the version that runs takes no more messages."""
+        queue = self.reloader.memory.queue("orders")
+        assert queue is not None
+        await self.until(lambda: not queue.subscriptions)
+
     async def publish(self, *payloads: object, to: str = "orders") -> None:
         """Publish to a queue of the pipelines that run."""
         assert self.reloader.system is not None
