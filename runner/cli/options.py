@@ -16,8 +16,8 @@ from runner.cli.verb import complete_names
 class BadValue(click.BadParameter):
     """A value that an option does not take, with what to write instead."""
 
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, hint: str, label: str | None = None) -> None:
+        super().__init__(message, param_hint=label)
         self.hint = hint
 
 
@@ -244,6 +244,8 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
         elif re.match(r"[\w.-]+(:\d+)?(/|$)", value) and "://" not in value:
             login = "" if is_loopback(re.split("[:/]", value)[0]) else "USER:PASSWORD@"
             hint = f'did you mean "amqp://{login}{value}"?'
+        elif closest(value.partition("://")[0], ["amqp", "amqps"]):
+            hint = f'did you mean "amqp://{value.partition("://")[2]}"?'
         raise BadValue(str(error), hint) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_err, errors_as_exit_codes
 from runner.cli.verb import Verb, complete_names
+from runner.config.messages import closest
 from runner.errors import RunnerError
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
@@ -100,7 +102,9 @@ def _body(payload: str) -> bytes:
         try:
             return Path(payload[1:]).read_bytes()
         except OSError as error:
-            raise click.BadParameter(f"cannot read {payload[1:]}: {error.strerror}", param_hint="PAYLOAD") from None
+            guess = closest(payload[1:], os.listdir())
+            hint = f'did you mean "@{guess}"?' if guess else "correct the path after the @"
+            raise options.BadValue(f"cannot read {payload[1:]}: {error.strerror}", hint, "PAYLOAD") from None
     return payload.encode("utf-8", "surrogateescape")
 
 
@@ -128,7 +132,7 @@ def _headers(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         name, equals, text = value.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f'"{value}" is not NAME=VALUE')
+            raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {value.replace(':', '=', 1)}")
         if name.startswith("x-runner-"):
             raise click.BadParameter('names that start with "x-runner-" belong to the runner')
         headers[name] = text

@@ -14,6 +14,7 @@ from runner.config.file_kind import FileKind, detect_file_kind
 from runner.config.include_merge import merge_documents
 from runner.config.includes import IncludedFiles, load_includes
 from runner.config.limits import MAX_BYTES, MAX_PROBLEMS
+from runner.config.messages import closest
 from runner.config.name_fields import name_problem, reserved_problem
 from runner.config.overlay_merge import merge_overlays, without_misspelt_items
 from runner.config.overlays import Overlay, OverlayDocuments, read_overlays
@@ -357,6 +358,9 @@ def _test_file() -> Problem:
 
 
 def _missing(path: Path) -> Problem:
-    return Problem(
-        code="no-such-file", message="there is no such file or folder", help="check the name", file=str(path)
-    )
+    try:
+        guess = closest(path.name, os.listdir(path.parent), likeness=0.75)
+    except (OSError, ValueError):
+        guess = None
+    help_ = f'did you mean "{path.parent / guess}"?' if guess else "check the name"
+    return Problem(code="no-such-file", message="there is no such file or folder", help=help_, file=str(path))

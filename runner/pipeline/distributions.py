@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,12 @@ DISTRIBUTIONS = {
 }
 """Distributions whose name is not that of their module. Without this, `pip install` could install a foreign package."""
 
+FREQUENT = (
+    *("aiohttp", "boto3", "django", "fastapi", "flask", "httpx", "numpy", "orjson", "pandas", "psycopg", "pydantic"),
+    *("pymongo", "redis", "requests", "runner", "simplejson", "sqlalchemy", "structlog", "ujson"),
+)
+"""Modules that many projects import: a name near to one of them is misspelt, and not to be installed."""
+
 _MOVED = {
     "ConfigParser": "configparser",
     "HTMLParser": "html.parser",
@@ -60,6 +67,17 @@ _MOVED = {
     "urlparse": "urllib.parse",
 }
 _REMOVED = frozenset({"asynchat", "asyncore", "cgi", "crypt", "distutils", "imghdr", "pipes", "smtpd", "telnetlib"})
+
+
+def likely_module(name: str) -> str:
+    """Return the module of Python, or of a frequent package, that a misspelt name means; "" if none is near.
+
+    A package with the misspelt name is not to be installed.
+    """
+    if any(name in known for known in (FREQUENT, DISTRIBUTIONS, _MOVED, _REMOVED)):
+        return ""
+    known = [item for item in (*sys.stdlib_module_names, *FREQUENT) if not item.startswith("_")]
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.85)), "")
 
 
 def how_to_get(names: Sequence[str]) -> tuple[str, str]:

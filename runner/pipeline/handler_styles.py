@@ -67,11 +67,13 @@ def missing_parameters(
         return wrong_parameters(path, what, f"{declare}, or {offered}", parameter=first)
     taken = " and ".join(f'{payload}["{name}"]' for name in missing)
     what = f'{what}: the whole payload goes to "{payload}"'
-    return wrong_parameters(path, what, f"take {taken} out of it, or {offered}, or {declare}", parameter=first)
+    it = "it" if len(missing) == 1 else "them"
+    return wrong_parameters(path, what, f"remove {it} and use {taken}, or {offered}, or {declare}", parameter=first)
 
 
 def no_payload_parameter(path: str, parameters: Parameters, given: Collection[str]) -> ImportProblem:
     """Return the problem of a handler without a parameter for the payload."""
+    function = path.rpartition(":")[2].rpartition(".")[2]
     named = [
         name
         for name, item in parameters.items()
@@ -79,8 +81,11 @@ def no_payload_parameter(path: str, parameters: Parameters, given: Collection[st
     ]
     if named:
         what = f'takes "{named[0]}" only by name, and the payload is passed by position'
-        return wrong_parameters(path, what, 'remove the "*" before it', parameter=named[0])
-    function = path.rpartition(":")[2].rpartition(".")[2]
+        hint = 'remove the "*" before it'
+        if named[1:]:
+            taken = _listed([f'{named[0]}["{name}"]' for name in named[1:]], "")
+            hint = f'write "def {function}({named[0]}):", and take {taken} out of it'
+        return wrong_parameters(path, what, hint, parameter=named[0])
     hint = f'its first parameter gets the payload: write "def {function}(payload):"'
     return wrong_parameters(path, "takes no parameter for the payload", hint, parameter="")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import builtins
+import difflib
 import importlib
 import importlib.util
+import linecache
 import os
 import re
 import socket
@@ -22,7 +24,7 @@ from runner.config.diagnostics import display_path
 from runner.config.messages import closest
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
-from runner.pipeline.distributions import how_to_get
+from runner.pipeline.distributions import how_to_get, likely_module
 from runner.pipeline.import_guard import ImportTooLong, ProcessEnded
 from runner.pipeline.import_problems import (
     ImportProblem,
@@ -38,6 +40,8 @@ from runner.pipeline.import_problems import (
 _PARTIAL = re.compile(r"partially initialized module '([^']+)'")
 _ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a library you intended to import\)$")
 _UNCHECKABLE = re.compile(r"Unable to generate pydantic-core schema for (?:<class '([^']+)'>|(\S+?))\. ")
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_READS_VARIABLE = re.compile(r"""(?:getenv|environ\.get)\(\s*["'](\w+)["']""")
 _MAX_TEXT = 300
 _CORRECT = "correct this line: the module must be imported without an error"
 _ON_USE = "move it into the handler, or into the factory of a resource, so that it runs when the pipeline does"
@@ -86,7 +90,7 @@ def explain_failure(module: str, error: BaseException) -> ImportProblem:
         found = explain(failure)
         if found is not None:
             return found
-    return failure.problem(f"failed to import: {in_one_line(error)}", _help_for(error), failure.at(failure.innermost))
+    return failure.problem(f"failed to import: {in_one_line(error)}", _help_for(failure), failure.at(failure.innermost))
 
 
 def in_one_line(error: BaseException) -> str:
@@ -96,7 +100,7 @@ def in_one_line(error: BaseException) -> str:
     text = error.msg if isinstance(error, SyntaxError) else error_text(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if error.filename else "")
-    text = text.partition("For further information visit")[0]
+    text = re.split(r"For further information visit| See https?:", text)[0]
     text = _ADVICE.sub("", " ".join(text.split()))
     text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
     return f"{error_type(error)}: {text}".removesuffix(": ")
@@ -157,6 +161,9 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
     if parent and importlib.util.find_spec(top) is not None:
         hint = "correct the name, or install a version of the package that has it"
         return failure.problem(f'imports "{name}", which the installed "{top}" does not have', hint, failure.at(frame))
+    if likely := likely_module(top):
+        hint = f'did you mean "{likely}"?'
+        return failure.problem(f'imports "{name}", which does not exist', hint, failure.at(frame, top))
     names = list(dict.fromkeys([top, *_missing_imports(frame)]))
     matter, hint = how_to_get(names)
     listed = " and ".join(f'"{item}"' for item in names)
@@ -210,7 +217,10 @@ def _circle(failure: Failure, other: str) -> ImportProblem | None:
 
 def _partial_module(failure: Failure) -> ImportProblem | None:
     found = _PARTIAL.search(str(failure.error)) if isinstance(failure.error, AttributeError | ImportError) else None
-    return _circle(failure, found[1]) if found is not None else None
+    if found is None or failure.statement is None:
+        return None
+    what = f'and "{found[1]}" import each other'
+    return failure.problem(what, f'use "{found[1]}" only inside of functions here', failure.at(failure.statement))
 
 
 def _relative_import(failure: Failure) -> ImportProblem | None:
@@ -324,7 +334,11 @@ def _undefined(failure: Failure) -> ImportProblem | None:
     error, frame = failure.error, failure.innermost
     if not isinstance(error, NameError) or not error.name or frame is None:
         return None
-    hint = name_hint(error.name, [*frame.names, *dir(builtins)])
+    defined = {node.name: node.lineno for node in source_of(frame.file) if isinstance(node, _DEFINITIONS)}
+    if defined.get(error.name, 0) > frame.line:
+        hint = f"move the definition of {error.name} (line {defined[error.name]}) above this line"
+    else:
+        hint = name_hint(error.name, [*frame.names, *defined, *dir(builtins)])
     return failure.problem(f'uses "{error.name}", which is not defined', hint, failure.at(frame, error.name))
 
 
@@ -336,11 +350,20 @@ def name_hint(name: str, known: list[str]) -> str:
         return f'add "from typing import {name}" at the top of the module'
     if name in sys.stdlib_module_names:
         return f'add "import {name}" at the top of the module'
-    guess = closest(name, [item for item in known if not item.startswith("_")], likeness=0.75)
-    return f'did you mean "{guess}"?' if guess else f"define {name} above this line, or import it"
+    guess = difflib.get_close_matches(name, [item for item in known if not item.startswith("_")], n=1, cutoff=0.75)
+    return f'did you mean "{guess[0]}"?' if guess else f"define {name} above this line, or import it"
 
 
-def _help_for(error: BaseException) -> str:
+def _help_for(failure: Failure) -> str:
+    error, frame = failure.error, failure.innermost
+    variable = _READS_VARIABLE.search(linecache.getline(frame.file, frame.line)) if frame is not None else None
+    if variable is not None and not os.environ.get(variable[1]):
+        return f"set the variable {variable[1]}: `export {variable[1]}=…`, or in a file that --env-file names"
+    if "`BaseSettings` has been moved" in str(error):
+        install = "" if "pydantic_settings" in sys.modules else f", and {how_to_get(['pydantic_settings'])[1]}"
+        return f'write "from pydantic_settings import BaseSettings"{install}'
+    if "follows default argument" in str(error):
+        return "move the fields without a default before the others"
     if isinstance(error, RecursionError):
         return "end this recursion: the function or class needs itself without an end"
     if isinstance(error, AttributeError) and error.name:

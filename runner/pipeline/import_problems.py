@@ -16,6 +16,7 @@ from runner.config.messages import closest
 from runner.pipeline import sys_path
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_MAX_LISTED = 5
 _INNER_BODIES = (*_FUNCTIONS, ast.ClassDef)
 
 
@@ -76,7 +77,9 @@ def not_python(module: str, file: str, error: Exception) -> ImportProblem:
         return module_failed(module, f"cannot be read: {display_path(file)} is {encoding}", "save it as UTF-8", None)
     what = f"is not valid Python: {getattr(error, 'msg', None) or error}"
     hint = "correct this line, or the one before it"
-    if isinstance(error, IndentationError):
+    if "expected an indented block" in what:
+        hint = "indent this line, or write `pass` in the block"
+    elif isinstance(error, IndentationError):
         hint = "indent all lines of a block by the same number of spaces"
     line, column = getattr(error, "lineno", None), getattr(error, "offset", None) or 1
     end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
@@ -126,7 +129,10 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
         return ImportProblem("attribute-not-found", message, found[0], is_attribute=True, place=found[1])
     guess = closest(attribute, names)
     elsewhere = _defined_elsewhere(module, attribute, file)
+    functions = [node.name for node in source_of(file) if isinstance(node, _FUNCTIONS) and node.name[0] != "_"]
     hint = f'define "{attribute}" in it, or correct the name'
+    if 0 < len(functions) <= _MAX_LISTED:
+        hint += f": it has {', '.join(functions)}"
     if elsewhere:
         hint = f'it is in "{elsewhere}": write "{elsewhere}:{attribute}"'
     elif guess:
@@ -172,7 +178,10 @@ def _inner_definitions(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.FunctionD
 
 def _defined_elsewhere(module: str, attribute: str, file: str | None) -> str:
     """Return the module of the same folder that defines a name, "" if there is none or more than one."""
-    if file is None or sys_path.is_installed(file):
+    if file is None:  # a package without __init__.py
+        places = (Path(entry, *module.split("."), "__init__.py") for entry in sys.path if entry)
+        file = next((str(place) for place in places if place.parent.is_dir()), "")
+    if not file or sys_path.is_installed(file):
         return ""
     folder = Path(file).parent
     is_package = Path(file).name == "__init__.py"

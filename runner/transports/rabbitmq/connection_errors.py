@@ -53,7 +53,7 @@ def explain_failure(error: BaseException, url: str, tls: TlsSettings | None) -> 
     if _wrong_port(port):
         return ConnectionFailure(why, _wrong_port(port))
     if "not known" in why.lower() or "name resolution" in why.lower() or "no address" in why.lower():
-        return ConnectionFailure(why, f'correct the host "{parts.hostname}": it has no address')
+        return ConnectionFailure(why, f'correct the host "{parts.hostname}", which has no address; {_RUNNING}')
     if "unexpectedly closed" in why:
         why = "the connection was closed during the handshake"
     if not is_secure and why in ("connection reset by peer", "the connection was closed during the handshake"):

@@ -150,6 +150,21 @@ SAID = [
         'did you mean "pipeline.yaml"?',
     ),
     (
+        "publish pipeline.yaml order_queue 1 --header tenant:a",
+        '--header: "tenant:a" is not NAME=VALUE',
+        "write tenant=a",
+    ),
+    (
+        "publish pipeline.yaml order_queue @ordr.json",
+        "PAYLOAD: cannot read ordr.json: No such file or directory",
+        "correct the path after the @",
+    ),
+    (
+        "up pipeline.yaml --broker ampq://localhost",
+        "--broker: a broker's URL starts with amqp:// or amqps://",
+        'did you mean "amqp://localhost"?',
+    ),
+    (
         "publish pipeline.yaml",
         "runner publish needs the name of a queue or an event",
         """write: runner publish pipeline.yaml order_queue '{"id": 1}' (there are: order_queue, order.paid)""",

@@ -179,7 +179,48 @@ MODULES = [
     ),
 ]
 
+MODULES += [
+    Mistake(
+        f"{name}, a misspelt module of Python or of a frequent package",
+        {"app.py": f"import {name}\n" + SHIP},
+        "app.py:1:8",
+        f'module "app" imports "{name}", which does not exist',
+        f'did you mean "{meant}"?',
+    )
+    for name, meant in (("jsn", "json"), ("datetme", "datetime"), ("reqests", "requests"))
+]
+MODULES += [
+    Mistake(
+        "a name that is defined below",
+        {"app.py": "X = make()\ndef make(): ...\n" + SHIP},
+        "app.py:1:5",
+        'module "app" uses "make", which is not defined',
+        "move the definition of make (line 2) above this line",
+    ),
+    Mistake(
+        "a module that is used while it is being imported",
+        {"app.py": "import other\n" + SHIP, "other.py": "import app\nX = app.ship\n"},
+        "other.py:2:1",
+        'module "other" and "app" import each other',
+        'use "app" only inside of functions here',
+    ),
+    Mistake(
+        "a variable that is not set, and has no default",
+        {"app.py": "import os\nX = os.getenv('NO_SUCH_DSN').lower()\n" + SHIP},
+        "app.py:2:1",
+        "module \"app\" failed to import: AttributeError: 'NoneType' object has no attribute 'lower'",
+        "set the variable NO_SUCH_DSN: `export NO_SUCH_DSN=…`, or in a file that --env-file names",
+    ),
+]
+
 NAMES = [
+    Mistake(
+        "several parameters by name only",
+        {"app.py": "def ship(*, order, tenant): ...\n"},
+        "app.py:1:13",
+        '"app:ship" takes "order" only by name, and the payload is passed by position',
+        'write "def ship(order):", and take order["tenant"] out of it',
+    ),
     Mistake(
         "a misspelt module of a package",
         {"shop/__init__.py": "", "shop/handlers.py": SHIP},
@@ -253,7 +294,7 @@ NAMES = [
         {"app.py": "def ship(order, carrier, *, price): ...\n"},
         "app.py:1:17",
         '"app:ship" needs "carrier" and "price", which nothing provides: the whole payload goes to "order"',
-        'take order["carrier"] and order["price"] out of it, or pass a value by `with: {carrier: …, price: …}`, '
+        'remove them and use order["carrier"] and order["price"], or pass a value by `with: {carrier: …, price: …}`, '
         "or declare the resources `carrier` and `price`",
     ),
     Mistake(
@@ -296,6 +337,14 @@ NAMES = [
 ]
 
 IMPORTED = [
+    Mistake(
+        "a function of a package without __init__.py",
+        {"jobs/ship_job.py": SHIP},
+        "p.yaml:3:51",
+        'module "jobs" has no "ship"',
+        'it is in "jobs.ship_job": write "jobs.ship_job:ship"',
+        "jobs:ship",
+    ),
     Mistake(
         "an item of a dict",
         {"app.py": "HANDLERS = {'ship': print}\n"},

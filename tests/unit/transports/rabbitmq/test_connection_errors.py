@@ -86,7 +86,8 @@ FAILURES = [
         "amqp://u:p@no-such-host:5672/",
         aiormq.AMQPConnectionError(-2, "Name or service not known"),
         "Name or service not known",
-        'correct the host "no-such-host": it has no address',
+        'correct the host "no-such-host", which has no address; is it running, and is the address right? '
+        "`runner up` tries for broker.connect_timeout, other commands for --wait",
         False,
     ),
 ]
