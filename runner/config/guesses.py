@@ -47,11 +47,21 @@ def _short(milliseconds: float) -> str:
     return f"{int(milliseconds // size)}{unit}"
 
 
+_NAMES_OF_DAYS: Final = re.compile(
+    r"\b(mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|jun|jul|aug|sep|oct|nov|dec)"
+    r"(?:day|sday|nesday|rsday|urday|uary|ruary|ch|il|e|y|ust|tember|ober|ember|s)\b",
+    re.IGNORECASE,
+)
+
+
 def cron(line: str) -> tuple[str, str]:
     """Return the cron line of five fields that one of Quartz, Spring or AWS means, and what changes; "" if unknown."""
     line = re.sub(r"^cron\((.*)\)$", r"\1", line.strip())
+    line, renamed = _NAMES_OF_DAYS.subn(lambda match: match[1].lower(), line)
     parts = line.split()
     changes = []
+    if renamed and len(parts) == 5 and "?" not in parts:
+        return " ".join(parts), "all but three letters of each name"
     if len(parts) == 7 and parts[6] == "*":
         parts, changes = parts[:6], ["the year"]
     if len(parts) == 6 and re.fullmatch(r"\*|(19|20)\d\d", parts[5]) and "?" in (parts[2], parts[4]):
@@ -113,7 +123,7 @@ def import_path(text: str) -> tuple[str, str]:
         return "", "code cannot stand in the pipeline: put the function into a module, and name it"
     text = text.strip()
     called = re.sub(r"\(\s*\)$", "", text)
-    path, colon, name = called.replace("::", ":").rpartition(":")
+    path, colon, name = re.sub(r"\s*(?:::|->|=>|#|!|@)\s*", ":", called).rpartition(":")
     if not colon and called.endswith(".py"):
         return "", f'write the function as well, as in "{_module(called)}:name"'
     if not colon:
@@ -139,3 +149,26 @@ def number(text: str) -> str:
     if match := re.fullmatch(r"(\d+)\s*([kK])", text):
         return f"{match[1]}000"
     return re.sub(r"[,;]$", "", text) if re.fullmatch(r"\d+[,;]", text) else ""
+
+
+_SCHEMES: Final = re.compile(r"(?:py)?amqp(?:lib|s)?|rabbit(?:mq|s)?|amqp\+ssl|tcp|http|https", re.IGNORECASE)
+
+
+def broker(text: str) -> tuple[str, str]:
+    """Return the URL of a broker or `memory` that is meant, and a hint; one of both may be empty."""
+    text = text.strip()
+    if text.lower().replace("-", "").replace("_", "") in ("inmemory", "mem", "inprocess", "ram"):
+        return "memory", ""
+    if "," in text or ";" in text:
+        urls = [url.strip() for url in re.split("[,;]", text) if url.strip()]
+        return "", "put them into a list under the key `urls:`, below `broker:`" if len(urls) > 1 else ""
+    scheme, separator, rest = text.partition("://")
+    if separator and not _SCHEMES.fullmatch(scheme):
+        return "", "the runner speaks AMQP 0-9-1, as RabbitMQ does: write amqp://host:5672/vhost"
+    rest = rest if separator else text
+    if separator and scheme.lower().startswith("http"):
+        rest = rest.rstrip("/").replace(":15672", ":5672")
+    if not re.fullmatch(r"(?:[^\s@/]*@)?[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[^\s/]*)?", rest):
+        return "", ""
+    secure = "s" if scheme.lower().endswith(("s", "ssl")) and separator else ""
+    return f"amqp{secure}://{rest}", ""

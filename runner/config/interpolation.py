@@ -25,7 +25,11 @@ from runner.config.yaml_parser import is_file
 from runner.errors import Problem
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
+_OTHER_FORM = re.compile(r"(?:env[.:])?\s*([A-Z_][A-Z0-9_]*)\s*(?:(?::?[-=|]|[:|])(?![+?])\s*([^$}]*[^$}A-Z_][^$}]*))?")
+"""`${NAME-default}` of the shell, `${NAME:default}` of Spring, `${env:NAME}` and `${ NAME }`."""
 _TEMPLATE = re.compile(r"\{\{(.*?)\}\}")
+_WINDOWS_VARIABLE = re.compile(r"%([A-Z_][A-Z0-9_]*)%")
+_PLACEHOLDER = re.compile(r"<[\w -]+>")
 _BARE_VARIABLE = re.compile(r"(?<!\$)\$([A-Za-z_]\w*)")
 FREE_KEYS = frozenset({"description", "owner", "release", "with", "arguments", "headers", "levels", "password"})
 """Keys whose values may be any text, so a dollar or braces in them may be meant."""
@@ -112,7 +116,10 @@ def _value(body: str, environ: Mapping[str, str], read_secret: ReadSecret) -> tu
         return _secret(body, read_secret), body
     match = _VARIABLE.fullmatch(body)
     if match is None:
-        raise _SubstitutionError("bad-interpolation", f'"${{{body[:60]}}}" is not an interpolation', _FORMS)
+        other = _OTHER_FORM.fullmatch(body.strip())
+        default = f":-{other[2]}" if other and other[2] else ""
+        help_ = f"write ${{{other[1]}{default}}}" if other else _FORMS
+        raise _SubstitutionError("bad-interpolation", f'"${{{body[:60]}}}" is not an interpolation', help_)
     name, operator, rest = match.groups()
     value = environ.get(name)
     if value is not None and (value or operator is None):
@@ -211,7 +218,7 @@ class _Pass:
         elif isinstance(node, SequenceNode):
             for index, child in enumerate(node.nodes):
                 self.visit(child, (*path, index))
-        elif isinstance(node.value, str) and ("$" in node.value or "{{" in node.value):
+        elif isinstance(node.value, str) and any(sign in node.value for sign in ("$", "{{", "<", "%")):
             if not FREE_KEYS & {*path}:
                 self._check_templates(node, node.value, path)
             self._scalar(node, node.value, path)
@@ -222,6 +229,11 @@ class _Pass:
             name = (re.findall(r"[A-Za-z_]\w*", template[1]) or ["NAME"])[-1].upper()
             message = "templates with {{ }} are not filled in"
             help_ = f'write "${{{name}}}" for a variable of the environment'
+        elif windows := _WINDOWS_VARIABLE.fullmatch(text):
+            message = f"{text} is not replaced: that is how Windows writes a variable"
+            help_ = f'write "${{{windows[1]}}}" for the variable'
+        elif _PLACEHOLDER.fullmatch(text):
+            message, help_ = f"{text} is a placeholder", "write a value of your own in its place"
         elif (bare := _BARE_VARIABLE.search(text)) and "://" not in text:
             message = f'"{bare[0]}" is not replaced: a variable needs braces'
             help_ = f'write "${{{bare[1]}}}" for the variable, or "${bare[0]}" for a text that starts with a dollar'

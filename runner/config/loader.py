@@ -151,7 +151,7 @@ def mend_slips(loaded: PipelineFile, problems: Sequence[Problem] = ()) -> Pipeli
     if loaded.reload is None or not (loaded.problems or problems):
         return loaded
     from runner.config.foreign_files import foreign_file  # only for files with mistakes
-    from runner.config.slips import mend
+    from runner.config.slips.mending import mend
 
     if (foreign := foreign_file(loaded.lines)) is not None:
         found = in_files([foreign], [loaded.path])

@@ -76,12 +76,20 @@ def typo_of(word: str, candidates: Iterable[str], likelier: Iterable[str] = ()) 
 
     Numbers are never misspelt: `orders_1` is not `orders_2`. For the `likelier` candidates less similarity is enough.
     """
-    digits = re.findall(r"\d+", word)
-    candidates = [name for name in candidates if re.findall(r"\d+", name) == digits]
+    candidates = [name for name in candidates if _may_be(word, name)]
     near = [name for name in candidates if is_one_slip(word.lower(), name.lower())]
     if len(near) == 1:
         return near[0]
     return closest(word, likelier) or closest(word, candidates, likeness=0.75)
+
+
+def _may_be(word: str, name: str) -> bool:
+    """Whether a word may be a misspelling of a name: with the same numbers, and as many parts or the same letters."""
+    if re.findall(r"\d+", word) != re.findall(r"\d+", name):
+        return False
+    parts, others = re.split(r"[._-]", word.lower()), re.split(r"[._-]", name.lower())
+    joined, other = "".join(parts), "".join(others)
+    return len(parts) == len(others) or joined == other or is_one_slip(joined, other)
 
 
 def is_one_slip(word: str, other: str) -> bool:

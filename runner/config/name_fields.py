@@ -17,6 +17,7 @@ from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME,
 from runner.config.fields import one_or_many, text
 from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.spec_model import Conflict, raise_conflicts
+from runner.redaction import mask_passwords
 
 MAX_NAME_BYTES: Final = 255
 """The limit of AMQP. Derived names, such as those of dead-letter queues, are checked in `spec_checks`."""
@@ -151,9 +152,27 @@ def _broker_url(value: object) -> str:
     try:
         return parse_broker_url(str(value))
     except ValueError as error:
-        if not isinstance(value, Interpolated) and closest(value, ["memory"]):
-            raise spec_error("bad-url", str(error), 'did you mean "memory"?') from None
-        raise spec_error("bad-url", str(error), f"write {EXAMPLE_URL}") from None
+        help_, meant = _url_help(value)
+        raise spec_error("bad-url", str(error), help_, replacement=meant) from None
+
+
+def _url_help(value: str) -> tuple[str, str]:
+    """Return the help for a wrong URL, and the URL that is meant if that is certain."""
+    if isinstance(value, Interpolated):
+        return f"set it to {EXAMPLE_URL}", ""
+    if not value.startswith(("amqp://", "amqps://")) and closest(value, ["memory"]):
+        return 'did you mean "memory"?', ""
+    meant, hint = guesses.broker(value)
+    try:
+        meant = meant if meant in ("", "memory") else parse_broker_url(meant)
+    except ValueError:  # as a rule, the user and password are missing
+        host = meant.partition("://")[2].rpartition("@")[2]
+        hint, meant = f'write "amqp://user:password@{host}", with your user and password', ""
+        if value.startswith(("amqp://", "amqps://")) or (":" in host.partition("/")[0] and not host):
+            hint = ""
+    if meant and meant != value:
+        return f'write "{mask_passwords(meant)}"', "" if "@" in meant else meant
+    return hint or f"write {EXAMPLE_URL}", ""
 
 
 ImportPath = Annotated[str, BeforeValidator(_import_path), IMPORT_PATH]

@@ -47,6 +47,8 @@ def cron(value: object) -> str:
         meant = ""
     hint = f'remove {removed}: "{meant}"' if meant else ""
     written = f'"{meant}"' if meant else ""
+    if not isinstance(value, Interpolated) and (every := guesses.duration(line.lower().removeprefix("every "))):
+        hint = f'write "every: {every}" in place of cron'
     if len(parts) != len(_FIELDS) or len(line) > _MAX_CHARACTERS:
         message = f"a cron line has five fields, not {_number(parts, line)}"
         raise spec_error("bad-cron", message, hint or f"write {_EXAMPLE}", replacement=written)

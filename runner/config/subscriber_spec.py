@@ -86,13 +86,18 @@ def _retry(value: object) -> object:
     if value == "none":
         return {"attempts": 1}
     if value is False:
-        raise spec_error("wrong-type", "must be none, a number or a map, not false", 'write "retry: none"')
+        help_ = 'write "retry: none"'
+        raise spec_error("wrong-type", "must be none, a number or a map, not false", help_, replacement="none")
+    if _is_number(value) and whole_number(value) == 0:
+        help_ = 'write "retry: none" for one attempt'
+        raise spec_error("out-of-range", "must be at least 1, not the number 0", help_, replacement="none")
     if _is_number(value):
         return {"attempts": whole_number(value)}
     help_ = 'write "retry: none", or a number of attempts, as in "retry: 5"'
+    meant = ""
     if isinstance(value, str) and value.strip().lower() in ("no", "never", "off", "false", "disabled"):
-        help_ = 'write "retry: none"'
-    raise spec_error("wrong-type", f"must be none, a number or a map, not {describe(value)}", help_)
+        meant, help_ = "none", 'write "retry: none"'
+    raise spec_error("wrong-type", f"must be none, a number or a map, not {describe(value)}", help_, replacement=meant)
 
 
 def _is_number(value: object) -> bool:

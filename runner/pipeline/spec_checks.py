@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -27,6 +28,9 @@ from runner.pipeline.topology_builder import (
     queue_arguments,
     reads_queue,
 )
+
+_DEAD = re.compile(r"[._-](dlq|dead|dlx|deadletter|dead[._-]?letters?|errors?|failed|poison)$")
+"""How other tools end the name of a dead-letter queue."""
 
 TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
@@ -275,7 +279,12 @@ def _unknown(
     guess = closest(name, known)
     section = {"queue or event": "`queues:` or `events:`", "event": "`events:`", "exchange": "`exchanges:`"}[kind]
     help_text = f"add it under {section}"
-    if typo := typo_of(name, known):
+    dead = _DEAD.sub("", name)
+    if dead != name and dead in known:
+        help_text = (
+            f'the dead-letter queue of "{dead}" is "{dead}.dead": write that, and add it under `queues:` to read it'
+        )
+    elif typo := typo_of(name, known):
         help_text = f'did you mean "{typo}"?'
     elif item := _item_called(loaded, name):
         help_text = item

@@ -1,0 +1,158 @@
+"""Finds characters that look like others or like nothing: full-width ones, curly quotes, no-break spaces."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+from runner.config.positions import Edit, apply_edits
+from runner.config.slips.slip import Slip, Source
+
+_ODD_BLANK = re.compile("[\u00a0\u2000-\u200f\u202f\u2060\u3000\ufeff]")
+_WIDE = re.compile("[\uff01-\uff5e\u3001\u3002\u3010\u3011]")
+_WIDE_NAMES: Final = {
+    "：": "colon",
+    "，": "comma",
+    "、": "comma",
+    "；": "semicolon",
+    "。": "dot",
+    "．": "dot",
+    "－": "dash",
+}
+_ASCII: Final = {"、": ",", "。": ".", "【": "[", "】": "]"}
+_PAIRS: Final = {
+    **dict.fromkeys("“”„‟＂", "“”„‟＂"),
+    **dict.fromkeys("‘’‚‛＇", "‘’‚‛＇"),
+    "「": "」",
+    "『": "』",
+    "«": "»",
+    "`": "`",
+}
+_EDGE: Final = "".join(chr(code) for code in (0x20, 9, 0xA0, *range(0x2000, 0x2010), 0x202F, 0x2060, 0x3000, 0xFEFF))
+
+
+def odd_indentation(source: Source) -> Iterator[Slip]:
+    odd = [line for line in source.lines if _ODD_BLANK.search(source.text, line.start, line.start + line.level)]
+    if not odd:
+        return
+    edits = [
+        Edit(match.start(), match.end(), _blank(match[0]))
+        for line in odd
+        for match in _ODD_BLANK.finditer(source.text, line.start, line.start + line.level)
+    ]
+    numbers = [source.positions.span(line.start, line.start).line for line in odd]
+    what = _called(source.text[edits[0].start]).replace(" (", "s (", 1)
+    more = (
+        f" (also in line {', '.join(map(str, numbers[1:6]))}{', …' if len(numbers) > 6 else ''})" if numbers[1:] else ""
+    )
+    verb = "replace them with spaces" if any(edit.text for edit in edits) else "remove them"
+    yield Slip(
+        odd[0].start,
+        odd[0].level,
+        f"this line is indented with {what}",
+        f"{verb}{more}",
+        tuple(edits),
+    )
+
+
+def _blank(character: str) -> str:
+    return "  " if character == "\u3000" else " " if character.isspace() else ""
+
+
+def _called(character: str) -> str:
+    """Return what a character is called, as in `no-break space (U+00A0)`."""
+    name = unicodedata.name(character, "character").lower()
+    return f"{name} (U+{ord(character):04X})"
+
+
+def wide_colons(source: Source) -> Iterator[Slip]:
+    for line in source.lines:
+        index = line.key_start + len(line.key)
+        if not line.key or (found := source.text.find("：", index, line.value_start)) < 0:
+            continue
+        space = " " if line.value and line.value_start == found + 1 else ""
+        help_ = (
+            f'write "{line.key}: {line.value[:40]}", with the ASCII ":"'
+            if line.value
+            else f'write "{line.key}:", with the ASCII ":"'
+        )
+        yield Slip(
+            found,
+            1,
+            "this colon is a full-width one (U+FF1A)",
+            help_,
+            (Edit(found, found + 1, f":{space}"),),
+            line.path,
+        )
+
+
+def odd_blanks(source: Source) -> Iterator[Slip]:
+    """Find characters at the edges of values that look like blanks, and those that have no width anywhere in one."""
+    for line in source.lines:
+        if source.is_free(line) or not source.is_wrong(line):
+            continue
+        begin = line.key_start + len(line.key)
+        end = line.value_end
+        for match in _ODD_BLANK.finditer(source.text, line.key_start, end):
+            at_edge = begin <= match.start() < line.value_start or not source.text[match.end() : end].strip(_EDGE)
+            if match[0].isspace() and not at_edge:
+                continue
+            written = " " if match.start() < line.value_start and match.start() >= begin else ""
+            help_ = f"remove the {_called(match[0])}" + (" at its end" if match.end() == end else "")
+            yield Slip(
+                match.start(),
+                1,
+                "a character that cannot be seen is in this value",
+                help_,
+                (Edit(match.start(), match.end(), written),),
+                line.path,
+            )
+
+
+def odd_quotes(source: Source) -> Iterator[Slip]:
+    for line in source.lines:
+        value = line.value
+        if len(value) < 2 or value[0] not in _PAIRS or value[-1] not in _PAIRS[value[0]] or '"' in value:
+            continue
+        if source.is_free(line) and value[0] != "`":
+            continue
+        signs = dict.fromkeys((value[0], value[-1]))
+        codes = ", ".join(f"U+{ord(sign):04X}" for sign in signs)
+        kind = (
+            "backticks" if value[0] == "`" else "curly quotes" if value[0] in "“”„‟‘’‚‛" else "not the quotes of YAML"
+        )
+        edits = (Edit(line.value_start, line.value_start + 1, '"'), Edit(line.value_end - 1, line.value_end, '"'))
+        help_ = f'write "{value[1:-1][:60]}" with straight ones'
+        yield Slip(line.value_start, len(value), f"these are {kind} ({codes})", help_, edits, line.path)
+
+
+def wide_characters(source: Source) -> Iterator[Slip]:
+    """Find full-width punctuation: in brackets if the file is not YAML, else in values with a problem."""
+    for line in source.lines:
+        is_flow = line.value[:1] in ("[", "{", "【", "［", "｛")
+        if source.is_free(line) or not source.is_wrong(line) or (source.wrong is None and not is_flow):
+            continue
+        for match in _WIDE.finditer(source.text, line.value_start, line.value_end):
+            character = match[0]
+            plain = _ASCII.get(character) or unicodedata.normalize("NFKC", character)
+            behind = source.text[match.end() : match.end() + 1]
+            spaced = f"{plain} " if plain in ",:" and is_flow and not behind.isspace() else plain
+            name = _WIDE_NAMES.get(character, f'"{plain}"')
+            written = apply_edits(
+                line.value,
+                [
+                    Edit(found.start(), found.end(), _ASCII.get(found[0]) or unicodedata.normalize("NFKC", found[0]))
+                    for found in _WIDE.finditer(line.value)
+                ],
+            )
+            help_ = f'write "{written[:60]}", with the ASCII "{plain}"'
+            yield Slip(
+                match.start(),
+                1,
+                f"this {name} is a full-width one (U+{ord(character):04X})",
+                help_,
+                (Edit(match.start(), match.end(), spaced),),
+                line.path,
+            )

@@ -1,0 +1,198 @@
+"""Finds keys that are indented too little or too much, by the keys that may stand there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from runner.config.document import KeyPath
+from runner.config.foreign_words import foreign_word
+from runner.config.messages import typo_of
+from runner.config.models import model_at
+from runner.config.outline import Line
+from runner.config.positions import Edit
+from runner.config.slips.slip import ITEMS, SECTIONS, Slip, Source
+from runner.config.spec import PipelineSpec
+from runner.config.spec_model import model_keys
+
+_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+
+
+def dedented(source: Source) -> Iterator[Slip]:
+    """Find a key of an item that stands at the level of the item's name, or at that of the section."""
+    lines = source.lines
+    for index, line in enumerate(lines):
+        if not _NAME.fullmatch(line.key) or line.dash or not (target := _home(lines, index)):
+            continue
+        home, column = target
+        yield _moved(
+            source,
+            index,
+            column,
+            f'"{line.key}" is indented less than the keys above it'
+            if home.path[:-1] != line.path[:-1] and len(home.path) > len(line.path)
+            else f'"{line.key}" is not indented',
+            home,
+        )
+
+
+def _home(lines: list[Line], index: int) -> tuple[Line, int] | None:
+    """Return the key that a dedented key belongs beside, and its column. None if it is where it belongs."""
+    line, path = lines[index], lines[index].path
+    above = next((other for other in reversed(lines[:index]) if other.key and len(other.path) == len(path)), None)
+    if above is None or above.path[:-1] != path[:-1]:
+        return None
+    children = _below(lines[:index], above.path)
+    if len(path) == 1 and above.path[0] in SECTIONS and _is_unknown(line.key):
+        item = children[-1].path if children else ()
+        if line.key in model_keys(model_at(item)):
+            children = _below(lines[:index], item)
+        elif above.value or (line.value and above.path[0] in ITEMS) or not _is_name(line.key):
+            return None
+        else:
+            column = children[0].indent if children else above.indent + 2
+            return (children[0] if children else above, column) if column != line.indent else None
+    elif len(path) != 2 or path[0] not in ITEMS or not _is_option(line, lines[index + 1 :]):
+        return None
+    if not children or line.key in {other.key for other in children} or children[0].indent == line.indent:
+        return None
+    return (children[0], children[0].indent) if line.key in model_keys(model_at(children[0].path[:-1])) else None
+
+
+def _below(lines: list[Line], path: KeyPath) -> list[Line]:
+    """Return the lines with the keys of the map at a path."""
+    return [other for other in lines if other.path[:-1] == path and other.key]
+
+
+def _is_unknown(key: str) -> bool:
+    return key not in (*model_keys(PipelineSpec), *PipelineSpec.reserved) and not key.startswith("x-")
+
+
+def _is_name(key: str) -> bool:
+    """Whether an unknown key at the top level may be the name of an item, and no other word for a section."""
+    known = model_keys(PipelineSpec)
+    return foreign_word("pipeline", key) is None and typo_of(key, known) is None
+
+
+def _is_option(line: Line, below: list[Line]) -> bool:
+    """Whether a key where the name of an item is expected is an option: it has a value or keys that no item has."""
+    if line.key not in model_keys(model_at((str(line.path[0]), "*"))):
+        return False
+    inner = next((other for other in below if len(other.path) == 3 and other.path[:2] == line.path), None)
+    return bool(line.value) or (inner is not None and inner.key not in model_keys(model_at(line.path)))
+
+
+def _moved(source: Source, index: int, column: int, message: str, home: Line) -> Slip:
+    """Return the slip of a key, moved to a column with the lines below it that are not there yet."""
+    line = source.lines[index]
+    shift = column - line.indent
+    edits = [Edit(line.start, line.start, " " * shift) if shift > 0 else Edit(line.start, line.start - shift, "")]
+    below = []
+    for other in source.lines[index + 1 :]:
+        if other.indent <= line.indent and not (other.dash and other.indent == line.indent):
+            break
+        below.append(other)
+    if below and not line.value and (shift < 0 or below[0].indent <= column):
+        edits += [
+            Edit(other.start, other.start, " " * shift) if shift > 0 else Edit(other.start, other.start - shift, "")
+            for other in below
+        ]
+    number = source.positions.span(home.start, home.start).line
+    help_ = f"indent it by {abs(shift)} space{'s'[: abs(shift) != 1]}{'' if shift > 0 else ' less'}"
+    help_ += ", with what follows, " if len(edits) > 1 else ", " if home.indent == column else " "
+    place = f'"{home.key}" in line {number}' if home.indent == column else f'"{home.key}:" in line {number}'
+    help_ += f"as {place}" if home.indent == column else f"to put it under {place}"
+    return Slip(line.key_start, len(line.key), message, help_, tuple(edits), line.path)
+
+
+def too_deep(source: Source) -> Iterator[Slip]:
+    """Find a key that is indented deeper than the key above it, which has a value; and one between two levels."""
+    if source.wrong is not None:
+        return
+    for index, line in enumerate(source.lines):
+        above = source.lines[index - 1] if index else None
+        if above is None or not line.key or line.dash or not above.key or above.dash:
+            continue
+        if "\t" in source.text[line.start : line.start + line.indent]:
+            continue
+        parent = model_at(above.path[:-1])
+        if (
+            line.indent > above.indent
+            and above.value
+            and above.value[0] not in "|>[{\"'&"
+            and line.key in model_keys(parent)
+        ):
+            yield _moved(source, index, above.indent, f'"{line.key}" is indented deeper than the key above it', above)
+            return
+        if siblings := _siblings_of_uneven(source.lines, index):
+            yield _moved(
+                source, index, siblings.indent, f'"{line.key}" does not line up with the keys above it', siblings
+            )
+            return
+
+
+def _siblings_of_uneven(lines: list[Line], index: int) -> Line | None:
+    """Return a key of the map that a key between two levels belongs in, None if that is not certain."""
+    line = lines[index]
+    columns: dict[int, Line] = {}
+    for other in reversed(lines[:index]):
+        if other.key and not other.dash and all(other.indent < column for column in columns):
+            columns[other.indent] = other
+    if line.indent in columns or not columns or not 0 < line.indent < max(columns):
+        return None
+    fitting = [other for other in columns.values() if line.key in model_keys(model_at(other.path[:-1]))]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def children_not_indented(source: Source) -> Iterator[Slip]:
+    """Find the keys of a map at the level of the map's own key, as `retry:` with `attempts:` and `delay:` below it."""
+    for index, line in enumerate(source.lines):
+        if not line.key or line.value or line.dash or not (keys := model_keys(model_at(line.path))):
+            continue
+        own, found = model_keys(model_at(line.path[:-1])), []
+        for other in source.lines[index + 1 :]:
+            if other.path[:-1] != line.path[:-1] or other.key not in keys or other.key in own or other.dash:
+                break
+            found.append(other)
+        if found and source.is_wrong(found[0]):
+            edits = tuple(Edit(other.start, other.start, "  ") for other in found)
+            help_ = f"indent {'it' if len(found) == 1 else f'these {len(found)} lines'} by 2 spaces"
+            message = f'"{found[0].key}" is a key of "{line.key}", and is not indented below it'
+            yield Slip(found[0].key_start, len(found[0].key), message, help_, edits, line.path)
+
+
+def item_too_deep(source: Source) -> Iterator[Slip]:
+    """Find the name of an item among the options of the item above it."""
+    for index, line in enumerate(source.lines):
+        if len(line.path) != 3 or line.path[0] not in ITEMS or line.value or line.dash or not line.key:
+            continue
+        options = model_keys(model_at(line.path[:-1]))
+        inner = {other.key for other in source.lines[index + 1 :] if other.path[:-1] == line.path}
+        above = next((other for other in source.lines[:index] if other.path == line.path[:-1]), None)
+        is_item = line.key not in options and {"handler", "from", "to", "file", "http"} & inner and inner <= {*options}
+        if is_item and above is not None and source.is_wrong(line):
+            message = f'"{line.key}" is indented deeper than the names above it'
+            yield _moved(source, index, above.indent, message, above)
+
+
+def tabs(source: Source) -> Iterator[Slip]:
+    """Find lines that are indented with tabs, and the column of each, by the keys that may stand there."""
+    for index, line in enumerate(source.lines if source.wrong is None else ()):
+        if not line.key or line.key in model_keys(PipelineSpec) or not _has_tab(source, line):
+            continue
+        columns: dict[int, Line] = {}
+        for other in reversed(source.lines[:index]):
+            is_level = other.key and not other.dash and not _has_tab(source, other)
+            if is_level and all(other.indent < column for column in columns):
+                columns[other.indent] = other
+        empty = {at + 2: other.path for at, other in columns.items() if not other.value}
+        maps = empty | {at: other.path[:-1] for at, other in columns.items()}
+        column = max((at for at, path in maps.items() if line.key in model_keys(model_at(path))), default=None)
+        if column is not None:
+            edits = (Edit(line.start, line.start + line.indent, " " * column),)
+            help_ = f"write {column} spaces in place of it"
+            yield Slip(line.start, line.indent, "a tab cannot indent", help_, edits, line.path)
+
+
+def _has_tab(source: Source, line: Line) -> bool:
+    return "\t" in source.text[line.start : line.start + line.indent]

@@ -1,0 +1,158 @@
+"""Finds missing and superfluous signs: colons, dashes, commas, comments, brackets and quotes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from runner.config.models import model_at
+from runner.config.positions import Edit
+from runner.config.slips.slip import LISTS, PATHS, SECTIONS, Slip, Source, rewritten, unquoted
+from runner.config.spec import PipelineSpec
+from runner.config.spec_model import SpecModel, model_keys
+
+_KEYS_IN_FLOW = re.compile(r"(?<=[{,\s])([\w-]+):(?=[^\s/,}])")
+_COMMENT_BEHIND = re.compile(r"(?<=\s)(//+|/\*+|--)(\s[^\n]*)")
+_COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+)([^\n]*)")
+_CLOSING: Final = {"[": "]", "{": "}"}
+_WORD = re.compile(r"[A-Za-z_][\w.-]*")
+
+
+def missing_space(source: Source) -> Iterator[Slip]:
+    message = 'a space is missing after the ":"'
+    for line in source.lines:
+        if line.value[:1] in ("{", "["):
+            for match in _KEYS_IN_FLOW.finditer(unquoted(line.value)):
+                if match[1] in _language_keys():
+                    at = line.value_start + match.end()
+                    rest = re.match(r"[^,}\]\s]*", line.value[match.end() :])
+                    help_ = f'write "{match[1]}: {rest[0] if rest else ""}"'
+                    yield Slip(at - 1, 1, message, help_, (Edit(at, at, " "),), line.path)
+        elif not line.key and (key := re.match(r"([\w-]+):(?=[^\s:/])", line.value)):
+            at = line.value_start + key.end()
+            if key[1] in model_keys(model_at(line.path)):
+                help_ = f'write "{key[1]}: {line.value[key.end() :][:60]}"'
+                yield Slip(at - 1, 1, message, help_, (Edit(at, at, " "),), line.path)
+
+
+def missing_colon(source: Source) -> Iterator[Slip]:
+    """Find `key value` and `key = value`."""
+    for line in source.lines:
+        match = None if line.key else re.fullmatch(r"([\w-]+)(\s*=\s*|\s+(?=\S))(.*)", line.value)
+        if match is None or match[1] not in model_keys(model_at(line.path)):
+            continue
+        message = 'a ":" is missing after this key'
+        if "=" in match[2]:
+            message = 'YAML writes ":" between a key and its value, not "="'
+        written = f"{match[1]}: {match[3]}".rstrip()
+        yield rewritten(line, written, message, f'write "{written[:60]}"')
+
+
+def bare_keys(source: Source) -> Iterator[Slip]:
+    """Find a section or the name of an item without a colon: a word alone, with deeper lines below it."""
+    for line, below in pairwise(source.lines):
+        is_alone = not line.key and not line.dash and _WORD.fullmatch(line.value) and below.indent > line.indent
+        known = model_keys(model_at(line.path)) if line.path else model_keys(PipelineSpec)
+        is_name = len(line.path) == 1 and line.path[0] in SECTIONS and below.key
+        if is_alone and below.key and (line.value in known or is_name):
+            message, help_ = 'a ":" is missing after this key', f'write "{line.value}:"'
+            yield rewritten(line, f"{line.value}:", message, help_)
+
+
+def missing_dash_space(source: Source) -> Iterator[Slip]:
+    for line in source.lines:
+        if not line.key and re.match(r"-[^\s\d-]", line.value) and line.path and line.path[-1] in {*LISTS, "bind"}:
+            help_ = f'write "- {line.value[1:61]}"'
+            yield rewritten(line, f"- {line.value[1:]}", 'a space is missing after the "-"', help_)
+
+
+def list_in_place_of_map(source: Source) -> Iterator[Slip]:
+    for index, line in enumerate(source.lines):
+        keys = model_keys(model_at(line.path)) if line.key and not line.value else []
+        items = []
+        for other in source.lines[index + 1 :]:
+            if other.indent < line.indent or (other.indent == line.indent and not other.dash):
+                break
+            items.append(other)
+        is_map = all(item.key in keys and len(item.dash) == 2 for item in items)
+        if items and is_map and len({item.key for item in items}) == len(items):
+            blank = "" if items[0].indent > line.indent else "  "
+            edits = tuple(Edit(item.start + item.indent, item.key_start, blank) for item in items)
+            help_ = f'remove {"the" if len(items) == 1 else f"the {len(items)}"} "- ": a map has one key on each line'
+            message = f'"{line.key}" is a map, not a list'
+            yield Slip(line.key_start, len(line.key), message, help_, edits, line.path)
+
+
+def named_items(source: Source) -> Iterator[Slip]:
+    """Find sections that are lists of maps: with a `name`, or each with the name as its only key."""
+    for line in source.lines:
+        is_item = len(line.path) == 3 and isinstance(line.path[1], int) and line.path[0] in SECTIONS
+        name = line.value if line.key == "name" else "" if line.value else line.key
+        if not is_item or len(line.dash) != 2 or not name:
+            continue
+        start, end = line.start + line.indent, line.value_end
+        message, help_ = f'"{line.path[0]}" is a map of names, not a list', f'write "{name}:", without the "- "'
+        yield Slip(start, end - start, message, help_, (Edit(start, end, f"{name}:"),), line.path[:1])
+
+
+def comments(source: Source) -> Iterator[Slip]:
+    for line in source.lines:
+        if source.is_free(line) or not source.is_wrong(line):
+            continue
+        pattern = _COMMENT_BEHIND if line.key else _COMMENT_LINE
+        for match in pattern.finditer(unquoted(line.value)):
+            start, text = line.value_start + match.start(1), match[2].strip().removesuffix("*/").strip()
+            edits = (Edit(start, line.value_start + match.end(), f"# {text}"),)
+            help_ = f'write "# {text[:60]}"'
+            yield Slip(start, len(match[0].strip()), 'a comment starts with "#"', help_, edits, line.path)
+        is_name = line.key and line.key not in PATHS and source.wrong is not None
+        glued = re.match(r"[\w.:-]*\w(#)(?=[A-Za-z ])", line.value) if is_name else None
+        if glued:
+            at = line.value_start + glued.start(1)
+            message, help_ = '"#" starts a comment only behind a blank', 'put a space before "#" to start a comment'
+            yield Slip(at, 1, message, help_, (Edit(at, at, " "),), line.path)
+
+
+def trailing_signs(source: Source) -> Iterator[Slip]:
+    for line in source.lines:
+        is_plain = len(line.value) > 1 and line.value[0] not in "[{|>!"
+        if is_plain and line.value[-1] in ",;" and not source.is_free(line) and source.is_wrong(line):
+            at, sign = line.value_end - 1, line.value[-1]
+            message, help_ = f'"{sign}" does not end a value in YAML', f'remove the "{sign}"'
+            yield Slip(at, 1, message, help_, (Edit(at, at + 1, ""),), line.path)
+
+
+def unclosed(source: Source) -> Iterator[Slip]:
+    """Find brackets and quotes that are open at the end of a line, and a key in the line below."""
+    for line in source.lines if source.wrong is None else ():
+        first = line.value.split("\n")[0].rstrip()
+        if first[:1] in ('"', "'") and first.count(first[0]) == 1 and (line.key or line.dash):
+            end = line.value_start + len(first)
+            message, help_ = "this quote is not closed", f"add {first[0]} at the end of the line"
+            yield Slip(line.value_start, len(first), message, help_, (Edit(end, end, first[0]),), line.path)
+        elif first == line.value and line.key and (closing := _closing(unquoted(first))):
+            below = source.text[line.value_end :].lstrip(" \r").startswith("\n")
+            if below and first[-1] not in "[{,":
+                message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
+                edits = (Edit(line.value_end, line.value_end, closing),)
+                yield Slip(line.value_start, len(first), message, help_, edits, line.path)
+
+
+def _closing(text: str) -> str:
+    """Return the brackets that a text in brackets lacks at its end, "" if it lacks none or others do not match."""
+    lacks: list[str] = []
+    for sign in text if text[:1] in ("[", "{") else "":
+        if sign in _CLOSING:
+            lacks.append(_CLOSING[sign])
+        elif sign in "]}" and (not lacks or lacks.pop() != sign):
+            return ""
+    return "".join(reversed(lacks))
+
+
+def _language_keys() -> frozenset[str]:
+    found: list[type[SpecModel]] = [SpecModel]
+    for model in found:
+        found += model.__subclasses__()
+    return frozenset(key for model in found for key in model_keys(model))

@@ -1,0 +1,55 @@
+"""A slip of the keyboard, and what the rules that find slips have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from runner.config.document import KeyPath
+from runner.config.interpolation import FREE_KEYS
+from runner.config.outline import Line
+from runner.config.positions import Edit, Lines
+
+ITEMS: Final = ("queues", "producers", "subscribers")
+"""Sections whose items are maps: a text in place of one is always wrong."""
+SECTIONS: Final = (*ITEMS, "events", "exchanges", "resources")
+LISTS: Final = frozenset({"from", "to", "events", "on", "include", "python_path", "urls"})
+PATHS: Final = frozenset({"handler", "factory", "schema"})
+
+
+class Slip(NamedTuple):
+    """A slip: where it is shown, what is wrong, what to write, and the edits that mend it."""
+
+    start: int
+    length: int
+    message: str
+    help: str
+    edits: tuple[Edit, ...]
+    path: KeyPath = ()
+
+
+class Source(NamedTuple):
+    """A text, its lines, and the numbers of the lines that have a problem; None if the text is not YAML."""
+
+    text: str
+    lines: list[Line]
+    positions: Lines
+    wrong: Collection[int] | None
+
+    def is_wrong(self, line: Line) -> bool:
+        return self.wrong is None or self.positions.span(line.start, line.start).line in self.wrong
+
+    def is_free(self, line: Line) -> bool:
+        return bool(FREE_KEYS & {*line.path}) or line.path[:1] == ("x-",)
+
+
+def rewritten(line: Line, text: str, message: str, help_: str) -> Slip:
+    """Return the slip of a whole value, in place of which a text is meant."""
+    edits = (Edit(line.value_start, line.value_end, text),)
+    return Slip(line.value_start, len(line.value), message, help_, edits, line.path)
+
+
+def unquoted(text: str) -> str:
+    """Return a text of the same length with blanks in place of what is in quotes."""
+    return re.sub(r'"(?:\\.|[^"\\])*"|\'[^\']*\'', lambda match: '"' * len(match[0]), text)

@@ -1,0 +1,106 @@
+"""Finds texts that YAML reads as something else, and several names in one text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from runner.config.outline import Line
+from runner.config.positions import Edit
+from runner.config.slips.slip import LISTS, PATHS, Slip, Source, rewritten
+
+_WORD_LIST = re.compile(r"[\w.*#:/-]+(\s*[,;]\s*[\w.*#:/-]+)+[,;]?")
+_WORD_BREAK = re.compile(r"(?:^[-+*•·–]+\s*|^(?:queue|event)s?:(?://)?|\band\b|[\s,;\"'()\[\]+•·|&])+")
+_IS_ALIAS: Final = 'a value that starts with "*" is an alias of YAML'
+
+
+def lists_of_words(source: Source) -> Iterator[Slip]:
+    """Find several names in one text, and one name with signs around it, such as `queue://orders`."""
+    names, wrong_items = (
+        _declared(source),
+        {line.path for line in source.lines if not line.key and source.is_wrong(line)},
+    )
+    for line in source.lines:
+        key = line.key or (str(line.path[-1]) if line.path else "")
+        is_wrong = source.wrong is not None and (source.is_wrong(line) if line.key else line.path in wrong_items)
+        is_quoted = line.value[:1] in ("'", '"') and line.value[-1:] == line.value[:1]
+        inner = line.value[1:-1] if is_quoted else line.value
+        if (
+            not is_wrong
+            or key not in LISTS
+            or line.value[:1] in ("", "[", "$")
+            or line.dash
+            or (line.key and inner in names)
+        ):
+            continue
+        words = [word for word in _WORD_BREAK.split(line.value) if word]
+        if not line.key and len(words) == 1 and words[0] in names:
+            yield rewritten(line, f"- {words[0]}", 'each item of a list starts with "- "', f'write "- {words[0]}"')
+        elif line.key and len(words) > 1 and ({*words} <= names or _WORD_LIST.fullmatch(inner)) and "://" not in inner:
+            text = f"[{', '.join(words)}]"
+            yield rewritten(line, text, "several names are written as one text", f"write a list: {text}")
+        elif line.key and len(words) == 1 and words[0] in names:
+            yield rewritten(line, words[0], f'"{words[0]}" is meant, without signs around it', f'write "{words[0]}"')
+
+
+def _declared(source: Source) -> set[str]:
+    """Return the names of the queues and events of the file."""
+    named = [line for line in source.lines if line.path[:1] in (("queues",), ("events",))]
+    inline = (re.findall(r"[{,]\s*([\w.-]+)\s*:", line.value) for line in named if len(line.path) == 1)
+    return {line.key for line in named if len(line.path) == 2 and line.key} | {
+        name for found in inline for name in found
+    }
+
+
+def special_starts(source: Source) -> Iterator[Slip]:
+    """Find values that YAML reads as an anchor, an alias or a comment, although they are meant as text."""
+    anchors = {*re.findall(r"&([^\s,\[\]{}]+)", source.text)}
+    aliases = {*re.findall(r"\*([^\s,\[\]{}]+)", source.text)}
+    for line in source.lines:
+        value, quoted = line.value, f'"{line.value}"'
+        is_wrong = source.wrong is None or source.is_wrong(line)
+        if not (line.key or line.dash) or not is_wrong or (value[:1] == "&" and value[1:] in aliases):
+            continue
+        if re.fullmatch(r"&[\w.-]+", value) and not source.is_free(line):
+            help_ = f'remove the "&": write "{value[1:]}"'
+            yield rewritten(line, value[1:], f'"{value}" is an anchor, and no value', help_)
+        elif re.fullmatch(r"&[\w.-]+", value):
+            yield rewritten(line, quoted, f'"{value}" is an anchor, and no value', f"put it in quotes: {quoted}")
+        elif re.fullmatch(r"\*|\*[.\w]*[.#*][.\w#*]*", value) and value[1:] not in anchors:
+            yield rewritten(line, quoted, _IS_ALIAS, f"put it in quotes: {quoted}")
+        elif value[:1] in ("@", "%") or (value[:1] == "`" and value[-1] != "`"):
+            if '"' not in value and "\\" not in value:
+                message = f'a value cannot start with "{value[0]}"'
+                yield rewritten(line, quoted, message, f"put it in quotes: {quoted[:60]}")
+        elif value[:1] == "[":
+            yield from _in_list(source, line, anchors)
+
+
+def _in_list(source: Source, line: Line, anchors: Collection[str]) -> Iterator[Slip]:
+    """Find `#` and `*` without quotes in a list in brackets."""
+    match = re.compile(r"\[([^\]\"'{}\n]*)\]").match(source.text, line.value_start)
+    words = [word.strip() for word in match[1].split(",")] if match else []
+    bad = [word for word in words if word.startswith(("#", "*")) and word[1:] not in anchors]
+    if match is None or not bad:
+        return
+    quoted = ", ".join(f'"{word}"' if word in bad else word for word in words)
+    start = line.value_start + match[0].index(bad[0])
+    message = '"#" starts a comment here, so this "[" is not closed' if bad[0][0] == "#" else _IS_ALIAS
+    edits = (Edit(match.start(), match.end(), f"[{quoted}]"),)
+    yield Slip(start, len(bad[0]), message, f"put it in quotes: [{quoted}]", edits, line.path)
+
+
+def second_colon(source: Source) -> Iterator[Slip]:
+    """Find `description: a: b`, and `handler: a.b: c`."""
+    for line in source.lines if source.wrong is None else ():
+        is_plain = line.value[:1] not in ("", "[", "{", '"', "'", "|", ">", "&", "*", "!")
+        if not line.key or not is_plain or not re.search(r":(\s|$)", line.value):
+            continue
+        joined = re.fullmatch(r"([\w.]+)\s*:\s+([\w.]+)", line.value)
+        if joined and line.key in PATHS:
+            path = f"{joined[1]}:{joined[2]}"
+            yield rewritten(line, path, "an import path has no space in it", f'write "{path}"')
+        elif line.key in ("description", "owner", "name") and not {'"', "\\"} & {*line.value}:
+            quoted = f'"{line.value}"'
+            yield rewritten(line, quoted, 'a second ":" in one line', f"put the value in quotes: {quoted[:60]}")
