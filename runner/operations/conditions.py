@@ -32,6 +32,7 @@ _VALUES: Mapping[str, Callable[[QueueStatus], float | None]] = {
     "out": lambda queue: queue.deliver_rate,
     AGE: lambda queue: queue.oldest_s,
     "failed": lambda queue: queue.failed,
+    "paused": lambda queue: queue.is_paused,
     "dead": lambda queue: queue.dead,
 }
 

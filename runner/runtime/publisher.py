@@ -145,16 +145,16 @@ class PipelinePublisher:
         """
         trace = trace if origin is None else origin.trace
         found: list[OutgoingMessage] = []
-        numbers: Counter[bytes | None] = Counter()
+        numbers: Counter[bytes | None] | None = None
         for result in results:
             for each in split_results(result):
-                if origin is not None and isinstance(each, Publish) and each.of is not None:
-                    own = origin.of(each.of)
+                if isinstance(each, Publish) and each.of is not None and origin is not None:
+                    own, numbers = origin.of(each.of), numbers or Counter()
                     place = f"{seed}:{before}:{numbers[own.digest]}"
                     numbers[own.digest] += 1
                     found += self._messages_of(each, to, own, own.trace, place)
-                    continue
-                found += self._messages_of(each, to, origin, trace, seed and f"{seed}:{before + len(found)}")
+                else:
+                    found += self._messages_of(each, to, origin, trace, seed and f"{seed}:{before + len(found)}")
         for outgoing in found:
             if len(found) > 1 or outgoing.key is not None or outgoing.envelope.headers is not NO_HEADERS:
                 check_routing_key(address_of(outgoing).key)

@@ -96,3 +96,22 @@ async def test_results_published_again_by_a_retry_are_handled_once_with_dedupe(p
     runner = await project.up_until_idle()
     assert project.ledger.counts() == Counter(map(str, range(1005)))
     assert len(lines(runner, "message.handled", duplicate=True)) == 1000
+
+
+async def test_retries_spread_and_some_errors_are_final(project: Project) -> None:
+    """`jitter` makes five delays of one, and an error in `not_on` is dead-lettered at once."""
+    project.one_queue(
+        """
+        def send(): return list(range(40))
+        async def handle(number: int) -> None:
+            if number == 7:
+                raise KeyError("no such order")
+            raise TimeoutError
+        """,
+        "retry: {attempts: 2, delay: 100ms, jitter: 20%, not_on: LookupError}",
+    )
+    runner = await project.up_until_idle()
+    assert {line["delay_ms"] for line in lines(runner, "message.retry")} == {80, 90, 100, 110, 120}
+    dead = lines(runner, "message.dead_lettered")
+    assert [line["reason"] for line in dead if line["error_type"] == "KeyError"] == ["rejected"]
+    assert [line["attempt"] for line in dead if line["error_type"] == "TimeoutError"] == [2] * 39

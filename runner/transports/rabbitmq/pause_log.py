@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError, ChannelNotFoundEntity
 
 from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
@@ -236,7 +236,7 @@ class _Reading:
     async def _unless_closed(self, future: asyncio.Future[int] | asyncio.Future[None]) -> None:
         await asyncio.wait([future, self.channel.closing], return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
-            self.channel.closing.result()
+            raise ChannelInvalidStateError("the channel was closed while the pauses were read")
         future.result()
 
     async def _on_last(self, message: DeliveredMessage) -> None:

@@ -10,7 +10,7 @@ from runner.operations.status import PipelineStatus, QueueStatus
 ORDERS = QueueStatus(
     name="orders", exists=True, ready=3, unacked=None, consumers=1, dead_letter="orders.dead", dead=2, oldest_s=400.0
 )
-BILLS = QueueStatus(name="bills", exists=True, ready=0, consumers=0, oldest_s=0.0)
+BILLS = QueueStatus(name="bills", exists=True, ready=0, consumers=0, oldest_s=0.0, is_paused=True)
 MISSING = QueueStatus(name="missing", exists=False)
 SHOP = [PipelineStatus("shop", "shop.yaml", (ORDERS, BILLS, MISSING), 0)]
 
@@ -34,7 +34,7 @@ def test_a_condition_is_a_name_a_comparison_and_a_limit(text: str, expected: tup
         ("dead", "is not a condition: write a name, a comparison and a limit, as in 'dead>0'"),
         ("dead > ", "is not a condition"),
         ("deaf>0", 'did you mean "dead"?'),
-        ("weight>0", "use one of ready, unacked, consumers, in, out, age, failed, dead"),
+        ("weight>0", "use one of ready, unacked, consumers, in, out, age, failed, paused, dead"),
         ("dead=>0", '"=>" in "dead=>0" is not a comparison: use one of > >= < <= == !='),
         ("dead=0", '"=" in "dead=0" is not a comparison'),
         ("dead>few", '"few" in "dead>few" is not a number'),
@@ -55,6 +55,7 @@ def test_errors_say_what_to_write(text: str, words: str) -> None:
         ("dead>2", []),
         ("age>5m", ["orders: age is 400s (age>5m)"]),
         ("bills: age>5m", []),
+        ("bills: paused>0", ["bills: paused is 1 (bills: paused>0)"]),
         ("consumers<1", ["bills: consumers is 0 (consumers<1)", "missing: consumers is 0 (consumers<1)"]),
         ("orders: unacked>0", ["orders: unacked is not known, so orders: unacked>0 may hold"]),
         ("missing: ready>0", []),
