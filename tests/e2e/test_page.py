@@ -17,6 +17,7 @@ from tests.page import TOKEN, Page, token_of
 from tests.process import RunnerProcess
 from tests.project import Place, Project, lines, started, stop, until
 from tests.proxy import Proxy
+from tests.scraping import Scrape
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -351,7 +352,7 @@ async def test_it_pauses_and_resumes_a_subscriber(project: Project) -> None:
         pause = row(page.state(), "subscribers")["pause"]
         assert pause == {"since": lines(runner, "subscriber.paused")[0]["since"], "reason": "carrier is down"}
         assert page.get("/readyz")[0] == 200
-        assert f'runner_paused{{pipeline="{project.unique}",subscriber="hear"}} 1.0' in page.get("/metrics")[2]
+        assert Scrape(page.port)("runner_paused", subscriber="hear") == 1
         place = ("--http", f"127.0.0.1:{page.port}", *project.place.arguments)
         async with project.run("status", project.file, "--json", *place) as status:
             assert await status.wait() == 0, status.stderr
