@@ -50,9 +50,18 @@ def test_definitions_keep_types_and_leave_out_what_is_not_ours() -> None:
     assert definitions(topology, "/")["vhosts"] == []
 
 
-def test_definitions_have_wait_dead_letter_and_leadership_queues() -> None:
+def test_definitions_have_the_queues_that_the_runner_adds() -> None:
     """The in-process broker needs none to say what there would be."""
     system = read(SHOP.replace('url: "${SHOP_URL}", ', ""))
     assert system.broker.is_memory
     names = {item["name"] for item in definitions(system.whole_topology, "/")["queues"]}
-    assert {"orders", "orders.dead", "shop.hear", "shop.hear.dead", "shop.retry.1000", "shop.producers"} <= names
+    wanted = {
+        "orders",
+        "orders.dead",
+        "shop.hear",
+        "shop.hear.dead",
+        "shop.retry.1000",
+        "shop.producers",
+        "shop.pauses",
+    }
+    assert wanted <= names

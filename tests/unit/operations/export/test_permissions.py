@@ -15,7 +15,7 @@ from tests.unit.operations.export.exported import read, rights
 def test_permissions_match_whole_names_and_nothing_else() -> None:
     """Anchored, dots escaped; a delay is a number; a name that only begins so is not ours."""
     found = rights(read())
-    for name in ("orders", "shop.hear.dead", "shop.producers", "shop.retry.120", "events"):
+    for name in ("orders", "shop.hear.dead", "shop.producers", "shop.pauses", "shop.retry.120", "events"):
         assert re.search(found.configure, name), name
     for name in ("orders2", "my.orders", "shopxhear", "shop.retry.", "shop.retry.x", "shop.retry.012", "amq.default"):
         assert not re.search(found.configure, name), name
