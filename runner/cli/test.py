@@ -207,7 +207,7 @@ def _report(results: Sequence[CaseResult], coverage: Coverage | None, style: Sty
     if style == "github":
         click.echo(reports.as_github(results), nl=False)
     if coverage is not None:
-        click.echo(f"reached: {coverage.percent:.0f} %")
+        click.echo(f"reached: {int(coverage.percent)} %")
         for file, names in unreached.items():
             click.echo("".join(f"  {file}: {name}\n" for name in names), nl=False)
     echo_err(reports.summary(results))

@@ -294,3 +294,17 @@ def test_pipelines_that_run_together_may_have_subscribers_of_one_name(run: Run, 
     path.write_text(f"version: 1\npipelines: [shop.yaml, store.yaml]\ntests:{tests}")
     done = CliRunner().invoke(command, [str(path)])
     assert done.exit_code == 0, done.output
+
+
+def test_projects_with_modules_of_one_name_are_tested_in_one_run(run: Run, tmp_path: Path) -> None:
+    """Each test gets the modules of its own project."""
+    for name in ("north", "south"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "shop.yaml").write_text(PIPELINE)
+        (folder / "goods.py").write_text(HANDLERS.replace('"parcel": 5', f'"parcel": "{name}"'))
+        tests = PASSES.replace("payload: {order: 1}}], dead", f"payload: {{parcel: {name}}}}}], dead")
+        (folder / "shop.test.yaml").write_text(f"version: 1\npipelines: [shop.yaml]\ntests:{tests}{RETRIES}")
+    done = CliRunner().invoke(command, [str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert done.stderr == "4 tests: 4 passed\n"
