@@ -128,7 +128,8 @@ class ReplacementSpec(SpecModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = [key for key in ("raises", "returns", "handler") if key in self.model_fields_set]
+        given = [key for key in ("raises", "handler") if getattr(self, key) is not None]
+        given += ["returns"] if "returns" in self.model_fields_set else []
         if not given and self.takes is None:
             message = 'a replacement needs one of "raises", "returns", "handler" and "takes"'
             raise_conflicts([Conflict((), message, 'add "raises: TimeoutError" or "returns: …"', "missing-key")])

@@ -246,10 +246,12 @@ def _event_bindings(queue: str, patterns: Iterable[str], spec: PipelineSpec) -> 
 def event_sources(pattern: str, spec: PipelineSpec) -> list[tuple[str, str]]:
     """Return the exchanges and binding keys for an event or a pattern of events.
 
-    A pattern is bound unchanged to the default exchange and to the exchanges of matching events. A matching event with
-    its own routing key is bound by that key.
+    There are none for an event that is not declared. A pattern is bound unchanged to the default exchange and to the
+    exchanges of matching events. A matching event with its own routing key is bound by that key.
     """
     if not is_pattern(pattern):
+        if pattern not in spec.events:
+            return []
         address = event_address(pattern, spec.events[pattern])
         return [(address.exchange, address.key)]
     found = [(DEFAULT_EXCHANGE, pattern)]

@@ -100,7 +100,7 @@ def replacements(case: CaseSpec) -> dict[str, Any]:
     """Return what the engine puts in place of handlers and resources."""
     found: dict[str, Any] = {"resources": case.replace.resources} if case.replace.resources else {}
     for name, spec in (case.replace.model_extra or {}).items():
-        found[name] = Replacement(**{key: getattr(spec, key) for key in spec.model_fields_set})
+        found[name] = Replacement(**spec.model_dump(exclude_none=True))
     return found
 
 

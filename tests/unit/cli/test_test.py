@@ -164,6 +164,12 @@ def test_a_stand_in_that_does_not_fit_makes_the_file_wrong(run: Run) -> None:
     assert "shop.test.yaml:7" in done.stderr
 
 
+def test_a_key_without_a_value_is_a_key_that_is_left_out(run: Run) -> None:
+    """In replacements, too."""
+    replaced = "    replace: {ship: {raises: , returns: {order: 1}, times: , takes: }}\n"
+    assert run(PASSES + replaced).exit_code == 0
+
+
 def test_json_has_everything(run: Run) -> None:
     """For programs: outcomes, places, differences and stories."""
     done = run(PASSES + FAILS + SKIPPED, "--format", "json", "--coverage")
