@@ -17,6 +17,7 @@ from runner.config.loader import PipelineFile, load, load_all
 from runner.config.overlays import Overlay, Setting
 from runner.config.spec import PipelineSpec
 from runner.operations.effective_config import effective_config
+from runner.operations.fixes import apply_fixes
 from tests.unit.operations.written_pipelines import pipelines
 
 BASE = """\
@@ -263,6 +264,14 @@ def test_the_caret_is_under_the_wrong_part_of_an_option_and_its_password_is_not_
         text = diagnostics.render(loaded.problems, style)
         assert "conflicting-options" in text
         assert "hunter2" not in text
+
+
+def test_fixes_are_written_into_the_overlay_and_an_option_is_left_to_its_author() -> None:
+    overlays = given_as(["subscribers: {ship: {concurency: 2}}\n", "--set subscribers.ship.prefetsh=50"])
+    left, _, count = apply_fixes(lambda: load(Path("base.yaml"), URL, overlays).problems)
+    assert (count, [problem.path for problem in left]) == (1, ["subscribers.ship"])
+    assert Path("overlay0.yaml").read_text() == "subscribers: {ship: {concurrency: 2}}\n"
+    assert Path("base.yaml").read_text() == BASE
 
 
 def test_an_overlay_that_cannot_be_read_is_named() -> None:
