@@ -97,14 +97,20 @@ def command(
 def _body(payload: str) -> bytes:
     """Return the bytes to publish."""
     if payload == "-":
+        if sys.stdin is None:  # it is closed
+            raise options.BadValue("standard input is closed", "write the payload, or @FILE", "PAYLOAD")
         return sys.stdin.buffer.read()
     if payload.startswith("@"):
         try:
+            if Path(payload[1:]).is_char_device():  # it may never end
+                raise OSError(None, "it is not a file")
             return Path(payload[1:]).read_bytes()
         except OSError as error:
             guess = closest(payload[1:], os.listdir())
             hint = f'did you mean "@{guess}"?' if guess else "correct the path after the @"
-            raise options.BadValue(f"cannot read {payload[1:]}: {error.strerror}", hint, "PAYLOAD") from None
+            raise options.BadValue(
+                f"cannot read {payload[1:]}: {(error.strerror or '').lower()}", hint, "PAYLOAD"
+            ) from None
     return payload.encode("utf-8", "surrogateescape")
 
 

@@ -132,6 +132,9 @@ def import_path(text: str) -> tuple[str, str]:
         bare = called or "name"
         return "", f'say in which module it is, as in "package.module:{bare}"' if bare.isidentifier() else ""
     found = f"{_module(path)}:{name.strip()}"
+    if "-" in path and re.fullmatch(r"[A-Za-z_][\w.-]*:[A-Za-z_][\w.]*", found):
+        file = _module(path).rpartition(".")[2].replace("-", "_")
+        return "", f'write "{found.replace("-", "_")}", and name the file {file}.py: a module\'s name has no hyphen'
     return (
         (found, "") if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", found) else ("", "")
     )

@@ -326,7 +326,7 @@ def yaml_files(folder: Path) -> Iterator[Path]:
 
 def is_skipped_folder(folder: Path) -> bool:
     """Whether a folder is hidden, or contains installed packages."""
-    is_installed = folder.name == "node_modules" or (folder / "pyvenv.cfg").exists()
+    is_installed = folder.name == "node_modules" or os.path.exists(folder / "pyvenv.cfg")
     return folder.name.startswith(".") or is_installed
 
 

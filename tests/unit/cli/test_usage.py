@@ -156,7 +156,7 @@ SAID = [
     ),
     (
         "publish pipeline.yaml order_queue @ordr.json",
-        "PAYLOAD: cannot read ordr.json: No such file or directory",
+        "PAYLOAD: cannot read ordr.json: no such file or directory",
         "correct the path after the @",
     ),
     (
@@ -187,6 +187,15 @@ def test_what_is_said(
     line: str, message: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(line, monkeypatch, capsys) == (2, message, help_)
+
+
+def test_a_payload_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A closed standard input, and a device that never ends."""
+    said = run("publish pipeline.yaml order_queue @/dev/zero", monkeypatch, capsys)
+    assert said == (2, "PAYLOAD: cannot read /dev/zero: it is not a file", "correct the path after the @")
+    monkeypatch.setattr(sys, "stdin", None)
+    said = run("publish pipeline.yaml order_queue", monkeypatch, capsys)
+    assert said == (2, "PAYLOAD: standard input is closed", "write the payload, or @FILE")
 
 
 def test_a_wrong_value_of_a_variable_names_the_variable(
