@@ -129,7 +129,16 @@ def access_refused(reply: str) -> str:
     return f'the user "{match["user"]}" has no right to {right}{match["kind"]} "{match["name"]}"'
 
 
-def forbidden(error: aiormq.exceptions.AMQPError, right: str = "configure it") -> BrokerUnavailable:
+def help_for_reply(reply: str) -> str:
+    """Return the help for a reply text with which the broker closed a channel; empty if there is none."""
+    if (found := _ACCESS.search(reply)) is not None:
+        return f"`runner export permissions PATH --user {found['user']}` prints the command that gives the rights"
+    if "NOT_FOUND" in reply:
+        return "declare it with `runner apply PATH`, or set broker.topology to manage"
+    return "stop the connection that holds it" if "RESOURCE_LOCKED" in reply else ""
+
+
+def forbidden(error: aiormq.exceptions.AMQPError, right: str = "configure, write and read it") -> BrokerUnavailable:
     """Return the error for a refused access (403), with a hint about the missing permission."""
     reply = reply_of(error)
     user = found["user"] if (found := _ACCESS.search(reply)) is not None else "USER"

@@ -36,6 +36,9 @@ MAX_CHANNELS = 8
 ITEMS_PER_CHANNEL = 4
 """One more channel is opened for this many items."""
 
+_ALL_RIGHTS = "configure, write and read it"
+"""What declaring may need: with a dead-letter exchange, also to read the queue and to write to the exchange."""
+
 
 async def declare(
     connection: AbstractConnection,
@@ -85,8 +88,8 @@ async def make(
     absent = {item.name for item in exchanges if not item.declare} | {item.name for item in queues if not item.declare}
     ours = [item for item in bindings if item.queue not in absent and item.exchange not in absent]
     right = "write (of a binding: the right to write its queue and to read its exchange)"
-    await _make(connection, [item for item in exchanges if item.declare], declare_exchange, "configure it")
-    await _make(connection, [item for item in queues if item.declare], declare_queue, "configure it")
+    await _make(connection, [item for item in exchanges if item.declare], declare_exchange, _ALL_RIGHTS)
+    await _make(connection, [item for item in queues if item.declare], declare_queue, _ALL_RIGHTS)
     await _make(connection, ours, bind, right)
 
 

@@ -46,6 +46,7 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
 )
 from runner.transports.rabbitmq.amqp_fast_path import FAST_PATH_HINT, no_fast_path
 from runner.transports.rabbitmq.broker_features import features_of
+from runner.transports.rabbitmq.channels import access_refused, help_for_reply
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.consumer import WATCHDOG_S, Consumer, watch_consumers
 from runner.transports.rabbitmq.declared_topology import DeclaredTopology
@@ -281,7 +282,10 @@ class RabbitTransport:
             except CHANNEL_ERRORS as error:
                 is_answer = isinstance(error, aiormq.exceptions.ChannelClosed)
                 if is_answer or loop.time() + pause >= deadline:
-                    raise BrokerUnavailable(f"{complaint}: {describe_error(error)}") from error
+                    why = describe_error(error)
+                    raise BrokerUnavailable(
+                        f"{complaint}: {access_refused(why) or why}", help_for_reply(why)
+                    ) from error
             await asyncio.sleep(pause)
         raise AssertionError("delays never end")
 
