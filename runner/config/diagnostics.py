@@ -28,6 +28,9 @@ __all__ = [
     "render",
 ]
 
+_TEST_FILES = (".test.yaml", ".test.yml")
+"""The ends of the names of files that `runner validate` does not check."""
+
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
 _BLUE, _CYAN, _RESET = "\x1b[1;34m", "\x1b[1;36m", "\x1b[0m"
 
@@ -108,7 +111,7 @@ def count(problems: Sequence[Problem]) -> str:
 def next_steps(problems: Sequence[Problem]) -> str:
     """Return the commands that help with problems: to explain the first code, and to mend what can be mended."""
     found = in_order(problems)
-    fixable = sum(problem.fix is not None for problem in found)
+    fixable = sum(problem.fix is not None and not problem.file.endswith(_TEST_FILES) for problem in found)
     mended = f"`runner validate --fix` mends {fixable} of {len(found)}; " if fixable else ""
     return f"{mended}`runner explain {found[0].code}` says more"
 

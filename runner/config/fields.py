@@ -101,7 +101,7 @@ def choice(literal: object) -> BeforeValidator:
                 "bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them"
             )
         message = f"must be one of {', '.join(words)}, not {quoted(value)}"
-        match = typo_of(value, words) or abbreviated(value, words)
+        match = typo_of(value, words) or abbreviated(value, words, least=3)
         help_ = f'did you mean "{match}"?' if match else "write one of them"
         raise spec_error("bad-choice", message, help_, replacement=match or "")
 
@@ -132,7 +132,9 @@ def duration(low: float, high: float = YEAR_S) -> BeforeValidator:
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         help_ = "write it as in 30s"
-        if readings := readings_of_number(value):
+        if value == 0:
+            help_ = "write it as in 30s, or remove the key"
+        elif readings := readings_of_number(value):
             help_ = f"write its unit: {', '.join(f'{text} {condition}'.rstrip() for text, condition in readings)}"
         raise spec_error("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
     if isinstance(value, str):
@@ -204,7 +206,8 @@ def _rate(value: object) -> float:
     except ValueError:
         rate = None
     if rate is None:
-        meant = _meant(value, _RATES, "/")
+        is_literal = isinstance(value, str) and not isinstance(value, Interpolated)
+        meant = _meant(value, _RATES, "/") or (guesses.rate(str(value)) if is_literal else "")
         help_ = f'did you mean "{meant}"?' if meant else "write it as in 100/s, 10/m or 5/h"
         raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_, replacement=meant)
     if not 0 < rate <= MAX_RATE:

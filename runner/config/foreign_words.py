@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+_PREFIX = re.compile(r"^(?:max|num|number_of|worker|consumer|default|task|message|my)_")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PLACEHOLDER = re.compile(r"\{(\w+)(?:\|([^}]*))?\}")
 _FEW_SECONDS, _MANY_SECONDS = 100, 1000
@@ -92,7 +93,8 @@ def _table() -> dict[str, dict[str, ForeignWord]]:
 
 def foreign_word(place: str, word: str) -> ForeignWord | None:
     """Return what a word of another tool means in a kind of map, such as `subscriber`; None if it is not known."""
-    return _table().get(place, {}).get(_normal(word))
+    words, normal = _table().get(place, {}), _normal(word)
+    return words.get(normal) or words.get(_PREFIX.sub("", normal))
 
 
 def _normal(word: str) -> str:

@@ -30,6 +30,7 @@ def duration(text: str) -> str:
         return _short(sum(int(number or 0) * size for number, (_, size) in zip(match.groups(), _SHORT, strict=False)))
     if match := _CLOCK.fullmatch(text):
         return _short(sum(int(number) * size for number, (_, size) in zip(match.groups(), _SHORT[1:], strict=False)))
+    text = re.sub(r"^(\d+),(\d{1,2})(?=\s*[A-Za-z])", r"\1.\2", text)
     text = re.sub(r"^(a|an|one)(?=\s)", lambda found: _WORDS[found[1].lower()], text, flags=re.IGNORECASE)
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text) or any(unit.lower() not in _UNITS for _, unit in parts):
@@ -122,7 +123,7 @@ def import_path(text: str) -> tuple[str, str]:
     if "\n" in text.strip() or text.lstrip().startswith(("def ", "lambda", "async def ", "import ")):
         return "", "code cannot stand in the pipeline: put the function into a module, and name it"
     text = text.strip()
-    called = re.sub(r"\(\s*\)$", "", text)
+    called = re.sub(r"\(\s*\)$|[\"']", "", text)
     path, colon, name = re.sub(r"\s*(?:::|->|=>|#|!|@)\s*", ":", called).rpartition(":")
     if not colon and called.endswith(".py"):
         return "", f'write the function as well, as in "{_module(called)}:name"'
@@ -130,7 +131,8 @@ def import_path(text: str) -> tuple[str, str]:
         path, _, name = called.rpartition(".")
     if not path:
         bare = called or "name"
-        return "", f'say in which module it is, as in "package.module:{bare}"' if bare.isidentifier() else ""
+        example = f'name its module as well, as in "package.module:{bare}"'
+        return "", example if bare.isidentifier() else ""
     found = f"{_module(path)}:{name.strip()}"
     if "-" in path and re.fullmatch(r"[A-Za-z_][\w.-]*:[A-Za-z_][\w.]*", found):
         file = _module(path).rpartition(".")[2].replace("-", "_")
@@ -175,3 +177,17 @@ def broker(text: str) -> tuple[str, str]:
         return "", ""
     secure = "s" if scheme.lower().endswith(("s", "ssl")) and separator else ""
     return f"amqp{secure}://{rest}", ""
+
+
+def rate(text: str) -> str:
+    """Return the rate that `10rps`, `10 req/s` or `600 rpm` means."""
+    match = re.fullmatch(
+        r"(\d+(?:\.\d+)?)\s*(?:[a-z]*/(s|m|h)[a-z]*|[a-z]p(s|m|h)|(?:per|a)\s*(s|m|h)[a-z]*)", text.strip().lower()
+    )
+    return f"{match[1]}/{match[2] or match[3] or match[4]}" if match else ""
+
+
+def payload_path(text: str) -> str:
+    """Return the dotted path that `$.a.b`, `/a/b`, `a/b` or `a["b"]` means."""
+    path = re.sub(r"\[[\"'](\w+)[\"']\]", r".\1", text.strip()).removeprefix("$").replace("/", ".").strip(".")
+    return path if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", path) else ""

@@ -104,9 +104,9 @@ def is_one_slip(word: str, other: str) -> bool:
     return first[1:] == second[1:] or first[1:] == second or first == second[1:] or first == swapped
 
 
-def abbreviated(word: str, candidates: Iterable[str]) -> str | None:
-    """Return the only candidate that starts with a word of at least four letters, or its first part; else None."""
-    found = [name for name in candidates if len(word) >= 4 and name.startswith(word.lower())]
+def abbreviated(word: str, candidates: Iterable[str], *, least: int = 4) -> str | None:
+    """Return the only candidate that starts with a word of at least some letters; None if there are none or several."""
+    found = [name for name in candidates if len(word) >= least and name.startswith(word.lower())]
     return found[0] if len(found) == 1 else None
 
 

@@ -21,6 +21,7 @@ from runner.config.fields import (
     mapping,
     whole_number,
 )
+from runner.config.foreign_words import foreign_word
 from runner.config.messages import describe, spec_error
 from runner.config.name_fields import ExchangeName, ImportPath, Name, OptionalPatterns, RoutingKey, name
 from runner.config.scalars import resolve_scalar
@@ -139,13 +140,22 @@ OPTION_OF_ARGUMENT = {
 """The option that sets an AMQP argument. An option that others depend on comes before them."""
 
 
+def _option(argument: str, value: object) -> str:
+    """Return the help for an argument that an option sets, with its value in the option's unit."""
+    option, word = OPTION_OF_ARGUMENT[argument], foreign_word("queue", argument)
+    values = word.values(value) if word is not None and word.key == option else []
+    if not values and isinstance(value, str | int) and option != "dead_letter":
+        values = [(str(value).lower() if isinstance(value, bool) else str(value), "")]
+    return f'write "{option}: {values[0][0]}" in the queue instead' if values else f'write "{option}" instead'
+
+
 def _queue_arguments(value: object) -> object:
     if isinstance(value, dict):
         raise_conflicts(
             Conflict(
                 (key,),
                 f'"{key}" is set by an option of its own',
-                f'write "{OPTION_OF_ARGUMENT[key]}" instead',
+                _option(key, value[key]),
                 "modelled-argument",
             )
             for key in value

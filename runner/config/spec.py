@@ -146,7 +146,10 @@ def _address(value: object) -> str:
     try:
         parse_address(address)
     except ValueError:
-        help_ = f'write "127.0.0.1:{value}"' if is_port else "write HOST:PORT, as in 127.0.0.1:9090"
+        port = address.removeprefix(":")
+        help_ = "write HOST:PORT, as in 127.0.0.1:9090"
+        if port.isdecimal():
+            help_ = f'write "127.0.0.1:{port}" for this machine only, "0.0.0.0:{port}" for others as well'
         raise spec_error("bad-address", f"{quoted(address)} is not an address to listen on", help_) from None
     return address
 

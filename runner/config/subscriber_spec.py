@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from runner.config import guesses
+from runner.config.document import Interpolated
 from runner.config.fields import (
     Boolean,
     Count,
@@ -95,7 +97,16 @@ def _retry(value: object) -> object:
         return {"attempts": whole_number(value)}
     help_ = 'write "retry: none", or a number of attempts, as in "retry: 5"'
     meant = ""
-    if isinstance(value, str) and value.strip().lower() in ("no", "never", "off", "false", "disabled"):
+    if isinstance(value, str) and value.strip().lower() in (
+        "no",
+        "never",
+        "off",
+        "false",
+        "disabled",
+        "none",
+        "null",
+        "nil",
+    ):
         meant, help_ = "none", 'write "retry: none"'
     raise spec_error("wrong-type", f"must be none, a number or a map, not {describe(value)}", help_, replacement=meant)
 
@@ -183,7 +194,9 @@ def _payload_path(value: object) -> str:
     path = text(value)
     if not _PAYLOAD_PATH.fullmatch(path):
         message = f"must be a dotted path into the payload, not {quoted(value)}"
-        raise spec_error("bad-payload-path", message, "write it as in customer.id")
+        meant = "" if isinstance(value, Interpolated) else guesses.payload_path(path)
+        help_ = f'write "{meant}"' if meant else "write it as in customer.id"
+        raise spec_error("bad-payload-path", message, help_, replacement=meant)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -194,6 +195,9 @@ def _in_quotes(text: str) -> str:
 def _meant(key: str, model: type[SpecModel], parent: Mapping[str, Any], missing: list[str]) -> str | None:
     """Return the key that a misspelt or abbreviated one means, best one that the map does not have."""
     free = [name for name in model_keys(model) if name not in parent]
+    bare = re.sub(r"^(?:worker|consumer|default|task|handler|subscriber|producer|queue)[_-]", "", key)
+    if bare != key and bare in free:
+        return bare
     return typo_of(key, free, missing) or abbreviated(key, free) or typo_of(key, model_keys(model))
 
 

@@ -23,6 +23,7 @@ from runner.config.slips.signs import (
     missing_dash_space,
     missing_space,
     named_items,
+    signs_in_braces,
     trailing_signs,
     unclosed,
 )
@@ -44,6 +45,7 @@ _RULES: tuple[Callable[[Any], Iterator[Slip]], ...] = (
     comments,
     unclosed,
     tabs,
+    signs_in_braces,
     missing_space,
     missing_colon,
     bare_keys,

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from runner.config.models import model_at
-from runner.config.positions import Edit
+from runner.config.positions import Edit, apply_edits
 from runner.config.slips.slip import LISTS, PATHS, SECTIONS, Slip, Source, rewritten, unquoted
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, model_keys
@@ -37,15 +37,46 @@ def missing_space(source: Source) -> Iterator[Slip]:
                 yield Slip(at - 1, 1, message, help_, (Edit(at, at, " "),), line.path)
 
 
+def signs_in_braces(source: Source) -> Iterator[Slip]:
+    """Find `{a=1}`, `{a: 1; b: 2}`, `{a: 1 b: 2}`, `(a: 1)` and `a: 1, b: 2` where a map is meant."""
+    for line in source.lines:
+        text, start = unquoted(line.value), line.value_start
+        keys = "|".join(map(re.escape, model_keys(model_at(line.path)))) if line.key else ""
+        if not keys or not source.is_wrong(line) or "\n" in text:
+            continue
+        edits = []
+        if text[:1] == "(" and text[-1] == ")" and re.match(rf"\(\s*(?:{keys})\s*[:=]", text):
+            edits = [Edit(start, start + 1, "{"), Edit(line.value_end - 1, line.value_end, "}")]
+        elif text[:1] not in ("{", "[", "(") and re.match(rf"(?:{keys}):\s+[^,]+,\s*(?:{keys}):\s", text):
+            edits = [Edit(start, start, "{"), Edit(line.value_end, line.value_end, "}")]
+        elif text[:1] != "{":
+            continue
+        edits += [
+            Edit(start + at.start(1), start + at.end(1), ": ") for at in re.finditer(rf"\b(?:{keys})(\s*=\s*)", text)
+        ]
+        edits += [
+            Edit(start + at.start(), start + at.end(), ", ") for at in re.finditer(rf";\s*(?=(?:{keys})\s*[:=])", text)
+        ]
+        edits += [
+            Edit(start + at.start(1), start + at.end(1), ", ")
+            for at in re.finditer(rf"[^\s,;{{(](\s+)(?=(?:{keys}):\s)", text)
+        ]
+        if edits:
+            edits.sort()
+            mended = apply_edits(source.text[: line.value_end], edits)[start:]
+            message, help_ = "a map in braces is written {key: value, key: value}", f'write "{mended[:60]}"'
+            yield Slip(start, len(line.value), message, help_, tuple(edits), line.path)
+
+
 def missing_colon(source: Source) -> Iterator[Slip]:
     """Find `key value` and `key = value`."""
     for line in source.lines:
-        match = None if line.key else re.fullmatch(r"([\w-]+)(\s*=\s*|\s+(?=\S))(.*)", line.value)
+        match = None if line.key else re.fullmatch(r"([\w-]+)(\s*(?:=>|->|:=|=)\s*|\s+(?=[^\s=-]))(.*)", line.value)
         if match is None or match[1] not in model_keys(model_at(line.path)):
             continue
         message = 'a ":" is missing after this key'
-        if "=" in match[2]:
-            message = 'YAML writes ":" between a key and its value, not "="'
+        if sign := match[2].strip():
+            message = f'YAML writes ":" between a key and its value, not "{sign}"'
         written = f"{match[1]}: {match[3]}".rstrip()
         yield rewritten(line, written, message, f'write "{written[:60]}"')
 
