@@ -101,6 +101,9 @@ NEEDED = {
 }
 """Which names are in which right; the wait queues are there as a pattern."""
 
+PAUSES = {"configure": 1, "write": 0, "read": 1}
+"""How many names more there are for the stream of pauses, without which everything runs."""
+
 STUCK_S = 8.0
 """Some of those that have too few rights never become idle."""
 
@@ -134,10 +137,11 @@ def as_user(project: Project, node: Broker, rights: dict[str, str]) -> None:
     project.place = Place(("--broker", url), url)
 
 
-async def works(project: Project, foreign: Foreign) -> bool:
+async def works(project: Project, foreign: Foreign, *, knows_pauses: bool = True) -> bool:
     """Run it until idle, and say whether everything came where it should."""
     async with project.up("--until-idle") as runner:
         assert await runner.wait() == 0, runner.stderr
+    assert ("pauses.unavailable" not in runner.stdout) is knows_pauses
     done = sorted(got.body for got in foreign.take(project.name("done")))
     return done == [b"good", b"later"] and [got.body for got in foreign.take(project.name("work.dead"))] == [b"bad"]
 
@@ -203,7 +207,9 @@ async def test_what_belongs_to_others_is_left_out_and_bound_to(tmp_path: Path, u
     await export(project, "definitions", project.file, "--output", "definitions.json")
     document = json.loads((tmp_path / "definitions.json").read_text())
     assert document["exchanges"] == []
-    assert [queue["name"] for queue in document["queues"]] == [project.name("work.dead"), project.name("work")]
+    assert [queue["name"] for queue in document["queues"]] == [
+        *(project.name("work.dead"), project.name("work"), f"{project.unique}.pauses")
+    ]
     await asyncio.to_thread(managed.ctl, "import_definitions", str(tmp_path / "definitions.json"))
     where = ("--management", managed.management_url)
     async with project.run("plan", project.file, "--detailed-exitcode", *where) as runner:
@@ -217,7 +223,18 @@ async def test_the_permissions_are_enough(small: Project, rabbitmq: Broker, fore
     assert await works(small, foreign)
     assert foreign.has_queue(f"{small.unique}.retry.120")
     named = {right: expression.count("|") + 1 for right, expression in rights.items()}
-    assert named == {right: len(names) for right, names in NEEDED.items()}
+    assert named == {right: len(names) + PAUSES[right] for right, names in NEEDED.items()}
+
+
+async def test_without_the_right_to_pauses_it_runs_and_says_so(
+    small: Project, rabbitmq: Broker, foreign: Foreign
+) -> None:
+    """A user who was made before pipelines had pauses."""
+    rights = await rights_of(small)
+    for right in ("configure", "read"):
+        rights[right] = cut(rights[right], rf"{small.unique}\.pauses")
+    as_user(small, rabbitmq, rights)
+    assert await works(small, foreign, knows_pauses=False)
 
 
 @pytest.mark.slow
@@ -243,7 +260,7 @@ async def test_to_verify_needs_no_right_to_configure(small: Project, rabbitmq: B
     assert rights == {
         "configure": "^$",
         "write": rf"^(amq\.default|{name}\.retry\.50|{name}\.shop)$",
-        "read": rf"^({name}\.hear|{name}\.producers|{name}\.work)$",
+        "read": rf"^({name}\.hear|{name}\.pauses|{name}\.producers|{name}\.work)$",
     }
     as_user(small, rabbitmq, rights)
     assert await works(small, foreign)
