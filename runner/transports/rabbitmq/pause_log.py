@@ -44,7 +44,7 @@ from runner.transports.rabbitmq.publisher import RabbitPublisher
 from runner.transports.rabbitmq.topology import Mode
 
 PREFETCH = 1000
-EMPTY_S = 0.1
+EMPTY_S = 0.03
 """How long a stream may send nothing before it counts as empty."""
 
 SURELY_EMPTY_S = 1.0
