@@ -63,10 +63,20 @@ def test_a_runner_beside_the_pipeline_is_an_error_in_it(
     assert run(folder, *start, "--version").returncode == 0
 
 
-def test_the_test_of_a_new_project_shows_the_error(project: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("tests", ["test_pipeline.py", "pipeline.test.yaml"])
+@pytest.mark.parametrize("start", [[sys.executable, "-m", "pytest"], [str(Path(sys.executable).with_name("pytest"))]])
+def test_the_tests_of_a_new_project_show_the_error(project: tuple[Path, Path], start: list[str], tests: str) -> None:
     """pytest puts the folder of the test onto the import path, with the file of the user in it."""
     folder, _ = project
-    done = run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_pipeline.py")
-    assert done.returncode == 1
+    done = run(folder, *start, "-q", "-p", "no:cacheprovider", tests)
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
     assert "error[reserved-module]" in done.stdout
-    assert "the file of the user runs" not in done.stdout
+    assert "the file of the user runs" not in done.stdout + done.stderr
+
+
+def test_other_projects_keep_their_runner(tmp_path: Path) -> None:
+    """The plugin is loaded wherever it is installed: there it must not get into the way."""
+    (tmp_path / "runner.py").write_text("NAME = 'mine'\n")
+    (tmp_path / "test_mine.py").write_text("import runner\n\ndef test_it(): assert runner.NAME == 'mine'\n")
+    done = run(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout

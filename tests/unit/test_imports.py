@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("runner.page",),),
     (("runner.app", "runner.publisher", "runner.testing"),),
     (("runner.reload",),),
-    (("runner.cli", "runner.__main__", "runner.pytest_plugin"),),
+    (("runner.cli", "runner.__main__"),),
 )
 ROOMS = {part: (height, room) for height, layer in enumerate(LAYERS) for room in layer for part in room}
 
@@ -59,7 +59,6 @@ HOMES = {
     "prometheus_client": ("runner.runtime.exposition", "runner.runtime.http_server"),
     "pydantic": ("runner.config", "runner.pipeline"),
     "pydantic_core": ("runner.config", "runner.pipeline"),
-    "pytest": ("runner.pytest_plugin",),
     "structlog": ("runner.log",),
     "uvloop": ("runner.app", "runner.cli"),
     "watchfiles": ("runner.cli.watching",),

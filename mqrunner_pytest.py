@@ -1,25 +1,63 @@
 """Collects `*.test.yaml` for pytest: each test in such a file is an item.
 
-pytest imports this module at each of its starts, so what runs tests is imported only when there is such a file. That is
-also why it is not in `runner.testing`, which imports all of it.
+pytest imports this module at each of its starts, in every project where the distribution is installed. So it imports
+nothing of the package `runner` before there is such a file: a project may have a module of that name.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from mqrunner import hidden_by
 
 if TYPE_CHECKING:
     from runner.testing.runs import CaseResult
     from runner.testing.suites import Suite
 
 
+IMPORTS_TESTING = re.compile(rb"^(from|import) runner\.testing\b", re.MULTILINE)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Replace a module that would import `runner.testing`, and get a file of the user's instead, by an error."""
+    if (text := _hidden_from(module_path)) and IMPORTS_TESTING.search(module_path.read_bytes()):
+        return HiddenRunner.from_parent(parent, path=module_path, text=text)
+    return None
+
+
+def _hidden_from(file: Path) -> str:
+    """Return the error if a `runner` of the user's comes first on the import path of a file; empty if none does."""
+    return (
+        ""
+        if "runner.errors" in sys.modules
+        else hidden_by(PathFinder.find_spec("runner", [str(file.parent), *sys.path]))
+    )
+
+
+class HiddenRunner(pytest.File):
+    """A file that cannot be collected, because a module of the user's hides the package."""
+
+    def __init__(self, *, text: str, **given: Any) -> None:
+        super().__init__(**given)
+        self._text = text
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Raise the error."""
+        raise self.CollectError(self._text)
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect a test file."""
     if file_path.name.endswith((".test.yaml", ".test.yml")):
+        if text := _hidden_from(file_path):
+            return HiddenRunner.from_parent(parent, path=file_path, text=text)
         return YamlFile.from_parent(parent, path=file_path)
     return None
 
