@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ from runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from runner.app import StartupStep, System
+    from runner.errors import Problem
     from runner.reload.reloader import Reloader
 
 PAGE_PORT = 9090
@@ -56,6 +57,7 @@ class _Run:
         self._folder = os.getcwd()
         self._has_loaded = False
         self._logging: dict[str, Any] = {}
+        self._warnings: list[Problem] = []
         self._addresses: dict[tuple[str, int], tuple[str, int]] = {}
         self._keys: Keys
 
@@ -107,7 +109,7 @@ class _Run:
         try:
             os.chdir(self._folder)  # it may have been deleted and made again
             environ = self._environment.fill()
-            system, self._logging = load_pipelines(replace(self._up_options, environ=environ), echo_problems)
+            system, self._logging = load_pipelines(replace(self._up_options, environ=environ), self._show_warnings)
         except BadEnvironmentFile as error:
             raise RunnerError(str(error)) from None
         except FileNotFoundError:
@@ -124,6 +126,12 @@ class _Run:
             echo_loaded(system)
         self._keys.note_system(system)
         return system
+
+    def _show_warnings(self, warnings: Sequence[Problem]) -> None:
+        """Show warnings, unless the last version that was loaded had the same ones."""
+        if list(warnings) != self._warnings:
+            self._warnings = list(warnings)
+            self._keys.show(lambda: echo_problems(warnings))
 
     def _address(self, system: System) -> tuple[str, int] | None:
         """Return the address of the page: the same for all versions that ask for the same one."""

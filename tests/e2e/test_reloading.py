@@ -107,7 +107,7 @@ async def test_what_a_broker_refuses(rabbit_project: Project, foreign: Foreign) 
 async def test_how_files_are_saved(memory_project: Project) -> None:
     """By writing over, in two steps, by renaming, many at once, away and back: one reload each, or none."""
     project = memory_project
-    project.one_queue(version(1))
+    project.one_queue(version(1), more="events: {UNIQUE.unused: {}}")
     work, prices = project.folder / "work.py", project.folder / "prices.py"
     prices.write_text("SIGN = '-'\n")
     async with project.run("dev", ".", "--http", "127.0.0.1:0") as runner:
@@ -134,6 +134,7 @@ async def test_how_files_are_saved(memory_project: Project) -> None:
         runner.signal(signal.SIGINT)
         assert await runner.wait() == 0
     assert "error" not in runner.stderr
+    assert runner.stderr.count("warning[unheard-event]") == 1  # not at each reload
 
 
 async def test_the_folder_is_deleted_and_made_again(memory_project: Project) -> None:
