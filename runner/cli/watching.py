@@ -25,7 +25,7 @@ QUIET_S = 0.06
 LONGEST_S = 3.0
 """After this time a change is reported even if files still change."""
 
-STEP_MS, BATCH_MS, IDLE_S = 20, 60, 1.0
+STEP_MS, BATCH_MS, IDLE_S = 20, 60, 0.3
 
 MAX_FOLDERS = 1000
 """How many folders of a project are watched at most, the outer ones first."""
@@ -129,10 +129,6 @@ class _Watched:
         before.close()
         return changed | (self._folders - folders)
 
-    def is_set(self) -> bool:
-        """Whether the library is to stop waiting: it takes this object for an event."""
-        return self._closed.is_set() or self._is_stale.is_set()
-
     def close(self, pool: ThreadPoolExecutor) -> None:
         """End a `wait`, and stop watching."""
         self._closed.set()
@@ -140,7 +136,8 @@ class _Watched:
         pool.shutdown(wait=False)
 
     def _read(self, watcher: RustNotify, timeout_ms: int) -> set[Path]:
-        changes = watcher.watch(BATCH_MS, STEP_MS, timeout_ms, self)
+        # The event must only be set at the end: a wait that it ends forgets the changes that it has seen.
+        changes = watcher.watch(BATCH_MS, STEP_MS, timeout_ms, self._closed)
         return set() if isinstance(changes, str) else {Path(path) for _, path in changes}
 
     def _existing(self) -> set[Path]:

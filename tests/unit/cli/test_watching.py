@@ -135,6 +135,17 @@ async def test_other_folders_on_demand(watching: Callable[..., Changes], tmp_pat
     assert await changes.names(tmp_path) == {"other/m.py"}
 
 
+async def test_a_change_while_the_folders_are_stale(watching: Callable[..., Changes], tmp_path: Path) -> None:
+    """The library forgets what it has seen when its wait is ended from outside: no change may get lost by that."""
+    is_stale = Event()
+    changes = watching(lambda: [tmp_path], is_python, is_stale)
+    await changes.start()
+    for number in range(5):
+        (tmp_path / f"m{number}.py").write_text("1")
+        is_stale.set()
+        assert await changes.names(tmp_path) == {f"m{number}.py"}
+
+
 def test_the_folders_of_a_project(tmp_path: Path) -> None:
     for name in ("a/b", "a/__pycache__", ".git/objects", "node_modules/x", "venv/lib"):
         (tmp_path / name).mkdir(parents=True)
