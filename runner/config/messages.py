@@ -166,6 +166,8 @@ def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple
     help_ = _HELP[expected]
     if expected == "a map" and value is None:
         help_ = "write its keys below it, indented"
+    elif expected == "text" and isinstance(value, bool | int):
+        help_ = f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
     elif expected == "a list" and isinstance(value, dict):
         help_ = 'write "- " before its first key'
     return "wrong-type", f"must be {expected}, not {describe(value)}", help_

@@ -97,7 +97,7 @@ class UnknownKeys:
     def _taken(self, found: _Unknown, target: KeyPath, *, is_map: bool) -> str:
         """Return the help for a key where the one that is meant is there already; in an overlay, it replaces that."""
         key, document = str(target[-1]), self._document
-        if found.path[-1] == "queue":
+        if found.path[0] == "subscribers" and found.path[-1] == "queue":
             return "write its options as a map, as in `queue: {type: classic}`"
         other = document.span(target, "key")
         if document.part(other).file != found.problem.file:

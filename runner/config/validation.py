@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from runner.config.document import Document, KeyPath, MappingNode, ScalarNode, plain_data
+from runner.config.document import Document, Interpolated, KeyPath, MappingNode, ScalarNode, plain_data
 from runner.config.messages import error_message
 from runner.config.models import model_at
 from runner.config.queue_spec import QueueSpec
@@ -197,6 +197,8 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
+    if isinstance(error.value, str) and not isinstance(error.value, Interpolated) and code == "wrong-type":
+        help_ = _below_it(path, error.value) or help_
     fix = None
     replacement = error.context.get("replacement")
     if error.context.get("is_quoting") and _NUMBER.fullmatch(source_text):
@@ -208,6 +210,17 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # the error is in the key itself
         return document.problem(code, path[:-1], message, help_, at=path, on="key")
     return document.problem(code, path, message, help_, fix=fix)
+
+
+def _below_it(path: KeyPath, value: str) -> str:
+    """Return the help for a text in place of a section or of an item, "" for other places."""
+    if len(path) == 1 and path[0] in ("queues", "events", "exchanges") and " " not in value:
+        return f'write "{value}:" on a line below it, indented'
+    if len(path) == 2 and path[0] in ("subscribers", "producers"):
+        key = "handler" if ":" in value else "from" if path[0] == "subscribers" else "to"
+        other = "handler" if key != "handler" else "from" if path[0] == "subscribers" else "to"
+        return f'write "{key}: {value}" on a line below it, indented, and "{other}:" beside it'
+    return ""
 
 
 def _deduplicate(problems: Iterable[Problem]) -> list[Problem]:
