@@ -68,7 +68,7 @@ async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign:
             "deliver_rate": None,
             "oldest_s": None,
             "failed": None,
-            "paused": None,
+            "paused": False,
             "dead_letter": shop.name("orders.dead"),
             "dead": 0,
         }
