@@ -47,7 +47,7 @@ def test_what_is_printed_is_the_same_pipeline(written: dict[str, Any]) -> None:
         assert printed(again) == printed(loaded)
 
 
-@pytest.mark.parametrize("name", ["orders", "order_placed", "fulfilment"])
+@pytest.mark.parametrize("name", ["orders", "order_placed", "fulfilment", "back_office"])
 def test_the_examples_are_the_same_when_printed(name: str) -> None:
     """Reading, printing and reading again changes nothing."""
     loaded = load(ROOT / "pipelines" / f"{name}.yaml", {})
