@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import datetime
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ class Trip:
         self._is_closed = False
         self._samples: deque[_Counts] = deque(maxlen=SAMPLES)
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()  # a trip is noticed in the context of a message, and is not about that one
         self._timer: asyncio.TimerHandle | None = None
         self._cycle: asyncio.Task[None] | None = None
 
@@ -90,7 +92,8 @@ class Trip:
         attempts = failed + current.succeeded - before.succeeded
         if attempts >= self._policy.least and failed >= self._policy.failures * attempts:
             reason = f"{failed} of {attempts} attempts failed in {format_duration(self._policy.over_s)}"
-            self._cycle = self._loop.create_task(self._pause(f"{reason}, the last one with {error_type(error)}"))
+            pause = self._pause(f"{reason}, the last one with {error_type(error)}")
+            self._cycle = self._loop.create_task(pause, context=self._context)
 
     def _current(self) -> _Counts:
         return _Counts(self._runtime.counts.handled, self._failed)

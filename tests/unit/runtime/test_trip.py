@@ -49,6 +49,8 @@ def test_a_service_that_is_down_is_left_alone_and_tried_with_one_message() -> No
     assert first == "10 of 10 attempts failed in 1m, the last one with TimeoutError; tries again after 30s"
     assert (second[-2:], third[-2:]) == ("1m", "2m"), (second, third)
     assert len(record.events("subscriber.resumed")) == 1
+    lines = record.events("subscriber.paused") + record.events("subscriber.resumed")
+    assert not any("message_id" in line for line in lines), "a pause is not about the message that failed last"
     assert len(record.events("message.handled")) == 200
     assert record.events("message.dead_lettered") == []
 
