@@ -166,7 +166,9 @@ def load_to_publish(source: str | os.PathLike[str], environ: Mapping[str, str], 
             broker = parse_broker_url(broker)
         pipeline, problems = _read_to_publish(Path(text), environ, broker)
     if pipeline.broker.is_memory:
-        hint = 'write `broker: amqp://…` in the file, or pass broker="amqp://…"; in tests, use runner.testing'
+        hint = (
+            "write `broker: amqp://…` in the file, set RUNNER_BROKER, or pass `broker=`; in tests, use runner.testing"
+        )
         raise BrokerUnavailable(f"{text} runs on the in-process broker, which no other process can reach", hint)
     settings = replace(pipeline.broker, connect_timeout_s=math.inf)  # each message has its own time limit
     release = environ.get("RUNNER_RELEASE") or pipeline.release

@@ -1,6 +1,6 @@
 """The desk takes orders by telephone. It is a program of its own, which publishes by the pipeline's file:
 
-python -m handlers.back_office.desk 17 ada ada@example.com lamp 1 4900
+RUNNER_BROKER=amqp://localhost python -m handlers.back_office.desk 17 ada ada@example.com lamp 1 4900
 """
 
 import sys

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from tests.foreign import Foreign
 from tests.process import ROOT, LogLine, RunnerProcess
-from tests.project import MEMORY, Place
+from tests.project import MEMORY, Place, stop, until
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
@@ -88,3 +94,60 @@ async def test_orders_are_fulfilled_and_what_cannot_be_is_kept_with_its_reason(p
             (kept,) = foreign.take("fulfilment.reserve_stock.dead")
         assert kept.headers["x-runner-reason"] == "rejected"
         assert b"unobtainium" in kept.body
+
+
+async def test_the_back_office_takes_orders_over_http_and_its_mail_waits_for_the_mail_server(place: Place) -> None:
+    """An order of 2 lamps is mailed and booked, after the mail server has refused the first connection."""
+    order = {
+        "number": 1,
+        "customer": "ada",
+        "email": "ada@example.com",
+        "article": "lamp",
+        "quantity": 2,
+        "cents": 9800,
+    }
+    quick = ["subscribers.send_mail.retry.delay=100ms", "subscribers.book_payments.batch.wait=50ms"]
+    options = ["--http", "127.0.0.1:0", "--except", "old_orders", *(word for each in quick for word in ("--set", each))]
+    async with mail_server(refusals=1) as (port, mails):
+        env = {"MAIL_PORT": str(port)}
+        command = ["up", "pipelines/back_office.yaml", *options, *place.arguments]
+        async with RunnerProcess(*command, cwd=ROOT, env=env) as runner:
+            address = (await runner.wait_for(lambda line: line["event"] == "http.listening"))["address"]
+            await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+            status, answer = await asyncio.to_thread(post, f"http://{address}/orders", json.dumps(order).encode())
+            assert (status, len(answer["ids"])) == (202, 1)
+            await until(lambda: mails and lines(runner, "message.handled", subscriber="book_payments"), "all is done")
+            await stop(runner)
+    assert mails == [["To: ada@example.com", "Subject: Your order 1 is on its way"]]
+    assert [line["subscriber"] for line in lines(runner, "message.retry")] == ["send_mail"]
+    if place.url:
+        with Foreign(place.url) as foreign:
+            (booking,) = foreign.take("erp.bookings")
+        assert json.loads(booking.body) == {"orders": [1], "cents": 9800}
+
+
+def post(url: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as response:
+        return response.status, json.loads(response.read())
+
+
+@asynccontextmanager
+async def mail_server(*, refusals: int) -> AsyncIterator[tuple[int, Sequence[list[str]]]]:
+    """Serve SMTP on a free port; turn the first connections away. Yields the port, and each mail: To and Subject."""
+    mails: list[list[str]] = []
+    connections = itertools.count()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_open = next(connections) >= refusals
+        writer.write(b"220 ready\r\n" if is_open else b"421 come back later\r\n")
+        while is_open and (command := (await reader.readline())[:4].upper()):
+            if command == b"DATA":
+                writer.write(b"354 go on\r\n")
+                text = (await reader.readuntil(b"\r\n.\r\n")).decode()
+                mails.append([line for line in text.splitlines() if line.startswith(("To: ", "Subject: "))])
+            is_open = command != b"QUIT"
+            writer.write(b"250 ok\r\n" if is_open else b"221 bye\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], mails
