@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.foreign import Foreign
@@ -159,6 +161,7 @@ async def test_a_dead_letter_carries_its_story(rabbit_project: Project, foreign:
     story = {name.removeprefix("x-runner-"): value for name, value in kept.headers.items() if "runner" in name}
     assert story.pop("first-failed-at").startswith("20")
     assert story.pop("traceback").endswith("ValueError: bad value")
+    assert story.pop("host") == socket.gethostname()
     assert story == {
         "reason": "exhausted",
         "error": "bad value",
