@@ -47,12 +47,8 @@ CANCEL_TIMEOUT_S = 1.0
 """How long they may take to end after they have been cancelled."""
 
 
-_REFUSALS = {
-    404: "nothing is at {path}",
-    405: "{method} is not allowed here: use {allowed}",
-    413: f"the body has more than {MAX_BODY_BYTES} bytes",
-}
-"""Refusals of aiohttp, in our words."""
+_REFUSALS = (404, 405, 413)
+"""The refusals of aiohttp that are answered in JSON, like all others."""
 
 
 ReadinessCheck = Callable[[], Awaitable[Sequence[str]]]
@@ -253,11 +249,13 @@ class HttpServer:
         from aiohttp import web
 
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        text = _REFUSALS[error.status].format(
-            method=request.method, path=request.path, allowed=allowed.get("Allow", "").replace(",", " or ")
-        )
-        if error.status == 404 and (guess := closest(request.path, [item.path for item in self._producers])):
-            text += f'; did you mean "{guess}"?'
+        text = f"the body has more than {MAX_BODY_BYTES} bytes"
+        if error.status == 404:
+            guess = closest(request.path, [item.path for item in self._producers])
+            text = f"nothing is at {request.path}" + (f'; did you mean "{guess}"?' if guess else "")
+        elif error.status == 405:
+            methods = allowed.get("Allow", "").replace(",", " or ")
+            text = f"{request.method} is not allowed here: use {methods}"
         response = web.json_response({"error": text}, status=error.status, headers=allowed)
         if error.status == 413:
             response.force_close()

@@ -214,7 +214,7 @@ async def test_a_result_that_cannot_be_published_does_not_call_the_handler_again
     assert sorted((line["reason"], line["error"].partition(":")[0]) for line in dead) == [
         ("exhausted", 'no queue takes a message for "events'),
         ("invalid-result", "a Publish is inside another value, where it cannot be published"),
-        ("invalid-result", 'no queue or event of this pipeline is called "nowhere"'),
+        ("invalid-result", 'no queue or event of this pipeline is called "nowhere"; there are'),
         ("invalid-result", "the payload cannot be written as JSON"),
     ]
 
