@@ -141,10 +141,10 @@ def wide_characters(source: Source) -> Iterator[Slip]:
             spaced = f"{plain} " if plain in ",:" and is_flow and not behind.isspace() else plain
             name = _WIDE_NAMES.get(character, f'"{plain}"')
             written = apply_edits(
-                line.value,
+                line.value[:60],
                 [
                     Edit(found.start(), found.end(), _ASCII.get(found[0]) or unicodedata.normalize("NFKC", found[0]))
-                    for found in _WIDE.finditer(line.value)
+                    for found in _WIDE.finditer(line.value[:60])
                 ],
             )
             help_ = f'write "{written[:60]}", with the ASCII "{plain}"'

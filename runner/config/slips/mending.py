@@ -32,7 +32,7 @@ from runner.config.slips.texts import lists_of_words, second_colon, special_star
 from runner.errors import Problem
 
 _MAX_SLIPS: Final = 50
-_MAX_CHARACTERS: Final = 100_000
+_MAX_CHARACTERS, _MAX_LINES = 50_000, 1000
 """Longer files are not searched: the time grows with the square of their lines."""
 
 
@@ -69,6 +69,8 @@ def mend(lines: Lines, wrong: Collection[int] | None) -> tuple[Lines, list[Probl
     if len(lines.text) > _MAX_CHARACTERS:
         return lines, problems
     parsed = outline(lines.text)
+    if len(parsed) > _MAX_LINES:
+        return lines, problems
     for rule in _RULES:
         source = Source(lines.text, parsed, lines, wrong)
         found = list(islice(rule(source), _MAX_SLIPS))

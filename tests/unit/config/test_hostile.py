@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -167,3 +169,20 @@ def test_wrong_values_behind_aliases_do_not_flood() -> None:
     queues = ", ".join(f"q{number}: {{events: *w}}" for number in range(100))
     text = f"version: 1\nx-w: &w [{wrong}]\nqueues: {{{queues}}}\n"
     assert len(load_text(text, Path("a.yaml"), {}).problems) == 900
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 1\nsubscribers:\n" + "".join(f"s{index}:\n" for index in range(9000)),
+        "version: 1\n" + "\tto: x\n" * 10_000,
+        "version: 1\nqueues:\n  a: {" + "，" * 40_000 + "}",
+        "version: 1\nqueues: {" + "a:1, " * 9000 + "}",
+    ],
+    ids=["names", "tabs", "wide", "flow"],
+)
+def test_the_search_for_slips_ends_soon(text: str) -> None:
+    """Its time grows with the square of the lines, so long files are not searched."""
+    started = time.process_time()
+    assert load_text(text, Path("a.yaml"), {}).problems
+    assert time.process_time() - started < 10
