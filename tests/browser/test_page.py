@@ -172,3 +172,27 @@ async def test_it_fits_its_window_and_keys_reach_everything(
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         assert complaints == []
         await stop(runner)
+
+
+async def test_a_subscriber_is_paused_and_resumed(memory_project: Project, chromium: Browser) -> None:
+    """By keyboard, on a narrow screen; the table says why. Without a token there is nothing to press."""
+    client = prepare(memory_project)
+    async with memory_project.up("--allow-actions", env={"RUNNER_TOKEN": TOKEN}) as runner:
+        await started(runner)
+        page, complaints = await opened(chromium, f"http://127.0.0.1:{client.port}/", width=360)
+        pause = page.get_by_role("button", name="Pause", exact=True)
+        await expect(page.locator("#status")).to_have_text("running")
+        await expect(pause).to_be_hidden()
+        await page.get_by_label("Token").fill(TOKEN)
+        await page.keyboard.press("Enter")
+        await page.get_by_label("Reason").fill("<b>carrier</b> is down")
+        await pause.press("Enter")
+        await expect(page.locator("#said")).to_contain_text("hear is paused since")
+        table = page.get_by_role("table", name="Subscribers")
+        await expect(table.get_by_role("rowheader", name="hear")).to_contain_text(": <b>carrier</b> is down")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        await page.get_by_role("button", name="Resume").press("Enter")
+        await expect(page.locator("#said")).to_contain_text("hear was paused since")
+        await expect(table.get_by_role("rowheader", name="hear")).not_to_contain_text("carrier")
+        assert complaints == []
+        await stop(runner)
