@@ -41,8 +41,8 @@ def reserve_stock(order: Order, books: Books) -> Publish:
     except UnknownArticle as error:
         raise Reject(str(error)) from error
     except NotEnough as error:
-        return Publish(OrderDeclined(**order.model_dump(), reason=str(error)), to="order.declined")
-    return Publish(OrderReserved(**order.model_dump(), shelf=shelf), to="order.reserved")
+        return Publish(OrderDeclined(**order.model_dump(), reason=str(error)), to="stock.short")
+    return Publish(OrderReserved(**order.model_dump(), shelf=shelf), to="stock.reserved")
 
 
 def send_mail(order: OrderReserved | OrderDeclined, mailbox: MailServer) -> None:

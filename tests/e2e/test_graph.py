@@ -21,7 +21,7 @@ async def test_a_folder_is_one_picture(style: str) -> None:
     for name in ("place_orders", "orderPlaced", "ship_order", "shipping"):
         assert name in runner.stdout
     if style == "json":
-        assert len(json.loads(runner.stdout)["pipelines"]) == 3
+        assert len(json.loads(runner.stdout)["pipelines"]) == 4
     if style == "svg":
         assert ElementTree.fromstring(runner.stdout).tag == "{http://www.w3.org/2000/svg}svg"
 

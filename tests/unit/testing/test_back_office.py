@@ -34,8 +34,8 @@ def test_the_stock_goes_down_until_it_is_empty() -> None:
         for number in (1, 2):
             office.publish("orders", order(number, quantity=2))
         office.until_idle()
-        assert [record.payload["number"] for record in office.published("order.reserved")] == [1]
-        assert [record.payload["reason"] for record in office.published("order.declined")] == ["1 lamp left"]
+        assert [record.payload["number"] for record in office.published("stock.reserved")] == [1]
+        assert [record.payload["reason"] for record in office.published("stock.short")] == ["1 lamp left"]
         assert mailbox.sent == [
             ("ada@example.com", "Your order 1 is on its way"),
             ("ada@example.com", "Your order 2: we are sorry"),
