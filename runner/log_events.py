@@ -258,7 +258,7 @@ EVENTS = (
         "pauses.unavailable",
         ("warning",),
         "The broker does not let this process read the pauses of a pipeline. Its subscribers run, and `runner pause` "
-        "does not reach them, until the connection is made again.",
+        "does not reach them. It asks again, at last every five minutes.",
         {"queue": "PIPELINE.pauses", **_ERROR},
     ),
     Event(

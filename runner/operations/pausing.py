@@ -41,8 +41,10 @@ async def pause(access: QueueAccess, pipeline: str, subscriber: str, reason: str
 
 
 async def resume(access: QueueAccess, pipeline: str, subscriber: str) -> Pause | None:
-    """End the pause of a subscriber, and return it; None if it was not paused. Raises BrokerUnavailable."""
+    """End the pause of a subscriber, and return it; None if none is known. Raises BrokerUnavailable.
+
+    The end is written in any case: a node that has just started may not show the pause yet.
+    """
     before = await access.pauses(pipeline)
-    if before is None or subscriber in before:
-        await access.set_pause(pipeline, subscriber, None)
+    await access.set_pause(pipeline, subscriber, None)
     return (before or {}).get(subscriber)

@@ -124,8 +124,8 @@ async def test_the_in_process_broker_is_paused_by_its_own_process_only(memory_pr
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-async def test_a_pause_is_known_again_after_the_broker_was_killed(unique: str, tmp_path: Any) -> None:
-    """While it is paused the broker dies; nothing is handled when it is back, and a resume reaches the process."""
+async def test_a_pause_is_known_again_after_the_broker_was_restarted(unique: str, tmp_path: Any) -> None:
+    """While it is paused the broker restarts; nothing is handled when it is back, and a resume reaches the process."""
     with Node() as node:
         project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
         project.pipeline(PIPELINE)
@@ -137,7 +137,7 @@ async def test_a_pause_is_known_again_after_the_broker_was_killed(unique: str, t
             with Foreign(node.url) as foreign:
                 foreign.publish_confirmed(project.name("orders"), b"order")
             await asyncio.to_thread(node.wait_until_kept, project.name("orders"))
-            await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(node.stop)
             await until(lambda: lines(runner, "broker.lost"), "it has noticed")
             await asyncio.to_thread(node.start)
             with Foreign(node.url) as foreign:

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 
 from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
@@ -47,11 +47,19 @@ PREFETCH = 1000
 EMPTY_S = 0.03
 """How long a stream may send nothing before it counts as empty."""
 
-SURELY_EMPTY_S = 1.0
+SURELY_EMPTY_S = 3.0
 """The same for a reader that appends nothing, and so must be sure. A node takes a moment for it after its start."""
 
 READ_S = 10.0
 """How long reading the stream may take."""
+
+MAX_DELAY_S = 300.0
+"""How often a broker is asked again that refuses: a stream may refuse for a moment after the start of its node, and a
+user who lacks a right may get it.
+"""
+
+WRITE_S = 20.0
+"""How long a change is tried again while the node starts."""
 
 CLOSE_S = 5.0
 OFFSET = "x-stream-offset"
@@ -89,16 +97,25 @@ class PauseLog:
         self._task = asyncio.create_task(self._keep_following(first), name=f"pauses-{self._queue.name}")
 
     async def write(self, change: PauseChange) -> None:
-        """Append a change, and return when the broker has confirmed it. Raises BrokerUnavailable."""
-        try:
-            with loss_as_error:
-                await self._declare(await self._connection.ready())
-            await self._append(change)
-        except (PublishFailed, PublishUnknown, ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
-            raise BrokerUnavailable(
-                f'queue "{self._queue.name}" does not take the change: {error}',
-                "`runner plan` shows whether it exists, `runner export permissions` what a user needs",
-            ) from error
+        """Append a change, and return when the broker has confirmed it. Raises BrokerUnavailable.
+
+        A node that has just started may have no access to its streams yet: they are tried again for a while.
+        """
+        give_up_at = asyncio.get_running_loop().time() + WRITE_S
+        for delay_s in backoff_delays():
+            try:
+                with loss_as_error:
+                    await self._declare(await self._connection.ready())
+                await self._append(change)
+                return
+            except (PublishFailed, PublishUnknown, ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
+                is_starting = "down or inaccessible" in str(error)
+                if not is_starting or asyncio.get_running_loop().time() + delay_s > give_up_at:
+                    raise BrokerUnavailable(
+                        f'queue "{self._queue.name}" does not take the change: {error}',
+                        "`runner plan` shows whether it exists, `runner export permissions` what a user needs",
+                    ) from error
+            await asyncio.sleep(delay_s)
 
     async def close(self) -> None:
         """Stop following."""
@@ -127,24 +144,22 @@ class PauseLog:
                 await close_within(channel.close(), CLOSE_S)
 
     async def _follow_again(self) -> AbstractChannel:
-        for delay_s in backoff_delays():
+        for delay_s in backoff_delays(max_s=MAX_DELAY_S):
             connection = await self._connection.ready()
             channel = await self._try_follow()
             if channel is not None:
                 return channel
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if self._is_refused else delay_s):
-                    await asyncio.shield(watch_loss(connection))  # the broker's answer changes with its operator
+                async with asyncio.timeout(delay_s):
+                    await asyncio.shield(watch_loss(connection))
         raise AssertionError("delays never end")
 
     async def _try_follow(self) -> AbstractChannel | None:
         """Read the pauses on a new channel, and follow them there. If that fails, report why, and return None."""
-        self._is_refused = False
         try:
             with loss_as_error:
                 channel = await self._follow(await self._connection.ready())
         except (PublishFailed, PublishUnknown, TimeoutError, NotAStream, *CHANNEL_ERRORS) as error:
-            self._is_refused = isinstance(error, ChannelClosed | PublishFailed | NotAStream)
             if self._connection.is_ready and str(error) != self._said:
                 self._said = str(error)
                 fields = {"queue": self._queue.name, "error": self._said or "no answer in time"}
