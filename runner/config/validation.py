@@ -157,8 +157,8 @@ def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) ->
 
 
 _SOURCES = {
-    "from": 'add "from:" with a queue or an event{names}',
-    "to": 'add "to:" with a queue or an event{names}',
+    "from": 'add "from:" with a queue or an event',
+    "to": 'add "to:" with a queue or an event',
     "handler": 'add "handler: package.module:function", a function of yours',
 }
 """The help for keys whose value only the author knows."""
@@ -178,7 +178,7 @@ def _missing_key(error: _Error, document: Document, root: type[SpecModel]) -> Pr
     example = examples[0][0] if examples and examples[0] else "…"
     help_ = f'add "{key}: {example}"'
     if key in _SOURCES and len(path) == 2:
-        help_ = _SOURCES[key].format(names=_names(document))
+        help_ = _SOURCES[key] + (_names(document) if key != "handler" else "")
     if not path and key == "version":
         help_ = 'add "version: 1" as the first line'
     return document.problem("missing-key", path, f'missing key "{key}"', help_, on="key")

@@ -42,12 +42,14 @@ OUTBOX_BATCH = 100
 CLOSE_POLL_S = 0.05
 """How often `close` looks whether the outbox is empty."""
 
-_TROUBLES = {
-    "broker.unreachable": "the broker {broker} cannot be reached: {error}",
-    "broker.lost": "the connection to the broker {broker} was lost: {error}",
-    "broker.blocked": "the broker {broker} takes no messages, because its memory or disk space is low",
-    "broker.connected": "",
-    "broker.unblocked": "",
+_TROUBLES: dict[str, Callable[[str, str], str]] = {
+    "broker.unreachable": lambda broker, error: f"the broker {broker} cannot be reached: {error}",
+    "broker.lost": lambda broker, error: f"the connection to the broker {broker} was lost: {error}",
+    "broker.blocked": lambda broker, _: (
+        f"the broker {broker} takes no messages, because it is low on memory or disk space"
+    ),
+    "broker.connected": lambda *_: "",
+    "broker.unblocked": lambda *_: "",
 }
 """What each event of the transport says about messages that are not confirmed."""
 
@@ -187,7 +189,8 @@ class PublishingSession:
         """Log an event, and remember what it says about messages that are not confirmed."""
         log.get_logger().log(logging.getLevelNamesMapping()[change.level.upper()], change.event, **change.fields)
         if change.event in _TROUBLES:
-            self._trouble = _TROUBLES[change.event].format(**{"error": "", **change.fields})
+            fields = change.fields
+            self._trouble = _TROUBLES[change.event](fields.get("broker", ""), fields.get("error", ""))
 
     # The outbox
 

@@ -317,7 +317,7 @@ async def test_what_is_wrong_is_said_once(rabbit_project: Project) -> None:
     prepare(project, "raise RuntimeError('no licence')\n")
     async with project.up("--workers", "3") as runner:
         assert await runner.wait() == 78
-    assert runner.stderr.count("no licence") == 1
+    assert runner.stderr.count("error[module-failed]") == runner.stderr.count("RuntimeError: no licence") == 1
 
     port = free_port()
     url = f"amqp://user:S3CR3T@127.0.0.1:{port}/"

@@ -58,6 +58,8 @@ def test_the_files_of_tls_are_absolute(tmp_path: Path, monkeypatch: pytest.Monke
     """They are read at each connection. They are relative to the pipeline's file, also where its path is relative."""
     text = 'version: 1\nbroker: {host: localhost, tls: {ca: ca.pem, cert: "../c.pem", key: /k.pem}}\n'
     (tmp_path / "below").mkdir()
+    for file in ("below/ca.pem", "c.pem"):
+        (tmp_path / file).touch()
     (tmp_path / "below" / "a.yaml").write_text(text + "queues: {q: }\n")
     monkeypatch.chdir(tmp_path)
     resolved = resolve(load(Path("below/a.yaml"), {}))
