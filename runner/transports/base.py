@@ -28,7 +28,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -148,6 +148,18 @@ class Delivery:
         if self.is_settled:
             raise AlreadySettled(f'the message from "{self.options.queue}" is settled already')
         self.is_settled = True
+
+    async def moved(self, moving: Awaitable[bool]) -> bool:
+        """Await that a copy takes the place of the message. If that is cancelled, the message is unsettled again.
+
+        Something that a handler has left behind may cancel the task, and the session goes on: without this, the message
+        could not be given back.
+        """
+        try:
+            return await moving
+        except BaseException:
+            self.is_settled = False
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,8 +302,8 @@ class Transport(Protocol):
         """Settle a delivery with its outcome. Raises AlreadySettled the second time.
 
         For a retry or a dead letter, a copy is published to its queue and confirmed; only then is the original
-        acknowledged. While the copy cannot be published, this waits. Returns False where the delivery's connection is
-        gone: the broker delivers the message again.
+        acknowledged. While the copy cannot be published, this waits; if that is cancelled, the delivery can be settled
+        again. Returns False where the delivery's connection is gone: the broker delivers the message again.
         """
         ...
 

@@ -158,7 +158,7 @@ async def test_it_fits_its_window_and_keys_reach_everything(
         look = page.get_by_role("button", name="Look")
         await expect(look).to_be_visible()
         reached = []
-        for _ in range(6):
+        for _ in range(12):
             await page.keyboard.press("Tab")
             reached.append(await page.evaluate("document.activeElement.id || document.activeElement.textContent"))
         assert "flow" in reached

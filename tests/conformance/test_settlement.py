@@ -10,7 +10,7 @@ import pytest
 from runner import message as names
 from runner.errors import AlreadySettled
 from runner.message import Address
-from runner.outcome import ACK, RELEASE, DeadLetter, Retry
+from runner.outcome import ACK, RELEASE, DeadLetter, Outcome, Retry
 from runner.pipeline.topology import Binding, wait_topology
 from tests.conformance.harness import Harness, bodies, text, to_queue
 
@@ -247,6 +247,26 @@ async def test_08_settling_twice_is_an_error_without_effect(harness: Harness) ->
         await session.settle(again, RELEASE)
     await session.publish(to_queue(queue), text("marker"))
     assert bodies(await inbox.take(1)) == ["marker"]
+
+
+@pytest.mark.parametrize("outcome", [Retry(60.0), DeadLetter("rejected")], ids=["retry", "dead letter"])
+async def test_08_a_settlement_that_is_cancelled_can_be_made_again(harness: Harness, outcome: Outcome) -> None:
+    """Something that a handler has left behind may cancel it: the message does not wait for the end of the session."""
+    session, queue = await harness.session(), harness.queue("work")
+    await harness.declare(session, queue)
+    inbox = await harness.collect(session, queue)
+    await session.publish(to_queue(queue), text("x"))
+    delivery = await inbox.next()
+    settling = asyncio.create_task(session.settle(delivery, outcome))
+    await asyncio.sleep(0)
+    settling.cancel()
+    await asyncio.wait((settling,))
+    assert delivery.is_settled is not settling.cancelled()  # the in-process broker has settled it by then
+    if settling.cancelled():
+        await session.settle(delivery, RELEASE)
+        again = await inbox.next()
+        assert (again.envelope.body, again.attempt) == (b"x", 1)
+        await session.settle(again, ACK)
 
 
 async def test_08_only_one_of_two_settlements_at_once_counts(harness: Harness) -> None:

@@ -114,6 +114,7 @@ async def test_a_quorum_queue_that_is_recreated_under_load(
     fault.judge(publishers.confirmed, found, twice=0)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.fault("F43", "a classic queue is to be recreated while a program publishes to it by its name")
 async def test_a_classic_queue_is_not_recreated_while_messages_keep_coming(
@@ -369,13 +370,12 @@ async def test_handlers_that_cancel_the_task_that_they_run_in(
     rabbit_project.handlers(CANCELLED_HANDLERS)
     work = rabbit_project.name("work")
     never, rest = orders(6, "never"), [*orders(6, "done"), *orders(2, "later"), *orders(20, "plain")]
-    async with rabbit_project.up() as runner:
-        await started(runner)
-        send(foreign, work, [*never, *rest])
-        expected = {*rest, *orders(3, "made")}
-        await until(lambda: rabbit_project.ledger.counts().keys() >= expected, "everything else is handled")
-        await until(lambda: foreign.count(f"{work}.dead") == len(never), "these are dead letters")
-        await stop(runner)
+    async with rabbit_project.command("apply") as applied:
+        assert await applied.wait() == 0
+    send(foreign, work, [*never, *rest])
+    expected = {*rest, *orders(3, "made")}
+    async with rabbit_project.up("--until-idle") as runner:  # it ends only if no message stays in hand for ever
+        assert await runner.wait() == 0
     assert {line["error_type"] for line in lines(runner, "message.dead_lettered")} == {"CancelledError"}
     assert {got.body.decode() for got in foreign.take(f"{work}.dead")} == set(never)
     fault.judge(expected, rabbit_project.ledger.counts(), twice=10)
@@ -392,6 +392,7 @@ STUCK_HANDLERS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.fault("F48", "order_by: connections are lost eight times while the same messages are in hand")
 async def test_messages_that_come_back_again_and_again_keep_their_order(

@@ -150,8 +150,7 @@ class MemoryTransport:
         return subscription
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """See `Transport.settle`. Waits only for room for a copy. Cancelled there, the original goes back with the
-        session."""
+        """See `Transport.settle`. Waits only for room for a copy."""
         if isinstance(outcome, Ack):
             return self.ack(delivery)
         delivery.mark_settled()
@@ -162,12 +161,12 @@ class MemoryTransport:
                 copy = retry_copy(delivery, outcome, self._now())
                 milliseconds = wait_milliseconds(outcome.after_s)
                 wait = wait_topology(delivery.options.wait_prefix, milliseconds)
-                return await self._move(delivery, copy, wait)
+                return await delivery.moved(self._move(delivery, copy, wait))
             case DeadLetter():
                 if delivery.options.dead_letter is None:
                     return delivery.subscription.ack(delivery, is_handled=False)
                 copy = dead_letter_copy(delivery, outcome, delivery.options.dead_letter, self._now())
-                return await self._move(delivery, copy, Topology())
+                return await delivery.moved(self._move(delivery, copy, Topology()))
         assert_never(outcome)
 
     def ack(self, delivery: Delivery) -> bool:

@@ -178,10 +178,11 @@ class RabbitTransport:
             case Release():
                 return await self._release(delivery)
             case Retry():
-                is_moved = await self._retry_publisher.retry(delivery, outcome)
+                is_moved = await delivery.moved(self._retry_publisher.retry(delivery, outcome))
             case DeadLetter():
                 queue = delivery.options.dead_letter
-                is_moved = queue is None or await self._retry_publisher.dead_letter(delivery, outcome, queue)
+                copying = self._retry_publisher
+                is_moved = queue is None or await delivery.moved(copying.dead_letter(delivery, outcome, queue))
             case _:
                 assert_never(outcome)
         if not is_moved:
