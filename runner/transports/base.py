@@ -17,7 +17,8 @@
 14. `stop` ends delivery, and settling still works; `stop` and `close` may be called again. With a single active
     consumer, the next one gets nothing before the stopped subscription is closed.
 15. Messages outlive a lost connection, and subscriptions resume by themselves.
-16. Cancelling `publish` or `settle` loses no message that the broker has confirmed.
+16. Cancelling `publish` or `settle` loses no message that the broker has confirmed, and a message whose settlement was
+    cancelled can be settled again.
 17. TTL, length limits, priorities and single active consumers are those of RabbitMQ.
 18. A message whose deliveries end in a crash too often (`x-delivery-limit`) goes to the dead-letter queue.
 19. Of all sessions that campaign for the leadership of one name, at most one has it, and its state survives the

@@ -250,7 +250,7 @@ async def test_08_settling_twice_is_an_error_without_effect(harness: Harness) ->
 
 
 @pytest.mark.parametrize("outcome", [Retry(60.0), DeadLetter("rejected")], ids=["retry", "dead letter"])
-async def test_08_a_settlement_that_is_cancelled_can_be_made_again(harness: Harness, outcome: Outcome) -> None:
+async def test_16_a_settlement_that_is_cancelled_can_be_made_again(harness: Harness, outcome: Outcome) -> None:
     """Something that a handler has left behind may cancel it: the message does not wait for the end of the session."""
     session, queue = await harness.session(), harness.queue("work")
     await harness.declare(session, queue)
