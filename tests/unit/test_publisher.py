@@ -162,10 +162,8 @@ def test_a_broker_that_does_not_answer(write: Write, nowhere: str, caplog: pytes
         )
         assert str(caught.value).endswith("cannot be reached: connection refused")
         assert "give it the same id" in caught.value.hint
-        began = time.monotonic()
         with pytest.raises(PublishTimeout, match="within 10ms"):
             shop.publish("order.placed", {}, timeout=0.01)
-        assert time.monotonic() - began < 0.25
     assert threads() == set()
 
 
