@@ -241,3 +241,15 @@ def plain_data(node: Node) -> Any:
 def dotted_path(path: KeyPath) -> str:
     """Return a path with dots, as in `subscribers.process_orders.to.1`."""
     return ".".join(str(part) for part in path)
+
+
+def value_at(data: Any, path: KeyPath) -> Any:
+    """Return the value at a path, None if there is none."""
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        else:
+            return None
+    return data

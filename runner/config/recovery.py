@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runner.config.document import Document, KeyPath, ScalarNode, walk_nodes
+from runner.config.document import Document, KeyPath, ScalarNode, value_at, walk_nodes
 from runner.config.spec import PipelineSpec
 from runner.config.validation import document_data
 
@@ -53,7 +53,7 @@ def _repair(data: dict[str, Any], errors: list[tuple[str, KeyPath]]) -> None:
     """Replace or remove wrong values; from the end of lists, so that indexes stay valid."""
     missing = {path for kind, path in errors if kind == "missing"}
     for path in missing:
-        item = _at(data, path[:-1])
+        item = value_at(data, path[:-1])
         if _is_replaceable(path) and isinstance(item, dict):
             item[path[-1]] = UNKNOWN
     wrong = {path for kind, path in errors if kind != "missing"}
@@ -76,7 +76,7 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
     An item whose name is wrong, which pydantic marks with `[key]`, is removed with its name.
     """
     if path[-1:] == ("[key]",):
-        named = _at(data, path[:-2])
+        named = value_at(data, path[:-2])
         if isinstance(named, dict):
             named.pop(path[-2], None)
         return
@@ -87,14 +87,14 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
     if len(path) == 2 and path[0] in _REPLACEMENTS and isinstance(section, dict) and section.get(path[1], {}) is None:
         section[path[1]] = dict(_REPLACEMENTS[str(path[0])])
         return
-    while path and _at(data, path) is None:
+    while path and value_at(data, path) is None:
         path = path[:-1]
     if not path:
         return
-    if _is_replaceable(path) and isinstance(item := _at(data, path[:2]), dict) and item[path[2]] != UNKNOWN:
+    if _is_replaceable(path) and isinstance(item := value_at(data, path[:2]), dict) and item[path[2]] != UNKNOWN:
         item[path[2]] = UNKNOWN
         return
-    parent, key = _at(data, path[:-1]), path[-1]
+    parent, key = value_at(data, path[:-1]), path[-1]
     if (
         len(path) == 2
         and path[0] in _REPLACEMENTS
@@ -103,16 +103,4 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
     ):
         parent[key] = dict(_REPLACEMENTS[str(path[0])])
     elif isinstance(parent, dict | list):
-        del parent[key]  # type: ignore[arg-type]  # _at() has followed it
-
-
-def _at(data: Any, path: KeyPath) -> Any:
-    """Return the value at a path, None if there is none."""
-    for part in path:
-        if isinstance(data, dict):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int):
-            data = data[part] if part < len(data) else None
-        else:
-            return None
-    return data
+        del parent[key]  # type: ignore[arg-type]  # value_at() has followed it

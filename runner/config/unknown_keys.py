@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode
+from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word
 from runner.config.messages import abbreviated, quoted, typo_of
 from runner.config.models import model_at, model_below
@@ -55,7 +55,7 @@ class UnknownKeys:
     def settle(self, paths: Iterable[KeyPath], missing: Collection[KeyPath]) -> None:
         """Rename or remove unknown keys, and remember them. `missing` are the paths of required keys."""
         for path in paths:
-            parent, key = _at(self._data, path[:-1]), str(path[-1])
+            parent, key = value_at(self._data, path[:-1]), str(path[-1])
             if isinstance(parent, dict) and key in parent:
                 self._settle(path, key, parent, missing)
 
@@ -116,7 +116,7 @@ class UnknownKeys:
     def _move(self, found: _Unknown, value: Any) -> bool:
         """Move a value to the path that is meant, in the data and in the document. False if another one is there."""
         target, base = found.target, len(found.path) - 1
-        nodes, data = self._document.node(found.path[:-1]), _at(self._data, found.path[:-1])
+        nodes, data = self._document.node(found.path[:-1]), value_at(self._data, found.path[:-1])
         entry = nodes.nodes.pop(str(found.path[-1]), None) if isinstance(nodes, MappingNode) else None
         for index in range(base, len(target) - 1):
             key, below = str(target[index]), model_at(target[: index + 1], self._root).short_form
@@ -154,7 +154,7 @@ class UnknownKeys:
         if not target:
             name = str(found.path[-2]) if len(found.path) > 1 else ""
             others = {str(path[-1]): item.written for path, item in self._found.items() if path[:-1] == found.path[:-1]}
-            for key, value in (_at(self._data, found.path[:-1]) or {}).items():
+            for key, value in (value_at(self._data, found.path[:-1]) or {}).items():
                 others.setdefault(key, value if isinstance(value, str) else "…")
             return replace(found.problem, help=mask_passwords(word.help(found.written or "…", name, others)))
         if len(target) > len(found.path):
@@ -177,7 +177,7 @@ class UnknownKeys:
 
     def _map(self, target: KeyPath, depth: int) -> str:
         """Return the map that several unknown keys make together, as in `retry: {attempts: 4, delay: 5s}`."""
-        inner = _at(self._data, target[:depth]) or {}
+        inner = value_at(self._data, target[:depth]) or {}
         written = {
             str(found.target[-1]): found for found in self._found.values() if found.target[:depth] == target[:depth]
         }
@@ -223,15 +223,3 @@ def _map_of_key(key: str, model: type[SpecModel]) -> str:
 def _below(key: str, model: type[SpecModel]) -> str | None:
     """Return the key of the map below this one that a key belongs in, None if there is none."""
     return next((below for below in model_keys(model) if key in model_keys(model_below(model, (below,)))), None)
-
-
-def _at(data: Any, path: KeyPath) -> Any:
-    """Return the value at a path, None if there is none."""
-    for part in path:
-        if isinstance(data, dict):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int):
-            data = data[part] if part < len(data) else None
-        else:
-            return None
-    return data
