@@ -78,8 +78,7 @@ def resume(
     async def work(session: BrowseSession, pipeline: Pipeline, subscriber: Subscriber) -> None:
         from runner.operations.pausing import resume
 
-        ended = await resume(session, pipeline.name, subscriber.name)
-        echo_err(f"{subscriber.name} was {ended.text if ended is not None else 'not paused'}")
+        echo_err(await resume(session, pipeline.name, subscriber.name))
 
     _run(path, environ, broker, overlays, wait_s, name, work)
 

@@ -40,11 +40,14 @@ async def pause(access: QueueAccess, pipeline: str, subscriber: str, reason: str
     return made
 
 
-async def resume(access: QueueAccess, pipeline: str, subscriber: str) -> Pause | None:
-    """End the pause of a subscriber, and return it; None if none is known. Raises BrokerUnavailable.
+async def resume(access: QueueAccess, pipeline: str, subscriber: str) -> str:
+    """End the pauses of a subscriber, and return what has ended in words. Raises BrokerUnavailable.
 
-    The end is written in any case: a node that has just started may not show the pause yet.
+    The end is written in any case: processes may have paused it by themselves (`trip`), which the broker does not know,
+    and a node that has just started may not show an operator's pause yet.
     """
-    before = await access.pauses(pipeline)
+    before = (await access.pauses(pipeline) or {}).get(subscriber)
     await access.set_pause(pipeline, subscriber, None)
-    return (before or {}).get(subscriber)
+    if before is not None:
+        return f"{subscriber} was {before.text}"
+    return f"{subscriber} was paused by no operator; a process that has paused it by itself resumes it"

@@ -83,7 +83,8 @@ def with_process(statuses: Sequence[PipelineStatus], state: State) -> list[Pipel
             rows = [row for row in state["subscribers"] if row["pipeline"] == status.name]
             queues = tuple(_with_subscribers(queue, rows) for queue in status.queues)
             processes = status.processes or (process,)
-            status = replace(status, queues=queues, processes=processes)
+            pauses = {row["name"]: _pause(row["pause"]) for row in rows if row["pause"]}
+            status = replace(status, queues=queues, processes=processes, pauses={**pauses, **(status.pauses or {})})
         found.append(status)
     return found
 
@@ -95,10 +96,7 @@ def statuses_of(names: Sequence[str], state: State) -> list[PipelineStatus]:
     for pipeline in state["pipelines"]:
         if pipeline["name"] in names:
             queues = tuple(_queue(known[name]) for name in pipeline["queues"] if name in known)
-            rows = [row for row in state["subscribers"] if row["pipeline"] == pipeline["name"] and row["pause"]]
-            pauses = {row["name"]: _pause(row["pause"]) for row in rows}
-            status = PipelineStatus(pipeline["name"], pipeline["path"], queues, pipeline["retrying"], pauses=pauses)
-            found.append(status)
+            found.append(PipelineStatus(pipeline["name"], pipeline["path"], queues, pipeline["retrying"]))
     return with_process(found, state)
 
 

@@ -34,7 +34,7 @@ class PauseDesk:
         pipeline, name = self._subscriber(about)
         ended = await resume(await self._broker.access(), pipeline, name)
         self._broker.refresh_soon()
-        return {"text": f"{name} was {ended.text if ended is not None else 'not paused'}"}
+        return {"text": ended}
 
     def _subscriber(self, about: Mapping[str, Any]) -> tuple[str, str]:
         pipeline, name = about.get("pipeline"), about.get("name")

@@ -19,7 +19,7 @@ from runner.transports.pauses import Pause, Pauses
 class SubscriberPause:
     """The pause of one subscriber. What is wanted may change while it is being paused or resumed: the last one counts.
 
-    An operator's pause ends that of a trip, and the end of an operator's pause resumes the subscriber. `now` is the
+    An operator's pause ends that of a trip, and an operator who resumes the subscriber ends both. `now` is the
     wall clock, UTC.
     """
 
@@ -43,9 +43,9 @@ class SubscriberPause:
         if self._trip is not None:
             self._trip.start()
 
-    def set(self, pause: Pause | None) -> None:
-        """Begin, change or end the pause of an operator."""
-        if pause != self.operators:
+    def set(self, pause: Pause | None, is_new: bool) -> None:
+        """Begin, change or end the pause of an operator. A new end also ends the pause of a trip."""
+        if pause != self.operators or (is_new and pause is None and self.pause is not None):
             self.operators = pause
             if self._trip is not None:
                 self._trip.reset()
@@ -112,6 +112,6 @@ class PipelinePauses:
         self._is_closed = True
         await asyncio.gather(*(each.close() for each in self._by_name.values()))
 
-    def _set_all(self, pauses: Pauses) -> None:
+    def _set_all(self, pauses: Pauses, changed: str = "") -> None:
         for name, each in self._by_name.items() if not self._is_closed else ():
-            each.set(pauses.get(name))
+            each.set(pauses.get(name), is_new=name == changed)

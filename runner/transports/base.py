@@ -333,7 +333,7 @@ class Transport(Protocol):
         ...
 
     async def follow_pauses(self, pipeline: str, on_pauses: OnPauses) -> Pauses:
-        """Return the pauses of a pipeline's subscribers, and call `on_pauses` with all of them after each change."""
+        """Return the pauses of a pipeline's subscribers, and call `on_pauses` after each change."""
         ...
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:

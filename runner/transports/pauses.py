@@ -26,7 +26,8 @@ class Pause(NamedTuple):
 Pauses = Mapping[str, Pause]
 """The pauses of one pipeline, by the names of its subscribers."""
 
-OnPauses = Callable[[Pauses], None]
+OnPauses = Callable[[Pauses, str], None]
+"""Takes all pauses after a change, and the subscriber that it is about; "" if it may be about several."""
 
 
 class PauseChange(NamedTuple):

@@ -27,7 +27,7 @@ async def follow(harness: Harness, session: Transport, pipeline: str) -> list[Pa
     """Follow the pauses of a pipeline; return the list that grows with each change, the present state first."""
     harness.declared.append(Topology(queues=(pause_queue(pipeline),)))
     seen: list[Pauses] = []
-    seen.insert(0, await session.follow_pauses(pipeline, lambda pauses: seen.append(pauses)))
+    seen.insert(0, await session.follow_pauses(pipeline, lambda pauses, _: seen.append(pauses)))
     return seen
 
 

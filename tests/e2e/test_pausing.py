@@ -96,7 +96,7 @@ async def test_a_pause_may_be_set_before_anything_runs(shop: Project, foreign: F
     again = await run(shop, "pause", "ship", "--reason", "and the road is closed")
     since = first.stderr.split(" since ")[1].split(": ")[0]
     assert f"since {since}: and the road is closed" in again.stderr
-    assert "charge was not paused" in (await run(shop, "resume", "charge")).stderr
+    assert "charge was paused by no operator" in (await run(shop, "resume", "charge")).stderr
     await shop.up_until_idle()
     (status,) = json.loads((await run(shop, "status", "--json")).stdout)
     assert status["pauses"] == [{"subscriber": "ship", "since": since, "reason": "and the road is closed"}]

@@ -181,7 +181,7 @@ class MemoryBroker:
         pauses = self.pauses[pipeline] = change.applied_to(self.pauses.get(pipeline, {}))
         for _, followed, on_pauses in self._pause_followers:
             if followed == pipeline:
-                on_pauses(pauses)
+                on_pauses(pauses, change.subscriber)
 
     def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
         """Return how many messages are ready in these queues, wait for a retry into them, or are undeliverable yet."""

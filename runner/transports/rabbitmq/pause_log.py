@@ -68,7 +68,7 @@ OFFSET = "x-stream-offset"
 class PauseLog:
     """Follows the pauses of one pipeline, from `start` to `close`, over lost connections.
 
-    `on_pauses` is called with all of them after each change.
+    `on_pauses` is called after each change, and for the end of a pause that is not there.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PauseLog:
         publisher: RabbitPublisher,
         mode: Mode,
         on_transport_event: OnTransportEvent,
-        on_pauses: OnPauses = lambda _: None,
+        on_pauses: OnPauses = lambda *_: None,
     ) -> None:
         self._queue = pause_queue(pipeline)
         self._connection = connection
@@ -181,10 +181,10 @@ class PauseLog:
         reading.on_pauses = self._note
         return reading.channel
 
-    def _note(self, pauses: Pauses) -> None:
-        is_change, self.pauses = pauses != self.pauses, pauses
+    def _note(self, pauses: Pauses, subscriber: str = "") -> None:
+        is_change, self.pauses = pauses != self.pauses or subscriber != "", pauses
         if is_change and self._task is not None:  # `start` gives the first ones to its caller
-            self._on_pauses(pauses)
+            self._on_pauses(pauses, subscriber)
 
 
 async def read_pauses(connection: AbstractConnection, pipeline: str) -> Pauses | None:
@@ -213,7 +213,7 @@ class _Reading:
 
     def __init__(self, channel: AbstractChannel, queue: str) -> None:
         self.channel = channel
-        self.on_pauses: OnPauses = lambda _: None
+        self.on_pauses: OnPauses = lambda *_: None
         self._queue = ShortString(queue)
         self._pauses: Pauses = {}
         loop = asyncio.get_running_loop()
@@ -264,12 +264,12 @@ class _Reading:
         await self._ack(message)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        before = self._pauses
-        self._pauses = read_change(message.body).applied_to(before)
+        change = read_change(message.body)
+        self._pauses = change.applied_to(self._pauses)
         if not self._has_read_end.done() and (_offset_of(message) or 0) >= self._end.result():
             self._has_read_end.set_result(None)
-        if self._pauses != before:
-            self.on_pauses(self._pauses)
+        if change.subscriber:
+            self.on_pauses(self._pauses, change.subscriber)
         await self._ack(message)
 
     async def _ack(self, message: DeliveredMessage) -> None:

@@ -254,7 +254,7 @@ class RabbitTransport:
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
         """See `Transport.set_pause`."""
-        await self._pause_log(pipeline, lambda _: None).write(PauseChange(subscriber, pause))
+        await self._pause_log(pipeline, lambda *_: None).write(PauseChange(subscriber, pause))
 
     def _pause_log(self, pipeline: str, on_pauses: OnPauses) -> PauseLog:
         mode = self._settings.topology

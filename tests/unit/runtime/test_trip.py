@@ -138,6 +138,28 @@ def test_an_operator_has_the_last_word() -> None:
     assert len(record.events("message.handled")) == 50
 
 
+def test_an_operator_ends_the_pause_of_a_trip() -> None:
+    """`resume` alone is enough: no pause of an operator has to come before it."""
+    record, broker = Run(), MemoryBroker()
+    operator = MemoryTransport(broker=broker)
+    provider = Provider(record, (0, 50))
+
+    async def produce() -> None:
+        await operator.connect()
+        await asyncio.sleep(60)
+        await operator.set_pause("shop", "other", None)
+        await asyncio.sleep(60)
+        record.note("resumed")
+        await operator.set_pause("shop", "s", None)
+
+    bodies = tuple(Envelope(b"%d" % n, message_id=str(n)) for n in range(50))
+    text = one_queue(f"concurrency: 2, {TRIP.replace('pause: 30s', 'pause: 5m')}", producer="")
+    run(text, {"handle": provider.handle, "produce": produce}, record, for_s=250, broker=broker, preload=bodies)
+    at = next(at for at, thing in record.notes if thing == "resumed")
+    assert not [each for each in record.notes if 20 < each[0] < at]
+    assert len(record.events("message.handled")) == 50
+
+
 @pytest.mark.parametrize("options", ["batch: {size: 5, wait: 1s}", "order_by: key"])
 def test_a_batch_and_an_order_trip_as_well(options: str) -> None:
     """One message is let through as a batch of its own; with `order_by` it is the next one of some key."""
