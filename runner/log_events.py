@@ -320,7 +320,7 @@ EVENTS = (
     Event(
         "reply.given_up",
         ("info",),
-        "A direct reply was not confirmed and is not sent again: its caller may be gone.",
+        "An answer is not sent again: the queue of its caller refuses it, or a direct reply was not confirmed.",
         {"to": "the address of the caller", **_ERROR},
     ),
     Event("resource.failed", ("error",), "Closing a resource failed.", {"resource": "its name", **_FAILURE}),

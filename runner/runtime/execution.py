@@ -13,7 +13,7 @@ from typing import Any
 
 from runner import log
 from runner.errors import BatchFailed, PublishFailed
-from runner.message import Envelope, Message
+from runner.message import Envelope, Message, Publish
 from runner.metrics import SubscriberCounts
 from runner.outcome import (
     ACK,
@@ -181,7 +181,18 @@ class Execution:
         if self._is_timed and delivery.attempt == 1:
             self._counts.note_sent(delivery.envelope.timestamp, started)
         error, published = await self._attempt(self._invoker.invoke(payload, message), (delivery.envelope,))
+        if published == 0 and error is None and self._subscriber.is_responder and delivery.envelope.reply_to:
+            error, published = await self._answer_null(delivery.envelope)
         await self._finish(delivery, error, published, started)
+
+    async def _answer_null(self, question: Envelope) -> tuple[BaseException | None, int]:
+        """Answer a question whose handler has returned nothing: its caller waits to know that it is done."""
+        try:
+            return None, await self._results.publish(
+                (Publish(None),), (question,), 0, self._loop.time(), is_answer_only=True
+            )
+        except Exception as error:  # as in _attempt
+            return error, 0
 
     async def _decode_for_batch(self, delivery: Delivery, started: float) -> tuple[Any] | None:
         """Return the payload in a tuple, or None if the delivery has been settled here and is not part of the batch."""
@@ -267,7 +278,13 @@ class Execution:
         if isinstance(outcome, Retry) and self.retry_locally is not None and not delivery.is_lost:
             self.retry_locally(delivery, outcome)
             return True
+        if isinstance(outcome, DeadLetter) and self._answers(delivery):
+            await self._results.answer_failure(delivery.envelope, outcome)
         return await self._transport.settle(delivery, outcome)
+
+    def _answers(self, delivery: Delivery) -> bool:
+        """Return whether a message that is given up is answered. A lost one comes again, with its outcome."""
+        return self._subscriber.replies and delivery.envelope.reply_to is not None and not delivery.is_lost
 
     def _decode(self, delivery: Delivery) -> Any:
         """Decode and validate the payload. Raises InvalidMessage."""

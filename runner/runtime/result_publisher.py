@@ -9,8 +9,8 @@ from typing import Any
 
 from runner import log
 from runner.errors import PublishFailed
-from runner.message import Address, Envelope, Publish
-from runner.outcome import ResultFailed
+from runner.message import ERROR, ERROR_TYPE, REASON, Address, Envelope, Publish
+from runner.outcome import DeadLetter, ResultFailed
 from runner.pipeline.model import Destination, Subscriber
 from runner.runtime.publisher import (
     OutgoingMessage,
@@ -19,6 +19,7 @@ from runner.runtime.publisher import (
     result_origin,
     split_results,
 )
+from runner.transports.failure_copies import printable
 
 FULL_QUEUE_TIMEOUT_S = 30.0
 """How long a result is offered to a full queue before that counts as a failed attempt."""
@@ -49,16 +50,25 @@ class ResultPublisher:
         """Let waiting results try once more at once, and then give up."""
         self._is_stopping.set()
 
-    async def publish(self, results: Sequence[Any], parents: Sequence[Envelope], before: int, started: float) -> int:
+    async def publish(
+        self,
+        results: Sequence[Any],
+        parents: Sequence[Envelope],
+        before: int,
+        started: float,
+        *,
+        is_answer_only: bool = False,
+    ) -> int:
         """Publish results and return how many messages they became.
 
         All results are validated before the first one is published. `before` counts the messages of the same call that
-        are already published, `started` is the loop time when the handler was called. Raises ResultFailed and
-        PublishingStopped.
+        are already published, `started` is the loop time when the handler was called. With `is_answer_only`, they go to
+        the sender of the message alone. Raises ResultFailed and PublishingStopped.
         """
         try:
             origin = result_origin(parents)
-            to = self._destinations(origin.reply_to)
+            asker = origin.reply_to
+            to = reply_destinations(asker or "") if is_answer_only else self._destinations(asker)
             if not to and not self._subscriber.is_responder:
                 self._check_dropped(results)
             outgoing = self._publisher.prepare(results, to, seed=self._seed, before=before, origin=origin)
@@ -76,6 +86,23 @@ class ResultPublisher:
                 raise
             self._publisher.end(sent)
         return len(outgoing)
+
+    async def answer_failure(self, question: Envelope, outcome: DeadLetter) -> None:
+        """Tell the sender of a message, if it waits for an answer, that the message is given up, and why.
+
+        An answer that its queue refuses is dropped: the message is kept as a dead letter.
+        """
+        origin = result_origin((question,))
+        to = reply_destinations(origin.reply_to or "")
+        failure = {REASON: outcome.reason, ERROR_TYPE: printable(outcome.error_type), ERROR: printable(outcome.error)}
+        body = {name.removeprefix("x-runner-").replace("-", "_"): value for name, value in failure.items()}
+        for item in self._publisher.prepare([body], to, seed=f"{self._seed}:failure", origin=origin):
+            answer = item._replace(envelope=item.envelope._replace(headers=failure))
+            try:
+                with self._publisher.publication(answer) as sent:
+                    await self._publisher.publish(sent, full_queue_timeout_s=0.0)
+            except PublishFailed as error:
+                self._logger.info("reply.given_up", to=answer.destination.name, error=str(error))
 
     def _check_dropped(self, results: Sequence[Any]) -> None:
         """Warn once that results go nowhere. Raises PublishFailed for a Publish: it is meant to be published."""

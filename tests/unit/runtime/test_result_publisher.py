@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from runner import Message, Publish
+from runner import Message, Publish, Reject
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Binding, Queue, Topology
 from runner.runtime.result_publisher import MAX_RESULT_AGE_S
@@ -315,6 +315,99 @@ def see_correlation(found: list[str | None]) -> Callable[..., None]:
         found.append(message.correlation_id)
 
     return see
+
+
+def answers_of(
+    handle: Callable[..., Any], options: str, *, asked: Envelope = ASKED, **how: Any
+) -> tuple[list[tuple[Any, dict[str, Any], str | None]], Run]:
+    """Return the answers to one question: payload, headers, correlation id."""
+    found: list[tuple[Any, dict[str, Any], str | None]] = []
+
+    def see(payload: Any, message: Message) -> None:
+        found.append((payload, dict(message.headers), message.correlation_id))
+
+    record = Run()
+    run(subscriber(options), {"handle": handle, "see": see}, record, preload=(asked,), **how)
+    return found, record
+
+
+def reject(_: Any) -> None:
+    raise Reject("no such carrier")
+
+
+def fail(_: Any) -> None:
+    raise ConnectionError("amqp://ann:secret@shop\nis away")
+
+
+def take_number(number: int) -> int:
+    return number
+
+
+@pytest.mark.parametrize(
+    ("handle", "options", "reason", "error_type", "error"),
+    [
+        (reject, "reply: true", "rejected", "Reject", "no such carrier"),
+        (reject, "retry: none", "rejected", "Reject", "no such carrier"),
+        (fail, "to: first, reply: true, retry: 2", "exhausted", "ConnectionError", "amqp://ann:***@shop\\nis away"),
+        (lambda _: object(), "reply: true", "invalid-result", "PublishFailed", "the payload cannot be written as JSON"),
+        (take_number, "reply: true", "invalid", "InvalidMessage", "the payload must be a whole number"),
+    ],
+)
+def test_a_caller_learns_that_its_question_is_given_up(
+    handle: Callable[..., Any], options: str, reason: str, error_type: str, error: str
+) -> None:
+    """Once, after the last attempt, in the headers and in the body; and the question is a dead letter as always."""
+    asked = ASKED._replace(body=b'"x"', headers={"tenant": "a"})
+    [(payload, headers, correlation_id)], record = answers_of(handle, options, asked=asked)
+    assert (payload["reason"], payload["error_type"], correlation_id) == (reason, error_type, "c-1")
+    assert payload["error"].startswith(error)
+    assert headers == {f"x-runner-{name.replace('_', '-')}": value for name, value in payload.items()}
+    [dead] = record.events("message.dead_lettered")
+    assert (dead["reason"], len(record.events("reply.given_up"))) == (reason, 0)
+
+
+@pytest.mark.parametrize("options", ["to: first", "reply: false", "batch: 1"])
+def test_a_subscriber_that_does_not_answer_says_nothing_of_failures(options: str) -> None:
+    found, record = answers_of(reject, options)
+    assert (found, len(record.events("message.dead_lettered"))) == ([], 1)
+
+
+@pytest.mark.parametrize("reply_to", ["amq.gen-of-a-caller", "amq.rabbitmq.reply-to.g1h2AA", "", "full"])
+def test_a_failure_without_a_caller_is_a_dead_letter_as_always(reply_to: str) -> None:
+    """The caller has gone, forged its address, gave none, or names a queue that takes nothing. Nothing waits for it."""
+    asked = ASKED._replace(reply_to=reply_to)
+    text = subscriber("reply: true").replace("queues: {", "queues: {full: {max_length: 1, overflow: reject-publish}, ")
+    record = Run()
+
+    async def handle(_: Any) -> None:
+        transport = MemoryTransport(broker=broker)
+        await transport.connect()
+        await transport.publish(Address("", "full"), Envelope(b"1"))
+        raise Reject("no")
+
+    broker = MemoryBroker()
+    run(text, {"handle": handle, "see": lambda _: None}, record, preload=(asked,), broker=broker)
+    assert len(record.events("message.dead_lettered")) == 1
+    assert [line["to"] for line in record.events("reply.given_up")] == (["full"] if reply_to == "full" else [])
+    assert record.seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("result", "options", "expected"),
+    [
+        (None, "reply: true", [None]),
+        ([], "reply: true", [[]]),
+        (None, "to: first, reply: true", [None]),
+        (None, "concurrency: 1", []),
+        (iter(()), "reply: true", [None]),
+        (Publish(1, to="first"), "reply: true", [1]),
+    ],
+)
+def test_a_responder_answers_also_without_a_result(result: Any, options: str, expected: list[Any]) -> None:
+    """With null, which says that it is done. One that publishes something elsewhere may leave the answer to others."""
+    found, record = answers_of(lambda _: result, options)
+    assert [payload for payload, *_ in found] == expected
+    assert len(record.events("message.handled", subscriber="s")) == 1
 
 
 def test_a_handler_may_answer_by_itself() -> None:
