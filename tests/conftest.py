@@ -101,9 +101,11 @@ lender_key = pytest.StashKey[Lender]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Every process but a worker of pytest-xdist has a lender; none hands an ignored SIGHUP on to what it starts."""
+    """Every process but a worker of pytest-xdist has a lender; none ignores SIGHUP or SIGINT, nor does what it starts."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # below nohup; what is handled is not inherited
         signal.signal(signal.SIGHUP, lambda *_: None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         config.stash[lender_key] = Lender()
 

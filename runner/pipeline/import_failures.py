@@ -37,7 +37,6 @@ from runner.pipeline.import_problems import (
     source_of,
 )
 
-_PARTIAL = re.compile(r"partially initialized module '([^']+)'")
 _ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a library you intended to import\)$")
 _UNCHECKABLE = re.compile(r"Unable to generate pydantic-core schema for (?:<class '([^']+)'>|(\S+?))\. ")
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -216,11 +215,16 @@ def _circle(failure: Failure, other: str) -> ImportProblem | None:
 
 
 def _partial_module(failure: Failure) -> ImportProblem | None:
-    found = _PARTIAL.search(str(failure.error)) if isinstance(failure.error, AttributeError | ImportError) else None
-    if found is None or failure.statement is None:
+    """Explain the use of a module whose own import is not finished: it is one of those that run."""
+    error = failure.error
+    if not isinstance(error, AttributeError | ImportError) or failure.statement is None:
         return None
-    what = f'and "{found[1]}" import each other'
-    return failure.problem(what, f'use "{found[1]}" only inside of functions here', failure.at(failure.statement))
+    name = error.name if isinstance(error, ImportError) else getattr(error.obj, "__name__", None)
+    if not any(frame.is_top and frame.module == name for frame in failure.frames):
+        return None
+    return failure.problem(
+        f'and "{name}" import each other', f'use "{name}" only inside of functions here', failure.at(failure.statement)
+    )
 
 
 def _relative_import(failure: Failure) -> ImportProblem | None:
