@@ -101,7 +101,7 @@ lender_key = pytest.StashKey[Lender]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Every process but a worker of pytest-xdist has a lender; none ignores SIGHUP or SIGINT, nor does what it starts."""
+    """Every process but a worker of pytest-xdist has a lender; neither it nor what it starts ignores SIGHUP, SIGINT."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # below nohup; what is handled is not inherited
         signal.signal(signal.SIGHUP, lambda *_: None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
