@@ -108,6 +108,33 @@ class PublishTimeout(PublishUnknown):
     """A message was not confirmed in time, because of the broker or the connection. It may arrive all the same."""
 
 
+class NoAnswer(RunnerError):
+    """A question was not answered. Its message may be handled all the same, also later.
+
+    `reason` is `timeout`, or `lost`: the connection that the answer would come by was lost.
+    """
+
+    exit_code = 75
+
+    def __init__(self, message: str, *, reason: Literal["timeout", "lost"], hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+
+
+class CallFailed(RunnerError):
+    """The handler that was asked gave up, and its message is a dead letter.
+
+    `reason` is that of the dead letter: `rejected`, `exhausted`, `invalid` and so on. `error_type` is the class of the
+    error, and `error` its text.
+    """
+
+    def __init__(self, message: str, *, reason: str, error_type: str = "", error: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.error_type = error_type
+        self.error = error
+
+
 class PublisherClosed(RunnerError):
     """A publisher was used after `close`. Nothing was published."""
 

@@ -130,7 +130,7 @@ class _RecordingTransport(MemoryTransport):
         self.outcome = outcome
         return await super().settle(delivery, ACK)
 
-    async def publish(self, address: Address, envelope: Envelope) -> None:
+    async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
         await super().publish(address, envelope)
         self.published += 1
 

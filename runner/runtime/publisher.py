@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from runner import log
 from runner.backoff import backoff_delays
 from runner.config.messages import did_you_mean
-from runner.errors import PublishFailed, PublishUnknown
-from runner.message import NO_HEADERS, Address, Envelope, Message, Publish
+from runner.errors import CallFailed, NoAnswer, PublishFailed, PublishUnknown
+from runner.message import ERROR, ERROR_TYPE, NO_HEADERS, REASON, Address, Envelope, Message, Publish
 from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
 from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination
@@ -27,6 +27,8 @@ from runner.trace_context import shared_trace_headers, with_trace_headers
 from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, PublishStarted, Transport
 from runner.transports.direct_reply import is_answerable, is_direct_reply
+from runner.transports.failure_copies import text_header
+from runner.units import format_duration
 
 if TYPE_CHECKING:
     from runner.runtime.tracing import Tracer
@@ -266,11 +268,44 @@ class PipelinePublisher:
             if not waits_for_broker and not self.can_publish:  # a lost connection is noticed by the end of the delay
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
+    async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Envelope:
+        """Publish a question, once, and return its first answer.
+
+        Raises PublishFailed (certainly not published), NoAnswer, and CallFailed (the handler gave up).
+        """
+        name = outgoing.destination.name
+        # Publications may share an id, and so a correlation id. Answers must not.
+        envelope = outgoing.envelope._replace(correlation_id=self._new_id())
+        try:
+            async with asyncio.timeout(timeout_s):
+                with self.publication(outgoing._replace(envelope=envelope)) as sent:
+                    waiting = await self._ask(sent)
+                return check_answer(await waiting, name)
+        except TimeoutError:
+            text, hint = f'"{name}" has not answered within {format_duration(timeout_s)}', "it may be handled all the same"
+            raise NoAnswer(text, reason="timeout", hint=hint) from None
+        except PublishUnknown as error:
+            raise NoAnswer(str(error), reason="lost", hint="it may be handled all the same") from error
+
+    async def _ask(self, sent: OutgoingMessage) -> asyncio.Future[Envelope]:
+        """Publish a question and count it; return the future of its answer."""
+        started = time.perf_counter()
+        try:
+            answer = await self._transport.ask(address_of(sent), sent.envelope)
+        except (PublishFailed, PublishUnknown) as error:
+            self._count(sent.destination, time.perf_counter() - started, error)
+            raise
+        self._count(sent.destination, time.perf_counter() - started, None)
+        return answer
+
     async def _publish(self, outgoing: OutgoingMessage, address: Address) -> None:
         """Publish once and count the result."""
         destination, started = outgoing.destination, time.perf_counter()
         try:
-            await self._transport.publish(address, outgoing.envelope)
+            if destination.counted_as == REPLY:
+                await self._transport.publish(address, outgoing.envelope, is_answer=True)
+            else:
+                await self._transport.publish(address, outgoing.envelope)
         except (PublishFailed, PublishUnknown) as error:
             if self._count(destination, time.perf_counter() - started, error) is not None:
                 raise
@@ -368,6 +403,15 @@ def reply_destinations(address: str) -> tuple[Destination, ...]:
     return (
         Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False, counted_as=REPLY),
     )
+
+
+def check_answer(answer: Envelope, name: str) -> Envelope:
+    """Return an answer of the queue or event `name`. Raises CallFailed if it says that the message is given up."""
+    reason, kind, error = (text_header(answer.headers, each) for each in (REASON, ERROR_TYPE, ERROR))
+    if not reason:
+        return answer
+    text = f'"{name}" gave up ({reason}): {": ".join(each for each in (kind, error) if each)}'
+    raise CallFailed(text, reason=reason, error_type=kind, error=error)
 
 
 def address_of(outgoing: OutgoingMessage) -> Address:

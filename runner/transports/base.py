@@ -25,10 +25,13 @@
     leader. A session that joins others is in their start; a session that campaigns alone begins a new one.
 20. A pause that one session sets is known to every session that follows the pauses of its pipeline, also to those that
     come later, until a session ends it.
+21. What is published to the `reply_to` of a question reaches the session that asked, and the future with its
+    correlation id. If that session is closed or loses its connection, the future ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -275,11 +278,20 @@ class Transport(Protocol):
         """Declare what is missing. Raises TopologyMismatch for items that exist and differ."""
         ...
 
-    async def publish(self, address: Address, envelope: Envelope) -> None:
+    async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
         """Publish one envelope, once, and return when the broker has confirmed it.
 
         Raises PublishFailed (it was certainly not accepted) or PublishUnknown (it may have arrived). Many calls may run
-        at once; the messages of a caller that awaits each call keep their order.
+        at once; the messages of a caller that awaits each call keep their order. An answer goes to an address that
+        another program has named: if the broker does not permit it, no other publication suffers.
+        """
+        ...
+
+    async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
+        """Publish a question as `publish` does, and return the future of its first answer; cancel it to stop waiting.
+
+        The answer has the correlation id of the question, which no other question has. The future ends as NoAnswer when
+        the connection that the answer would come by is lost.
         """
         ...
 

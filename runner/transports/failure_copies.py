@@ -70,15 +70,15 @@ def _failure_headers(delivery: Delivery, outcome: Retry | DeadLetter, now: datet
     old = delivery.envelope.headers
     headers[names.ERROR_TYPE] = printable(outcome.error_type)
     headers[names.ERROR] = printable(outcome.error)
-    headers[names.FIRST_FAILED_AT] = _text(old, names.FIRST_FAILED_AT) or now.astimezone(UTC).isoformat(
+    headers[names.FIRST_FAILED_AT] = text_header(old, names.FIRST_FAILED_AT) or now.astimezone(UTC).isoformat(
         timespec="seconds"
     )
     headers[names.ORIGIN] = delivery.options.queue
     headers[names.SUBSCRIBER] = delivery.options.subscriber
     headers[names.ORIGIN_EXCHANGE], headers[names.ORIGIN_KEY] = original_address(delivery)
     if replays := names.replays_of(old):
-        headers |= {names.REPLAYS: replays, names.REPLAYED_AT: _text(old, names.REPLAYED_AT)}
-        if edited_at := _text(old, names.EDITED_AT):
+        headers |= {names.REPLAYS: replays, names.REPLAYED_AT: text_header(old, names.REPLAYED_AT)}
+        if edited_at := text_header(old, names.EDITED_AT):
             headers[names.EDITED_AT] = edited_at
     return headers
 
@@ -90,7 +90,7 @@ def original_address(delivery: Delivery) -> tuple[str, str]:
     """
     headers = delivery.envelope.headers
     if headers and names.ORIGIN_KEY in headers and (delivery.attempt > 1 or names.replays_of(headers) > 0):
-        return _text(headers, names.ORIGIN_EXCHANGE), _text(headers, names.ORIGIN_KEY)
+        return text_header(headers, names.ORIGIN_EXCHANGE), text_header(headers, names.ORIGIN_KEY)
     return delivery.exchange, delivery.routing_key
 
 
@@ -119,7 +119,8 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(escape_controls, lines)).encode()[-MAX_TRACEBACK_BYTES:].decode("utf-8", "ignore")
 
 
-def _text(headers: Mapping[str, Any], name: str) -> str:
+def text_header(headers: Mapping[str, Any], name: str) -> str:
+    """Return a header as printable text; empty where it is missing or no text."""
     value = headers.get(name)
     return printable(value) if isinstance(value, str) else ""
 

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import assert_never
+from uuid import uuid4
 
 from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
-from runner.pipeline.topology import Topology, wait_milliseconds, wait_topology
+from runner.pipeline.topology import Queue, Topology, wait_milliseconds, wait_topology
 from runner.transports.amqp_limits import normalize_envelope
+from runner.transports.answers import PendingAnswers
 from runner.transports.base import (
     Capabilities,
     DeclareResult,
@@ -71,6 +73,8 @@ class MemoryTransport:
         self._on_event = on_transport_event or (lambda _: None)
         self._subscriptions: list[MemorySubscription] = []
         self._leaderships: list[MemoryLeadership] = []
+        self._answers = PendingAnswers()
+        self._answer_queue: str | None = None
         self._closed: asyncio.Future[None] | None = None
         self._is_open = False
         self._published_this_tick = 0
@@ -105,7 +109,7 @@ class MemoryTransport:
         self._must_be_open()
         return self._broker.declare(topology, self)
 
-    async def publish(self, address: Address, envelope: Envelope) -> None:
+    async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
         """See `Transport.publish`. Waits while a queue without limits of its own is full.
 
         From time to time it lets other tasks run, so that a loop of publishing does not starve them. It does so after
@@ -124,6 +128,27 @@ class MemoryTransport:
         if self._published_this_tick >= MAX_PUBLISHES_PER_TICK:
             self._published_this_tick = 0
             await asyncio.sleep(0)
+
+    async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
+        """See `Transport.ask`. The answers of a session come to an exclusive queue, which is made for the first one."""
+        if self._answer_queue is None:
+            self._must_be_open()
+            queue = Queue(f"amq.gen-{uuid4().hex}", durable=False, exclusive=True)
+            self._broker.declare(Topology(queues=(queue,)), self)
+            options = SubscriptionOptions(queue=queue.name, prefetch=100, dead_letter=None, wait_prefix=queue.name)
+            await self.subscribe(options, self._take_answer)
+            self._answer_queue = queue.name
+        answer = self._answers.expect(envelope)
+        try:
+            await self.publish(address, envelope._replace(reply_to=self._answer_queue))
+        except BaseException:
+            answer.cancel()
+            raise
+        return answer
+
+    def _take_answer(self, delivery: Delivery) -> None:
+        self.ack(delivery)
+        self._answers.take(delivery.envelope)
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
         """See `Transport.publish_nowait`. Busy from time to time, so that other tasks on the loop run."""
@@ -216,6 +241,7 @@ class MemoryTransport:
             return
         self._is_open = False
         self._closed.set_result(None)
+        self._answers.lose_all()
         for leadership in self._leaderships:
             leadership.end()
         for subscription in self._subscriptions:

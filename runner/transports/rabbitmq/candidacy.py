@@ -31,7 +31,7 @@ from runner.message import Envelope
 from runner.tasks import cancel_and_wait
 from runner.transports.leadership import Candidate, LeaderState
 from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ShortString, loss_as_error
-from runner.transports.rabbitmq.channels import RPC_S, open_channel
+from runner.transports.rabbitmq.channels import REPLY_TO, RPC_S, open_channel
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 
 PREFETCH = 10
@@ -42,7 +42,6 @@ CLOSE_S = 5.0
 CALL = "leadership.call"
 TOKEN = "leadership.token"
 GREETING = "leadership.greeting"
-REPLY_TO = "amq.rabbitmq.reply-to"
 
 MAX_UNANSWERED_GREETINGS = 1000
 """How many greetings, the newest, are kept until this session leads and answers them."""

@@ -20,6 +20,9 @@ from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 
 RPC_S = 30.0
 
+REPLY_TO = "amq.rabbitmq.reply-to"
+"""The pseudo-queue for answers by direct reply-to. The broker writes the real address into each question."""
+
 _ACCESS = re.compile(
     r"(?:(?P<right>\w+) )?access to (?P<kind>\w+) '(?P<name>.*?)' in vhost '.*?' refused for user '(?P<user>.*?)'",
     re.DOTALL,

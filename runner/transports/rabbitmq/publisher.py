@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
 
@@ -44,8 +45,16 @@ class RabbitPublisher:
     all wait.
     """
 
-    def __init__(self, connection: ReconnectingConnection, on_transport_event: OnTransportEvent) -> None:
+    def __init__(
+        self,
+        connection: ReconnectingConnection,
+        on_transport_event: OnTransportEvent,
+        *,
+        on_open: Callable[[aiormq.Channel], Awaitable[None]] | None = None,
+    ) -> None:
+        """`on_open` is awaited for each new channel, before anything is published on it."""
         self._connection = connection
+        self._on_open = on_open
         self._on_event = on_transport_event
         self._in_flight = InFlight(MAX_UNCONFIRMED)
         self._channel: PublishChannel | None = None
@@ -53,8 +62,11 @@ class RabbitPublisher:
         self._waiting_for_channel = 0
         self._watch: asyncio.Task[None] | None = None
 
-    async def publish(self, address: Address, envelope: Envelope, *, is_copy: bool = False) -> None:
-        """Publish once and return when the broker has confirmed it. Raises PublishFailed or PublishUnknown."""
+    async def publish(self, address: Address, envelope: Envelope, *, is_copy: bool = False) -> PublishChannel:
+        """Publish once, and return the channel when the broker has confirmed it.
+
+        Raises PublishFailed or PublishUnknown.
+        """
         check_routing_key(address.key)
         envelope = normalize_envelope(envelope, is_copy=is_copy)
         await self._in_flight.acquire(envelope.message_id)
@@ -71,6 +83,7 @@ class RabbitPublisher:
         failure = self._failure(channel, address, confirmation)
         if failure is not None:
             raise failure
+        return channel
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
         """See `Transport.publish_nowait`. A missing exchange counts as unknown: `publish` can declare it again."""
@@ -127,8 +140,11 @@ class RabbitPublisher:
         return None
 
     def _replace_if_refusing(self, channel: PublishChannel, address: Address) -> None:
-        """Use a new channel from now on where the broker refuses everything for an address."""
-        if channel is self._channel and channel.is_refusing(address):
+        """Use a new channel from now on where the broker refuses everything for an address.
+
+        A channel that something else depends on, such as answers, is kept.
+        """
+        if self._on_open is None and channel is self._channel and channel.is_refusing(address):
             fields = {"broker": self._connection.target, "to": str(address)}
             self._on_event(TransportEvent("broker.refusing", "warning", fields))
             self._channel = None
@@ -149,6 +165,8 @@ class RabbitPublisher:
                     channel = self._usable(connection)
                     if channel is None:
                         opened = cast(aiormq.Channel, await open_channel(connection, confirms=True))
+                        if self._on_open is not None:
+                            await self._on_open(opened)
                         channel = self._channel = PublishChannel(opened, connection)
                     if self._watch is None:
                         self._watch = asyncio.create_task(self._watch_oldest(), name="rabbitmq-confirms")

@@ -46,6 +46,7 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
 )
 from runner.transports.rabbitmq.amqp_fast_path import FAST_PATH_HINT, no_fast_path
 from runner.transports.rabbitmq.broker_features import features_of
+from runner.transports.rabbitmq.caller import RabbitCaller
 from runner.transports.rabbitmq.channels import access_refused, help_for_reply
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.consumer import WATCHDOG_S, Consumer, watch_consumers
@@ -53,6 +54,7 @@ from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.leader_election import RabbitLeadership
 from runner.transports.rabbitmq.other_consumers import OtherConsumers
 from runner.transports.rabbitmq.pause_log import PauseLog
+from runner.transports.rabbitmq.publish_channel import PublishChannel
 from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
 from runner.transports.rabbitmq.retry_publisher import RetryPublisher
 from runner.transports.rabbitmq.topology import count_messages
@@ -95,6 +97,8 @@ class RabbitTransport:
         self._publishing = make_connection(role="publish", restore=restore_for_publishing)
         self._consuming = self._publishing if only_publishes else make_connection(role="consume", restore=restore)
         self._publisher = RabbitPublisher(self._publishing, self._on_event)
+        self._answering = RabbitPublisher(self._publishing, self._on_event)
+        self._caller = RabbitCaller(self._publishing, self._on_event)
         self._other_consumers = OtherConsumers(settings)
         self._retry_publisher = RetryPublisher(
             self._publisher,
@@ -148,15 +152,23 @@ class RabbitTransport:
 
         return await self._retry_while_reconnecting(attempt, "the broker was lost while declaring")
 
-    async def publish(self, address: Address, envelope: Envelope) -> None:
-        """See `Transport.publish`. An exchange that this session declared, and that was deleted, is declared again."""
+    async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
+        """See `Transport.publish`. Answers have a channel of their own."""
+        await self._publish_by(self._answering if is_answer else self._publisher, address, envelope)
+
+    async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
+        """See `Transport.ask`."""
+        return await self._caller.ask(envelope, partial(self._publish_by, self._caller.publisher, address))
+
+    async def _publish_by(self, publisher: RabbitPublisher, address: Address, envelope: Envelope) -> PublishChannel:
+        """Publish. An exchange that this session declared, and that was deleted, is declared again."""
         try:
-            await self._publisher.publish(address, envelope)
+            return await publisher.publish(address, envelope)
         except MissingExchange:
             if not self._topology.has_exchange(address.exchange):
                 raise
             await self._restore_exchanges()
-            await self._publisher.publish(address, envelope)
+            return await publisher.publish(address, envelope)
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
         """See `Transport.publish_nowait`."""
@@ -267,7 +279,7 @@ class RabbitTransport:
         await asyncio.gather(*(log.close() for log in self._pause_logs))
         await asyncio.gather(*(leadership.resign() for leadership in self._leaderships))
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
-        await self._publisher.close()
+        await asyncio.gather(self._publisher.close(), self._answering.close(), self._caller.publisher.close())
         await asyncio.gather(self._publishing.close(), self._consuming.close())
 
     async def _retry_while_reconnecting(self, attempt: Callable[[], Awaitable[T]], complaint: str) -> T:
