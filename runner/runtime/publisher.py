@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from runner import log
 from runner.backoff import backoff_delays
 from runner.config.messages import did_you_mean
-from runner.errors import CallFailed, NoAnswer, PublishFailed, PublishUnknown
-from runner.message import ERROR, ERROR_TYPE, NO_HEADERS, REASON, Address, Envelope, Message, Publish
+from runner.errors import NoAnswer, PublishFailed, PublishUnknown
+from runner.message import NO_HEADERS, Address, Envelope, Message, Publish
 from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
 from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination
+from runner.runtime.answers import Answer, read_answer
 from runner.runtime.deduplication import identity
 from runner.trace_context import shared_trace_headers, with_trace_headers
 from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, PublishStarted, Transport
 from runner.transports.direct_reply import is_answerable, is_direct_reply
-from runner.transports.failure_copies import text_header
 from runner.units import format_duration
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ WARN_AFTER_S = 5.0
 
 WARN_INTERVAL_S = 60.0
 """At most one such warning for each destination is logged in this time."""
+
+_MAY_BE_HANDLED = "the message may be handled all the same"
 
 _envelope = Envelope._make
 
@@ -268,7 +270,7 @@ class PipelinePublisher:
             if not waits_for_broker and not self.can_publish:  # a lost connection is noticed by the end of the delay
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
-    async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Envelope:
+    async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
         """Publish a question, once, and return its first answer.
 
         Raises PublishFailed (certainly not published), NoAnswer, and CallFailed (the handler gave up).
@@ -280,12 +282,12 @@ class PipelinePublisher:
             async with asyncio.timeout(timeout_s):
                 with self.publication(outgoing._replace(envelope=envelope)) as sent:
                     waiting = await self._ask(sent)
-                return check_answer(await waiting, name)
+                return read_answer(await waiting, name)
         except TimeoutError:
-            text, hint = f'"{name}" has not answered within {format_duration(timeout_s)}', "it may be handled all the same"
-            raise NoAnswer(text, reason="timeout", hint=hint) from None
+            text = f'"{name}" has not answered within {format_duration(timeout_s)}'
+            raise NoAnswer(text, reason="timeout", hint=_MAY_BE_HANDLED) from None
         except PublishUnknown as error:
-            raise NoAnswer(str(error), reason="lost", hint="it may be handled all the same") from error
+            raise NoAnswer(str(error), reason="lost", hint=_MAY_BE_HANDLED) from error
 
     async def _ask(self, sent: OutgoingMessage) -> asyncio.Future[Envelope]:
         """Publish a question and count it; return the future of its answer."""
@@ -403,15 +405,6 @@ def reply_destinations(address: str) -> tuple[Destination, ...]:
     return (
         Destination(address, Address("", address), is_event=False, encode=encode, needs_queue=False, counted_as=REPLY),
     )
-
-
-def check_answer(answer: Envelope, name: str) -> Envelope:
-    """Return an answer of the queue or event `name`. Raises CallFailed if it says that the message is given up."""
-    reason, kind, error = (text_header(answer.headers, each) for each in (REASON, ERROR_TYPE, ERROR))
-    if not reason:
-        return answer
-    text = f'"{name}" gave up ({reason}): {": ".join(each for each in (kind, error) if each)}'
-    raise CallFailed(text, reason=reason, error_type=kind, error=error)
 
 
 def address_of(outgoing: OutgoingMessage) -> Address:

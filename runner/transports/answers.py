@@ -36,5 +36,6 @@ class PendingAnswers:
 def lose(waiting: asyncio.Future[Envelope]) -> None:
     """End the waiting for an answer that cannot come any more."""
     if not waiting.done():
-        waiting.set_exception(NoAnswer("the connection was lost before the answer came", reason="lost"))
+        text = "the connection to the broker was lost before the answer came"
+        waiting.set_exception(NoAnswer(text, reason="lost", hint="the message may be handled all the same"))
         waiting.exception()  # asyncio would log one that nothing awaits
