@@ -8,7 +8,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-_PREFIX = re.compile(r"^(?:max|num|number_of|worker|consumer|default|task|message|my)_")
+_PREFIX = re.compile(
+    r"^(?:max|num|number_of|worker|consumer|listener|default|global|task|job|message|handler|subscriber|my"
+    r"|rabbitmq|rabbit|amqp|celery|kafka|broker)_"
+)
+_SUFFIX = re.compile(r"_(?:name|config|configuration|options|settings|policy|value|spec)$")
+_UNIT = re.compile(r"_(?:in_)?(?:(ms|msecs?|millis|milliseconds?)|(s|secs?|seconds?))$")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PLACEHOLDER = re.compile(r"\{(\w+)(?:\|([^}]*))?\}")
 _FEW_SECONDS, _MANY_SECONDS = 100, 1000
@@ -28,8 +33,14 @@ class ForeignWord(NamedTuple):
         """Whether the key takes the word's value, perhaps in another unit."""
         return self.how != "!"
 
+    def is_absent(self, value: object) -> bool:
+        """Whether the word says with `false` that there is none of it, as `retry_jitter: false` does."""
+        return value is False and self.how.startswith(":") and "/" not in self.how
+
     def values(self, value: object) -> list[tuple[str, str]]:
         """Return the values to write for a value, each with its condition; more than one if its unit is unknown."""
+        if self.how.startswith(":"):
+            return [(self.how[1:].split("/")[value is False], "")]
         if isinstance(value, bool) or not isinstance(value, int | float):
             return [(_opposite(value), "")] if self.how == "not" else []
         convert = _CONVERSIONS.get(self.how)
@@ -94,7 +105,13 @@ def _table() -> dict[str, dict[str, ForeignWord]]:
 def foreign_word(place: str, word: str) -> ForeignWord | None:
     """Return what a word of another tool means in a kind of map, such as `subscriber`; None if it is not known."""
     words, normal = _table().get(place, {}), _normal(word)
-    return words.get(normal) or words.get(_PREFIX.sub("", normal))
+    plain = _PREFIX.sub("", normal)
+    for name in (normal, plain, _SUFFIX.sub("", normal), _SUFFIX.sub("", plain)):
+        if name in words:
+            return words[name]
+    unit = _UNIT.search(normal)
+    found = foreign_word(place, normal[: unit.start()]) if unit is not None else None
+    return found._replace(how="ms" if unit and unit[1] else "s") if found and found.how in ("?", "s", "ms") else None
 
 
 def _normal(word: str) -> str:

@@ -68,6 +68,8 @@ class UnknownKeys:
         if key in model.reserved:
             code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
             word = None
+        elif word is not None and word.is_absent(parent[key]):
+            word, help_ = None, "remove it: it is off without it"
         elif word is not None:
             target = (*path[:-1], *word.key.split(".")) if word.key and word.is_rename else ()
             if word.key and not word.is_rename:
@@ -154,6 +156,7 @@ class UnknownKeys:
         if not target:
             name = str(found.path[-2]) if len(found.path) > 1 else ""
             others = {str(path[-1]): item.written for path, item in self._found.items() if path[:-1] == found.path[:-1]}
+            others["word"] = str(found.path[-1])
             for key, value in (value_at(self._data, found.path[:-1]) or {}).items():
                 others.setdefault(key, value if isinstance(value, str) else "…")
             return replace(found.problem, help=mask_passwords(word.help(found.written or "…", name, others)))
@@ -183,8 +186,9 @@ class UnknownKeys:
         }
         parts = []
         for key, value in inner.items():
-            text = written[key].written if key in written and not written[key].values else str(value)
-            parts.append(f"{key}: {text or '…'}")
+            text = written[key].written if key in written and not written[key].values else ""
+            text = text or (f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value))
+            parts.append(f"{key}: {text}")
         return f"{target[depth - 1]}: {{{', '.join(parts)}}}"
 
 
