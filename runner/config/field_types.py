@@ -37,6 +37,13 @@ PATTERN: Final = FieldType("pattern", "pattern", "A name in which * matches one 
 IMPORT_PATH: Final = FieldType(
     "importPath", "import path", "package.module:name", rf"^{_IMPORT_PATH}$", ("handlers.orders:process_order",)
 )
+SCHEMA: Final = FieldType(
+    "schema",
+    "schema",
+    "package.module:name of a type, or a file with a JSON Schema (2020-12), relative to the file that names it.",
+    rf"^({_IMPORT_PATH}|.+\.(json|ya?ml))$",
+    ("handlers.orders:Order", "schemas/order.json"),
+)
 ERROR_PATH: Final = FieldType(
     "errorPath",
     "exception",
@@ -58,7 +65,7 @@ MOMENT: Final = FieldType(
 )
 TEXT: Final = FieldType("text", "text", "Any text.")
 
-FIELD_TYPES: Final = (DURATION, SIZE, RATE, SHARE, NAME, PATTERN, IMPORT_PATH, ERROR_PATH, URL)
+FIELD_TYPES: Final = (DURATION, SIZE, RATE, SHARE, NAME, PATTERN, IMPORT_PATH, SCHEMA, ERROR_PATH, URL)
 """The kinds that the JSON Schema of pipelines has a definition for."""
 
 SUITE_FIELD_TYPES: Final = (DURATION, TIME, MOMENT, NAME, IMPORT_PATH, ERROR_PATH)

@@ -100,6 +100,11 @@ class PipelineFile:
         span = self.document.span(path)
         return display_line(self.document.part(span).file, span.line)
 
+    def folder(self, path: KeyPath) -> Path:
+        """Return the folder of the file that has the value at a path; of the pipeline's own for `--set`."""
+        part = self.document.part(self.document.span(path)) if self.document is not None else None
+        return (self.path if part is None or part.option else part.path).parent
+
     def _written(self, path: KeyPath) -> KeyPath:
         """Return a path without the index of a list that is written in its short form, as in `to: one_name`."""
         existing = self.document.existing_prefix(path) if self.document is not None else path

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from runner.config import guesses
 from runner.config.broker_urls import EXAMPLE_URL, parse_broker_url
 from runner.config.document import Interpolated
-from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME, PATTERN, TEXT, URL
+from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME, PATTERN, SCHEMA, TEXT, URL
 from runner.config.fields import one_or_many, text
 from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.spec_model import Conflict, raise_conflicts
@@ -128,6 +128,20 @@ def _import_path(value: object) -> str:
     raise spec_error("bad-import-path", message, help_ or _IMPORT_EXAMPLE, replacement=meant)
 
 
+def is_schema_file(written: str) -> bool:
+    """Whether a schema is the name of a file, not an import path."""
+    return written.endswith((".json", ".yaml", ".yml"))
+
+
+def _schema(value: object) -> str:
+    if isinstance(value, str) and is_schema_file(value):
+        return str(value)
+    if isinstance(value, str) and "/" in value and ":" not in value and not value.endswith(".py"):
+        message = f"must be an import path or a JSON Schema file, not {describe(value)}"
+        raise spec_error("bad-import-path", message, "write a file whose name ends in .json, .yaml or .yml")
+    return _import_path(value)
+
+
 def _error_path(value: object) -> str:
     """Return the import path of an exception, or the name of a built-in one."""
     if not isinstance(value, str):
@@ -176,6 +190,7 @@ def _url_help(value: str) -> tuple[str, str]:
 
 
 ImportPath = Annotated[str, BeforeValidator(_import_path), IMPORT_PATH]
+SchemaPath = Annotated[str, BeforeValidator(_schema), SCHEMA]
 ErrorPath = Annotated[str, BeforeValidator(_error_path), ERROR_PATH]
 BrokerUrl = Annotated[str, BeforeValidator(_broker_url), URL]
 

@@ -23,7 +23,7 @@ from runner.config.fields import (
 )
 from runner.config.foreign_words import foreign_word
 from runner.config.messages import describe, spec_error
-from runner.config.name_fields import ExchangeName, ImportPath, Name, OptionalPatterns, RoutingKey, name
+from runner.config.name_fields import ExchangeName, Name, OptionalPatterns, RoutingKey, SchemaPath, name
 from runner.config.scalars import resolve_scalar
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 
@@ -217,8 +217,11 @@ class QueueSpec(SpecModel):
     )
     events: OptionalPatterns = Field(default=(), description="Events, or patterns of events, that it receives.")
     bind: tuple[BindSpec, ...] = Field(default=(), description="Bindings to exchanges of other programs.")
-    schema_: ImportPath | None = Field(
-        default=None, alias="schema", description="The payload's type, checked before publishing and after receiving."
+    schema_: SchemaPath | None = Field(
+        default=None,
+        alias="schema",
+        description="The payload's type, or a file with a JSON Schema; checked before publishing and after receiving.",
+        examples=["schemas/order.json"],
     )
 
     @model_validator(mode="after")

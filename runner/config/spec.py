@@ -22,7 +22,7 @@ from runner.config.fields import (
     text,
 )
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name
+from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name, SchemaPath
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, ExchangeField, ExchangeSpec, QueueField, QueueSpec
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
@@ -63,7 +63,12 @@ class EventSpec(SpecModel):
 
     short_form: ClassVar[str] = "schema"
 
-    schema_: ImportPath | None = Field(default=None, alias="schema", description="The payload's type. Default: any.")
+    schema_: SchemaPath | None = Field(
+        default=None,
+        alias="schema",
+        description="The payload's type, or a file with a JSON Schema. Default: any.",
+        examples=["schemas/paid.json"],
+    )
     exchange: ExchangeName | None = Field(default=None, description="The exchange it is published to. Default: events.")
     key: LiteralKey | None = Field(default=None, description="Its routing key. Default: the event's name.")
     unheard: Annotated[Unheard, choice(Unheard)] = Field(
@@ -77,7 +82,7 @@ def _event(value: object) -> object:
     """Expand the short forms: a schema, or nothing."""
     if isinstance(value, str):
         return {"schema": value}
-    return value if isinstance(value, EventSpec) else mapping(value, "an import path or a map")
+    return value if isinstance(value, EventSpec) else mapping(value, "a schema or a map")
 
 
 # Resources

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Final, NamedTuple
 
+from runner.config.diagnostics import display_path
 from runner.config.document import KeyPath
 from runner.config.loader import PipelineFile
 from runner.config.queue_spec import OPTION_OF_ARGUMENT
@@ -261,8 +262,8 @@ def _different_schemas(source: LoadedPipeline, other: LoadedPipeline) -> Iterato
         )
         if wanted is not None and wanted != schema and is_one_place:
             where = other.loaded.location(_schema_path(other, name))
-            message = f'the schema of "{name}" is {schema}, but {wanted} in {where}'
-            help_text = "use one type for both, from a module that both import"
+            message = f'the schema of "{name}" is {display_path(schema)}, but {display_path(wanted)} in {where}'
+            help_text = "use one type for both, from a module or file that both name"
             yield source.loaded.problem("schema-conflict", _schema_path(source, name), message, help_text)
 
 

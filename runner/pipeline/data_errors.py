@@ -13,7 +13,7 @@ from runner.config.messages import describe
 
 _MAX_SHOWN = 3
 
-_EXPECTED = {
+EXPECTED_TYPES = {
     "bool": "true or false",
     "bytes": "text",
     "dataclass": "an object",
@@ -80,7 +80,7 @@ def _words(kind: str, detail: Mapping[str, Any], value: object, *, shows_values:
         return f"must be {context['expected']}{instead}"
     if bound:
         return f"{bound}{instead}"
-    expected = _EXPECTED.get(kind.partition("_")[0])
+    expected = EXPECTED_TYPES.get(kind.partition("_")[0])
     if expected is not None and _OF_TYPES.search(kind):
         return f"must be {expected}{instead}"
     text = str(detail["msg"]).replace("Input should", "must").replace("should", "must")

@@ -195,7 +195,10 @@ class LoggingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A pipeline that is ready to run. `destinations` has all queues and events, `schemas` the paths of their types."""
+    """A pipeline that is ready to run. `destinations` has all queues and events, `schemas` the paths of their types.
+
+    `schema_files` are the files that were read for schemas.
+    """
 
     name: str
     path: str
@@ -205,7 +208,8 @@ class Pipeline:
     subscribers: tuple[Subscriber, ...]
     topology: Topology
     resources: tuple[Resource, ...] = ()
-    schemas: Mapping[str, str] = field(default_factory=dict)
+    schemas: Mapping[str, str | Path] = field(default_factory=dict)
+    schema_files: tuple[Path, ...] = ()
     logging: LoggingSettings = LoggingSettings()
     grace_s: float = 30.0
     http: tuple[str, int] | None = None

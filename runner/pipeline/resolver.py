@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from runner.config.loader import PipelineFile
+from runner.config.name_fields import is_schema_file
 from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.errors import Problem
 from runner.message import Address
@@ -38,6 +40,7 @@ from runner.pipeline.model import (
 )
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
+from runner.pipeline.schema_files import schema_file
 from runner.pipeline.schemas import read_schema
 from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value
 from runner.pipeline.spec_checks import check_names
@@ -128,14 +131,8 @@ class _Resolver:
             ),
             resources=resources,
             schemas=self._schema_paths(),
-            logging=LoggingSettings(
-                spec.logging.format,
-                spec.logging.level,
-                dict(spec.logging.levels),
-                spec.logging.messages,
-                spec.logging.payloads,
-                spec.logging.every,
-            ),
+            schema_files=self._schema_files(),
+            logging=_logging(spec),
             grace_s=spec.shutdown.grace,
             release=spec.release or "",
             http=parse_address(spec.telemetry.http) if spec.telemetry.http is not None else None,
@@ -147,10 +144,8 @@ class _Resolver:
 
     def check_statically(self) -> None:
         """Check all import paths in the source files."""
-        for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
-            for name, item in items.items():
-                if item.schema_ is not None:
-                    self._imported.attempt((section, name, "schema"), item.schema_, static_checks.check_schema)
+        for name, schema in self._schema_paths().items():
+            self._imported.attempt(self._schema_key(name), schema, static_checks.check_schema)
         for name, resource in self._spec.resources.items():
             variables = self._variables(("resources", name))
             check_factory = partial(static_checks.check_factory, arguments=resource.with_, variables=variables)
@@ -206,17 +201,27 @@ class _Resolver:
 
     def _read_schemas(self) -> None:
         """Import the schemas of queues and events, and make their validators."""
-        for section, items in (("queues", self._spec.queues), ("events", self._spec.events)):
-            for name, item in items.items():
-                if item.schema_ is not None:
-                    found = self._imported.attempt((section, name, "schema"), item.schema_, read_schema)
-                    if found is not None:
-                        self._schemas[name], self._adapters[name] = found
+        for name, schema in self._schema_paths().items():
+            found = self._imported.attempt(self._schema_key(name), schema, read_schema)
+            if found is not None:
+                self._schemas[name], self._adapters[name] = found
 
-    def _schema_paths(self) -> dict[str, str]:
-        paths = {name: queue.schema_ for name, queue in self._spec.queues.items()}
-        paths |= {name: event.schema_ for name, event in self._spec.events.items()}
-        return {name: path for name, path in paths.items() if path is not None}
+    def _schema_key(self, name: str) -> PathParts:
+        return ("queues" if name in self._spec.queues else "events", name, "schema")
+
+    def _schema_files(self) -> tuple[Path, ...]:
+        read = filter(None, map(schema_file, self._schemas.values()))
+        return tuple(file for schema in read for file in schema.files)
+
+    def _schema_paths(self) -> dict[str, str | Path]:
+        """Return the import path or the file of each schema, by queue or event."""
+        written = {name: queue.schema_ for name, queue in self._spec.queues.items()}
+        written |= {name: event.schema_ for name, event in self._spec.events.items()}
+        return {
+            name: self._loaded.folder(self._schema_key(name)).absolute() / path if is_schema_file(path) else path
+            for name, path in written.items()
+            if path is not None
+        }
 
     def _destinations(self) -> Mapping[str, Destination]:
         addresses = {name: (Address("", name), False) for name in self._spec.queues}
@@ -408,6 +413,11 @@ class _Resolver:
 
     def _note(self, code: str, path: PathParts, message: str, help_text: str = "") -> None:
         self._problems.append(self._loaded.problem(code, path, message, help_text))
+
+
+def _logging(spec: PipelineSpec) -> LoggingSettings:
+    it = spec.logging
+    return LoggingSettings(it.format, it.level, dict(it.levels), it.messages, it.payloads, it.every)
 
 
 def _delays(spec: RetrySpec) -> RetryPolicy:

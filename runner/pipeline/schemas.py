@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import re
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, TypeAdapter
@@ -13,12 +14,16 @@ from pydantic import PydanticUndefinedAnnotation, TypeAdapter
 from runner.pipeline.import_failures import name_hint
 from runner.pipeline.import_problems import ImportProblem, Place, place_of
 from runner.pipeline.importer import import_object
+from runner.pipeline.schema_files import read_schema_file
 
 _HINT = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 that of typing_extensions)"
 
 
-def read_schema(path: str) -> tuple[Any, TypeAdapter[Any]]:
-    """Import the type that `module:attribute` names. Return it with its validator. Raises ImportProblem."""
+def read_schema(path: str | Path) -> tuple[Any, TypeAdapter[Any]]:
+    """Return the type that `module:attribute` names, or that of a file, with its validator. Raises ImportProblem."""
+    if isinstance(path, Path):
+        made = read_schema_file(path)
+        return made, TypeAdapter(made)
     schema = import_object(path)
     if inspect.isroutine(schema) or isinstance(schema, functools.partial):
         raise function_as_schema(path)

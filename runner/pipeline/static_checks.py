@@ -29,6 +29,7 @@ from runner.pipeline.import_problems import (
     place_of,
 )
 from runner.pipeline.module_search import find_module
+from runner.pipeline.schema_files import read_schema_file
 from runner.pipeline.schemas import function_as_schema, unfit_schema
 from runner.pipeline.signature import BadArguments, generator_as_factory, plan_call
 from runner.pipeline.static_annotations import Names, read_annotation
@@ -133,8 +134,11 @@ def _yields(nodes: Iterable[ast.AST]) -> bool:
     )
 
 
-def check_schema(path: str) -> None:
+def check_schema(path: str | Path) -> None:
     """Check the path of a schema: not a function, a value or a class without fields. Raises ImportProblem."""
+    if isinstance(path, Path):
+        read_schema_file(path)
+        return
     match find_definition(path).node:
         case ast.FunctionDef(decorator_list=[]) | ast.AsyncFunctionDef(decorator_list=[]):
             raise function_as_schema(path)

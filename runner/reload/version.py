@@ -86,6 +86,7 @@ class Loader:
             system = self._system()
             parts = list(self._parts(system))
             read = [file for loaded, _ in system.specs for file in loaded.files]
+            read += [file for pipeline in system.pipelines for file in pipeline.schema_files]
             self._note_files(started, [*read, *(file for _, _, files in parts for file in files)])
             version = Version(system, {}, {part: self._hash_of(text, files) for part, text, files in parts})
             self.has_failed = False

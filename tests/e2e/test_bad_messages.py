@@ -13,11 +13,14 @@ PIPELINE = """
       UNIQUE.model: {}
       UNIQUE.text: {}
       UNIQUE.checked: {schema: work:Order}
+      UNIQUE.filed: {schema: order.json}
     subscribers:
       model: {from: UNIQUE.model, handler: work:model}
       text: {from: UNIQUE.text, handler: work:text}
       checked: {from: UNIQUE.checked, handler: work:checked}
+      filed: {from: UNIQUE.filed, handler: work:filed}
 """
+SCHEMA = '{"type": "object", "required": ["article"], "properties": {"number": {"type": "integer"}}}'
 HANDLERS = """
     from pydantic import BaseModel
 
@@ -28,6 +31,7 @@ HANDLERS = """
     def model(order: Order) -> None: note(f"model {order.number}")
     def text(order: str) -> None: note(f"text {order}")
     def checked(order) -> None: note(f"checked {order['number']}")
+    def filed(order: dict) -> None: note(f"filed {order['number']}")
 """
 BAD = {
     "not JSON": ("model", b'{"number": 1, ', {"content_type": "application/json"}),
@@ -35,10 +39,17 @@ BAD = {
     "not UTF-8": ("text", b"caf\xe9", {"content_type": "text/plain"}),
     "wrong type": ("model", b'{"number": "many", "article": "lamp"}', {"content_type": "application/json"}),
     "field missing": ("checked", b'{"number": 1}', {"content_type": "application/json"}),
+    "not as the JSON Schema": ("filed", b'{"number": 1}', {"content_type": "application/json"}),
     "not a number": ("checked", b'{"number": NaN, "article": "lamp"}', {"content_type": "application/json"}),
     "too deep": ("checked", b"[" * 100_000, {"content_type": "application/json"}),
     "compressed": ("text", b"\x1f\x8b\x08\x00", {"content_encoding": "gzip"}),
 }
+
+
+def prepare(project: Project, more: str = "") -> None:
+    """Write the pipeline, with further lines, and its schema."""
+    project.pipeline(PIPELINE + more)
+    (project.folder / "order.json").write_text(SCHEMA)
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -47,7 +58,7 @@ async def test_a_body_that_cannot_be_read_is_kept_as_it_came(
 ) -> None:
     """One attempt, reason `invalid`, the handler is not called; body, id and foreign headers are as they were."""
     queue, body, properties = BAD[kind]
-    rabbit_project.pipeline(PIPELINE)
+    prepare(rabbit_project)
     rabbit_project.handlers(HANDLERS)
     source = rabbit_project.name(queue)
     headers = {"x-shop": "north", "count": 3, "nested": {"list": [1, "two"]}, "x-death": [{"count": 7}]}
@@ -85,7 +96,7 @@ async def test_what_a_stranger_writes_into_our_headers_is_not_believed(
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     """Garbage as the attempt counts as the first; a forged reason does not survive."""
-    rabbit_project.pipeline(PIPELINE)
+    prepare(rabbit_project)
     rabbit_project.handlers(HANDLERS)
     async with rabbit_project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "pipeline.started")
@@ -105,9 +116,10 @@ async def test_what_a_stranger_writes_into_our_headers_is_not_believed(
     assert {got.headers["x-runner-origin"] for got in dead} == {rabbit_project.name("text")}
 
 
-async def test_a_payload_that_breaks_its_schema_is_not_published(project: Project) -> None:
+@pytest.mark.parametrize("queue", ["checked", "filed"])
+async def test_a_payload_that_breaks_its_schema_is_not_published(project: Project, queue: str) -> None:
     """The schema is checked before a producer's message leaves: the producer fails and says which field is wrong."""
-    project.pipeline(PIPELINE + "    producers: {send: {handler: work:send, to: UNIQUE.checked, every: 1h}}\n")
+    prepare(project, f"    producers: {{send: {{handler: work:send, to: UNIQUE.{queue}, every: 1h}}}}\n")
     project.handlers(HANDLERS + "\n    def send(): return {'number': 'many', 'article': 'lamp'}\n")
     async with project.up() as runner:
         failed = await runner.wait_for(lambda line: line["event"] == "producer.failed")

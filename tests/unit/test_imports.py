@@ -55,6 +55,7 @@ HOMES = {
     "click": ("runner.cli",),
     "cronsim": ("runner.config.schedule_fields", "runner.schedule"),  # one judges a line, the other runs by it
     "opentelemetry": ("runner.runtime.trace_export", "runner.runtime.tracing"),
+    "jsonschema_rs": ("runner.pipeline.schema_files",),
     "pamqp": ("runner.transports.rabbitmq", "runner.operations.rabbitmq"),
     "prometheus_client": ("runner.runtime.exposition", "runner.runtime.http_server"),
     "pydantic": ("runner.config", "runner.pipeline"),

@@ -22,6 +22,7 @@ SAMPLES: dict[field_types.FieldType, st.SearchStrategy[Any]] = {
     field_types.PATTERN: st.sampled_from(["orders", "order.*", "#", "no", "*.paid"]),
     field_types.IDENTIFIER: st.sampled_from(["db", "cache", "y", "größe"]),
     field_types.IMPORT_PATH: st.sampled_from(["handlers.orders:place", "a:b"]),
+    field_types.SCHEMA: st.sampled_from(["handlers.orders:Order", "schemas/order.json"]),
     field_types.ERROR_PATH: st.sampled_from(["TimeoutError", "a:B"]),
     field_types.URL: st.sampled_from(["amqp://localhost", "amqps://localhost/v%2F"]),
     field_types.TEXT: st.one_of(
