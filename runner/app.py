@@ -9,7 +9,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,10 @@ from runner.units import pluralize
 if TYPE_CHECKING:
     from runner.config.loader import PipelineFile
     from runner.config.overlays import Overlay
+    from runner.operations.batch_publisher import BatchPublisher
     from runner.page.access import Access
     from runner.page.page import Page
+    from runner.runtime.answers import Answer
     from runner.runtime.supervisor import RunReport, Supervisor
     from runner.runtime.trace_export import TraceExport
     from runner.transports.base import OnTransportEvent, Transport, TransportEvent
@@ -498,20 +501,55 @@ async def publish(
     of the bodies, for error messages. `on_confirmed` is called for each confirm. `memory` is this process's own
     in-process broker. Raises PublishFailed, BrokerUnavailable, TopologyMismatch, and ValueError for a reserved header.
     """
+    transport = make_transport(system, on_transport_event, memory=memory)
+    opening = _batch_publisher(system, name, bodies, headers, transport, on_transport_event, lines)
+    async with opening as publication:
+        await transport.declare(system.topology)
+        await publication.send(per_second, on_confirmed)
+    return publication.ids
+
+
+async def call(
+    system: System,
+    name: str,
+    body: bytes,
+    *,
+    timeout_s: float,
+    headers: Mapping[str, str] | None = None,
+    message_id: str | None = None,
+    on_transport_event: OnTransportEvent = lambda _: None,
+) -> Answer:
+    """Publish a body to a queue or event of the first pipeline, and return the answer to it. Declares nothing.
+
+    Raises what `publish` does, NoAnswer and CallFailed.
+    """
+    transport = make_transport(system, on_transport_event, only_publishes=True)
+    async with _batch_publisher(system, name, [body], headers, transport, on_transport_event) as publication:
+        return await publication.call(timeout_s, message_id)
+
+
+@asynccontextmanager
+async def _batch_publisher(
+    system: System,
+    name: str,
+    bodies: Sequence[bytes],
+    headers: Mapping[str, str] | None,
+    transport: Transport,
+    on_transport_event: OnTransportEvent,
+    lines: Sequence[int] = (),
+) -> AsyncIterator[BatchPublisher]:
+    """Check bodies, and connect."""
     from runner.operations.batch_publisher import BatchPublisher
 
     pipeline = system.pipelines[0]
     target = pipeline.destinations[name]
-    transport = make_transport(system, on_transport_event, memory=memory)
     traces = make_trace_export(system, on_transport_event) if pipeline.is_traced else None
     tracer = traces.tracer if traces else None
     publication = BatchPublisher(transport, pipeline, target, bodies, headers or {}, lines, tracer)
     try:
         await transport.connect()
-        await transport.declare(system.topology)
-        await publication.send(per_second, on_confirmed)
+        yield publication
     finally:
         await transport.close()
         if traces is not None:
             await traces.close()
-    return publication.ids

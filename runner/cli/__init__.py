@@ -20,6 +20,7 @@ _VERBS = {
     "plan": "Compare pipelines with the broker; change nothing.",
     "apply": "Declare what is missing on the broker; recreate named queues.",
     "publish": "Publish a message to a queue or an event of a pipeline.",
+    "call": "Ask a queue or an event of a pipeline, and print the answer.",
     "tap": "Print copies of messages as they are published.",
     "status": "Show each queue's messages, consumers and dead letters.",
     "page": "Show queues and dead letters in a browser; run nothing.",
@@ -34,7 +35,7 @@ _VERBS = {
 
 _GROUPS = {
     "Write": "init validate test config graph explain schema",
-    "Run": "up dev publish page",
+    "Run": "up dev publish call page",
     "Look at a broker, and change it": "plan apply status tap dead pause resume",
     "Deploy": "export",
 }

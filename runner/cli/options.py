@@ -95,7 +95,7 @@ def wait(command: F) -> F:
         "wait_s",
         default="0s",
         metavar="DURATION",
-        callback=_check_wait,
+        callback=duration,
         help="How long to wait for a broker that is unreachable, such as 30s. Default: do not wait.",
     )(command)
 
@@ -259,7 +259,8 @@ def _check_paths(context: click.Context, _: click.Parameter, value: tuple[Path, 
     return value
 
 
-def _check_wait(_: click.Context, __: click.Parameter, value: str) -> float:
+def duration(_: click.Context, __: click.Parameter, value: str) -> float:
+    """Return the seconds of a duration. A click callback."""
     from runner.units import parse_duration
 
     try:

@@ -48,6 +48,7 @@ _RELOAD = ("-r", "--reload", "--watch", "--hot-reload", "--autoreload")
 
 _COMMANDS = {
     "apply": "sync declare migrate setup",
+    "call": "ask request rpc",
     "config": "show print dump render cat resolve",
     "dead": "dlq dlx deadletter dead-letter dead-letters replay redrive retry requeue",
     "explain": "error errors code",
@@ -211,7 +212,7 @@ def _missing(context: click.Context, parameter: click.Parameter, arguments: Sequ
             here = [shlex.quote(item) for item in pipelines_here()[:1]] or ["PATH"]
             rest = shlex.join(arguments[1:])
             return f"{path} needs the path of a pipeline before the name", f"write: {path} {here[0]} {rest}"
-        payload = """ '{"id": 1}'""" if context.info_name == "publish" else ""
+        payload = """ '{"id": 1}'""" if context.info_name in ("publish", "call") else ""
         listed = f" (there are: {', '.join(names)})" if names[1:] else ""
         name = shlex.quote(names[0]) if names else "NAME"
         return f"{path} needs the name of a queue or an event", f"write: runner {given} {name}{payload}{listed}"
@@ -249,7 +250,7 @@ def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, 
 
 def _too_much(context: click.Context, arguments: Sequence[str]) -> tuple[str, str]:
     path = context.command_path
-    if context.info_name == "publish":
+    if context.info_name in ("publish", "call"):
         start = next((index for index, item in enumerate(arguments) if item.startswith(("{", "["))), None)
         if start is not None:
             payload = " ".join(arguments[start:])

@@ -31,6 +31,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "runner publish pipeline.yaml order.paid @order.json --header tenant=a",
         "runner publish pipeline.yaml order_queue --lines --rate 100/s < orders.jsonl",
     ),
+    "call": (
+        """runner call pipeline.yaml quotes '{"parcel": 7}'""",
+        "runner call pipeline.yaml quotes @parcel.json --timeout 30s --format json",
+    ),
     "tap": (
         "runner tap pipeline.yaml order.paid",
         "runner tap pipeline.yaml order.paid --limit 5 --record paid.test.yaml",

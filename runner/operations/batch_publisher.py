@@ -13,6 +13,7 @@ from runner.errors import PublishFailed
 from runner.message import Publish
 from runner.pipeline.codec import guess_payload, with_values
 from runner.pipeline.model import Destination, Pipeline
+from runner.runtime.answers import Answer
 from runner.runtime.publisher import OutgoingMessage, make_publisher
 from runner.runtime.rate_limit import RateLimiter
 from runner.transports.base import Transport
@@ -77,6 +78,13 @@ class BatchPublisher:
         count = len(self._outgoing)
         for start in range(0, count, MAX_UNCONFIRMED):
             await asyncio.gather(*map(send, range(start, min(start + MAX_UNCONFIRMED, count))))
+
+    async def call(self, timeout_s: float, message_id: str | None = None) -> Answer:
+        """Publish the only message as a question, and return the answer. See `PipelinePublisher.call`."""
+        (question,) = self._outgoing
+        if message_id is not None:
+            question = question._replace(envelope=question.envelope._replace(message_id=message_id))
+        return await self._publisher.call(question, timeout_s)
 
     @contextmanager
     def _line_named(self, number: int, effect: str, body: bytes = b"") -> Iterator[None]:

@@ -1,0 +1,118 @@
+"""`runner call`: ask a question, and print the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli import options
+from runner.cli.loader import echo_broker_state
+from runner.cli.output import echo_failure, errors_as_exit_codes
+from runner.cli.payloads import headers_option, load_destination, read_body, warn_of_broken_json
+from runner.cli.verb import Verb, complete_names
+from runner.errors import CallFailed
+from runner.redaction import escape_controls
+
+if TYPE_CHECKING:
+    from runner.config.overlays import Overlay
+    from runner.runtime.answers import Answer
+
+
+@click.command("call", cls=Verb, short_help="Ask a question, and print the answer.")
+@options.path
+@click.argument("name", shell_complete=complete_names("queues", "events"))
+@click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default="5s",
+    metavar="DURATION",
+    show_default=True,
+    callback=options.duration,
+    help="How long to wait for the answer.",
+)
+@headers_option
+@click.option("--id", "message_id", metavar="TEXT", help="Id of the message.  [default: a new one]")
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="The body of the answer alone, or a JSON object with `answer` and `headers`.  [default: text]",
+)
+@options.broker
+@options.wait
+@options.env_file
+def command(
+    path: Path,
+    overlays: tuple[Overlay, ...],
+    name: str,
+    payload: str,
+    timeout_s: float,
+    headers: dict[str, str],
+    message_id: str | None,
+    format: str,
+    broker: str | None,
+    environ: dict[str, str],
+    wait_s: float,
+) -> None:
+    """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and print the answer of its subscriber.
+
+    A subscriber answers with its result unless it has a `to` and no `reply: true`. Of several subscribers of an event,
+    the first answer is printed. The message is like any other: it is retried, and dead-lettered when its handler gives
+    up, which is said on stderr. Nothing is declared: a question that no queue takes fails at once.
+
+    PATH, NAME and PAYLOAD are those of `runner publish`.
+
+    Exit codes: 0 answered, 1 the handler gave up or the message was refused, 2 wrong usage, 69 broker unreachable,
+    75 no answer in time, 78 invalid pipeline.
+    """
+    body = read_body(payload)
+    logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
+    warn_of_broken_json([body])
+    with errors_as_exit_codes():
+        from runner import app
+
+        system = load_destination(path, name, environ, broker, overlays, wait_s)
+        asking = app.call(
+            system,
+            name,
+            body,
+            timeout_s=timeout_s,
+            headers=headers,
+            message_id=message_id,
+            on_transport_event=echo_broker_state,
+        )
+        try:
+            answer = asyncio.run(asking)
+        except CallFailed as failure:
+            if format == "json":
+                about = {"error": failure.error, "error_type": failure.error_type, "reason": failure.reason}
+                click.echo(json.dumps(about, ensure_ascii=False))
+            echo_failure(failure)
+            sys.exit(failure.exit_code)
+    _print(answer, is_json=format == "json")
+
+
+def _print(answer: Answer, *, is_json: bool) -> None:
+    """Print an answer. On a terminal, control characters of a text are escaped."""
+    if is_json:
+        found = {"answer": answer.payload, "headers": dict(answer.headers)}
+        click.echo(json.dumps(found, ensure_ascii=False, default=_as_text))
+    elif isinstance(answer.payload, bytes):
+        click.echo(answer.body, nl=False)
+    elif sys.stdout.isatty():
+        click.echo("\n".join(map(escape_controls, answer.body.decode().split("\n"))))
+    else:
+        click.echo(answer.body)
+
+
+def _as_text(value: Any) -> str:
+    """Return what JSON does not know, such as bytes or a time, as text."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,103 @@
+"""What `runner publish` and `runner call` share: a payload, headers, and the pipeline that has the destination."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from runner.cli import options
+from runner.cli.loader import load_system
+from runner.cli.output import echo_err
+from runner.config.messages import closest
+from runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from runner.app import System
+    from runner.config.overlays import Overlay
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class NoBrokerToPublishTo(RunnerError):
+    """The pipeline runs on the in-process broker, which other processes cannot reach."""
+
+    exit_code = 2
+
+
+def headers_option(command: F) -> F:
+    """Add `--header`."""
+    return click.option(
+        "--header",
+        "headers",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=lambda _, __, values: _headers(values),
+        help="Header of each message; repeatable.",
+    )(command)
+
+
+def load_destination(
+    path: Path, name: str, environ: dict[str, str], broker: str | None, overlays: Sequence[Overlay], wait_s: float
+) -> System:
+    """Return the pipeline with a queue or event, first, and all others on its broker.
+
+    Raises PipelineInvalid, UnknownTarget and NoBrokerToPublishTo.
+    """
+    from runner import app
+
+    system = load_system([path], environ, broker, overlays, wait_s=wait_s, is_one_process=False)
+    system = app.select_destination(system, name)
+    if system.broker.is_memory:
+        hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
+        raise NoBrokerToPublishTo(
+            "the in-process broker exists only inside `runner up`: nothing would receive this message", hint
+        )
+    return system
+
+
+def read_body(payload: str) -> bytes:
+    """Return the bytes to publish."""
+    if payload == "-":
+        if sys.stdin is None:  # it is closed
+            raise options.BadValue("standard input is closed", "write the payload, or @FILE", "PAYLOAD")
+        return sys.stdin.buffer.read()
+    if payload.startswith("@"):
+        try:
+            if Path(payload[1:]).is_char_device():  # it may never end
+                raise OSError(None, "it is not a file")
+            return Path(payload[1:]).read_bytes()
+        except OSError as error:
+            guess = closest(payload[1:], os.listdir())
+            hint = f'did you mean "@{guess}"?' if guess else "correct the path after the @"
+            raise options.BadValue(
+                f"cannot read {payload[1:]}: {(error.strerror or '').lower()}", hint, "PAYLOAD"
+            ) from None
+    return payload.encode("utf-8", "surrogateescape")
+
+
+def warn_of_broken_json(bodies: Sequence[bytes], numbers: Sequence[int] = ()) -> None:
+    """Say that a payload looks like JSON and is none: it is published as text."""
+    from runner.pipeline.data_errors import json_error
+
+    for index, body in enumerate(bodies):
+        if body.lstrip()[:1] in (b"{", b"[") and (why := json_error(body)):
+            where = f"line {numbers[index]}" if numbers else "the payload"
+            echo_err(f"warning: {where} looks like JSON, but is not: {why}; it is text")
+
+
+def _headers(values: tuple[str, ...]) -> dict[str, str]:
+    """Parse the values of --header."""
+    headers = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {value.replace(':', '=', 1)}")
+        if name.startswith("x-runner-"):
+            raise click.BadParameter('names that start with "x-runner-" belong to the runner')
+        headers[name] = text
+    return headers
