@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from runner.config import limits
 from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode
@@ -42,12 +43,18 @@ class IncludedFiles:
     broken: list[tuple[ScalarNode, Problem]] = field(default_factory=list)
 
 
-def load_includes(text: str | Lines, path: Path, environ: Mapping[str, str], index: int = 0) -> IncludedFiles:
+def load_includes(
+    text: str | Lines,
+    path: Path,
+    environ: Mapping[str, str],
+    index: int = 0,
+    mended: Mapping[Path, Lines] = MappingProxyType({}),
+) -> IncludedFiles:
     """Read the files that the text of the file `path` includes. Raises PipelineInvalid if the text is not YAML.
 
-    The documents are numbered from `index` on.
+    The documents are numbered from `index` on. `mended` has the texts that differ from those of their files.
     """
-    reader = _Reader(path, environ, index)
+    reader = _Reader(path, environ, index, mended)
     reader.read(text, path, (path.resolve(),))
     return reader.included
 
@@ -72,7 +79,8 @@ class _IncludeError(Exception):
 class _Reader:
     """Reads the files of one pipeline, depth first."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str], index: int) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str], index: int, mended: Mapping[Path, Lines]) -> None:
+        self._mended = mended
         self.included = IncludedFiles(files=[path])
         self._index = index
         self._folder = path.parent
@@ -137,7 +145,7 @@ class _Reader:
                 self.included.files.append(path)
             text = read_text(target)
             self._size += len(text)
-            self.read(text, path, (*chain, target))
+            self.read(self._mended.get(path, text), path, (*chain, target))
         except PipelineInvalid as error:
             self.included.is_complete = False
             first = error.problems[0]

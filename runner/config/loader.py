@@ -48,11 +48,12 @@ class PipelineFile:
     """All files that were read: the pipeline's own, the included ones, and overlays."""
     elsewhere: tuple[Problem, ...] = ()
     """Problems of overlays that change what this pipeline does not have, but another one may have."""
-    lines: Lines = field(default_factory=lambda: Lines(""), repr=False)
-    reload: Callable[[Lines], PipelineFile] | None = field(default=None, repr=False)
-    """Reads the file again with other lines."""
+    texts: Mapping[Path, Lines] = field(default_factory=dict, repr=False)
+    """The text of the pipeline's own file, and those of the others whose slips are mended."""
+    reload: Callable[[Mapping[Path, Lines]], PipelineFile] | None = field(default=None, repr=False)
+    """Reads the files again with other texts."""
     slips: list[Problem] = field(default_factory=list)
-    """Those of the problems that are mended in `lines`."""
+    """Those of the problems that are mended in `texts`."""
 
     def problem(
         self,
@@ -141,11 +142,11 @@ def load_text(
     Overlays are merged into it. If it is not the only pipeline, they may be meant for others.
     """
 
-    def read(lines: Lines) -> PipelineFile:
-        loaded = _load(lines, path, environ, overlays, is_only=is_only)
-        return replace(loaded, lines=lines, reload=read)
+    def read(texts: Mapping[Path, Lines]) -> PipelineFile:
+        loaded = _load(texts, path, environ, overlays, is_only=is_only)
+        return replace(loaded, texts=texts, reload=read)
 
-    return mend_slips(read(Lines(text)))
+    return mend_slips(read({path: Lines(text)}))
 
 
 def mend_slips(loaded: PipelineFile, problems: Sequence[Problem] = ()) -> PipelineFile:
@@ -156,30 +157,48 @@ def mend_slips(loaded: PipelineFile, problems: Sequence[Problem] = ()) -> Pipeli
     if loaded.reload is None or not (loaded.problems or problems):
         return loaded
     from runner.config.foreign_files import foreign_file  # only for files with mistakes
-    from runner.config.slips.mending import mend
 
-    if (foreign := foreign_file(loaded.lines)) is not None:
+    if (foreign := foreign_file(loaded.texts[loaded.path])) is not None:
         found = in_files([foreign], [loaded.path])
         return PipelineFile(loaded.path, loaded.name, None, found, files=loaded.files)
     for _ in range(_MAX_ROUNDS):
-        wrong = {problem.line for problem in (*loaded.problems, *problems) if problem.file == str(loaded.path)}
-        lines, slips = mend(loaded.lines, wrong if loaded.document is not None else None)
-        again = loaded.reload(lines) if slips and lines is not loaded.lines and loaded.reload is not None else None
+        texts, slips = _mended(loaded, problems)
+        again = loaded.reload(texts) if slips and loaded.reload is not None else None
         if again is None or (again.document is None and loaded.document is not None):
             break
-        slips = [*loaded.slips, *in_files(slips, [loaded.path])]
+        slips = [*loaded.slips, *slips]
         found = [*slips, *again.problems]
         loaded = replace(again, slips=slips, problems=found, spec=None, recovered=again.recovered or again.spec)
     return loaded
 
 
+def _mended(loaded: PipelineFile, problems: Sequence[Problem]) -> tuple[Mapping[Path, Lines], list[Problem]]:
+    """Return the texts of a pipeline's files with the slips mended, and the slips, which only wrong files have."""
+    from runner.config.slips.mending import mend
+
+    texts, slips = dict(loaded.texts), list[Problem]()
+    document = loaded.document
+    parsed = {str(part.path) for part in (document, *document.parts)} if document is not None else set()
+    for file in loaded.files:
+        wrong = {problem.line for problem in (*loaded.problems, *problems) if problem.file == str(file)}
+        try:
+            lines = texts.get(file) or Lines(read_text(file))
+        except PipelineInvalid:
+            continue
+        mended, found = mend(lines, wrong if str(file) in parsed else None) if wrong else (lines, [])
+        if mended is not lines:
+            texts[file] = mended
+            slips += in_files(found, [file])
+    return texts, slips
+
+
 def _load(
-    lines: Lines, path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay], *, is_only: bool
+    texts: Mapping[Path, Lines], path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay], *, is_only: bool
 ) -> PipelineFile:
     files = [path]
     try:
-        included = load_includes(lines, path, environ)
-        changes = read_overlays(overlays, environ, len(included.documents))
+        included = load_includes(texts[path], path, environ, mended=texts)
+        changes = read_overlays(overlays, environ, len(included.documents), texts)
         files = [*included.files, *changes.files]
         found = merge_overlays(included.documents, changes.groups, is_only=is_only)
         problems = [*_without_replaced(included, changes), *changes.problems, *found.certain]

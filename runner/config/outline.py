@@ -19,6 +19,7 @@ _LINE = re.compile(
 )
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\'\'|[^\'])*\'', re.DOTALL)
 _BLOCK_KEY = re.compile(r"[ ]*[\w.-]+:[ ]*(?:[^\s,{\[][^\n,]*)?$", re.MULTILINE)
+_ANY_KEY = re.compile(r"([ ]*)[\w.-]+:[ \n]")
 _BLOCK_TEXT = re.compile(r"(?:[&!]\S+\s+)*[|>][-+0-9]*$")
 
 
@@ -82,7 +83,7 @@ def _lines(text: str) -> Iterator[Line]:
         if not content or content.startswith("#") or content in ("---", "..."):
             continue
         value_start = match.start("value")
-        end, position = _value_end(text, value_start)
+        end, position = _value_end(text, value_start, indent)
         value = text[value_start:end].rstrip("\r\n \t")
         key = (match["key"] or "").strip()
         if _BLOCK_TEXT.fullmatch(value):
@@ -92,8 +93,11 @@ def _lines(text: str) -> Iterator[Line]:
         )
 
 
-def _value_end(text: str, start: int) -> tuple[int, int]:
-    """Return the index after a value without its comment, and the index of the next line to read."""
+def _value_end(text: str, start: int, indent: int) -> tuple[int, int]:
+    """Return the index after a value without its comment, and the index of the next line to read.
+
+    `indent` is the indentation of the line in which the value starts.
+    """
     depth, position = 0, start
     while True:
         quoted = _QUOTED.match(text, position) if depth or position == start else None
@@ -101,7 +105,7 @@ def _value_end(text: str, start: int) -> tuple[int, int]:
             position = quoted.end()
             continue
         character = text[position : position + 1]
-        if character == "" or (character == "\n" and (depth <= 0 or _is_key_line(text, position + 1))):
+        if character == "" or (character == "\n" and (depth <= 0 or _is_key_line(text, position + 1, indent))):
             return position, position + 1
         if character == "#" and (position == start or text[position - 1].isspace()):
             line_end = text.find("\n", position)
@@ -115,6 +119,7 @@ def _value_end(text: str, start: int) -> tuple[int, int]:
         position += 1
 
 
-def _is_key_line(text: str, start: int) -> bool:
+def _is_key_line(text: str, start: int, indent: int) -> bool:
     """Whether a line inside open brackets looks like a key of a block: then a bracket is missing above it."""
-    return _BLOCK_KEY.match(text, start) is not None
+    beside = _ANY_KEY.match(text, start)
+    return _BLOCK_KEY.match(text, start) is not None or (beside is not None and len(beside[1]) <= indent)

@@ -47,16 +47,19 @@ class OverlayDocuments:
     is_complete: bool = True
 
 
-def read_overlays(overlays: Sequence[Overlay], environ: Mapping[str, str], index: int) -> OverlayDocuments:
-    """Return the documents of overlays, numbered from `index` on."""
+def read_overlays(
+    overlays: Sequence[Overlay], environ: Mapping[str, str], index: int, mended: Mapping[Path, Lines]
+) -> OverlayDocuments:
+    """Return the documents of overlays, numbered from `index` on. `mended` is that of `load_includes`."""
     found = OverlayDocuments()
     for overlay in overlays:
         try:
-            read = _read(overlay, environ, index + len(found.documents))
+            read = _read(overlay, environ, index + len(found.documents), mended)
         except PipelineInvalid as error:
             file = str(overlay) if isinstance(overlay, Path) else OPTION + overlay.text
             found.problems += (_about_overlay(problem, file) for problem in error.problems)
             found.is_complete = False
+            found.files += [overlay] if isinstance(overlay, Path) else []
             continue
         for document in read.documents:
             document.is_overlay = True
@@ -74,10 +77,10 @@ def _about_overlay(problem: Problem, file: str) -> Problem:
     return replace(problem, file=problem.file or file, help=help_)
 
 
-def _read(overlay: Overlay, environ: Mapping[str, str], index: int) -> IncludedFiles:
+def _read(overlay: Overlay, environ: Mapping[str, str], index: int, mended: Mapping[Path, Lines]) -> IncludedFiles:
     """Return the documents of one overlay. Raises PipelineInvalid."""
     if isinstance(overlay, Path):
-        return load_includes(read_text(overlay), overlay, environ, index)
+        return load_includes(mended.get(overlay) or read_text(overlay), overlay, environ, index, mended)
     document, problems = parse_setting(overlay.text, index)
     problems += interpolate(document, environ, Path())
     located = [replace(problem, file=document.file) for problem in problems]

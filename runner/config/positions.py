@@ -98,6 +98,10 @@ class Lines:
             return None
         return Fix(self._position(start), self._position(end), text)
 
+    def renumber(self, file: int) -> None:
+        """Give the file another number: one that could not be read before has none."""
+        self._file = file
+
     def _position(self, index: int) -> tuple[int, int]:
         line = bisect_right(self._starts, index)
         return line, index - self._starts[line - 1] + 1
@@ -141,6 +145,9 @@ class _MendedLines(Lines):
         return self._before.fix(
             [Edit(self._index_before(edit.start), self._index_before(edit.end), edit.text) for edit in edits]
         )
+
+    def renumber(self, file: int) -> None:
+        self._before.renumber(file)
 
     def _index_before(self, index: int) -> int:
         """Return the index in the text before the edits of a character of this one."""

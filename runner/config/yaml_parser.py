@@ -81,6 +81,7 @@ def parse_yaml(
     text that was mended comes as its lines.
     """
     lines = text if isinstance(text, Lines) else Lines(text, index)
+    lines.renumber(index)
     text = lines.text
     if match := _UNPRINTABLE.search(text):
         shown, escape = f"U+{ord(match[0]):04X}", f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else ""
@@ -230,7 +231,14 @@ class _Composer:
             elif is_merge:
                 merged.append((child, span))
             elif key is not None and key in entries.nodes:
-                self._report_duplicate(key, entries.nodes[key][0], span, path)
+                first, other = entries.nodes[key]
+                is_section = not path and isinstance(child, MappingNode) and isinstance(other, MappingNode)
+                if is_section and isinstance(child, MappingNode) and isinstance(other, MappingNode):
+                    other.nodes.update({name: entry for name, entry in child.nodes.items() if name not in other.nodes})
+                help_ = (
+                    f'move what is below it under "{key}:" in line {first.line}, and remove it' if is_section else ""
+                )
+                self._report_duplicate(key, first, span, path, help_)
             elif key is not None:
                 entries.nodes[key] = (span, child)
         for child, span in merged:
@@ -266,9 +274,9 @@ class _Composer:
             for key, entry in source.nodes.items():
                 entries.nodes.setdefault(key, entry)
 
-    def _report_duplicate(self, key: str, first: Span, span: Span, path: KeyPath) -> None:
+    def _report_duplicate(self, key: str, first: Span, span: Span, path: KeyPath, help_: str = "") -> None:
         message = f'the key "{key}" is already written in line {first.line}'
-        self.problems.append(_problem("duplicate-key", message, "keep one of the two", span, path))
+        self.problems.append(_problem("duplicate-key", message, help_ or "keep one of the two", span, path))
 
     def _report_tag(self, event: Any, path: KeyPath) -> None:
         index = event.start_mark.index

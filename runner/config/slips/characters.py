@@ -34,20 +34,29 @@ _EDGE: Final = "".join(chr(code) for code in (0x20, 9, 0xA0, *range(0x2000, 0x20
 
 
 def odd_indentation(source: Source) -> Iterator[Slip]:
-    odd = [line for line in source.lines if _ODD_BLANK.search(source.text, line.start, line.start + line.level)]
+    indents = [source.text[line.start : line.start + line.indent] for line in source.lines]
+    is_tabbed = source.wrong is None and "\t" in "".join(indents) and " " not in "".join(indents)
+    blank = re.compile(f"{_ODD_BLANK.pattern[:-1]}\t]") if is_tabbed else _ODD_BLANK
+    odd = [line for line in source.lines if blank.search(source.text, line.start, line.start + line.level)]
     if not odd:
         return
     edits = [
         Edit(match.start(), match.end(), _blank(match[0]))
         for line in odd
-        for match in _ODD_BLANK.finditer(source.text, line.start, line.start + line.level)
+        for match in blank.finditer(source.text, line.start, line.start + line.level)
     ]
     numbers = [source.positions.span(line.start, line.start).line for line in odd]
     what = _called(source.text[edits[0].start]).replace(" (", "s (", 1)
     more = (
         f" (also in line {', '.join(map(str, numbers[1:6]))}{', …' if len(numbers) > 6 else ''})" if numbers[1:] else ""
     )
-    verb = "replace them with spaces" if any(edit.text for edit in edits) else "remove them"
+    verb = (
+        "replace each with 2 spaces"
+        if is_tabbed
+        else "replace them with spaces"
+        if any(edit.text for edit in edits)
+        else "remove them"
+    )
     yield Slip(
         odd[0].start,
         odd[0].level,
@@ -58,12 +67,12 @@ def odd_indentation(source: Source) -> Iterator[Slip]:
 
 
 def _blank(character: str) -> str:
-    return "  " if character == "\u3000" else " " if character.isspace() else ""
+    return "  " if character in "\u3000\t" else " " if character.isspace() else ""
 
 
 def _called(character: str) -> str:
     """Return what a character is called, as in `no-break space (U+00A0)`."""
-    name = unicodedata.name(character, "character").lower()
+    name = unicodedata.name(character, "tab").lower()
     return f"{name} (U+{ord(character):04X})"
 
 
@@ -101,6 +110,8 @@ def odd_blanks(source: Source) -> Iterator[Slip]:
                 continue
             written = " " if match.start() < line.value_start and match.start() >= begin else ""
             help_ = f"remove the {_called(match[0])}" + (" at its end" if match.end() == end else "")
+            if written and source.text[match.start() - 1] in ":：":
+                help_ = f'write "{line.key}: {line.value}", with a space in place of the {_called(match[0])}'
             yield Slip(
                 match.start(),
                 1,
@@ -114,7 +125,13 @@ def odd_blanks(source: Source) -> Iterator[Slip]:
 def odd_quotes(source: Source) -> Iterator[Slip]:
     for line in source.lines:
         value = line.value
-        if len(value) < 2 or value[0] not in _PAIRS or value[-1] not in _PAIRS[value[0]] or '"' in value:
+        if (
+            len(value) < 2
+            or value[:3] == "```"
+            or value[0] not in _PAIRS
+            or value[-1] not in _PAIRS[value[0]]
+            or '"' in value
+        ):
             continue
         if source.is_free(line) and value[0] != "`":
             continue

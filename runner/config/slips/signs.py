@@ -130,6 +130,9 @@ def named_items(source: Source) -> Iterator[Slip]:
 
 def comments(source: Source) -> Iterator[Slip]:
     for line in source.lines:
+        if not line.key and re.fullmatch(r"```[ \w]*", line.value):
+            edits = (Edit(line.start, min(line.value_end + 1, len(source.text)), ""),)
+            yield Slip(line.start, len(line.value), "this line is Markdown, not YAML", "remove the line", edits)
         if source.is_free(line) or not source.is_wrong(line):
             continue
         pattern = _COMMENT_BEHIND if line.key else _COMMENT_LINE
@@ -167,7 +170,7 @@ def unclosed(source: Source) -> Iterator[Slip]:
             below = source.text[line.value_end :].lstrip(" \r").startswith("\n")
             if below and first[-1] not in "[{,":
                 message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
-                edits = (Edit(line.value_end, line.value_end, closing),)
+                edits = (Edit(line.value_end, line.value_end, " " * (first[-1] == ":") + closing),)
                 yield Slip(line.value_start, len(first), message, help_, edits, line.path)
 
 

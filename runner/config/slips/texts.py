@@ -6,9 +6,11 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
 from runner.config.slips.slip import LISTS, PATHS, Slip, Source, rewritten
+from runner.config.spec_model import model_keys
 
 _WORD_LIST = re.compile(r"[\w.*#:/-]+(\s*[,;]\s*[\w.*#:/-]+)+[,;]?")
 _WORD_BREAK = re.compile(r"(?:^[-+*•·–]+\s*|^(?:queue|event)s?:(?://)?|\band\b|[\s,;\"'()\[\]+•·|&])+")
@@ -92,15 +94,26 @@ def _in_list(source: Source, line: Line, anchors: Collection[str]) -> Iterator[S
 
 
 def second_colon(source: Source) -> Iterator[Slip]:
-    """Find `description: a: b`, and `handler: a.b: c`."""
+    """Find `description: a: b`, `handler: a.b: c`, and a map that starts behind its key, as `ship: from: orders`."""
     for line in source.lines if source.wrong is None else ():
         is_plain = line.value[:1] not in ("", "[", "{", '"', "'", "|", ">", "&", "*", "!")
         if not line.key or not is_plain or not re.search(r":(\s|$)", line.value):
             continue
+        inner = re.match(r"([\w-]+):(\s|$)", line.value)
         joined = re.fullmatch(r"([\w.]+)\s*:\s+([\w.]+)", line.value)
         if joined and line.key in PATHS:
             path = f"{joined[1]}:{joined[2]}"
             yield rewritten(line, path, "an import path has no space in it", f'write "{path}"')
+        elif inner and inner[1] in model_keys(model_at(line.path)):
+            below = next((other for other in source.lines if other.path[:-1] == line.path and other.key), None)
+            start = line.key_start + len(line.key) + 1
+            written, help_ = f" {{{line.value}}}", f'write "{line.key}: {{{line.value[:60]}}}"'
+            if below is not None:
+                written = f"\n{' ' * below.indent}{line.value}"
+                help_ = f'write only "{line.key}:" here, and "{line.value[:60]}" on a line below it, as "{below.key}"'
+            edits = (Edit(start, line.value_end, written),)
+            message = f'the value of "{line.key}" is a map, which starts on the line below it or with "{{"'
+            yield Slip(line.value_start, len(line.value), message, help_, edits, line.path)
         elif line.key in ("description", "owner", "name") and not {'"', "\\"} & {*line.value}:
             quoted = f'"{line.value}"'
             yield rewritten(line, quoted, 'a second ":" in one line', f"put the value in quotes: {quoted[:60]}")
