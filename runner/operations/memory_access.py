@@ -47,7 +47,7 @@ class MemoryBrowser:
 
     async def take(self, browsed: BrowsedMessage) -> None:
         """Remove a message."""
-        del self._held[id(browsed.message)]
+        self._queue.forget(self._held.pop(id(browsed.message)))
 
     def close(self) -> None:
         """Put the messages that were not removed back into the queue."""
@@ -67,7 +67,7 @@ class MemoryAccess:
     async def depth(self, queue: str) -> QueueCounts | None:
         """See `QueueAccess.depth`."""
         found = self._transport.queue(queue)
-        return None if found is None else QueueCounts(len(found.buffer), len(found.subscriptions))
+        return None if found is None else QueueCounts(*found.depth)
 
     @asynccontextmanager
     async def read(self, queue: str) -> AsyncIterator[MemoryBrowser]:

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakSet
 
+from runner.envelope_json import read_properties, write_properties
 from runner.errors import OutboxUnavailable
-from runner.message import Address, Envelope
+from runner.message import Address
 from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination
 from runner.runtime.publisher import OutgoingMessage, address_of
@@ -91,7 +89,7 @@ class Outbox:
     def add(self, outgoing: OutgoingMessage) -> None:
         """Keep a message behind all others. It is on the disk when this returns."""
         name, address, envelope = outgoing.destination.name, address_of(outgoing), outgoing.envelope
-        row = (self._pipeline, name, *address, _packed_properties(envelope), envelope.body)
+        row = (self._pipeline, name, *address, write_properties(envelope), envelope.body)
 
         def insert(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
@@ -243,47 +241,10 @@ def _outcome(done: asyncio.Future[T], work: Callable[[], T]) -> Callable[[], Non
     return lambda: None if done.done() else done.set_result(result)
 
 
-def _packed_properties(envelope: Envelope) -> str:
-    """Return all of an envelope but its body as JSON."""
-    _, *properties = envelope
-    return json.dumps([_packed(value) for value in properties])
-
-
 def _kept(number: int, name: str, exchange: str, key: str, properties: str, body: bytes) -> KeptMessage:
-    envelope = Envelope(body, *map(_unpacked, json.loads(properties)))
+    envelope, _ = read_properties(properties, body)
     destination = Destination(name, Address(exchange, key), is_event=False, encode=encode)
     return KeptMessage(number, OutgoingMessage(destination, envelope))
-
-
-def _packed(value: Any) -> Any:
-    """Return a property or a header's value as JSON has it. A map says the type of what JSON does not have."""
-    match value:
-        case bytes():
-            return {"bytes": value.hex()}
-        case datetime():
-            return {"time": value.isoformat()}
-        case Decimal():
-            return {"decimal": str(value)}
-        case Mapping():
-            return {"map": {name: _packed(item) for name, item in value.items()}}
-        case list():
-            return [_packed(item) for item in value]
-    return value
-
-
-def _unpacked(value: Any) -> Any:
-    match value:
-        case {"bytes": text}:
-            return bytes.fromhex(text)
-        case {"time": text}:
-            return datetime.fromisoformat(text)
-        case {"decimal": text}:
-            return Decimal(text)
-        case {"map": items}:
-            return {name: _unpacked(item) for name, item in items.items()}
-        case list():
-            return [_unpacked(item) for item in value]
-    return value
 
 
 _OPEN: WeakSet[Outbox] = WeakSet()

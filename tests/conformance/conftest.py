@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.transports.base import Transport, TransportEvent
+from runner.transports.file import FileBroker, FileTransport
 from runner.transports.memory import MemoryBroker, MemoryTransport
 from tests.conformance.harness import KINDS, Harness, Kind
 
@@ -19,14 +21,14 @@ PUBLIC_IS_SLOW = [pytest.param(kind, marks=[pytest.mark.slow] if kind.environmen
 
 @pytest.fixture(params=PUBLIC_IS_SLOW, ids=lambda kind: kind.name)
 async def harness(
-    request: pytest.FixtureRequest, unique: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, unique: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[Harness]:
     """One broker, several sessions, names of this test's own."""
     kind: Kind = request.param
     for name, value in kind.environment.items():
         monkeypatch.setenv(name, value)
     if not kind.is_rabbitmq:
-        held = _in_memory(kind, unique)
+        held = _in_memory(kind, unique) if kind.name == "memory" else _in_file(kind, unique, tmp_path)
         yield held
         await held.close()
         return
@@ -40,6 +42,11 @@ async def harness(
 def _in_memory(kind: Kind, unique: str) -> Harness:
     broker = MemoryBroker()
     return Harness(kind, unique, lambda say: MemoryTransport(broker=broker, on_transport_event=say), lambda: None)
+
+
+def _in_file(kind: Kind, unique: str, folder: Path) -> Harness:
+    broker = FileBroker(folder / "broker.queue")
+    return Harness(kind, unique, lambda say: FileTransport(broker, on_transport_event=say), lambda: None)
 
 
 def _on_rabbitmq(kind: Kind, unique: str, node: Any) -> Harness:

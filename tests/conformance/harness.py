@@ -90,6 +90,7 @@ class Kind:
 
 KINDS = (
     Kind("memory", lacks={"reconnect": "not persistent: there is no connection to lose"}),
+    Kind("file", lacks={"reconnect": "one process has the file open: there is no connection to lose"}),
     Kind(
         "rabbitmq-quorum",
         # As pipelines declare them. Without a delivery limit RabbitMQ 3.10 puts what is released at the end.

@@ -23,8 +23,8 @@ from tests.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 
-MEMORY, RABBITMQ = KINDS[:2]
-everywhere = pytest.mark.parametrize("harness", [MEMORY, RABBITMQ], indirect=True, ids=lambda kind: kind.name)
+MEMORY, FILE, RABBITMQ = KINDS[:3]
+everywhere = pytest.mark.parametrize("harness", [MEMORY, FILE, RABBITMQ], indirect=True, ids=lambda kind: kind.name)
 on_rabbitmq = pytest.mark.parametrize("harness", [RABBITMQ], indirect=True, ids=lambda kind: kind.name)
 """For what only a broker with connections can go through. The queue of a leadership is a quorum queue, always."""
 

@@ -146,7 +146,7 @@ async def test_17_a_queue_that_drops_its_head_keeps_the_latest(harness: Harness)
 
 async def test_17_quorum_queues_have_priorities(harness: Harness) -> None:
     """From 4.3 on they need not be asked for: 32, and a message without one has the priority 4."""
-    if harness.kind.name not in ("memory", "rabbitmq-quorum") or harness.line < (4, 3):
+    if harness.kind.name not in ("memory", "file", "rabbitmq-quorum") or harness.line < (4, 3):
         pytest.skip("priorities of quorum queues came with RabbitMQ 4.3")
     session, queue = await harness.session(), harness.queue("work", queue_type="quorum")
     await harness.declare(session, queue)

@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Literal
 
 import aio_pika
@@ -28,6 +29,7 @@ from runner.outcome import ACK
 from runner.pipeline.model import BrokerSettings
 from runner.runtime.supervisor import Supervisor
 from runner.transports.base import Delivery, OnDelivery, Subscription, SubscriptionOptions, Transport, TransportEvent
+from runner.transports.file import FileBroker, FileTransport
 from runner.transports.memory import MemoryBroker, MemoryTransport
 from runner.transports.rabbitmq import RabbitTransport
 from tests.node import Broker
@@ -106,10 +108,10 @@ class Process:
 class World:
     """The broker, the processes and the operator."""
 
-    def __init__(self, broker: Broker | None, *, is_ordered: bool) -> None:
+    def __init__(self, broker: Broker | Path | None, *, is_ordered: bool) -> None:
         log.configure(format="json", stream=io.StringIO())
-        self.broker = broker
-        self.memory = MemoryBroker()
+        self.broker = broker if isinstance(broker, Broker) else None
+        self.memory = FileBroker(broker) if isinstance(broker, Path) else MemoryBroker()
         self.queue = f"model{next(names)}x{id(self):x}"
         order = "order_by: key," if is_ordered else ""
         self.text = PIPELINE.replace("QUEUE", self.queue).replace("ORDER", order)
@@ -122,6 +124,8 @@ class World:
         self.operator = self.transport("", lambda _: None)
 
     def transport(self, url: str, say: Callable[[TransportEvent], None]) -> Transport:
+        if isinstance(self.memory, FileBroker):
+            return FileTransport(self.memory, on_transport_event=say)
         if self.broker is None:
             return MemoryTransport(broker=self.memory, on_transport_event=say)
         return RabbitTransport(BrokerSettings(urls=(url or self.broker.url,)), on_transport_event=say)
@@ -234,7 +238,7 @@ class World:
 class Model(RuleBasedStateMachine):
     """Draws what happens."""
 
-    broker: Broker | None = None
+    broker: Broker | Path | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -295,7 +299,7 @@ class Model(RuleBasedStateMachine):
             super().teardown()
 
 
-def check(broker: Broker | None, examples: int, steps: int) -> None:
+def check(broker: Broker | Path | None, examples: int, steps: int) -> None:
     model = type("BoundModel", (Model,), {"broker": broker})
     suppressed = [HealthCheck.too_slow, HealthCheck.data_too_large]
     found = settings(
@@ -342,6 +346,11 @@ def test_the_model_on_the_in_process_broker() -> None:
     check(None, 20, 12)
 
 
+@pytest.mark.timeout(300)
+def test_the_model_on_a_broker_in_a_file(tmp_path: Path) -> None:
+    check(tmp_path / "model.queue", 5, 12)
+
+
 @pytest.mark.timeout(600)
 def test_the_model_on_rabbitmq(rabbitmq: Broker) -> None:
     check(rabbitmq, 5, 12)
@@ -349,6 +358,7 @@ def test_the_model_on_rabbitmq(rabbitmq: Broker) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", ["memory", "rabbitmq"])
-def test_more_of_the_model(kind: str, rabbitmq: Broker) -> None:
-    check(rabbitmq if kind == "rabbitmq" else None, 150, 25)
+@pytest.mark.parametrize("kind", ["memory", "file", "rabbitmq"])
+def test_more_of_the_model(kind: str, rabbitmq: Broker, tmp_path: Path) -> None:
+    brokers: dict[str, Broker | Path | None] = {"memory": None, "file": tmp_path / "model.queue", "rabbitmq": rabbitmq}
+    check(brokers[kind], 150, 25)

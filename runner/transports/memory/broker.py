@@ -40,10 +40,12 @@ DEAD_LETTER_RETRY_S = 1.0
 
 @dataclass(slots=True)
 class _UndeliverableDeadLetter:
-    """A dead letter that some queue has not taken, and the names of those that have."""
+    """A dead letter that some queue has not taken, and the names of those that have. `message` is still in `queue`."""
 
     envelope: Envelope
     address: Address
+    queue: MemoryQueue
+    message: QueuedMessage
     taken: set[str] = field(default_factory=set)
 
 
@@ -163,9 +165,7 @@ class MemoryBroker:
             raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": it does not exist')
         if self._owners.get(options.queue, session) is not session:
             raise BrokerUnavailable(f'cannot consume from queue "{options.queue}": it is exclusive to another session')
-        subscription = MemorySubscription(options, queue, on_delivery)
-        queue.add(subscription)
-        return subscription
+        return queue.subscribe(options, on_delivery)
 
     def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
         """Let a session campaign for the leadership of a name."""
@@ -247,13 +247,17 @@ class MemoryBroker:
         self._on_dead_letter(queue, message, reason)
         address = _dead_letter_address(queue, message)
         if address is None:
+            queue.forget(message)
             return
-        letter = _UndeliverableDeadLetter(dead_letter_envelope(message, queue.name, reason, self.now()), address)
-        if not self._forward(letter) and queue.rules.is_at_least_once:
+        envelope = dead_letter_envelope(message, queue.name, reason, self.now())
+        letter = _UndeliverableDeadLetter(envelope, address, queue, message)
+        if not self._has_forwarded(letter) and queue.rules.is_at_least_once:
             self._undeliverable.append(letter)
             self._schedule_retry()
+        else:
+            queue.forget(message)
 
-    def _forward(self, letter: _UndeliverableDeadLetter) -> bool:
+    def _has_forwarded(self, letter: _UndeliverableDeadLetter) -> bool:
         """Route a dead letter; return whether at least one queue was found and all have taken it."""
         try:
             queues = self.route(letter.address, letter.envelope.headers)
@@ -274,7 +278,12 @@ class MemoryBroker:
 
     def _retry_undeliverable(self) -> None:
         self._retry_timer = None
-        self._undeliverable = [letter for letter in self._undeliverable if not self._forward(letter)]
+        waiting, self._undeliverable = self._undeliverable, []
+        for letter in waiting:
+            if self._has_forwarded(letter):
+                letter.queue.forget(letter.message)
+            else:
+                self._undeliverable.append(letter)
         self._schedule_retry()
 
 

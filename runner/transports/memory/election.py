@@ -28,6 +28,10 @@ class Election:
         self.state = "{}"
         self.start = ""
 
+    async def save(self, state: str) -> None:
+        """Keep a state. In memory, it lives as long as the broker."""
+        self.state = state
+
 
 class MemoryLeadership:
     """See `Leadership`. Within one process no connection is lost: leadership ends only with `end`."""
@@ -84,7 +88,7 @@ class MemoryLeadership:
     async def save(self, state: Mapping[str, Any]) -> None:
         """See `Leadership.save`."""
         self._must_lead()
-        self._election.state = json.dumps(dict(state), allow_nan=False)
+        await self._election.save(json.dumps(dict(state), allow_nan=False))
 
     async def resign(self) -> None:
         """See `Leadership.resign`."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue
+from runner.transports.base import OnDelivery, SubscriptionOptions
 from runner.transports.memory.capacity_waiters import CapacityWaiters
 from runner.transports.memory.dead_letters import DeathReason
 from runner.transports.memory.delivery_scheduler import DeliveryScheduler
@@ -53,9 +54,10 @@ class MemoryQueue:
         self.definition = definition
         self.name = definition.name
         self.rules: QueueRules = read_queue_rules(definition)
-        self.buffer: QueueBuffer = (
-            FifoBuffer() if self.rules.max_priority is None else PriorityBuffer(self.rules.max_priority)
-        )
+        is_quorum = definition.arguments.get("x-queue-type") == "quorum"
+        self._default_rank = QUORUM_DEFAULT_PRIORITY if is_quorum else 0
+        self._may_prioritize = is_quorum and self.rules.max_priority is None
+        self.buffer: QueueBuffer = self._new_buffer()
         self.ready_bytes = 0
         self.subscriptions: list[MemorySubscription] = []
         self.idle: deque[MemorySubscription] = deque()
@@ -68,7 +70,6 @@ class MemoryQueue:
         self._capacity_bytes = capacity_bytes
         self._deep_queue = min(DEEP_QUEUE, capacity)
         self._is_limited = self.rules.max_length is not None or self.rules.max_bytes is not None
-        self._is_quorum = definition.arguments.get("x-queue-type") == "quorum"
         self._may_expire = self.rules.ttl_s is not None
         self._arrived = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -93,6 +94,11 @@ class MemoryQueue:
             or self.capacity_waiters.count > 0
         )
 
+    @property
+    def depth(self) -> tuple[int, int]:
+        """How many messages are ready, and how many consumers there are."""
+        return len(self.buffer), len(self.subscriptions)
+
     def put(self, envelope: Envelope, address: Address) -> bool:
         """Accept a message; False where a limit of the queue refuses it."""
         if self._is_limited and not self._accepts(envelope, address):
@@ -101,15 +107,11 @@ class MemoryQueue:
         message = QueuedMessage(envelope, address, self._arrived)
         if self._may_expire or envelope.expiration_ms is not None:
             self._set_expiry(message)
-        if envelope.priority is not None and self._is_quorum and isinstance(self.buffer, FifoBuffer):
-            self.buffer = PriorityBuffer(QUORUM_MAX_PRIORITY, QUORUM_DEFAULT_PRIORITY, self.buffer)
-        self.buffer.append(message)
-        self.ready_bytes += len(envelope.body)
-        if self._is_limited:
-            self._drop_head()
-        if self.idle and not self.is_scheduled:
-            self._scheduler.schedule(self)
+        self._append(message)
         return True
+
+    def forget(self, message: QueuedMessage) -> None:
+        """Note that a message has left the queue for good. In memory there is nothing to do."""
 
     def forget_oldest(self) -> int:
         """Drop the oldest messages above the capacity of a queue without subscriptions; return how many."""
@@ -141,6 +143,12 @@ class MemoryQueue:
             self._on_dead_letter(self, message, "delivery_limit")
         else:
             self.restore(message)
+
+    def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
+        """Return a new subscription, which is added."""
+        subscription = MemorySubscription(options, self, on_delivery)
+        self.add(subscription)
+        return subscription
 
     def add(self, subscription: MemorySubscription) -> None:
         """Add a subscription. With a single active consumer it gets messages once those before it have stopped."""
@@ -243,6 +251,32 @@ class MemoryQueue:
         self.buffer = FifoBuffer()
         self.ready_bytes = 0
         self.capacity_waiters.admit(self.capacity_waiters.count)
+
+    def _append(self, message: QueuedMessage) -> None:
+        envelope = message.envelope
+        if envelope.priority is not None and self._may_prioritize:
+            self._prioritize()
+        self.buffer.append(message)
+        self.ready_bytes += len(envelope.body)
+        if self._is_limited:
+            self._drop_head()
+        if self.idle and not self.is_scheduled:
+            self._scheduler.schedule(self)
+
+    def _new_fifo(self, rank: int) -> QueueBuffer:
+        """Return the buffer for the messages of one priority."""
+        return FifoBuffer()
+
+    def _new_buffer(self) -> QueueBuffer:
+        highest = self.rules.max_priority
+        return PriorityBuffer(highest, 0, self._new_fifo) if highest is not None else self._new_fifo(self._default_rank)
+
+    def _prioritize(self) -> None:
+        """Order a quorum queue by priority from now on. What it has so far has no priority."""
+        self._may_prioritize, waiting, default = False, self.buffer, self._default_rank
+        self.buffer = PriorityBuffer(
+            QUORUM_MAX_PRIORITY, default, lambda rank: waiting if rank == default else self._new_fifo(rank)
+        )
 
     def _head(self) -> QueuedMessage | None:
         return self.buffer[0] if self.buffer else None

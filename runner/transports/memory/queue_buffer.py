@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from runner.message import Address, Envelope
@@ -76,16 +76,14 @@ QUORUM_MAX_PRIORITY, QUORUM_DEFAULT_PRIORITY = 31, 4
 class PriorityBuffer:
     """Highest priority first, then first in, first out. A priority above the highest counts as the highest.
 
-    `default` is the priority of a message without one; `waiting` are messages that are in the queue already.
+    `default` is the priority of a message without one; `new_fifo` makes the buffer of a priority.
     """
 
-    def __init__(self, highest: int, default: int = 0, waiting: Iterable[QueuedMessage] = ()) -> None:
+    def __init__(self, highest: int, default: int, new_fifo: Callable[[int], QueueBuffer]) -> None:
         self._highest = highest
         self._default = default
-        self._buffers = [FifoBuffer() for _ in range(highest + 1)]  # the highest first
-        self._length = 0
-        for message in waiting:
-            self.append(message)
+        self._buffers = [new_fifo(priority) for priority in range(highest, -1, -1)]
+        self._length = sum(map(len, self._buffers))
 
     def append(self, message: QueuedMessage, /) -> None:
         """Append a message that has arrived to those of its priority."""
@@ -113,9 +111,12 @@ class PriorityBuffer:
         for buffer in self._buffers:
             yield from buffer
 
-    def _buffer_of(self, message: QueuedMessage) -> FifoBuffer:
+    def __bool__(self) -> bool:
+        return self._length > 0 and bool(self._first_buffer())
+
+    def _buffer_of(self, message: QueuedMessage) -> QueueBuffer:
         priority = message.envelope.priority
         return self._buffers[self._highest - min(self._default if priority is None else priority, self._highest)]
 
-    def _first_buffer(self) -> FifoBuffer:
+    def _first_buffer(self) -> QueueBuffer:
         return next((buffer for buffer in self._buffers if buffer), self._buffers[-1])

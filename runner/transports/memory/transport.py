@@ -99,9 +99,8 @@ class MemoryTransport:
     async def connect(self) -> str:
         """See `Transport.connect`. The first session starts the broker."""
         if not self._is_open:
-            self._closed = asyncio.get_running_loop().create_future()
-            self._is_open = True
             self._broker.join(self)
+            self._open()
         return "in-process broker"
 
     async def declare(self, topology: Topology) -> DeclareResult:
@@ -249,6 +248,13 @@ class MemoryTransport:
         for subscription in self._subscriptions:
             subscription.requeue_unsettled()
         self._subscriptions.clear()
+        await self._leave()
+
+    def _open(self) -> None:
+        self._closed = asyncio.get_running_loop().create_future()
+        self._is_open = True
+
+    async def _leave(self) -> None:
         self._broker.leave(self)
 
     async def _move(self, delivery: Delivery, copy: MessageCopy, wait: Topology) -> bool:

@@ -1,0 +1,383 @@
+"""Engine: the in-process broker over a file. One process owns the file and delivers; others publish, look and remove.
+
+What other processes write is seen within `POLL_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from runner.errors import BrokerUnavailable
+from runner.pipeline.topology import Binding, Exchange, Queue, Topology
+from runner.transports.base import DeclareResult, OnTransportEvent, TransportEvent
+from runner.transports.file.queue import INBOX, FileQueue, ForeignQueue, Lines
+from runner.transports.file.queue_file import OwnerLock, unusable
+from runner.transports.file.store import LINE_BITS, FileStore
+from runner.transports.leadership import Candidate
+from runner.transports.memory.broker import MemoryBroker
+from runner.transports.memory.election import Election, MemoryLeadership
+from runner.transports.memory.queue import MemoryQueue
+from runner.transports.memory.router import Router
+from runner.transports.pauses import PauseChange, read_change, write_change
+
+POLL_S = 0.05
+"""How often the owner looks for what other processes have written."""
+
+INTAKE = 256
+"""How many messages of other processes are taken in at a time."""
+
+CARE_S = 300.0
+"""For how long after a crash messages are delivered only when they are in the file: until then, what ends the process
+could come from a message that is not there yet, whose deliveries are not counted.
+"""
+
+NOTES_S, CLOCK_S = 1.0, 10.0
+"""How often the owner writes down what is unsettled, and how late it is, if that has changed."""
+
+_KINDS: dict[str, Callable[..., Any]] = {"exchange": Exchange, "queue": Queue, "binding": Binding}
+
+
+class FileBroker(MemoryBroker):
+    """Exchanges, queues and messages in a file. Several sessions of one process may share it, on one event loop.
+
+    With `is_owner`, it delivers messages, and no other process may own the file; otherwise it only publishes to it and
+    reads it. `who` tells other processes which one this is.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        is_owner: bool = True,
+        creates: bool = True,
+        who: str = "",
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        super().__init__(clock=clock, capacity=sys.maxsize, capacity_bytes=sys.maxsize)
+        self.path = path
+        self.failure: BrokerUnavailable | None = None
+        self._is_owner = is_owner
+        self._creates = creates
+        self._listeners: dict[object, OnTransportEvent] = {}
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._lock = OwnerLock(
+            path, f"{who or 'a process'} with pid {os.getpid()} on {socket.gethostname()} since {since}"
+        )
+        self._identity: tuple[int, int] = (0, 0)
+        self._defined: set[tuple[str, str]] = set()
+        self._read: set[tuple[str, str]] = set()
+        self._seen: dict[int, int] = {}
+        self._unsettled: dict[str, int] = {}
+        self._data_version = self._changes = -1
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._next_note = self._next_clock = 0.0
+        self.store: FileStore
+
+    # Opening and closing
+
+    def enter(self, session: object, on_transport_event: OnTransportEvent) -> None:
+        """Connect a session. The first one opens the file. Raises BrokerUnavailable."""
+        if not self._sessions:
+            self._open()
+        self._listeners[session] = on_transport_event
+        self.join(session)
+
+    async def exit(self, session: object) -> None:
+        """Disconnect a session. The last one closes the file."""
+        self.leave(session)
+        del self._listeners[session]
+        if self._sessions:
+            return
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        if self._is_owner and self.store.failure is None:
+            self._note("clock", self._now_ms())
+            self._note("clean", 1)
+        await self.store.close()
+        self._lock.release()
+
+    def _open(self) -> None:
+        if self._is_owner:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        try:
+            self.failure = None
+            self._router = Router()
+            self.route = self._router.route
+            self._elections, self.pauses, self._undeliverable, self._owners = {}, {}, [], {}
+            self._defined, self._read = set(), set()
+            self._seen, self._unsettled, self._data_version = {}, {}, -1
+            store = self.store = FileStore(
+                self.path, creates=self._creates, on_blocked=self._report_blocked, on_failed=self._report_failed
+            )
+            try:
+                self._load(store)
+            except sqlite3.Error as error:
+                store.reader.close()
+                store.writer.close()
+                raise unusable(self.path, error) from error
+        except BaseException:
+            self._lock.release()
+            raise
+        store.start()
+        self._poll_timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
+
+    def _load(self, store: FileStore) -> None:
+        found = os.stat(self.path)
+        self._identity = (found.st_dev, found.st_ino)
+        loop_s, now_s = asyncio.get_running_loop().time(), self.now().timestamp()
+        meta = dict(store.rows("SELECT key, value FROM meta"))
+        # A wall clock that was put back does not make messages wait longer: the time of the file goes on.
+        store.clock_offset = max(now_s, meta.get("clock", 0) / 1000) - loop_s
+        if self._is_owner:
+            if meta.get("clean", 1) == 0:
+                self._count_crash(store)
+                store.is_careful = True
+                asyncio.get_running_loop().call_later(CARE_S, store.end_care)
+            store.writer.execute("INSERT OR REPLACE INTO meta VALUES ('clean', 0)")
+            store.writer.execute("DELETE FROM consumers")
+        self._lines = Lines(store)
+        self._changes = int(meta.get("changes", 0))
+        self._read_definitions()
+        self._read_pauses()
+        for name, state in store.rows("SELECT name, state FROM elections"):
+            self._elections[name] = _StoredElection(name, store)
+            self._elections[name].state = state
+
+    def _count_crash(self, store: FileStore) -> None:
+        """Count a failed delivery for the first messages of each queue: as many as its consumers could have in hand."""
+        execute = store.writer.execute
+        execute("BEGIN IMMEDIATE")
+        for queue, left in execute("SELECT queue, prefetch FROM consumers WHERE prefetch > 0").fetchall():
+            ranks = execute("SELECT line FROM lines WHERE queue = ? AND rank >= 0 ORDER BY rank DESC", (queue,))
+            for (line,) in ranks.fetchall():
+                first = line << LINE_BITS
+                if left > 0:
+                    ids = "SELECT id FROM messages WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+                    change = f"UPDATE messages SET failed = failed + 1 WHERE id IN ({ids})"
+                    left -= execute(change, (first, first + (1 << LINE_BITS) - 1, left)).rowcount
+        execute("COMMIT")
+
+    # The engine
+
+    def declare(self, topology: Topology, session: object) -> DeclareResult:
+        """See `MemoryBroker.declare`. What is durable is written to the file."""
+        result = super().declare(topology, session)
+        durable = {queue.name for queue in topology.queues if _is_kept(queue)}
+        durable |= {name for kind, name in self._defined if kind == "queue"}
+        for exchange in topology.exchanges:
+            if exchange.durable and exchange.declare:
+                self._define("exchange", exchange.name, exchange)
+        for queue in topology.queues:
+            if queue.name in durable and queue.declare:
+                self._define("queue", queue.name, queue)
+        for binding in topology.bindings:
+            if binding.queue in durable:
+                self._define("binding", json.dumps(asdict(binding), sort_keys=True), binding)
+        return result
+
+    def queue(self, name: str) -> MemoryQueue | None:
+        """See `MemoryBroker.queue`. What belongs to another process is read again."""
+        if not self._is_owner:
+            self._refresh()
+        return super().queue(name)
+
+    def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
+        """See `MemoryBroker.campaign`."""
+        self._elections.setdefault(name, _StoredElection(name, self.store))
+        return super().campaign(name, member, on_transport_event)
+
+    def change_pauses(self, pipeline: str, change: PauseChange) -> None:
+        """See `MemoryBroker.change_pauses`."""
+        super().change_pauses(pipeline, change)
+        self.store.execute("DELETE FROM pauses WHERE pipeline = ? AND subscriber = ?", pipeline, change.subscriber)
+        if change.pause is not None:
+            row = (pipeline, change.subscriber, write_change(change))
+            self.store.execute("INSERT INTO pauses VALUES (?, ?, ?)", *row)
+        self._note_change()
+
+    def _make(self, definition: Queue) -> MemoryQueue:
+        if not _is_kept(definition):
+            return super()._make(definition)
+        make = FileQueue if self._is_owner else ForeignQueue
+        options: dict[str, Any] = {"on_dead_letter": self._dead_letter, "on_unused": self._delete_unused}
+        limits = {"capacity": self._capacity, "capacity_bytes": self._capacity_bytes}
+        return make(self.store, self._lines, definition, self._scheduler, **options, **limits)
+
+    def _delete(self, queue: MemoryQueue) -> None:
+        super()._delete(queue)
+        if _is_kept(queue.definition):
+            self._defined.discard(("queue", queue.name))
+            self.store.execute("DELETE FROM definitions WHERE kind = 'queue' AND name = ?", queue.name)
+            gone = "DELETE FROM definitions WHERE kind = 'binding' AND json_extract(content, '$.queue') = ?"
+            self.store.execute(gone, queue.name)
+            self._lines.drop(queue.name)
+            self._note_change()
+
+    # What is in the file
+
+    def _define(self, kind: str, name: str, item: Exchange | Queue | Binding) -> None:
+        if (kind, name) not in self._defined:
+            self._defined.add((kind, name))
+            row = (kind, name, json.dumps(asdict(item)))
+            self.store.execute("INSERT OR IGNORE INTO definitions VALUES (?, ?, ?)", *row)
+            self._note_change()
+
+    def _note(self, key: str, value: object) -> None:
+        self.store.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+    def _note_change(self) -> None:
+        one_more = "(SELECT coalesce(max(value), 0) + 1 FROM meta WHERE key = 'changes')"
+        self.store.execute(f"INSERT OR REPLACE INTO meta VALUES ('changes', {one_more})")
+
+    def _now_ms(self) -> int:
+        return round((asyncio.get_running_loop().time() + self.store.clock_offset) * 1000)
+
+    def _read_definitions(self) -> None:
+        """Add what other processes have declared, and remove the queues that they have deleted."""
+        found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
+        defined = set()
+        for kind, name, content in self.store.rows("SELECT kind, name, content FROM definitions"):
+            defined.add((kind, name))
+            found[kind].append(_KINDS[kind](**json.loads(content)))
+        for kind, name in self._read - defined:
+            self._defined.discard((kind, name))
+            if kind == "queue" and (queue := self._router.queues.get(name)) is not None:
+                super()._delete(queue)
+        new = [self._make(queue) for queue in found["queue"] if queue.name not in self._router.queues]
+        self._router.add(found["exchange"], new, found["binding"])
+        self._read = defined
+        self._defined |= defined
+
+    def _read_pauses(self) -> None:
+        before, self.pauses = self.pauses, {}
+        for pipeline, change in self.store.rows("SELECT pipeline, change FROM pauses"):
+            self.pauses[pipeline] = read_change(change).applied_to(self.pauses.get(pipeline, {}))
+        for _, pipeline, on_pauses in self._pause_followers:
+            if before.get(pipeline, {}) != self.pauses.get(pipeline, {}):
+                on_pauses(self.pauses.get(pipeline, {}))
+
+    # What other processes have written
+
+    def _poll(self) -> None:
+        if self.store.failure is not None:
+            return
+        self._poll_timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
+        try:
+            self._check_file()
+            self._refresh()
+            if self._is_owner:
+                self._take_notes()
+        except (sqlite3.Error, OSError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                self.store.fail(error)
+
+    def _check_file(self) -> None:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise OSError("it was deleted while it was in use") from None
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise OSError("it was replaced by another file while it was in use")
+
+    def _refresh(self) -> None:
+        store = self.store
+        version = store.rows("PRAGMA data_version")[0][0]
+        if version == self._data_version:
+            return
+        self._data_version = version
+        changes = store.rows("SELECT value FROM meta WHERE key = 'changes'")
+        if self._is_owner:
+            self._read_changes(changes)
+            self._take_in()
+            for number, size in store.rows("SELECT id, size FROM removed"):
+                for queue in self._router.queues.values():
+                    if isinstance(queue, FileQueue):
+                        queue.discard(number, size)
+                store.execute("DELETE FROM removed WHERE id = ?", number)
+        else:
+            self._lines.load()
+            self._read_changes(changes)
+            for name, queue in [*self._router.queues.items()]:
+                if isinstance(queue, ForeignQueue):
+                    self._router.queues[name] = self._make(queue.definition)
+            self._router.add([], [], [])  # empties the cache of routes, which holds the queues of before
+
+    def _read_changes(self, found: Sequence[tuple[Any, ...]]) -> None:
+        changes = int(found[0][0]) if found else 0
+        if changes != self._changes:
+            self._changes = changes
+            self._read_definitions()
+            self._read_pauses()
+
+    def _take_in(self) -> None:
+        """Put what other processes have published into its queues."""
+        inboxes = self.store.rows("SELECT line, queue FROM lines WHERE rank = ? AND messages > 0", INBOX)
+        for line, name in inboxes:
+            queue, first = self._router.queues.get(name), line << LINE_BITS
+            if not isinstance(queue, FileQueue):
+                continue
+            seen = self._seen.get(line, first)
+            for message in self.store.read(seen + 1, first + (1 << LINE_BITS) - 1, INTAKE, 8 * 1024 * 1024):
+                self._seen[line] = message.position
+                queue.take_in(message)
+                self.store.delete(message.position)
+                self._data_version = -1  # there may be more
+
+    def _take_notes(self) -> None:
+        """Write down what is unsettled, and the time, if something has changed."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_note:
+            self._next_note = now + NOTES_S
+            for queue in self._router.queues.values():
+                if isinstance(queue, FileQueue) and queue.subscriptions:
+                    queue.note_unsettled(self._unsettled)
+        if now >= self._next_clock and self.store.has_changes:
+            self._next_clock = now + CLOCK_S
+            self._note("clock", self._now_ms())
+
+    # What is wrong with the file
+
+    def _report(self, event: str, level: str, **fields: Any) -> None:
+        for listener in [*self._listeners.values()]:
+            listener(TransportEvent(event, level, {"broker": f"file:{self.path}", **fields}))
+
+    def _report_blocked(self, reason: str | None) -> None:
+        if reason is None:
+            self._report("broker.unblocked", "info")
+        else:
+            self._report("broker.blocked", "warning", reason=reason)
+
+    def _report_failed(self, error: Exception) -> None:
+        self.failure = unusable(self.path, error)
+        self._report("broker.file_lost", "error", error=str(self.failure), hint=self.failure.hint)
+
+
+class _StoredElection(Election):
+    """A leadership whose state is in the file."""
+
+    def __init__(self, name: str, store: FileStore) -> None:
+        super().__init__(name)
+        self._store = store
+
+    async def save(self, state: str) -> None:
+        """See `Election.save`."""
+        self.state = state
+        self._store.execute("INSERT OR REPLACE INTO elections VALUES (?, ?)", self.name, state)
+        await self._store.written()
+
+
+def _is_kept(queue: Queue) -> bool:
+    """Return whether a queue is in the file: exclusive and transient ones end with the process."""
+    return queue.durable and not queue.exclusive

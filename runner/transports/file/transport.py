@@ -1,0 +1,91 @@
+"""Engine: one session with a broker in a file, as a `Transport`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from runner.errors import BrokerUnavailable, PublishUnknown
+from runner.message import Address, Envelope
+from runner.pipeline.topology import Topology
+from runner.transports.base import Capabilities, DeclareResult, OnPublished, OnTransportEvent, PublishStarted
+from runner.transports.file.broker import FileBroker
+from runner.transports.memory.transport import MemoryTransport
+from runner.transports.pauses import Pause
+
+BLOCKED_S = 0.05
+"""How often a publisher looks whether a full disk takes messages again."""
+
+
+class FileTransport(MemoryTransport):
+    """A session with a broker in a file. Publications are confirmed when they are in the file."""
+
+    def __init__(
+        self,
+        broker: FileBroker,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        on_transport_event: OnTransportEvent | None = None,
+    ) -> None:
+        super().__init__(broker=broker, clock=clock, on_transport_event=on_transport_event)
+        self._file = broker
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Transport.capabilities`."""
+        return Capabilities("file", is_persistent=True)
+
+    @property
+    def unready_reasons(self) -> Sequence[str]:
+        """See `Transport.unready_reasons`."""
+        return (str(self._file.failure),) if self._file.failure else super().unready_reasons
+
+    async def connect(self) -> str:
+        """See `Transport.connect`. Raises BrokerUnavailable where the file cannot be used, or belongs to another."""
+        if not self._is_open:
+            self._file.enter(self, self._on_event)
+            self._open()
+        return "broker in a file"
+
+    async def declare(self, topology: Topology) -> DeclareResult:
+        """See `Transport.declare`."""
+        result = await super().declare(topology)
+        await self._written()
+        return result
+
+    async def publish(self, address: Address, envelope: Envelope) -> None:
+        """See `Transport.publish`. Waits until the message is in the file, also while the disk is full."""
+        self._check()
+        while self._file.store.is_blocked and self._is_open:
+            await asyncio.sleep(BLOCKED_S)
+            self._check()
+        await super().publish(address, envelope)
+        await self._file.store.written()
+
+    def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
+        """See `Transport.publish_nowait`."""
+        if not self._is_open or self._file.store.is_blocked or self._file.failure is not None:
+            return "busy"
+        started = super().publish_nowait(address, envelope, on_published)
+        if started != "confirmed":
+            return started
+        return "started" if self._file.store.call_when_written(on_published) else "confirmed"
+
+    async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
+        """See `Transport.set_pause`. The pause is in the file."""
+        await super().set_pause(pipeline, subscriber, pause)
+        await self._written()
+
+    async def _leave(self) -> None:
+        await self._file.exit(self)
+
+    async def _written(self) -> None:
+        try:
+            await self._file.store.written()
+        except PublishUnknown as error:
+            raise self._file.failure or BrokerUnavailable(str(error)) from error
+
+    def _check(self) -> None:
+        if self._file.failure is not None:
+            raise PublishUnknown(str(self._file.failure), self._file.failure.hint)
