@@ -1,6 +1,6 @@
-"""Where the time of one message goes, in a real `runner up`: on RabbitMQ (consume) and on the in-process broker.
+"""Where the time of one message goes, in a real `runner up`, on RabbitMQ and on the in-process broker.
 
-    python -m benchmarks.profiling [--quick] [--only rabbitmq|in-process] [--top N] [--json FILE]
+    python -m benchmarks.profiling [--quick] [--only publish] [--top N] [--json FILE]
 
 Samples (`entries/sampled.py`) are shared out by the innermost frame that belongs to a part; so a part's time includes
 what it calls in the standard library, but not the other parts that it calls.
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import rabbit
-from benchmarks.entries.in_process import IN_PROCESS
-from benchmarks.entries.job import Job
+from benchmarks.entries.in_process import IN_PROCESS, InProcess
+from benchmarks.entries.job import Job, Work
 from benchmarks.entries.mqrunner import MQRUNNER
 from benchmarks.harness import ROOT, RUNNER, bench_folder, report, run_benchmark, table
 from benchmarks.process_group import ProcessGroup
@@ -26,6 +26,7 @@ from tests.node import Node
 
 TIMEOUT_S = 120.0
 TOP = 25
+RABBITMQ_WORKS: Sequence[Work] = ("consume", "log", "hop", "publish")
 
 OTHER = "event loop, reading sockets"
 PARTS: Mapping[str, Sequence[str]] = {
@@ -103,23 +104,30 @@ def profile(broker: str, command: Sequence[str], folder: Path, messages: int, va
     return share_out(broker, messages, account.cpu_s / messages * 1e6, samples)
 
 
-def on_rabbitmq(messages: int) -> Profile:
-    """Profile `consume`, prefetch 100, a classic queue, no log line for each message."""
-    with Node() as node, bench_folder() as folder:
-        job = Job(work="consume", count=messages, url=node.url, source="bench-profile")
-        rabbit.make(node.url, [job.source], job.kind)
-        rabbit.fill(node.url, [job.source], messages)
-        found = profile("RabbitMQ", MQRUNNER.command(job, folder), folder, messages, job.variables())
-        rabbit.check(node.url, "RabbitMQ", [job.source], 0)
+def on_rabbitmq(work: Work, messages: int, url: str) -> Profile:
+    """Profile one kind of work on classic queues, with a prefetch of 100."""
+    with bench_folder() as folder:
+        source, target = f"profile-{work}-source", f"profile-{work}-target"
+        job = Job(
+            work=work,
+            count=messages,
+            url=url,
+            source=source if work != "publish" else "",
+            target=target if work in ("hop", "publish") else "",
+        )
+        rabbit.make(url, [source, target], job.kind)
+        if job.source:
+            rabbit.fill(url, [source], messages)
+        found = profile(f"RabbitMQ, {work}", MQRUNNER.command(job, folder), folder, messages, job.variables())
+        rabbit.check(url, found.broker, [source], 0)
         return found
 
 
-def in_process(messages: int) -> Profile:
-    """Profile an async producer and an async handler, without log lines."""
-    entry = next(entry for entry in IN_PROCESS if not entry.peer)
+def in_process(entry: InProcess, messages: int) -> Profile:
+    """Profile an async producer, and a handler on the loop or in threads."""
     with bench_folder() as folder:
         variables = {"BENCH_COUNT": str(messages)}
-        return profile("in-process", entry.command(folder), folder, messages, variables)
+        return profile(f"in-process, {entry.name}", entry.command(folder), folder, messages, variables)
 
 
 def show(found: Profile, top: int) -> None:
@@ -132,15 +140,18 @@ def show(found: Profile, top: int) -> None:
 
 
 def measure_all(options: argparse.Namespace, _: int) -> list[Profile]:
-    """Profile on both brokers, and print the tables."""
+    """Profile everything that is asked for, and print the tables."""
     messages = 10_000 if options.quick else 100_000
+    works: list[Work] = [work for work in RABBITMQ_WORKS if options.only in f"rabbitmq {work}"]
     found: list[Profile] = []
-    if options.only != "in-process" and Node.is_installed():
-        found.append(on_rabbitmq(messages))
-    elif options.only != "in-process":
+    if works and Node.is_installed():
+        with Node() as node:
+            found += [on_rabbitmq(work, messages, node.url) for work in works]
+    elif works:
         report("RabbitMQ is not installed here: only the in-process broker is profiled")
-    if options.only != "rabbitmq":
-        found.append(in_process(messages))
+    found += [
+        in_process(each, messages) for each in IN_PROCESS if not each.peer and options.only in f"in-process {each.name}"
+    ]
     for each in found:
         show(each, options.top)
     return found
@@ -150,7 +161,7 @@ def main() -> None:
     """Run the benchmark."""
 
     def add_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--only", default="", choices=("", "rabbitmq", "in-process"))
+        parser.add_argument("--only", default="", metavar="WORD", help="only work whose name contains WORD")
         parser.add_argument("--top", type=int, default=TOP, metavar="N", help="how many functions are printed")
 
     run_benchmark("profile", __doc__, measure_all, runs=1, quick_runs=1, add_options=add_options)
