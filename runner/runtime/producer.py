@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from contextvars import copy_context
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -244,6 +245,7 @@ class _PublishWindow:
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_changed = asyncio.Event()
         self._failure: BaseException | None = None
+        self._context = copy_context()
         self.count = 0
 
     async def start(self, outgoing: OutgoingMessage) -> None:
@@ -304,11 +306,14 @@ class _PublishWindow:
             self._end(outgoing, task.exception())
 
     def _note_end(self, outgoing: OutgoingMessage, error: Exception | None) -> None:
-        """Note the end of a publication that did not wait. If a retry may help, publish again with retries."""
+        """Note the end of a publication that did not wait. If a retry may help, publish again with retries.
+
+        Whatever reads the broker's answers calls this. Log lines have the context of the producer all the same.
+        """
         if isinstance(error, PublishUnknown) or (isinstance(error, PublishFailed) and error.reason == "refused"):
-            self._send(outgoing)
+            self._context.run(self._send, outgoing)
         else:
-            self._end(outgoing, error)
+            self._context.run(self._end, outgoing, error)
 
     def _end(self, outgoing: OutgoingMessage, error: BaseException | None) -> None:
         self._in_flight -= 1

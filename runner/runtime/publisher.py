@@ -246,18 +246,32 @@ class PipelinePublisher:
         A full queue is retried for `full_queue_timeout_s`. A handler must not wait forever for a queue that it may
         itself have to empty. Without `waits_for_broker`, PublishUnknown is raised as soon as there is no connection.
         """
+        published: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        begun = self.publish_nowait(outgoing, partial(_resolve, published))
+        if begun == "busy":
+            await self._publish_repeatedly(outgoing, None, full_queue_timeout_s, waits_for_broker)
+        elif begun == "started" and (error := await published) is not None:
+            await self._publish_repeatedly(outgoing, error, full_queue_timeout_s, waits_for_broker)
+
+    async def _publish_repeatedly(
+        self, outgoing: OutgoingMessage, error: Exception | None, full_queue_timeout_s: float, waits_for_broker: bool
+    ) -> None:
+        """Publish as `publish` does. `error` is that of an attempt that has just failed."""
         address = address_of(outgoing)
         loop = asyncio.get_running_loop()
         give_up_at, warn_at = loop.time() + full_queue_timeout_s, loop.time() + WARN_AFTER_S
         unconfirmed = 0
         for delay_s in backoff_delays(FIRST_BACKOFF_S, MAX_BACKOFF_S):
             try:
+                if (failed := error) is not None:
+                    error = None
+                    raise failed
                 await self._publish(outgoing, address)
                 return
-            except PublishUnknown as error:
+            except PublishUnknown as unknown:
                 unconfirmed += 1
                 if unconfirmed >= MAX_DIRECT_REPLY_ATTEMPTS and is_direct_reply(address):
-                    log.get_logger().info("reply.given_up", to=address.key, error=str(error))
+                    log.get_logger().info("reply.given_up", to=address.key, error=str(unknown))
                     return
             except PublishFailed as failure:
                 if failure.reason != "refused" or loop.time() >= give_up_at:
@@ -340,24 +354,10 @@ class PipelinePublisher:
         else:
             message_id = correlation_id = self._item_id(body, seed, target)
         kind = target.name if target.is_event else None
-        sent_at = self._now().replace(microsecond=0)  # AMQP timestamps have whole seconds
-        none = None
-        return _envelope(
-            (
-                body,
-                message_id,
-                correlation_id,
-                kind,
-                self._app_id,
-                sent_at,
-                content_type,
-                none,
-                none,
-                none,
-                none,
-                headers,
-            )
-        )
+        if (sent_at := self._now()).microsecond:
+            sent_at = sent_at.replace(microsecond=0)  # AMQP timestamps have whole seconds
+        rare = (None, None, None, None)
+        return _envelope((body, message_id, correlation_id, kind, self._app_id, sent_at, content_type, *rare, headers))
 
     def _result_id(self, origin: bytes | None, seed: str, target: Destination) -> str:
         """Return the id of a handler's result: the same for the same messages, place and destination."""
@@ -380,6 +380,12 @@ def make_publisher(tracer: Tracer | None, *arguments: Any, **named: Any) -> Pipe
     from runner.runtime.tracing import TracedPublisher
 
     return TracedPublisher(tracer, *arguments, **named)
+
+
+def _resolve(published: asyncio.Future[Exception | None], error: Exception | None) -> None:
+    """Pass the end of a publication to the task that waits for it, unless that was cancelled."""
+    if not published.done():
+        published.set_result(error)
 
 
 def unknown_name(name: str, known: Iterable[str]) -> PublishFailed:

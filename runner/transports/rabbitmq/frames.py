@@ -6,6 +6,7 @@ headers are in `field_tables`. Source: https://www.rabbitmq.com/resources/specs/
 
 from __future__ import annotations
 
+from datetime import datetime
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -38,6 +39,21 @@ _CONTENT = Struct(">HHQ")
 _FLAGS = Struct(">H")
 _END = b"\xce"
 _PERSISTENT = b"\x02"
+_CONTENT_FRAME = Struct(">BHIHHQH")
+"""The head of a content header's frame, and its payload up to the flags."""
+
+_LENGTHS = [bytes((length,)) for length in range(256)]
+_ALWAYS = 0x1000 | 0x0400 | 0x0080 | 0x0040
+"""The flags of what a message on the short way has: delivery mode, correlation id, message id, time."""
+
+_FIXED_SIZE = _CONTENT.size + _FLAGS.size + 1 + 1 + 8
+"""Of its properties and the header: class, size, flags, two lengths, and the time."""
+
+_NONE_RARE = [None, None, None]
+"""No `reply_to`, priority and expiration."""
+
+_TOO_LONG = "a short text is longer than 255 bytes"
+MAX_TEMPLATES = 1000
 
 
 CONTENT_START = 12
@@ -140,6 +156,72 @@ def write_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     return FRAME_HEAD.pack(METHOD, channel, 13) + _TAG_AND_BITS.pack(ACK, tag, multiple) + _END
 
 
+class PublicationWriter:
+    """Writes the publications of one channel. What the messages of one destination have in common is encoded once.
+
+    Raises ValueError for a name or a property longer than 255 bytes.
+    """
+
+    __slots__ = ("_channel", "_max_frame", "_moment", "_templates", "_time")
+
+    def __init__(self, channel: int, max_frame: int) -> None:
+        self._channel = channel
+        self._max_frame = max_frame
+        self._templates: dict[tuple[Address, str | None, str | None, str | None], tuple[bytes, int, bytes, bytes]] = {}
+        self._moment = datetime.min
+        """The last message's timestamp: the same object for all messages of a second."""
+        self._time = b""
+
+    def write(self, address: Address, envelope: Envelope) -> bytes:
+        """Return the frames that publish a message.
+
+        The short way is for messages with an id, a correlation id, a time and a body of one frame. A message with
+        headers or with a property that is not set otherwise takes the general way.
+        """
+        body, message_id, correlation_id, kind, app_id, moment, content_type, encoding, *rare, headers = envelope
+        size = len(body)
+        if (
+            encoding is not None or message_id is None or correlation_id is None or not 0 < size <= self._max_frame - 8
+        ) or (type(moment) is not datetime or headers or rare != _NONE_RARE):
+            return write_publish(self._channel, address) + write_content(self._channel, envelope, self._max_frame)
+        if moment is not self._moment:
+            self._moment, self._time = moment, write_time(moment)
+        own_id = message_id.encode("utf-8", ODD_BYTES)
+        correlation = own_id if correlation_id == message_id else correlation_id.encode("utf-8", ODD_BYTES)
+        length, correlation_length = len(own_id), len(correlation)
+        if length > 255 or correlation_length > 255:
+            raise ValueError(_TOO_LONG)
+        key = (address, content_type, kind, app_id)
+        method, flags, before, after = self._templates.get(key) or self._make_template(key)
+        payload_size = len(before) + len(after) + length + correlation_length + _FIXED_SIZE
+        return b"".join(
+            (
+                *(method, _CONTENT_FRAME.pack(HEADER, self._channel, payload_size, _BASIC, 0, size, flags), before),
+                *(_LENGTHS[correlation_length], correlation, _LENGTHS[length], own_id, self._time, after),
+                *(_END, FRAME_HEAD.pack(BODY, self._channel, size), body, _END),
+            )
+        )
+
+    def _make_template(
+        self, key: tuple[Address, str | None, str | None, str | None]
+    ) -> tuple[bytes, int, bytes, bytes]:
+        """Return the publish frame, the flags, and the properties before the ids and after the time."""
+        address, content_type, kind, app_id = key
+        flags = _ALWAYS
+        before = after = b""
+        if content_type is not None:
+            flags, before = flags | 0x8000, _short(content_type)
+        if kind is not None:
+            flags, after = flags | 0x0020, _short(kind)
+        if app_id is not None:
+            flags, after = flags | 0x0008, after + _short(app_id)
+        if len(self._templates) >= MAX_TEMPLATES:
+            self._templates.clear()
+        template = write_publish(self._channel, address), flags, before + _PERSISTENT, after
+        self._templates[key] = template
+        return template
+
+
 def write_publish(channel: int, address: Address) -> bytes:
     """Return the frame with the address of the message that follows, mandatory. Raises ValueError for a long name."""
     payload = _PUBLISH + _short(address.exchange) + _short(address.key) + _MANDATORY
@@ -197,5 +279,5 @@ def write_properties(envelope: Envelope) -> bytes:
 def _short(text: str) -> bytes:
     encoded = text.encode("utf-8", ODD_BYTES)
     if len(encoded) > 255:
-        raise ValueError("a short text is longer than 255 bytes")
+        raise ValueError(_TOO_LONG)
     return bytes((len(encoded),)) + encoded

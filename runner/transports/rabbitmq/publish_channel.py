@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
+from itertools import takewhile
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -19,11 +20,10 @@ from runner.transports.rabbitmq.frames import (
     ACK,
     NACK,
     RETURN,
+    PublicationWriter,
     read_confirm,
     read_content,
-    write_content,
     write_properties,
-    write_publish,
 )
 from runner.transports.rabbitmq.message_decoder import visible_id
 
@@ -36,20 +36,18 @@ RabbitMQ refuses everything on a channel that it opened while a queue's leader w
 another leader (measured with 3.10). Where the queue is really full, a new channel costs next to nothing.
 """
 
-MAX_CACHED_ADDRESSES = 1000
-
 Confirmation = Literal["confirmed", "refused", "returned"]
 """The broker's answer: it has the message; a queue refuses it (basic.nack); no queue takes it (basic.return)."""
 
 
-@dataclass(slots=True)
-class _Unconfirmed:
-    """A publication that the broker has not answered. `since` is loop time."""
+Answer = Confirmation | BaseException
+"""How a publication ends: by the broker's answer, or by the error that closed the channel."""
 
-    message_id: str
-    address: Address
-    since: float
-    answer: asyncio.Future[Confirmation] | None
+OnAnswer = Callable[[Answer], None]
+"""Called once, by whatever reads frames: in its context, and it must not take long."""
+
+_Unconfirmed = tuple[str, Address, OnAnswer | None]
+"""A publication that the broker has not answered: its message id, its address, and what to call."""
 
 
 class PublishChannel:
@@ -69,12 +67,11 @@ class PublishChannel:
         """Ids of messages that were returned and are not confirmed yet."""
         self._refused: dict[Address, float] = {}
         """Since when the broker has refused everything for an address, in loop time."""
-        self._methods: dict[Address, bytes] = {}
-        """The publish frame of each address."""
         self._is_retired = False
         fast_path = fast_path_of(connection)
         methods = frozenset({ACK, NACK, RETURN})
         self._route = fast_path.open_route(channel, methods, self._on_frames) if fast_path is not None else None
+        self._writer = PublicationWriter(channel.number, self._route.max_frame if self._route is not None else 0)
         channel.closing.add_done_callback(self._on_closed)
 
     @property
@@ -83,51 +80,43 @@ class PublishChannel:
         return len(self._unconfirmed)
 
     @property
-    def oldest_since(self) -> float | None:
-        """Since when the oldest publication has been waiting for its confirm, in loop time; None when none waits."""
-        return next((each.since for each in self._unconfirmed.values()), None)
-
-    def restart_clock(self) -> None:
-        """Count the waiting of all publications from now on."""
-        now = asyncio.get_running_loop().time()
-        for each in self._unconfirmed.values():
-            each.since = now
+    def oldest(self) -> int | None:
+        """The number of the oldest publication that the broker has not answered; None when it has answered all."""
+        return next(iter(self._unconfirmed), None)
 
     def is_refusing(self, address: Address) -> bool:
         """Return whether the broker has refused everything for an address for too long."""
         since = self._refused.get(address)
         return since is not None and asyncio.get_running_loop().time() - since > MAX_REFUSING_S
 
-    def publish_nowait(self, address: Address, envelope: Envelope) -> asyncio.Future[Confirmation] | None:
-        """Publish by the fast path. The future has the broker's answer, or the error that ended the channel.
-
-        Returns None, and does nothing, where there is no fast path. Raises ChannelInvalidStateError.
-        """
+    def publish_nowait(self, address: Address, envelope: Envelope, on_answer: OnAnswer) -> bool:
+        """Publish by the fast path. Return False, and do nothing, where there is none or the channel is closed."""
         route = self._route
-        if route is None:
-            return None
-        if not route.is_open or self.amqp_channel.is_closed:
-            raise aiormq.exceptions.ChannelInvalidStateError("the channel is closed")
-        if envelope.message_id is None:
-            envelope = envelope._replace(message_id=uuid4().hex)
-        method = self._methods.get(address)
-        if method is None:
-            if len(self._methods) >= MAX_CACHED_ADDRESSES:
-                self._methods.clear()
-            method = self._methods[address] = write_publish(route.number, address)
-        data = method + write_content(route.number, envelope, route.max_frame)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Confirmation] = loop.create_future()
+        if route is None or not route.is_open or self.amqp_channel.is_closed:
+            return False
+        message_id = envelope.message_id
+        if message_id is None:
+            message_id = uuid4().hex
+            envelope = envelope._replace(message_id=message_id)
+        data = self._writer.write(address, envelope)
         self._tag += 1
-        self._unconfirmed[self._tag] = _Unconfirmed(envelope.message_id or "", address, loop.time(), answer)
+        self._unconfirmed[self._tag] = (message_id, address, on_answer)
         route.write(data)
-        return answer
+        return True
 
-    async def publish_by_aiormq(self, address: Address, envelope: Envelope) -> Confirmation:
-        """Publish by aiormq's way; return the broker's answer. Raises CHANNEL_ERRORS when the channel ends first."""
+    async def publish(self, address: Address, envelope: Envelope) -> Confirmation:
+        """Publish and return the broker's answer. Raises CHANNEL_ERRORS when the channel ends first."""
+        if self._route is None:
+            return await self._publish_by_aiormq(address, envelope)
+        answered: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
+        if not self.publish_nowait(address, envelope, partial(_resolve, answered)):
+            raise aiormq.exceptions.ChannelInvalidStateError("the channel is closed")
+        return await answered
+
+    async def _publish_by_aiormq(self, address: Address, envelope: Envelope) -> Confirmation:
         self._tag += 1
         tag, confirmation = self._tag, None
-        self._unconfirmed[tag] = _Unconfirmed("", address, asyncio.get_running_loop().time(), None)
+        self._unconfirmed[tag] = ("", address, None)
         try:
             with loss_as_error:
                 confirmation = await self._basic_publish(address, envelope)
@@ -151,31 +140,34 @@ class PublishChannel:
             self._returned.add(read_content(header).properties[0] or "")
             return
         tag, is_multiple = read_confirm(method)
-        is_ack = method[:4] == ACK
-        for each in self._confirmed_by(tag) if is_multiple else (tag,):
-            publication = self._unconfirmed.get(each)
-            if publication is not None:
-                is_returned = publication.message_id in self._returned
-                self._returned.discard(publication.message_id)
-                self._settle(each, "refused" if not is_ack else "returned" if is_returned else "confirmed")
+        confirmation: Confirmation = "confirmed" if method[:4] == ACK else "refused"
+        # A confirm with `multiple` stands for all tags up to its own.
+        for each in list(takewhile(tag.__ge__, self._unconfirmed)) if is_multiple else (tag,):
+            if each in self._unconfirmed:
+                self._settle(each, confirmation)
 
-    def _confirmed_by(self, tag: int) -> list[int]:
-        """Return the tags that a confirm with `multiple` stands for."""
-        return list(itertools.takewhile(lambda each: each <= tag, self._unconfirmed))
-
-    def _settle(self, tag: int, confirmation: Confirmation | None) -> None:
-        """Note how a publication ended: by the broker's answer, or without one."""
-        publication = self._unconfirmed.pop(tag)
-        if confirmation == "refused":
-            self._refused.setdefault(publication.address, asyncio.get_running_loop().time())
-        elif self._refused and confirmation is not None:
-            self._refused.pop(publication.address, None)
-        if confirmation is not None and publication.answer is not None and not publication.answer.done():
-            publication.answer.set_result(confirmation)
-        self._close_if_retired()
+    def _settle(self, tag: int, answer: Answer | None) -> None:
+        """Note how a publication ended: by the broker's answer, by an error, or (None) in an unknown way."""
+        message_id, address, on_answer = self._unconfirmed.pop(tag)
+        if message_id in self._returned:
+            self._returned.discard(message_id)
+            if answer == "confirmed":
+                answer = "returned"
+        if answer == "refused":
+            self._refused.setdefault(address, asyncio.get_running_loop().time())
+        elif self._refused and isinstance(answer, str):
+            self._refused.pop(address, None)
+        if on_answer is not None and answer is not None:
+            try:
+                on_answer(answer)
+            except Exception as error:  # a bug there must not look like a frame that cannot be read
+                context = {"message": "the answer to a publication failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+        if self._is_retired:
+            self._close_if_retired()
 
     def _close_if_retired(self) -> None:
-        if self._is_retired and not self._unconfirmed:
+        if not self._unconfirmed:
             asyncio.ensure_future(self.close()).add_done_callback(ignore_result)
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
@@ -185,12 +177,8 @@ class PublishChannel:
         if self._route is None:
             return  # aiormq ends them
         self._route.is_open = False
-        publications = list(self._unconfirmed.values())
-        self._unconfirmed.clear()
-        for publication in publications:
-            if publication.answer is not None and not publication.answer.done():
-                publication.answer.set_exception(error)
-                publication.answer.add_done_callback(ignore_result)
+        for tag in list(self._unconfirmed):
+            self._settle(tag, error)
 
     async def _basic_publish(self, address: Address, envelope: Envelope) -> Confirmation:
         try:
@@ -207,6 +195,16 @@ class PublishChannel:
         except aiormq.exceptions.DeliveryError:
             return "refused"
         return "confirmed" if isinstance(answer, Basic.Ack) else "refused"
+
+
+def _resolve(answered: asyncio.Future[Confirmation], answer: Answer) -> None:
+    """Pass an answer to the task that waits for it, unless that was cancelled."""
+    if answered.done():
+        return
+    if isinstance(answer, str):
+        answered.set_result(answer)
+    else:
+        answered.set_exception(answer)
 
 
 class _Properties(Basic.Properties):

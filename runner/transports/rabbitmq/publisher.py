@@ -23,7 +23,7 @@ from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, loss_a
 from runner.transports.rabbitmq.channels import open_channel, reply_names, reply_of
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.in_flight import InFlight
-from runner.transports.rabbitmq.publish_channel import Confirmation, PublishChannel
+from runner.transports.rabbitmq.publish_channel import Answer, Confirmation, PublishChannel
 
 MAX_UNCONFIRMED = 256
 
@@ -73,9 +73,7 @@ class RabbitPublisher:
         try:
             channel = await self._open_channel()
             try:
-                answer = channel.publish_nowait(address, envelope)
-                # None: the channel has no fast path.
-                confirmation = await (answer if answer is not None else channel.publish_by_aiormq(address, envelope))
+                confirmation = await channel.publish(address, envelope)
             except CHANNEL_ERRORS as error:
                 raise _lost(error, address, envelope) from error
         finally:
@@ -98,18 +96,14 @@ class RabbitPublisher:
             return "started"
         if not self._in_flight.try_acquire(envelope.message_id):
             return "busy"
-        answer = None
+        is_sent = False
         try:
-            answer = channel.publish_nowait(address, envelope)
-        except CHANNEL_ERRORS:
-            pass  # it has just been closed
+            on_answer = partial(self._on_answer, channel, address, envelope, on_published)
+            is_sent = channel.publish_nowait(address, envelope, on_answer)
         finally:
-            if answer is None:
+            if not is_sent:
                 self._in_flight.release(envelope.message_id)
-        if answer is None:
-            return "busy"
-        answer.add_done_callback(partial(self._on_answer, channel, address, envelope, on_published))
-        return "started"
+        return "started" if is_sent else "busy"
 
     async def close(self) -> None:
         """Stop watching. Publications in flight end with their connection."""
@@ -121,13 +115,13 @@ class RabbitPublisher:
         address: Address,
         envelope: Envelope,
         on_published: OnPublished,
-        answer: asyncio.Future[Confirmation],
+        answer: Answer,
     ) -> None:
         self._in_flight.release(envelope.message_id)
-        failed = asyncio.CancelledError() if answer.cancelled() else answer.exception()
-        error = (
-            _lost(failed, address, envelope) if failed is not None else self._failure(channel, address, answer.result())
-        )
+        if answer == "confirmed":
+            on_published(None)
+            return
+        error = self._failure(channel, address, answer) if isinstance(answer, str) else _lost(answer, address, envelope)
         on_published(PublishUnknown(str(error)) if isinstance(error, MissingExchange) else error)
 
     def _failure(self, channel: PublishChannel, address: Address, confirmation: Confirmation) -> PublishFailed | None:
@@ -182,15 +176,20 @@ class RabbitPublisher:
         return channel if is_usable else None
 
     async def _watch_oldest(self) -> None:
-        """Give the channel up when its oldest publication has waited too long for its confirm."""
+        """Give the channel up when its oldest publication has waited too long for its confirm.
+
+        No publication has a time of its own: the oldest one has waited at least since it was first seen here.
+        """
+        loop = asyncio.get_running_loop()
+        seen: tuple[PublishChannel | None, int | None] = (None, None)
+        since = loop.time()
         while True:
             await asyncio.sleep(CONFIRM_S / 10)
             channel = self._channel
-            if channel is None or (oldest := channel.oldest_since) is None:
-                continue
-            if self._connection.is_blocked:
-                channel.restart_clock()
-            elif asyncio.get_running_loop().time() - oldest > CONFIRM_S:
+            oldest = None if channel is None else channel.oldest
+            if oldest is None or (channel, oldest) != seen or self._connection.is_blocked:
+                seen, since = (channel, oldest), loop.time()
+            elif channel is not None and loop.time() - since > CONFIRM_S:
                 fields = {"broker": self._connection.target, "waiting": channel.unconfirmed}
                 self._on_event(TransportEvent("broker.stalled", "warning", fields))
                 self._channel = None

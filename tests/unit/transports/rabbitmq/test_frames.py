@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from runner.transports.rabbitmq.frames import (
     DELIVER,
     METHOD,
     DeliverFrame,
+    PublicationWriter,
     read_confirm,
     read_deliver,
     write_ack,
@@ -129,7 +131,44 @@ def test_publications_are_written_as_pamqp_writes_them(envelope: Envelope, chann
     )
     address = Address("shop", key)
     ours = write_publish(channel, address) + write_content(channel, some, MAX_FRAME)
+    assert PublicationWriter(channel, MAX_FRAME).write(address, some) == ours
     assert ours == as_pamqp_writes(channel, address, some)
+
+
+SMALL_FRAME = 64
+USUAL = st.builds(
+    Envelope,
+    st.binary(max_size=SMALL_FRAME),
+    SHORT | st.just("i" * 256),
+    SHORT | st.just("c" * 256),
+    MAYBE,
+    MAYBE,
+    MOMENTS,
+    MAYBE,
+    *[st.none()] * 4,
+    st.just(NO_HEADERS),
+)
+"""Envelopes of which most take the short way, and some are just too long for it."""
+
+
+def written(write: Callable[[Address, Envelope], bytes], address: Address, envelope: Envelope) -> bytes | str:
+    try:
+        return write(address, envelope)
+    except ValueError as error:
+        return str(error)
+
+
+@given(USUAL, USUAL | ENVELOPES, st.sampled_from(["a", "b"]))
+@settings(deadline=None)
+def test_the_short_way_of_a_publication_writes_the_same_bytes(first: Envelope, second: Envelope, key: str) -> None:
+    """One writer writes both, and the second with what it has kept of the first."""
+    writer = PublicationWriter(7, SMALL_FRAME)
+
+    def generally(address: Address, envelope: Envelope) -> bytes:
+        return write_publish(7, address) + write_content(7, envelope, SMALL_FRAME)
+
+    for address, envelope in ((Address("shop", "a"), first), (Address("shop", key), second)):
+        assert written(writer.write, address, envelope) == written(generally, address, envelope)
 
 
 @given(st.integers(1, 65_535), st.integers(1, 2**63 - 1), st.booleans())
