@@ -155,8 +155,8 @@ docs: $(VENV)/.runtime ## Write the generated documents
 lock: $(VENV)/.ready ## Update constraints*.txt to the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/python -m venv "$$folder"; \
-	echo "Resolving mqrunner[http,jsonschema,otel,dev,test,browser]"; \
-	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,jsonschema,otel,dev,test,browser]'; \
+	echo "Resolving mqrunner[http,jsonschema,otel,dev,zstd,test,browser]"; \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,jsonschema,otel,dev,zstd,test,browser]'; \
 	{ echo "# Versions that \`make\` installs. Written by \`make lock\`."; \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable; } > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt; \

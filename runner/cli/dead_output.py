@@ -19,6 +19,7 @@ from runner.cli.tables import format_age, format_columns, format_size, json_line
 from runner.message import TRACEBACK
 from runner.operations.dead_letter_json import MAX_TEXT, body_lines, first_items, indented_json, properties, to_plain
 from runner.operations.dead_letters import DeadLetterMessage
+from runner.pipeline.body_encoding import readable
 from runner.redaction import escape_line
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def details(letter: DeadLetterMessage, now: datetime) -> list[str]:
         *headers,
         *(["traceback", *_indented(traceback)] if letter.traceback else []),
         f"body  {format_size(letter.size)}",
-        *_indented(body_lines(letter.envelope, letter.size)),
+        *_indented(body_lines(letter.envelope)),
     ]
 
 
@@ -120,9 +121,10 @@ def _indented(lines: list[str]) -> list[str]:
 
 def edit_body(letter: DeadLetterMessage) -> bytes | str:
     """Open the body in the user's editor. Return the new body, or a sentence why there is none."""
-    pretty = indented_json(letter.envelope.body)
+    body = readable(letter.envelope).body
+    pretty = indented_json(body)
     try:
-        text = (pretty or letter.envelope.body).decode()
+        text = (pretty or body).decode()
     except UnicodeDecodeError:
         return "its body is not text"
     try:

@@ -173,8 +173,9 @@ class _Out:
 def _as_json(tapped: TappedMessage) -> str:
     from runner.cli.tables import json_line
     from runner.operations.dead_letter_json import body_to_json, time_to_json, to_plain
+    from runner.pipeline.body_encoding import readable
 
-    envelope = tapped.envelope
+    envelope, body = tapped.envelope, readable(tapped.envelope).body
     return json_line(
         {
             "event": envelope.type,
@@ -187,19 +188,20 @@ def _as_json(tapped: TappedMessage) -> str:
             "content_type": envelope.content_type,
             "headers": to_plain(envelope.headers),
             "size": len(envelope.body),
-            **body_to_json(envelope.body, len(envelope.body)),
+            **body_to_json(body, len(body)),
         }
     )
 
 
 def _as_text(tapped: TappedMessage) -> str:
     from runner.cli.tables import format_size, truncate
+    from runner.pipeline.body_encoding import readable
     from runner.redaction import escape_line
 
     envelope = tapped.envelope
     at = datetime.now(UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
     name = envelope.type or f"{tapped.exchange}:{tapped.routing_key}"
-    body = envelope.body[:MAX_LINE].decode("utf-8", "backslashreplace")
+    body = readable(envelope).body[:MAX_LINE].decode("utf-8", "backslashreplace")
     parts = (
         at,
         escape_line(name, 80),

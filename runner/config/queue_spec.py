@@ -31,6 +31,7 @@ ExchangeType = Literal["topic", "direct", "fanout", "headers"]
 QueueType = Literal["quorum", "classic", "stream"]
 Overflow = Literal["reject-publish", "drop-head", "reject-publish-dlx"]
 Match = Literal["all", "any"]
+Compression = Literal["gzip", "deflate", "zstd"]
 
 
 # Arguments for the broker
@@ -164,6 +165,28 @@ def _queue_arguments(value: object) -> object:
     return value
 
 
+# Compression
+
+
+class CompressSpec(SpecModel):
+    """Which messages are compressed when they are published, and how. Handlers get them uncompressed."""
+
+    short_form: ClassVar[str] = "over"
+
+    over: Size = Field(description="Bodies that are larger are compressed.", examples=["4kB"])
+    encoding: Annotated[Compression, choice(Compression)] = Field(
+        default="gzip", description="gzip, deflate, or zstd (the extra zstd, before Python 3.14)."
+    )
+
+
+def _compress(value: object) -> object:
+    """Expand the short form: the size."""
+    return value if isinstance(value, CompressSpec | dict) else {"over": value}
+
+
+CompressField = Annotated[CompressSpec, BeforeValidator(_compress, json_schema_input_type=str | CompressSpec)]
+
+
 def _dead_letter(value: object) -> object:
     if value is False or value is None or (isinstance(value, str) and resolve_scalar(value or " ") is False):
         return value if value is None else False
@@ -222,6 +245,10 @@ class QueueSpec(SpecModel):
         alias="schema",
         description="The payload's type, or a file with a JSON Schema; checked before publishing and after receiving.",
         examples=["schemas/order.json"],
+    )
+
+    compress: CompressField | None = Field(
+        default=None, description="Compress large messages when they are published.", examples=["4kB"]
     )
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from runner.config.fields import (
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name, SchemaPath
 from runner.config.producer_spec import ProducerSpec
-from runner.config.queue_spec import BindSpec, ExchangeField, ExchangeSpec, QueueField, QueueSpec
+from runner.config.queue_spec import BindSpec, CompressField, ExchangeField, ExchangeSpec, QueueField, QueueSpec
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.units import parse_address
@@ -74,6 +74,9 @@ class EventSpec(SpecModel):
     unheard: Annotated[Unheard, choice(Unheard)] = Field(
         default="error",
         description="What happens if no queue receives it: error (publishing fails) or ignore (it is dropped).",
+    )
+    compress: CompressField | None = Field(
+        default=None, description="Compress large messages when they are published.", examples=["4kB"]
     )
     description: Text = Field(default="", description="What the event says, for people.")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from runner.message import Envelope, Timestamp
 from runner.operations.dead_letters import DeadLetterMessage
+from runner.pipeline.body_encoding import readable
 from runner.redaction import escape_line
 
 MAX_BODY = 16 * 1024
@@ -57,7 +58,7 @@ def to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
 
 def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
     """Return the object that `dead show --json` prints: that of the list, plus properties, headers and the body."""
-    envelope = letter.envelope
+    envelope, body = letter.envelope, readable(letter.envelope).body
     return {
         **to_json(letter, now),
         "claimed_queue": letter.claimed or None,
@@ -67,7 +68,7 @@ def details_to_json(letter: DeadLetterMessage, now: datetime) -> dict[str, Any]:
         "release": letter.release or None,
         **properties(envelope),
         "headers": to_plain(envelope.headers),
-        **body_to_json(envelope.body, letter.size),
+        **body_to_json(body, len(body)),
     }
 
 
@@ -81,15 +82,17 @@ def body_to_json(body: bytes, whole: int, at_most: int = MAX_BODY) -> dict[str, 
         return {"body_base64": base64.b64encode(cut).decode(), "body_is_cut": is_cut}
 
 
-def body_lines(envelope: Envelope, whole: int, at_most: int = MAX_BODY) -> list[str]:
-    """Return the lines of a body: JSON indented, other text unchanged, bytes as a hexadecimal dump.
+def body_lines(envelope: Envelope, at_most: int = MAX_BODY) -> list[str]:
+    """Return the lines of an uncompressed body: JSON indented, other text unchanged, bytes as a hexadecimal dump.
 
-    `whole` is the size of the complete body; at most `at_most` bytes are shown.
+    At most `at_most` bytes are shown.
     """
-    pretty = indented_json(envelope.body) if whole <= MAX_PRETTY else None
-    body = pretty if pretty is not None else envelope.body
+    plain = readable(envelope).body
+    whole = len(plain)
+    pretty = indented_json(plain) if whole <= MAX_PRETTY else None
+    body = pretty if pretty is not None else plain
     cut = body[:at_most]
-    is_cut = len(cut) < len(body) or len(envelope.body) < whole
+    is_cut = len(cut) < len(body)
     if _is_text(body):
         lines = [escape_line(line) for line in cut.decode("utf-8", "ignore").splitlines()]
     else:

@@ -225,8 +225,8 @@ def replay_envelope(
         headers[names.EDITED_AT] = moment
     elif earlier := _text(letter.envelope.headers, names.EDITED_AT):
         headers[names.EDITED_AT] = earlier
-    body = letter.envelope.body if edited is None else edited
-    return letter.envelope._replace(body=body, headers=headers, expiration_ms=None)
+    envelope = letter.envelope._replace(headers=headers, expiration_ms=None)
+    return envelope if edited is None else envelope._replace(body=edited, content_encoding=None)
 
 
 def preserved_copy(letter: DeadLetterMessage) -> Envelope:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from runner.errors import RunnerError
 from runner.message import Envelope
 from runner.operations.targets import ambiguous_target, unknown_target
+from runner.outcome import InvalidMessage
+from runner.pipeline.body_encoding import utf8
 from runner.pipeline.codec import JsonText, encode, guess_payload
 from runner.pipeline.file_source import MAX_LINE_BYTES
 from runner.pipeline.model import Pipeline
@@ -68,9 +70,10 @@ def recorded_line(envelope: Envelope) -> bytes | None:
     JSON stays byte for byte, except for line breaks between its parts; text becomes a JSON string. Other bytes cannot
     be written as a line.
     """
-    if envelope.content_encoding and envelope.content_encoding.lower() not in ("identity", "utf-8", "utf8"):
+    try:
+        payload = guess_payload(utf8(envelope))
+    except (InvalidMessage, UnicodeDecodeError):
         return None
-    payload = guess_payload(envelope.body)
     if isinstance(payload, bytes) and not isinstance(payload, JsonText):
         return None
     is_json = isinstance(payload, JsonText)

@@ -96,7 +96,7 @@ class DeadLetterDesk:
         facts = {name: details[name] for name in FACTS if details[name] not in (None, "")}
         if letter.origin is None and letter.claimed:
             facts["claimed_queue"] = letter.claimed
-        body = "\n".join(body_lines(letter.envelope, letter.size))
+        body = "\n".join(body_lines(letter.envelope))
         return {"facts": facts, "headers": headers, "body": body, "size": letter.size, "traceback": letter.traceback}
 
     async def replay(self, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,15 @@ AMQP).
 from __future__ import annotations
 
 import codecs
+import importlib
 import re
+import sys
 import zlib
+from collections.abc import Callable
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runner.message import MAX_BODY_BYTES, Envelope
 from runner.outcome import InvalidMessage
@@ -36,10 +39,16 @@ _USUAL = frozenset({None, JSON, TEXT})
 
 _NO_ENCODINGS = frozenset({"", "identity", "binary", "7bit", "8bit"})
 _NO_CHARSETS = frozenset({"binary", "utf_8"})
-_COMPRESSIONS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+_COMPRESSIONS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", "zstd": "zstd"}
 _NOT_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs"}
 _CHARSETS = frozenset(aliases.values()) - _NOT_CHARSETS - {"utf_7"} | {"koi8_u", "utf_8_sig"}
 """A closed list: looking up an unknown name in Python's codecs would import a module, and cache each failure."""
+
+ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+"""The module for zstd, which is a part of Python from 3.14 on."""
+
+_MAX_WINDOW_LOG = 24
+"""Limits the memory that decompressing zstd takes to that of the largest body."""
 
 WIDE_FILE = "it is UTF-16 or UTF-32: save it as UTF-8"
 
@@ -82,6 +91,42 @@ def uncompressed(envelope: Envelope) -> bytes:
     """Return the uncompressed body. Raises InvalidMessage for an unsupported encoding."""
     compression, _ = _content_encoding(envelope.content_encoding)
     return _inflated(envelope.body, compression) if compression else envelope.body
+
+
+def plain_bytes(envelope: Envelope) -> bytes:
+    """Return the body for a handler that takes bytes: uncompressed, or as it is if its encoding is not supported."""
+    try:
+        _content_encoding(envelope.content_encoding)
+    except InvalidMessage:
+        return envelope.body
+    return uncompressed(envelope)
+
+
+def readable(envelope: Envelope) -> Envelope:
+    """Return a message for people: with its uncompressed body, or unchanged if that cannot be read."""
+    try:
+        return envelope._replace(body=uncompressed(envelope)) if envelope.content_encoding else envelope
+    except InvalidMessage:
+        return envelope
+
+
+def compressor(encoding: str, over: int) -> Callable[[bytes], tuple[bytes, str | None]]:
+    """Return the function that compresses bodies of more than `over` bytes.
+
+    It returns the body and its content encoding. A body that does not become smaller, or that would be refused on
+    arrival, stays as it is. The same body is always compressed to the same bytes.
+    """
+
+    def compress(body: bytes) -> tuple[bytes, str | None]:
+        if not over < len(body) <= MAX_BODY_BYTES:
+            return body, None
+        if encoding == "zstd":
+            packed: bytes = importlib.import_module(ZSTD).compress(body)
+        else:
+            packed = zlib.compress(body, wbits=zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
+        return (packed, encoding) if len(packed) < len(body) <= _limit(packed) else (body, None)
+
+    return compress
 
 
 def utf8(envelope: Envelope) -> bytes:
@@ -138,9 +183,16 @@ def _charset(name: str) -> str | None:
     return found if found in _CHARSETS or found in _NO_CHARSETS else None
 
 
+def _limit(body: bytes) -> int:
+    """Return how large a compressed body may become: by its ratio, and by the maximum size of bodies."""
+    return min(MAX_BODY_BYTES, max(_RATIO_MATTERS, len(body) * MAX_RATIO))
+
+
 def _inflated(body: bytes, compression: str) -> bytes:
     """Decompress a body, up to the maximum size of bodies."""
-    limit = MAX_BODY_BYTES if len(body) * MAX_RATIO >= MAX_BODY_BYTES else max(_RATIO_MATTERS, len(body) * MAX_RATIO)
+    limit = _limit(body)
+    if compression == "zstd":
+        return _unpacked_zstd(body, limit)
     try:
         if compression == "gzip":
             return _gunzipped(body, limit)
@@ -150,6 +202,18 @@ def _inflated(body: bytes, compression: str) -> bytes:
             return _one_stream(zlib.decompressobj(-zlib.MAX_WBITS), body, limit)
     except zlib.error as error:
         raise InvalidMessage(f"the body is not {compression}: {error}") from error
+
+
+def _unpacked_zstd(body: bytes, limit: int) -> bytes:
+    try:
+        zstd = importlib.import_module(ZSTD)
+    except ImportError:
+        raise InvalidMessage('content encoding "zstd" needs a library: pip install "mqrunner[zstd]"') from None
+    options = {zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG}
+    try:
+        return _one_stream(zstd.ZstdDecompressor(options=options), body, limit)
+    except zstd.ZstdError as error:
+        raise InvalidMessage(f"the body is not zstd: {error}") from error
 
 
 def _gunzipped(body: bytes, limit: int) -> bytes:
@@ -172,14 +236,14 @@ def _gunzipped(body: bytes, limit: int) -> bytes:
     return b"".join(members)
 
 
-def _one_stream(stream: zlib._Decompress, body: bytes, limit: int) -> bytes:
+def _one_stream(stream: Any, body: bytes, limit: int) -> bytes:
     found, used = _stream(stream, memoryview(body), limit)
     if used < len(body):
         raise InvalidMessage(f"the body goes on after the end of its compressed part, at byte {used}")
     return found
 
 
-def _stream(stream: zlib._Decompress, data: memoryview, limit: int) -> tuple[bytes, int]:
+def _stream(stream: Any, data: memoryview, limit: int) -> tuple[bytes, int]:
     """Return the data of one compressed stream, and the number of bytes that it occupies.
 
     The input is fed in pieces, so that data after the stream is not copied for each stream.
@@ -187,8 +251,9 @@ def _stream(stream: zlib._Decompress, data: memoryview, limit: int) -> tuple[byt
     found: list[bytes] = []
     size = at = 0
     while not stream.eof:
-        piece = stream.unconsumed_tail or data[at : at + _PIECE]
-        at += 0 if stream.unconsumed_tail else len(piece)
+        tail = getattr(stream, "unconsumed_tail", b"")  # zstd keeps its own
+        piece = tail or data[at : at + _PIECE]
+        at += 0 if tail else len(piece)
         found.append(stream.decompress(piece, min(_UNPACKED_AT_ONCE, limit - size + 1)))
         if not piece and not found[-1]:  # no input and no output is left
             raise InvalidMessage("the body ends in the middle of its compressed part")

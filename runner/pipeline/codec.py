@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from runner.errors import PublishFailed
 from runner.message import MAX_BODY_BYTES, Envelope, Publish
 from runner.outcome import InvalidMessage
-from runner.pipeline.body_encoding import BYTES, JSON, TEXT, content_type, uncompressed, utf8, without_mark
+from runner.pipeline.body_encoding import BYTES, JSON, TEXT, content_type, plain_bytes, uncompressed, utf8, without_mark
 from runner.pipeline.data_errors import json_error, validation_errors
 from runner.pipeline.secret_values import MASK, may_hold_secrets, reveal_secrets
 
@@ -72,13 +72,14 @@ def decoder(annotation: Any) -> Decode:
     """Return the function that decodes an envelope for a parameter with this annotation.
 
     Without an annotation (`inspect.Parameter.empty`), the payload is JSON if the content type says so, or if there is
-    none and the body is valid JSON; else text if it is UTF-8; else bytes. `bytes` gets the body unchanged. The returned
-    function raises InvalidMessage. This function raises pydantic's error for an annotation that it does not support.
+    none and the body is valid JSON; else text if it is UTF-8; else bytes. `bytes` gets the uncompressed body. The
+    returned function raises InvalidMessage. This function raises pydantic's error for an annotation that it does not
+    support.
     """
     if annotation in (inspect.Parameter.empty, Any, object):
         return _guarded(_guess)
     if annotation is bytes:
-        return _guarded(lambda envelope: envelope.body)
+        return _guarded(plain_bytes)
     if annotation is str:
         return _guarded(_text)
     adapter = TypeAdapter(annotation)

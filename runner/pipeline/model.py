@@ -63,6 +63,8 @@ class Destination:
     is_event: bool
     encode: Callable[[Any], tuple[bytes, str]]
     needs_queue: bool = True
+    compress: Callable[[bytes], tuple[bytes, str | None]] | None = None
+    """Returns a body as it travels, and its content encoding."""
     counted_as: str = ""
     """What it is called in metrics, where that is not its name: callers that wait for an answer are too many."""
 

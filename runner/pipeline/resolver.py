@@ -14,11 +14,13 @@ from pydantic import TypeAdapter
 
 from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
+from runner.config.queue_spec import CompressSpec
 from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.errors import Problem
 from runner.message import Address
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline import codec, static_checks, topology_builder
+from runner.pipeline.body_encoding import compressor
 from runner.pipeline.event_names import event_of
 from runner.pipeline.file_source import read_records
 from runner.pipeline.flow_checks import Peer
@@ -233,9 +235,14 @@ class _Resolver:
                 is_event,
                 codec.encoder(self._adapters.get(name), name),
                 needs_queue=not is_event or self._spec.events[name].unheard == "error",
+                compress=compressor(how.encoding, how.over) if (how := self._compression(name)) else None,
             )
             for name, (address, is_event) in addresses.items()
         }
+
+    def _compression(self, name: str) -> CompressSpec | None:
+        item = self._spec.queues[name] if name in self._spec.queues else self._spec.events[name]
+        return item.compress
 
     def _event_addresses(self) -> Mapping[str, Address]:
         return {name: topology_builder.event_address(name, event) for name, event in self._spec.events.items()}

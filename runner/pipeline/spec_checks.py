@@ -15,6 +15,7 @@ from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.outcome import MAX_DELAY_S
+from runner.pipeline.body_encoding import ZSTD
 from runner.pipeline.flow_checks import Peer, matches_any_event
 from runner.pipeline.lint import lint_warnings
 from runner.pipeline.topic_patterns import is_pattern, matches
@@ -65,6 +66,7 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         _event_exchanges,
         _http_paths,
         _traces,
+        _compression,
     )
     problems = [*_sources(loaded, spec, together), *(problem for check in checks for problem in check(loaded, spec))]
     if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
@@ -246,6 +248,15 @@ def _traces(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
         message = "exporting traces needs OpenTelemetry's SDK and its exporter, which are not installed"
         help_text = 'install them: pip install "mqrunner[otel]"'
         yield loaded.problem("missing-extra", ("telemetry", "traces"), message, help_text)
+
+
+def _compression(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    for section, items in (("queues", spec.queues), ("events", spec.events)):
+        for name, item in items.items():
+            if item.compress is not None and item.compress.encoding == "zstd" and not _is_installed(ZSTD):
+                path = (section, name, "compress", "encoding")
+                help_text = 'install it: pip install "mqrunner[zstd]", or write "gzip"'
+                yield loaded.problem("missing-extra", path, "zstd needs a library, which is not installed", help_text)
 
 
 def _is_installed(module: str) -> bool:

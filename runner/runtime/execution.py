@@ -28,6 +28,7 @@ from runner.outcome import (
     decide,
     is_rejection,
 )
+from runner.pipeline.body_encoding import readable
 from runner.pipeline.model import Subscriber
 from runner.runtime.deduplication import Deduplicator, identity
 from runner.runtime.handler_invoker import HandlerInvoker
@@ -370,7 +371,7 @@ class Execution:
         if delivery.envelope.headers:
             fields |= trace_fields(delivery.envelope.headers)
         if self._logs_payloads:
-            fields["payload"] = delivery.envelope.body.decode("utf-8", "backslashreplace")
+            fields["payload"] = readable(delivery.envelope).body.decode("utf-8", "backslashreplace")
         return fields
 
     def _report(

@@ -353,10 +353,13 @@ class PipelinePublisher:
             correlation_id = origin.correlation_id or message_id
         else:
             message_id = correlation_id = self._item_id(body, seed, target)
+        encoding = None
+        if target.compress is not None:
+            body, encoding = target.compress(body)
         kind = target.name if target.is_event else None
         if (sent_at := self._now()).microsecond:
             sent_at = sent_at.replace(microsecond=0)  # AMQP timestamps have whole seconds
-        rare = (None, None, None, None)
+        rare = (encoding, None, None, None)
         return _envelope((body, message_id, correlation_id, kind, self._app_id, sent_at, content_type, *rare, headers))
 
     def _result_id(self, origin: bytes | None, seed: str, target: Destination) -> str:

@@ -23,7 +23,7 @@ DLQ = DeadLetterQueue("orders.dead", frozenset({"orders"}))
 
 
 def shown(body: bytes) -> list[str]:
-    return body_lines(Envelope(body), len(body))
+    return body_lines(Envelope(body))
 
 
 @pytest.mark.parametrize(

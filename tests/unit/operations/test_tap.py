@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -73,8 +74,11 @@ def test_a_message_is_recorded_as_a_line(body: bytes, line: bytes | None) -> Non
     assert recorded_line(Envelope(body)) == line
 
 
-def test_what_is_compressed_is_not_recorded() -> None:
+def test_what_is_compressed_is_recorded_uncompressed() -> None:
+    assert recorded_line(Envelope(gzip.compress(b'{"a": 1}'), content_encoding="gzip")) == b'{"a": 1}'
+    assert recorded_line(Envelope("ü".encode("latin-1"), content_encoding="latin-1")) == '"ü"'.encode()
     assert recorded_line(Envelope(b"{}", content_encoding="gzip")) is None
+    assert recorded_line(Envelope(b"{}", content_encoding="br")) is None
 
 
 @given(bodies=st.lists(st.text(st.characters(codec="utf-8")).map(str.encode) | st.binary(), max_size=5))

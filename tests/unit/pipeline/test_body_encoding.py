@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import random
+import sys
 import time
 import zlib
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from runner.message import MAX_BODY_BYTES, Envelope
 from runner.outcome import InvalidMessage
-from runner.pipeline.body_encoding import MAX_RATIO, uncompressed, utf8
+from runner.pipeline.body_encoding import MAX_RATIO, ZSTD, compressor, plain_bytes, readable, uncompressed, utf8
 from runner.pipeline.codec import decoder, key_reader
 
 TEXT = "Müller & 订单"
@@ -22,6 +24,15 @@ LATIN = "Müller"
 def zipped(body: bytes) -> bytes:
     """Return a body as gzip, always the same."""
     return gzip.compress(body, mtime=0)
+
+
+def zstandard(body: bytes, window: int = 0) -> bytes:
+    """Return a body as zstd; with a `window`, as a stream that asks for 2 to the power of it as memory."""
+    zstd = importlib.import_module(ZSTD)
+    if not window:
+        return bytes(zstd.compress(body))
+    stream = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: window})
+    return bytes(stream.compress(body) + stream.flush())
 
 
 @pytest.mark.parametrize("handler", [str, Any])
@@ -45,6 +56,7 @@ def zipped(body: bytes) -> bytes:
         (zipped(LATIN.encode("latin-1")), "text/plain", "iso-8859-1, gzip", LATIN),
         (zlib.compress(TEXT.encode()), "text/plain", "deflate", TEXT),
         (zlib.compress(TEXT.encode(), wbits=-15), "text/plain", "Deflate", TEXT),
+        (zstandard(TEXT.encode()), "text/plain", "zstd", TEXT),
         (b"\xef\xbb\xbf" + TEXT.encode(), "text/plain", None, TEXT),
     ],
 )
@@ -54,7 +66,7 @@ def test_text_is_read_in_its_encoding(
     """A charset in the content type wins over one in the content encoding."""
     envelope = Envelope(body, content_type=content_type, content_encoding=content_encoding)
     assert decoder(handler)(envelope) == payload
-    assert decoder(bytes)(envelope) == body
+    assert decoder(bytes)(envelope) == uncompressed(envelope)
 
 
 @pytest.mark.parametrize("handler", [Any, dict, dict[str, int]])
@@ -68,6 +80,7 @@ def test_text_is_read_in_its_encoding(
         (b'{"id": 1}', "iso-8859-1"),
         ('{"id": 1}'.encode("utf-16"), "utf-16"),
         (zipped(b'\xef\xbb\xbf{"id": 1}'), "gzip"),
+        (zstandard(b'{"id": 1}'), "zstd"),
     ],
 )
 def test_json_is_read_in_its_encoding(
@@ -109,6 +122,11 @@ def test_what_is_not_known_is_named(handler: Any, properties: dict[str, Any], me
         ("gzip", zipped(b"a") + bytes(100_000) + b"junk", "not gzip"),
         ("deflate", zlib.compress(b"a") + b"junk", "goes on after"),
         ("deflate", b"\xff" * 9, "not deflate"),
+        ("zstd", b"", "ends in the middle"),
+        ("zstd", b"{}" * 9, "not zstd"),
+        ("zstd", zstandard(b"a" * 100)[:-3], "ends in the middle"),
+        ("zstd", zstandard(b"a") + b"junk", "goes on after"),
+        ("zstd", zstandard(b"a", window=27), "not zstd"),
         ("us-ascii", "ü".encode(), "the body is not ASCII: ordinal not in range"),
         ("utf-8", b"\xff", "the body is not UTF-8: invalid start byte at byte 0"),
     ],
@@ -127,6 +145,7 @@ def test_a_body_that_is_not_what_it_says_is_invalid(encoding: str, body: bytes, 
         (zipped(bytes(MAX_BODY_BYTES)) * 2, "gzip"),
         (zipped(bytes(4 * 1024 * 1024)), "gzip"),
         (zlib.compress(bytes(50 * 1024 * 1024)), "deflate"),
+        (zstandard(bytes(50 * 1024 * 1024)), "zstd"),
     ],
 )
 def test_a_bomb_is_too_large(body: bytes, encoding: str) -> None:
@@ -170,3 +189,42 @@ def test_bytes_that_are_said_to_be_bytes_stay_bytes() -> None:
     kind = "application/octet-stream"
     assert decoder(Any)(Envelope(body, content_type=kind)) == body
     assert decoder(Any)(Envelope(zipped(body), content_type=kind, content_encoding="gzip")) == body
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+def test_what_is_compressed_here_is_understood_here(encoding: str) -> None:
+    """The same bytes each time, so that an attempt again is the same message; handlers get what was published."""
+    body = b'{"id": 1, "text": "' + b"order " * 1000 + b'"}'
+    packed, named = compressor(encoding, 4000)(body)
+    envelope = Envelope(packed, content_type="application/json", content_encoding=named)
+    assert (named, len(packed) < 200) == (encoding, True)
+    assert compressor(encoding, 4000)(body) == (packed, named)
+    assert readable(envelope).body == plain_bytes(envelope) == utf8(envelope) == body
+    assert decoder(dict)(envelope)["id"] == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"a" * 4000,
+        random.Random(1).randbytes(10_000),
+        bytes(8 * 1024 * 1024),
+        bytes(MAX_BODY_BYTES + 1),
+    ],
+    ids=["not over the limit", "random", "refused on arrival as a bomb", "too large, and refused as such"],
+)
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+def test_what_would_not_help_or_not_arrive_is_not_compressed(encoding: str, body: bytes) -> None:
+    assert compressor(encoding, 4000)(body) == (body, None)
+
+
+def test_zstd_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = zstandard(b"a")
+    monkeypatch.setitem(sys.modules, ZSTD, None)
+    with pytest.raises(InvalidMessage, match=r'pip install "mqrunner\[zstd\]"'):
+        utf8(Envelope(packed, content_encoding="zstd"))
+
+
+def test_a_message_that_cannot_be_uncompressed_is_shown_as_it_is() -> None:
+    for encoding in ("gzip", "br", None):
+        assert readable(Envelope(b"{}", content_encoding=encoding)).body == b"{}"
