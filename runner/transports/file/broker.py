@@ -67,7 +67,7 @@ class FileBroker(MemoryBroker):
         super().__init__(clock=clock, capacity=sys.maxsize, capacity_bytes=sys.maxsize)
         self.path = path
         self.failure: BrokerUnavailable | None = None
-        self._is_owner = is_owner
+        self.is_owner = is_owner
         self._creates = creates
         self._listeners: dict[object, OnTransportEvent] = {}
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -101,14 +101,14 @@ class FileBroker(MemoryBroker):
             return
         if self._poll_timer is not None:
             self._poll_timer.cancel()
-        if self._is_owner and self.store.failure is None:
+        if self.is_owner and self.store.failure is None:
             self._note("clock", self._now_ms())
             self._note("clean", 1)
         await self.store.close()
         self._lock.release()
 
     def _open(self) -> None:
-        if self._is_owner:
+        if self.is_owner:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         try:
@@ -140,7 +140,7 @@ class FileBroker(MemoryBroker):
         meta = dict(store.rows("SELECT key, value FROM meta"))
         # A wall clock that was put back does not make messages wait longer: the time of the file goes on.
         store.clock_offset = max(now_s, meta.get("clock", 0) / 1000) - loop_s
-        if self._is_owner:
+        if self.is_owner:
             if meta.get("clean", 1) == 0:
                 self._count_crash(store)
                 store.is_careful = True
@@ -189,7 +189,7 @@ class FileBroker(MemoryBroker):
 
     def queue(self, name: str) -> MemoryQueue | None:
         """See `MemoryBroker.queue`. What belongs to another process is read again."""
-        if not self._is_owner:
+        if not self.is_owner:
             self._refresh()
         return super().queue(name)
 
@@ -210,7 +210,7 @@ class FileBroker(MemoryBroker):
     def _make(self, definition: Queue) -> MemoryQueue:
         if not _is_kept(definition):
             return super()._make(definition)
-        make = FileQueue if self._is_owner else ForeignQueue
+        make = FileQueue if self.is_owner else ForeignQueue
         options: dict[str, Any] = {"on_dead_letter": self._dead_letter, "on_unused": self._delete_unused}
         limits = {"capacity": self._capacity, "capacity_bytes": self._capacity_bytes}
         return make(self.store, self._lines, definition, self._scheduler, **options, **limits)
@@ -265,8 +265,10 @@ class FileBroker(MemoryBroker):
         for pipeline, change in self.store.rows("SELECT pipeline, change FROM pauses"):
             self.pauses[pipeline] = read_change(change).applied_to(self.pauses.get(pipeline, {}))
         for _, pipeline, on_pauses in self._pause_followers:
-            if before.get(pipeline, {}) != self.pauses.get(pipeline, {}):
-                on_pauses(self.pauses.get(pipeline, {}))
+            old, new = before.get(pipeline, {}), self.pauses.get(pipeline, {})
+            for subscriber in old.keys() | new.keys():
+                if old.get(subscriber) != new.get(subscriber):
+                    on_pauses(new, subscriber)
 
     # What other processes have written
 
@@ -277,7 +279,7 @@ class FileBroker(MemoryBroker):
         try:
             self._check_file()
             self._refresh()
-            if self._is_owner:
+            if self.is_owner:
                 self._take_notes()
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
@@ -298,7 +300,7 @@ class FileBroker(MemoryBroker):
             return
         self._data_version = version
         changes = store.rows("SELECT value FROM meta WHERE key = 'changes'")
-        if self._is_owner:
+        if self.is_owner:
             self._read_changes(changes)
             self._take_in()
             for number, size in store.rows("SELECT id, size FROM removed"):

@@ -54,13 +54,20 @@ class FileTransport(MemoryTransport):
         await self._written()
         return result
 
-    async def publish(self, address: Address, envelope: Envelope) -> None:
+    async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
+        """See `Transport.ask`. Raises BrokerUnavailable in a process that does not own the file."""
+        if not self._file.is_owner:
+            text = "a broker in a file passes no answers to other processes"
+            raise BrokerUnavailable(text, "ask by a producer with `http` and `reply: true`, or use RabbitMQ")
+        return await super().ask(address, envelope)
+
+    async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
         """See `Transport.publish`. Waits until the message is in the file, also while the disk is full."""
         self._check()
         while self._file.store.is_blocked and self._is_open:
             await asyncio.sleep(BLOCKED_S)
             self._check()
-        await super().publish(address, envelope)
+        await super().publish(address, envelope, is_answer=is_answer)
         await self._file.store.written()
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
