@@ -6,6 +6,8 @@ Each function returns "" unless nothing of the value is lost.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 _UNITS: Final = {
@@ -140,6 +142,32 @@ def import_path(text: str) -> tuple[str, str]:
     return (
         (found, "") if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", found) else ("", "")
     )
+
+
+def function_in(folders: Iterable[Path], text: str, item: str) -> str:
+    """Return the import path of the function that a text without a colon means, by the files of its folders.
+
+    `app`, `app/ship` and `ship` mean `app:ship`. `item` is the name of the subscriber, which its function may have.
+    """
+    *above, last = [word for word in re.split(r"[./\\:]+", text.strip().removesuffix(".py")) if word] or [""]
+    for folder in folders:
+        for module, names in (([*above, last], (item,)), (above, (last,))):
+            if all(word.isidentifier() for word in module) and module:
+                defined = _defined(folder.joinpath(*module).with_suffix(".py"))
+                if name := next((name for name in names if name in defined), defined[0] if len(defined) == 1 else ""):
+                    return f"{'.'.join(module)}:{name}" if name else ""
+        found = [file.stem for file in sorted(folder.glob("*.py")) if not above and last in _defined(file)]
+        if len(found) == 1:
+            return f"{found[0]}:{last}"
+    return ""
+
+
+def _defined(file: Path) -> list[str]:
+    """Return the names of the functions of a Python file, none if it cannot be read."""
+    try:
+        return re.findall(r"^(?:async )?def ([A-Za-z]\w*)", file.read_text("utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        return []
 
 
 def _module(path: str) -> str:

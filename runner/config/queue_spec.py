@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -308,9 +308,6 @@ def _stream_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
 
 def _queue(value: object) -> object:
     """Expand the short form: nothing, for all defaults."""
-    if isinstance(value, str) and value in get_args(QueueType):
-        help_ = f'write "{{type: {value}}}"'
-        raise spec_error("wrong-type", f"must be a map, not {describe(value)}", help_, replacement=help_[7:-1])
     return value if isinstance(value, QueueSpec) else mapping(value)
 
 

@@ -87,35 +87,17 @@ def _retry(value: object) -> object:
         return value
     if value == "none":
         return {"attempts": 1}
-    if value is False:
-        help_ = 'write "retry: none"'
-        raise spec_error("wrong-type", "must be none, a number or a map, not false", help_, replacement="none")
-    if _is_number(value) and whole_number(value) == 0:
-        help_ = 'write "retry: none" for one attempt'
-        raise spec_error("out-of-range", "must be at least 1, not the number 0", help_, replacement="none")
-    if _is_number(value):
+    if _is_number(value) and whole_number(value) != 0:
         return {"attempts": whole_number(value)}
     help_ = 'write "retry: none", or a number of attempts, as in "retry: 5"'
-    meant = ""
-    if isinstance(value, str) and value.strip().lower() in (
-        "no",
-        "never",
-        "off",
-        "false",
-        "disabled",
-        "none",
-        "null",
-        "nil",
-    ):
-        meant, help_ = "none", 'write "retry: none"'
-    raise spec_error("wrong-type", f"must be none, a number or a map, not {describe(value)}", help_, replacement=meant)
+    raise spec_error("wrong-type", f"must be none, a number from 1 or a map, not {describe(value)}", help_)
 
 
 def _is_number(value: object) -> bool:
     """Whether a value is a whole number, or a text that looks like one."""
     if isinstance(value, str):
         value = resolve_scalar(value or " ")
-    return isinstance(value, int)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # The kill switch

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, ScalarNode, plain_data
+from runner.config.foreign_words import foreign_word
+from runner.config.guesses import function_in
 from runner.config.messages import error_message
 from runner.config.models import model_at
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import ITEM_MODELS, PipelineSpec
-from runner.config.spec_model import SpecModel, field_keys
+from runner.config.spec_model import SpecModel, field_keys, model_keys
 from runner.config.unknown_keys import UnknownKeys
 from runner.errors import Problem
 
@@ -197,10 +200,11 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
-    if isinstance(error.value, str) and not isinstance(error.value, Interpolated) and code == "wrong-type":
-        help_ = _below_it(path, error.value) or help_
     fix = None
     replacement = error.context.get("replacement")
+    if len(error.path) - len(path) <= 1 and not isinstance(error.value, Interpolated) and not replacement:
+        known, replacement = _known_value(path, error.value, code, document) or ("", None)
+        help_ = known or help_
     if error.context.get("is_quoting") and _NUMBER.fullmatch(source_text):
         replacement = f'"{source_text}"'
     if replacement:
@@ -212,10 +216,47 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     return document.problem(code, path, message, help_, fix=fix)
 
 
+def _known_value(path: KeyPath, value: object, code: str, document: Document) -> tuple[str, str | None] | None:
+    """Return the help for a value whose meaning is known, and the value to write if that is certain."""
+    word = None
+    if path and value is not None and not isinstance(value, dict | list) and code != "conflicting-options":
+        place = f"{model_at(path[:-1]).__name__.removesuffix('Spec').lower()}.{path[-1]}"
+        word = foreign_word(place, str(value).strip())
+    if word is not None:
+        return (word.remark, None) if word.how == "!" else (f'write "{path[-1]}: {word.key}"', word.key)
+    if not isinstance(value, str):
+        return None
+    if code == "bad-import-path" and (found := function_in((document.path.parent, Path()), value, str(path[-2]))):
+        return f'write "{found}"', found
+    if code != "wrong-type" or (len(path) == 2 and path[0] in ("subscribers", "producers")):
+        return (_below_it(path, value), None) if code == "wrong-type" else None
+    option = _option_of(model_at(path), value)
+    return (f'write "{path[-1]}: {option}"', option) if option else (_below_it(path, value), None)
+
+
+def _option_of(model: type[SpecModel], value: str) -> str:
+    """Return the map that a text in place of a map means: the only key that takes this text, but not any text."""
+
+    def takes(key: str, value: object) -> bool:
+        try:
+            model.model_validate({key: value})
+        except ValidationError as error:
+            return all(item["loc"][:1] != (key,) for item in error.errors(include_url=False))
+        return True
+
+    keys = model_keys(model)
+    if value in keys and takes(value, True):
+        return f"{{{value}: true}}"
+    found = [key for key in keys if takes(key, value) and not takes(key, f"{value} {value}")]
+    return f"{{{found[0]}: {value}}}" if len(found) == 1 else ""
+
+
 def _below_it(path: KeyPath, value: str) -> str:
     """Return the help for a text in place of a section or of an item, "" for other places."""
     if len(path) == 1 and path[0] in ("queues", "events", "exchanges") and " " not in value:
         return f'write "{value}:" on a line below it, indented'
+    if len(path) == 2 and path[0] in ("queues", "events", "exchanges"):
+        return f'write only "{path[1]}:", or its options below it, indented'
     if len(path) == 2 and path[0] in ("subscribers", "producers"):
         key = "handler" if ":" in value else "from" if path[0] == "subscribers" else "to"
         other = "handler" if key != "handler" else "from" if path[0] == "subscribers" else "to"

@@ -297,7 +297,7 @@ WRONG = [
     (S % "retry: often", "wrong-type", "subscribers.s.retry", None),
     (S % "retry: '5'", "wrong-type", "subscribers.s.retry", 'must be a whole number, not the text "5"'),
     (S % "retry: true", "wrong-type", "subscribers.s.retry", None),
-    (S % "retry: 0", "out-of-range", "subscribers.s.retry", "must be at least 1, not the number 0"),
+    (S % "retry: 0", "wrong-type", "subscribers.s.retry", "must be none, a number from 1 or a map, not the number 0"),
     (S % "retry: {on: []}", "empty-list", "subscribers.s.retry.on", None),
     ("defaults: {queue: x}\n", "wrong-type", "defaults.queue", None),
     ("defaults: x\n", "wrong-type", "defaults", None),
