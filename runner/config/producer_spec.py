@@ -92,7 +92,13 @@ class ProducerSpec(SpecModel):
     )
     timeout: Annotated[Duration, duration(0.001, 3600)] | None = Field(
         default=None,
-        description="How long a POST to http waits for the broker to confirm its message. Default: 10s.",
+        description="How long a POST to http waits for the broker to confirm its message, or with reply for the "
+        "answer. Default: 10s.",
+    )
+    reply: Boolean = Field(
+        default=False,
+        description="With http: a POST is a call. Its response is the answer of the subscriber, which needs `reply: "
+        "true` if it has a `to`.",
     )
     once: Annotated[Text | None, BeforeValidator(_once, json_schema_input_type=bool | str)] = Field(
         default=None,
@@ -143,6 +149,12 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
     if producer.timeout is not None and producer.http is None and (producer.handler is not None or source):
         help_ = "remove it: a handler or a file may take as long as it needs"
         yield Conflict(("timeout",), '"timeout" is for producers with "http"', help_)
+    if producer.reply and producer.http is None and (producer.handler is not None or source):
+        help_ = 'remove it, or write "http" instead of the other source'
+        yield Conflict(("reply",), '"reply" is for producers with "http": nothing else waits for an answer', help_)
+    if producer.reply and len(producer.to) > 1:
+        message = f'"reply" needs one queue or event in "to", and this producer has {len(producer.to)}'
+        yield Conflict(("reply",), message, "write two producers, or let an event have several subscribers")
     if producer.rate is not None and producer.http is not None:
         help_ = 'remove it, or limit the subscriber with "rate"'
         yield Conflict(("rate",), '"rate" does not limit "http": its clients decide when they send', help_)

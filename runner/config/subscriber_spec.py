@@ -209,7 +209,8 @@ class SubscriberSpec(SpecModel):
     to: OptionalNames = Field(default=(), description="Where results go.")
     reply: Boolean | None = Field(
         default=None,
-        description="Whether results go to the `reply_to` of their message. Default: true without `to`.",
+        description="Whether results go to the `reply_to` of their message. Default: true without `to`. With an explicit "
+        "true, a handler that returns nothing answers null.",
     )
     with_: OpaqueMap = Field(
         default={},
@@ -255,6 +256,11 @@ class SubscriberSpec(SpecModel):
         default=None, description="Options of the subscriber's own queue, if it subscribes to events."
     )
     description: Text = Field(default="", description="What it does, for people.")
+
+    @property
+    def answers(self) -> bool:
+        """Whether results go to the `reply_to` of their message."""
+        return self.reply if self.reply is not None else not (self.to or self.batch)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -52,6 +52,7 @@ def flow_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
         yield from _unread_queues(loaded, spec, together)
         yield from _idle_events(loaded, spec, together)
         yield from _cycles(loaded, spec, together)
+        yield from _unanswered_calls(loaded, spec, together)
 
 
 def matches_any_event(pattern: str, together: Sequence[Peer]) -> bool:
@@ -73,6 +74,19 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
             message = f'queue "{name}" has no subscriber'
             help_text = "add a subscriber, or ignore this if another program reads it"
             yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
+
+
+def _unanswered_calls(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:
+    """Warn of calls by HTTP whose subscribers are known, and do not answer."""
+    subscribers = [item for peer in together for item in peer.spec.subscribers.values()]
+    for name, producer in spec.producers.items():
+        target = producer.to[0]
+        asked = [item for item in subscribers if any(matches(pattern, target) for pattern in item.from_)]
+        if producer.reply and asked and not any(item.answers for item in asked):
+            message = f'no subscriber of "{target}" answers: each POST would wait until its timeout'
+            help_text = "add `reply: true` to the subscriber, or remove it here"
+            path = ("producers", name, "reply")
+            yield loaded.problem("unanswered-call", path, message, help_text, severity="warning")
 
 
 def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:

@@ -129,7 +129,8 @@ HTTP_TIMEOUT_S = 10.0
 class Producer:
     """A source of messages: a function that is called once or by a schedule, or an HTTP path without a handler.
 
-    `http_timeout_s` is the time that a POST waits for the confirm of its message; `per_second` is the maximum rate.
+    `http_timeout_s` is the time that a POST waits for the confirm of its message, or for the answer if it `is_call`;
+    `per_second` is the maximum rate.
     With `once`, it runs once for each value of that key, over all starts.
     """
 
@@ -139,6 +140,7 @@ class Producer:
     schedule: Schedule | None = None
     http_path: str | None = None
     http_timeout_s: float = HTTP_TIMEOUT_S
+    is_call: bool = False
     per_second: float | None = None
     once: str | None = None
     is_enabled: bool = True

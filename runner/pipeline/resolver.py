@@ -253,7 +253,15 @@ class _Resolver:
         to = tuple(destinations[target] for target in spec.to if target in destinations)
         if spec.http is not None:
             timeout_s = HTTP_TIMEOUT_S if spec.timeout is None else spec.timeout
-            return Producer(name, None, to, http_path=spec.http, http_timeout_s=timeout_s, is_enabled=spec.enabled)
+            return Producer(
+                name,
+                None,
+                to,
+                http_path=spec.http,
+                http_timeout_s=timeout_s,
+                is_call=spec.reply,
+                is_enabled=spec.enabled,
+            )
         checks = [destinations[target].encode for target in spec.to if target in self._adapters]
         handler = self._reader(path, spec.file, checks) if spec.file is not None else None
         if spec.handler is not None:
@@ -307,7 +315,7 @@ class _Resolver:
             trip=trip,
             event_of=event_of(self._event_addresses(), topology_builder.DEFAULT_EXCHANGE),
             is_responder=spec.reply is True,
-            replies=spec.reply if spec.reply is not None else not (spec.to or spec.batch),
+            replies=spec.answers,
             is_enabled=spec.enabled,
         )
 

@@ -1,4 +1,7 @@
-"""A producer with `http:`: turns POST requests into messages. The answer is 202 once the broker has confirmed them."""
+"""A producer with `http:`: turns POST requests into messages. The response is 202 once the broker has confirmed them.
+
+With `reply: true` a request is a call, and its response the answer of the handler.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner import log
-from runner.errors import PublishFailed, PublishUnknown
+from runner.errors import CallFailed, NoAnswer, PublishFailed, PublishUnknown
 from runner.message import NO_HEADERS
 from runner.metrics import ProducerCounts
 from runner.pipeline.codec import JsonText, guess_payload
 from runner.pipeline.data_errors import json_error
 from runner.pipeline.model import Producer
+from runner.runtime.answers import Answer
 from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.trace_context import trace_fields, trace_headers
@@ -42,8 +46,8 @@ class HttpProducer:
 
     async def accept(
         self, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS
-    ) -> tuple[int, dict[str, Any]]:
-        """Publish the body and return the HTTP status and the JSON answer. Trace headers go on to it.
+    ) -> tuple[int, dict[str, Any] | Answer]:
+        """Publish the body and return the HTTP status and the response: JSON, or the answer to a call.
 
         Without a connection to the broker it answers 503 at once, so that the client can try another instance.
         """
@@ -55,6 +59,8 @@ class HttpProducer:
                 return 422, {"error": str(error)}
             if not self._publisher.can_publish:
                 return 503, {"error": "the broker takes no messages now: nothing was published"}
+            if self._producer.is_call:
+                return await self._call(outgoing[0])
             try:
                 async with asyncio.timeout(self._producer.http_timeout_s):
                     published = [await self._publish(item) for item in outgoing]
@@ -66,10 +72,27 @@ class HttpProducer:
             except PublishFailed as failure:
                 return 503 if failure.reason == "refused" else 422, {"error": str(failure)}
             for item in published:
-                if self._has_line(item.envelope):
-                    about = {"message_id": item.envelope.message_id, **trace_fields(item.envelope.headers)}
-                    self._logger.info("message.published", to=item.destination.name, **about)
+                self._log(item)
             return 202, {"ids": [item.envelope.message_id for item in outgoing]}
+
+    async def _call(self, question: OutgoingMessage) -> tuple[int, dict[str, Any] | Answer]:
+        """Ask, and return the HTTP status and the answer, or why there is none."""
+        try:
+            answer = await self._publisher.call(question, self._producer.http_timeout_s)
+        except PublishFailed as failure:
+            return 422 if failure.reason == "invalid" else 503, {"error": str(failure)}
+        except NoAnswer as missing:
+            return 504 if missing.reason == "timeout" else 503, {"error": f"{missing}: {missing.hint}"}
+        except CallFailed as failed:
+            about = {"error": failed.error, "error_type": failed.error_type, "reason": failed.reason}
+            return 422 if failed.reason in ("invalid", "too-large") else 500, about
+        self._log(question)
+        return 200, answer
+
+    def _log(self, item: OutgoingMessage) -> None:
+        if self._has_line(item.envelope):
+            about = {"message_id": item.envelope.message_id, **trace_fields(item.envelope.headers)}
+            self._logger.info("message.published", to=item.destination.name, **about)
 
     async def _publish(self, item: OutgoingMessage) -> OutgoingMessage:
         """Publish a message and return it as it was sent."""

@@ -19,7 +19,9 @@ from runner import log
 from runner.config.messages import closest
 from runner.errors import RunnerError
 from runner.metrics import Samples
+from runner.pipeline.body_encoding import TEXT
 from runner.runtime import exposition
+from runner.runtime.answers import Answer
 from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
 from runner.runtime.http_producer import HttpProducer
 from runner.trace_context import TRACE_HEADERS
@@ -202,6 +204,7 @@ class HttpServer:
         from aiohttp.http_exceptions import ContentEncodingError
         from aiohttp.web import RequestPayloadError
 
+        answer: dict[str, Any] | Answer
         with self._count_request():
             if self._refusal:
                 status, answer = 503, {"error": self._refusal}
@@ -220,7 +223,11 @@ class HttpServer:
                     trace = {name: ",".join(request.headers.getall(name, ())) for name in TRACE_HEADERS}
                     status, answer = await producer.accept(body, request.content_type, trace)
             headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-            response = web.json_response(answer, status=status, headers=headers)
+            if isinstance(answer, Answer):
+                kind = f"{TEXT}; charset=utf-8" if answer.content_type == TEXT else answer.content_type
+                response = web.Response(body=answer.body, headers={"Content-Type": kind})
+            else:
+                response = web.json_response(answer, status=status, headers=headers)
             if self._refusal or status in (400, 408):
                 response.force_close()
             return response

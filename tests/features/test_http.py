@@ -332,3 +332,108 @@ async def test_port_0_takes_a_free_one_and_says_which(project: Project) -> None:
         assert host == "127.0.0.1"
         assert (await asyncio.to_thread(post, int(port), "/orders", b"{}"))[0] == 202
         await stop(runner)
+
+
+# Calls
+
+CALLS = """
+    version: 1
+    queues: {UNIQUE.quotes: {schema: work:Parcel}, UNIQUE.words: , UNIQUE.slow: , UNIQUE.nobody: }
+    events: {UNIQUE.unheard: }
+    producers:
+      quote: {http: /quotes, to: UNIQUE.quotes, reply: true}
+      say: {http: /words, to: UNIQUE.words, reply: true}
+      wait: {http: /slow, to: UNIQUE.slow, reply: true, timeout: 1h}
+      nobody: {http: /nobody, to: UNIQUE.nobody, reply: true, timeout: 300ms}
+      unheard: {http: /unheard, to: UNIQUE.unheard, reply: true}
+    subscribers:
+      price: {from: UNIQUE.quotes, handler: work:price, retry: {attempts: 2, delay: 50ms}}
+      say: {from: UNIQUE.words, handler: work:say, reply: true}
+      slow: {from: UNIQUE.slow, handler: work:slow, reply: true}
+"""
+ANSWERERS = """
+    import asyncio
+    from pydantic import BaseModel
+    from runner import Message, Reject
+
+    class Parcel(BaseModel):
+        kg: float
+
+    def price(parcel: Parcel, message: Message):
+        if parcel.kg > 30:
+            raise Reject("more than 30 kg")
+        if parcel.kg < 0:
+            raise ValueError(f"less than nothing, {message.attempt}")
+        return {"price": parcel.kg * 2, "currency": "€"}
+
+    def say(word: str):
+        return {"bytes": b"\\xff", "nothing": None}.get(word, f"<b>{word}</b>")
+
+    async def slow(number: int) -> None:
+        note(number)
+        await asyncio.Event().wait()
+"""
+
+
+async def test_a_post_can_be_a_call(project: Project) -> None:
+    """The response is the answer; what was wrong is said with the status that it has in HTTP. With workers as well."""
+    project.pipeline(CALLS)
+    project.handlers(ANSWERERS)
+    workers = () if project.place.is_memory else ("--workers", "2")
+    runner, port = serve(project, *workers)
+    async with runner:
+        await started(runner)
+
+        async def ask(path: str, body: bytes, content_type: str = JSON) -> tuple[int, Any]:
+            return await asyncio.to_thread(post, port, path, body, content_type)
+
+        assert await ask("/quotes", b'{"kg": 2}') == (200, {"price": 4.0, "currency": "€"})
+        assert await ask("/words", "größer".encode(), "text/plain") == (200, "<b>größer</b>")
+        assert await asyncio.to_thread(content_type_of, port, "/words", b"x") == "text/plain; charset=utf-8"
+        assert await asyncio.to_thread(content_type_of, port, "/words", b"bytes") == "application/octet-stream"
+        assert await asyncio.to_thread(content_type_of, port, "/words", b"nothing") == JSON
+
+        status, answer = await ask("/quotes", b'{"kg": "heavy"}')
+        assert (status, "does not fit the schema" in answer["error"]) == (422, True)
+        assert await ask("/quotes", b'{"kg": 40}') == (
+            500,
+            {"error": "more than 30 kg", "error_type": "Reject", "reason": "rejected"},
+        )
+        assert await ask("/quotes", b'{"kg": -1}') == (
+            500,
+            {"error": "less than nothing, 2", "error_type": "ValueError", "reason": "exhausted"},
+        )
+        late = f'"{project.name("nobody")}" has not answered within 300ms: the message may be handled all the same'
+        assert await ask("/nobody", b"1") == (504, {"error": late})
+        status, answer = await ask("/unheard", b"1")
+        assert (status, "no queue takes a message" in answer["error"]) == (503, True)
+        await stop(runner)
+
+
+async def test_a_call_ends_when_its_connection_is_lost(rabbit_project: Project, rabbitmq: Broker) -> None:
+    """At once, and not after its timeout of an hour: the address of the answer is gone."""
+    rabbit_project.pipeline(CALLS)
+    rabbit_project.handlers(ANSWERERS)
+    async with Proxy(rabbitmq.port) as proxy:
+        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        runner, port = serve(rabbit_project)
+        async with runner:
+            await started(runner)
+            asking = asyncio.create_task(asyncio.to_thread(timed_post, port, "/slow", b"7"))
+            await rabbit_project.ledger.wait_for(1)
+            proxy.cut()
+            took, status, retry_after, answer = await asking
+            assert (status, retry_after) == (503, "5")
+            assert answer["error"].startswith("the connection to the broker was lost before the answer came")
+            assert took < 10
+            runner.signal(signal.SIGKILL)  # its handler never ends
+
+
+def content_type_of(port: int, path: str, body: bytes) -> str:
+    """Return the content type of the response to a text."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("POST", path, body, {"Content-Type": "text/plain"})
+        return connection.getresponse().headers["Content-Type"]
+    finally:
+        connection.close()
