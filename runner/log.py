@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from runner.log_capture import CapturedStdout, open_lossy_stderr
 from runner.log_output import DescriptorStream, LogSink, Stream
-from runner.log_renderers import CONTEXT_FIELDS, MAX_TEXT_CHARACTERS, ConsoleRenderer, render_json
+from runner.log_renderers import CONTEXT_FIELDS, MAX_TEXT_CHARACTERS, ConsoleRenderer, JsonLine, render_json
 
 __all__ = [
     "MAX_TEXT_CHARACTERS",
@@ -51,15 +52,20 @@ class _Processors:
 
     def __init__(self, out: LogSink, level: str, worker: int | None, render: Processor, muted: Collection[str]) -> None:
         self.out = out
-        self.wrapper = structlog.make_filtering_bound_logger(_level_number(level))
+        self.level = _level_number(level)
+        self.is_json = render is render_json
+        self.muted = frozenset(muted)
+        self.worker = {} if worker is None else {"worker": worker}
+        self.wrapper = structlog.make_filtering_bound_logger(self.level)
         place: list[Processor] = [] if worker is None else [_constant_field("worker", worker)]
         last: list[Processor] = [structlog.processors.format_exc_info, render]
-        time = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        self.timestamp = Timestamps()
+        stamp = self.timestamp.add
         level_of = structlog.processors.add_log_level
-        mute: list[Processor] = [_dropped(frozenset(muted))] if muted else []
-        self.ours: list[Processor] = [*mute, _add_context, _add_foreign_context, level_of, time, *place, *last]
+        mute: list[Processor] = [_dropped(self.muted)] if muted else []
+        self.ours: list[Processor] = [*mute, _add_context, _add_foreign_context, level_of, stamp, *place, *last]
         self.for_structlog: list[Processor] = [_prefix_reserved, *self.ours, _mark_rendered]
-        self.for_stdlib: list[Processor] = [_add_context, _add_foreign_context, time, *place, *last]
+        self.for_stdlib: list[Processor] = [_add_context, _add_foreign_context, stamp, *place, *last]
 
 
 _settings: dict[str, Any] = {}
@@ -158,14 +164,75 @@ def get_logger() -> FilteringBoundLogger:
     return _logger(_current[0].out.write_line) if _current else _HOST_LOGGER
 
 
-def get_message_logger() -> FilteringBoundLogger:
+def get_message_logger(shared: Mapping[str, Any]) -> FilteringBoundLogger | MessageLogger:
     """Return a logger for lines that are written once per message.
 
-    They are buffered until the end of the loop's iteration.
-
-    If the process is killed before that, they are lost. Any other line flushes them.
+    `shared` are the fields that the context of each of these lines has, with the same values. The lines are buffered
+    until the end of the loop's iteration. If the process is killed before that, they are lost. Any other line flushes
+    them.
     """
-    return _logger(_current[0].out.buffer_line) if _current else _HOST_LOGGER
+    if not _current:
+        return _HOST_LOGGER
+    lines = _current[0]
+    general = _logger(lines.out.buffer_line)
+    return MessageLogger(lines, general, shared) if lines.is_json else general
+
+
+class MessageLogger:
+    """Writes the same JSON lines as the general logger, without its steps. What it cannot write, that one writes."""
+
+    def __init__(self, lines: _Processors, general: FilteringBoundLogger, shared: Mapping[str, Any]) -> None:
+        self._lines = lines
+        self._general = general
+        self._shared = {**lines.worker, **shared}
+        self._forms: dict[tuple[str, str], JsonLine] = {}
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write a line, unless its level or its event is not written."""
+        if self._lines.level <= logging.INFO:
+            self._write("info", event, fields)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Write a line at debug level."""
+        if self._lines.level <= logging.DEBUG:
+            self._write("debug", event, fields)
+
+    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        lines = self._lines
+        if event in lines.muted:
+            return
+        form = self._forms.get((level, event))
+        if form is None:
+            form = self._forms[level, event] = JsonLine(level, event, self._shared)
+        place = context.get()
+        line = None
+        if "payload" not in place and not structlog.contextvars.get_contextvars():
+            line = form.render(lines.timestamp(), place, fields)
+        if line is not None:
+            lines.out.buffer_line(line)
+        else:
+            getattr(self._general, level)(event, **fields)
+
+
+class Timestamps:
+    """The time of log lines, UTC in ISO 8601. The part up to the seconds is made once a second."""
+
+    def __init__(self) -> None:
+        self._second = (0, "")
+
+    def __call__(self) -> str:
+        """Return the time now."""
+        second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+        known, text = self._second
+        if known != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = (second, text)
+        return f"{text}.{microsecond:06d}Z"
+
+    def add(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """Add the time to a line, as a processor of structlog."""
+        event["timestamp"] = self()
+        return event
 
 
 def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, MutableMapping
+from json.encoder import encode_basestring
 from typing import Any
 
 from runner.redaction import escape_controls, mask_head, mask_passwords, mask_tail
@@ -42,6 +43,7 @@ CONTEXT_FIELDS = (
 """Fields that say what a line is about, in their order. Applications cannot set them."""
 
 _ATOMS = frozenset({bool, type(None)})
+_MAX_NUMBER = 2**63
 
 
 def clean_fields(event: MutableMapping[str, Any]) -> dict[str, Any]:
@@ -152,6 +154,40 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 def render_json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     """Render a line as JSON."""
     return _encode(clean_fields(event))
+
+
+class JsonLine:
+    """Renders the lines of one level and event, as `render_json` does. What all of them share is encoded once."""
+
+    def __init__(self, level: str, event: str, shared: Mapping[str, Any]) -> None:
+        self._shared = shared.keys()
+        line = render_json(None, "", {"level": level, "event": event, **shared})
+        self._begin = line.removeprefix('{"timestamp": ""')[:-1]
+
+    def render(self, timestamp: str, *parts: Mapping[str, Any]) -> str | None:
+        """Return the line with the fields of all parts. None if they need `render_json`.
+
+        Those of CONTEXT_FIELDS come first and in that order, and all names are plain text.
+        """
+        line = f'{{"timestamp": "{timestamp}"{self._begin}'
+        shared = self._shared
+        for part in parts:
+            for name, value in part.items():
+                if name in shared:
+                    continue
+                kind = type(value)
+                if kind is str:
+                    is_clean = len(value) <= MAX_VALUE_CHARACTERS and value.isprintable() and ":/" not in value
+                    line += f', "{name}": {encode_basestring(value if is_clean else _clean_string(value))}'
+                elif kind is float or kind is int:
+                    if not -_MAX_NUMBER < value < _MAX_NUMBER:
+                        return None
+                    line += f', "{name}": {value!r}'
+                elif value is None:
+                    line += f', "{name}": null'
+                else:
+                    return None
+        return line + "}"
 
 
 _RESET, _DIM = "\x1b[0m", "\x1b[2m"

@@ -75,7 +75,9 @@ class Execution:
         self._logs_payloads = logs_payloads
         self._loop = asyncio.get_running_loop()
         self._logger = log.get_logger()
-        self._message_logger = log.get_message_logger()
+        self._place = {"pipeline": pipeline, "subscriber": subscriber.name, "queue": subscriber.queue}
+        """The log fields that all deliveries share."""
+        self._message_logger = log.get_message_logger(self._place)
         window_s = subscriber.dedupe_window_s
         self._deduplicator = Deduplicator(window_s) if window_s is not None else None
         self._results = ResultPublisher(subscriber, publisher.counting(counts.published), pipeline)
@@ -356,14 +358,12 @@ class Execution:
                 await self.release(delivery)
 
     def _context_fields(self) -> dict[str, Any]:
-        return {"pipeline": self._pipeline, "subscriber": self._subscriber.name, "queue": self._subscriber.queue}
+        return dict(self._place)
 
     def log_fields(self, delivery: Delivery) -> dict[str, Any]:
         """Return the log fields of a delivery."""
         fields = {
-            "pipeline": self._pipeline,
-            "subscriber": self._subscriber.name,
-            "queue": self._subscriber.queue,
+            **self._place,
             "message_id": delivery.envelope.message_id,
             "correlation_id": delivery.envelope.correlation_id,
             "attempt": delivery.attempt,

@@ -92,7 +92,8 @@ class ProducerRuntime:
         self._max_sleep_s = max_sleep_s
         self._has_line = has_line
         self._logger = log.get_logger()
-        self._message_logger = log.get_message_logger()
+        self._place = {"pipeline": pipeline, "producer": producer.name}
+        self._message_logger = log.get_message_logger(self._place)
         self._limiter = RateLimiter(producer.per_second) if producer.per_second else None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"producer-{producer.name}")
         self.is_finite = producer.schedule is None
@@ -155,7 +156,7 @@ class ProducerRuntime:
 
     async def _run_once(self, seed: str, may_publish: asyncio.Event | None = None) -> bool:
         """Call the handler once and publish everything that it yields. Return whether all of it worked."""
-        with log.bound_context({"pipeline": self._pipeline, "producer": self.producer.name}):
+        with log.bound_context(self._place):
             window = _PublishWindow(self._publisher, self._note_confirmed)
             place, to = repr((self._pipeline, self.producer.name, seed)), self.producer.to
             try:
@@ -201,10 +202,10 @@ class ProducerRuntime:
             say = self._message_logger.info if self.is_finite else self._message_logger.debug
             say(
                 "message.published",
-                to=outgoing.destination.name,
                 message_id=envelope.message_id,
                 correlation_id=envelope.correlation_id,
                 **trace_fields(envelope.headers),
+                to=outgoing.destination.name,
             )
 
     async def _items(self) -> AsyncGenerator[Any, None]:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
+import structlog
 
 from runner import log
-from runner.log_renderers import ConsoleRenderer
+from runner.log_renderers import CONTEXT_FIELDS, ConsoleRenderer
 
 HOSTILE = 'a\nb\u2028c\x85d\x1b[31m{"level": "error"}'
 ESCAPED = 'a\\nb\\u2028c\\x85d\\x1b[31m{"level": "error"}'
@@ -133,3 +134,48 @@ def test_a_worker_says_in_each_line_which_one_it_is() -> None:
     log.get_logger().info("ours", subscriber="ship")
     assert out.getvalue()[8:].startswith(" info    #2 ship │ ours")
     assert "#" not in written("console", subscriber="ship")
+
+
+MESSAGE_FIELDS = (
+    {"message_id": "0f" * 16, "correlation_id": None, "attempt": 1, "duration_ms": 0.3, "published": 2},
+    {"message_id": HOSTILE, "correlation_id": "amqp://shop:secret@host", "attempt": 1, "trace_id": "ab" * 16},
+    {"message_id": 'quotes " and \\ too', "correlation_id": "x" * 5000, "to": "ä\ud800é"},
+    {"message_id": "a", "duration_ms": float("nan"), "published": 2**70},
+    {"message_id": Talkative(), "duplicate": True, "list": [1, {"two": HOSTILE}]},
+    {"message_id": "a", "payload": HOSTILE},
+)
+
+
+@pytest.mark.parametrize("fields", MESSAGE_FIELDS, ids=str)
+@pytest.mark.parametrize("options", [{}, {"worker": 3}, {"level": "warning"}, {"muted": ["message.handled"]}], ids=str)
+@pytest.mark.parametrize("bound", [{}, {"tenant": "acme"}], ids=str)
+def test_a_line_of_a_message_is_the_line_that_the_general_logger_writes(
+    fields: dict[str, Any], options: dict[str, Any], bound: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte, whichever way it takes: with and without a worker, and with what an application has bound."""
+    monkeypatch.setattr(log.Timestamps, "__call__", lambda _: "2026-11-30T12:00:00.000000Z")
+    out = io.StringIO()
+    log.configure(format="json", stream=out, **options)
+    shared = {"pipeline": "shop", "subscriber": HOSTILE, "queue": "orders"}
+    place = {name: value for name, value in fields.items() if name in (*CONTEXT_FIELDS, "payload")}
+    own = {name: value for name, value in fields.items() if name not in place}
+    with log.bound_context({**shared, **place}), structlog.contextvars.bound_contextvars(**bound):
+        log.get_message_logger(shared).info("message.handled", **own)
+        log.get_message_logger(shared).debug("message.handled", **own)
+        log.flush()
+        fast = out.getvalue()
+        log.get_logger().info("message.handled", **own)
+        log.get_logger().debug("message.handled", **own)
+    assert out.getvalue() == fast * 2
+    assert fast.count("\n") == (0 if "level" in options or "muted" in options else 1)
+
+
+def test_the_time_of_a_line_has_microseconds_and_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((1_000_000_000_000_001_999, 1_000_000_000_999_999_000, 1_000_000_001_000_000_000))
+    monkeypatch.setattr("runner.log.time.time_ns", lambda: next(times))
+    stamp = log.Timestamps()
+    assert [stamp() for _ in range(3)] == [
+        "2001-09-09T01:46:40.000001Z",
+        "2001-09-09T01:46:40.999999Z",
+        "2001-09-09T01:46:41.000000Z",
+    ]

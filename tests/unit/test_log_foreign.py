@@ -52,16 +52,16 @@ MISUSES: list[Callable[[], object]] = [
 def test_our_lines_stay_as_they_are(misuse: Callable[[], object]) -> None:
     """Also those of a logger that was made before: JSON, the place, and no password."""
     out = configured(capture_stdout=True)
-    before, soon = log.get_logger(), log.get_message_logger()
+    before, soon = log.get_logger(), log.get_message_logger({"pipeline": "p", "queue": "q"})
     misuse()
     with log.bound_context({"pipeline": "p", "queue": "q"}):
         for logger in (before, soon, log.get_logger()):
-            logger.error("message.retry", error="at amqp://u:secret@h")
+            logger.info("message.retry", error="at amqp://u:secret@h")
     log.flush()
     lines = parsed(out)
     assert len(lines) == 3
     for line in lines:
-        assert (line["event"], line["level"], line["pipeline"], line["queue"]) == ("message.retry", "error", "p", "q")
+        assert (line["event"], line["level"], line["pipeline"], line["queue"]) == ("message.retry", "info", "p", "q")
         assert line["error"] == "at amqp://u:***@h"
         assert line["timestamp"]
 

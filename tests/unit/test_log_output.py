@@ -14,7 +14,7 @@ from tests.unit.captured_log import configured, parsed
 
 def test_lines_that_wait_come_out_before_any_other() -> None:
     out = configured()
-    log.get_message_logger().info("first")
+    log.get_message_logger({}).info("first")
     log.get_logger().info("second")
     assert [line["event"] for line in parsed(out)] == ["first", "second"]
 
