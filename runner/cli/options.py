@@ -182,7 +182,7 @@ def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tu
             raise BadValue(f"the port {port} is too large", "write a port from 1 to 65535") from None
         if value.isdecimal():
             raise BadValue(f'"{value}" has no host', f"write 127.0.0.1:{value}, or 0.0.0.0:{value} for all") from None
-        if re.fullmatch(r"[a-zA-Z0-9.-]+", value):
+        if not value[:1].isdecimal() and re.fullmatch(r"[a-zA-Z0-9.-]+", value):
             raise BadValue(f'"{value}" has no port', f"write {value}:8080") from None
         raise BadValue(f'"{value}" is not an address', "write HOST:PORT, such as 127.0.0.1:8080") from None
 
@@ -235,17 +235,10 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
     try:
         return parse_broker_url(value)
     except ValueError as error:
-        from runner.config.messages import closest
-        from runner.units import is_loopback
+        from runner.config.guesses import broker
 
-        hint = "write amqp://USER:PASSWORD@HOST:5672"
-        if closest(value, ["memory"]):
-            hint = 'did you mean "memory"?'
-        elif re.match(r"[\w.-]+(:\d+)?(/|$)", value) and "://" not in value:
-            login = "" if is_loopback(re.split("[:/]", value)[0]) else "USER:PASSWORD@"
-            hint = f'did you mean "amqp://{login}{value}"?'
-        elif closest(value.partition("://")[0], ["amqp", "amqps"]):
-            hint = f'did you mean "amqp://{value.partition("://")[2]}"?'
+        meant, hint = broker(value)
+        hint = f'did you mean "{meant}"?' if meant else hint or "write amqp://host:5672/vhost"
         raise BadValue(str(error), hint) from None
 
 

@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -13,67 +15,18 @@ from click.core import ParameterSource
 
 from runner.config.messages import closest
 
-_PATHS = ("-f", "-c", "--file", "--config", "--path", "--pipeline", "--yaml", "--input")
-_INSTEAD = {
-    "--format": ("-o", "--output", "--output-format", "--style"),
-    "--json": ("-o",),
-    "--log-level": ("-l", "--loglevel", "--level", "--verbosity"),
-    "--log-format": ("-o", "--output", "--format", "--logs"),
-    "--workers": ("-w", "-j", "--worker", "--processes", "--procs", "--replicas", "--scale", "--concurrency"),
-    "--env-file": ("-e", "--env", "--envfile", "--dotenv"),
-    "--broker": ("-b", "--url", "--amqp", "--amqp-url", "--rabbitmq", "--broker-url", "--uri"),
-    "--watch": ("-r", "--reload", "--hot-reload", "--autoreload"),
-    "--http": ("-p", "--port", "--listen", "--bind", "--host"),
-    "--only": ("-Q", "--queues", "--queue", "--subscriber", "--producer", "--select"),
-    "--limit": ("-n", "--count", "--max", "--top"),
-    "--yes": ("-y", "--force", "--confirm"),
-    "--dry-run": ("--check", "--plan", "--simulate"),
-    "--until-idle": ("--once", "--oneshot", "--exit-when-idle"),
-}
-"""Options, and what other programs call them. The first whose command has it is offered."""
-
-_WITH_VALUE = {
-    "--json": ("--format json", "--log-format json"),
-    "--debug": ("--log-level debug",),
-    "--verbose": ("--log-level debug",),
-    "-v": ("--log-level debug",),
-    "-vv": ("--log-level debug",),
-    "--quiet": ("--log-level warning",),
-    "--silent": ("--log-level warning",),
-    "-q": ("--log-level warning",),
-}
-_DETACH = ("-d", "--detach", "--daemon", "--daemonize", "--background")
 _DRY = ("-n", "--dry-run", "--check", "--plan", "--simulate", "--diff")
-_RELOAD = ("-r", "--reload", "--watch", "--hot-reload", "--autoreload")
 
-_COMMANDS = {
-    "apply": "sync declare migrate setup",
-    "call": "ask request rpc",
-    "config": "show print dump render cat resolve",
-    "dead": "dlq dlx deadletter dead-letter dead-letters replay redrive retry requeue",
-    "explain": "error errors code",
-    "export": "generate gen",
-    "graph": "draw diagram dot",
-    "init": "new create scaffold startproject",
-    "page": "ui web dashboard admin",
-    "plan": "diff",
-    "publish": "send emit produce pub push",
-    "schema": "jsonschema",
-    "dev": "develop serve-dev",
-    "test": "pytest spec",
-    "status": "ps list ls top info stats queues inspect",
-    "tap": "consume listen sub subscribe tail watch logs monitor",
-    "up": "run start serve worker launch exec",
-    "validate": "check lint verify valid",
-    "list": "ls",
-    "show": "get view inspect cat describe",
-    "drop": "purge delete remove rm clear discard",
-    "compose": "docker docker-compose",
-    "kubernetes": "k8s kube helm",
-    "alerts": "prometheus rules",
-    "definitions": "rabbitmq",
-}
-"""Commands, and the words of other programs for them."""
+
+@cache
+def _words(kind: str) -> list[tuple[str, list[str], str]]:
+    """Return the rows of `usage.txt` for commands or options: what is meant, the words for it, and a help."""
+    rows = []
+    for line in files("runner.cli").joinpath("usage.txt").read_text("utf-8").splitlines():
+        row, meant, words, help_ = ([part.strip() for part in line.split("|")] + [""])[:4] if "|" in line else [""] * 4
+        if row == kind:
+            rows.append((meant, words.split(), help_))
+    return rows
 
 
 def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[str, str]:
@@ -123,24 +76,21 @@ def _sentence(message: str) -> str:
 def _unknown_command(
     context: click.Context, group: click.Group, name: str, arguments: Sequence[str]
 ) -> tuple[str, str]:
-    rest = [item for item in arguments if item != name]
-    known = group.list_commands(context)
-    is_top = context.parent is None
-    if is_top and (Path(name).exists() or name.endswith((".yaml", ".yml"))):
+    known, path = group.list_commands(context), context.command_path
+    after = arguments[arguments.index(name) + 1 :] if name in arguments else ()
+    if Path(name).exists() or name.endswith((".yaml", ".yml")):
+        verb = next(item for item in (*after, "up", "list", "compose", known[0]) if item in known)
+        rest = [name, *(item for item in after if item != verb)]
         what = "folder" if Path(name).is_dir() else "file"
-        return f'"{name}" is a {what}, not a command', f"write: runner up {shlex.join([name, *rest])}"
-    meant = next((verb for verb, words in _COMMANDS.items() if verb in known and name.lower() in words.split()), None)
-    meant = meant or closest(name, known, likeness=0.7)
-    message = f'"{context.command_path}" has no command "{name}"'
-    if is_top and name in ("stop", "down", "kill", "restart"):
+        return f'"{name}" is a {what}, not a command', f"write: {path} {shlex.join([verb, *rest])}"
+    found = (meant for meant, words, _ in _words("command") if meant.split()[0] in known and name.lower() in words)
+    meant = next(found, None) or closest(name, known, likeness=0.7)
+    message = f'"{path}" has no command "{name}"'
+    if context.parent is None and name in ("stop", "down", "kill", "restart"):
         return message, "stop `runner up` with Ctrl-C, or send it SIGTERM"
     if meant:
-        return message, f"write: {context.command_path} {shlex.join([meant, *_after(arguments, name)])}"
+        return message, f"write: {path} {shlex.join([*meant.split(), *after])}"
     return message, f"write one of: {', '.join(known)}"
-
-
-def _after(arguments: Sequence[str], name: str) -> Sequence[str]:
-    return arguments[arguments.index(name) + 1 :] if name in arguments else ()
 
 
 # Options
@@ -155,28 +105,23 @@ def _unknown_option(context: click.Context, name: str, arguments: Sequence[str])
             return message, "write: runner --version"
         return message, f"options come after the command, as in `{path} {command.list_commands(context)[1]} {name} …`"
     has_path = any(item.name in ("path", "paths") for item in command.params)
-    if has_path and name in _PATHS:
-        return message, f"write the path without an option: runner {_replaced(arguments, name, '')}"
-    for instead in _WITH_VALUE.get(name, ()):
-        if instead.split()[0] in own:
-            return message, f"write: runner {_replaced(arguments, name, instead)}"
-    meant = next((option for option, words in _INSTEAD.items() if option in own and name in words), None)
-    meant = meant or closest(name, own, likeness=0.75)
-    if meant == "--workers":
-        count = re.search(rf"{re.escape(name)}[= ]\S*?(\d+)", " ".join(arguments))
-        return message, f"write: --workers {count[1] if count else 'N'}"
-    if meant:
-        return message, f"write: runner {_replaced(arguments, name, meant)}"
-    left = _replaced(arguments, name, None)
+    left, help_ = _replaced(arguments, name, None), ""
+    for meant, words, remark in _words("option"):
+        if name in words and not meant and has_path:
+            return message, f"write the path without an option: runner {_replaced(arguments, name, '')}"
+        if name in words and meant == "--workers" and meant in own:
+            count = re.search(rf"{re.escape(name)}[= ]\S*?(\d+)", " ".join(arguments))
+            return message, f"write: --workers {count[1] if count else 'N'}"
+        if name in words and meant.split()[:1] and meant.split()[0] in own:
+            return message, f"write: runner {_replaced(arguments, name, meant)}"
+        if name in (*words, meant):
+            help_ = remark or help_ or f"leave it out: runner {left}"
+    if near := closest(name, own, likeness=0.75):
+        return message, f"write: runner {_replaced(arguments, name, near)}"
     if name in _DRY and context.info_name in ("up", "apply"):
         return message, f"write: runner plan {shlex.join(shlex.split(left)[1:])}"
-    if name in _DETACH:
-        return message, "leave it out, and let a service manager run it: `runner export systemd` writes a unit"
-    if name in _RELOAD:
-        return message, "leave it out, and start it again after each change"
-    if name in {*_WITH_VALUE, *_DRY, *_DETACH, *(word for words in _INSTEAD.values() for word in words), *_INSTEAD}:
-        return message, f"leave it out: runner {left}"
-    return message, f"leave it out, or write one of: {', '.join(option for option in own if option.startswith('--'))}"
+    options = ", ".join(option for option in own if option.startswith("--"))
+    return message, help_ or f"leave it out, or write one of: {options}"
 
 
 def _replaced(arguments: Sequence[str], name: str, instead: str | None) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from runner.config.messages import closest
+
 _UNITS: Final = {
     **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds"), 1),
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1000),
@@ -196,6 +198,9 @@ def broker(text: str) -> tuple[str, str]:
         urls = [url.strip() for url in re.split("[,;]", text) if url.strip()]
         return "", "put them into a list under the key `urls:`, below `broker:`" if len(urls) > 1 else ""
     scheme, separator, rest = text.partition("://")
+    if not separator and closest(text, ["memory"]):
+        return "memory", ""
+    scheme = closest(scheme, ["amqp", "amqps"]) or scheme
     if separator and not _SCHEMES.fullmatch(scheme):
         return "", "the runner speaks AMQP 0-9-1, as RabbitMQ does: write amqp://host:5672/vhost"
     rest = rest if separator else text

@@ -386,5 +386,10 @@ def _missing(path: Path) -> Problem:
         guess = closest(path.name, os.listdir(path.parent), likeness=0.75)
     except (OSError, ValueError):
         guess = None
+    here = [
+        file for file in sorted(Path().glob("*.y*ml")) if not is_test_file(file) and _kind(file) is FileKind.PIPELINE
+    ]
     help_ = f'did you mean "{path.parent / guess}"?' if guess else "check the name"
+    if here and not guess:
+        help_ = f"check the name, or write the path of a pipeline first: {here[0]}"
     return Problem(code="no-such-file", message="there is no such file or folder", help=help_, file=str(path))

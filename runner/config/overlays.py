@@ -124,7 +124,9 @@ def _keys(option: str, lines: Lines) -> tuple[list[tuple[str, Span]], int]:
             position -= 1
             break
     where = position if position < len(option) else len(OPTION)
-    raise _bad_setting(lines.span(where, len(option)), "this is not KEY=VALUE", _FORM)
+    path, colon, value = option[len(OPTION) :].partition(":")
+    help_ = f"write --set {path}={value.strip()}" if colon and "=" not in option and " " not in path else _FORM
+    raise _bad_setting(lines.span(where, len(option)), "this is not KEY=VALUE", help_)
 
 
 def _check_value(option: str, start: int, node: Node, document: Document, lines: Lines) -> None:

@@ -92,6 +92,11 @@ REWRITTEN = [
         'PATH...: ".env" is a file of variables, not a pipeline',
         "up pipeline.yaml --env-file .env",
     ),
+    ("dead pipeline.yaml", '"pipeline.yaml" is a file, not a command', "dead list pipeline.yaml"),
+    ("dead pipeline.yaml drop", '"pipeline.yaml" is a file, not a command', "dead drop pipeline.yaml"),
+    ("pipeline.yaml validate", '"pipeline.yaml" is a file, not a command', "validate pipeline.yaml"),
+    ("replay pipeline.yaml", '"runner" has no command "replay"', "dead replay pipeline.yaml"),
+    ("purge pipeline.yaml", '"runner" has no command "purge"', "dead drop pipeline.yaml"),
     ("up pipeline.yaml --reload", '"runner up" has no option --reload', "up pipeline.yaml --watch"),
     ("-V", '"runner" has no option -V', "--version"),
 ]
@@ -136,6 +141,12 @@ SAID = [
         "--broker: a broker's URL starts with amqp:// or amqps://",
         'did you mean "amqp://localhost:5672"?',
     ),
+    (
+        "up pipeline.yaml --broker http://rabbit:15672",
+        "--broker: a broker's URL starts with amqp:// or amqps://",
+        'did you mean "amqp://rabbit:5672"?',
+    ),
+    ("up pipeline.yaml --http 8080x", '--http: "8080x" is not an address', "write HOST:PORT, such as 127.0.0.1:8080"),
     ("up pipeline.yaml --log-level debgu", '--log-level: "debgu" is not a value of it', 'did you mean "debug"?'),
     (
         "graph pipeline.yaml --format png",
