@@ -186,9 +186,7 @@ def _read_to_publish(path: Path, environ: Mapping[str, str], broker: str | None)
     if len(pipelines) < len(found):
         from runner.config import diagnostics
 
-        invalid = PipelineInvalid(problems)
-        invalid.add_note(diagnostics.full(problems))
-        raise invalid
+        raise PipelineInvalid(problems, f"{diagnostics.count(problems)}\n{diagnostics.full(problems)}".rstrip())
     if len(pipelines) > 1:
         names = [pipeline.path for pipeline in pipelines]
         raise UnknownName(f"{path} has {len(names)} pipelines", f"name the file of one of them: {', '.join(names)}")

@@ -65,9 +65,9 @@ class PipelineInvalid(RunnerError):
 
     exit_code = 78
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], text: str = "") -> None:
         errors = sum(problem.severity == "error" for problem in problems)
-        super().__init__(pluralize(errors, "error"))
+        super().__init__(text or pluralize(errors, "error"))
         self.problems = tuple(problems)
 
 

@@ -244,9 +244,13 @@ def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:
 
 
 def _as_record(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
-    """Return the arguments of a call of the standard library's logger: one text with all fields."""
+    """Return the arguments of a call of the standard library's logger: one text with all fields that have a value."""
     fields = {**context.get(), **event}
-    return (" ".join([fields.pop("event"), *(f"{name}={value}" for name, value in fields.items())]),), {}
+    return (
+        " ".join(
+            [fields.pop("event"), *(f"{name}={value}" for name, value in fields.items() if value not in (None, ""))]
+        ),
+    ), {}
 
 
 _HOST_LOGGER: FilteringBoundLogger = structlog.wrap_logger(

@@ -25,7 +25,7 @@ from weakref import WeakSet
 from runner import log
 from runner.app import System, load_to_publish, log_transport_event, make_trace_export, make_transport
 from runner.clock import utc_now
-from runner.errors import PublisherClosed
+from runner.errors import PipelineInvalid, PublisherClosed
 from runner.message import NO_HEADERS, Publish
 from runner.runtime.outbox import Outbox
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of, make_publisher, unknown_name
@@ -228,7 +228,10 @@ class _Settings:
         outbox: str | os.PathLike[str] | None,
         max_pending: int,
     ) -> Self:
-        system = load_to_publish(source, os.environ, broker=broker)
+        try:
+            system = load_to_publish(source, os.environ, broker=broker)
+        except PipelineInvalid as invalid:
+            raise invalid.with_traceback(None) from None  # the mistake is in the file, not in our frames
         return cls(system, parse_duration(timeout), max_waiting, outbox, max_pending)
 
     def seconds(self, timeout: str | float | None) -> float:

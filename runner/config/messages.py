@@ -110,13 +110,13 @@ def abbreviated(word: str, candidates: Iterable[str], *, least: int = 4) -> str 
     return found[0] if len(found) == 1 else None
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """Return the help for a misspelt word: the most similar candidate, else all candidates."""
+def did_you_mean(word: str, candidates: Iterable[str], otherwise: str = "write one of") -> str:
+    """Return the help for a misspelt word: the most similar candidate, else all candidates, after `otherwise`."""
     names = list(candidates)
     match = closest(word, names)
     if match is not None:
         return f'did you mean "{match}"?'
-    return f"write one of: {', '.join(names)}" if names else ""
+    return f"{otherwise}: {', '.join(names)}" if names else ""
 
 
 _EXPECTED = {

@@ -250,6 +250,10 @@ class QueueSpec(SpecModel):
     compress: CompressField | None = Field(
         default=None, description="Compress large messages when they are published.", examples=["4kB"]
     )
+    unread: Annotated[Literal["warn", "ignore"], choice(Literal["warn", "ignore"])] = Field(
+        default="warn",
+        description="ignore: another program reads it, so `validate` does not warn without a subscriber.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -209,8 +209,8 @@ class SubscriberSpec(SpecModel):
     to: OptionalNames = Field(default=(), description="Where results go.")
     reply: Boolean | None = Field(
         default=None,
-        description="Whether results go to the `reply_to` of their message. Default: true without `to`. With an explicit "
-        "true, a handler that returns nothing answers null.",
+        description="Whether results go to the `reply_to` of their message. Default: true without `to`. With an "
+        "explicit true, a handler that returns nothing answers null.",
     )
     with_: OpaqueMap = Field(
         default={},

@@ -30,9 +30,7 @@ def require_live_broker(settings: BrokerSettings) -> None:
 
 def unknown_target(name: str, what: str, known: Iterable[str]) -> UnknownTarget:
     """Return the error for a name that does not exist; `known` are the names that do."""
-    return UnknownTarget(
-        f'no {what} is called "{name}"', did_you_mean(name, known).replace("write one of", "there are")
-    )
+    return UnknownTarget(f'no {what} is called "{name}"', did_you_mean(name, known, "there are"))
 
 
 def ambiguous_target(name: str, pipelines: Iterable[str]) -> UnknownTarget:

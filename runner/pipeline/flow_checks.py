@@ -69,10 +69,10 @@ def _unread_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
     dead = {name for peer in together for name in dead_letter_queues(peer.name, peer.spec)}
     if not spec.subscribers:
         return  # a pipeline that only publishes
-    for name in spec.queues:
-        if name not in read and name not in dead:
+    for name, queue in spec.queues.items():
+        if name not in read and name not in dead and queue.unread != "ignore":
             message = f'queue "{name}" has no subscriber'
-            help_text = "add a subscriber, or ignore this if another program reads it"
+            help_text = "add a subscriber, or write `unread: ignore` under it if another program reads it"
             yield loaded.problem("unread-queue", ("queues", name), message, help_text, severity="warning", on="key")
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from runner.config.messages import closest
 from runner.pipeline import codec
 from runner.pipeline.annotations import (
     EMPTY,
@@ -276,7 +277,8 @@ def _payload_annotation(
     item = item_of(annotation)
     if item is None:
         what = "takes one payload, and a batch is a list of them"
-        raise wrong_parameters(path, what, "annotate it as in `orders: list[Order]`")
+        shown = inspect.formatannotation(annotation).rpartition(".")[2]
+        raise wrong_parameters(path, what, f"annotate it as `{name}: list[{shown}]`")
     return item
 
 
@@ -294,7 +296,9 @@ def _check_rest(
     for name in arguments:
         if not takes_any and (name not in parameters or parameters[name].kind in _VARIADIC):
             what = f'has no parameter "{name}", which `with:` passes'
-            raise wrong_parameters(path, what, "correct the name, or remove it from `with:`")
+            guess = closest(name, (other for other in parameters if other not in given))
+            hint = f'write "{guess}" in place of it under `with:`' if guess else "remove it from `with:`"
+            raise wrong_parameters(path, what, hint)
     missing = [
         name
         for name, parameter in parameters.items()

@@ -394,7 +394,7 @@ def _resolve(published: asyncio.Future[Exception | None], error: Exception | Non
 def unknown_name(name: str, known: Iterable[str]) -> PublishFailed:
     """Return the error for a destination that the pipeline does not have; `known` are those that it has."""
     text = f'no queue or event of this pipeline is called "{name}"'
-    return PublishFailed(text, reason="invalid", hint=did_you_mean(name, known).replace("write one of", "there are"))
+    return PublishFailed(text, reason="invalid", hint=did_you_mean(name, known, "there are"))
 
 
 def split_results(result: Any) -> Sequence[Any]:

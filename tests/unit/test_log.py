@@ -179,3 +179,10 @@ def test_the_time_of_a_line_has_microseconds_and_is_utc(monkeypatch: pytest.Monk
         "2001-09-09T01:46:40.999999Z",
         "2001-09-09T01:46:41.000000Z",
     ]
+
+
+def test_a_line_of_the_host_has_only_fields_with_a_value(caplog: pytest.LogCaptureFixture) -> None:
+    """In an application with its own logging, `error=` without a text would look like an unknown error."""
+    with caplog.at_level("WARNING", "runner"):
+        log._HOST_LOGGER.warning("broker.unreachable", broker="amqp://h", error="", at=None, attempts=0)
+    assert caplog.messages == ["broker.unreachable broker=amqp://h attempts=0"]

@@ -111,7 +111,7 @@ def test_a_circle_through_several_pipelines_is_warned_of_once() -> None:
 
 def test_a_file_that_cannot_be_read_makes_nothing_missing() -> None:
     """Its own error is the only thing said: what it has in it is not known."""
-    write(a=PAIRS[0][1], b="events: {e: \n")
+    write(a=PAIRS[0][1], b="events: {e: [}\n")
     assert {file for _, file in warned("a", "b")} == {"b"}
     write(b=PAIRS[0][2] + "nonsense: 1\n")
     assert warned("a", "b") == [("unknown-key", "b")]

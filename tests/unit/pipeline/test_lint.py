@@ -57,3 +57,7 @@ def test_a_binding_can_be_the_subscriber_of_an_event(bind: str, is_heard: bool) 
         "warning",
     )
     assert [code for code, _, _ in found if code != "empty-key"] == ([] if is_heard else ["unheard-event"])
+
+
+def test_a_queue_that_another_program_reads_is_not_warned_of() -> None:
+    assert problems("queues: {q: , bookings: {unread: ignore}}\n" + SUBSCRIBER, "warning") == []
