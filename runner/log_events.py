@@ -255,6 +255,12 @@ EVENTS = (
     ),
     Event("outbox.waiting", ("warning",), "The messages of a publisher's outbox cannot be sent now.", _ERROR),
     Event(
+        "partition.handed_over",
+        ("info",),
+        "This process leaves a partition to another one, because it is active in more than its share.",
+        {**_OF_CONSUMER, "processes": "how many processes share the partitions"},
+    ),
+    Event(
         "pauses.unavailable",
         ("warning",),
         "The broker does not let this process read the pauses of a pipeline. Its subscribers run, and `runner pause` "

@@ -249,12 +249,12 @@ def _replay(
     from runner.operations.targets import pipeline_with_destination
 
     system, selected = load_selection(dead_options)
-    address = pipeline_with_destination(system.pipelines, to).destinations[to].address if to else None
+    destination = pipeline_with_destination(system.pipelines, to).destinations[to] if to else None
     edit = edit_body if is_edited else None
     with Progress("sending back", "sent back", dead_options.limit, is_json=is_json) as progress:
 
         async def send(ops: DeadLetterOps, selected: list[SelectedQueue]) -> Summary:
-            return await ops.replay(selected, progress.note, per_second, to=address, edit=edit)
+            return await ops.replay(selected, progress.note, per_second, to=destination, edit=edit)
 
         work = connect_and_run(system, selected, dead_options, send, progress.show, is_traced=True)
         progress.summary = summary = asyncio.run(work)

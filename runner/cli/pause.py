@@ -53,8 +53,8 @@ def command(
         from runner.operations.pausing import pause
 
         made = await pause(session, pipeline.name, subscriber.name, reason, datetime.now(UTC))
-        counts = await session.depth(subscriber.queue)
-        waiting = f"; {counts.messages} messages wait" if counts is not None else ""
+        found = [counts for name in subscriber.queues if (counts := await session.depth(name)) is not None]
+        waiting = f"; {sum(counts.messages for counts in found)} messages wait" if found else ""
         echo_err(f"{subscriber.name} is {made.text}{waiting}")
 
     _run(path, environ, broker, overlays, wait_s, name, work)

@@ -24,6 +24,7 @@ MAX_NAME_BYTES: Final = 255
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _BARE_NAME = re.compile(r"[A-Za-z_]\w*")
+_PAYLOAD_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _IMPORT_EXAMPLE = 'write "package.module:name", as in "handlers.orders:process_order"'
 
 
@@ -103,12 +104,23 @@ def _identifier(value: object) -> str:
     raise spec_error("bad-name", message, "write letters, digits and _, as in db")
 
 
+def _payload_path(value: object) -> str:
+    path = text(value)
+    if not _PAYLOAD_PATH.fullmatch(path):
+        message = f"must be a dotted path into the payload, not {quoted(value)}"
+        meant = "" if isinstance(value, Interpolated) else guesses.payload_path(path)
+        help_ = f'write "{meant}"' if meant else "write it as in customer.id"
+        raise spec_error("bad-payload-path", message, help_, replacement=meant)
+    return path
+
+
 Name = Annotated[str, BeforeValidator(name), NAME]
 Identifier = Annotated[str, BeforeValidator(_identifier), IDENTIFIER]
 Pattern = Annotated[str, BeforeValidator(_pattern), PATTERN]
 ExchangeName = Annotated[str, BeforeValidator(_exchange_name), NAME]
 RoutingKey = Annotated[str, BeforeValidator(_routing_key), TEXT]
 LiteralKey = Annotated[str, BeforeValidator(_literal_key), TEXT]
+PayloadPath = Annotated[str, BeforeValidator(_payload_path)]
 
 
 # Import paths and URLs

@@ -23,7 +23,15 @@ from runner.config.fields import (
 )
 from runner.config.foreign_words import foreign_word
 from runner.config.messages import describe, spec_error
-from runner.config.name_fields import ExchangeName, Name, OptionalPatterns, RoutingKey, SchemaPath, name
+from runner.config.name_fields import (
+    ExchangeName,
+    Name,
+    OptionalPatterns,
+    PayloadPath,
+    RoutingKey,
+    SchemaPath,
+    name,
+)
 from runner.config.scalars import resolve_scalar
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
 
@@ -32,6 +40,8 @@ QueueType = Literal["quorum", "classic", "stream"]
 Overflow = Literal["reject-publish", "drop-head", "reject-publish-dlx"]
 Match = Literal["all", "any"]
 Compression = Literal["gzip", "deflate", "zstd"]
+
+MAX_PARTITIONS = 256
 
 
 # Arguments for the broker
@@ -227,6 +237,18 @@ class QueueSpec(SpecModel):
     max_priority: Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=255)] | None = Field(
         default=None, description="Maximum priority of a message; classic only."
     )
+    partitions: Annotated[int, BeforeValidator(whole_number), Field(ge=2, le=MAX_PARTITIONS)] | None = Field(
+        default=None,
+        description="How many queues share its messages: <queue>.0, <queue>.1, and so on, with one active consumer "
+        "each, so that several processes keep the order of each key. Needs `partition_by`.",
+        examples=[8],
+    )
+    partition_by: PayloadPath | None = Field(
+        default=None,
+        description="A dotted path into the payload: messages with the same value go to the same partition. It is also "
+        "the default of `order_by` of its subscribers.",
+        examples=["customer.id"],
+    )
     single_active_consumer: Boolean = Field(default=False, description="Deliver messages to one consumer at a time.")
     exclusive: Boolean = Field(
         default=False, description="Only the connection that declares it can use it; classic only."
@@ -262,6 +284,8 @@ class QueueSpec(SpecModel):
 
 
 def _queue_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
+    if queue.partitions is not None or queue.partition_by is not None:
+        yield from _partition_conflicts(queue)
     if queue.type == "stream":
         yield from _stream_conflicts(queue)
         return
@@ -273,6 +297,34 @@ def _queue_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     if queue.overflow is not None and queue.max_length is None and queue.max_bytes is None:
         message = '"overflow" needs a limit'
         yield Conflict(("overflow",), message, 'add "max_length" or "max_bytes", or remove it')
+
+
+def _partition_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
+    if queue.partition_by is None:
+        message = '"partitions" needs "partition_by", which says what messages of one partition have in common'
+        yield Conflict(("partitions",), message, 'add it, as in "partition_by: customer.id"')
+    if queue.partitions is None:
+        yield Conflict(("partition_by",), '"partition_by" needs "partitions"', 'add it, as in "partitions: 8"')
+        return
+    limit = "a limit would hold for each partition, and not for all of them together"
+    events = "the broker cannot choose the partition of what is published to an exchange"
+    instead = 'subscribe to the events, and publish them to this queue with "to:"'
+    lacks = {
+        "type": (queue.type != "quorum", "must be a quorum queue", 'remove it, or write "type: quorum"'),
+        "single_active_consumer": (queue.single_active_consumer, "has one for each partition already", "remove it"),
+        "max_length": (queue.max_length is not None, f"has no maximum length: {limit}", "remove it"),
+        "max_bytes": (queue.max_bytes is not None, f"has no maximum size: {limit}", "remove it"),
+        "declare": (
+            not queue.declare,
+            "must be declared by each pipeline that uses it: the number of partitions is compared",
+            "remove it, and write the same options as its owner",
+        ),
+        "events": (bool(queue.events), f"cannot receive events: {events}", instead),
+        "bind": (bool(queue.bind), f"cannot be bound to an exchange: {events}", instead),
+    }
+    for key, (is_wrong, reason, help_) in lacks.items():
+        if is_wrong:
+            yield Conflict((key,), f"a queue with partitions {reason}", help_)
 
 
 def _quorum_conflicts(queue: QueueSpec) -> Iterator[Conflict]:

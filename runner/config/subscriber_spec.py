@@ -3,14 +3,11 @@
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
 import os
-import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from runner.config import guesses
-from runner.config.document import Interpolated
 from runner.config.fields import (
     Boolean,
     Count,
@@ -22,11 +19,10 @@ from runner.config.fields import (
     choice,
     duration,
     one_or_many,
-    text,
     whole_number,
 )
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ErrorPath, ImportPath, OptionalNames, Patterns
+from runner.config.name_fields import ErrorPath, ImportPath, OptionalNames, Patterns, PayloadPath
 from runner.config.queue_spec import QueueSpec
 from runner.config.scalars import resolve_scalar
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
@@ -34,8 +30,6 @@ from runner.outcome import MAX_DELAY_S, Backoff
 from runner.units import format_duration
 
 RunIn = Literal["thread", "process"]
-
-_PAYLOAD_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
 # Retry
@@ -172,16 +166,6 @@ def _dedupe(value: object) -> object:
     return value if isinstance(value, DedupeSpec | dict) else {"window": value}
 
 
-def _payload_path(value: object) -> str:
-    path = text(value)
-    if not _PAYLOAD_PATH.fullmatch(path):
-        message = f"must be a dotted path into the payload, not {quoted(value)}"
-        meant = "" if isinstance(value, Interpolated) else guesses.payload_path(path)
-        help_ = f'write "{meant}"' if meant else "write it as in customer.id"
-        raise spec_error("bad-payload-path", message, help_, replacement=meant)
-    return path
-
-
 RetryField = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)]
 BatchField = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
 TripField = Annotated[TripSpec, BeforeValidator(_trip, json_schema_input_type=str | TripSpec)]
@@ -239,7 +223,7 @@ class SubscriberSpec(SpecModel):
     batch: BatchField | None = Field(
         default=None, description="Gives the handler lists of messages: the maximum size, or a map of size and wait."
     )
-    order_by: Annotated[str, BeforeValidator(_payload_path)] | None = Field(
+    order_by: PayloadPath | None = Field(
         default=None,
         description="A dotted path into the payload: messages with the same value are handled one at a time, in order.",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from runner.errors import RunnerError
 from runner.operations.leftovers import count_retrying_messages, without_dead_letter_sources
-from runner.operations.plan import Plan, compute_plan, find_strays, format_binding
+from runner.operations.plan import Plan, PlanItem, compute_plan, find_strays, format_binding
 from runner.operations.rabbitmq.broker_inspection import (
     TopologySession,
     inspect_broker,
@@ -16,13 +16,13 @@ from runner.operations.rabbitmq.broker_inspection import (
 )
 from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
 from runner.operations.rabbitmq.queue_deletion import delete_exchange, delete_queue
-from runner.operations.rabbitmq.queue_recreation import QueueRecreation, delete_move_exchanges
+from runner.operations.rabbitmq.queue_recreation import CannotRecreate, QueueRecreation, delete_move_exchanges
 from runner.operations.targets import NoLiveBroker, unknown_target
 from runner.pipeline.model import BrokerSettings
-from runner.pipeline.topology import Queue, Topology
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Queue, Topology
 from runner.transports.base import OnTransportEvent
 from runner.transports.broker_state import LeftoverQueue, LiveBinding
-from runner.transports.rabbitmq.topology import make
+from runner.transports.rabbitmq.topology import count_messages, make
 from runner.units import pluralize
 
 OnStep = Callable[[str], None]
@@ -125,9 +125,21 @@ class _Steps:
             await delete_move_exchanges(self._session, queue.name, markers)
             self._on_step(f'queue "{queue.name}" does not differ: not recreated')
             return
+        await self._check_partitions(mine[0])
         stale = [item.live.binding for item in found.of("extra") if item.name == queue.name and item.live is not None]
         wanted = [binding for binding in self._topology.bindings if binding.queue == queue.name]
         self._say(await QueueRecreation(self._session, queue, wanted, stale, markers, self._on_step).run())
+
+    async def _check_partitions(self, item: PlanItem) -> None:
+        """Raise CannotRecreate to change the number of a queue's partitions while messages wait in them."""
+        numbers = [int(text) for each in item.differences for text in (each.spec, each.live) if text.isdecimal()]
+        if item.name.endswith(PARTITIONS_SUFFIX) and numbers:
+            queue = item.name.removesuffix(PARTITIONS_SUFFIX)
+            names = [f"{queue}.{number}" for number in range(max(numbers))]
+            if waiting := await count_messages(self._session.connection, names):
+                text = f'{pluralize(waiting, "message")} in the partitions of "{queue}" would lose their order'
+                hint = "let the consumers of the old number handle them"
+                raise CannotRecreate(f"{text}; nothing was changed", hint)
 
     async def create(self, found: Plan) -> None:
         """Declare what is missing, in the topology's order. Exclusive queues are declared by their consumer."""

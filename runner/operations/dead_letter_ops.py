@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
@@ -19,6 +20,7 @@ from runner.message import UNREADABLE, Address, Envelope
 from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, replay_envelope
 from runner.operations.queue_access import QueueAccess
 from runner.operations.queue_scan import MessageHandle, QueueScan, ScanStopped
+from runner.pipeline.model import Destination
 from runner.runtime.rate_limit import RateLimiter
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class DeadLetterOps:
         on_moved: Callable[[DeadLetterMessage], None],
         per_second: float | None = None,
         *,
-        to: Address | None = None,
+        to: Destination | None = None,
         edit: Callable[[DeadLetterMessage], bytes | str] | None = None,
     ) -> Summary:
         """Send all matches back, each to the one queue it failed in, or to `to`.
@@ -92,13 +94,15 @@ class DeadLetterOps:
         `edit` returns a new body, or a sentence why the message has to stay. It runs in a thread, because an editor may
         be open for minutes.
         """
+        dlqs = {each.dlq.name: each.dlq for each in selected}
         closed: dict[str, str] = {}
         limiter = RateLimiter(per_second) if per_second else None
 
         async def send_back(letter: DeadLetterMessage, handle: MessageHandle) -> str:
-            address = to or Address("", letter.origin or "")
-            refusal = replay_obstacle(letter, is_redirected=to is not None) or closed.get(str(address), "")
-            if refusal:
+            if refusal := replay_obstacle(letter, is_redirected=to is not None):
+                return refusal
+            where = partial(dlqs[letter.queue].address_of, letter.origin or "") if to is None else to.address_of
+            if refusal := closed.get(str(where(letter.envelope)), ""):
                 return refusal
             body = await asyncio.to_thread(edit, letter) if edit is not None else None
             if isinstance(body, str):
@@ -108,7 +112,7 @@ class DeadLetterOps:
             if self.stop.is_set():
                 raise ScanStopped
             envelope = replay_envelope(letter, self.now(), is_redirected=to is not None, edited=body)
-            refusal = await self._send(address, envelope, closed)
+            refusal = await self._send(where(envelope), envelope, closed)
             if not refusal:
                 await handle.take()
                 on_moved(letter)

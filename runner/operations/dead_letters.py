@@ -15,11 +15,12 @@ from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, get_args
 
 from runner import message as names
-from runner.message import Envelope, replays_of
+from runner.message import Address, Envelope, replays_of
 from runner.operations.targets import ambiguous_target, unknown_target
 from runner.outcome import InvalidMessage, Reason
 from runner.pipeline.codec import value_at
 from runner.pipeline.model import Pipeline
+from runner.pipeline.partitioning import Partitioning
 from runner.pipeline.topic_patterns import matches
 from runner.transports.failure_copies import foreign_headers, printable, printable_lines
 
@@ -28,11 +29,24 @@ _RUNNER_REASONS = frozenset(get_args(Reason))
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterQueue:
-    """A dead-letter queue, the queues that dead-letter to it, and its delivery limit if the pipeline sets one."""
+    """A dead-letter queue, the queues that dead-letter to it, and its delivery limit if the pipeline sets one.
+
+    A queue with partitions is one origin; `partitionings` are those of the origins that have partitions.
+    """
 
     name: str
     origins: frozenset[str]
     delivery_limit: int | None = None
+    partitionings: tuple[Partitioning, ...] = ()
+
+    def origin_of(self, queue: str) -> str:
+        """Return the queue that a partition belongs to; any other queue is itself."""
+        return next((each.queue for each in self.partitionings if each.has(queue)), queue)
+
+    def address_of(self, origin: str, envelope: Envelope) -> Address:
+        """Return where a message for an origin goes. Raises PublishFailed if it has no key for a partition."""
+        found = next((each.address_of(envelope) for each in self.partitionings if each.queue == origin), None)
+        return found or Address("", origin)
 
 
 class SelectedQueue(NamedTuple):
@@ -46,17 +60,28 @@ def dead_letter_queues(pipelines: Iterable[Pipeline]) -> list[DeadLetterQueue]:
     """Return the dead-letter queues of the pipelines, in the order of the files."""
     origins: dict[str, set[str]] = {}
     limits: dict[str, int] = {}
+    partitionings: dict[str, Partitioning] = {}
     for pipeline in pipelines:
+        partitionings |= pipeline.partitionings
+        parts = {name: each.queue for each in pipeline.partitionings.values() for name in each.names}
         for queue in pipeline.topology.queues:
             target = queue.arguments.get("x-dead-letter-routing-key")
             if isinstance(target, str) and queue.arguments.get("x-dead-letter-exchange") == "":
-                origins.setdefault(target, set()).add(queue.name)
+                origins.setdefault(target, set()).add(parts.get(queue.name, queue.name))
             limit = queue.arguments.get("x-delivery-limit")
             limits |= {queue.name: limit} if isinstance(limit, int) else {}
         for subscriber in pipeline.subscribers:
             if subscriber.dead_letter is not None:
                 origins.setdefault(subscriber.dead_letter, set()).add(subscriber.queue)
-    return [DeadLetterQueue(name, frozenset(found), limits.get(name)) for name, found in origins.items()]
+    return [
+        DeadLetterQueue(
+            name,
+            frozenset(found),
+            limits.get(name),
+            tuple(each for queue, each in partitionings.items() if queue in found),
+        )
+        for name, found in origins.items()
+    ]
 
 
 def select_dead_letter_queues(pipelines: Sequence[Pipeline], name: str | None) -> list[SelectedQueue]:
@@ -128,7 +153,7 @@ def parse_dead_letter(envelope: Envelope, dlq: DeadLetterQueue) -> DeadLetterMes
     death = _death(headers, dlq)
     reason = _text(headers, names.REASON)
     is_ours = not death and bool(reason)
-    claimed = str(death.get("queue", "")) or _text(headers, names.ORIGIN)
+    claimed = dlq.origin_of(str(death.get("queue", "")) or _text(headers, names.ORIGIN))
     is_copy = is_ours or names.attempt_of(headers) > 1 or replays_of(headers) > 0
     tells_origin = is_copy and names.ORIGIN_KEY in headers
     return DeadLetterMessage(
@@ -260,7 +285,7 @@ def _death(headers: Mapping[str, Any], dlq: DeadLetterQueue) -> Mapping[str, Any
     latest = deaths[0] if isinstance(deaths, list) and deaths else None
     if not isinstance(latest, dict) or not isinstance(latest.get("queue"), str):
         return {}
-    return latest if latest["queue"] in dlq.origins or names.REASON not in headers else {}
+    return latest if dlq.origin_of(latest["queue"]) in dlq.origins or names.REASON not in headers else {}
 
 
 def _as_text(value: object) -> str:

@@ -198,14 +198,14 @@ class LocalReplay:
         """Publish a message to the queue on the in-process broker, and receive it as the subscriber would."""
         arrived: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         options = SubscriptionOptions(
-            queue=subscriber.queue,
+            queue=subscriber.queues[0],
             prefetch=1,
             dead_letter=subscriber.dead_letter,
             wait_prefix=pipeline.wait_prefix,
             subscriber=f"{pipeline.name}.{subscriber.name}",
         )
         await transport.subscribe(options, lambda delivery: None if arrived.done() else arrived.set_result(delivery))
-        await transport.publish(Address("", subscriber.queue), envelope)
+        await transport.publish(Address("", options.queue), envelope)
         return await arrived
 
     def _execution(

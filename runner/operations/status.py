@@ -17,6 +17,7 @@ from runner.operations.leftovers import classify, pipeline_names_in
 from runner.operations.queue_access import QueueAccess
 from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
 from runner.pipeline.model import BrokerSettings, Pipeline
+from runner.pipeline.topology import partitions_queue
 from runner.release import PRODUCT
 from runner.transports.pauses import Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
@@ -121,9 +122,12 @@ def status_query(pipeline: Pipeline) -> StatusQuery:
     names = [queue.name for queue in pipeline.topology.queues]
     dead = set(targets.values()) - read
     work = [name for name in names if not is_wait(name) and name not in dead]
+    hidden = {partitions_queue(name, 0).name for name in pipeline.partitionings}
+    declared = {part: name for name, each in pipeline.partitionings.items() for part in each.names}
+    shown = dict.fromkeys(declared.get(name, name) for name in work if name not in hidden)
     return StatusQuery(
         pipeline,
-        tuple((name, targets.get(name)) for name in work),
+        tuple((name, targets.get(name)) for name in shown),
         tuple(name for name in names if is_wait(name)),
     )
 
@@ -171,7 +175,7 @@ class StatusReader:
             return None
 
     async def _status(self, query: StatusQuery, live: Mapping[str, Mapping[str, Any]]) -> PipelineStatus:
-        queues = [await self._queue(name, dead_letter, live) for name, dead_letter in query.queues]
+        queues = [await self._work_queue(query.pipeline, *each, live) for each in query.queues]
         prefix = f"{query.pipeline.wait_prefix}."
         waits = {
             *query.waits,
@@ -201,6 +205,33 @@ class StatusReader:
         others = pipeline_names_in(live) | self._names
         names = (name for name, item in live.items() if name not in self._known and not item.get("exclusive"))
         return sorted(name for name in names if classify(name, (pipeline,), others) in ("queue", "doubtful"))
+
+    async def _work_queue(
+        self, pipeline: Pipeline, name: str, dead_letter: str | None, live: Mapping[str, Mapping[str, Any]]
+    ) -> QueueStatus:
+        """Return the state of a queue. One with partitions has their sums, and a consumer for each process."""
+        partitioning = pipeline.partitionings.get(name)
+        if partitioning is None:
+            return await self._queue(name, dead_letter, live)
+        parts = [await self._queue(part, dead_letter, live) for part in partitioning.names]
+        processes = await self._depth(partitions_queue(name, 0).name)
+
+        def total(key: str) -> Any:
+            values = [getattr(part, key) for part in parts]
+            return None if None in values else sum(values)
+
+        exists = [part.exists for part in parts]
+        return replace(
+            parts[0],
+            name=name,
+            exists=False if False in exists else None if None in exists else True,
+            ready=total("ready"),
+            unacked=total("unacked"),
+            consumers=processes.consumers if isinstance(processes, QueueCounts) else None,
+            publish_rate=total("publish_rate"),
+            deliver_rate=total("deliver_rate"),
+            oldest_s=None if None in [part.oldest_s for part in parts] else max(part.oldest_s or 0.0 for part in parts),
+        )
 
     async def _queue(self, name: str, dead_letter: str | None, live: Mapping[str, Mapping[str, Any]]) -> QueueStatus:
         depth = await self._depth(name)

@@ -16,6 +16,8 @@ from runner.pipeline.model import Pipeline
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import Binding
 
+_BIND_IT = "bind it to an event (`events:` of the queue) and publish that; "
+
 
 class CannotTap(RunnerError):
     """A queue without bindings cannot be tapped: a copy would have to be taken from it."""
@@ -41,18 +43,18 @@ def tap_source(pipeline: Pipeline, name: str) -> TapSource:
         return TapSource((Binding(destination.address.exchange, "", destination.address.key),))
     subscribers = {subscriber.name: subscriber for subscriber in pipeline.subscribers}
     queue = subscribers[name].queue if name in subscribers else name
-    if queue not in {each.name for each in pipeline.topology.queues}:
+    if queue not in pipeline.partitionings and queue not in {each.name for each in pipeline.topology.queues}:
         if is_pattern(name) and (found := _event_bindings(pipeline, name)):
             return TapSource(found)
         known = dict.fromkeys([*pipeline.destinations, *subscribers])
         raise unknown_target(name, "queue, event or subscriber", known)
     bindings = tuple(binding for binding in pipeline.topology.bindings if binding.queue == queue)
     if not bindings:
+        way = "" if queue in pipeline.partitionings else _BIND_IT
         raise CannotTap(
             f'queue "{queue}" is not bound to an exchange: messages are published to it directly, and could '
             "only be seen by consuming them",
-            "bind it to an event (`events:` of the queue) and publish that; `runner status` shows how many messages it "
-            "has, and `runner dead show` a message that failed",
+            f"{way}`runner status` shows how many messages it has, and `runner dead show` a message that failed",
         )
     return TapSource(bindings, f'messages published to queue "{queue}" by its name, and retries')
 

@@ -206,15 +206,14 @@ def key_reader(path: str) -> Callable[[Envelope], Hashable]:
 
     Messages without it have the same key. A body that is not JSON has a key of its own.
     """
-    parts = path.split(".")
 
     def read(envelope: Envelope) -> Hashable:
         try:
-            value: Any = from_json(utf8(envelope))
+            value = value_at(envelope, path)
+        except LookupError:
+            return None
         except (ValueError, InvalidMessage):
             return object()
-        for part in parts:
-            value = value.get(part) if isinstance(value, dict) else None
         return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
     return read

@@ -6,6 +6,7 @@ A Pipeline has no positions, so each is passed with its file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,7 @@ from runner.config.queue_spec import OPTION_OF_ARGUMENT
 from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.pipeline.model import Pipeline
-from runner.pipeline.topology import Exchange, Queue
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Exchange, Queue
 from runner.pipeline.topology_builder import dead_letter_queue, event_address, own_queue, reads_queue
 from runner.units import format_duration
 
@@ -71,6 +72,7 @@ def cross_pipeline_problems(sources: Sequence[LoadedPipeline], *, is_one_process
             continue
         if source.pipeline.name == other.pipeline.name:
             yield _one_name(source, other)
+        yield from _different_partitions(source, other)
         yield from _different_topologies(source, other)
         yield from _different_schemas(source, other)
 
@@ -127,18 +129,37 @@ def _one_name(source: LoadedPipeline, other: LoadedPipeline) -> Problem:
 # Queues and exchanges
 
 
+def _different_partitions(source: LoadedPipeline, other: LoadedPipeline) -> Iterator[Problem]:
+    """Compare the partitions of queues that both pipelines declare: both must choose the same one for a message."""
+    for name, queue in source.spec.queues.items():
+        there = other.spec.queues.get(name, queue)
+        for key in ("partitions", "partition_by"):
+            ours, theirs = getattr(queue, key), getattr(there, key)
+            if ours != theirs:
+                path: KeyPath = ("queues", name, key)
+                values = f"{key} is {_shown(path, ours)} here, {_shown(path, theirs)} there"
+                yield _mismatch(source, other, f'queue "{name}"', (path, path), values)
+                break
+
+
 def _different_topologies(source: LoadedPipeline, other: LoadedPipeline) -> Iterator[Problem]:
     """Compare the queues and exchanges that both pipelines need."""
     ours, theirs = source.pipeline.topology, other.pipeline.topology
     here: list[Queue | Exchange] = [*ours.queues, *ours.exchanges]
     there: list[Queue | Exchange] = [*theirs.queues, *theirs.exchanges]
     by_name = {(type(item), item.name): item for item in there}
+    partitioned = {part: name for name, each in source.pipeline.partitionings.items() for part in each.names}
+    found: set[str] = set()
     for item in here:
         known = by_name.get((type(item), item.name), item)
-        if item != known:
+        if item != known and not item.name.endswith(PARTITIONS_SUFFIX):  # compared already
             stated = _stated_options(source, item), _stated_options(other, known)
             if (key := _difference(*stated)) is not None:
                 kind = "queue" if isinstance(item, Queue) else "exchange"
+                item = replace(item, name=partitioned.get(item.name, item.name))
+                if item.name in partitioned.values() and item.name in found:
+                    continue
+                found.add(item.name)
                 paths = (_option_path(source, item, key), _option_path(other, item, key))
                 yield _mismatch(source, other, f'{kind} "{item.name}"', paths, _values(key, *stated))
 

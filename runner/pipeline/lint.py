@@ -14,7 +14,7 @@ from runner.config.loader import PipelineFile
 from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.pipeline.flow_checks import Peer, flow_warnings
-from runner.pipeline.topology_builder import BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE, own_queue, reads_queue
+from runner.pipeline.topology_builder import BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE, order_of, own_queue, reads_queue
 from runner.units import format_duration
 
 CONSUMER_TIMEOUT_S = 30 * 60.0
@@ -66,9 +66,9 @@ def _common_name(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
 def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of an order that a second process would break, and of retries that are longer than RabbitMQ allows."""
     for name, subscriber in spec.subscribers.items():
-        if subscriber.order_by is None:
+        if order_of(spec, subscriber) is None:
             continue
-        path = ("subscribers", name, "order_by")
+        path = ("subscribers", name, "order_by" if subscriber.order_by is not None else "retry")
         own = subscriber.queue or QueueSpec()
         queue = spec.queues[subscriber.from_[0]] if reads_queue(spec, subscriber) else own
         if (queue.type == "classic" or not queue.declare) and not queue.single_active_consumer:

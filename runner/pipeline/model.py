@@ -11,6 +11,7 @@ from typing import Any, Literal
 from runner.message import Address, Envelope
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline.event_names import EventOf, type_alone
+from runner.pipeline.partitioning import Partitioning
 from runner.pipeline.topology import Topology
 from runner.redaction import mask_passwords
 from runner.schedule import Schedule
@@ -65,8 +66,14 @@ class Destination:
     needs_queue: bool = True
     compress: Callable[[bytes], tuple[bytes, str | None]] | None = None
     """Returns a body as it travels, and its content encoding."""
+    partitioning: Partitioning | None = None
+    """The partitions of the queue, if it has any: the address is then that of one of them."""
     counted_as: str = ""
     """What it is called in metrics, where that is not its name: callers that wait for an answer are too many."""
+
+    def address_of(self, envelope: Envelope) -> Address:
+        """Return where a message goes. Raises PublishFailed("invalid") if it has no key for a partition."""
+        return self.address if self.partitioning is None else self.partitioning.address_of(envelope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +187,16 @@ class Subscriber:
     event_of: EventOf = type_alone
     replies: bool = False
     """Whether results also go to the `reply_to` of the message."""
+    partitioning: Partitioning | None = None
+    """The partitions of the queue, if it has any."""
     is_enabled: bool = True
     is_responder: bool = False
     """Whether the pipeline says so: then a result for a message without `reply_to` is no mistake."""
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues on the broker that it consumes: its queue, or the partitions of it."""
+        return (self.queue,) if self.partitioning is None else self.partitioning.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +250,11 @@ class Pipeline:
         """The names of the producers and subscribers with `enabled: false`."""
         producers = [item.name for item in self.producers if not item.is_enabled]
         return (*producers, *(item.name for item in self.subscribers if not item.is_enabled))
+
+    @property
+    def partitionings(self) -> Mapping[str, Partitioning]:
+        """The partitions of its queues, by the name of the queue."""
+        return {each.name: each.partitioning for each in self.destinations.values() if each.partitioning is not None}
 
     @property
     def wait_prefix(self) -> str:

@@ -41,6 +41,7 @@ from runner.pipeline.model import (
     fingerprint_of,
 )
 from runner.pipeline.module_search import ModuleSearch, module_searches
+from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
 from runner.pipeline.schema_files import schema_file
 from runner.pipeline.schemas import read_schema
@@ -207,6 +208,10 @@ class _Resolver:
             found = self._imported.attempt(self._schema_key(name), schema, read_schema)
             if found is not None:
                 self._schemas[name], self._adapters[name] = found
+        for name, queue in self._spec.queues.items():
+            if queue.partition_by is not None and name in self._schemas:
+                for mismatch in path_mismatches(queue.partition_by, [self._schemas[name]]):
+                    self._note("bad-payload-path", ("queues", name, "partition_by"), *mismatch)
 
     def _schema_key(self, name: str) -> PathParts:
         return ("queues" if name in self._spec.queues else "events", name, "schema")
@@ -236,6 +241,7 @@ class _Resolver:
                 codec.encoder(self._adapters.get(name), name),
                 needs_queue=not is_event or self._spec.events[name].unheard == "error",
                 compress=compressor(how.encoding, how.over) if (how := self._compression(name)) else None,
+                partitioning=None if is_event else partitioning_of(name, self._spec.queues[name]),
             )
             for name, (address, is_event) in addresses.items()
         }
@@ -296,6 +302,7 @@ class _Resolver:
         is_queue = topology_builder.reads_queue(self._spec, spec)
         queue = spec.from_[0] if is_queue else topology_builder.own_queue(self._loaded.name, name)
         options = self._spec.queues[queue] if is_queue else spec.queue or QueueSpec()
+        order_by = topology_builder.order_of(self._spec, spec)
         return Subscriber(
             name=name,
             queue=queue,
@@ -304,17 +311,18 @@ class _Resolver:
             handler=self._with_schema(path, spec, options, handler, is_queue=is_queue),
             to=tuple(destinations[target] for target in spec.to if target in destinations),
             concurrency=spec.concurrency,
-            prefetch=spec.prefetch or topology_builder.derived_prefetch(spec),
+            prefetch=spec.prefetch or topology_builder.derived_prefetch(self._spec, spec),
             timeout_s=spec.timeout,
             retry=retry,
             batch=Batch(spec.batch.size, spec.batch.wait) if spec.batch is not None else None,
-            key_of=codec.key_reader(spec.order_by) if spec.order_by is not None else None,
+            key_of=codec.key_reader(order_by) if order_by is not None else None,
             per_second=spec.rate,
             dedupe_window_s=spec.dedupe.window if spec.dedupe is not None else None,
             runs_in_process=spec.run_in == "process",
             trip=trip,
             event_of=event_of(self._event_addresses(), topology_builder.DEFAULT_EXCHANGE),
             is_responder=spec.reply is True,
+            partitioning=partitioning_of(queue, options) if is_queue else None,
             replies=spec.answers,
             is_enabled=spec.enabled,
         )

@@ -18,8 +18,9 @@ from runner.outcome import MAX_DELAY_S
 from runner.pipeline.body_encoding import ZSTD
 from runner.pipeline.flow_checks import Peer, matches_any_event
 from runner.pipeline.lint import lint_warnings
+from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.topic_patterns import is_pattern, matches
-from runner.pipeline.topology import pause_queue, wait_name
+from runner.pipeline.topology import partitions_queue, pause_queue, wait_name
 from runner.pipeline.topology_builder import (
     BUILT_IN_EXCHANGES,
     dead_letter_queue,
@@ -58,6 +59,7 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         _shared_names,
         _streams,
         _batches,
+        _partitions,
         _own_queues,
         _queue_of_pauses,
         _derived_names,
@@ -136,6 +138,35 @@ def _batches(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             message = f"a batch of {size} can never be full: only {subscriber.prefetch} messages are held at once"
             help_text = f"write at least {size}, or remove prefetch"
             yield loaded.problem("conflicting-options", ("subscribers", name, "prefetch"), message, help_text)
+
+
+def _partitions(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Refuse what a queue with partitions cannot do, and names that its partitions need."""
+    eventful = (name for name, item in spec.subscribers.items() if not reads_queue(spec, item))
+    taken = {own_queue(loaded.name, name): ("subscribers", name) for name in eventful}
+    taken |= {name: ("queues", name) for name in spec.queues}
+    for name, queue in spec.queues.items():
+        if (partitioning := partitioning_of(name, queue)) is not None:
+            names = (partitions_queue(name, 0).name, *partitioning.names)
+            for path in (taken[each] for each in names if each in taken):
+                message = f'"{path[-1]}" has the name of a queue that the partitions of "{name}" need'
+                yield loaded.problem("name-clash", path, message, "rename one of them", on="key")
+            yield from _too_long(loaded, ("queues", name), names[0], "the queue for the number of its partitions")
+        if (target := spec.queues.get(queue.dead_letter or "")) is not None and target.partitions is not None:
+            message = f'"{queue.dead_letter}" has partitions, and the broker cannot choose one for a dead letter'
+            help_text = "write a queue without partitions"
+            yield loaded.problem("conflicting-options", ("queues", name, "dead_letter"), message, help_text)
+    for name, subscriber in spec.subscribers.items():
+        if subscriber.queue is not None and subscriber.queue.partitions is not None:
+            message = "the own queue of a subscriber receives events, and the broker cannot choose a partition for them"
+            help_text = "declare the queue under `queues:`, and publish to it by its name"
+            yield loaded.problem(
+                "conflicting-options", ("subscribers", name, "queue", "partitions"), message, help_text
+            )
+        is_queue = subscriber.batch is not None and reads_queue(spec, subscriber)
+        if is_queue and spec.queues[subscriber.from_[0]].partitions is not None:
+            message = f'"{subscriber.from_[0]}" has partitions to keep an order, and batches have none'
+            yield loaded.problem("conflicting-options", ("subscribers", name, "batch"), message, "remove one of them")
 
 
 def _own_queues(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

@@ -6,12 +6,14 @@ The AMQP arguments are those of https://www.rabbitmq.com/docs/quorum-queues and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from runner.config.queue_spec import OPTION_OF_ARGUMENT
 from runner.config.spec import EventSpec, PipelineSpec, QueueSpec, SubscriberSpec
 from runner.message import Address
 from runner.outcome import RetryPolicy
+from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import (
     Binding,
@@ -20,6 +22,7 @@ from runner.pipeline.topology import (
     Queue,
     Topology,
     merge_topologies,
+    partitions_queue,
     wait_milliseconds,
     wait_topology,
 )
@@ -79,16 +82,23 @@ def reads_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
     return len(subscriber.from_) == 1 and subscriber.from_[0] in spec.queues
 
 
-def derived_prefetch(subscriber: SubscriberSpec) -> int:
-    """Return the default prefetch of a subscriber.
+def order_of(spec: PipelineSpec, subscriber: SubscriberSpec) -> str | None:
+    """Return the path by whose value messages are handled in order: `order_by`, or `partition_by` of its queue."""
+    is_queue = subscriber.order_by is None and reads_queue(spec, subscriber)
+    return spec.queues[subscriber.from_[0]].partition_by if is_queue else subscriber.order_by
 
-    Twice the concurrency keeps handlers busy. Batches need enough messages for all of them. With `order_by`, messages
-    that wait for others with their key need room beside those that can be handled.
+
+def derived_prefetch(spec: PipelineSpec, subscriber: SubscriberSpec) -> int:
+    """Return the default prefetch of a subscriber, for each partition of its queue if it has any.
+
+    Twice the concurrency keeps handlers busy. Batches need enough messages for all of them. In an order, messages that
+    wait for others with their key need room beside those that can be handled.
     """
+    partitions = (spec.queues[subscriber.from_[0]].partitions if reads_queue(spec, subscriber) else None) or 1
     if subscriber.batch is not None:
         wanted = subscriber.batch.size * (subscriber.concurrency + 1)
-    elif subscriber.order_by is not None:
-        wanted = max(100, 10 * subscriber.concurrency)
+    elif order_of(spec, subscriber) is not None:
+        wanted = max(2 * subscriber.concurrency, max(100, 10 * subscriber.concurrency) // partitions)
     else:
         wanted = 2 * subscriber.concurrency
     return min(wanted, 65_535)
@@ -99,12 +109,13 @@ def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPoli
     parts = [_event_exchanges(spec), _declared_exchanges(spec)]
     readers = [subscriber for subscriber in spec.subscribers.values() if reads_queue(spec, subscriber)]
     read = {subscriber.from_[0] for subscriber in readers}
-    ordered = {subscriber.from_[0] for subscriber in readers if subscriber.order_by is not None}
+    ordered = {subscriber.from_[0] for subscriber in readers if order_of(spec, subscriber) is not None}
     dead = dead_letter_queues(name, spec)
     for queue_name, queue in spec.queues.items():
         is_ordered, is_read, is_dead = queue_name in ordered, queue_name in read, queue_name in dead
         arguments = queue_arguments(queue_name, queue, is_ordered=is_ordered, is_dead_letter=is_dead)
-        parts.append(_queue_topology(queue_name, queue, spec, arguments, is_read=is_read))
+        made = _queue_topology(queue_name, queue, spec, arguments, is_read=is_read)
+        parts.append(_partitioned(queue_name, queue, made))
         parts.append(Topology(bindings=_event_bindings(queue_name, queue.events, spec)))
         parts.append(Topology(bindings=_foreign_bindings(queue_name, queue)))
     for subscriber_name, subscriber in spec.subscribers.items():
@@ -141,7 +152,10 @@ def queue_arguments(
         "x-max-length-bytes": queue.max_bytes,
         "x-message-ttl": None if queue.message_ttl is None else round(queue.message_ttl * 1000),
         "x-max-priority": queue.max_priority,
-        "x-single-active-consumer": queue.single_active_consumer or (is_ordered and queue.type == "quorum") or None,
+        "x-single-active-consumer": queue.single_active_consumer
+        or queue.partitions is not None
+        or (is_ordered and queue.type == "quorum")
+        or None,
     }
     arguments.update({key: value for key, value in optional.items() if value is not None})
     arguments.update(_overflow(queue))
@@ -201,6 +215,16 @@ def _queue_topology(
     if target is None or target in spec.queues or not needs_dead_letter_queue(queue, made.arguments, is_read=is_read):
         return Topology(queues=(made,))
     return Topology(queues=(Queue(target, arguments=DEAD_LETTER_ARGUMENTS), made))
+
+
+def _partitioned(name: str, queue: QueueSpec, topology: Topology) -> Topology:
+    """Return the topology of a queue, with its partitions in place of it if it has any."""
+    partitioning = partitioning_of(name, queue)
+    if partitioning is None:
+        return topology
+    *dead, made = topology.queues
+    number = partitions_queue(name, partitioning.count)
+    return Topology(queues=(*dead, number, *(replace(made, name=each) for each in partitioning.names)))
 
 
 def _event_exchanges(spec: PipelineSpec) -> Topology:

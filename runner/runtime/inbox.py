@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from runner.message import Envelope
@@ -40,10 +40,10 @@ class FifoInbox:
         """Put a delivery in front of all others."""
         self._waiting.appendleft(delivery)
 
-    def drain(self) -> Iterator[Delivery]:
-        """Remove and yield all deliveries, in order."""
-        while self._waiting:
-            yield self._waiting.popleft()
+    def drain(self, queue: str | None = None) -> Sequence[Delivery]:
+        """Remove and return all deliveries, or those of one queue, in order."""
+        taken, self._waiting = _split(self._waiting, queue)
+        return taken
 
 
 class KeyedInbox:
@@ -99,13 +99,27 @@ class KeyedInbox:
         self._waiting[key].appendleft(delivery)
         self._ready.append(key)
 
-    def drain(self) -> Iterator[Delivery]:
-        """Remove and yield all deliveries, key by key in order."""
+    def drain(self, queue: str | None = None) -> Sequence[Delivery]:
+        """Remove and return all deliveries, or those of one queue, key by key in order."""
         busy = set(self._busy.values())
         lanes, self._waiting = self._waiting, {key: deque() for key in busy}
-        self._ready.clear()
-        for lane in lanes.values():
-            yield from lane
+        taken: list[Delivery] = []
+        for key, lane in lanes.items():
+            leaving, left = _split(lane, queue)
+            taken += leaving
+            if left:
+                self._waiting[key] = left
+        self._ready = deque(key for key in self._ready if key in self._waiting)
+        return taken
+
+
+def _split(lane: deque[Delivery], queue: str | None) -> tuple[Sequence[Delivery], deque[Delivery]]:
+    """Return the deliveries of a queue, or all, and those that are left."""
+    if queue is None:
+        return lane, deque()
+    return [each for each in lane if each.options.queue == queue], deque(
+        each for each in lane if each.options.queue != queue
+    )
 
 
 @dataclass(slots=True)

@@ -55,7 +55,7 @@ Error = TypeVar("Error", bound=Exception)
 
 
 class OutgoingMessage(NamedTuple):
-    """A message with its destination. `key` replaces the routing key of an event.
+    """A message with its destination. `key` replaces the routing key of an event; it is the partition of a queue.
 
     `trace` are the trace headers of the message or request that it results from. `span` belongs to the tracer.
     """
@@ -177,10 +177,12 @@ class PipelinePublisher:
             return []
         else:
             targets, headers, key, payload = to, NO_HEADERS, None, result
-        return [
-            OutgoingMessage(target, self._envelope(payload, headers, target, origin, seed), key, trace)
-            for target in targets
-        ]
+        found = []
+        for target in targets:
+            envelope = self._envelope(payload, headers, target, origin, seed)
+            its_key = key if target.partitioning is None else target.partitioning.address_of(envelope).key
+            found.append(OutgoingMessage(target, envelope, its_key, trace))
+        return found
 
     def start(self, outgoing: OutgoingMessage) -> OutgoingMessage:
         """Return a message as it is sent, however often: with its trace. `end` says that it is sent, or given up."""
@@ -419,6 +421,6 @@ def reply_destinations(address: str) -> tuple[Destination, ...]:
 def address_of(outgoing: OutgoingMessage) -> Address:
     """Return where a message is published to."""
     destination = outgoing.destination
-    if outgoing.key is not None and destination.is_event:
+    if outgoing.key is not None and (destination.is_event or destination.partitioning is not None):
         return destination.address._replace(key=outgoing.key)
     return destination.address

@@ -12,13 +12,15 @@ from dataclasses import replace
 from runner.metrics import SubscriberCounts, SubscriberState, sent_at
 from runner.outcome import Retry
 from runner.pipeline.model import Subscriber
+from runner.pipeline.topology import partitions_queue
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.inbox import BatchInbox, FifoInbox, KeyedInbox
+from runner.runtime.partitions import PartitionedSubscription
 from runner.runtime.rate_limit import RateLimiter
 from runner.runtime.watchdog import TIMEOUT_GRACE_S, RunningHandler
 from runner.tasks import RunInContext, cancel, is_cancelled_by_us
-from runner.transports.base import Delivery, Subscription, SubscriptionOptions, Transport
+from runner.transports.base import Delivery, OnDelivery, Subscription, SubscriptionOptions, Transport
 
 CANCEL_TIMEOUT_S = 1.0
 """How long cancelled handlers may take to end; one may ignore it for ever."""
@@ -75,6 +77,11 @@ class SubscriberRuntime:
         counts.state = self._state
         self.received = 0
         """The number of deliveries so far. If it is unchanged between two checks, nothing has arrived."""
+
+    @property
+    def all_options(self) -> list[SubscriptionOptions]:
+        """The options of each queue that it consumes: of its queue, or of the partitions."""
+        return [replace(self.options, queue=name) for name in self.subscriber.queues]
 
     @property
     def in_flight(self) -> int:
@@ -178,7 +185,7 @@ class SubscriberRuntime:
         """Subscribe again after `pause`. Raises BrokerUnavailable."""
         async with self._changing:
             if self._subscription is None and self._transport is not None:
-                self._subscription = await self._transport.subscribe(self.options, self._receive)
+                self._subscription = await self._subscribe(self._transport, self.options, self._receive)
 
     async def take_one(self) -> None:
         """Take one message while it is paused, and return when that is done with. Raises BrokerUnavailable."""
@@ -195,7 +202,7 @@ class SubscriberRuntime:
                     self._receive(delivery)
                     first.set_result(None)
 
-            subscription = await self._transport.subscribe(replace(self.options, prefetch=1), receive)
+            subscription = await self._subscribe(self._transport, replace(self.options, prefetch=1), receive)
             self._subscription = subscription
             await first
             await subscription.stop()
@@ -207,18 +214,41 @@ class SubscriberRuntime:
             await subscription.close()
             self._subscription = None
 
+    async def _subscribe(self, transport: Transport, options: SubscriptionOptions, receive: OnDelivery) -> Subscription:
+        """Subscribe to the queue, or to its partitions. Raises BrokerUnavailable."""
+        partitioning = self.subscriber.partitioning
+        if partitioning is None:
+            return await transport.subscribe(options, receive)
+        processes = partitions_queue(options.queue, partitioning.count).name
+        subscription = PartitionedSubscription(
+            transport,
+            [replace(options, queue=name) for name in partitioning.names],
+            replace(options, queue=processes, prefetch=1, is_single_active=False),
+            receive,
+            self._let_go,
+        )
+        await subscription.start()
+        return subscription
+
+    async def _let_go(self, partition: str) -> None:
+        """Give back what has not started of a partition, and return when its running handlers have ended."""
+        await self._give_back(partition)
+        while any(each.options.queue == partition for each in self._running):
+            await self._wait_for_end()
+            await self._give_back(partition)  # retries of what was running
+
     async def _wait_for_end(self) -> None:
         """Wait until the next handler ends."""
         self._handler_ended = self._handler_ended or self._loop.create_future()
         await asyncio.shield(self._handler_ended)
 
-    async def _give_back(self) -> None:
-        """Release deliveries whose handler has not started, and local retries."""
+    async def _give_back(self, queue: str | None = None) -> None:
+        """Release deliveries whose handler has not started, and local retries, perhaps of one queue only."""
         batches = self._batches.drain() if self._batches is not None else ()
-        retries = self._take_local_retries()
+        retries = self._take_local_retries(queue)
         for delivery in retries:
             self._inbox.free(delivery)
-        for delivery in (*retries, *self._inbox.drain(), *batches):
+        for delivery in (*retries, *self._inbox.drain(queue), *batches):
             await self._execution.release(delivery)
 
     def stop_starting(self) -> None:
@@ -405,12 +435,11 @@ class SubscriberRuntime:
         delivery.attempt += 1
         self._local_retries[delivery] = self._loop.call_later(outcome.after_s, self._resume, delivery)
 
-    def _take_local_retries(self) -> list[Delivery]:
-        """Remove and return all deliveries whose retry waits here."""
-        for timer in self._local_retries.values():
-            timer.cancel()
-        retries = list(self._local_retries)
-        self._local_retries.clear()
+    def _take_local_retries(self, queue: str | None = None) -> list[Delivery]:
+        """Remove and return the deliveries whose retry waits here: all, or those of one queue."""
+        retries = [each for each in self._local_retries if queue in (None, each.options.queue)]
+        for delivery in retries:
+            self._local_retries.pop(delivery).cancel()
         return retries
 
     def _drop_lost_retries(self) -> None:

@@ -190,7 +190,7 @@ class Supervisor:
                 queue.name for queue in pipeline.topology.queues if queue.arguments.get("x-single-active-consumer")
             }
             subscribers = [
-                self._make_subscriber(pipeline, item, publisher, is_single_active=item.queue in single_active)
+                self._make_subscriber(pipeline, item, publisher, is_single_active=single_active.issuperset(item.queues))
                 for item in pipeline.subscribers
             ]
             self.subscribers += subscribers
@@ -258,9 +258,7 @@ class Supervisor:
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
         left_in_memory = 0
         if not self._transport.capabilities.is_persistent:
-            left_in_memory = await self._transport.count_pending(
-                [subscriber.options for subscriber in self.subscribers]
-            )
+            left_in_memory = await self._transport.count_pending(self._options())
         await self._transport.close()
         await self._resources.close()
         names = Counter(item.subscriber.name for item in self.subscribers)
@@ -305,7 +303,7 @@ class Supervisor:
         """
         if self._is_one_of_several:
             return True
-        held = await self._transport.count_held_elsewhere([each.options for each in self.subscribers], quiet_s)
+        held = await self._transport.count_held_elsewhere(self._options(), quiet_s)
         if isinstance(held, str):
             self._idle_unknown_reason = held
         return isinstance(held, str) or held == 0
@@ -341,7 +339,11 @@ class Supervisor:
     async def _count_pending(self) -> int:
         """Return how many messages wait, but for subscribers that operators have paused."""
         paused = [subscriber for each in self._pauses for subscriber in each.by_operators()]
-        return await self._transport.count_pending([each.options for each in self.subscribers if each not in paused])
+        return await self._transport.count_pending(self._options(paused))
+
+    def _options(self, without: Sequence[SubscriberRuntime] = ()) -> list[SubscriptionOptions]:
+        """Return the options of all queues that are consumed, `without` those of some subscribers."""
+        return [options for each in self.subscribers if each not in without for options in each.all_options]
 
     def _make_publisher(self, pipeline: Pipeline) -> PipelinePublisher:
         make = partial(make_publisher, self._tracer) if pipeline.is_traced and self._tracer else self._publisher
@@ -466,7 +468,7 @@ async def _wait_for_event(event: asyncio.Event) -> None:
 def _held_s(pipeline: Pipeline, subscriber: Subscriber) -> float | None:
     """Return how long a message may be unsettled here, waiting included; None if every broker allows that."""
     is_quorum = any(
-        queue.name == subscriber.queue and queue.arguments.get("x-queue-type") == "quorum"
+        queue.name in subscriber.queues and queue.arguments.get("x-queue-type") == "quorum"
         for queue in pipeline.topology.queues
     )
     if subscriber.timeout_s is None or not is_quorum:

@@ -126,13 +126,15 @@ class RecordingBroker(MemoryBroker):
     def __init__(self, recorder: Recorder, pipelines: Sequence[Pipeline]) -> None:
         super().__init__(clock=recorder.now, on_dead_letter=self._record)
         self._recorder = recorder
-        self.subscribed = {each.queue for pipeline in pipelines for each in pipeline.subscribers}
+        subscribers = [each for pipeline in pipelines for each in pipeline.subscribers]
+        self.subscribed = {name: each.queue for each in subscribers for name in each.queues}
 
     def _record(self, queue: MemoryQueue, message: QueuedMessage, reason: str) -> None:
         """Record a dead letter. What has only been delayed, for a retry for example, is none."""
         if reason != "expired" or not self.leads_to(queue, message, self.subscribed):
             attempt, to = attempt_of(message.envelope.headers), queue.rules.dead_letter_key
-            self._recorder.add("dead", message.envelope, queue=queue.name, reason=reason, attempt=attempt, to=to)
+            name = self.subscribed.get(queue.name, queue.name)
+            self._recorder.add("dead", message.envelope, queue=name, reason=reason, attempt=attempt, to=to)
 
 
 class RecordingPublisher(PipelinePublisher):
@@ -206,6 +208,6 @@ class RecordingExecution(Execution):
         self._record("duplicate", delivery)
 
     def _record(self, kind: RecordKind, delivery: Delivery, **more: Any) -> None:
-        about = {"attempt": delivery.attempt, "queue": delivery.options.queue, **more}
+        about = {"attempt": delivery.attempt, "queue": self._subscriber.queue, **more}
         about |= {"pipeline": self._pipeline, "subscriber": self._subscriber.name}
         self._recorder.add(kind, delivery.envelope, **about)

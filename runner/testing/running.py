@@ -57,7 +57,9 @@ class _Results:
 
     def dead(self, queue: str | None = None) -> list[Record]:
         """Return the dead letters of a queue, which is named itself or by its dead-letter queue."""
-        known = [each.name for pipeline in self.engine.pipelines for each in pipeline.topology.queues]
+        pipelines = self.engine.pipelines
+        known = [each.name for pipeline in pipelines for each in pipeline.topology.queues]
+        known += [name for pipeline in pipelines for name in pipeline.partitionings]
         self._check(queue, known, "queue")
         return [each for each in self._of("dead") if queue in (None, each.queue, each.to)]
 

@@ -27,6 +27,8 @@
     come later, until a session ends it.
 21. What is published to the `reply_to` of a question reaches the session that asked, and the future with its
     correlation id. If that session is closed or loses its connection, the future ends.
+22. A single active subscription that steps back settles everything it holds before the next one gets a message, and
+    messages keep their order. It gets messages again when those before it have ended or stepped back.
 """
 
 from __future__ import annotations
@@ -196,6 +198,8 @@ class Capabilities:
     name: str
     is_persistent: bool
     """Whether messages outlive the process. Without it there is no connection that could be lost."""
+    is_shared: bool = False
+    """Whether several processes can have sessions with the broker at the same time."""
     features: tuple[str, ...] = ()
     """What this version of the broker has that the runner uses and older versions lack."""
 
@@ -239,6 +243,13 @@ class Subscription(Protocol):
 
     async def stop(self) -> None:
         """Stop delivering. Earlier deliveries can still be settled. Idempotent, bounded in time."""
+        ...
+
+    def step_back(self) -> None:
+        """Deliver nothing more until all is settled, then subscribe again, behind all others. Needs `is_single_active`.
+
+        What is released meanwhile goes back, in order, before another subscription gets a message.
+        """
         ...
 
     async def close(self) -> None:
@@ -333,6 +344,13 @@ class Transport(Protocol):
 
         `quiet_s` is for how long nothing was ready. Counts that may be older than that are not trusted: they count as
         one message.
+        """
+        ...
+
+    async def count_consumers(self, queue: str) -> int:
+        """Return how many subscriptions a queue has, of all sessions. Raises BrokerUnavailable.
+
+        A queue with a single active consumer may have more than are counted.
         """
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.pipeline.topology import Binding
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Binding
 from runner.units import pluralize
 
 _KEYS = {
@@ -49,6 +49,11 @@ class Difference:
     def advice(self) -> str:
         """What to write into the pipeline so that it agrees with the broker; empty where no single key does."""
         name = _KEYS.get(self.key)
+        if name == "max_length" and self.name.endswith(PARTITIONS_SUFFIX):
+            return (
+                f"it is the number of partitions: write `partitions: {self.live}` to agree with the broker, or change "
+                f"it when the partitions are empty and no process runs, with `runner apply --recreate {self.name}`"
+            )
         if name is None or (self.live == "none" and self.key in _NEVER_NONE):
             return ""
         if name == "single_active_consumer" and self.live == "none":

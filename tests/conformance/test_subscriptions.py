@@ -1,4 +1,4 @@
-"""Promises 3, 9, 10, 14 and 15: how messages flow to subscribers, and when they stop."""
+"""Promises 3, 9, 10, 14, 15 and 21: how messages flow to subscribers, and when they stop."""
 
 from __future__ import annotations
 
@@ -213,3 +213,63 @@ async def test_15_a_publish_that_is_cut_off_is_unknown_and_never_silent(harness:
     await inbox.wait_until_seen(300)
     await harness.until_pending(reader, harness.options(queue), 0)
     assert set(bodies(inbox.seen)) == confirmed == {f"{number}" for number in range(300)}
+
+
+async def test_22_who_steps_back_settles_everything_before_the_next_gets_a_message(harness: Harness) -> None:
+    """What it has not handled comes to the next in order, and it stands behind that one."""
+    one, two, queue = await harness.session(), await harness.session(), harness.queue("w", single_active_consumer=True)
+    await harness.declare(one, queue)
+    first = await harness.collect(one, queue, prefetch=3)
+    second = await harness.collect(two, queue, prefetch=3)
+    for body in ("a", "b", "c", "d"):
+        await one.publish(to_queue(queue), text(body))
+    a, b, c = await first.take(3)
+    first.subscription.step_back()
+    assert await one.settle(c, RELEASE) is True
+    assert await one.settle(b, RELEASE) is True
+    await two.count_pending([harness.options(queue)])  # answered after the broker has read the settlements
+    assert second.seen == []
+    assert await one.settle(a, ACK) is True
+    held = await second.take(3)
+    assert bodies(held) == ["b", "c", "d"]
+    await harness.settle_all(two, held)
+    await until(lambda: _answer(first.subscription.is_live), True)
+    second.subscription.step_back()
+    await one.publish(to_queue(queue), text("e"))
+    assert bodies(await first.take(1)) == ["e"]
+    assert len(second.seen) == 3
+
+
+async def test_22_who_steps_back_alone_gets_everything_again(harness: Harness) -> None:
+    """Also with nothing in hand; stepping back twice is stepping back once."""
+    session, queue = await harness.session(), harness.queue("w", single_active_consumer=True)
+    await harness.declare(session, queue)
+    inbox = await harness.collect(session, queue)
+    inbox.subscription.step_back()
+    inbox.subscription.step_back()
+    await session.publish(to_queue(queue), text("a"))
+    (held,) = await inbox.take(1)
+    inbox.subscription.step_back()
+    await inbox.subscription.stop()
+    assert await session.settle(held, ACK) is True
+    await inbox.subscription.close()
+    await session.publish(to_queue(queue), text("b"))
+    await harness.until_pending(session, harness.options(queue), 1)
+    assert len(inbox.seen) == 1
+
+
+async def test_a_queue_counts_the_subscriptions_of_all_sessions(harness: Harness) -> None:
+    """By this number the processes know how many they are."""
+    one, two, queue = await harness.session(), await harness.session(), harness.queue("processes")
+    await harness.declare(one, queue)
+    assert await one.count_consumers(queue.name) == 0
+    await harness.collect(one, queue)
+    subscription = (await harness.collect(two, queue)).subscription
+    await until(lambda: one.count_consumers(queue.name), 2)
+    await subscription.close()
+    await until(lambda: two.count_consumers(queue.name), 1)
+    assert await one.count_consumers("not-there") == 0
+
+
+async def _answer(value: object) -> object:
+    return value

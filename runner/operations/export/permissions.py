@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from runner.pipeline.model import Pipeline
-from runner.pipeline.topology import Exchange, Queue, Topology, pause_queue
+from runner.pipeline.topology import Exchange, Queue, Topology, partitions_queue, pause_queue
 from runner.redaction import escape_controls
 
 NOTHING = "^$"
@@ -94,7 +94,8 @@ def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
     """Publishing, consuming, leader election, and following pauses."""
     if pipeline.producers or pipeline.subscribers:
         rights.write |= {_exchange(target.address.exchange) for target in pipeline.destinations.values()}
-    rights.read |= {_escaped(subscriber.queue) for subscriber in pipeline.subscribers}
+    rights.read |= {_escaped(name) for subscriber in pipeline.subscribers for name in subscriber.queues}
+    rights.read |= {_escaped(partitions_queue(name, 0).name) for name in pipeline.partitionings}
     if pipeline.subscribers:
         rights.write.add(_exchange(""))
         rights.read.add(_escaped(pause_queue(pipeline.name).name))

@@ -269,6 +269,8 @@ def _producer_notes(producer: ProducerSpec) -> Iterator[str]:
 
 
 def _queue_notes(queue: QueueSpec) -> Iterator[str]:
+    if queue.partitions is not None:
+        yield f"{queue.partitions} partitions by {queue.partition_by}"
     if queue.type != "quorum":
         yield queue.type
     if not queue.durable:

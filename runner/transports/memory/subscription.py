@@ -17,6 +17,10 @@ class SubscribedQueue(Protocol):
         """Note that a subscription has room for another delivery."""
         ...
 
+    def add(self, subscription: MemorySubscription) -> None:
+        """Add a subscription, behind the others."""
+        ...
+
     def retire(self, subscription: MemorySubscription) -> None:
         """Deliver nothing more to this subscription."""
         ...
@@ -37,6 +41,7 @@ class MemorySubscription:
         "_on_delivery",
         "_options",
         "_queue",
+        "_steps_back",
         "is_idle",
         "is_live",
         "is_open",
@@ -55,6 +60,7 @@ class MemorySubscription:
         self.is_live = True
         self.is_open = True
         self.is_idle = False
+        self._steps_back = False
 
     @property
     def has_room(self) -> bool:
@@ -70,8 +76,21 @@ class MemorySubscription:
         self.end()
         self.requeue_unsettled()
 
+    def step_back(self) -> None:
+        """See `Subscription.step_back`."""
+        if self.is_live:
+            self.end()
+            self._steps_back = True
+            self._subscribe_again()
+
+    def _subscribe_again(self) -> None:
+        if self._steps_back and not self.unsettled:
+            self._steps_back, self.is_live = False, True
+            self._queue.add(self)
+
     def end(self) -> None:
         """Stop delivering. Earlier deliveries can still be settled. Idempotent."""
+        self._steps_back = False
         if self.is_live:
             self.is_live = False
             self._queue.retire(self)
@@ -126,6 +145,7 @@ class MemorySubscription:
             return False
         if not self.is_live:
             self._queue.retire(self)
+            self._subscribe_again()
         elif not self.is_idle:
             self._queue.set_idle(self)
         return True

@@ -213,6 +213,10 @@ class MemoryTransport:
             len(subscription.unsettled) for subscription in subscriptions if subscription not in self._subscriptions
         )
 
+    async def count_consumers(self, queue: str) -> int:
+        """See `Transport.count_consumers`."""
+        return len(self._broker.subscriptions({queue}))
+
     async def campaign(self, name: str, member: Candidate | None = None) -> MemoryLeadership:
         """See `Transport.campaign`."""
         self._must_be_open()

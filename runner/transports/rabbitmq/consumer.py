@@ -107,6 +107,11 @@ class Consumer:
             await channel.cancel()
             channel.end("stopped")
 
+    def step_back(self) -> None:
+        """See `Subscription.step_back`."""
+        if self.is_live and self._drain_single_active() and self.consumer_channel is not None:
+            self.consumer_channel.end("stepping back")
+
     async def close(self) -> None:
         """See `Subscription.close`. The broker has then read every settlement."""
         await self.stop()

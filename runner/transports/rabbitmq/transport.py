@@ -58,6 +58,7 @@ from runner.transports.rabbitmq.publish_channel import PublishChannel
 from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
 from runner.transports.rabbitmq.retry_publisher import RetryPublisher
 from runner.transports.rabbitmq.topology import count_messages
+from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class RabbitTransport:
         self._watchdog_s = watchdog_s
         self._watchdog: asyncio.Task[None] | None = None
         self._on_event = on_transport_event or (lambda _: None)
-        self._capabilities = Capabilities("rabbitmq", is_persistent=True)
+        self._capabilities = Capabilities("rabbitmq", is_persistent=True, is_shared=True)
         self._topology = DeclaredTopology(settings.topology, self._on_event)
         self._consumers: list[Consumer] = []
         self._leaderships: list[RabbitLeadership] = []
@@ -226,6 +227,16 @@ class RabbitTransport:
             return await self._other_consumers.held(await self._consuming.ready(), all_options, own, quiet_s)
         except (ConnectionClosedByUs, *CHANNEL_ERRORS):
             return 1  # not known: the caller asks again when the connection is back
+
+    async def count_consumers(self, queue: str) -> int:
+        """See `Transport.count_consumers`. Waits while there is no connection."""
+        try:
+            with loss_as_error:
+                async with TopologyProbe(await self._consuming.ready()) as probe:
+                    counts = await probe.counts(queue)
+        except (ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
+            raise BrokerUnavailable(f'cannot count the consumers of queue "{queue}": {error}') from error
+        return counts.consumers if counts is not None else 0
 
     async def campaign(self, name: str, member: Candidate | None = None) -> RabbitLeadership:
         """See `Transport.campaign`, and `leader_election` for how long two sessions may believe to lead.
