@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import (
     BatchFailed,
     BrokerUnavailable,
+    CallFailed,
+    NoAnswer,
     OutboxUnavailable,
     PipelineInvalid,
     PublisherClosed,
@@ -24,7 +26,9 @@ __all__ = [
     "AsyncPublisher",
     "BatchFailed",
     "BrokerUnavailable",
+    "CallFailed",
     "Message",
+    "NoAnswer",
     "OutboxUnavailable",
     "PipelineInvalid",
     "Publish",

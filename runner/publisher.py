@@ -14,7 +14,7 @@ import os
 import selectors
 import sys
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +80,12 @@ class AsyncPublisher:
         outgoing = self._settings.message(opened.publisher, name, payload, id, key, headers)
         await opened.session.send(outgoing, self._settings.seconds(timeout))
         return outgoing.envelope.message_id or ""
+
+    async def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
+        """Ask the queue or event `name`, and return the answer. See `Publisher.call`."""
+        opened = self._open()
+        outgoing = self._settings.message(opened.publisher, name, payload, **message)
+        return (await opened.session.call(outgoing, self._settings.seconds(timeout))).payload
 
     async def pending(self) -> int:
         """Return how many messages wait in the outbox."""
@@ -167,12 +173,25 @@ class Publisher:
         """
         seconds = self._settings.seconds(timeout)
         outgoing = self._settings.message(self._running().publisher, name, payload, id, key, headers)
+        self._wait_for(lambda session: session.send(outgoing, seconds))
+        return outgoing.envelope.message_id or ""
+
+    def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
+        """Ask the queue or event `name`, and return the answer: what the handler of its subscriber returns.
+
+        `message` are `id`, `key` and `headers`, as in `publish`. The outbox keeps no questions. Raises CallFailed where
+        the handler gave up, NoAnswer, and what `publish` raises where nothing was published.
+        """
+        seconds = self._settings.seconds(timeout)
+        outgoing = self._settings.message(self._running().publisher, name, payload, **message)
+        return self._wait_for(lambda session: session.call(outgoing, seconds)).payload
+
+    def _wait_for(self, work: Callable[[PublishingSession], Coroutine[Any, Any, T]]) -> T:
         with self._lock:
             if self._is_closed or self._worker is None:
                 raise _closed()
-            result = self._worker.start(self._worker.session.send(outgoing, seconds))
-        _wait(result)
-        return outgoing.envelope.message_id or ""
+            result = self._worker.start(work(self._worker.session))
+        return _wait(result)
 
     def pending(self) -> int:
         """Return how many messages wait in the outbox."""
@@ -257,9 +276,9 @@ class _Settings:
         publisher: PipelinePublisher,
         name: str,
         payload: Any,
-        id: str | None,
-        key: str | None,
-        headers: Mapping[str, Any],
+        id: str | None = None,
+        key: str | None = None,
+        headers: Mapping[str, Any] = NO_HEADERS,
     ) -> OutgoingMessage:
         """Return a checked and encoded message. Raises PublishFailed("invalid"), and ValueError for a reserved header.
 

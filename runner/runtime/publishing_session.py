@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from runner import log
 from runner.backoff import backoff_delays
 from runner.errors import (
     BrokerUnavailable,
+    NoAnswer,
     PublisherClosed,
     PublishFailed,
     PublishTimeout,
@@ -21,6 +22,7 @@ from runner.errors import (
 )
 from runner.message import Address
 from runner.pipeline.topology import Topology
+from runner.runtime.answers import Answer
 from runner.runtime.outbox import KeptMessage, Outbox
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of
 from runner.tasks import cancel_and_wait
@@ -90,11 +92,33 @@ class PublishingSession:
 
         Raises PublishTimeout, PublishFailed, PublisherClosed, BrokerUnavailable, TopologyMismatch, OutboxUnavailable.
         """
+        with self._counted():
+            await self._send_or_keep(outgoing, timeout_s)
+
+    async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
+        """Publish a question, and return the answer. The outbox keeps no questions.
+
+        Raises NoAnswer, CallFailed, and what `send` raises where nothing was published.
+        """
+        give_up_at = asyncio.get_running_loop().time() + timeout_s
+        with self._counted():
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    await self._connected()
+            except TimeoutError:
+                within = f"within {format_duration(timeout_s)}{self._because()}"
+                text = f'"{outgoing.destination.name}" was not asked {within}'
+                raise NoAnswer(text, reason="timeout", hint="nothing was published") from None
+            return await self.publisher.call(outgoing, give_up_at - asyncio.get_running_loop().time())
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Let `close` wait for the block. Raises PublisherClosed."""
         if self._is_closed:
             raise PublisherClosed("the publisher is closed")
         self._sending += 1
         try:
-            await self._send_or_keep(outgoing, timeout_s)
+            yield
         finally:
             self._sending -= 1
             if not self._sending:

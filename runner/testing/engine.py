@@ -21,6 +21,7 @@ from runner.operations.targets import pipeline_with_destination
 from runner.pipeline import codec
 from runner.pipeline.model import Destination, Pipeline
 from runner.pipeline.topology import Topology
+from runner.runtime.publisher import OutgoingMessage
 from runner.runtime.supervisor import Supervisor
 from runner.testing.loading import environment, loaded
 from runner.testing.loop_thread import LoopThread
@@ -40,6 +41,9 @@ MAX_IDLE_S = 31 * 86_400.0
 
 FULL_QUEUE_TIMEOUT_S = 30.0
 """How long a test waits, in virtual time, to publish into a full queue."""
+
+CALL_TIMEOUT_S = 3600.0
+"""How long a test waits, in virtual time, for an answer."""
 
 MAX_IDLE_RECORDS = 20_000
 """How many records there may be until the pipelines are idle, if they need virtual time for it."""
@@ -120,6 +124,10 @@ class Engine:
         """
         return self._wait(self.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign))
 
+    def call(self, to: str, payload: Any, *, timeout: Duration, **message: Any) -> Any:
+        """Ask a queue or an event, and return the answer. See `Running.call`."""
+        return self._wait(self.calling(to, payload, timeout=timeout, **message))
+
     def until_idle(self) -> None:
         """Run until nothing is left to do but to wait for schedules. Raises NeverIdle."""
         self._wait(self.idling())
@@ -190,6 +198,26 @@ class Engine:
         is_foreign: bool = False,
     ) -> str:
         """See `publish`. `key` replaces the routing key of an event."""
+        publisher, outgoing = self._prepare(to, payload, id, headers, key, is_foreign=is_foreign)
+        with publisher.publication(outgoing) as sent:
+            await self._loop.drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S))
+        return sent.envelope.message_id or ""
+
+    async def calling(self, to: str, payload: Any, *, timeout: Duration, **message: Any) -> Any:
+        """See `Running.call`."""
+        publisher, outgoing = self._prepare(to, payload, **message)
+        return (await self._loop.drive(publisher.call(outgoing, _seconds(timeout)))).payload
+
+    def _prepare(
+        self,
+        to: str,
+        payload: Any,
+        id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        *,
+        is_foreign: bool = False,
+    ) -> tuple[RecordingPublisher, OutgoingMessage]:
         pipeline, target = self._destination(to)
         if is_foreign:
             target = replace(target, encode=codec.encode)
@@ -205,15 +233,12 @@ class Engine:
         (outgoing,) = publisher.prepare([Publish(payload, key=key, headers=headers)], (target,))
         if id is not None:
             outgoing = outgoing._replace(envelope=outgoing.envelope._replace(message_id=id, correlation_id=id))
-        with publisher.publication(outgoing) as sent:
-            await self._loop.drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S))
-        return sent.envelope.message_id or ""
+        return publisher, outgoing
 
     async def advancing(self, duration: Duration) -> None:
         """See `advance`."""
         loop = self._loop
-        seconds = duration.total_seconds() if isinstance(duration, timedelta) else parse_duration(duration)
-        moment = loop.time() + seconds
+        moment = loop.time() + _seconds(duration)
         while (due := await loop.quiet(is_bounded=True)) is not None and due <= moment + DUE_TOLERANCE_S:
             loop.jump(due)
         loop.jump(moment)
@@ -301,6 +326,10 @@ class Engine:
                 "return the message, or await the method of `running`"
             )
         return self.submit(command).result()
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else parse_duration(duration)
 
 
 def _made_testable(pipeline: Pipeline) -> Pipeline:

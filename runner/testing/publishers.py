@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.errors import PublisherClosed
 from runner.message import NO_HEADERS
-from runner.publisher import AsyncPublisher, Publisher
+from runner.publisher import TIMEOUT_S, AsyncPublisher, Publisher
 from runner.runtime.publisher import unknown_name
 from runner.testing.engine import Engine
 
@@ -23,12 +23,21 @@ class _Target:
     def publishing(
         self, name: str, payload: Any, id: str | None, key: str | None, headers: Mapping[str, Any]
     ) -> Coroutine[Any, Any, str]:
+        self._check(name)
+        return self.engine.publishing(name, payload, id, headers, key=key)
+
+    def calling(
+        self, name: str, payload: Any, timeout: str | float | None, message: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        self._check(name)
+        return self.engine.calling(name, payload, timeout=TIMEOUT_S if timeout is None else timeout, **message)
+
+    def _check(self, name: str) -> None:
         if self.is_closed:
             raise PublisherClosed("the publisher is closed")
         known = dict.fromkeys(each for pipeline in self.engine.pipelines for each in pipeline.destinations)
         if name not in known:
             raise unknown_name(name, known)
-        return self.engine.publishing(name, payload, id, headers, key=key)
 
 
 class PublisherInTest(Publisher):
@@ -49,6 +58,10 @@ class PublisherInTest(Publisher):
     ) -> str:
         """See `Publisher.publish`."""
         return self._target.engine.submit(self._target.publishing(name, payload, id, key, headers)).result()
+
+    def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
+        """See `Publisher.call`. The timeout is one of virtual time."""
+        return self._target.engine.submit(self._target.calling(name, payload, timeout, message)).result()
 
     def pending(self) -> int:
         """Return 0: nothing has to wait."""
@@ -77,6 +90,11 @@ class AsyncPublisherInTest(AsyncPublisher):
     ) -> str:
         """See `Publisher.publish`."""
         command = self._target.publishing(name, payload, id, key, headers)
+        return await asyncio.wrap_future(self._target.engine.submit(command))
+
+    async def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
+        """See `Publisher.call`. The timeout is one of virtual time."""
+        command = self._target.calling(name, payload, timeout, message)
         return await asyncio.wrap_future(self._target.engine.submit(command))
 
     async def pending(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from runner import log
 from runner.errors import RunnerError
 from runner.message import Envelope, attempt_of
+from runner.metrics import REPLY
 from runner.outcome import Ack, DeadLetter, InvalidMessage, Outcome, Retry
 from runner.pipeline import codec
 from runner.pipeline.model import Pipeline
@@ -162,7 +163,9 @@ class RecordingPublisher(PipelinePublisher):
         """See `PipelinePublisher.end`."""
         super().end(outgoing, error)
         if error is None:
-            to = outgoing.destination.name
+            destination = outgoing.destination
+            is_caller = destination.counted_as == REPLY and destination.name not in self._destinations
+            to = REPLY if is_caller else destination.name
             self._recorder.add("published", outgoing.envelope, to=to, **outgoing.span)
             address = address_of(outgoing)
             if not (outgoing.destination.needs_queue or self._broker.route(address, outgoing.envelope.headers)):

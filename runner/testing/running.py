@@ -12,7 +12,7 @@ from typing import Any
 from runner.config.messages import did_you_mean
 from runner.errors import RunnerError
 from runner.publisher import AsyncPublisher, Publisher
-from runner.testing.engine import Duration, Engine
+from runner.testing.engine import CALL_TIMEOUT_S, Duration, Engine
 from runner.testing.publishers import AsyncPublisherInTest, PublisherInTest
 from runner.testing.records import Record
 from runner.testing.stand_ins import StandIn
@@ -111,6 +111,15 @@ class Running(_Results):
         command = self.engine.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign)
         return await asyncio.wrap_future(self.engine.submit(command))
 
+    async def call(self, to: str, payload: Any, *, timeout: Duration = CALL_TIMEOUT_S, **message: Any) -> Any:
+        """Ask a queue or an event, and return the answer of its subscriber, after all retries.
+
+        Virtual time passes until then. `message` are the other arguments of `publish`. Raises CallFailed where the
+        handler gave up, NoAnswer after `timeout`, and what `publish` raises.
+        """
+        command = self.engine.calling(to, payload, timeout=timeout, **message)
+        return await asyncio.wrap_future(self.engine.submit(command))
+
     async def until_idle(self) -> None:
         """Run until nothing is left to do but to wait for schedules. Raises NeverIdle."""
         await asyncio.wrap_future(self.engine.submit(self.engine.idling()))
@@ -137,6 +146,10 @@ class RunningSync(_Results):
     ) -> str:
         """See `Running.publish`."""
         return self.engine.publish(to, payload, id=id, key=key, headers=headers, is_foreign=is_foreign)
+
+    def call(self, to: str, payload: Any, *, timeout: Duration = CALL_TIMEOUT_S, **message: Any) -> Any:
+        """See `Running.call`."""
+        return self.engine.call(to, payload, timeout=timeout, **message)
 
     def until_idle(self) -> None:
         """See `Running.until_idle`."""

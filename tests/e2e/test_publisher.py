@@ -17,6 +17,8 @@ import pytest
 from runner import (
     AsyncPublisher,
     BrokerUnavailable,
+    CallFailed,
+    NoAnswer,
     Publisher,
     PublishFailed,
     TopologyMismatch,
@@ -25,7 +27,7 @@ from tests.collector import Collector
 from tests.foreign import Foreign
 from tests.node import Broker
 from tests.process import ROOT
-from tests.project import Project, until
+from tests.project import Project, started, stop, until
 
 SHOP = """
     version: 1
@@ -89,6 +91,37 @@ async def test_the_pipeline_handles_what_was_published_before_it_ran(shop: Publi
         shop.publish(rabbit_project.name("placed"), {"order": number})
     await rabbit_project.up_until_idle()
     assert rabbit_project.ledger.counts() == {"0": 1, "1": 1, "2": 1}
+
+
+async def test_an_application_asks_and_gets_answers(shop: Publisher, rabbit_project: Project) -> None:
+    """From any thread, and on a loop, also with one id; what was wrong is an error that says so."""
+    rabbit_project.handlers(
+        """
+        from runner import Reject
+
+        def handle(order: dict):
+            if not order:
+                raise Reject("empty")
+            return order | {"seen": True}
+        """
+    )
+    name = rabbit_project.name("work")
+    asynchronous = AsyncPublisher(rabbit_project.folder / rabbit_project.file, broker=rabbit_project.place.url)
+    async with rabbit_project.up() as runner, asynchronous as other:
+        await started(runner)
+        calls = (asyncio.to_thread(shop.call, name, {"order": number}, timeout=20) for number in range(20))
+        assert await asyncio.gather(*calls) == [{"order": number, "seen": True} for number in range(20)]
+        assert (
+            await asyncio.gather(*(other.call(name, {"id": 5}, id="same", timeout=20) for _ in range(5)))
+            == [{"id": 5, "seen": True}] * 5
+        )
+        with pytest.raises(CallFailed, match=r"gave up \(rejected\): Reject: empty"):
+            await other.call(name, {}, timeout=20)
+        await stop(runner)
+    with pytest.raises(NoAnswer, match="has not answered within 100ms"):
+        await asyncio.to_thread(shop.call, name, {"order": 1}, timeout="100ms")
+    with pytest.raises(PublishFailed, match="no queue takes a message"):
+        await asyncio.to_thread(shop.call, rabbit_project.name("unheard"), 1)
 
 
 def test_an_event_without_a_queue(shop: Publisher, rabbit_project: Project) -> None:

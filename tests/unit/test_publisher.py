@@ -15,6 +15,7 @@ import pytest
 from runner import (
     AsyncPublisher,
     BrokerUnavailable,
+    NoAnswer,
     OutboxUnavailable,
     PipelineInvalid,
     Publisher,
@@ -77,6 +78,9 @@ def test_handlers_are_not_imported_and_schemas_are(write: Write, nowhere: str) -
         assert caught.value.reason == "invalid"
         with pytest.raises(PublishTimeout):
             shop.publish("work", {"order": 1})
+        with pytest.raises(NoAnswer, match='"work" was not asked within 0ms') as missing:
+            shop.call("work", {"order": 1})
+        assert missing.value.hint == "nothing was published"
 
 
 def test_without_schemas_the_import_path_stays_as_it_is(write: Write, nowhere: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import PublishFailed
+from runner.errors import CallFailed, NoAnswer, PublishFailed
 from runner.operations.targets import UnknownTarget
 from runner.testing import NeverIdle, Record, Replacement, running, running_sync
 from runner.testing.running import UnknownInTest
@@ -264,3 +264,62 @@ def _nothing_is_left() -> None:
 
 def _story(records: list[Record]) -> list[tuple[str, str, str | None, str | None]]:
     return [(record.kind, record.message_id, record.subscriber, record.to) for record in records]
+
+
+# Questions and answers
+
+QUOTES = """
+    queues: {quotes: , nobody: }
+    subscribers:
+      quote: {from: quotes, handler: quote_handlers:quote, reply: true, retry: {attempts: 3, delay: 20s}}
+    """
+QUOTING = """
+    from runner import Message, Reject
+
+    def quote(kg: float, message: Message):
+        if kg > 30:
+            raise Reject("more than 30 kg")
+        if kg == 0 or message.attempt < 3:
+            raise ValueError("not yet")
+        return {"price": kg * 2, "for": message.id}
+    """
+
+
+def test_a_call_returns_the_answer(tmp_path: Path) -> None:
+    """After the retries, in virtual time; what the subscriber has published is an answer, whatever its address."""
+    path = write_project(tmp_path, QUOTES, QUOTING, module="quote_handlers")
+    with running_sync(path, now=NIGHT) as shop:
+        assert shop.call("quotes", 2, id="q-1") == {"price": 4.0, "for": "q-1"}
+        assert shop.now == NIGHT + timedelta(seconds=60)
+        assert [(record.to, record.subscriber) for record in shop.published()] == [("(reply)", "quote")]
+        with pytest.raises(CallFailed) as failed:
+            shop.call("quotes", 40)
+        assert (failed.value.reason, failed.value.error_type, failed.value.error) == (
+            "rejected",
+            "Reject",
+            "more than 30 kg",
+        )
+        assert str(failed.value) == '"quotes" gave up (rejected): Reject: more than 30 kg'
+        before = shop.now
+        with pytest.raises(NoAnswer, match='"quotes" has not answered within 30s') as missing:
+            shop.call("quotes", 0, timeout="30s")
+        assert (missing.value.reason, shop.now) == ("timeout", before + timedelta(seconds=30))
+        shop.until_idle()
+        assert [record.reason for record in shop.dead("quotes")] == ["rejected", "exhausted"]
+        with pytest.raises(UnknownTarget):
+            shop.call("quote", 1)
+
+
+def test_the_application_under_test_calls(tmp_path: Path) -> None:
+    path = write_project(tmp_path, QUOTES, QUOTING, module="quote_handlers")
+    with running_sync(path) as shop, shop.publisher() as publisher:
+        assert publisher.call("quotes", 2, id="q-1", timeout="2m") == {"price": 4.0, "for": "q-1"}
+        with pytest.raises(NoAnswer):
+            publisher.call("nobody", 2)
+
+    async def ask() -> None:
+        async with running(path) as shop:
+            assert (await shop.call("quotes", 1, timeout=120))["price"] == 2.0
+            assert (await shop.async_publisher().call("quotes", 3, timeout="2m"))["price"] == 6.0
+
+    asyncio.run(ask())
