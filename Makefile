@@ -64,7 +64,7 @@ faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve brokers, networks
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
 
 .PHONY: slow
-slow: $(VENV)/.test rabbitmq prometheus ## Run what `make test` leaves out: slow tests, and every option on both brokers
+slow: $(VENV)/.test rabbitmq prometheus asyncapi ## Run what `make test` leaves out: slow tests, and every option on both brokers
 	@$(BIN)/pytest -n $(WORKERS) -m slow
 	@$(BIN)/pytest -n $(WORKERS) tests/features
 
@@ -148,6 +148,7 @@ docs: $(VENV)/.runtime ## Write the generated documents
 	@$(call write,runner.operations.log_reference,docs/reference/logs.md)
 	@$(call write,runner.operations.metric_reference,docs/reference/metrics.md)
 	@$(call write,runner.cli.command_reference,docs/reference/commands.md)
+	@$(BIN)/runner export asyncapi pipelines/fulfilment.yaml --output docs/reference/fulfilment.asyncapi.yaml
 	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
 	@$(BIN)/runner schema --tests --output pipelines/test.schema.json
 
@@ -250,6 +251,24 @@ prometheus:
 		exit 0; \
 	fi; \
 	$(call install_stopped,prometheus)
+
+# AsyncAPI's own parser, which judges what `export asyncapi` writes; without it those tests are skipped, and say so.
+
+ASYNCAPI_PARSER := 3.6.6
+
+.PHONY: asyncapi
+asyncapi: $(VENV)/.ready
+	@set -e; \
+	if [ -d $(VENV)/asyncapi/node_modules/@asyncapi/parser ]; then exit 0; fi; \
+	if ! command -v npm >/dev/null; then \
+		if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
+			echo "npm is not installed and cannot be installed from here: tests of AsyncAPI are skipped" >&2; exit 0; \
+		fi; \
+		$(call apt_install,nodejs npm); \
+	fi; \
+	echo "Installing @asyncapi/parser"; mkdir -p $(VENV)/asyncapi; \
+	npm install --prefix $(VENV)/asyncapi --ignore-scripts --no-audit --no-fund --silent @asyncapi/parser@$(ASYNCAPI_PARSER) || \
+		echo "@asyncapi/parser cannot be installed: tests of AsyncAPI are skipped" >&2
 
 # A Debian root with the RabbitMQ of one line in it. tests/node.py runs it by chroot; nothing of it runs otherwise.
 

@@ -221,6 +221,31 @@ def _grafana(
     _write(text, output)
 
 
+@command.command("asyncapi", cls=Verb, short_help="An AsyncAPI document of queues, events and payloads.")
+@options.paths
+@options.broker
+@_output
+@options.env_file
+def _asyncapi(
+    paths: tuple[Path, ...],
+    overlays: tuple[Overlay, ...],
+    broker: str | None,
+    output: Path | None,
+    environ: dict[str, str],
+) -> None:
+    """Write an AsyncAPI 3.0 document: queues and events as channels, producers and subscribers as operations.
+
+    Messages have the JSON Schemas of `schema`, or of the annotations of handlers. The broker is in it without user and
+    password.
+    """
+    with errors_as_exit_codes():
+        from runner.operations.export.asyncapi import asyncapi
+
+        system = _load(paths, environ, broker, overlays)
+        text = asyncapi(system.pipelines, [spec for _, spec in system.specs], system.topology)
+    _write(text, output)
+
+
 def _load(
     paths: tuple[Path, ...], environ: dict[str, str], broker: str | None, overlays: tuple[Overlay, ...]
 ) -> System:

@@ -218,7 +218,7 @@ class _Resolver:
 
     def _schema_files(self) -> tuple[Path, ...]:
         read = filter(None, map(schema_file, self._schemas.values()))
-        return tuple(file for schema in read for file in schema.files)
+        return tuple(file for schema in read for file in schema.documents)
 
     def _schema_paths(self) -> dict[str, str | Path]:
         """Return the import path or the file of each schema, by queue or event."""

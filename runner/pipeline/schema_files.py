@@ -6,8 +6,10 @@ A schema becomes a type that pydantic understands, so that it is used like the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import islice
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -46,7 +48,9 @@ _LIMITS = {
 
 
 class SchemaFile:
-    """The metadata that makes a type of the JSON Schema in a file. `files` are all files that were read for it.
+    """The metadata that makes a type of the JSON Schema in a file.
+
+    `documents` are the contents of all files that were read for it, its own first.
 
     Raises ImportProblem for a file that cannot be read or is no JSON Schema, and if the library is not installed.
     """
@@ -54,8 +58,8 @@ class SchemaFile:
     def __init__(self, file: Path) -> None:
         self._folder = file.resolve().parent
         self._refused: list[ImportProblem] = []
-        self.files: list[Path] = []
-        self.document = self._read(file)
+        self.documents: dict[Path, Any] = {}
+        document = self._read(file)
         try:
             import jsonschema_rs  # only for pipelines with such a schema: an extra
         except ImportError:
@@ -63,7 +67,7 @@ class SchemaFile:
             raise ImportProblem("missing-extra", what, _INSTALL) from None
         uri = file.resolve().as_uri()
         try:
-            self._validator = jsonschema_rs.Draft202012Validator(self.document, retriever=self._retrieve, base_uri=uri)
+            self._validator = jsonschema_rs.Draft202012Validator(document, retriever=self._retrieve, base_uri=uri)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
             raise (self._refused or [_not_a_schema(file, error)])[-1] from None
 
@@ -71,7 +75,37 @@ class SchemaFile:
         return core_schema.no_info_after_validator_function(self._check, core_schema.any_schema())
 
     def __get_pydantic_json_schema__(self, *_: Any) -> Any:
-        return self.document
+        return next(iter(self.documents.values()))
+
+    def definitions(self, template: str, names: dict[Path, str]) -> dict[str, Any]:
+        """Return the contents of all files by their names, with each `$ref` written as a reference by that name.
+
+        `names` has the names of files, and gets those that it lacks.
+        """
+        for file in self.documents:
+            relative = re.sub(r"[^\w.-]", "_", file.relative_to(self._folder).as_posix(), flags=re.ASCII)
+            taken = (
+                name for number in count(1) if (name := f"{number}_" * (number > 1) + relative) not in names.values()
+            )
+            names[file] = names.get(file) or next(taken)
+        return {names[file]: self._portable(file, template, names) for file in self.documents}
+
+    def _portable(self, file: Path, template: str, names: Mapping[Path, str]) -> Any:
+        """Return the content of a file without its own address. A reference that needs it is left out."""
+        found = deepcopy(self.documents[file])
+        for _, node in _nodes(found):
+            reference = node.pop("$ref", None) if isinstance(node.get("$ref"), str) else None
+            if reference is not None:
+                path, _, fragment = reference.partition("#")
+                target = (file.parent / url2pathname(path)).resolve() if path else file
+                if fragment and not fragment.startswith("/"):
+                    anchors = _nodes(self.documents.get(target))
+                    fragment = next((at for at, each in anchors if each.get("$anchor") == fragment), "")
+                if target in names:
+                    node["$ref"] = template.replace("{model}", names[target]) + fragment
+        if isinstance(found, dict):
+            found = {key: value for key, value in found.items() if key not in ("$schema", "$id")}
+        return found
 
     def _check(self, value: Any) -> Any:
         """Return a value that fits. Raises ValidationError with the errors, as pydantic words them."""
@@ -98,8 +132,7 @@ class SchemaFile:
             raise
 
     def _read(self, file: Path) -> Any:
-        self.files.append(file)
-        document = _parse(file)
+        document = self.documents[file.resolve()] = _parse(file)
         dialect = document.get("$schema", DIALECT) if isinstance(document, dict) else DIALECT
         if dialect not in (DIALECT, f"{DIALECT}#"):
             message = f'"{display_path(file)}" is written in {dialect}, and the runner knows JSON Schema 2020-12'
@@ -115,6 +148,15 @@ def schema_file(schema: Any) -> SchemaFile | None:
 def read_schema_file(file: Path) -> Any:
     """Return the type for the JSON Schema in a file. Raises ImportProblem."""
     return Annotated[Any, SchemaFile(file)]
+
+
+def _nodes(value: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each object in a schema with its JSON pointer."""
+    if isinstance(value, dict):
+        yield at, value
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in list(inner):
+        yield from _nodes(item, f"{at}/{str(key).replace('~', '~0').replace('/', '~1')}")
 
 
 def _parse(file: Path) -> Any:

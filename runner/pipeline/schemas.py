@@ -6,15 +6,16 @@ import ast
 import functools
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, TypeAdapter
 
 from runner.pipeline.import_failures import name_hint
 from runner.pipeline.import_problems import ImportProblem, Place, place_of
 from runner.pipeline.importer import import_object
-from runner.pipeline.schema_files import read_schema_file
+from runner.pipeline.schema_files import read_schema_file, schema_file
 
 _HINT = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 that of typing_extensions)"
 
@@ -40,6 +41,31 @@ def read_schema(path: str | Path) -> tuple[Any, TypeAdapter[Any]]:
     except Exception as error:  # pydantic raises various errors for unsupported types
         raise unfit_schema(schema) from error
     return schema, adapter
+
+
+def json_schemas(types: Mapping[str, Any], template: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the JSON Schemas of payloads by their names, and the definitions that they refer to as in `template`.
+
+    What JSON Schema cannot describe is left out.
+    """
+    found: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
+    names: dict[Path, str] = {}
+    adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = []
+    for name, schema in types.items():
+        if (file := schema_file(schema)) is not None:
+            definitions |= file.definitions(template, names)
+            found[name] = {"$ref": template.replace("{model}", names[next(iter(file.documents))])}
+            continue
+        try:
+            adapter = TypeAdapter(schema)
+            adapter.json_schema()
+        except Exception:  # pydantic raises various errors for unsupported types
+            continue
+        adapters.append((name, "validation", adapter))
+    made, common = TypeAdapter.json_schemas(adapters, ref_template=template)
+    found |= {name: schema for (name, _), schema in made.items()}
+    return found, {**definitions, **common.get("$defs", {})}
 
 
 def undefined_in_model(annotation: Any) -> ImportProblem | None:

@@ -156,7 +156,7 @@ def test_a_schema_may_refer_to_itself_and_names_all_its_files(folder: Path) -> N
     )
     found = schema_file(read_schema_file(folder / "order.json"))
     assert found is not None
-    assert [file.name for file in found.files] == ["order.json", "item.json"]
+    assert [file.name for file in found.documents] == ["order.json", "item.json"]
     assert words(folder, {"next": {"next": 5}}) == "next.next must be an object"
 
 
