@@ -25,7 +25,7 @@ from runner.operations.pipeline_files import CheckedSpec, resolve_all
 from runner.operations.targets import pipeline_with_destination
 from runner.pipeline.codec import encode
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
-from runner.pipeline.model import BrokerSettings, Destination, Pipeline, Producer, Subscriber
+from runner.pipeline.model import BrokerSettings, Destination, Pipeline, Producer, Subscriber, absolute_broker
 from runner.pipeline.topology import Topology, leadership_queue, merge_topologies, pause_queue
 from runner.redaction import mask_passwords
 from runner.release import version
@@ -161,8 +161,8 @@ def load_to_publish(source: str | os.PathLike[str], environ: Mapping[str, str], 
     its notes, TlsRequired, ValueError for a wrong URL, and BrokerUnavailable for the in-process broker.
     """
     started, text = time.perf_counter(), os.fspath(source)
-    if text.startswith(("amqp://", "amqps://")):
-        pipeline, problems = _queues_of_broker(parse_broker_url(text)), list[Problem]()
+    if text.startswith(("amqp://", "amqps://", "file:")):
+        pipeline, problems = _queues_of_broker(absolute_broker(parse_broker_url(text), Path())), list[Problem]()
     else:
         broker = broker or environ.get("RUNNER_BROKER") or None
         if broker not in (None, "memory"):
@@ -257,6 +257,9 @@ def check_workers(system: System, workers: int) -> None:
     if workers > 1 and system.broker.is_memory:
         text = f"the in-process broker lives in one process: --workers {workers} needs RabbitMQ"
         raise SingleProcessOnly(text, "name one with --broker amqp://… or broker: in the file, or leave --workers out")
+    if workers > 1 and system.broker.file:
+        text = f"one process owns a broker in a file: --workers {workers} needs RabbitMQ"
+        raise SingleProcessOnly(text, "leave --workers out; `runs_in: process` of a subscriber uses more cores")
     exclusive = [queue.name for queue in system.topology.queues if queue.exclusive]
     if workers > 1 and exclusive:
         text = f'queue "{exclusive[0]}" is exclusive: it belongs to one process, and --workers asks for {workers}'
@@ -270,16 +273,22 @@ def make_transport(
     worker: str = "",
     only_publishes: bool = False,
     memory: MemoryBroker | None = None,
+    owns: bool = False,
 ) -> Transport:
     """Return the transport for the broker settings, not connected. `worker` is added to its connection name.
 
-    One that `only_publishes` opens no connection to consume. `memory` is the in-process broker, if it has been there
-    before; otherwise the transport has a new one.
+    One that `only_publishes` opens no connection to consume; one that `owns` a file delivers its messages. `memory` is
+    the in-process broker, if it has been there before; otherwise the transport has a new one.
     """
     if system.broker.is_memory:
         from runner.transports.memory import MemoryTransport
 
         return MemoryTransport(broker=memory, on_transport_event=on_transport_event)
+    if system.broker.file is not None:
+        from runner.transports.file import FileBroker, FileTransport
+
+        file = FileBroker(system.broker.file, is_owner=owns, who=f"runner up ({system.name})")
+        return FileTransport(file, on_transport_event=on_transport_event)
     from runner.transports.rabbitmq import RabbitTransport
 
     name = f"{system.name} · {worker}" if worker else system.name
@@ -344,14 +353,17 @@ async def up(
     from runner.runtime.supervisor import Supervisor
     from runner.runtime.watchdog import handler_watchdog
 
-    metrics = Metrics(version())
+    metrics, lost = Metrics(version()), list[BrokerUnavailable]()
 
     def note(change: TransportEvent) -> None:
         log_transport_event(change)
         metrics.note_event(change.event, change.fields)
+        if change.event == "broker.file_lost":
+            lost.append(BrokerUnavailable(change.fields["error"], change.fields["hint"]))
+            stop.set()
 
     memory, rerun = (continued.memory, continued.rerun) if continued else (None, set[tuple[str, str]]())
-    transport = make_transport(system, note, worker=worker.name if worker else "", memory=memory)
+    transport = make_transport(system, note, worker=worker.name if worker else "", memory=memory, owns=True)
     start = continued or worker
     start_id = start.start_id if start else None
     traces = make_trace_export(system, log_transport_event)
@@ -375,6 +387,8 @@ async def up(
                     await supervisor.wait(stop)
         finally:
             report = await supervisor.drain()
+        if lost:
+            raise lost[0]
         return report
     finally:
         for opened in (page, transport, supervisor, traces):
@@ -477,7 +491,7 @@ def _with_broker(pipeline: Pipeline, broker: str | None) -> Pipeline:
     if pipeline.broker.tls is not None and broker.startswith("amqp://"):
         hint = "write amqps://, or remove broker.tls from the file"
         raise TlsRequired(f"{pipeline.path} asks for TLS, and {mask_passwords(broker)} is without", hint)
-    urls = () if broker == "memory" else (broker,)
+    urls = () if broker == "memory" else (absolute_broker(broker, Path()),)
     return replace(pipeline, broker=replace(pipeline.broker, urls=urls))
 
 

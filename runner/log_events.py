@@ -59,7 +59,10 @@ class Event:
 
 EVENTS = (
     Event(
-        "broker.blocked", ("warning",), "The broker accepts no messages, because memory or disk space is low.", _BROKER
+        "broker.blocked",
+        ("warning",),
+        "The broker accepts no messages, because memory or disk space is low.",
+        {**_BROKER, "reason": "what the broker says, or the disk"},
     ),
     Event(
         "broker.connected",
@@ -76,6 +79,12 @@ EVENTS = (
         ("info",),
         "The first connection takes longer than a second. The runner keeps waiting.",
         _BROKER,
+    ),
+    Event(
+        "broker.file_lost",
+        ("error",),
+        "The file of the broker is damaged, was deleted or replaced. The runner stops.",
+        {**_BROKER, **_ERROR, "hint": "What to do."},
     ),
     Event("broker.lost", ("warning",), "A connection was lost. The runner reconnects.", {**_BROKER, **_ERROR}),
     Event(

@@ -173,9 +173,9 @@ async def connect_and_run(
     from runner.app import make_trace_export
     from runner.cli.signals import stop_on_signals
     from runner.operations.dead_letter_ops import DeadLetterOps
-    from runner.operations.rabbitmq.queue_browser import BrowseSession
+    from runner.operations.memory_access import make_access
 
-    browser = BrowseSession(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state)
+    browser = make_access(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state)
     filters = dead_options.filters()
     traces = make_trace_export(system, echo_broker_state) if is_traced else None
     tracer = traces.tracer if traces else None

@@ -72,7 +72,7 @@ def broker(command: F) -> F:
         show_envvar=True,
         metavar="URL",
         callback=_check_broker,
-        help="Broker to use instead of the one in the file: amqp://…, amqps://… or memory.",
+        help="Broker to use instead of the one in the file: amqp://…, amqps://…, file:PATH or memory.",
     )(command)
 
 
@@ -238,7 +238,7 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
         from runner.config.guesses import broker
 
         meant, hint = broker(value)
-        hint = f'did you mean "{meant}"?' if meant else hint or "write amqp://host:5672/vhost"
+        hint = f'did you mean "{meant}"?' if meant else hint or "write amqp://host:5672/vhost or file:PATH"
         raise BadValue(str(error), hint) from None
 
 

@@ -18,10 +18,10 @@ from runner.cli.verb import Verb, complete_names
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
-    from runner.operations.rabbitmq.queue_browser import BrowseSession
+    from runner.operations.queue_access import QueueAccess
     from runner.pipeline.model import Pipeline, Subscriber
 
-Work = Callable[["BrowseSession", "Pipeline", "Subscriber"], Awaitable[None]]
+Work = Callable[["QueueAccess", "Pipeline", "Subscriber"], Awaitable[None]]
 
 
 @click.command("pause", cls=Verb, short_help="Stop a subscriber in all processes; its messages wait.")
@@ -49,7 +49,7 @@ def command(
     Exit codes: 0 paused, 2 no such subscriber or in-process broker, 69 broker unreachable, 78 invalid pipeline.
     """
 
-    async def work(session: BrowseSession, pipeline: Pipeline, subscriber: Subscriber) -> None:
+    async def work(session: QueueAccess, pipeline: Pipeline, subscriber: Subscriber) -> None:
         from runner.operations.pausing import pause
 
         made = await pause(session, pipeline.name, subscriber.name, reason, datetime.now(UTC))
@@ -75,7 +75,7 @@ def resume(
     pipeline.
     """
 
-    async def work(session: BrowseSession, pipeline: Pipeline, subscriber: Subscriber) -> None:
+    async def work(session: QueueAccess, pipeline: Pipeline, subscriber: Subscriber) -> None:
         from runner.operations.pausing import resume
 
         echo_err(await resume(session, pipeline.name, subscriber.name))
@@ -95,15 +95,15 @@ def _run(
     """Find the subscriber, connect, and await `work`."""
     logging.disable()  # errors are reported below
     with errors_as_exit_codes():
+        from runner.operations.memory_access import make_access
         from runner.operations.pausing import find_subscriber, require_shared_pauses
-        from runner.operations.rabbitmq.queue_browser import BrowseSession
 
         system = load_system([path], environ, broker, overlays, wait_s=wait_s)
         require_shared_pauses(system.broker)
         pipeline, subscriber = find_subscriber(system.pipelines, name)
 
         async def connect_and_work() -> None:
-            session = BrowseSession(system.broker, name=f"{system.name} pause", on_transport_event=echo_broker_state)
+            session = make_access(system.broker, name=f"{system.name} pause", on_transport_event=echo_broker_state)
             try:
                 await session.open()
                 await work(session, pipeline, subscriber)

@@ -164,8 +164,8 @@ async def _show(
 ) -> int:
     """Connect to the broker or the process, and show the state; return the exit code."""
     from runner.cli.signals import stop_on_signals
+    from runner.operations.memory_access import make_access
     from runner.operations.process_status import statuses_of
-    from runner.operations.rabbitmq.queue_browser import BrowseSession
     from runner.operations.status import StatusReader, find_management
 
     if system.broker.is_memory and process is not None:
@@ -177,12 +177,12 @@ async def _show(
             return [replace(status, disabled=disabled[status.name]) for status in statuses]
 
         return await _refresh_until(stop_on_signals(), ask, shown, conditions)
-    browser = BrowseSession(system.broker, name=f"{system.name} status", on_transport_event=echo_broker_state)
+    browser = make_access(system.broker, name=f"{system.name} status", on_transport_event=echo_broker_state)
     try:
         await browser.open()
         stop = stop_on_signals()
         found, reason = await find_management(system.broker, management, browser)
-        if found is None and (management is not None or not shown.is_json):
+        if found is None and reason and (management is not None or not shown.is_json):
             echo_err(f"management API: not used: {reason}")
             echo_err("without it, leftover queues cannot be listed")
         reader = StatusReader(system.pipelines, browser, found)

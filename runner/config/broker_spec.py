@@ -39,7 +39,9 @@ def _urls(value: object) -> object:
         raise spec_error(
             "wrong-type", f"must be a URL or a list of URLs, not {describe(value)}", f"write {EXAMPLE_URL}"
         )
-    urls = one_or_many(value)
+    urls: Any = one_or_many(value)
+    if len(urls) > 1 and any(str(url).startswith("file:") for url in urls):
+        raise spec_error("bad-url", "a broker in a file cannot be in a list of URLs", 'write "broker: file:PATH" alone')
     return () if urls == (MEMORY,) else urls
 
 
@@ -145,7 +147,7 @@ class BrokerSpec(SpecModel):
         is_secure = self.host is not None or (self.urls and all(url.startswith("amqps://") for url in self.urls))
         if self.tls is not None and not is_secure:
             help_ = "write amqps:// instead of amqp://, or remove it"
-            if not self.urls:
+            if not self.urls or self.urls[0].startswith("file:"):
                 help_ = 'add "url: amqps://…" or "host", or remove it'
             raise_conflicts([Conflict(("tls",), '"tls" needs amqps:// URLs', help_)])
         return self
@@ -158,7 +160,7 @@ def _broker(value: object) -> object:
     if isinstance(value, str):
         return {"urls": [value]} if value != MEMORY else {}
     if value is not None and not isinstance(value, dict):
-        help_ = 'write "broker: memory" or "broker: amqp://user:password@host:5672/vhost"'
+        help_ = 'write "broker: memory", "broker: file:PATH" or "broker: amqp://user:password@host:5672/vhost"'
         if isinstance(value, list):
             help_ = "put the list under the key `urls:`, below `broker:`"
         raise spec_error("wrong-type", f"must be memory, a URL or a map, not {describe(value)}", help_)

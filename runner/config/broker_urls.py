@@ -28,8 +28,14 @@ def broker_url(host: str, port: int | None, vhost: str, login: tuple[str, str] |
     return parse_broker_url(f"{'amqps' if is_secure else 'amqp'}://{user}{place}{at}/{quote(vhost, safe='')}")
 
 
+def broker_file(url: str) -> str | None:
+    """Return the path in the URL of a broker in a file, as in `file:data/shop.queue`; None for any other URL."""
+    path = url.removeprefix("file:")
+    return None if path == url else path.removeprefix("//")
+
+
 def parse_broker_url(text: str) -> str:
-    """Return a checked `amqp://` or `amqps://` URL. Special characters in the user and password become %XX.
+    """Return a checked `amqp://`, `amqps://` or `file:` URL. Special characters in the user and password become %XX.
 
     Raises ValueError with a message that never shows the password. The user and password are optional for loopback
     hosts only: aio-pika then logs in as guest, which RabbitMQ accepts from the same machine only.
@@ -37,8 +43,10 @@ def parse_broker_url(text: str) -> str:
     text = text.strip()
     if not text:
         raise ValueError("the broker's URL is empty")
+    if (path := broker_file(text)) is not None:
+        return f"file:{_checked_path(text, path)}"
     if not text.startswith(("amqp://", "amqps://")):
-        raise ValueError("a broker's URL starts with amqp:// or amqps://")
+        raise ValueError("a broker's URL starts with amqp://, amqps:// or file:")
     if _BLANK.search(text):
         raise ValueError("a broker's URL has no blanks or control characters in it (write a space as %20)")
     text = _with_quoted_login(text)
@@ -51,6 +59,14 @@ def parse_broker_url(text: str) -> str:
     _check_user(parts)
     _check_vhost(parts)
     return text
+
+
+def _checked_path(text: str, path: str) -> str:
+    if not path or path.endswith("/") or "\0" in path:
+        raise ValueError("a broker in a file needs the path of a file, as in file:data/shop.queue")
+    if text.startswith("file://") and not path.startswith("/"):
+        raise ValueError("a broker in a file is on this machine: write file:PATH, or file:///PATH for an absolute one")
+    return path
 
 
 def _with_quoted_login(text: str) -> str:

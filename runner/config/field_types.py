@@ -51,7 +51,7 @@ ERROR_PATH: Final = FieldType(
     rf"^({_IMPORT_PATH}|[A-Za-z_]\w*)$",
 )
 URL: Final = FieldType(
-    "url", "URL", "The URL of a broker.", r"^(memory|amqps?://.+)$", ("amqp://user:password@host:5672/vhost",)
+    "url", "URL", "The URL of a broker.", r"^(memory|amqps?://.+|file:.+)$", ("amqp://user:password@host:5672/vhost",)
 )
 IDENTIFIER: Final = FieldType("identifier", "name", "The name of a parameter.", r"^[^\s\d.:-][^\s.:-]*$")
 _TIME = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})"

@@ -194,6 +194,9 @@ def broker(text: str) -> tuple[str, str]:
     text = text.strip()
     if text.lower().replace("-", "").replace("_", "") in ("inmemory", "mem", "inprocess", "ram"):
         return "memory", ""
+    if match := re.fullmatch(r"(?:sqlite3?|file|queue)?:?/{0,3}([^:\s]*\.(?:queue|db|sqlite3?))", text):
+        path = match[1]
+        return f"file:{'/' if re.match(r'[a-z0-9]+:////|/', text) and path[0] != '/' else ''}{path}", ""
     if "," in text or ";" in text:
         urls = [url.strip() for url in re.split("[,;]", text) if url.strip()]
         return "", "put them into a list under the key `urls:`, below `broker:`" if len(urls) > 1 else ""
@@ -202,7 +205,8 @@ def broker(text: str) -> tuple[str, str]:
         return "memory", ""
     scheme = closest(scheme, ["amqp", "amqps"]) or scheme
     if separator and not _SCHEMES.fullmatch(scheme):
-        return "", "the runner speaks AMQP 0-9-1, as RabbitMQ does: write amqp://host:5672/vhost"
+        hint = "the runner speaks AMQP 0-9-1, as RabbitMQ does: write amqp://host:5672/vhost"
+        return "", hint if "sql" not in scheme else "write file:PATH, such as file:data/shop.queue"
     rest = rest if separator else text
     if separator and scheme.lower().startswith("http"):
         rest = rest.rstrip("/").replace(":15672", ":5672")

@@ -228,7 +228,7 @@ class PipelineSpec(SpecModel):
         examples=["2026.11.3"],
     )
     broker: BrokerField = Field(
-        default={}, validate_default=True, description="memory, an amqp:// or amqps:// URL, or a map."
+        default={}, validate_default=True, description="memory, file:PATH, an amqp:// or amqps:// URL, or a map."
     )
     include: Texts = Field(
         default=(), description="Files to merge in, relative to this one; patterns such as parts/*.yaml as well."

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from runner.errors import BrokerUnavailable
 from runner.message import Address, Envelope
+from runner.pipeline.model import BrokerSettings
+from runner.transports.base import OnTransportEvent
+from runner.transports.file import FileBroker, FileTransport
 from runner.transports.memory import MemoryTransport
 from runner.transports.memory.queue import MemoryQueue
 from runner.transports.memory.queue_buffer import QueuedMessage
 from runner.transports.pauses import Pause, Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
+
+if TYPE_CHECKING:
+    from runner.operations.rabbitmq.queue_browser import BrowseSession
 
 
 class BrowsedMessage(NamedTuple):
@@ -95,3 +102,32 @@ class MemoryAccess:
 
     async def close(self) -> None:
         """Do nothing, because the process closes its transport itself."""
+
+
+class FileAccess(MemoryAccess):
+    """A session with a broker in a file, beside the process that owns it, or without one."""
+
+    def __init__(self, file: Path, on_transport_event: OnTransportEvent) -> None:
+        self._own = FileTransport(
+            FileBroker(file, is_owner=False, creates=False), on_transport_event=on_transport_event
+        )
+        super().__init__(self._own)
+
+    async def open(self) -> None:
+        """Open the file. Raises BrokerUnavailable."""
+        await self._own.connect()
+
+    async def close(self) -> None:
+        """Close the file, when everything is written."""
+        await self._own.close()
+
+
+def make_access(
+    settings: BrokerSettings, *, name: str, on_transport_event: OnTransportEvent = lambda _: None
+) -> FileAccess | BrowseSession:
+    """Return a session with a broker that other processes run on, not opened."""
+    if settings.file is not None:
+        return FileAccess(settings.file, on_transport_event)
+    from runner.operations.rabbitmq.queue_browser import BrowseSession
+
+    return BrowseSession(settings, name=name, on_transport_event=on_transport_event)

@@ -267,9 +267,11 @@ def pauses_to_json(pauses: Pauses) -> list[dict[str, str]]:
 
 
 async def find_management(
-    settings: BrokerSettings, url: str | None, browser: BrowseSession
+    settings: BrokerSettings, url: str | None, browser: QueueAccess
 ) -> tuple[ManagementApi | None, str]:
     """Return the broker's management API, or None and the reason. The API of another broker does not count."""
+    if not isinstance(browser, BrowseSession):
+        return None, ""
     reasons: list[str] = []
     found = await ManagementApi.find(settings, url, on_absent=reasons.append)
     if found is not None and not found.is_broker_of(browser.server):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from runner.operations.memory_access import MemoryAccess
-from runner.operations.rabbitmq.queue_browser import BrowseSession
+from runner.operations.memory_access import MemoryAccess, make_access
 from runner.operations.status import StatusReader, find_management
 from runner.page.broker_view import Session
 from runner.pipeline.model import Pipeline
@@ -28,7 +27,7 @@ async def connect(pipelines: Sequence[Pipeline], name: str, transport: Transport
         memory = MemoryAccess(transport)
         return Session(memory, StatusReader(pipelines, memory, None))
     settings = replace(pipelines[0].broker, connect_timeout_s=CONNECT_S)
-    access = BrowseSession(settings, name=f"{name} page")
+    access = make_access(settings, name=f"{name} page")
     try:
         await access.open()
         management, _ = await find_management(settings, settings.management_url, access)

@@ -79,15 +79,16 @@ def cross_pipeline_problems(sources: Sequence[LoadedPipeline], *, is_one_process
 
 def unsupported_options(source: LoadedPipeline) -> Iterator[Problem]:
     """Yield problems for options that the broker of a pipeline does not support, or only while its process lives."""
-    if not source.pipeline.broker.is_memory:
+    if source.pipeline.broker.is_rabbitmq:
         return
+    which = "a broker in a file" if source.pipeline.broker.file else "the in-process broker"
     for name, queue in source.spec.queues.items():
         if queue.type == "stream":
             help_text = "set `broker:` to RabbitMQ, or use another type"
-            message = "the in-process broker has no streams"
+            message = f"{which} has no streams"
             yield source.loaded.problem("not-on-this-broker", ("queues", name, "type"), message, help_text)
     for name, producer in source.spec.producers.items():
-        if producer.once is not None:
+        if producer.once is not None and source.pipeline.broker.is_memory:
             message = "the in-process broker keeps nothing after the process ends: here it runs at every start"
             help_text = "set `broker:` to RabbitMQ, which remembers it"
             yield source.loaded.problem(

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
+from runner.config.broker_urls import broker_file
 from runner.message import Address, Envelope
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline.event_names import EventOf, type_alone
@@ -24,6 +25,12 @@ class TlsSettings:
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+
+
+def absolute_broker(url: str, folder: Path) -> str:
+    """Return the URL of a broker, with an absolute path where it is in a file: handlers may change the folder."""
+    path = broker_file(url)
+    return url if path is None else f"file:{(folder / path).absolute()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,17 @@ class BrokerSettings:
     def is_memory(self) -> bool:
         """Whether this is the in-process broker."""
         return not self.urls
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a broker in a file."""
+        path = broker_file(self.urls[0]) if self.urls else None
+        return None if path is None else Path(path)
+
+    @property
+    def is_rabbitmq(self) -> bool:
+        """Whether it is reached over AMQP."""
+        return bool(self.urls) and self.file is None
 
     def shown(self) -> str:
         """Return the URLs with masked passwords."""

@@ -38,6 +38,7 @@ from runner.pipeline.model import (
     Resource,
     Subscriber,
     TlsSettings,
+    absolute_broker,
     fingerprint_of,
 )
 from runner.pipeline.module_search import ModuleSearch, module_searches
@@ -200,7 +201,8 @@ class _Resolver:
             files = (broker.tls.ca, broker.tls.cert, broker.tls.key)
             # Absolute, because they are read for each connection, and a handler may change the working directory.
             tls = TlsSettings(*((folder / name).absolute() if name else None for name in files))
-        return BrokerSettings(broker.node_urls, broker.connect_timeout, broker.heartbeat, broker.topology, tls)
+        urls = tuple(absolute_broker(url, folder) for url in broker.node_urls)
+        return BrokerSettings(urls, broker.connect_timeout, broker.heartbeat, broker.topology, tls)
 
     def _read_schemas(self) -> None:
         """Import the schemas of queues and events, and make their validators."""

@@ -53,7 +53,7 @@ class Tracer:
 
     def __init__(self, tracer: trace.Tracer, broker: BrokerSettings) -> None:
         self._tracer = tracer
-        self._system = "memory" if broker.is_memory else "rabbitmq"
+        self._system = "rabbitmq" if broker.is_rabbitmq else "memory"
         self._server = _server(broker)
 
     def publication(self, pipeline: str, outgoing: OutgoingMessage, *, is_reply: bool) -> OutgoingMessage:

@@ -18,7 +18,7 @@ DEFAULT_VHOST = "/"
 
 def vhost_of(settings: BrokerSettings) -> str:
     """Return the virtual host of the first URL; for the in-process broker, RabbitMQ's default one."""
-    path = urlsplit(settings.urls[0]).path if settings.urls else ""
+    path = urlsplit(settings.urls[0]).path if settings.is_rabbitmq else ""
     return unquote(path[1:]) or DEFAULT_VHOST
 
 

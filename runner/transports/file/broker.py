@@ -109,7 +109,6 @@ class FileBroker(MemoryBroker):
 
     def _open(self) -> None:
         if self.is_owner:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         try:
             self.failure = None

@@ -19,6 +19,7 @@ BUSY_S = 10.0
 ATTEMPTS = 5
 """How often the lock is asked for: `is_owned` of other processes holds it for a moment."""
 
+MOUNTS = Path("/proc/self/mountinfo")
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "fuse.glusterfs", "afs", "lustre"}
 )
@@ -139,7 +140,7 @@ def _refuse_network(path: Path) -> None:
     """Raise BrokerUnavailable for a file on a network file system."""
     best, kind = "", ""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+        for line in MOUNTS.read_text(errors="replace").splitlines():
             left, _, right = line.partition(" - ")
             folder = left.split()[4].encode().decode("unicode_escape")
             if len(folder) >= len(best) and path.is_relative_to(folder):
@@ -184,6 +185,7 @@ class OwnerLock:
         if key in _owned:
             raise self._taken(_owned[key])
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise BrokerUnavailable(f"the file {key}.lock cannot be made: {error.strerror}") from error

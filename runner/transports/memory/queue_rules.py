@@ -30,7 +30,7 @@ def read_queue_rules(queue: Queue) -> QueueRules:
     """Return the rules in a queue's arguments. Raises TopologyMismatch for values that RabbitMQ refuses too."""
     arguments = queue.arguments
     if arguments.get("x-queue-type") == "stream":
-        raise TopologyMismatch(f'queue "{queue.name}": the in-process broker has no streams', "run it on RabbitMQ")
+        raise TopologyMismatch(f'queue "{queue.name}": only RabbitMQ has streams', "run it on RabbitMQ")
     ttl_ms = _number(queue, "x-message-ttl")
     overflow = _text(queue, "x-overflow") or "drop-head"
     if overflow not in get_args(Overflow):
