@@ -8,7 +8,7 @@ import codecs
 import os
 import signal
 import termios
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from shutil import get_terminal_size
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.output import echo_err, echo_failure
 from runner.cli.tables import format_columns
 from runner.errors import RunnerError
-from runner.text_width import display_width
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -38,10 +37,12 @@ class Keys:
         self._reloader = reloader
         self._before: list[Any] | None = None
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._line: _Line | None = None
+        self._prompt = ""
+        self._line: asyncio.Future[str | None] | None = None
+        """The answer to the question that is asked, which the terminal lets the user edit."""
         self._last = "", ""
         self._ahead = ""
-        """What was typed while a command is at work, for its next question."""
+        """What was typed before the next question of a command."""
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Keys:
@@ -77,39 +78,41 @@ class Keys:
             echo_err(f"{'keys':<10} {HELP}")
 
     def show(self, echo: Callable[[], None]) -> None:
-        """Write something above the line that is being typed."""
-        if self._line is not None:
-            self._line.clear()
-        echo()
-        if self._line is not None:
-            self._line.draw()
+        """Write something above the question that is asked."""
+        if self._line is None:
+            echo()
+        else:
+            echo_err("\r\x1b[K", is_colored=True, ends_line=False)
+            echo()
+            echo_err(self._prompt, ends_line=False)
 
     def _set_mode(self) -> None:
+        """Let the terminal pass on each key, and only whole lines while a question is asked."""
         if self._before is not None and _is_in_foreground():
             mode = [*self._before]
-            mode[3] &= ~(termios.ICANON | termios.ECHO)
+            if self._line is None:
+                mode[3] &= ~(termios.ICANON | termios.ECHO)
             termios.tcsetattr(_STDIN, termios.TCSADRAIN, mode)
 
     def _read(self) -> None:
         data = b""
         with suppress(OSError):
             data = os.read(_STDIN, 4096)
-        if not data:  # the terminal has gone
+        if not data and self._line is None:  # the terminal has gone
             self.__exit__()
         text = self._decode(data)
-        if not text or (text[0] == "\x1b" and len(text) > 1):
-            return  # an arrow, or another key without a meaning here
-        if self._task is None:
+        if self._task is None and text and not (text[0] == "\x1b" and len(text) > 1):  # an arrow has no meaning here
             self._press(text[0])
             text = text[1:]
         if self._task is not None:
             self._ahead += text
-            self._feed()
+            self._answer(is_given_up=not data or "\x1b" in text)
 
-    def _feed(self) -> None:
-        while self._line is not None and self._ahead and not self._line.done.done():
-            character, self._ahead = self._ahead[0], self._ahead[1:]
-            self._line.feed(character)
+    def _answer(self, *, is_given_up: bool = False) -> None:
+        """Answer the question with the next line that was typed, or with nothing."""
+        if self._line is not None and not self._line.done() and (is_given_up or "\n" in self._ahead):
+            line, _, self._ahead = self._ahead.partition("\n")
+            self._line.set_result(None if is_given_up else line.strip())
 
     def _press(self, key: str) -> None:
         if key == "r":
@@ -136,17 +139,24 @@ class Keys:
 
         self._task = asyncio.create_task(run())
 
-    async def _ask(self, prompt: str, default: str, choices: Sequence[str] = ()) -> str | None:
+    async def _ask(self, prompt: str, default: str) -> str | None:
         """Return what is typed, or the default; None if it is given up. Log lines wait meanwhile."""
         from runner import log
 
         with log.held():
-            self._line = _Line(prompt, default, choices)
-            self._feed()
+            self._prompt = f"{prompt} [{default}]: " if default else f"{prompt}: "
+            self._line = asyncio.get_running_loop().create_future()
+            self._set_mode()
+            echo_err(self._prompt, ends_line=False)
             try:
-                return await self._line.done
+                self._answer()
+                line = await self._line
             finally:
                 self._line = None
+                self._set_mode()
+        if line is None:
+            echo_err("")
+        return None if line is None else line or default or None
 
     async def _publish(self) -> None:
         from runner import app
@@ -157,7 +167,8 @@ class Keys:
             return
         names = sorted({name for pipeline in system.pipelines for name in pipeline.destinations})
         name, payload = self._last if self._last[0] in names else (names[0] if len(names) == 1 else "", "")
-        name = await self._ask("publish to", name, names) or ""
+        echo_err(f"  {'  '.join(names)}")
+        name = await self._ask("publish to", name) or ""
         text = await self._ask("payload", payload if name == self._last[0] else "") if name else None
         if text is None:
             return
@@ -218,65 +229,3 @@ def _body(text: str) -> bytes:
         return Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
     except OSError as error:
         raise RunnerError(f"cannot read {text[1:]}: {error.strerror}") from None
-
-
-class _Line:
-    """One line that is typed: letters, backspace, Ctrl-U, Tab to complete, Enter, and Escape to give up."""
-
-    def __init__(self, prompt: str, default: str, choices: Sequence[str]) -> None:
-        self._prompt = f"{prompt} [{default}]: " if default else f"{prompt}: "
-        self._default = default
-        self._choices = choices
-        self._text = ""
-        self.done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self.draw()
-
-    def feed(self, character: str) -> None:
-        """Take a character."""
-        if self.done.done():
-            return
-        if character == "\n":
-            self._end(self._text.strip() or self._default or None)
-        elif character in "\x1b\x04":
-            self._end(None)
-        elif character in "\x7f\b":
-            self._text = self._text[:-1]
-        elif character == "\x15":
-            self._text = ""
-        elif character == "\t":
-            self._complete()
-        elif character.isprintable():
-            self._text += character
-        self.draw()
-
-    def draw(self) -> None:
-        """Write the line over what was there; of a long one, its end."""
-        if self.done.done():
-            return
-        room = max(20, get_terminal_size().columns - 1)
-        prompt, text = self._prompt, self._text
-        if display_width(prompt) > room // 2:
-            prompt = f"{prompt[: room // 2 - 4]}…]: "
-        while display_width(prompt + text) > room:
-            text = text[1:]
-        echo_err(f"\r\x1b[K{prompt}{text}", is_colored=True, ends_line=False)
-
-    def clear(self) -> None:
-        """Remove the line from the screen."""
-        echo_err("\r\x1b[K", is_colored=True, ends_line=False)
-
-    def _end(self, text: str | None) -> None:
-        self.draw()
-        echo_err("")
-        self.done.set_result(text)
-
-    def _complete(self) -> None:
-        """Complete as far as it is certain, and show the names that are possible."""
-        found = [choice for choice in self._choices if choice.startswith(self._text)]
-        if not found:
-            return
-        common = os.path.commonprefix(found)  # noqa: RUF071  # of texts, not of paths
-        if common == self._text and len(found) > 1:
-            self.clear()
-            echo_err("  ".join(found))
-        self._text = common

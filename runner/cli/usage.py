@@ -6,27 +6,22 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
 from runner.config.messages import closest
+from runner.config.tables import read_table
 
 _DRY = ("-n", "--dry-run", "--check", "--plan", "--simulate", "--diff")
 
 
-@cache
-def _words(kind: str) -> list[tuple[str, list[str], str]]:
-    """Return the rows of `usage.txt` for commands or options: what is meant, the words for it, and a help."""
-    rows = []
-    for line in files("runner.cli").joinpath("usage.txt").read_text("utf-8").splitlines():
-        row, meant, words, help_ = ([part.strip() for part in line.split("|")] + [""])[:4] if "|" in line else [""] * 4
+def _words(kind: str) -> Iterator[tuple[str, list[str], str]]:
+    """Yield the rows of `usage.txt` for commands or options: what is meant, the words for it, and a help."""
+    for row, meant, words, help_ in read_table("runner.cli", "usage.txt", 4):
         if row == kind:
-            rows.append((meant, words.split(), help_))
-    return rows
+            yield meant, words.split(), help_
 
 
 def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any, Final, NamedTuple
+
+from runner.config.tables import read_table
 
 _PREFIX = re.compile(
     r"^(?:max|num|number_of|worker|consumer|listener|default|global|task|job|message|handler|subscriber|my"
@@ -94,11 +95,9 @@ _CONVERSIONS: Final[Mapping[str, Callable[[float], list[tuple[str, str]]]]] = {
 def _table() -> dict[str, dict[str, ForeignWord]]:
     """Return the words by their place and by their normal form."""
     table: dict[str, dict[str, ForeignWord]] = {}
-    for line in files("runner.config").joinpath("foreign_words.txt").read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            place, words, key, how, remark = ([part.strip() for part in line.split("|", 4)] + [""])[:5]
-            meaning = ForeignWord(key.strip("-"), how, remark)
-            table.setdefault(place, {}).update((_normal(word), meaning) for word in words.split())
+    for place, words, key, how, remark in read_table("runner.config", "foreign_words.txt", 5):
+        meaning = ForeignWord(key.strip("-"), how, remark)
+        table.setdefault(place, {}).update((_normal(word), meaning) for word in words.split())
     return table
 
 
@@ -115,4 +114,4 @@ def foreign_word(place: str, word: str) -> ForeignWord | None:
 
 
 def _normal(word: str) -> str:
-    return _CAMEL.sub("_", word).replace("-", "_").lower()
+    return _CAMEL.sub("_", word).replace("-", "_").replace(" ", "_").lower()

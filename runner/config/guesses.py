@@ -83,19 +83,6 @@ def cron(line: str) -> tuple[str, str]:
     return " ".join(parts), " and ".join(changes)
 
 
-_PLACES: Final = {
-    "beijing": "Asia/Shanghai", "china": "Asia/Shanghai", "shenzhen": "Asia/Shanghai", "guangzhou": "Asia/Shanghai",
-    "mumbai": "Asia/Kolkata", "delhi": "Asia/Kolkata", "india": "Asia/Kolkata", "bangalore": "Asia/Kolkata",
-    "munich": "Europe/Berlin", "hamburg": "Europe/Berlin", "frankfurt": "Europe/Berlin", "germany": "Europe/Berlin",
-    "geneva": "Europe/Zurich", "barcelona": "Europe/Madrid", "milan": "Europe/Rome", "lyon": "Europe/Paris",
-    "france": "Europe/Paris", "spain": "Europe/Madrid", "italy": "Europe/Rome", "uk": "Europe/London",
-    "san francisco": "America/Los_Angeles", "seattle": "America/Los_Angeles", "boston": "America/New_York",
-    "washington": "America/New_York", "miami": "America/New_York", "osaka": "Asia/Tokyo", "kyoto": "Asia/Tokyo",
-    "saint petersburg": "Europe/Moscow", "montreal": "America/Toronto", "rio de janeiro": "America/Sao_Paulo",
-    "utc+0": "UTC", "utc0": "UTC", "gmt+0": "UTC", "z": "UTC", "gmt/utc": "UTC",
-    **dict.fromkeys(("eastern", "us/east", "et"), "America/New_York"),
-    **dict.fromkeys(("pacific", "pt"), "America/Los_Angeles"),
-}  # fmt: skip
 _OFFSET: Final = re.compile(r"(?:UTC|GMT)?\s*([+-])0?(\d{1,2})(?::?00)?", re.IGNORECASE)
 
 
@@ -110,8 +97,6 @@ def zone(text: str, zones: set[str]) -> str:
         return (
             f'write a place, as in Europe/Berlin, or "Etc/GMT{turned}{int(match[2])}" (its sign is the other way round)'
         )
-    if low in _PLACES:
-        return f'write "{_PLACES[low]}"'
     city = low.rpartition("/")[2].replace(" ", "_")
     found = sorted(name for name in zones if name.lower() == low.replace(" ", "_") or name.lower().endswith(f"/{city}"))
     found = [name for name in found if not name.startswith(("Etc/", "posix/", "right/", "US/"))] or found

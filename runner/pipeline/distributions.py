@@ -7,66 +7,20 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-DISTRIBUTIONS = {
-    "Crypto": "pycryptodome",
-    "Levenshtein": "python-Levenshtein",
-    "MySQLdb": "mysqlclient",
-    "OpenSSL": "pyOpenSSL",
-    "PIL": "pillow",
-    "attr": "attrs",
-    "bs4": "beautifulsoup4",
-    "confluent_kafka": "confluent-kafka",
-    "cv2": "opencv-python",
-    "dateutil": "python-dateutil",
-    "docx": "python-docx",
-    "dotenv": "python-dotenv",
-    "fitz": "PyMuPDF",
-    "git": "GitPython",
-    "github": "PyGithub",
-    "google.cloud.storage": "google-cloud-storage",
-    "google.protobuf": "protobuf",
-    "grpc": "grpcio",
-    "jose": "python-jose",
-    "jwt": "PyJWT",
-    "kafka": "kafka-python",
-    "ldap": "python-ldap",
-    "magic": "python-magic",
-    "memcache": "python-memcached",
-    "multipart": "python-multipart",
-    "nacl": "PyNaCl",
-    "pkg_resources": "setuptools",
-    "psycopg": "psycopg[binary]",
-    "psycopg2": "psycopg2-binary",
-    "serial": "pyserial",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "slugify": "python-slugify",
-    "socketio": "python-socketio",
-    "telegram": "python-telegram-bot",
-    "yaml": "PyYAML",
-    "zmq": "pyzmq",
-}
+from runner.config.tables import read_table
+
+
+def _modules(kind: str) -> dict[str, str]:
+    return {
+        module: meant for row, module, meant in read_table("runner.pipeline", "distributions.txt", 3) if row == kind
+    }
+
+
+DISTRIBUTIONS = _modules("installed")
 """Distributions whose name is not that of their module. Without this, `pip install` could install a foreign package."""
-
-FREQUENT = (
-    *("aiohttp", "boto3", "django", "fastapi", "flask", "httpx", "numpy", "orjson", "pandas", "psycopg", "pydantic"),
-    *("pymongo", "redis", "requests", "runner", "simplejson", "sqlalchemy", "structlog", "ujson"),
-)
+FREQUENT = _modules("frequent")
 """Modules that many projects import: a name near to one of them is misspelt, and not to be installed."""
-
-_MOVED = {
-    "ConfigParser": "configparser",
-    "HTMLParser": "html.parser",
-    "Queue": "queue",
-    "StringIO": "io",
-    "cPickle": "pickle",
-    "cStringIO": "io",
-    "httplib": "http.client",
-    "imp": "importlib",
-    "urllib2": "urllib.request",
-    "urlparse": "urllib.parse",
-}
-_REMOVED = frozenset({"asynchat", "asyncore", "cgi", "crypt", "distutils", "imghdr", "pipes", "smtpd", "telnetlib"})
+_MOVED, _REMOVED = _modules("moved"), _modules("removed")
 
 
 def likely_module(name: str) -> str:

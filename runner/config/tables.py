@@ -1,0 +1,19 @@
+"""Reads the tables beside the code: words of other tools, and texts for errors."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def read_table(package: str, name: str, columns: int) -> tuple[tuple[str, ...], ...]:
+    """Return the rows of a table, a line for each: its columns, which stand between `|`. Missing ones are empty.
+
+    The last column may have a `|` in it. Lines that start with `#` are comments.
+    """
+    text = files(package).joinpath(name).read_text("utf-8")
+    rows = (
+        [part.strip() for part in line.split("|", columns - 1)] for line in text.splitlines() if line[:1] not in "#"
+    )
+    return tuple((*row, *[""] * (columns - len(row))) for row in rows)
