@@ -10,7 +10,6 @@ import importlib.util
 import linecache
 import os
 import re
-import socket
 import sys
 import traceback
 import typing
@@ -22,10 +21,10 @@ from pydantic.errors import PydanticUserError
 
 from runner.config.diagnostics import display_path
 from runner.config.messages import closest
+from runner.config.tables import read_table
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
 from runner.pipeline.distributions import how_to_get, likely_module
-from runner.pipeline.import_guard import ImportTooLong, ProcessEnded
 from runner.pipeline.import_problems import (
     ImportProblem,
     Place,
@@ -43,7 +42,6 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _READS_VARIABLE = re.compile(r"""(?:getenv|environ\.get)\(\s*["'](\w+)["']""")
 _MAX_TEXT = 300
 _CORRECT = "correct this line: the module must be imported without an error"
-_ON_USE = "move it into the handler, or into the factory of a resource, so that it runs when the pipeline does"
 
 
 class Frame(NamedTuple):
@@ -259,53 +257,22 @@ def _is_there(module: str) -> bool:
     return any(os.path.isfile(f"{entry}.py") or os.path.isdir(entry) for entry in entries)
 
 
-# What a module does when it is imported
-
-
-def _ends_process(failure: Failure) -> ImportProblem | None:
-    """Explain an import that ends the process, is interrupted by the module itself, or takes too long."""
-    error = failure.error
-    place = failure.at(failure.statement)
-    main = 'put this line under `if __name__ == "__main__":`'
-    if isinstance(error, SystemExit | ProcessEnded):
-        how = in_one_line(error).removeprefix("ProcessEnded: ")
-        return failure.problem(f"ends the process when it is imported ({how})", main, place)
-    if isinstance(error, KeyboardInterrupt | GeneratorExit):
-        return failure.problem(f"raises {error_type(error)} when it is imported", main, place)
-    if isinstance(error, ImportTooLong):
-        hint = f"{_ON_USE}; RUNNER_IMPORT_TIMEOUT sets another limit"
-        return failure.problem(f"is still being imported after {error}", hint, failure.at(failure.innermost))
-    if isinstance(error, EOFError) and "reading a line" in str(error):
-        hint = "read it from a variable of the environment instead, with os.environ"
-        return failure.problem("asks for input when it is imported", hint, place)
-    return None
-
-
-def _outer_world(failure: Failure) -> ImportProblem | None:
-    """Explain connections, files and variables that an import needs."""
-    error, frame = failure.error, failure.statement
-    place = failure.at(failure.innermost)
-    if isinstance(error, KeyError) and error.args and _raised_in(error) == "os":
-        name = str(error.args[0])
-        hint = f"set it, as in `export {name}=…`, or in a file that --env-file names"
-        return failure.problem(f"needs the environment variable {name}, which is not set", hint, place)
-    is_net = isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
-    words = ("Connection", "Timeout", "OperationalError", "Unreachable")
-    if is_net or (failure.is_in_library and any(word in error_type(error) for word in words)):
-        return failure.problem(
-            f"connects to something when it is imported: {in_one_line(error)}", _ON_USE, failure.at(frame)
-        )
-    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str) and not os.path.isabs(error.filename):
-        what = f'opens "{error.filename}", which is not in the folder where runner is started'
-        hint = f'write `pathlib.Path(__file__).parent / "{error.filename}"` for a file beside the module'
-        return failure.problem(what, hint, place)
-    return None
-
-
-def _raised_in(error: BaseException) -> str:
-    """Return the name of the module that raised an error."""
+def _in_table(failure: Failure) -> ImportProblem | None:
+    """Explain what `import_failures.txt` has a row for."""
+    error, text = failure.error, error_text(failure.error)
+    if isinstance(error, KeyError | OSError):  # the key, or the name of the file
+        text = str(error.filename or "") if isinstance(error, OSError) else str(error.args[0]) if error.args else ""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return str(frames[-1][0].f_globals.get("__name__")) if frames else ""
+    raiser = frames[-1][0].f_globals.get("__name__") if frames else ""
+    classes = " ".join(kind.__name__ for kind in type(error).__mro__)
+    subject = f"{raiser} {'library ' if failure.is_in_library else ''}{classes}: {text}"
+    for place, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
+        if place != "syntax" and (match := re.search(pattern, subject)):
+            shown = in_one_line(error).removeprefix("ProcessEnded: ")
+            words = {"error": shown, "type": error_type(error), "text": text, **match.groupdict()}
+            frame = failure.statement if place == "statement" else failure.innermost
+            return failure.problem(what.format(**words), help_.format(**words), failure.at(frame))
+    return None
 
 
 def _model(failure: Failure) -> ImportProblem | None:
@@ -363,13 +330,6 @@ def _help_for(failure: Failure) -> str:
     variable = _READS_VARIABLE.search(linecache.getline(frame.file, frame.line)) if frame is not None else None
     if variable is not None and not os.environ.get(variable[1]):
         return f"set the variable {variable[1]}: `export {variable[1]}=…`, or in a file that --env-file names"
-    if "`BaseSettings` has been moved" in str(error):
-        install = "" if "pydantic_settings" in sys.modules else f", and {how_to_get(['pydantic_settings'])[1]}"
-        return f'write "from pydantic_settings import BaseSettings"{install}'
-    if "follows default argument" in str(error):
-        return "move the fields without a default before the others"
-    if isinstance(error, RecursionError):
-        return "end this recursion: the function or class needs itself without an end"
     if isinstance(error, AttributeError) and error.name:
         guess = closest(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
         if guess:
@@ -382,8 +342,7 @@ _EXPLANATIONS: tuple[Callable[[Failure], ImportProblem | None], ...] = (
     _relative_import,
     _wrong_name,
     _partial_module,
-    _ends_process,
-    _outer_world,
+    _in_table,
     _model,
     _undefined,
 )

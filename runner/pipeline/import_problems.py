@@ -1,6 +1,7 @@
 """What is wrong with an import path, and the files and names that the author may have meant. No code is run here."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import linecache
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.config.diagnostics import display_path
-from runner.config.messages import closest
+from runner.config.messages import closest, did_you_mean
+from runner.config.tables import read_table
 from runner.pipeline import sys_path
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAX_LISTED = 5
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 _INNER_BODIES = (*_FUNCTIONS, ast.ClassDef)
 
 
@@ -77,10 +80,13 @@ def not_python(module: str, file: str, error: Exception) -> ImportProblem:
         return module_failed(module, f"cannot be read: {display_path(file)} is {encoding}", "save it as UTF-8", None)
     what = f"is not valid Python: {getattr(error, 'msg', None) or error}"
     hint = "correct this line, or the one before it"
-    if "expected an indented block" in what:
-        hint = "indent this line, or write `pass` in the block"
-    elif isinstance(error, IndentationError):
-        hint = "indent all lines of a block by the same number of spaces"
+    for place, _, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
+        if place == "syntax" and (match := re.search(pattern, what)):
+            words = match.groupdict()
+            hint = help_.format(**words, close=_CLOSING.get(words.get("open", ""), ""))
+            break
+    if feature := re.search(r"future feature (\w+) is not", what):
+        hint = did_you_mean(feature[1], __future__.all_feature_names)
     line, column = getattr(error, "lineno", None), getattr(error, "offset", None) or 1
     end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
     length = end - column if end_line == line and end > column > 0 else 1
