@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from runner.message import Message
 from runner.pipeline.model import Subscriber
 from runner.runtime.invocation import Results, call_in_thread, call_on_loop
 from runner.runtime.process_pool import HandlerCall, ProcessPool
+from runner.runtime.thread_pool import ThreadPool
 from runner.runtime.watchdog import ThreadWatchdog
 
 
@@ -37,7 +37,7 @@ class HandlerInvoker:
         """Whether a call needs only the payload, by position. Such calls skip building the arguments."""
         self._watch = ThreadWatchdog(subscriber.timeout_s)
         # A pool of its own: in the default pool, slow handlers would block DNS look-ups of the broker's name.
-        self._threads = ThreadPoolExecutor(subscriber.concurrency, thread_name_prefix=f"handler-{subscriber.name}")
+        self._threads = ThreadPool(subscriber.concurrency, f"handler-{subscriber.name}")
 
     @property
     def is_in_thread(self) -> bool:

@@ -11,14 +11,14 @@ import asyncio
 import contextvars
 import inspect
 import itertools
-import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from runner.errors import BatchFailed
+from runner.message import Publish
 from runner.pipeline.model import Handler
-from runner.runtime.watchdog import ThreadWatchdog
+from runner.runtime.watchdog import ThreadCall, ThreadWatchdog
 from runner.tasks import is_cancelled_by_us
 
 T = TypeVar("T")
@@ -26,6 +26,9 @@ T = TypeVar("T")
 MAX_CHUNK_ITEMS = 1000
 """The results of a generator are published in chunks of at most this many."""
 
+
+_VALUES = frozenset({dict, str, bytes, list, tuple, int, Publish})
+"""Types of results that are neither awaited nor iterated. For others that takes a microsecond to find out."""
 
 Results = list[Any] | AsyncGenerator[list[Any], None]
 """The results of a call: a list with the return value, or for a generator lists of at most `MAX_CHUNK_ITEMS` as they
@@ -50,6 +53,8 @@ async def call_on_loop(
     if inspect.isasyncgen(made):
         return _iterate_chunks(made, timeout_s, started)
     result = await await_handler(made, timeout_s)
+    if result is None or type(result) in _VALUES:
+        return [result]
     if inspect.isasyncgen(result):
         return _iterate_chunks(result, timeout_s, started)
     if is_iterator(result):
@@ -72,6 +77,9 @@ async def call_in_thread(
     """
     started = asyncio.get_running_loop().time()
     result = await _run_watched(watchdog, executor, lambda: handler.call(*positional, **arguments), timeout_s)
+    if result is None or type(result) in _VALUES:
+        _check_timeout(started, timeout_s)
+        return [result]
     if inspect.isasyncgen(result):
         return _iterate_chunks(result, timeout_s, started)
     if inspect.isawaitable(result):
@@ -217,15 +225,12 @@ def _is_current_task(task: asyncio.Task[Any] | None) -> bool:
 
 async def _run_watched(watchdog: ThreadWatchdog, executor: Executor, work: Callable[[], T], left_s: float | None) -> T:
     """Run a call in a thread and report it if it takes too long."""
-    thread_id: int | None = None
-
-    def run() -> T:
-        nonlocal thread_id
-        thread_id = threading.get_ident()
-        return work()
-
-    with watchdog.watch(left_s, lambda: thread_id):
-        return await run_in_executor(executor, run)
+    call = ThreadCall(work)
+    watchdog.begin(call, left_s)
+    try:
+        return await run_in_executor(executor, call)
+    finally:
+        watchdog.end(call)
 
 
 async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:
