@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,3 +55,30 @@ def test_ctrl_c_is_an_interruption_and_not_a_failure(
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
     assert run(project, monkeypatch, "slow_module", code, "validate", "p.yaml") == 130
     assert capfd.readouterr().err == "\ninterrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        ("validate p.yaml", "asyncio structlog aio_pika multiprocessing"),
+        ("up p.yaml --until-idle", "aio_pika multiprocessing aiohttp"),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(project: Path, arguments: str, unneeded: str) -> None:
+    """Imports are most of what a command takes to start."""
+    (project / "light_module.py").write_text("def ship(order): ...\n")
+    (project / "p.yaml").write_text(PIPELINE.replace("HANDLER", "light_module"))
+    code = (
+        "import os, sys\n"
+        "def note(): open('modules', 'w').write('\\n'.join(sys.modules))\n"
+        "exit_at_once, os._exit = os._exit, lambda code: (note(), exit_at_once(code))\n"
+        "from runner.cli import main\n"
+        f"sys.argv = ['runner', *{arguments.split()}]\n"
+        "try: main()\n"
+        "finally: note()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = set((project / "modules").read_text().split())
+    assert "runner.app" in imported
+    assert imported.isdisjoint(unneeded.split())
