@@ -49,7 +49,8 @@ WARN_INTERVAL_S = 60.0
 
 _MAY_BE_HANDLED = "the message may be handled all the same"
 
-_envelope = Envelope._make
+_new = tuple.__new__
+"""Makes named tuples three times as fast as their constructors."""
 
 Error = TypeVar("Error", bound=Exception)
 
@@ -86,15 +87,18 @@ class ResultOrigin(NamedTuple):
 
 def result_origin(parents: Sequence[Envelope]) -> ResultOrigin:
     """Return the origin of results. For a batch, correlation id and `reply_to` are those of its first message."""
+    if len(parents) == 1:
+        (only,) = parents
+        digested = blake2b(identity(only), digest_size=16).digest() if only.message_id is not None else None
+        trace = shared_trace_headers(parents) if only.headers else NO_HEADERS
+        return ResultOrigin(digested, only.correlation_id or only.message_id, only.reply_to, trace, parents)
     digest = blake2b(digest_size=16)
     for parent in parents:
         digest.update(identity(parent))
     first = parents[0]
     has_ids = all(parent.message_id is not None for parent in parents)
-    trace = NO_HEADERS if len(parents) == 1 and not first.headers else shared_trace_headers(parents)
-    return ResultOrigin(
-        digest.digest() if has_ids else None, first.correlation_id or first.message_id, first.reply_to, trace, parents
-    )
+    trace, correlation_id = shared_trace_headers(parents), first.correlation_id or first.message_id
+    return ResultOrigin(digest.digest() if has_ids else None, correlation_id, first.reply_to, trace, parents)
 
 
 class PipelinePublisher:
@@ -181,7 +185,7 @@ class PipelinePublisher:
         for target in targets:
             envelope = self._envelope(payload, headers, target, origin, seed)
             its_key = key if target.partitioning is None else target.partitioning.address_of(envelope).key
-            found.append(OutgoingMessage(target, envelope, its_key, trace))
+            found.append(_new(OutgoingMessage, (target, envelope, its_key, trace, None)))
         return found
 
     def start(self, outgoing: OutgoingMessage) -> OutgoingMessage:
@@ -361,8 +365,8 @@ class PipelinePublisher:
         kind = target.name if target.is_event else None
         if (sent_at := self._now()).microsecond:
             sent_at = sent_at.replace(microsecond=0)  # AMQP timestamps have whole seconds
-        rare = (encoding, None, None, None)
-        return _envelope((body, message_id, correlation_id, kind, self._app_id, sent_at, content_type, *rare, headers))
+        ids = (message_id, correlation_id, kind, self._app_id)
+        return _new(Envelope, (body, *ids, sent_at, content_type, encoding, None, None, None, headers))
 
     def _result_id(self, origin: bytes | None, seed: str, target: Destination) -> str:
         """Return the id of a handler's result: the same for the same messages, place and destination."""
