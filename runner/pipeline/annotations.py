@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from runner.message import Message
+from runner.pipeline.python_source import parse_python
 
 EMPTY = inspect.Parameter.empty
 
@@ -46,7 +47,13 @@ def read_signature(call: Callable[..., Any], *, follow_wrapped: bool = True) -> 
         from annotationlib import Format
 
         return inspect.signature(call, follow_wrapped=follow_wrapped, annotation_format=Format.FORWARDREF)
-    return inspect.signature(call, follow_wrapped=follow_wrapped)
+    try:
+        return inspect.signature(call, follow_wrapped=follow_wrapped)
+    except TypeError:
+        if inspect.isfunction(call) or not hasattr(call, "__code__"):
+            raise
+        # An AsyncMock, which Python 3.11.2 takes for a function.
+        return inspect.signature(type(call).__call__.__get__(call))
 
 
 def kind_of_message(annotation: Any) -> Literal["one", "many"] | None:
@@ -157,7 +164,7 @@ def _evaluated(annotation: Any, scope: dict[str, Any], local: Mapping[str, Any])
 def _messages_in(file: str | None) -> Mapping[str, Any]:
     """Return the names that the source of a module binds to `runner.Message`, and their values."""
     try:
-        tree = ast.parse(Path(file or "").read_bytes())
+        tree = parse_python(Path(file or "").read_bytes())
     except (OSError, SyntaxError, ValueError):
         return {}
     statements = (node for node in ast.walk(tree) if isinstance(node, ast.stmt))

@@ -78,7 +78,9 @@ class Failure:
 
 def explain_failure(module: str, error: BaseException) -> ImportProblem:
     """Return the problem of a module whose import raised an error."""
-    if isinstance(error, SyntaxError | UnicodeDecodeError):
+    if isinstance(error, SyntaxError | UnicodeDecodeError) or (
+        isinstance(error, ValueError) and "null bytes" in str(error)  # a SyntaxError since Python 3.11.4
+    ):
         file = getattr(error, "filename", None) or _file_of(module)
         if file and is_of_the_user(file):
             return not_python(_name_of(file) or module, file, error)

@@ -16,6 +16,7 @@ from runner.config.diagnostics import display_path
 from runner.config.messages import closest, did_you_mean
 from runner.config.tables import read_table
 from runner.pipeline import sys_path
+from runner.pipeline.python_source import parse_python
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAX_LISTED = 5
@@ -206,7 +207,7 @@ def source_of(file: str | None) -> list[ast.stmt]:
     if not file or not file.endswith(".py"):
         return []
     try:
-        return ast.parse(Path(file).read_bytes()).body
+        return parse_python(Path(file).read_bytes()).body
     except (SyntaxError, ValueError, OSError):
         return []
 

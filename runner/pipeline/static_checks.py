@@ -29,6 +29,7 @@ from runner.pipeline.import_problems import (
     place_of,
 )
 from runner.pipeline.module_search import find_module
+from runner.pipeline.python_source import parse_python
 from runner.pipeline.schema_files import read_schema_file
 from runner.pipeline.schemas import function_as_schema, unfit_schema
 from runner.pipeline.signature import BadArguments, generator_as_factory, plan_call
@@ -225,7 +226,7 @@ def _find_module(name: str) -> ModuleSpec:
 
 def _parse(module: str, file: str) -> ast.Module:
     try:
-        return ast.parse(Path(file).read_bytes(), file)
+        return parse_python(Path(file).read_bytes(), file)
     except (SyntaxError, ValueError, OSError) as error:
         raise not_python(module, file, error) from None
 

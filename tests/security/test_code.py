@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.config.loader import load_text
+from runner.pipeline.python_source import parse_python
 from tests.process import ROOT
 from tests.project import Project, started, stop
 
@@ -141,7 +142,7 @@ PICKLES = {ROOT / "runner/runtime/process_pool.py"}
 def test_nothing_is_evaluated_unpickled_or_handed_to_a_shell(file: Path) -> None:
     """Nor is a certificate unchecked, YAML loaded with tags, or foreign text used as a format."""
     found = []
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parse_python(file.read_text())):
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in BANNED_CALLS:
                 found.append(name)
