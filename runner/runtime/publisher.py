@@ -252,6 +252,9 @@ class PipelinePublisher:
         A full queue is retried for `full_queue_timeout_s`. A handler must not wait forever for a queue that it may
         itself have to empty. Without `waits_for_broker`, PublishUnknown is raised as soon as there is no connection.
         """
+        if outgoing.destination.counted_as == REPLY:  # answers have a way of their own
+            await self._publish_repeatedly(outgoing, None, full_queue_timeout_s, waits_for_broker)
+            return
         published: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         begun = self.publish_nowait(outgoing, partial(_resolve, published))
         if begun == "busy":

@@ -289,11 +289,13 @@ ASKED = Envelope(b"1", message_id="m-1", correlation_id="c-1", reply_to="second"
         ("concurrency: 1", ASKED._replace(reply_to=None), []),
         ("to: first, reply: true", ASKED._replace(reply_to=""), ["first"]),
         ("concurrency: 1", ASKED._replace(reply_to="amq.rabbitmq.reply-to.g1h2AA"), []),
+        ("reply: true", ASKED._replace(reply_to="heard"), []),
+        ("reply: true", ASKED._replace(reply_to="events"), []),
         ("batch: 1", ASKED, []),
     ],
 )
 def test_an_answer_goes_to_whom_asked(options: str, asked: Envelope, arrives: list[str]) -> None:
-    """By default where there is no `to`. A caller that has gone is no error."""
+    """By default where there is no `to`. A caller that has gone is no error. Only the name of a queue is an address."""
     record = result_of(lambda _: {"sum": 3}, options, preload=(asked,))
     assert sorted(record.things) == [(queue, {"sum": 3}) for queue in arrives]
     assert len(record.events("message.handled", subscriber="s")) == 1
