@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from runner.units import parse_duration, pluralize
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "notice"]
 PublishFailureReason = Literal["unroutable", "refused", "unavailable", "invalid"]
 
 

@@ -17,6 +17,7 @@ _VERBS = {
     "test": "Run tests of pipelines, on the in-process broker with virtual time.",
     "config": "Print the effective pipeline, with every default.",
     "graph": "Draw producers, queues and subscribers, as text or as a picture.",
+    "diff": "Compare two versions of pipelines: what a change breaks.",
     "plan": "Compare pipelines with the broker; change nothing.",
     "apply": "Declare what is missing on the broker; recreate named queues.",
     "publish": "Publish a message to a queue or an event of a pipeline.",
@@ -34,7 +35,7 @@ _VERBS = {
 
 
 _GROUPS = {
-    "Write": "init validate test config graph explain schema",
+    "Write": "init validate test config graph diff explain schema",
     "Run": "up dev publish call page",
     "Look at a broker, and change it": "plan apply status tap dead pause resume",
     "Deploy": "export",

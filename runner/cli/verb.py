@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "config": ("runner config pipeline.yaml", "runner config pipeline.yaml --overlay prod.yaml --origin"),
     "graph": ("runner graph pipeline.yaml", "runner graph pipelines --format svg > flow.svg"),
+    "diff": ("runner diff old.yaml new.yaml", "runner diff ../main/pipelines pipelines --breaking --format github"),
     "plan": ("runner plan pipeline.yaml --broker amqp://localhost",),
     "apply": ("runner apply pipeline.yaml", "runner apply pipeline.yaml --recreate order_queue"),
     "publish": (

@@ -29,6 +29,8 @@ LINE = re.compile(
 CODE = re.compile(r"(?P<severity>error|warning)\[(?P<code>[a-z0-9-]+)\]")
 
 NOT_IN_A_FILE = {
+    "breaking-change": "a difference between two versions, of `runner diff`",
+    "safe-change": "a difference between two versions, of `runner diff`",
     "unreadable-file": "the reason is in the file system: no permission, a broken disk",
     "missing-extra": "a library is not installed; the tests have all of them",
     "wrong-value": "what is said of an error that has no words of its own; each has some",
