@@ -60,6 +60,6 @@ def command(
 
 def _folder_of(old: Path, new: Path) -> Path:
     """Return the folder in which the old version is what the new one is in the current folder."""
-    inside, parts = old.absolute().parts, () if new.is_absolute() else new.parts
-    is_alike = parts and inside[-len(parts) :] == parts and ".." not in parts
-    return Path(*inside[: -len(parts)]) if is_alike else Path.cwd()
+    inside = old.absolute()
+    folder = Path(*inside.parts[: len(inside.parts) - len(new.parts)])
+    return folder if not new.is_absolute() and folder / new == inside else Path.cwd()

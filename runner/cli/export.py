@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -53,111 +53,100 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
         raise click.BadParameter("write HOST:PORT, such as 0.0.0.0:8080") from None
 
 
-def _deployment_command(
-    name: str, short_help: str
-) -> Callable[[Callable[[System, Deployment], str]], Callable[[System, Deployment], str]]:
-    """Register a function that writes a deployment file as `export NAME`, with the options that all of them have."""
+class _Files(NamedTuple):
+    paths: tuple[Path, ...]
+    environ: dict[str, str]
+    overlays: tuple[Overlay, ...]
 
-    def add(write: Callable[[System, Deployment], str]) -> Callable[[System, Deployment], str]:
-        @options.paths
-        @options.broker
-        @click.option(
-            "--http",
-            metavar="HOST:PORT",
-            callback=_address,
-            help="Address of the probes, unless telemetry.http in the pipeline gives one.",
-        )
-        @_output
-        @options.env_file
+
+Write = Callable[..., str]
+"""Returns the text of an export, for the pipelines and the command's own options."""
+
+_http_option = click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Address of the probes, unless telemetry.http in the pipeline gives one.",
+)
+
+
+def _export(name: str, short_help: str, *more: Callable[[Any], Any]) -> Callable[[Write], Write]:
+    """Register a function that writes a file as `export NAME`, with further options beside those that all have."""
+
+    def add(write: Write) -> Write:
         def run(
             paths: tuple[Path, ...],
             overlays: tuple[Overlay, ...],
-            broker: str | None,
-            http: tuple[str, int] | None,
             output: Path | None,
             environ: dict[str, str],
+            broker: str | None = None,
+            **given: Any,
         ) -> None:
             with errors_as_exit_codes():
-                from runner.operations.export.deployment import deployment
-                from runner.operations.pipeline_files import read_specs
-
-                system = _load(paths, environ, broker, overlays)
-                specs = read_specs(paths, environ, overlays)
-                text = write(system, deployment(system.pipelines, specs, http, overlays))
+                system = load_system(paths, environ, broker, overlays)
+                echo_problems(system.warnings)
+                text = write(system, _Files(paths, environ, overlays), **given)
             _write(text, output)
 
-        command.command(name, short_help=short_help, help=write.__doc__)(run)
+        for decorate in (options.env_file, _output, *reversed(more), options.paths):
+            run = decorate(run)
+        command.command(name, cls=Verb, short_help=short_help, help=write.__doc__)(run)
         return write
 
     return add
 
 
-@command.command("definitions", cls=Verb, short_help="RabbitMQ's definitions.json of the whole topology.")
-@options.paths
-@options.broker
-@_output
-@options.env_file
-def _definitions(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    broker: str | None,
-    output: Path | None,
-    environ: dict[str, str],
-) -> None:
+@_export("definitions", "RabbitMQ's definitions.json of the whole topology.", options.broker)
+def _definitions(system: System, _: _Files) -> str:
     """Write what `up` declares as definitions for `rabbitmqctl import_definitions` or the management API.
 
     Queues and exchanges with `declare: false`, and exclusive queues, are left out. The virtual host is that of the
     broker's URL.
     """
-    with errors_as_exit_codes():
-        from runner.operations.export.definitions import definitions, to_json, vhost_of
+    from runner.operations.export.definitions import definitions, to_json, vhost_of
 
-        system = _load(paths, environ, broker, overlays)
-        text = to_json(definitions(system.whole_topology, vhost_of(system.broker)))
-    _write(text, output)
+    return to_json(definitions(system.whole_topology, vhost_of(system.broker)))
 
 
-@command.command("permissions", cls=Verb, short_help="The smallest set of permissions that a user needs.")
-@options.paths
-@options.broker
-@click.option("--user", default="runner", show_default=True, help="The user in the command that sets the permissions.")
-@click.option("--json", "is_json", is_flag=True, help="Print the expressions as JSON.")
-@_output
-@options.env_file
-def _permissions(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    broker: str | None,
-    user: str,
-    is_json: bool,
-    output: Path | None,
-    environ: dict[str, str],
-) -> None:
+@_export(
+    "permissions",
+    "The smallest set of permissions that a user needs.",
+    options.broker,
+    click.option(
+        "--user", default="runner", show_default=True, help="The user in the command that sets the permissions."
+    ),
+    click.option("--json", "is_json", is_flag=True, help="Print the expressions as JSON."),
+)
+def _permissions(system: System, _: _Files, user: str, is_json: bool) -> str:
     """Write the smallest configure, write and read permissions with which a user can run the pipelines.
 
     With `topology: manage` they allow declaring everything. With `verify` or `ignore`, another user has to declare.
     """
-    with errors_as_exit_codes():
-        from runner.operations.export.definitions import vhost_of
-        from runner.operations.export.permissions import permissions
+    from runner.operations.export.definitions import vhost_of
+    from runner.operations.export.permissions import permissions
 
-        system = _load(paths, environ, broker, overlays)
-        found = permissions(system.pipelines, system.whole_topology, vhost_of(system.broker))
-        as_json = json.dumps(found.as_json(user), indent=2, ensure_ascii=False) + "\n"
-    _write(as_json if is_json else found.as_text(user), output)
+    found = permissions(system.pipelines, system.whole_topology, vhost_of(system.broker))
+    return json.dumps(found.as_json(user), indent=2, ensure_ascii=False) + "\n" if is_json else found.as_text(user)
 
 
-@_deployment_command("compose", "A compose file with RabbitMQ and a runner.")
-def _compose(system: System, deployment: Deployment) -> str:
+def _deployment(system: System, files: _Files, http: tuple[str, int] | None) -> Deployment:
+    from runner.operations.export.deployment import deployment
+    from runner.operations.pipeline_files import read_specs
+
+    return deployment(system.pipelines, read_specs(*files), http, files.overlays)
+
+
+@_export("compose", "A compose file with RabbitMQ and a runner.", options.broker, _http_option)
+def _compose(system: System, files: _Files, http: tuple[str, int] | None) -> str:
     """Write a compose file. The image is built from the project. Variables are passed on by name, without values."""
     from runner.operations.export.compose import compose
     from runner.operations.export.definitions import vhost_of
 
-    return compose(deployment, vhost_of(system.broker))
+    return compose(_deployment(system, files, http), vhost_of(system.broker))
 
 
-@_deployment_command("kubernetes", "Deployment, disruption budget, and scaling by KEDA.")
-def _kubernetes(system: System, deployment: Deployment) -> str:
+@_export("kubernetes", "Deployment, disruption budget, and scaling by KEDA.", options.broker, _http_option)
+def _kubernetes(system: System, files: _Files, http: tuple[str, int] | None) -> str:
     """Write a Deployment, a PodDisruptionBudget, and a ScaledObject with a trigger for each queue that is read.
 
     Variables come from a Secret and a ConfigMap, whose names are in the first lines. Queues that are read in order, by
@@ -165,11 +154,11 @@ def _kubernetes(system: System, deployment: Deployment) -> str:
     """
     from runner.operations.export.kubernetes import kubernetes
 
-    return kubernetes(system.pipelines, system.whole_topology, deployment)
+    return kubernetes(system.pipelines, system.whole_topology, _deployment(system, files, http))
 
 
-@_deployment_command("systemd", "A systemd unit.")
-def _systemd(system: System, deployment: Deployment) -> str:
+@_export("systemd", "A systemd unit.", options.broker, _http_option)
+def _systemd(system: System, files: _Files, http: tuple[str, int] | None) -> str:
     """Write a service that runs the pipelines in the current folder, with this installation of the runner.
 
     Variables come from a file that the unit names. systemd waits until the pipelines run, and restarts a process that
@@ -177,7 +166,7 @@ def _systemd(system: System, deployment: Deployment) -> str:
     """
     from runner.operations.export.systemd import systemd
 
-    return systemd(deployment, _program(), Path.cwd())
+    return systemd(_deployment(system, files, http), _program(), Path.cwd())
 
 
 def _program() -> list[str]:
@@ -186,73 +175,37 @@ def _program() -> list[str]:
     return [str(script)] if script.is_file() else [sys.executable, "-m", "runner"]
 
 
-@command.command("alerts", cls=Verb, short_help="Alerting rules for Prometheus.")
-@options.paths
-@_output
-@options.env_file
-def _alerts(
-    paths: tuple[Path, ...], overlays: tuple[Overlay, ...], output: Path | None, environ: dict[str, str]
-) -> None:
+@_export("alerts", "Alerting rules for Prometheus.")
+def _alerts(system: System, _: _Files) -> str:
     """Write rules for dead letters, waiting messages, subscribers and producers that no process runs, and failures.
 
     They use the metrics that `up` serves at /metrics on the address of telemetry.http.
     """
-    with errors_as_exit_codes():
-        from datetime import UTC, datetime
+    from datetime import UTC, datetime
 
-        from runner.operations.export.alerts import alerts
+    from runner.operations.export.alerts import alerts
 
-        text = alerts(_load(paths, environ, None, overlays).pipelines, datetime.now(UTC))
-    _write(text, output)
+    return alerts(system.pipelines, datetime.now(UTC))
 
 
-@command.command("grafana", cls=Verb, short_help="A dashboard for Grafana.")
-@options.paths
-@_output
-@options.env_file
-def _grafana(
-    paths: tuple[Path, ...], overlays: tuple[Overlay, ...], output: Path | None, environ: dict[str, str]
-) -> None:
+@_export("grafana", "A dashboard for Grafana.")
+def _grafana(system: System, _: _Files) -> str:
     """Write a dashboard that shows the metrics of the pipelines, to import into Grafana."""
-    with errors_as_exit_codes():
-        from runner.operations.export.grafana import grafana
+    from runner.operations.export.grafana import grafana
 
-        text = grafana(_load(paths, environ, None, overlays).pipelines)
-    _write(text, output)
+    return grafana(system.pipelines)
 
 
-@command.command("asyncapi", cls=Verb, short_help="An AsyncAPI document of queues, events and payloads.")
-@options.paths
-@options.broker
-@_output
-@options.env_file
-def _asyncapi(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    broker: str | None,
-    output: Path | None,
-    environ: dict[str, str],
-) -> None:
+@_export("asyncapi", "An AsyncAPI document of queues, events and payloads.", options.broker)
+def _asyncapi(system: System, _: _Files) -> str:
     """Write an AsyncAPI 3.0 document: queues and events as channels, producers and subscribers as operations.
 
     Messages have the JSON Schemas of `schema`, or of the annotations of handlers. The broker is in it without user and
     password.
     """
-    with errors_as_exit_codes():
-        from runner.operations.export.asyncapi import asyncapi
+    from runner.operations.export.asyncapi import asyncapi
 
-        system = _load(paths, environ, broker, overlays)
-        text = asyncapi(system.pipelines, [spec for _, spec in system.specs], system.topology)
-    _write(text, output)
-
-
-def _load(
-    paths: tuple[Path, ...], environ: dict[str, str], broker: str | None, overlays: tuple[Overlay, ...]
-) -> System:
-    """Return the pipelines, and write their warnings to stderr."""
-    system = load_system(paths, environ, broker, overlays)
-    echo_problems(system.warnings)
-    return system
+    return asyncapi(system.pipelines, [spec for _, spec in system.specs], system.topology)
 
 
 def _write(text: str, output: Path | None) -> None:

@@ -26,8 +26,19 @@ from runner.transports.broker_state import BrokerState, Difference, ExistingItem
 BREAKING, SAFE = "breaking-change", "safe-change"
 
 _ANYTHING = fields({}, {})
-_EMPTY_FIRST = "let it run empty, and remove it in a second step"
 _TWO_STEPS = "add the new one, move the other programs, and remove the old one in a second step"
+_EMPTY_FIRST = "let it run empty, and remove it in a second step"
+_SECTIONS = ("queues", "events", "producers", "subscribers")
+_REMOVED = {
+    "queues": ("other programs", _EMPTY_FIRST),
+    "events": ("other programs", _TWO_STEPS),
+    "producers": ("", ""),
+    "subscribers": ("the running system", "nothing reads its messages: let its queue run empty, then delete the queue"),
+}
+"""Whom it breaks if something is removed, and what to do."""
+
+Part = tuple[str, str, str]
+"""The section and the name of an item, and its pipeline; several pipelines may share a queue or an event."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +47,29 @@ class Version:
 
     files: Mapping[str, tuple[PipelineFile, PipelineSpec]]
     topology: Topology
-    destinations: Mapping[str, tuple[str, Destination]]
+    destinations: Mapping[str, Destination]
     payloads: Mapping[str, Mapping[str, Field]]
 
-    def problem(self, breaks: str, pipeline: str, path: KeyPath, message: str, help_text: str = "") -> Problem:
-        """Return a difference at a place of this version; `breaks` names who is affected, "" for nobody."""
-        loaded, _ = self.files.get(pipeline) or next(iter(self.files.values()))
-        message = f"{message}: this breaks {breaks}" if breaks else message
-        code = BREAKING if breaks else SAFE
-        return loaded.problem(code, path, message, help_text, severity="error" if breaks else "notice", on="key")
-
-    def parts(self) -> dict[tuple[str, str, str], Any]:
-        """Return the specs of producers and subscribers, by pipeline, section and name."""
+    def parts(self) -> dict[Part, Any]:
+        """Return the specs of all items."""
         return {
-            (pipeline, section, name): item
+            (section, name, pipeline if section in ("producers", "subscribers") else ""): item
             for pipeline, (_, spec) in self.files.items()
-            for section in ("producers", "subscribers")
+            for section in _SECTIONS
             for name, item in getattr(spec, section).items()
         }
+
+    def problem(self, breaks: str, path: KeyPath, message: str, help_text: str, pipeline: str = "") -> Problem:
+        """Return a difference at a path of this version; `breaks` names who is affected, "" for nobody."""
+        owners = [each for each, spec in self.files.values() if path and path[1] in getattr(spec, str(path[0]), ())]
+        loaded = (
+            self.files[pipeline][0]
+            if pipeline in self.files
+            else [*owners, *(each for each, _ in self.files.values())][0]
+        )
+        if not breaks:
+            return loaded.problem(SAFE, path, message, severity="notice", on="key")
+        return loaded.problem(BREAKING, path, f"{message}: this breaks {breaks}", help_text, on="key")
 
 
 def read_version(path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay], folder: Path) -> Version:
@@ -78,14 +94,14 @@ def _read(path: Path, environ: Mapping[str, str], overlays: Sequence[Overlay]) -
     return Version(
         {each.name: (loaded, loaded.spec) for each, (loaded, _) in zip(pipelines, found, strict=True) if loaded.spec},
         merge_topologies(each.topology for each in pipelines),
-        {name: (each.name, item) for each in pipelines for name, item in each.destinations.items()},
+        {name: item for each in pipelines for name, item in each.destinations.items()},
         {name: fields(schema, documents) for name, schema in schemas.items()},
     )
 
 
 def differences(old: Version, new: Version) -> list[Problem]:
     """Return what is different, with its place in the new version."""
-    return [*_topology(old, new), *_destinations(old, new), *_parts(old, new), *_payloads(old, new)]
+    return [*_topology(old, new), *_parts(old, new), *_payloads(old, new)]
 
 
 def _topology(old: Version, new: Version) -> Iterator[Problem]:
@@ -111,7 +127,7 @@ def _topology(old: Version, new: Version) -> Iterator[Problem]:
             message = f"the binding {format_binding(item.live.binding)} is removed"
             help_text = "it stays on the broker until `runner apply --prune`; messages may still come, or be missed"
         if message:
-            yield new.problem("the running system", *_place(new, item.kind, item.name), message, help_text)
+            yield new.problem("the running system", _path(new, item.kind, item.name), message, help_text)
 
 
 def _traits(old: Exchange, new: Exchange | None) -> Iterator[Difference]:
@@ -121,80 +137,56 @@ def _traits(old: Exchange, new: Exchange | None) -> Iterator[Difference]:
             yield Difference("exchange", old.name, key, str(now), str(was))
 
 
-def _place(new: Version, kind: str, name: str) -> tuple[str, KeyPath]:
-    """Return the pipeline and the path of a queue or an exchange."""
+def _path(new: Version, kind: str, name: str) -> KeyPath:
+    """Return the path of a queue or an exchange; that of its subscriber or queue if the pipeline names it itself."""
     for pipeline, (_, spec) in new.files.items():
         own = name.removesuffix(".dead").removeprefix(f"{pipeline}.")
         for section, key in ((f"{kind}s", name), ("queues", name), ("subscribers", own), ("queues", own)):
             if key in getattr(spec, section, {}):
-                return pipeline, (section, key)
-    return "", ()
-
-
-def _destinations(old: Version, new: Version) -> Iterator[Problem]:
-    for name, (pipeline, before) in old.destinations.items():
-        kind = "event" if before.is_event else "queue"
-        _, after = new.destinations.get(name, ("", None))
-        path = (f"{kind}s", name)
-        if after is None or after.is_event != before.is_event:
-            help_text = _TWO_STEPS if before.is_event else _EMPTY_FIRST
-            yield new.problem("other programs", pipeline, path, f'{kind} "{name}" is removed', help_text)
-        elif after.address != before.address:
-            message = f'event "{name}" has the address {after.address}, not {before.address}'
-            yield new.problem("other programs", pipeline, path, message, _TWO_STEPS)
-    for name, (pipeline, after) in new.destinations.items():
-        if name not in old.destinations:
-            kind = "event" if after.is_event else "queue"
-            yield new.problem("", pipeline, (f"{kind}s", name), f'{kind} "{name}" is new')
+                return (section, key)
+    return ()
 
 
 def _parts(old: Version, new: Version) -> Iterator[Problem]:
-    """Compare producers and subscribers. Limits, retries and schedules break nothing."""
+    """Compare what the files define. Limits, retries and schedules break nothing."""
     before, after = old.parts(), new.parts()
-    paths = {item.http for item in after.values() if getattr(item, "http", None)}
-    for (pipeline, section, name), item in before.items():
-        now, kind = after.get((pipeline, section, name)), section.removesuffix("s")
-        http = getattr(item, "http", None)
-        if http and http not in paths:
-            yield new.problem("HTTP clients", pipeline, (section, name), f"the path {http} is removed", _TWO_STEPS)
+    paths = {getattr(item, "http", None) for item in after.values()}
+    for part in dict.fromkeys([*before, *after]):
+        (section, name, pipeline), was, now = part, before.get(part), after.get(part)
+        path, shown = (section, name), f'{section.removesuffix("s")} "{name}"'
+        if (http := getattr(was, "http", None)) not in paths:
+            yield new.problem("HTTP clients", path, f"the path {http} is removed", _TWO_STEPS, pipeline)
         if now is None:
-            breaks = "the running system" if kind == "subscriber" else ""
-            help_text = "nothing reads its messages: let its queue run empty first, then delete the queue"
-            yield new.problem(
-                breaks, pipeline, (section, name), f'{kind} "{name}" is removed', help_text if breaks else ""
-            )
-            continue
-        lost = [
-            each
-            for each in getattr(item, "from_", ())
-            if each in old.files[pipeline][1].queues and each not in now.from_
-        ]
-        for queue in lost:
-            message = f'subscriber "{name}" no longer reads queue "{queue}"'
-            yield new.problem("the running system", pipeline, (section, name, "from"), message, _EMPTY_FIRST)
-        changed = [key for key in type(item).model_fields if getattr(item, key) != getattr(now, key)]
-        if changed:
-            keys = ", ".join(key.removesuffix("_") for key in changed)
-            yield new.problem("", pipeline, (section, name), f'{kind} "{name}" has other options: {keys}')
-    for pipeline, section, name in [each for each in after if each not in before]:
-        yield new.problem("", pipeline, (section, name), f'{section.removesuffix("s")} "{name}" is new')
+            breaks, help_text = _REMOVED[section]
+            yield new.problem(breaks, path, f"{shown} is removed", help_text, pipeline)
+        elif was is None:
+            yield new.problem("", path, f"{shown} is new", "", pipeline)
+        elif section == "events":
+            here, there = new.destinations[name].address, old.destinations[name].address
+            if here != there:
+                yield new.problem("other programs", path, f"{shown} has the address {here}, not {there}", _TWO_STEPS)
+        elif section != "queues":
+            for queue in getattr(was, "from_", ()):
+                if ("queues", queue, "") in before and queue not in now.from_:
+                    message = f'{shown} no longer reads queue "{queue}"'
+                    yield new.problem("the running system", (*path, "from"), message, _EMPTY_FIRST, pipeline)
+            if changed := [key for key in type(was).model_fields if getattr(was, key) != getattr(now, key)]:
+                keys = ", ".join(key.removesuffix("_") for key in changed)
+                yield new.problem("", path, f"{shown} has other options: {keys}", "", pipeline)
 
 
 def _payloads(old: Version, new: Version) -> Iterator[Problem]:
     """Compare schemas. What waits in a queue was published by the old version, so narrowing breaks always."""
     read = {name for _, spec in new.files.values() for item in spec.subscribers.values() for name in item.from_}
+    help_texts = {
+        "publishers": "messages that wait, and programs that publish the old form, would be refused: allow both first",
+        "consumers": "programs that read it may need the old form: publish both at first, or use another name",
+    }
     for name in dict.fromkeys([*new.payloads, *old.payloads]):
         if name not in old.destinations or name not in new.destinations:
             continue
-        pipeline, destination = new.destinations[name]
-        path = ("events" if destination.is_event else "queues", name, "schema")
+        is_event = new.destinations[name].is_event
         for side, text in compare(old.payloads.get(name, _ANYTHING), new.payloads.get(name, _ANYTHING)):
-            is_own = side == "consumers" and not destination.is_event and name in read
-            help_text = ""
-            if side == "publishers":
-                help_text = (
-                    "messages that wait, and programs that publish the old form, would be refused: allow both at first"
-                )
-            elif side and not is_own:
-                help_text = "programs that read it may need the old form: publish both at first, or use another name"
-            yield new.problem("" if is_own else side, pipeline, path, f'payload of "{name}": {text}', help_text)
+            breaks = "" if side == "consumers" and name in read and not is_event else side
+            path = ("events" if is_event else "queues", name, "schema")
+            yield new.problem(breaks, path, f'payload of "{name}": {text}', help_texts.get(side, ""))

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -83,11 +83,8 @@ class SchemaFile:
         `names` has the names of files, and gets those that it lacks.
         """
         for file in self.documents:
-            relative = re.sub(r"[^\w.-]", "_", file.relative_to(self._folder).as_posix(), flags=re.ASCII)
-            taken = (
-                name for number in count(1) if (name := f"{number}_" * (number > 1) + relative) not in names.values()
-            )
-            names[file] = names.get(file) or next(taken)
+            name = re.sub(r"[^\w.-]", "_", file.relative_to(self._folder).as_posix(), flags=re.ASCII)
+            names.setdefault(file, f"{len(names)}_{name}" if name in names.values() else name)
         return {names[file]: self._portable(file, template, names) for file in self.documents}
 
     def _portable(self, file: Path, template: str, names: Mapping[Path, str]) -> Any:

@@ -7,7 +7,7 @@ https://github.com/asyncapi/bindings/tree/master/amqp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,9 +38,9 @@ def payload_types(pipeline: Pipeline) -> dict[str, Any]:
     """Return the types of payloads by queue or event: from `schema`, else from the one handler that reads it."""
     found: dict[str, Any] = {}
     for subscriber in pipeline.subscribers:
-        sources = [subscriber.queue] if subscriber.queue in pipeline.destinations else subscriber.event_patterns
-        if len(sources) == 1 and (annotation := payload_type(subscriber)) not in (EMPTY, Any, object, bytes):
-            found.setdefault(sources[0], annotation)
+        sources, annotation = _sources(pipeline, subscriber), payload_type(subscriber)
+        if len(sources) == 1 and annotation not in (EMPTY, Any, object, bytes):
+            found.setdefault(sources[0].name, annotation)
     return found | {name: read_schema(path)[0] for name, path in pipeline.schemas.items()}
 
 
@@ -100,30 +100,25 @@ class _Document:
         return self._ids[key]
 
     def _add_channel(self, destination: Destination, description: str) -> None:
-        found, address = self._id(destination), destination.address
-        message: dict[str, Any] = {"name": destination.name}
-        if destination.is_event:
-            message["bindings"] = {"amqp": {"messageType": destination.name, "bindingVersion": _BINDING_VERSION}}
-        self._messages.setdefault(found, message)
-        self._channels.setdefault(
-            found,
-            {
-                "address": address.key,
-                **({"description": description} if description else {}),
-                "messages": {found: {"$ref": f"#/components/messages/{found}"}},
-                "bindings": {"amqp": {**self._binding(destination), "bindingVersion": _BINDING_VERSION}},
-            },
-        )
-
-    def _binding(self, destination: Destination) -> dict[str, Any]:
-        place = {"vhost": self._vhost}
+        found, name = self._id(destination), destination.name
+        message: dict[str, Any] = {"name": name}
         if destination.is_event:
             exchange = self._exchanges[destination.address.exchange]
-            traits = {"type": exchange.type, "durable": exchange.durable, "autoDelete": False}
-            return {"is": "routingKey", "exchange": {"name": exchange.name, **traits, **place}}
-        queue = self._queues[destination.name]
-        flags = {"durable": queue.durable, "exclusive": queue.exclusive, "autoDelete": queue.auto_delete}
-        return {"is": "queue", "queue": {"name": queue.name, **flags, **place}}
+            traits = {"name": exchange.name, "type": exchange.type, "durable": exchange.durable, "autoDelete": False}
+            binding: dict[str, Any] = {"is": "routingKey", "exchange": {**traits, "vhost": self._vhost}}
+            message["bindings"] = _amqp(messageType=name)
+        else:
+            queue = self._queues[name]
+            flags = {"durable": queue.durable, "exclusive": queue.exclusive, "autoDelete": queue.auto_delete}
+            binding = {"is": "queue", "queue": {"name": name, **flags, "vhost": self._vhost}}
+        self._messages.setdefault(found, message)
+        channel = {
+            "address": destination.address.key,
+            **({"description": description} if description else {}),
+            "messages": {found: {"$ref": f"#/components/messages/{found}"}},
+            "bindings": _amqp(**binding),
+        }
+        self._channels.setdefault(found, channel)
 
     def _operations_of(self, pipeline: Pipeline) -> Iterator[tuple[str, dict[str, Any]]]:
         for producer in pipeline.producers:
@@ -142,16 +137,18 @@ class _Document:
 
     def _operation(self, action: str, destination: Destination, pipeline: Pipeline) -> dict[str, Any]:
         channel = self._id(destination)
-        options: dict[str, Any] = {"ack": True} if action == "receive" else {"deliveryMode": 2}
-        if action == "send":
-            options["mandatory"] = destination.needs_queue
+        options = {"ack": True} if action == "receive" else {"deliveryMode": 2, "mandatory": destination.needs_queue}
         return {
             "action": action,
             "channel": {"$ref": f"#/channels/{channel}"},
             "messages": [{"$ref": f"#/channels/{channel}/messages/{channel}"}],
             "tags": [{"name": pipeline.name}],
-            "bindings": {"amqp": {**options, "bindingVersion": _BINDING_VERSION}},
+            "bindings": _amqp(**options),
         }
+
+
+def _amqp(**options: Any) -> dict[str, Any]:
+    return {"amqp": {**options, "bindingVersion": _BINDING_VERSION}}
 
 
 def _sources(pipeline: Pipeline, subscriber: Subscriber) -> list[Destination]:
@@ -178,11 +175,7 @@ def _name(text: str) -> str:
     return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)
 
 
-def _free(text: str, taken: Any) -> str:
+def _free(text: str, taken: Collection[str]) -> str:
     """Return a key for a name, with a number if another name has the same one."""
-    wanted, number, known = _name(text), 1, set(taken)
-    found = wanted
-    while found in known:
-        number += 1
-        found = f"{wanted}-{number}"
-    return found
+    wanted = _name(text)
+    return wanted if wanted not in taken else f"{wanted}-{len(taken)}"

@@ -49,6 +49,18 @@ async def test_a_module_is_reloaded(reloads: Reloads) -> None:
     assert (reloads.report.totals.handled, reloads.report.left_in_memory) == (2, 0)
 
 
+async def test_a_schema_in_a_file_is_reloaded(reloads: Reloads) -> None:
+    """Also a file that only a `$ref` names."""
+    reloads.write("shop.yaml", PIPELINE.replace("orders: {}", "orders: {schema: order.json}"))
+    reloads.write("order.json", '{"properties": {"id": {"$ref": "id.json"}}}')
+    reloads.write("id.json", '{"type": "integer"}')
+    async with reloads.running():
+        await reloads.save("id.json", '{"type": "string"}')
+        assert await reloads.reloaded(1) == f"{reloads.folder / 'id.json'}"
+        await reloads.publish({"id": "a"})
+        await reloads.until(lambda: reloads.ledger() == ["1 {'id': 'a'}"])
+
+
 async def test_messages_in_hand_end_with_the_old_code_and_others_wait(reloads: Reloads) -> None:
     """The old handler imports something while it drains: it gets the old module."""
     reloads.write("prices.py", "PRICE = 'old'")
