@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from runner.config.loader import PipelineFile
     from runner.config.overlays import Overlay
+    from runner.metrics import Metrics
     from runner.operations.batch_publisher import BatchPublisher
     from runner.page.access import Access
     from runner.page.page import Page
@@ -355,13 +356,7 @@ async def up(
 
     metrics, lost = Metrics(version()), list[BrokerUnavailable]()
 
-    def note(change: TransportEvent) -> None:
-        log_transport_event(change)
-        metrics.note_event(change.event, change.fields)
-        if change.event == "broker.file_lost":
-            lost.append(BrokerUnavailable(change.fields["error"], change.fields["hint"]))
-            stop.set()
-
+    note = partial(_note_event, metrics, stop, lost)
     memory, rerun = (continued.memory, continued.rerun) if continued else (None, set[tuple[str, str]]())
     transport = make_transport(system, note, worker=worker.name if worker else "", memory=memory, owns=True)
     start = continued or worker
@@ -394,6 +389,15 @@ async def up(
         for opened in (page, transport, supervisor, traces):
             if opened is not None:
                 await opened.close()
+
+
+def _note_event(metrics: Metrics, stop: asyncio.Event, lost: list[BrokerUnavailable], change: TransportEvent) -> None:
+    """Log an event of a transport, and count it. When the file of a broker is lost, the run ends."""
+    log_transport_event(change)
+    metrics.note_event(change.event, change.fields)
+    if change.event == "broker.file_lost":
+        lost.append(BrokerUnavailable(change.fields["error"], change.fields["hint"]))
+        stop.set()
 
 
 async def _serve(

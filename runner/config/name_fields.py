@@ -198,7 +198,7 @@ def _url_help(value: str) -> tuple[str, str]:
             hint = ""
     if meant and meant != value:
         return f'write "{mask_passwords(meant)}"', "" if "@" in meant else meant
-    return hint or ("" if value.startswith("file:") else f"write {EXAMPLE_URL}"), ""
+    return hint or f"write {'file:data/shop.queue' if value.startswith('file:') else EXAMPLE_URL}", ""
 
 
 ImportPath = Annotated[str, BeforeValidator(_import_path), IMPORT_PATH]

@@ -122,10 +122,14 @@ class FileStore:
         self._schedule()
 
     def delete(self, number: int) -> None:
-        """Remove a message."""
-        if self._pending.inserts.pop(number, None) is None:
-            self._pending.deletes.append(number)
+        """Remove a message. When nothing is left to be written, publishers do not wait any longer."""
+        pending = self._pending
+        if pending.inserts.pop(number, None) is None:
+            pending.deletes.append(number)
             self._schedule()
+        elif not pending.inserts and pending.callbacks and self._timer is not None and not pending.has_changes:
+            self._timer.cancel()
+            self._timer = self._loop.call_soon(self._hand_over)
 
     def execute(self, statement: str, *parameters: Any, is_first: bool = False) -> None:
         """Change something else, after the messages of the same group or before them."""

@@ -133,17 +133,17 @@ SAID = [
     ("up pipeline.yaml --http localhost", '--http: "localhost" has no port', "write localhost:8080"),
     (
         "up pipeline.yaml --broker in-memory",
-        "--broker: a broker's URL starts with amqp:// or amqps://",
+        "--broker: a broker's URL starts with amqp://, amqps:// or file:",
         'did you mean "memory"?',
     ),
     (
         "up pipeline.yaml --broker localhost:5672",
-        "--broker: a broker's URL starts with amqp:// or amqps://",
+        "--broker: a broker's URL starts with amqp://, amqps:// or file:",
         'did you mean "amqp://localhost:5672"?',
     ),
     (
         "up pipeline.yaml --broker http://rabbit:15672",
-        "--broker: a broker's URL starts with amqp:// or amqps://",
+        "--broker: a broker's URL starts with amqp://, amqps:// or file:",
         'did you mean "amqp://rabbit:5672"?',
     ),
     ("up pipeline.yaml --http 8080x", '--http: "8080x" is not an address', "write HOST:PORT, such as 127.0.0.1:8080"),
@@ -172,7 +172,7 @@ SAID = [
     ),
     (
         "up pipeline.yaml --broker ampq://localhost",
-        "--broker: a broker's URL starts with amqp:// or amqps://",
+        "--broker: a broker's URL starts with amqp://, amqps:// or file:",
         'did you mean "amqp://localhost"?',
     ),
     (
@@ -215,7 +215,7 @@ def test_a_wrong_value_of_a_variable_names_the_variable(
     """The option was not written. A password in the value is not shown."""
     monkeypatch.setenv("RUNNER_BROKER", "http://user:hunter2@host")
     _, message, help_ = run("up pipeline.yaml", monkeypatch, capsys)
-    assert message == "RUNNER_BROKER: a broker's URL starts with amqp:// or amqps://"
+    assert message == "RUNNER_BROKER: a broker's URL starts with amqp://, amqps:// or file:"
     monkeypatch.delenv("RUNNER_BROKER")
     monkeypatch.setenv("RUNNER_UP_WORKERS", "many")
     assert run("up pipeline.yaml", monkeypatch, capsys)[1].startswith("RUNNER_UP_WORKERS: must be a whole number")

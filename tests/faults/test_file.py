@@ -1,0 +1,260 @@
+"""A broker in a file: its process is killed, its disk is full, its file is copied, taken away and damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from runner.message import Address, Envelope
+from runner.transports.file import FileBroker, FileTransport
+from tests.faults.verdict import Fault
+from tests.process import RunnerProcess
+from tests.project import Place, Project, lines, started, stop, until
+
+PIPELINE = """
+    version: 1
+    logging: {messages: false}
+    queues: {UNIQUE.work: {delivery_limit: 3}, UNIQUE.made: {}}
+    producers:
+      make: {handler: work:make, to: UNIQUE.made}
+    subscribers:
+      work: {from: UNIQUE.work, handler: work:handle, concurrency: 10, retry: {attempts: 3, delay: 50ms}}
+      made: {from: UNIQUE.made, handler: work:handle, concurrency: 10}
+"""
+HANDLERS = """
+    import asyncio, os, signal
+
+    async def make():
+        for number in range(MADE):
+            yield f"made-{number}"
+            await asyncio.sleep(0.002)
+
+    async def handle(order: str) -> None:
+        if order.startswith("kills"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.sleep(0.005)
+        note(order)
+"""
+HELD = 2 * 20 + 100
+"""What may be in hand, or published and not confirmed, when a process is killed."""
+
+
+@pytest.fixture
+def file_project(tmp_path: Path, unique: str) -> Project:
+    project = Project(tmp_path, unique, Place(("--broker", "file:data/shop.queue"), "file:data/shop.queue"))
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS.replace("MADE", "0"))
+    return project
+
+
+def file_of(project: Project) -> Path:
+    return project.folder / "data" / "shop.queue"
+
+
+@contextlib.asynccontextmanager
+async def other_process(path: Path) -> AsyncIterator[FileTransport]:
+    """Connect to a file as a program that publishes does."""
+    transport = FileTransport(FileBroker(path, is_owner=False))
+    await transport.connect()
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+async def send(transport: FileTransport, queue: str, names: list[str], confirmed: list[str]) -> None:
+    """Publish each message, and note those that were confirmed."""
+    for name in names:
+        await transport.publish(Address("", queue), Envelope(name.encode(), message_id=name, content_type="text/plain"))
+        confirmed.append(name)
+
+
+async def finish(project: Project, runner: RunnerProcess, expected: set[str]) -> Counter[str]:
+    """Wait until everything was handled, and nothing is left in the file."""
+    await until(lambda: project.ledger.counts().keys() >= expected, "everything handled", 60)
+    await stop(runner)
+    with contextlib.closing(sqlite3.connect(file_of(project))) as connection:
+        assert connection.execute("SELECT count(*) FROM messages").fetchone() == (0,)
+        assert connection.execute("SELECT sum(messages), sum(bytes) FROM lines").fetchone() == (0, 0)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    return project.ledger.counts()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.fault("F54", "kill -9 of the process that owns the file, 15 times under load")
+async def test_an_owner_that_is_killed_again_and_again(file_project: Project, fault: Fault) -> None:
+    """Another program publishes all the time, whether there is an owner or not."""
+    kills, made, sent = 15, 300, [f"sent-{number}" for number in range(1500)]
+    file_project.handlers(HANDLERS.replace("MADE", str(made)))
+    drawn, confirmed = random.Random(54), list[str]()
+    async with file_project.up() as runner:
+        await started(runner)
+        await stop(runner)
+    async with other_process(file_of(file_project)) as transport:
+        sending = asyncio.create_task(send(transport, file_project.name("work"), sent, confirmed))
+        for _ in range(kills):
+            async with file_project.up() as runner:
+                await started(runner)
+                await asyncio.sleep(drawn.uniform(0.0, 0.6))  # a moment that is drawn, not one that is waited for
+                runner.signal(signal.SIGKILL)
+                await runner.wait()
+        await sending
+    async with file_project.up() as runner:
+        expected = {*confirmed, *(f"made-{number}" for number in range(made))}
+        done = await finish(file_project, runner, expected)
+    fault.judge(expected, done, twice=(kills + 1) * HELD + made * (kills + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.fault("F55", "a message kills its process: from another program, and from a producer of its own")
+@pytest.mark.parametrize("source", ["another program", "a producer"])
+async def test_a_message_that_kills_the_owner(file_project: Project, fault: Fault, source: str) -> None:
+    """It is given up after `delivery_limit`, and the others are handled."""
+    made = HANDLERS.replace('f"made-{number}"', '("kills" if number == 5 else f"made-{number}")')
+    if source == "a producer":
+        file_project.pipeline(PIPELINE.replace("UNIQUE.made: {}", "UNIQUE.made: {delivery_limit: 3}"))
+        file_project.handlers(made.replace("MADE", "10"))
+    async with file_project.up("--except", "make") as runner:
+        await started(runner)
+        await stop(runner)
+    confirmed: list[str] = []
+    if source == "another program":
+        async with other_process(file_of(file_project)) as transport:
+            await send(transport, file_project.name("work"), ["a", "kills", "b"], confirmed)
+    expected = {"a", "b"} if confirmed else {f"made-{number}" for number in range(10) if number != 5}
+    codes: list[int | None] = []
+    while 0 not in codes and len(codes) < 12:
+        async with file_project.up("--until-idle") as runner:
+            codes.append(await runner.wait(60))
+    starts = len(codes)
+    fault.row["seconds"] = 0.0
+    dead = file_project.name("work.dead" if confirmed else "made.dead")
+    async with other_process(file_of(file_project)) as transport:
+        queue = transport.queue(dead)
+        assert queue is not None
+        assert queue.depth[0] >= 1
+    assert codes == [-signal.SIGKILL] * (starts - 1) + [0]
+    fault.judge(expected, file_project.ledger.counts(), twice=starts * HELD)
+
+
+@pytest.mark.fault("F56", "kill -9 between writing a group of messages and committing it")
+async def test_an_owner_that_is_killed_before_its_commit(file_project: Project, fault: Fault) -> None:
+    """What was confirmed before is there; of the group that was being written there is nothing."""
+    script = """
+        import asyncio, os, signal, sys
+        from pathlib import Path
+        from runner.message import Address, Envelope
+        from runner.pipeline.topology import Queue, Topology
+        from runner.transports.file import FileBroker, FileTransport
+
+        class Killing:
+            def __init__(self, connection):
+                self.connection = connection
+            def execute(self, statement, *parameters):
+                if statement == "COMMIT" and Killing.armed:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return self.connection.execute(statement, *parameters)
+
+        async def main():
+            broker = FileBroker(Path(sys.argv[1]))
+            transport = FileTransport(broker)
+            await transport.connect()
+            await transport.declare(Topology(queues=(Queue("work"),)))
+            broker.store.writer, Killing.armed = Killing(broker.store.writer), False
+            for number in range(100):
+                Killing.armed = number == 50
+                await transport.publish(Address("", "work"), Envelope(str(number).encode()))
+                print(number, flush=True)
+
+        asyncio.run(main())
+    """
+    path = file_project.folder / "q"
+    command = [sys.executable, "-c", dedent(script), str(path)]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    fault.judge(ended.stdout.split(), Counter(_bodies(path)), twice=0)
+    assert len(_bodies(path)) == 50
+
+
+def _bodies(path: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [body.decode() for (body,) in connection.execute("SELECT body FROM messages ORDER BY id")]
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F57", "copies of the file and its -wal, taken while the owner is frozen, ten times")
+async def test_copies_of_the_file(file_project: Project, fault: Fault) -> None:
+    """As a snapshot of the disk: in each one is what was confirmed and not yet handled."""
+    async with file_project.up() as runner:
+        await started(runner)
+        confirmed: list[str] = []
+        async with other_process(file_of(file_project)) as transport:
+            sent = [f"sent-{number}" for number in range(600)]
+            sending = asyncio.create_task(send(transport, file_project.name("work"), sent, confirmed))
+            for number in range(10):
+                await until(lambda wanted=number * 50: len(confirmed) >= wanted, "messages are confirmed")
+                runner.signal(signal.SIGSTOP)
+                known, done = set(confirmed), set(file_project.ledger.counts())  # no await: nothing is published now
+                for suffix in ("", "-wal"):
+                    shutil.copy(f"{file_of(file_project)}{suffix}", file_project.folder / f"copy{number}{suffix}")
+                runner.signal(signal.SIGCONT)
+                assert known - done <= set(_bodies(file_project.folder / f"copy{number}"))
+            await sending
+        counts = await finish(file_project, runner, set(confirmed))
+    fault.judge(confirmed, counts, twice=0)
+
+
+@pytest.mark.fault("F58", "the file is deleted while it is in use")
+async def test_a_file_that_is_deleted(file_project: Project, fault: Fault) -> None:
+    """It is said at once, and the process ends."""
+    async with file_project.up() as runner:
+        await started(runner)
+        file_of(file_project).unlink()
+        assert await runner.wait() == 69
+    (line,) = lines(runner, "broker.file_lost")
+    assert "it was deleted while it was in use" in line["error"]
+    fault.row["seconds"] = 0.0
+
+
+@pytest.mark.fault("F59", "two owners: a second `up`; and one after kill -9 while a child of a handler lives")
+async def test_two_owners(file_project: Project, fault: Fault) -> None:
+    file_project.handlers(
+        """
+        import subprocess
+
+        async def make():
+            for item in ():
+                yield item
+
+        def handle(order: str) -> None:
+            subprocess.Popen(["sleep", "30"])
+            note(order)
+        """
+    )
+    async with file_project.up() as runner:
+        await started(runner)
+        second = await file_project.do("up", code=69)
+        assert f"belongs to runner up ({file_project.unique}) with pid {runner.pid} on " in second.stderr
+        await file_project.do("publish", file_project.name("work"), '"starts a child"')
+        await file_project.ledger.wait_for(1)
+        os.kill(runner.pid, signal.SIGKILL)
+        await runner.wait()
+    async with file_project.up() as runner:
+        await started(runner)
+        await stop(runner)
+    fault.row["seconds"] = 0.0
