@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,13 @@ _LIBRARIES = (
     *("aio-pika", "aiormq", "pamqp", "click", "pydantic", "pyyaml", "structlog", "uvloop"),
     *("faststream", "celery", "dramatiq", "taskiq", "taskiq-aio-pika", "pika", "pyee"),
 )
+
+LOOK_AT_LOAD_S = 0.2
+TOO_BUSY = 0.2
+"""From this share of the processors' time on, other work decides what is measured."""
+
+_busy_shares: list[float] = []
+"""What other work took of the processors, before each round."""
 
 T = TypeVar("T")
 
@@ -106,6 +114,8 @@ def run_benchmark(
     before = machine()
     results = measure(options, options.runs or (quick_runs if options.quick else runs))
     print(f"\n{machine_line(before)}")
+    if warning := too_busy(_busy_shares):
+        report(warning)
     if options.json is not None:
         write_json(options.json, kind, before, results)
     if isinstance(results, list) and any(getattr(row, "failure", "") for row in results):
@@ -151,8 +161,40 @@ def measure_in_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict
 
 def _turns(runs: int, names: Sequence[str]) -> Iterator[str]:
     for turn in range(runs if names else 0):
+        _busy_shares.extend(busy_share())
         start = turn % len(names)
         yield from (*names[start:], *names[:start])
+
+
+def busy_share() -> list[float]:
+    """Return which share of the processors' time is used now, while nothing is measured; empty if that is unknown."""
+    before = _processor_times()
+    time.sleep(LOOK_AT_LOAD_S)
+    after = _processor_times()
+    if before is None or after is None or before == after:
+        return []
+    idle, total = (late - early for early, late in zip(before, after, strict=True))
+    return [1 - idle / total]
+
+
+def _processor_times() -> tuple[int, int] | None:
+    """Return the idle and the whole time of all processors, in ticks; None where the system does not say."""
+    try:
+        times = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    except OSError:
+        return None
+    return times[3] + times[4], sum(times)
+
+
+def too_busy(shares: Sequence[float]) -> str:
+    """Return a warning if other work ran between the measurements, and so probably during them; "" otherwise."""
+    busy = [share for share in shares if share > TOO_BUSY]
+    if len(busy) * 4 < len(shares) or not busy:
+        return ""
+    return (
+        f"TOO BUSY: other work took {statistics.median(busy):.0%} of the processors before {len(busy)} of"
+        f" {len(shares)} rounds. Do not believe these numbers; CPU ratios suffer least."
+    )
 
 
 def report(line: str) -> None:
@@ -202,7 +244,12 @@ def machine_line(before: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, kind: str, before: Mapping[str, Any], results: object) -> None:
     """Write results to a file."""
-    text = json.dumps({"benchmark": kind, "machine": before, "results": results}, indent=2, default=_plain)
+    document = {
+        "benchmark": kind,
+        "machine": {**before, "busy": [round(share, 2) for share in _busy_shares], "too_busy": too_busy(_busy_shares)},
+        "results": results,
+    }
+    text = json.dumps(document, indent=2, default=_plain)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")
 

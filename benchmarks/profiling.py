@@ -118,7 +118,8 @@ def on_rabbitmq(work: Work, messages: int, url: str) -> Profile:
         rabbit.make(url, [source, target], job.kind)
         if job.source:
             rabbit.fill(url, [source], messages)
-        found = profile(f"RabbitMQ, {work}", MQRUNNER.command(job, folder), folder, messages, job.variables())
+        name = "RabbitMQ" if work == "consume" else f"RabbitMQ, {work}"
+        found = profile(name, MQRUNNER.command(job, folder), folder, messages, job.variables())
         rabbit.check(url, found.broker, [source], 0)
         return found
 
@@ -127,7 +128,8 @@ def in_process(entry: InProcess, messages: int) -> Profile:
     """Profile an async producer, and a handler on the loop or in threads."""
     with bench_folder() as folder:
         variables = {"BENCH_COUNT": str(messages)}
-        return profile(f"in-process, {entry.name}", entry.command(folder), folder, messages, variables)
+        name = entry.name.replace("mqrunner", "in-process")
+        return profile(name, entry.command(folder), folder, messages, variables)
 
 
 def show(found: Profile, top: int) -> None:

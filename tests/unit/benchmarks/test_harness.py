@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import profiling
 from benchmarks.entries.job import Job, body
-from benchmarks.harness import ROOT, BenchmarkError, Measurements, Spread, measure_in_turns
+from benchmarks.harness import ROOT, BenchmarkError, Measurements, Spread, busy_share, measure_in_turns, too_busy
 from benchmarks.ledger import Ledger, SharedLedger, Stopwatch
 from benchmarks.plot import draw
 from benchmarks.process_group import Account, ProcessGroup, read_accounts
@@ -130,3 +130,20 @@ def test_samples_belong_to_the_innermost_part() -> None:
 
 def test_a_spread_is_the_median_and_the_ends() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "warning"),
+    [
+        ([], ""),
+        ([0.05, 0.1, 0.02, 0.03, 0.9], ""),  # one moment of five
+        ([0.5, 0.1, 0.3, 0.1, 0.1], "TOO BUSY: other work took 40% of the processors before 2 of 5 rounds."),
+    ],
+)
+def test_numbers_of_a_busy_machine_are_not_to_be_believed(shares: list[float], warning: str) -> None:
+    assert too_busy(shares).startswith(warning)
+    assert bool(too_busy(shares)) == bool(warning)
+
+
+def test_the_share_of_other_work_is_a_share() -> None:
+    assert all(0 <= share <= 1 for share in busy_share())
