@@ -61,8 +61,8 @@ class SubscriberRuntime:
         self._limiter = RateLimiter(subscriber.per_second) if subscriber.per_second else None
         self._local_retries: dict[Delivery, asyncio.TimerHandle] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._is_waking = False
-        """Whether a worker has been woken and has not looked into the inbox yet. It wakes the next one if necessary."""
+        self._waking = 0
+        """How many workers have been woken and have not looked into the inbox yet. Each wakes others if necessary."""
         self._workers: set[asyncio.Task[None]] = set()
         self._running: dict[Delivery, float] = {}
         """The deliveries that are being handled, and the loop time at which each started."""
@@ -295,23 +295,31 @@ class SubscriberRuntime:
             self._inbox.put(delivery)
         else:
             self._batches.put(delivery)
-        self._wake()
+        if not self._waking:
+            self._wake()
+
+    def _wake_more(self) -> None:
+        """Wake two workers if that many more are needed.
+
+        So hundreds of workers are awake in a few iterations of the loop, and what they publish is written together; and
+        where one worker handles all that has arrived, because its handler never waits, hardly any is woken in vain.
+        """
+        for _ in range(min(2, len(self._inbox) - self._waking)):
+            self._wake()
 
     def _wake(self) -> None:
         """Wake an idle worker, or start one if there are fewer than `concurrency`."""
-        if self._is_waking:
-            return
         while self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                self._is_waking = True
+                self._waking += 1
                 return
         if len(self._workers) < self.subscriber.concurrency and not self._is_draining:
             worker = self._loop.create_task(self._work(), name=f"worker-{self.subscriber.name}")
             worker.add_done_callback(self._notice_end)
             self._workers.add(worker)
-            self._is_waking = True
+            self._waking += 1
 
     def _notice_end(self, worker: asyncio.Task[None]) -> None:
         """Report a worker that has failed: handlers' errors never end a worker, so it is a bug in the runner.
@@ -323,12 +331,15 @@ class SubscriberRuntime:
                 self._on_bug(error)
         elif not is_cancelled_by_us(worker):
             self._workers.discard(worker)
-            self._is_waking = False
+            self._waking = 0  # it may have been waking
             self._wake()
+
+    def _note_awake(self) -> None:
+        self._waking = max(0, self._waking - 1)
 
     async def _work(self) -> None:
         """Handle deliveries one after the other until the drain begins."""
-        self._is_waking = False
+        self._note_awake()
         if self._batches is not None:
             await self._work_in_batches(self._batches)
         inbox = self._inbox
@@ -362,8 +373,8 @@ class SubscriberRuntime:
 
     async def _handle(self, delivery: Delivery) -> None:
         self._running[delivery] = self._loop.time()
-        if self._inbox and not self._is_waking:
-            self._wake()
+        if self._inbox:
+            self._wake_more()
         try:
             if delivery.is_redelivered and not await self._wait_for_lost_copies((delivery,)):
                 return
@@ -377,7 +388,7 @@ class SubscriberRuntime:
 
     async def _handle_batch(self, deliveries: list[Delivery], batches: BatchInbox) -> None:
         self._running.update(dict.fromkeys(deliveries, self._loop.time()))
-        if len(batches):  # even if no batch is due yet: a worker has to wait for the due time
+        if len(batches) and not self._waking:  # even if no batch is due yet: a worker has to wait for the due time
             self._wake()
         try:
             if not await self._wait_for_lost_copies(deliveries):
@@ -427,8 +438,8 @@ class SubscriberRuntime:
                     async with asyncio.timeout(timeout_s):
                         await waiter
         finally:
-            if not waiter.cancelled():
-                self._is_waking = False
+            if waiter.done() and not waiter.cancelled():
+                self._note_awake()
 
     def _retry_locally(self, delivery: Delivery, outcome: Retry) -> None:
         """Keep a delivery until its delay is over. Its key stays busy."""
@@ -451,4 +462,5 @@ class SubscriberRuntime:
     def _resume(self, delivery: Delivery) -> None:
         del self._local_retries[delivery]
         self._inbox.put_back(delivery)
-        self._wake()
+        if not self._waking:
+            self._wake()

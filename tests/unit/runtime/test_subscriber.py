@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runner import Message, Publish
+from runner.message import Envelope
 from tests.unit.runtime.running import Run, numbers, one_queue, run
 
 
@@ -23,6 +24,31 @@ def test_a_batch_is_full_or_what_came_in_time() -> None:
     assert record.things == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert record.notes[2][0] >= 2.0
     assert len(record.events("message.handled")) == 10
+
+
+def test_many_workers_are_awake_after_a_few_iterations_of_the_loop() -> None:
+    """Then what they publish is written together. One at a time, 64 workers would take 64 iterations."""
+    iterations = 0
+    begun: list[asyncio.Task[None] | None] = []
+
+    async def count() -> None:
+        nonlocal iterations
+        while len(begun) < 64:
+            iterations += 1
+            await asyncio.sleep(0)
+
+    async def handle(_: int) -> None:
+        if not begun:
+            begun.append(asyncio.ensure_future(count()))
+        else:
+            begun.append(None)
+        while len(begun) < 64:
+            await asyncio.sleep(0)
+
+    text = "queues: {q: }\nsubscribers: {s: {from: q, handler: 'h:handle', concurrency: 64, prefetch: 64}}\n"
+    run(text, {"handle": handle}, Run(), preload=tuple(Envelope(b"1") for _ in range(64)))
+    assert len(begun) == 64
+    assert iterations <= 20
 
 
 def test_a_batch_gets_a_message_for_each_payload() -> None:
