@@ -95,7 +95,9 @@ def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
     if pipeline.producers or pipeline.subscribers:
         rights.write |= {_exchange(target.address.exchange) for target in pipeline.destinations.values()}
     rights.read |= {_escaped(name) for subscriber in pipeline.subscribers for name in subscriber.queues}
-    rights.read |= {_escaped(partitions_queue(name, 0).name) for name in pipeline.partitionings}
+    rights.read |= {
+        _escaped(partitions_queue(each.queue, 0).name) for each in pipeline.subscribers if each.partitioning
+    }
     if pipeline.subscribers:
         rights.write.add(_exchange(""))
         rights.read.add(_escaped(pause_queue(pipeline.name).name))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import message as names
+from runner.errors import PublishFailed
 from runner.message import Envelope
 from runner.operations.dead_letter_ops import replay_obstacle
 from runner.operations.dead_letters import (
@@ -23,6 +24,7 @@ from runner.operations.dead_letters import (
     replay_envelope,
 )
 from runner.outcome import DeadLetter as GivenUp
+from runner.pipeline.partitioning import Partitioning
 from runner.transports.amqp_limits import normalize_envelope
 from runner.transports.base import Delivery, SubscriptionOptions
 from runner.transports.failure_copies import dead_letter_copy
@@ -254,3 +256,16 @@ def test_what_is_edited_or_redirected_keeps_its_id_and_says_so() -> None:
 def test_without_a_time_it_is_older_than_nothing() -> None:
     """The age of a message that the runner did not dead-letter is unknown."""
     assert not DeadLetterFilter(older_than_s=0.0).matches(parse_dead_letter(Envelope(b""), DLQ), NOW)
+
+
+def test_a_dead_letter_of_a_partition_is_one_of_its_queue_and_goes_to_the_partition_of_its_key() -> None:
+    """Also if the broker dead-lettered it, and from a partition that is not there any more."""
+    partitioned = replace(DLQ, partitionings=(Partitioning("orders", 4, "customer"),))
+    for claimed in ("orders.0", "orders.11"):
+        letter = parse_dead_letter(died(queue=claimed), partitioned)
+        assert (letter.origin, letter.claimed, letter.by) == ("orders", "orders", "broker")
+    assert parse_dead_letter(died(queue="orders.x"), partitioned).origin is None
+    assert partitioned.address_of("orders", Envelope(b'{"customer": "c-1"}')) == ("", "orders.2")
+    assert partitioned.address_of("shop.hear", Envelope(b"x")) == ("", "shop.hear")
+    with pytest.raises(PublishFailed, match="no key"):
+        partitioned.address_of("orders", Envelope(b"x"))

@@ -168,3 +168,21 @@ def test_queues_can_be_bound_to_exchanges_of_other_programs() -> None:
     assert Binding("erp", "q", "stock.#") in found.topology.bindings
     assert Binding("hdr", "q", "", {"kind": "pdf", "x-match": "any"}) in found.topology.bindings
     assert Exchange("hdr", "headers", declare=False) in found.topology.exchanges
+
+
+def test_partitions_are_queues_with_one_dead_letter_queue_and_a_queue_for_their_number() -> None:
+    """The queue itself does not exist; the number is compared by the broker, as every other argument."""
+    found = pipeline("queues: {q: {partitions: 3, partition_by: id, message_ttl: 1h}}\n" + SUBSCRIBER)
+    parts = [queue(found, f"q.{number}") for number in range(3)]
+    assert [item.name for item in found.topology.queues if ".retry." not in item.name] == [
+        "q.dead",
+        "q.partitions",
+        *(part.name for part in parts),
+    ]
+    assert queue(found, "q.partitions").arguments == {"x-queue-type": "quorum", "x-max-length": 3}
+    assert parts[0].arguments == parts[2].arguments
+    assert parts[0].arguments["x-single-active-consumer"] is True
+    assert parts[0].arguments["x-dead-letter-routing-key"] == "q.dead"
+    (subscriber,) = found.subscribers
+    assert (subscriber.queue, subscriber.queues, subscriber.prefetch) == ("q", ("q.0", "q.1", "q.2"), 33)
+    assert subscriber.key_of is not None

@@ -323,3 +323,23 @@ def test_the_application_under_test_calls(tmp_path: Path) -> None:
             assert (await shop.async_publisher().call("quotes", 3, timeout="2m"))["price"] == 6.0
 
     asyncio.run(ask())
+
+
+PARTITIONED = """
+    queues: {orders: {partitions: 4, partition_by: customer}}
+    subscribers: {ship: {from: orders, handler: shop_handlers:ship, retry: {attempts: 2, delay: 5m}}}
+    """
+
+
+def test_a_queue_with_partitions_is_one_queue(tmp_path: Path) -> None:
+    """Its dead letters are those of the queue, and a retry holds back its own key only."""
+    with running_sync(write_project(tmp_path, PARTITIONED, HANDLERS), now=NIGHT) as shop:
+        for customer, order in (("a", 13), ("a", 1), ("b", 2)):
+            shop.publish("orders", {"customer": customer, "order": order}, id=f"{customer}-{order}")
+        shop.until_idle()
+        assert [each.message_id for each in shop.handled("ship")] == ["b-2", "a-1"]
+        (dead,) = shop.dead("orders")
+        assert (dead.message_id, dead.queue, dead.to) == ("a-13", "orders", "orders.dead")
+        assert [each.queue for each in shop.retried()] == ["orders"]
+        with pytest.raises(PublishFailed, match="no key for a partition"):
+            shop.publish("orders", {"order": 3})

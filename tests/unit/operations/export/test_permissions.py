@@ -59,3 +59,17 @@ def test_a_dead_letter_or_alternate_exchange_has_its_rights() -> None:
     )
     found = permissions(system.pipelines, topology, "/")
     assert (found.configure, found.write, found.read) == ("^(a|q)$", "^(b|graves)$", "^(a|q)$")
+
+
+def test_partitions_are_read_one_by_one_and_with_their_number() -> None:
+    """Who only publishes reads none of them."""
+    queues = "queues: {orders: {partitions: 2, partition_by: id}}"
+    reading = read(
+        f"version: 1\nname: shop\n{queues}\nsubscribers: {{ship: {{from: orders, handler: 'exported_work:handle'}}}}"
+    )
+    found = rights(reading)
+    for name in ("orders.0", "orders.1", "orders.partitions"):
+        assert re.search(found.read, name), name
+        assert re.search(found.configure, name), name
+    assert not re.search(found.read, "orders")
+    assert not re.search(rights(read(f"version: 1\nname: shop\n{queues}")).read, "orders.partitions")

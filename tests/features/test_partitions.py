@@ -1,0 +1,108 @@
+"""A queue with partitions: where messages go, in which order they are handled, and what becomes of dead letters."""
+
+from __future__ import annotations
+
+import json
+
+from tests.foreign import Foreign
+from tests.project import Project, lines, started, stop, until
+
+PIPELINE = """
+    version: 1
+    queues: {UNIQUE.orders: {partitions: 4, partition_by: customer.id}}
+    producers: {send: {handler: work:send, to: UNIQUE.orders}}
+    subscribers:
+      ship: {from: UNIQUE.orders, handler: work:ship, retry: {attempts: 2, delay: 10ms}}
+"""
+HANDLERS = """
+    import asyncio
+    from runner import Message
+
+    def send():
+        for number in range(5):
+            for customer in range(8):
+                yield {"customer": {"id": f"c-{customer}"}, "number": number}
+
+    async def ship(order: dict, message: Message) -> None:
+        number = order["number"]
+        note(f"{order['customer']['id']}:{number}:{message.queue.rpartition('.')[2]}", message.attempt)
+        await asyncio.sleep(0.001 * (5 - number))
+        if number == 2 and message.attempt == 1:
+            raise ValueError("once more")
+"""
+
+
+async def test_each_key_has_one_partition_and_keeps_its_order(project: Project) -> None:
+    """Retries included: they wait in the process, and hold their key."""
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS)
+    await project.up_until_idle()
+    handled = [payload.split(":") for payload in project.ledger.payloads()]
+    partitions = {(customer, partition) for customer, _, partition in handled}
+    assert len(partitions) == 8  # CRC-32 of c-0, …, c-7 modulo 4
+    assert {partition for _, partition in partitions} == {"0", "1", "2", "3"}
+    for customer in range(8):
+        assert [number for name, number, _ in handled if name == f"c-{customer}"] == ["0", "1", "2", "2", "3", "4"]
+
+
+async def test_what_has_no_key_is_not_published(project: Project) -> None:
+    """The producer fails with the path that is missing."""
+    project.pipeline(PIPELINE)
+    project.handlers(
+        """
+        def send(): return [{"customer": {}}]
+        def ship(order: dict) -> None: note(order)
+        """
+    )
+    async with project.up("--until-idle") as runner:
+        assert await runner.wait() == 1
+    said = str(lines(runner, "producer.failed")[0])
+    assert "the message has no key for a partition of" in said
+    assert "`customer.id` must be a text, a whole number, true or false" in said
+    assert project.ledger.payloads() == []
+
+
+async def test_commands_know_partitions_as_one_queue(rabbit_project: Project, foreign: Foreign) -> None:
+    """`publish` chooses the partition, `status` adds them up, and `dead` has one queue, from which `replay` chooses."""
+    rabbit_project.pipeline(PIPELINE.replace("attempts: 2, delay: 10ms", "attempts: 1"))
+    rabbit_project.handlers(
+        """
+        import os
+        def send(): return []
+        def ship(order: dict) -> None:
+            if not os.path.exists("mended"):
+                raise ValueError("broken")
+            note(order["customer"]["id"])
+        """
+    )
+    orders, names = rabbit_project.name("orders"), ["c-1", "c-2", "c-3"]
+    async with rabbit_project.up("--only", "ship") as runner:
+        await started(runner)
+        for name in names:
+            await rabbit_project.do("publish", orders, json.dumps({"customer": {"id": name}}))
+        foreign.publish_confirmed(f"{orders}.0", b"not JSON")  # as a program that knows no key would
+        await until(lambda: foreign.count(f"{orders}.dead") == 4, "all four are given up")
+        listed = (await rabbit_project.do("dead list", "--json")).stdout.splitlines()
+        assert [json.loads(line)["queue"] for line in listed] == 4 * [orders]
+        (rabbit_project.folder / "mended").touch()
+        await rabbit_project.do("dead replay", orders, "--error", "broken")
+        await rabbit_project.ledger.wait_for(3)
+        status = json.loads((await rabbit_project.do("status", "--json")).stdout)
+        (row,) = [each for each in status[0]["queues"] if each["queue"] == orders]
+        assert (row["exists"], row["ready"], row["consumers"], row["dead"]) == (True, 0, 1, 1)
+        await stop(runner)
+    assert sorted(rabbit_project.ledger.payloads()) == names
+
+
+async def test_another_number_of_partitions_is_refused(rabbit_project: Project, foreign: Foreign) -> None:
+    """By `up` and `plan`, with what to write, also if no queue that it needs is missing."""
+    rabbit_project.pipeline(PIPELINE)
+    rabbit_project.handlers(HANDLERS)
+    await rabbit_project.do("apply")
+    rabbit_project.pipeline(PIPELINE.replace("partitions: 4", "partitions: 2"))
+    async with rabbit_project.up("--until-idle") as runner:
+        assert await runner.wait() != 0
+    assert "it is the number of partitions: write `partitions: 4` to agree with the broker" in runner.stderr
+    planned = await rabbit_project.do("plan")
+    assert "`runner apply --recreate " in planned.stdout
+    assert foreign.count(f"{rabbit_project.name('orders')}.0") == 0
