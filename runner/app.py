@@ -23,6 +23,7 @@ from runner.operations.pipeline_files import CheckedSpec, resolve_all
 from runner.operations.targets import pipeline_with_destination
 from runner.pipeline.codec import encode
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
+from runner.pipeline.delivery_rules import check_targets
 from runner.pipeline.model import BrokerSettings, Destination, Pipeline, Producer, Subscriber, absolute_broker
 from runner.pipeline.topology import Topology, leadership_queue, merge_topologies, pause_queue
 from runner.redaction import mask_passwords
@@ -439,6 +440,7 @@ async def _connect_and_declare(system: System, transport: Transport, on_step: Ca
     started = time.perf_counter()
     product = await transport.connect()
     target = system.broker.shown()
+    check_targets(system.pipelines, transport.capabilities.quorum_priorities)
     features = transport.capabilities.features
     more: dict[str, Any] = {"features": [*features]} if features else {}
     log.get_logger().info("broker.connected", broker=target, product=product, **more)
@@ -513,15 +515,17 @@ async def publish(
     on_confirmed: Callable[[], None] = lambda: None,
     on_transport_event: OnTransportEvent = lambda _: None,
     memory: MemoryBroker | None = None,
+    **message_options: Any,
 ) -> list[str]:
     """Publish bodies to a queue or event of the first pipeline. Return their ids, in order, once all are confirmed.
 
     Declares what is missing first, so that nothing is lost if no subscriber has run yet. `lines` are the line numbers
     of the bodies, for error messages. `on_confirmed` is called for each confirm. `memory` is this process's own
     in-process broker. Raises PublishFailed, BrokerUnavailable, TopologyMismatch, and ValueError for a reserved header.
+    `message_options` are more arguments of `Publish`.
     """
     transport = make_transport(system, on_transport_event, memory=memory)
-    opening = _batch_publisher(system, name, bodies, headers, transport, on_transport_event, lines)
+    opening = _batch_publisher(system, name, bodies, headers, transport, on_transport_event, lines, message_options)
     async with opening as publication:
         await transport.declare(system.topology)
         await publication.send(per_second, on_confirmed)
@@ -556,6 +560,7 @@ async def _batch_publisher(
     transport: Transport,
     on_transport_event: OnTransportEvent,
     lines: Sequence[int] = (),
+    message_options: Mapping[str, Any] = {},
 ) -> AsyncIterator[BatchPublisher]:
     """Check bodies, and connect."""
     from runner.operations.batch_publisher import BatchPublisher
@@ -564,7 +569,7 @@ async def _batch_publisher(
     target = pipeline.destinations[name]
     traces = make_trace_export(system, on_transport_event) if pipeline.is_traced else None
     tracer = traces.tracer if traces else None
-    publication = BatchPublisher(transport, pipeline, target, bodies, headers or {}, lines, tracer)
+    publication = BatchPublisher(transport, pipeline, target, bodies, headers or {}, lines, tracer, message_options)
     try:
         await transport.connect()
         yield publication

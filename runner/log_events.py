@@ -251,6 +251,12 @@ EVENTS = (
         },
     ),
     Event(
+        "messages.scheduled",
+        ("info",),
+        "With `up --until-idle`: delayed messages have not arrived yet, and are not awaited.",
+        {"messages": "how many"},
+    ),
+    Event(
         "outbox.given_up",
         ("error",),
         "The broker can never take a message of a publisher's outbox. It stays in the file, with the error.",

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -25,7 +26,7 @@ from weakref import WeakSet
 from runner import log
 from runner.app import System, load_to_publish, log_transport_event, make_trace_export, make_transport
 from runner.clock import utc_now
-from runner.errors import PipelineInvalid, PublisherClosed
+from runner.errors import PipelineInvalid, PublisherClosed, PublishFailed
 from runner.message import NO_HEADERS, Publish
 from runner.runtime.outbox import Outbox
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of, make_publisher, unknown_name
@@ -73,11 +74,15 @@ class AsyncPublisher:
         id: str | None = None,
         key: str | None = None,
         headers: Mapping[str, Any] = NO_HEADERS,
+        delay: str | timedelta | None = None,
+        expires: str | timedelta | None = None,
+        priority: int | None = None,
         timeout: str | float | None = None,
     ) -> str:
         """Publish to the queue or event `name`, and return the message id. See `Publisher.publish`."""
         opened = self._open()
-        outgoing = self._settings.message(opened.publisher, name, payload, id, key, headers)
+        message = Publish(payload, key=key, headers=headers, id=id, delay=delay, expires=expires, priority=priority)
+        outgoing = self._settings.message(opened.publisher, name, message)
         await opened.session.send(outgoing, self._settings.seconds(timeout))
         return outgoing.envelope.message_id or ""
 
@@ -159,20 +164,26 @@ class Publisher:
         id: str | None = None,
         key: str | None = None,
         headers: Mapping[str, Any] = NO_HEADERS,
+        delay: str | timedelta | None = None,
+        expires: str | timedelta | None = None,
+        priority: int | None = None,
         timeout: str | float | None = None,
     ) -> str:
         """Publish to the queue or event `name`, and return the message id when the broker has confirmed the message.
 
-        `id` is the message id; by default, a new one is made. `key` replaces the routing key of an event. With an
-        outbox, it also returns when the outbox keeps the message.
+        `id` is the message id; by default, a new one is made. `key` replaces the routing key of an event. `delay`,
+        `expires` and `priority` are those of `Publish`. With an outbox, it also returns when the outbox keeps the
+        message; a delay begins when the broker has it.
 
         Raises PublishFailed where the message was certainly not published: its `reason` is `invalid` (an unknown name,
         a payload that does not match the schema), `unroutable`, `refused` or `unavailable`. Raises PublishTimeout where
         it was not confirmed in time, BrokerUnavailable where the broker refuses the login, TopologyMismatch where a
-        queue or an exchange on the broker differs from the file, OutboxUnavailable, and PublisherClosed.
+        queue or an exchange on the broker differs from the file, OutboxUnavailable, PublisherClosed, and ValueError
+        where `Publish` does.
         """
         seconds = self._settings.seconds(timeout)
-        outgoing = self._settings.message(self._running().publisher, name, payload, id, key, headers)
+        message = Publish(payload, key=key, headers=headers, id=id, delay=delay, expires=expires, priority=priority)
+        outgoing = self._settings.message(self._running().publisher, name, message)
         self._wait_for(lambda session: session.send(outgoing, seconds))
         return outgoing.envelope.message_id or ""
 
@@ -183,7 +194,7 @@ class Publisher:
         the handler gave up, NoAnswer, and what `publish` raises where nothing was published.
         """
         seconds = self._settings.seconds(timeout)
-        outgoing = self._settings.message(self._running().publisher, name, payload, **message)
+        outgoing = self._settings.message(self._running().publisher, name, Publish(payload, **message))
         return self._wait_for(lambda session: session.call(outgoing, seconds)).payload
 
     def _wait_for(self, work: Callable[[PublishingSession], Coroutine[Any, Any, T]]) -> T:
@@ -271,16 +282,8 @@ class _Settings:
         finally:
             outbox.close()
 
-    def message(
-        self,
-        publisher: PipelinePublisher,
-        name: str,
-        payload: Any,
-        id: str | None = None,
-        key: str | None = None,
-        headers: Mapping[str, Any] = NO_HEADERS,
-    ) -> OutgoingMessage:
-        """Return a checked and encoded message. Raises PublishFailed("invalid"), and ValueError for a reserved header.
+    def message(self, publisher: PipelinePublisher, name: str, message: Publish) -> OutgoingMessage:
+        """Return a checked and encoded message. Raises PublishFailed("invalid").
 
         It runs in the thread of the caller: a payload may belong to that thread.
         """
@@ -289,13 +292,12 @@ class _Settings:
             destination = destinations[name]
         except KeyError:
             raise unknown_name(name, destinations) from None
-        publish = Publish(payload, key=key, headers=headers)
-        (outgoing,) = publisher.prepare([publish], (destination,), trace=_current_trace())
+        if message.options is not None and message.options.delay_s and not self.system.pipelines[0].path:
+            text = "a delay needs the file of a pipeline, not only the URL of a broker"
+            raise PublishFailed(text, reason="invalid", hint="what holds delayed messages belongs to the pipeline")
+        (outgoing,) = publisher.prepare([message], (destination,), trace=_current_trace())
         check_routing_key(address_of(outgoing).key)
-        envelope = outgoing.envelope
-        if id is not None:
-            envelope = envelope._replace(message_id=id, correlation_id=id)
-        return outgoing._replace(envelope=normalize_envelope(envelope))
+        return outgoing._replace(envelope=normalize_envelope(outgoing.envelope))
 
 
 class _Opened:

@@ -75,9 +75,13 @@ def command(
 
 async def _compare(system: System, management: str | None) -> Plan:
     from runner.operations.apply import compare
+    from runner.pipeline.delivery_rules import check_targets
+    from runner.transports.rabbitmq.broker_features import line_of, quorum_priorities_of
 
     names = [pipeline.name for pipeline in system.pipelines]
-    return await compare(system.broker, system.whole_topology, names, management, on_transport_event=echo_broker_state)
+    found = await compare(system.broker, system.whole_topology, names, management, on_transport_event=echo_broker_state)
+    check_targets(system.pipelines, quorum_priorities_of(line_of(found.product)))
+    return found
 
 
 def echo_plan(found: Plan) -> None:

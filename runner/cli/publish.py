@@ -7,7 +7,7 @@ import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     callback=lambda _, __, value: options.parse_rate_option(value),
     help="Maximum rate of messages: 100/s, 10/m.",
 )
+@click.option("--delay", metavar="DURATION", help="How long the broker holds the message: 90s, 2h, 7d.")
+@click.option("--expires", metavar="DURATION", help="How long it may wait for a handler before it is dead-lettered.")
+@click.option("--priority", type=int, metavar="NUMBER", help="Its priority; the queue must have priorities.")
+@click.option("--id", metavar="TEXT", help="Its message id.  [default: a new one]")
 @options.broker
 @options.wait
 @options.env_file
@@ -50,6 +54,7 @@ def command(
     broker: str | None,
     environ: dict[str, str],
     wait_s: float,
+    **message_options: Any,
 ) -> None:
     """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and wait until the broker has confirmed it.
 
@@ -61,14 +66,27 @@ def command(
     Exit codes: 0 confirmed, 1 refused or not confirmed, 2 wrong usage, 69 broker unreachable or different, 78 invalid
     pipeline.
     """
+    _check_message_options(message_options, lines=lines)
     bodies, numbers = _lines(read_body(payload)) if lines else ([read_body(payload)], [])
     logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
     warn_of_broken_json(bodies, numbers)
     with errors_as_exit_codes():
         system = load_destination(path, name, environ, broker, overlays, wait_s)
-        ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second))
+        ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second, message_options))
     for message_id in ids:
         click.echo(message_id)
+
+
+def _check_message_options(given: dict[str, Any], *, lines: bool) -> None:
+    """Raise UsageError for an option that no message can have."""
+    from runner.message import Publish
+
+    if lines and given["id"] is not None:
+        raise click.UsageError("--id is the id of one message: leave it out with --lines")
+    try:
+        Publish(None, **given)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
 
 
 def _lines(body: bytes) -> tuple[list[bytes], list[int]]:
@@ -86,6 +104,7 @@ async def _publish(
     lines: list[int],
     headers: dict[str, str],
     per_second: float | None,
+    message_options: dict[str, Any],
 ) -> list[str]:
     from runner import app
 
@@ -102,4 +121,5 @@ async def _publish(
             lines=lines,
             on_confirmed=lambda: bar.update(1) if bar is not None else None,
             on_transport_event=echo_broker_state,
+            **message_options,
         )

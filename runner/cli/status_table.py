@@ -32,6 +32,7 @@ def table(pipelines: Sequence[PipelineStatus]) -> str:
     blocks = []
     for pipeline in pipelines:
         retrying = f" · {pipeline.retrying} waiting for a retry" if pipeline.retrying else ""
+        retrying += f" · {pipeline.scheduled} scheduled" if pipeline.scheduled else ""
         name = click.style(pipeline.name, bold=True) if is_colored else pipeline.name
         title = f"{name}  {escape_line(pipeline.path)}{retrying}"
         disabled = [f"disabled: {', '.join(pipeline.disabled)}"] if pipeline.disabled else []

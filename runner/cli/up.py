@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @options.management
 @options.only
 @click.option(
-    "--until-idle", is_flag=True, help="Stop when finite producers have ended and no message waits or is retried."
+    "--until-idle",
+    is_flag=True,
+    help="Stop when finite producers have ended and no message waits or is retried. Delayed messages are not awaited.",
 )
 @options.log_format
 @options.log_level

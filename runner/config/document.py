@@ -207,6 +207,8 @@ def _child(node: Node, part: str | int) -> tuple[Span | None, Node | None]:
         return node.nodes.get(part, (None, None))
     if isinstance(node, SequenceNode) and isinstance(part, int) and 0 <= part < len(node.nodes):
         return None, node.nodes[part]
+    if isinstance(node, MappingNode) and part == 0:  # one map stands for a list of one
+        return None, node
     return None, None
 
 
@@ -244,10 +246,10 @@ def dotted_path(path: KeyPath) -> str:
 
 
 def value_at(data: Any, path: KeyPath) -> Any:
-    """Return the value at a path, None if there is none."""
+    """Return the value at a path, None if there is none. One map stands for a list of one."""
     for part in path:
         if isinstance(data, dict):
-            data = data.get(part)
+            data = data if part == 0 else data.get(part)
         elif isinstance(data, list) and isinstance(part, int):
             data = data[part] if part < len(data) else None
         else:

@@ -207,7 +207,7 @@ ErrorPath = Annotated[str, BeforeValidator(_error_path), ERROR_PATH]
 BrokerUrl = Annotated[str, BeforeValidator(_broker_url), URL]
 
 
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of a list. Duplicates are errors."""
     if len(set(names)) < len(names):
         first = {item: index for index, item in reversed(list(enumerate(names)))}
@@ -219,7 +219,6 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-OptionalNames = Annotated[tuple[Name, ...], BeforeValidator(one_or_many), AfterValidator(_distinct)]
-OptionalPatterns = Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many), AfterValidator(_distinct)]
-Names = Annotated[OptionalNames, Field(min_length=1)]
+OptionalNames = Annotated[tuple[Name, ...], BeforeValidator(one_or_many), AfterValidator(distinct)]
+OptionalPatterns = Annotated[tuple[Pattern, ...], BeforeValidator(one_or_many), AfterValidator(distinct)]
 Patterns = Annotated[OptionalPatterns, Field(min_length=1)]

@@ -13,8 +13,9 @@ from runner.config.document import Interpolated
 from runner.config.field_types import TEXT
 from runner.config.fields import Boolean, Duration, OpaqueMap, Rate, Text, duration, text
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ImportPath, Names
+from runner.config.name_fields import ImportPath
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
+from runner.config.target_spec import Targets
 
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _RESERVED_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -106,7 +107,7 @@ class ProducerSpec(SpecModel):
         examples=["v2"],
     )
     rate: Rate | None = Field(default=None, description="Maximum rate of publishing, as in 100/s, 10/m or 5/h.")
-    to: Names = Field(description="The queues and events that get its messages.", examples=["order_queue"])
+    to: Targets = Field(description="The queues and events that get its messages.", examples=["order_queue"])
     with_: OpaqueMap = Field(
         default={}, alias="with", description="Values for parameters of the handler, converted to their annotations."
     )
@@ -155,6 +156,8 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
     if producer.reply and len(producer.to) > 1:
         message = f'"reply" needs one queue or event in "to", and this producer has {len(producer.to)}'
         yield Conflict(("reply",), message, "write two producers, or let an event have several subscribers")
+    if producer.reply and any(target.delay for target in producer.to):
+        yield Conflict(("to",), '"reply" and a delay cannot be used together: the client waits', "remove one of them")
     if producer.rate is not None and producer.http is not None:
         help_ = 'remove it, or limit the subscriber with "rate"'
         yield Conflict(("rate",), '"rate" does not limit "http": its clients decide when they send', help_)

@@ -87,7 +87,7 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
     if len(path) == 2 and path[0] in _REPLACEMENTS and isinstance(section, dict) and section.get(path[1], {}) is None:
         section[path[1]] = dict(_REPLACEMENTS[str(path[0])])
         return
-    while path and value_at(data, path) is None:
+    while path and (value_at(data, path) is None or value_at(data, path) is value_at(data, path[:-1])):
         path = path[:-1]
     if not path:
         return

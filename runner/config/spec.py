@@ -22,7 +22,7 @@ from runner.config.fields import (
     text,
 )
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name, SchemaPath
+from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name, OptionalNames, SchemaPath
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, CompressField, ExchangeField, ExchangeSpec, QueueField, QueueSpec
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
@@ -245,6 +245,12 @@ class PipelineSpec(SpecModel):
     producers: Annotated[dict[Name, ProducerSpec], OPTIONAL_MAP] = Field(default={}, description="Producers by name.")
     subscribers: Annotated[dict[Name, SubscriberSpec], OPTIONAL_MAP] = Field(
         default={}, description="Subscribers by name."
+    )
+    delays: OptionalNames = Field(
+        default=(),
+        description="Queues and events that handlers and programs publish to with a delay of their own. What holds "
+        "these messages on the broker is declared at the start. Default: with the first such message.",
+        examples=["reminders"],
     )
     resources: Annotated[dict[Identifier, ResourceField], OPTIONAL_MAP] = Field(
         default={}, description="Long-lived objects that handlers need, by the name of the handlers' parameter."

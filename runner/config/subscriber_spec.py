@@ -22,10 +22,11 @@ from runner.config.fields import (
     whole_number,
 )
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ErrorPath, ImportPath, OptionalNames, Patterns, PayloadPath
+from runner.config.name_fields import ErrorPath, ImportPath, Patterns, PayloadPath
 from runner.config.queue_spec import QueueSpec
 from runner.config.scalars import resolve_scalar
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
+from runner.config.target_spec import OptionalTargets
 from runner.outcome import MAX_DELAY_S, Backoff
 from runner.units import format_duration
 
@@ -190,7 +191,7 @@ class SubscriberSpec(SpecModel):
         default=True,
         description="false: no process runs it. Its queue is still declared, and keeps the messages for it.",
     )
-    to: OptionalNames = Field(default=(), description="Where results go.")
+    to: OptionalTargets = Field(default=(), description="Where results go.")
     reply: Boolean | None = Field(
         default=None,
         description="Whether results go to the `reply_to` of their message. Default: true without `to`. With an "

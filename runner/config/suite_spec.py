@@ -186,6 +186,9 @@ class PublishedSpec(ExpectedMessage):
     """A message that a subscriber or a producer publishes."""
 
     to: Name = Field(description="The queue or event that gets it.", examples=["order.shipped"])
+    arrives: Moment | None = Field(
+        default=None, description="When a message with a delay arrives, in virtual time.", examples=["2h"]
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -18,7 +18,8 @@ from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
 from runner.operations.rabbitmq.queue_deletion import delete_exchange, delete_queue
 from runner.operations.rabbitmq.queue_recreation import CannotRecreate, QueueRecreation, delete_move_exchanges
 from runner.operations.targets import NoLiveBroker, unknown_target
-from runner.pipeline.model import BrokerSettings
+from runner.pipeline.delays import bottom_name
+from runner.pipeline.model import BrokerSettings, delay_prefix
 from runner.pipeline.topology import PARTITIONS_SUFFIX, Queue, Topology
 from runner.transports.base import OnTransportEvent
 from runner.transports.broker_state import LeftoverQueue, LiveBinding
@@ -180,6 +181,18 @@ class _Steps:
         else:
             await self._delete_in_order(unused, [stray for stray, kind in left if kind == "queue"])
         await self._delete([stray for stray, kind in left if kind == "wait"], with_exchange=True)
+        await self._delete_delays([stray for stray, kind in left if kind == "delay"])
+
+    async def _delete_delays(self, left: Sequence[LeftoverQueue]) -> None:
+        """Delete the queues of delayed messages if all are empty.
+
+        Their exchanges go first: without only its queue, an exchange would pass messages on too early.
+        """
+        if left and not any(stray.messages for stray in left):
+            tops = [bottom_name(delay_prefix(pipeline)) for pipeline in self._pipelines]
+            for name in [*(stray.name for stray in left), *tops]:
+                await delete_exchange(self._session.connection, name)
+            await self._delete(left)
 
     async def prune_queues(self, names: Sequence[str]) -> None:
         """Delete the named queues with their bindings and messages, unless they are in use."""

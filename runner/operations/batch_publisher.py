@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from runner.clock import utc_now
 from runner.errors import PublishFailed
-from runner.message import Publish
+from runner.message import NO_HEADERS, Publish
 from runner.pipeline.codec import guess_payload, with_values
 from runner.pipeline.model import Destination, Pipeline
 from runner.runtime.answers import Answer
@@ -28,8 +28,8 @@ MAX_UNCONFIRMED = 1000
 class BatchPublisher:
     """A batch of messages. All are checked before the first is sent.
 
-    `lines` are the line numbers of the bodies, for errors; empty if they are not lines. Raises PublishFailed, and
-    ValueError for a reserved header.
+    `lines` are the line numbers of the bodies, for errors; empty if they are not lines. `options` are more arguments of
+    `Publish`. Raises PublishFailed, and ValueError where `Publish` does.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class BatchPublisher:
         headers: Mapping[str, str],
         lines: Sequence[int] = (),
         tracer: Tracer | None = None,
+        options: Mapping[str, Any] = NO_HEADERS,
     ) -> None:
         self._lines = lines
         self._publisher = make_publisher(
@@ -54,7 +55,8 @@ class BatchPublisher:
         self._outgoing: list[OutgoingMessage] = []
         for number, body in enumerate(bodies):
             with self._line_named(number, "nothing was published", body):
-                self._outgoing += self._publisher.prepare([Publish(guess_payload(body), headers=headers)], (target,))
+                message = Publish(guess_payload(body), headers=headers, **options)
+                self._outgoing += self._publisher.prepare([message], (target,))
 
     @property
     def ids(self) -> list[str]:

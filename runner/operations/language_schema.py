@@ -188,7 +188,8 @@ def _list(made: Schema, shape: TypeShape) -> Schema:
     inner = item.arguments[0] if item.arguments else shape
     made = {"minItems" if key == "minLength" else key: value for key, value in made.items()}
     made["items"] = _value(made["items"], inner)
-    return _either([made["items"], made]) if inner.type is str else made
+    stands_alone = inner.type is str or bool(getattr(inner.type, "short_form", ""))
+    return _either([made["items"], made]) if stands_alone else made
 
 
 def _map(made: Schema, shape: TypeShape) -> Schema:

@@ -13,11 +13,14 @@ from typing import Literal
 from runner.transports.broker_state import BrokerState, LeftoverQueue
 from runner.units import pluralize
 
-LeftoverKind = Literal["queue", "wait", "leadership", "pauses", "doubtful"]
-"""A subscriber's queue or dead-letter queue, a wait queue, that of leader election or of pauses, perhaps another's."""
+LeftoverKind = Literal["queue", "wait", "delay", "leadership", "pauses", "doubtful"]
+"""A subscriber's queue or dead-letter queue, a wait queue, one that holds delayed messages, that of leader election or
+of pauses, perhaps another's.
+"""
 
-_TRACES = re.compile(r"(?P<pipeline>.+)\.(producers|pauses|retry\.\d+)")
+_TRACES = re.compile(r"(?P<pipeline>.+)\.(producers|pauses|retry\.\d+|delay\.\d+)")
 _WAIT = re.compile(r"retry\.\d+")
+_DELAY = re.compile(r"delay\.(\d+|to\..+)")
 _WAIT_QUEUE = re.compile(r"\.retry\.\d+$")
 _ENDS = (".recreating", ".dead")
 
@@ -35,6 +38,8 @@ def classify(name: str, pipelines: Collection[str], others: Collection[str]) -> 
     rest = name.removeprefix(f"{owner}.")
     if _WAIT.fullmatch(rest):
         return "wait"
+    if _DELAY.fullmatch(rest):
+        return "delay"
     if rest == "producers":
         return "leadership"
     if rest == "pauses":
@@ -87,6 +92,8 @@ def leftover_note(stray: LeftoverQueue, kind: LeftoverKind) -> str:
     """Say why a queue that is not in the pipeline is not a difference."""
     if kind == "wait":
         return f"{describe(stray)}; `RetryLater` declares such queues on demand, `apply --prune` deletes empty ones"
+    if kind == "delay":
+        return f"{describe(stray)}; it holds delayed messages; `apply --prune` deletes them all when all are empty"
     if kind == "leadership":
         return f"{describe(stray)}; it holds the state of producers; `--prune-queue {stray.name}` deletes it"
     if kind == "pauses":

@@ -96,7 +96,8 @@ def statuses_of(names: Sequence[str], state: State) -> list[PipelineStatus]:
     for pipeline in state["pipelines"]:
         if pipeline["name"] in names:
             queues = tuple(_queue(known[name]) for name in pipeline["queues"] if name in known)
-            found.append(PipelineStatus(pipeline["name"], pipeline["path"], queues, pipeline["retrying"]))
+            counts = (pipeline["retrying"], pipeline.get("scheduled"))
+            found.append(PipelineStatus(pipeline["name"], pipeline["path"], queues, *counts))
     return with_process(found, state)
 
 

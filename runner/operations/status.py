@@ -16,6 +16,7 @@ from runner.operations.dead_letters import dead_letter_queues
 from runner.operations.leftovers import classify, pipeline_names_in
 from runner.operations.queue_access import QueueAccess
 from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
+from runner.pipeline.delays import HOLDS_DELAYED, STEPS_MS, step_name
 from runner.pipeline.model import BrokerSettings, Pipeline
 from runner.pipeline.topology import partitions_queue
 from runner.release import PRODUCT
@@ -82,6 +83,8 @@ class PipelineStatus:
     path: str
     queues: tuple[QueueStatus, ...]
     retrying: int | None
+    scheduled: int | None = None
+    """How many delayed messages have not arrived yet."""
     leftovers: tuple[QueueStatus, ...] = ()
     """Queues that begin with its name and are in no pipeline. Empty without the management API."""
     processes: tuple[RunningProcess, ...] | None = None
@@ -97,6 +100,7 @@ class PipelineStatus:
             "pipeline": self.name,
             "path": self.path,
             "retrying": self.retrying,
+            "scheduled": self.scheduled,
             "queues": [queue.as_json() for queue in self.queues],
             "disabled": list(self.disabled),
             "leftovers": [queue.as_json() for queue in self.leftovers],
@@ -121,7 +125,7 @@ def status_query(pipeline: Pipeline) -> StatusQuery:
     read = {subscriber.queue for subscriber in pipeline.subscribers}
     names = [queue.name for queue in pipeline.topology.queues]
     dead = set(targets.values()) - read
-    work = [name for name in names if not is_wait(name) and name not in dead]
+    work = [name for name in names if not (is_wait(name) or HOLDS_DELAYED.fullmatch(name)) and name not in dead]
     hidden = {partitions_queue(name, 0).name for name in pipeline.partitionings}
     declared = {part: name for name, each in pipeline.partitionings.items() for part in each.names}
     shown = dict.fromkeys(declared.get(name, name) for name in work if name not in hidden)
@@ -181,8 +185,8 @@ class StatusReader:
             *query.waits,
             *(name for name in live if name.startswith(prefix) and name[len(prefix) :].isdecimal()),
         }
-        waiting = [await self._depth(name) for name in sorted(waits)]
-        retrying = sum(depth.messages for depth in waiting if isinstance(depth, QueueCounts))
+        retrying = await self._count(sorted(waits))
+        scheduled = await self._count(await self._delay_queues(query.pipeline, live))
         left = [await self._queue(name, None, live) for name in self._leftovers(query.pipeline.name, live)]
         found = tuple(queue for queue in left if queue.exists)
         pipeline = query.pipeline
@@ -195,10 +199,26 @@ class StatusReader:
             pipeline.path,
             tuple(queues),
             retrying,
+            scheduled,
             found,
             disabled=pipeline.disabled,
             pauses=pauses,
         )
+
+    async def _count(self, names: Iterable[str]) -> int:
+        depths = [await self._depth(name) for name in names]
+        return sum(depth.messages for depth in depths if isinstance(depth, QueueCounts))
+
+    async def _delay_queues(self, pipeline: Pipeline, live: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return the names of the queues that hold delayed messages. They may have been declared on demand."""
+        known = (*live, *(queue.name for queue in pipeline.topology.queues))
+        names = {
+            name for name in known if (found := HOLDS_DELAYED.fullmatch(name)) and found["pipeline"] == pipeline.name
+        }
+        steps = [step_name(pipeline.delay_prefix, step) for step in STEPS_MS]
+        if not names and await self._depth(steps[0]) is not None:
+            return steps
+        return sorted(names)
 
     def _leftovers(self, pipeline: str, live: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Return the leftover queues of a pipeline, without those of the other pipelines."""

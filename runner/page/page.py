@@ -129,7 +129,8 @@ class Page:
                 {
                     "name": each.name,
                     "path": each.path,
-                    "retrying": _retrying(each.name, statuses),
+                    "retrying": _counted(each.name, statuses, "retrying"),
+                    "scheduled": _counted(each.name, statuses, "scheduled"),
                     "queues": [
                         queue.name for status in statuses if status.name == each.name for queue in status.queues
                     ],
@@ -217,5 +218,5 @@ def _node_id(destination: Destination) -> str:
     return f"event:{key}" if exchange == DEFAULT_EXCHANGE else f"event:{exchange}/{key}"
 
 
-def _retrying(name: str, statuses: Sequence[PipelineStatus]) -> int | None:
-    return next((status.retrying for status in statuses if status.name == name), None)
+def _counted(name: str, statuses: Sequence[PipelineStatus], field: str) -> int | None:
+    return next((getattr(status, field) for status in statuses if status.name == name), None)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from runner.config.loader import PipelineFile
 from runner.config.spec import PipelineSpec
+from runner.config.target_spec import target_names
 from runner.errors import Problem
 from runner.message import Address
 from runner.pipeline.topic_patterns import matches
@@ -80,7 +81,7 @@ def _unanswered_calls(loaded: PipelineFile, spec: PipelineSpec, together: Sequen
     """Warn of calls by HTTP whose subscribers are known, and do not answer."""
     subscribers = [item for peer in together for item in peer.spec.subscribers.values()]
     for name, producer in spec.producers.items():
-        target = producer.to[0]
+        target = producer.to[0].name
         asked = [item for item in subscribers if any(matches(pattern, target) for pattern in item.from_)]
         if producer.reply and asked and not any(item.answers for item in asked):
             message = f'no subscriber of "{target}" answers: each POST would wait until its timeout'
@@ -111,9 +112,9 @@ def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Pe
 
 def _targets(spec: PipelineSpec) -> Iterator[str]:
     for producer in spec.producers.values():
-        yield from producer.to
+        yield from target_names(producer.to)
     for subscriber in spec.subscribers.values():
-        yield from subscriber.to
+        yield from target_names(subscriber.to)
 
 
 def _published(spec: PipelineSpec) -> Iterator[Address]:
@@ -168,7 +169,7 @@ def _successors(together: Sequence[Peer]) -> dict[SubscriberRef, list[Subscriber
     for index, (_, spec) in enumerate(together):
         for name, subscriber in spec.subscribers.items():
             found: dict[SubscriberRef, None] = {}
-            for target in subscriber.to:
+            for target in target_names(subscriber.to):
                 event = spec.events.get(target)
                 queues = [target] if event is None else _queues_of(event_address(target, event), together)
                 for queue in queues:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runner.config.broker_urls import broker_file
-from runner.message import Address, Envelope
+from runner.message import Address, Envelope, PublishOptions
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline.event_names import EventOf, type_alone
 from runner.pipeline.partitioning import Partitioning
@@ -88,6 +88,16 @@ class Destination:
     """The partitions of the queue, if it has any: the address is then that of one of them."""
     counted_as: str = ""
     """What it is called in metrics, where that is not its name: callers that wait for an answer are too many."""
+    options: PublishOptions | None = None
+    """How its messages are delivered, if a `Publish` does not say so."""
+    check_options: Callable[[PublishOptions], None] = lambda _: None
+    """Raises PublishFailed for options that its queues do not have."""
+    has_quorum_queues: bool = False
+    """Whether priorities need a broker whose quorum queues have them."""
+    is_delayed_to: bool = False
+    """Whether what holds delayed messages for it is part of the topology."""
+    origin: Destination | None = None
+    """The destination that this one stands for: its messages have options, and may go there by a ladder of delays."""
 
     def address_of(self, envelope: Envelope) -> Address:
         """Return where a message goes. Raises PublishFailed("invalid") if it has no key for a partition."""
@@ -278,6 +288,16 @@ class Pipeline:
     def wait_prefix(self) -> str:
         """The prefix of the names of the wait queues."""
         return f"{self.name}.retry"
+
+    @property
+    def delay_prefix(self) -> str:
+        """The prefix of the names of the queues that hold delayed messages."""
+        return delay_prefix(self.name)
+
+
+def delay_prefix(pipeline: str) -> str:
+    """Return the prefix of the names of the queues that hold the delayed messages of a pipeline."""
+    return f"{pipeline}.delay"
 
 
 def fingerprint_of(subscribers: Iterable[Subscriber], producers: Iterable[Producer]) -> str:

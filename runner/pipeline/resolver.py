@@ -16,11 +16,14 @@ from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
 from runner.config.queue_spec import CompressSpec
 from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
+from runner.config.target_spec import TargetSpec
 from runner.errors import Problem
 from runner.message import Address
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline import codec, static_checks, topology_builder
 from runner.pipeline.body_encoding import compressor
+from runner.pipeline.delays import delay_topology
+from runner.pipeline.delivery_rules import check_options, receiving_queues
 from runner.pipeline.event_names import event_of
 from runner.pipeline.file_source import read_records
 from runner.pipeline.flow_checks import Peer
@@ -49,6 +52,7 @@ from runner.pipeline.schemas import read_schema
 from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value
 from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
+from runner.pipeline.topology import Topology, merge_topologies
 from runner.schedule import Cron, Every, Schedule
 from runner.units import parse_address
 
@@ -130,9 +134,7 @@ class _Resolver:
             destinations=destinations,
             producers=producers,
             subscribers=subscribers,
-            topology=topology_builder.compute_topology(
-                name, spec, [_delays(item.retry) for item in spec.subscribers.values()]
-            ),
+            topology=self._topology(destinations),
             resources=resources,
             schemas=self._schema_paths(),
             schema_files=self._schema_files(),
@@ -145,6 +147,12 @@ class _Resolver:
             content_hash=_content_hash(spec),
             redact=spec.redact,
         )
+
+    def _topology(self, destinations: Mapping[str, Destination]) -> Topology:
+        spec, name = self._spec, self._loaded.name
+        policies = [_delays(item.retry) for item in spec.subscribers.values()]
+        delayed = delay_topology(name, *(destinations[target] for target in _delayed_targets(spec)))
+        return merge_topologies([topology_builder.compute_topology(name, spec, policies), delayed])
 
     def check_statically(self) -> None:
         """Check all import paths in the source files."""
@@ -235,8 +243,10 @@ class _Resolver:
     def _destinations(self) -> Mapping[str, Destination]:
         addresses = {name: (Address("", name), False) for name in self._spec.queues}
         addresses |= {name: (address, True) for name, address in self._event_addresses().items()}
-        return {
-            name: Destination(
+        found, delayed = {}, _delayed_targets(self._spec)
+        for name, (address, is_event) in addresses.items():
+            queues = receiving_queues(self._loaded.name, self._spec, name)
+            found[name] = Destination(
                 name,
                 address,
                 is_event,
@@ -244,9 +254,11 @@ class _Resolver:
                 needs_queue=not is_event or self._spec.events[name].unheard == "error",
                 compress=compressor(how.encoding, how.over) if (how := self._compression(name)) else None,
                 partitioning=None if is_event else partitioning_of(name, self._spec.queues[name]),
+                check_options=partial(check_options, queues),
+                is_delayed_to=name in delayed,
+                has_quorum_queues=any(queue.spec.type == "quorum" for queue in queues.values()),
             )
-            for name, (address, is_event) in addresses.items()
-        }
+        return found
 
     def _compression(self, name: str) -> CompressSpec | None:
         item = self._spec.queues[name] if name in self._spec.queues else self._spec.events[name]
@@ -258,7 +270,7 @@ class _Resolver:
     def _producer(self, name: str, destinations: Mapping[str, Destination]) -> Producer | None:
         spec = self._spec.producers[name]
         path: PathParts = ("producers", name)
-        to = tuple(destinations[target] for target in spec.to if target in destinations)
+        to = _targets(spec.to, destinations)
         if spec.http is not None:
             timeout_s = HTTP_TIMEOUT_S if spec.timeout is None else spec.timeout
             return Producer(
@@ -270,7 +282,7 @@ class _Resolver:
                 is_call=spec.reply,
                 is_enabled=spec.enabled,
             )
-        checks = [destinations[target].encode for target in spec.to if target in self._adapters]
+        checks = [target.encode for target in to if target.name in self._adapters]
         handler = self._reader(path, spec.file, checks) if spec.file is not None else None
         if spec.handler is not None:
             handler = self._handler(path, spec.handler, spec.with_, takes_payload=False)
@@ -311,7 +323,7 @@ class _Resolver:
             event_patterns=self._event_patterns(spec, options, is_queue=is_queue),
             dead_letter=topology_builder.dead_letter_queue(queue, options),
             handler=self._with_schema(path, spec, options, handler, is_queue=is_queue),
-            to=tuple(destinations[target] for target in spec.to if target in destinations),
+            to=_targets(spec.to, destinations),
             concurrency=spec.concurrency,
             prefetch=spec.prefetch or topology_builder.derived_prefetch(self._spec, spec),
             timeout_s=spec.timeout,
@@ -448,6 +460,19 @@ def _logging(spec: PipelineSpec) -> LoggingSettings:
 def _delays(spec: RetrySpec) -> RetryPolicy:
     """Return when a message is retried, without the exceptions for which it is."""
     return RetryPolicy(spec.attempts, spec.backoff, spec.delay, spec.max_delay, jitter=spec.jitter or 0.0)
+
+
+def _targets(targets: Sequence[TargetSpec], destinations: Mapping[str, Destination]) -> tuple[Destination, ...]:
+    """Return the destinations of a `to`, with the options that it gives them."""
+    known = (target for target in targets if target.name in destinations)
+    return tuple(replace(destinations[target.name], options=target.options) for target in known)
+
+
+def _delayed_targets(spec: PipelineSpec) -> tuple[str, ...]:
+    """Return the queues and events that are known to get delayed messages."""
+    lists = [*(item.to for item in spec.producers.values()), *(item.to for item in spec.subscribers.values())]
+    targets = [target for each in lists for target in each]
+    return tuple(dict.fromkeys([*(target.name for target in targets if target.delay), *spec.delays]))
 
 
 def _content_hash(spec: PipelineSpec) -> str:

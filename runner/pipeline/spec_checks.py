@@ -13,11 +13,15 @@ from runner.config.messages import typo_of
 from runner.config.name_fields import MAX_NAME_BYTES
 from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec, QueueSpec
+from runner.config.target_spec import target_names
 from runner.errors import Problem
 from runner.outcome import MAX_DELAY_S
 from runner.pipeline.body_encoding import ZSTD
+from runner.pipeline.delays import arrival_name
+from runner.pipeline.delivery_rules import option_problems, receiving_queues
 from runner.pipeline.flow_checks import Peer, matches_any_event
 from runner.pipeline.lint import lint_warnings
+from runner.pipeline.model import delay_prefix
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import partitions_queue, pause_queue, wait_name
@@ -64,6 +68,7 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         _queue_of_pauses,
         _derived_names,
         _targets,
+        _target_options,
         _queue_sources,
         _event_exchanges,
         _http_paths,
@@ -209,6 +214,9 @@ def _derived_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
             queue_name = own_queue(loaded.name, name)
             target = dead_letter_queue(queue_name, subscriber.queue or QueueSpec())
             yield from _too_long(loaded, ("subscribers", name), target or queue_name, "its own dead-letter queue")
+    for index, target in enumerate(spec.delays):
+        queue_name = arrival_name(delay_prefix(loaded.name), target)
+        yield from _too_long(loaded, ("delays", index), queue_name, "the queue of its delayed messages")
     if spec.subscribers or spec.producers:
         longest = wait_name(f"{loaded.name}.retry", round(MAX_DELAY_S * 1000))
         yield from _too_long(loaded, ("name",), longest, "a queue in which its retries wait")
@@ -225,13 +233,29 @@ def _targets(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     known = [*spec.queues, *spec.events]
     for section, items in (("producers", spec.producers), ("subscribers", spec.subscribers)):
         for name, item in items.items():
-            for index, target in enumerate(item.to):
+            for index, target in enumerate(target_names(item.to)):
                 if target in spec.queues or target in spec.events or target == UNKNOWN:
                     continue
                 if target in spec.exchanges:
                     yield _exchange_as_target(loaded, spec, (section, name, "to", index), target)
                 else:
                     yield _unknown(loaded, (section, name, "to", index), target, known)
+    for index, target in enumerate(spec.delays):
+        if target not in known:
+            yield _unknown(loaded, ("delays", index), target, known)
+
+
+def _target_options(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Check that the queues of a destination have what its options need."""
+    for section, items in (("producers", spec.producers), ("subscribers", spec.subscribers)):
+        for name, item in items.items():
+            for index, target in enumerate(item.to):
+                if target.options is None or target.name == UNKNOWN:
+                    continue
+                queues = receiving_queues(loaded.name, spec, target.name)
+                for key, message, help_text in option_problems(target.options, queues):
+                    path = (section, name, "to", index, key)
+                    yield loaded.problem("unsupported-option", path, message, help_text)
 
 
 def _exchange_as_target(loaded: PipelineFile, spec: PipelineSpec, path: tuple[str | int, ...], name: str) -> Problem:
@@ -307,7 +331,7 @@ def _item_called(loaded: PipelineFile, name: str) -> str:
             return ""
         return f'"{name}" is a subscriber that reads "{sources[0]}": write "{sources[0]}"'
     if spec is not None and name in spec.producers:
-        targets = spec.producers[name].to
+        targets = target_names(spec.producers[name].to)
         if targets[0] in (name, UNKNOWN):
             return ""
         return f'"{name}" is a producer that publishes to "{targets[0]}": write "{targets[0]}"'

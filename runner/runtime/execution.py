@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from runner import log
+from runner.clock import utc_now
 from runner.errors import BatchFailed, PublishFailed
-from runner.message import Envelope, Message, Publish
+from runner.message import DELAY_TO, Envelope, Message, Publish, is_expired
 from runner.metrics import SubscriberCounts
 from runner.outcome import (
     ACK,
@@ -39,7 +40,7 @@ from runner.runtime.result_publisher import PublishingStopped, ResultPublisher
 from runner.runtime.tracebacks import error_location, traceback_text
 from runner.trace_context import trace_fields
 from runner.transports.base import Delivery, Transport
-from runner.transports.failure_copies import original_address
+from runner.transports.failure_copies import foreign_headers, original_address
 from runner.units import pluralize
 
 
@@ -63,6 +64,7 @@ class Execution:
         has_line: LineFilter,
         is_timed: bool = False,
         logs_payloads: bool = False,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._subscriber = subscriber
         self._pipeline = pipeline
@@ -73,6 +75,7 @@ class Execution:
         self._observe = counts.handler_seconds.observe if is_timed else _ignore
         self._has_line = has_line
         self._logs_payloads = logs_payloads
+        self._now = now
         self._loop = asyncio.get_running_loop()
         self._logger = log.get_logger()
         self._place = {"pipeline": pipeline, "subscriber": subscriber.name, "queue": subscriber.queue}
@@ -293,6 +296,8 @@ class Execution:
         """Decode and validate the payload. Raises InvalidMessage."""
         if delivery.unreadable:
             raise InvalidMessage(f"the message cannot be decoded: {delivery.unreadable}", "unreadable")
+        if delivery.envelope.headers and is_expired(delivery.envelope.headers, self._now):
+            raise InvalidMessage("the message has expired", "expired")
         handler = self._subscriber.handler
         if handler.check is not None:
             handler.check(delivery.envelope, self._event(delivery))
@@ -319,7 +324,7 @@ class Execution:
             content_encoding=envelope.content_encoding,
             reply_to=envelope.reply_to,
             priority=envelope.priority,
-            headers=envelope.headers,
+            headers=foreign_headers(envelope.headers) if DELAY_TO in envelope.headers else envelope.headers,
         )
 
     async def _settle_if_decided(self, delivery: Delivery, started: float) -> bool:

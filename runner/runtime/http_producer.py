@@ -11,7 +11,7 @@ from typing import Any
 
 from runner import log
 from runner.errors import CallFailed, NoAnswer, PublishFailed, PublishUnknown
-from runner.message import NO_HEADERS
+from runner.message import NO_HEADERS, Publish
 from runner.metrics import ProducerCounts
 from runner.pipeline.codec import JsonText, guess_payload
 from runner.pipeline.data_errors import json_error
@@ -24,6 +24,15 @@ from runner.units import format_duration
 
 FULL_QUEUE_TIMEOUT_S = 5.0
 """How long a message is offered to a full queue before the request fails. Limited by the producer's timeout, too."""
+
+
+MESSAGE_HEADERS: Mapping[str, str] = {
+    "Message-Id": "id",
+    "Message-Delay": "delay",
+    "Message-Expires": "expires",
+    "Message-Priority": "priority",
+}
+"""The headers of a request that are options of its message: the arguments of `Publish`."""
 
 
 class HttpProducer:
@@ -49,12 +58,13 @@ class HttpProducer:
     ) -> tuple[int, dict[str, Any] | Answer]:
         """Publish the body and return the HTTP status and the response: JSON, or the answer to a call.
 
+        `headers` are those of the request that are in `TRACE_HEADERS` or `MESSAGE_HEADERS`.
         Without a connection to the broker it answers 503 at once, so that the client can try another instance.
         """
         trace = trace_headers(headers)
         with log.bound_context({"pipeline": self._pipeline, "producer": self._producer.name, **trace_fields(trace)}):
             try:
-                outgoing = self._messages_of(body, content_type, trace)
+                outgoing = self._messages_of(body, content_type, headers, trace)
             except (ValueError, PublishFailed) as error:
                 return 422, {"error": str(error)}
             if not self._publisher.can_publish:
@@ -101,16 +111,32 @@ class HttpProducer:
             await self._publisher.publish(sent, full_queue_timeout_s=full_queue_timeout_s, waits_for_broker=False)
         return sent
 
-    def _messages_of(self, body: bytes, content_type: str, trace: Mapping[str, str]) -> list[OutgoingMessage]:
+    def _messages_of(
+        self, body: bytes, content_type: str, headers: Mapping[str, str], trace: Mapping[str, str]
+    ) -> list[OutgoingMessage]:
         """Return the messages for a body. Raises ValueError or PublishFailed that say what is wrong with it."""
         payload = _parse_body(body, content_type)
+        options = {option: headers[name] for name, option in MESSAGE_HEADERS.items() if name in headers}
         try:
-            return self._publisher.prepare([payload], self._producer.to, trace=trace)
+            return self._publisher.prepare([_with_options(payload, options)], self._producer.to, trace=trace)
         except PublishFailed as failure:
             if isinstance(payload, JsonText) or not (why := json_error(body)):
                 raise
             as_text = f"; as text, {failure}" if content_type.startswith("text/") else ""
             raise ValueError(f"the body is not JSON: {why}{as_text}") from failure
+
+
+def _with_options(payload: Any, options: Mapping[str, Any]) -> Any:
+    """Return a payload with the options of its request. Raises ValueError for a wrong one."""
+    if not options:
+        return payload
+    priority = options.get("priority", "")
+    if priority.isdecimal() and priority.isascii():
+        options = {**options, "priority": int(priority)}
+    try:
+        return Publish(payload, **options)
+    except ValueError as error:
+        raise ValueError(f"Message-{str(error).capitalize()}") from None
 
 
 def _parse_body(body: bytes, content_type: str) -> Any:

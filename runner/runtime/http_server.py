@@ -23,7 +23,7 @@ from runner.pipeline.body_encoding import TEXT
 from runner.runtime import exposition
 from runner.runtime.answers import Answer
 from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
-from runner.runtime.http_producer import HttpProducer
+from runner.runtime.http_producer import MESSAGE_HEADERS, HttpProducer
 from runner.trace_context import TRACE_HEADERS
 from runner.units import is_loopback
 
@@ -221,7 +221,8 @@ class HttpServer:
                     status, answer = 400, {"error": "the body cannot be read: it is not encoded as its header says"}
                 else:
                     trace = {name: ",".join(request.headers.getall(name, ())) for name in TRACE_HEADERS}
-                    status, answer = await producer.accept(body, request.content_type, trace)
+                    given = {name: request.headers[name] for name in MESSAGE_HEADERS if name in request.headers}
+                    status, answer = await producer.accept(body, request.content_type, {**trace, **given})
             headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
             if isinstance(answer, Answer):
                 kind = f"{TEXT}; charset=utf-8" if answer.content_type == TEXT else answer.content_type

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from hashlib import blake2b
@@ -17,11 +18,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from runner import log
 from runner.backoff import backoff_delays
 from runner.config.messages import did_you_mean
-from runner.errors import NoAnswer, PublishFailed, PublishUnknown
-from runner.message import NO_HEADERS, Address, Envelope, Message, Publish
+from runner.errors import NoAnswer, PublishFailed, PublishUnknown, RunnerError
+from runner.message import (
+    DELAY_TO,
+    EXPIRES_AT,
+    MAX_DELAY_S,
+    NO_HEADERS,
+    Address,
+    Envelope,
+    Message,
+    Publish,
+    PublishOptions,
+)
 from runner.metrics import PUBLISH_OUTCOMES, REPLY, Publications
 from runner.pipeline.codec import encode
-from runner.pipeline.model import Destination
+from runner.pipeline.delays import delay_headers, delay_steps, delay_topology, step_name
+from runner.pipeline.delivery_rules import PRIORITIES_HINT, unsupported_option
+from runner.pipeline.model import Destination, delay_prefix
 from runner.runtime.answers import Answer, read_answer
 from runner.runtime.deduplication import identity
 from runner.trace_context import shared_trace_headers, with_trace_headers
@@ -124,6 +137,9 @@ class PipelinePublisher:
         self._now = now
         self._counts = counts or Publications(())
         self._next_warning_at: dict[str, float] = {}
+        self._known_to_work: set[tuple[str, bool, bool]] = set()
+        """Destinations whose options the broker can do: their names, whether they are delayed and have a priority."""
+        self._declaring = asyncio.Lock()
 
     def counting(self, counts: Publications) -> PipelinePublisher:
         """Return a copy of this publisher that counts its publications in `counts`."""
@@ -176,17 +192,56 @@ class PipelinePublisher:
         if isinstance(result, Publish):
             targets = self._named_destinations(result.to, origin) if result.to is not None else to
             headers, key = result.headers or NO_HEADERS, result.key
-            payload = result.payload
+            payload, options, id_ = result.payload, result.options, result.id
         elif result is None:
             return []
         else:
-            targets, headers, key, payload = to, NO_HEADERS, None, result
+            targets, headers, key, payload, options, id_ = to, NO_HEADERS, None, result, None, None
         found = []
         for target in targets:
             envelope = self._envelope(payload, headers, target, origin, seed)
+            if id_ is not None:
+                is_own = envelope.correlation_id == envelope.message_id
+                envelope = envelope._replace(message_id=id_, correlation_id=id_ if is_own else envelope.correlation_id)
+                normalize_envelope(envelope)
             its_key = key if target.partitioning is None else target.partitioning.address_of(envelope).key
-            found.append(_new(OutgoingMessage, (target, envelope, its_key, trace, None)))
+            outgoing: OutgoingMessage = _new(OutgoingMessage, (target, envelope, its_key, trace, None))
+            given = target.options if options is None else options
+            found.append(outgoing if given is None else self._with_options(outgoing, given))
         return found
+
+    def _with_options(self, outgoing: OutgoingMessage, options: PublishOptions) -> OutgoingMessage:
+        """Return a message that is delivered by these options. Raises PublishFailed("invalid").
+
+        A delayed message goes to the first step of the ladder, and its headers say the rest.
+        """
+        target, envelope, headers = outgoing.destination, outgoing.envelope, dict(outgoing.envelope.headers)
+        delay_s, expires_s, priority = options = options.over(target.options) if target.options else options
+        target.check_options(options)
+        address = target.address
+        if delay_s and target.counted_as:
+            raise PublishFailed("an answer cannot be delayed: its caller waits for it", reason="invalid")
+        if delay_s:
+            steps = delay_steps(math.ceil(delay_s * 1000), self._transport.capabilities.delay_rounding)
+            address = address._replace(exchange=step_name(delay_prefix(self._app_id), steps[0]))
+            headers |= delay_headers(steps, target.name)
+        if delay_s and expires_s is not None:
+            headers[EXPIRES_AT] = math.ceil((self._now().timestamp() + 1 + delay_s + expires_s) * 1000)  # whole seconds
+        elif expires_s is not None:
+            envelope = envelope._replace(expiration_ms=math.ceil(expires_s * 1000))
+        return outgoing._replace(
+            destination=replace(target, address=address, options=options, origin=target),
+            envelope=envelope._replace(priority=priority, headers=headers or NO_HEADERS),
+        )
+
+    def resume(self, kept: OutgoingMessage) -> OutgoingMessage:
+        """Return a message that an outbox has kept. One with a delay may need what holds it."""
+        origin = self._destinations.get(kept.destination.name)
+        if origin is None or DELAY_TO not in kept.envelope.headers:
+            return kept
+        options = PublishOptions(delay_s=MAX_DELAY_S)  # its length is in its headers
+        destination = replace(origin, address=kept.destination.address, options=options, origin=origin)
+        return kept._replace(destination=destination)
 
     def start(self, outgoing: OutgoingMessage) -> OutgoingMessage:
         """Return a message as it is sent, however often: with its trace. `end` says that it is sent, or given up."""
@@ -214,6 +269,8 @@ class PipelinePublisher:
     def publish_nowait(self, outgoing: OutgoingMessage, on_published: OnPublished) -> PublishStarted:
         """Publish once without waiting; see `Transport.publish_nowait`. After a failure, `publish` may be called."""
         destination, started = outgoing.destination, time.perf_counter()
+        if destination.origin is not None and not self._is_known_to_work(destination):
+            return "busy"
         note_end = partial(self._note_end, on_published, destination, started)
         begun = self._transport.publish_nowait(address_of(outgoing), outgoing.envelope, note_end)
         if begun == "confirmed":
@@ -275,6 +332,8 @@ class PipelinePublisher:
                 if (failed := error) is not None:
                     error = None
                     raise failed
+                if outgoing.destination.origin is not None:
+                    await self._make_options_work(outgoing.destination)
                 await self._publish(outgoing, address)
                 return
             except PublishUnknown as unknown:
@@ -322,6 +381,32 @@ class PipelinePublisher:
             raise
         self._count(sent.destination, time.perf_counter() - started, None)
         return answer
+
+    def _is_known_to_work(self, destination: Destination) -> bool:
+        return _use_of(destination) in self._known_to_work
+
+    async def _make_options_work(self, destination: Destination) -> None:
+        """Declare what holds delayed messages, and compare the options with the broker, once for each destination.
+
+        Raises PublishFailed, or PublishUnknown while there is no connection.
+        """
+        async with self._declaring:
+            if self._is_known_to_work(destination):
+                return
+            assert destination.options is not None
+            assert destination.origin is not None
+            try:
+                if destination.options.delay_s and not destination.is_delayed_to:
+                    await self._transport.declare(delay_topology(self._app_id, destination.origin))
+            except RunnerError as error:
+                if not self.can_publish:
+                    raise PublishUnknown("the broker was lost before publishing") from error
+                text = f'the queues that hold messages for "{destination.name}" cannot be declared: {error}'
+                raise PublishFailed(text, reason="unavailable", hint=_DELAYS_HINT) from error
+            priorities = self._transport.capabilities.quorum_priorities
+            if problem := unsupported_option(destination.options, priorities, destination.has_quorum_queues):
+                raise PublishFailed(problem, reason="invalid", hint=PRIORITIES_HINT)
+            self._known_to_work.add(_use_of(destination))
 
     async def _publish(self, outgoing: OutgoingMessage, address: Address) -> None:
         """Publish once and count the result."""
@@ -383,6 +468,15 @@ class PipelinePublisher:
         if not seed:
             return self._new_id()
         return blake2b(b"%b:%b\0%b" % (seed.encode(), target.name.encode(), body), digest_size=16).hexdigest()
+
+
+_DELAYS_HINT = "list it under `delays:` in the pipeline, and let `runner apply` declare them"
+
+
+def _use_of(destination: Destination) -> tuple[str, bool, bool]:
+    """Return what a broker must have for a destination with options."""
+    options = destination.options or PublishOptions()
+    return destination.name, bool(options.delay_s), options.priority is not None
 
 
 def make_publisher(tracer: Tracer | None, *arguments: Any, **named: Any) -> PipelinePublisher:

@@ -268,7 +268,8 @@ class PublishingSession:
         """Send some messages of the outbox. `closed` are the addresses that take none; others are added."""
         done: list[int] = []
         try:
-            for number, outgoing in messages:
+            for number, kept in messages:
+                outgoing = self.publisher.resume(kept)
                 address = address_of(outgoing)
                 if address in closed:
                     continue

@@ -258,7 +258,7 @@ class Supervisor:
         late = await asyncio.gather(*(subscriber.finish(deadline) for subscriber in self.subscribers))
         left_in_memory = 0
         if not self._transport.capabilities.is_persistent:
-            left_in_memory = await self._transport.count_pending(self._options())
+            left_in_memory = await self._transport.count_pending(self._options(), with_delayed=True)
         await self._transport.close()
         await self._resources.close()
         names = Counter(item.subscriber.name for item in self.subscribers)
@@ -293,6 +293,10 @@ class Supervisor:
             taken = now_taken
             checks = checks + 1 if is_quiet and await self._is_empty() else 0
             since = since if checks else clock()
+        all_options = [each.options for each in self.subscribers]
+        pending = await self._transport.count_pending(all_options)
+        if (scheduled := await self._transport.count_pending(all_options, with_delayed=True) - pending) > 0:
+            self._logger.info("messages.scheduled", messages=scheduled)
 
     async def _is_idle_elsewhere(self, quiet_s: float) -> bool:
         """Return whether no other process holds messages of our queues.
@@ -406,6 +410,7 @@ class Supervisor:
             is_timed=self.metrics.is_timed,
             has_line=self._filters[pipeline.name],
             logs_payloads=pipeline.logging.payloads,
+            now=self._now,
         )
         return SubscriberRuntime(subscriber, options, execution, invoker, self._poison_lock, self._notice_bug, counts)
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 Duration = str | float | timedelta
 """A duration as in the YAML, such as `5m`; a number is in seconds."""
 
-MAX_IDLE_S = 31 * 86_400.0
+MAX_IDLE_S = 400 * 86_400.0
 """How much virtual time may pass until the pipelines are idle."""
 
 FULL_QUEUE_TIMEOUT_S = 30.0
@@ -191,13 +191,13 @@ class Engine:
         self,
         to: str,
         payload: Any,
-        id: str | None,
-        headers: Mapping[str, Any] | None,
+        id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
         is_foreign: bool = False,
     ) -> str:
-        """See `publish`. `key` replaces the routing key of an event."""
+        """See `publish`. `key` replaces the routing key of an event. A `Publish` as the payload has all options."""
         publisher, outgoing = self._prepare(to, payload, id, headers, key, is_foreign=is_foreign)
         with publisher.publication(outgoing) as sent:
             await self._loop.drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S))
@@ -230,9 +230,8 @@ class Engine:
             new_id=lambda: f"test-{next(self._numbers)}",
             now=lambda: self.now,
         )
-        (outgoing,) = publisher.prepare([Publish(payload, key=key, headers=headers)], (target,))
-        if id is not None:
-            outgoing = outgoing._replace(envelope=outgoing.envelope._replace(message_id=id, correlation_id=id))
+        message = payload if isinstance(payload, Publish) else Publish(payload, key=key, headers=headers, id=id)
+        (outgoing,) = publisher.prepare([message], (target,))
         return publisher, outgoing
 
     async def advancing(self, duration: Duration) -> None:

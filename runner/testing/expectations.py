@@ -195,14 +195,19 @@ class Comparison:
                 yield _Difference((key,), _said(expected, getattr(found, field)))
         if isinstance(item, DeadSpec) and item.error is not None and item.error not in (found.error or ""):
             yield _Difference(("error",), _said(item.error, found.error))
-        if item.at is not None:
-            wanted = item.at if isinstance(item.at, datetime) else self.start + timedelta(seconds=item.at)
-            if abs((wanted - found.at).total_seconds()) >= _SAME_TIME_S:
-                shown = self._shown(wanted, item.at), self._shown(found.at, item.at)
-                yield _Difference(("at",), f"expected {shown[0]}, got {shown[1]}")
+        yield from self._time_difference("at", item.at, found.at)
+        if isinstance(item, PublishedSpec):
+            yield from self._time_difference("arrives", item.arrives, found.arrives or found.at)
         for key, actual in (("payload", found.payload), ("exactly", found.payload), ("headers", found.headers)):
             if key in item.model_fields_set:
                 yield from _compare((key,), getattr(item, key), actual, is_exact=key == "exactly")
+
+    def _time_difference(self, key: str, expected: datetime | float | None, actual: datetime) -> Iterator[_Difference]:
+        if expected is not None:
+            wanted = expected if isinstance(expected, datetime) else self.start + timedelta(seconds=expected)
+            if abs((wanted - actual).total_seconds()) >= _SAME_TIME_S:
+                shown = self._shown(wanted, expected), self._shown(actual, expected)
+                yield _Difference((key,), f"expected {shown[0]}, got {shown[1]}")
 
     def _shown(self, moment: datetime, like: datetime | float) -> str:
         """Return a time as it is written in the file: as a time, or as a duration after the start."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from datetime import timedelta
 from typing import Any
 
 from runner.errors import PublisherClosed
-from runner.message import NO_HEADERS
+from runner.message import NO_HEADERS, Publish
 from runner.publisher import TIMEOUT_S, AsyncPublisher, Publisher
 from runner.runtime.publisher import unknown_name
 from runner.testing.engine import Engine
@@ -20,11 +21,9 @@ class _Target:
         self.engine = engine
         self.is_closed = False
 
-    def publishing(
-        self, name: str, payload: Any, id: str | None, key: str | None, headers: Mapping[str, Any]
-    ) -> Coroutine[Any, Any, str]:
+    def publishing(self, name: str, message: Publish) -> Coroutine[Any, Any, str]:
         self._check(name)
-        return self.engine.publishing(name, payload, id, headers, key=key)
+        return self.engine.publishing(name, message)
 
     def calling(
         self, name: str, payload: Any, timeout: str | float | None, message: Mapping[str, Any]
@@ -54,10 +53,14 @@ class PublisherInTest(Publisher):
         id: str | None = None,
         key: str | None = None,
         headers: Mapping[str, Any] = NO_HEADERS,
+        delay: str | timedelta | None = None,
+        expires: str | timedelta | None = None,
+        priority: int | None = None,
         timeout: str | float | None = None,
     ) -> str:
         """See `Publisher.publish`."""
-        return self._target.engine.submit(self._target.publishing(name, payload, id, key, headers)).result()
+        message = Publish(payload, key=key, headers=headers, id=id, delay=delay, expires=expires, priority=priority)
+        return self._target.engine.submit(self._target.publishing(name, message)).result()
 
     def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """See `Publisher.call`. The timeout is one of virtual time."""
@@ -86,11 +89,14 @@ class AsyncPublisherInTest(AsyncPublisher):
         id: str | None = None,
         key: str | None = None,
         headers: Mapping[str, Any] = NO_HEADERS,
+        delay: str | timedelta | None = None,
+        expires: str | timedelta | None = None,
+        priority: int | None = None,
         timeout: str | float | None = None,
     ) -> str:
         """See `Publisher.publish`."""
-        command = self._target.publishing(name, payload, id, key, headers)
-        return await asyncio.wrap_future(self._target.engine.submit(command))
+        message = Publish(payload, key=key, headers=headers, id=id, delay=delay, expires=expires, priority=priority)
+        return await asyncio.wrap_future(self._target.engine.submit(self._target.publishing(name, message)))
 
     async def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """See `Publisher.call`. The timeout is one of virtual time."""

@@ -14,6 +14,7 @@ from runner.message import Envelope, attempt_of
 from runner.metrics import REPLY
 from runner.outcome import Ack, DeadLetter, InvalidMessage, Outcome, Retry
 from runner.pipeline import codec
+from runner.pipeline.delays import HOLDS_DELAYED, delay_in
 from runner.pipeline.model import Pipeline
 from runner.runtime.execution import Execution
 from runner.runtime.invocation import Results
@@ -132,7 +133,8 @@ class RecordingBroker(MemoryBroker):
 
     def _record(self, queue: MemoryQueue, message: QueuedMessage, reason: str) -> None:
         """Record a dead letter. What has only been delayed, for a retry for example, is none."""
-        if reason != "expired" or not self.leads_to(queue, message, self.subscribed):
+        is_delayed = HOLDS_DELAYED.fullmatch(queue.name)
+        if reason != "expired" or not (is_delayed or self.leads_to(queue, message, self.subscribed)):
             attempt, to = attempt_of(message.envelope.headers), queue.rules.dead_letter_key
             name = self.subscribed.get(queue.name, queue.name)
             self._recorder.add("dead", message.envelope, queue=name, reason=reason, attempt=attempt, to=to)
@@ -166,7 +168,9 @@ class RecordingPublisher(PipelinePublisher):
             destination = outgoing.destination
             is_caller = destination.counted_as == REPLY and destination.name not in self._destinations
             to = REPLY if is_caller else destination.name
-            self._recorder.add("published", outgoing.envelope, to=to, **outgoing.span)
+            delay = delay_in(outgoing.envelope.headers)
+            arrives = None if delay is None else self._recorder.now() + delay
+            self._recorder.add("published", outgoing.envelope, to=to, arrives=arrives, **outgoing.span)
             address = address_of(outgoing)
             if not (outgoing.destination.needs_queue or self._broker.route(address, outgoing.envelope.headers)):
                 about = {**outgoing.span, "slot": None}

@@ -44,5 +44,7 @@ class Record:
     error_type: str | None = None
     error: str | None = None
     """The text of the error that a retry or a dead letter comes from."""
+    arrives: datetime | None = None
+    """When a published message with a delay arrives."""
     cause: str | None = None
     """The id of the message whose handler published this one; of a batch, the first of them."""

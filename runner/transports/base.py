@@ -202,6 +202,10 @@ class Capabilities:
     """Whether several processes can have sessions with the broker at the same time."""
     features: tuple[str, ...] = ()
     """What this version of the broker has that the runner uses and older versions lack."""
+    quorum_priorities: int = 32
+    """How many priorities quorum queues have; 0 without priorities."""
+    delay_rounding: float = 0.0
+    """How much longer than asked a delay may be, as a share of it, where each step of it costs the broker work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,8 +339,11 @@ class Transport(Protocol):
         """Settle with `Ack`. It never waits."""
         ...
 
-    async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
-        """Return how many messages wait in these queues, or for a retry into them. Unsettled ones do not count."""
+    async def count_pending(self, all_options: Sequence[SubscriptionOptions], *, with_delayed: bool = False) -> int:
+        """Return how many messages wait in these queues, or for a retry into them. Unsettled ones do not count.
+
+        `with_delayed` also counts delayed messages that have not arrived.
+        """
         ...
 
     async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int | str:

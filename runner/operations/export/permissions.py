@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from runner.pipeline.delays import bottom_name
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Exchange, Queue, Topology, partitions_queue, pause_queue
 from runner.redaction import escape_controls
@@ -84,8 +85,12 @@ def permissions(pipelines: Sequence[Pipeline], topology: Topology, vhost: str) -
     for pipeline in pipelines:
         _to_run(pipeline, rights)
         _to_wait(pipeline, topology, rights)
+    made = {exchange.name for exchange in topology.exchanges}
+    delays = [each.delay_prefix for each in pipelines if bottom_name(each.delay_prefix) in made]
+    rights.write |= {_delays(prefix) for prefix in delays}
     if mode == "manage":
-        prefixes = [pipeline.wait_prefix for pipeline in pipelines if pipeline.subscribers]
+        prefixes = [*(pipeline.wait_prefix for pipeline in pipelines if pipeline.subscribers), *delays]
+        rights.write |= {_escaped(bottom_name(prefix)) for prefix in delays}  # the target of the lowest step
         _to_declare(topology, prefixes, rights)
     return Permissions(vhost, mode, _anchored(rights.configure), _anchored(rights.write), _anchored(rights.read))
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import EventSpec, PipelineSpec, ProducerSpec, RetrySpec, SubscriberSpec
+from runner.config.target_spec import target_names
 from runner.operations.pipeline_files import CheckedSpec
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import Binding
@@ -146,7 +147,7 @@ class _GraphBuilder:
         (loaded, spec), pipeline = self._specs[index], self._names[index]
         bindings = compute_topology(loaded.name, spec, ()).bindings
         for name, producer in spec.producers.items():
-            self._publish(f"producer:{pipeline}.{name}", producer.to, spec)
+            self._publish(f"producer:{pipeline}.{name}", target_names(producer.to), spec)
         for name, queue in spec.queues.items():
             self._subscribe(f"queue:{name}", "bind", (item for item in bindings if item.queue == name), spec)
             self._bind(name, queue, pipeline)
@@ -158,7 +159,7 @@ class _GraphBuilder:
                 self._connect(f"queue:{source}", id_, "deliver")
             else:
                 self._subscribe(id_, "deliver", (item for item in bindings if item.queue == source), spec)
-            self._publish(id_, subscriber.to, spec)
+            self._publish(id_, target_names(subscriber.to), spec)
             options = spec.queues[source] if is_queue else subscriber.queue or QueueSpec()
             self._failures(id_, source, options, subscriber.retry, pipeline)
 

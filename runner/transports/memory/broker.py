@@ -183,17 +183,20 @@ class MemoryBroker:
             if followed == pipeline:
                 on_pauses(pauses, change.subscriber)
 
-    def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
-        """Return how many messages are ready in these queues, wait for a retry into them, or are undeliverable yet."""
+    def count_pending(self, all_options: Sequence[SubscriptionOptions], *, with_delayed: bool = False) -> int:
+        """Return how many messages are ready in these queues, wait for a retry into them, or are undeliverable yet.
+
+        `with_delayed` also counts those that will come into them after another delay.
+        """
         names = {options.queue for options in all_options}
         prefixes = tuple({f"{options.wait_prefix}." for options in all_options})
         count = sum(letter.address.key in names for letter in self._undeliverable)
         for queue in self._router.queues.values():
             if queue.name in names:
                 count += len(queue.buffer)
-            elif queue.name.startswith(prefixes):
+            elif queue.name.startswith(prefixes) and not with_delayed:
                 count += sum(message.address.key in names for message in queue.buffer)
-        return count
+        return count + (self.count_expiring(names) if with_delayed else 0)
 
     def count_expiring(self, names: Collection[str]) -> int:
         """Return how many messages of other queues will expire, and come into one of these queues by that."""
@@ -205,14 +208,21 @@ class MemoryBroker:
         )
 
     def leads_to(self, queue: MemoryQueue, message: QueuedMessage, names: Collection[str]) -> bool:
-        """Return whether a message comes into one of these queues when `queue` gives it up."""
-        address = _dead_letter_address(queue, message)
-        try:
-            return address is not None and any(
-                target.name in names for target in self.route(address, message.envelope.headers)
-            )
-        except PublishFailed:
-            return False
+        """Return whether a message comes into one of these queues when `queue`, and others after it, give it up."""
+        seen: set[str] = set()
+        waiting = [queue]
+        while waiting:
+            queue = waiting.pop()
+            address = _dead_letter_address(queue, message)
+            try:
+                targets = self.route(address, message.envelope.headers) if address is not None else ()
+            except PublishFailed:
+                continue
+            if any(target.name in names for target in targets):
+                return True
+            seen.add(queue.name)
+            waiting += [each for each in targets if each.rules.ttl_s is not None and each.name not in seen]
+        return False
 
     def subscriptions(self, names: Collection[str]) -> list[MemorySubscription]:
         """Return the subscriptions of these queues, of all sessions."""

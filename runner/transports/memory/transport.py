@@ -202,9 +202,9 @@ class MemoryTransport:
         """Return the broker's queue of this name, or None if it does not exist."""
         return self._broker.queue(name)
 
-    async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
+    async def count_pending(self, all_options: Sequence[SubscriptionOptions], *, with_delayed: bool = False) -> int:
         """See `Transport.count_pending`."""
-        return self._broker.count_pending(all_options)
+        return self._broker.count_pending(all_options, with_delayed=with_delayed)
 
     async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int:
         """See `Transport.count_held_elsewhere`."""

@@ -18,6 +18,8 @@ import aiormq
 from aio_pika.abc import AbstractConnection
 from pamqp.commands import Connection
 
+from runner.transports.rabbitmq.broker_features import line_of
+
 T = TypeVar("T")
 
 CONNECT_ERRORS = (OSError, TimeoutError, aiormq.exceptions.AMQPError, asyncio.IncompleteReadError)
@@ -99,8 +101,7 @@ def product_of(connection: AbstractConnection) -> str:
 
 def broker_version(connection: AbstractConnection) -> tuple[int, int]:
     """Return the broker's version, such as (4, 3); (0, 0) where it does not say one."""
-    found = re.match(r"(\d+)\.(\d+)", server_property(server_properties(connection), "version"))
-    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
+    return line_of(server_property(server_properties(connection), "version"))
 
 
 def ignore_result(task: asyncio.Future[Any]) -> None:

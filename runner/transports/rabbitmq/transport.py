@@ -20,6 +20,7 @@ from runner.clock import utc_now
 from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
+from runner.pipeline.delays import HOLDS_DELAYED
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Topology, leadership_queue, wait_name
 from runner.tasks import cancel_and_wait
@@ -45,7 +46,7 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
     product_of,
 )
 from runner.transports.rabbitmq.amqp_fast_path import FAST_PATH_HINT, no_fast_path
-from runner.transports.rabbitmq.broker_features import features_of
+from runner.transports.rabbitmq.broker_features import features_of, quorum_priorities_of
 from runner.transports.rabbitmq.caller import RabbitCaller
 from runner.transports.rabbitmq.channels import access_refused, help_for_reply
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
@@ -85,7 +86,7 @@ class RabbitTransport:
         self._watchdog_s = watchdog_s
         self._watchdog: asyncio.Task[None] | None = None
         self._on_event = on_transport_event or (lambda _: None)
-        self._capabilities = Capabilities("rabbitmq", is_persistent=True, is_shared=True)
+        self._capabilities = Capabilities("rabbitmq", is_persistent=True, is_shared=True, delay_rounding=0.005)
         self._topology = DeclaredTopology(settings.topology, self._on_event)
         self._consumers: list[Consumer] = []
         self._leaderships: list[RabbitLeadership] = []
@@ -142,7 +143,10 @@ class RabbitTransport:
         if reason := no_fast_path(connection):
             fields = {"broker": self.target, "reason": reason, "hint": FAST_PATH_HINT}
             self._on_event(TransportEvent("broker.slow_path", "warning", fields))
-        self._capabilities = replace(self._capabilities, features=features_of(broker_version(connection)))
+        line = broker_version(connection)
+        self._capabilities = replace(
+            self._capabilities, features=features_of(line), quorum_priorities=quorum_priorities_of(line)
+        )
         return product_of(connection)
 
     async def declare(self, topology: Topology) -> DeclareResult:
@@ -208,12 +212,14 @@ class RabbitTransport:
         delivery.mark_settled()
         return delivery.subscription.ack(delivery)
 
-    async def count_pending(self, all_options: Sequence[SubscriptionOptions]) -> int:
+    async def count_pending(self, all_options: Sequence[SubscriptionOptions], *, with_delayed: bool = False) -> int:
         """See `Transport.count_pending`. Deliveries that other processes hold are not visible over AMQP."""
         await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
         names = {options.queue for options in all_options}
         for prefix in {options.wait_prefix for options in all_options}:
             names.update(wait_name(prefix, wait) for wait in self._topology.waits(prefix))
+        if with_delayed:
+            names.update(queue.name for queue in self._topology.topology.queues if HOLDS_DELAYED.fullmatch(queue.name))
         try:
             ready = await count_messages(await self._consuming.ready(), names)
         except (ConnectionClosedByUs, *CHANNEL_ERRORS):

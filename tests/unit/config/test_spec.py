@@ -20,6 +20,7 @@ from runner.config.spec import (
     SubscriberSpec,
 )
 from runner.config.spec_model import SpecModel
+from runner.config.target_spec import target_names
 from runner.errors import Problem
 
 MINIMAL = "version: 1\n"
@@ -149,8 +150,8 @@ def test_producers_and_subscribers_in_full() -> None:
         "      retry: {on: [TimeoutError, 'm:E']}, run_in: thread, queue: {max_length: 1}}\n"
     )
     producer, subscriber = pipeline.producers["p"], pipeline.subscribers["s"]
-    assert (producer.to, producer.every, producer.with_) == (("q", "e"), 5.0, {"n": 1})
-    assert (subscriber.from_, subscriber.to, subscriber.timeout) == (("order.*", "#"), ("q",), 60.0)
+    assert (target_names(producer.to), producer.every, producer.with_) == (("q", "e"), 5.0, {"n": 1})
+    assert (subscriber.from_, target_names(subscriber.to), subscriber.timeout) == (("order.*", "#"), ("q",), 60.0)
     assert subscriber.retry.on == ("TimeoutError", "m:E")
     assert subscriber.queue == QueueSpec.model_validate({"max_length": 1})
 

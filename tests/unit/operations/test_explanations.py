@@ -52,7 +52,7 @@ FILES = {
     "orders.jsonl": "{}\n",
 }
 NO_CODES = {
-    *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx"),
+    *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx", "alternate-exchange", "all-with-x"),
     *("utf-8", "utf-8-sig", "utf-16", "invalid-result"),
     *("dataclass-args", "definition-ref", "function-after", "model-fields", "tagged-union", "typed-dict"),  # pydantic's
 }
