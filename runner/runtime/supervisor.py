@@ -478,5 +478,6 @@ def _held_s(pipeline: Pipeline, subscriber: Subscriber) -> float | None:
     )
     if subscriber.timeout_s is None or not is_quorum:
         return None
-    held_s = subscriber.timeout_s * (1 + math.ceil(subscriber.prefetch / subscriber.concurrency))
+    waiting = subscriber.prefetch * len(subscriber.queues)
+    held_s = subscriber.timeout_s * (1 + math.ceil(waiting / subscriber.concurrency))
     return held_s if held_s > MAX_UNSETTLED_S else None

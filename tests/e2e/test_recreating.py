@@ -179,3 +179,35 @@ async def kill_when(here: Project, node: Node, name: str, is_now: Callable[[int,
             return not has_ended and code == -signal.SIGKILL
     finally:
         await asyncio.to_thread(watch.close)
+
+
+PARTITIONED = """
+    version: 1
+    queues:
+      UNIQUE.orders: {partitions: 4, partition_by: id}
+    subscribers:
+      worker: {from: UNIQUE.orders, handler: "work:handle"}
+"""
+
+
+@pytest.mark.timeout(120)
+async def test_the_number_of_partitions_changes_when_they_are_empty_and_nothing_consumes_them(here: Project) -> None:
+    """Otherwise messages of one key would be in two partitions; each refusal says what to do first."""
+    here.pipeline(PARTITIONED)
+    await here.do("apply")
+    here.pipeline(PARTITIONED.replace("partitions: 4", "partitions: 2"))
+    number = f"{here.name('orders')}.partitions"
+    with Foreign(str(here.place.url)) as foreign:
+        foreign.publish_confirmed(f"{here.name('orders')}.3", b'{"id": 1}')
+        refused = await here.do("apply", "--recreate", number, code=1)
+        assert "1 message in the partitions of" in refused.stderr
+        foreign.take(f"{here.name('orders')}.3")
+        consuming = foreign.channel
+        consuming.basic_consume(number, lambda *_: None)
+        refused = await here.do("apply", "--recreate", number, code=1)
+        assert "is in use" in refused.stderr
+        consuming.close()
+    await here.do("apply", "--recreate", number)
+    await here.up_until_idle()
+    planned = await here.do("plan", "--detailed-exitcode")
+    assert "recreate" not in planned.stdout

@@ -108,12 +108,14 @@ class _Document:
             binding: dict[str, Any] = {"is": "routingKey", "exchange": {**traits, "vhost": self._vhost}}
             message["bindings"] = _amqp(messageType=name)
         else:
-            queue = self._queues[name]
+            parts = destination.partitioning
+            queue = self._queues[name if parts is None else parts.names[0]]
             flags = {"durable": queue.durable, "exclusive": queue.exclusive, "autoDelete": queue.auto_delete}
-            binding = {"is": "queue", "queue": {"name": name, **flags, "vhost": self._vhost}}
+            address = _address(destination)["address"]
+            binding = {"is": "queue", "queue": {"name": address, **flags, "vhost": self._vhost}}
         self._messages.setdefault(found, message)
         channel = {
-            "address": destination.address.key,
+            **_address(destination),
             **({"description": description} if description else {}),
             "messages": {found: {"$ref": f"#/components/messages/{found}"}},
             "bindings": _amqp(**binding),
@@ -149,6 +151,16 @@ class _Document:
 
 def _amqp(**options: Any) -> dict[str, Any]:
     return {"amqp": {**options, "bindingVersion": _BINDING_VERSION}}
+
+
+def _address(destination: Destination) -> dict[str, Any]:
+    """Return the address of a channel: a routing key, or a queue, whose partition is a parameter if it has any."""
+    parts = destination.partitioning
+    if parts is None:
+        return {"address": destination.address.key}
+    how = f"The CRC-32 of the text at `{parts.path}` of the payload, modulo {parts.count}."
+    parameter = {"description": how, "enum": [str(number) for number in range(parts.count)]}
+    return {"address": f"{parts.queue}.{{partition}}", "parameters": {"partition": parameter}}
 
 
 def _sources(pipeline: Pipeline, subscriber: Subscriber) -> list[Destination]:

@@ -113,6 +113,16 @@ def test_channels_are_queues_and_events_with_their_addresses(shop: Path) -> None
     assert channels["order.paid"]["description"] == "The money is here."
 
 
+def test_the_partition_of_a_queue_is_a_parameter_of_its_address(tmp_path: Path) -> None:
+    """With the rule that publishers of other programs need."""
+    path = tmp_path / "shop.yaml"
+    path.write_text("version: 1\nqueues: {orders: {partitions: 3, partition_by: customer.id}}\n")
+    (channel,) = exported(path)[1]["channels"].values()
+    assert channel["address"] == channel["bindings"]["amqp"]["queue"]["name"] == "orders.{partition}"
+    assert channel["parameters"]["partition"]["enum"] == ["0", "1", "2"]
+    assert "CRC-32 of the text at `customer.id`" in channel["parameters"]["partition"]["description"]
+
+
 def test_operations_are_what_producers_and_subscribers_do(shop: Path) -> None:
     _, document = exported(shop)
     operations = {name: each["action"] for name, each in document["operations"].items()}
