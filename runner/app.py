@@ -536,11 +536,10 @@ async def call(
     system: System,
     name: str,
     body: bytes,
-    *,
+    headers: Mapping[str, str],
+    message_id: str | None,
     timeout_s: float,
-    headers: Mapping[str, str] | None = None,
-    message_id: str | None = None,
-    on_transport_event: OnTransportEvent = lambda _: None,
+    on_transport_event: OnTransportEvent,
 ) -> Answer:
     """Publish a body to a queue or event of the first pipeline, and return the answer to it. Declares nothing.
 

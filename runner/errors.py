@@ -116,7 +116,9 @@ class NoAnswer(RunnerError):
 
     exit_code = 75
 
-    def __init__(self, message: str, *, reason: Literal["timeout", "lost"], hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, reason: Literal["timeout", "lost"], hint: str = "the message may be handled all the same"
+    ) -> None:
         super().__init__(message, hint)
         self.reason = reason
 

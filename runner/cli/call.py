@@ -7,13 +7,13 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
 from runner.cli.loader import echo_broker_state
-from runner.cli.output import echo_failure, errors_as_exit_codes
+from runner.cli.output import errors_as_exit_codes
 from runner.cli.payloads import headers_option, load_destination, read_body, warn_of_broken_json
 from runner.cli.verb import Verb, complete_names
 from runner.errors import CallFailed
@@ -21,7 +21,6 @@ from runner.redaction import escape_controls
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
-    from runner.runtime.answers import Answer
 
 
 @click.command("call", cls=Verb, short_help="Ask a question, and print the answer.")
@@ -80,39 +79,19 @@ def command(
         from runner import app
 
         system = load_destination(path, name, environ, broker, overlays, wait_s)
-        asking = app.call(
-            system,
-            name,
-            body,
-            timeout_s=timeout_s,
-            headers=headers,
-            message_id=message_id,
-            on_transport_event=echo_broker_state,
-        )
         try:
-            answer = asyncio.run(asking)
+            answer = asyncio.run(app.call(system, name, body, headers, message_id, timeout_s, echo_broker_state))
         except CallFailed as failure:
             if format == "json":
                 about = {"error": failure.error, "error_type": failure.error_type, "reason": failure.reason}
                 click.echo(json.dumps(about, ensure_ascii=False))
-            echo_failure(failure)
-            sys.exit(failure.exit_code)
-    _print(answer, is_json=format == "json")
-
-
-def _print(answer: Answer, *, is_json: bool) -> None:
-    """Print an answer. On a terminal, control characters of a text are escaped."""
-    if is_json:
+            raise
+    if format == "json":
         found = {"answer": answer.payload, "headers": dict(answer.headers)}
-        click.echo(json.dumps(found, ensure_ascii=False, default=_as_text))
+        click.echo(json.dumps(found, ensure_ascii=False, default=str))
     elif isinstance(answer.payload, bytes):
         click.echo(answer.body, nl=False)
     elif sys.stdout.isatty():
         click.echo("\n".join(map(escape_controls, answer.body.decode().split("\n"))))
     else:
         click.echo(answer.body)
-
-
-def _as_text(value: Any) -> str:
-    """Return what JSON does not know, such as bytes or a time, as text."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -60,11 +60,10 @@ WARN_AFTER_S = 5.0
 WARN_INTERVAL_S = 60.0
 """At most one such warning for each destination is logged in this time."""
 
-_MAY_BE_HANDLED = "the message may be handled all the same"
-
 _new = tuple.__new__
 """Makes named tuples three times as fast as their constructors."""
 
+T = TypeVar("T")
 Error = TypeVar("Error", bound=Exception)
 
 
@@ -357,30 +356,20 @@ class PipelinePublisher:
 
         Raises PublishFailed (certainly not published), NoAnswer, and CallFailed (the handler gave up).
         """
-        name = outgoing.destination.name
+        destination = replace(outgoing.destination, needs_queue=True)
         # Publications may share an id, and so a correlation id. Answers must not.
         envelope = outgoing.envelope._replace(correlation_id=self._new_id())
         try:
             async with asyncio.timeout(timeout_s):
-                with self.publication(outgoing._replace(envelope=envelope)) as sent:
-                    waiting = await self._ask(sent)
-                return read_answer(await waiting, name)
+                with self.publication(outgoing._replace(destination=destination, envelope=envelope)) as sent:
+                    waiting = await self._counted(destination, self._transport.ask(address_of(sent), sent.envelope))
+                assert waiting is not None
+                return read_answer(await waiting, destination.name)
         except TimeoutError:
-            text = f'"{name}" has not answered within {format_duration(timeout_s)}'
-            raise NoAnswer(text, reason="timeout", hint=_MAY_BE_HANDLED) from None
+            text = f'"{destination.name}" has not answered within {format_duration(timeout_s)}'
+            raise NoAnswer(text, reason="timeout") from None
         except PublishUnknown as error:
-            raise NoAnswer(str(error), reason="lost", hint=_MAY_BE_HANDLED) from error
-
-    async def _ask(self, sent: OutgoingMessage) -> asyncio.Future[Envelope]:
-        """Publish a question and count it; return the future of its answer."""
-        started = time.perf_counter()
-        try:
-            answer = await self._transport.ask(address_of(sent), sent.envelope)
-        except (PublishFailed, PublishUnknown) as error:
-            self._count(sent.destination, time.perf_counter() - started, error)
-            raise
-        self._count(sent.destination, time.perf_counter() - started, None)
-        return answer
+            raise NoAnswer(str(error), reason="lost") from error
 
     def _is_known_to_work(self, destination: Destination) -> bool:
         return _use_of(destination) in self._known_to_work
@@ -410,17 +399,21 @@ class PipelinePublisher:
 
     async def _publish(self, outgoing: OutgoingMessage, address: Address) -> None:
         """Publish once and count the result."""
-        destination, started = outgoing.destination, time.perf_counter()
+        destination = outgoing.destination
+        is_answer = destination.counted_as == REPLY
+        await self._counted(destination, self._transport.publish(address, outgoing.envelope, is_answer=is_answer))
+
+    async def _counted(self, destination: Destination, publishing: Awaitable[T]) -> T | None:
+        """Await a publication, count it, and return its result; None where no queue has to take it, and none does."""
+        started = time.perf_counter()
         try:
-            if destination.counted_as == REPLY:
-                await self._transport.publish(address, outgoing.envelope, is_answer=True)
-            else:
-                await self._transport.publish(address, outgoing.envelope)
+            result = await publishing
         except (PublishFailed, PublishUnknown) as error:
             if self._count(destination, time.perf_counter() - started, error) is not None:
                 raise
-        else:
-            self._count(destination, time.perf_counter() - started, None)
+            return None
+        self._count(destination, time.perf_counter() - started, None)
+        return result
 
     def _warn_waiting(self, name: str, failure: PublishFailed) -> None:
         """Warn that a destination is full, at most once every `WARN_INTERVAL_S`."""

@@ -122,19 +122,15 @@ class Engine:
 
         See `Running.publish`.
         """
-        return self._wait(self.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign))
-
-    def call(self, to: str, payload: Any, *, timeout: Duration, **message: Any) -> Any:
-        """Ask a queue or an event, and return the answer. See `Running.call`."""
-        return self._wait(self.calling(to, payload, timeout=timeout, **message))
+        return self.wait(self.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign))
 
     def until_idle(self) -> None:
         """Run until nothing is left to do but to wait for schedules. Raises NeverIdle."""
-        self._wait(self.idling())
+        self.wait(self.idling())
 
     def advance(self, duration: Duration) -> None:
         """Let this much virtual time pass, to exactly that moment."""
-        self._wait(self.advancing(duration))
+        self.wait(self.advancing(duration))
 
     run_for = advance
 
@@ -147,7 +143,7 @@ class Engine:
     def records(self) -> list[Record]:
         """Everything that has happened, in order, after everything that can happen at this moment."""
         if self._thread is not None and self._thread.is_open and not self._thread.is_current:
-            self._wait(self._settling())
+            self.wait(self._settling())
         return self._recorder.records
 
     @property
@@ -317,7 +313,8 @@ class Engine:
         assert self._thread is not None
         return self._thread.loop
 
-    def _wait(self, command: Coroutine[Any, Any, T]) -> T:
+    def wait(self, command: Coroutine[Any, Any, T]) -> T:
+        """Run one of the coroutines above to its end. Not for callers on the engine's own loop."""
         if self._thread is not None and self._thread.is_current:
             command.close()
             raise RuntimeError(

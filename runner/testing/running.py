@@ -149,7 +149,7 @@ class RunningSync(_Results):
 
     def call(self, to: str, payload: Any, *, timeout: Duration = CALL_TIMEOUT_S, **message: Any) -> Any:
         """See `Running.call`."""
-        return self.engine.call(to, payload, timeout=timeout, **message)
+        return self.engine.wait(self.engine.calling(to, payload, timeout=timeout, **message))
 
     def until_idle(self) -> None:
         """See `Running.until_idle`."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from runner.errors import NoAnswer
 from runner.message import Envelope
+
+T = TypeVar("T")
 
 
 class PendingAnswers:
@@ -14,12 +18,16 @@ class PendingAnswers:
     def __init__(self) -> None:
         self._waiting: dict[str | None, asyncio.Future[Envelope]] = {}
 
-    def expect(self, question: Envelope) -> asyncio.Future[Envelope]:
-        """Return the future of the answer to a question. Cancel it to expect the answer no more."""
+    async def ask(self, question: Envelope, publishing: Awaitable[T]) -> tuple[asyncio.Future[Envelope], T]:
+        """Await the publication of a question; return the future of its answer, and the result of the publication."""
         answer: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
         self._waiting[question.correlation_id] = answer
         answer.add_done_callback(lambda _: self._waiting.pop(question.correlation_id, None))
-        return answer
+        try:
+            return answer, await publishing
+        except BaseException:
+            answer.cancel()
+            raise
 
     def take(self, answer: Envelope) -> None:
         """Pass an answer on. A second one, and one that is late, is dropped."""
@@ -33,9 +41,8 @@ class PendingAnswers:
             lose(waiting)
 
 
-def lose(waiting: asyncio.Future[Envelope]) -> None:
-    """End the waiting for an answer that cannot come any more."""
+def lose(waiting: asyncio.Future[Envelope], *_: object) -> None:
+    """End the waiting for an answer that cannot come any more. `_` is the future that says so."""
     if not waiting.done():
-        text = "the connection to the broker was lost before the answer came"
-        waiting.set_exception(NoAnswer(text, reason="lost", hint="the message may be handled all the same"))
+        waiting.set_exception(NoAnswer("the connection to the broker was lost before the answer came", reason="lost"))
         waiting.exception()  # asyncio would log one that nothing awaits

@@ -137,13 +137,8 @@ class MemoryTransport:
             options = SubscriptionOptions(queue=queue.name, prefetch=100, dead_letter=None, wait_prefix=queue.name)
             await self.subscribe(options, self._take_answer)
             self._answer_queue = queue.name
-        answer = self._answers.expect(envelope)
-        try:
-            await self.publish(address, envelope._replace(reply_to=self._answer_queue))
-        except BaseException:
-            answer.cancel()
-            raise
-        return answer
+        asked = envelope._replace(reply_to=self._answer_queue)
+        return (await self._answers.ask(envelope, self.publish(address, asked)))[0]
 
     def _take_answer(self, delivery: Delivery) -> None:
         self.ack(delivery)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import aiormq
 from aiormq.abc import DeliveredMessage
@@ -25,24 +24,19 @@ from runner.transports.rabbitmq.publish_channel import PublishChannel
 from runner.transports.rabbitmq.publisher import RabbitPublisher
 
 
-class RabbitCaller:
-    """Publishes questions with `publisher`, and passes their answers on."""
+class RabbitCaller(RabbitPublisher):
+    """Publishes questions, and passes their answers on."""
 
     def __init__(self, connection: ReconnectingConnection, on_transport_event: OnTransportEvent) -> None:
+        super().__init__(connection, on_transport_event, on_open=self._listen)
         self._answers = PendingAnswers()
-        self.publisher = RabbitPublisher(connection, on_transport_event, on_open=self._listen)
 
     async def ask(
         self, question: Envelope, publish: Callable[[Envelope], Awaitable[PublishChannel]]
     ) -> asyncio.Future[Envelope]:
         """Publish a question. See `Transport.ask`."""
-        answer = self._answers.expect(question)
-        try:
-            channel = await publish(question._replace(reply_to=REPLY_TO))
-        except BaseException:
-            answer.cancel()
-            raise
-        closing, on_closed = channel.amqp_channel.closing, partial(_lose, answer)
+        answer, channel = await self._answers.ask(question, publish(question._replace(reply_to=REPLY_TO)))
+        closing, on_closed = channel.amqp_channel.closing, partial(lose, answer)
         closing.add_done_callback(on_closed)
         answer.add_done_callback(lambda _: closing.remove_done_callback(on_closed))
         return answer
@@ -51,9 +45,4 @@ class RabbitCaller:
         await channel.basic_consume(REPLY_TO, self._take, no_ack=True, timeout=RPC_S)
 
     async def _take(self, message: DeliveredMessage) -> None:
-        answer, _ = decode_aiormq_message(message)
-        self._answers.take(answer)
-
-
-def _lose(answer: asyncio.Future[Envelope], _: asyncio.Future[Any]) -> None:
-    lose(answer)
+        self._answers.take(decode_aiormq_message(message)[0])

@@ -163,7 +163,7 @@ class RabbitTransport:
 
     async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
         """See `Transport.ask`."""
-        return await self._caller.ask(envelope, partial(self._publish_by, self._caller.publisher, address))
+        return await self._caller.ask(envelope, partial(self._publish_by, self._caller, address))
 
     async def _publish_by(self, publisher: RabbitPublisher, address: Address, envelope: Envelope) -> PublishChannel:
         """Publish. An exchange that this session declared, and that was deleted, is declared again."""
@@ -296,7 +296,7 @@ class RabbitTransport:
         await asyncio.gather(*(log.close() for log in self._pause_logs))
         await asyncio.gather(*(leadership.resign() for leadership in self._leaderships))
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
-        await asyncio.gather(self._publisher.close(), self._answering.close(), self._caller.publisher.close())
+        await asyncio.gather(self._publisher.close(), self._answering.close(), self._caller.close())
         await asyncio.gather(self._publishing.close(), self._consuming.close())
 
     async def _retry_while_reconnecting(self, attempt: Callable[[], Awaitable[T]], complaint: str) -> T:
