@@ -173,7 +173,7 @@ def _sources(pipeline: Pipeline, subscriber: Subscriber) -> list[Destination]:
 def _servers(broker: BrokerSettings) -> dict[str, Any]:
     """Return the nodes of the broker, without users and passwords."""
     servers = {}
-    for number, url in enumerate(broker.urls, 1):
+    for number, url in enumerate(broker.urls if broker.is_rabbitmq else (), 1):
         parts = urlsplit(url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
         server = {"host": f"{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}", "protocol": parts.scheme}

@@ -151,6 +151,12 @@ def test_servers_have_no_credentials(shop: Path) -> None:
     assert (document["info"]["version"], document["info"]["title"]) == ("2026.11", "shop")
 
 
+@pytest.mark.parametrize("broker", ["memory", "file:shop.queue"])
+def test_a_broker_in_this_process_is_no_server(tmp_path: Path, broker: str) -> None:
+    (tmp_path / "shop.yaml").write_text(f"version: 1\nbroker: {broker}\nqueues: {{a: {{}}}}\n")
+    assert exported(tmp_path / "shop.yaml")[1]["servers"] == {}
+
+
 def test_what_handlers_take_is_the_schema_where_there_is_none() -> None:
     _, document = exported(ROOT / "pipelines" / "orders.yaml")
     assert document["components"]["messages"]["order_queue"]["payload"] == {"type": "string"}
