@@ -120,7 +120,7 @@ def echo_totals(report: RunReport, *, is_memory: bool = False) -> int:
             f"{pluralize(count, 'handler')} of {name} still ran when the grace period ended; their messages {fate}"
         )
     if report.left_in_memory:
-        hint = "--until-idle handles them before it stops; RabbitMQ keeps them"
+        hint = "--until-idle handles what has no delay before it stops; RabbitMQ and a broker in a file keep the rest"
         echo_error(f"{pluralize(report.left_in_memory, 'unhandled message')} lost with the in-process broker", hint)
     for name in report.failed_producers:
         echo_error(f"producer {name} failed and was not restarted")
