@@ -50,7 +50,7 @@ demo: $(VENV)/.runtime ## Run the example pipelines on the in-process broker
 	done
 
 .PHONY: test
-test: $(VENV)/.test rabbitmq ## Check and test everything
+test: $(VENV)/.test rabbitmq redis ## Check and test everything
 	@$(MAKE) lint
 	@$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
@@ -60,11 +60,11 @@ fresh: ## Run demo and test in a new Debian with nothing but python3 and make: D
 	@$(SUDO) .ci/fresh "$(or $(DEBIAN),trixie)"
 
 .PHONY: faults
-faults: $(VENV)/.test rabbitmq ## Kill, cut, freeze and starve brokers, networks and processes; print the results
+faults: $(VENV)/.test rabbitmq redis ## Kill, cut, freeze and starve brokers, networks and processes; print the results
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
 
 .PHONY: slow
-slow: $(VENV)/.test rabbitmq prometheus asyncapi ## Run what `make test` leaves out: slow tests, and every option on both brokers
+slow: $(VENV)/.test rabbitmq redis prometheus asyncapi ## Run what `make test` leaves out: slow tests, and every option on both brokers
 	@$(BIN)/pytest -n $(WORKERS) -m slow
 	@$(BIN)/pytest -n $(WORKERS) tests/features
 
@@ -78,11 +78,11 @@ browser: $(VENV)/.browser rabbitmq ## Open the page in Chromium, and use it
 # Two environments of their own: the lowest versions that pyproject.toml declares, and the newest that there are.
 
 .PHONY: lowest
-lowest: rabbitmq ## Run unit and conformance tests with the lowest declared versions
+lowest: rabbitmq redis ## Run unit and conformance tests with the lowest declared versions
 	@$(call run_with,.venv-lowest,-c constraints-lowest.txt)
 
 .PHONY: newest
-newest: rabbitmq ## Run unit and conformance tests with the newest versions
+newest: rabbitmq redis ## Run unit and conformance tests with the newest versions
 	@$(call run_with,.venv-newest,)
 
 # run_with(folder, options of pip): makes a virtual environment anew and runs the tests in it.
@@ -156,8 +156,8 @@ docs: $(VENV)/.runtime ## Write the generated documents
 lock: $(VENV)/.ready ## Update constraints*.txt to the newest versions that fit
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(BIN)/python -m venv "$$folder"; \
-	echo "Resolving mqrunner[http,jsonschema,otel,dev,zstd,test,browser]"; \
-	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,jsonschema,otel,dev,zstd,test,browser]'; \
+	echo "Resolving mqrunner[http,jsonschema,otel,dev,redis,zstd,test,browser]"; \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 "$$folder/bin/python" -m pip install --quiet -e '.[http,jsonschema,otel,dev,redis,zstd,test,browser]'; \
 	{ echo "# Versions that \`make\` installs. Written by \`make lock\`."; \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable; } > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt; \
@@ -239,6 +239,18 @@ rabbitmq:
 	$(call install_stopped,rabbitmq-server); \
 	if [ "$$had_epmd" = no ]; then $(SUDO) epmd -kill >/dev/null 2>&1 || true; fi
 endif
+
+# The same for Redis, which stores of `dedupe` may be in.
+
+.PHONY: redis
+redis:
+	@set -e; \
+	if command -v redis-server >/dev/null || command -v valkey-server >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
+		echo "Redis is not installed and cannot be installed from here: tests that need it cannot run" >&2; \
+		exit 0; \
+	fi; \
+	$(call install_stopped,redis-server)
 
 # What judges metrics and alerting rules; without it those tests are skipped, and say so.
 

@@ -44,6 +44,7 @@ _FAILURE = {
     "at": "`file:line` of the innermost frame of your code",
 }
 _BROKER = {"broker": "the URL, without its password", "role": "the connection: `publish` or `consume`"}
+_OF_STORE = {"store": "its name", "url": "its URL, without the password"}
 _OF_CONSUMER = {"subscriber": "PIPELINE.SUBSCRIBER", "queue": "its queue"}
 
 
@@ -370,6 +371,18 @@ EVENTS = (
         {**_OF_CONSUMER, **_ERROR},
     ),
     Event("stdout", ("info",), "Your code or a library printed a line.", {"text": "the line"}),
+    Event(
+        "store.available",
+        ("info",),
+        "A store can be used again.",
+        {**_OF_STORE, "away_s": "for how many seconds it could not"},
+    ),
+    Event(
+        "store.unavailable",
+        ("warning",),
+        "A store cannot be used. Subscribers with `dedupe` in it hold their messages until it can. Logged once.",
+        {**_OF_STORE, "error": "why"},
+    ),
     Event(
         "subscriber.paused",
         ("warning",),

@@ -237,7 +237,7 @@ class Epmd:
 
     def __init__(self, installation: Installation | None = None) -> None:
         self.port = free_port()
-        self._folder = _Folder("epmd")
+        self._folder = Folder("epmd")
         installation = installation or chosen()
         self._process = self._folder.run(
             installation.epmd(self._folder.path, "-port", str(self.port), "-address", "127.0.0.1"),
@@ -272,7 +272,7 @@ class Node(Broker):
         installation: Installation | None = None,
     ) -> None:
         installation = installation or chosen()
-        self._folder = _Folder("node")
+        self._folder = Folder("node")
         self._own_epmd = epmd is None
         self._epmd = epmd or Epmd(installation)
         self._config = config
@@ -424,7 +424,7 @@ class Node(Broker):
             self._process.send_signal(number)
 
 
-class _Folder:
+class Folder:
     """A temporary folder and the processes that live in it; both end with us, however we end."""
 
     def __init__(self, kind: str) -> None:

@@ -53,6 +53,13 @@ ERROR_PATH: Final = FieldType(
 URL: Final = FieldType(
     "url", "URL", "The URL of a broker.", r"^(memory|amqps?://.+|file:.+)$", ("amqp://user:password@host:5672/vhost",)
 )
+STORE: Final = FieldType(
+    "store",
+    "store",
+    "The URL of a store.",
+    r"^(sqlite:.+|rediss?://.+)$",
+    ("sqlite:seen.db", "redis://localhost:6379/0"),
+)
 IDENTIFIER: Final = FieldType("identifier", "name", "The name of a parameter.", r"^[^\s\d.:-][^\s.:-]*$")
 _TIME = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})"
 TIME: Final = FieldType("time", "time", "A time with its zone.", rf"^{_TIME}$", ("2026-03-28T05:00:00Z",))
@@ -65,7 +72,7 @@ MOMENT: Final = FieldType(
 )
 TEXT: Final = FieldType("text", "text", "Any text.")
 
-FIELD_TYPES: Final = (DURATION, SIZE, RATE, SHARE, NAME, PATTERN, IMPORT_PATH, SCHEMA, ERROR_PATH, URL)
+FIELD_TYPES: Final = (DURATION, SIZE, RATE, SHARE, NAME, PATTERN, IMPORT_PATH, SCHEMA, ERROR_PATH, URL, STORE)
 """The kinds that the JSON Schema of pipelines has a definition for."""
 
 SUITE_FIELD_TYPES: Final = (DURATION, TIME, MOMENT, NAME, IMPORT_PATH, ERROR_PATH)

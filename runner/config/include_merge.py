@@ -14,9 +14,10 @@ from typing import Final
 
 from runner.config.document import Document, Interpolated, MappingNode, Node, ScalarNode, SequenceNode
 from runner.config.positions import Span
+from runner.config.store_urls import SQLITE
 from runner.errors import Problem
 
-SECTIONS: Final = ("exchanges", "queues", "events", "producers", "subscribers", "resources")
+SECTIONS: Final = ("exchanges", "queues", "events", "producers", "subscribers", "resources", "stores")
 ROOT_ONLY: Final = frozenset({"name", "description", "owner", "broker", "logging", "telemetry", "shutdown", "redact"})
 
 
@@ -44,6 +45,9 @@ def _merge_part(root: Document, part: Document) -> Iterator[Problem]:
         if isinstance(found, MappingNode):
             span, _ = part.root.nodes.pop(section)
             items = _rebased(found, folder) if section == "producers" else found
+            if section == "stores":
+                stores = {name: (at, moved(node, folder)) for name, (at, node) in found.nodes.items()}
+                items = replace(found, nodes=stores)
             yield from _merge_section(root, part, section, span, items)
         elif isinstance(found, ScalarNode) and found.value is None:
             del part.root.nodes[section]
@@ -102,10 +106,13 @@ def _rebased(producers: MappingNode, folder: str) -> MappingNode:
 
 
 def moved(node: Node, folder: str) -> Node:
-    """Return a relative path from another folder; other nodes unchanged."""
+    """Return a relative path from another folder, also behind `sqlite:`; other nodes, and URLs, unchanged."""
     if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or node.value in ("", "-") or folder == ".":
         return node
-    path = os.path.join(folder, node.value)
+    if "://" in node.value:
+        return node
+    scheme = SQLITE if node.value.startswith(SQLITE) else ""
+    path = f"{scheme}{os.path.join(folder, node.value.removeprefix(scheme))}"
     if isinstance(node.value, Interpolated):
         path = Interpolated(path, node.value.expression)
     return replace(node, value=path)

@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from runner.config import guesses
 from runner.config.broker_urls import EXAMPLE_URL, parse_broker_url
 from runner.config.document import Interpolated
-from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME, PATTERN, SCHEMA, TEXT, URL
+from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME, PATTERN, SCHEMA, STORE, TEXT, URL
 from runner.config.fields import one_or_many, text
 from runner.config.messages import closest, describe, quoted, spec_error
 from runner.config.spec_model import Conflict, raise_conflicts
+from runner.config.store_urls import store_url_problem
 from runner.redaction import mask_passwords
 
 MAX_NAME_BYTES: Final = 255
@@ -201,10 +202,18 @@ def _url_help(value: str) -> tuple[str, str]:
     return hint or f"write {'file:data/shop.queue' if value.startswith('file:') else EXAMPLE_URL}", ""
 
 
+def _store_url(value: object) -> str:
+    why = store_url_problem(value) if isinstance(value, str) else f"must be the URL of a store, not {describe(value)}"
+    if why:
+        raise spec_error("bad-url", why, "write sqlite:seen.db, or redis://localhost:6379/0")
+    return str(value)
+
+
 ImportPath = Annotated[str, BeforeValidator(_import_path), IMPORT_PATH]
 SchemaPath = Annotated[str, BeforeValidator(_schema), SCHEMA]
 ErrorPath = Annotated[str, BeforeValidator(_error_path), ERROR_PATH]
 BrokerUrl = Annotated[str, BeforeValidator(_broker_url), URL]
+StoreUrl = Annotated[str, BeforeValidator(_store_url), STORE]
 
 
 def distinct(names: tuple[str, ...]) -> tuple[str, ...]:

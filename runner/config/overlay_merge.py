@@ -20,7 +20,7 @@ from runner.config.positions import Span
 from runner.config.spec_model import SpecModel, field_keys, model_keys
 from runner.errors import Problem
 
-_PATHS: Final = (("producers", "*", "file"), ("broker", "tls", "*"), ("python_path",))
+_PATHS: Final = (("producers", "*", "file"), ("broker", "tls", "*"), ("python_path",), ("stores", "*"))
 """Values that are paths, relative to the file that they are written in."""
 
 

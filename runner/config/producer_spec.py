@@ -15,6 +15,7 @@ from runner.config.fields import Boolean, Duration, OpaqueMap, Rate, Text, durat
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ImportPath
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
+from runner.config.subscriber_spec import DedupeField
 from runner.config.target_spec import Targets
 
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
@@ -101,6 +102,11 @@ class ProducerSpec(SpecModel):
         description="With http: a POST is a call. Its response is the answer of the subscriber, which needs `reply: "
         "true` if it has a `to`.",
     )
+    idempotency: DedupeField | None = Field(
+        default=None,
+        description="How long POSTs to http with an Idempotency-Key are remembered: a duration, or a map of window and "
+        "store. Default: 24h, in memory.",
+    )
     once: Annotated[Text | None, BeforeValidator(_once, json_schema_input_type=bool | str)] = Field(
         default=None,
         description="true: once it has ended, later starts do not run it again; a new text runs it once more.",
@@ -158,6 +164,11 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
         yield Conflict(("reply",), message, "write two producers, or let an event have several subscribers")
     if producer.reply and any(target.delay for target in producer.to):
         yield Conflict(("to",), '"reply" and a delay cannot be used together: the client waits', "remove one of them")
+    if producer.idempotency is not None and producer.http is None:
+        yield Conflict(("idempotency",), '"idempotency" is for producers with "http"', "remove it")
+    if producer.idempotency is not None and producer.idempotency.key is not None:
+        message = '"key" is for subscribers: the key of a POST is its header Idempotency-Key'
+        yield Conflict(("idempotency", "key"), message, "remove it")
     if producer.rate is not None and producer.http is not None:
         help_ = 'remove it, or limit the subscriber with "rate"'
         yield Conflict(("rate",), '"rate" does not limit "http": its clients decide when they send', help_)

@@ -22,7 +22,16 @@ from runner.config.fields import (
     text,
 )
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ExchangeName, Identifier, ImportPath, LiteralKey, Name, OptionalNames, SchemaPath
+from runner.config.name_fields import (
+    ExchangeName,
+    Identifier,
+    ImportPath,
+    LiteralKey,
+    Name,
+    OptionalNames,
+    SchemaPath,
+    StoreUrl,
+)
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, CompressField, ExchangeField, ExchangeSpec, QueueField, QueueSpec
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
@@ -254,6 +263,13 @@ class PipelineSpec(SpecModel):
     )
     resources: Annotated[dict[Identifier, ResourceField], OPTIONAL_MAP] = Field(
         default={}, description="Long-lived objects that handlers need, by the name of the handlers' parameter."
+    )
+    stores: Annotated[dict[Name, StoreUrl], OPTIONAL_MAP] = Field(
+        default={},
+        repr=False,  # passwords
+        description="Databases that remember which messages were handled, by name: sqlite:PATH, relative to this file, "
+        "redis://… or rediss://….",
+        examples=["{seen: sqlite:seen.db}"],
     )
     logging: Annotated[LoggingSpec, OPTIONAL_MAP] = Field(
         default={}, validate_default=True, description="What is logged, and how."

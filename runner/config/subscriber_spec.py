@@ -22,7 +22,7 @@ from runner.config.fields import (
     whole_number,
 )
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ErrorPath, ImportPath, Patterns, PayloadPath
+from runner.config.name_fields import ErrorPath, ImportPath, Name, Patterns, PayloadPath
 from runner.config.queue_spec import QueueSpec
 from runner.config.scalars import resolve_scalar
 from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
@@ -151,14 +151,24 @@ def _batch(value: object) -> object:
 
 
 class DedupeSpec(SpecModel):
-    """How long the ids of handled messages are remembered."""
+    """How long what was done is remembered, by which key, and where."""
 
     short_form: ClassVar[str] = "window"
 
     window: Annotated[Duration, duration(0.001)] = Field(
-        description="How long a repeated message is acknowledged without calling the handler again; for the newest "
-        "100,000 messages at most.",
+        description="How long what comes again is not done again; without a store for the newest 100,000 at most.",
         examples=["1h"],
+    )
+    key: PayloadPath | None = Field(
+        default=None,
+        description="A dotted path into the payload: messages with the same value are the same. Default: those with "
+        "the same id and the same body.",
+        examples=["order.id"],
+    )
+    store: Name | None = Field(
+        default=None,
+        description="One of `stores`, which remembers for all processes and over restarts. Default: the memory of the "
+        "process.",
     )
 
 
@@ -230,7 +240,8 @@ class SubscriberSpec(SpecModel):
     )
     rate: Rate | None = Field(default=None, description="Maximum rate of handling, as in 100/s, 10/m or 5/h.")
     dedupe: DedupeField | None = Field(
-        default=None, description="Skips messages whose id has been handled: for a duration, or a map of window."
+        default=None,
+        description="Skips messages that have been handled before: for a duration, or a map of window, key and store.",
     )
     run_in: Annotated[RunIn, choice(RunIn)] | None = Field(
         default=None,

@@ -6,8 +6,10 @@ pydantic-core parses JSON: it is faster than the standard library, and refuses N
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -217,6 +219,18 @@ def key_reader(path: str) -> Callable[[Envelope], Hashable]:
         return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
     return read
+
+
+def identity_reader(path: str) -> Callable[[Envelope], bytes]:
+    """Return the function that reads the JSON of the value at a dotted path. It raises InvalidMessage without one."""
+
+    def read(envelope: Envelope) -> bytes:
+        with suppress(LookupError):
+            if (value := value_at(envelope, path)) is not None:
+                return json.dumps(value, sort_keys=True).encode()
+        raise InvalidMessage(f'the payload has nothing at "{path}", the key of dedupe')
+
+    return _guarded(read)
 
 
 def value_at(envelope: Envelope, path: str) -> Any:

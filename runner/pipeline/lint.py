@@ -26,7 +26,7 @@ MAX_HELD_S = 25 * 60.0
 COMMON_NAMES = frozenset({"app", "config", "index", "main", "pipeline", "pipelines", "runner", "worker", "workers"})
 """Names of files that are common to many projects."""
 
-_BROKER_URL = re.compile(r"amqps?://\S*")
+_BROKER_URL = re.compile(r"(?:amqp|redis)s?://\S*")
 _FREE: Final = frozenset({"with", "arguments", "headers"})
 """Maps whose values are passed on unchanged."""
 
@@ -151,18 +151,17 @@ def _dropped_failures(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Prob
 def _plain_passwords(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of passwords in the file, also in the default of a variable."""
     document = loaded.document
-    broker = document.node(("broker",)) if document is not None else None
-    if document is None or broker is None:
-        return
-    for path, node in walk_nodes(broker, ("broker",)):
-        if not isinstance(node, ScalarNode) or not isinstance(node.value, str):
+    sections = ((name, document.node((name,))) for name in ("broker", "stores")) if document is not None else ()
+    nodes = [pair for name, section in sections if section is not None for pair in walk_nodes(section, (name,))]
+    for path, node in nodes:
+        if document is None or not isinstance(node, ScalarNode) or not isinstance(node.value, str):
             continue
         written = document.part(node.span).text[node.start : node.end]
         value = substitute(written, {}, lambda _: "").text if node.origins else node.value
         password = value.strip("\"'") if path == ("broker", "password") else _password(value)
         if password:
-            message = "the broker's password is in the file"
-            name = "RABBITMQ_URL" if _password(value) else "RABBITMQ_PASSWORD"
+            message = f"the {str(path[0]).removesuffix('s')}'s password is in the file"
+            name = "REDIS_URL" if path[0] == "stores" else "RABBITMQ_URL" if _password(value) else "RABBITMQ_PASSWORD"
             help_text = f"write ${{{name}}} or ${{file:/run/secrets/{name.lower()}}} instead"
             if password not in _VARIABLE.sub("", written):
                 message += ", in the default of a variable"

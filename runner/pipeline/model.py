@@ -156,6 +156,23 @@ class Resource:
     factory: Callable[[], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """A store. Its URL may contain a password."""
+
+    name: str
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembering:
+    """How long what was done is remembered, and where. Without `key_of`, a message is identified by its id and body."""
+
+    window_s: float
+    store: StoreSettings | None = None
+    key_of: Callable[[Envelope], bytes] | None = None
+
+
 HTTP_TIMEOUT_S = 10.0
 """The default time that a POST waits for the confirm of its message."""
 
@@ -165,7 +182,7 @@ class Producer:
     """A source of messages: a function that is called once or by a schedule, or an HTTP path without a handler.
 
     `http_timeout_s` is the time that a POST waits for the confirm of its message, or for the answer if it `is_call`;
-    `per_second` is the maximum rate.
+    `idempotency` is for POSTs with an Idempotency-Key; `per_second` is the maximum rate.
     With `once`, it runs once for each value of that key, over all starts.
     """
 
@@ -176,6 +193,7 @@ class Producer:
     http_path: str | None = None
     http_timeout_s: float = HTTP_TIMEOUT_S
     is_call: bool = False
+    idempotency: Remembering | None = None
     per_second: float | None = None
     once: str | None = None
     is_enabled: bool = True
@@ -209,7 +227,7 @@ class Subscriber:
     batch: Batch | None = None
     key_of: Callable[[Envelope], Hashable] | None = None
     per_second: float | None = None
-    dedupe_window_s: float | None = None
+    dedupe: Remembering | None = None
     runs_in_process: bool = False
     trip: TripPolicy | None = None
     event_of: EventOf = type_alone

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from runner.config.fields import DAY_S
 from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
 from runner.config.queue_spec import CompressSpec
-from runner.config.spec import PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
+from runner.config.spec import DedupeSpec, PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
+from runner.config.store_urls import SQLITE
 from runner.config.target_spec import TargetSpec
 from runner.errors import Problem
 from runner.message import Address
@@ -38,7 +40,9 @@ from runner.pipeline.model import (
     LoggingSettings,
     Pipeline,
     Producer,
+    Remembering,
     Resource,
+    StoreSettings,
     Subscriber,
     TlsSettings,
     absolute_broker,
@@ -273,6 +277,7 @@ class _Resolver:
         to = _targets(spec.to, destinations)
         if spec.http is not None:
             timeout_s = HTTP_TIMEOUT_S if spec.timeout is None else spec.timeout
+            once = self._remembering(spec.idempotency) if spec.idempotency is not None else Remembering(DAY_S)
             return Producer(
                 name,
                 None,
@@ -280,6 +285,7 @@ class _Resolver:
                 http_path=spec.http,
                 http_timeout_s=timeout_s,
                 is_call=spec.reply,
+                idempotency=once,
                 is_enabled=spec.enabled,
             )
         checks = [target.encode for target in to if target.name in self._adapters]
@@ -331,7 +337,7 @@ class _Resolver:
             batch=Batch(spec.batch.size, spec.batch.wait) if spec.batch is not None else None,
             key_of=codec.key_reader(order_by) if order_by is not None else None,
             per_second=spec.rate,
-            dedupe_window_s=spec.dedupe.window if spec.dedupe is not None else None,
+            dedupe=self._remembering(spec.dedupe) if spec.dedupe is not None else None,
             runs_in_process=spec.run_in == "process",
             trip=trip,
             event_of=event_of(self._event_addresses(), topology_builder.DEFAULT_EXCHANGE),
@@ -340,6 +346,13 @@ class _Resolver:
             replies=spec.answers,
             is_enabled=spec.enabled,
         )
+
+    def _remembering(self, spec: DedupeSpec) -> Remembering:
+        url = self._spec.stores.get(spec.store or "", "")
+        if url.startswith(SQLITE):  # absolute, because a handler may change the working directory
+            url = f"{SQLITE}{(self._loaded.path.parent / url.removeprefix(SQLITE)).absolute()}"
+        store = StoreSettings(spec.store, url) if spec.store is not None and url else None
+        return Remembering(spec.window, store, codec.identity_reader(spec.key) if spec.key is not None else None)
 
     def _check_run_in(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
         if spec.run_in is not None and handler.is_async:
@@ -392,9 +405,13 @@ class _Resolver:
         for mismatch in handler_mismatches(handler.path, annotation, schemas):
             self._note("schema-mismatch", (*path, "handler"), *mismatch)
         certain = spec.from_ if is_queue else names
-        if spec.order_by is not None and all(name in schemas for name in certain):
-            for mismatch in path_mismatches(spec.order_by, [schemas[name] for name in certain]):
-                self._note("bad-payload-path", (*path, "order_by"), *mismatch)
+        dedupe = spec.dedupe.key if spec.dedupe is not None else None
+        one_group, no_key = "all messages would be one group", "every message would be invalid"
+        uses = ((spec.order_by, ("order_by",), one_group), (dedupe, ("dedupe", "key"), no_key))
+        for payload_path, at, then in uses:
+            if payload_path is not None and all(name in schemas for name in certain):
+                for mismatch in path_mismatches(payload_path, [schemas[name] for name in certain], then):
+                    self._note("bad-payload-path", (*path, *at), *mismatch)
         unchecked = {name: schema for name, schema in schemas.items() if schema is not annotation}
         if not unchecked:
             return handler

@@ -38,12 +38,14 @@ def handler_mismatches(path: str, annotation: Any, schemas: Mapping[str, Any]) -
             yield message, f"annotate its payload with {wanted}"
 
 
-def path_mismatches(path: str, schemas: Sequence[Any]) -> Iterator[SchemaMismatch]:
-    """Yield a mismatch if a dotted path exists in none of the schemas."""
+def path_mismatches(
+    path: str, schemas: Sequence[Any], then: str = "all messages would be one group"
+) -> Iterator[SchemaMismatch]:
+    """Yield a mismatch if a dotted path exists in none of the schemas; `then` says what follows from that."""
     unknown = first_unknown_key(path, schemas) if schemas else None
     if unknown is None:
         return
-    message = f'{" | ".join(unknown.types)} has no "{unknown.part}": all messages would be one group'
+    message = f'{" | ".join(unknown.types)} has no "{unknown.part}": {then}'
     help_text = f"write one of: {', '.join(unknown.keys)}" if unknown.keys else f'end the path before "{unknown.part}"'
     if guess := closest(unknown.part, unknown.keys):
         help_text = f'did you mean "{guess}"?'

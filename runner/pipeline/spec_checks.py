@@ -9,10 +9,11 @@ from typing import Literal
 
 from runner.config.diagnostics import closest
 from runner.config.loader import PipelineFile, mend_slips
-from runner.config.messages import typo_of
+from runner.config.messages import did_you_mean, typo_of
 from runner.config.name_fields import MAX_NAME_BYTES
 from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec, QueueSpec
+from runner.config.store_urls import REDIS
 from runner.config.target_spec import target_names
 from runner.errors import Problem
 from runner.outcome import MAX_DELAY_S
@@ -38,6 +39,7 @@ from runner.pipeline.topology_builder import (
 _DEAD = re.compile(r"[._-](dlq|dead|dlx|deadletter|dead[._-]?letters?|errors?|failed|poison)$")
 """How other tools end the name of a dead-letter queue."""
 
+STORE_EXAMPLE = "add it at the top of the file: `stores: {seen: sqlite:seen.db}`"
 TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
@@ -74,6 +76,7 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         _http_paths,
         _traces,
         _compression,
+        _stores,
     )
     problems = [*_sources(loaded, spec, together), *(problem for check in checks for problem in check(loaded, spec))]
     if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
@@ -312,6 +315,27 @@ def _compression(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
                 path = (section, name, "compress", "encoding")
                 help_text = 'install it: pip install "mqrunner[zstd]", or write "gzip"'
                 yield loaded.problem("missing-extra", path, "zstd needs a library, which is not installed", help_text)
+
+
+def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Check that stores exist, are used, and can be reached with what is installed."""
+    uses = [(("subscribers", name, "dedupe"), each.dedupe) for name, each in spec.subscribers.items()]
+    uses += [(("producers", name, "idempotency"), each.idempotency) for name, each in spec.producers.items()]
+    used = {path: each.store for path, each in uses if each is not None and each.store is not None}
+    are_known = not any(problem.path.startswith("stores") for problem in loaded.problems)  # else some are left out
+    for path, store in used.items():
+        if store not in spec.stores and are_known:
+            help_text = did_you_mean(store, spec.stores) if spec.stores else STORE_EXAMPLE
+            yield loaded.problem("unknown-name", (*path, "store"), f'no store is called "{store}"', help_text)
+    for name, url in spec.stores.items():
+        if name not in used.values():
+            message = f'nothing uses the store "{name}"'
+            help_text = f"write `dedupe: {{window: 1h, store: {name}}}` at a subscriber, or remove it"
+            yield loaded.problem("unused-option", ("stores", name), message, help_text, severity="warning", on="key")
+        if url.startswith(REDIS) and not _is_installed("redis"):
+            message = "a store in Redis needs the package redis, which is not installed"
+            help_text = 'install it: pip install "mqrunner[redis]"'
+            yield loaded.problem("missing-extra", ("stores", name), message, help_text)
 
 
 def _is_installed(module: str) -> bool:

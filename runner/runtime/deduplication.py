@@ -1,18 +1,16 @@
-"""Remembers handled messages, so that a second delivery of one is acknowledged without calling the handler again."""
+"""Lets each message be handled once within a window, as far as a store can tell."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
+from uuid import uuid4
 
-from runner import log
-from runner.message import Envelope
-
-MAX_REMEMBERED = 100_000
-"""The most messages that a subscriber remembers, the newest ones: about 15 MB."""
+from runner.message import Envelope, replays_of
+from runner.pipeline.model import Remembering
+from runner.runtime.store import Step, Store
 
 
 def identity(envelope: Envelope) -> bytes:
@@ -24,35 +22,53 @@ def identity(envelope: Envelope) -> bytes:
 
 
 class Deduplicator:
-    """The messages that were handled within a window of seconds, in the memory of this process.
+    """The messages that a subscriber has handled within its window. `scope` is the subscriber's name for all processes.
 
-    A message without an id is never taken for a duplicate.
+    A replay is let through once: the entry of a key says with which replay it was done, 0 for none.
     """
 
-    def __init__(self, window_s: float, limit: int = MAX_REMEMBERED) -> None:
-        self._window_s = window_s
-        self._limit = limit
-        self._has_warned = False
-        self._expires_at: OrderedDict[bytes, float] = OrderedDict()
-        self._running: dict[bytes, asyncio.Future[None]] = {}
+    def __init__(self, options: Remembering, scope: str, store: Store) -> None:
+        self._options = options
+        self._scope = scope
+        self._store = store
+        self._owner = uuid4().hex
+        self._running: dict[str, asyncio.Future[None]] = {}
 
-    def __contains__(self, key: bytes) -> bool:
-        self._expire()
-        return key in self._expires_at
+    def key(self, envelope: Envelope) -> str | None:
+        """Return what identifies a message; None if it has no id: then it is never taken for a duplicate.
 
-    def add(self, key: bytes) -> None:
-        """Remember a message for the window."""
-        now = asyncio.get_running_loop().time()
-        self._expires_at.pop(key, None)
-        self._expires_at[key] = now + self._window_s
-        if len(self._expires_at) > self._limit:
-            _, until = self._expires_at.popitem(last=False)
-            if until > now:
-                self._warn_evicted(until - now)
+        Raises InvalidMessage where the payload lacks the key.
+        """
+        if self._options.key_of is not None:
+            digest = blake2b(self._options.key_of(envelope), digest_size=16).hexdigest()
+            return f"{self._scope}:{digest}"
+        return None if envelope.message_id is None else f"{self._scope}:{identity(envelope).hex()}"
+
+    async def claim(self, key: str, envelope: Envelope) -> bool | None:
+        """Return True if the message is to be handled now, None if it was handled before.
+
+        False: another process handles a message with this key. Raises StoreUnavailable.
+        """
+        found = await self._store.do(Step("claim", key, self._owner))
+        if isinstance(found, bytes):
+            done = int(found) if found.isdigit() else 0
+            if done >= replays_of(envelope.headers):
+                return None
+            found = await self._store.do(Step("again", key, self._owner))
+        return found is True
+
+    async def finish(self, key: str, envelope: Envelope) -> None:
+        """Note that a claimed message was handled. Raises StoreUnavailable."""
+        replays = b"%d" % replays_of(envelope.headers)
+        await self._store.do(Step("finish", key, self._owner, replays, self._options.window_s))
+
+    async def release(self, key: str) -> None:
+        """Let others handle messages with a claimed key. Raises StoreUnavailable."""
+        await self._store.do(Step("release", key, self._owner))
 
     @asynccontextmanager
-    async def exclusive(self, key: bytes) -> AsyncIterator[None]:
-        """Wait until no other delivery of this message is handled; hold the others back inside the block."""
+    async def exclusive(self, key: str) -> AsyncIterator[None]:
+        """Wait until this process handles no other message with the key; hold the others back inside the block."""
         while (other := self._running.get(key)) is not None:
             await asyncio.shield(other)
         mine = self._running[key] = asyncio.get_running_loop().create_future()
@@ -61,15 +77,3 @@ class Deduplicator:
         finally:
             del self._running[key]
             mine.set_result(None)
-
-    def _warn_evicted(self, early_s: float) -> None:
-        """Warn, once, that the window is shorter than configured because too many messages arrive."""
-        if not self._has_warned:
-            self._has_warned = True
-            fields = {"window_s": round(self._window_s - early_s, 3), "asked_s": self._window_s}
-            log.get_logger().warning("dedupe.forgets", remembered=self._limit, **fields)
-
-    def _expire(self) -> None:
-        now = asyncio.get_running_loop().time()
-        while self._expires_at and next(iter(self._expires_at.values())) <= now:
-            self._expires_at.popitem(last=False)

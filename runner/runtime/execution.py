@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from runner import log
+from runner.backoff import backoff_delays
 from runner.clock import utc_now
 from runner.errors import BatchFailed, PublishFailed
 from runner.message import DELAY_TO, Envelope, Message, Publish, is_expired
@@ -31,17 +33,23 @@ from runner.outcome import (
 )
 from runner.pipeline.body_encoding import readable
 from runner.pipeline.model import Subscriber
-from runner.runtime.deduplication import Deduplicator, identity
+from runner.runtime.deduplication import Deduplicator
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
 from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import PipelinePublisher
 from runner.runtime.result_publisher import PublishingStopped, ResultPublisher
+from runner.runtime.store import StoreUnavailable
 from runner.runtime.tracebacks import error_location, traceback_text
 from runner.trace_context import trace_fields
 from runner.transports.base import Delivery, Transport
 from runner.transports.failure_copies import foreign_headers, original_address
 from runner.units import pluralize
+
+FIRST_WAIT_S, MAX_WAIT_S = 0.05, 1.0
+"""How long to wait for another process that handles a message with the same key, or for a store, before each look."""
+
+RunSome = Callable[[Sequence[Delivery]], Awaitable[None]]
 
 
 class Execution:
@@ -62,6 +70,7 @@ class Execution:
         invoker: HandlerInvoker,
         counts: SubscriberCounts,
         has_line: LineFilter,
+        deduplicator: Deduplicator | None = None,
         is_timed: bool = False,
         logs_payloads: bool = False,
         now: Callable[[], datetime] = utc_now,
@@ -81,31 +90,36 @@ class Execution:
         self._place = {"pipeline": pipeline, "subscriber": subscriber.name, "queue": subscriber.queue}
         """The log fields that all deliveries share."""
         self._message_logger = log.get_message_logger(self._place)
-        window_s = subscriber.dedupe_window_s
-        self._deduplicator = Deduplicator(window_s) if window_s is not None else None
+        self._deduplicator = deduplicator
+        self._claimed: dict[Delivery, str] = {}
+        """The keys of deliveries whose messages are claimed, and not done yet."""
         self._results = ResultPublisher(subscriber, publisher.counting(counts.published), pipeline)
         self.retry_locally: Callable[[Delivery, Retry], None] | None = None
         self.on_failure: Callable[[BaseException | None], None] = _ignore
         """Called with the error of each attempt that is retried or dead-lettered."""
+        self.on_waiting: Callable[[Sequence[Delivery]], None] = _ignore
+        """Called with deliveries that wait for a store or another process; `on_claimed` with those that do not."""
+        self.on_claimed: Callable[[Sequence[Delivery]], None] = _ignore
+        self._is_stopped = False
         self.is_past_grace = False
         """Whether the grace period is over. Handlers were cancelled then, and how they end says nothing about their
         work.
         """
 
     def stop(self) -> None:
-        """Stop waiting to publish results that could not be published."""
+        """Stop waiting to publish results that could not be published, and for messages that are claimed elsewhere."""
         self._results.stop()
+        self._is_stopped = True
 
     async def run(self, delivery: Delivery) -> None:
         """Handle one delivery. Runs in a context of its own; cancelling it gives the message back."""
         started = time.perf_counter()
         log.context.set(self.log_fields(delivery))
         try:
-            if self._deduplicator is None or delivery.envelope.message_id is None:
+            if self._deduplicator is None:
                 await self._run(delivery, started)
             else:
-                async with self._deduplicator.exclusive(identity(delivery.envelope)):
-                    await self._run(delivery, started)
+                await self._run_new([delivery], lambda _: self._run(delivery, started), started)
         except BaseException:
             await self._release_unsettled([delivery])
             raise
@@ -117,31 +131,83 @@ class Execution:
         """
         started = time.perf_counter()
         try:
-            async with AsyncExitStack() as alone:
-                if self._deduplicator is not None:
-                    keys = {identity(each.envelope) for each in deliveries if each.envelope.message_id is not None}
-                    for key in sorted(keys):  # always in the same order, so that two batches cannot deadlock
-                        await alone.enter_async_context(self._deduplicator.exclusive(key))
-                for once in self._split_duplicates(deliveries):
-                    await self._run_batch(once, started)
+            if self._deduplicator is None:
+                await self._run_batch(deliveries, started)
+            else:
+                await self._run_new(deliveries, partial(self._run_batch, started=started), started)
         except BaseException:
             await self._release_unsettled(deliveries)
             raise
 
-    def _split_duplicates(self, deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
-        """Return lists without duplicates: the second copy of a message is in the second list, and so on."""
-        if self._deduplicator is None:
-            return [list(deliveries)]
-        seen: Counter[bytes] = Counter()
-        lists: list[list[Delivery]] = [[]]
+    async def _run_new(self, deliveries: Sequence[Delivery], run: RunSome, started: float) -> None:
+        """Handle deliveries whose messages were not handled before. Two with the same key are not handled together."""
+        assert self._deduplicator is not None
+        keys: dict[Delivery, str] = {}
+        seen: Counter[str] = Counter()
+        groups: defaultdict[int, list[Delivery]] = defaultdict(list)
+        """Groups without the same key twice: the second message with a key is in the second group, and so on."""
         for delivery in deliveries:
-            key = identity(delivery.envelope)
-            number = seen[key] if delivery.envelope.message_id is not None else 0
-            seen[key] += 1
-            if number == len(lists):
-                lists.append([])
-            lists[number].append(delivery)
-        return lists
+            try:
+                key = None if delivery.unreadable else self._deduplicator.key(delivery.envelope)
+            except InvalidMessage as failure:
+                with log.bound_context(self.log_fields(delivery)):
+                    await self._finish(delivery, failure, 0, started)
+                continue
+            groups[seen[key] if key is not None else 0].append(delivery)
+            if key is not None:
+                keys[delivery] = key
+                seen[key] += 1
+        async with AsyncExitStack() as alone:
+            for key in sorted(seen):  # always in the same order, so that two batches cannot deadlock
+                await alone.enter_async_context(self._deduplicator.exclusive(key))
+            for group in groups.values():
+                await self._run_group(group, keys, self._deduplicator, run)
+
+    async def _run_group(
+        self, left: list[Delivery], keys: Mapping[Delivery, str], deduplicator: Deduplicator, run: RunSome
+    ) -> None:
+        """Handle deliveries as soon as no other process handles messages with their keys, and the store is there.
+
+        They are given back at a stop and a pause. Attempts are not spent by waiting.
+        """
+        for delay_s in backoff_delays(FIRST_WAIT_S, MAX_WAIT_S):
+            mine: list[Delivery] = []
+            later: list[Delivery] = []
+            try:
+                for delivery in [each for each in left if not each.is_lost]:
+                    is_mine = await self._claim(delivery, keys.get(delivery), deduplicator)
+                    if is_mine is not None:
+                        (mine if is_mine else later).append(delivery)
+                self.on_claimed(mine)
+                if mine:
+                    await run(mine)
+            finally:
+                for delivery in mine:
+                    if (key := self._claimed.pop(delivery, None)) is not None:
+                        with suppress(StoreUnavailable):  # the claim ends by itself
+                            await deduplicator.release(key)
+            if later and (self._is_stopped or self._counts.is_paused):
+                for delivery in later:
+                    await self.release(delivery)
+                return
+            if not later:
+                return
+            left = later
+            self.on_waiting(left)
+            await asyncio.sleep(delay_s)
+
+    async def _claim(self, delivery: Delivery, key: str | None, deduplicator: Deduplicator) -> bool | None:
+        """Return whether a delivery can be handled now; None if its message was handled before: then it is settled."""
+        try:
+            is_new = True if key is None else await deduplicator.claim(key, delivery.envelope)
+        except StoreUnavailable:
+            return False
+        if is_new is None:
+            with log.bound_context(self.log_fields(delivery)):
+                await self._ack_duplicate(delivery)
+        elif is_new and key is not None:
+            self._claimed[delivery] = key
+        return is_new
 
     async def _run_batch(self, deliveries: Sequence[Delivery], started: float) -> None:
         fit = {delivery: found for delivery in deliveries if (found := await self._decode_for_batch(delivery, started))}
@@ -172,10 +238,7 @@ class Execution:
     async def _run(self, delivery: Delivery, started: float) -> None:
         if delivery.is_lost:
             return
-        # A first delivery has no earlier outcome, unless its id is remembered.
-        if (delivery.is_redelivered or self._deduplicator is not None) and await self._settle_if_decided(
-            delivery, started
-        ):
+        if delivery.is_redelivered and await self._settle_if_decided(delivery, started):
             return
         handler = self._subscriber.handler
         try:
@@ -277,9 +340,11 @@ class Execution:
         message comes again as it was.
         """
         if isinstance(outcome, Ack):
-            if self._deduplicator is not None:
-                self._deduplicator.add(identity(delivery.envelope))
-            self._transport.ack(delivery)
+            try:
+                if delivery in self._claimed:
+                    await self._remember(delivery)
+            finally:  # also when the grace period ends while the store is away: the work is done
+                self._transport.ack(delivery)
             return True
         if isinstance(outcome, Retry) and self.retry_locally is not None and not delivery.is_lost:
             self.retry_locally(delivery, outcome)
@@ -332,7 +397,7 @@ class Execution:
 
         The broker redelivers a message when the connection is lost between our decision and its confirmation.
         """
-        if self._is_handled(delivery):
+        if delivery.was_handled:
             await self._ack_duplicate(delivery)
             return True
         outcome = delivery.earlier_outcome
@@ -342,13 +407,16 @@ class Execution:
             self._report(outcome, None, delivery, 0, started)
         return True
 
-    def _is_handled(self, delivery: Delivery) -> bool:
-        """Return whether the message is known to have been handled."""
-        if delivery.was_handled:
-            return True
-        if self._deduplicator is None or delivery.envelope.message_id is None:
-            return False
-        return identity(delivery.envelope) in self._deduplicator
+    async def _remember(self, delivery: Delivery) -> None:
+        """Note that a message was handled, as soon as the store can be used."""
+        assert self._deduplicator is not None
+        key = self._claimed.pop(delivery)
+        for delay_s in backoff_delays(FIRST_WAIT_S, MAX_WAIT_S):
+            try:
+                await self._deduplicator.finish(key, delivery.envelope)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(delay_s)
 
     async def _ack_duplicate(self, delivery: Delivery) -> None:
         """Acknowledge a message that was handled before."""

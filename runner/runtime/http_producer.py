@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from runner import log
@@ -16,7 +17,7 @@ from runner.metrics import ProducerCounts
 from runner.pipeline.codec import JsonText, guess_payload
 from runner.pipeline.data_errors import json_error
 from runner.pipeline.model import Producer
-from runner.runtime.answers import Answer
+from runner.runtime.idempotency import HEADER, Idempotency, Response, read_key
 from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.trace_context import trace_fields, trace_headers
@@ -45,22 +46,33 @@ class HttpProducer:
         publisher: PipelinePublisher,
         counts: ProducerCounts,
         has_line: LineFilter,
+        idempotency: Idempotency,
     ) -> None:
         self._producer = producer
         self._pipeline = pipeline
         self._publisher = publisher.counting(counts.published)
         self._has_line = has_line
+        self._idempotency = idempotency
         self._logger = log.get_logger()
         self.path = producer.http_path or "/"
 
-    async def accept(
-        self, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS
-    ) -> tuple[int, dict[str, Any] | Answer]:
+    async def accept(self, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
         """Publish the body and return the HTTP status and the response: JSON, or the answer to a call.
 
-        `headers` are those of the request that are in `TRACE_HEADERS` or `MESSAGE_HEADERS`.
-        Without a connection to the broker it answers 503 at once, so that the client can try another instance.
+        `headers` are those of the request that are in `TRACE_HEADERS`, `MESSAGE_HEADERS` or `HEADER`. With an
+        Idempotency-Key, that is the id of the message, and a repeated request gets the first answer. Without a
+        connection to the broker it answers 503 at once, so that the client can try another instance.
         """
+        if HEADER not in headers:
+            return await self._accept(body, content_type, headers)
+        try:
+            key = read_key(headers[HEADER])
+        except ValueError as error:
+            return 400, {"error": str(error)}
+        work = partial(self._accept, body, content_type, {"Message-Id": key, **headers})
+        return await self._idempotency.answer(key, body, work)
+
+    async def _accept(self, body: bytes, content_type: str, headers: Mapping[str, str]) -> Response:
         trace = trace_headers(headers)
         with log.bound_context({"pipeline": self._pipeline, "producer": self._producer.name, **trace_fields(trace)}):
             try:
@@ -85,7 +97,7 @@ class HttpProducer:
                 self._log(item)
             return 202, {"ids": [item.envelope.message_id for item in outgoing]}
 
-    async def _call(self, question: OutgoingMessage) -> tuple[int, dict[str, Any] | Answer]:
+    async def _call(self, question: OutgoingMessage) -> Response:
         """Ask, and return the HTTP status and the answer, or why there is none."""
         try:
             answer = await self._publisher.call(question, self._producer.http_timeout_s)

@@ -24,6 +24,7 @@ from runner.runtime import exposition
 from runner.runtime.answers import Answer
 from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
 from runner.runtime.http_producer import MESSAGE_HEADERS, HttpProducer
+from runner.runtime.idempotency import HEADER
 from runner.trace_context import TRACE_HEADERS
 from runner.units import is_loopback
 
@@ -40,7 +41,7 @@ BODY_TIMEOUT_S = 30.0
 """How long the body of a request may take to arrive."""
 
 RETRY_AFTER_S = 5
-"""The `Retry-After` of a 503 answer."""
+"""The `Retry-After` of an answer that says to try again."""
 
 CLOSE_TIMEOUT_S = 5.0
 """How long requests in progress may take to finish when the server stops."""
@@ -221,14 +222,16 @@ class HttpServer:
                     status, answer = 400, {"error": "the body cannot be read: it is not encoded as its header says"}
                 else:
                     trace = {name: ",".join(request.headers.getall(name, ())) for name in TRACE_HEADERS}
-                    given = {name: request.headers[name] for name in MESSAGE_HEADERS if name in request.headers}
+                    given = {
+                        name: request.headers[name] for name in (*MESSAGE_HEADERS, HEADER) if name in request.headers
+                    }
                     status, answer = await producer.accept(body, request.content_type, {**trace, **given})
-            headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+            retry = {"Retry-After": str(RETRY_AFTER_S)} if status in (409, 503) else None
             if isinstance(answer, Answer):
                 kind = f"{TEXT}; charset=utf-8" if answer.content_type == TEXT else answer.content_type
                 response = web.Response(body=answer.body, headers={"Content-Type": kind})
             else:
-                response = web.json_response(answer, status=status, headers=headers)
+                response = web.json_response(answer, status=status, headers=retry)
             if self._refusal or status in (400, 408):
                 response.force_close()
             return response

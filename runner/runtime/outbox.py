@@ -200,7 +200,7 @@ class Outbox:
         with _lock:
             try:
                 if self._connection is None:
-                    self._connection = _connect(self._path)
+                    self._connection = connect(self._path)
                 with self._connection:
                     return use(self._connection)
             except sqlite3.Error as error:
@@ -208,7 +208,8 @@ class Outbox:
                 raise self._unavailable(str(error)) from error
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: str | Path) -> sqlite3.Connection:
+    """Open a file in WAL mode, with commits that are on the disk when they return."""
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         _use_wal(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,8 @@ class SubscriberRuntime:
         self._batches = BatchInbox(batch, subscriber.retry.attempts, self._loop.time) if batch is not None else None
         if subscriber.key_of is not None:
             execution.retry_locally = self._retry_locally
+        execution.on_waiting = lambda waiting: self._running.update(dict.fromkeys(waiting, math.inf))
+        execution.on_claimed = lambda claimed: self._running.update(dict.fromkeys(claimed, self._loop.time()))
         self._batch_lock = asyncio.Lock()
         self._limiter = RateLimiter(subscriber.per_second) if subscriber.per_second else None
         self._local_retries: dict[Delivery, asyncio.TimerHandle] = {}

@@ -17,19 +17,22 @@ from uuid import uuid4
 from runner import log
 from runner.clock import SecondClock, utc_now
 from runner.metrics import Metrics, PipelineCounts, ProducerCounts, Samples, SubscriberCounts, Totals
-from runner.pipeline.model import Pipeline, Producer, Subscriber
+from runner.pipeline.model import Pipeline, Producer, Remembering, Subscriber
 from runner.release import version_fields
 from runner.runtime import exposition
+from runner.runtime.deduplication import Deduplicator
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.http_producer import HttpProducer
 from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, MakeRoutes, ReadinessCheck, ReadMetrics
+from runner.runtime.idempotency import Idempotency
 from runner.runtime.message_lines import MessageSummary, line_filter
 from runner.runtime.pausing import PipelinePauses
 from runner.runtime.producer import CONFIRM_TIMEOUT_S, MAX_SLEEP_S, ProducerRuntime
 from runner.runtime.producer_group import ProducerGroup
 from runner.runtime.publisher import PipelinePublisher, make_publisher
 from runner.runtime.resources import Resources
+from runner.runtime.store import MemoryStore, SharedStore, Store, open_store
 from runner.runtime.subscriber import SubscriberRuntime
 from runner.runtime.watchdog import RunningHandler
 from runner.tasks import cancel_and_wait, for_each
@@ -109,6 +112,7 @@ class Supervisor:
         self._idle_unknown_reason = ""
         self._logger = log.get_logger()
         self._resources = Resources()
+        self._stores: dict[str, SharedStore] = {}  # by their URLs
         self.metrics = metrics or Metrics()
         self.metrics.pipelines = {pipeline.name: _counts(pipeline) for pipeline in pipelines}
         self.metrics.broker.is_connected = lambda: not transport.unready_reasons
@@ -151,15 +155,18 @@ class Supervisor:
         return self._state
 
     async def close(self) -> None:
-        """Stop the HTTP server. Idempotent."""
+        """Stop the HTTP server, and close the stores. Idempotent."""
         if self._server is not None:
             await self._server.close()
+        await self._close_stores()
 
     def unready_reasons(self) -> list[str]:
         """Return the reasons why this process is not ready; none when it is."""
         if self._state != "running":
             return [self._state]
-        return [*self._transport.unready_reasons, *(text for item in self.subscribers for text in item.unready_reasons)]
+        stores = [store.unready_reason for store in self._stores.values() if store.unready_reason]
+        own = [text for item in self.subscribers for text in item.unready_reasons]
+        return [*self._transport.unready_reasons, *stores, *own]
 
     async def own_unready_reasons(self) -> list[str]:
         """Return `unready_reasons`, for a process without other workers."""
@@ -198,6 +205,7 @@ class Supervisor:
             pauses = PipelinePauses(pipeline.name, subscribers, self._now)
             self._pauses.append(pauses)
             await pauses.start(self._transport)
+        await asyncio.gather(*(store.open() for store in self._stores.values()))
         await for_each(
             self.subscribers, lambda subscriber: subscriber.start(self._transport), limit=MAX_CONCURRENT_STARTS
         )
@@ -260,6 +268,7 @@ class Supervisor:
         if not self._transport.capabilities.is_persistent:
             left_in_memory = await self._transport.count_pending(self._options(), with_delayed=True)
         await self._transport.close()
+        await self._close_stores()
         await self._resources.close()
         names = Counter(item.subscriber.name for item in self.subscribers)
         unfinished = {
@@ -368,16 +377,28 @@ class Supervisor:
                 self._publishers[pipeline.name],
                 self._producer_counts(pipeline, producer),
                 self._filters[pipeline.name],
+                Idempotency(once.window_s, f"{pipeline.name}.{producer.name}", self._store(once)),
             )
             for pipeline in self._pipelines
             for producer in pipeline.producers
-            if producer.http_path is not None
+            if producer.http_path is not None and (once := producer.idempotency) is not None
         ]
         address = address or next((pipeline.http for pipeline in self._pipelines if pipeline.http), None)
         if address is None and not http_producers:
             return None
         release = ", ".join(dict.fromkeys(pipeline.release for pipeline in self._pipelines if pipeline.release))
         return HttpServer(address or DEFAULT_ADDRESS, http_producers, version_fields(release))
+
+    def _store(self, options: Remembering) -> Store:
+        if (settings := options.store) is None:
+            return MemoryStore()
+        if settings.url not in self._stores:
+            self._stores[settings.url] = open_store(settings)
+        return self._stores[settings.url]
+
+    async def _close_stores(self) -> None:
+        stores, self._stores = self._stores, {}
+        await asyncio.gather(*(store.close() for store in stores.values()))
 
     def _make_subscriber(
         self, pipeline: Pipeline, subscriber: Subscriber, publisher: PipelinePublisher, *, is_single_active: bool
@@ -400,9 +421,13 @@ class Supervisor:
 
             make = partial(TracedExecution, self._tracer)
             invoker.carrier = carrier
+        dedupe, deduplicator = subscriber.dedupe, None
+        if dedupe is not None:
+            deduplicator = Deduplicator(dedupe, options.subscriber, self._store(dedupe))
         execution = make(
             subscriber,
             pipeline=pipeline.name,
+            deduplicator=deduplicator,
             transport=self._transport,
             publisher=publisher,
             invoker=invoker,

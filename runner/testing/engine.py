@@ -329,9 +329,13 @@ def _seconds(duration: Duration) -> float:
 
 
 def _made_testable(pipeline: Pipeline) -> Pipeline:
-    """Return a pipeline that listens at no port, exports nothing, and stops at once."""
+    """Return a pipeline that listens at no port, exports nothing, stops at once, and remembers in memory."""
     producers = tuple(producer for producer in pipeline.producers if producer.handler is not None)
-    return replace(pipeline, producers=producers, http=None, is_traced=False, grace_s=0.0)
+    subscribers = tuple(
+        replace(each, dedupe=replace(each.dedupe, store=None)) if each.dedupe is not None else each
+        for each in pipeline.subscribers
+    )
+    return replace(pipeline, producers=producers, subscribers=subscribers, http=None, is_traced=False, grace_s=0.0)
 
 
 def _made_declarable(topology: Topology) -> Topology:

@@ -8,6 +8,7 @@ import json
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -46,12 +47,17 @@ JSON = "application/json"
 
 
 def post(
-    port: int, path: str, body: bytes, content_type: str | None = JSON, method: str = "POST"
+    port: int,
+    path: str,
+    body: bytes,
+    content_type: str | None = JSON,
+    method: str = "POST",
+    headers: Mapping[str, str] = {},
 ) -> tuple[int, dict[str, Any] | str]:
     """Send one request; return the status, and what was answered."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
-        connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
+        connection.request(method, path, body, {**({"Content-Type": content_type} if content_type else {}), **headers})
         response = connection.getresponse()
         text = response.read().decode()
         is_json = response.headers["Content-Type"].startswith(JSON)

@@ -62,6 +62,7 @@ HOMES = {
     "prometheus_client": ("runner.runtime.exposition", "runner.runtime.http_server"),
     "pydantic": ("runner.config", "runner.pipeline"),
     "pydantic_core": ("runner.config", "runner.pipeline"),
+    "redis": ("runner.runtime.redis_store",),
     "structlog": ("runner.log",),
     "uvloop": ("runner.app", "runner.cli"),
     "watchfiles": ("runner.cli.watching",),

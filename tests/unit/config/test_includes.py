@@ -141,17 +141,19 @@ def test_paths_are_relative_to_the_file_they_stand_in() -> None:
     """In the spec they are relative to the pipeline's own file."""
     pipeline = spec(
         {"F": "x.csv"},
-        a="version: 1\ninclude: deep/b.yaml\npython_path: src\nproducers: {p: {file: x.jsonl, to: q}}\n",
+        a="version: 1\ninclude: [deep/b.yaml, deep/d.yaml]\npython_path: src\nproducers: {p: {file: x.jsonl, to: q}}\n",
         deep__b=(
             "include: ../c.yaml\npython_path: [lib, /abs]\nx-o: &o {file: y.jsonl, to: q}\n"
             "producers: {r: *o, s: *o, t: {file: /abs/x, to: q}, u: {file: '-', to: q}, v: {file: '${F}', to: q}}\n"
         ),
-        c="python_path: '.'\nproducers: {w: {file: z.jsonl, to: q}}\n",
+        c="python_path: '.'\nproducers: {w: {file: z.jsonl, to: q}}\nstores: {c: 'sqlite:c.db'}\n",
+        deep__d="stores: {d: 'sqlite:d.db', e: 'sqlite:/abs/e.db', f: 'redis://host/0'}\n",
     )
     assert [item.file for item in pipeline.producers.values()] == [
         *("x.jsonl", "deep/y.jsonl", "deep/y.jsonl", "/abs/x", "-", "deep/x.csv", "z.jsonl")
     ]
     assert pipeline.python_path == ("src", "deep/lib", "/abs", ".")
+    assert list(pipeline.stores.values()) == ["sqlite:c.db", "sqlite:deep/d.db", "sqlite:/abs/e.db", "redis://host/0"]
 
 
 def test_variables_and_secret_files_work_in_included_files() -> None:

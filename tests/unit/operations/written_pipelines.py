@@ -20,6 +20,7 @@ SAMPLES: dict[field_types.FieldType, st.SearchStrategy[Any]] = {
     field_types.SHARE: st.sampled_from(["20%", "0.5%", "100%", "33.3%"]),
     field_types.NAME: NAMES.filter(lambda name: "#" not in name),
     field_types.PATTERN: st.sampled_from(["orders", "order.*", "#", "no", "*.paid"]),
+    field_types.STORE: st.sampled_from(["sqlite:seen.db", "redis://localhost:6379/0"]),
     field_types.IDENTIFIER: st.sampled_from(["db", "cache", "y", "größe"]),
     field_types.IMPORT_PATH: st.sampled_from(["handlers.orders:place", "a:b"]),
     field_types.SCHEMA: st.sampled_from(["handlers.orders:Order", "schemas/order.json"]),

@@ -1,13 +1,21 @@
-"""What was handled is remembered for a while."""
+"""What was handled is remembered for a while; two deliveries with one key are never handled side by side."""
 
 import asyncio
-import io
-import json
 
-from runner import log
-from runner.message import Envelope
+import pytest
+
+from runner.message import REPLAYS, Envelope
+from runner.outcome import InvalidMessage
+from runner.pipeline.codec import identity_reader
+from runner.pipeline.model import Remembering
 from runner.runtime.deduplication import Deduplicator, identity
+from runner.runtime.store import MemoryStore
 from tests.unit.transports.virtual_time import run_virtually
+
+
+def deduplicator(key: str | None = None) -> Deduplicator:
+    options = Remembering(10, key_of=identity_reader(key) if key else None)
+    return Deduplicator(options, "shop.charge", MemoryStore())
 
 
 def test_a_message_is_its_id_and_its_body() -> None:
@@ -18,68 +26,68 @@ def test_a_message_is_its_id_and_its_body() -> None:
     assert identity(Envelope(b"a\0", message_id="1")) != identity(Envelope(b"a", message_id="\x001"))
 
 
-def test_the_window_ends() -> None:
-    """And counts from the last time it was handled."""
+def test_without_an_id_no_message_is_a_duplicate() -> None:
+    assert deduplicator().key(Envelope(b"{}")) is None
 
+
+def test_a_message_is_the_value_at_the_key_whatever_its_id_and_the_rest_of_its_body_are() -> None:
+    key = deduplicator("order.id").key
+    same = [
+        key(Envelope(body, message_id=id))
+        for id, body in (("a", b'{"order":{"id":1}}'), (None, b'{"order": {"id": 1, "n": 2}}'))
+    ]
+    assert same[0] == same[1] != key(Envelope(b'{"order":{"id":"1"}}'))
+    assert (same[0] or "").startswith("shop.charge:")
+    long = key(Envelope(b'{"order":{"id":"%s"}}' % (b"x" * 10_000)))
+    assert len(long or "") < 100
+
+
+def test_the_order_of_keys_in_a_map_does_not_matter() -> None:
+    key = deduplicator("order").key
+    assert key(Envelope(b'{"order":{"a":1,"b":2}}')) == key(Envelope(b'{"order":{"b":2,"a":1}}'))
+
+
+@pytest.mark.parametrize("body", [b'{"order":{}}', b'{"order":1}', b'{"order":{"id":null}}', b"[]", b"text", b"\xff"])
+def test_a_message_without_the_key_is_invalid(body: bytes) -> None:
+    """Handled without `dedupe`, an order could be charged twice."""
+    with pytest.raises(InvalidMessage):
+        deduplicator("order.id").key(Envelope(body, message_id="1"))
+
+
+def test_only_what_was_done_is_a_duplicate_and_a_replay_is_let_through_once() -> None:
     async def main() -> None:
-        handled = Deduplicator(window_s=10)
-        handled.add(b"a")
-        await asyncio.sleep(9)
-        assert b"a" in handled
-        handled.add(b"a")
-        await asyncio.sleep(9)
-        assert b"a" in handled
-        await asyncio.sleep(2)
-        assert b"a" not in handled
+        handled = deduplicator()
+        message = Envelope(b"a", message_id="1")
+        replay = message._replace(headers={REPLAYS: 1})
+        key = handled.key(message) or ""
+        assert await handled.claim(key, message) is True
+        await handled.release(key)
+        assert await handled.claim(key, message) is True
+        await handled.finish(key, message)
+        assert await handled.claim(key, message) is None
+        assert await handled.claim(key, replay) is True
+        await handled.finish(key, replay)
+        assert await handled.claim(key, replay) is None
+        assert await handled.claim(key, message) is None
+        assert await handled.claim(key, message._replace(headers={REPLAYS: 2})) is True
 
     run_virtually(main)
-
-
-def test_memory_is_bounded() -> None:
-    """The oldest goes first."""
-
-    async def main() -> None:
-        handled = Deduplicator(window_s=10, limit=2)
-        for key in (b"a", b"b", b"c"):
-            handled.add(key)
-        assert [key in handled for key in (b"a", b"b", b"c")] == [False, True, True]
-
-    run_virtually(main)
-
-
-def test_what_is_forgotten_before_its_window_is_over_is_said_once() -> None:
-    """With the window that there really is; what has outlived its window is forgotten without a word."""
-    out = io.StringIO()
-    log.configure(format="json", stream=out)
-
-    async def main() -> None:
-        handled = Deduplicator(window_s=10, limit=2)
-        for number, pause_s in enumerate((6, 6, 6, 4, 4, 1, 1)):
-            assert ("dedupe.forgets" in out.getvalue()) == (number > 5)
-            handled.add(bytes([number]))
-            await asyncio.sleep(pause_s)
-
-    run_virtually(main)
-    (line,) = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert (line["event"], line["level"], line["remembered"]) == ("dedupe.forgets", "warning", 2)
-    assert line["asked_s"] == 10
-    assert line["window_s"] < 10
 
 
 def test_two_deliveries_of_one_message_do_not_run_side_by_side() -> None:
     """The second waits until it is known how the first ended; other messages do not wait."""
-    running: list[bytes] = []
+    running: list[str] = []
 
     async def main() -> None:
-        handled = Deduplicator(window_s=10)
+        handled = deduplicator()
 
-        async def one(key: bytes) -> None:
+        async def one(key: str) -> None:
             async with handled.exclusive(key):
                 assert key not in running
                 running.append(key)
                 await asyncio.sleep(1)
                 running.remove(key)
 
-        await asyncio.gather(one(b"a"), one(b"a"), one(b"a"), one(b"b"))
+        await asyncio.gather(one("a"), one("a"), one("a"), one("b"))
 
     assert run_virtually(main) == 3.0

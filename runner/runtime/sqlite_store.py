@@ -1,0 +1,110 @@
+"""A store in an SQLite file, which several processes of one machine share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from runner.runtime.outbox import connect
+from runner.runtime.store import Result, Step
+
+PURGE_S, MAX_PURGED = 1.0, 2_000
+"""How often entries that have ended are deleted, and how many at once: more than can come in that time."""
+
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS entries (
+    key TEXT PRIMARY KEY, value BLOB, done_until REAL DEFAULT 0, owner TEXT, claimed_until REAL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ending ON entries (max(done_until, claimed_until));
+COMMIT;
+"""
+_CLAIM = """
+INSERT INTO entries (key, owner, claimed_until) VALUES (?1, ?2, ?3)
+ON CONFLICT (key) DO UPDATE SET owner = ?2, claimed_until = ?3
+"""
+_FINISH = """
+INSERT INTO entries (key, value, done_until) VALUES (?1, ?2, ?3)
+ON CONFLICT (key) DO UPDATE SET value = ?2, done_until = ?3, owner = NULL, claimed_until = 0
+"""
+_RELEASE = "UPDATE entries SET owner = NULL, claimed_until = 0 WHERE key = ? AND owner = ?"
+_PURGE = """
+DELETE FROM entries WHERE key IN (SELECT key FROM entries WHERE max(done_until, claimed_until) <= ? LIMIT ?)
+"""
+
+
+class SqliteDatabase:
+    """The file, used in a thread of its own. It is made where it does not exist, readable for its owner only.
+
+    What is done is on the disk when `apply` returns; a claim may be lost with the power, as its process is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="runner-store")
+        self._connection: sqlite3.Connection | None = None
+        self._purged_at = 0.0
+
+    async def apply(self, steps: Sequence[Step]) -> list[Result]:
+        """See `Database`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, steps)
+
+    async def close(self) -> None:
+        """See `Database`."""
+        self._thread.submit(self._disconnect)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _apply(self, steps: Sequence[Step]) -> list[Result]:
+        try:
+            connection = self._connection = self._connection or _open(self._path)
+            is_durable = any(step.kind == "finish" for step in steps)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            now = time.time()
+            results = [_applied(connection, step, now) for step in steps]
+            if abs(now - self._purged_at) >= PURGE_S:
+                self._purged_at = now
+                connection.execute(_PURGE, (now, MAX_PURGED))
+            connection.execute("COMMIT")
+            return results
+        except BaseException:
+            self._disconnect()  # which ends the transaction
+            raise
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _open(path: str) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable for all
+    connection = connect(path)
+    try:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ending'").fetchone() is None:
+            connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _applied(connection: sqlite3.Connection, step: Step, now: float) -> Result:
+    until = now + step.seconds
+    if step.kind == "finish":
+        connection.execute(_FINISH, (step.key, step.value, until))
+    elif step.kind == "release":
+        connection.execute(_RELEASE, (step.key, step.owner))
+    else:
+        found = connection.execute("SELECT * FROM entries WHERE key = ?", (step.key,)).fetchone()
+        _, value, done_until, owner, claimed_until = found or ("", b"", 0, None, 0)
+        if step.kind == "claim" and done_until > now:
+            return bytes(value)
+        if owner not in (None, step.owner) and claimed_until > now:
+            return False
+        connection.execute(_CLAIM, (step.key, step.owner, until))
+    return True
