@@ -546,8 +546,10 @@ async def call(
     Raises what `publish` does, NoAnswer and CallFailed.
     """
     transport = make_transport(system, on_transport_event, only_publishes=True)
-    async with _batch_publisher(system, name, [body], headers, transport, on_transport_event) as publication:
-        return await publication.call(timeout_s, message_id)
+    options = {"id": message_id}
+    opening = _batch_publisher(system, name, [body], headers, transport, on_transport_event, (), options)
+    async with opening as publication:
+        return await publication.call(timeout_s)
 
 
 @asynccontextmanager

@@ -89,7 +89,7 @@ class AsyncPublisher:
     async def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """Ask the queue or event `name`, and return the answer. See `Publisher.call`."""
         opened = self._open()
-        outgoing = self._settings.message(opened.publisher, name, payload, **message)
+        outgoing = self._settings.message(opened.publisher, name, Publish(payload, **message))
         return (await opened.session.call(outgoing, self._settings.seconds(timeout))).payload
 
     async def pending(self) -> int:
@@ -190,8 +190,8 @@ class Publisher:
     def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """Ask the queue or event `name`, and return the answer: what the handler of its subscriber returns.
 
-        `message` are `id`, `key` and `headers`, as in `publish`. The outbox keeps no questions. Raises CallFailed where
-        the handler gave up, NoAnswer, and what `publish` raises where nothing was published.
+        `message` are the other arguments of `publish`. The outbox keeps no questions. Raises CallFailed where the
+        handler gave up, NoAnswer, and what `publish` raises where nothing was published.
         """
         seconds = self._settings.seconds(timeout)
         outgoing = self._settings.message(self._running().publisher, name, Publish(payload, **message))

@@ -81,11 +81,9 @@ class BatchPublisher:
         for start in range(0, count, MAX_UNCONFIRMED):
             await asyncio.gather(*map(send, range(start, min(start + MAX_UNCONFIRMED, count))))
 
-    async def call(self, timeout_s: float, message_id: str | None = None) -> Answer:
+    async def call(self, timeout_s: float) -> Answer:
         """Publish the only message as a question, and return the answer. See `PipelinePublisher.call`."""
         (question,) = self._outgoing
-        if message_id is not None:
-            question = question._replace(envelope=question.envelope._replace(message_id=message_id))
         return await self._publisher.call(question, timeout_s)
 
     @contextmanager

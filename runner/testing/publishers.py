@@ -25,11 +25,9 @@ class _Target:
         self._check(name)
         return self.engine.publishing(name, message)
 
-    def calling(
-        self, name: str, payload: Any, timeout: str | float | None, message: Mapping[str, Any]
-    ) -> Coroutine[Any, Any, Any]:
+    def calling(self, name: str, message: Publish, timeout: str | float | None) -> Coroutine[Any, Any, Any]:
         self._check(name)
-        return self.engine.calling(name, payload, timeout=TIMEOUT_S if timeout is None else timeout, **message)
+        return self.engine.calling(name, message, timeout=TIMEOUT_S if timeout is None else timeout)
 
     def _check(self, name: str) -> None:
         if self.is_closed:
@@ -64,7 +62,7 @@ class PublisherInTest(Publisher):
 
     def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """See `Publisher.call`. The timeout is one of virtual time."""
-        return self._target.engine.submit(self._target.calling(name, payload, timeout, message)).result()
+        return self._target.engine.submit(self._target.calling(name, Publish(payload, **message), timeout)).result()
 
     def pending(self) -> int:
         """Return 0: nothing has to wait."""
@@ -100,7 +98,7 @@ class AsyncPublisherInTest(AsyncPublisher):
 
     async def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """See `Publisher.call`. The timeout is one of virtual time."""
-        command = self._target.calling(name, payload, timeout, message)
+        command = self._target.calling(name, Publish(payload, **message), timeout)
         return await asyncio.wrap_future(self._target.engine.submit(command))
 
     async def pending(self) -> int:
