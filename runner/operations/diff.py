@@ -20,14 +20,14 @@ from runner.pipeline import sys_path
 from runner.pipeline.model import Destination
 from runner.pipeline.project_modules import ProjectModules
 from runner.pipeline.schemas import json_schemas, read_schema
-from runner.pipeline.topology import Exchange, Topology, merge_topologies
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Exchange, Topology, merge_topologies
 from runner.transports.broker_state import BrokerState, Difference, ExistingItem, LiveBinding
 
 BREAKING, SAFE = "breaking-change", "safe-change"
 
 _ANYTHING = fields({}, {})
 _TWO_STEPS = "add the new one, move the other programs, and remove the old one in a second step"
-_EMPTY_FIRST = "let it run empty, and remove it in a second step"
+_EMPTY_FIRST = "let it run empty first, and change it in a second step"
 _SECTIONS = ("queues", "events", "producers", "subscribers")
 _REMOVED = {
     "queues": ("other programs", _EMPTY_FIRST),
@@ -126,7 +126,7 @@ def _topology(old: Version, new: Version) -> Iterator[Problem]:
         elif item.action == "extra" and item.live is not None:
             message = f"the binding {format_binding(item.live.binding)} is removed"
             help_text = "it stays on the broker until `runner apply --prune`; messages may still come, or be missed"
-        if message:
+        if message and not item.name.endswith(PARTITIONS_SUFFIX):  # those are compared as options of their queue
             yield new.problem("the running system", _path(new, item.kind, item.name), message, help_text)
 
 
@@ -165,7 +165,13 @@ def _parts(old: Version, new: Version) -> Iterator[Problem]:
             here, there = new.destinations[name].address, old.destinations[name].address
             if here != there:
                 yield new.problem("other programs", path, f"{shown} has the address {here}, not {there}", _TWO_STEPS)
-        elif section != "queues":
+        elif section == "queues":
+            for key in ("partitions", "partition_by"):
+                here, there = getattr(now, key), getattr(was, key)
+                if here != there:
+                    message = f"{shown} has {key.replace('_', ' ')} {here or 'none'}, not {there or 'none'}"
+                    yield new.problem("the running system", path, message, _EMPTY_FIRST)
+        else:
             for queue in getattr(was, "from_", ()):
                 if ("queues", queue, "") in before and queue not in now.from_:
                     message = f'{shown} no longer reads queue "{queue}"'

@@ -244,6 +244,9 @@ def test_what_is_edited_or_redirected_keeps_its_id_and_says_so() -> None:
     letter = parse_dead_letter(given_up(ORDER), DLQ)
     edited = replay_envelope(letter, NOW, edited=b"{}")
     assert (edited.body, edited.message_id) == (b"{}", "m")
+    packed = replace(letter, envelope=letter.envelope._replace(content_encoding="gzip"))
+    assert replay_envelope(packed, NOW).content_encoding == "gzip"
+    assert replay_envelope(packed, NOW, edited=b"{}").content_encoding is None
     assert edited.headers[names.EDITED_AT] == NOW.isoformat()
     retried = dead_letter_copy(delivery(edited), GivenUp("exhausted"), "orders.dead", NOW + timedelta(days=1)).envelope
     again = replay_envelope(parse_dead_letter(retried, DLQ), NOW + timedelta(days=2))

@@ -77,6 +77,7 @@ def test_nothing_differs_from_itself(diff: Diff) -> None:
         ("handler: missing:ship, timeout", "handler: other:ship, timeout", ['safe 13: subscriber "ship" has other options: handler']),
         ("[order.paid, order.sent]", "[order.paid]", ["breaking 15: the binding events --order.sent--> shop.hear is removed: this breaks the running system", 'safe 15: subscriber "hear" has other options: from']),
         ("  order.sent:\n", "  order.sent:\n  order.lost:\n", ['safe 9: event "order.lost" is new']),
+        ("{schema: order.json}", "{schema: order.json, partitions: 4, partition_by: id}", ['breaking 4: queue "orders" has partitions 4, not none: this breaks the running system', 'breaking 4: queue "orders" has partition by id, not none: this breaks the running system']),
         ("from: bills", "from: orders", ['breaking 14: subscriber "bill" no longer reads queue "bills": this breaks the running system', 'safe 14: subscriber "bill" has other options: from']),
     ],
 )  # fmt: skip

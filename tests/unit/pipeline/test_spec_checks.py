@@ -40,3 +40,17 @@ def test_an_unknown_name_is_an_error(text: str, code: str, path: str, hint: str)
     (found,) = problems(text)
     assert found[:2] == (code, path)
     assert hint in found[2]
+
+
+def test_compressing_with_a_library_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For queues and events; gzip and deflate are always there."""
+    text = (
+        "queues: {q: {compress: {over: 1kB, encoding: zstd}}}\nevents: {e: {compress: {over: 1kB, encoding: zstd}}}\n"
+    )
+    assert problems(text) == []
+    monkeypatch.setattr("runner.pipeline.spec_checks.ZSTD", "nowhere.zstd")
+    assert [(code, path) for code, path, _ in problems(text)] == [
+        ("missing-extra", "queues.q.compress.encoding"),
+        ("missing-extra", "events.e.compress.encoding"),
+    ]
+    assert problems(text.replace("zstd", "gzip")) == []
