@@ -139,6 +139,8 @@ def _missing(context: click.Context, parameter: click.Parameter, arguments: Sequ
     path, given = context.command_path, shlex.join(arguments)
     if isinstance(parameter, click.Option):
         return f"{path} needs {parameter.opts[0]}", f"add {parameter.opts[0]} {_example(context, parameter)}"
+    from runner.config.loader import pipelines_here
+
     if parameter.name in ("path", "paths"):
         found = pipelines_here()
         if not found:
@@ -209,25 +211,6 @@ def _example(context: click.Context, parameter: click.Parameter | None) -> str:
 
 
 # What there is
-
-
-def pipelines_here() -> list[str]:
-    """Return the pipeline files in the current folder, and in its folder `pipelines`."""
-    return [*_pipelines_in("."), *_pipelines_in("pipelines")]
-
-
-def _pipelines_in(folder: str) -> Iterator[str]:
-    from runner.config.file_kind import FileKind, detect_file_kind
-
-    for name in _listed(folder):
-        path = Path(folder, name)
-        if name.endswith((".yaml", ".yml")) and path.is_file():
-            try:
-                content = path.read_bytes()
-            except OSError:
-                continue
-            if detect_file_kind(content) is FileKind.PIPELINE:
-                yield str(path)
 
 
 def names_in(path: str | os.PathLike[str], *sections: str) -> list[str]:

@@ -93,7 +93,8 @@ def complete_names(*sections: str) -> Any:
     """Return the function that completes names in some sections of the pipeline that stands before."""
 
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from runner.cli.usage import names_in, pipelines_here
+        from runner.cli.usage import names_in
+        from runner.config.loader import pipelines_here
 
         paths = context.params.get("paths") or [context.params.get("path")]
         files = [path for path in paths if path] or pipelines_here()[:1]

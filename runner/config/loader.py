@@ -381,14 +381,18 @@ def _test_file() -> Problem:
     return Problem(code="test-file", message=message, help=help_, line=1, column=1)
 
 
+def pipelines_here() -> list[str]:
+    """Return the pipeline files in the current folder, and in its folder `pipelines`."""
+    files = [file for folder in (Path(), Path("pipelines")) for file in sorted(folder.glob("*.y*ml"))]
+    return [str(file) for file in files if not is_test_file(file) and _kind(file) is FileKind.PIPELINE]
+
+
 def _missing(path: Path) -> Problem:
     try:
         guess = closest(path.name, os.listdir(path.parent), likeness=0.75)
     except (OSError, ValueError):
         guess = None
-    here = [
-        file for file in sorted(Path().glob("*.y*ml")) if not is_test_file(file) and _kind(file) is FileKind.PIPELINE
-    ]
+    here = pipelines_here()
     help_ = f'did you mean "{path.parent / guess}"?' if guess else "check the name"
     if here and not guess:
         help_ = f"check the name, or write the path of a pipeline first: {here[0]}"

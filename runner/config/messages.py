@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from runner.config.document import Interpolated
 from runner.config.scalars import resolve_scalar
+from runner.config.tables import read_table
 from runner.redaction import mask_passwords
 
 _MAX_CHARACTERS = 60
@@ -119,29 +120,11 @@ def did_you_mean(word: str, candidates: Iterable[str], otherwise: str = "write o
     return f"{otherwise}: {', '.join(names)}" if names else ""
 
 
-_EXPECTED = {
-    "bool": "true or false",
-    "bytes": "text",
-    "date": "text",
-    "dict": "a map",
-    "float": "a number",
-    "int": "a whole number",
-    "list": "a list",
-    "mapping": "a map",
-    "model": "a map",
-    "string": "text",
-    "tuple": "a list",
-}
-"""The expected value, by the first word of the types of pydantic's errors."""
-
-_HELP = {
-    "true or false": "write true or false",
-    "a map": 'write "key: value" on lines of their own',
-    "a list": "write [one, two]",
-    "a whole number": "write a number, as in 10",
-    "a number": "write a number, as in 0.5",
-    "text": "write a text, in quotes if it looks like a number",
-}
+def texts(kind: str) -> dict[str, tuple[str, str]]:
+    """Return what is expected, or wrong, and the help, by the words of a kind of rows of `messages.txt`."""
+    return {
+        word: (text, help_) for row, word, text, help_ in read_table("runner.config", "messages.txt", 4) if row == kind
+    }
 
 
 def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple[str, str, str]:
@@ -156,14 +139,13 @@ def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple
         return "empty-list", "must not be an empty list", "name at least one, or remove the key"
     if kind == "none_required":
         return "wrong-type", f"must be empty, not {describe(value)}", "remove the value"
-    expected = _EXPECTED.get(kind.partition("_")[0])
+    expected, help_ = texts("file").get(kind.partition("_")[0], (None, ""))
     if expected is None:
         return (
             "wrong-value",
             f"cannot be {describe(value)}",
             "see the language reference for the values that are allowed here",
         )
-    help_ = _HELP[expected]
     if expected == "a map" and value is None:
         help_ = "write its keys below it, indented"
     elif expected == "text" and isinstance(value, bool | int):

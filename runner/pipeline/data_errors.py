@@ -9,45 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runner.config.messages import describe
+from runner.config.messages import describe, texts
 
 _MAX_SHOWN = 3
 
-EXPECTED_TYPES = {
-    "bool": "true or false",
-    "bytes": "text",
-    "dataclass": "an object",
-    "date": "a date, such as 2026-01-31",
-    "datetime": "a date and time, such as 2026-01-31T12:00:00Z",
-    "decimal": "a number",
-    "dict": "an object",
-    "float": "a number",
-    "frozen": "a list",
-    "int": "a whole number",
-    "list": "a list",
-    "mapping": "an object",
-    "model": "an object",
-    "set": "a list",
-    "string": "text",
-    "time": "a duration or a time of day",
-    "tuple": "a list",
-    "url": "a URL",
-    "uuid": "a UUID",
-}
+EXPECTED_TYPES = {word: expected for word, (expected, _) in texts("data").items()}
 """What is expected, by the first word of the types of pydantic's errors."""
-
-_REASONS = {
-    "Expecting property name": "a name without double quotes",
-    "Expecting value": "a text without double quotes, or no value",
-    "Expecting ',' delimiter": 'no "," between two values, or no end',
-    "Expecting ':' delimiter": 'no ":" after a name',
-    "Extra data": "something after the end",
-    "Unterminated string": "a text without its closing quote",
-    "Invalid control character": "a line break or control character in a text",
-    "Invalid \\": 'a wrong "\\" in a text',
-}
-"""What is wrong, by the beginning of the reasons of Python's parser of JSON."""
-
 _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 _OF_TYPES = re.compile(r"_(attributes_)?(type|parsing|from_float|exact)(_\w+)?$")
 
@@ -123,4 +90,6 @@ def _json_words(reason: str, text: str, position: int) -> tuple[str, int]:
     for word, json_word in (("True", "true"), ("False", "false"), ("None", "null")):
         if rest.startswith(word):
             return f"{word} instead of {json_word}", position
-    return next((words for start, words in _REASONS.items() if reason.startswith(start)), "a mistake"), position
+    return next(
+        (words for start, (words, _) in texts("json").items() if reason.startswith(start)), "a mistake"
+    ), position
