@@ -299,6 +299,16 @@ def _queue_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
         yield Conflict(("overflow",), message, 'add "max_length" or "max_bytes", or remove it')
 
 
+Lacks = dict[str, tuple[bool, str, str]]
+"""By option: whether it is wrong, why, and what to do."""
+
+
+def _lacking(what: str, lacks: Lacks) -> Iterator[Conflict]:
+    for key, (is_wrong, reason, help_) in lacks.items():
+        if is_wrong:
+            yield Conflict((key,), f"{what} {reason}", help_)
+
+
 def _partition_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     if queue.partition_by is None:
         message = '"partitions" needs "partition_by", which says what messages of one partition have in common'
@@ -309,37 +319,30 @@ def _partition_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     limit = "a limit would hold for each partition, and not for all of them together"
     events = "the broker cannot choose the partition of what is published to an exchange"
     instead = 'subscribe to the events, and publish them to this queue with "to:"'
-    lacks = {
+    owner = "must be declared by each pipeline that uses it: the number of partitions is compared"
+    lacks: Lacks = {
         "type": (queue.type != "quorum", "must be a quorum queue", 'remove it, or write "type: quorum"'),
         "single_active_consumer": (queue.single_active_consumer, "has one for each partition already", "remove it"),
         "max_length": (queue.max_length is not None, f"has no maximum length: {limit}", "remove it"),
         "max_bytes": (queue.max_bytes is not None, f"has no maximum size: {limit}", "remove it"),
-        "declare": (
-            not queue.declare,
-            "must be declared by each pipeline that uses it: the number of partitions is compared",
-            "remove it, and write the same options as its owner",
-        ),
+        "declare": (not queue.declare, owner, "remove it, and write the same options as its owner"),
         "events": (bool(queue.events), f"cannot receive events: {events}", instead),
         "bind": (bool(queue.bind), f"cannot be bound to an exchange: {events}", instead),
     }
-    for key, (is_wrong, reason, help_) in lacks.items():
-        if is_wrong:
-            yield Conflict((key,), f"a queue with partitions {reason}", help_)
+    yield from _lacking("a queue with partitions", lacks)
 
 
 def _quorum_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
     help_ = 'remove it, or write "type: classic"'
-    if not queue.durable:
-        yield Conflict(("durable",), "a quorum queue is always durable", help_)
-    if queue.exclusive:
-        yield Conflict(("exclusive",), "a quorum queue cannot be exclusive", help_)
-    if queue.auto_delete:
-        yield Conflict(("auto_delete",), "a quorum queue cannot be deleted automatically", help_)
-    if queue.max_priority is not None:
-        yield Conflict(("max_priority",), "a quorum queue has no maximum priority", help_)
-    if queue.overflow == "reject-publish-dlx":
-        message = "a quorum queue does not support this overflow"
-        yield Conflict(("overflow",), message, 'write "reject-publish" or "drop-head", or "type: classic"')
+    instead = 'write "reject-publish" or "drop-head", or "type: classic"'
+    lacks: Lacks = {
+        "durable": (not queue.durable, "is always durable", help_),
+        "exclusive": (queue.exclusive, "cannot be exclusive", help_),
+        "auto_delete": (queue.auto_delete, "cannot be deleted automatically", help_),
+        "max_priority": (queue.max_priority is not None, "has no maximum priority", help_),
+        "overflow": (queue.overflow == "reject-publish-dlx", "does not support this overflow", instead),
+    }
+    yield from _lacking("a quorum queue", lacks)
 
 
 def _stream_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
@@ -356,10 +359,8 @@ def _stream_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
         "overflow": (queue.overflow is not None, "always drops its oldest messages at a limit"),
     }
     instead = {"max_length": 'write "max_bytes" or "message_ttl" instead'}
-    for key, (is_wrong, reason) in lacks.items():
-        if is_wrong:
-            help_ = instead.get(key, 'remove it, or write "type: quorum" or "type: classic"')
-            yield Conflict((key,), f"a stream {reason}", help_)
+    help_ = 'remove it, or write "type: quorum" or "type: classic"'
+    yield from _lacking("a stream", {key: (*why, instead.get(key, help_)) for key, why in lacks.items()})
 
 
 def _queue(value: object) -> object:

@@ -18,7 +18,6 @@ from runner.operations.queue_access import QueueAccess
 from runner.operations.rabbitmq.queue_browser import BrowseSession, QueueLocked, QueueNotPermitted
 from runner.pipeline.delays import HOLDS_DELAYED, STEPS_MS, step_name
 from runner.pipeline.model import BrokerSettings, Pipeline
-from runner.pipeline.topology import partitions_queue
 from runner.release import PRODUCT
 from runner.transports.pauses import Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
@@ -126,7 +125,7 @@ def status_query(pipeline: Pipeline) -> StatusQuery:
     names = [queue.name for queue in pipeline.topology.queues]
     dead = set(targets.values()) - read
     work = [name for name in names if not (is_wait(name) or HOLDS_DELAYED.fullmatch(name)) and name not in dead]
-    hidden = {partitions_queue(name, 0).name for name in pipeline.partitionings}
+    hidden = {each.processes.name for each in pipeline.partitionings.values()}
     declared = {part: name for name, each in pipeline.partitionings.items() for part in each.names}
     shown = dict.fromkeys(declared.get(name, name) for name in work if name not in hidden)
     return StatusQuery(
@@ -234,24 +233,15 @@ class StatusReader:
         if partitioning is None:
             return await self._queue(name, dead_letter, live)
         parts = [await self._queue(part, dead_letter, live) for part in partitioning.names]
-        processes = await self._depth(partitions_queue(name, 0).name)
+        processes = await self._depth(partitioning.processes.name)
 
-        def total(key: str) -> Any:
-            values = [getattr(part, key) for part in parts]
-            return None if None in values else sum(values)
-
-        exists = [part.exists for part in parts]
-        return replace(
-            parts[0],
-            name=name,
-            exists=False if False in exists else None if None in exists else True,
-            ready=total("ready"),
-            unacked=total("unacked"),
-            consumers=processes.consumers if isinstance(processes, QueueCounts) else None,
-            publish_rate=total("publish_rate"),
-            deliver_rate=total("deliver_rate"),
-            oldest_s=None if None in [part.oldest_s for part in parts] else max(part.oldest_s or 0.0 for part in parts),
+        ways = {"exists": min, "oldest_s": max} | dict.fromkeys(
+            ("ready", "unacked", "publish_rate", "deliver_rate"), sum
         )
+        values = {key: [getattr(part, key) for part in parts] for key in ways}
+        known = {key: None if None in found else ways[key](found) for key, found in values.items()}
+        consumers = processes.consumers if isinstance(processes, QueueCounts) else None
+        return replace(parts[0], **known, name=name, consumers=consumers)
 
     async def _queue(self, name: str, dead_letter: str | None, live: Mapping[str, Mapping[str, Any]]) -> QueueStatus:
         depth = await self._depth(name)

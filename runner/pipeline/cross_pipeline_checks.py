@@ -17,7 +17,7 @@ from runner.config.queue_spec import OPTION_OF_ARGUMENT
 from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.pipeline.model import Pipeline
-from runner.pipeline.topology import PARTITIONS_SUFFIX, Exchange, Queue
+from runner.pipeline.topology import Exchange, Queue
 from runner.pipeline.topology_builder import dead_letter_queue, event_address, own_queue, reads_queue
 from runner.units import format_duration
 
@@ -149,18 +149,16 @@ def _different_topologies(source: LoadedPipeline, other: LoadedPipeline) -> Iter
     here: list[Queue | Exchange] = [*ours.queues, *ours.exchanges]
     there: list[Queue | Exchange] = [*theirs.queues, *theirs.exchanges]
     by_name = {(type(item), item.name): item for item in there}
-    partitioned = {part: name for name, each in source.pipeline.partitionings.items() for part in each.names}
-    found: set[str] = set()
+    partitionings = source.pipeline.partitionings.values()
+    queues = {each.names[0]: each.queue for each in partitionings}  # all partitions are alike
+    skipped = {name for each in partitionings for name in (each.processes.name, *each.names[1:])}
     for item in here:
         known = by_name.get((type(item), item.name), item)
-        if item != known and not item.name.endswith(PARTITIONS_SUFFIX):  # compared already
+        if item != known and item.name not in skipped:
             stated = _stated_options(source, item), _stated_options(other, known)
             if (key := _difference(*stated)) is not None:
                 kind = "queue" if isinstance(item, Queue) else "exchange"
-                item = replace(item, name=partitioned.get(item.name, item.name))
-                if item.name in partitioned.values() and item.name in found:
-                    continue
-                found.add(item.name)
+                item = replace(item, name=queues.get(item.name, item.name))
                 paths = (_option_path(source, item, key), _option_path(other, item, key))
                 yield _mismatch(source, other, f'{kind} "{item.name}"', paths, _values(key, *stated))
 

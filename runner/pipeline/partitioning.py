@@ -14,6 +14,7 @@ from runner.errors import PublishFailed
 from runner.message import Address, Envelope
 from runner.outcome import InvalidMessage
 from runner.pipeline.codec import value_at
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,16 @@ class Partitioning:
     queue: str
     count: int
     path: str
+
+    @property
+    def processes(self) -> Queue:
+        """The queue whose consumers are the processes. It stays empty.
+
+        The number of partitions is its length limit, so that the broker refuses another one.
+        """
+        return Queue(
+            f"{self.queue}{PARTITIONS_SUFFIX}", arguments={"x-queue-type": "quorum", "x-max-length": self.count}
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

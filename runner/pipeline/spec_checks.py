@@ -25,7 +25,7 @@ from runner.pipeline.lint import lint_warnings
 from runner.pipeline.model import delay_prefix
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.topic_patterns import is_pattern, matches
-from runner.pipeline.topology import partitions_queue, pause_queue, wait_name
+from runner.pipeline.topology import pause_queue, wait_name
 from runner.pipeline.topology_builder import (
     BUILT_IN_EXCHANGES,
     dead_letter_queue,
@@ -155,7 +155,7 @@ def _partitions(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     taken |= {name: ("queues", name) for name in spec.queues}
     for name, queue in spec.queues.items():
         if (partitioning := partitioning_of(name, queue)) is not None:
-            names = (partitions_queue(name, 0).name, *partitioning.names)
+            names = (partitioning.processes.name, *partitioning.names)
             for path in (taken[each] for each in names if each in taken):
                 message = f'"{path[-1]}" has the name of a queue that the partitions of "{name}" need'
                 yield loaded.problem("name-clash", path, message, "rename one of them", on="key")

@@ -125,15 +125,6 @@ def pause_queue(pipeline: str) -> Queue:
 PARTITIONS_SUFFIX = ".partitions"
 
 
-def partitions_queue(queue: str, count: int) -> Queue:
-    """Return the queue that tells how many partitions a queue has, and how many processes share them.
-
-    It stays empty. Their number is its length limit, so that the broker refuses another number, as it refuses other
-    arguments. Its consumers are the processes.
-    """
-    return Queue(f"{queue}{PARTITIONS_SUFFIX}", arguments={"x-queue-type": "quorum", "x-max-length": count})
-
-
 # Delayed retries: a copy waits in a queue whose messages expire after the delay. The default exchange routes expired
 # messages back to the queue that the routing key of the copy names. One such queue for each delay, because messages
 # expire only at a queue's head. The fanout exchange in front keeps the routing key free for that name.

@@ -22,7 +22,6 @@ from runner.pipeline.topology import (
     Queue,
     Topology,
     merge_topologies,
-    partitions_queue,
     wait_milliseconds,
     wait_topology,
 )
@@ -147,15 +146,13 @@ def queue_arguments(
         arguments["x-queue-type"] = queue.type
     if queue.type == "quorum":
         arguments["x-delivery-limit"] = DEFAULT_DELIVERY_LIMIT if queue.delivery_limit is None else queue.delivery_limit
+    is_single_active = queue.single_active_consumer or queue.partitions or (is_ordered and queue.type == "quorum")
     optional = {
         "x-max-length": queue.max_length,
         "x-max-length-bytes": queue.max_bytes,
         "x-message-ttl": None if queue.message_ttl is None else round(queue.message_ttl * 1000),
         "x-max-priority": queue.max_priority,
-        "x-single-active-consumer": queue.single_active_consumer
-        or queue.partitions is not None
-        or (is_ordered and queue.type == "quorum")
-        or None,
+        "x-single-active-consumer": True if is_single_active else None,
     }
     arguments.update({key: value for key, value in optional.items() if value is not None})
     arguments.update(_overflow(queue))
@@ -223,33 +220,18 @@ def _partitioned(name: str, queue: QueueSpec, topology: Topology) -> Topology:
     if partitioning is None:
         return topology
     *dead, made = topology.queues
-    number = partitions_queue(name, partitioning.count)
-    return Topology(queues=(*dead, number, *(replace(made, name=each) for each in partitioning.names)))
+    parts = [replace(made, name=each) for each in partitioning.names]
+    return Topology(queues=(*dead, partitioning.processes, *parts))
 
 
 def _event_exchanges(spec: PipelineSpec) -> Topology:
     """Return the exchanges of events that the spec does not declare."""
-    names = {address.exchange for address in (event_address(*item) for item in spec.events.items())}
-    if any(not reads_queue(spec, subscriber) for subscriber in spec.subscribers.values()):
-        names |= _subscribed_exchanges(spec)
-    names |= {
-        exchange
-        for queue in spec.queues.values()
-        for pattern in queue.events
-        for exchange, _ in event_sources(pattern, spec)
-    }
+    names = {event_address(*item).exchange for item in spec.events.items()}
+    heard = [queue.events for queue in spec.queues.values()]
+    heard += [subscriber.from_ for subscriber in spec.subscribers.values() if not reads_queue(spec, subscriber)]
+    names |= {exchange for patterns in heard for each in patterns for exchange, _ in event_sources(each, spec)}
     undeclared = sorted(name for name in names if name not in spec.exchanges)
     return Topology(exchanges=tuple(Exchange(name, BUILT_IN_EXCHANGES.get(name, "topic")) for name in undeclared))
-
-
-def _subscribed_exchanges(spec: PipelineSpec) -> set[str]:
-    return {
-        exchange
-        for subscriber in spec.subscribers.values()
-        if not reads_queue(spec, subscriber)
-        for pattern in subscriber.from_
-        for exchange, _ in event_sources(pattern, spec)
-    }
 
 
 def _declared_exchanges(spec: PipelineSpec) -> Topology:

@@ -41,8 +41,8 @@ class FifoInbox:
         self._waiting.appendleft(delivery)
 
     def drain(self, queue: str | None = None) -> Sequence[Delivery]:
-        """Remove and return all deliveries, or those of one queue, in order."""
-        taken, self._waiting = _split(self._waiting, queue)
+        """Remove and return all deliveries, in order. They are all of one queue: only `order_by` has partitions."""
+        taken, self._waiting = self._waiting, deque()
         return taken
 
 
@@ -105,21 +105,11 @@ class KeyedInbox:
         lanes, self._waiting = self._waiting, {key: deque() for key in busy}
         taken: list[Delivery] = []
         for key, lane in lanes.items():
-            leaving, left = _split(lane, queue)
-            taken += leaving
-            if left:
-                self._waiting[key] = left
+            for delivery in lane:
+                is_leaving = queue in (None, delivery.options.queue)
+                (taken if is_leaving else self._waiting.setdefault(key, deque())).append(delivery)
         self._ready = deque(key for key in self._ready if key in self._waiting)
         return taken
-
-
-def _split(lane: deque[Delivery], queue: str | None) -> tuple[Sequence[Delivery], deque[Delivery]]:
-    """Return the deliveries of a queue, or all, and those that are left."""
-    if queue is None:
-        return lane, deque()
-    return [each for each in lane if each.options.queue == queue], deque(
-        each for each in lane if each.options.queue != queue
-    )
 
 
 @dataclass(slots=True)

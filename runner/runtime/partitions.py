@@ -52,7 +52,7 @@ class PartitionedSubscription:
         self._active: dict[str, None] = {}
         """The partitions in which this process is active as far as it knows, the latest one last."""
         self._leaving: set[str] = set()
-        """The partitions that it has stepped back from, and has not subscribed to again yet."""
+        """The partitions that it has just stepped back from: it may not have subscribed to them again yet."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -88,23 +88,21 @@ class PartitionedSubscription:
     async def balance(self) -> None:
         """Step back from as many partitions as are beyond an even share. Raises BrokerUnavailable."""
         processes = await self._transport.count_consumers(self._processes.queue)
-        self._leaving = {name for name in self._leaving if not self._subscriptions[name].is_live}
+        self._leaving.clear()
         if processes == 1:
             self._active |= dict.fromkeys(each.queue for each in self._options)
         share = math.ceil(len(self._options) / max(1, processes))
         await asyncio.gather(*(self._hand_over(name, processes) for name in list(self._active)[share:]))
 
     async def _subscribe(self, options: SubscriptionOptions) -> None:
-        receive = self._drop if options is self._processes else self._receive
-        self._subscriptions[options.queue] = await self._transport.subscribe(options, receive)
+        self._subscriptions[options.queue] = await self._transport.subscribe(options, self._receive)
 
     def _receive(self, delivery: Delivery) -> None:
+        if delivery.options.queue == self._processes.queue:
+            self._transport.ack(delivery)  # a stranger has published it
+            return
         self._active[delivery.options.queue] = None
         self._on_delivery(delivery)
-
-    def _drop(self, delivery: Delivery) -> None:
-        """Acknowledge what a stranger has published to the queue of the processes."""
-        self._transport.ack(delivery)
 
     async def _keep_balanced(self) -> None:
         while True:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from runner.metrics import SubscriberCounts, SubscriberState, sent_at
 from runner.outcome import Retry
 from runner.pipeline.model import Subscriber
-from runner.pipeline.topology import partitions_queue
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.inbox import BatchInbox, FifoInbox, KeyedInbox
@@ -222,11 +221,10 @@ class SubscriberRuntime:
         partitioning = self.subscriber.partitioning
         if partitioning is None:
             return await transport.subscribe(options, receive)
-        processes = partitions_queue(options.queue, partitioning.count).name
         subscription = PartitionedSubscription(
             transport,
             [replace(options, queue=name) for name in partitioning.names],
-            replace(options, queue=processes, prefetch=1, is_single_active=False),
+            replace(options, queue=partitioning.processes.name, prefetch=1, is_single_active=False),
             receive,
             self._let_go,
         )

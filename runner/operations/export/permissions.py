@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from runner.pipeline.delays import bottom_name
 from runner.pipeline.model import Pipeline
-from runner.pipeline.topology import Exchange, Queue, Topology, partitions_queue, pause_queue
+from runner.pipeline.topology import Exchange, Queue, Topology, pause_queue
 from runner.redaction import escape_controls
 
 NOTHING = "^$"
@@ -100,9 +100,8 @@ def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
     if pipeline.producers or pipeline.subscribers:
         rights.write |= {_exchange(target.address.exchange) for target in pipeline.destinations.values()}
     rights.read |= {_escaped(name) for subscriber in pipeline.subscribers for name in subscriber.queues}
-    rights.read |= {
-        _escaped(partitions_queue(each.queue, 0).name) for each in pipeline.subscribers if each.partitioning
-    }
+    parts = [each.partitioning for each in pipeline.subscribers if each.partitioning is not None]
+    rights.read |= {_escaped(each.processes.name) for each in parts}
     if pipeline.subscribers:
         rights.write.add(_exchange(""))
         rights.read.add(_escaped(pause_queue(pipeline.name).name))

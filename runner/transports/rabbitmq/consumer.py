@@ -164,7 +164,12 @@ class Consumer:
             possibly_lost=self._possibly_lost,
             fast_path=fast_path_of(connection),
         )
-        await channel.consume(self._arguments(connection))
+        try:
+            await channel.consume(self._arguments(connection))
+        except asyncio.CancelledError:
+            channel.is_draining = True
+            self._start_draining(channel)  # the broker may have sent messages already
+            raise
         self.consumer_channel = channel
         return channel
 
@@ -202,14 +207,18 @@ class Consumer:
             if is_cancelled:
                 # The channel is open, but some of its deliveries may be the broker's again. Closing it returns all.
                 await channel.close()
-            draining = asyncio.create_task(self._drain(channel), name=f"drain-{self.queue}")
-            self._draining[draining] = channel
-            draining.add_done_callback(self._draining.pop)
+            draining = self._start_draining(channel)
             must_wait = channel.is_draining or self._options.is_single_active
             if must_wait or not channel.unsettled:
                 await asyncio.shield(draining)
             channel = await self._consume_again()
             self._report("consumer.resumed", "info", prefetch=channel.prefetch)
+
+    def _start_draining(self, channel: ConsumerChannel) -> asyncio.Task[None]:
+        draining = asyncio.create_task(self._drain(channel), name=f"drain-{self.queue}")
+        self._draining[draining] = channel
+        draining.add_done_callback(self._draining.pop)
+        return draining
 
     async def _drain(self, channel: ConsumerChannel) -> None:
         """Leave new messages to other consumers, wait until handlers have settled what they have, and close."""

@@ -11,7 +11,8 @@ import pytest
 
 from runner.message import Address, Envelope
 from runner.outcome import ACK, RELEASE
-from runner.pipeline.topology import Queue, Topology, partitions_queue
+from runner.pipeline.partitioning import Partitioning
+from runner.pipeline.topology import Queue, Topology
 from runner.runtime import partitions
 from runner.runtime.partitions import PartitionedSubscription
 from runner.transports.base import Delivery, SubscriptionOptions
@@ -19,7 +20,7 @@ from runner.transports.memory import MemoryBroker, MemoryTransport
 
 COUNT = 8
 NAMES = [f"orders.{number}" for number in range(COUNT)]
-PROCESSES = partitions_queue("orders", COUNT)
+PROCESSES = Partitioning("orders", COUNT, "id").processes
 TOPOLOGY = Topology(
     queues=(PROCESSES, *(Queue(name, arguments={"x-single-active-consumer": True}) for name in NAMES)),
 )
