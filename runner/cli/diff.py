@@ -62,4 +62,5 @@ def _folder_of(old: Path, new: Path) -> Path:
     """Return the folder in which the old version is what the new one is in the current folder."""
     inside = old.absolute()
     folder = Path(*inside.parts[: len(inside.parts) - len(new.parts)])
-    return folder if not new.is_absolute() and folder / new == inside else Path.cwd()
+    is_alike = not new.is_absolute() and folder / new == inside and folder.is_dir()
+    return folder if is_alike else Path.cwd()

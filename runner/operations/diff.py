@@ -50,10 +50,10 @@ class Version:
     destinations: Mapping[str, Destination]
     payloads: Mapping[str, Mapping[str, Field]]
 
-    def parts(self) -> dict[Part, Any]:
-        """Return the specs of all items."""
+    def parts(self) -> dict[Part, tuple[str, Any]]:
+        """Return all items, each with its pipeline and its spec."""
         return {
-            (section, name, pipeline if section in ("producers", "subscribers") else ""): item
+            (section, name, pipeline if section in ("producers", "subscribers") else ""): (pipeline, item)
             for pipeline, (_, spec) in self.files.items()
             for section in _SECTIONS
             for name, item in getattr(spec, section).items()
@@ -150,10 +150,14 @@ def _path(new: Version, kind: str, name: str) -> KeyPath:
 def _parts(old: Version, new: Version) -> Iterator[Problem]:
     """Compare what the files define. Limits, retries and schedules break nothing."""
     before, after = old.parts(), new.parts()
-    paths = {getattr(item, "http", None) for item in after.values()}
+    paths = {getattr(item, "http", None) for _, item in after.values()}
     for part in dict.fromkeys([*before, *after]):
-        (section, name, pipeline), was, now = part, before.get(part), after.get(part)
+        section, name, _ = part
+        (pipeline, was), (now_in, now) = before.get(part, ("", None)), after.get(part, ("", None))
+        pipeline = now_in or pipeline
         path, shown = (section, name), f'{section.removesuffix("s")} "{name}"'
+        if pipeline not in new.files:
+            shown += f' of the pipeline "{pipeline}"'
         if (http := getattr(was, "http", None)) not in paths:
             yield new.problem("HTTP clients", path, f"the path {http} is removed", _TWO_STEPS, pipeline)
         if now is None:

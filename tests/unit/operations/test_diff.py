@@ -91,6 +91,14 @@ def test_a_queue_or_event_that_is_gone_breaks_other_programs(diff: Diff) -> None
     assert 'safe 5: queue "bill" is new' in found
 
 
+def test_what_a_renamed_pipeline_had_is_named_with_it(diff: Diff) -> None:
+    """Queues and events are the same for all pipelines; subscribers belong to theirs."""
+    found = diff(("name: shop", "name: store"))
+    assert 'safe 11: producer "web" of the pipeline "shop" is removed' in found
+    assert 'safe 13: subscriber "ship" is new' in found
+    assert not any("queue" in each.partition("is removed")[0] or "event" in each for each in found)
+
+
 def test_schemas_of_files_and_of_modules_are_compared(diff: Diff) -> None:
     """Both versions have a module of the same name; who reads a queue in the same file is no other program."""
     schema = SCHEMA.replace("integer", "string")
@@ -125,5 +133,7 @@ def test_the_command_ends_with_what_ci_needs(diff: Diff, tmp_path: Path, monkeyp
     annotations = run(cli, ["diff", *both, "--format", "github"]).stdout
     assert annotations.startswith("::error file=shop.yaml,line=4,")
     assert "::notice file=shop.yaml,line=13," in annotations
+    missing = run(cli, ["diff", "../older/shop.yaml", "shop.yaml"])
+    assert (missing.exit_code, "no-such-file" in missing.output) == (78, True)
     (tmp_path / "old" / "shop.yaml").write_text("version: 2\n")
     assert run(cli, ["diff", *both]).exit_code == 78
