@@ -98,6 +98,8 @@ def _unknown_option(context: click.Context, name: str, arguments: Sequence[str])
     if isinstance(command, click.Group):
         if context.parent is None and name in ("-V", "-v"):
             return message, "write: runner --version"
+        if closest(name, ["--help"], likeness=0.7):
+            return message, f"write: {path} --help"
         return message, f"options come after the command, as in `{path} {command.list_commands(context)[1]} {name} …`"
     has_path = any(item.name in ("path", "paths") for item in command.params)
     left, help_ = _replaced(arguments, name, None), ""
@@ -111,7 +113,7 @@ def _unknown_option(context: click.Context, name: str, arguments: Sequence[str])
             return message, f"write: runner {_replaced(arguments, name, meant)}"
         if name in (*words, meant):
             help_ = remark or help_ or f"leave it out: runner {left}"
-    if near := closest(name, own, likeness=0.75):
+    if near := closest(name, own, likeness=0.75) or next((option for option in own if option.endswith(name[1:])), None):
         return message, f"write: runner {_replaced(arguments, name, near)}"
     if name in _DRY and context.info_name in ("up", "apply"):
         return message, f"write: runner plan {shlex.join(shlex.split(left)[1:])}"

@@ -14,7 +14,7 @@ _PREFIX = re.compile(
     r"|rabbitmq|rabbit|amqp|celery|kafka|broker)_"
 )
 _SUFFIX = re.compile(r"_(?:name|config|configuration|options|settings|policy|value|spec)$")
-_UNIT = re.compile(r"_(?:in_)?(?:(ms|msecs?|millis|milliseconds?)|(s|secs?|seconds?))$")
+_UNIT = re.compile(r"_(?:in_)?(?:(ms|msecs?|millis|milliseconds?)|(m|mins?|minutes?)|(?:s|secs?|seconds?))$")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PLACEHOLDER = re.compile(r"\{(\w+)(?:\|([^}]*))?\}")
 _FEW_SECONDS, _MANY_SECONDS = 100, 1000
@@ -85,6 +85,7 @@ _CONVERSIONS: Final[Mapping[str, Callable[[float], list[tuple[str, str]]]]] = {
     "+1": lambda number: [(str(int(number) + 1), "")],
     "ms": _milliseconds,
     "s": _seconds,
+    "min": lambda number: [(f"{number:.{_DIGITS}g}m", "")],
     "?": readings_of_number,
     "bytes": lambda number: [(f"{int(number)}B", "")],
     "rate": lambda number: [(f"{number}/s", "if per second"), (f"{number}/m", "if per minute")],
@@ -108,9 +109,19 @@ def foreign_word(place: str, word: str) -> ForeignWord | None:
     for name in (normal, plain, _SUFFIX.sub("", normal), _SUFFIX.sub("", plain)):
         if name in words:
             return words[name]
+    if "." in place or normal.startswith("x_"):  # a value, or a key that is ignored but for its dash
+        return None
     unit = _UNIT.search(normal)
     found = foreign_word(place, normal[: unit.start()]) if unit is not None else None
-    return found._replace(how="ms" if unit and unit[1] else "s") if found and found.how in ("?", "s", "ms") else None
+    if unit is not None and found is not None and found.how in ("?", "s", "ms"):
+        return found._replace(how="ms" if unit[1] else "min" if unit[2] else "s")
+    parts = normal.split("_")
+    for length in range(len(parts) - 1, 0, -1):  # a part that has no counterpart here, as in `on_failure_callback`
+        for start in range(len(parts) - length + 1):
+            part = words.get("_".join(parts[start : start + length]))
+            if part is not None and not part.is_rename and (length > 1 or not part.key):
+                return part
+    return None
 
 
 def _normal(word: str) -> str:

@@ -13,15 +13,15 @@ from typing import Final
 from runner.config.messages import closest
 
 _UNITS: Final = {
-    **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds"), 1),
-    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1000),
-    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60_000),
-    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3_600_000),
-    **dict.fromkeys(("d", "day", "days"), 86_400_000),
+    **dict.fromkeys(("ms", "msec", "millis", "millisecond", "milliseconds", "毫秒"), 1),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds", "秒", "秒钟"), 1000),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes", "分", "分钟"), 60_000),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours", "小时", "时"), 3_600_000),
+    **dict.fromkeys(("d", "day", "days", "天", "日"), 86_400_000),
     **dict.fromkeys(("w", "week", "weeks"), 604_800_000),
 }
 _SHORT: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)[\s,]*(?:and\s+)?")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z\u4e00-\u9fff]+)[\s,]*(?:and\s+)?")
 _ISO: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 _CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)")
 _WORDS: Final = {"a": "1", "an": "1", "one": "1"}
@@ -152,7 +152,7 @@ def function_in(folders: Iterable[Path], text: str, item: str) -> str:
 def _defined(file: Path) -> list[str]:
     """Return the names of the functions of a Python file, none if it cannot be read."""
     try:
-        return re.findall(r"^(?:async )?def ([A-Za-z]\w*)", file.read_text("utf-8"), re.MULTILINE)
+        return re.findall(r"^(?:async def|def|class) ([A-Za-z]\w*)", file.read_text("utf-8"), re.MULTILINE)
     except (OSError, ValueError):
         return []
 

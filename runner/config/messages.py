@@ -151,5 +151,5 @@ def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple
     elif expected == "text" and isinstance(value, bool | int):
         help_ = f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
     elif expected == "a list" and isinstance(value, dict):
-        help_ = 'write "- " before its first key'
+        help_ = 'write "- " before its first key, or "[" and "]" around its braces'
     return "wrong-type", f"must be {expected}, not {describe(value)}", help_

@@ -124,8 +124,8 @@ def _keys(option: str, lines: Lines) -> tuple[list[tuple[str, Span]], int]:
             position -= 1
             break
     where = position if position < len(option) else len(OPTION)
-    path, colon, value = option[len(OPTION) :].partition(":")
-    help_ = f"write --set {path}={value.strip()}" if colon and "=" not in option and " " not in path else _FORM
+    written = re.fullmatch(r"([\w.-]+)\s*(?:[:=]\s*(.*))?", option[len(OPTION) :].strip())
+    help_ = f"write --set {written[1]}={written[2] or 'VALUE'}" if written else _FORM
     raise _bad_setting(lines.span(where, len(option)), "this is not KEY=VALUE", help_)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
@@ -49,6 +50,9 @@ def cron(value: object) -> str:
     written = f'"{meant}"' if meant else ""
     if not isinstance(value, Interpolated) and (every := guesses.duration(line.lower().removeprefix("every "))):
         hint = f'write "every: {every}" in place of cron'
+    if daily := re.fullmatch(r"(?:every ?day |daily )?(?:at )?(\d{1,2})(?::(\d\d))?", line.strip().lower()):
+        written = f'"{int(daily[2] or 0)} {int(daily[1])} * * *"'
+        hint = f"write {written}"
     if len(parts) != len(_FIELDS) or len(line) > _MAX_CHARACTERS:
         message = f"a cron line has five fields, not {_number(parts, line)}"
         raise spec_error("bad-cron", message, hint or f"write {_EXAMPLE}", replacement=written)

@@ -80,11 +80,13 @@ class UnknownKeys:
             below = _below(key, model)
             elsewhere = _map_of_key(key, model) if self._root is PipelineSpec else ""
             help_ = f'write it under "{below}:"' if below else elsewhere
+            if len(path) == 3 and path[1] in model_keys(PipelineSpec) and self._root is PipelineSpec:
+                help_ = f'write "{path[1]}:" at the left margin, with what is below it'
             if section := next(
                 (name for name in _KINDS if not path[:-1] and key in (self._data.get(name) or ())), None
             ):
                 help_ = f'it is one of `{section}:`: write "{section}.{key}"'
-            help_ = help_ or (f"write one of: {', '.join(free)}" if free else "remove it")
+            help_ = help_ or (f"remove it, or write one of: {', '.join(free)}" if free else "remove it")
         if key in model_keys(model):
             code = "wrong-type"
             message = "`queue` holds options of a subscriber's own queue; the queue that it reads is `from`"

@@ -258,6 +258,8 @@ def _below_it(path: KeyPath, value: str) -> str:
     if len(path) == 2 and path[0] in ("queues", "events", "exchanges"):
         return f'write only "{path[1]}:", or its options below it, indented'
     if len(path) == 2 and path[0] in ("subscribers", "producers"):
+        if path[1] in model_keys(model_at((path[0], "*"))):
+            return 'write a name on a line above it, as in "ship:", and indent what is below'
         key = "handler" if ":" in value else "from" if path[0] == "subscribers" else "to"
         other = "handler" if key != "handler" else "from" if path[0] == "subscribers" else "to"
         return f'write "{key}: {value}" on a line below it, indented, and "{other}:" beside it'

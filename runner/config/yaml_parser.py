@@ -131,7 +131,12 @@ class _Composer:
         event = next(self._events)
         if not isinstance(event, yaml.StreamEndEvent):
             span = self._lines.span(event.start_mark.index, event.end_mark.index)
-            raise _fatal("multiple-documents", "a file holds one pipeline", 'remove this "---" and what follows', span)
+            raise _fatal(
+                "multiple-documents",
+                "a file holds one pipeline",
+                'remove this "---", and what follows if that is another pipeline',
+                span,
+            )
         return self._root(root)
 
     def _root(self, root: Node) -> MappingNode:

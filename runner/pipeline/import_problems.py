@@ -136,7 +136,8 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
         return ImportProblem("attribute-not-found", message, found[0], is_attribute=True, place=found[1])
     guess = closest(attribute, names)
     elsewhere = _defined_elsewhere(module, attribute, file)
-    functions = [node.name for node in source_of(file) if isinstance(node, _FUNCTIONS) and node.name[0] != "_"]
+    functions = [node.name for node in source_of(file) if isinstance(node, _FUNCTIONS)]
+    guess = guess or (f"_{attribute}" if f"_{attribute}" in functions else None)
     hint = f'define "{attribute}" in it, or correct the name'
     if 0 < len(functions) <= _MAX_LISTED:
         hint += f": it has {', '.join(functions)}"

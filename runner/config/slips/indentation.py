@@ -47,7 +47,12 @@ def _home(lines: list[Line], index: int) -> tuple[Line, int] | None:
         item = children[-1].path if children else ()
         if line.key in model_keys(model_at(item)):
             children = _below(lines[:index], item)
-        elif above.value or (line.value and above.path[0] in ITEMS) or not _is_name(line.key):
+        elif (
+            above.value
+            or (line.value and above.path[0] in ITEMS)
+            or not _is_name(line.key)
+            or not _has_options(lines[index:], above)
+        ):
             return None
         else:
             column = children[0].indent if children else above.indent + 2
@@ -72,6 +77,12 @@ def _is_name(key: str) -> bool:
     """Whether an unknown key at the top level may be the name of an item, and no other word for a section."""
     known = model_keys(PipelineSpec)
     return foreign_word("pipeline", key) is None and typo_of(key, known) is None
+
+
+def _has_options(lines: list[Line], section: Line) -> bool:
+    """Whether the first key below the first line, if there is one, is an option of the items of a section."""
+    below = next((other for other in lines[1:] if other.key and other.path[:-1] == lines[0].path), None)
+    return below is None or below.key in model_keys(model_at((section.path[0], "*")))
 
 
 def _is_option(line: Line, below: list[Line]) -> bool:

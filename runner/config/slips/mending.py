@@ -23,6 +23,7 @@ from runner.config.slips.signs import (
     missing_dash_space,
     missing_space,
     named_items,
+    prefixes,
     signs_in_braces,
     trailing_signs,
     unclosed,
@@ -37,6 +38,7 @@ _MAX_CHARACTERS, _MAX_LINES = 50_000, 1000
 
 
 _RULES: tuple[Callable[[Any], Iterator[Slip]], ...] = (
+    prefixes,
     odd_indentation,
     wide_colons,
     odd_quotes,

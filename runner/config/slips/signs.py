@@ -20,6 +20,18 @@ _CLOSING: Final = {"[": "]", "{": "}"}
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
 
 
+def prefixes(source: Source) -> Iterator[Slip]:
+    """Find what a copy puts before every line: the numbers of the lines, or the signs of a diff or a mail."""
+    lines = list(re.finditer(r"^.*\S.*$", source.text, re.MULTILINE))
+    for pattern in (r" *\d+[:|]? ", r"\+|> ?"):
+        found = [match for line in lines if (match := re.match(pattern, line[0]))]
+        if len(found) == len(lines) > 2:
+            starts = [line.start() for line in lines]
+            edits = tuple(Edit(at, at + match.end(), "") for at, match in zip(starts, found, strict=True))
+            help_ = f'remove "{found[0][0].strip()}" here, and the like from all other lines'
+            yield Slip(starts[0], found[0].end(), "every line starts with a sign that is not YAML", help_, edits)
+
+
 def missing_space(source: Source) -> Iterator[Slip]:
     message = 'a space is missing after the ":"'
     for line in source.lines:

@@ -242,7 +242,7 @@ def test_keys_with_dots_are_quoted_and_values_may_be_maps_and_lists() -> None:
         ),
         ("version: 2", "overlay0.yaml:1:10: error[bad-version] version: this version of the language is not known: "),
         ("# nothing\n", "overlay0.yaml:1:1: error[empty-file] the file is empty; write the keys that it changes"),
-        ("--set name", "--set name: error[bad-set] this is not KEY=VALUE; write it as in --set subscribers.ship."),
+        ("--set name", "--set name: error[bad-set] this is not KEY=VALUE; write --set name=VALUE"),
         ("--set .name=x", "--set .name: error[bad-set] this is not KEY=VALUE"),
         ("--set name=", "--set name: error[bad-set] there is no value; write null to remove the key"),
         ("--set description=issue #5", '--set description: error[bad-set] "#" starts a comment here'),
