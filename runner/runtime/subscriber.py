@@ -300,10 +300,10 @@ class SubscriberRuntime:
             self._wake()
 
     def _wake_more(self) -> None:
-        """Wake two workers if that many more are needed.
+        """Wake two workers if that many more are needed. Each worker does so once when it was woken.
 
-        So hundreds of workers are awake in a few iterations of the loop, and what they publish is written together; and
-        where one worker handles all that has arrived, because its handler never waits, hardly any is woken in vain.
+        So hundreds of workers are awake after a few iterations of the loop, and what they publish is written together.
+        Where one worker handles all that has arrived, because its handler never waits, only two are woken in vain.
         """
         for _ in range(min(2, len(self._inbox) - self._waking)):
             self._wake()
@@ -343,16 +343,21 @@ class SubscriberRuntime:
         self._note_awake()
         if self._batches is not None:
             await self._work_in_batches(self._batches)
-        inbox = self._inbox
+        inbox, is_woken = self._inbox, True
         while not self._is_draining:
             if not inbox:
                 await self._wait_for_delivery()
-            elif self._limiter is None:
-                await self._handle(inbox.take())
-            else:
+                is_woken = True
+                continue
+            if self._limiter is not None:
                 await self._limiter.wait()
-                if inbox and not self._is_draining:
-                    await self._handle(inbox.take())
+                if not inbox or self._is_draining:
+                    continue
+            delivery = inbox.take()
+            if inbox and (is_woken or not self._waking):
+                self._wake_more()
+            is_woken = False
+            await self._handle(delivery)
 
     async def _work_in_batches(self, batches: BatchInbox) -> None:
         """Handle batches as they become due, until the drain begins."""
@@ -374,8 +379,6 @@ class SubscriberRuntime:
 
     async def _handle(self, delivery: Delivery) -> None:
         self._running[delivery] = self._loop.time()
-        if self._inbox:
-            self._wake_more()
         try:
             if delivery.is_redelivered and not await self._wait_for_lost_copies((delivery,)):
                 return
