@@ -27,7 +27,7 @@ from runner.runtime.message_lines import line_filter
 from runner.runtime.publisher import PipelinePublisher
 from runner.runtime.resources import Resources
 from runner.runtime.tracebacks import error_location, traceback_text
-from runner.transports.base import Delivery, SubscriptionOptions
+from runner.transports.base import Delivery, OnPublished, PublishStarted, SubscriptionOptions
 from runner.transports.failure_copies import printable_lines
 from runner.transports.memory import MemoryTransport
 from runner.units import format_duration
@@ -133,6 +133,11 @@ class _RecordingTransport(MemoryTransport):
     async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
         await super().publish(address, envelope)
         self.published += 1
+
+    def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
+        begun = super().publish_nowait(address, envelope, on_published)
+        self.published += begun == "confirmed"
+        return begun
 
 
 class LocalReplay:
