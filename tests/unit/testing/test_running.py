@@ -343,3 +343,13 @@ def test_a_queue_with_partitions_is_one_queue(tmp_path: Path) -> None:
         assert [each.queue for each in shop.retried()] == ["orders"]
         with pytest.raises(PublishFailed, match="no key for a partition"):
             shop.publish("orders", {"order": 3})
+
+
+def test_a_delayed_message_arrives_in_the_partition_of_its_key(tmp_path: Path) -> None:
+    with running_sync(write_project(tmp_path, PARTITIONED, HANDLERS), now=NIGHT) as shop:
+        with shop.publisher() as publisher:
+            publisher.publish("orders", {"customer": "a", "order": 1}, id="later", delay="1h")
+        shop.advance("59m")
+        assert shop.handled("ship") == []
+        shop.advance("2m")
+        assert [each.message_id for each in shop.handled("ship")] == ["later"]
