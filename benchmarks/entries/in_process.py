@@ -61,6 +61,7 @@ class InProcess:
     logs: bool = False
     has_metrics: bool = False
     share: float = 1.0
+    broker: str = "memory"
 
     def missing(self) -> list[str]:
         """Return the modules that it needs and that are not installed."""
@@ -73,7 +74,14 @@ class InProcess:
         text = _PIPELINE.format(
             root=ROOT, messages=str(self.logs).lower(), produce=self.produce, consume=self.consume, workers=WORKERS
         )
-        return write(folder, text, "--until-idle", *(["--http", "127.0.0.1:0"] if self.has_metrics else []))
+        return write(
+            folder,
+            text,
+            "--until-idle",
+            "--broker",
+            self.broker,
+            *(["--http", "127.0.0.1:0"] if self.has_metrics else []),
+        )
 
 
 IN_PROCESS = (
@@ -82,6 +90,7 @@ IN_PROCESS = (
     InProcess(name="Taskiq, InMemoryBroker", peer="taskiq", requires="taskiq", share=0.4),
     InProcess(name="FastStream, TestRabbitBroker", peer="faststream", requires="faststream", share=0.01),
     InProcess(name="mqrunner"),
+    InProcess(name="mqrunner, broker in a file", broker="file:bench.queue"),
     InProcess(name="mqrunner, metrics", has_metrics=True),
     InProcess(name="mqrunner, a log line for each", logs=True, share=0.25),
     InProcess(name="mqrunner, from a generator", produce="produce_in_thread", share=0.25),

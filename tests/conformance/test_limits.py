@@ -253,3 +253,11 @@ async def publish_until_refused(harness: Harness, queue: Queue, padding: bytes =
             return taken
         taken.append(f"{number}")
     pytest.fail("200 messages were taken by a queue that should be full")
+
+
+async def test_17_a_message_without_a_lifetime_follows_one_with(harness: Harness) -> None:
+    session, queue = await harness.session(), harness.queue("work")
+    await harness.declare(session, queue)
+    await session.publish(to_queue(queue), text("with", expiration_ms=60_000))
+    await session.publish(to_queue(queue), text("without"))
+    assert bodies(await (await harness.collect(session, queue)).take(2)) == ["with", "without"]

@@ -27,7 +27,7 @@ from tests.project import Place, Project, lines, started, stop, until
 PIPELINE = """
     version: 1
     logging: {messages: false}
-    queues: {UNIQUE.work: {delivery_limit: 3}, UNIQUE.made: {}}
+    queues: {UNIQUE.work: {delivery_limit: 5}, UNIQUE.made: {}}
     producers:
       make: {handler: work:make, to: UNIQUE.made}
     subscribers:
@@ -121,35 +121,25 @@ async def test_an_owner_that_is_killed_again_and_again(file_project: Project, fa
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.fault("F55", "a message kills its process: from another program, and from a producer of its own")
-@pytest.mark.parametrize("source", ["another program", "a producer"])
-async def test_a_message_that_kills_the_owner(file_project: Project, fault: Fault, source: str) -> None:
-    """It is given up after `delivery_limit`, and the others are handled."""
-    made = HANDLERS.replace('f"made-{number}"', '("kills" if number == 5 else f"made-{number}")')
-    if source == "a producer":
-        file_project.pipeline(PIPELINE.replace("UNIQUE.made: {}", "UNIQUE.made: {delivery_limit: 3}"))
-        file_project.handlers(made.replace("MADE", "10"))
+@pytest.mark.fault("F55", "a message kills the process that owns the file, again and again")
+async def test_a_message_that_kills_the_owner(file_project: Project, fault: Fault) -> None:
+    """It is given up after `delivery_limit`, and those that were in hand with it are handled."""
     async with file_project.up("--except", "make") as runner:
         await started(runner)
         await stop(runner)
     confirmed: list[str] = []
-    if source == "another program":
-        async with other_process(file_of(file_project)) as transport:
-            await send(transport, file_project.name("work"), ["a", "kills", "b"], confirmed)
-    expected = {"a", "b"} if confirmed else {f"made-{number}" for number in range(10) if number != 5}
+    async with other_process(file_of(file_project)) as transport:
+        await send(transport, file_project.name("work"), ["a", "kills", "b"], confirmed)
     codes: list[int | None] = []
     while 0 not in codes and len(codes) < 12:
         async with file_project.up("--until-idle") as runner:
             codes.append(await runner.wait(60))
-    starts = len(codes)
-    fault.row["seconds"] = 0.0
-    dead = file_project.name("work.dead" if confirmed else "made.dead")
+    assert codes == [-signal.SIGKILL] * 6 + [0]
     async with other_process(file_of(file_project)) as transport:
-        queue = transport.queue(dead)
-        assert queue is not None
-        assert queue.depth[0] >= 1
-    assert codes == [-signal.SIGKILL] * (starts - 1) + [0]
-    fault.judge(expected, file_project.ledger.counts(), twice=starts * HELD)
+        dead = transport.queue(file_project.name("work.dead"))
+        assert dead is not None
+        assert dead.depth[0] == 1
+    fault.judge({"a", "b"}, file_project.ledger.counts(), twice=len(codes))
 
 
 @pytest.mark.fault("F56", "kill -9 between writing a group of messages and committing it")

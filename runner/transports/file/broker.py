@@ -20,7 +20,7 @@ from typing import Any
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
-from runner.transports.base import DeclareResult, OnTransportEvent, TransportEvent
+from runner.transports.base import POISON_SUSPECT_AFTER, DeclareResult, OnTransportEvent, TransportEvent
 from runner.transports.file.queue import INBOX, FileQueue, ForeignQueue, Lines
 from runner.transports.file.queue_file import OwnerLock, unusable
 from runner.transports.file.store import LINE_BITS, FileStore
@@ -159,13 +159,15 @@ class FileBroker(MemoryBroker):
         execute = store.writer.execute
         execute("BEGIN IMMEDIATE")
         for queue, left in execute("SELECT queue, prefetch FROM consumers WHERE prefetch > 0").fetchall():
-            ranks = execute("SELECT line FROM lines WHERE queue = ? AND rank >= 0 ORDER BY rank DESC", (queue,))
-            for (line,) in ranks.fetchall():
-                first = line << LINE_BITS
+            ranks = "SELECT line FROM lines WHERE queue = ? AND rank >= 0 AND messages > 0 ORDER BY rank DESC"
+            for (line,) in execute(ranks, (queue,)).fetchall():
+                first, last = line << LINE_BITS, (line + 1 << LINE_BITS) - 1
+                found = "FROM messages WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+                ((head,),) = execute(f"SELECT failed {found}", (first, last, 1)).fetchall()
+                left = min(left, 1) if head >= POISON_SUSPECT_AFTER else left  # it was delivered alone
                 if left > 0:
-                    ids = "SELECT id FROM messages WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
-                    change = f"UPDATE messages SET failed = failed + 1 WHERE id IN ({ids})"
-                    left -= execute(change, (first, first + (1 << LINE_BITS) - 1, left)).rowcount
+                    change = f"UPDATE messages SET failed = failed + 1 WHERE id IN (SELECT id {found})"
+                    left -= execute(change, (first, last, left)).rowcount
         execute("COMMIT")
 
     # The engine

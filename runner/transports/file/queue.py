@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from runner.errors import BrokerUnavailable
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue
-from runner.transports.base import Delivery, OnDelivery, SubscriptionOptions
+from runner.transports.base import POISON_SUSPECT_AFTER, Delivery, OnDelivery, SubscriptionOptions
 from runner.transports.file.paged_buffer import PagedBuffer
 from runner.transports.file.queue_file import is_owned
 from runner.transports.file.store import LINE_BITS, FileStore
@@ -73,6 +73,8 @@ class FileQueue(MemoryQueue):
         self._store = store
         self._lines = lines
         self.fifos: dict[int, PagedBuffer] = {}
+        self.alone: QueuedMessage | None = None
+        """The message that was delivered alone, and is not settled."""
         super().__init__(definition, scheduler, **options)
         stored = {rank: line for rank, line in lines.of.get(self.name, {}).items() if rank != INBOX}
         if self._may_prioritize and not stored.keys() <= {self._default_rank}:
@@ -90,15 +92,41 @@ class FileQueue(MemoryQueue):
         """See `MemoryQueue.subscribe`."""
         subscription = FileSubscription(options, self, on_delivery)
         self.add(subscription)
-        self._note_consumers()
         return subscription
+
+    def run_once(self) -> bool:
+        """See `MemoryQueue.run_once`. A message that may be what ends processes is delivered alone.
+
+        What was settled before it is in the file by then: so only its own failed delivery is counted.
+        """
+        if self.alone is not None:
+            return False
+        if not self._may_expire or not self.idle or not self._is_head_suspect():
+            return super().run_once()
+        is_free = not any(each.unsettled for each in self.subscriptions)
+        if is_free and not self._store.call_when_written(lambda _: self.resume()):
+            subscription = self.idle[0]
+            self.alone = self.take_head()
+            assert self.alone is not None
+            subscription.unsettled.add(self.alone)
+            if not subscription.has_room:
+                self.idle.popleft()
+                subscription.is_idle = False
+            subscription.deliver(self.alone)
+        return False
+
+    def note_settled(self, message: QueuedMessage) -> None:
+        """Go on after a message that was delivered alone, or that one waits for."""
+        if message is self.alone or self._may_expire:
+            self.alone = None if message is self.alone else self.alone
+            self.resume()
 
     def retire(self, subscription: MemorySubscription) -> None:
         """See `MemoryQueue.retire`."""
         before = len(self.subscriptions)
         super().retire(subscription)
         if len(self.subscriptions) != before:
-            self._note_consumers()
+            self.note_consumers()
 
     def restore_lost(self, message: QueuedMessage) -> None:
         """See `MemoryQueue.restore_lost`."""
@@ -134,6 +162,11 @@ class FileQueue(MemoryQueue):
             known[self.name] = count
             self._store.execute("UPDATE consumers SET unsettled = ? WHERE queue = ?", count, self.name)
 
+    def _is_head_suspect(self) -> bool:
+        self._expire_head()
+        head = self._head()
+        return head is not None and head.failed_deliveries >= POISON_SUSPECT_AFTER
+
     def _new_fifo(self, rank: int) -> QueueBuffer:
         line = self._lines.of.get(self.name, {}).get(rank)
 
@@ -149,11 +182,14 @@ class FileQueue(MemoryQueue):
             self.fifos[line.number] = fifo
         return fifo
 
-    def _note_consumers(self) -> None:
-        """Write down how many messages may be in hand: if this process is killed, their deliveries have failed."""
-        prefetch = sum(each.prefetch for each in self.subscriptions)
+    def note_consumers(self, *more: int) -> None:
+        """Write down how many messages may be in hand: if this process is killed, their deliveries have failed.
+
+        `more` has the prefetch of a subscription that is about to be added.
+        """
+        prefetches = [*(each.prefetch for each in self.subscriptions), *more]
         note = "INSERT OR REPLACE INTO consumers (queue, consumers, prefetch) VALUES (?, ?, ?)"
-        self._store.execute(note, self.name, len(self.subscriptions), prefetch)
+        self._store.execute(note, self.name, len(prefetches), sum(prefetches))
 
     def _expire_head(self) -> None:
         """See `MemoryQueue._expire_head`. A message that has ended too many processes is given up too."""
@@ -167,18 +203,31 @@ class FileQueue(MemoryQueue):
 class FileSubscription(MemorySubscription):
     """A subscription whose acknowledgements are written to the file, a moment later."""
 
-    __slots__ = ("_forget",)
+    __slots__ = ("_file_queue",)
 
     def __init__(self, options: SubscriptionOptions, queue: FileQueue, on_delivery: OnDelivery) -> None:
         super().__init__(options, queue, on_delivery)
-        self._forget: Callable[[QueuedMessage], None] = queue.forget
+        self._file_queue = queue
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
         """See `DeliverySubscription.ack`."""
         if not self.discard(delivery.delivery_tag):
             return False
-        self._forget(delivery.delivery_tag)
+        self._file_queue.forget(delivery.delivery_tag)
+        self._file_queue.note_settled(delivery.delivery_tag)
         return True
+
+    async def release(self, delivery: Delivery) -> bool:
+        """See `DeliverySubscription.release`."""
+        is_released = await super().release(delivery)
+        self._file_queue.note_settled(delivery.delivery_tag)
+        return is_released
+
+    def requeue_unsettled(self) -> None:
+        """See `MemorySubscription.requeue_unsettled`."""
+        if self._file_queue.alone in self.unsettled:
+            self._file_queue.alone = None
+        super().requeue_unsettled()
 
 
 class ForeignQueue(MemoryQueue):

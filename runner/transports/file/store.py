@@ -222,8 +222,10 @@ class FileStore:
             self._timer = self._loop.call_later(GROUP_S, self._hand_over)
 
     def _hand_over(self) -> None:
-        self._timer = None
-        if self.failure is not None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.failure is not None or self._is_writing:
             return
         group, self._pending = self._pending, Group(self._pending.number + 1)
         if group.has_changes:

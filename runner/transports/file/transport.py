@@ -9,8 +9,18 @@ from datetime import datetime
 from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Topology
-from runner.transports.base import Capabilities, DeclareResult, OnPublished, OnTransportEvent, PublishStarted
+from runner.transports.base import (
+    Capabilities,
+    DeclareResult,
+    OnDelivery,
+    OnPublished,
+    OnTransportEvent,
+    PublishStarted,
+    SubscriptionOptions,
+)
 from runner.transports.file.broker import FileBroker
+from runner.transports.file.queue import FileQueue
+from runner.transports.memory.subscription import MemorySubscription
 from runner.transports.memory.transport import MemoryTransport
 from runner.transports.pauses import Pause
 
@@ -78,6 +88,14 @@ class FileTransport(MemoryTransport):
         if started != "confirmed":
             return started
         return "started" if self._file.store.call_when_written(on_published) else "confirmed"
+
+    async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
+        """See `Transport.subscribe`. First it is written down how many messages it may hold, should it be killed."""
+        queue = self._file.queue(options.queue)
+        if isinstance(queue, FileQueue):
+            queue.note_consumers(options.prefetch)
+            await self._written()
+        return await super().subscribe(options, on_delivery)
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
         """See `Transport.set_pause`. The pause is in the file."""

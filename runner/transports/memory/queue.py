@@ -317,7 +317,7 @@ class MemoryQueue:
         lifetimes = [own / 1000] if own is not None else []
         if self.rules.ttl_s is not None:
             lifetimes.append(self.rules.ttl_s)
-        if not lifetimes:
+        if not lifetimes:  # only others in this queue expire
             return
         lifetime = min(lifetimes)
         if lifetime == 0 and self.idle and not self.buffer:

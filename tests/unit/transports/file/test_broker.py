@@ -132,6 +132,15 @@ async def test_messages_that_arrive_while_a_backlog_is_read_come_after_it(tmp_pa
     assert taken == [*map(str, range(count)), *(f"{number} later" for number in range(200))]
 
 
+async def test_after_a_restart_messages_arrive_as_before(tmp_path: Path) -> None:
+    async with session(tmp_path / "q") as opened:
+        await opened.publish("before")
+    async with session(tmp_path / "q") as opened:
+        await opened.publish("after")
+        await opened.subscribe()
+        assert await opened.take(2) == ["before", "after"]
+
+
 async def test_priorities_outlive_a_restart(tmp_path: Path) -> None:
     async with session(tmp_path / "q") as opened:
         for priority in (None, 1, 31, None, 9):
