@@ -108,32 +108,6 @@ class Engine:
         finally:
             self.clean_up()
 
-    def publish(
-        self,
-        to: str,
-        payload: Any,
-        *,
-        id: str | None = None,
-        key: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        is_foreign: bool = False,
-    ) -> str:
-        """Publish a message to a queue or an event, and return its id when it is confirmed.
-
-        See `Running.publish`.
-        """
-        return self.wait(self.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign))
-
-    def until_idle(self) -> None:
-        """Run until nothing is left to do but to wait for schedules. Raises NeverIdle."""
-        self.wait(self.idling())
-
-    def advance(self, duration: Duration) -> None:
-        """Let this much virtual time pass, to exactly that moment."""
-        self.wait(self.advancing(duration))
-
-    run_for = advance
-
     @property
     def now(self) -> datetime:
         """The virtual time, UTC."""
@@ -183,18 +157,9 @@ class Engine:
             self._thread.join()
         self._opened.close()
 
-    async def publishing(
-        self,
-        to: str,
-        payload: Any,
-        id: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        *,
-        key: str | None = None,
-        is_foreign: bool = False,
-    ) -> str:
-        """See `publish`. `key` replaces the routing key of an event. A `Publish` as the payload has all options."""
-        publisher, outgoing = self._prepare(to, payload, id, headers, key, is_foreign=is_foreign)
+    async def publishing(self, to: str, payload: Any, **message: Any) -> str:
+        """See `Running.publish`. A `Publish` as the payload has all options."""
+        publisher, outgoing = self._prepare(to, payload, **message)
         with publisher.publication(outgoing) as sent:
             await self._loop.drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S))
         return sent.envelope.message_id or ""
@@ -208,10 +173,10 @@ class Engine:
         self,
         to: str,
         payload: Any,
+        *,
         id: str | None = None,
         headers: Mapping[str, Any] | None = None,
         key: str | None = None,
-        *,
         is_foreign: bool = False,
     ) -> tuple[RecordingPublisher, OutgoingMessage]:
         pipeline, target = self._destination(to)
@@ -231,7 +196,7 @@ class Engine:
         return publisher, outgoing
 
     async def advancing(self, duration: Duration) -> None:
-        """See `advance`."""
+        """See `Running.advance`."""
         loop = self._loop
         moment = loop.time() + _seconds(duration)
         while (due := await loop.quiet(is_bounded=True)) is not None and due <= moment + DUE_TOLERANCE_S:
@@ -239,7 +204,7 @@ class Engine:
         loop.jump(moment)
 
     async def idling(self) -> None:
-        """See `until_idle`."""
+        """See `Running.until_idle`."""
         loop = self._loop
         since, most = loop.time(), self._recorder.count + MAX_IDLE_RECORDS
         while True:

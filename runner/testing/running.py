@@ -108,7 +108,7 @@ class Running(_Results):
         `key` replaces the routing key of an event. With `is_foreign` the payload is not checked against the schema of
         its destination, as if another program published it. Raises PublishFailed and UnknownTarget.
         """
-        command = self.engine.publishing(to, payload, id, headers, key=key, is_foreign=is_foreign)
+        command = self.engine.publishing(to, payload, id=id, headers=headers, key=key, is_foreign=is_foreign)
         return await asyncio.wrap_future(self.engine.submit(command))
 
     async def call(self, to: str, payload: Any, *, timeout: Duration = CALL_TIMEOUT_S, **message: Any) -> Any:
@@ -145,7 +145,8 @@ class RunningSync(_Results):
         is_foreign: bool = False,
     ) -> str:
         """See `Running.publish`."""
-        return self.engine.publish(to, payload, id=id, key=key, headers=headers, is_foreign=is_foreign)
+        command = self.engine.publishing(to, payload, id=id, headers=headers, key=key, is_foreign=is_foreign)
+        return self.engine.wait(command)
 
     def call(self, to: str, payload: Any, *, timeout: Duration = CALL_TIMEOUT_S, **message: Any) -> Any:
         """See `Running.call`."""
@@ -153,11 +154,11 @@ class RunningSync(_Results):
 
     def until_idle(self) -> None:
         """See `Running.until_idle`."""
-        self.engine.until_idle()
+        self.engine.wait(self.engine.idling())
 
     def advance(self, duration: Duration) -> None:
         """See `Running.advance`."""
-        self.engine.advance(duration)
+        self.engine.wait(self.engine.advancing(duration))
 
     run_for = advance
 

@@ -92,14 +92,13 @@ class _Run:
         for index, (seconds, message) in sorted(enumerate(self._timed()), key=lambda item: item[1][0]):
             self._advance_to(seconds)
             try:
-                self._engine.publish(
-                    message.to, message.payload, id=message.id, headers=message.headers, is_foreign=True
-                )
+                about = {"id": message.id, "headers": message.headers, "is_foreign": True}
+                self._engine.wait(self._engine.publishing(message.to, message.payload, **about))
             except PublishFailed as error:
                 yield self._failure(("publish", index, "to"), error)
         try:
             if self._case.run_for is None:
-                self._engine.until_idle()
+                self._engine.wait(self._engine.idling())
             else:
                 self._advance_to(self._case.run_for)
         except RunnerError as error:
@@ -117,7 +116,7 @@ class _Run:
 
     def _advance_to(self, seconds: float) -> None:
         if (left := seconds - self.elapsed_s) > 0:
-            self._engine.advance(left)
+            self._engine.wait(self._engine.advancing(left))
 
     def _failure(self, path: KeyPath, error: RunnerError) -> Failure:
         problem = self._file.problem(UNMET, (*self._path, *path), str(error), error.hint)

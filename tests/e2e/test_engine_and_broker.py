@@ -130,7 +130,7 @@ def under_test(project: Project) -> Ledger:
     engine = Engine([project.folder / project.file])
     engine.start()
     try:
-        engine.until_idle()
+        engine.wait(engine.idling())
         records = engine.records
     finally:
         engine.close()
