@@ -11,10 +11,10 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import structlog
@@ -59,13 +59,12 @@ class _Processors:
         self.wrapper = structlog.make_filtering_bound_logger(self.level)
         place: list[Processor] = [] if worker is None else [_constant_field("worker", worker)]
         last: list[Processor] = [structlog.processors.format_exc_info, render]
-        self.timestamp = Timestamps()
-        stamp = self.timestamp.add
+        time = structlog.processors.TimeStamper(fmt="iso", utc=True)
         level_of = structlog.processors.add_log_level
         mute: list[Processor] = [_dropped(self.muted)] if muted else []
-        self.ours: list[Processor] = [*mute, _add_context, _add_foreign_context, level_of, stamp, *place, *last]
+        self.ours: list[Processor] = [*mute, _add_context, _add_foreign_context, level_of, time, *place, *last]
         self.for_structlog: list[Processor] = [_prefix_reserved, *self.ours, _mark_rendered]
-        self.for_stdlib: list[Processor] = [_add_context, _add_foreign_context, stamp, *place, *last]
+        self.for_stdlib: list[Processor] = [_add_context, _add_foreign_context, time, *place, *last]
 
 
 _settings: dict[str, Any] = {}
@@ -207,32 +206,11 @@ class MessageLogger:
         place = context.get()
         line = None
         if "payload" not in place and not structlog.contextvars.get_contextvars():
-            line = form.render(lines.timestamp(), place, fields)
+            line = form.render(datetime.now(UTC).isoformat().replace("+00:00", "Z"), place, fields)
         if line is not None:
             lines.out.buffer_line(line)
         else:
             getattr(self._general, level)(event, **fields)
-
-
-class Timestamps:
-    """The time of log lines, UTC in ISO 8601. The part up to the seconds is made once a second."""
-
-    def __init__(self) -> None:
-        self._second = (0, "")
-
-    def __call__(self) -> str:
-        """Return the time now."""
-        second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
-        known, text = self._second
-        if known != second:
-            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = (second, text)
-        return f"{text}.{microsecond:06d}Z"
-
-    def add(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """Add the time to a line, as a processor of structlog."""
-        event["timestamp"] = self()
-        return event
 
 
 def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:

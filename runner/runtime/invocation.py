@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import inspect
 import itertools
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from runner.errors import BatchFailed
 from runner.message import Publish
 from runner.pipeline.model import Handler
-from runner.runtime.watchdog import ThreadCall, ThreadWatchdog
+from runner.runtime.watchdog import ThreadWatchdog
 from runner.tasks import is_cancelled_by_us
 
 T = TypeVar("T")
@@ -225,12 +226,15 @@ def _is_current_task(task: asyncio.Task[Any] | None) -> bool:
 
 async def _run_watched(watchdog: ThreadWatchdog, executor: Executor, work: Callable[[], T], left_s: float | None) -> T:
     """Run a call in a thread and report it if it takes too long."""
-    call = ThreadCall(work)
-    watchdog.begin(call, left_s)
-    try:
-        return await run_in_executor(executor, call)
-    finally:
-        watchdog.end(call)
+    thread_id: int | None = None
+
+    def run() -> T:
+        nonlocal thread_id
+        thread_id = threading.get_ident()
+        return work()
+
+    with watchdog.watch(left_s, lambda: thread_id):
+        return await run_in_executor(executor, run)
 
 
 async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:

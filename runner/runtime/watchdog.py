@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from runner import log
 from runner.metrics import RecentMax
 from runner.runtime.tracebacks import innermost_user_location, user_frames
-
-T = TypeVar("T")
 
 HEARTBEAT_S = 0.25
 """How often the loop signals that it is alive, and how often the watching thread looks."""
@@ -43,70 +40,37 @@ class RunningHandler(NamedTuple):
         return SLOW_AFTER_S if self.timeout_s is None else self.timeout_s + TIMEOUT_GRACE_S
 
 
-class ThreadCall(Generic[T]):
-    """A call in a thread, for `ThreadWatchdog`."""
-
-    __slots__ = ("due_at", "is_late", "thread_id", "work")
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self.work = work
-        self.thread_id: int | None = None
-        self.due_at = math.inf
-        """The loop time at which it is reported."""
-        self.is_late = False
-
-    def __call__(self) -> T:
-        """Run the call in this thread."""
-        self.thread_id = threading.get_ident()
-        return self.work()
-
-
 class ThreadWatchdog:
     """Watches one subscriber's handlers in threads. A thread cannot be stopped, so a handler may outlast its timeout.
 
-    `overdue` counts the calls that have been running for longer than their timeout. One timer watches all calls.
+    `overdue` counts the calls that have been running for longer than their timeout.
     """
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
-        self._calls: set[ThreadCall[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self.overdue = 0
 
-    def begin(self, call: ThreadCall[Any], left_s: float | None) -> None:
-        """Watch a call from now on. `left_s` is the time left of its timeout."""
-        loop = asyncio.get_running_loop()
-        call.due_at = loop.time() + (SLOW_AFTER_S if left_s is None else max(0.0, left_s))
-        self._calls.add(call)
-        if self._timer is None or self._timer.when() > call.due_at:
-            self._watch(call.due_at)
+    @contextmanager
+    def watch(self, left_s: float | None, thread_id: Callable[[], int | None]) -> Iterator[None]:
+        """Watch a call inside the block.
 
-    def end(self, call: ThreadCall[Any]) -> None:
-        """Watch a call no longer."""
-        self._calls.discard(call)
-        self.overdue -= call.is_late
-        if not self._calls and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        `left_s` is the time left, `thread_id` returns the thread that runs the call.
+        """
+        is_late = False
 
-    def _watch(self, due_at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(due_at, self._report_late)
-
-    def _report_late(self) -> None:
-        """Report the calls that are due, and watch the others."""
-        self._timer = None
-        now = asyncio.get_running_loop().time()
-        for call in [call for call in self._calls if call.due_at <= now]:
-            call.due_at = math.inf
+        def report_late() -> None:
+            nonlocal is_late
             if self._timeout_s is not None:
-                call.is_late = True
+                is_late = True
                 self.overdue += 1
-            self._warn(call.thread_id)
-        due_at = min((call.due_at for call in self._calls), default=math.inf)
-        if due_at < math.inf:
-            self._watch(due_at)
+            self._warn(thread_id())
+
+        timer = asyncio.get_running_loop().call_later(SLOW_AFTER_S if left_s is None else max(0.0, left_s), report_late)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self.overdue -= is_late
 
     def _warn(self, thread_id: int | None) -> None:
         text, running_s = "it does not end", SLOW_AFTER_S

@@ -61,7 +61,7 @@ def test_ctrl_c_is_an_interruption_and_not_a_failure(
     ("arguments", "unneeded"),
     [
         ("validate p.yaml", "asyncio structlog aio_pika multiprocessing"),
-        ("up p.yaml --until-idle", "aio_pika multiprocessing aiohttp"),
+        ("up p.yaml --until-idle", "aio_pika aiohttp"),
     ],
 )
 def test_a_command_imports_only_what_it_needs(project: Path, arguments: str, unneeded: str) -> None:
