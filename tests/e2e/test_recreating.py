@@ -190,6 +190,7 @@ PARTITIONED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_the_number_of_partitions_changes_when_they_are_empty_and_nothing_consumes_them(here: Project) -> None:
     """Otherwise messages of one key would be in two partitions; each refusal says what to do first."""
