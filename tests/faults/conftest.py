@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.verdict import Fault
+from tests.node import Node
+from tests.project import Place, Project
 
 PROPERTY = "fault"
 HEADINGS = ("fault", "what happens", "messages", "lost", "twice", "at most", "recovered after", "")
+
+
+@pytest.fixture
+def own_project(own_node: Node, tmp_path: Path, unique: str) -> Project:
+    """A project on a node that may be broken."""
+    return Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -21,12 +20,6 @@ from tests.proxy import Proxy
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 LOST_AT_ONCE = 2 * PREFETCH + UNCONFIRMED
-
-
-@pytest.fixture
-def own_project(own_node: Node, tmp_path: Path, unique: str) -> Project:
-    """A project on a node that may be broken."""
-    return Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url))
 
 
 def consumers_of(node: Node) -> list[str]:
