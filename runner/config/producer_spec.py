@@ -101,6 +101,7 @@ class ProducerSpec(SpecModel):
         default=False,
         description="With http: a POST is a call. Its response is the answer of the subscriber, which needs `reply: "
         "true` if it has a `to`.",
+        examples=[True],
     )
     idempotency: DedupeField | None = Field(
         default=None,

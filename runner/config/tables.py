@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -17,3 +19,8 @@ def read_table(package: str, name: str, columns: int) -> tuple[tuple[str, ...], 
         [part.strip() for part in line.split("|", columns - 1)] for line in text.splitlines() if line[:1] not in "#"
     )
     return tuple((*row, *[""] * (columns - len(row))) for row in rows)
+
+
+def filled(template: str, words: Mapping[str, str]) -> str:
+    """Return a text of a table with words for its names in braces."""
+    return re.sub(r"\{(\w+)\}", lambda name: words[name[1]], template)

@@ -21,7 +21,7 @@ from pydantic.errors import PydanticUserError
 
 from runner.config.diagnostics import display_path
 from runner.config.messages import closest
-from runner.config.tables import read_table
+from runner.config.tables import filled, read_table
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
 from runner.pipeline.distributions import how_to_get, likely_module
@@ -273,7 +273,7 @@ def _in_table(failure: Failure) -> ImportProblem | None:
             shown = in_one_line(error).removeprefix("ProcessEnded: ")
             words = {"error": shown, "type": error_type(error), "text": text, **match.groupdict()}
             frame = failure.statement if place == "statement" else failure.innermost
-            return failure.problem(what.format(**words), help_.format(**words), failure.at(frame))
+            return failure.problem(filled(what, words), filled(help_, words), failure.at(frame))
     return None
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from runner.config.diagnostics import display_path
 from runner.config.messages import closest, did_you_mean
-from runner.config.tables import read_table
+from runner.config.tables import filled, read_table
 from runner.pipeline import sys_path
 from runner.pipeline.python_source import parse_python
 
@@ -84,7 +84,7 @@ def not_python(module: str, file: str, error: Exception) -> ImportProblem:
     for place, _, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
         if place == "syntax" and (match := re.search(pattern, what)):
             words = match.groupdict()
-            hint = help_.format(**words, close=_CLOSING.get(words.get("open", ""), ""))
+            hint = filled(help_, {**words, "close": _CLOSING.get(words.get("open", ""), "")})
             break
     if feature := re.search(r"future feature (\w+) is not", what):
         hint = did_you_mean(feature[1], __future__.all_feature_names)

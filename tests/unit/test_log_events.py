@@ -15,8 +15,8 @@ ROOMS = ("app.py", "log.py", "runtime", "transports", "workers")
 NAME = re.compile(r"[a-z_]+\.[a-z_]+|stdout")
 LEVELS = ("debug", "info", "warning", "error")
 
-NO_EVENTS = re.compile(r"amq\.\w+|connection\.blocked|leadership\.(call|greeting|token)|aiohttp\.\w+")
-"""Names that only look like events: of exchanges, of messages, of loggers."""
+NO_EVENTS = re.compile(r"amq\.\w+|connection\.blocked|leadership\.(call|greeting|token)|aiohttp\.\w+|fuse\.\w+")
+"""Names that only look like events: of exchanges, of messages, of loggers, of file systems."""
 
 
 def told() -> Iterator[tuple[str, str | None]]:

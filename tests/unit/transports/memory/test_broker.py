@@ -273,7 +273,7 @@ async def test_an_alternate_exchange_takes_what_has_nowhere_to_go() -> None:
         ({"max_priority": 300}, "x-max-priority is 300"),
         ({"overflow": "panic"}, "x-overflow is 'panic'"),
         ({"dead_letter_exchange": 1}, "x-dead-letter-exchange is 1"),
-        ({"queue_type": "stream"}, "no streams"),
+        ({"queue_type": "stream"}, "only RabbitMQ has streams"),
     ],
 )
 async def test_arguments_that_rabbitmq_refuses_are_refused(arguments: dict[str, Any], message: str) -> None:
