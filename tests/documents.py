@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,14 @@ def _commands(block: str, first: int) -> Iterator[Command]:
 
 def play(document: Path, folder: Path, env: Mapping[str, str]) -> int:
     """Do in `folder` what a document shows; return the number of commands. Fails on the first output that differs."""
+    try:
+        return _play(document, folder, env)
+    finally:
+        for path in folder.glob("*.pid"):  # what a page starts and no longer ends itself, because it is wrong
+            os.kill(int(path.read_text()), signal.SIGTERM)
+
+
+def _play(document: Path, folder: Path, env: Mapping[str, str]) -> int:
     count = 0
     for step in steps(document.read_text("utf-8")):
         if isinstance(step, File):
