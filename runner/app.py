@@ -261,7 +261,7 @@ def check_workers(system: System, workers: int) -> None:
         raise SingleProcessOnly(text, "name one with --broker amqp://… or broker: in the file, or leave --workers out")
     if workers > 1 and system.broker.file:
         text = f"one process owns a broker in a file: --workers {workers} needs RabbitMQ"
-        raise SingleProcessOnly(text, "leave --workers out; `runs_in: process` of a subscriber uses more cores")
+        raise SingleProcessOnly(text, "leave --workers out; `run_in: process` of a subscriber uses more cores")
     exclusive = [queue.name for queue in system.topology.queues if queue.exclusive]
     if workers > 1 and exclusive:
         text = f'queue "{exclusive[0]}" is exclusive: it belongs to one process, and --workers asks for {workers}'

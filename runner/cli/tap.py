@@ -71,10 +71,11 @@ def command(
         from runner.operations.pipeline_files import read_specs
         from runner.operations.recording import SUFFIXES, Recorder, file_of, write_test
         from runner.operations.tap import pipeline_with_target, tap_source
-        from runner.operations.targets import require_live_broker
+        from runner.operations.targets import require_live_broker, require_rabbitmq
 
         system = load_system([path], environ, broker, overlays, wait_s=wait_s)
         require_live_broker(system.broker)
+        require_rabbitmq(system.broker, "tap")
         pipeline = pipeline_with_target(system.pipelines, name)
         source = tap_source(pipeline, name)
         out = _Out(is_json=is_json)

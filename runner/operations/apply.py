@@ -17,7 +17,7 @@ from runner.operations.rabbitmq.broker_inspection import (
 from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
 from runner.operations.rabbitmq.queue_deletion import delete_exchange, delete_queue
 from runner.operations.rabbitmq.queue_recreation import CannotRecreate, QueueRecreation, delete_move_exchanges
-from runner.operations.targets import NoLiveBroker, unknown_target
+from runner.operations.targets import NoLiveBroker, require_rabbitmq, unknown_target
 from runner.pipeline.delays import bottom_name
 from runner.pipeline.model import BrokerSettings, delay_prefix
 from runner.pipeline.topology import PARTITIONS_SUFFIX, Queue, Topology
@@ -250,3 +250,4 @@ def _need_broker(settings: BrokerSettings) -> None:
     if settings.is_memory:
         text = "the pipeline runs on the in-process broker: there is no live broker to compare with"
         raise NoLiveBroker(text, "give --broker URL")
+    require_rabbitmq(settings, "plan and apply")

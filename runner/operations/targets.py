@@ -21,6 +21,13 @@ class UnknownTarget(RunnerError):
     exit_code = 2
 
 
+def require_rabbitmq(settings: BrokerSettings, command: str) -> None:
+    """Raise NoLiveBroker for a command that works on RabbitMQ only."""
+    if settings.file is not None:
+        text = f"{command} needs RabbitMQ, and the pipeline has a broker in a file"
+        raise NoLiveBroker(text, "`runner status` and `runner dead` read the file; or give --broker amqp://…")
+
+
 def require_live_broker(settings: BrokerSettings) -> None:
     """Raise NoLiveBroker for the in-process broker."""
     if settings.is_memory:
