@@ -135,7 +135,7 @@ async def test_a_broker_that_takes_no_messages(own_node: Node, tmp_path: Path, u
     async with AsyncPublisher(tmp_path / "work.yaml", broker=own_node.url, timeout="3s") as shop:
         await shop.publish(name, "0", id="0")
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.00001")
-        with pytest.raises(PublishTimeout, match="takes no messages, because its memory or disk space is low"):
+        with pytest.raises(PublishTimeout, match="takes no messages, because it is low on memory or disk space"):
             await shop.publish(name, "1", id="1")
         async with AsyncPublisher(tmp_path / "work.yaml", broker=own_node.url, timeout="3s") as other:
             with pytest.raises(PublishTimeout):
