@@ -16,8 +16,6 @@ from runner.pipeline.model import Pipeline
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import Binding
 
-_BIND_IT = "bind it to an event (`events:` of the queue) and publish that; "
-
 
 class CannotTap(RunnerError):
     """A queue without bindings cannot be tapped: a copy would have to be taken from it."""
@@ -50,7 +48,7 @@ def tap_source(pipeline: Pipeline, name: str) -> TapSource:
         raise unknown_target(name, "queue, event or subscriber", known)
     bindings = tuple(binding for binding in pipeline.topology.bindings if binding.queue == queue)
     if not bindings:
-        way = "" if queue in pipeline.partitionings else _BIND_IT
+        way = "bind it to an event (`events:` of the queue) and publish that; " * (queue not in pipeline.partitionings)
         raise CannotTap(
             f'queue "{queue}" is not bound to an exchange: messages are published to it directly, and could '
             "only be seen by consuming them",

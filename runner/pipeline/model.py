@@ -85,7 +85,6 @@ class Destination:
     compress: Callable[[bytes], tuple[bytes, str | None]] | None = None
     """Returns a body as it travels, and its content encoding."""
     partitioning: Partitioning | None = None
-    """The partitions of the queue, if it has any: the address is then that of one of them."""
     counted_as: str = ""
     """What it is called in metrics, where that is not its name: callers that wait for an answer are too many."""
     options: PublishOptions | None = None
@@ -234,7 +233,6 @@ class Subscriber:
     replies: bool = False
     """Whether results also go to the `reply_to` of the message."""
     partitioning: Partitioning | None = None
-    """The partitions of the queue, if it has any."""
     is_enabled: bool = True
     is_responder: bool = False
     """Whether the pipeline says so: then a result for a message without `reply_to` is no mistake."""

@@ -64,7 +64,6 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
     checks = (
         _shared_names,
         _streams,
-        _batches,
         _partitions,
         _own_queues,
         _queue_of_pauses,
@@ -137,15 +136,6 @@ def _streams(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
         if subscriber.queue is not None and subscriber.queue.type == "stream":
             path = ("subscribers", name, "queue", "type")
             yield loaded.problem("bad-source", path, "a subscriber cannot read a stream", "write quorum or classic")
-
-
-def _batches(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    for name, subscriber in spec.subscribers.items():
-        size = subscriber.batch.size if subscriber.batch is not None else 0
-        if subscriber.prefetch is not None and subscriber.prefetch < size:
-            message = f"a batch of {size} can never be full: only {subscriber.prefetch} messages are held at once"
-            help_text = f"write at least {size}, or remove prefetch"
-            yield loaded.problem("conflicting-options", ("subscribers", name, "prefetch"), message, help_text)
 
 
 def _partitions(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

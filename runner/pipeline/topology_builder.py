@@ -115,8 +115,8 @@ def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPoli
         arguments = queue_arguments(queue_name, queue, is_ordered=is_ordered, is_dead_letter=is_dead)
         made = _queue_topology(queue_name, queue, spec, arguments, is_read=is_read)
         parts.append(_partitioned(queue_name, queue, made))
-        parts.append(Topology(bindings=_event_bindings(queue_name, queue.events, spec)))
-        parts.append(Topology(bindings=_foreign_bindings(queue_name, queue)))
+        bindings = (*_event_bindings(queue_name, queue.events, spec), *_foreign_bindings(queue_name, queue))
+        parts.append(Topology(bindings=bindings))
     for subscriber_name, subscriber in spec.subscribers.items():
         if not reads_queue(spec, subscriber):
             queue_name = own_queue(name, subscriber_name)

@@ -5,8 +5,8 @@ process to start has them all, and when it ends, another one has its partitions 
 that is active in more partitions than that steps back from the latest ones: it settles what it holds, and goes to the
 end of the line of those who wait for the partition. One after another gets it, until one has room for it.
 
-A process knows that it is active in a partition by its messages, or when it is the only process. It counts the
-processes by the consumers of a queue that is always empty.
+A process knows that it is active in a partition by its messages, or when it is the only process. The processes are the
+consumers of a queue that stays empty.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ from runner.transports.base import Delivery, OnDelivery, Subscription, Subscript
 BALANCE_S = 3.0
 """How often a process compares its share with that of the others."""
 
-MAX_CONCURRENT = 16
-"""How many partitions it subscribes to at the same time."""
-
 
 class PartitionedSubscription:
-    """A `Subscription` to all partitions of a queue.
+    """What a `Subscription` is to one queue, for all partitions of one.
 
     `processes` is the queue whose consumers are the processes. `let_go` returns when a partition's deliveries are all
     settled or released.
@@ -63,17 +60,12 @@ class PartitionedSubscription:
     async def start(self) -> None:
         """Subscribe to all partitions. Raises BrokerUnavailable."""
         try:
-            await for_each((self._processes, *self._options), self._subscribe, limit=MAX_CONCURRENT)
+            await for_each((self._processes, *self._options), self._subscribe, limit=16)
         except BaseException:
             await self.close()
             raise
         if self._transport.capabilities.is_shared:
             self._task = asyncio.create_task(self._keep_balanced(), name=f"partitions-{self._processes.queue}")
-
-    def step_back(self) -> None:
-        """See `Subscription.step_back`."""
-        for each in self._subscriptions.values():
-            each.step_back()
 
     async def stop(self) -> None:
         """See `Subscription.stop`."""

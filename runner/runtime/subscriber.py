@@ -71,7 +71,7 @@ class SubscriberRuntime:
         self._handler_ended: asyncio.Future[None] | None = None
         """Resolved when the next handler ends; None while no task waits for that."""
         self._transport: Transport | None = None
-        self._subscription: Subscription | None = None
+        self._subscription: Subscription | PartitionedSubscription | None = None
         self._changing = asyncio.Lock()
         """Held while it is paused or resumed."""
         self._is_draining = False
@@ -216,7 +216,9 @@ class SubscriberRuntime:
             await subscription.close()
             self._subscription = None
 
-    async def _subscribe(self, transport: Transport, options: SubscriptionOptions, receive: OnDelivery) -> Subscription:
+    async def _subscribe(
+        self, transport: Transport, options: SubscriptionOptions, receive: OnDelivery
+    ) -> Subscription | PartitionedSubscription:
         """Subscribe to the queue, or to its partitions. Raises BrokerUnavailable."""
         partitioning = self.subscriber.partitioning
         if partitioning is None:

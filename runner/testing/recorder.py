@@ -128,8 +128,7 @@ class RecordingBroker(MemoryBroker):
     def __init__(self, recorder: Recorder, pipelines: Sequence[Pipeline]) -> None:
         super().__init__(clock=recorder.now, on_dead_letter=self._record)
         self._recorder = recorder
-        subscribers = [each for pipeline in pipelines for each in pipeline.subscribers]
-        self.subscribed = {name: each.queue for each in subscribers for name in each.queues}
+        self.subscribed = {name: each.queue for one in pipelines for each in one.subscribers for name in each.queues}
 
     def _record(self, queue: MemoryQueue, message: QueuedMessage, reason: str) -> None:
         """Record a dead letter. What has only been delayed, for a retry for example, is none."""

@@ -100,8 +100,7 @@ def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
     if pipeline.producers or pipeline.subscribers:
         rights.write |= {_exchange(target.address.exchange) for target in pipeline.destinations.values()}
     rights.read |= {_escaped(name) for subscriber in pipeline.subscribers for name in subscriber.queues}
-    parts = [each.partitioning for each in pipeline.subscribers if each.partitioning is not None]
-    rights.read |= {_escaped(each.processes.name) for each in parts}
+    rights.read |= {_escaped(parts.processes.name) for each in pipeline.subscribers if (parts := each.partitioning)}
     if pipeline.subscribers:
         rights.write.add(_exchange(""))
         rights.read.add(_escaped(pause_queue(pipeline.name).name))
