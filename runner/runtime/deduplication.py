@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import blake2b
+from itertools import count
 from uuid import uuid4
 
 from runner.message import Envelope, replays_of
@@ -32,48 +30,37 @@ class Deduplicator:
         self._scope = scope
         self._store = store
         self._owner = uuid4().hex
-        self._running: dict[str, asyncio.Future[None]] = {}
+        self._numbers = count()
 
-    def key(self, envelope: Envelope) -> str | None:
-        """Return what identifies a message; None if it has no id: then it is never taken for a duplicate.
+    def claim_of(self, envelope: Envelope) -> Step | None:
+        """Return the claim of a delivery; None if its message has no id: then it is never taken for a duplicate.
 
         Raises InvalidMessage where the payload lacks the key.
         """
-        if self._options.key_of is not None:
-            digest = blake2b(self._options.key_of(envelope), digest_size=16).hexdigest()
-            return f"{self._scope}:{digest}"
-        return None if envelope.message_id is None else f"{self._scope}:{identity(envelope).hex()}"
+        if self._options.key_of is None and envelope.message_id is None:
+            return None
+        key = self._options.key_of(envelope) if self._options.key_of is not None else identity(envelope)
+        digest = blake2b(key, digest_size=16).hexdigest()
+        return Step("claim", f"{self._scope}:{digest}", f"{self._owner}{next(self._numbers)}")
 
-    async def claim(self, key: str, envelope: Envelope) -> bool | None:
+    async def claim(self, claim: Step, envelope: Envelope) -> bool | None:
         """Return True if the message is to be handled now, None if it was handled before.
 
-        False: another process handles a message with this key. Raises StoreUnavailable.
+        False: a message with this key is being handled. Raises StoreUnavailable.
         """
-        found = await self._store.do(Step("claim", key, self._owner))
+        found = await self._store.do(claim)
         if isinstance(found, bytes):
             done = int(found) if found.isdigit() else 0
             if done >= replays_of(envelope.headers):
                 return None
-            found = await self._store.do(Step("again", key, self._owner))
+            found = await self._store.do(claim._replace(kind="again"))
         return found is True
 
-    async def finish(self, key: str, envelope: Envelope) -> None:
+    async def finish(self, claim: Step, envelope: Envelope) -> None:
         """Note that a claimed message was handled. Raises StoreUnavailable."""
         replays = b"%d" % replays_of(envelope.headers)
-        await self._store.do(Step("finish", key, self._owner, replays, self._options.window_s))
+        await self._store.do(claim._replace(kind="finish", value=replays, seconds=self._options.window_s))
 
-    async def release(self, key: str) -> None:
+    async def release(self, claim: Step) -> None:
         """Let others handle messages with a claimed key. Raises StoreUnavailable."""
-        await self._store.do(Step("release", key, self._owner))
-
-    @asynccontextmanager
-    async def exclusive(self, key: str) -> AsyncIterator[None]:
-        """Wait until this process handles no other message with the key; hold the others back inside the block."""
-        while (other := self._running.get(key)) is not None:
-            await asyncio.shield(other)
-        mine = self._running[key] = asyncio.get_running_loop().create_future()
-        try:
-            yield
-        finally:
-            del self._running[key]
-            mine.set_result(None)
+        await self._store.do(claim._replace(kind="release"))

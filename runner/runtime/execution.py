@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -39,7 +38,7 @@ from runner.runtime.invocation import HandlerFailed, Results
 from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import PipelinePublisher
 from runner.runtime.result_publisher import PublishingStopped, ResultPublisher
-from runner.runtime.store import StoreUnavailable
+from runner.runtime.store import Step, StoreUnavailable
 from runner.runtime.tracebacks import error_location, traceback_text
 from runner.trace_context import trace_fields
 from runner.transports.base import Delivery, Transport
@@ -91,8 +90,8 @@ class Execution:
         """The log fields that all deliveries share."""
         self._message_logger = log.get_message_logger(self._place)
         self._deduplicator = deduplicator
-        self._claimed: dict[Delivery, str] = {}
-        """The keys of deliveries whose messages are claimed, and not done yet."""
+        self._claimed: dict[Delivery, Step] = {}
+        """The claims of deliveries whose messages are not done yet."""
         self._results = ResultPublisher(subscriber, publisher.counting(counts.published), pipeline)
         self.retry_locally: Callable[[Delivery, Retry], None] | None = None
         self.on_failure: Callable[[BaseException | None], None] = _ignore
@@ -140,42 +139,25 @@ class Execution:
             raise
 
     async def _run_new(self, deliveries: Sequence[Delivery], run: RunSome, started: float) -> None:
-        """Handle deliveries whose messages were not handled before. Two with the same key are not handled together."""
-        assert self._deduplicator is not None
-        keys: dict[Delivery, str] = {}
-        seen: Counter[str] = Counter()
-        groups: defaultdict[int, list[Delivery]] = defaultdict(list)
-        """Groups without the same key twice: the second message with a key is in the second group, and so on."""
+        """Handle deliveries whose messages were not handled before, two with the same key one after the other.
+
+        They wait for what another process or another delivery does with their keys, and for the store. At a stop and a
+        pause they are given back. Waiting spends no attempt.
+        """
+        left, claims = list[Delivery](), dict[Delivery, Step | None]()
         for delivery in deliveries:
             try:
-                key = None if delivery.unreadable else self._deduplicator.key(delivery.envelope)
+                keyed = None if delivery.unreadable else self._deduplicator
+                claims[delivery] = keyed.claim_of(delivery.envelope) if keyed is not None else None
+                left.append(delivery)
             except InvalidMessage as failure:
                 with log.bound_context(self.log_fields(delivery)):
                     await self._finish(delivery, failure, 0, started)
-                continue
-            groups[seen[key] if key is not None else 0].append(delivery)
-            if key is not None:
-                keys[delivery] = key
-                seen[key] += 1
-        async with AsyncExitStack() as alone:
-            for key in sorted(seen):  # always in the same order, so that two batches cannot deadlock
-                await alone.enter_async_context(self._deduplicator.exclusive(key))
-            for group in groups.values():
-                await self._run_group(group, keys, self._deduplicator, run)
-
-    async def _run_group(
-        self, left: list[Delivery], keys: Mapping[Delivery, str], deduplicator: Deduplicator, run: RunSome
-    ) -> None:
-        """Handle deliveries as soon as no other process handles messages with their keys, and the store is there.
-
-        They are given back at a stop and a pause. Attempts are not spent by waiting.
-        """
         for delay_s in backoff_delays(FIRST_WAIT_S, MAX_WAIT_S):
-            mine: list[Delivery] = []
-            later: list[Delivery] = []
+            mine, later = list[Delivery](), list[Delivery]()
             try:
                 for delivery in [each for each in left if not each.is_lost]:
-                    is_mine = await self._claim(delivery, keys.get(delivery), deduplicator)
+                    is_mine = await self._claim(delivery, claims[delivery])
                     if is_mine is not None:
                         (mine if is_mine else later).append(delivery)
                 self.on_claimed(mine)
@@ -183,9 +165,7 @@ class Execution:
                     await run(mine)
             finally:
                 for delivery in mine:
-                    if (key := self._claimed.pop(delivery, None)) is not None:
-                        with suppress(StoreUnavailable):  # the claim ends by itself
-                            await deduplicator.release(key)
+                    await self._free(delivery)
             if later and (self._is_stopped or self._counts.is_paused):
                 for delivery in later:
                     await self.release(delivery)
@@ -196,18 +176,27 @@ class Execution:
             self.on_waiting(left)
             await asyncio.sleep(delay_s)
 
-    async def _claim(self, delivery: Delivery, key: str | None, deduplicator: Deduplicator) -> bool | None:
+    async def _claim(self, delivery: Delivery, claim: Step | None) -> bool | None:
         """Return whether a delivery can be handled now; None if its message was handled before: then it is settled."""
+        if claim is None or self._deduplicator is None:
+            return True
         try:
-            is_new = True if key is None else await deduplicator.claim(key, delivery.envelope)
+            is_new = await self._deduplicator.claim(claim, delivery.envelope)
         except StoreUnavailable:
             return False
         if is_new is None:
             with log.bound_context(self.log_fields(delivery)):
                 await self._ack_duplicate(delivery)
-        elif is_new and key is not None:
-            self._claimed[delivery] = key
+        elif is_new:
+            self._claimed[delivery] = claim
         return is_new
+
+    async def _free(self, delivery: Delivery) -> None:
+        """Let others handle a message that is claimed, and not done."""
+        claim = self._claimed.pop(delivery, None)
+        if claim is not None and self._deduplicator is not None:
+            with suppress(StoreUnavailable):  # the claim ends by itself
+                await self._deduplicator.release(claim)
 
     async def _run_batch(self, deliveries: Sequence[Delivery], started: float) -> None:
         fit = {delivery: found for delivery in deliveries if (found := await self._decode_for_batch(delivery, started))}
@@ -410,10 +399,10 @@ class Execution:
     async def _remember(self, delivery: Delivery) -> None:
         """Note that a message was handled, as soon as the store can be used."""
         assert self._deduplicator is not None
-        key = self._claimed.pop(delivery)
+        claim = self._claimed.pop(delivery)
         for delay_s in backoff_delays(FIRST_WAIT_S, MAX_WAIT_S):
             try:
-                await self._deduplicator.finish(key, delivery.envelope)
+                await self._deduplicator.finish(claim, delivery.envelope)
                 break
             except StoreUnavailable:
                 await asyncio.sleep(delay_s)

@@ -111,8 +111,8 @@ class SharedStore:
         self._waiting: list[tuple[Step, asyncio.Future[Result]]] = []
         self._worker: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
-        self._held: dict[str, str] = {}
-        """The owners of the keys that are claimed here, which are renewed."""
+        self._held: set[tuple[str, str]] = set()
+        """Keys that are claimed here, and their owners; they are renewed."""
         self._renewal: asyncio.TimerHandle | None = None
         self.unready_reason = ""
         """Why it cannot be used now; empty when it can."""
@@ -136,14 +136,14 @@ class SharedStore:
         """See `Store`."""
         if self.unready_reason:
             raise StoreUnavailable(self.unready_reason)
-        self._held.pop(step.key, None)  # no renewal may follow the end of a claim
+        self._held.discard((step.key, step.owner))  # no renewal may follow the end of a claim
         try:
             result = await self._add(step)
         except asyncio.CancelledError:
             self._add(step._replace(kind="release"))
             raise
         if result is True and step.kind in ("claim", "again"):
-            self._held[step.key] = step.owner
+            self._held.add((step.key, step.owner))
             self._renewal = self._renewal or self._loop.call_later(RENEW_S, self._renew)
         return result
 
@@ -157,7 +157,7 @@ class SharedStore:
 
     def _renew(self) -> None:
         self._renewal = self._loop.call_later(RENEW_S, self._renew) if self._held else None
-        for key, owner in self._held.items() if not self.unready_reason else ():
+        for key, owner in self._held if not self.unready_reason else ():
             self._add(Step("again", key, owner))
 
     async def _work(self) -> None:

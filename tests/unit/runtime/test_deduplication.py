@@ -1,7 +1,5 @@
 """What was handled is remembered for a while; two deliveries with one key are never handled side by side."""
 
-import asyncio
-
 import pytest
 
 from runner.message import REPLAYS, Envelope
@@ -27,31 +25,33 @@ def test_a_message_is_its_id_and_its_body() -> None:
 
 
 def test_without_an_id_no_message_is_a_duplicate() -> None:
-    assert deduplicator().key(Envelope(b"{}")) is None
+    assert deduplicator().claim_of(Envelope(b"{}")) is None
+
+
+def key_of(handled: Deduplicator, body: bytes, id: str | None = None) -> str:
+    claim = handled.claim_of(Envelope(body, message_id=id))
+    assert claim is not None
+    return claim.key
 
 
 def test_a_message_is_the_value_at_the_key_whatever_its_id_and_the_rest_of_its_body_are() -> None:
-    key = deduplicator("order.id").key
-    same = [
-        key(Envelope(body, message_id=id))
-        for id, body in (("a", b'{"order":{"id":1}}'), (None, b'{"order": {"id": 1, "n": 2}}'))
-    ]
-    assert same[0] == same[1] != key(Envelope(b'{"order":{"id":"1"}}'))
-    assert (same[0] or "").startswith("shop.charge:")
-    long = key(Envelope(b'{"order":{"id":"%s"}}' % (b"x" * 10_000)))
-    assert len(long or "") < 100
+    handled = deduplicator("order.id")
+    first = key_of(handled, b'{"order":{"id":1}}', "a")
+    assert first == key_of(handled, b'{"order": {"id": 1, "n": 2}}') != key_of(handled, b'{"order":{"id":"1"}}')
+    assert first.startswith("shop.charge:")
+    assert len(key_of(handled, b'{"order":{"id":"%s"}}' % (b"x" * 10_000))) == len(first)
 
 
 def test_the_order_of_keys_in_a_map_does_not_matter() -> None:
-    key = deduplicator("order").key
-    assert key(Envelope(b'{"order":{"a":1,"b":2}}')) == key(Envelope(b'{"order":{"b":2,"a":1}}'))
+    handled = deduplicator("order")
+    assert key_of(handled, b'{"order":{"a":1,"b":2}}') == key_of(handled, b'{"order":{"b":2,"a":1}}')
 
 
 @pytest.mark.parametrize("body", [b'{"order":{}}', b'{"order":1}', b'{"order":{"id":null}}', b"[]", b"text", b"\xff"])
 def test_a_message_without_the_key_is_invalid(body: bytes) -> None:
     """Handled without `dedupe`, an order could be charged twice."""
     with pytest.raises(InvalidMessage):
-        deduplicator("order.id").key(Envelope(body, message_id="1"))
+        deduplicator("order.id").claim_of(Envelope(body, message_id="1"))
 
 
 def test_only_what_was_done_is_a_duplicate_and_a_replay_is_let_through_once() -> None:
@@ -59,35 +59,19 @@ def test_only_what_was_done_is_a_duplicate_and_a_replay_is_let_through_once() ->
         handled = deduplicator()
         message = Envelope(b"a", message_id="1")
         replay = message._replace(headers={REPLAYS: 1})
-        key = handled.key(message) or ""
-        assert await handled.claim(key, message) is True
-        await handled.release(key)
-        assert await handled.claim(key, message) is True
-        await handled.finish(key, message)
-        assert await handled.claim(key, message) is None
-        assert await handled.claim(key, replay) is True
-        await handled.finish(key, replay)
-        assert await handled.claim(key, replay) is None
-        assert await handled.claim(key, message) is None
-        assert await handled.claim(key, message._replace(headers={REPLAYS: 2})) is True
+        claim, other = handled.claim_of(message), handled.claim_of(message)
+        assert claim is not None
+        assert other is not None
+        assert await handled.claim(claim, message) is True
+        assert await handled.claim(other, message) is False, "two deliveries of one message are not handled together"
+        await handled.release(claim)
+        assert await handled.claim(other, message) is True
+        await handled.finish(other, message)
+        assert await handled.claim(claim, message) is None
+        assert await handled.claim(claim, replay) is True
+        await handled.finish(claim, replay)
+        assert await handled.claim(other, replay) is None
+        assert await handled.claim(other, message) is None
+        assert await handled.claim(other, message._replace(headers={REPLAYS: 2})) is True
 
     run_virtually(main)
-
-
-def test_two_deliveries_of_one_message_do_not_run_side_by_side() -> None:
-    """The second waits until it is known how the first ended; other messages do not wait."""
-    running: list[str] = []
-
-    async def main() -> None:
-        handled = deduplicator()
-
-        async def one(key: str) -> None:
-            async with handled.exclusive(key):
-                assert key not in running
-                running.append(key)
-                await asyncio.sleep(1)
-                running.remove(key)
-
-        await asyncio.gather(one("a"), one("a"), one("a"), one("b"))
-
-    assert run_virtually(main) == 3.0
