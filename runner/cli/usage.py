@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from runner.config.messages import closest
 from runner.config.tables import read_table
 
-_DRY = ("-n", "--dry-run", "--check", "--plan", "--simulate", "--diff")
+_DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
 
 
 def _words(kind: str) -> Iterator[tuple[str, list[str], str]]:
@@ -39,6 +39,8 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
     if isinstance(error, click.BadOptionUsage) and "requires an argument" in error.message:
         found = next((item for item in context.command.params if error.option_name in item.opts), None)
         return f"{error.option_name} needs a value", f"write {error.option_name} {_example(context, found)}"
+    if isinstance(error, click.BadOptionUsage) and "does not take a value" in error.message:
+        return _sentence(error.message), f"write {error.option_name} alone, without `=` and what follows"
     if "unexpected extra argument" in error.message:
         return _too_much(context, arguments)
     return _sentence(error.message), f"`{context.command_path} --help` has the options and examples"

@@ -185,7 +185,7 @@ def broker(text: str) -> tuple[str, str]:
     if "," in text or ";" in text:
         urls = [url.strip() for url in re.split("[,;]", text) if url.strip()]
         return "", "put them into a list under the key `urls:`, below `broker:`" if len(urls) > 1 else ""
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, rest = re.sub(r"^(amqps?)(?::/?|//)(?=[^/])", r"\1://", text).partition("://")
     if not separator and closest(text, ["memory"]):
         return "memory", ""
     scheme = closest(scheme, ["amqp", "amqps"]) or scheme

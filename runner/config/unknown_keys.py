@@ -64,6 +64,7 @@ class UnknownKeys:
         code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
         target: KeyPath = ()
         word = foreign_word(_place(model), key)
+        free = [name for name in model_keys(model) if name not in parent]
         if key in model.reserved:
             code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
             word = None
@@ -76,10 +77,8 @@ class UnknownKeys:
         elif meant := _meant(key, model, parent, missing_at(missing, path)):
             target, help_ = (*path[:-1], meant), f'did you mean "{meant}"?'
         else:
-            free = [name for name in model_keys(model) if name not in parent]
-            help_ = self._place_of(path, key, model) or (
-                f"remove it, or write one of: {', '.join(free)}" if free else "remove it"
-            )
+            help_ = self._place_of(path, key, model)
+            help_ = help_ or (f"remove it, or write one of: {', '.join(free)}" if free else "remove it")
         if key in model_keys(model):
             code = "wrong-type"
             message = "`queue` holds options of a subscriber's own queue; the queue that it reads is `from`"
@@ -96,16 +95,14 @@ class UnknownKeys:
             found.problem = replace(problem, help=self._taken(found, target, is_map=isinstance(value, dict)))
 
     def _place_of(self, path: KeyPath, key: str, model: type[SpecModel]) -> str:
-        """Return the help for a key that belongs elsewhere, "" if no place is known for it."""
-        is_pipeline = self._root is PipelineSpec
-        section = next((name for name in _KINDS if not path[:-1] and key in (self._data.get(name) or ())), None)
-        if section:
+        """Return the help for a key that belongs elsewhere, "" for other keys."""
+        if section := next((name for name in _KINDS if not path[:-1] and key in (self._data.get(name) or ())), None):
             return f'it is one of `{section}:`: write "{section}.{key}"'
-        if len(path) == 3 and path[1] in model_keys(PipelineSpec) and is_pipeline:
+        if self._root is PipelineSpec and len(path) == 3 and path[1] in model_keys(PipelineSpec):
             return f'write "{path[1]}:" at the left margin, with what is below it'
         if below := _below(key, model):
             return f'write it under "{below}:"'
-        return _map_of_key(key, model) if is_pipeline else ""
+        return _map_of_key(key, model) if self._root is PipelineSpec else ""
 
     def _taken(self, found: _Unknown, target: KeyPath, *, is_map: bool) -> str:
         """Return the help for a key where the one that is meant is there already; in an overlay, it replaces that."""

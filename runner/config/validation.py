@@ -224,6 +224,10 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
         word = foreign_word(place, str(value).strip())
     if word is not None:
         return (word.remark, None) if word.how == "!" else (f'write "{path[-1]}: {word.key}"', word.key)
+    if code == "wrong-type" and isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        merged = {key: inner for item in value for key, inner in item.items()}
+        if {*merged} <= {*model_keys(model_at(path))}:
+            return f'write "{path[-1]}: {{{", ".join(f"{key}: {inner}" for key, inner in merged.items())}}}"', None
     if not isinstance(value, str):
         return None
     if code == "bad-import-path" and (found := function_in((document.path.parent, Path()), value, str(path[-2]))):
