@@ -17,7 +17,7 @@ import yaml
 from tests.foreign import Foreign
 from tests.node import Broker, Node, free_port
 from tests.process import RunnerProcess
-from tests.project import Place, Project, started, stop
+from tests.project import Place, Project, started, stop, until
 from tests.security.conftest import PLAIN, add_user
 
 EVERYTHING = """
@@ -42,7 +42,7 @@ EVERYTHING = """
           - {exchange: UNIQUE.direct, key: pdf}
       UNIQUE.mine: {type: classic, exclusive: true}
     producers:
-      maker: {handler: "work:make", to: UNIQUE.work}
+      maker: {handler: "work:make", to: {name: UNIQUE.work, delay: 1h}}
     subscribers:
       worker: {from: UNIQUE.work, handler: "work:handle", retry: {attempts: 4, delay: 1s}}
       hear: {from: ["UNIQUE.*", UNIQUE.sent], handler: "work:handle"}
@@ -224,6 +224,51 @@ async def test_the_permissions_are_enough(small: Project, rabbitmq: Broker, fore
     assert foreign.has_queue(f"{small.unique}.retry.120")
     named = {right: expression.count("|") + 1 for right, expression in rights.items()}
     assert named == {right: len(names) + PAUSES[right] for right, names in NEEDED.items()}
+
+
+DELAYED = """
+    version: 1
+    queues: {UNIQUE.work: {}, UNIQUE.done: {}}
+    producers: {make: {handler: "work:make", to: {name: UNIQUE.work, delay: 100ms}}}
+    subscribers: {hear: {from: UNIQUE.work, handler: "work:hear", to: UNIQUE.done, retry: none}}
+"""
+IN_CODE = """
+    from runner import Publish
+
+    def make():
+        yield Publish("later", delay="100ms")
+
+    def hear(order: str) -> str:
+        return order
+"""
+
+
+async def test_the_permissions_are_enough_for_delays(small: Project, rabbitmq: Broker, foreign: Foreign) -> None:
+    """Declared at the start, because the file has a delay."""
+    small.pipeline(DELAYED)
+    as_user(small, rabbitmq, await rights_of(small))
+    async with small.up() as runner:
+        await until(lambda: foreign.has_queue(small.name("done")), "it has started")
+        await until(lambda: foreign.count(small.name("done")) == 3, "all have arrived")
+        await stop(runner)
+
+
+async def test_without_the_right_to_delay_the_log_says_what_to_write(
+    small: Project, rabbitmq: Broker, foreign: Foreign
+) -> None:
+    """Only the code has a delay; with `delays` in the file the same rights are exported as with a delay in a `to`."""
+    small.pipeline(DELAYED.replace("{name: UNIQUE.work, delay: 100ms}", "UNIQUE.work"))
+    small.handlers(IN_CODE)
+    as_user(small, rabbitmq, await rights_of(small))
+    async with small.up() as runner:
+        failed = await runner.wait_for(lambda line: line["event"] == "producer.failed")
+        await stop(runner)
+    assert f'the queues that hold messages for "{small.name("work")}" cannot be declared' in failed["error"]
+    assert "no right" in failed["error"]
+    small.pipeline(DELAYED.replace("{name: UNIQUE.work, delay: 100ms}", "UNIQUE.work") + "    delays: UNIQUE.work\n")
+    named = await rights_of(small)
+    small.pipeline(DELAYED)
+    assert named == await rights_of(small)
 
 
 async def test_without_the_right_to_pauses_it_runs_and_says_so(

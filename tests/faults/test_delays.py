@@ -73,7 +73,7 @@ class Delayed:
 
 @pytest.mark.slow
 @pytest.mark.timeout(360)
-@pytest.mark.fault("F60", "kill -9 of the broker while 1,000 messages wait for their delay")
+@pytest.mark.fault("F90", "kill -9 of the broker while 1,000 messages wait for their delay")
 async def test_a_broker_that_is_killed_while_messages_are_delayed(
     own_node: Node, own_project: Project, fault: Fault
 ) -> None:
@@ -100,7 +100,7 @@ async def test_a_broker_that_is_killed_while_messages_are_delayed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-@pytest.mark.fault("F61", "kill -9 of the runner while it publishes with a delay, three times")
+@pytest.mark.fault("F91", "kill -9 of the runner while it publishes with a delay, three times")
 async def test_a_runner_that_is_killed_while_it_delays_messages(
     own_node: Node, own_project: Project, fault: Fault
 ) -> None:
@@ -126,7 +126,7 @@ async def test_a_runner_that_is_killed_while_it_delays_messages(
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.fault(
-    "F62", "the queue of delayed messages is deleted before they arrive, and declared again after a restart"
+    "F92", "the queue of delayed messages is deleted before they arrive, and declared again after a restart"
 )
 async def test_a_queue_that_is_away_when_delayed_messages_arrive(
     own_node: Node, own_project: Project, fault: Fault

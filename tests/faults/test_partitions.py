@@ -101,7 +101,7 @@ async def proxy(rabbitmq: Broker) -> AsyncIterator[Proxy]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.fault("F50", "partitions: processes come, are killed and stop, under load")
+@pytest.mark.fault("F72", "partitions: processes come, are killed and stop, under load")
 async def test_partitions_change_hands_under_load(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
     """Each gets a share within seconds; what a killed one held is handled again, in its order."""
     orders = Orders(rabbit_project, 4000)
@@ -131,7 +131,7 @@ async def test_partitions_change_hands_under_load(rabbit_project: Project, forei
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.fault("F51", "partitions: a process is frozen for longer than the broker waits")
+@pytest.mark.fault("F73", "partitions: a process is frozen for longer than the broker waits")
 async def test_a_process_that_was_frozen_does_not_break_the_order(
     rabbit_project: Project, foreign: Foreign, fault: Fault
 ) -> None:
@@ -159,7 +159,7 @@ async def test_a_process_that_was_frozen_does_not_break_the_order(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.fault("F52", "partitions: the connections of one of two processes are cut, five times")
+@pytest.mark.fault("F74", "partitions: the connections of one of two processes are cut, five times")
 async def test_a_process_that_is_cut_off_does_not_break_the_order(
     rabbit_project: Project, foreign: Foreign, proxy: Proxy, fault: Fault
 ) -> None:
