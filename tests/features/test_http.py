@@ -149,6 +149,34 @@ async def test_what_cannot_be_a_message_is_refused_with_its_reason(project: Proj
     assert len(lines(runner, "message.published")) == 1
 
 
+async def test_headers_of_a_request_are_options_of_its_message(project: Project) -> None:
+    """Its id, delay, expiry and priority. A wrong one is 422, and names the header."""
+    project.pipeline(PIPELINE + SUBSCRIBERS)
+    project.handlers(HANDLERS)
+    runner, port = serve(project)
+    async with runner:
+        await started(runner)
+
+        async def answer(**headers: str) -> tuple[int, Any]:
+            named = {f"Message-{name}": value for name, value in headers.items()}
+            return await asyncio.to_thread(post, port, "/orders", b"1", headers=named)
+
+        assert await answer(Id="late", Delay="1500ms", Expires="1h") == (202, {"ids": ["late"]})
+        assert await answer(Id="now", Delay="0s") == (202, {"ids": ["now"]})
+        for name, value, why in (
+            ("Delay", "-2h", "Message-Delay: must be a duration, as in \"2h\", not '-2h'"),
+            ("Expires", "400d", "Message-Expires: must be a duration from 1ms to 365d, not 400d"),
+            ("Priority", "high", "Message-Priority: must be a whole number from 0 to 255, not 'high'"),
+        ):
+            assert await answer(**{name: value}) == (422, {"error": why})
+        status, refused = await answer(Priority="32")
+        assert status == 422
+        assert "has priorities up to 31, not 32" in refused["error"]
+        await project.ledger.wait_for(2)
+        await stop(runner)
+    assert project.ledger.payloads() == ["now int 1", "late int 1"]
+
+
 async def test_a_full_queue_is_503_and_not_silence(rabbit_project: Project, foreign: Foreign) -> None:
     """After some seconds of trying; the sender knows that it has to try again."""
     rabbit_project.pipeline(PIPELINE)
