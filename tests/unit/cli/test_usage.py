@@ -270,3 +270,21 @@ def test_completion_knows_the_names_in_the_file_and_the_codes() -> None:
     assert name.shell_complete(context, "") == []
     codes = explain.params[0].shell_complete(click.Context(explain), "unknown-k")
     assert [item.value for item in codes] == ["unknown-key"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("--delay 5", "--delay: must be a duration, as in \"2h\", not '5'"),
+        ("--delay=-2h", "--delay: must be a duration, as in \"2h\", not '-2h'"),
+        ("--expires 400d", "--expires: must be a duration from 1ms to 365d, not 400d"),
+        ("--priority 300", "--priority: must be a whole number from 0 to 255, not 300"),
+        ("--id o-1 --lines", "--id is the id of one message: leave it out with --lines"),
+    ],
+)
+def test_options_of_a_message_that_no_broker_takes(
+    options: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rule of `Publish`, before anything is connected."""
+    code, message, _ = run(f"publish pipeline.yaml order_queue 1 {options}", monkeypatch, capsys)
+    assert (code, message) == (2, text)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runner import Publish
 from runner.errors import CallFailed, NoAnswer, PublishFailed
 from runner.operations.targets import UnknownTarget
 from runner.testing import NeverIdle, Record, Replacement, running, running_sync
@@ -353,3 +354,24 @@ def test_a_delayed_message_arrives_in_the_partition_of_its_key(tmp_path: Path) -
         assert shop.handled("ship") == []
         shop.advance("2m")
         assert [each.message_id for each in shop.handled("ship")] == ["later"]
+
+
+DELAYED = """
+    queues: {reminders: }
+    subscribers:
+      remind: {from: reminders, handler: shop_handlers:ship, concurrency: 1, prefetch: 1, reply: false}
+    """
+
+
+def test_a_delayed_message_arrives_in_virtual_time_and_expires_after_its_delay(tmp_path: Path) -> None:
+    """The second one waits for its handler for longer than it may."""
+    project = write_project(tmp_path, DELAYED, HANDLERS)
+    with running_sync(project, now=NIGHT, replace={"remind": Replacement(takes="10s")}) as shop:
+        shop.publish("reminders", Publish({"order": 1}, delay="30d", id="r-1"))
+        shop.publish("reminders", Publish({"order": 2}, delay="30d", expires="5s", id="r-2"))
+        due = NIGHT + timedelta(days=30)
+        assert [each.arrives for each in shop.records] == [due, due]
+        shop.until_idle()
+        (handled,), (dead,) = shop.handled("remind"), shop.dead("reminders")
+        assert (handled.message_id, handled.at) == ("r-1", due + timedelta(seconds=10))
+        assert (dead.message_id, dead.reason, dead.at) == ("r-2", "expired", due + timedelta(seconds=10))
