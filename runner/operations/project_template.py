@@ -155,9 +155,9 @@ A message pipeline: `pipeline.yaml` connects queues, events and functions; the f
 
 This works from other folders too: `orders.py` is found beside `pipeline.yaml`.
 
-Run it on RabbitMQ with `runner up pipeline.yaml --broker amqp://user:password@host`. Draw it with
-`runner graph pipeline.yaml`. For completion and checks in your editor, run
-`runner schema --output pipeline.schema.json` and make this the first line of `pipeline.yaml`:
+Keep its messages in a file with `runner up pipeline.yaml --broker file:data/pipeline.queue`, or run it on RabbitMQ
+with `--broker amqp://user:password@host`. Draw it with `runner graph pipeline.yaml`. For completion and checks in your
+editor, run `runner schema --output pipeline.schema.json` and make this the first line of `pipeline.yaml`:
 
     # yaml-language-server: $schema=pipeline.schema.json
 """
