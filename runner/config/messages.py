@@ -150,8 +150,6 @@ def error_message(kind: str, context: Mapping[str, Any], value: object) -> tuple
         help_ = "write its keys below it, indented"
     elif expected == "text" and isinstance(value, bool | int):
         help_ = f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
-    elif isinstance(value, list) and len(value) == 1 and expected in ("text", "a number", "true or false"):
-        help_ = f"write {describe(value[0])} without the brackets"
     elif expected == "a list" and isinstance(value, dict):
         help_ = 'write "- " before its first key, or "[" and "]" around its braces'
     return "wrong-type", f"must be {expected}, not {describe(value)}", help_

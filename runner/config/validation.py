@@ -204,6 +204,7 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     replacement = error.context.get("replacement")
     if len(error.path) - len(path) <= 1 and not isinstance(error.value, Interpolated) and not replacement:
         known, replacement = _known_value(path, error.value, code, document) or ("", None)
+        known = _single(path, error.value, message) or known
         help_ = known or help_
     if error.context.get("is_quoting") and _NUMBER.fullmatch(source_text):
         replacement = f'"{source_text}"'
@@ -214,6 +215,14 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # the error is in the key itself
         return document.problem(code, path[:-1], message, help_, at=path, on="key")
     return document.problem(code, path, message, help_, fix=fix)
+
+
+def _single(path: KeyPath, value: object, message: str) -> str:
+    """Return the help for a list of one in place of its item, "" for others. Secrets are not shown."""
+    if not isinstance(value, list) or len(value) != 1 or " a map" in message or not message.endswith("not a list"):
+        return ""
+    is_shown = isinstance(path[-1], str) and not isinstance(value[0], Interpolated | dict | list)
+    return f'write "{path[-1]}: {value[0]}"' if is_shown else ""
 
 
 def _known_value(path: KeyPath, value: object, code: str, document: Document) -> tuple[str, str | None] | None:
