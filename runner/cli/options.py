@@ -235,11 +235,9 @@ def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> s
     try:
         return parse_broker_url(value)
     except ValueError as error:
-        from runner.config.guesses import broker
+        from runner.config.name_fields import url_help
 
-        meant, hint = broker(value)
-        hint = f'did you mean "{meant}"?' if meant else hint or "write amqp://host:5672/vhost or file:PATH"
-        raise BadValue(str(error), hint) from None
+        raise BadValue(str(error), url_help(value)[0]) from None
 
 
 def _check_paths(context: click.Context, _: click.Parameter, value: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -179,11 +179,11 @@ def _broker_url(value: object) -> str:
     try:
         return parse_broker_url(str(value))
     except ValueError as error:
-        help_, meant = _url_help(value)
+        help_, meant = url_help(value)
         raise spec_error("bad-url", str(error), help_, replacement=meant) from None
 
 
-def _url_help(value: str) -> tuple[str, str]:
+def url_help(value: str) -> tuple[str, str]:
     """Return the help for a wrong URL, and the URL that is meant if that is certain."""
     if isinstance(value, Interpolated):
         return f"set it to {EXAMPLE_URL}", ""

@@ -139,12 +139,12 @@ SAID = [
     (
         "up pipeline.yaml --broker localhost:5672",
         "--broker: a broker's URL starts with amqp://, amqps:// or file:",
-        'did you mean "amqp://localhost:5672"?',
+        'write "amqp://localhost:5672"',
     ),
     (
         "up pipeline.yaml --broker http://rabbit:15672",
         "--broker: a broker's URL starts with amqp://, amqps:// or file:",
-        'did you mean "amqp://rabbit:5672"?',
+        'write "amqp://user:***@rabbit:5672", with your user and password',
     ),
     ("up pipeline.yaml --http 8080x", '--http: "8080x" is not an address', "write HOST:PORT, such as 127.0.0.1:8080"),
     ("up pipeline.yaml --log-level debgu", '--log-level: "debgu" is not a value of it', 'did you mean "debug"?'),
@@ -173,7 +173,7 @@ SAID = [
     (
         "up pipeline.yaml --broker ampq://localhost",
         "--broker: a broker's URL starts with amqp://, amqps:// or file:",
-        'did you mean "amqp://localhost"?',
+        'write "amqp://localhost"',
     ),
     (
         "publish pipeline.yaml",
