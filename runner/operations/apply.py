@@ -250,4 +250,4 @@ def _need_broker(settings: BrokerSettings) -> None:
     if settings.is_memory:
         text = "the pipeline runs on the in-process broker: there is no live broker to compare with"
         raise NoLiveBroker(text, "give --broker URL")
-    require_rabbitmq(settings, "plan and apply")
+    require_rabbitmq(settings, "a comparison with the broker")
