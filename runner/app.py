@@ -225,8 +225,11 @@ def select(system: System, only: Sequence[str] = (), without: Sequence[str] = ()
     known = [item.name for item in system.items()]
     for name in (*only, *without):
         if name not in known:
-            guess = closest(name, known)
+            option, parts = "--only" if name in only else "--except", name.replace(",", " ").split()
+            guess = closest(name, known) if len(parts) == 1 else ""
             hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(known)}"
+            if len(parts) > 1:
+                hint = f"write the option once for each name: {' '.join(f'{option} {part}' for part in parts)}"
             raise UnknownName(f'no producer or subscriber is called "{name}"', hint)
     enabled = {item.name for item in system.items() if item.is_enabled}
     for name in only:

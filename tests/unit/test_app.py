@@ -65,6 +65,12 @@ def test_what_runs_is_named_or_not_left_out_and_always_enabled(
     [
         (("shp",), (), 'no producer or subscriber is called "shp"', 'did you mean "ship"?'),
         ((), ("shp",), 'no producer or subscriber is called "shp"', 'did you mean "ship"?'),
+        (
+            ("ship,other",),
+            (),
+            'no producer or subscriber is called "ship,other"',
+            "write the option once for each name: --only ship --only other",
+        ),
         (("log",), (), '"log" is disabled in its pipeline', "remove `enabled: false`, or do not name it"),
     ],
 )
