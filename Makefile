@@ -145,7 +145,6 @@ write = $(BIN)/python -m $(1) > $(2).new && mv $(2).new $(2)
 docs: $(VENV)/.runtime ## Write the generated documents
 	@$(call write,runner.operations.language_reference,docs/reference/language.md)
 	@$(call write,runner.operations.language_reference tests,docs/reference/test-files.md)
-	@$(call write,runner.operations.log_reference,docs/reference/logs.md)
 	@$(call write,runner.operations.metric_reference,docs/reference/metrics.md)
 	@$(call write,runner.cli.command_reference,docs/reference/commands.md)
 	@$(BIN)/runner export asyncapi pipelines/fulfilment.yaml --output docs/reference/fulfilment.asyncapi.yaml

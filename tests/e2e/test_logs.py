@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.log_events import COMMON, EVENTS
 from tests.foreign import Foreign
+from tests.log_events import COMMON, EVENTS
 from tests.process import LogLine, RunnerProcess
 from tests.project import Project, stop, until
 
@@ -404,7 +404,7 @@ async def test_our_lines_stay_ours_whatever_handlers_do(project: Project) -> Non
 
 
 async def test_every_line_of_a_run_is_documented(project: Project) -> None:
-    """Event, level and fields are in the table that docs/reference/logs.md is made of."""
+    """Event, level and fields are in the tables of docs/reference/logs.md."""
     project.pipeline(THREE_ENDS)
     project.handlers(THREE_ENDS_HANDLERS)
     runner = await project.up_until_idle("--log-level", "debug", "--http", "127.0.0.1:0")

@@ -19,7 +19,6 @@ WORDS = (
         "envelope_json",
         "errors",
         "log",
-        "log_events",
         "log_renderers",
         "log_output",
         "log_capture",
