@@ -274,7 +274,7 @@ def load_all(paths: Iterable[Path], environ: Mapping[str, str], overlays: Sequen
     so that its errors are reported. Raises PipelineInvalid like `find_pipelines`.
     """
     paths = list(paths)
-    pipelines = _find(paths, with_parts=True)
+    pipelines = find_pipelines(paths)
     found = [load(path, environ, overlays, is_only=len(pipelines) == 1) for path in pipelines]
     if left := _for_no_pipeline(found):
         first = found[0]
@@ -309,18 +309,14 @@ def find_pipelines(paths: Iterable[Path]) -> list[Path]:
 
     A pipeline in a folder is a `*.yaml` or `*.yml` file with a `version:` key. Hidden files, files of other programs,
     virtual environments and `node_modules` are skipped. Raises PipelineInvalid for a path that does not exist and for a
-    folder without pipelines.
+    folder without pipelines and parts of them.
     """
-    return _find(list(paths), with_parts=False)
-
-
-def _find(paths: Sequence[Path], *, with_parts: bool) -> list[Path]:
     found: dict[Path, None] = {}
     problems: list[Problem] = []
     for path in paths:
         if os.path.isdir(path):  # unlike Path.is_dir before Python 3.14, it never raises
             files = sorted(_below(path, FileKind.PIPELINE))
-            if not files and not (with_parts and any(_below(path, FileKind.PART))):
+            if not files and not any(_below(path, FileKind.PART)):
                 problems.append(_no_pipelines(path))
             found.update(dict.fromkeys(files))
         elif os.path.exists(path):

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from runner.config.document import Interpolated
-from runner.config.scalars import resolve_scalar
 from runner.config.tables import read_table
 from runner.redaction import mask_passwords
 
@@ -20,14 +19,6 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./~][\w./:@+-]*")
 def spec_error(code: str, message: str, help: str = "", **context: Any) -> PydanticCustomError:
     """Return an error with its code, message and help, for a validator to raise."""
     return PydanticCustomError(code, "{message}", {"message": message, "help": help, **context})
-
-
-def scalar_text(text: str) -> str:
-    """Return a text as YAML: plain if that is read as the same text, else in double quotes."""
-    if _PLAIN.fullmatch(text) and not text.endswith(":") and isinstance(resolve_scalar(text), str):
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def describe(value: object) -> str:
