@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from runner.cli import cli
-from runner.cli.verb import EXAMPLES
+from runner.cli.verb import examples
 
 _HEAD = """\
 # Commands
@@ -53,9 +53,8 @@ def _section(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     lines = [f"\n{level} {context.command_path}\n", f"```text\n{usage}\n```\n"]
     lines.append(inspect.cleandoc(command.help or "").replace("\b\n", ""))
-    examples = EXAMPLES.get(context.command_path.partition(" ")[2], ())
-    if examples:
-        lines.append("\n```sh\n" + "\n".join(examples) + "\n```")
+    if found := examples(context.command_path):
+        lines.append("\n```sh\n" + "\n".join(found) + "\n```")
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     if options:
         lines += ["\n| option | meaning |", "|---|---|", *map(_row, options)]

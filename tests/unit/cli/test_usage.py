@@ -11,9 +11,12 @@ import pytest
 
 from runner import cli as package
 from runner.cli import cli
-from runner.cli.verb import EXAMPLES, Verb
+from runner.cli.verb import Verb
+from runner.config.tables import read_table
 
 PIPELINE = "version: 1\nqueues: {order_queue: }\nevents: {order.paid: }\n"
+
+EXAMPLES = read_table("runner.cli", "examples.txt", 2)
 
 
 @pytest.fixture(autouse=True)
@@ -239,7 +242,7 @@ def test_help_and_version_are_verbs_too(monkeypatch: pytest.MonkeyPatch, capsys:
     assert texts[0] == texts[1] != texts[2] == texts[3]
 
 
-@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+@pytest.mark.parametrize("line", [line for _, line in EXAMPLES])
 def test_the_examples_of_the_help_are_right(line: str, project: Path) -> None:
     """Each is parsed as it stands."""
     (project / "order.json").write_text("{}")
@@ -252,9 +255,9 @@ def test_every_verb_is_in_the_help_and_the_examples_are_of_verbs() -> None:
     shown = cli.get_help(context)
     for name in cli.list_commands(context):
         assert f"\n  {name} " in shown
-        assert name == "export" or any(key.partition(" ")[0] == name for key in EXAMPLES)
+        assert name == "export" or any(key.partition(" ")[0] == name for key, _ in EXAMPLES)
         assert isinstance(cli.get_command(context, name), click.Group | Verb), f"{name} does not show its examples"
-    assert {key.partition(" ")[0] for key in EXAMPLES} <= set(cli.list_commands(context))
+    assert {key.partition(" ")[0] for key, _ in EXAMPLES} <= set(cli.list_commands(context))
 
 
 def test_completion_knows_the_names_in_the_file_and_the_codes() -> None:
