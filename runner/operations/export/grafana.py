@@ -7,126 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import groupby
+from string import ascii_uppercase
 from typing import Any
 
+from runner.config.tables import read_table
 from runner.pipeline.model import Pipeline
 
 COLUMNS = 24
 """Width of a dashboard in grid units."""
 
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
-_OURS = 'pipeline=~"$pipeline"'
 
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One panel. `lines` are PromQL expressions, each with the legend of its lines."""
-
-    title: str
-    unit: str
-    lines: tuple[tuple[str, str], ...]
-    kind: str = "timeseries"
-    description: str = ""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Return width and height in grid units."""
-        return (4, 4) if self.kind == "stat" else (12, 8)
-
-
-def _rate(name: str, labels: str = "") -> str:
-    return f"rate({name}{{{_OURS}{labels}}}[$__rate_interval])"
-
-
-def _ended(outcomes: str) -> str:
-    return _rate("runner_messages_total", f', outcome=~"{outcomes}"')
-
-
-def _quantiles(name: str) -> tuple[tuple[str, str], ...]:
-    by = "pipeline, subscriber, le"
-    return tuple(
-        (f"histogram_quantile({share}, sum by ({by}) ({_rate(f'{name}_bucket')}))", f"{{{{subscriber}}}} {called}")
-        for share, called in ((0.5, "p50"), (0.99, "p99"))
-    )
-
-
-_FAILED, _ALL = _ended("retried|dead_lettered"), _ended("handled|retried|dead_lettered")
-_IN_A_DAY = f'increase(runner_messages_total{{{_OURS}, outcome="dead_lettered"}}[24h])'
-
-PANELS = (
-    Panel("Handled", "ops", ((f"sum({_ended('handled')})", ""),), "stat"),
-    Panel("Failed attempts", "percentunit", ((f"sum({_FAILED}) / sum({_ALL})", ""),), "stat"),
-    Panel("Dead letters, 24 h", "short", ((f"sum({_IN_A_DAY})", ""),), "stat"),
-    Panel("Oldest message", "s", ((f"max(runner_queue_oldest_seconds{{{_OURS}}})", ""),), "stat"),
-    Panel("Paused", "short", ((f"sum(max by (pipeline, subscriber) (runner_paused{{{_OURS}}}))", ""),), "stat"),
-    Panel("Processes", "short", ((f"count(count by (instance) (runner_info{{{_OURS}}}))", ""),), "stat"),
-    Panel(
-        "Deliveries",
-        "ops",
-        ((f"sum by (pipeline, subscriber, outcome) ({_rate('runner_messages_total')})", "{{subscriber}} {{outcome}}"),),
-    ),
-    Panel(
-        "Errors",
-        "ops",
-        (
-            (
-                f"sum by (subscriber, error_type) ({_rate('runner_handler_errors_total')})",
-                "{{subscriber}} {{error_type}}",
-            ),
-        ),
-    ),
-    Panel("Time of a handler", "s", _quantiles("runner_handler_seconds")),
-    Panel(
-        "Time from publication to handler",
-        "s",
-        _quantiles("runner_queue_wait_seconds"),
-        description="First attempts. Times of publications have whole seconds.",
-    ),
-    Panel(
-        "In flight, and how many there may be",
-        "short",
-        (
-            (f"sum by (pipeline, subscriber) (runner_messages_in_flight{{{_OURS}}})", "{{subscriber}}"),
-            (f"sum by (pipeline, subscriber) (runner_concurrency{{{_OURS}}})", "{{subscriber}} at most"),
-        ),
-    ),
-    Panel(
-        "Age of the oldest message",
-        "s",
-        ((f"max by (pipeline, queue) (runner_queue_oldest_seconds{{{_OURS}}})", "{{queue}}"),),
-    ),
-    Panel(
-        "Published",
-        "ops",
-        (
-            (
-                f"sum by (producer, subscriber, to, outcome) ({_rate('runner_published_total')})",
-                "{{producer}}{{subscriber}} to {{to}} {{outcome}}",
-            ),
-        ),
-    ),
-    Panel(
-        "Time since a producer ran",
-        "s",
-        (
-            (
-                f"time() - max by (pipeline, producer) (runner_producer_last_run_timestamp_seconds{{{_OURS}}})",
-                "{{producer}}",
-            ),
-        ),
-    ),
-    Panel(
-        "Broker",
-        "short",
-        (
-            ("min by (instance) (runner_broker_connected)", "{{instance}} connected"),
-            ("max by (instance) (runner_broker_blocked)", "{{instance}} blocked"),
-        ),
-    ),
-    Panel("Event loop is late by", "s", (("max by (instance) (runner_loop_lag_seconds)", "{{instance}}"),)),
-)
+SIZES = {"stat": (4, 4), "timeseries": (12, 8)}
+"""Width and height of the kinds of panels, in grid units."""
 
 
 def grafana(pipelines: Sequence[Pipeline]) -> str:
@@ -164,25 +59,27 @@ def _pipeline(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _panels() -> Iterator[dict[str, Any]]:
-    """Yield the panels, packed into rows."""
+    """Yield the panels of `grafana_panels.txt`, packed into rows."""
+    lines = read_table("runner.operations.export", "grafana_panels.txt", 6)
     x = y = row = 0
-    for number, panel in enumerate(PANELS, start=1):
-        width, height = panel.size
+    for number, (about, found) in enumerate(groupby(lines, key=lambda line: line[:4]), start=1):
+        title, kind, unit, description = about
+        width, height = SIZES[kind]
         if x + width > COLUMNS:
             x, y = 0, y + row
         row = height
         targets = [
-            {"refId": chr(ord("A") + index), "expr": expression, "legendFormat": called, "datasource": _SOURCE}
-            for index, (expression, called) in enumerate(panel.lines)
+            {"refId": letter, "expr": expression, "legendFormat": called, "datasource": _SOURCE}
+            for letter, (*_, called, expression) in zip(ascii_uppercase, found, strict=False)
         ]
         yield {
             "id": number,
-            "type": panel.kind,
-            "title": panel.title,
-            "description": panel.description,
+            "type": kind,
+            "title": title,
+            "description": description,
             "datasource": _SOURCE,
             "gridPos": {"x": x, "y": y, "w": width, "h": height},
-            "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+            "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
             "targets": targets,
         }
         x += width
