@@ -80,17 +80,12 @@ class AsyncPublisher:
         timeout: str | float | None = None,
     ) -> str:
         """Publish to the queue or event `name`, and return the message id. See `Publisher.publish`."""
-        opened = self._open()
         message = Publish(payload, key=key, headers=headers, id=id, delay=delay, expires=expires, priority=priority)
-        outgoing = self._settings.message(opened.publisher, name, message)
-        await opened.session.send(outgoing, self._settings.seconds(timeout))
-        return outgoing.envelope.message_id or ""
+        return await self._send(name, message, timeout)
 
     async def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """Ask the queue or event `name`, and return the answer. See `Publisher.call`."""
-        opened = self._open()
-        outgoing = self._settings.message(opened.publisher, name, Publish(payload, **message))
-        return (await opened.session.call(outgoing, self._settings.seconds(timeout))).payload
+        return await self._ask(name, Publish(payload, **message), timeout)
 
     async def pending(self) -> int:
         """Return how many messages wait in the outbox."""
@@ -108,6 +103,17 @@ class AsyncPublisher:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _send(self, name: str, message: Publish, timeout: str | float | None) -> str:
+        opened = self._open()
+        outgoing = self._settings.message(opened.publisher, name, message)
+        await opened.session.send(outgoing, self._settings.seconds(timeout))
+        return outgoing.envelope.message_id or ""
+
+    async def _ask(self, name: str, message: Publish, timeout: str | float | None) -> Any:
+        opened = self._open()
+        outgoing = self._settings.message(opened.publisher, name, message)
+        return (await opened.session.call(outgoing, self._settings.seconds(timeout))).payload
 
     def _open(self) -> _Opened:
         loop = asyncio.get_running_loop()
@@ -181,11 +187,8 @@ class Publisher:
         queue or an exchange on the broker differs from the file, OutboxUnavailable, PublisherClosed, and ValueError
         where `Publish` does.
         """
-        seconds = self._settings.seconds(timeout)
         message = Publish(payload, key=key, headers=headers, id=id, delay=delay, expires=expires, priority=priority)
-        outgoing = self._settings.message(self._running().publisher, name, message)
-        self._wait_for(lambda session: session.send(outgoing, seconds))
-        return outgoing.envelope.message_id or ""
+        return self._send(name, message, timeout)
 
     def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """Ask the queue or event `name`, and return the answer: what the handler of its subscriber returns.
@@ -193,8 +196,17 @@ class Publisher:
         `message` are the other arguments of `publish`. The outbox keeps no questions. Raises CallFailed where the
         handler gave up, NoAnswer, and what `publish` raises where nothing was published.
         """
+        return self._ask(name, Publish(payload, **message), timeout)
+
+    def _send(self, name: str, message: Publish, timeout: str | float | None) -> str:
         seconds = self._settings.seconds(timeout)
-        outgoing = self._settings.message(self._running().publisher, name, Publish(payload, **message))
+        outgoing = self._settings.message(self._running().publisher, name, message)
+        self._wait_for(lambda session: session.send(outgoing, seconds))
+        return outgoing.envelope.message_id or ""
+
+    def _ask(self, name: str, message: Publish, timeout: str | float | None) -> Any:
+        seconds = self._settings.seconds(timeout)
+        outgoing = self._settings.message(self._running().publisher, name, message)
         return self._wait_for(lambda session: session.call(outgoing, seconds)).payload
 
     def _wait_for(self, work: Callable[[PublishingSession], Coroutine[Any, Any, T]]) -> T:
