@@ -28,7 +28,8 @@ _VERBS = {
     "dead": "List, show, replay or drop dead letters.",
     "pause": "Stop a subscriber in all processes; its messages wait.",
     "resume": "Start a subscriber that was paused.",
-    "export": "Write definitions, permissions, a compose file or Kubernetes objects.",
+    "export": "Write definitions, permissions, deployment files; take out messages.",
+    "import": "Publish messages that `export messages` took from a broker.",
     "explain": "Explain an error code, with an example.",
     "schema": "Print the JSON Schema of pipeline files, for editors.",
 }
@@ -37,7 +38,7 @@ _VERBS = {
 _GROUPS = {
     "Write": "init validate test config graph diff explain schema",
     "Run": "up dev publish call page",
-    "Look at a broker, and change it": "plan apply status tap dead pause resume",
+    "Look at a broker, and change it": "plan apply status tap dead pause resume import",
     "Deploy": "export",
 }
 
@@ -51,7 +52,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = importlib.import_module(f"runner.cli.{cmd_name}").command
+        module = "messages" if cmd_name == "import" else cmd_name  # a keyword is no name of a module
+        command: click.Command = importlib.import_module(f"runner.cli.{module}").command
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

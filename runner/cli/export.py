@@ -12,6 +12,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import load_system
+from runner.cli.messages import export_messages
 from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
 from runner.cli.verb import Verb
 
@@ -29,10 +30,13 @@ EXIT_CANNOT_WRITE = 1
 def command() -> None:
     """Write RabbitMQ definitions, permissions, deployment files, and what Prometheus and Grafana need.
 
-    No broker is contacted, and no user or password of a URL is written.
+    Only `messages` contacts a broker: it takes out what waits there. No user or password of a URL is written.
 
     Exit codes: 0 written, 1 the file cannot be written, 78 invalid pipeline.
     """
+
+
+command.add_command(export_messages)
 
 
 def _output(function: F) -> F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,13 @@ class BrowsedMessage(NamedTuple):
 
     envelope: Envelope
     message: QueuedMessage
+    left_s: float | None = None
     delivery_count: int = 0
+
+    @property
+    def address(self) -> Address:
+        """See `Browsed`."""
+        return self.message.address
 
 
 class MemoryBrowser:
@@ -50,7 +57,9 @@ class MemoryBrowser:
         if message is None:
             return None
         self._held[id(message)] = message
-        return BrowsedMessage(message.envelope, message)
+        expires_at = message.expires_at
+        left_s = None if expires_at is None else expires_at - asyncio.get_running_loop().time()
+        return BrowsedMessage(message.envelope, message, left_s)
 
     async def take(self, browsed: BrowsedMessage) -> None:
         """Remove a message."""
@@ -77,7 +86,7 @@ class MemoryAccess:
         return None if found is None else QueueCounts(*found.depth)
 
     @asynccontextmanager
-    async def read(self, queue: str) -> AsyncIterator[MemoryBrowser]:
+    async def read(self, queue: str, window: int = 1) -> AsyncIterator[MemoryBrowser]:
         """See `QueueAccess.read`. Raises BrokerUnavailable if the queue does not exist."""
         found = self._transport.queue(queue)
         if found is None:
@@ -112,6 +121,11 @@ class FileAccess(MemoryAccess):
             FileBroker(file, is_owner=False, creates=False), on_transport_event=on_transport_event
         )
         super().__init__(self._own)
+
+    async def depth(self, queue: str) -> QueueCounts | None:
+        """See `QueueAccess.depth`. What was removed is removed from the file by then."""
+        await self._own.written()
+        return await super().depth(queue)
 
     async def open(self) -> None:
         """Open the file. Raises BrokerUnavailable."""

@@ -11,13 +11,23 @@ from runner.transports.rabbitmq.channels import QueueCounts
 
 
 class Browsed(Protocol):
-    """A message in a queue. `delivery_count` is the number of earlier deliveries, if the queue counts them."""
+    """A message in a queue, and the address that it came by.
+
+    `delivery_count` is the number of earlier deliveries, if the queue counts them. `left_s` is the time until it
+    expires, None if it does not or if the broker does not say.
+    """
 
     @property
     def envelope(self) -> Envelope: ...
 
     @property
     def delivery_count(self) -> int: ...
+
+    @property
+    def address(self) -> Address: ...
+
+    @property
+    def left_s(self) -> float | None: ...
 
 
 class Browser(Protocol):
@@ -54,8 +64,11 @@ class QueueAccess(Protocol):
         """Return the counts of a queue; None if it does not exist."""
         ...
 
-    def read(self, queue: str) -> AbstractAsyncContextManager[Browser]:
-        """Read a queue from its head; messages that are not removed return to their places."""
+    def read(self, queue: str, window: int = 1) -> AbstractAsyncContextManager[Browser]:
+        """Read a queue from its head; messages that are not removed return to their places.
+
+        `window` is how many messages RabbitMQ sends ahead at first: as many as the caller then removes together.
+        """
         ...
 
     async def publish(self, address: Address, envelope: Envelope) -> None:

@@ -12,6 +12,7 @@ https://www.rabbitmq.com/docs/quorum-queues#dead-lettering.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -63,11 +64,16 @@ def delay_steps(milliseconds: int, rounding: float) -> tuple[int, ...]:
     return tuple(step for number, step in reversed([*enumerate(STEPS_MS)]) if chosen >> number & 1)
 
 
-def delay_in(headers: Mapping[str, Any]) -> timedelta | None:
-    """Return how long a message is delayed that has these headers; None for one that is not."""
+def delay_in(headers: Mapping[str, Any], below: float = math.inf) -> timedelta | None:
+    """Return how long a message is delayed that has these headers, in steps below one; None for one that is not."""
     if DELAY_TO not in headers:
         return None
-    return timedelta(milliseconds=sum(step for step in STEPS_MS if f"{_STEP}{step}" in headers))
+    return timedelta(milliseconds=sum(step for step in STEPS_MS if step < below and f"{_STEP}{step}" in headers))
+
+
+def without_delay(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return headers without those that lead a message down the ladder."""
+    return {name: value for name, value in headers.items() if not name.startswith(_STEP)}
 
 
 def delay_headers(steps: Iterable[int], destination: str) -> dict[str, Any]:

@@ -99,13 +99,18 @@ def foreign_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     size = 0
     for name, value in headers.items():
-        if name.startswith("x-runner-") or name.startswith(_DROPPED) or name.lower() in _DROPPED_EXACT:
+        if name.startswith("x-runner-") or is_broker_header(name):
             continue
         size += len(name.encode("utf-8", "surrogateescape")) + len(repr(value).encode())
         if size > MAX_HEADER_BYTES:
             break
         kept[name] = value
     return kept
+
+
+def is_broker_header(name: str) -> bool:
+    """Return whether a header was set by the broker, or makes it send a message to other queues."""
+    return name.startswith(_DROPPED) or name.lower() in _DROPPED_EXACT
 
 
 def printable(text: str) -> str:

@@ -81,6 +81,8 @@ class BrowsedMessage(NamedTuple):
     delivery_count: int
     tag: int
     section: _BrowseConsumer
+    address: Address
+    left_s: float | None = None
 
 
 class _BrowseConsumer:
@@ -119,9 +121,9 @@ class QueueBrowser:
         last = self._sections[-1]
         return last.unsettled >= last.window and self._arrived.empty()
 
-    async def start(self) -> None:
+    async def start(self, window: int) -> None:
         """Start browsing. Raises what the broker answers."""
-        await self._extend(FIRST_WINDOW)
+        await self._extend(window)
 
     async def next(self, seconds: float) -> BrowsedMessage | None:
         """Return the next message; None where none arrives in time. Raises BrokerUnavailable."""
@@ -205,7 +207,11 @@ class QueueBrowser:
         section.unsettled += 1
         self._arrived.put_nowait(
             BrowsedMessage(
-                envelope, delivery_count if type(delivery_count) is int else 0, frame.delivery_tag or 0, section
+                envelope,
+                delivery_count if type(delivery_count) is int else 0,
+                frame.delivery_tag or 0,
+                section,
+                Address(frame.exchange or "", frame.routing_key or ""),
             )
         )
 
@@ -272,12 +278,12 @@ class BrowseSession:
             ) from error
 
     @asynccontextmanager
-    async def read(self, queue: str) -> AsyncIterator[QueueBrowser]:
+    async def read(self, queue: str, window: int = FIRST_WINDOW) -> AsyncIterator[QueueBrowser]:
         """Browse a queue from its head. Messages that are not taken go back. Raises BrokerUnavailable."""
         reading: QueueBrowser | None = None
         try:
             reading = QueueBrowser(await self._connected(), queue)
-            await reading.start()
+            await reading.start(window)
         except aiormq.exceptions.ChannelAccessRefused as error:
             hint = f'the user needs the right to read "{queue}"'
             raise BrokerUnavailable(f"the broker does not permit it: {describe_error(error)}", hint) from error

@@ -146,6 +146,7 @@ class FileBroker(MemoryBroker):
                 asyncio.get_running_loop().call_later(CARE_S, store.end_care)
             store.writer.execute("INSERT OR REPLACE INTO meta VALUES ('clean', 0)")
             store.writer.execute("DELETE FROM consumers")
+            store.writer.execute("DELETE FROM removed")  # their numbers may be given again
         self._lines = Lines(store)
         self._changes = int(meta.get("changes", 0))
         self._read_definitions()

@@ -61,7 +61,7 @@ class FileTransport(MemoryTransport):
     async def declare(self, topology: Topology) -> DeclareResult:
         """See `Transport.declare`."""
         result = await super().declare(topology)
-        await self._written()
+        await self.written()
         return result
 
     async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
@@ -94,18 +94,19 @@ class FileTransport(MemoryTransport):
         queue = self._file.queue(options.queue)
         if isinstance(queue, FileQueue):
             queue.note_consumers(options.prefetch)
-            await self._written()
+            await self.written()
         return await super().subscribe(options, on_delivery)
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
         """See `Transport.set_pause`. The pause is in the file."""
         await super().set_pause(pipeline, subscriber, pause)
-        await self._written()
+        await self.written()
 
     async def _leave(self) -> None:
         await self._file.exit(self)
 
-    async def _written(self) -> None:
+    async def written(self) -> None:
+        """Wait until all changes so far are in the file. Raises BrokerUnavailable."""
         try:
             await self._file.store.written()
         except PublishUnknown as error:

@@ -197,7 +197,7 @@ async def test_a_message_that_ends_its_process_is_given_up(tmp_path: Path) -> No
             await opened.subscribe(prefetch=1)
             delivery = await opened.next()
             assert (delivery.envelope.body, delivery.failed_deliveries) == (b"killer", failed)
-            await opened.transport._written()
+            await opened.transport.written()
             crash(opened)
     async with session(tmp_path / "q") as opened:
         await opened.subscribe(prefetch=1)
@@ -217,7 +217,7 @@ async def test_after_a_crash_a_message_is_in_the_file_before_it_is_delivered(tmp
 
         await opened.transport.subscribe(OPTIONS, on_delivery)
         await opened.publish_many(100)
-        await opened.transport._written()
+        await opened.transport.written()
         assert len(stored) == 100
         assert min(stored) > 0, "delivered before it was in the file"
 
