@@ -110,6 +110,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[lender_key] = Lender()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs without RabbitMQ: another line of it cannot change the result."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        is_chosen = any(value == "memory" or getattr(value, "is_rabbitmq", True) is False for value in chosen)
+        if is_chosen or ("memory_project" in fixtures and not fixtures & {"rabbitmq", "managed", "tls_node"}):
+            item.add_marker("in_process")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist, before it starts, where to ask for the shared node."""
