@@ -14,6 +14,7 @@ import json
 import math
 import mmap
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,22 +98,23 @@ def read_line(line: bytes) -> WaitingMessage:
 
 
 @contextlib.contextmanager
-def open_locked(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for this process alone; a new one is readable by its owner only. Raises TransferFailed."""
-    with _named(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield file
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = (
-            "another process uses it" if isinstance(error, BlockingIOError) else (error.strerror or str(error)).lower()
-        )
-        raise TransferFailed(f"{path} cannot be used: {why}") from error
+        why = "another process uses it" if isinstance(error, BlockingIOError) else error.strerror or str(error)
+        raise TransferFailed(f"{path} cannot be used: {why.lower()}") from error
+
+
+@contextlib.contextmanager
+def open_locked(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for this process alone; a new one is readable by its owner only. Raises TransferFailed."""
+    with _named(path):
+        file = open(path, "r+b", 0, opener=lambda name, _: os.open(name, os.O_RDWR | os.O_CREAT, 0o600))  # noqa: SIM115
+    with file:
+        with _named(path):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
 
 
 def prepare(file: IO[bytes], path: Path) -> None:
@@ -123,6 +125,9 @@ def prepare(file: IO[bytes], path: Path) -> None:
     if head != HEADER:
         file.truncate(0)
         append(file, [HEADER])
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the name of the file is on the disk, too
+        os.close(folder)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         end = content.rfind(b"\n") + 1
     file.truncate(end)
@@ -132,9 +137,10 @@ def prepare(file: IO[bytes], path: Path) -> None:
 def append(file: IO[bytes], lines: Sequence[bytes]) -> None:
     """Write lines, and return when they are on the disk."""
     left = memoryview(b"".join(lines))
-    while left:
-        left = left[file.write(left) :]
-    os.fsync(file.fileno())
+    with _named(file.name):
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
 
 
 def read_file(path: Path, start: int, count: int) -> Iterator[tuple[int, str, WaitingMessage]]:
@@ -171,7 +177,6 @@ class Place(NamedTuple):
 
     queue: str
     wait_ms: int | None
-    is_delay: bool
     dlq: DeadLetterQueue | None
 
 
@@ -183,21 +188,19 @@ def places(pipelines: Sequence[Pipeline], names: Sequence[str] = ()) -> list[Pla
     found: dict[str, Place] = {}
     dead = {dlq.name: dlq for dlq in dead_letter_queues(pipelines)}
     parts = {part: name for each in pipelines for name, its in each.partitionings.items() for part in its.names}
-    hidden = {its.processes.name for each in pipelines for its in each.partitionings.values()}
     for pipeline in pipelines:
-        waits = {wait_name(pipeline.wait_prefix, wait_ms): wait_ms for wait_ms in _waits(pipeline)}
         delays = delay_topology(pipeline.name, *pipeline.destinations.values()).queues
+        waits = {wait_name(pipeline.wait_prefix, wait_ms): wait_ms for wait_ms in _waits(pipeline)}
         waits |= {queue.name: queue.arguments["x-message-ttl"] for queue in delays}
         for queue in (*delays, *pipeline.topology.queues):
-            if not (queue.exclusive or queue.arguments.get("x-queue-type") == "stream" or queue.name in hidden):
-                place = Place(queue.name, waits.get(queue.name), queue in delays, dead.get(queue.name))
-                found.setdefault(queue.name, place)
+            if not queue.exclusive and queue.arguments.get("x-queue-type") != "stream":
+                found.setdefault(queue.name, Place(queue.name, waits.get(queue.name), dead.get(queue.name)))
     known = dict.fromkeys(parts.get(name, name) for name, place in found.items() if place.wait_ms is None)
     for name in names:
         if name not in found and name not in known:
             raise unknown_target(name, "queue of the pipeline", known)
     chosen = [place for name, place in found.items() if not names or {name, parts.get(name)} & {*names}]
-    return sorted(chosen, key=lambda each: (each.dlq is not None, not each.is_delay, -(each.wait_ms or -1)))
+    return sorted(chosen, key=lambda each: (each.dlq is not None, each.wait_ms is None, -(each.wait_ms or 0)))
 
 
 def _waits(pipeline: Pipeline) -> list[int]:
@@ -265,11 +268,11 @@ def _waiting(place: Place, browsed: Browsed) -> WaitingMessage:
     if place.dlq is not None:
         envelope = preserved_copy(parse_dead_letter(envelope, place.dlq))
     headers = {name: value for name, value in envelope.headers.items() if not is_broker_header(name)}
-    to = headers.get(DELAY_TO) if place.is_delay else None
-    queue = place.queue if due is None else address.key
-    expiration_ms = envelope.expiration_ms if due is None else None
-    envelope = envelope._replace(headers=headers, expiration_ms=expiration_ms)
-    return WaitingMessage(envelope, address, None if to else queue, to, due)
+    envelope = envelope._replace(headers=headers)
+    if due is None:
+        return WaitingMessage(envelope, address, place.queue)
+    to = headers.get(DELAY_TO)
+    return WaitingMessage(envelope._replace(expiration_ms=None), address, None if to else address.key, to, due)
 
 
 def _due(wait_ms: int, browsed: Browsed) -> datetime:
@@ -306,25 +309,28 @@ class MessageImport:
     async def run(self, topology: Topology) -> None:
         """Check all lines, declare what is missing, and publish what is not confirmed yet, group by group, in order."""
         with open_locked(self.path.with_name(f"{self.path.name}.done")) as done:
-            start, self.before = map(int, done.read().split() or (0, 0))
+            progress = re.fullmatch(rb"(\d+) (\d+)\n", done.read() or b"0 0\n")
+            if progress is None:
+                raise TransferFailed(f"{done.name} is not what an import has written", "remove it to import all lines")
+            start, self.before = map(int, progress.groups())
             self.count = self.before
             delays = await asyncio.to_thread(self._check, start)
             await self.transport.declare(merge_topologies([topology, *delays.values()]))
             lines = read_file(self.path, start, self.before)
             while not self.stop.is_set() and (group := list(itertools.islice(lines, GROUP))):
-                sent = [self.transport.publish(*self._addressed(message)) for _, _, message in group]
-                for (_, where, _), error in zip(
-                    group, await asyncio.gather(*sent, return_exceptions=True), strict=True
-                ):
-                    if isinstance(error, PublishFailed | PublishUnknown):
-                        raise TransferFailed(
-                            f"{where}: {error}", "mend that, and run the same command again"
-                        ) from error
-                    if error is not None:
-                        raise error
+                await self._publish(group)
                 self.count += len(group)
-                os.pwrite(done.fileno(), b"%d %d\n" % (group[-1][0], self.count), 0)  # it never gets shorter
-                os.fsync(done.fileno())
+                done.seek(0)
+                append(done, [b"%d %d\n" % (group[-1][0], self.count)])  # it never gets shorter
+
+    async def _publish(self, group: Sequence[tuple[int, str, WaitingMessage]]) -> None:
+        sent = [self.transport.publish(*self._addressed(message)) for _, _, message in group]
+        results = await asyncio.gather(*sent, return_exceptions=True)
+        for (_, where, _), error in zip(group, results, strict=True):
+            if isinstance(error, PublishFailed | PublishUnknown):
+                raise TransferFailed(f"{where}: {error}", "mend that, and run the same command again") from error
+            if error is not None:
+                raise error
 
     def _check(self, start: int) -> Mapping[str, Topology]:
         """Check all lines, and return what holds the delayed messages of each destination."""
@@ -340,11 +346,10 @@ class MessageImport:
 
     def _pipeline_of(self, message: WaitingMessage) -> Pipeline | None:
         """Return the pipeline that a message waits for: one that takes from its queue, or else one that has it."""
-        if message.to is not None:
-            return next((each for each in self.pipelines if message.to in each.destinations), None)
-        reading = (each for each in self.pipelines for item in each.subscribers if message.queue in item.queues)
-        having = (each for each in self.pipelines for queue in each.topology.queues if queue.name == message.queue)
-        return next(itertools.chain(reading, having), None)
+        having = [each for each in self.pipelines if message.to in each.destinations]
+        having += [each for each in self.pipelines for queue in each.topology.queues if queue.name == message.queue]
+        taking = (each for each in having for item in each.subscribers if message.queue in item.queues)
+        return next(itertools.chain(taking, having), None)
 
     def _addressed(self, message: WaitingMessage) -> tuple[Address, Envelope]:
         """Return where a message goes now, and how. The name of its event replaces the address that it came by."""
@@ -359,10 +364,10 @@ class MessageImport:
         for subscriber in pipeline.subscribers:
             if queue in subscriber.queues:
                 envelope = envelope._replace(type=subscriber.event_of(*message.address, envelope.type))
-        waits = [] if left_ms <= 0 else _waits(pipeline)
-        if not waits:
+        waits = {wait_name(pipeline.wait_prefix, wait_ms): wait_ms for wait_ms in _waits(pipeline)}
+        if left_ms <= 0 or not waits:
             return Address("", queue), envelope
-        wait_ms = next((each for each in waits if each >= left_ms), waits[-1])
-        return Address(wait_name(pipeline.wait_prefix, wait_ms), queue), envelope._replace(
-            expiration_ms=min(left_ms, wait_ms)
-        )
+        longer = (name for name, wait_ms in waits.items() if wait_ms >= left_ms)
+        own = message.address.exchange  # there it stays behind those that are due before it
+        name = own if own in waits else next(longer, [*waits][-1])
+        return Address(name, queue), envelope._replace(expiration_ms=min(left_ms, waits[name]))
