@@ -114,9 +114,9 @@ async def _import(system: System, file: Path) -> MessageImport:
     from runner.operations.message_transfer import MessageImport
 
     transport = make_transport(system, echo_broker_state)
-    work = MessageImport(transport, system.pipelines, file, stop_on_signals())
     try:
         await transport.connect()
+        work = MessageImport(transport, system.pipelines, file, stop_on_signals())
         await work.run(system.topology)
     finally:
         await transport.close()
