@@ -204,6 +204,14 @@ def test_queues_are_read_in_the_order_in_which_messages_pass_through_them(tmp_pa
         places([pipeline], ["order"])
 
 
+def test_the_name_of_a_queue_with_partitions_means_all_of_them(tmp_path: Path) -> None:
+    queues = "queues: {parts: {partitions: 2, partition_by: id}, orders: }"
+    path = tmp_path / "shop.yaml"
+    path.write_text(f"version: 1\n{queues}\nsubscribers: {{ship: {{from: parts, handler: json:dumps}}}}\n")
+    pipelines = app.load([path], {}).pipelines
+    assert [place.queue for place in places(pipelines, ["parts"])] == list(pipelines[0].partitionings["parts"].names)
+
+
 async def test_a_queue_in_use_is_left_alone(pipeline: Pipeline, tmp_path: Path) -> None:
     from runner.transports.base import SubscriptionOptions
 
