@@ -89,6 +89,8 @@ class System:
     @property
     def whole_topology(self) -> Topology:
         """The topology with what is declared at run time: queues for the election of a leader, and for pauses."""
+        if self.broker.file is not None:  # it has other ways to keep both
+            return self.topology
         leading = (
             leadership_queue(f"{pipeline.name}.producers")
             for pipeline in self.pipelines

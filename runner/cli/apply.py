@@ -66,6 +66,9 @@ def command(
     --prune removes the bindings of queues that begin with the pipeline's name and are not in it, so that no more
     messages arrive, and deletes those that are empty. A queue with a consumer stays as it is.
 
+    In a file, what is missing is declared beside `runner up` too; for --recreate and --prune, stop it first. A queue
+    keeps its messages there, and --prune removes bindings only.
+
     Exit codes: 0 nothing differs, 1 something still differs or could not be changed, 2 wrong usage, 69 broker
     unreachable or refusing, 78 invalid pipeline.
     """
@@ -134,5 +137,5 @@ def _show_unchecked(left: Plan) -> None:
     for item in left.of("unchecked"):
         if item.kind != "binding":
             echo_item(item)
-    if left.management is None:
+    if left.unchecked:
         click.echo(f"  ? bindings: declared; leftovers not checked, {left.unchecked}")

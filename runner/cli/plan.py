@@ -80,15 +80,16 @@ async def _compare(system: System, management: str | None) -> Plan:
 
     names = [pipeline.name for pipeline in system.pipelines]
     found = await compare(system.broker, system.whole_topology, names, management, on_transport_event=echo_broker_state)
-    check_targets(system.pipelines, quorum_priorities_of(line_of(found.product)))
+    if system.broker.is_rabbitmq:
+        check_targets(system.pipelines, quorum_priorities_of(line_of(found.product)))
     return found
 
 
 def echo_plan(found: Plan) -> None:
     """Print a plan: the differences on stdout, the broker and the management API on stderr."""
-    management = found.management or f"not used: {found.unchecked}"
     echo_err(f"broker     {found.product}")
-    echo_err(f"management {management}")
+    if management := found.management or (f"not used: {found.unchecked}" if found.unchecked else ""):
+        echo_err(f"management {management}")
     shown = found.of("create", "recreate", "unfinished", "extra", "foreign")
     for item in shown:
         echo_item(item)

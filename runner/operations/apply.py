@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runner.errors import RunnerError
+from runner.operations.file_topology import apply_to_file, compare_with_file
 from runner.operations.leftovers import count_retrying_messages, without_dead_letter_sources
-from runner.operations.plan import Plan, PlanItem, compute_plan, find_strays, format_binding
+from runner.operations.plan import (
+    ApplyResult,
+    Plan,
+    PlanItem,
+    compute_plan,
+    find_strays,
+    format_binding,
+    missing_items,
+)
 from runner.operations.rabbitmq.broker_inspection import (
     TopologySession,
     inspect_broker,
@@ -29,15 +38,6 @@ from runner.units import pluralize
 OnStep = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ApplyResult:
-    """What `apply` did, as sentences, what still differs (`left`), and which requests could not be met (`refused`)."""
-
-    done: tuple[str, ...]
-    left: Plan
-    refused: tuple[str, ...] = ()
-
-
 async def compare(
     settings: BrokerSettings,
     topology: Topology,
@@ -48,8 +48,11 @@ async def compare(
 ) -> Plan:
     """Return what differs. Raises NoLiveBroker for the in-process broker, and BrokerUnavailable."""
     _need_broker(settings)
-    async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
-        found = compute_plan(topology, await inspect_broker(opened, topology, pipelines), pipelines)
+    if settings.file is not None:
+        found = await compare_with_file(settings.file, topology)
+    else:
+        async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
+            found = compute_plan(topology, await inspect_broker(opened, topology, pipelines), pipelines)
     if settings.topology != "manage":
         note = f"the pipeline says `topology: {settings.topology}`: `up` declares nothing"
         return replace(found, notes=(*found.notes, note))
@@ -81,6 +84,10 @@ async def apply(
     for name in prune_queues:
         if name in (queue.name for queue in topology.queues):
             raise QueueStillDeclared(f'queue "{name}" is in the pipeline', "remove it there first, or use --recreate")
+    if settings.file is not None:
+        if prune_queues:
+            require_rabbitmq(settings, "--prune-queue")
+        return await apply_to_file(settings.file, topology, recreate, prunes=prunes, on_step=on_step)
     async with open_session(settings, ", ".join(pipelines), management_url, on_transport_event) as opened:
         steps = _Steps(opened, topology, pipelines, on_step)
         await steps.create(await steps.look())
@@ -144,23 +151,11 @@ class _Steps:
 
     async def create(self, found: Plan) -> None:
         """Declare what is missing, in the topology's order. Exclusive queues are declared by their consumer."""
-        new = {(item.kind, item.name) for item in found.of("create")}
-        missing = {item.name for item in found.of("foreign")} | {item.name for item in found.of("unfinished")}
-        exchanges = [item for item in self._topology.exchanges if ("exchange", item.name) in new]
-        queues = [item for item in self._topology.queues if ("queue", item.name) in new and not item.exclusive]
-        queues = [item for item in queues if item.name not in missing]
-        absent = missing | {item.name for item in self._topology.queues if item.exclusive}
-        bindings = [
-            binding
-            for binding in self._topology.bindings
-            if binding.queue not in absent and binding.exchange not in missing
-        ]
-        if not (exchanges or queues or any(item.kind == "binding" for item in found.of("create", "unchecked"))):
-            return
-        await make(self._session.connection, exchanges, queues, bindings)
-        for item in found.of("create"):
-            if item.name not in absent:
-                self._say(f"created {item.text}")
+        missing, items = missing_items(found, self._topology)
+        if missing:
+            await make(self._session.connection, missing.exchanges, missing.queues, missing.bindings)
+        for item in items:
+            self._say(f"created {item.text}")
 
     async def prune(self) -> None:
         """Remove bindings and empty, unused queues that are no longer in the pipelines. Messages are never removed."""
@@ -250,4 +245,3 @@ def _need_broker(settings: BrokerSettings) -> None:
     if settings.is_memory:
         text = "the pipeline runs on the in-process broker: there is no live broker to compare with"
         raise NoLiveBroker(text, "give --broker URL")
-    require_rabbitmq(settings, "a comparison with the broker")

@@ -14,14 +14,13 @@ from runner.config.overlays import Overlay
 from runner.config.spec import PipelineSpec
 from runner.errors import PipelineInvalid, Problem
 from runner.operations.pipeline_files import resolve_all
-from runner.operations.plan import compute_plan, format_binding
+from runner.operations.plan import compute_plan, format_binding, state_of
 from runner.operations.schema_diff import TEMPLATE, Field, compare, fields
 from runner.pipeline import sys_path
 from runner.pipeline.model import Destination
 from runner.pipeline.project_modules import ProjectModules
 from runner.pipeline.schemas import json_schemas, read_schema
-from runner.pipeline.topology import PARTITIONS_SUFFIX, Exchange, Topology, merge_topologies
-from runner.transports.broker_state import BrokerState, Difference, ExistingItem, LiveBinding
+from runner.pipeline.topology import PARTITIONS_SUFFIX, Topology, merge_topologies
 
 BREAKING, SAFE = "breaking-change", "safe-change"
 
@@ -106,18 +105,7 @@ def differences(old: Version, new: Version) -> list[Problem]:
 
 def _topology(old: Version, new: Version) -> Iterator[Problem]:
     """Compare as `plan` does, as if the old version were on the broker."""
-    wanted = {exchange.name: exchange for exchange in new.topology.exchanges}
-    exchanges = {
-        each.name: ExistingItem(tuple(_traits(each, wanted.get(each.name)))) for each in old.topology.exchanges
-    }
-    queues = {
-        each.name: ExistingItem(
-            remark="compared", arguments={"durable": each.durable, "auto_delete": each.auto_delete, **each.arguments}
-        )
-        for each in old.topology.queues
-    }
-    state = BrokerState(exchanges, queues, tuple(map(LiveBinding, old.topology.bindings)))
-    for item in compute_plan(new.topology, state).items:
+    for item in compute_plan(new.topology, state_of(old.topology, new.topology)).items:
         message = help_text = ""
         if item.action == "recreate":
             what = ", ".join(f"{each.key} is {each.spec}, not {each.live}" for each in item.differences)
@@ -128,13 +116,6 @@ def _topology(old: Version, new: Version) -> Iterator[Problem]:
             help_text = "it stays on the broker until `runner apply --prune`; messages may still come, or be missed"
         if message and not item.name.endswith(PARTITIONS_SUFFIX):  # those are compared as options of their queue
             yield new.problem("the running system", _path(new, item.kind, item.name), message, help_text)
-
-
-def _traits(old: Exchange, new: Exchange | None) -> Iterator[Difference]:
-    for key in ("type", "durable", "arguments"):
-        was, now = getattr(old, key), getattr(new or old, key)
-        if was != now:
-            yield Difference("exchange", old.name, key, str(now), str(was))
 
 
 def _path(new: Version, kind: str, name: str) -> KeyPath:

@@ -5,7 +5,7 @@ What could not be inspected is never counted as equal.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,6 +114,15 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """What `apply` did, as sentences, what still differs (`left`), and which requests could not be met (`refused`)."""
+
+    done: tuple[str, ...]
+    left: Plan
+    refused: tuple[str, ...] = ()
+
+
 def compute_plan(topology: Topology, observed: BrokerState, pipelines: Collection[str] = ()) -> Plan:
     """Return what would have to change on the broker: exchanges, then queues, bindings, and leftovers.
 
@@ -135,6 +144,53 @@ def compute_plan(topology: Topology, observed: BrokerState, pipelines: Collectio
     notes += [f'queue "{name}" is exclusive: each `up` declares its own' for name in exclusive]
     notes += [leftover_note(stray, kind) for stray, kind in left if kind != "queue"]
     return Plan(tuple(items), tuple(notes), observed.product, observed.management, observed.unchecked)
+
+
+def state_of(
+    existing: Topology,
+    wanted: Topology,
+    depth: Callable[[str], tuple[int, int] | tuple[None, None]] = lambda _: (None, None),
+) -> BrokerState:
+    """Return the state of a broker that has an existing topology, to be compared with another one.
+
+    `depth` returns how many messages and consumers a queue has.
+    """
+    declared = {each.name: each for each in wanted.exchanges if each.declare}
+    exchanges = {
+        each.name: ExistingItem(tuple(_traits(each, declared.get(each.name, each)))) for each in existing.exchanges
+    }
+    checked = {each.name for each in wanted.queues if not each.declare}
+    queues = {
+        each.name: ExistingItem(
+            remark="" if each.name in checked else "compared",
+            messages=depth(each.name)[0],
+            consumers=depth(each.name)[1],
+            arguments={"durable": each.durable, "auto_delete": each.auto_delete, **each.arguments},
+        )
+        for each in existing.queues
+    }
+    return BrokerState(exchanges, queues, tuple(map(LiveBinding, existing.bindings)))
+
+
+def _traits(old: Exchange, new: Exchange) -> Iterator[Difference]:
+    for key in ("type", "durable", "arguments"):
+        was, now = getattr(old, key), getattr(new, key)
+        if was != now:
+            yield Difference("exchange", old.name, key, _shown(now), _shown(was))
+
+
+def missing_items(found: Plan, topology: Topology) -> tuple[Topology, list[PlanItem]]:
+    """Return what to declare, and its items. Exclusive queues are declared by their consumer."""
+    new = {(item.kind, item.name) for item in found.of("create")}
+    missing = {item.name for item in found.of("foreign")} | {item.name for item in found.of("unfinished")}
+    absent = missing | {item.name for item in topology.queues if item.exclusive}
+    queues = [item for item in topology.queues if ("queue", item.name) in new and item.name not in absent]
+    exchanges = [item for item in topology.exchanges if ("exchange", item.name) in new]
+    bindings = [each for each in topology.bindings if each.queue not in absent and each.exchange not in missing]
+    if not (exchanges or queues or any(item.kind == "binding" for item in found.of("create", "unchecked"))):
+        bindings = []
+    items = [item for item in found.of("create") if item.name not in absent]
+    return Topology(tuple(exchanges), tuple(queues), tuple(bindings)), items
 
 
 def find_strays(observed: BrokerState, pipelines: Collection[str]) -> list[tuple[LeftoverQueue, LeftoverKind]]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Broker, Node
-from tests.project import Place, Project, until
+from tests.project import Place, Project, started, stop, until
 
 PIPELINE = """
     version: 1
@@ -293,3 +293,25 @@ async def definitions(node: Node) -> Any:
     file = Path(node.place.folder, "definitions.json")
     await asyncio.to_thread(node.ctl, "export_definitions", str(file))
     return json.loads(file.read_text())
+
+
+async def test_a_broker_in_a_file_is_compared_beside_its_owner(tmp_path: Path, unique: str) -> None:
+    """Before the first run, while `up` runs, and after it; a difference as on RabbitMQ. Nothing else says it."""
+    project = Project(tmp_path, unique, Place(("--broker", "file:shop.queue"), "file:shop.queue"))
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS)
+    assert "plan: " in (await project.do("plan")).stdout
+    assert not (tmp_path / "shop.queue").exists()
+    async with project.up() as runner:
+        await started(runner)
+        beside = await project.do("plan", "--detailed-exitcode")
+        assert "the broker matches the pipeline" in beside.stdout
+        assert "shop.queue, which a process uses" in beside.stderr
+        assert "management" not in beside.stderr
+        await stop(runner)
+    project.pipeline(PIPELINE.replace("max_length: 100", "max_length: 50"))
+    runner = await project.do("plan", "--detailed-exitcode", code=2)
+    assert "x-max-length is 100 on the broker, the pipeline says 50" in runner.stdout
+    applied = await project.do("apply", "--recreate", project.name("work"))
+    assert applied.stdout.startswith(f'changed queue "{project.name("work")}"; it keeps')
+    await project.up_until_idle("--only", "worker")

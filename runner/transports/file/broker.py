@@ -22,13 +22,13 @@ from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import POISON_SUSPECT_AFTER, DeclareResult, OnTransportEvent, TransportEvent
 from runner.transports.file.queue import INBOX, FileQueue, ForeignQueue, Lines
-from runner.transports.file.queue_file import OwnerLock, unusable
+from runner.transports.file.queue_file import OwnerLock, is_owned, unusable
 from runner.transports.file.store import LINE_BITS, FileStore
 from runner.transports.leadership import Candidate
 from runner.transports.memory.broker import MemoryBroker
 from runner.transports.memory.election import Election, MemoryLeadership
 from runner.transports.memory.queue import MemoryQueue
-from runner.transports.memory.router import Router
+from runner.transports.memory.router import PREDEFINED, Router
 from runner.transports.pauses import PauseChange, read_change, write_change
 
 POLL_S = 0.05
@@ -180,13 +180,13 @@ class FileBroker(MemoryBroker):
         durable |= {name for kind, name in self._defined if kind == "queue"}
         for exchange in topology.exchanges:
             if exchange.durable and exchange.declare:
-                self._define("exchange", exchange.name, exchange)
+                self._define(exchange)
         for queue in topology.queues:
             if queue.name in durable and queue.declare:
-                self._define("queue", queue.name, queue)
+                self._define(queue)
         for binding in topology.bindings:
             if binding.queue in durable:
-                self._define("binding", json.dumps(asdict(binding), sort_keys=True), binding)
+                self._define(binding)
         return result
 
     def queue(self, name: str) -> MemoryQueue | None:
@@ -194,6 +194,40 @@ class FileBroker(MemoryBroker):
         if not self.is_owner:
             self._refresh()
         return super().queue(name)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether another process owns the file."""
+        return not self.is_owner and is_owned(self.path)
+
+    def depth(self, name: str) -> tuple[int, int]:
+        """Return how many messages and consumers a queue has; none if it does not exist."""
+        queue = self.queue(name)
+        return queue.depth if queue is not None else (0, 0)
+
+    def read_topology(self) -> Topology:
+        """Return what is in the file, and take in what other processes have written."""
+        self._refresh()
+        exchanges = tuple(each for each in self._router.exchanges.values() if each not in PREDEFINED)
+        queues = [each.definition for each in self._router.queues.values()]
+        return Topology(exchanges, tuple(filter(_is_kept, queues)), self._router.bindings)
+
+    async def redefine(self, queue: Queue) -> None:
+        """Give a queue other options, as the owner, while it has no consumers. Its messages stay as they are."""
+        await self.store.written()
+        self._lines.load()
+        self._router.queues[queue.name].pause()
+        self._router.add([], [self._make(queue)], [])
+        self.undefine(queue)
+        self._define(queue)
+
+    def undefine(self, item: Queue | Binding) -> None:
+        """Remove a definition from the file, and a binding from memory too."""
+        if isinstance(item, Binding):
+            self._router.unbind([item])
+        self._defined.discard(_key(item))
+        self.store.execute("DELETE FROM definitions WHERE kind = ? AND name = ?", *_key(item))
+        self._note_change()
 
     def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
         """See `MemoryBroker.campaign`."""
@@ -220,19 +254,17 @@ class FileBroker(MemoryBroker):
     def _delete(self, queue: MemoryQueue) -> None:
         super()._delete(queue)
         if _is_kept(queue.definition):
-            self._defined.discard(("queue", queue.name))
-            self.store.execute("DELETE FROM definitions WHERE kind = 'queue' AND name = ?", queue.name)
+            self.undefine(queue.definition)
             gone = "DELETE FROM definitions WHERE kind = 'binding' AND json_extract(content, '$.queue') = ?"
             self.store.execute(gone, queue.name)
             self._lines.drop(queue.name)
-            self._note_change()
 
     # What is in the file
 
-    def _define(self, kind: str, name: str, item: Exchange | Queue | Binding) -> None:
-        if (kind, name) not in self._defined:
-            self._defined.add((kind, name))
-            row = (kind, name, json.dumps(asdict(item)))
+    def _define(self, item: Exchange | Queue | Binding) -> None:
+        if (key := _key(item)) not in self._defined:
+            self._defined.add(key)
+            row = (*key, json.dumps(asdict(item)))
             self.store.execute("INSERT OR IGNORE INTO definitions VALUES (?, ?, ?)", *row)
             self._note_change()
 
@@ -257,6 +289,8 @@ class FileBroker(MemoryBroker):
             self._defined.discard((kind, name))
             if kind == "queue" and (queue := self._router.queues.get(name)) is not None:
                 super()._delete(queue)
+            elif kind == "binding":
+                self._router.unbind([Binding(**json.loads(name))])
         new = [self._make(queue) for queue in found["queue"] if queue.name not in self._router.queues]
         self._router.add(found["exchange"], new, found["binding"])
         self._read = defined
@@ -380,6 +414,13 @@ class _StoredElection(Election):
         self.state = state
         self._store.execute("INSERT OR REPLACE INTO elections VALUES (?, ?)", self.name, state)
         await self._store.written()
+
+
+def _key(item: Exchange | Queue | Binding) -> tuple[str, str]:
+    """Return the kind and the name of an item in the file."""
+    if isinstance(item, Binding):
+        return "binding", json.dumps(asdict(item), sort_keys=True)
+    return type(item).__name__.lower(), item.name
 
 
 def _is_kept(queue: Queue) -> bool:

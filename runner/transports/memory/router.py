@@ -33,6 +33,11 @@ class Router:
         self._bindings: dict[str, dict[tuple[str, str, str], Binding]] = {}
         self._cache: dict[Address, tuple[MemoryQueue, ...]] = {}
 
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """All bindings."""
+        return tuple(binding for bindings in self._bindings.values() for binding in bindings.values())
+
     def route(self, address: Address, headers: Mapping[str, Any]) -> tuple[MemoryQueue, ...]:
         """Return the queues that a message is routed to, each once.
 
