@@ -108,7 +108,9 @@ def _definitions(system: System, _: _Files) -> str:
     broker's URL.
     """
     from runner.operations.export.definitions import definitions, to_json, vhost_of
+    from runner.operations.targets import require_rabbitmq
 
+    require_rabbitmq(system.broker, "export definitions")
     return to_json(definitions(system.whole_topology, vhost_of(system.broker)))
 
 
@@ -128,7 +130,9 @@ def _permissions(system: System, _: _Files, user: str, is_json: bool) -> str:
     """
     from runner.operations.export.definitions import vhost_of
     from runner.operations.export.permissions import permissions
+    from runner.operations.targets import require_rabbitmq
 
+    require_rabbitmq(system.broker, "export permissions")
     found = permissions(system.pipelines, system.whole_topology, vhost_of(system.broker))
     return json.dumps(found.as_json(user), indent=2, ensure_ascii=False) + "\n" if is_json else found.as_text(user)
 

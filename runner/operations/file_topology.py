@@ -37,8 +37,7 @@ async def compare_with_file(path: Path, topology: Topology) -> Plan:
     if await asyncio.to_thread(path.exists):
         async with open_file(path) as (broker, _):
             return _look(broker, topology)
-    nothing = _nothing(topology)
-    return compute_plan(topology, replace(nothing, product=f"file {path}, which does not exist yet"))
+    return compute_plan(topology, BrokerState({}, {}, (), product=f"file {path}, which does not exist yet"))
 
 
 async def apply_to_file(
@@ -70,11 +69,8 @@ async def apply_to_file(
 
 
 def _look(broker: FileBroker, topology: Topology) -> Plan:
-    existing = broker.read_topology()
-    nothing, state = _nothing(topology), state_of(existing, topology, broker.depth)
-    product = f"file {broker.path}, {'which a process uses' if broker.is_in_use else 'which no process uses'}"
-    exchanges, queues = {**nothing.exchanges, **state.exchanges}, {**nothing.queues, **state.queues}
-    return compute_plan(topology, replace(state, exchanges=exchanges, queues=queues, product=product))
+    state = state_of(broker.read_topology(), topology, broker.depth)
+    return compute_plan(topology, replace(state, product=f"file {broker.path}"))
 
 
 def _kept(topology: Topology) -> Topology:
@@ -82,12 +78,6 @@ def _kept(topology: Topology) -> Topology:
     gone = {each.name for each in topology.queues if not each.durable}
     queues = tuple(each for each in topology.queues if each.name not in gone)
     return Topology(topology.exchanges, queues, tuple(each for each in topology.bindings if each.queue not in gone))
-
-
-def _nothing(topology: Topology) -> BrokerState:
-    """Return the state of a broker that has nothing of a topology."""
-    exchanges, queues = ([each.name for each in items] for items in (topology.exchanges, topology.queues))
-    return BrokerState(dict.fromkeys(exchanges), dict.fromkeys(queues), ())
 
 
 def _check_change(broker: FileBroker, item: PlanItem) -> None:

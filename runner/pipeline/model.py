@@ -28,9 +28,9 @@ class TlsSettings:
 
 
 def absolute_broker(url: str, folder: Path) -> str:
-    """Return the URL of a broker, with an absolute path where it is in a file: handlers may change the folder."""
+    """Return the URL of a broker; in a file, with the one path that two pipelines in different folders have for it."""
     path = broker_file(url)
-    return url if path is None else f"file:{(folder / path).absolute()}"
+    return url if path is None else f"file:{(folder / path).resolve()}"
 
 
 @dataclass(frozen=True, slots=True)

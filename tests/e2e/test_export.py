@@ -422,3 +422,12 @@ async def test_an_invalid_pipeline_is_exit_78(memory_project: Project) -> None:
     memory_project.pipeline("version: 1\nqueue: {}\n")
     runner = await _run(memory_project, "kubernetes", memory_project.file, code=78)
     assert runner.stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["definitions", "permissions"])
+async def test_what_is_only_for_rabbitmq_is_refused_in_a_file(memory_project: Project, kind: str) -> None:
+    """With `--broker amqp://…` the same pipeline has them."""
+    memory_project.pipeline("version: 1\nbroker: file:shop.queue\nqueues: {UNIQUE.q: {unread: ignore}}\n")
+    async with memory_project.run("export", kind, memory_project.file) as runner:
+        assert await runner.wait() == 2
+    assert f"error: export {kind} needs RabbitMQ" in runner.stderr

@@ -306,7 +306,7 @@ async def test_a_broker_in_a_file_is_compared_beside_its_owner(tmp_path: Path, u
         await started(runner)
         beside = await project.do("plan", "--detailed-exitcode")
         assert "the broker matches the pipeline" in beside.stdout
-        assert "shop.queue, which a process uses" in beside.stderr
+        assert "shop.queue" in beside.stderr
         assert "management" not in beside.stderr
         await stop(runner)
     project.pipeline(PIPELINE.replace("max_length: 100", "max_length: 50"))

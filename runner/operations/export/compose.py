@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from runner.operations.export.definitions import DEFAULT_VHOST
-from runner.operations.export.deployment import Deployment, Variable, document, format_address
+from runner.operations.export.deployment import FOLDER, Deployment, Variable, document, format_address
 from runner.operations.yaml_writer import Interpolated, to_yaml
 from runner.units import is_loopback
 
@@ -22,13 +22,15 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def compose(deployment: Deployment, vhost: str) -> str:
     """Return the text of a compose file with a broker and a runner."""
-    services = {"rabbitmq": _rabbitmq(vhost), "runner": _runner(deployment)}
-    return _heading(deployment) + to_yaml(document({"services": services, "volumes": {"rabbitmq-data": {}}}))
+    services = {} if deployment.file else {"rabbitmq": _rabbitmq(vhost)}
+    services["runner"] = _runner(deployment)
+    volumes: dict[str, Any] = {"messages" if deployment.file else "rabbitmq-data": {}}
+    return _heading(deployment) + to_yaml(document({"services": services, "volumes": volumes}))
 
 
 def _heading(deployment: Deployment) -> str:
     lines = [f"{deployment.broker_variable} is the broker's URL; the broker's host name in this file is rabbitmq."]
-    lines += deployment.notes
+    lines = (deployment.file_notes(FOLDER) or lines) + deployment.notes
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -55,7 +57,7 @@ def _rabbitmq(vhost: str) -> dict[str, Any]:
 
 def _runner(deployment: Deployment) -> dict[str, Any]:
     host, port = deployment.http or deployment.reachable
-    command = ["runner", "up", *deployment.arguments]
+    command = ["runner", "up", *deployment.up_arguments(FOLDER)]
     if (host, port) != deployment.listens:
         command += ["--http", format_address(host, port)]
     return {
@@ -65,7 +67,11 @@ def _runner(deployment: Deployment) -> dict[str, Any]:
         "command": command,
         "environment": [_variable(deployment, variable) for variable in deployment.variables],
         **({} if is_loopback(host) else {"ports": [_port(deployment, port)]}),
-        "depends_on": {"rabbitmq": {"condition": "service_healthy"}},
+        **(
+            {"volumes": [f"messages:{FOLDER}"]}
+            if deployment.file
+            else {"depends_on": {"rabbitmq": {"condition": "service_healthy"}}}
+        ),
         "healthcheck": {
             "test": ["CMD", "python", "-c", _readiness_check(_ANYWHERE.get(host, host), port)],
             "interval": "10s",

@@ -26,6 +26,8 @@ KILL_MARGIN_S = 10
 
 DEFAULT_PORT = 8080
 ANY_HOST = "0.0.0.0"
+FOLDER = "/var/lib/runner"
+"""Where a volume for the broker's file is mounted."""
 BROKER_VARIABLE = "RUNNER_BROKER"
 
 _URLS = frozenset({"url", "urls"})
@@ -71,6 +73,17 @@ class Deployment:
     """The address of `telemetry.http` in the pipelines."""
     http: tuple[str, int] | None
     """The address of `--http`."""
+    file: str = ""
+    """The name of the broker's file, if it is in a file."""
+
+    def up_arguments(self, folder: str) -> tuple[str, ...]:
+        """Return the arguments of `runner up`, with the broker's file in a folder that outlives the container."""
+        return (*self.arguments, "--broker", f"file:{folder}/{self.file}") if self.file else self.arguments
+
+    def file_notes(self, folder: str) -> list[str]:
+        """Return comments on the broker's file; none on RabbitMQ."""
+        where = f"Messages are in {folder}/{self.file}, and one process owns it: never start a second one on it."
+        return [where, f"`runner status` and others read it with --broker file:{folder}/{self.file}"] * bool(self.file)
 
     @property
     def stop_timeout_s(self) -> int:
@@ -105,7 +118,9 @@ def deployment(
     broker = next((name for one in loaded if (name := _broker_variable(one))), BROKER_VARIABLE)
     variables = {variable.name: variable for variable in _variables(loaded)}
     # Required whatever the file says: with a default such as `memory`, production would run on the in-process broker.
-    variables[broker] = Variable(broker, is_secret=True, has_default=False)
+    file = pipelines[0].broker.file
+    if file is None:
+        variables[broker] = Variable(broker, is_secret=True, has_default=False)
     origins = {origin for one in loaded for several in one.interpolated.values() for origin in several}
     return Deployment(
         name=object_name([pipeline.name for pipeline in pipelines]),
@@ -119,6 +134,7 @@ def deployment(
         has_http=any(item.http_path is not None for each in pipelines for item in each.producers),
         listens=next((pipeline.http for pipeline in pipelines if pipeline.http), None),
         http=http,
+        file=file.name if file is not None else "",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runner.operations.export.deployment import Deployment, Variable, document
+from runner.operations.export.deployment import FOLDER, Deployment, Variable, document
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Queue, Topology
@@ -26,9 +26,11 @@ LONGEST_SCALE_DOWN_S = 3600
 
 def kubernetes(pipelines: Sequence[Pipeline], topology: Topology, deployment: Deployment) -> str:
     """Return the text of a file with all objects. The Secret and the ConfigMap are only referred to by name."""
-    is_alone = any(queue.exclusive for queue in topology.queues)
+    is_alone = bool(deployment.file) or any(queue.exclusive for queue in topology.queues)
     scaled = [] if is_alone else scaling_triggers(pipelines, topology, deployment)
     objects = [_deployment(deployment, is_scaled=bool(scaled), is_alone=is_alone), _disruption_budget(deployment)]
+    if deployment.file:
+        objects.insert(0, _claim(deployment))
     if deployment.has_http:
         objects.append(_service(deployment))
     if scaled:
@@ -85,7 +87,7 @@ def _heading(deployment: Deployment, *, is_scaled: bool) -> str:
         lines.append(
             f"{MANAGEMENT_VARIABLE} is for KEDA: http://USER:PASSWORD@HOST:15672/VHOST, the URL of the management API."
         )
-    lines += deployment.notes
+    lines += deployment.file_notes(FOLDER) + deployment.notes
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -106,9 +108,10 @@ def _labels(deployment: Deployment) -> dict[str, str]:
 
 
 def _deployment(deployment: Deployment, *, is_scaled: bool, is_alone: bool) -> dict[str, Any]:
+    claim = {"claimName": f"{deployment.name}-messages"}
     spec: dict[str, Any] = {} if is_scaled else {"replicas": 1}  # with scaling, KEDA sets the number
     if is_alone:
-        spec["strategy"] = {"type": "Recreate"}  # the old pod must release the exclusive queue first
+        spec["strategy"] = {"type": "Recreate"}  # the old pod must release the exclusive queue, or the file, first
     spec["selector"] = {"matchLabels": _labels(deployment)}
     spec["template"] = {
         "metadata": {"labels": _labels(deployment)},
@@ -119,8 +122,10 @@ def _deployment(deployment: Deployment, *, is_scaled: bool, is_alone: bool) -> d
                 "runAsUser": USER,
                 "runAsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
+                **({"fsGroup": USER} if deployment.file else {}),
             },
             "containers": [_container(deployment)],
+            **({"volumes": [{"name": "messages", "persistentVolumeClaim": claim}]} if deployment.file else {}),
         },
     }
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _metadata(deployment), "spec": spec}
@@ -128,7 +133,7 @@ def _deployment(deployment: Deployment, *, is_scaled: bool, is_alone: bool) -> d
 
 def _container(deployment: Deployment) -> dict[str, Any]:
     host, port = deployment.reachable  # the kubelet connects from outside the pod
-    arguments = ["up", *deployment.arguments]
+    arguments = ["up", *deployment.up_arguments(FOLDER)]
     if (host, port) != deployment.listens:
         arguments += ["--http", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     return {
@@ -146,9 +151,18 @@ def _container(deployment: Deployment) -> dict[str, Any]:
             "timeoutSeconds": 5,
             "failureThreshold": 6,
         },
+        **({"volumeMounts": [{"name": "messages", "mountPath": FOLDER}]} if deployment.file else {}),
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
+
+
+def _claim(deployment: Deployment) -> dict[str, Any]:
+    """Return the volume of the broker's file, which one node may use at a time."""
+    size = {"requests": {"storage": "1Gi"}}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": size}
+    metadata = _metadata(deployment, "-messages")
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
 def _variable(deployment: Deployment, variable: Variable) -> dict[str, Any]:

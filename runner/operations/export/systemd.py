@@ -19,14 +19,16 @@ INVALID = 78
 
 def systemd(deployment: Deployment, program: Sequence[str], folder: Path) -> str:
     """Return the text of a unit that runs `program` in `folder`."""
-    command = [*program, "up", *deployment.arguments]
+    state = f"/var/lib/{deployment.name}"
+    command = [*program, "up", *deployment.up_arguments(state)]
     if deployment.http is not None and deployment.http != deployment.listens:
         command += ["--http", format_address(*deployment.http)]
     start_s = round(deployment.connect_timeout_s) + KILL_MARGIN_S
     names = ", ".join(variable.name for variable in deployment.variables)
     notes = [
         f"Save this as /etc/systemd/system/{deployment.name}.service.",
-        f"Its variables: {names}.",
+        *([f"Its variables: {names}."] if names else []),
+        *deployment.file_notes(state),
         *deployment.notes,
     ]
     return "".join(f"# {note}\n" for note in notes) + _UNIT.format(
@@ -37,6 +39,7 @@ def systemd(deployment: Deployment, program: Sequence[str], folder: Path) -> str
         stop=deployment.stop_timeout_s,
         watchdog=WATCHDOG_S,
         invalid=INVALID,
+        state=f"StateDirectory={deployment.name}\nStateDirectoryMode=0700\n" if deployment.file else "",
     )
 
 
@@ -64,7 +67,7 @@ KillMode=mixed
 # A handler that blocks the event loop for longer is a bug that only a restart can end.
 WatchdogSec={watchdog}
 DynamicUser=yes
-NoNewPrivileges=yes
+{state}NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=strict
 ProtectHome=read-only

@@ -22,7 +22,7 @@ from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import POISON_SUSPECT_AFTER, DeclareResult, OnTransportEvent, TransportEvent
 from runner.transports.file.queue import INBOX, FileQueue, ForeignQueue, Lines
-from runner.transports.file.queue_file import OwnerLock, is_owned, unusable
+from runner.transports.file.queue_file import OwnerLock, unusable
 from runner.transports.file.store import LINE_BITS, FileStore
 from runner.transports.leadership import Candidate
 from runner.transports.memory.broker import MemoryBroker
@@ -194,11 +194,6 @@ class FileBroker(MemoryBroker):
         if not self.is_owner:
             self._refresh()
         return super().queue(name)
-
-    @property
-    def is_in_use(self) -> bool:
-        """Whether another process owns the file."""
-        return not self.is_owner and is_owned(self.path)
 
     def depth(self, name: str) -> tuple[int, int]:
         """Return how many messages and consumers a queue has; none if it does not exist."""

@@ -9,7 +9,7 @@ from typing import Any
 from runner.config.loader import load_text
 from runner.errors import Problem
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
-from runner.pipeline.model import BrokerSettings
+from runner.pipeline.model import BrokerSettings, absolute_broker
 from runner.pipeline.resolver import resolve
 from runner.pipeline.topology import Exchange, Queue, merge_topologies
 
@@ -171,3 +171,14 @@ def test_a_dead_letter_queue_is_the_same_declared_or_not() -> None:
     first = pipeline("a", "queues: {q: }\n" + READS)
     second = pipeline("b", "queues: {q: , q.dead: }\n" + READS.replace("from: q", "from: q.dead"))
     assert codes(first, second, is_one_process=True) == []
+
+
+def test_one_file_is_one_broker_from_whichever_folder(tmp_path: Path) -> None:
+    """`..` and links lead to the same file, as its lock does."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "mail").symlink_to(tmp_path / "shop", target_is_directory=True)
+    wanted = f"file:{tmp_path / 'data' / 'q'}"
+    for folder, written in (("", "data/q"), ("shop", "../data/q"), ("shop", "./.././data/q"), ("mail", "../data/q")):
+        assert absolute_broker(f"file:{written}", tmp_path / folder) == wanted
+    assert absolute_broker(f"file://{tmp_path}/shop/../data/q", tmp_path) == wanted
+    assert absolute_broker("amqp://localhost/../x", tmp_path) == "amqp://localhost/../x"

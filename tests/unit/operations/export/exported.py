@@ -48,6 +48,9 @@ SHOP = """
 """
 
 
+IN_A_FILE = SHOP.replace('broker: {url: "${SHOP_URL}", topology: "${MODE:-manage}"}', "broker: file:data/shop.queue")
+
+
 ENVIRON = {"SHOP_URL": "amqp://ann:secret-canary@rabbit.host/my%20shop", "API": "api-canary", "WORD": "word-canary"}
 
 

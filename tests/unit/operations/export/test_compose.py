@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
-from tests.unit.operations.export.exported import SHOP, read, services
+from runner.operations.export.compose import compose
+from tests.unit.operations.export.exported import IN_A_FILE, SHOP, known, read, services
 
 
 def test_compose_has_a_broker_and_a_runner() -> None:
@@ -43,3 +45,17 @@ def test_compose_asks_where_the_pipeline_answers(
     assert f"'http://{asked}/readyz'" in runner["healthcheck"]["test"][-1]
     compile(runner["healthcheck"]["test"][-1], "healthcheck", "exec")
     assert runner["command"] == ["runner", "up", "shop.yaml", *said]
+
+
+def test_a_broker_in_a_file_is_on_a_volume() -> None:
+    """No RabbitMQ, and no variable for its URL: the option wins over the path in the pipeline."""
+    system = read(IN_A_FILE)
+    runner, *others = services(system).values()
+    assert others == []
+    assert runner["volumes"] == ["messages:/var/lib/runner"]
+    assert runner["command"][2:5] == ["shop.yaml", "--broker", "file:/var/lib/runner/shop.queue"]
+    assert runner["environment"] == ["API", "SIZE", "WORD"]
+    assert "depends_on" not in runner
+    text = compose(known(system), "/")
+    assert yaml.safe_load(text)["volumes"] == {"messages": {}}
+    assert text.startswith("# Messages are in /var/lib/runner/shop.queue, and one process owns it")

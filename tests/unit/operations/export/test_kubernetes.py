@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.operations.export.kubernetes import kubernetes
-from tests.unit.operations.export.exported import SHOP, known, objects, read, services
+from tests.unit.operations.export.exported import IN_A_FILE, SHOP, known, objects, read, services
 
 
 def test_kubernetes_objects_have_what_they_need() -> None:
@@ -81,3 +81,19 @@ def test_nothing_scales_where_one_process_has_a_queue_to_itself() -> None:
     assert set(found) == {"Deployment", "PodDisruptionBudget"}
     assert found["Deployment"]["spec"]["replicas"] == 1
     assert found["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_broker_in_a_file_has_one_pod_and_a_volume() -> None:
+    """Never two at a time, and nothing that scales it; the volume belongs to the user of the container."""
+    found = objects(read(IN_A_FILE))
+    assert {*found} == {"PersistentVolumeClaim", "Deployment", "PodDisruptionBudget"}
+    spec = found["Deployment"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    pod = spec["template"]["spec"]
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+    claim = found["PersistentVolumeClaim"]
+    assert pod["volumes"] == [{"name": "messages", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    (container,) = pod["containers"]
+    assert container["volumeMounts"] == [{"name": "messages", "mountPath": "/var/lib/runner"}]
+    assert container["args"][:4] == ["up", "shop.yaml", "--broker", "file:/var/lib/runner/shop.queue"]
