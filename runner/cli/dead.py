@@ -19,11 +19,11 @@ from runner.cli.dead_options import (
     connect_and_run,
     load_selection,
     run_on_dead_letters,
-    utc_now,
     with_dead_options,
 )
 from runner.cli.output import EXIT_INTERRUPTED, echo_err, errors_as_exit_codes
 from runner.cli.verb import Verb
+from runner.clock import utc_now
 from runner.units import pluralize
 
 if TYPE_CHECKING:
@@ -41,10 +41,6 @@ DEFAULT_LOCAL_LIMIT = 100
 @click.group("dead", short_help="List, show, replay or drop dead letters.")
 def command() -> None:
     """List the messages that were given up on, send them back to the queue they failed in, or drop them."""
-
-
-def _rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    return options.parse_rate_option(value)
 
 
 _JSON = click.option("--json", "is_json", is_flag=True, help="Print JSON, one object per line.")
@@ -144,7 +140,9 @@ def _record(
 @command.command("replay", cls=Verb, short_help="Send dead letters back to the queue they failed in.")
 @_DRY_RUN
 @click.option("--local", "is_local", is_flag=True, help="Try them with the local handler; the broker keeps them.")
-@click.option("--rate", "per_second", metavar="RATE", callback=_rate, help="Maximum rate of messages: 10/s, 100/m.")
+@click.option(
+    "--rate", "per_second", metavar="RATE", callback=options.rate, help="Maximum rate of messages: 10/s, 100/m."
+)
 @click.option("--to", metavar="NAME", help="Send them to this queue or event of the pipeline instead.")
 @click.option("--edit", "is_edited", is_flag=True, help="Open the body of each message in $EDITOR first.")
 @_JSON

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.verb import complete_names
+from runner.clock import utc_now
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -153,11 +153,9 @@ def run_on_dead_letters(
     dead_options: DeadOptions,
     work: Callable[[DeadLetterOps, list[SelectedQueue]], Awaitable[Summary]],
     on_step: Callable[[Summary], None] = lambda _: None,
-    *,
-    is_traced: bool = False,
 ) -> Summary:
     """Load the selection, connect, await `work` on the selected queues, and disconnect."""
-    return asyncio.run(connect_and_run(*load_selection(dead_options), dead_options, work, on_step, is_traced=is_traced))
+    return asyncio.run(connect_and_run(*load_selection(dead_options), dead_options, work, on_step))
 
 
 async def connect_and_run(
@@ -173,22 +171,16 @@ async def connect_and_run(
     from runner.app import make_trace_export
     from runner.cli.signals import stop_on_signals
     from runner.operations.dead_letter_ops import DeadLetterOps
-    from runner.operations.memory_access import make_access
+    from runner.operations.memory_access import open_access
 
-    browser = make_access(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state)
-    filters = dead_options.filters()
+    filters, name = dead_options.filters(), f"{system.name} dead"
     traces = make_trace_export(system, echo_broker_state) if is_traced else None
     tracer = traces.tracer if traces else None
     try:
-        await browser.open()
-        stop = stop_on_signals()
-        return await work(DeadLetterOps(browser, filters, dead_options.limit, utc_now, stop, on_step, tracer), selected)
+        async with open_access(system.broker, name=name, on_transport_event=echo_broker_state) as browser:
+            stop = stop_on_signals()
+            ops = DeadLetterOps(browser, filters, dead_options.limit, utc_now, stop, on_step, tracer)
+            return await work(ops, selected)
     finally:
-        await browser.close()
         if traces is not None:
             await traces.close()
-
-
-def utc_now() -> datetime:
-    """Return the current time in UTC."""
-    return datetime.now(UTC)

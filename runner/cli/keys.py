@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.output import echo_err, echo_failure
 from runner.cli.tables import format_columns
+from runner.clock import utc_now
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -180,7 +181,6 @@ class Keys:
 
     async def _list_dead_letters(self) -> None:
         from runner.app import make_transport
-        from runner.cli.dead_options import utc_now
         from runner.operations.dead_letter_ops import DeadLetterOps
         from runner.operations.dead_letters import DeadLetterFilter, select_dead_letter_queues
         from runner.page.sessions import connect
@@ -216,7 +216,6 @@ def _is_in_foreground() -> bool:
 
 def _dead_row(letter: DeadLetterMessage) -> tuple[str, ...]:
     """Return the age, the queue, the id and the error; the id is as short as in log lines."""
-    from runner.cli.dead_options import utc_now
     from runner.cli.dead_output import HEADINGS, table_row
 
     cells = dict(zip(HEADINGS, table_row(letter, utc_now()), strict=True))

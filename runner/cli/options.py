@@ -212,8 +212,8 @@ def _fill_environment(context: click.Context, __: click.Parameter, value: Path |
         raise click.BadParameter(str(error)) from None
 
 
-def parse_rate_option(value: str | None) -> float | None:
-    """Return the messages per second of `100/s` or `10/m`. Raises BadParameter."""
+def rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Return the messages per second of `100/s` or `10/m`. A click callback."""
     if value is None:
         return None
     from runner.units import parse_rate

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from runner.cli import options
 from runner.cli.loader import echo_broker_state, load_system
 from runner.cli.output import echo_err, errors_as_exit_codes
 from runner.cli.verb import Verb, complete_names
+from runner.clock import utc_now
 
 if TYPE_CHECKING:
     from runner.config.overlays import Overlay
@@ -52,7 +52,7 @@ def command(
     async def work(session: QueueAccess, pipeline: Pipeline, subscriber: Subscriber) -> None:
         from runner.operations.pausing import pause
 
-        made = await pause(session, pipeline.name, subscriber.name, reason, datetime.now(UTC))
+        made = await pause(session, pipeline.name, subscriber.name, reason, utc_now())
         found = [counts for name in subscriber.queues if (counts := await session.depth(name)) is not None]
         waiting = f"; {sum(counts.messages for counts in found)} messages wait" if found else ""
         echo_err(f"{subscriber.name} is {made.text}{waiting}")
@@ -95,7 +95,7 @@ def _run(
     """Find the subscriber, connect, and await `work`."""
     logging.disable()  # errors are reported below
     with errors_as_exit_codes():
-        from runner.operations.memory_access import make_access
+        from runner.operations.memory_access import open_access
         from runner.operations.pausing import find_subscriber, require_shared_pauses
 
         system = load_system([path], environ, broker, overlays, wait_s=wait_s)
@@ -103,11 +103,8 @@ def _run(
         pipeline, subscriber = find_subscriber(system.pipelines, name)
 
         async def connect_and_work() -> None:
-            session = make_access(system.broker, name=f"{system.name} pause", on_transport_event=echo_broker_state)
-            try:
-                await session.open()
+            name = f"{system.name} pause"
+            async with open_access(system.broker, name=name, on_transport_event=echo_broker_state) as session:
                 await work(session, pipeline, subscriber)
-            finally:
-                await session.close()
 
         asyncio.run(connect_and_work())

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--rate",
     "per_second",
     metavar="RATE",
-    callback=lambda _, __, value: options.parse_rate_option(value),
+    callback=options.rate,
     help="Maximum rate of messages: 100/s, 10/m.",
 )
 @click.option("--delay", metavar="DURATION", help="How long the broker holds the message: 90s, 2h, 7d.")

@@ -135,12 +135,15 @@ class _Run:
 
     def _address(self, system: System) -> tuple[str, int] | None:
         """Return the address of the page: the same for all versions that ask for the same one."""
+        from runner.app import StartupStep
+
         configured = next((each.http for each in system.pipelines if each.http is not None), None)
         wanted = self._up_options.http or configured
         if self._is_dev and self._up_options.http is None:
             has_producers = any(producer.http_path for each in system.pipelines for producer in each.producers)
             if not (configured or has_producers or _has_http()):
-                self._keys.show(lambda: echo_step(_no_page()))
+                step = StartupStep("page", 'install it: pip install "mqrunner[http]"')
+                self._keys.show(lambda: echo_step(step))
                 return None
             wanted = ("127.0.0.1", configured[1] if configured else 8080 if has_producers else PAGE_PORT)
         if wanted is None:
@@ -153,12 +156,6 @@ class _Run:
 
 def _has_http() -> bool:
     return find_spec("aiohttp") is not None and find_spec("prometheus_client") is not None
-
-
-def _no_page() -> Any:
-    from runner.app import StartupStep
-
-    return StartupStep("page", 'install it: pip install "mqrunner[http]"')
 
 
 def _usable(address: tuple[str, int], *, may_differ: bool) -> tuple[str, int]:

@@ -164,7 +164,7 @@ async def _show(
 ) -> int:
     """Connect to the broker or the process, and show the state; return the exit code."""
     from runner.cli.signals import stop_on_signals
-    from runner.operations.memory_access import make_access
+    from runner.operations.memory_access import open_access
     from runner.operations.process_status import statuses_of
     from runner.operations.status import StatusReader, find_management
 
@@ -177,9 +177,8 @@ async def _show(
             return [replace(status, disabled=disabled[status.name]) for status in statuses]
 
         return await _refresh_until(stop_on_signals(), ask, shown, conditions)
-    browser = make_access(system.broker, name=f"{system.name} status", on_transport_event=echo_broker_state)
-    try:
-        await browser.open()
+    name = f"{system.name} status"
+    async with open_access(system.broker, name=name, on_transport_event=echo_broker_state) as browser:
         stop = stop_on_signals()
         found, reason = await find_management(system.broker, management, browser)
         if found is None and reason and (management is not None or not shown.is_json):
@@ -187,8 +186,6 @@ async def _show(
             echo_err("without it, leftover queues cannot be listed")
         reader = StatusReader(system.pipelines, browser, found)
         return await _refresh_until(stop, _with_process(reader.read, process), shown, conditions)
-    finally:
-        await browser.close()
 
 
 def _with_process(look: Look, process: ProcessReader | None) -> Look:

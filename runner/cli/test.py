@@ -98,7 +98,11 @@ def command(
             results.append(result := _run(suite, name))
             if style == "text":
                 _show(result, is_first=len(results) == 1 or results[-2].suite is not suite)
-    coverage = _coverage(results) if is_covered or fail_under is not None else None
+    coverage = None
+    if is_covered or fail_under is not None:
+        from runner.testing.coverage import Coverage
+
+        coverage = Coverage(results)
     _report(results, coverage, style)
     if junit is not None:
         _write_junit(junit, results)
@@ -177,12 +181,6 @@ def _run(suite: Suite, name: str) -> CaseResult:
     with stdout_to_stderr(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         result = run_case(suite, name)
     return replace(result, printed=printed.getvalue())
-
-
-def _coverage(results: Sequence[CaseResult]) -> Coverage:
-    from runner.testing.coverage import Coverage
-
-    return Coverage(results)
 
 
 def _show(result: CaseResult, *, is_first: bool) -> None:

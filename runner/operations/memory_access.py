@@ -145,3 +145,16 @@ def make_access(
     from runner.operations.rabbitmq.queue_browser import BrowseSession
 
     return BrowseSession(settings, name=name, on_transport_event=on_transport_event)
+
+
+@asynccontextmanager
+async def open_access(
+    settings: BrokerSettings, *, name: str, on_transport_event: OnTransportEvent
+) -> AsyncIterator[FileAccess | BrowseSession]:
+    """Open a session, and close it after the block. Raises BrokerUnavailable."""
+    session = make_access(settings, name=name, on_transport_event=on_transport_event)
+    try:
+        await session.open()
+        yield session
+    finally:
+        await session.close()

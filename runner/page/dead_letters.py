@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from runner.clock import utc_now
 from runner.message import TRACEBACK
 from runner.operations.dead_letter_json import body_lines, details_to_json
 from runner.operations.dead_letter_ops import DeadLetterOps, Summary
@@ -77,7 +78,7 @@ class DeadLetterDesk:
     async def groups(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Return the dead letters of one queue, grouped by how they failed, the largest group first."""
         groups: dict[tuple[str | None, str, str], Group] = {}
-        now = _now()
+        now = utc_now()
 
         def add(letter: DeadLetterMessage) -> None:
             key = letter.origin, letter.reason, letter.error_type
@@ -91,7 +92,7 @@ class DeadLetterDesk:
     async def open(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Return one dead letter in full. Raises Denied if it is no longer in the queue."""
         (letter,) = await self._find({"queue": about.get("queue"), "ids": [about.get("id")]}, 1)
-        details = details_to_json(letter, _now())
+        details = details_to_json(letter, utc_now())
         headers = {name: str(value) for name, value in details["headers"].items() if name != TRACEBACK}
         facts = {name: details[name] for name in FACTS if details[name] not in (None, "")}
         if letter.origin is None and letter.claimed:
@@ -133,7 +134,9 @@ class DeadLetterDesk:
         """Run `work` on at most `limit` dead letters; 0 means all."""
         async with self._one_at_a_time:
             try:
-                return await work(DeadLetterOps(await self._broker.access(), filters, limit or None, _now, self._stop))
+                return await work(
+                    DeadLetterOps(await self._broker.access(), filters, limit or None, utc_now, self._stop)
+                )
             finally:
                 self._broker.refresh_soon()
 
@@ -175,7 +178,3 @@ def _summary_to_json(summary: Summary) -> dict[str, Any]:
 
 def _ignore(_: DeadLetterMessage) -> None:
     pass
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -9,10 +9,11 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from runner.clock import utc_now
 from runner.metrics import Samples
 from runner.operations.graph.model import Graph
 from runner.operations.status import PipelineStatus, unknown_status
@@ -51,7 +52,7 @@ class PageSource:
     """Returns the pauses of the subscribers that run here, by pipeline and subscriber."""
     release: str = ""
     workers: int = 1
-    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    since: datetime = field(default_factory=utc_now)
 
 
 class Page:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
+from runner.clock import utc_now
 from runner.operations.pausing import pause, resume
 from runner.page.access import Denied
 from runner.page.broker_view import BrokerView
@@ -25,7 +25,7 @@ class PauseDesk:
         reason = about.get("reason", "")
         if not isinstance(reason, str):
             raise Denied(400, "the reason is not a text")
-        made = await pause(await self._broker.access(), pipeline, name, reason, datetime.now(UTC))
+        made = await pause(await self._broker.access(), pipeline, name, reason, utc_now())
         self._broker.refresh_soon()
         return {"text": f"{name} is {made.text}"}
 
