@@ -14,6 +14,8 @@ from click.core import ParameterSource
 from runner.config.messages import closest
 from runner.config.tables import read_table
 
+_OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--outfile", "--save")
+_PAYLOADS = dict.fromkeys(("publish", "call"), """ '{"id": 1}'""")
 _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
 
 
@@ -104,8 +106,12 @@ def _unknown_option(context: click.Context, name: str, arguments: Sequence[str])
             return message, f"write: {path} --help"
         return message, f"options come after the command, as in `{path} {command.list_commands(context)[1]} {name} …`"
     has_path = any(item.name in ("path", "paths") for item in command.params)
+    if name in _OUTPUT and (written := _into_file(context, arguments, name)):
+        return message, f"write: runner {written}"
     left, help_ = _replaced(arguments, name, None), ""
     for meant, words, remark in _words("option"):
+        if name == "-f" and "--overlay" in own and re.search(r"\.ya?ml -f", " ".join(arguments)):
+            return message, f"write: runner {_replaced(arguments, name, '--overlay')}"
         if name in words and not meant and has_path:
             return message, f"write the path without an option: runner {_replaced(arguments, name, '')}"
         if name in words and meant == "--workers" and meant in own:
@@ -121,6 +127,18 @@ def _unknown_option(context: click.Context, name: str, arguments: Sequence[str])
         return message, f"write: runner plan {shlex.join(shlex.split(left)[1:])}"
     options = ", ".join(option for option in own if option.startswith("--"))
     return message, help_ or f"leave it out, or write one of: {options}"
+
+
+def _into_file(context: click.Context, arguments: Sequence[str], name: str) -> str:
+    """Return the command line that writes its output to the file that an option names, "" if it names no file."""
+    words = shlex.split(_replaced(arguments, name, name))
+    if name not in words[:-1] or "." not in (file := words.pop(words.index(name) + 1)):
+        return ""
+    words.remove(name)
+    formats = next((item.type for item in context.command.params if "--format" in item.opts), None)
+    if (suffix := file.rpartition(".")[2]) in getattr(formats, "choices", ()) and "--format" not in words:
+        words += ["--format", suffix]
+    return f"{shlex.join(words)} > {shlex.quote(file)}"
 
 
 def _replaced(arguments: Sequence[str], name: str, instead: str | None) -> str:
@@ -150,7 +168,11 @@ def _missing(context: click.Context, parameter: click.Parameter, arguments: Sequ
         if not found:
             return f"{path} needs the path of a pipeline", f"write: runner {given} PATH; `runner init` starts a project"
         more = f" (there are also {', '.join(found[1:4])})" if found[1:] else ""
-        return f"{path} needs the path of a pipeline", f"write: runner {given} {shlex.quote(found[0])}{more}"
+        given = f"{given} {shlex.quote(found[0])}"
+        if any(item.name == "name" and item.required for item in context.command.params):
+            named = shlex.quote(next(iter(names_in(found[0])), "NAME"))
+            given += f" {named}{_PAYLOADS.get(context.info_name or '', '')}"
+        return f"{path} needs the path of a pipeline", f"write: runner {given}{more}"
     if parameter.name == "name":
         file = context.params.get("path")
         names = names_in(file) if file else []
@@ -158,10 +180,12 @@ def _missing(context: click.Context, parameter: click.Parameter, arguments: Sequ
             here = [shlex.quote(item) for item in pipelines_here()[:1]] or ["PATH"]
             rest = shlex.join(arguments[1:])
             return f"{path} needs the path of a pipeline before the name", f"write: {path} {here[0]} {rest}"
-        payload = """ '{"id": 1}'""" if context.info_name in ("publish", "call") else ""
         listed = f" (there are: {', '.join(names)})" if names[1:] else ""
         name = shlex.quote(names[0]) if names else "NAME"
-        return f"{path} needs the name of a queue or an event", f"write: runner {given} {name}{payload}{listed}"
+        return (
+            f"{path} needs the name of a queue or an event",
+            f"write: runner {given} {name}{_PAYLOADS.get(context.info_name or '', '')}{listed}",
+        )
     return f"{path} needs {parameter.make_metavar(context)}", f"`{path} --help` has examples"
 
 

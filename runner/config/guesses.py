@@ -24,6 +24,7 @@ _SHORT: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z\u4e00-\u9fff]+)[\s,]*(?:and\s+)?")
 _ISO: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 _CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)")
+_MAX_MODULES: Final = 500
 _WORDS: Final = {"a": "1", "an": "1", "one": "1"}
 
 
@@ -81,6 +82,23 @@ def cron(line: str) -> tuple[str, str]:
     if len(parts) != 5 or not changes or ('the "?"' in changes and re.search(r"\d", parts[4])):
         return "", ""  # Quartz counts days of the week from 1 for Sunday
     return " ".join(parts), " and ".join(changes)
+
+
+_CRON_KEYS: Final = ("min(ute)?s?", "hours?", "days?(_of_month)?|dom", "months?(_of_year)?", "day_of_week|weekday|dow")
+
+
+def cron_of(value: object) -> str:
+    """Return the cron line that a map of its fields, or a list of lines or of fields, means."""
+    if isinstance(value, dict):
+        found = [[str(value[key]) for key in value if re.fullmatch(keys, str(key))] for keys in _CRON_KEYS]
+        is_known = len(value) == sum(map(len, found)) and all(len(item) < 2 for item in found) and found[0]
+        return " ".join(item[0] if item else "*" for item in found) if is_known else ""
+    items = [str(item).split() for item in value] if isinstance(value, list) else []
+    if len(items) == 5 and all(len(item) == 1 for item in items):
+        items = [[item[0] for item in items]]
+    columns = [list(dict.fromkeys(column)) for column in zip(*items, strict=False)]
+    is_joined = len(columns) == 5 == max(map(len, items)) and sum(len(column) > 1 for column in columns) <= 1
+    return " ".join(",".join(column) for column in columns) if is_joined else ""
 
 
 _OFFSET: Final = re.compile(r"(?:UTC|GMT)?\s*([+-])0?(\d{1,2})(?::?00)?", re.IGNORECASE)
@@ -143,10 +161,19 @@ def function_in(folders: Iterable[Path], text: str, item: str) -> str:
                 defined = _defined(folder.joinpath(*module).with_suffix(".py"))
                 if name := next((name for name in names if name in defined), defined[0] if len(defined) == 1 else ""):
                     return f"{'.'.join(module)}:{name}" if name else ""
-        found = [file.stem for file in sorted(folder.glob("*.py")) if not above and last in _defined(file)]
+        found = [module for module in _modules(folder) if not above and last in _defined(folder / f"{module}.py")]
         if len(found) == 1:
-            return f"{found[0]}:{last}"
+            return f"{found[0].replace('/', '.')}:{last}"
     return ""
+
+
+def _modules(folder: Path) -> list[str]:
+    """Return the paths of the modules in a folder, in its packages and in theirs, without `.py`. Tests are none."""
+    files = [file.relative_to(folder) for depth in range(4) for file in folder.glob(f"{'*/' * depth}*.py")]
+    files = [
+        file for file in files if file.stem != "__init__" and all(map(str.isidentifier, file.with_suffix("").parts))
+    ]
+    return [file.with_suffix("").as_posix() for file in files if not {"tests", "test"} & {*file.parts}][:_MAX_MODULES]
 
 
 def _defined(file: Path) -> list[str]:
@@ -202,11 +229,14 @@ def broker(text: str) -> tuple[str, str]:
 
 
 def rate(text: str) -> str:
-    """Return the rate that `10rps`, `10 req/s` or `600 rpm` means."""
-    match = re.fullmatch(
-        r"(\d+(?:\.\d+)?)\s*(?:[a-z]*/(s|m|h)[a-z]*|[a-z]p(s|m|h)|(?:per|a)\s*(s|m|h)[a-z]*)", text.strip().lower()
-    )
-    return f"{match[1]}/{match[2] or match[3] or match[4]}" if match else ""
+    """Return the rate that `10rps`, `10 req/s`, `600 rpm` or `48/day` means."""
+    pattern = r"(\d+(?:\.\d+)?)\s*(?:[a-z]*\s*/\s*|(?:[a-z]+\s+)?(?:per|an?|each|every)\s+|[a-z]p(?=[smh]$))([a-z]+)"
+    match = re.fullmatch(pattern, text.strip().lower())
+    milliseconds = _UNITS.get(match[2], 0) if match else 0
+    if match is None or milliseconds < 1000:
+        return ""
+    unit, size = next(item for item in _SHORT if item[1] <= min(milliseconds, 3_600_000))
+    return f"{float(match[1]) * size / milliseconds:.6g}/{unit}" if milliseconds != size else f"{match[1]}/{unit}"
 
 
 def payload_path(text: str) -> str:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from runner.config import limits
 from runner.config.document import Document, KeyPath, Node, ScalarNode, SequenceNode
 from runner.config.interpolation import Interpolation
-from runner.config.messages import closest, describe, quoted
+from runner.config.messages import describe, quoted
 from runner.config.positions import Lines
 from runner.config.yaml_parser import parse_yaml, read_text
 from runner.errors import PipelineInvalid, Problem
@@ -40,7 +40,7 @@ class IncludedFiles:
     files: list[Path] = field(default_factory=list)
     is_complete: bool = True
     ordered: list[Document] = field(default_factory=list)
-    broken: list[tuple[ScalarNode, Problem]] = field(default_factory=list)
+    broken: list[tuple[Node, Problem]] = field(default_factory=list)
 
 
 def load_includes(
@@ -150,7 +150,7 @@ class _Reader:
             self.included.is_complete = False
             first = error.problems[0]
             if not first.line:  # the error has no position in the included file
-                help_ = _similar(target) if first.code == "no-such-file" else first.help
+                help_ = first.help
                 raise _IncludeError(first.code, f"cannot include {quoted(name)}: {first.message}", help_) from None
             help_ = "write what it brings, or remove the include" if first.code == "empty-file" else first.help
             self._report([replace(first, help=help_)], path)
@@ -199,13 +199,3 @@ class _Reader:
 
     def _report(self, problems: Iterable[Problem], path: Path) -> None:
         self.included.problems += (replace(problem, file=str(path)) for problem in problems)
-
-
-def _similar(path: Path) -> str:
-    """Return the help for a file that does not exist."""
-    try:
-        names = {other.stem: other.name for other in sorted(path.parent.iterdir()) if other.suffix in (".yaml", ".yml")}
-    except OSError:
-        names = {}
-    match = closest(path.stem, names)  # without the suffixes, which make all names similar
-    return f'did you mean "{names[match]}"?' if match else "check the name"

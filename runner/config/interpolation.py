@@ -27,7 +27,7 @@ from runner.errors import Problem
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
 _OTHER_FORM = re.compile(r"(?:env[.:])?\s*([A-Z_][A-Z0-9_]*)\s*(?:(?::?[-=|]|[:|])(?![+?])\s*([^$}]*[^$}A-Z_][^$}]*))?")
 """`${NAME-default}` of the shell, `${NAME:default}` of Spring, `${env:NAME}` and `${ NAME }`."""
-_TEMPLATE = re.compile(r"\{\{(.*?)\}\}")
+_TEMPLATE = re.compile(r"\$?\{\{(.*?)\}\}")
 _WINDOWS_VARIABLE = re.compile(r"%([A-Z_][A-Z0-9_]*)%")
 _PLACEHOLDER = re.compile(r"<[\w -]+>")
 _BARE_VARIABLE = re.compile(r"(?<!\$)\$([A-Za-z_]\w*)")
@@ -181,7 +181,7 @@ class Interpolation:
     """Interpolates the documents of one pipeline, which share the limits. A shared node is interpolated once."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.broken: list[tuple[ScalarNode, Problem]] = []
+        self.broken: list[tuple[Node, Problem]] = []
         """The problems of the last document, with their nodes."""
         self._environ = environ
         self._size = 0
@@ -201,7 +201,7 @@ class _Pass:
     """One pass over the nodes of a document. `size` counts the characters of all values so far."""
 
     def __init__(self, document: Document, environ: Mapping[str, str], folder: Path, size: int) -> None:
-        self.broken: list[tuple[ScalarNode, Problem]] = []
+        self.broken: list[tuple[Node, Problem]] = []
         self.size = size
         self._document = document
         self._environ = environ
@@ -213,7 +213,11 @@ class _Pass:
             return
         self._seen.add(id(node))
         if isinstance(node, MappingNode):
-            for key, (_, child) in node.nodes.items():
+            for key, (span, child) in node.nodes.items():
+                if _TEMPLATE.search(key) and not FREE_KEYS & {*path}:
+                    message, help_ = "templates with {{ }} are not filled in", "write the name itself"
+                    problem = span.problem("bad-interpolation", message, help_, path=dotted_path(path))
+                    self.broken.append((child, problem))
                 self.visit(child, (*path, key))
         elif isinstance(node, SequenceNode):
             for index, child in enumerate(node.nodes):
@@ -225,10 +229,9 @@ class _Pass:
 
     def _check_templates(self, node: ScalarNode, text: str, path: KeyPath) -> None:
         """Report the variables of other tools: `{{ name }}`, and `$NAME` without braces."""
-        if template := _TEMPLATE.search(text):
-            name = (re.findall(r"[A-Za-z_]\w*", template[1]) or ["NAME"])[-1].upper()
+        if _TEMPLATE.search(text):
             message = "templates with {{ }} are not filled in"
-            help_ = f'write "${{{name}}}" for a variable of the environment'
+            help_ = f'write "{_TEMPLATE.sub(_variable, text)[:80]}" for a variable of the environment'
         elif windows := _WINDOWS_VARIABLE.fullmatch(text):
             message = f"{text} is not replaced: that is how Windows writes a variable"
             help_ = f'write "${{{windows[1]}}}" for the variable'
@@ -270,6 +273,14 @@ class _Pass:
         for _ in range(text.count("$", 0, start) + 1):
             index = written.find("$", index + 1)
         return node.start + index if index >= 0 else None
+
+
+def _variable(template: re.Match[str]) -> str:
+    """Return the variable that a template such as `{{ .Values.url | default "x" }}` means: `${URL:-x}`."""
+    expression, _, filters = template[1].partition("|")
+    name = (re.findall(r"[A-Za-z_]\w*", expression) or ["NAME"])[-1].upper()
+    default = re.search(r"\bdefault[\s(]+[\"']?([^\"'|)]*)", filters)
+    return f"${{{name}{f':-{default[1].strip()}' if default else ''}}}"
 
 
 def _expression(origins: tuple[str, ...]) -> str:

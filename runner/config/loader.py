@@ -163,7 +163,7 @@ def mend_slips(loaded: PipelineFile, problems: Sequence[Problem] = ()) -> Pipeli
         return PipelineFile(loaded.path, loaded.name, None, found, files=loaded.files)
     for _ in range(_MAX_ROUNDS):
         texts, slips = _mended(loaded, problems)
-        again = loaded.reload(texts) if slips and loaded.reload is not None else None
+        again = loaded.reload(texts) if texts != loaded.texts and loaded.reload is not None else None
         if again is None or (again.document is None and loaded.document is not None):
             break
         slips = [*loaded.slips, *slips]

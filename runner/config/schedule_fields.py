@@ -13,7 +13,7 @@ from cronsim import CronSim, CronSimError
 from runner.config import guesses
 from runner.config.document import Interpolated
 from runner.config.fields import text
-from runner.config.messages import quoted, spec_error, typo_of
+from runner.config.messages import describe, quoted, spec_error, typo_of
 
 _FIELDS: Final = (
     ("minute", "0 to 59"),
@@ -38,6 +38,11 @@ _NEW_YEAR: Final = datetime(2024, 1, 1)
 
 def cron(value: object) -> str:
     """Return a cron line of five fields with one space between them. Source: man 5 crontab, as cronsim reads it."""
+    if isinstance(value, list | dict | int):
+        meant = guesses.cron_of(value)
+        message = f"a cron line is one text, not {describe(value)}"
+        help_ = f"write {'a producer for each line: ' if isinstance(value, list) else ''}{_EXAMPLE}"
+        raise spec_error("wrong-type", message, f'write `cron: "{meant}"`' if meant else help_)
     line = text(value)
     parts = line.split()
     if nickname := _NICKNAMES.get(line.strip().lower()):
@@ -53,6 +58,8 @@ def cron(value: object) -> str:
     if daily := re.fullmatch(r"(?:every ?day |daily )?(?:at )?(\d{1,2})(?::(\d\d))?", line.strip().lower()):
         written = f'"{int(daily[2] or 0)} {int(daily[1])} * * *"'
         hint = f"write {written}"
+    if len(parts) == 4 and parts[2:] == ["*", "*"] and not hint:
+        hint = f'write "{line.strip()} *": {_EXAMPLE.partition(", as in")[0]}'
     if len(parts) != len(_FIELDS) or len(line) > _MAX_CHARACTERS:
         message = f"a cron line has five fields, not {_number(parts, line)}"
         raise spec_error("bad-cron", message, hint or f"write {_EXAMPLE}", replacement=written)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.config import limits
-from runner.config.loader import PipelineFile, in_files, is_test_file, unreadable, yaml_files
+from runner.config.loader import PipelineFile, in_files, is_pipeline_file, is_test_file, unreadable, yaml_files
 from runner.config.suite_spec import SuiteSpec
 from runner.config.validation import document_data, validate_as
 from runner.config.yaml_parser import parse_yaml, read_text
@@ -26,6 +26,8 @@ class SuiteFile:
 
 def read_suite(path: Path) -> SuiteFile:
     """Read a test file. `${…}` is not replaced in it: variables are for the pipelines under test."""
+    if not is_test_file(path) and is_pipeline_file(path):
+        return SuiteFile(unreadable(path, [_pipeline_file(path)], [path]), None)
     try:
         document, problems = parse_yaml(read_text(path), path, max_nodes=limits.MAX_SUITE_NODES)
     except PipelineInvalid as error:
@@ -34,6 +36,12 @@ def read_suite(path: Path) -> SuiteFile:
     problems = in_files([*problems, *found], [path])
     file = PipelineFile(path, path.name, None, problems, document, files=(path,))
     return SuiteFile(file, None if problems else spec)
+
+
+def _pipeline_file(path: Path) -> Problem:
+    tests = [str(file) for file in sorted(path.parent.glob("*.y*ml")) if is_test_file(file)]
+    help_ = f"write: runner test {' '.join(tests[:3])}" if tests else "`runner init` writes tests, in *.test.yaml"
+    return Problem(code="no-tests", message="this is a pipeline, not a file of tests", help=help_, line=1, column=1)
 
 
 def find_suites(paths: Iterable[Path]) -> list[Path]:

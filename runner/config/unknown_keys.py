@@ -153,8 +153,29 @@ class UnknownKeys:
         return {found.target for found in self._found.values() if found.word and found.target in replacements}
 
     def problems(self, replacements: Mapping[KeyPath, str]) -> list[Problem]:
-        """Return the problem of each unknown key. `replacements` are better values under the keys that are meant."""
-        return [self._problem(found, replacements.get(found.target)) for found in self._found.values()]
+        """Return the problems of unknown keys: one for those that one key is written for.
+
+        `replacements` are better values under the keys that are meant.
+        """
+        groups: dict[tuple[object, ...], list[_Unknown]] = {}
+        for found in self._found.values():
+            meant = found.target[: len(found.path)] if len(found.target) > len(found.path) else found.path
+            if found.word is not None and found.word.key and not found.target:
+                meant = (*found.path[:-1], found.word.key)
+            groups.setdefault((bool(found.target), *meant), []).append(found)
+        return [problem for group in groups.values() for problem in self._problems_of(group, replacements)]
+
+    def _problems_of(self, group: list[_Unknown], replacements: Mapping[KeyPath, str]) -> list[Problem]:
+        """Return one problem for the parts of one map, and for keys of which one's help has the values of others."""
+        problems = [self._problem(found, replacements.get(found.target)) for found in group]
+        keys = [str(found.path[-1]) for found in group]
+        for found, problem in zip(group, problems, strict=True):
+            remark = found.word.remark if found.word is not None else ""
+            if len(keys) > 1 and (found.target or all(f"{{{key}|" in remark for key in keys if key != found.path[-1])):
+                message = f"unknown keys {', '.join(map(quoted, keys[:-1]))} and {quoted(keys[-1])}"
+                help_ = f"{problem.help}, in place of {'both' if len(keys) == 2 else 'all of them'}"
+                return [replace(group[0].problem, message=message, help=help_, fix=None)]
+        return problems
 
     def _problem(self, found: _Unknown, better: str | None) -> Problem:
         word, target = found.word, found.target

@@ -195,6 +195,8 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     code, message, help_ = error_message(error.type, error.context, error.value)
     if isinstance(error.value, str) and (variable := _BARE_VARIABLE.fullmatch(error.value)):
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
+    if path[-1:] == ("port",) and help_ == "write a number, as in 10":
+        help_ = "write a number, as in 5672"
     source_text = document.source_text(path) if path == error.path and isinstance(error.value, int | float) else ""
     if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(source_text):
         help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
@@ -222,6 +224,8 @@ def _single(path: KeyPath, value: object, message: str) -> str:
     if not isinstance(value, list) or len(value) != 1 or " a map" in message or not message.endswith("not a list"):
         return ""
     is_shown = isinstance(path[-1], str) and not isinstance(value[0], Interpolated | dict | list)
+    if is_shown and isinstance(value[0], str) and not re.match(r"[\w./]", value[0]):
+        return f'write `{path[-1]}: "{value[0]}"`'
     return f'write "{path[-1]}: {value[0]}"' if is_shown else ""
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from runner.config import limits
 from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode, dotted_path
+from runner.config.messages import closest
 from runner.config.positions import Lines, Span
 from runner.config.scalars import resolve_scalar
 from runner.errors import PipelineInvalid, Problem
@@ -64,11 +65,23 @@ def is_file(path: Path) -> bool:
         raise
 
 
+def _similar(path: Path) -> str:
+    """Return the help for a file that does not exist: the one that is meant, or those in its folder."""
+    try:
+        found = [other for other in sorted(path.parent.iterdir()) if other.suffix in (".yaml", ".yml")]
+    except OSError:
+        found = []
+    names = {other.stem: other.name if path.is_absolute() else str(other) for other in found}
+    match = closest(path.stem, names)  # without the suffixes, which make all names similar
+    there = f"; there are {', '.join([*names.values()][:4])}" if names and not path.is_absolute() else ""
+    return f'did you mean "{names[match]}"?' if match else f"check the name{there}"
+
+
 def _not_a_file(path: Path) -> PipelineInvalid:
     if path.is_dir():
         return _fatal("not-a-file", "this is a folder, not a file", "name a file in it")
     if not path.exists():
-        return _fatal("no-such-file", "there is no such file", "check the name")
+        return _fatal("no-such-file", "there is no such file", _similar(path))
     return _fatal("not-a-file", "this is not a regular file", "name a file")
 
 
@@ -261,8 +274,6 @@ class _Composer:
             help_ = f'put it in quotes: "{written}"' if written else 'write a name before the ":"'
         else:
             help_ = 'write one name before the ":"; a value with { } or [ ] needs quotes'
-            if self._text[max(0, event.start_mark.index - 1) :].startswith("{{"):
-                help_ = 'templates with {{ }} are not supported; write "${NAME}" for a variable'
         span = self._span_of(event) if isinstance(event, yaml.AliasEvent) else node.span
         self.problems.append(_problem("bad-key", "a key must be text", help_, span, path))
         return None

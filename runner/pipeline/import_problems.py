@@ -230,7 +230,7 @@ def missing_module(module: str, missing: str, path: Sequence[str] | None = None)
         hint = f'write "{module.removesuffix(".py")}", without the ending of the file'
     elif parent:
         hint = _help_in_package(module, missing, folders) or hint
-    elif elsewhere := _help_elsewhere(name, folders):
+    elif elsewhere := _help_elsewhere(name, folders, module.removeprefix(missing)):
         hint = elsewhere
     elif guess := closest(name, modules_in(folders)):
         hint = f'did you mean "{guess}{module.removeprefix(missing)}"? {hint}'
@@ -251,8 +251,11 @@ def _help_in_package(module: str, missing: str, folders: Sequence[str]) -> str:
     return f"create {display_path(os.path.join(package, name))}.py, or correct the name" if package else ""
 
 
-def _help_elsewhere(name: str, folders: Sequence[str]) -> str:
-    """Return the help for a module that is in a folder below, or whose file has a hyphen in its name."""
+def _help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
+    """Return the help for a module that is in a folder below, or whose file has a hyphen in its name.
+
+    `rest` is what follows the name in the import path.
+    """
     for folder in folders:
         hyphened = next((file for file in _listed(folder) if file.replace("-", "_") in (f"{name}.py", name)), None)
         if hyphened:
@@ -260,7 +263,13 @@ def _help_elsewhere(name: str, folders: Sequence[str]) -> str:
         for below in _listed(folder):
             place = os.path.join(folder, below, name)
             if below.isidentifier() and (os.path.isfile(f"{place}.py") or os.path.isfile(f"{place}/__init__.py")):
+                if os.path.isfile(os.path.join(folder, below, "__init__.py")):
+                    return f'did you mean "{below}.{name}{rest}"?'
                 return f"it is in {below}/: add `python_path: [{below}]` at the top level of the pipeline"
+        for deep in sorted((*Path(folder).glob(f"*/*/{name}*"), *Path(folder).glob(f"*/*/*/{name}*"))):
+            parts = deep.relative_to(folder).with_suffix("").parts
+            if parts[-1] == name and all(map(str.isidentifier, parts)) and (deep.is_dir() or deep.suffix == ".py"):
+                return f'did you mean "{".".join(parts)}{rest}"?'
     return ""
 
 

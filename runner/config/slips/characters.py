@@ -7,13 +7,16 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
+from runner.config.models import model_at
 from runner.config.positions import Edit, apply_edits
 from runner.config.slips.slip import Slip, Source
+from runner.config.spec_model import model_keys
 
 _ODD_BLANK = re.compile("[\u00a0\u2000-\u200f\u202f\u2060\u3000\ufeff]")
 _WIDE = re.compile("[\uff01-\uff5e\u3001\u3002\u3010\u3011]")
 _WIDE_NAMES: Final = {
     "：": "colon",
+    "（": "parenthesis",
     "，": "comma",
     "、": "comma",
     "；": "semicolon",
@@ -148,28 +151,21 @@ def odd_quotes(source: Source) -> Iterator[Slip]:
 def wide_characters(source: Source) -> Iterator[Slip]:
     """Find full-width punctuation: in brackets if the file is not YAML, else in values with a problem."""
     for line in source.lines:
-        is_flow = line.value[:1] in ("[", "{", "【", "［", "｛")
-        if source.is_free(line) or not source.is_wrong(line) or (source.wrong is None and not is_flow):
+        is_map = line.value[:1] == "（" and line.value[-1] in "）)" and bool(model_keys(model_at(line.path)))
+        is_flow = is_map or line.value[:1] in ("[", "{", "【", "［", "｛")
+        found = [*_WIDE.finditer(source.text, line.value_start, line.value_end)]
+        if not found or source.is_free(line) or not source.is_wrong(line) or (source.wrong is None and not is_flow):
             continue
-        for match in _WIDE.finditer(source.text, line.value_start, line.value_end):
-            character = match[0]
-            plain = _ASCII.get(character) or unicodedata.normalize("NFKC", character)
-            behind = source.text[match.end() : match.end() + 1]
-            spaced = f"{plain} " if plain in ",:" and is_flow and not behind.isspace() else plain
-            name = _WIDE_NAMES.get(character, f'"{plain}"')
-            written = apply_edits(
-                line.value[:60],
-                [
-                    Edit(found.start(), found.end(), _ASCII.get(found[0]) or unicodedata.normalize("NFKC", found[0]))
-                    for found in _WIDE.finditer(line.value[:60])
-                ],
-            )
-            help_ = f'write "{written[:60]}", with the ASCII "{plain}"'
-            yield Slip(
-                match.start(),
-                1,
-                f"this {name} is a full-width one (U+{ord(character):04X})",
-                help_,
-                (Edit(match.start(), match.end(), spaced),),
-                line.path,
-            )
+        edits, end = [], line.value_end
+        for match in found:
+            plain = _ASCII.get(match[0]) or unicodedata.normalize("NFKC", match[0])
+            if is_map and (match.start() == line.value_start or match.end() == end):
+                plain = "{" if match.start() == line.value_start else "}"
+            is_glued = plain in ",:" and is_flow and not source.text[match.end() : match.end() + 1].isspace()
+            edits.append(Edit(match.start(), match.end(), f"{plain} " if is_glued else plain))
+        written = apply_edits(source.text[:end], edits)[line.value_start :]
+        names = [_WIDE_NAMES.get(match[0], f'"{edit.text}"') for match, edit in zip(found, edits, strict=True)]
+        message = f"this {names[0]} is a full-width one (U+{ord(found[0][0]):04X})"
+        signs = " and ".join(f'"{sign}"' for sign in dict.fromkeys(edit.text.strip() for edit in edits))
+        help_ = f'write "{written[:80]}", with the ASCII {signs}'
+        yield Slip(found[0].start(), 1, message, help_, tuple(edits), line.path)

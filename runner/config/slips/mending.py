@@ -29,7 +29,7 @@ from runner.config.slips.signs import (
     unclosed,
 )
 from runner.config.slips.slip import Slip, Source
-from runner.config.slips.texts import lists_of_words, second_colon, special_starts
+from runner.config.slips.texts import lists_of_words, second_colon, special_starts, templates
 from runner.errors import Problem
 
 _MAX_SLIPS: Final = 50
@@ -45,6 +45,7 @@ _RULES: tuple[Callable[[Any], Iterator[Slip]], ...] = (
     odd_blanks,
     wide_characters,
     comments,
+    templates,
     unclosed,
     tabs,
     signs_in_braces,
@@ -76,7 +77,7 @@ def mend(lines: Lines, wrong: Collection[int] | None) -> tuple[Lines, list[Probl
     for rule in _RULES:
         source = Source(lines.text, parsed, lines, wrong)
         found = list(islice(rule(source), _MAX_SLIPS))
-        problems += [_problem(slip, lines) for slip in found]
+        problems += [_problem(slip, lines) for slip in found if slip.message]
         edits = sorted({edit for slip in found for edit in slip.edits})
         if edits and all(before.end <= after.start for before, after in pairwise(edits)):
             lines = lines.mended(edits)
@@ -86,5 +87,5 @@ def mend(lines: Lines, wrong: Collection[int] | None) -> tuple[Lines, list[Probl
 
 def _problem(slip: Slip, lines: Lines) -> Problem:
     span = lines.span(slip.start, slip.start + slip.length)
-    fix = lines.fix(slip.edits)
+    fix = lines.fix(slip.edits) if slip.is_certain else None
     return span.problem("yaml-syntax", slip.message, slip.help, path=dotted_path(slip.path), fix=fix)

@@ -15,8 +15,10 @@ from runner.config.spec_model import SpecModel, model_keys
 
 _KEYS_IN_FLOW = re.compile(r"(?<=[{,\s])([\w-]+):(?=[^\s/,}])")
 _COMMENT_BEHIND = re.compile(r"(?<=\s)(//+|/\*+|--)(\s[^\n]*)")
+_COMMENT = re.compile(r"(?:(?<=\s)|(?<=[,{}\[\]]))(//+|/\*+)([^\n]*)")
 _COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+)([^\n]*)")
 _CLOSING: Final = {"[": "]", "{": "}"}
+_NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
 
 
@@ -81,9 +83,9 @@ def signs_in_braces(source: Source) -> Iterator[Slip]:
 
 
 def missing_colon(source: Source) -> Iterator[Slip]:
-    """Find `key value` and `key = value`."""
+    """Find `key value`, `key = value` and `key; value`."""
     for line in source.lines:
-        match = None if line.key else re.fullmatch(r"([\w-]+)(\s*(?:=>|->|:=|=)\s*|\s+(?=[^\s=-]))(.*)", line.value)
+        match = None if line.key else _NO_COLON.fullmatch(line.value)
         if match is None or match[1] not in model_keys(model_at(line.path)):
             continue
         message = 'a ":" is missing after this key'
@@ -106,9 +108,11 @@ def bare_keys(source: Source) -> Iterator[Slip]:
 
 def missing_dash_space(source: Source) -> Iterator[Slip]:
     for line in source.lines:
-        if not line.key and re.match(r"-[^\s\d-]", line.value) and line.path and line.path[-1] in {*LISTS, "bind"}:
-            help_ = f'write "- {line.value[1:61]}"'
-            yield rewritten(line, f"- {line.value[1:]}", 'a space is missing after the "-"', help_)
+        bullet = re.match(r"-(?=[^\s\d-])|[*+•·–]\s+(?=\S)", line.value) if not line.key and not line.dash else None
+        if bullet and line.path and line.path[-1] in {*LISTS, "bind"}:
+            text, sign = line.value[bullet.end() :], bullet[0].strip()
+            message = 'a space is missing after the "-"' if sign == "-" else f'an item starts with "- ", not "{sign}"'
+            yield rewritten(line, f"- {text}", message, f'write "- {text[:60]}"')
 
 
 def list_in_place_of_map(source: Source) -> Iterator[Slip]:
@@ -147,7 +151,8 @@ def comments(source: Source) -> Iterator[Slip]:
             yield Slip(line.start, len(line.value), "this line is Markdown, not YAML", "remove the line", edits)
         if source.is_free(line) or not source.is_wrong(line):
             continue
-        pattern = _COMMENT_BEHIND if line.key else _COMMENT_LINE
+        is_flow = line.value[:1] in ("{", "[")
+        pattern = _COMMENT if is_flow else _COMMENT_BEHIND if line.key else _COMMENT_LINE
         for match in pattern.finditer(unquoted(line.value)):
             start, text = line.value_start + match.start(1), match[2].strip().removesuffix("*/").strip()
             edits = (Edit(start, line.value_start + match.end(), f"# {text}"),)

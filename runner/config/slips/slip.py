@@ -19,7 +19,10 @@ PATHS: Final = frozenset({"handler", "factory", "schema"})
 
 
 class Slip(NamedTuple):
-    """A slip: where it is shown, what is wrong, what to write, and the edits that mend it."""
+    """A slip: where it is shown, what is wrong, what to write, and the edits that mend it.
+
+    Without a message, what is wrong is found in the mended text. `is_certain`: the edits are what the author means.
+    """
 
     start: int
     length: int
@@ -27,6 +30,7 @@ class Slip(NamedTuple):
     help: str
     edits: tuple[Edit, ...]
     path: KeyPath = ()
+    is_certain: bool = True
 
 
 class Source(NamedTuple):

@@ -14,6 +14,9 @@ from runner.config.spec_model import model_keys
 
 _WORD_LIST = re.compile(r"[\w.*#:/-]+(\s*[,;]\s*[\w.*#:/-]+)+[,;]?")
 _WORD_BREAK = re.compile(r"(?:^[-+*•·–]+\s*|^(?:queue|event)s?:(?://)?|\band\b|[\s,;\"'()\[\]+•·|&])+")
+_CONTROL = re.compile(r"\{%|\{\{-?\s*(?:/\*|(?:if|else|end|range|for|with|include|define|block|template|toYaml)\b)")
+_TEMPLATE = re.compile(r"^(?![\"'|>\[])[^\n]*\{\{[^{}\n]*\}\}[^\n:]*(?::(?!\s|$)[^\n:]*)*")
+_TEMPLATE_IN_FLOW = re.compile(r"(?<![\"'\w.])[\w.-]*\{\{[^{}\n]*\}\}[\w.:/-]*")
 _IS_ALIAS: Final = 'a value that starts with "*" is an alias of YAML'
 
 
@@ -53,6 +56,23 @@ def _declared(source: Source) -> set[str]:
     return {line.key for line in named if len(line.path) == 2 and line.key} | {
         name for found in inline for name in found
     }
+
+
+def templates(source: Source) -> Iterator[Slip]:
+    """Find `{{ name }}` without quotes, which is put into them, and lines such as `{{- if x }}` and `{% for … %}`."""
+    for line in source.lines:
+        if not line.key and not line.dash and _CONTROL.match(line.value):
+            edits = (Edit(line.value_start, line.value_start, "# "),)
+            help_ = "fill the template in first, as with `helm template`, or remove this line"
+            message = "this line is of a template, which is not filled in"
+            yield Slip(line.value_start, len(line.value), message, help_, edits, line.path, False)
+            continue
+        is_flow = re.match(r"\[|\{(?!\{)", line.value) is not None
+        for match in (_TEMPLATE_IN_FLOW if is_flow else _TEMPLATE).finditer(line.value):
+            sign = '"' if '"' not in match[0] else "'"
+            start, end = line.value_start + match.start(), line.value_start + match.end()
+            if sign not in match[0]:
+                yield Slip(start, 1, "", "", (Edit(start, start, sign), Edit(end, end, sign)), is_certain=False)
 
 
 def special_starts(source: Source) -> Iterator[Slip]:

@@ -58,6 +58,13 @@ REWRITTEN = [
     ("pipeline.yaml", '"pipeline.yaml" is a file, not a command', "up pipeline.yaml"),
     ("./pipeline.yaml --until-idle", '"./pipeline.yaml" is a file, not a command', "up ./pipeline.yaml --until-idle"),
     ("other.yml", '"other.yml" is a file, not a command', "up other.yml"),
+    (
+        "graph pipeline.yaml --output x.svg",
+        '"runner graph" has no option --output',
+        "graph pipeline.yaml --format svg > x.svg",
+    ),
+    ("config pipeline.yaml -o out.yaml", '"runner config" has no option -o', "config pipeline.yaml > out.yaml"),
+    ("up pipeline.yaml -f more.yaml", '"runner up" has no option -f', "up pipeline.yaml --overlay more.yaml"),
     ("run pipeline.yaml", '"runner" has no command "run"', "up pipeline.yaml"),
     ("start pipeline.yaml", '"runner" has no command "start"', "up pipeline.yaml"),
     ("validat pipeline.yaml", '"runner" has no command "validat"', "validate pipeline.yaml"),
@@ -115,7 +122,7 @@ def test_the_help_is_the_command_line_that_is_meant(
     assert (code, said) == (2, message)
     assert help_.endswith(f": runner {meant}")
     if meant != "--version":
-        parsed(meant)
+        parsed(meant.partition(" > ")[0])  # what follows is the shell's
 
 
 SAID = [

@@ -56,6 +56,16 @@ def test_tests_are_no_pipeline(folder: Path) -> None:
     assert (problem.code, problem.help) == ("test-file", "run it with `runner test`")
 
 
+def test_a_pipeline_is_no_file_of_tests(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One problem says so, and names the tests beside it."""
+    monkeypatch.chdir(folder)
+    [problem] = read_suite(Path("shop.yaml")).file.problems
+    assert (problem.code, problem.help) == ("no-tests", "write: runner test shop.test.yaml")
+    (folder / "shop.test.yaml").unlink()
+    [problem] = read_suite(Path("shop.yaml")).file.problems
+    assert problem.help == "`runner init` writes tests, in *.test.yaml"
+
+
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """Like a pipeline that is not there."""
     assert [problem.code for problem in read_suite(tmp_path / "a.test.yaml").file.problems] == ["no-such-file"]

@@ -266,6 +266,14 @@ NAMES = [
         "orders:ship",
     ),
     Mistake(
+        "a module two packages below",
+        {"app/__init__.py": "", "app/jobs/__init__.py": "", "app/jobs/orders.py": SHIP},
+        "p.yaml:3:46",
+        'module "orders" not found',
+        'did you mean "app.jobs.orders"?',
+        "orders:ship",
+    ),
+    Mistake(
         "a file with a hyphen",
         {"my-handlers.py": SHIP},
         "p.yaml:3:46",
