@@ -91,11 +91,12 @@ class System:
         """The topology with what is declared at run time: queues for the election of a leader, and for pauses."""
         if self.broker.file is not None:  # it has other ways to keep both
             return self.topology
-        leading = (
+        leading = [
             leadership_queue(f"{pipeline.name}.producers")
             for pipeline in self.pipelines
             if any(producer.handler is not None for producer in pipeline.producers)
-        )
+        ]
+        leading += [leadership_queue(f"{name}.{each.name}") for name, each in self.stream_readers()]
         pausing = (pause_queue(pipeline.name) for pipeline in self.pipelines if pipeline.subscribers)
         return merge_topologies([self.topology, Topology(queues=(*leading, *pausing))])
 
@@ -117,6 +118,10 @@ class System:
     def names(self) -> list[str]:
         """Return the names of the pipelines and of all their producers and subscribers."""
         return [pipeline.name for pipeline in self.pipelines] + [item.name for item in self.items()]
+
+    def stream_readers(self) -> list[tuple[str, Subscriber]]:
+        """Return the subscribers of streams, with the names of their pipelines."""
+        return [(each.name, item) for each in self.pipelines for item in each.subscribers if item.stream is not None]
 
     def items(self) -> Iterator[Producer | Subscriber]:
         """Yield all producers and subscribers."""

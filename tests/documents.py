@@ -8,6 +8,7 @@ concurrently.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -77,7 +78,8 @@ def play(document: Path, folder: Path, env: Mapping[str, str]) -> int:
         return _play(document, folder, env)
     finally:
         for path in folder.glob("*.pid"):  # what a page starts and no longer ends itself, because it is wrong
-            os.kill(int(path.read_text()), signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and its file is still there
+                os.kill(int(path.read_text()), signal.SIGTERM)
 
 
 def _play(document: Path, folder: Path, env: Mapping[str, str]) -> int:

@@ -88,6 +88,9 @@ def _up(up_options: UpOptions, workers: int) -> NoReturn:
 
     system, logging = load_pipelines(up_options, echo_problems)
     app.check_workers(system, workers)
+    for _, reader in system.stream_readers() if up_options.until_idle else ():
+        text = f'"{reader.name}" reads the stream "{reader.queue}", which never becomes empty'
+        raise click.UsageError(f"{text}: leave --until-idle out, or add --except {reader.name}")
     echo_loaded(system)
     if workers > 1:
         from runner.cli.up_workers import run_master

@@ -177,9 +177,19 @@ def _dedupe(value: object) -> object:
     return value if isinstance(value, DedupeSpec | dict) else {"window": value}
 
 
+OffsetWord = Literal["stored", "first", "last", "next"]
+
+
+def _offset(value: object) -> object:
+    """Return one of the words, or a duration in seconds."""
+    is_age = str(value)[:1].isdigit()
+    return (duration(1) if is_age else choice(OffsetWord)).func(value)  # type: ignore[call-arg]
+
+
 RetryField = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)]
 BatchField = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
 TripField = Annotated[TripSpec, BeforeValidator(_trip, json_schema_input_type=str | TripSpec)]
+OffsetField = Annotated[Duration | OffsetWord, BeforeValidator(_offset, json_schema_input_type=OffsetWord | str)]
 DedupeField = Annotated[DedupeSpec, BeforeValidator(_dedupe, json_schema_input_type=str | DedupeSpec)]
 
 
@@ -247,6 +257,13 @@ class SubscriberSpec(SpecModel):
         default=None,
         description="Where a def handler runs: thread (the default), or process, in a pool of as many processes as "
         "concurrency.",
+    )
+    offset: OffsetField | None = Field(
+        default=None,
+        description="Where it begins in a stream. stored (the default): where it was, and the first time at the first "
+        "message. At each start of the pipeline: first, last (the last messages that were written together), next "
+        "(what comes from now on), or a duration: messages of that age.",
+        examples=["1h"],
     )
     queue: QueueSpec | None = Field(
         default=None, description="Options of the subscriber's own queue, if it subscribes to events."

@@ -101,6 +101,10 @@ class DeadLetterOps:
         async def send_back(letter: DeadLetterMessage, handle: MessageHandle) -> str:
             if refusal := replay_obstacle(letter, is_redirected=to is not None):
                 return refusal
+            if to is None and dlqs[letter.queue].subscriber:
+                return (
+                    f'"{letter.origin}" is a stream, and each of its subscribers would get it: name a queue with --to'
+                )
             where = partial(dlqs[letter.queue].address_of, letter.origin or "") if to is None else to.address_of
             if refusal := closed.get(str(where(letter.envelope)), ""):
                 return refusal

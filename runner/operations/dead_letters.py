@@ -31,13 +31,15 @@ _RUNNER_REASONS = frozenset(get_args(Reason))
 class DeadLetterQueue:
     """A dead-letter queue, the queues that dead-letter to it, and its delivery limit if the pipeline sets one.
 
-    A queue with partitions is one origin; `partitionings` are those of the origins that have partitions.
+    A queue with partitions is one origin; `partitionings` are those of the origins that have partitions. `subscriber`
+    is the one that reads a stream, whose dead letters have a queue of their own.
     """
 
     name: str
     origins: frozenset[str]
     delivery_limit: int | None = None
     partitionings: tuple[Partitioning, ...] = ()
+    subscriber: str = ""
 
     def origin_of(self, queue: str) -> str:
         """Return the queue that a partition belongs to; any other queue is itself."""
@@ -61,6 +63,7 @@ def dead_letter_queues(pipelines: Iterable[Pipeline]) -> list[DeadLetterQueue]:
     origins: dict[str, set[str]] = {}
     limits: dict[str, int] = {}
     partitionings: dict[str, Partitioning] = {}
+    readers: dict[str, str] = {}
     for pipeline in pipelines:
         partitionings |= pipeline.partitionings
         parts = {name: each.queue for each in pipeline.partitionings.values() for name in each.names}
@@ -73,12 +76,15 @@ def dead_letter_queues(pipelines: Iterable[Pipeline]) -> list[DeadLetterQueue]:
         for subscriber in pipeline.subscribers:
             if subscriber.dead_letter is not None:
                 origins.setdefault(subscriber.dead_letter, set()).add(subscriber.queue)
+                if subscriber.stream is not None:
+                    readers[subscriber.dead_letter] = subscriber.name
     return [
         DeadLetterQueue(
             name,
             frozenset(found),
             limits.get(name),
             tuple(each for queue, each in partitionings.items() if queue in found),
+            readers.get(name, ""),
         )
         for name, found in origins.items()
     ]
@@ -93,7 +99,7 @@ def select_dead_letter_queues(pipelines: Sequence[Pipeline], name: str | None) -
     if name is None:
         return [SelectedQueue(dlq) for dlq in found]
     for dlq in found:
-        if dlq.name == name:
+        if name in (dlq.name, dlq.subscriber):
             return [SelectedQueue(dlq)]
     subscribers = {subscriber.name: subscriber.queue for pipeline in pipelines for subscriber in pipeline.subscribers}
     queues = {queue for dlq in found for queue in dlq.origins}

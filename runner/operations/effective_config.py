@@ -14,6 +14,7 @@ from runner.config.loader import PipelineFile
 from runner.config.provenance import DEFAULT
 from runner.config.spec import MEMORY, PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys
+from runner.config.target_spec import TargetSpec
 from runner.operations.masking import MASK, KnownSecrets, mask_free_text, mask_spec_text
 from runner.operations.type_shapes import TypeShape, field_shape, union_members
 from runner.operations.value_format import format_value
@@ -92,6 +93,8 @@ class _ConfigWriter:
 
     def _value(self, value: Any, path: KeyPath, shape: TypeShape, *, is_set: bool) -> Tree:
         inner = next(union_members(shape))
+        if isinstance(value, TargetSpec) and value.options is None:
+            return self._value(value.name, path, field_shape(TargetSpec.model_fields["name"]), is_set=is_set)
         if isinstance(value, SpecModel):
             return self._model(value, path)
         if inner.is_free_form and isinstance(value, dict):

@@ -20,6 +20,7 @@ from runner.metrics import SubscriberCounts
 from runner.operations.dead_letters import DeadLetterMessage, replay_envelope
 from runner.outcome import ACK, Ack, DeadLetter, Outcome, Retry
 from runner.pipeline.model import Pipeline, Subscriber
+from runner.pipeline.topology import made_declarable
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
@@ -163,7 +164,7 @@ class LocalReplay:
         transport = _RecordingTransport()
         await transport.connect()
         try:
-            await transport.declare(pipeline.topology)
+            await transport.declare(made_declarable(pipeline.topology))
             delivery = await self._delivery(transport, pipeline, subscriber, replay_envelope(letter, utc_now()))
             execution = self._execution(transport, pipeline, subscriber, invoker)
             transport.published = 0

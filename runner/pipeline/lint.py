@@ -14,7 +14,14 @@ from runner.config.loader import PipelineFile
 from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.pipeline.flow_checks import Peer, flow_warnings
-from runner.pipeline.topology_builder import BUILT_IN_EXCHANGES, DEFAULT_EXCHANGE, order_of, own_queue, reads_queue
+from runner.pipeline.topology_builder import (
+    BUILT_IN_EXCHANGES,
+    DEFAULT_EXCHANGE,
+    order_of,
+    own_queue,
+    reads_queue,
+    reads_stream,
+)
 from runner.units import format_duration
 
 CONSUMER_TIMEOUT_S = 30 * 60.0
@@ -216,7 +223,7 @@ def _shared_queues(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[
     for peer in together or [Peer(loaded.name, spec)]:
         for name, subscriber in peer.spec.subscribers.items():
             queue = subscriber.from_[0]
-            if not reads_queue(peer.spec, subscriber):
+            if not reads_queue(peer.spec, subscriber) or reads_stream(peer.spec, subscriber):
                 continue
             shown = name if peer.spec is spec else f"{peer.name}.{name}"
             other = first.setdefault(queue, shown)

@@ -206,6 +206,10 @@ class Batch:
     wait_s: float
 
 
+StreamStart = Literal["stored", "first", "last", "next"] | float
+"""Where a subscriber begins to read a stream: see `offset` in the language; a number is an age in seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscriber:
     """A queue, a handler and limits. `event_patterns` are the declared events that reach the queue.
@@ -236,6 +240,8 @@ class Subscriber:
     is_enabled: bool = True
     is_responder: bool = False
     """Whether the pipeline says so: then a result for a message without `reply_to` is no mistake."""
+    stream: StreamStart | None = None
+    """Where it begins, if it reads a stream."""
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -154,7 +154,8 @@ class _Resolver:
 
     def _topology(self, destinations: Mapping[str, Destination]) -> Topology:
         spec, name = self._spec, self._loaded.name
-        policies = [_delays(item.retry) for item in spec.subscribers.values()]
+        subscribers = spec.subscribers.values()
+        policies = [_delays(item.retry) for item in subscribers if not topology_builder.reads_stream(spec, item)]
         delayed = delay_topology(name, *(destinations[target] for target in _delayed_targets(spec)))
         return merge_topologies([topology_builder.compute_topology(name, spec, policies), delayed])
 
@@ -320,14 +321,16 @@ class _Resolver:
         self._check_run_in(path, spec, handler)
         self._check_result(path, spec, handler)
         is_queue = topology_builder.reads_queue(self._spec, spec)
-        queue = spec.from_[0] if is_queue else topology_builder.own_queue(self._loaded.name, name)
+        own = topology_builder.own_queue(self._loaded.name, name)
+        queue = spec.from_[0] if is_queue else own
         options = self._spec.queues[queue] if is_queue else spec.queue or QueueSpec()
         order_by = topology_builder.order_of(self._spec, spec)
+        is_stream = topology_builder.reads_stream(self._spec, spec)
         return Subscriber(
             name=name,
             queue=queue,
             event_patterns=self._event_patterns(spec, options, is_queue=is_queue),
-            dead_letter=topology_builder.dead_letter_queue(queue, options),
+            dead_letter=f"{own}.dead" if is_stream else topology_builder.dead_letter_queue(queue, options),
             handler=self._with_schema(path, spec, options, handler, is_queue=is_queue),
             to=_targets(spec.to, destinations),
             concurrency=spec.concurrency,
@@ -345,6 +348,7 @@ class _Resolver:
             partitioning=partitioning_of(queue, options) if is_queue else None,
             replies=spec.answers,
             is_enabled=spec.enabled,
+            stream=(spec.offset or "stored") if is_stream else None,
         )
 
     def _remembering(self, spec: DedupeSpec) -> Remembering:

@@ -30,10 +30,12 @@ from runner.pipeline.topology_builder import (
     BUILT_IN_EXCHANGES,
     dead_letter_queue,
     dead_letter_queues,
+    has_own_queue,
     needs_dead_letter_queue,
     own_queue,
     queue_arguments,
     reads_queue,
+    reads_stream,
 )
 
 _DEAD = re.compile(r"[._-](dlq|dead|dlx|deadletter|dead[._-]?letters?|errors?|failed|poison)$")
@@ -66,7 +68,7 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
         _streams,
         _partitions,
         _own_queues,
-        _queue_of_pauses,
+        _reserved_names,
         _derived_names,
         _targets,
         _target_options,
@@ -126,16 +128,21 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
 
 
 def _streams(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Refuse subscribers of streams: messages stay in a stream, so they cannot be acknowledged or dead-lettered."""
+    """Refuse what a subscriber of a stream cannot do, and `offset` for all others."""
     for name, subscriber in spec.subscribers.items():
-        for index, source in enumerate(subscriber.from_):
-            if source in spec.queues and spec.queues[source].type == "stream":
-                message = f'"{source}" is a stream, which a subscriber cannot read: it can only be published to'
-                help_text = "bind a queue to the same events and read that"
-                yield loaded.problem("bad-source", ("subscribers", name, "from", index), message, help_text)
+        path = ("subscribers", name)
+        if reads_stream(spec, subscriber):
+            if subscriber.batch is not None:
+                message = f'"{subscriber.from_[0]}" is a stream, whose messages are handled one by one'
+                yield loaded.problem("conflicting-options", (*path, "batch"), message, "remove it")
+        elif subscriber.offset is not None and subscriber.from_[0] in {*spec.queues, *spec.events}:
+            message = f'"{subscriber.from_[0]}" is not a stream, and only a stream has offsets'
+            help_text = "remove it, or write `type: stream` in the queue"
+            yield loaded.problem("conflicting-options", (*path, "offset"), message, help_text)
         if subscriber.queue is not None and subscriber.queue.type == "stream":
-            path = ("subscribers", name, "queue", "type")
-            yield loaded.problem("bad-source", path, "a subscriber cannot read a stream", "write quorum or classic")
+            message = "the own queue of a subscriber cannot be a stream"
+            help_text = "declare the stream under `queues:` with `events:`, and read it"
+            yield loaded.problem("bad-source", (*path, "queue", "type"), message, help_text)
 
 
 def _partitions(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
@@ -169,29 +176,31 @@ def _partitions(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
 
 def _own_queues(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     for name, subscriber in spec.subscribers.items():
-        if reads_queue(spec, subscriber):
-            if subscriber.queue is not None:
-                help_text = f"write its options under `queues: {subscriber.from_[0]}:`"
-                message = "`queue` sets options of a subscriber's own queue, but this one reads a declared queue"
-                yield loaded.problem("bad-source", ("subscribers", name, "queue"), message, help_text, on="key")
-        elif own_queue(loaded.name, name) in spec.queues:
+        if reads_queue(spec, subscriber) and subscriber.queue is not None:
+            help_text = f"write its options under `queues: {subscriber.from_[0]}:`"
+            message = "`queue` sets options of a subscriber's own queue, but this one reads a declared queue"
+            yield loaded.problem("bad-source", ("subscribers", name, "queue"), message, help_text, on="key")
+        if has_own_queue(spec, subscriber) and own_queue(loaded.name, name) in spec.queues:
             queue = own_queue(loaded.name, name)
             message = f'its own queue would be called "{queue}", which is declared under `queues:`'
             yield loaded.problem("name-clash", ("subscribers", name), message, "rename one of them", on="key")
 
 
-def _queue_of_pauses(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
-    """Refuse the name of the stream that holds the pauses of subscribers."""
-    taken = pause_queue(loaded.name).name
-    paths = [("queues", name) for name in spec.queues if name == taken]
-    paths += [
-        ("subscribers", name)
+def _reserved_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Refuse the names of the queues that hold the pauses of subscribers and the state of producers."""
+    uses = {pause_queue(loaded.name).name: "`runner pause` keeps its pauses"}
+    if any(producer.http is None for producer in spec.producers.values()):
+        uses[f"{loaded.name}.producers"] = "the producers elect their leader"
+    items: list[tuple[tuple[str, str], str]] = [(("queues", name), name) for name in spec.queues]
+    items += [
+        (("subscribers", name), own_queue(loaded.name, name))
         for name, subscriber in spec.subscribers.items()
-        if not reads_queue(spec, subscriber) and own_queue(loaded.name, name) == taken
+        if has_own_queue(spec, subscriber)
     ]
-    for path in paths:
-        message = f'the queue "{taken}" is the one in which `runner pause` keeps its pauses'
-        yield loaded.problem("name-clash", path, message, "write another name", on="key")
+    for path, name in items:
+        if name in uses:
+            message = f'the queue "{name}" is the one in which {uses[name]}'
+            yield loaded.problem("name-clash", path, message, "write another name", on="key")
 
 
 def _derived_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
@@ -203,7 +212,7 @@ def _derived_names(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
         if needs_dead_letter_queue(queue, arguments, is_read=name in read):
             yield from _too_long(loaded, ("queues", name), dead_letter_queue(name, queue), "its dead-letter queue")
     for name, subscriber in spec.subscribers.items():
-        if not reads_queue(spec, subscriber):
+        if has_own_queue(spec, subscriber):
             queue_name = own_queue(loaded.name, name)
             target = dead_letter_queue(queue_name, subscriber.queue or QueueSpec())
             yield from _too_long(loaded, ("subscribers", name), target or queue_name, "its own dead-letter queue")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from runner.errors import TopologyMismatch
@@ -72,6 +72,22 @@ class Topology:
         queues = tuple(queue for queue in self.queues if not queue.exclusive)
         names = {queue.name for queue in queues}
         return Topology(self.exchanges, queues, tuple(each for each in self.bindings if each.queue in names))
+
+
+def made_declarable(topology: Topology) -> Topology:
+    """Return a topology that the in-process broker can declare, where it stands in for another one.
+
+    Queues and exchanges of other programs are made, and a stream is a queue: nothing of it can be read again.
+    """
+    queues = (
+        replace(queue, arguments={}) if queue.arguments.get("x-queue-type") == "stream" else queue
+        for queue in topology.queues
+    )
+    return replace(
+        topology,
+        queues=tuple(replace(queue, declare=True) for queue in queues),
+        exchanges=tuple(replace(exchange, declare=True) for exchange in topology.exchanges),
+    )
 
 
 _Thing = TypeVar("_Thing", Exchange, Queue)

@@ -71,7 +71,7 @@ def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
     """Return the names of the dead-letter queues of a pipeline, by its name: of declared and of own queues."""
     queues = dict(spec.queues)
     for name, subscriber in spec.subscribers.items():
-        if not reads_queue(spec, subscriber):
+        if has_own_queue(spec, subscriber):
             queues.setdefault(own_queue(pipeline, name), subscriber.queue or QueueSpec())
     return {target for item in queues.items() if (target := dead_letter_queue(*item)) is not None}
 
@@ -79,6 +79,19 @@ def dead_letter_queues(pipeline: str, spec: PipelineSpec) -> set[str]:
 def reads_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
     """Whether a subscriber reads a declared queue, not events."""
     return len(subscriber.from_) == 1 and subscriber.from_[0] in spec.queues
+
+
+def reads_stream(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
+    """Whether a subscriber reads a stream."""
+    return reads_queue(spec, subscriber) and spec.queues[subscriber.from_[0]].type == "stream"
+
+
+def has_own_queue(spec: PipelineSpec, subscriber: SubscriberSpec) -> bool:
+    """Whether there is a queue for a subscriber alone: of its events, or for the leadership of those who read a stream.
+
+    Its dead letters have the name that they have for such a queue.
+    """
+    return not reads_queue(spec, subscriber) or reads_stream(spec, subscriber)
 
 
 def order_of(spec: PipelineSpec, subscriber: SubscriberSpec) -> str | None:
@@ -118,8 +131,10 @@ def compute_topology(name: str, spec: PipelineSpec, policies: Iterable[RetryPoli
         bindings = (*_event_bindings(queue_name, queue.events, spec), *_foreign_bindings(queue_name, queue))
         parts.append(Topology(bindings=bindings))
     for subscriber_name, subscriber in spec.subscribers.items():
+        queue_name = own_queue(name, subscriber_name)
+        if reads_stream(spec, subscriber) and f"{queue_name}.dead" not in spec.queues:
+            parts.append(Topology(queues=(Queue(f"{queue_name}.dead", arguments=DEAD_LETTER_ARGUMENTS),)))
         if not reads_queue(spec, subscriber):
-            queue_name = own_queue(name, subscriber_name)
             own, is_ordered = subscriber.queue or QueueSpec(), subscriber.order_by is not None
             arguments = queue_arguments(queue_name, own, is_ordered=is_ordered)
             parts.append(_queue_topology(queue_name, own, spec, arguments, is_read=True))

@@ -18,9 +18,11 @@ from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.inbox import BatchInbox, FifoInbox, KeyedInbox
 from runner.runtime.partitions import PartitionedSubscription
 from runner.runtime.rate_limit import RateLimiter
+from runner.runtime.stream import StreamSubscription
 from runner.runtime.watchdog import TIMEOUT_GRACE_S, RunningHandler
 from runner.tasks import RunInContext, cancel, is_cancelled_by_us
 from runner.transports.base import Delivery, OnDelivery, Subscription, SubscriptionOptions, Transport
+from runner.transports.leadership import Candidate
 
 CANCEL_TIMEOUT_S = 1.0
 """How long cancelled handlers may take to end; one may ignore it for ever."""
@@ -29,10 +31,10 @@ CANCEL_TIMEOUT_S = 1.0
 class SubscriberRuntime:
     """A running subscriber. Its workers are long-lived tasks: a task per message would cost too much.
 
-    Deliveries wait in `_inbox`, whose size the prefetch limits. With `order_by`, deliveries that are to be retried wait
-    in `_local_retries` and block only their own key. `poison_lock` is shared by all subscribers of the process:
-    messages that may have crashed earlier processes are handled one at a time, so that a crash can be attributed to one
-    of them.
+    Deliveries wait in `_inbox`, whose size the prefetch limits. With `order_by`, and of a stream, those that are to
+    be retried wait in `_local_retries`; in an order, they block only their own key. `poison_lock` is shared by all
+    subscribers of the process: messages that may have crashed earlier processes are handled one at a time, so that a
+    crash can be attributed to one of them.
     """
 
     def __init__(
@@ -44,8 +46,11 @@ class SubscriberRuntime:
         poison_lock: asyncio.Lock,
         on_bug: Callable[[BaseException], None],
         counts: SubscriberCounts,
+        member: Candidate | None = None,
     ) -> None:
+        """`member` is this process among those that read a stream in turn."""
         self.subscriber = subscriber
+        self._member = member or Candidate()
         self.options = options
         self._execution = execution
         self._invoker = invoker
@@ -55,7 +60,7 @@ class SubscriberRuntime:
         self._inbox = FifoInbox() if subscriber.key_of is None else KeyedInbox(subscriber.key_of)
         batch = subscriber.batch
         self._batches = BatchInbox(batch, subscriber.retry.attempts, self._loop.time) if batch is not None else None
-        if subscriber.key_of is not None:
+        if subscriber.key_of is not None or subscriber.stream is not None:
             execution.retry_locally = self._retry_locally
         execution.on_waiting = lambda waiting: self._running.update(dict.fromkeys(waiting, math.inf))
         execution.on_claimed = lambda claimed: self._running.update(dict.fromkeys(claimed, self._loop.time()))
@@ -71,7 +76,7 @@ class SubscriberRuntime:
         self._handler_ended: asyncio.Future[None] | None = None
         """Resolved when the next handler ends; None while no task waits for that."""
         self._transport: Transport | None = None
-        self._subscription: Subscription | PartitionedSubscription | None = None
+        self._subscription: Subscription | PartitionedSubscription | StreamSubscription | None = None
         self._changing = asyncio.Lock()
         """Held while it is paused or resumed."""
         self._is_draining = False
@@ -218,9 +223,16 @@ class SubscriberRuntime:
 
     async def _subscribe(
         self, transport: Transport, options: SubscriptionOptions, receive: OnDelivery
-    ) -> Subscription | PartitionedSubscription:
-        """Subscribe to the queue, or to its partitions. Raises BrokerUnavailable."""
-        partitioning = self.subscriber.partitioning
+    ) -> Subscription | PartitionedSubscription | StreamSubscription:
+        """Subscribe to the queue, to its partitions or to the stream. Raises BrokerUnavailable.
+
+        On the in-process broker, a stream is a queue: see `runner test`.
+        """
+        partitioning, start = self.subscriber.partitioning, self.subscriber.stream
+        if start is not None and transport.capabilities.is_shared:
+            stream = StreamSubscription(transport, options, start, self._member, receive, self._let_go)
+            await stream.start()
+            return stream
         if partitioning is None:
             return await transport.subscribe(options, receive)
         subscription = PartitionedSubscription(

@@ -437,7 +437,12 @@ class Supervisor:
             logs_payloads=pipeline.logging.payloads,
             now=self._now,
         )
-        return SubscriberRuntime(subscriber, options, execution, invoker, self._poison_lock, self._notice_bug, counts)
+        bug, member = self._notice_bug, self._member(pipeline)
+        return SubscriberRuntime(subscriber, options, execution, invoker, self._poison_lock, bug, counts, member)
+
+    def _member(self, pipeline: Pipeline) -> Candidate:
+        where = f"{pipeline.path} on {socket.gethostname()}, process {os.getpid()}"
+        return Candidate(self._start_id, pipeline.fingerprint, where)
 
     def _make_group(self, pipeline: Pipeline, publisher: PipelinePublisher) -> ProducerGroup:
         resources = self._resources.of(pipeline.name)
@@ -457,12 +462,11 @@ class Supervisor:
             for producer in pipeline.producers
             if producer.handler is not None
         ]
-        where = f"{pipeline.path} on {socket.gethostname()}, process {os.getpid()}"
         group = ProducerGroup(
             pipeline.name,
             producers,
             new_id=self._new_id,
-            member=Candidate(self._start_id, pipeline.fingerprint, where),
+            member=self._member(pipeline),
             is_until_idle=self._until_idle,
             rerun=self._rerun,
         )

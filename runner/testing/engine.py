@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from runner import app
 from runner.app import log_transport_event
 from runner.config.overlays import Overlay
+from runner.errors import RunnerError
 from runner.message import Publish
 from runner.operations.targets import pipeline_with_destination
 from runner.pipeline import codec
 from runner.pipeline.model import Destination, Pipeline
-from runner.pipeline.topology import Topology
+from runner.pipeline.topology import Topology, made_declarable
 from runner.runtime.publisher import OutgoingMessage
 from runner.runtime.supervisor import Supervisor
 from runner.testing.loading import environment, loaded
@@ -131,10 +132,14 @@ class Engine:
         """Load the pipelines, and return the future of their start."""
         system = self._opened.enter_context(loaded(self._paths, self._env, self._overlays))
         system = app.select(system, self._only)
+        queues = [reader.queue for _, reader in system.stream_readers()]
+        if shared := sorted(name for name in queues if queues.count(name) > 1):
+            text = f'several subscribers read the stream "{shared[0]}", which is a queue in a test'
+            raise RunnerError(text, "name one of them in `only`")
         self._pipelines = StandIns(system, self._replace).pipelines
         self._thread = LoopThread()
         self._recorder = Recorder(lambda: self.now, self._thread.loop.fail)
-        return self._thread.submit(self._starting(_made_declarable(system.topology)))
+        return self._thread.submit(self._starting(made_declarable(system.topology)))
 
     def submit(self, command: Coroutine[Any, Any, T]) -> Future[T]:
         """Run one of the coroutines below."""
@@ -301,19 +306,3 @@ def _made_testable(pipeline: Pipeline) -> Pipeline:
         for each in pipeline.subscribers
     )
     return replace(pipeline, producers=producers, subscribers=subscribers, http=None, is_traced=False, grace_s=0.0)
-
-
-def _made_declarable(topology: Topology) -> Topology:
-    """Return a topology that the in-process broker can declare.
-
-    Queues and exchanges of other programs are made, and a stream is a queue: nothing of it can be read again.
-    """
-    queues = (
-        replace(queue, arguments={}) if queue.arguments.get("x-queue-type") == "stream" else queue
-        for queue in topology.queues
-    )
-    return replace(
-        topology,
-        queues=tuple(replace(queue, declare=True) for queue in queues),
-        exchanges=tuple(replace(exchange, declare=True) for exchange in topology.exchanges),
-    )

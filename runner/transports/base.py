@@ -36,6 +36,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from runner.errors import AlreadySettled
@@ -54,6 +55,10 @@ POISON_SUSPECT_AFTER_IN_ORDER = 10
 It is larger because taking messages one at a time costs the order: of messages that came back together, one that is
 taken alone and comes back again stands behind the others (measured with quorum queues of RabbitMQ 3.10 and 4.3).
 """
+
+
+StreamOffset = int | str | datetime
+"""Where reading of a stream begins: an offset, `first`, `last`, `next`, or a time."""
 
 
 class DeliverySubscription(Protocol):
@@ -179,6 +184,7 @@ class SubscriptionOptions:
     - `release`: the release of the user's code, for the headers of dead letters.
     - `held_s`: how many seconds a message of a quorum queue may stay unsettled, if that is longer than a broker's
       default `consumer_timeout`.
+    - `stream_offset`: returns where each consumer of a stream begins; None for a queue.
     """
 
     queue: str
@@ -189,6 +195,7 @@ class SubscriptionOptions:
     release: str = ""
     is_single_active: bool = False
     held_s: float | None = None
+    stream_offset: Callable[[], StreamOffset] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,4 +99,4 @@ class Leadership(Protocol):
 def name_shared_fields(name: str, other: Candidate) -> dict[str, str]:
     """Return the log fields about another session that runs something else under the same name."""
     hint = "an update that is still rolling out, or another project: then give one of them another `name:`"
-    return {"pipeline": name.removesuffix(".producers"), "other": other.where or "unknown", "hint": hint}
+    return {"pipeline": name.rpartition(".")[0], "other": other.where or "unknown", "hint": hint}

@@ -101,6 +101,9 @@ def _to_run(pipeline: Pipeline, rights: _Rights) -> None:
         rights.write |= {_exchange(target.address.exchange) for target in pipeline.destinations.values()}
     rights.read |= {_escaped(name) for subscriber in pipeline.subscribers for name in subscriber.queues}
     rights.read |= {_escaped(parts.processes.name) for each in pipeline.subscribers if (parts := each.partitioning)}
+    rights.read |= {
+        _escaped(f"{pipeline.name}.{each.name}") for each in pipeline.subscribers if each.stream is not None
+    }
     if pipeline.subscribers:
         rights.write.add(_exchange(""))
         rights.read.add(_escaped(pause_queue(pipeline.name).name))

@@ -23,6 +23,7 @@ from runner.pipeline.topology_builder import (
     event_address,
     own_queue,
     reads_queue,
+    reads_stream,
 )
 from runner.units import format_duration
 
@@ -161,6 +162,8 @@ class _GraphBuilder:
                 self._subscribe(id_, "deliver", (item for item in bindings if item.queue == source), spec)
             self._publish(id_, target_names(subscriber.to), spec)
             options = spec.queues[source] if is_queue else subscriber.queue or QueueSpec()
+            if reads_stream(spec, subscriber):
+                source, options = own_queue(loaded.name, name), QueueSpec()
             self._failures(id_, source, options, subscriber.retry, pipeline)
 
     def _event(self, name: str, event: EventSpec, pipeline: str) -> Node:

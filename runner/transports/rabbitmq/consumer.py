@@ -131,8 +131,8 @@ class Consumer:
 
         That is where the broker has no consumer of the queue, or where nothing arrives although messages wait.
         """
-        if channel is not self.consumer_channel or not self.is_live:
-            return
+        if channel is not self.consumer_channel or not self.is_live or self._options.stream_offset is not None:
+            return  # a stream has messages, and tells no consumers
         has_room = channel.unsettled < channel.prefetch and not self._options.is_single_active
         is_stalled = counts.messages > 0 and has_room and channel.received == self._received_at_check
         self._stalled_checks = self._stalled_checks + 1 if is_stalled else 0
@@ -174,7 +174,12 @@ class Consumer:
         return channel
 
     def _arguments(self, connection: AbstractConnection) -> dict[str, Any]:
-        """Return the consumer's arguments: a longer timeout, where handlers need it and the broker takes it."""
+        """Return the consumer's arguments: where it begins in a stream, or how long handlers need.
+
+        The latter only where the broker takes it.
+        """
+        if self._options.stream_offset is not None:
+            return {"x-stream-offset": self._options.stream_offset()}
         if self._options.held_s is None or not CONSUMER_TIMEOUT.is_in(broker_version(connection)):
             return {}
         return {"x-consumer-timeout": round(self._options.held_s * 1000)}

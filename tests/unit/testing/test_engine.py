@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.errors import PipelineInvalid, PublishFailed
+from runner.errors import PipelineInvalid, PublishFailed, RunnerError
 from runner.outcome import RetryPolicy
 from runner.pipeline.topology import wait_milliseconds
 from runner.runtime.resources import ResourceFailed
@@ -280,6 +280,23 @@ def test_what_only_rabbitmq_has_does_not_prevent_a_test(tmp_path: Path) -> None:
         pipelines.publish("work", 1)
         pipelines.until_idle()
         assert [record.payload for record in pipelines.published("log")] == [1]
+
+
+def test_a_stream_is_a_queue_so_a_test_has_one_of_its_subscribers(tmp_path: Path) -> None:
+    pipeline = """
+        broker: amqp://host
+        queues: {log: {type: stream}}
+        subscribers:
+          one: {from: log, handler: shop_handlers:do, offset: next, retry: {attempts: 2}}
+          two: {from: log, handler: shop_handlers:do}
+        """
+    path = write_project(tmp_path, pipeline, "def do(item): raise ValueError(item)\n")
+    with pytest.raises(RunnerError, match='several subscribers read the stream "log"'), running_sync(path):
+        pass
+    with running_sync(path, only=["one"]) as pipelines:
+        pipelines.publish("log", 1)
+        pipelines.until_idle()
+        assert [(each.attempt, each.to) for each in pipelines.dead("shop.one.dead")] == [(2, "shop.one.dead")]
 
 
 def test_overlays_change_the_pipeline(tmp_path: Path) -> None:
