@@ -27,7 +27,7 @@ from runner.errors import Problem
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-|:\?)(.*))?", re.DOTALL)
 _OTHER_FORM = re.compile(r"(?:env[.:])?\s*([A-Z_][A-Z0-9_]*)\s*(?:(?::?[-=|]|[:|])(?![+?])\s*([^$}]*[^$}A-Z_][^$}]*))?")
 """`${NAME-default}` of the shell, `${NAME:default}` of Spring, `${env:NAME}` and `${ NAME }`."""
-_TEMPLATE = re.compile(r"\$?\{\{(.*?)\}\}")
+_TEMPLATE = re.compile(r"\$?\{\{(?P<mustache>.*?)\}\}|<%=?(?P<erb>.*?)%>|\$\((?P<make>[A-Z][A-Z0-9_]*)\)")
 _WINDOWS_VARIABLE = re.compile(r"%([A-Z_][A-Z0-9_]*)%")
 _PLACEHOLDER = re.compile(r"<[\w -]+>")
 _BARE_VARIABLE = re.compile(r"(?<!\$)\$([A-Za-z_]\w*)")
@@ -229,8 +229,9 @@ class _Pass:
 
     def _check_templates(self, node: ScalarNode, text: str, path: KeyPath) -> None:
         """Report the variables of other tools: `{{ name }}`, and `$NAME` without braces."""
-        if _TEMPLATE.search(text):
-            message = "templates with {{ }} are not filled in"
+        if template := _TEMPLATE.search(text):
+            signs = {"mustache": "{{ }}", "erb": "<% %>", "make": "$( )"}[str(template.lastgroup)]
+            message = f"templates with {signs} are not filled in"
             help_ = f'write "{_TEMPLATE.sub(_variable, text)[:80]}" for a variable of the environment'
         elif windows := _WINDOWS_VARIABLE.fullmatch(text):
             message = f"{text} is not replaced: that is how Windows writes a variable"
@@ -277,7 +278,7 @@ class _Pass:
 
 def _variable(template: re.Match[str]) -> str:
     """Return the variable that a template such as `{{ .Values.url | default "x" }}` means: `${URL:-x}`."""
-    expression, _, filters = template[1].partition("|")
+    expression, _, filters = template[str(template.lastgroup)].partition("|")
     name = (re.findall(r"[A-Za-z_]\w*", expression) or ["NAME"])[-1].upper()
     default = re.search(r"\bdefault[\s(]+[\"']?([^\"'|)]*)", filters)
     return f"${{{name}{f':-{default[1].strip()}' if default else ''}}}"

@@ -109,8 +109,12 @@ def bare_keys(source: Source) -> Iterator[Slip]:
 def missing_dash_space(source: Source) -> Iterator[Slip]:
     for line in source.lines:
         bullet = re.match(r"-(?=[^\s\d-])|[*+•·–]\s+(?=\S)", line.value) if not line.key and not line.dash else None
-        if bullet and line.path and line.path[-1] in {*LISTS, "bind"}:
-            text, sign = line.value[bullet.end() :], bullet[0].strip()
+        if bullet is None:
+            continue
+        text, sign = line.value[bullet.end() :], bullet[0].strip()
+        if text.partition(":")[0] in model_keys(model_at(line.path)) and sign != "-":
+            yield rewritten(line, text, f'a key does not start with "{sign}"', f'write "{text[:60]}"')
+        elif line.path and line.path[-1] in {*LISTS, "bind"}:
             message = 'a space is missing after the "-"' if sign == "-" else f'an item starts with "- ", not "{sign}"'
             yield rewritten(line, f"- {text}", message, f'write "- {text[:60]}"')
 
