@@ -26,7 +26,7 @@ from runner.operations.rabbitmq.broker_inspection import (
 from runner.operations.rabbitmq.message_mover import QueueInUse, QueueNotEmpty
 from runner.operations.rabbitmq.queue_deletion import delete_exchange, delete_queue
 from runner.operations.rabbitmq.queue_recreation import CannotRecreate, QueueRecreation, delete_move_exchanges
-from runner.operations.targets import NoLiveBroker, require_rabbitmq, unknown_target
+from runner.operations.targets import require_live_broker, require_rabbitmq, unknown_target
 from runner.pipeline.delays import bottom_name
 from runner.pipeline.model import BrokerSettings, delay_prefix
 from runner.pipeline.topology import PARTITIONS_SUFFIX, Queue, Topology
@@ -47,7 +47,7 @@ async def compare(
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> Plan:
     """Return what differs. Raises NoLiveBroker for the in-process broker, and BrokerUnavailable."""
-    _need_broker(settings)
+    require_live_broker(settings)
     if settings.file is not None:
         found = await compare_with_file(settings.file, topology)
     else:
@@ -76,7 +76,7 @@ async def apply(
     `prune_queues` are deleted with their messages. Every step can be repeated after a crash. Raises NoLiveBroker,
     UnknownTarget, QueueStillDeclared, BrokerUnavailable, CannotRecreate.
     """
-    _need_broker(settings)
+    require_live_broker(settings)
     known = [queue.name for queue in topology.queues if queue.declare]
     for wanted in recreate:
         if wanted not in known:
@@ -239,9 +239,3 @@ class _Steps:
     def _say(self, text: str) -> None:
         self.done.append(text)
         self._on_step(text)
-
-
-def _need_broker(settings: BrokerSettings) -> None:
-    if settings.is_memory:
-        text = "the pipeline runs on the in-process broker: there is no live broker to compare with"
-        raise NoLiveBroker(text, "give --broker URL")

@@ -69,7 +69,9 @@ async def apply_to_file(
 
 
 def _look(broker: FileBroker, topology: Topology) -> Plan:
-    state = state_of(broker.read_topology(), topology, broker.depth)
+    existing = broker.read_topology()
+    depths = {each.name: queue.depth for each in existing.queues if (queue := broker.queue(each.name)) is not None}
+    state = state_of(existing, topology, depths)
     return compute_plan(topology, replace(state, product=f"file {broker.path}"))
 
 
@@ -85,11 +87,10 @@ def _check_change(broker: FileBroker, item: PlanItem) -> None:
     waiting, base = item.messages or 0, item.name.removesuffix(PARTITIONS_SUFFIX)
     if base != item.name:
         numbers = [int(text) for each in item.differences for text in (each.spec, each.live) if text.isdecimal()]
-        waiting = sum(broker.depth(f"{base}.{number}")[0] for number in range(max(numbers, default=0)))
+        queues = (broker.queue(f"{base}.{number}") for number in range(max(numbers, default=0)))
+        waiting = sum(queue.depth[0] for queue in queues if queue is not None)
     elif not _ORDERING & {each.key for each in item.differences}:
         return
     if waiting:
         text = f'"{base}" has {pluralize(waiting, "message")}, whose order depends on what changes; nothing was changed'
-        raise CannotRecreate(
-            text, "run `runner up --until-idle` with the old pipeline, and this again when it is empty"
-        )
+        raise CannotRecreate(text, "let `runner up --until-idle` empty it with the old pipeline, and run this again")

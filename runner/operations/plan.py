@@ -5,7 +5,7 @@ What could not be inspected is never counted as equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -146,14 +146,10 @@ def compute_plan(topology: Topology, observed: BrokerState, pipelines: Collectio
     return Plan(tuple(items), tuple(notes), observed.product, observed.management, observed.unchecked)
 
 
-def state_of(
-    existing: Topology,
-    wanted: Topology,
-    depth: Callable[[str], tuple[int, int] | tuple[None, None]] = lambda _: (None, None),
-) -> BrokerState:
+def state_of(existing: Topology, wanted: Topology, depths: Mapping[str, tuple[int, int]] | None = None) -> BrokerState:
     """Return the state of a broker that has an existing topology, to be compared with another one.
 
-    `depth` returns how many messages and consumers a queue has.
+    `depths` has the numbers of messages and consumers of its queues, where they are known.
     """
     declared = {each.name: each for each in wanted.exchanges if each.declare}
     exchanges = {
@@ -163,8 +159,8 @@ def state_of(
     queues = {
         each.name: ExistingItem(
             remark="" if each.name in checked else "compared",
-            messages=depth(each.name)[0],
-            consumers=depth(each.name)[1],
+            messages=depths[each.name][0] if depths else None,
+            consumers=depths[each.name][1] if depths else None,
             arguments={"durable": each.durable, "auto_delete": each.auto_delete, **each.arguments},
         )
         for each in existing.queues

@@ -267,7 +267,7 @@ async def test_the_in_process_broker_has_nothing_live(here: Project, verb: str) 
     """Exit 2: it is the command line that is wrong."""
     async with here.run(verb, here.file, "--broker", "memory") as runner:
         assert await runner.wait() == 2
-    assert "the pipeline runs on the in-process broker: there is no live broker to compare with" in runner.stderr
+    assert "the pipeline runs on the in-process broker: there is no live broker to inspect" in runner.stderr
     assert "give --broker URL" in runner.stderr
 
 

@@ -54,7 +54,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Pipelines that run in one container. `broker_variable` holds the broker's URL."""
+    """Pipelines that run in one container. `broker_variable` holds the URL of RabbitMQ."""
 
     name: str
     arguments: tuple[str, ...]
@@ -126,7 +126,7 @@ def deployment(
         name=object_name([pipeline.name for pipeline in pipelines]),
         arguments=(*(_shown(one.path) for one in loaded), *_overlay_arguments(overlays)),
         variables=tuple(variables[name] for name in sorted(variables)),
-        broker_variable=broker,
+        broker_variable=broker if file is None else "",
         secret_files=tuple(sorted(name.removeprefix("file:") for name in origins if _is_file(name))),
         grace_s=max(pipeline.grace_s for pipeline in pipelines),
         longest_timeout_s=max((item.timeout_s or 0.0 for each in pipelines for item in each.subscribers), default=0.0),

@@ -159,8 +159,7 @@ def _container(deployment: Deployment) -> dict[str, Any]:
 
 def _claim(deployment: Deployment) -> dict[str, Any]:
     """Return the volume of the broker's file, which one node may use at a time."""
-    size = {"requests": {"storage": "1Gi"}}
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": size}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     metadata = _metadata(deployment, "-messages")
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 

@@ -195,11 +195,6 @@ class FileBroker(MemoryBroker):
             self._refresh()
         return super().queue(name)
 
-    def depth(self, name: str) -> tuple[int, int]:
-        """Return how many messages and consumers a queue has; none if it does not exist."""
-        queue = self.queue(name)
-        return queue.depth if queue is not None else (0, 0)
-
     def read_topology(self) -> Topology:
         """Return what is in the file, and take in what other processes have written."""
         self._refresh()

@@ -59,3 +59,10 @@ def test_a_broker_in_a_file_is_on_a_volume() -> None:
     text = compose(known(system), "/")
     assert yaml.safe_load(text)["volumes"] == {"messages": {}}
     assert text.startswith("# Messages are in /var/lib/runner/shop.queue, and one process owns it")
+
+
+def test_the_variable_of_a_file_is_passed_on_as_any_other() -> None:
+    """The pipeline cannot be read without it, but its path is not that in the container."""
+    runner = services(read(SHOP_URL="file:/srv/shop.queue", MODE="manage"))["runner"]
+    assert "SHOP_URL" in runner["environment"]
+    assert "file:/var/lib/runner/shop.queue" in runner["command"]
