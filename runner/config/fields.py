@@ -18,6 +18,7 @@ from runner.config.field_types import DURATION, RATE, SHARE, SIZE, TEXT
 from runner.config.foreign_words import readings_of_number
 from runner.config.messages import abbreviated, closest, describe, quoted, spec_error, typo_of
 from runner.config.scalars import resolve_scalar
+from runner.config.spec_model import SpecModel
 from runner.units import format_duration, parse_duration, parse_rate, parse_share, parse_size
 
 MAX_INTEGER: Final = 2**63 - 1
@@ -296,6 +297,23 @@ def mapping(value: object, expected: str = "a map") -> object:
             help_ = f"write each on a line of its own with a colon, as in {quoted(f'{value[0]}:')}"
         raise spec_error("wrong-type", f"must be {expected}, not {describe(value)}", help_)
     return value
+
+
+def short_form(model: type[SpecModel], forms: Any, expected: str = "") -> BeforeValidator:
+    """Return the validator of a map that may be written as the value of one key alone, `short_form` of its model.
+
+    Without `expected`, every value but a map is that value; with it only a text is, and errors say what is `expected`.
+    `forms` are the types for the JSON Schema.
+    """
+
+    def expand(value: object) -> object:
+        if isinstance(value, model):
+            return value
+        if isinstance(value, str) if expected else not isinstance(value, dict):
+            return {model.short_form: value}
+        return mapping(value, expected) if expected else value
+
+    return BeforeValidator(expand, json_schema_input_type=forms)
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from runner.config.fields import (
     choice,
     duration,
     mapping,
+    short_form,
     whole_number,
 )
 from runner.config.foreign_words import foreign_word
@@ -99,16 +100,7 @@ class ExchangeSpec(SpecModel):
     arguments: Arguments = Field(default={}, description="Further AMQP arguments, passed to the broker unchanged.")
 
 
-def _exchange(value: object) -> object:
-    """Expand the short forms: a type, or nothing."""
-    if isinstance(value, str):
-        return {"type": value}
-    return value if isinstance(value, ExchangeSpec) else mapping(value, "a type or a map")
-
-
-ExchangeField = Annotated[
-    ExchangeSpec, BeforeValidator(_exchange, json_schema_input_type=ExchangeType | ExchangeSpec | None)
-]
+ExchangeField = Annotated[ExchangeSpec, short_form(ExchangeSpec, ExchangeType | ExchangeSpec | None, "a type or a map")]
 
 
 # Bindings
@@ -189,12 +181,7 @@ class CompressSpec(SpecModel):
     )
 
 
-def _compress(value: object) -> object:
-    """Expand the short form: the size."""
-    return value if isinstance(value, CompressSpec | dict) else {"over": value}
-
-
-CompressField = Annotated[CompressSpec, BeforeValidator(_compress, json_schema_input_type=str | CompressSpec)]
+CompressField = Annotated[CompressSpec, short_form(CompressSpec, str | CompressSpec)]
 
 
 def _dead_letter(value: object) -> object:

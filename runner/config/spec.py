@@ -18,7 +18,7 @@ from runner.config.fields import (
     Texts,
     choice,
     duration,
-    mapping,
+    short_form,
     text,
 )
 from runner.config.messages import describe, quoted, spec_error
@@ -90,13 +90,6 @@ class EventSpec(SpecModel):
     description: Text = Field(default="", description="What the event says, for people.")
 
 
-def _event(value: object) -> object:
-    """Expand the short forms: a schema, or nothing."""
-    if isinstance(value, str):
-        return {"schema": value}
-    return value if isinstance(value, EventSpec) else mapping(value, "a schema or a map")
-
-
 # Resources
 
 
@@ -113,14 +106,7 @@ class ResourceSpec(SpecModel):
     )
 
 
-def _resource(value: object) -> object:
-    """Expand the short form: the factory."""
-    if isinstance(value, str):
-        return {"factory": value}
-    return value if isinstance(value, ResourceSpec) else mapping(value, "an import path or a map")
-
-
-ResourceField = Annotated[ResourceSpec, BeforeValidator(_resource, json_schema_input_type=str | ResourceSpec)]
+ResourceField = Annotated[ResourceSpec, short_form(ResourceSpec, str | ResourceSpec, "an import path or a map")]
 
 
 # The rest
@@ -219,7 +205,7 @@ def _version(value: object) -> object:
 
 
 VersionField = Annotated[Literal[1], BeforeValidator(_version)]
-EventField = Annotated[EventSpec, BeforeValidator(_event, json_schema_input_type=str | EventSpec | None)]
+EventField = Annotated[EventSpec, short_form(EventSpec, str | EventSpec | None, "a schema or a map")]
 
 
 class PipelineSpec(SpecModel):

@@ -19,6 +19,7 @@ from runner.config.fields import (
     choice,
     duration,
     one_or_many,
+    short_form,
     whole_number,
 )
 from runner.config.messages import describe, quoted, spec_error
@@ -120,11 +121,6 @@ class TripSpec(SpecModel):
     )
 
 
-def _trip(value: object) -> object:
-    """Expand the short form: the share of failures."""
-    return value if isinstance(value, TripSpec | dict) else {"failures": value}
-
-
 # Batches and duplicates
 
 
@@ -172,11 +168,6 @@ class DedupeSpec(SpecModel):
     )
 
 
-def _dedupe(value: object) -> object:
-    """Expand the short form: the window."""
-    return value if isinstance(value, DedupeSpec | dict) else {"window": value}
-
-
 OffsetWord = Literal["stored", "first", "last", "next"]
 
 
@@ -188,9 +179,9 @@ def _offset(value: object) -> object:
 
 RetryField = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | int | RetrySpec)]
 BatchField = Annotated[BatchSpec, BeforeValidator(_batch, json_schema_input_type=int | BatchSpec)]
-TripField = Annotated[TripSpec, BeforeValidator(_trip, json_schema_input_type=str | TripSpec)]
+TripField = Annotated[TripSpec, short_form(TripSpec, str | TripSpec)]
 OffsetField = Annotated[Duration | OffsetWord, BeforeValidator(_offset, json_schema_input_type=OffsetWord | str)]
-DedupeField = Annotated[DedupeSpec, BeforeValidator(_dedupe, json_schema_input_type=str | DedupeSpec)]
+DedupeField = Annotated[DedupeSpec, short_form(DedupeSpec, str | DedupeSpec)]
 
 
 # Subscribers

@@ -22,6 +22,7 @@ from runner.config.fields import (
     choice,
     duration,
     mapping,
+    short_form,
     whole_number,
 )
 from runner.config.messages import describe, quoted, spec_error
@@ -140,15 +141,8 @@ class ReplacementSpec(SpecModel):
         return self
 
 
-def _replacement(value: object) -> object:
-    """Expand the short form: the handler."""
-    if isinstance(value, str):
-        return {"handler": value}
-    return value if isinstance(value, ReplacementSpec) else mapping(value, "an import path or a map")
-
-
 ReplacementField = Annotated[
-    ReplacementSpec, BeforeValidator(_replacement, json_schema_input_type=str | ReplacementSpec)
+    ReplacementSpec, short_form(ReplacementSpec, str | ReplacementSpec, "an import path or a map")
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from runner.config.fields import Duration, duration, whole_number
+from runner.config.fields import Duration, duration, short_form, whole_number
 from runner.config.messages import describe, spec_error
 from runner.config.name_fields import Name, distinct
 from runner.config.spec_model import SpecModel
@@ -54,11 +54,6 @@ def _one_or_many(value: object) -> object:
     return value
 
 
-def _target(value: object) -> object:
-    """Expand the short form: the name."""
-    return value if isinstance(value, TargetSpec | dict) else {"name": value}
-
-
 def _distinct(targets: tuple[TargetSpec, ...]) -> tuple[TargetSpec, ...]:
     """Return the destinations of a list. Duplicates are errors: their messages would have the same ids."""
     distinct(tuple(target.name for target in targets))
@@ -70,6 +65,6 @@ def target_names(targets: Iterable[TargetSpec]) -> tuple[str, ...]:
     return tuple(target.name for target in targets)
 
 
-TargetField = Annotated[TargetSpec, BeforeValidator(_target, json_schema_input_type=Name | TargetSpec)]
+TargetField = Annotated[TargetSpec, short_form(TargetSpec, Name | TargetSpec)]
 OptionalTargets = Annotated[tuple[TargetField, ...], BeforeValidator(_one_or_many), AfterValidator(_distinct)]
 Targets = Annotated[OptionalTargets, Field(min_length=1)]
