@@ -2,6 +2,7 @@
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
@@ -25,11 +26,9 @@ class TlsSpec(SpecModel):
     cert: Text | None = Field(default=None, description="File with the client certificate.")
     key: Text | None = Field(default=None, description="File with the private key of the client certificate.")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
         if self.key is not None and self.cert is None:
-            raise_conflicts([Conflict(("key",), '"key" needs "cert"', 'add "cert", or remove "key"')])
-        return self
+            yield Conflict(("key",), '"key" needs "cert"', 'add "cert", or remove "key"')
 
 
 def _urls(value: object) -> object:

@@ -4,17 +4,17 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final
 from urllib.parse import unquote
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from runner.config.document import Interpolated
 from runner.config.field_types import TEXT
 from runner.config.fields import Boolean, Duration, OpaqueMap, Rate, Text, duration, text
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ImportPath
-from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
+from runner.config.spec_model import Conflict, SpecModel
 from runner.config.subscriber_spec import DedupeField
 from runner.config.target_spec import Targets
 
@@ -122,10 +122,8 @@ class ProducerSpec(SpecModel):
 
     one_of: ClassVar[tuple[str, ...]] = ("handler", "file", "http")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_conflicts([*_source_conflicts(self), *_option_conflicts(self)])
-        return self
+    def conflicts(self) -> list[Conflict]:
+        return [*_source_conflicts(self), *_option_conflicts(self)]
 
 
 def _source_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:

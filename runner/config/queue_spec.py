@@ -4,9 +4,9 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from runner.config.fields import (
     DAY_S,
@@ -118,11 +118,9 @@ class BindSpec(SpecModel):
         default="all", description="Whether all headers must match, or any of them."
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
         if self.headers is None and "match" in self.model_fields_set:
-            raise_conflicts([Conflict(("match",), '"match" needs "headers"', 'add "headers", or remove "match"')])
-        return self
+            yield Conflict(("match",), '"match" needs "headers"', 'add "headers", or remove "match"')
 
 
 # Queues
@@ -264,26 +262,20 @@ class QueueSpec(SpecModel):
         description="ignore: another program reads it, so `validate` does not warn without a subscriber.",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_conflicts(_queue_conflicts(self))
-        return self
-
-
-def _queue_conflicts(queue: QueueSpec) -> Iterator[Conflict]:
-    if queue.partitions is not None or queue.partition_by is not None:
-        yield from _partition_conflicts(queue)
-    if queue.type == "stream":
-        yield from _stream_conflicts(queue)
-        return
-    if queue.type == "quorum":
-        yield from _quorum_conflicts(queue)
-    elif queue.delivery_limit is not None:
-        message = "a classic queue has no delivery limit"
-        yield Conflict(("delivery_limit",), message, 'remove it, or write "type: quorum"')
-    if queue.overflow is not None and queue.max_length is None and queue.max_bytes is None:
-        message = '"overflow" needs a limit'
-        yield Conflict(("overflow",), message, 'add "max_length" or "max_bytes", or remove it')
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.partitions is not None or self.partition_by is not None:
+            yield from _partition_conflicts(self)
+        if self.type == "stream":
+            yield from _stream_conflicts(self)
+            return
+        if self.type == "quorum":
+            yield from _quorum_conflicts(self)
+        elif self.delivery_limit is not None:
+            message = "a classic queue has no delivery limit"
+            yield Conflict(("delivery_limit",), message, 'remove it, or write "type: quorum"')
+        if self.overflow is not None and self.max_length is None and self.max_bytes is None:
+            message = '"overflow" needs a limit'
+            yield Conflict(("overflow",), message, 'add "max_length" or "max_bytes", or remove it')
 
 
 Lacks = dict[str, tuple[bool, str, str]]

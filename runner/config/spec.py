@@ -2,9 +2,10 @@
 
 # Annotations are not postponed here: pydantic would compile the text of each again, 5 ms of every start.
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from runner.config.broker_spec import MEMORY, BrokerField, BrokerSpec, TlsSpec
 from runner.config.fields import (
@@ -34,7 +35,7 @@ from runner.config.name_fields import (
 )
 from runner.config.producer_spec import ProducerSpec
 from runner.config.queue_spec import BindSpec, CompressField, ExchangeField, ExchangeSpec, QueueField, QueueSpec
-from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
+from runner.config.spec_model import Conflict, SpecModel
 from runner.config.subscriber_spec import BatchSpec, DedupeSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.units import parse_address
 
@@ -134,13 +135,9 @@ class LoggingSpec(SpecModel):
     )
     payloads: Boolean = Field(default=False, description="Whether payloads are logged.")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
         if "every" in self.model_fields_set and self.messages != "summary":
-            raise_conflicts(
-                [Conflict(("every",), '"every" needs "messages: summary"', 'add "messages: summary", or remove it')]
-            )
-        return self
+            yield Conflict(("every",), '"every" needs "messages: summary"', 'add "messages: summary", or remove it')
 
 
 def _address(value: object) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails
 
@@ -25,6 +25,15 @@ class SpecModel(BaseModel):
 
     short_form: ClassVar[str] = ""
     """The key whose value may stand in place of the whole map, "" if there is none."""
+
+    def conflicts(self) -> Iterable[Conflict]:
+        """Return the options of this map that exclude each other. All are reported at once."""
+        return ()
+
+    @model_validator(mode="after")
+    def _raise_conflicts(self) -> Self:
+        raise_conflicts(self.conflicts())
+        return self
 
 
 def field_keys(name: str, field: FieldInfo) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ErrorPath, ImportPath, Name, Patterns, PayloadPath
 from runner.config.queue_spec import QueueSpec
 from runner.config.scalars import resolve_scalar
-from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
+from runner.config.spec_model import Conflict, SpecModel
 from runner.config.target_spec import OptionalTargets
 from runner.outcome import MAX_DELAY_S, Backoff
 from runner.units import format_duration
@@ -66,15 +66,13 @@ class RetrySpec(SpecModel):
         "classes.",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
         if self.delay > self.max_delay:
             message = f'"delay" is longer than "max_delay", which is {format_duration(self.max_delay)}'
-            raise_conflicts([Conflict(("delay",), message, 'write a longer "max_delay"')])
+            yield Conflict(("delay",), message, 'write a longer "max_delay"')
         if both := set(self.on or ()).intersection(self.not_on or ()):
             message = f'"on" has {quoted(min(both))} as well, so it would never be retried'
-            raise_conflicts([Conflict(("not_on",), message, "remove it from one of them")])
-        return self
+            yield Conflict(("not_on",), message, "remove it from one of them")
 
 
 def _retry(value: object) -> object:
@@ -261,14 +259,25 @@ class SubscriberSpec(SpecModel):
     )
     description: Text = Field(default="", description="What it does, for people.")
 
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.batch is None:
+            return
+        if self.order_by is not None:
+            yield Conflict(("order_by",), '"order_by" and "batch" cannot be used together', "remove one of them")
+        if self.reply:
+            message = '"reply" and "batch" cannot be used together: the result of a batch belongs to no single message'
+            yield Conflict(("reply",), message, "remove one of them")
+        if self.prefetch is not None and self.prefetch < self.batch.size:
+            message = f'"prefetch" is smaller than a batch, which has {self.batch.size} messages'
+            yield Conflict(("prefetch",), message, f"write at least {self.batch.size}, or remove it")
+
     @property
     def answers(self) -> bool:
         """Whether results go to the `reply_to` of their message."""
         return self.reply if self.reply is not None else not (self.to or self.batch)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_conflicts(_subscriber_conflicts(self))
+    def _limit_concurrency(self) -> Self:
         if self.run_in == "process" and "concurrency" not in self.model_fields_set:
             object.__setattr__(self, "concurrency", min(self.concurrency, _usable_cores()))
         return self
@@ -277,16 +286,3 @@ class SubscriberSpec(SpecModel):
 def _usable_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _subscriber_conflicts(subscriber: SubscriberSpec) -> Iterator[Conflict]:
-    if subscriber.batch is None:
-        return
-    if subscriber.order_by is not None:
-        yield Conflict(("order_by",), '"order_by" and "batch" cannot be used together', "remove one of them")
-    if subscriber.reply:
-        message = '"reply" and "batch" cannot be used together: the result of a batch belongs to no single message'
-        yield Conflict(("reply",), message, "remove one of them")
-    if subscriber.prefetch is not None and subscriber.prefetch < subscriber.batch.size:
-        message = f'"prefetch" is smaller than a batch, which has {subscriber.batch.size} messages'
-        yield Conflict(("prefetch",), message, f"write at least {subscriber.batch.size}, or remove it")

@@ -6,9 +6,9 @@ import contextlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from runner.config.field_types import MOMENT, TIME
 from runner.config.fields import (
@@ -28,7 +28,7 @@ from runner.config.fields import (
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ErrorPath, Identifier, ImportPath, Name, OptionalNames
 from runner.config.spec import VersionField
-from runner.config.spec_model import Conflict, SpecModel, raise_conflicts
+from runner.config.spec_model import Conflict, SpecModel
 from runner.units import format_duration, parse_duration
 
 _MAX_VIRTUAL_S = 10 * 365 * 86_400.0
@@ -127,18 +127,14 @@ class ReplacementSpec(SpecModel):
         examples=["5s"],
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
         given = [key for key in ("raises", "handler") if getattr(self, key) is not None]
         given += ["returns"] if "returns" in self.model_fields_set else []
         if not given and self.takes is None:
             message = 'a replacement needs one of "raises", "returns", "handler" and "takes"'
-            raise_conflicts([Conflict((), message, 'add "raises: TimeoutError" or "returns: …"', "missing-key")])
-        raise_conflicts(
-            Conflict((key,), f'"{given[0]}" and "{key}" cannot be used together', "remove one of them")
-            for key in given[1:]
-        )
-        return self
+            yield Conflict((), message, 'add "raises: TimeoutError" or "returns: …"', "missing-key")
+        for key in given[1:]:
+            yield Conflict((key,), f'"{given[0]}" and "{key}" cannot be used together', "remove one of them")
 
 
 ReplacementField = Annotated[
@@ -170,8 +166,7 @@ class ExpectedMessage(SpecModel):
     at: Moment | None = Field(default=None, description="When it happens, in virtual time.")
     times: Number = Field(default=1, description="How many such messages there are; 0: there is none.")
 
-    def payload_conflicts(self) -> Iterator[Conflict]:
-        """Yield the conflict of a payload that is expected in part and as a whole."""
+    def conflicts(self) -> Iterator[Conflict]:
         if {"payload", "exactly"} <= self.model_fields_set:
             yield Conflict(("exactly",), '"payload" and "exactly" cannot be used together', "remove one of them")
 
@@ -183,11 +178,6 @@ class PublishedSpec(ExpectedMessage):
     arrives: Moment | None = Field(
         default=None, description="When a message with a delay arrives, in virtual time.", examples=["2h"]
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_conflicts(self.payload_conflicts())
-        return self
 
 
 class DeadSpec(ExpectedMessage):
@@ -203,11 +193,6 @@ class DeadSpec(ExpectedMessage):
     )
     error: Text | None = Field(default=None, description="A part of the last error's text.")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_conflicts(self.payload_conflicts())
-        return self
-
 
 class RetriedSpec(SpecModel):
     """How often a subscriber's messages are retried."""
@@ -219,17 +204,13 @@ class RetriedSpec(SpecModel):
         default=None, description="The delay before each retry, in order.", examples=[["1s", "2s"]]
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
         if self.count is None and self.after is None:
             message = 'needs "count" or "after"'
-            raise_conflicts(
-                [Conflict((), message, 'add "count: 3", or the delays as "after: [1s, 2s]"', "missing-key")]
-            )
+            yield Conflict((), message, 'add "count: 3", or the delays as "after: [1s, 2s]"', "missing-key")
         if self.count is not None and self.after is not None and self.count != len(self.after):
             message = f'"count" is {self.count}, and "after" has {len(self.after)} delays'
-            raise_conflicts([Conflict(("count",), message, "remove one of them, or correct it")])
-        return self
+            yield Conflict(("count",), message, "remove one of them, or correct it")
 
 
 def _retried(value: object) -> object:
@@ -268,11 +249,9 @@ class ExpectSpec(SpecModel):
         default={}, description="How many messages of each event are dropped, because no queue receives them."
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
         if not self.model_fields_set:
-            raise_conflicts([Conflict((), "nothing is expected", 'add "dead: none" or "handled: {…}"', "missing-key")])
-        return self
+            yield Conflict((), "nothing is expected", 'add "dead: none" or "handled: {…}"', "missing-key")
 
 
 # Tests and files
@@ -308,12 +287,7 @@ class CaseSpec(SpecModel):
         """Return the seconds from the start to a moment."""
         return (moment - self.start).total_seconds() if isinstance(moment, datetime) else moment
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_conflicts(self._conflicts())
-        return self
-
-    def _conflicts(self) -> Iterator[Conflict]:
+    def conflicts(self) -> Iterator[Conflict]:
         for index, message in enumerate(self.publish):
             at, end = 0.0 if message.at is None else self.seconds(message.at), self.run_for
             if at < 0:

@@ -592,3 +592,9 @@ def test_a_name_that_looks_like_pydantics_sign_for_a_key_is_a_name() -> None:
     assert problem.path == "queues.[key].type"
     (problem,) = problems("logging: {levels: {'[key]': 5}}\n")
     assert problem.path == "logging.levels.[key]"
+
+
+def test_all_options_that_exclude_each_other_are_reported_at_once() -> None:
+    retry = "{delay: 10m, on: [OSError], not_on: [OSError]}"
+    found = problems(f"subscribers: {{s: {{from: q, handler: 'a:b', retry: {retry}}}}}")
+    assert [problem.path for problem in found] == ["subscribers.s.retry.delay", "subscribers.s.retry.not_on"]
