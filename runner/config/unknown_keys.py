@@ -25,6 +25,8 @@ _KINDS = {
     "exchanges": "an exchange",
 }
 _MAX_CHARACTERS = 80
+_MAX_TOGETHER = 3
+"""The most unknown keys in one problem. More have a problem each."""
 
 
 @dataclass(slots=True)
@@ -171,10 +173,11 @@ class UnknownKeys:
         keys = [str(found.path[-1]) for found in group]
         for found, problem in zip(group, problems, strict=True):
             remark = found.word.remark if found.word is not None else ""
-            if len(keys) > 1 and (found.target or all(f"{{{key}|" in remark for key in keys if key != found.path[-1])):
-                message = f"unknown keys {', '.join(map(quoted, keys[:-1]))} and {quoted(keys[-1])}"
-                help_ = f"{problem.help}, in place of {'both' if len(keys) == 2 else 'all of them'}"
-                return [replace(group[0].problem, message=message, help=help_, fix=None)]
+            if 1 < len(keys) <= _MAX_TOGETHER and (
+                found.target or all(f"{{{key}|" in remark for key in keys if key != found.path[-1])
+            ):
+                help_ = f"{problem.help}, in place of {' and '.join(map(quoted, keys[1:]))}, too"
+                return [replace(group[0].problem, help=help_, fix=None)]
         return problems
 
     def _problem(self, found: _Unknown, better: str | None) -> Problem:
