@@ -73,3 +73,19 @@ def test_partitions_are_read_one_by_one_and_with_their_number() -> None:
         assert re.search(found.configure, name), name
     assert not re.search(found.read, "orders")
     assert not re.search(rights(read(f"version: 1\nname: shop\n{queues}")).read, "orders.partitions")
+
+
+def test_a_stream_is_read_with_the_queue_that_elects_its_reader() -> None:
+    """The queue of its dead letters is declared and published to, never read."""
+    found = rights(
+        read(
+            "version: 1\nname: shop\nbroker: amqp://localhost\nqueues: {history: {type: stream}}\n"
+            "subscribers: {audit: {from: history, handler: 'exported_work:handle'}}\n"
+        )
+    )
+    for name in ("history", "shop.audit", "shop.pauses"):
+        assert re.search(found.read, name), name
+    for name in ("history", "shop.audit", "shop.audit.dead", "shop.pauses"):
+        assert re.search(found.configure, name), name
+    assert re.search(found.write, "amq.default")
+    assert not re.search(found.read, "shop.audit.dead")
