@@ -61,7 +61,7 @@ name: "hostile"
 description: "</text><script>alert(1)</script> \\"]; end --> `x` 订单"
 queues: {'q"]--><b>&amp;\\\\': , "a\\\\": , "subgraph": , "end": }
 producers: {"p|{x}": {handler: "h:f", to: ['q"]--><b>&amp;\\\\', "a\\\\", end, subgraph], description: '"quoted" \\n'}}
-subscribers: {"订单 %% {{x}}": {from: 'q"]--><b>&amp;\\\\', handler: "h:f", description: "</svg>"}}
+subscribers: {"订单 %% {{x} }": {from: 'q"]--><b>&amp;\\\\', handler: "h:f", description: "</svg>"}}
 """
 
 
