@@ -520,6 +520,7 @@ async def test_killing_it_loses_nothing(shop: Project, foreign: Foreign) -> None
     assert got.total() - len(names) <= kills
 
 
+@pytest.mark.slow
 async def test_many_looks_do_not_use_up_a_message(rabbit_project: Project, foreign: Foreign) -> None:
     """A dead-letter queue that gives a message up after some deliveries keeps it, however often it is looked at."""
     rabbit_project.pipeline(

@@ -85,7 +85,7 @@ async def run(root: Path, *arguments: str) -> tuple[int, str]:
     return code, runner.stdout
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(shapes, min_size=1, max_size=3))
 def test_what_validate_says_is_what_up_runs(found: list[Shape]) -> None:
     """With and without imports the same; where it says nothing, each handler is the one in its pipeline's folders."""

@@ -63,7 +63,7 @@ PIECES = st.sampled_from(
         *("true", "-1", "1e999", ".nan", "0x1f", "🎉", "\u2028", "\x00", "\ufeff", "\r", "x-", "amq.", "x" * 300),
     ]
 )
-QUICK = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 WORDS = [
     word for word in (*PYYAML_WORDS, *PYDANTIC_WORDS) if word not in ("found", "valid ", "token", "context", "string")

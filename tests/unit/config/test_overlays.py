@@ -372,7 +372,7 @@ def test_an_overlay_that_is_given_is_not_read_as_a_pipeline_of_its_folder() -> N
 # Whole pipelines
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
 @given(pipelines(), st.randoms(use_true_random=False))
 def test_a_pipeline_in_two_parts_is_the_whole_pipeline(written: dict[str, Any], random: Any) -> None:
     """Whatever part of it an overlay holds, in whatever order: the printed configuration is that of one file."""

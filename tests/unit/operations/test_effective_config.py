@@ -35,7 +35,7 @@ def meaning(loaded: PipelineFile) -> dict[str, Any]:
     return {**loaded.spec.model_dump(exclude={"defaults", "include"}), "name": loaded.name}
 
 
-@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 @given(pipelines())
 def test_what_is_printed_is_the_same_pipeline(written: dict[str, Any]) -> None:
     """Reading, printing and reading again changes nothing, for every key of the language."""

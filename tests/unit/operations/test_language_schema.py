@@ -77,7 +77,7 @@ def test_the_examples_of_the_reference_are_valid() -> None:
             assert complaints(text) == [], text
 
 
-@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 @given(pipelines())
 def test_what_the_runner_accepts_is_valid(written: dict[str, Any]) -> None:
     """An editor never underlines what would run."""

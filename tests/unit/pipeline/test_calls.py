@@ -131,7 +131,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 NUMBERS = itertools.count()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_what_is_accepted_is_called_as_it_was_meant(folder: Path, case: Case) -> None:
     """Each parameter gets what is meant, or its default; and the static check never refuses what an import accepts."""

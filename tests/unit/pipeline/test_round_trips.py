@@ -150,7 +150,7 @@ def made(model: type[BaseModel], values: dict[str, Any]) -> BaseModel | None:
 
 
 @given(models())
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_a_model_that_is_accepted_arrives_as_it_was(drawn: tuple[type[BaseModel], dict[str, Any]]) -> None:
     """Whatever its fields, aliases and options: it is refused before it is published, or it arrives as it was."""
     model, values = drawn
@@ -176,7 +176,7 @@ def test_a_dictionary_that_is_accepted_arrives_as_the_model(drawn: tuple[type[Ba
     st.sampled_from([str, bytes, str | bytes, int | str, str | None, bytes | None, Any, date, int, list[int], Colour]),
     TEXTS | st.binary(max_size=6) | st.sampled_from(["5", '"5"', "[1]", "null", "2026-03-01", b"5", b"[1]", b'"5"']),
 )
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_text_and_bytes_that_are_accepted_arrive(schema: Any, payload: str | bytes) -> None:
     """As they were, where the schema takes them so."""
     try:
