@@ -239,7 +239,7 @@ async def test_two_owners(file_project: Project, fault: Fault) -> None:
                 yield item
 
         def handle(order: str) -> None:
-            subprocess.Popen(["sleep", "30"])
+            subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             note(order)
         """
     )
