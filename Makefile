@@ -52,7 +52,7 @@ demo: $(VENV)/.runtime ## Run the example pipelines on the in-process broker
 .PHONY: test
 test: $(VENV)/.test rabbitmq redis ## Check and test everything
 	@$(MAKE) lint
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	@$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 .PHONY: fresh
 fresh: ## Run demo and test in a new Debian with nothing but python3 and make: DEBIAN=bookworm, trixie or testing
