@@ -59,7 +59,7 @@ class Version:
         }
 
     def problem(self, breaks: str, path: KeyPath, message: str, help_text: str, pipeline: str = "") -> Problem:
-        """Return a difference at a path of this version; `breaks` names who is affected, "" for nobody."""
+        """Return a difference at a path of this version; `breaks` names who is affected, "" if it breaks nothing."""
         owners = [each for each, spec in self.files.values() if path and path[1] in getattr(spec, str(path[0]), ())]
         loaded = (
             self.files[pipeline][0]

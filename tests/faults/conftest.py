@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.verdict import Fault
-from tests.node import Node
+from tests.node import Broker, Node
 from tests.project import Place, Project
+from tests.proxy import Proxy
 
 PROPERTY = "fault"
 HEADINGS = ("fault", "what happens", "messages", "lost", "twice", "at most", "recovered after", "")
@@ -21,6 +22,13 @@ HEADINGS = ("fault", "what happens", "messages", "lost", "twice", "at most", "re
 def own_project(own_node: Node, tmp_path: Path, unique: str) -> Project:
     """A project on a node that may be broken."""
     return Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url))
+
+
+@pytest.fixture
+async def proxy(rabbitmq: Broker) -> AsyncIterator[Proxy]:
+    """What can be cut between a project and the shared node."""
+    async with Proxy(rabbitmq.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from zlib import crc32
 
 import pytest
@@ -14,7 +13,6 @@ from tests.faults.load import check_quiet
 from tests.faults.test_unlisted import through
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
-from tests.node import Broker
 from tests.project import Project, lines, started, stop, until
 from tests.proxy import Proxy
 
@@ -91,12 +89,6 @@ class Orders:
     @property
     def queues(self) -> list[str]:
         return [f"{self.queue}.{part}" for part in (*range(COUNT), "dead")]
-
-
-@pytest.fixture
-async def proxy(rabbitmq: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(rabbitmq.port) as proxy:
-        yield proxy
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,15 +20,9 @@ from tests.faults.load import both_lost, check_quiet, is_back, losses
 from tests.faults.test_unlisted import orders, send, through
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
-from tests.node import Broker, Node
+from tests.node import Node
 from tests.project import Place, Project, lines, started, stop, until
 from tests.proxy import Proxy
-
-
-@pytest.fixture
-async def proxy(rabbitmq: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(rabbitmq.port) as proxy:
-        yield proxy
 
 
 class Publishers:

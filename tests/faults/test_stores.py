@@ -79,7 +79,7 @@ class Orders:
         return self._project.ledger.counts()
 
     def has(self, calls: int) -> bool:
-        """Whether there were so many calls."""
+        """Whether there were at least this many calls."""
         self._foreign.count(self.queue)  # keeps its connection alive
         return self.done().total() >= calls
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,7 +11,6 @@ from tests.faults.load import check_quiet
 from tests.faults.test_unlisted import through
 from tests.faults.verdict import Fault
 from tests.foreign import Foreign
-from tests.node import Broker
 from tests.process import RunnerProcess
 from tests.project import Project, lines, started, stop, until
 from tests.proxy import Proxy
@@ -38,12 +36,6 @@ HANDLERS = """
 """
 AGAIN = 5 * RATE
 """What is handled in the seconds until a position is saved, also on a busy machine, and what is in hand."""
-
-
-@pytest.fixture
-async def proxy(rabbitmq: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(rabbitmq.port) as proxy:
-        yield proxy
 
 
 @pytest.mark.slow

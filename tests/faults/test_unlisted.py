@@ -7,7 +7,7 @@ import random
 import resource
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -41,12 +41,6 @@ def send(foreign: Foreign, queue: str, names: list[str], **properties: str) -> N
 def attempts(project: Project, least: int) -> Counter[str]:
     """Return how often each message was handled at that attempt or a later one."""
     return Counter(entry.payload for entry in project.ledger.entries() if entry.attempt >= least)
-
-
-@pytest.fixture
-async def proxy(rabbitmq: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(rabbitmq.port) as proxy:
-        yield proxy
 
 
 def has_ended(runner: RunnerProcess) -> bool:
