@@ -245,6 +245,7 @@ async def test_space_is_given_back_after_a_backlog(tmp_path: Path, monkeypatch: 
         await opened.publish_many(2000, b"x" * 4000)
         await opened.subscribe(prefetch=100)
         await opened.take(2000)
+        await _until(lambda: _stored(opened) == 0)
         await _until(lambda: opened.broker.store.rows("PRAGMA freelist_count")[0][0] < 64)
     assert path.stat().st_size < 2_000_000
 
