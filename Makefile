@@ -143,10 +143,10 @@ write = $(BIN)/python -m $(1) > $(2).new && mv $(2).new $(2)
 
 .PHONY: docs
 docs: $(VENV)/.runtime ## Write the generated documents
-	@$(call write,runner.operations.language_reference,docs/reference/language.md)
-	@$(call write,runner.operations.language_reference tests,docs/reference/test-files.md)
-	@$(call write,runner.operations.metric_reference,docs/reference/metrics.md)
-	@$(call write,runner.cli.command_reference,docs/reference/commands.md)
+	@$(call write,tools.reference.language,docs/reference/language.md)
+	@$(call write,tools.reference.language tests,docs/reference/test-files.md)
+	@$(call write,tools.reference.metrics,docs/reference/metrics.md)
+	@$(call write,tools.reference.commands,docs/reference/commands.md)
 	@$(BIN)/runner export asyncapi pipelines/fulfilment.yaml --output docs/reference/fulfilment.asyncapi.yaml
 	@$(BIN)/runner schema --output pipelines/pipeline.schema.json
 	@$(BIN)/runner schema --tests --output pipelines/test.schema.json

@@ -10,10 +10,10 @@ from collections import Counter
 
 import pytest
 
-from runner.operations.language_reference import language_reference
 from tests.foreign import Foreign
 from tests.project import Project, lines, started, stop, until
 from tests.unit.operations.examples import yaml_blocks
+from tools.reference.language import language_reference
 
 WORK = """
     version: 1

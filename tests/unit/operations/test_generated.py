@@ -3,9 +3,9 @@
 import json
 
 from runner.config.loader import is_test_file
-from runner.operations.language_reference import suite_reference
 from runner.operations.language_schema import language_schema, suite_schema
 from tests.process import ROOT
+from tools.reference.language import suite_reference
 
 
 def test_the_examples_schema_is_that_of_the_language() -> None:

@@ -18,11 +18,11 @@ from runner.config.spec_model import SpecModel, field_keys
 from runner.config.suite_loader import read_suite
 from runner.config.suite_spec import SuiteSpec
 from runner.config.yaml_parser import parse_yaml
-from runner.operations.language_reference import language_reference, suite_reference
 from runner.operations.language_schema import Schema, language_schema, spec_models, suite_schema
 from tests.process import ROOT
 from tests.unit.operations.examples import yaml_blocks
 from tests.unit.operations.written_pipelines import pipelines
+from tools.reference.language import language_reference, suite_reference
 
 SCHEMA = language_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from runner.cli import cli
-from runner.cli.command_reference import command_reference
 from tests.process import ROOT
+from tools.reference.commands import command_reference
 
 
 def test_the_document_is_generated_from_the_help_texts() -> None:

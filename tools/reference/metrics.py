@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
+from pathlib import Path
 
 from runner.metrics_table import METRICS, Metric
 
 
 def metric_reference() -> str:
     """Return the text of the document."""
-    text = files("runner.operations").joinpath("metric_reference.md").read_text("utf-8")
+    text = Path(__file__).with_suffix(".md").read_text("utf-8")
     for place, lines in (("metrics", _metrics()), ("buckets", _buckets())):
         text = text.replace(f"<!-- {place} -->", "\n".join(lines))
     return text

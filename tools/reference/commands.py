@@ -13,7 +13,7 @@ from runner.cli.verb import examples
 _HEAD = """\
 # Commands
 
-<!-- Written by `python -m runner.cli.command_reference` from the help texts in runner/cli. -->
+<!-- Written by `python -m tools.reference.commands` from the help texts in runner/cli. -->
 
 Every option can also be set by an environment variable, `RUNNER_<COMMAND>_<OPTION>`; `--broker` and `--management` also
 by `RUNNER_BROKER` and `RUNNER_MANAGEMENT`. `runner COMMAND --help` prints the same texts, with examples, as does

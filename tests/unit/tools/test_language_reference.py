@@ -12,19 +12,19 @@ from runner.config.loader import find_pipelines, load, load_text
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys
 from runner.config.yaml_parser import parse_yaml
-from runner.operations.language_reference import language_reference
 from runner.operations.language_schema import spec_models
 from runner.operations.type_shapes import TypeShape, field_shape, union_members
 from runner.pipeline.resolver import resolve
 from tests import documents
 from tests.process import ROOT
 from tests.unit.operations.examples import yaml_blocks
+from tools.reference.language import language_reference
 
 TEXT = language_reference()
 
 
 def test_the_file_is_what_the_models_say() -> None:
-    """Written anew by `python -m runner.operations.language_reference > docs/reference/language.md`."""
+    """Written anew by `python -m tools.reference.language > docs/reference/language.md`."""
     assert (ROOT / "docs" / "reference" / "language.md").read_text("utf-8") == TEXT
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from runner.metrics_table import METRICS
-from runner.operations.metric_reference import metric_reference
 from tests.process import ROOT
+from tools.reference.metrics import metric_reference
 
 HOW_TO = (ROOT / "docs/how-to/monitor.md").read_text("utf-8")
 

@@ -1,7 +1,7 @@
 """Generates the references of pipeline files and of test files, in Markdown.
 
 Keys, types, defaults and descriptions come from the models. The prose and the examples come from
-`language_reference.md` and `suite_reference.md`, where a line such as `<!-- keys of QueueSpec -->` is replaced by a
+`language.md` and `suite.md`, where a line such as `<!-- keys of QueueSpec -->` is replaced by a
 table.
 """
 
@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from runner.config.field_types import FIELD_TYPES, SUITE_FIELD_TYPES
@@ -26,17 +26,17 @@ _HEADING: Final = re.compile(r"^##+ (.+)$", re.MULTILINE)
 
 def language_reference() -> str:
     """Return the reference of pipeline files."""
-    return _reference("language_reference.md", PipelineSpec, language_schema())
+    return _reference("language.md", PipelineSpec, language_schema())
 
 
 def suite_reference() -> str:
     """Return the reference of test files."""
-    return _reference("suite_reference.md", SuiteSpec, suite_schema())
+    return _reference("suite.md", SuiteSpec, suite_schema())
 
 
 def _reference(source: str, root: type[SpecModel], schema: Schema) -> str:
     """Return a whole reference. A model without a place in the text gets a section at the end."""
-    text = files("runner.operations").joinpath(source).read_text("utf-8")
+    text = Path(__file__).with_name(source).read_text("utf-8")
     placed = set(_PLACE.findall(text))
     for model in spec_models(root):
         if model.__name__ not in placed:
