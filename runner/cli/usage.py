@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from runner.config.messages import closest
-from runner.config.tables import read_table
+from runner.tables import read_table
 
 _OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--outfile", "--save")
 _PAYLOADS = dict.fromkeys(("publish", "call"), """ '{"id": 1}'""")

@@ -38,7 +38,7 @@ class Verb(click.Command):
 
 def examples(command_path: str) -> list[str]:
     """Return command lines for a command, such as `runner dead list`."""
-    from runner.config.tables import read_table
+    from runner.tables import read_table
 
     name = command_path.partition(" ")[2]
     return [line for command, line in read_table("runner.cli", "examples.txt", 2) if command == name]

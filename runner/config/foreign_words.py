@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from runner.config.tables import read_table
+from runner.tables import read_table
 
 _PREFIX = re.compile(
     r"^(?:max|num|number_of|worker|consumer|listener|default|global|task|job|message|handler|subscriber|my"

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from runner.config.document import Interpolated
-from runner.config.tables import read_table
 from runner.redaction import mask_passwords
+from runner.tables import read_table
 
 _MAX_CHARACTERS = 60
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][\w./:@+-]*")

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from runner.config.positions import Lines
-from runner.config.tables import read_table
 from runner.errors import Problem
+from runner.tables import read_table
 
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'', re.DOTALL)
 _CLOSING = {"[": "]", "{": "}"}

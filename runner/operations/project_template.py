@@ -9,10 +9,10 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from runner.config.tables import filled
 from runner.errors import RunnerError
 from runner.operations.export.deployment import object_name
 from runner.operations.yaml_writer import format_scalar
+from runner.tables import filled
 
 
 class FilesExist(RunnerError):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from runner.config.tables import read_table
+from runner.tables import read_table
 
 
 def _modules(kind: str) -> dict[str, str]:

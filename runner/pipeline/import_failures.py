@@ -21,7 +21,6 @@ from pydantic.errors import PydanticUserError
 
 from runner.config.diagnostics import display_path
 from runner.config.messages import closest
-from runner.config.tables import filled, read_table
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
 from runner.pipeline.distributions import how_to_get, likely_module
@@ -35,6 +34,7 @@ from runner.pipeline.import_problems import (
     place_of,
     source_of,
 )
+from runner.tables import filled, read_table
 
 _ADVICE = re.compile(r" \(consider renaming '.*' if it has the same name as a library you intended to import\)$")
 _UNCHECKABLE = re.compile(r"Unable to generate pydantic-core schema for (?:<class '([^']+)'>|(\S+?))\. ")

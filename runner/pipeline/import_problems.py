@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from runner.config.diagnostics import display_path
 from runner.config.messages import closest, did_you_mean
-from runner.config.tables import filled, read_table
 from runner.pipeline import sys_path
 from runner.pipeline.python_source import parse_python
+from runner.tables import filled, read_table
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAX_LISTED = 5

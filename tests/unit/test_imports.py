@@ -27,7 +27,7 @@ WORDS = (
         "metrics_table",
         "outcome",
     ),
-    *("redaction", "release", "schedule", "tasks", "trace_context", "units"),
+    *("redaction", "release", "schedule", "tables", "tasks", "trace_context", "units"),
 )
 VOCABULARY = tuple(f"runner.{word}" for word in WORDS)
 

@@ -12,8 +12,8 @@ from itertools import groupby
 from string import ascii_uppercase
 from typing import Any
 
-from runner.config.tables import read_table
 from runner.pipeline.model import Pipeline
+from runner.tables import read_table
 
 COLUMNS = 24
 """Width of a dashboard in grid units."""

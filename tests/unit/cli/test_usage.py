@@ -12,7 +12,7 @@ import pytest
 from runner import cli as package
 from runner.cli import cli
 from runner.cli.verb import Verb
-from runner.config.tables import read_table
+from runner.tables import read_table
 
 PIPELINE = "version: 1\nqueues: {order_queue: }\nevents: {order.paid: }\n"
 

@@ -1,4 +1,4 @@
-"""Reads the tables beside the code: words of other tools, and texts for errors."""
+"""Reads the tables beside the code: metrics, words of other tools, and texts for errors."""
 
 from __future__ import annotations
 
