@@ -24,15 +24,12 @@ class Stream(Protocol):
 
     def write(self, text: str, /) -> object:
         """Write."""
-        ...
 
     def flush(self) -> object:
         """Write what is buffered."""
-        ...
 
     def isatty(self) -> bool:
         """Return whether it is a terminal."""
-        ...
 
 
 class DescriptorStream:

@@ -16,19 +16,15 @@ class Schedule(Protocol):
 
     def first(self, now: datetime) -> datetime:
         """Return the first due time of a producer that has never run."""
-        ...
 
     def next(self, after: datetime) -> datetime:
         """Return the first due time after `after`."""
-        ...
 
     def latest(self, due: datetime, now: datetime) -> datetime:
         """Return the last due time up to `now`, at least `due`: one run replaces all missed ones."""
-        ...
 
     def after_clock_change(self, due: datetime, now: datetime) -> datetime:
         """Return `due`, or an earlier due time if it is so far off that the clock must have been set back."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,20 +36,16 @@ class Browser(Protocol):
     @property
     def is_over(self) -> bool:
         """Whether the connection was lost, after which the broker has requeued all messages."""
-        ...
 
     @property
     def is_at_its_end(self) -> bool:
         """Whether there are no more messages."""
-        ...
 
     async def next(self, seconds: float) -> Browsed | None:
         """Return the next message; None if none arrives in time. Raises BrokerUnavailable."""
-        ...
 
     async def take(self, browsed: Any) -> None:
         """Remove a message that `next` returned from its queue. Raises BrokerUnavailable."""
-        ...
 
 
 class QueueAccess(Protocol):
@@ -58,31 +54,24 @@ class QueueAccess(Protocol):
     @property
     def major_version(self) -> int:
         """The major version of the broker; 0 for the in-process broker."""
-        ...
 
     async def depth(self, queue: str) -> QueueCounts | None:
         """Return the counts of a queue; None if it does not exist."""
-        ...
 
     def read(self, queue: str, window: int = 1) -> AbstractAsyncContextManager[Browser]:
         """Read a queue from its head; messages that are not removed return to their places.
 
         `window` is how many messages RabbitMQ sends ahead at first: as many as the caller then removes together.
         """
-        ...
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
         """Publish, and wait for the confirm. Raises as `Transport.publish` does."""
-        ...
 
     async def pauses(self, pipeline: str) -> Pauses | None:
         """Return the pauses of a pipeline's subscribers; None if the broker does not show them."""
-        ...
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
         """Begin or end the pause of a subscriber, for all processes."""
-        ...
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""
-        ...

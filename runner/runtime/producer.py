@@ -52,11 +52,9 @@ class TickStore(Protocol):
 
     def last_tick(self) -> datetime | None:
         """Return the due time of the last run; None if it never ran."""
-        ...
 
     async def save_tick(self, due: datetime) -> None:
         """Save the due time of a run."""
-        ...
 
 
 class ProducerRuntime:

@@ -69,23 +69,18 @@ class DeliverySubscription(Protocol):
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
         """Acknowledge a delivery that was handled, or that a copy replaces. False where the broker takes it back."""
-        ...
 
     async def release(self, delivery: Delivery) -> bool:
         """Give a delivery back untouched. False where the broker has taken it back already."""
-        ...
 
     def was_handled(self, delivery: Delivery) -> bool:
         """Return whether a redelivery was handled before, and its acknowledgement possibly lost. True only once."""
-        ...
 
     def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
         """Return how this attempt ended before, where its outcome could not be settled. Returned only once."""
-        ...
 
     def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
         """Remember an outcome that could not be settled, because the broker has taken the message back."""
-        ...
 
 
 class Delivery:
@@ -250,22 +245,18 @@ class Subscription(Protocol):
     @property
     def is_live(self) -> bool:
         """Whether the broker sends messages now. False while reconnecting, and after `stop`."""
-        ...
 
     async def stop(self) -> None:
         """Stop delivering. Earlier deliveries can still be settled. Idempotent, bounded in time."""
-        ...
 
     def step_back(self) -> None:
         """Deliver nothing more until all is settled, then subscribe again, behind all others. Needs `is_single_active`.
 
         What is released meanwhile goes back, in order, before another subscription gets a message.
         """
-        ...
 
     async def close(self) -> None:
         """Stop, and give unsettled deliveries back. Idempotent, bounded in time."""
-        ...
 
 
 class Transport(Protocol):
@@ -274,7 +265,6 @@ class Transport(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What this transport can do."""
-        ...
 
     @property
     def unready_reasons(self) -> Sequence[str]:
@@ -282,23 +272,19 @@ class Transport(Protocol):
 
         A broker that is out of memory or disk is no reason: it still delivers messages.
         """
-        ...
 
     @property
     def can_publish(self) -> bool:
         """Whether a connection accepts publications now. Otherwise publications wait for one."""
-        ...
 
     async def connect(self) -> str:
         """Connect, and return the broker's name and version, such as `RabbitMQ 4.1.2`.
 
         Tries again with growing delays. Raises BrokerUnavailable after the transport's connect timeout.
         """
-        ...
 
     async def declare(self, topology: Topology) -> DeclareResult:
         """Declare what is missing. Raises TopologyMismatch for items that exist and differ."""
-        ...
 
     async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
         """Publish one envelope, once, and return when the broker has confirmed it.
@@ -307,7 +293,6 @@ class Transport(Protocol):
         at once; the messages of a caller that awaits each call keep their order. An answer goes to an address that
         another program has named: if the broker does not permit it, no other publication suffers.
         """
-        ...
 
     async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
         """Publish a question as `publish` does, and return the future of its first answer; cancel it to stop waiting.
@@ -315,7 +300,6 @@ class Transport(Protocol):
         The answer has the correlation id of the question, which no other question has. The future ends as NoAnswer when
         the connection that the answer would come by is lost.
         """
-        ...
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
         """Publish without waiting if a slot is free. For callers that publish many messages.
@@ -327,11 +311,9 @@ class Transport(Protocol):
         Messages keep the order of the calls. After `busy`, start no other publication before that `publish` has begun
         to wait.
         """
-        ...
 
     async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
         """Start to pass deliveries of a queue to `on_delivery`, which must not block and must not raise."""
-        ...
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         """Settle a delivery with its outcome. Raises AlreadySettled the second time.
@@ -340,18 +322,15 @@ class Transport(Protocol):
         acknowledged. While the copy cannot be published, this waits; if that is cancelled, the delivery can be settled
         again. Returns False where the delivery's connection is gone: the broker delivers the message again.
         """
-        ...
 
     def ack(self, delivery: Delivery) -> bool:
         """Settle with `Ack`. It never waits."""
-        ...
 
     async def count_pending(self, all_options: Sequence[SubscriptionOptions], *, with_delayed: bool = False) -> int:
         """Return how many messages wait in these queues, or for a retry into them. Unsettled ones do not count.
 
         `with_delayed` also counts delayed messages that have not arrived.
         """
-        ...
 
     async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int | str:
         """Return how many messages of these queues other sessions hold unsettled, or a sentence why it is unknown.
@@ -359,14 +338,12 @@ class Transport(Protocol):
         `quiet_s` is for how long nothing was ready. Counts that may be older than that are not trusted: they count as
         one message.
         """
-        ...
 
     async def count_consumers(self, queue: str) -> int:
         """Return how many subscriptions a queue has, of all sessions. Raises BrokerUnavailable.
 
         A queue with a single active consumer may have more than are counted.
         """
-        ...
 
     async def campaign(self, name: str, member: Candidate | None = None) -> Leadership:
         """Campaign with all sessions of this broker for the leadership of a name, such as `orders.producers`.
@@ -374,16 +351,12 @@ class Transport(Protocol):
         Reports `pipeline.name_shared` once for each other fingerprint that campaigns under the same name.
         Raises BrokerUnavailable or TopologyMismatch where the broker refuses. `close` resigns.
         """
-        ...
 
     async def follow_pauses(self, pipeline: str, on_pauses: OnPauses) -> Pauses:
         """Return the pauses of a pipeline's subscribers, and call `on_pauses` after each change."""
-        ...
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
         """Begin or end the pause of a subscriber, for all sessions. Raises BrokerUnavailable."""
-        ...
 
     async def close(self) -> None:
         """Resign, stop subscriptions, give unsettled deliveries back, disconnect. Idempotent, bounded in time."""
-        ...

@@ -53,12 +53,10 @@ class Leadership(Protocol):
     @property
     def is_leader(self) -> bool:
         """Whether this session leads. False once the connection is known to be lost, or the lease has expired."""
-        ...
 
     @property
     def state(self) -> Mapping[str, Any]:
         """A copy of what the last leader saved, `{}` at first. Raises NotLeader."""
-        ...
 
     @property
     def start(self) -> str:
@@ -67,19 +65,15 @@ class Leadership(Protocol):
         A session joins the start of the sessions that it finds at work; without any, it begins the start that its
         `Candidate` names. Joining decides this, not a clock.
         """
-        ...
 
     async def ask_leader(self) -> LeaderState | None:
         """Ask the leader for its start and state. None if it does not answer in time, or this session leads."""
-        ...
 
     async def wait_won(self) -> None:
         """Return as soon as this session leads. Raises NotLeader after `resign`."""
-        ...
 
     async def wait_lost(self) -> None:
         """Return when the leadership of the last `wait_won` is over, even if it has been won again since."""
-        ...
 
     async def save(self, state: Mapping[str, Any]) -> None:
         """Replace the state, and return when every later leader will see this state or a newer one.
@@ -89,11 +83,9 @@ class Leadership(Protocol):
         may have saved in between. When leadership is lost while saving, or the save is cancelled, the next leader sees
         either the old state or the new one.
         """
-        ...
 
     async def resign(self) -> None:
         """Give up the leadership, and campaign no more. Idempotent, bounded in time."""
-        ...
 
 
 def name_shared_fields(name: str, other: Candidate) -> dict[str, str]:

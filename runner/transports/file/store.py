@@ -47,7 +47,6 @@ class OnWritten(Protocol):
 
     def note_written(self, number: int) -> None:
         """Note that everything up to the group of this number is in the file."""
-        ...
 
 
 class Group:

@@ -16,7 +16,6 @@ class Schedulable(Protocol):
 
     def run_once(self) -> bool:
         """Do a bounded amount of work; return whether there is more."""
-        ...
 
 
 class DeliveryScheduler:

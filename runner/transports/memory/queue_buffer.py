@@ -39,15 +39,12 @@ class QueueBuffer(Protocol):
 
     def append(self, message: QueuedMessage, /) -> None:
         """Append a message that has arrived."""
-        ...
 
     def popleft(self) -> QueuedMessage:
         """Remove the head and return it. Raises IndexError when the buffer is empty."""
-        ...
 
     def restore(self, message: QueuedMessage) -> None:
         """Put a message back where it stood."""
-        ...
 
     def __getitem__(self, index: int, /) -> QueuedMessage: ...
 

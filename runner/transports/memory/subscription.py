@@ -15,23 +15,18 @@ class SubscribedQueue(Protocol):
 
     def set_idle(self, subscription: MemorySubscription) -> None:
         """Note that a subscription has room for another delivery."""
-        ...
 
     def add(self, subscription: MemorySubscription) -> None:
         """Add a subscription, behind the others."""
-        ...
 
     def retire(self, subscription: MemorySubscription) -> None:
         """Deliver nothing more to this subscription."""
-        ...
 
     def restore(self, message: QueuedMessage) -> None:
         """Put a message back to its place in the queue."""
-        ...
 
     def restore_lost(self, message: QueuedMessage) -> None:
         """Put back a message whose delivery was lost."""
-        ...
 
 
 class MemorySubscription:
