@@ -33,7 +33,6 @@ class BrowsedMessage(NamedTuple):
 
     @property
     def address(self) -> Address:
-        """See `Browsed`."""
         return self.message.address
 
 
@@ -73,7 +72,7 @@ class MemoryBrowser:
 
 
 class MemoryAccess:
-    """A session over the process's own transport, which it does not close."""
+    """A `QueueAccess` over the process's own transport, which it does not close."""
 
     major_version = 0
 
@@ -81,7 +80,6 @@ class MemoryAccess:
         self._transport = transport
 
     async def depth(self, queue: str) -> QueueCounts | None:
-        """See `QueueAccess.depth`."""
         found = self._transport.queue(queue)
         return None if found is None else QueueCounts(*found.depth)
 
@@ -98,11 +96,9 @@ class MemoryAccess:
             browser.close()
 
     async def publish(self, address: Address, envelope: Envelope) -> None:
-        """See `QueueAccess.publish`."""
         await self._transport.publish(address, envelope)
 
     async def pauses(self, pipeline: str) -> Pauses:
-        """See `QueueAccess.pauses`."""
         return self._transport.pauses(pipeline)
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:

@@ -54,7 +54,6 @@ class PartitionedSubscription:
 
     @property
     def is_live(self) -> bool:
-        """See `Subscription.is_live`."""
         return all(each.is_live for name, each in self._subscriptions.items() if name not in self._leaving)
 
     async def start(self) -> None:
@@ -68,12 +67,10 @@ class PartitionedSubscription:
             self._task = asyncio.create_task(self._keep_balanced(), name=f"partitions-{self._processes.queue}")
 
     async def stop(self) -> None:
-        """See `Subscription.stop`."""
         await cancel_and_wait(self._task)
         await asyncio.gather(*(each.stop() for each in self._subscriptions.values()))
 
     async def close(self) -> None:
-        """See `Subscription.close`."""
         await cancel_and_wait(self._task)
         await asyncio.gather(*(each.close() for each in self._subscriptions.values()))
 

@@ -68,7 +68,6 @@ class ProducerGroup:
 
     @property
     def unfinished(self) -> list[ProducerRuntime]:
-        """See `Supervisor.unfinished_producers`."""
         has_ended = self._finite_ended.is_set()
         return [each for each in self._producers if (each.is_finite and not has_ended) or each.is_running]
 

@@ -40,7 +40,7 @@ return results
 
 
 class RedisDatabase:
-    """A database of a server."""
+    """A `Database` of a server."""
 
     def __init__(self, url: str) -> None:
         once = Retry(NoBackoff(), 1)  # the store has its own way of waiting
@@ -48,7 +48,6 @@ class RedisDatabase:
         self._script = self._redis.register_script(_SCRIPT)
 
     async def apply(self, steps: Sequence[Step]) -> list[Result]:
-        """See `Database`."""
         arguments: list[bytes | str | int] = []
         for step in steps:
             arguments += (step.kind, step.owner, step.value, max(1, round(step.seconds * 1000)))
@@ -56,5 +55,4 @@ class RedisDatabase:
         return [found if isinstance(found, bytes) else bool(found) for found in results]
 
     async def close(self) -> None:
-        """See `Database`."""
         await self._redis.aclose()

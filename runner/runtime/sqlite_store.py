@@ -38,7 +38,7 @@ DELETE FROM entries WHERE key IN (SELECT key FROM entries WHERE max(done_until, 
 
 
 class SqliteDatabase:
-    """The file, used in a thread of its own. It is made where it does not exist, readable for its owner only.
+    """A `Database` in a file, used in a thread of its own. A new file is readable for its owner only.
 
     What is done is on the disk when `apply` returns; a claim may be lost with the power, as its process is.
     """
@@ -50,11 +50,9 @@ class SqliteDatabase:
         self._purged_at = 0.0
 
     async def apply(self, steps: Sequence[Step]) -> list[Result]:
-        """See `Database`."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, steps)
 
     async def close(self) -> None:
-        """See `Database`."""
         self._thread.submit(self._disconnect)
         await asyncio.to_thread(self._thread.shutdown)
 

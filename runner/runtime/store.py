@@ -133,7 +133,6 @@ class SharedStore:
         await self._database.close()
 
     async def do(self, step: Step) -> Result:
-        """See `Store`."""
         if self.unready_reason:
             raise StoreUnavailable(self.unready_reason)
         self._held.discard((step.key, step.owner))  # no renewal may follow the end of a claim

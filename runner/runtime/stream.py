@@ -50,7 +50,7 @@ CLOSE_S = 5.0
 
 
 class StreamReading:
-    """What one leader reads: its deliveries are settled with this, and it knows which of them are.
+    """What one leader reads: the `DeliverySubscription` of its deliveries, which knows which of them are settled.
 
     An acknowledgement makes the broker send another message. Nothing of a stream is ever given back to the broker.
     """
@@ -92,7 +92,6 @@ class StreamReading:
         self._on_delivery(delivery)
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
-        """See `DeliverySubscription.ack`."""
         _, channel = self._unsettled.pop(delivery)
         self._acks.append((channel, delivery))
         while self._acks and (self._next or 0) - (self.position or 0) < MAX_AHEAD:
@@ -114,7 +113,6 @@ class StreamReading:
         return False
 
     def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
-        """See `DeliverySubscription.earlier_outcome_of`."""
         return None
 
     def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:

@@ -113,7 +113,6 @@ class _ReportingExporter(SpanExporter):
         self._next_warning_at = 0.0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """See `SpanExporter.export`."""
         try:
             result, error = self._exporter.export(spans), "the collector does not accept the spans"
         except Exception as failure:  # an error would end the exporting thread unnoticed
@@ -126,9 +125,7 @@ class _ReportingExporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """See `SpanExporter.shutdown`."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """See `SpanExporter.force_flush`."""
         return self._exporter.force_flush(timeout_millis)

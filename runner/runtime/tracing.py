@@ -151,12 +151,10 @@ class TracedPublisher(PipelinePublisher):
         self._tracer = tracer
 
     def start(self, outgoing: OutgoingMessage) -> OutgoingMessage:
-        """See `Publisher.start`."""
         is_reply = outgoing.destination.name not in self._destinations
         return self._tracer.publication(self._app_id, outgoing, is_reply=is_reply)
 
     def end(self, outgoing: OutgoingMessage, error: BaseException | None = None) -> None:
-        """See `Publisher.end`."""
         if error is not None:
             mark_failed(outgoing.span, error)
         outgoing.span.end()
@@ -171,17 +169,14 @@ class TracedExecution(Execution):
         self._spans: dict[Delivery, Span] = {}
 
     async def run(self, delivery: Delivery) -> None:
-        """See `Execution.run`."""
         with self._attempt_span([delivery], is_batch=False):
             await super().run(delivery)
 
     async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
-        """See `Execution.run_batch`."""
         with self._attempt_span(deliveries, is_batch=True):
             await super().run_batch(deliveries)
 
     async def release(self, delivery: Delivery) -> None:
-        """See `Execution.release`."""
         self._note(delivery, "release")
         await super().release(delivery)
 

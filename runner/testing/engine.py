@@ -170,7 +170,6 @@ class Engine:
         return sent.envelope.message_id or ""
 
     async def calling(self, to: str, payload: Any, *, timeout: Duration, **message: Any) -> Any:
-        """See `Running.call`."""
         publisher, outgoing = self._prepare(to, payload, **message)
         return (await self._loop.drive(publisher.call(outgoing, _seconds(timeout)))).payload
 
@@ -201,7 +200,6 @@ class Engine:
         return publisher, outgoing
 
     async def advancing(self, duration: Duration) -> None:
-        """See `Running.advance`."""
         loop = self._loop
         moment = loop.time() + _seconds(duration)
         while (due := await loop.quiet(is_bounded=True)) is not None and due <= moment + DUE_TOLERANCE_S:
@@ -209,7 +207,6 @@ class Engine:
         loop.jump(moment)
 
     async def idling(self) -> None:
-        """See `Running.until_idle`."""
         loop = self._loop
         since, most = loop.time(), self._recorder.count + MAX_IDLE_RECORDS
         while True:

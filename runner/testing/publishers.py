@@ -50,7 +50,6 @@ class PublisherInTest(Publisher):
         return 0
 
     def close(self) -> None:
-        """See `Publisher.close`."""
         self._target.is_closed = True
 
     def _send(self, name: str, message: Publish, timeout: str | float | None) -> str:
@@ -71,7 +70,6 @@ class AsyncPublisherInTest(AsyncPublisher):
         return 0
 
     async def close(self) -> None:
-        """See `AsyncPublisher.close`."""
         self._target.is_closed = True
 
     async def __aenter__(self) -> Self:

@@ -148,7 +148,6 @@ class RecordingPublisher(PipelinePublisher):
         self._broker = broker
 
     def start(self, outgoing: OutgoingMessage) -> OutgoingMessage:
-        """See `PipelinePublisher.start`."""
         fields = log.context.get()
         parents = _parents.get() if "subscriber" in fields else ()
         about = {
@@ -161,7 +160,6 @@ class RecordingPublisher(PipelinePublisher):
         return super().start(outgoing)._replace(span=about)
 
     def end(self, outgoing: OutgoingMessage, error: BaseException | None = None) -> None:
-        """See `PipelinePublisher.end`."""
         super().end(outgoing, error)
         if error is None:
             destination = outgoing.destination
@@ -184,7 +182,6 @@ class RecordingExecution(Execution):
         self._recorder = recorder
 
     async def release(self, delivery: Delivery) -> None:
-        """See `Execution.release`."""
         await super().release(delivery)
         self._record("released", delivery)
 

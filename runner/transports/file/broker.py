@@ -220,12 +220,10 @@ class FileBroker(MemoryBroker):
         self._note_change()
 
     def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
-        """See `MemoryBroker.campaign`."""
         self._elections.setdefault(name, _StoredElection(name, self.store))
         return super().campaign(name, member, on_transport_event)
 
     def change_pauses(self, pipeline: str, change: PauseChange) -> None:
-        """See `MemoryBroker.change_pauses`."""
         super().change_pauses(pipeline, change)
         self.store.execute("DELETE FROM pauses WHERE pipeline = ? AND subscriber = ?", pipeline, change.subscriber)
         if change.pause is not None:
@@ -400,7 +398,6 @@ class _StoredElection(Election):
         self._store = store
 
     async def save(self, state: str) -> None:
-        """See `Election.save`."""
         self.state = state
         self._store.execute("INSERT OR REPLACE INTO elections VALUES (?, ?)", self.name, state)
         await self._store.written()

@@ -89,7 +89,6 @@ class FileQueue(MemoryQueue):
             self._arrived = max(self._arrived, (last or base) - base)
 
     def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
-        """See `MemoryQueue.subscribe`."""
         subscription = FileSubscription(options, self, on_delivery)
         self.add(subscription)
         return subscription
@@ -122,14 +121,12 @@ class FileQueue(MemoryQueue):
             self.resume()
 
     def retire(self, subscription: MemorySubscription) -> None:
-        """See `MemoryQueue.retire`."""
         before = len(self.subscriptions)
         super().retire(subscription)
         if len(self.subscriptions) != before:
             self.note_consumers()
 
     def restore_lost(self, message: QueuedMessage) -> None:
-        """See `MemoryQueue.restore_lost`."""
         count = "UPDATE messages SET failed = ? WHERE id = ?"
         self._store.execute(count, message.failed_deliveries + 1, message.position)
         super().restore_lost(message)
@@ -210,7 +207,6 @@ class FileSubscription(MemorySubscription):
         self._file_queue = queue
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
-        """See `DeliverySubscription.ack`."""
         if not self.discard(delivery.delivery_tag):
             return False
         self._file_queue.forget(delivery.delivery_tag)
@@ -218,13 +214,11 @@ class FileSubscription(MemorySubscription):
         return True
 
     async def release(self, delivery: Delivery) -> bool:
-        """See `DeliverySubscription.release`."""
         is_released = await super().release(delivery)
         self._file_queue.note_settled(delivery.delivery_tag)
         return is_released
 
     def requeue_unsettled(self) -> None:
-        """See `MemorySubscription.requeue_unsettled`."""
         if self._file_queue.alone in self.unsettled:
             self._file_queue.alone = None
         super().requeue_unsettled()

@@ -43,12 +43,10 @@ class FileTransport(MemoryTransport):
 
     @property
     def capabilities(self) -> Capabilities:
-        """See `Transport.capabilities`."""
         return Capabilities("file", is_persistent=True)
 
     @property
     def unready_reasons(self) -> Sequence[str]:
-        """See `Transport.unready_reasons`."""
         return (str(self._file.failure),) if self._file.failure else super().unready_reasons
 
     async def connect(self) -> str:
@@ -59,7 +57,6 @@ class FileTransport(MemoryTransport):
         return "broker in a file"
 
     async def declare(self, topology: Topology) -> DeclareResult:
-        """See `Transport.declare`."""
         result = await super().declare(topology)
         await self.written()
         return result
@@ -81,7 +78,6 @@ class FileTransport(MemoryTransport):
         await self._file.store.written()
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
-        """See `Transport.publish_nowait`."""
         if not self._is_open or self._file.store.is_blocked or self._file.failure is not None:
             return "busy"
         started = super().publish_nowait(address, envelope, on_published)

@@ -53,45 +53,37 @@ class MemoryLeadership:
 
     @property
     def is_leader(self) -> bool:
-        """See `Leadership.is_leader`."""
         return self._won.done() and not self._ended.done()
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """See `Leadership.state`."""
         self._must_lead()
         state: dict[str, Any] = json.loads(self._election.state)
         return state
 
     @property
     def start(self) -> str:
-        """See `Leadership.start`."""
         self._must_lead()
         return self._election.start
 
     async def ask_leader(self) -> LeaderState | None:
-        """See `Leadership.ask_leader`."""
         if self.is_leader or self._ended.done():
             return None
         return LeaderState(self._election.start, json.loads(self._election.state))
 
     async def wait_won(self) -> None:
-        """See `Leadership.wait_won`."""
         await asyncio.wait((self._won, self._ended), return_when=asyncio.FIRST_COMPLETED)
         self._must_lead()
 
     async def wait_lost(self) -> None:
-        """See `Leadership.wait_lost`."""
         if self.is_leader:
             await asyncio.wait((self._ended,))
 
     async def save(self, state: Mapping[str, Any]) -> None:
-        """See `Leadership.save`."""
         self._must_lead()
         await self._election.save(json.dumps(dict(state), allow_nan=False))
 
     async def resign(self) -> None:
-        """See `Leadership.resign`."""
         self.end()
 
     def win(self) -> None:

@@ -30,7 +30,7 @@ class SubscribedQueue(Protocol):
 
 
 class MemorySubscription:
-    """Delivers messages while fewer than `prefetch` are unsettled."""
+    """Delivers messages while fewer than `prefetch` are unsettled. See `Subscription` and `DeliverySubscription`."""
 
     __slots__ = (
         "_on_delivery",
@@ -63,16 +63,13 @@ class MemorySubscription:
         return len(self.unsettled) < self.prefetch
 
     async def stop(self) -> None:
-        """See `Subscription.stop`."""
         self.end()
 
     async def close(self) -> None:
-        """See `Subscription.close`."""
         self.end()
         self.requeue_unsettled()
 
     def step_back(self) -> None:
-        """See `Subscription.step_back`."""
         if self.is_live:
             self.end()
             self._steps_back = True
@@ -110,11 +107,9 @@ class MemorySubscription:
         )
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
-        """See `DeliverySubscription.ack`."""
         return self.discard(delivery.delivery_tag)
 
     async def release(self, delivery: Delivery) -> bool:
-        """See `DeliverySubscription.release`."""
         message: QueuedMessage = delivery.delivery_tag
         if not self.discard(message):
             return False

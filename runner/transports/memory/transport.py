@@ -55,7 +55,7 @@ MAX_DELAY_S = 5.0
 
 
 class MemoryTransport:
-    """A session with an in-process broker, by default with one of its own.
+    """A session with an in-process broker, by default with one of its own. See `Transport` for its methods.
 
     Sessions of one `MemoryBroker` are like processes on one RabbitMQ: closing one gives back only what it holds.
     `clock` is the wall clock, UTC. All delays are loop time, so that it runs on a loop with virtual time.
@@ -88,12 +88,10 @@ class MemoryTransport:
 
     @property
     def unready_reasons(self) -> Sequence[str]:
-        """See `Transport.unready_reasons`."""
         return () if self._is_open else ("the in-process broker is not running",)
 
     @property
     def can_publish(self) -> bool:
-        """See `Transport.can_publish`."""
         return self._is_open
 
     async def connect(self) -> str:
@@ -189,7 +187,6 @@ class MemoryTransport:
         assert_never(outcome)
 
     def ack(self, delivery: Delivery) -> bool:
-        """See `Transport.ack`."""
         delivery.mark_settled()
         return delivery.subscription.ack(delivery)
 
@@ -198,29 +195,24 @@ class MemoryTransport:
         return self._broker.queue(name)
 
     async def count_pending(self, all_options: Sequence[SubscriptionOptions], *, with_delayed: bool = False) -> int:
-        """See `Transport.count_pending`."""
         return self._broker.count_pending(all_options, with_delayed=with_delayed)
 
     async def count_held_elsewhere(self, all_options: Sequence[SubscriptionOptions], quiet_s: float) -> int:
-        """See `Transport.count_held_elsewhere`."""
         subscriptions = self._broker.subscriptions({options.queue for options in all_options})
         return sum(
             len(subscription.unsettled) for subscription in subscriptions if subscription not in self._subscriptions
         )
 
     async def count_consumers(self, queue: str) -> int:
-        """See `Transport.count_consumers`."""
         return len(self._broker.subscriptions({queue}))
 
     async def campaign(self, name: str, member: Candidate | None = None) -> MemoryLeadership:
-        """See `Transport.campaign`."""
         self._must_be_open()
         leadership = self._broker.campaign(name, member or Candidate(), self._on_event)
         self._leaderships.append(leadership)
         return leadership
 
     async def follow_pauses(self, pipeline: str, on_pauses: OnPauses) -> Pauses:
-        """See `Transport.follow_pauses`."""
         self._must_be_open()
         return self._broker.follow_pauses(pipeline, on_pauses, self)
 

@@ -306,7 +306,6 @@ class _TransportFactory(aiormq.connection.TransportFactory):
         self.reader: FrameReader | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[Any, asyncio.StreamWriter]:
-        """See `aiormq.TransportFactory`."""
         is_secure = url.scheme == "amqps"
         factory = aiormq.connection.TLSTransportFactory if is_secure else aiormq.connection.TCPTransportFactory
         reader, writer = await factory().create(url, **kwargs)

@@ -37,7 +37,7 @@ WATCHDOG_S = 10.0
 
 
 class Consumer:
-    """The subscription to one queue: consumes on one channel after the other, until it is stopped.
+    """The `Subscription` to one queue: consumes on one channel after the other, until it is stopped.
 
     `restore` declares again what is missing, for a queue that was deleted.
 
@@ -80,7 +80,6 @@ class Consumer:
 
     @property
     def is_live(self) -> bool:
-        """See `Subscription.is_live`."""
         channel = self.consumer_channel
         return channel is not None and not channel.ended.done() and not self._is_stopped
 
@@ -108,7 +107,6 @@ class Consumer:
             channel.end("stopped")
 
     def step_back(self) -> None:
-        """See `Subscription.step_back`."""
         if self.is_live and self._drain_single_active() and self.consumer_channel is not None:
             self.consumer_channel.end("stepping back")
 

@@ -38,7 +38,7 @@ CANCELLED_BY_BROKER = "cancelled by the broker"
 
 
 class ConsumerChannel:
-    """One AMQP consumer on one channel. Its delivery tags are valid on this channel only.
+    """One AMQP consumer on one channel, as a `DeliverySubscription`. Its delivery tags are valid on this channel only.
 
     `may_take` decides for each delivery whether `on_delivery` gets it; neither may raise. `ended` is done, with the
     reason, as soon as no more deliveries will come. `is_open` says whether those that came can still be settled.
@@ -178,7 +178,6 @@ class ConsumerChannel:
     # settling
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
-        """See `DeliverySubscription.ack`."""
         key = message_key(delivery) if is_handled else None
         if key is not None:
             self._recent.append(key)
@@ -192,22 +191,18 @@ class ConsumerChannel:
         return self.is_open
 
     async def release(self, delivery: Delivery) -> bool:
-        """See `DeliverySubscription.release`."""
         if not self.is_draining:  # else it goes back with the channel, in its order
             await self._requeue(delivery.delivery_tag)
         self.count_settled()
         return self.is_open
 
     def was_handled(self, delivery: Delivery) -> bool:
-        """See `DeliverySubscription.was_handled`."""
         return self._possibly_lost.take(delivery)
 
     def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
-        """See `DeliverySubscription.earlier_outcome_of`."""
         return self._possibly_lost.take_outcome(delivery)
 
     def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
-        """See `DeliverySubscription.remember_outcome`."""
         self._possibly_lost.remember_outcome(delivery, outcome)
 
     def count_settled(self) -> None:

@@ -93,22 +93,18 @@ class RabbitLeadership:
 
     @property
     def is_leader(self) -> bool:
-        """See `Leadership.is_leader`."""
         return self._won is not None and self._won.is_valid
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """See `Leadership.state`."""
         candidacy = self._known = self._require_lead()
         return copy.deepcopy(candidacy.token.state) if candidacy.token else {}
 
     @property
     def start(self) -> str:
-        """See `Leadership.start`."""
         return self._require_lead().start
 
     async def ask_leader(self) -> LeaderState | None:
-        """See `Leadership.ask_leader`."""
         candidacy = self._candidacy
         if candidacy is None or self.is_leader:
             return None
@@ -124,7 +120,6 @@ class RabbitLeadership:
         self._task = asyncio.create_task(self._compete(self._candidacy), name=f"leadership-{self._name}")
 
     async def wait_won(self) -> None:
-        """See `Leadership.wait_won`."""
         while not self.is_leader:
             if self._resigning is not None:
                 raise NotLeader(f'the leadership of "{self._name}" was resigned')
@@ -132,13 +127,11 @@ class RabbitLeadership:
         self._known = self._won
 
     async def wait_lost(self) -> None:
-        """See `Leadership.wait_lost`."""
         candidacy = self._known or self._won
         if candidacy is not None and candidacy.is_valid:
             await asyncio.wait((candidacy.ended,))
 
     async def save(self, state: Mapping[str, Any]) -> None:
-        """See `Leadership.save`."""
         candidacy = self._require_lead()
         if candidacy is not self._known:
             raise NotLeader(f'the leadership of "{self._name}" was lost and won again: read its state first')

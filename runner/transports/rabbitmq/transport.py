@@ -65,10 +65,11 @@ T = TypeVar("T")
 
 
 class RabbitTransport:
-    """A session with RabbitMQ. The broker shows `name` in its list of connections; `clock` is the wall clock, UTC.
+    """A session with RabbitMQ. See `Transport` for its methods.
 
-    `watchdog_s` is how often, in seconds, it checks that the broker still knows its consumers. A session that
-    `only_publishes` has one connection, and cannot subscribe.
+    The broker shows `name` in its list of connections; `clock` is the wall clock, UTC. `watchdog_s` is how often, in
+    seconds, it checks that the broker still knows its consumers. A session that `only_publishes` has one connection,
+    and cannot subscribe.
     """
 
     def __init__(
@@ -118,13 +119,11 @@ class RabbitTransport:
 
     @property
     def unready_reasons(self) -> Sequence[str]:
-        """See `Transport.unready_reasons`."""
         connections = {"publish": self._publishing, "consume": self._consuming}
         return [f"no connection to the broker to {role}" for role, each in connections.items() if not each.is_ready]
 
     @property
     def can_publish(self) -> bool:
-        """See `Transport.can_publish`."""
         return self._publishing.is_ready and not self._publishing.is_blocked
 
     @property
@@ -162,7 +161,6 @@ class RabbitTransport:
         await self._publish_by(self._answering if is_answer else self._publisher, address, envelope)
 
     async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
-        """See `Transport.ask`."""
         return await self._caller.ask(envelope, partial(self._publish_by, self._caller, address))
 
     async def _publish_by(self, publisher: RabbitPublisher, address: Address, envelope: Envelope) -> PublishChannel:
@@ -176,7 +174,6 @@ class RabbitTransport:
             return await publisher.publish(address, envelope)
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
-        """See `Transport.publish_nowait`."""
         return self._publisher.publish_nowait(address, envelope, on_published)
 
     async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> Subscription:
@@ -187,7 +184,6 @@ class RabbitTransport:
         return consumer
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
-        """See `Transport.settle`."""
         if isinstance(outcome, Ack):
             return self.ack(delivery)
         delivery.mark_settled()
@@ -208,7 +204,6 @@ class RabbitTransport:
         return delivery.subscription.ack(delivery, is_handled=False)
 
     def ack(self, delivery: Delivery) -> bool:
-        """See `Transport.ack`."""
         delivery.mark_settled()
         return delivery.subscription.ack(delivery)
 
@@ -282,7 +277,6 @@ class RabbitTransport:
         return log.pauses
 
     async def set_pause(self, pipeline: str, subscriber: str, pause: Pause | None) -> None:
-        """See `Transport.set_pause`."""
         await self._pause_log(pipeline, lambda *_: None).write(PauseChange(subscriber, pause))
 
     def _pause_log(self, pipeline: str, on_pauses: OnPauses) -> PauseLog:
@@ -290,7 +284,6 @@ class RabbitTransport:
         return PauseLog(pipeline, self._consuming, self._publisher, mode, self._on_event, on_pauses)
 
     async def close(self) -> None:
-        """See `Transport.close`."""
         self._is_closing.set()
         await cancel_and_wait(self._watchdog)
         await asyncio.gather(*(log.close() for log in self._pause_logs))
