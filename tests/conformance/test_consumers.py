@@ -13,14 +13,26 @@ from runner.outcome import ACK
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import POISON_SUSPECT_AFTER, Delivery
 from runner.transports.rabbitmq import RabbitTransport
+from runner.transports.rabbitmq.amqp_fast_path import FrameReader
 from runner.transports.rabbitmq.consumer import MAX_STALLED_CHECKS, RESTORE_PREFETCH_AFTER
 from runner.transports.rabbitmq.consumer_channel import ConsumerChannel
 from tests.conformance.harness import KINDS, Harness, bodies, text, to_queue, until
+
+CONSUME_OK = b"\0\x3c\0\x15"
+"""The class and the method of `basic.consume-ok`, which begin its frame's payload."""
 
 QUORUM = [kind for kind in KINDS if kind.name == "rabbitmq-quorum"]
 on_quorum_queues = pytest.mark.parametrize("harness", QUORUM, indirect=True, ids=lambda kind: kind.name)
 on_rabbitmq = pytest.mark.parametrize(
     "harness", [kind for kind in KINDS if kind.is_rabbitmq], indirect=True, ids=lambda kind: kind.name
+)
+
+
+on_the_fast_path = pytest.mark.parametrize(
+    "harness",
+    [kind for kind in KINDS if kind.is_rabbitmq and not kind.environment],
+    indirect=True,
+    ids=lambda kind: kind.name,
 )
 
 
@@ -160,3 +172,35 @@ async def test_a_suspect_waits_for_what_was_delivered_before(harness: Harness, r
     await other.publish(to_queue(queue), text("healthy"))
     (healthy,) = await inbox.take(1)
     assert await session.settle(healthy, ACK) is True
+
+
+@on_the_fast_path
+async def test_a_message_that_comes_before_the_answer_to_consume_is_acknowledged(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ sends both at once, and the subscription may be stopped before the answer is read."""
+    session, queue = await harness.session(), harness.queue("w", single_active_consumer=True)
+    await harness.declare(session, queue)
+    inbox, is_stopped = await harness.collect(session, queue), asyncio.Event()
+    next_frame = FrameReader._next_frame
+
+    async def answer_late(reader: FrameReader) -> bytes:
+        frame = await next_frame(reader)
+        if frame[7:11] == CONSUME_OK:
+            while not inbox.seen:
+                reader._heartbeat_at = 0.0  # so that the call returns after a delivery, with a heartbeat
+                await next_frame(reader)
+            await is_stopped.wait()
+        return frame
+
+    monkeypatch.setattr(FrameReader, "_next_frame", answer_late)
+    inbox.subscription.step_back()
+    await session.publish(to_queue(queue), text("a"))
+    (held,) = await inbox.take(1)
+    await inbox.subscription.stop()
+    is_stopped.set()
+    assert await session.settle(held, ACK) is True
+    await inbox.subscription.close()
+    await session.publish(to_queue(queue), text("b"))
+    await harness.until_pending(session, harness.options(queue), 1)
+    assert len(inbox.seen) == 1

@@ -242,8 +242,6 @@ async def test_22_who_steps_back_settles_everything_before_the_next_gets_a_messa
 
 async def test_22_who_steps_back_alone_gets_everything_again(harness: Harness) -> None:
     """Also with nothing in hand; stepping back twice is stepping back once."""
-    if harness.kind.name.startswith("rabbitmq-classic"):
-        pytest.skip("queues with partitions, for which this is, are quorum queues")
     session, queue = await harness.session(), harness.queue("w", single_active_consumer=True)
     await harness.declare(session, queue)
     inbox = await harness.collect(session, queue)

@@ -162,11 +162,13 @@ class Consumer:
             possibly_lost=self._possibly_lost,
             fast_path=fast_path_of(connection),
         )
+        consuming = asyncio.ensure_future(channel.consume(self._arguments(connection)))
         try:
-            await channel.consume(self._arguments(connection))
+            # aiormq closes the channel over a cancelled call, and the broker ignores the acks that follow.
+            await asyncio.shield(consuming)
         except asyncio.CancelledError:
             channel.is_draining = True
-            self._start_draining(channel)  # the broker may have sent messages already
+            self._start_draining(channel, consuming)
             raise
         self.consumer_channel = channel
         return channel
@@ -217,15 +219,19 @@ class Consumer:
             channel = await self._consume_again()
             self._report("consumer.resumed", "info", prefetch=channel.prefetch)
 
-    def _start_draining(self, channel: ConsumerChannel) -> asyncio.Task[None]:
-        draining = asyncio.create_task(self._drain(channel), name=f"drain-{self.queue}")
+    def _start_draining(
+        self, channel: ConsumerChannel, consuming: asyncio.Future[None] | None = None
+    ) -> asyncio.Task[None]:
+        draining = asyncio.create_task(self._drain(channel, consuming), name=f"drain-{self.queue}")
         self._draining[draining] = channel
         draining.add_done_callback(self._draining.pop)
         return draining
 
-    async def _drain(self, channel: ConsumerChannel) -> None:
+    async def _drain(self, channel: ConsumerChannel, consuming: asyncio.Future[None] | None) -> None:
         """Leave new messages to other consumers, wait until handlers have settled what they have, and close."""
         channel.is_draining = True
+        if consuming is not None:
+            await asyncio.wait([consuming])
         if channel.is_open and not self._options.is_single_active:
             await channel.cancel()
             await channel.requeue_skipped()
