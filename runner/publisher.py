@@ -193,8 +193,9 @@ class Publisher:
     def call(self, name: str, payload: Any, *, timeout: str | float | None = None, **message: Any) -> Any:
         """Ask the queue or event `name`, and return the answer: what the handler of its subscriber returns.
 
-        `message` are the other arguments of `publish`. The outbox keeps no questions. Raises CallFailed where the
-        handler gave up, NoAnswer, and what `publish` raises where nothing was published.
+        `message` are the other arguments of `publish`, without `delay`. The question expires with the timeout. The
+        outbox keeps no questions. Raises CallFailed where the handler gave up, NoAnswer, and what `publish` raises
+        where nothing was published.
         """
         return self._ask(name, Publish(payload, **message), timeout)
 

@@ -65,7 +65,8 @@ def command(
 
     A subscriber answers with its result unless it has a `to` and no `reply: true`. Of several subscribers of an event,
     the first answer is printed. The message is like any other: it is retried, and dead-lettered when its handler gives
-    up, which is said on stderr. Nothing is declared: a question that no queue takes fails at once.
+    up, which is said on stderr. It expires when --timeout is over and no subscriber has taken it. Nothing is declared:
+    a question that no queue takes fails at once.
 
     PATH, NAME and PAYLOAD are those of `runner publish`.
 

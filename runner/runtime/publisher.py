@@ -38,7 +38,7 @@ from runner.pipeline.model import Destination, delay_prefix
 from runner.runtime.answers import Answer, read_answer
 from runner.runtime.deduplication import identity
 from runner.trace_context import shared_trace_headers, with_trace_headers
-from runner.transports.amqp_limits import check_routing_key, normalize_envelope
+from runner.transports.amqp_limits import MAX_EXPIRATION_MS, check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, PublishStarted, Transport
 from runner.transports.direct_reply import is_answerable, is_direct_reply
 from runner.units import format_duration
@@ -352,13 +352,16 @@ class PipelinePublisher:
                 raise PublishUnknown(f'the broker was lost while publishing to "{address}"')
 
     async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
-        """Publish a question, once, and return its first answer.
+        """Publish a question, once, and return its first answer. It expires when nothing waits for the answer any more.
 
         Raises PublishFailed (certainly not published), NoAnswer, and CallFailed (the handler gave up).
         """
         destination = replace(outgoing.destination, needs_queue=True)
+        if DELAY_TO in outgoing.envelope.headers:
+            raise PublishFailed("a question cannot be delayed: its caller waits for the answer", reason="invalid")
+        expires_ms = min(max(1, math.ceil(timeout_s * 1000)), outgoing.envelope.expiration_ms or MAX_EXPIRATION_MS)
         # Publications may share an id, and so a correlation id. Answers must not.
-        envelope = outgoing.envelope._replace(correlation_id=self._new_id())
+        envelope = outgoing.envelope._replace(correlation_id=self._new_id(), expiration_ms=expires_ms)
         try:
             async with asyncio.timeout(timeout_s):
                 with self.publication(outgoing._replace(destination=destination, envelope=envelope)) as sent:

@@ -12,14 +12,14 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.process import RunnerProcess
-from tests.project import Project, lines, started, stop
+from tests.project import Project, lines, started, stop, until
 
 PIPELINE = """
     version: 1
     queues:
       UNIQUE.quotes: {schema: work:Parcel}
       UNIQUE.rpc: {type: classic, durable: false}
-      UNIQUE.nobody: {}
+      UNIQUE.nobody: {dead_letter: UNIQUE.expired}
     events: {UNIQUE.asked: , UNIQUE.unheard: }
     subscribers:
       quote: {from: UNIQUE.quotes, handler: work:quote, reply: true, retry: {attempts: 2, delay: 50ms}}
@@ -97,7 +97,8 @@ async def test_a_call_prints_the_answer_or_why_there_is_none(rabbit_project: Pro
         call(project, "unheard", "1", "--timeout", "1h", code=1),
     )
     assert f'"{project.name("nobody")}" has not answered within 300ms' in late.stderr
-    assert foreign.count(project.name("nobody")) == 1
+    await until(lambda: foreign.count(project.name("expired")) == 1, "the question that expires")
+    assert foreign.count(project.name("nobody")) == 0
     assert "no queue takes a message" in unheard.stderr
 
 

@@ -372,7 +372,12 @@ async def test_port_0_takes_a_free_one_and_says_which(project: Project) -> None:
 
 CALLS = """
     version: 1
-    queues: {UNIQUE.quotes: {schema: work:Parcel}, UNIQUE.words: , UNIQUE.slow: , UNIQUE.nobody: }
+    queues:
+      UNIQUE.quotes: {schema: work:Parcel}
+      UNIQUE.words:
+      UNIQUE.slow:
+      UNIQUE.nobody: {dead_letter: UNIQUE.expired}
+      UNIQUE.expired:
     events: {UNIQUE.unheard: }
     producers:
       quote: {http: /quotes, to: UNIQUE.quotes, reply: true}
@@ -384,6 +389,7 @@ CALLS = """
       price: {from: UNIQUE.quotes, handler: work:price, retry: {attempts: 2, delay: 50ms}}
       say: {from: UNIQUE.words, handler: work:say, reply: true}
       slow: {from: UNIQUE.slow, handler: work:slow, reply: true}
+      note_expired: {from: UNIQUE.expired, handler: work:note_expired}
 """
 ANSWERERS = """
     import asyncio
@@ -402,6 +408,9 @@ ANSWERERS = """
 
     def say(word: str):
         return {"bytes": b"\\xff", "nothing": None}.get(word, f"<b>{word}</b>")
+
+    def note_expired(number: int) -> None:
+        note(f"expired {number}")
 
     async def slow(number: int) -> None:
         note(number)
@@ -439,6 +448,8 @@ async def test_a_post_can_be_a_call(project: Project) -> None:
         )
         late = f'"{project.name("nobody")}" has not answered within 300ms: the message may be handled all the same'
         assert await ask("/nobody", b"1") == (504, {"error": late})
+        await project.ledger.wait_for(1)
+        assert project.ledger.payloads() == ["expired 1"]
         status, answer = await ask("/unheard", b"1")
         assert (status, "no queue takes a message" in answer["error"]) == (503, True)
         await stop(runner)

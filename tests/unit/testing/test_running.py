@@ -317,6 +317,13 @@ def test_the_application_under_test_calls(tmp_path: Path) -> None:
         assert publisher.call("quotes", 2, id="q-1", timeout="2m") == {"price": 4.0, "for": "q-1"}
         with pytest.raises(NoAnswer):
             publisher.call("nobody", 2)
+        with pytest.raises(NoAnswer):
+            publisher.call("nobody", 3, timeout="2m", expires="1m")
+        with pytest.raises(PublishFailed, match="cannot be delayed"):
+            publisher.call("nobody", 4, delay="1m")
+        assert [record.reason for record in shop.dead("nobody")] == ["expired", "expired"]
+        first, second = shop.dead("nobody")
+        assert second.at - first.at == timedelta(minutes=1)
 
     async def ask() -> None:
         async with running(path) as shop:
