@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Listener
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +160,16 @@ def managed() -> Iterator[Node]:
     _need_rabbitmq()
     with Node(management=True) as node:
         yield node
+
+
+@pytest.fixture
+def no_file_left_open(tmp_path: Path) -> Iterator[None]:
+    """Fail where a thread or a connection of a broker in a file outlives its test."""
+    yield
+    threads = [thread for thread in threading.enumerate() if thread.name == "runner-queue-file"]
+    links = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    files = [link for link in links if link.startswith(f"{tmp_path}{os.sep}")]
+    assert (threads, files) == ([], []), "left open"
 
 
 @pytest.fixture

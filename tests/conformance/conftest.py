@@ -21,7 +21,11 @@ PUBLIC_IS_SLOW = [pytest.param(kind, marks=[pytest.mark.slow] if kind.environmen
 
 @pytest.fixture(params=PUBLIC_IS_SLOW, ids=lambda kind: kind.name)
 async def harness(
-    request: pytest.FixtureRequest, unique: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest,
+    unique: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    no_file_left_open: None,
 ) -> AsyncIterator[Harness]:
     """One broker, several sessions, names of this test's own."""
     kind: Kind = request.param

@@ -347,7 +347,7 @@ def test_the_model_on_the_in_process_broker() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_model_on_a_broker_in_a_file(tmp_path: Path) -> None:
+def test_the_model_on_a_broker_in_a_file(tmp_path: Path, no_file_left_open: None) -> None:
     check(tmp_path / "model.queue", 5, 12)
 
 

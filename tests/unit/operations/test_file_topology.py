@@ -15,6 +15,8 @@ from runner.operations.rabbitmq.queue_recreation import CannotRecreate
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.file import FileBroker, FileTransport
 
+pytestmark = pytest.mark.usefixtures("no_file_left_open")
+
 SHOP, PAID = Exchange("shop"), Binding("shop", "work", "paid")
 
 

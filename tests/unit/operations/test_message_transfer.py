@@ -234,6 +234,7 @@ async def connected() -> MemoryTransport:
     return transport
 
 
+@pytest.mark.usefixtures("no_file_left_open")
 async def test_messages_go_through_a_file_and_back_as_they_were(pipeline: Pipeline, tmp_path: Path) -> None:
     """On a broker in a file, twice: what was removed beside its owner has numbers that are given again."""
     orders, count = Address("", "orders"), 2 * GROUP + 3

@@ -22,6 +22,8 @@ from runner.transports.base import Delivery, SubscriptionOptions, TransportEvent
 from runner.transports.file import FileBroker, FileTransport, paged_buffer, queue_file, store
 from runner.transports.pauses import Pause
 
+pytestmark = pytest.mark.usefixtures("no_file_left_open")
+
 WORK = Address("", "work")
 QUORUM = {
     "x-queue-type": "quorum",
@@ -85,12 +87,17 @@ class Session:
 
 
 def crash(opened: Session) -> None:
-    """Leave the file as a process that is killed does: nothing more is written."""
-    broker = opened.broker
+    """Leave the file as a process that is killed does: nothing more is written, and its thread and locks are gone."""
+    broker, file = opened.broker, opened.broker.store
     opened.transport.close = _nothing  # type: ignore[method-assign]
-    broker.store.failure = BrokerUnavailable("killed")
+    file.failure = BrokerUnavailable("killed")
+    broker.leave(opened.transport)
     if broker._poll_timer is not None:
         broker._poll_timer.cancel()
+    file._jobs.put(None)
+    file._thread.join()
+    file.reader.close()
+    file.writer.close()
     broker._lock.release()
 
 
