@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from benchmarks.noise import Noise, is_too_busy, warning, watched
+from tests.node import Node
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = [sys.executable, "-P", "-m", "runner"]
@@ -30,12 +32,10 @@ _LIBRARIES = (
     *("faststream", "celery", "dramatiq", "taskiq", "taskiq-aio-pika", "pika", "pyee"),
 )
 
-LOOK_AT_LOAD_S = 0.2
-TOO_BUSY = 0.2
-"""From this share of the processors' time on, other work decides what is measured."""
-
-_busy_shares: list[float] = []
-"""What other work took of the processors, before each round."""
+_noises: list[Noise] = []
+"""What disturbed each measurement of this invocation."""
+_rabbitmq: list[str] = []
+"""The version of RabbitMQ that this invocation measures, when its node runs."""
 
 T = TypeVar("T")
 
@@ -109,17 +109,34 @@ def run_benchmark(
     parser.add_argument("--quick", action="store_true", help="small sizes: a first impression, not a measurement")
     parser.add_argument("--runs", type=int, help="how often everything is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE as well")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help=f"the same to FOLDER/{kind}-LINE.json, with RabbitMQ's line"
+    )
     add_options(parser)
     options = parser.parse_args()
     before = machine()
     results = measure(options, options.runs or (quick_runs if options.quick else runs))
     print(f"\n{machine_line(before)}")
-    if warning := too_busy(_busy_shares):
-        report(warning)
-    if options.json is not None:
-        write_json(options.json, kind, before, results)
+    if busy := warning(_noises):
+        report(busy)
+    for file in (options.json, options.results and options.results / file_name(kind)):
+        if file is not None:
+            write_json(file, kind, before, results)
     if isinstance(results, list) and any(getattr(row, "failure", "") for row in results):
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def broker() -> Iterator[Node]:
+    """Yield a private node of RabbitMQ, whose version the results then have."""
+    with Node() as node:
+        _rabbitmq[:] = [node.ctl("version").strip()]
+        yield node
+
+
+def file_name(kind: str) -> str:
+    """Return the name of a file of results, with the line of RabbitMQ if one was measured: `latency-4.3.json`."""
+    return f"{kind}-{'.'.join(_rabbitmq[0].split('.')[:2])}.json" if _rabbitmq else f"{kind}.json"
 
 
 @contextlib.contextmanager
@@ -129,72 +146,49 @@ def bench_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def take_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Measure everything once in each round, and begin each round with another one; return the results by name."""
-    results: dict[str, list[T]] = {name: [] for name in measures}
-    for name in _turns(runs, list(measures)):
-        results[name].append(measures[name]())
-    return results
-
-
 @dataclass(slots=True)
 class Measurements(Generic[T]):
-    """The results of one of several; `failure` says why there are no more."""
+    """The results of one of several, and what disturbed each; `failure` says why there are no more."""
 
     results: list[T] = field(default_factory=list)
     failure: str = ""
+    noises: list[Noise] = field(default_factory=list)
 
 
 def measure_in_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, Measurements[T]]:
-    """Take turns as `take_turns` does; what fails is told at once and left out from then on, the others go on."""
+    """Measure everything once in each round, and begin each round with another one.
+
+    What fails is told at once and left out from then on; the others go on.
+    """
     measured: dict[str, Measurements[T]] = {name: Measurements() for name in measures}
     for name in _turns(runs, list(measures)):
-        if measured[name].failure:
+        its = measured[name]
+        if its.failure:
             continue
         try:
-            measured[name].results.append(measures[name]())
+            result, noise = watched(measures[name])
         except Exception as error:  # of whatever kind: the others' numbers are worth more
-            measured[name].failure = str(error) or repr(error)
+            its.failure = str(error) or repr(error)
             report(f"FAILED: {name}: {error}")
+            continue
+        its.results.append(result)
+        its.noises.append(noise)
+        _noises.append(noise)
     return measured
 
 
 def _turns(runs: int, names: Sequence[str]) -> Iterator[str]:
     for turn in range(runs if names else 0):
-        _busy_shares.extend(busy_share())
         start = turn % len(names)
         yield from (*names[start:], *names[:start])
 
 
-def busy_share() -> list[float]:
-    """Return which share of the processors' time is used now, while nothing is measured; empty if that is unknown."""
-    before = _processor_times()
-    time.sleep(LOOK_AT_LOAD_S)
-    after = _processor_times()
-    if before is None or after is None or before == after:
-        return []
-    idle, total = (late - early for early, late in zip(before, after, strict=True))
-    return [1 - idle / total]
-
-
-def _processor_times() -> tuple[int, int] | None:
-    """Return the idle and the whole time of all processors, in ticks; None where the system does not say."""
-    try:
-        times = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
-    except OSError:
-        return None
-    return times[3] + times[4], sum(times)
-
-
-def too_busy(shares: Sequence[float]) -> str:
-    """Return a warning if other work ran between the measurements, and so probably during them; "" otherwise."""
-    busy = [share for share in shares if share > TOO_BUSY]
-    if len(busy) * 4 < len(shares) or not busy:
+def disturbed(noises: Sequence[Noise]) -> str:
+    """Return the cell of a table that says how many runs other work disturbed; "" if none."""
+    number = sum(noise.is_too_much for noise in noises)
+    if not number:
         return ""
-    return (
-        f"TOO BUSY: other work took {statistics.median(busy):.0%} of the processors before {len(busy)} of"
-        f" {len(shares)} rounds. Do not believe these numbers; CPU ratios suffer least."
-    )
+    return f"{number} of {len(noises)}{', TOO BUSY' if is_too_busy(noises) else ''}"
 
 
 def report(line: str) -> None:
@@ -246,7 +240,11 @@ def write_json(path: Path, kind: str, before: Mapping[str, Any], results: object
     """Write results to a file."""
     document = {
         "benchmark": kind,
-        "machine": {**before, "busy": [round(share, 2) for share in _busy_shares], "too_busy": too_busy(_busy_shares)},
+        "machine": {
+            **before,
+            "rabbitmq": "".join(_rabbitmq),
+            "too_busy": warning(_noises),
+        },
         "results": results,
     }
     text = json.dumps(document, indent=2, default=_plain)

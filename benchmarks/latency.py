@@ -22,8 +22,11 @@ from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA
 from benchmarks.harness import (
     ROOT,
     BenchmarkError,
+    Measurements,
     Spread,
     bench_folder,
+    broker,
+    disturbed,
     environment,
     measure_in_turns,
     report,
@@ -31,13 +34,14 @@ from benchmarks.harness import (
     spread_of,
     table,
 )
+from benchmarks.noise import Noise
 from benchmarks.process_group import ProcessGroup
 from benchmarks.throughput import OURS, installed
 from tests.node import Node
 
 ENTRIES: Sequence[Entry] = (PLAIN_AIO_PIKA, FASTSTREAM, *OURS)
 RATES = (500, 2_000)
-SECONDS = 3.0
+SECONDS = 2.0
 WARM_UP_S = 0.5
 RUNS = 5
 START_S = 30.0
@@ -68,6 +72,8 @@ class Row:
     late: Spread | None
     runs: list[Measured] = field(default_factory=list)
     failure: str = ""
+    disturbed: str = ""
+    noises: list[Noise] = field(default_factory=list)
 
 
 def measure(entry: Entry, rate: int, seconds: float, url: str) -> Measured:
@@ -112,31 +118,34 @@ def _publish(job: Job, rate: int, seconds: float) -> float:
     return float(json.loads(done.stdout)["worst_s"])
 
 
-def _row(rate: int, entry: str, size: int, runs: list[Measured], failure: str) -> Row:
-    return Row(
-        rate,
-        entry,
-        size,
-        spread_of(runs, "p50"),
-        spread_of(runs, "p99"),
-        spread_of(runs, "worst"),
-        spread_of(runs, "late"),
-        runs,
-        failure,
-    )
+def _row(rate: int, entry: str, size: int, its: Measurements[Measured]) -> Row:
+    p50, p99, worst, late = (spread_of(its.results, name) for name in ("p50", "p99", "worst", "late"))
+    return Row(rate, entry, size, p50, p99, worst, late, its.results, its.failure, disturbed(its.noises), its.noises)
 
 
 def show(rows: Sequence[Row], runs: int) -> None:
     """Print the table."""
-    heads = ("rate", "entry", "n", "p50 ms", "p99 ms", "worst ms", "p99, min to max", "publisher late, worst ms")
+    heads = (
+        "rate",
+        "entry",
+        "n",
+        "p50 ms",
+        "p99 ms",
+        "worst ms",
+        "p99, min to max",
+        "publisher late, worst ms",
+        "disturbed",
+    )
     cells = []
     for row in rows:
         if row.failure or row.p50 is None or row.p99 is None or row.worst is None or row.late is None:
-            cells.append((f"{row.rate:,}/s", row.entry, f"{row.count:,}", "FAILED", *["-"] * 4))
+            cells.append((f"{row.rate:,}/s", row.entry, f"{row.count:,}", "FAILED", *["-"] * 5))
             continue
         medians = (f"{spread.median:.2f}" for spread in (row.p50, row.p99, row.worst))
         spread = f"{row.p99.min:.2f} to {row.p99.max:.2f}"
-        cells.append((f"{row.rate:,}/s", row.entry, f"{row.count:,}", *medians, spread, f"{row.late.max:.1f}"))
+        cells.append(
+            (f"{row.rate:,}/s", row.entry, f"{row.count:,}", *medians, spread, f"{row.late.max:.1f}", row.disturbed)
+        )
     print(table(f"Latency, publish to handler, {runs} runs", heads, cells), flush=True)
 
 
@@ -147,14 +156,13 @@ def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
     seconds = 1.0 if options.quick else SECONDS
     entries = [entry for entry in installed(ENTRIES) if options.entry in entry.name]
     rows: list[Row] = []
-    with Node() as node:
+    with broker() as node:
         for rate in RATES:
             measures: dict[str, Callable[[], Measured]] = {
                 entry.name: partial(measure, entry, rate, seconds, node.url) for entry in entries
             }
             found = [
-                _row(rate, name, round(rate * seconds), its.results, its.failure)
-                for name, its in measure_in_turns(runs, measures).items()
+                _row(rate, name, round(rate * seconds), its) for name, its in measure_in_turns(runs, measures).items()
             ]
             report(f"{rate}/s: " + ", ".join(f"{row.entry} p99 {row.p99.median:.2f} ms" for row in found if row.p99))
             rows += found

@@ -11,16 +11,13 @@ import json
 import sys
 import time
 
-from pamqp import commands, frame, header
-
 from benchmarks.entries.job import body
-from benchmarks.entries.raw_socket import BODY, CHANNEL, HEAD, Connection
+from benchmarks.entries.raw_socket import Connection, published
 
 
 def publish(url: str, queue: str, rate: float, count: int) -> list[float]:
     """Publish so many messages a second, and return how late each was, in seconds."""
     connection, late = Connection(url), []
-    method = frame.marshal(commands.Basic.Publish(0, "", queue), CHANNEL)
     first = time.monotonic() + 0.1
     for number in range(count):
         due = first + number / rate
@@ -28,19 +25,10 @@ def publish(url: str, queue: str, rate: float, count: int) -> list[float]:
             time.sleep(ahead)
         now = time.monotonic()
         content = json.dumps({**body(number), "sent": now}).encode()
-        connection.send_bytes(method + _properties(number, len(content)) + _frame(content))
+        connection.send_bytes(published(queue, number, content))
         late.append(now - due)
     connection.close()
     return late
-
-
-def _properties(number: int, size: int) -> bytes:
-    said = commands.Basic.Properties(content_type="application/json", delivery_mode=2, message_id=f"{number:032x}")
-    return frame.marshal(header.ContentHeader(0, size, said), CHANNEL)
-
-
-def _frame(content: bytes) -> bytes:
-    return HEAD.pack(BODY, CHANNEL, len(content)) + content + b"\xce"
 
 
 def main() -> None:

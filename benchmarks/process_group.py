@@ -17,8 +17,10 @@ from typing import IO, Any, Self
 from benchmarks.harness import BenchmarkError, environment
 
 LOOK_S = 0.02
-SETTLE_S = 0.4
-"""Acknowledgements go out in it; RabbitMQ 3.10's quorum queues forget those sent just before a channel closes."""
+SETTLE_S = 0.1
+"""The last acknowledgements go out in it."""
+QUORUM_SETTLE_S = 0.4
+"""RabbitMQ 3.10's quorum queues forget acknowledgements that were sent just before a channel closes."""
 END_S = 20.0
 IN_ORDER = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
@@ -83,10 +85,10 @@ class ProcessGroup:
                 raise self._error(f"{now.count} of {count} messages after {timeout_s:.0f} s")
             time.sleep(LOOK_S)
 
-    def end(self, *, by_themselves: bool = False) -> Account:
-        """End them by SIGTERM, or wait until they have ended, and return what they did."""
+    def end(self, *, by_themselves: bool = False, settle_s: float = SETTLE_S) -> Account:
+        """End them by SIGTERM after a moment, or wait until they have ended, and return what they did."""
         if not by_themselves:
-            time.sleep(SETTLE_S)
+            time.sleep(settle_s)
             for process in self._processes:
                 if process.poll() is None:
                     process.terminate()

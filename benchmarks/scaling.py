@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -22,14 +22,18 @@ from benchmarks.entries.mqrunner import write
 from benchmarks.harness import (
     ROOT,
     BenchmarkError,
+    Measurements,
     Spread,
     bench_folder,
+    broker,
+    disturbed,
     measure_in_turns,
     report,
     run_benchmark,
     spread_of,
     table,
 )
+from benchmarks.noise import Noise
 from benchmarks.process_group import ProcessGroup
 from tests.node import Node
 
@@ -70,7 +74,7 @@ class Point:
     body_bytes: int = 0
     is_filled_late: bool = False
     """The messages come when the pipeline runs: with many queues, the first would else be empty before the last has its
-    consumer. What is measured includes what pika costs the machine, the same for each size."""
+    consumer. What is measured includes what the publisher costs the machine, the same for each size."""
     is_retrying: bool = False
     """Each message fails once, and each subscriber has a delay of its own, which is a wait queue of its own."""
 
@@ -96,6 +100,8 @@ class Row:
     cpu_us: Spread | None
     runs: list[Measured] = field(default_factory=list)
     failure: str = ""
+    disturbed: str = ""
+    noises: list[Noise] = field(default_factory=list)
 
 
 def points(scale: float) -> list[Point]:
@@ -196,22 +202,15 @@ def _wait_until_ready(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _row(point: Point, runs: list[Measured], failure: str) -> Row:
-    return Row(
-        point.what,
-        point.size,
-        point.messages,
-        spread_of(runs, "start_s"),
-        spread_of(runs, "rate"),
-        spread_of(runs, "cpu_us"),
-        runs,
-        failure,
-    )
+def _row(point: Point, its: Measurements[Measured]) -> Row:
+    start_s, rate, cpu_us = (spread_of(its.results, name) for name in ("start_s", "rate", "cpu_us"))
+    row = Row(point.what, point.size, point.messages, start_s, rate, cpu_us, its.results, its.failure)
+    return replace(row, disturbed=disturbed(its.noises), noises=its.noises)
 
 
 def show(rows: Sequence[Row], runs: int) -> None:
     """Print a table for each thing that grows."""
-    heads = ("messages", "median /s", "min", "max", "CPU µs each", "until it runs, s")
+    heads = ("messages", "median /s", "min", "max", "CPU µs each", "until it runs, s", "disturbed")
     for what in dict.fromkeys(row.what for row in rows):
         cells = [(row.size, *_cells(row)) for row in rows if row.what == what]
         print(table(f"More {what}, {runs} runs", (what, *heads), cells), flush=True)
@@ -219,9 +218,9 @@ def show(rows: Sequence[Row], runs: int) -> None:
 
 def _cells(row: Row) -> Sequence[str]:
     if row.failure or row.rate is None or row.cpu_us is None or row.start_s is None:
-        return (f"{row.messages:,}", "FAILED", *["-"] * 4)
+        return (f"{row.messages:,}", "FAILED", *["-"] * 5)
     rates = (f"{value:,.0f}" for value in (row.rate.median, row.rate.min, row.rate.max))
-    return (f"{row.messages:,}", *rates, f"{row.cpu_us.median:.1f}", f"{row.start_s.median:.2f}")
+    return (f"{row.messages:,}", *rates, f"{row.cpu_us.median:.1f}", f"{row.start_s.median:.2f}", row.disturbed)
 
 
 def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
@@ -230,15 +229,13 @@ def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
         sys.exit("RabbitMQ is not installed here")
     chosen = [point for point in points(QUICK if options.quick else 1.0) if options.only in point.what]
     rows: list[Row] = []
-    with Node() as node:
+    with broker() as node:
         for what in dict.fromkeys(point.what for point in chosen):
             sizes = {f"{what}: {point.size}": point for point in chosen if point.what == what}
             measures: dict[str, Callable[[], Measured]] = {
                 name: partial(measure, point, node.url) for name, point in sizes.items()
             }
-            found = [
-                _row(sizes[name], its.results, its.failure) for name, its in measure_in_turns(runs, measures).items()
-            ]
+            found = [_row(sizes[name], its) for name, its in measure_in_turns(runs, measures).items()]
             report(f"{what}: " + ", ".join(f"{row.size} {row.rate.median:,.0f}/s" for row in found if row.rate))
             rows += found
     show(rows, runs)

@@ -17,13 +17,15 @@ from pathlib import Path
 from benchmarks.harness import (
     RUNNER,
     BenchmarkError,
+    Measurements,
     Spread,
     bench_folder,
+    disturbed,
     environment,
+    measure_in_turns,
     run,
     run_benchmark,
     table,
-    take_turns,
 )
 
 RUNS = 11
@@ -92,6 +94,7 @@ class Row:
     command: str
     seconds: Spread
     cpu_s: Spread
+    disturbed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,10 @@ def third_party_of_help() -> list[str]:
 
 def show(rows: Sequence[Row], goals: Sequence[Goal], runs: int) -> None:
     """Print the tables."""
-    heads = ("command", "median ms", "min", "max", "CPU ms")
+    heads = ("command", "median ms", "min", "max", "CPU ms", "disturbed")
     cells = [
-        (row.command, *(f"{value * 1000:.0f}" for value in (*astuple(row.seconds), row.cpu_s.median))) for row in rows
+        (row.command, *(f"{value * 1000:.0f}" for value in (*astuple(row.seconds), row.cpu_s.median)), row.disturbed)
+        for row in rows
     ]
     print(table(f"Start-up, {runs} runs", heads, cells))
     ratios = [(f"{goal.command} / {goal.base}", f"{goal.ratio:.2f}", _verdict(goal)) for goal in goals]
@@ -164,12 +168,9 @@ def measure_all(_: argparse.Namespace, runs: int) -> dict[str, object]:
         (folder / "bench.yaml").write_text(PIPELINE)
         (folder / "bench_handlers.py").write_text(HANDLERS)
         todo = measures(folder)
-        take_turns(1, todo)  # fills the caches: bytecode and files
-        results = take_turns(runs, todo)
-    rows = [
-        Row(command, Spread.of([item.seconds for item in ran]), Spread.of([item.cpu_s for item in ran]))
-        for command, ran in results.items()
-    ]
+        for measure in todo.values():
+            measure()  # fills the caches: bytecode and files
+        rows = [_row(command, its) for command, its in measure_in_turns(runs, todo).items()]
     medians = {row.command: row.seconds.median for row in rows}
     goals = [
         Goal(HELP, CLICK, medians[HELP] / medians[CLICK]),
@@ -181,6 +182,13 @@ def measure_all(_: argparse.Namespace, runs: int) -> dict[str, object]:
     show(rows, goals, runs)
     print(f"\nthird-party modules that `runner --help` imports: {', '.join(modules) or 'none'} (goal: click)")
     return {"commands": rows, "ratios": goals, "third_party_of_help": modules}
+
+
+def _row(command: str, its: Measurements[Measured]) -> Row:
+    if its.failure:
+        raise BenchmarkError(its.failure)
+    seconds, cpu_s = (Spread.of([getattr(ran, name) for ran in its.results]) for name in ("seconds", "cpu_s"))
+    return Row(command, seconds, cpu_s, disturbed(its.noises))
 
 
 def _verdict(goal: Goal) -> str:

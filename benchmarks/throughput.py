@@ -29,6 +29,8 @@ from benchmarks.harness import (
     Measurements,
     Spread,
     bench_folder,
+    broker,
+    disturbed,
     environment,
     measure_in_turns,
     report,
@@ -37,7 +39,8 @@ from benchmarks.harness import (
     spread_of,
     table,
 )
-from benchmarks.process_group import Account, ProcessGroup
+from benchmarks.noise import Noise
+from benchmarks.process_group import QUORUM_SETTLE_S, SETTLE_S, Account, ProcessGroup
 from tests.node import Node
 
 OURS: Sequence[Entry] = (MQRUNNER, MQRUNNER_UVLOOP)
@@ -88,20 +91,24 @@ class Row:
     better: twice the rate, half the CPU time."""
     runs: list[Measured] = field(default_factory=list)
     failure: str = ""
+    missing: str = ""
+    """What it needs and this machine does not have: then there is no figure."""
+    disturbed: str = ""
+    noises: list[Noise] = field(default_factory=list)
 
 
 def scenarios(scale: float) -> list[Scenario]:
     """Return the work on RabbitMQ."""
-    many, some = (max(500, round(size * scale)) for size in (10_000, 5_000))
+    many, some, fewer = (max(500, round(size * scale)) for size in (4_000, 3_000, 2_000))
     found = []
     for name, job, extra in (
         ("consume", Job(work="consume", count=many), (*LOOPS, MQRUNNER_METRICS)),
         ("consume to a model", Job(work="model", count=many), ()),
         ("consume, a log line for each", Job(work="log", count=many), ()),
-        ("hop", Job(work="hop", count=some), (MQRUNNER_METRICS,)),
-        ("publish", Job(work="publish", count=many), ()),
+        ("hop", Job(work="hop", count=fewer), (MQRUNNER_METRICS,)),
+        ("publish", Job(work="publish", count=some), ()),
         ("quorum: consume", Job(work="consume", kind="quorum", count=many), ()),
-        ("quorum: hop", Job(work="hop", kind="quorum", count=some), ()),
+        ("quorum: hop", Job(work="hop", kind="quorum", count=fewer), ()),
         ("quorum: publish", Job(work="publish", kind="quorum", count=some), ()),
     ):
         able = [entry for entry in ENTRIES if job.work in entry.works and job.kind in entry.kinds]
@@ -164,7 +171,8 @@ def _work(entry: Entry, job: Job) -> Measured:
         commands = [entry.command(job, folder)] * (1 if entry.starts_its_own else job.processes)
         with ProcessGroup(entry.name, commands, folder, variables) as group:
             group.wait(job.count, TIMEOUT_S)
-            account = group.end(by_themselves=job.work == "publish")
+            settle_s = QUORUM_SETTLE_S if job.kind == "quorum" else SETTLE_S
+            account = group.end(by_themselves=job.work == "publish", settle_s=settle_s)
         if account.processes < job.processes:
             raise BenchmarkError(f"{entry.name}: only {account.processes} processes had messages")
         if job.work == "log" and (lines := (folder / "stdout-0").read_bytes().count(b"\n")) < job.count:
@@ -195,6 +203,8 @@ def compare(scenario: str, sizes: Mapping[str, int], measured: Mapping[str, Meas
                 Spread.of([other.cpu_us / own.cpu_us for own, other in pairs]).median if pairs else None,
                 its.results,
                 its.failure,
+                disturbed=disturbed(its.noises),
+                noises=its.noises,
             )
         )
     return rows
@@ -202,16 +212,18 @@ def compare(scenario: str, sizes: Mapping[str, int], measured: Mapping[str, Meas
 
 def show(title: str, rows: Sequence[Row]) -> None:
     """Print a table."""
-    heads = ("scenario", "entry", "n", "median /s", "min", "max", "CPU µs each", "ratio", "CPU ratio")
+    heads = ("scenario", "entry", "n", "median /s", "min", "max", "CPU µs each", "ratio", "CPU ratio", "disturbed")
     print(table(title, heads, [_cells(row) for row in rows]), flush=True)
 
 
 def _cells(row: Row) -> Sequence[str]:
+    if row.missing:
+        return (row.scenario, row.entry, "-", f"needs {row.missing}", *["-"] * 6)
     if row.failure or row.rate is None or row.cpu_us is None:
-        return (row.scenario, row.entry, f"{row.count:,}", "FAILED", *["-"] * 5)
+        return (row.scenario, row.entry, f"{row.count:,}", "FAILED", *["-"] * 6)
     rates = (f"{value:,.0f}" for value in (row.rate.median, row.rate.min, row.rate.max))
     ratios = ("-" if value is None else f"{value:.2f}" for value in (row.ratio, row.cpu_ratio))
-    return (row.scenario, row.entry, f"{row.count:,}", *rates, f"{row.cpu_us.median:.1f}", *ratios)
+    return (row.scenario, row.entry, f"{row.count:,}", *rates, f"{row.cpu_us.median:.1f}", *ratios, row.disturbed)
 
 
 E = TypeVar("E", Entry, InProcess)
@@ -227,7 +239,13 @@ def installed(entries: Sequence[E]) -> list[E]:
 
 @functools.cache
 def _tell_missing(name: str, missing: str) -> None:
-    report(f"left out: {name} needs {missing}: pip install 'mqrunner[bench]'")
+    report(f"left out: {name} needs {missing}: `make bench` installs what this machine can have")
+
+
+def not_installed(scenario: str, entries: Sequence[Entry | InProcess]) -> list[Row]:
+    """Return a row without figures for each entry that needs what is not here."""
+    missing = {entry.name: ", ".join(entry.missing()) for entry in entries if entry.missing()}
+    return [Row(scenario, name, 0, None, None, None, None, missing=needs) for name, needs in missing.items()]
 
 
 def run_rabbitmq(options: argparse.Namespace, runs: int) -> list[Row]:
@@ -239,9 +257,10 @@ def run_rabbitmq(options: argparse.Namespace, runs: int) -> list[Row]:
     if not Node.is_installed():
         report("RabbitMQ is not installed here: only the in-process broker was measured")
         return rows
-    with Node() as node:
+    with broker() as node:
         for scenario in chosen:
-            entries = [entry for entry in installed(scenario.entries) if options.entry in entry.name]
+            asked = [entry for entry in scenario.entries if options.entry in entry.name]
+            entries = installed(asked)
             jobs = {
                 entry.name: replace(scenario.job, count=max(200, round(scenario.job.count * entry.share)))
                 for entry in entries
@@ -250,6 +269,7 @@ def run_rabbitmq(options: argparse.Namespace, runs: int) -> list[Row]:
                 entry.name: partial(measure, entry, jobs[entry.name], node.url) for entry in entries
             }
             rows += _compare_now(scenario.name, {name: job.count for name, job in jobs.items()}, runs, measures)
+            rows += not_installed(scenario.name, asked)
     show(f"RabbitMQ (private node, one scheduler), {runs} runs; ratio to the first of each scenario", rows)
     return rows
 
@@ -259,13 +279,14 @@ def run_in_process(options: argparse.Namespace, runs: int) -> list[Row]:
     scenario = "in-process"
     if options.only not in scenario:
         return []
-    entries = [entry for entry in installed(IN_PROCESS) if options.entry in entry.name]
-    size = 20_000 if options.quick else 100_000
+    asked = [entry for entry in IN_PROCESS if options.entry in entry.name]
+    entries = installed(asked)
+    size = 20_000 if options.quick else 40_000
     sizes = {entry.name: max(500, round(size * entry.share)) for entry in entries}
     measures: dict[str, Callable[[], Measured]] = {
         entry.name: partial(measure_in_process, entry, sizes[entry.name]) for entry in entries
     }
-    rows = _compare_now(scenario, sizes, runs, measures)
+    rows = [*_compare_now(scenario, sizes, runs, measures), *not_installed(scenario, asked)]
     show(f"In one process, {runs} runs; ratio to the first", rows)
     return rows
 

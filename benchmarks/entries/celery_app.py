@@ -37,7 +37,7 @@ CELERY = Entry(
     command=_solo,
     works=frozenset({"consume", "hop"}),
     requires=("celery",),
-    share=0.8,
+    share=0.5,
     fill=[sys.executable, "-m", TASKS],
 )
 CELERY_PREFORK = replace(
@@ -46,6 +46,6 @@ CELERY_PREFORK = replace(
     command=_prefork,
     works=frozenset({"consume"}),
     kinds=frozenset({"classic"}),
-    share=0.4,
+    share=0.5,
     is_shared=True,
 )

@@ -26,6 +26,7 @@ DRAMATIQ = Entry(
     works=frozenset({"consume", "hop"}),
     kinds=frozenset({"classic"}),
     requires=("dramatiq", "pika"),
+    share=0.5,
     fill=[sys.executable, "-m", TASKS],
     variables={"dramatiq_queue_prefetch": "100"},
 )

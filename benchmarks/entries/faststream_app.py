@@ -26,6 +26,7 @@ FASTSTREAM = Entry(
     command=module(__spec__.name),
     works=frozenset({"consume", "model", "log", "hop", "publish", "latency"}),
     requires=("faststream",),
+    share=0.8,
 )
 FASTSTREAM_UVLOOP = replace(
     FASTSTREAM,

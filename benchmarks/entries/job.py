@@ -68,6 +68,8 @@ class Entry:
     kinds: frozenset[Kind] = frozenset({"classic", "quorum"})
     requires: tuple[str, ...] = ()
     """Modules without which it is left out."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """The same for what is no Python module: its name, and a file or folder of it."""
     share: float = 1.0
     """How many of a scenario's messages are enough, or needed, for a window of about a second."""
     fill: list[str] | None = None
@@ -81,8 +83,9 @@ class Entry:
     """Returns when (monotonic seconds) the work really ended, if what the process left in the folder says so."""
 
     def missing(self) -> list[str]:
-        """Return the modules that it needs and that are not installed."""
-        return [name for name in self.requires if importlib.util.find_spec(name) is None]
+        """Return the names of what it needs and is not installed."""
+        modules = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        return modules + [name for name, path in self.files.items() if not path.exists()]
 
 
 def module(name: str, *arguments: str) -> Callable[[Job, Path], list[str]]:

@@ -10,6 +10,7 @@ import functools
 import json
 import socket
 import struct
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from pamqp import commands, frame, header
@@ -34,6 +35,8 @@ INDEX = struct.Struct(">HH")
 """Class and method, with which a method frame begins."""
 CONFIRM = struct.Struct(">HHQB")
 CHUNK = 1 << 17
+MOST = CHUNK - 8
+"""What a frame of the largest size carries."""
 
 
 class Connection:
@@ -138,6 +141,23 @@ def _content(number: int) -> bytes:
 def _header(size: int) -> bytes:
     properties = commands.Basic.Properties(content_type="application/json", delivery_mode=2)
     return frame.marshal(header.ContentHeader(0, size, properties), CHANNEL)
+
+
+def published(queue: str, number: int, content: bytes) -> bytes:
+    """Return the frames that publish a persistent message with an id and a time, of whatever size."""
+    said = commands.Basic.Properties(
+        content_type="application/json", delivery_mode=2, message_id=f"{number:032x}", timestamp=datetime.now(UTC)
+    )
+    frames = [_publish_method(queue), frame.marshal(header.ContentHeader(0, len(content), said), CHANNEL)]
+    for at in range(0, len(content), MOST):
+        piece = content[at : at + MOST]
+        frames.append(HEAD.pack(BODY, CHANNEL, len(piece)) + piece + b"\xce")
+    return b"".join(frames)
+
+
+@functools.cache
+def _publish_method(queue: str) -> bytes:
+    return frame.marshal(commands.Basic.Publish(0, "", queue), CHANNEL)
 
 
 def _main(job: Job) -> None:

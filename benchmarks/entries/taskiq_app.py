@@ -27,5 +27,6 @@ TASKIQ = Entry(
     command=_command,
     works=frozenset({"consume"}),
     requires=("taskiq", "taskiq_aio_pika", "uvloop"),
+    share=0.5,
     fill=[sys.executable, "-m", TASKS],
 )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import profiling
+from benchmarks import noise, profiling
 from benchmarks.entries.job import Job, body
-from benchmarks.harness import ROOT, BenchmarkError, Measurements, Spread, busy_share, measure_in_turns, too_busy
+from benchmarks.harness import ROOT, BenchmarkError, Measurements, Spread, disturbed, measure_in_turns
 from benchmarks.ledger import Ledger, SharedLedger, Stopwatch
+from benchmarks.noise import Noise
 from benchmarks.plot import draw
 from benchmarks.process_group import Account, ProcessGroup, read_accounts
 from benchmarks.throughput import Measured, compare
@@ -81,7 +83,8 @@ def test_what_fails_is_left_out_and_the_others_go_on(capsys: pytest.CaptureFixtu
         raise BenchmarkError("lost two messages")
 
     tried = measure_in_turns(3, {"good": lambda: 1, "bad": fail})
-    assert tried == {"good": Measurements([1, 1, 1]), "bad": Measurements([], "lost two messages")}
+    assert (tried["good"].results, len(tried["good"].noises)) == ([1, 1, 1], 3)
+    assert tried["bad"] == Measurements([], "lost two messages")
     assert capsys.readouterr().err == "FAILED: bad: lost two messages\n"
 
 
@@ -132,18 +135,42 @@ def test_a_spread_is_the_median_and_the_ends() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
 
 
+QUIET, BUSY, CROWDED = Noise(1.02, 0.03), Noise(1.01, 0.4), Noise(1.9, None)
+
+
 @pytest.mark.parametrize(
-    ("shares", "warning"),
+    ("noises", "cell", "warning"),
     [
-        ([], ""),
-        ([0.05, 0.1, 0.02, 0.03, 0.9], ""),  # one moment of five
-        ([0.5, 0.1, 0.3, 0.1, 0.1], "TOO BUSY: other work took 40% of the processors before 2 of 5 rounds."),
+        ([], "", ""),
+        ([QUIET] * 5, "", ""),
+        ([QUIET] * 4 + [BUSY], "1 of 5", ""),  # one of five does not move the median
+        ([QUIET] * 3 + [BUSY, CROWDED], "2 of 5, TOO BUSY", "TOO BUSY: other work disturbed 2 of 5 measurements"),
     ],
 )
-def test_numbers_of_a_busy_machine_are_not_to_be_believed(shares: list[float], warning: str) -> None:
-    assert too_busy(shares).startswith(warning)
-    assert bool(too_busy(shares)) == bool(warning)
+def test_numbers_of_a_busy_machine_are_not_to_be_believed(noises: list[Noise], cell: str, warning: str) -> None:
+    assert disturbed(noises) == cell
+    assert noise.warning(noises).startswith(warning)
+    assert bool(noise.warning(noises)) == bool(warning)
 
 
-def test_the_share_of_other_work_is_a_share() -> None:
-    assert all(0 <= share <= 1 for share in busy_share())
+def test_what_a_measurement_itself_uses_is_not_other_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two processors: of 200 ticks 120 were used, 100 of them by us, our child and its child."""
+
+    def write(cpu: str, *processes: tuple[int, int, int]) -> None:
+        (tmp_path / "stat").write_text(f"cpu {cpu}\ncpu0 {cpu}\n")
+        for pid, parent, ticks in processes:
+            (tmp_path / str(pid)).mkdir(exist_ok=True)
+            fields = f"S {parent} {'0 ' * 9}{ticks} 0 0 0 20"
+            (tmp_path / str(pid) / "stat").write_text(f"{pid} (a (strange) name) {fields}")
+
+    def measure() -> str:
+        write("1100 0 1020 1080 0 0 0 0 0 0", (own, 1, 30), (7, own, 50), (3, 7, 70), (9, 1, 400))
+        return "result"
+
+    own = os.getpid()
+    monkeypatch.setattr(noise, "PROC", tmp_path)
+    write("1000 0 1000 1000 0 0 0 0 0 0", (own, 1, 10), (7, own, 20), (3, 7, 20), (9, 1, 300))
+    result, found = noise.watched(measure)
+    assert result == "result"
+    assert found.others == pytest.approx(0.1)
+    assert found.stretch > 0
