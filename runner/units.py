@@ -21,7 +21,7 @@ _BYTES = {
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smhd])")
 
 
 def parse_duration(value: str | float) -> float:
@@ -48,7 +48,7 @@ def parse_size(value: str) -> int:
 
 
 def parse_rate(value: str) -> float:
-    """Return the times per second of `100/s`, `10/m` or `5/h`. Raises ValueError for anything else."""
+    """Return the times per second of `100/s`, `10/m`, `5/h` or `20/d`. Raises ValueError for anything else."""
     match = _RATE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f'"{value}" is not a rate')

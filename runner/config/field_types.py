@@ -30,7 +30,7 @@ DURATION: Final = FieldType(
 SIZE: Final = FieldType(
     "size", "size", "A number of bytes with its unit.", r"^\s*\d+(\.\d+)?(B|kB|MB|GB|KiB|MiB|GiB)\s*$", ("64kB", "1MiB")
 )
-RATE: Final = FieldType("rate", "rate", "A count per unit of time.", r"^\s*\d+(\.\d+)?/(s|m|h)\s*$", ("200/s", "10/m"))
+RATE: Final = FieldType("rate", "rate", "A count per unit of time.", r"^\s*\d+(\.\d+)?/[smhd]\s*$", ("200/s", "10/m"))
 SHARE: Final = FieldType("share", "share", "A part of a whole, in percent.", r"^\s*\d+(\.\d+)?%\s*$", ("20%",))
 NAME: Final = FieldType("name", "name", "A name, without * and #.", r"^[^*#]+$")
 PATTERN: Final = FieldType("pattern", "pattern", "A name in which * matches one word, # any number of words.", r"^.+$")

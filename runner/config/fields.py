@@ -152,6 +152,7 @@ _RATES: Final = {
     **dict.fromkeys(("", "s", "sec", "second"), "s"),
     **dict.fromkeys(("m", "min", "minute"), "m"),
     **dict.fromkeys(("h", "hr", "hour"), "h"),
+    **dict.fromkeys(("d", "day"), "d"),
 }
 _SIZES: Final = {
     **dict.fromkeys(("", "b", "byte"), "B"),
@@ -209,7 +210,7 @@ def _rate(value: object) -> float:
     if rate is None:
         is_literal = isinstance(value, str) and not isinstance(value, Interpolated)
         meant = _meant(value, _RATES, "/") or (guesses.rate(str(value)) if is_literal else "")
-        help_ = f'did you mean "{meant}"?' if meant else "write it as in 100/s, 10/m or 5/h"
+        help_ = f'did you mean "{meant}"?' if meant else "write it as in 100/s, 10/m, 5/h or 20/d"
         raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_, replacement=meant)
     if not 0 < rate <= MAX_RATE:
         bound = "more than 0" if rate == 0 else f"at most {MAX_RATE:.0f}/s"

@@ -229,14 +229,11 @@ def broker(text: str) -> tuple[str, str]:
 
 
 def rate(text: str) -> str:
-    """Return the rate that `10rps`, `10 req/s`, `600 rpm` or `48/day` means."""
+    """Return the rate that `10rps`, `10 req/s`, `600 rpm` or `48 per day` means, with the same number."""
     pattern = r"(\d+(?:\.\d+)?)\s*(?:[a-z]*\s*/\s*|(?:[a-z]+\s+)?(?:per|an?|each|every)\s+|[a-z]p(?=[smh]$))([a-z]+)"
     match = re.fullmatch(pattern, text.strip().lower())
-    milliseconds = _UNITS.get(match[2], 0) if match else 0
-    if match is None or milliseconds < 1000:
-        return ""
-    unit, size = next(item for item in _SHORT if item[1] <= min(milliseconds, 3_600_000))
-    return f"{float(match[1]) * size / milliseconds:.6g}/{unit}" if milliseconds != size else f"{match[1]}/{unit}"
+    units = {size: unit for unit, size in _SHORT[:-1]}
+    return f"{match[1]}/{units[size]}" if match and (size := _UNITS.get(match[2])) in units else ""
 
 
 def payload_path(text: str) -> str:

@@ -113,7 +113,7 @@ class ProducerSpec(SpecModel):
         description="true: once it has ended, later starts do not run it again; a new text runs it once more.",
         examples=["v2"],
     )
-    rate: Rate | None = Field(default=None, description="Maximum rate of publishing, as in 100/s, 10/m or 5/h.")
+    rate: Rate | None = Field(default=None, description="Maximum rate of publishing, as in 100/s, 10/m, 5/h or 20/d.")
     to: Targets = Field(description="The queues and events that get its messages.", examples=["order_queue"])
     with_: OpaqueMap = Field(
         default={}, alias="with", description="Values for parameters of the handler, converted to their annotations."

@@ -237,7 +237,7 @@ class SubscriberSpec(SpecModel):
         default=None,
         description="A dotted path into the payload: messages with the same value are handled one at a time, in order.",
     )
-    rate: Rate | None = Field(default=None, description="Maximum rate of handling, as in 100/s, 10/m or 5/h.")
+    rate: Rate | None = Field(default=None, description="Maximum rate of handling, as in 100/s, 10/m, 5/h or 20/d.")
     dedupe: DedupeField | None = Field(
         default=None,
         description="Skips messages that have been handled before: for a duration, or a map of window, key and store.",

@@ -36,7 +36,7 @@ def _duration(seconds: float) -> str:
 
 
 def _rate(per_second: float) -> str:
-    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600)):
+    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)):
         number = round(per_second * seconds, 6)
         if number.is_integer() and parse_rate(text := f"{int(number)}/{unit}") == per_second:
             return text

@@ -38,7 +38,7 @@ _LONGEST_KEY: Final = 1000
 _PLAIN: Final = re.compile(
     r"[^\W\d][\w./+@()\"'=&%;?!~…–—→-]*(?:[ :][\w./+@(\"'=&%;?!~…–—→-][\w./+@()\"'=&%;?!~…–—→-]*)*"
 )
-_UNIT: Final = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h|d|B|kB|MB|GB|KiB|MiB|GiB|/s|/m|/h)")
+_UNIT: Final = re.compile(r"\d+(?:\.\d+)?(?:ms|s|m|h|d|B|kB|MB|GB|KiB|MiB|GiB|/s|/m|/h|/d)")
 _WORDS: Final = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"])
 
 

@@ -44,14 +44,15 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("100/s", 100.0), ("30/m", 0.5), ("36/h", 0.01), ("1.5/s", 1.5), (" 1/s ", 1.0), ("0/s", 0.0)]
+    ("text", "rate"),
+    [("100/s", 100.0), ("30/m", 0.5), ("108/d", 0.00125), ("1.5/s", 1.5), (" 1/s ", 1.0), ("0/s", 0.0)],
 )
 def test_a_rate_is_read_as_times_per_second(text: str, rate: float) -> None:
-    """Per second, minute and hour."""
+    """Per second, minute, hour and day."""
     assert parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "100", "100/", "/s", "100 / s", "100/d", "-1/s", "100/2s", "1e3/s", "100ps"])
+@pytest.mark.parametrize("text", ["", "100", "100/", "/s", "100 / s", "100/w", "-1/s", "100/2s", "1e3/s", "100ps"])
 def test_what_is_no_rate_is_refused(text: str) -> None:
     """No guessing here either."""
     with pytest.raises(ValueError, match="not a rate"):
