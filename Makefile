@@ -26,6 +26,11 @@ apt_install = echo "Installing $(1) with apt-get"; \
 	$(APT_GET) update >/dev/null || true; \
 	$(APT_GET) install -y --no-install-recommends $(1) >/dev/null
 
+# or_leave(what, without it): ends a rule where nothing can be installed, and says what that means.
+or_leave = if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
+		echo "$(1) is not installed and cannot be installed from here: $(2)" >&2; exit 0; \
+	fi
+
 # install_stopped(package): the same, for one whose service must not run, now or after the next boot.
 install_stopped = policy=/usr/sbin/policy-rc.d; \
 	if [ ! -e "$$policy" ]; then \
@@ -50,7 +55,7 @@ demo: $(VENV)/.runtime ## Run the example pipelines on the in-process broker
 	done
 
 .PHONY: test
-test: $(VENV)/.test rabbitmq redis ## Check and test everything
+test: $(VENV)/.test rabbitmq redis curl ## Check and test everything
 	@$(MAKE) lint
 	@$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
@@ -64,7 +69,7 @@ faults: $(VENV)/.test rabbitmq redis ## Kill, cut, freeze and starve brokers, ne
 	@$(BIN)/pytest -n $(WORKERS) tests/faults
 
 .PHONY: slow
-slow: $(VENV)/.test rabbitmq redis prometheus asyncapi ## Run what `make test` leaves out: slow tests, and every option on both brokers
+slow: $(VENV)/.test rabbitmq redis curl prometheus asyncapi ## Run what `make test` leaves out: slow tests, and every option on both brokers
 	@$(BIN)/pytest -n $(WORKERS) -m slow
 	@$(BIN)/pytest -n $(WORKERS) tests/features
 
@@ -230,10 +235,7 @@ rabbitmq:
 		if [ -x "$$place/rabbitmq-server" ]; then exit 0; fi; \
 	done; \
 	if command -v rabbitmq-server >/dev/null; then exit 0; fi; \
-	if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
-		echo "RabbitMQ is not installed and cannot be installed from here: tests that need it cannot run" >&2; \
-		exit 0; \
-	fi; \
+	$(call or_leave,RabbitMQ,tests that need it cannot run); \
 	if command -v epmd >/dev/null && epmd -names >/dev/null 2>&1; then had_epmd=yes; else had_epmd=no; fi; \
 	$(call install_stopped,rabbitmq-server); \
 	if [ "$$had_epmd" = no ]; then $(SUDO) epmd -kill >/dev/null 2>&1 || true; fi
@@ -245,11 +247,17 @@ endif
 redis:
 	@set -e; \
 	if command -v redis-server >/dev/null || command -v valkey-server >/dev/null; then exit 0; fi; \
-	if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
-		echo "Redis is not installed and cannot be installed from here: tests that need it cannot run" >&2; \
-		exit 0; \
-	fi; \
+	$(call or_leave,Redis,tests that need it cannot run); \
 	$(call install_stopped,redis-server)
+
+# What the documents call, and a minimal Debian does not have.
+
+.PHONY: curl
+curl:
+	@set -e; \
+	if command -v curl >/dev/null; then exit 0; fi; \
+	$(call or_leave,curl,tests of documents fail); \
+	$(call apt_install,curl)
 
 # What judges metrics and alerting rules; without it those tests are skipped, and say so.
 
@@ -257,10 +265,7 @@ redis:
 prometheus:
 	@set -e; \
 	if command -v promtool >/dev/null && command -v prometheus >/dev/null; then exit 0; fi; \
-	if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
-		echo "Prometheus is not installed and cannot be installed from here: tests that need it are skipped" >&2; \
-		exit 0; \
-	fi; \
+	$(call or_leave,Prometheus,tests that need it are skipped); \
 	$(call install_stopped,prometheus)
 
 # AsyncAPI's own parser, which judges what `export asyncapi` writes; without it those tests are skipped, and say so.
@@ -272,9 +277,7 @@ asyncapi: $(VENV)/.ready
 	@set -e; \
 	if [ -d $(VENV)/asyncapi/node_modules/@asyncapi/parser ]; then exit 0; fi; \
 	if ! command -v npm >/dev/null; then \
-		if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
-			echo "npm is not installed and cannot be installed from here: tests of AsyncAPI are skipped" >&2; exit 0; \
-		fi; \
+		$(call or_leave,npm,tests of AsyncAPI are skipped); \
 		$(call apt_install,nodejs npm); \
 	fi; \
 	echo "Installing @asyncapi/parser"; mkdir -p $(VENV)/asyncapi; \

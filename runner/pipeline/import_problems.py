@@ -86,9 +86,10 @@ def not_python(module: str, file: str, error: Exception) -> ImportProblem:
             words = match.groupdict()
             hint = filled(help_, {**words, "close": _CLOSING.get(words.get("open", ""), "")})
             break
+    line, column = getattr(error, "lineno", None), getattr(error, "offset", None) or 1
     if feature := re.search(r"future feature (\w+) is not", what):
         hint = did_you_mean(feature[1], __future__.all_feature_names)
-    line, column = getattr(error, "lineno", None), getattr(error, "offset", None) or 1
+        return module_failed(module, what, hint, place_of(file, line or 1, feature[1]))
     end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
     length = end - column if end_line == line and end > column > 0 else 1
     return module_failed(module, what, hint, Place(file, line, max(column, 1), length) if line else None)

@@ -194,7 +194,7 @@ MODULES = [
     Mistake(
         "a misspelt feature",
         {"app.py": "from __future__ import anotations\n"},
-        "app.py:1:1",
+        "app.py:1:24",
         'module "app" is not valid Python: future feature anotations is not defined',
         'did you mean "annotations"?',
     ),
