@@ -64,9 +64,7 @@ async def open_session(
     on_transport_event: OnTransportEvent = lambda _: None,
 ) -> AsyncIterator[TopologySession]:
     """Connect, and find the management API. Raises BrokerUnavailable, also when the connection is lost later."""
-    reconnecting = ReconnectingConnection(
-        settings, role="topology", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
-    )
+    reconnecting = ReconnectingConnection(settings, role="topology", name=name, on_transport_event=on_transport_event)
     try:
         connection = await reconnecting.open()
         properties = server_properties(connection)
@@ -257,7 +255,3 @@ async def _management(
     if not management.is_broker_of(properties):
         return None, f"the management API at {management.shown} belongs to another broker, {management.cluster_name}"
     return management, ""
-
-
-async def _restore_nothing(_: AbstractConnection) -> None:
-    """Restore nothing: nothing was declared."""

@@ -15,7 +15,6 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 import aiormq
-from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.errors import BrokerUnavailable
@@ -58,7 +57,7 @@ class Tap:
         on_transport_event: OnTransportEvent = lambda _: None,
     ) -> None:
         self._connection = ReconnectingConnection(
-            settings, role="tap", name=f"{name} tap", on_transport_event=on_transport_event, restore=_restore_nothing
+            settings, role="tap", name=f"{name} tap", on_transport_event=on_transport_event
         )
         self._queue = f"{name.encode()[:MAX_PREFIX_BYTES].decode('utf-8', 'ignore')}.tap.{token_hex(6)}"
         self._most = most
@@ -138,7 +137,3 @@ class Tap:
         error = None if future.cancelled() else future.exception()
         self._end = self._end or describe_error(error)
         self._news.set()
-
-
-async def _restore_nothing(_: AbstractConnection) -> None:
-    """Restore nothing: the temporary queue is gone with its connection."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import aiormq
@@ -236,12 +237,8 @@ class BrowseSession:
     def __init__(
         self, settings: BrokerSettings, *, name: str, on_transport_event: OnTransportEvent = lambda _: None
     ) -> None:
-        self._reading = ReconnectingConnection(
-            settings, role="look", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
-        )
-        self._writing = ReconnectingConnection(
-            settings, role="move", name=name, on_transport_event=on_transport_event, restore=_restore_nothing
-        )
+        connect = partial(ReconnectingConnection, settings, name=name, on_transport_event=on_transport_event)
+        self._reading, self._writing = connect(role="look"), connect(role="move")
         self._publisher = RabbitPublisher(self._writing, on_transport_event)
         self._mode = settings.topology
         self._is_writing = False
@@ -330,7 +327,3 @@ class BrowseSession:
         """Disconnect. Idempotent."""
         await self._publisher.close()
         await asyncio.gather(self._reading.close(), self._writing.close())
-
-
-async def _restore_nothing(_: AbstractConnection) -> None:
-    """Restore nothing: nothing was declared."""

@@ -6,6 +6,7 @@ Only this module and `amqp_fast_path` may rely on it. Each function says which g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -166,18 +167,10 @@ async def wait_within(seconds: float, work: Awaitable[T], lost: asyncio.Future[s
 async def close_within(closing: Awaitable[Any], seconds: float) -> None:
     """Wait at most `seconds` for a channel or a connection to close; ignore whether it worked.
 
-    As in `wait_within`, the task is abandoned: aiormq may wait for room in the queue of a dead connection.
+    aiormq may wait for room in the queue of a dead connection, so the task is abandoned then.
     """
-    task = asyncio.ensure_future(closing)
-    task.add_done_callback(ignore_result)
-    try:
-        await asyncio.wait([task], timeout=seconds)
-    finally:
-        task.cancel()
-    if task.done() and not task.cancelled():
-        error = task.exception()
-        if error is not None and not isinstance(error, CHANNEL_ERRORS):
-            raise error
+    with contextlib.suppress(*CHANNEL_ERRORS):
+        await wait_within(seconds, closing)
 
 
 def write_queue(connection: AbstractConnection) -> asyncio.Queue[Any]:
