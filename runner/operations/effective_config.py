@@ -159,4 +159,4 @@ def _plain(tree: Tree) -> Any:
         return tree.value
     if isinstance(tree, dict):
         return {key: _plain(node) for key, node in tree.items()}
-    return [_plain(node) for node in tree]
+    return [_plain(node) for node in tree] if isinstance(tree, list) else tree

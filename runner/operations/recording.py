@@ -25,7 +25,7 @@ from runner.message import Address, Envelope
 from runner.operations.dead_letters import DeadLetterMessage
 from runner.operations.masking import MASK, is_from_secret, is_secret_name, may_be_secret_name
 from runner.operations.pipeline_files import CheckedSpec
-from runner.operations.yaml_writer import Interpolated, Leaf, Tree, to_yaml
+from runner.operations.yaml_writer import to_yaml
 from runner.outcome import InvalidMessage
 from runner.pipeline.codec import decoder
 from runner.pipeline.model import Pipeline
@@ -200,7 +200,7 @@ def _empty_file(file: Path, loaded: PipelineFile, environ: Mapping[str, str]) ->
     head: dict[str, Any] = {"version": 1, "pipelines": [os.path.relpath(loaded.path, file.parent)]}
     if variables := dict(_variables(loaded, environ)):
         head["env"] = variables
-    return f"{to_yaml(_document(head))}tests:\n"
+    return f"{to_yaml(head, has_variables=False)}tests:\n"
 
 
 def _variables(loaded: PipelineFile, environ: Mapping[str, str]) -> Iterable[tuple[str, str]]:
@@ -217,7 +217,7 @@ def _with_test(text: str, test: RecordedTest, file: Path) -> tuple[str, str]:
     document, nodes = _tests_of(text, file)
     name = _free_name(test.name, nodes)
     indent = " " * next((column for _, column in nodes.values()), 2)
-    added = [f"# {escape_line(test.comment, 100)}", *to_yaml(_document({name: test.case})).splitlines()]
+    added = [f"# {escape_line(test.comment, 100)}", *to_yaml({name: test.case}, has_variables=False).splitlines()]
     lines = text.splitlines(keepends=True)
     end = _end_of_tests(document, lines)
     if not lines[end - 1].endswith(("\n", "\r")):
@@ -263,16 +263,3 @@ def _free_name(name: str, taken: Collection[str]) -> str:
     """Return a name that no test has: the name, or the name with a number."""
     candidates = (name, *(f"{name} ({number})" for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def _document(value: Mapping[str, Any]) -> dict[str, Tree]:
-    """Return a map as a tree for `yaml_writer`. Nothing is interpolated in a test file, so dollars stay single."""
-    return {name: _tree(item) for name, item in value.items()}
-
-
-def _tree(value: Any) -> Tree:
-    if isinstance(value, dict):
-        return _document(value)
-    if isinstance(value, list):
-        return [_tree(item) for item in value]
-    return Leaf(Interpolated(value) if isinstance(value, str) else value)

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from runner.operations.export.deployment import document
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.schedule import Schedule
@@ -32,7 +31,7 @@ LATE_SHARE = 0.1
 def alerts(pipelines: Sequence[Pipeline], now: datetime) -> str:
     """Return the text of a rules file with one group per pipeline. Schedules are evaluated from `now` on."""
     groups = [{"name": f"runner-{each.name}", "rules": list(_rules(each, now))} for each in pipelines]
-    return _HEADING + to_yaml(document({"groups": groups})).replace("$$", "$")
+    return _HEADING + to_yaml({"groups": groups}, has_variables=False)
 
 
 _HEADING = """\

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from runner.config.spec import PipelineSpec
 from runner.operations.export.definitions import vhost_of
-from runner.operations.export.deployment import document
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.annotations import EMPTY
 from runner.pipeline.model import BrokerSettings, Destination, Pipeline, Subscriber
@@ -29,9 +28,7 @@ _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 
 def asyncapi(pipelines: Sequence[Pipeline], specs: Sequence[PipelineSpec], topology: Topology) -> str:
     """Return the document as YAML. It is the same for the same pipelines."""
-    made = _Document(pipelines, specs, topology)
-    # As for Kubernetes, dollar signs are not variables.
-    return to_yaml(document(made.as_data())).replace("$$", "$")
+    return to_yaml(_Document(pipelines, specs, topology).as_data(), has_variables=False)
 
 
 def payload_types(pipeline: Pipeline) -> dict[str, Any]:

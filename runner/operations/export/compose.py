@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from runner.operations.export.definitions import DEFAULT_VHOST
-from runner.operations.export.deployment import FOLDER, Deployment, Variable, document, format_address
+from runner.operations.export.deployment import FOLDER, Deployment, Variable, format_address
 from runner.operations.yaml_writer import Interpolated, to_yaml
 from runner.units import is_loopback
 
@@ -25,7 +25,7 @@ def compose(deployment: Deployment, vhost: str) -> str:
     services = {} if deployment.file else {"rabbitmq": _rabbitmq(vhost)}
     services["runner"] = _runner(deployment)
     volumes: dict[str, Any] = {"messages" if deployment.file else "rabbitmq-data": {}}
-    return _heading(deployment) + to_yaml(document({"services": services, "volumes": volumes}))
+    return _heading(deployment) + to_yaml({"services": services, "volumes": volumes})
 
 
 def _heading(deployment: Deployment) -> str:

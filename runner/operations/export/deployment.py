@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.config.document import KeyPath, ScalarNode, walk_nodes
 from runner.config.loader import PipelineFile
@@ -16,7 +15,6 @@ from runner.config.overlays import Overlay, parse_setting
 from runner.errors import RunnerError
 from runner.operations.masking import is_from_secret, is_secret_name, may_be_secret_name
 from runner.operations.pipeline_files import CheckedSpec
-from runner.operations.yaml_writer import Leaf, Tree
 from runner.pipeline.model import Pipeline
 from runner.redaction import escape_controls, mask_passwords
 from runner.units import format_duration, is_loopback
@@ -147,20 +145,6 @@ def object_name(names: Sequence[str]) -> str:
 def format_address(host: str, port: int) -> str:
     """Format an address for `--http`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def tree(value: Any) -> Any:
-    """Convert plain values to a tree for `yaml_writer`."""
-    if isinstance(value, dict):
-        return {name: tree(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [tree(item) for item in value]
-    return Leaf(value)
-
-
-def document(value: dict[str, Any]) -> dict[str, Tree]:
-    """Convert a document to a tree for `yaml_writer`."""
-    return {name: tree(item) for name, item in value.items()}
 
 
 def _variables(loaded: Sequence[PipelineFile]) -> Iterator[Variable]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runner.operations.export.deployment import FOLDER, Deployment, Variable, document
+from runner.operations.export.deployment import FOLDER, Deployment, Variable
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Queue, Topology
@@ -35,9 +35,8 @@ def kubernetes(pipelines: Sequence[Pipeline], topology: Topology, deployment: De
         objects.append(_service(deployment))
     if scaled:
         objects += [_authentication(deployment), _scaled_object(deployment, scaled)]
-    # Kubernetes does not expand `${…}`, so undo the doubling of dollar signs.
     return _heading(deployment, is_scaled=bool(scaled)) + "---\n".join(
-        to_yaml(document(item)).replace("$$", "$") for item in objects
+        to_yaml(item, has_variables=False) for item in objects
     )
 
 
