@@ -1,4 +1,4 @@
-"""Alerting rules for Prometheus. Pure.
+"""Alerting rules for Prometheus, from the table in `alerts.toml`. Pure.
 
 Source: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/
 """
@@ -6,18 +6,18 @@ Source: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rule
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from importlib.resources import files
 from itertools import islice
 from typing import Any
 
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.schedule import Schedule
+from runner.tables import filled
 from runner.units import format_duration
-
-OLDEST_S = 300
-ERROR_RATIO = 0.1
 
 TICKS = 1000
 LOOK_AHEAD = timedelta(days=366)
@@ -42,96 +42,38 @@ _HEADING = """\
 
 def _rules(pipeline: Pipeline, now: datetime) -> Iterator[dict[str, Any]]:
     """Yield the rules of one pipeline. Rules with the same name have different labels, as promtool requires."""
+    places = _places(pipeline, now)
+    text = files("runner.operations.export").joinpath("alerts.toml").read_text("utf-8")
+    for name, rule in tomllib.loads(text).items():
+        for labels, words in places[rule["of"]]:
+            # The strings of PromQL have the syntax of Go, which JSON strings satisfy.
+            own = ",".join(f"{key}={json.dumps(value)}" for key, value in labels.items())
+            yield {
+                "alert": name,
+                "expr": filled(rule["expr"], {"own": own, **words}),
+                "for": rule["for"],
+                "labels": {"severity": rule["severity"], **labels},
+                "annotations": {"summary": filled(rule["summary"], words)},
+            }
+
+
+def _places(pipeline: Pipeline, now: datetime) -> dict[str, list[tuple[dict[str, str], dict[str, str]]]]:
+    """Return what rules are made for, by the word in the table: labels, and words for its texts."""
     own = {"pipeline": pipeline.name}
     subscribers = [item for item in pipeline.subscribers if item.is_enabled]
     producers = [item for item in pipeline.producers if item.is_enabled]
-    if subscribers:
-        yield from _of_messages(own)
-    for subscriber in subscribers:
-        one = {**own, "subscriber": subscriber.name}
-        concurrency, paused = _series("runner_concurrency", one), _series("runner_paused", one)
-        yield _rule(
-            "RunnerNoConsumer",
-            f"(sum by (pipeline, subscriber) ({concurrency}) == 0 or absent({concurrency})) "
-            f"unless max by (pipeline, subscriber) ({paused}) == 1",
-            "2m",
-            {"severity": "critical", **one},
-            "{{ $labels.pipeline }}: no process takes messages for {{ $labels.subscriber }}",
-        )
-    if any(producer.handler is not None for producer in producers):
-        leader = _series("runner_leader", own)
-        yield _rule(
-            "RunnerNoLeader",
-            f"max by (pipeline) ({leader}) == 0 or absent({leader})",
-            "5m",
-            {"severity": "critical", **own},
-            "{{ $labels.pipeline }}: no process runs the producers",
-        )
-    for producer in producers:
-        if producer.schedule is not None:
-            one = {**own, "producer": producer.name}
-            pause_s = longest_pause_s(producer.schedule, now)
-            last = _series("runner_producer_last_run_timestamp_seconds", one)
-            yield _rule(
-                "RunnerProducerMissed",
-                f"time() - max by (pipeline, producer) ({last}) > {round(pause_s * (1 + LATE_SHARE) + LATE_S)}",
-                "0m",
-                {"severity": "warning", **one},
-                "{{ $labels.pipeline }}: {{ $labels.producer }} has not run to its end for "
-                f"{{{{ $value | humanizeDuration }}}}: at most {format_duration(pause_s)} are between two times",
-            )
-
-
-def _of_messages(own: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the rules for all subscribers of a pipeline."""
-    warning = {"severity": "warning", **own}
-    dead = _series("runner_messages_total", own, 'outcome="dead_lettered"')
-    yield _rule(
-        "RunnerDeadLetters",
-        f"sum by (pipeline, queue) (increase({dead}[5m])) > 0",
-        "0m",
-        warning,
-        "{{ $labels.pipeline }}: messages of {{ $labels.queue }} were given up on: see them with `runner dead list`",
-    )
-    yield _rule(
-        "RunnerLag",
-        f"max by (pipeline, queue) ({_series('runner_queue_oldest_seconds', own)}) > {OLDEST_S}",
-        "5m",
-        warning,
-        "{{ $labels.pipeline }}: messages of {{ $labels.queue }} wait for {{ $value | humanizeDuration }}",
-    )
-    failed, ended = (
-        f"sum by (pipeline, subscriber) (rate({_series('runner_messages_total', own, outcome)}[5m]))"
-        for outcome in ('outcome=~"retried|dead_lettered"', 'outcome=~"handled|retried|dead_lettered"')
-    )
-    yield _rule(
-        "RunnerErrorRatio",
-        f"{failed} / {ended} > {ERROR_RATIO}",
-        "5m",
-        warning,
-        "{{ $labels.pipeline }}: {{ $value | humanizePercentage }} of the attempts of {{ $labels.subscriber }} fail",
-    )
-    yield _rule(
-        "RunnerPaused",
-        f"max by (pipeline, subscriber) ({_series('runner_paused', own)}) == 1",
-        "30m",
-        warning,
-        "{{ $labels.pipeline }}: {{ $labels.subscriber }} is paused",
-    )
-
-
-def _series(name: str, labels: Mapping[str, str], *matchers: str) -> str:
-    """Return a PromQL selector. Its strings have the syntax of Go, which JSON strings satisfy."""
-    return f"{name}{{{','.join([*(f'{key}={json.dumps(value)}' for key, value in labels.items()), *matchers])}}}"
-
-
-def _rule(name: str, expression: str, for_: str, labels: dict[str, str], summary: str) -> dict[str, Any]:
+    pauses = {item.name: longest_pause_s(item.schedule, now) for item in producers if item.schedule is not None}
     return {
-        "alert": name,
-        "expr": expression,
-        "for": for_,
-        "labels": labels,
-        "annotations": {"summary": summary},
+        "subscribers": [(own, {})] if subscribers else [],
+        "subscriber": [({**own, "subscriber": item.name}, {}) for item in subscribers],
+        "producers": [(own, {})] if any(item.handler is not None for item in producers) else [],
+        "schedule": [
+            (
+                {**own, "producer": name},
+                {"late_s": str(round(pause_s * (1 + LATE_SHARE) + LATE_S)), "pause": format_duration(pause_s)},
+            )
+            for name, pause_s in pauses.items()
+        ],
     }
 
 
