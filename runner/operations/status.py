@@ -164,7 +164,7 @@ class StatusReader:
         if self._management is None:
             return {}
         try:
-            return {str(queue.get("name")): queue for queue in await self._management.queues()}
+            return await self._management.queues()
         except ManagementFailed:
             return {}
 
@@ -282,11 +282,7 @@ async def find_management(
     """Return the broker's management API, or None and the reason. The API of another broker does not count."""
     if not isinstance(browser, BrowseSession):
         return None, ""
-    reasons: list[str] = []
-    found = await ManagementApi.find(settings, url, on_absent=reasons.append)
-    if found is not None and not found.is_broker_of(browser.server):
-        return None, f"the API at {found.shown} belongs to another broker"
-    return found, "".join(reasons[:1])
+    return await ManagementApi.find(settings, url, browser.server)
 
 
 def running_processes(connections: Iterable[Mapping[str, Any]]) -> Mapping[str, Sequence[RunningProcess]]:

@@ -138,7 +138,7 @@ async def test_a_recreation_that_is_killed_while_the_queue_is_closed(
     project, work = recreated(managed, tmp_path, unique), f"{unique}.work"
     project.pipeline(RECREATED.replace("LIMIT", "delivery_limit: 7"))
     await apply(project, code=0)
-    api = await ManagementApi.find(BrokerSettings(urls=(managed.url,)), managed.management_url)
+    api, _ = await ManagementApi.find(BrokerSettings(urls=(managed.url,)), managed.management_url)
     assert api is not None
     names = orders(300)
     with Foreign(managed.url) as foreign:

@@ -67,8 +67,7 @@ async def open_session(
     reconnecting = ReconnectingConnection(settings, role="topology", name=name, on_transport_event=on_transport_event)
     try:
         connection = await reconnecting.open()
-        properties = server_properties(connection)
-        management, why = await _management(settings, management_url, properties)
+        management, why = await ManagementApi.find(settings, management_url, server_properties(connection))
         yield TopologySession(settings, connection, product_of(connection), management, why)
     except aiormq.exceptions.ChannelClosed as error:
         raise BrokerUnavailable(f"the broker refuses: {reply_of(error)}") from error
@@ -91,7 +90,7 @@ class _ManagementData:
         """Query the API. Raises ManagementFailed."""
         return cls(
             frozenset(str(item.get("name")) for item in await management.exchanges()),
-            {str(item.get("name")): item for item in await management.queues()},
+            await management.queues(),
             [item for item in await management.bindings() if item.get("destination_type") == "queue"],
         )
 
@@ -243,15 +242,3 @@ async def _messages(probe: TopologyProbe, name: str) -> int | None:
         return (await probe.depth(name)).messages
     except (NotFound, ResourceLocked, AccessRefused):
         return None
-
-
-async def _management(
-    settings: BrokerSettings, url: str | None, properties: Mapping[str, Any]
-) -> tuple[ManagementApi | None, str]:
-    why: list[str] = []
-    management = await ManagementApi.find(settings, url, on_absent=why.append)
-    if management is None:
-        return None, why[-1]
-    if not management.is_broker_of(properties):
-        return None, f"the management API at {management.shown} belongs to another broker, {management.cluster_name}"
-    return management, ""

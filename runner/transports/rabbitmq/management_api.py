@@ -13,7 +13,7 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -63,7 +63,7 @@ class ManagementApi:
         self.user = user
         self.vhost = vhost
         self.cluster_name = ""
-        """The cluster's name, which the server properties of an AMQP connection have too (see `is_broker_of`)."""
+        """The cluster's name, which the server properties of an AMQP connection have too."""
 
     def __repr__(self) -> str:
         return f"Management({self.shown!r})"
@@ -78,13 +78,13 @@ class ManagementApi:
         cls,
         settings: BrokerSettings,
         url: str | None = None,
-        *,
-        on_absent: Callable[[str], None] = lambda reason: None,
-    ) -> ManagementApi | None:
-        """Return the API of the broker; None where it does not answer within about two seconds, or refuses the user.
+        server_properties: Mapping[str, Any] | None = None,
+    ) -> tuple[ManagementApi | None, str]:
+        """Return the API of the broker, or None and why there is none.
 
-        `url` is its address, with a user and a password if they differ from the broker's. Without it, the broker's
-        hosts are tried in turn on the usual port. `on_absent` is called with a sentence why there is none. Raises
+        It does not count where it does not answer within about two seconds, refuses the user, or belongs to another
+        broker than the AMQP connection with these `server_properties`. `url` is its address, with a user and a password
+        if they differ from the broker's. Without it, the broker's hosts are tried in turn on the usual port. Raises
         BrokerUnavailable for TLS files that cannot be used, ValueError for a `url` that is not a URL.
         """
         reason = "there is no broker URL"
@@ -100,11 +100,13 @@ class ManagementApi:
                 reason = f"what answers at {candidate.shown} is no management API"
                 continue
             candidate.cluster_name = str(overview.get("cluster_name", ""))
-            return candidate
-        on_absent(reason)
-        return None
+            if candidate._is_broker_of(server_properties):
+                return candidate, ""
+            other = f"another broker, {candidate.cluster_name}"
+            return None, f"the management API at {candidate.shown} belongs to {other}"
+        return None, reason
 
-    def is_broker_of(self, server_properties: Mapping[str, Any] | None) -> bool:
+    def _is_broker_of(self, server_properties: Mapping[str, Any] | None) -> bool:
         """Return whether this API belongs to the broker of an AMQP connection with these server properties.
 
         Another broker may use the usual port of the same host. An unknown name counts as the same.
@@ -113,21 +115,18 @@ class ManagementApi:
         text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
         return not text or not self.cluster_name or text == self.cluster_name
 
-    async def overview(self) -> dict[str, Any]:
-        """Return version, totals and rates of the broker."""
-        return _mapping(await self._get("overview"))
-
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Return the nodes of the cluster, with memory, disk and alarms. Needs the tag `monitoring`."""
-        return _mappings(await self._get("nodes"))
-
-    async def queues(self) -> list[dict[str, Any]]:
-        """Return every queue of the virtual host."""
-        return _mappings(await self._get(f"queues/{_part(self.vhost)}"))
+    async def queues(self) -> dict[str, dict[str, Any]]:
+        """Return every queue of the virtual host, by its name."""
+        return {str(each.get("name")): each for each in _mappings(await self._get(f"queues/{_part(self.vhost)}"))}
 
     async def queue(self, name: str) -> dict[str, Any] | None:
         """Return one queue with its consumers; None where it does not exist."""
-        return await self._one(f"queues/{_part(self.vhost)}/{_part(name)}")
+        try:
+            return _mapping(await self._get(f"queues/{_part(self.vhost)}/{_part(name)}"))
+        except ManagementFailed as error:
+            if error.status == 404:
+                return None
+            raise
 
     async def connections(self) -> list[dict[str, Any]]:
         """Return the connections to the virtual host; without the tag `monitoring`, those of our own user."""
@@ -171,14 +170,6 @@ class ManagementApi:
                 return False
             raise
         return True
-
-    async def _one(self, path: str) -> dict[str, Any] | None:
-        try:
-            return _mapping(await self._get(path))
-        except ManagementFailed as error:
-            if error.status == 404:
-                return None
-            raise
 
     async def _get(self, path: str, seconds: float = REQUEST_S) -> Any:
         return await self._ask("GET", path, seconds)

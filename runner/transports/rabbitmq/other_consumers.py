@@ -50,7 +50,7 @@ class OtherConsumers:
         if quiet_s < STATISTICS_S:
             return 1
         try:
-            queues = {str(queue.get("name")): queue for queue in await management.queues()}
+            queues = await management.queues()
         except ManagementFailed as error:
             return f"{_shown(others)}, and what they hold is not known: {error}"
         held = [queues.get(name, {}).get("messages_unacknowledged") for name in others]
@@ -59,11 +59,7 @@ class OtherConsumers:
     async def _find(self) -> ManagementApi | None:
         """Return the management API. It is looked for only once."""
         if self._management is None and not self._absent:
-            reasons: list[str] = []
-            self._management = await ManagementApi.find(
-                self._settings, self._settings.management_url, on_absent=reasons.append
-            )
-            self._absent = "".join(reasons[:1])
+            self._management, self._absent = await ManagementApi.find(self._settings, self._settings.management_url)
         return self._management
 
 
