@@ -126,13 +126,16 @@ lint: $(VENV)/.test
 RESULTS := benchmarks/results
 
 .PHONY: bench
-bench: $(VENV)/.bench rabbitmq ## Measure start-up, throughput and latency beside other libraries (half an hour)
+bench: $(VENV)/.bench rabbitmq ## Measure start-up, throughput and latency beside other libraries (15 minutes)
 	@failed=0; for benchmark in startup throughput latency; do \
-		$(BIN)/python -m benchmarks.$$benchmark $(BENCH) --json $(RESULTS)/$$benchmark.json || failed=1; \
+		$(BIN)/python -m benchmarks.$$benchmark $(BENCH) --results $(RESULTS) || failed=1; \
 	done; \
-	$(BIN)/python -m benchmarks.plot $(RESULTS)/throughput.json > $(RESULTS)/throughput.svg.new && \
-		mv $(RESULTS)/throughput.svg.new $(RESULTS)/throughput.svg || failed=1; \
+	$(BIN)/python -m benchmarks.plot || failed=1; \
 	exit $$failed
+
+.PHONY: quotes
+quotes: $(VENV)/.ready ## Write the results of bench and profile into README and documents
+	@$(BIN)/python -m benchmarks.quotes --write
 
 .PHONY: profile
 profile: $(VENV)/.bench rabbitmq ## Show where the time of one message goes

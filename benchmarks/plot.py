@@ -1,18 +1,17 @@
 """The picture of `throughput`'s results: bars by scenario, as an SVG that reads well on light and on dark ground.
 
-    python -m benchmarks.plot benchmarks/results/throughput.json > benchmarks/results/throughput.svg
+    python -m benchmarks.plot           # writes benchmarks/results/throughput-LINE.svg for each throughput-LINE.json
 
 Bars are medians, thin lines go from the smallest to the largest run. Each scenario has a scale of its own.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
+
+from benchmarks.quotes import RESULTS, lines, read
 
 WIDTH = 860
 LEFT, RIGHT = 230, 150
@@ -46,9 +45,10 @@ def draw(results: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> st
         parts += _scenario(scenario, rows, at)
         at += HEAD + len(rows) * (BAR + GAP) + SPACE
     runs = max(len(row["runs"]) for row in results)
+    broker = f"RabbitMQ {machine['rabbitmq']}, " if machine.get("rabbitmq") else ""
     note = (
         f"median and spread of {runs} runs; × is to the first line of a scenario; client and broker share"
-        f" {machine['cores']} cores; Python {machine['python']}, {machine['at'][:10]}"
+        f" {machine['cores']} cores; {broker}Python {machine['python']}, {machine['at'][:10]}"
     )
     size = f'viewBox="0 0 {WIDTH} {at}" width="{WIDTH}" height="{at}"'
     return "\n".join(
@@ -77,7 +77,7 @@ def _scenario(name: str, rows: Sequence[Mapping[str, Any]], top: int) -> Iterato
 
 def _bar(row: Mapping[str, Any], y: int, scale: float) -> Iterator[str]:
     if row["failure"] or not row["rate"]:
-        yield _text(LEFT, y + 13, "failed", "note")
+        yield _text(LEFT, y + 13, "not installed" if row.get("missing") else "failed", "note")
         return
     median, low, high = (row["rate"][name] for name in ("median", "min", "max"))
     kind = "ours" if row["entry"].startswith(OURS) else "limit" if "limit" in row["entry"] else "peer"
@@ -86,7 +86,8 @@ def _bar(row: Mapping[str, Any], y: int, scale: float) -> Iterator[str]:
     ends = f'x1="{LEFT + low * scale:.1f}" x2="{LEFT + high * scale:.1f}"'
     yield f'<line class="spread" {ends} y1="{middle}" y2="{middle}"/>'
     factor = "" if row["ratio"] is None else f"  ×{row['ratio']:.2g}" if row["ratio"] < 10 else f"  ×{row['ratio']:.0f}"
-    yield _text(LEFT + high * scale + 6, y + 13, f"{median:,.0f}/s{factor}", "number")
+    mark = "  too busy" if "BUSY" in row.get("disturbed", "") else ""
+    yield _text(LEFT + high * scale + 6, y + 13, f"{median:,.0f}/s{factor}{mark}", "number")
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
@@ -94,9 +95,10 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> st
 
 
 def main() -> None:
-    """Read the JSON that `benchmarks.throughput --json` wrote, and write the SVG to stdout."""
-    said = json.loads(Path(sys.argv[1]).read_text())
-    sys.stdout.write(draw(said["results"], said["machine"]))
+    """Draw the results of each line of RabbitMQ."""
+    for line in lines("throughput"):
+        said = read(f"throughput-{line}")
+        (RESULTS / f"throughput-{line}.svg").write_text(draw(said["results"], said["machine"]))
 
 
 if __name__ == "__main__":
