@@ -126,7 +126,7 @@ lint: $(VENV)/.test
 RESULTS := benchmarks/results
 
 .PHONY: bench
-bench: $(VENV)/.bench rabbitmq ## Measure start-up, throughput and latency beside other libraries (15 minutes)
+bench: $(VENV)/.bench amqplib librabbitmq rabbitmq ## Measure start-up, throughput and latency beside other libraries (15 minutes)
 	@failed=0; for benchmark in startup throughput latency; do \
 		$(BIN)/python -m benchmarks.$$benchmark $(BENCH) --results $(RESULTS) || failed=1; \
 	done; \
@@ -286,6 +286,36 @@ asyncapi: $(VENV)/.ready
 	echo "Installing @asyncapi/parser"; mkdir -p $(VENV)/asyncapi; \
 	npm install --prefix $(VENV)/asyncapi --ignore-scripts --no-audit --no-fund --silent @asyncapi/parser@$(ASYNCAPI_PARSER) || \
 		echo "@asyncapi/parser cannot be installed: tests of AsyncAPI are skipped" >&2
+
+# Clients in other languages, for `make bench`; without them their rows say what is missing.
+
+AMQPLIB := 2.3.1
+
+.PHONY: amqplib
+amqplib: $(VENV)/.ready
+	@set -e; \
+	if [ -d $(VENV)/amqplib/node_modules/amqplib ]; then exit 0; fi; \
+	if ! command -v npm >/dev/null; then \
+		if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
+			echo "npm is not installed and cannot be installed from here: amqplib is not measured" >&2; exit 0; \
+		fi; \
+		$(call apt_install,nodejs npm); \
+	fi; \
+	echo "Installing amqplib"; mkdir -p $(VENV)/amqplib; \
+	npm install --prefix $(VENV)/amqplib --ignore-scripts --no-audit --no-fund --silent amqplib@$(AMQPLIB) || \
+		echo "amqplib cannot be installed: it is not measured" >&2
+
+.PHONY: librabbitmq
+librabbitmq: $(VENV)/librabbitmq-client
+
+$(VENV)/librabbitmq-client: $(VENV)/.ready benchmarks/entries/librabbitmq.c
+	@compile='cc -O2 -Wall -o $@ benchmarks/entries/librabbitmq.c -lrabbitmq -lcjson'; \
+	if $$compile 2>/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || { [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; }; then \
+		echo "librabbitmq cannot be installed from here: it is not measured" >&2; exit 0; \
+	fi; \
+	$(call apt_install,gcc libc6-dev librabbitmq-dev libcjson-dev); \
+	$$compile || echo "The client in C cannot be compiled: it is not measured" >&2
 
 # A Debian root with the RabbitMQ of one line in it. tests/node.py runs it by chroot; nothing of it runs otherwise.
 

@@ -14,11 +14,13 @@ from itertools import count
 from typing import TypeVar
 
 from benchmarks import rabbit
+from benchmarks.entries.amqplib import AMQPLIB
 from benchmarks.entries.celery_app import CELERY, CELERY_PREFORK
 from benchmarks.entries.dramatiq_app import DRAMATIQ
 from benchmarks.entries.faststream_app import FASTSTREAM, FASTSTREAM_UVLOOP
 from benchmarks.entries.in_process import IN_PROCESS, InProcess
 from benchmarks.entries.job import Entry, Job
+from benchmarks.entries.librabbitmq import LIBRABBITMQ
 from benchmarks.entries.mqrunner import MQRUNNER, MQRUNNER_METRICS, MQRUNNER_UVLOOP, MQRUNNER_WORKERS, has_option
 from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA, PLAIN_AIO_PIKA_UVLOOP
 from benchmarks.entries.plain_pika import PLAIN_PIKA
@@ -45,7 +47,7 @@ from tests.node import Node
 
 OURS: Sequence[Entry] = (MQRUNNER, MQRUNNER_UVLOOP)
 LOOPS: Sequence[Entry] = (PLAIN_AIO_PIKA_UVLOOP, FASTSTREAM_UVLOOP)
-PEERS: Sequence[Entry] = (FASTSTREAM, TASKIQ, CELERY, CELERY_PREFORK, DRAMATIQ, PLAIN_PIKA)
+PEERS: Sequence[Entry] = (FASTSTREAM, TASKIQ, CELERY, CELERY_PREFORK, DRAMATIQ, PLAIN_PIKA, AMQPLIB, LIBRABBITMQ)
 EXTRA: Sequence[Entry] = (*LOOPS, MQRUNNER_METRICS)
 """Who is measured in some scenarios only."""
 
