@@ -29,7 +29,18 @@ RUNNER = [sys.executable, "-P", "-m", "runner"]
 
 _LIBRARIES = (
     *("aio-pika", "aiormq", "pamqp", "click", "pydantic", "pyyaml", "structlog", "uvloop"),
-    *("faststream", "celery", "dramatiq", "taskiq", "taskiq-aio-pika", "pika", "pyee"),
+    *(
+        "faststream",
+        "celery",
+        "dramatiq",
+        "taskiq",
+        "taskiq-aio-pika",
+        "pika",
+        "pyee",
+        "huey",
+        "litequeue",
+        "persist-queue",
+    ),
 )
 
 _noises: list[Noise] = []

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import rabbit
-from benchmarks.entries.in_process import IN_PROCESS, InProcess
+from benchmarks.entries.in_process import IN_A_FILE, IN_PROCESS, InProcess
 from benchmarks.entries.job import Job, Work
 from benchmarks.entries.mqrunner import MQRUNNER
 from benchmarks.harness import ROOT, RUNNER, bench_folder, report, run_benchmark, table
@@ -152,7 +152,9 @@ def measure_all(options: argparse.Namespace, _: int) -> list[Profile]:
     elif works:
         report("RabbitMQ is not installed here: only the in-process broker is profiled")
     found += [
-        in_process(each, messages) for each in IN_PROCESS if not each.peer and options.only in f"in-process {each.name}"
+        in_process(each, messages)
+        for each in (*IN_PROCESS, *IN_A_FILE)
+        if not each.peer and options.only in f"in-process {each.name}"
     ]
     for each in found:
         show(each, options.top)

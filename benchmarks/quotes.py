@@ -44,7 +44,8 @@ COLUMNS = {
 """The entries of the table of throughput, and what they are called there."""
 
 BASE = "aio-pika"
-IN_ONE_PROCESS = ("in-process", "in a file")
+IN_A_FILE = ("in a file: publish", "in a file: handle")
+IN_ONE_PROCESS = ("in-process", *IN_A_FILE)
 TWO_PROCESSES = "consume, two processes"
 
 NOT_MEASURED = "Not measured.\n"
@@ -130,13 +131,17 @@ def two_processes(line: str) -> str:
     return _table(("two processes at one queue", "messages a second"), [(row["entry"], _rate(row)) for row in rows])
 
 
-def in_one_process(scenario: str, head: str) -> str:
-    """Return what needs no RabbitMQ, of the newest results that have it."""
+def in_one_process(head: str, *scenarios: str) -> str:
+    """Return what needs no RabbitMQ, of the newest results that have it, a column for each scenario."""
     documents = [read(f"throughput-{line}") for line in lines("throughput")]
-    having = [it for it in documents if any(row["scenario"] == scenario for row in it["results"])]
+    having = [it for it in documents if any(row["scenario"] == scenarios[0] for row in it["results"])]
     newest = max(having, key=lambda it: str(it["machine"]["at"]), default=None)
-    rows = [row for row in newest["results"] if row["scenario"] == scenario] if newest else []
-    return _table((head, "messages a second"), [(row["entry"], _rate(row)) for row in rows])
+    cells: dict[str, list[str]] = {}
+    for row in newest["results"] if newest else ():
+        if row["scenario"] in scenarios:
+            cells.setdefault(row["entry"], []).append(_rate(row))
+    heads = [scenario.rpartition(": ")[2] for scenario in scenarios] if len(scenarios) > 1 else ["messages a second"]
+    return _table((head, *heads), [(entry, *rates) for entry, rates in cells.items()])
 
 
 def latency(line: str) -> str:
@@ -177,8 +182,8 @@ def profile(broker: str) -> str:
 def pieces() -> dict[str, str]:
     """Return everything that may be quoted, by name."""
     found = {
-        "in-process": in_one_process("in-process", "in one process"),
-        "in a file": in_one_process("in a file", "published and handled, in a file"),
+        "in-process": in_one_process("in one process", "in-process"),
+        "in a file": in_one_process("messages a second, in a file", *IN_A_FILE),
         "start-up": startup(),
         "profile, RabbitMQ": profile("RabbitMQ"),
         "profile, in-process": profile("in-process"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import rabbit
@@ -18,7 +19,7 @@ from benchmarks.entries.amqplib import AMQPLIB
 from benchmarks.entries.celery_app import CELERY, CELERY_PREFORK
 from benchmarks.entries.dramatiq_app import DRAMATIQ
 from benchmarks.entries.faststream_app import FASTSTREAM, FASTSTREAM_UVLOOP
-from benchmarks.entries.in_process import IN_PROCESS, InProcess
+from benchmarks.entries.in_process import IN_A_FILE, IN_PROCESS, InProcess
 from benchmarks.entries.job import Entry, Job
 from benchmarks.entries.librabbitmq import LIBRABBITMQ
 from benchmarks.entries.mqrunner import MQRUNNER, MQRUNNER_METRICS, MQRUNNER_UVLOOP, MQRUNNER_WORKERS, has_option
@@ -158,12 +159,19 @@ def prepare(entry: Entry, job: Job, queues: Sequence[str]) -> None:
 
 def measure_in_process(entry: InProcess, size: int) -> Measured:
     """Let one process bring messages in and handle them."""
-    with (
-        bench_folder() as folder,
-        ProcessGroup(entry.name, [entry.command(folder)], folder, {"BENCH_COUNT": str(size)}) as group,
-    ):
+    with bench_folder() as folder:
+        if entry.part == "handle":
+            _run_in_process(replace(entry, part="publish"), size, folder)
+        return _run_in_process(entry, size, folder)
+
+
+def _run_in_process(entry: InProcess, size: int, folder: Path) -> Measured:
+    for ledger in folder.glob("ledger-*.json"):  # of what was published before
+        ledger.unlink()
+    with ProcessGroup(entry.name, [entry.command(folder)], folder, {"BENCH_COUNT": str(size)}) as group:
         group.wait(size, TIMEOUT_S)
-        return _measured(entry.name, size, group.end(by_themselves=True))
+        account = group.end(by_themselves=True)
+    return _measured(entry.name, size, account, entry.read_end(folder))
 
 
 def _work(entry: Entry, job: Job) -> Measured:
@@ -276,20 +284,22 @@ def run_rabbitmq(options: argparse.Namespace, runs: int) -> list[Row]:
     return rows
 
 
-def run_in_process(options: argparse.Namespace, runs: int) -> list[Row]:
-    """Measure everything on the in-process broker."""
-    scenario = "in-process"
+def run_in_process(
+    scenario: str, all_of_them: Sequence[InProcess], options: argparse.Namespace, runs: int
+) -> list[Row]:
+    """Measure what needs no RabbitMQ."""
     if options.only not in scenario:
         return []
-    asked = [entry for entry in IN_PROCESS if options.entry in entry.name]
+    asked = [entry for entry in all_of_them if options.entry in entry.name]
     entries = installed(asked)
     size = 20_000 if options.quick else 40_000
-    sizes = {entry.name: max(500, round(size * entry.share)) for entry in entries}
+    sizes = {entry.name: max(200, round(size * entry.share)) for entry in entries}
     measures: dict[str, Callable[[], Measured]] = {
         entry.name: partial(measure_in_process, entry, sizes[entry.name]) for entry in entries
     }
     rows = [*_compare_now(scenario, sizes, runs, measures), *not_installed(scenario, asked)]
-    show(f"In one process, {runs} runs; ratio to the first", rows)
+    if rows:
+        show(f"In one process, {runs} runs; ratio to the first", rows)
     return rows
 
 
@@ -307,7 +317,12 @@ def _compare_now(
 
 def measure_all(options: argparse.Namespace, runs: int) -> list[Row]:
     """Measure on both brokers, and print the tables."""
-    return [*run_in_process(options, runs), *run_rabbitmq(options, runs)]
+    return [
+        *run_in_process("in-process", IN_PROCESS, options, runs),
+        *run_in_process("in a file: publish", [replace(it, part="publish") for it in IN_A_FILE], options, runs),
+        *run_in_process("in a file: handle", [replace(it, part="handle") for it in IN_A_FILE], options, runs),
+        *run_rabbitmq(options, runs),
+    ]
 
 
 def main() -> None:

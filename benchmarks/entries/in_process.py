@@ -6,6 +6,14 @@ objects: pyee and Taskiq start a task for each, so the producer waits for every 
 - Taskiq: `InMemoryBroker`, which its guide offers for tests and development; `kiq` and `wait_all`.
 - FastStream: `TestRabbitBroker`, its only broker without a server, for tests: `publish` returns when handled.
 - pyee: `AsyncIOEventEmitter`; `emit` and `wait_for_complete`.
+
+IN_A_FILE has those with a file of SQLite, in two scenarios: messages are published, on the disk (`synchronous = FULL`);
+messages that wait in the file are handled. The runner writes in groups, the libraries write each call by itself.
+
+- litequeue: `put`, `pop`, `done`; its own setting is NORMAL, which a loss of power may take back.
+- huey: `SqliteHuey(fsync=True, results=False)`; `dequeue` and `execute`, which is what its consumer does. It deletes a
+  message before the work.
+- persist-queue: `SQLiteAckQueue` with its JSON serializer; `put`, `get`, `ack`.
 """
 
 from __future__ import annotations
@@ -18,15 +26,17 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.entries.job import body
-from benchmarks.entries.mqrunner import write
+from benchmarks.entries.mqrunner import end_of_publishing, write
 from benchmarks.harness import ROOT
 from benchmarks.ledger import Ledger, from_environment
 
 WORKERS = 10
 CAPACITY = 1000
+
+Part = Literal["both", "publish", "handle"]
 
 _PIPELINE = """\
 version: 1
@@ -35,10 +45,14 @@ python_path: ["{root}"]
 logging: {{messages: {messages}}}
 queues:
   work: {{type: classic}}
+"""
+_PRODUCER = """\
 producers:
   produce:
     handler: benchmarks.entries.handlers:{produce}
     to: work
+"""
+_SUBSCRIBER = """\
 subscribers:
   consume:
     from: work
@@ -62,18 +76,26 @@ class InProcess:
     has_metrics: bool = False
     share: float = 1.0
     broker: str = "memory"
+    part: Part = "both"
+    """`publish` leaves the messages in the folder, and `handle` finds them there."""
 
     def missing(self) -> list[str]:
         """Return the modules that it needs and that are not installed."""
         return [self.requires] if self.requires and importlib.util.find_spec(self.requires) is None else []
 
+    def read_end(self, folder: Path) -> float | None:
+        """Return when ours had published everything; None where the process itself knows the end."""
+        return end_of_publishing(folder) if self.part == "publish" and not self.peer else None
+
     def command(self, folder: Path) -> list[str]:
         """Return the command that handles BENCH_COUNT messages and keeps a ledger of it."""
         if self.peer:
-            return [sys.executable, "-m", __spec__.name, self.peer]
-        text = _PIPELINE.format(
-            root=ROOT, messages=str(self.logs).lower(), produce=self.produce, consume=self.consume, workers=WORKERS
-        )
+            return [sys.executable, "-m", __spec__.name, self.peer, self.part]
+        text = _PIPELINE.format(root=ROOT, messages=str(self.logs).lower())
+        if self.part != "handle":
+            text += _PRODUCER.format(produce=self.produce if self.part == "both" else "produce_and_note")
+        if self.part != "publish":
+            text += _SUBSCRIBER.format(consume=self.consume, workers=WORKERS)
         return write(
             folder,
             text,
@@ -90,12 +112,22 @@ IN_PROCESS = (
     InProcess(name="Taskiq, InMemoryBroker", peer="taskiq", requires="taskiq", share=0.4),
     InProcess(name="FastStream, TestRabbitBroker", peer="faststream", requires="faststream", share=0.01),
     InProcess(name="mqrunner"),
-    InProcess(name="mqrunner, broker in a file", broker="file:bench.queue"),
     InProcess(name="mqrunner, metrics", has_metrics=True),
     InProcess(name="mqrunner, a log line for each", logs=True, share=0.25),
     InProcess(name="mqrunner, from a generator", produce="produce_in_thread", share=0.25),
     InProcess(name="mqrunner, to a def handler", consume="consume_in_thread", share=0.25),
 )
+
+IN_A_FILE = (
+    InProcess(name="litequeue", peer="litequeue", requires="litequeue", share=0.01),
+    InProcess(name="huey, SqliteHuey", peer="huey", requires="huey", share=0.01),
+    InProcess(name="persist-queue, SQLiteAckQueue", peer="persistqueue", requires="persistqueue", share=0.01),
+    InProcess(name="mqrunner, broker in a file", broker="file:bench.queue", share=0.5),
+)
+
+
+Put = Callable[[dict[str, object]], object]
+Handle = Callable[[], object]
 
 
 async def _queue(size: int, ledger: Ledger) -> None:
@@ -168,6 +200,65 @@ async def _faststream(size: int, ledger: Ledger) -> None:
             await broker.publish(body(number), "work")
 
 
+def _litequeue(ledger: Ledger) -> tuple[Put, Handle]:
+    from litequeue import LiteQueue
+
+    queue = LiteQueue("bench.sqlite")
+    queue.conn.execute("PRAGMA synchronous = FULL")
+
+    def handle() -> None:
+        message = queue.pop()
+        assert message is not None
+        ledger.note(json.loads(message.data)["number"])
+        queue.done(message.message_id)
+
+    return lambda payload: queue.put(json.dumps(payload)), handle
+
+
+def _huey(ledger: Ledger) -> tuple[Put, Handle]:
+    from huey import SqliteHuey
+
+    huey = SqliteHuey("bench", filename="bench.sqlite", fsync=True, results=False)
+
+    @huey.task()
+    def consume(payload: dict[str, Any]) -> None:
+        ledger.note(payload["number"])
+
+    return consume, lambda: huey.execute(huey.dequeue())
+
+
+def _persistqueue(ledger: Ledger) -> tuple[Put, Handle]:
+    from persistqueue import SQLiteAckQueue
+    from persistqueue.serializers import json as as_json
+
+    queue = SQLiteAckQueue("bench", serializer=as_json)
+
+    def handle() -> None:
+        message = queue.get(block=False, raw=True)
+        ledger.note(message["data"]["number"])
+        queue.ack(id=message["pqid"])
+
+    return queue.put, handle
+
+
+_FILES: dict[str, Callable[[Ledger], tuple[Put, Handle]]] = {
+    "litequeue": _litequeue,
+    "huey": _huey,
+    "persistqueue": _persistqueue,
+}
+
+
+def _in_a_file(peer: str, part: str, size: int, ledger: Ledger) -> None:
+    put, handle = _FILES[peer](ledger)
+    ledger.begin()
+    for number in range(size):
+        if part == "publish":
+            put(body(number))
+            ledger.note(number)
+        else:
+            handle()
+
+
 _PEERS: dict[str, Callable[[int, Ledger], Awaitable[None]]] = {
     "queue": _queue,
     "pyee": _pyee,
@@ -176,9 +267,17 @@ _PEERS: dict[str, Callable[[int, Ledger], Awaitable[None]]] = {
 }
 
 
-async def _main() -> None:
-    await _PEERS[sys.argv[1]](int(os.environ["BENCH_COUNT"]), from_environment())
+def _main(peer: str, part: str) -> None:
+    size, ledger = int(os.environ["BENCH_COUNT"]), from_environment()
+    if peer in _FILES:
+        _in_a_file(peer, part, size, ledger)
+    else:
+        asyncio.run(_run(peer, size, ledger))
+
+
+async def _run(peer: str, size: int, ledger: Ledger) -> None:
+    await _PEERS[peer](size, ledger)
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    _main(*sys.argv[1:])

@@ -93,8 +93,11 @@ def has_option(name: str) -> bool:
 
 def _end_of_publishing(job: Job, folder: Path) -> float | None:
     """Return when the log says that everything is confirmed: a producer cannot know that itself."""
-    if job.work != "publish":
-        return None
+    return end_of_publishing(folder) if job.work == "publish" else None
+
+
+def end_of_publishing(folder: Path) -> float:
+    """Return when a process logged that its producer had finished, in monotonic seconds."""
     lines = [json.loads(line) for line in (folder / "stdout-0").read_text().splitlines()]
     finished = next(line for line in lines if line["event"] == "producer.finished")
     offset = time.time() - time.monotonic()
