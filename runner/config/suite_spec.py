@@ -14,6 +14,7 @@ from runner.config.field_types import MOMENT, TIME
 from runner.config.fields import (
     MAX_INTEGER,
     OPTIONAL_MAP,
+    Boolean,
     Count,
     Duration,
     OpaqueMap,
@@ -29,6 +30,7 @@ from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ErrorPath, Identifier, ImportPath, Name, OptionalNames
 from runner.config.spec import VersionField
 from runner.config.spec_model import Conflict, SpecModel
+from runner.config.target_spec import Delay, Expiry, Priority
 from runner.units import format_duration, parse_duration
 
 _MAX_VIRTUAL_S = 10 * 365 * 86_400.0
@@ -82,6 +84,8 @@ DeadReason = Literal[
 ]
 """Why a message is given up: the runner's reasons, and those of brokers."""
 
+NoAnswerReason = Literal["timeout", DeadReason]
+
 Time = Annotated[datetime, BeforeValidator(_time, json_schema_input_type=str), TIME]
 Moment = Annotated[datetime | float, BeforeValidator(_moment, json_schema_input_type=str), MOMENT]
 """A time in UTC, or seconds after the start of the test."""
@@ -103,6 +107,22 @@ class PublishSpec(SpecModel):
         description="When it is published, in virtual time. Default: with the message above it, or at the start.",
         examples=["2h"],
     )
+    delay: Delay | None = Field(default=None, description="How long the broker holds it before it arrives.")
+    expires: Expiry | None = Field(
+        default=None, description="How long it waits for a handler, after its delay, before it is dead-lettered."
+    )
+    priority: Priority | None = Field(default=None, description="Its priority.")
+    reply: Boolean = Field(default=False, description="Whether it is a question: `answers` then has its answer.")
+    timeout: VirtualDuration | None = Field(
+        default=None, description="With reply: when the question expires, and no answer counts any more. Default: 1h."
+    )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.reply and self.delay:
+            message = '"reply" and a delay cannot be used together: a question cannot be delayed'
+            yield Conflict(("delay",), message, "remove one of them")
+        if self.timeout is not None and not self.reply:
+            yield Conflict(("timeout",), '"timeout" is for questions', 'add "reply: true", or remove it')
 
 
 # Replacements
@@ -178,6 +198,9 @@ class PublishedSpec(ExpectedMessage):
     arrives: Moment | None = Field(
         default=None, description="When a message with a delay arrives, in virtual time.", examples=["2h"]
     )
+    delay: Delay | None = Field(default=None, description="Its delay.")
+    expires: Expiry | None = Field(default=None, description="How long it waits for a handler, after its delay.")
+    priority: Priority | None = Field(default=None, description="Its priority.")
 
 
 class DeadSpec(ExpectedMessage):
@@ -191,6 +214,17 @@ class DeadSpec(ExpectedMessage):
     error_type: Text | None = Field(
         default=None, description="The class of the last error, without its module.", examples=["CarrierAway"]
     )
+    error: Text | None = Field(default=None, description="A part of the last error's text.")
+
+
+class AnswerSpec(ExpectedMessage):
+    """The answer to a question of the test, or why there is none. `id` is that of the question."""
+
+    to: Name | None = Field(default=None, description="The queue or event that was asked.")
+    reason: Annotated[NoAnswerReason, choice(NoAnswerReason)] | None = Field(
+        default=None, description="Why there is no answer: the reason of the dead letter, or timeout."
+    )
+    error_type: Text | None = Field(default=None, description="The class of the last error, without its module.")
     error: Text | None = Field(default=None, description="A part of the last error's text.")
 
 
@@ -241,6 +275,9 @@ class ExpectSpec(SpecModel):
     )
     dead: Annotated[tuple[DeadSpec, ...], _none_or(DeadSpec)] = Field(
         default=(), description="All messages that are given up. none: there is none."
+    )
+    answers: Annotated[tuple[AnswerSpec, ...], _none_or(AnswerSpec)] = Field(
+        default=(), description="The answers to all questions of the test. none: it asks none, or they are open."
     )
     duplicates: Counts = Field(
         default={}, description="How many messages each subscriber acknowledges without a call, because of `dedupe`."

@@ -13,6 +13,10 @@ from runner.config.name_fields import Name, distinct
 from runner.config.spec_model import SpecModel
 from runner.message import MAX_DELAY_S, MAX_PRIORITY, MIN_EXPIRES_S, PublishOptions
 
+Delay = Annotated[Duration, duration(0, MAX_DELAY_S)]
+Expiry = Annotated[Duration, duration(MIN_EXPIRES_S, MAX_DELAY_S)]
+Priority = Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=MAX_PRIORITY)]
+
 
 class TargetSpec(SpecModel):
     """A queue or an event that messages are published to, and how they are delivered there."""
@@ -20,17 +24,17 @@ class TargetSpec(SpecModel):
     short_form: ClassVar[str] = "name"
 
     name: Name = Field(description="The queue or event.", examples=["reminders"])
-    delay: Annotated[Duration, duration(0, MAX_DELAY_S)] | None = Field(
+    delay: Delay | None = Field(
         default=None,
         description="How long the broker holds each message before it goes to the queue or event.",
         examples=["24h"],
     )
-    expires: Annotated[Duration, duration(MIN_EXPIRES_S, MAX_DELAY_S)] | None = Field(
+    expires: Expiry | None = Field(
         default=None,
         description="How long a message waits for a handler, after its delay, before it is dead-lettered.",
         examples=["1d"],
     )
-    priority: Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=MAX_PRIORITY)] | None = Field(
+    priority: Priority | None = Field(
         default=None,
         description="The priority of the messages: of a classic queue up to its max_priority, of a quorum queue up to "
         "31 from RabbitMQ 4 on.",

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 from runner import app
 from runner.app import log_transport_event
 from runner.config.overlays import Overlay
-from runner.errors import RunnerError
+from runner.errors import PublishFailed, RunnerError
 from runner.message import Publish
 from runner.operations.targets import pipeline_with_destination
 from runner.pipeline import codec
 from runner.pipeline.model import Destination, Pipeline
 from runner.pipeline.topology import Topology, made_declarable
+from runner.runtime.answers import Answer
 from runner.runtime.publisher import OutgoingMessage
 from runner.runtime.supervisor import Supervisor
 from runner.testing.loading import environment, loaded
@@ -86,6 +87,7 @@ class Engine:
         self._numbers = itertools.count(1)
         self._pipelines: tuple[Pipeline, ...] = ()
         self._thread: LoopThread | None = None
+        self._questions: set[asyncio.Task[Answer]] = set()
         self._recorder: Recorder
         self._supervisor: Supervisor
         self._broker: RecordingBroker
@@ -169,6 +171,17 @@ class Engine:
             await self._loop.drive(publisher.publish(sent, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S))
         return sent.envelope.message_id or ""
 
+    async def asking(self, to: str, payload: Any, *, timeout: Duration, **message: Any) -> None:
+        """Ask, and record the answer when it comes. Raises PublishFailed."""
+        publisher, outgoing = self._prepare(to, payload, **message)
+        asking = asyncio.create_task(publisher.call(outgoing, _seconds(timeout)))
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # it is recorded
+        self._questions.add(asking)
+        asking.add_done_callback(self._questions.discard)
+        await self._loop.quiet(is_bounded=True)
+        if asking.done() and isinstance(error := asking.exception(), PublishFailed):
+            raise error
+
     async def calling(self, to: str, payload: Any, *, timeout: Duration, **message: Any) -> Any:
         publisher, outgoing = self._prepare(to, payload, **message)
         return (await self._loop.drive(publisher.call(outgoing, _seconds(timeout)))).payload
@@ -212,6 +225,8 @@ class Engine:
         while True:
             due = await loop.quiet()
             left = await self._supervisor.work_left()
+            if self._questions:
+                left.append(f"{pluralize(len(self._questions), 'question')} that may be answered")
             if count := self._broker.count_expiring(self._broker.subscribed):
                 left.append(f"{pluralize(count, 'message')} that will expire into a subscriber's queue")
             if not left:

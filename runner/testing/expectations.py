@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from runner.config.document import KeyPath, dotted_path
 from runner.config.loader import PipelineFile
-from runner.config.suite_spec import DeadSpec, ExpectedMessage, ExpectSpec, PublishedSpec, RetriedSpec
+from runner.config.suite_spec import AnswerSpec, ExpectedMessage, ExpectSpec, PublishedSpec, RetriedSpec
 from runner.errors import Problem
 from runner.testing.records import Record
 from runner.units import format_duration
@@ -27,6 +27,7 @@ _COUNTS: Mapping[str, tuple[str, Literal["subscriber", "to"]]] = {
 """Keys with numbers: the kind of the records that are counted, and their field that has the name."""
 
 _FIELDS = {
+    "to": "to",
     "id": "message_id",
     "queue": "queue",
     "subscriber": "subscriber",
@@ -34,6 +35,9 @@ _FIELDS = {
     "error_type": "error_type",
 }
 """Keys of an expected message that are compared as they are, and the field of the record."""
+
+_OPTIONS: Mapping[str, Callable[[Any], str]] = {"delay": format_duration, "expires": format_duration, "priority": str}
+"""Keys of how a message is delivered, and how their values are shown."""
 
 MAX_SHOWN = 20
 """How many messages are compared and shown where others were expected."""
@@ -91,6 +95,9 @@ class Comparison:
         if "dead" in expect.model_fields_set:
             dead = self._of_kind("dead")
             yield from self._messages("dead", expect.dead, dead, dead)
+        if "answers" in expect.model_fields_set:
+            answers = self._of_kind("answered")
+            yield from self._messages("answers", expect.answers, answers, answers)
 
     def _of_kind(self, kind: str) -> list[Record]:
         return [each for each in self.records if each.kind == kind]
@@ -113,7 +120,7 @@ class Comparison:
     def _messages(
         self,
         key: str,
-        expected: Sequence[PublishedSpec | DeadSpec],
+        expected: Sequence[ExpectedMessage],
         found: Sequence[Record],
         all_found: Sequence[Record],
     ) -> Iterator[Failure]:
@@ -135,8 +142,8 @@ class Comparison:
                 gone = {id(closest), *[id(each) for each in others if each is not closest][: count - 1]}
                 extra = [each for each in extra if id(each) not in gone]
             else:
-                at = ("to",) if isinstance(item, PublishedSpec) else ()
-                about = _names(item.to if isinstance(item, PublishedSpec) else item.queue or item.subscriber)
+                named = {key: name for key in ("to", "queue", "subscriber") if (name := getattr(item, key, None))}
+                at, about = ("to",) if "to" in named else (), _names(next(iter(named.values()), None))
                 message = "expected this message, got none" if count == item.times else f"{count} of them are missing"
                 yield self._failure((key, index, *at), message, about=about)
         if extra:
@@ -155,7 +162,7 @@ class Comparison:
         return self._failure((key, index, *first.path), first.text, texts, about=_records([found]))
 
     def _unpaired(
-        self, expected: Sequence[PublishedSpec | DeadSpec], found: Sequence[Record]
+        self, expected: Sequence[ExpectedMessage], found: Sequence[Record]
     ) -> tuple[Counter[int], list[Record]]:
         """Pair as many expected messages as possible with equal ones.
 
@@ -187,14 +194,20 @@ class Comparison:
 
     def _differences(self, item: ExpectedMessage, found: Record) -> Iterator[_Difference]:
         """Yield the differences between an expected message and a real one."""
-        if isinstance(item, PublishedSpec) and item.to != found.to:
-            yield _Difference(("to",), _said(item.to, found.to))
+        if isinstance(item, AnswerSpec) and item.reason is None and found.reason is not None:
+            yield _Difference((), f"expected an answer, got none: {found.reason}")
         for key, field in _FIELDS.items():
             expected = getattr(item, key, None)
             if expected is not None and not _has(found, field, expected):
                 yield _Difference((key,), _said(expected, getattr(found, field)))
-        if isinstance(item, DeadSpec) and item.error is not None and item.error not in (found.error or ""):
-            yield _Difference(("error",), _said(item.error, found.error))
+        error = getattr(item, "error", None)
+        if error is not None and error not in (found.error or ""):
+            yield _Difference(("error",), _said(error, found.error))
+        for key, shown in _OPTIONS.items():
+            expected, actual = getattr(item, key, None), getattr(found, key)
+            if expected is not None and expected != actual:
+                got = "none" if actual is None else shown(actual)
+                yield _Difference((key,), f"expected {shown(expected)}, got {got}")
         yield from self._time_difference("at", item.at, found.at)
         if isinstance(item, PublishedSpec):
             yield from self._time_difference("arrives", item.arrives, found.arrives or found.at)
@@ -316,12 +329,14 @@ def _elapsed(seconds: float) -> str:
 def describe(record: Record) -> str:
     """Return what a record says, without its time, its kind and the message's id."""
     is_publication = record.kind in ("published", "unheard")
-    by = record.subscriber or record.producer or "the test"
-    parts = (
-        [f"{by} → {record.to}", show(record.payload)] if is_publication else [record.subscriber or record.queue or ""]
-    )
+    by, to = record.subscriber or record.producer or "the test", record.to
+    if is_answer := record.kind == "answered":
+        by, to = str(to), by
+    is_shown = is_publication or (is_answer and record.reason is None)
+    parts = [f"{by} → {to}"] if is_publication or is_answer else [record.subscriber or record.queue or ""]
+    parts += [show(record.payload)] if is_shown else []
     parts += [f"attempt {record.attempt}"] if record.attempt and not is_publication else []
     parts += [f"again after {format_duration(record.after)}"] if record.after is not None else []
-    parts += [record.reason] if record.reason and record.kind == "dead" else []
+    parts += [record.reason] if record.reason and (is_answer or record.kind == "dead") else []
     error = ": ".join(part for part in (record.error_type, record.error) if part)
     return " · ".join([*parts, *([error] if error else [])])

@@ -9,13 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from runner import log
-from runner.errors import RunnerError
-from runner.message import Envelope, attempt_of
+from runner.errors import CallFailed, NoAnswer, RunnerError
+from runner.message import NO_HEADERS, Envelope, attempt_of
 from runner.metrics import REPLY
 from runner.outcome import Ack, DeadLetter, InvalidMessage, Outcome, Retry
 from runner.pipeline import codec
+from runner.pipeline.body_encoding import JSON
 from runner.pipeline.delays import HOLDS_DELAYED, delay_in
 from runner.pipeline.model import Pipeline
+from runner.runtime.answers import Answer
 from runner.runtime.execution import Execution
 from runner.runtime.invocation import Results
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of
@@ -167,11 +169,29 @@ class RecordingPublisher(PipelinePublisher):
             to = REPLY if is_caller else destination.name
             delay = delay_in(outgoing.envelope.headers)
             arrives = None if delay is None else self._recorder.now() + delay
-            self._recorder.add("published", outgoing.envelope, to=to, arrives=arrives, **outgoing.span)
+            options = dict(zip(("delay", "expires", "priority"), destination.options or (), strict=False))
+            about = {**outgoing.span, **options, "arrives": arrives}
+            self._recorder.add("published", outgoing.envelope, to=to, **about)
             address = address_of(outgoing)
             if not (outgoing.destination.needs_queue or self._broker.route(address, outgoing.envelope.headers)):
                 about = {**outgoing.span, "slot": None}
                 self._recorder.add("unheard", outgoing.envelope, to=to, **about)
+
+    async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
+        """See `PipelinePublisher.call`."""
+        try:
+            answer = await super().call(outgoing, timeout_s)
+        except (CallFailed, NoAnswer) as failure:
+            about = {name: getattr(failure, name, "") or None for name in ("reason", "error_type", "error")}
+            self._note_answer(outgoing, Answer(None, b"null", JSON, NO_HEADERS), **about)
+            raise
+        self._note_answer(outgoing, answer)
+        return answer
+
+    def _note_answer(self, question: OutgoingMessage, answer: Answer, **about: Any) -> None:
+        asked, to = question.envelope.message_id, question.destination.name
+        envelope = Envelope(answer.body, asked, content_type=answer.content_type, headers=answer.headers)
+        self._recorder.add("answered", envelope, to=to, **about)
 
 
 class RecordingExecution(Execution):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-RecordKind = Literal["published", "unheard", "handled", "retried", "dead", "released", "duplicate"]
+RecordKind = Literal["published", "unheard", "handled", "retried", "dead", "released", "duplicate", "answered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class Record:
       unheard.
     - `handled`, `retried`, `dead`, `released`, `duplicate`: how an attempt has ended. `dead` also stands for a message
       that the broker gives up, for example because it has expired; it then has no subscriber.
+    - `answered`: a question of the test has its answer, or, with a `reason`, none. The id is that of the question.
     """
 
     kind: RecordKind
@@ -46,5 +47,9 @@ class Record:
     """The text of the error that a retry or a dead letter comes from."""
     arrives: datetime | None = None
     """When a published message with a delay arrives."""
+    delay: float | None = None
+    expires: float | None = None
+    priority: int | None = None
+    """The options of a published message, in seconds."""
     cause: str | None = None
     """The id of the message whose handler published this one; of a batch, the first of them."""

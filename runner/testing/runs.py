@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from runner.config.document import KeyPath, dotted_path
 from runner.config.suite_spec import PublishSpec
 from runner.errors import PublishFailed, RunnerError
+from runner.message import Publish, PublishOptions
 from runner.runtime.resources import ResourceFailed
-from runner.testing.engine import Engine
+from runner.testing.engine import CALL_TIMEOUT_S, Engine
 from runner.testing.expectations import UNMET, Comparison, Failure
 from runner.testing.records import Record
 from runner.testing.suites import Suite, replacements
@@ -92,8 +93,7 @@ class _Run:
         for index, (seconds, message) in sorted(enumerate(self._timed()), key=lambda item: item[1][0]):
             self._advance_to(seconds)
             try:
-                about = {"id": message.id, "headers": message.headers, "is_foreign": True}
-                self._engine.wait(self._engine.publishing(message.to, message.payload, **about))
+                self._engine.wait(self._publishing(message))
             except PublishFailed as error:
                 yield self._failure(("publish", index, "to"), error)
         try:
@@ -105,6 +105,16 @@ class _Run:
             yield self._failure(() if self._case.run_for is None else ("run_for",), error)
         comparison = Comparison(self._file, self._path, self._engine.records, self.start)
         yield from comparison.failures(self._case.expect)
+
+    def _publishing(self, message: PublishSpec) -> Coroutine[Any, Any, object]:
+        """Return the publication of a message; an answer is not waited for."""
+        made = Publish(message.payload, headers=message.headers, id=message.id)
+        options = PublishOptions(message.delay, message.expires, message.priority)
+        made.options = options if options != PublishOptions() else None
+        if not message.reply:
+            return self._engine.publishing(message.to, made, is_foreign=True)
+        timeout_s = CALL_TIMEOUT_S if message.timeout is None else message.timeout
+        return self._engine.asking(message.to, made, is_foreign=True, timeout=timeout_s)
 
     def _timed(self) -> Iterator[tuple[float, PublishSpec]]:
         """Yield each message that the test publishes, after the seconds from the start to its publication."""

@@ -33,6 +33,7 @@ _NAMES: Mapping[KeyPath, str] = {
     ("tests", "*", "only"): "subscriber or producer",
     ("tests", "*", "only", "#"): "subscriber or producer",
     (*_EXPECT, "published", "#", "to"): "queue or event",
+    (*_EXPECT, "answers", "#", "to"): "queue or event",
     (*_EXPECT, "dead", "#", "queue"): "queue",
     (*_EXPECT, "dead", "#", "subscriber"): "subscriber",
 }

@@ -31,6 +31,10 @@ def dead(at_s: float = 0.0, **fields: Any) -> Record:
     return record("dead", at_s, **(given | {"error": "the carrier is away", "payload": {"order": 1}} | fields))
 
 
+def answered(at_s: float = 0.0, **fields: Any) -> Record:
+    return record("answered", at_s, **({"to": "quotes", "payload": {"cents": 7}} | fields))
+
+
 RETRIES = [
     record("retried", after, attempt=attempt, subscriber="ship", queue="shop.ship", after=after)
     for attempt, after in ((1, 1.0), (2, 2.0), (3, 4.0))
@@ -80,6 +84,10 @@ def compare(tmp_path: Path) -> Any:
         ("{published: [{to: order.shipped}, {to: order.shipped, payload: {a: 1}}]}", [shipped({"a": 1}), shipped({"a": 2})]),
         ("{published: [{to: order.shipped, times: 3000}]}", [shipped(n) for n in range(3000)]),
         ("{published: [{to: order.shipped, payload: {a: 1}, times: 2}, {to: order.shipped, times: 2}]}", [shipped({"a": n}) for n in (1, 2, 1, 3)]),
+        ("{published: [{to: order.shipped, delay: 2h, expires: 1d, priority: 5}]}", [shipped(delay=7200.0, expires=86400.0, priority=5)]),
+        ("{answers: none}", []),
+        ("{answers: [{to: quotes, id: o-1, payload: {cents: 7}, at: 1s}]}", [answered(1)]),
+        ("{answers: [{id: o-1, reason: rejected, error_type: Reject, error: truck}]}", [answered(payload=None, reason="rejected", error_type="Reject", error="by truck")]),
         ("{dead: [{}]}", [dead()]),
         ("{dead: [{queue: shop.ship, reason: exhausted, error_type: CarrierAway, error: is away}]}", [dead()]),
         ("{dead: [{subscriber: ship, payload: {order: 1}, id: o-1, at: 7s}]}", [dead(7)]),
@@ -115,6 +123,14 @@ def test_what_is_as_expected_is_no_failure(compare: Any, expect: str, records: l
         ("{published: [{to: order.shipped, at: 2026-03-28T05:00:00Z}]}", [shipped()], "2026-03-28T05:00:00Z", "expect.published.0.at: expected 2026-03-28T05:00:00Z, got 2026-03-28T00:00:00Z"),
         ("{published: [{to: order.shipped}]}", [shipped(1), shipped(2)], "{to: order.shipped}", "expect.published.0: expected no more, got 1"),
         ("{published: [{to: order.shipped, times: 0}]}", [shipped(1), shipped(2)], "{to: order.shipped, times: 0}", "expect.published.0: expected none, got 2"),
+        ("{published: [{to: order.shipped, delay: 1h}]}", [shipped(delay=7200.0)], "1h", "expect.published.0.delay: expected 1h, got 2h"),
+        ("{published: [{to: order.shipped, expires: 1d}]}", [shipped()], "1d", "expect.published.0.expires: expected 1d, got none"),
+        ("{published: [{to: order.shipped, priority: 5}]}", [shipped(priority=0)], "5", "expect.published.0.priority: expected 5, got 0"),
+        ("{answers: none}", [answered()], "none", "expect.answers: expected none, got 1"),
+        ("{answers: [{to: quotes}]}", [], "quotes", "expect.answers.0.to: expected this message, got none"),
+        ("{answers: [{to: prices}]}", [answered()], "prices", 'expect.answers.0.to: expected "prices", got "quotes"'),
+        ("{answers: [{reason: timeout}]}", [answered()], "timeout", 'expect.answers.0.reason: expected "timeout", got null'),
+        ("{answers: [{id: o-1}]}", [answered(payload=None, reason="timeout")], "{id: o-1}", "expect.answers.0: expected an answer, got none: timeout"),
         ("{dead: none}", [dead()], "none", "expect.dead: expected none, got 1"),
         ("{dead: [{reason: rejected}]}", [dead()], "rejected", 'expect.dead.0.reason: expected "rejected", got "exhausted"'),
         ("{dead: [{error_type: Reject}]}", [dead()], "Reject", 'expect.dead.0.error_type: expected "Reject", got "CarrierAway"'),

@@ -37,11 +37,16 @@ tests:
     only: [ship]
     run_for: 4h
     replace: {ship: {raises: TimeoutError, times: 1, takes: 5s}, book: "goods:book", resources: {db: "goods:db"}}
-    publish: [{to: order.paid, payload: {order: 1}, id: a, headers: {b: c}, at: 1s}]
+    publish:
+      - {to: order.paid, payload: {order: 1}, id: a, headers: {b: c}, at: 1s, priority: 1, expires: 1h}
+      - {to: order.paid, reply: true, timeout: 5s}
     expect:
       handled: {ship: 1}
       retried: {ship: {count: 1, after: [1s]}, book: 2}
-      published: [{to: order.shipped, payload: {a: [1]}, headers: {a: b}, id: x, at: 2s, times: 1}]
+      published:
+        - {to: order.shipped, payload: {a: [1]}, headers: {a: b}, id: x, at: 2s, times: 1}
+        - {to: order.shipped, delay: 1h, priority: 1, expires: 1d}
+      answers: [{to: order.paid, reason: timeout, error_type: A, error: b, id: x, payload: {a: 1}}]
       dead: [{queue: shop.ship, subscriber: ship, reason: exhausted, error_type: A, error: b, exactly: [1], times: 0}]
       duplicates: {ship: 0}
       unheard: {order.shipped: 1}
