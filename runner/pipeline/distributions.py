@@ -20,7 +20,14 @@ DISTRIBUTIONS = _modules("installed")
 """Distributions whose name is not that of their module. Without this, `pip install` could install a foreign package."""
 FREQUENT = _modules("frequent")
 """Modules that many projects import: a name near to one of them is misspelt, and not to be installed."""
+FREQUENT_NAMES = _modules("name")
+"""Names that are often used without an import, and their modules."""
 _MOVED, _REMOVED = _modules("moved"), _modules("removed")
+
+
+def is_package(name: str) -> bool:
+    """Whether a module is known to be one of a package, or of an older Python."""
+    return any(name in known for known in (FREQUENT, DISTRIBUTIONS, _MOVED, _REMOVED))
 
 
 def likely_module(name: str) -> str:
@@ -28,7 +35,7 @@ def likely_module(name: str) -> str:
 
     A package with the misspelt name is not to be installed.
     """
-    if any(name in known for known in (FREQUENT, DISTRIBUTIONS, _MOVED, _REMOVED)):
+    if is_package(name):
         return ""
     known = [item for item in (*sys.stdlib_module_names, *FREQUENT) if not item.startswith("_")]
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.85)), "")

@@ -15,6 +15,14 @@ _OFTEN_RESOURCES = frozenset(
 )
 """Names of parameters that are rarely fields of a payload."""
 
+_SCALARS = (bool, int, float, str)
+_FOREIGN_TYPES = {
+    "pydantic.v1": 'write "from pydantic import BaseModel" in place of the one of pydantic.v1',
+    "msgspec": 'write "class {name}(pydantic.BaseModel):", with "import pydantic" at the top of the module',
+    "attrs": 'write "@dataclasses.dataclass" above it instead, with "import dataclasses" at the top of the module',
+}
+"""How to write a type of another library, by the module of its base class, or of its decorator."""
+
 _METHODS = ("handle", "process", "run", "execute", "on_message", "consume", "call")
 
 Parameters = Mapping[str, inspect.Parameter]
@@ -50,8 +58,10 @@ def missing_parameters(
     function, names = path.rpartition(":")[2].rpartition(".")[2], list(parameters)
     if len(_PIKA.intersection(names)) >= 3:
         what = f"looks like a callback of pika ({', '.join(names)})"
-        hint = f'write "def {function}(body: bytes):"; the runner acknowledges'
-        hint += ', and a parameter "message: runner.Message" gets the headers'
+        body = "body" if "body" in names else names[-1]
+        unused = _listed([name for name in names if name != body])
+        hint = f'write "def {function}({body}: bytes):", and remove what uses {unused}: the runner acknowledges, '
+        hint += 'and a parameter "message: runner.Message" gets the headers'
         return wrong_parameters(path, what, hint, parameter=names[0])
     if names[0] in ("self", "cls"):
         rest = [name for name in names[1:] if name in missing]
@@ -65,8 +75,15 @@ def missing_parameters(
     declare = f"declare {'the resource' if len(missing) == 1 else 'the resources'} {_listed(missing, '`')}"
     if payload is None or any(name in _OFTEN_RESOURCES for name in missing):
         return wrong_parameters(path, what, f"{declare}, or {offered}", parameter=first)
-    taken = " and ".join(f'{payload}["{name}"]' for name in missing)
     what = f'{what}: the whole payload goes to "{payload}"'
+    annotation = parameters[payload.removeprefix("*")].annotation
+    if annotation in _SCALARS or payload == "id" or payload.endswith("_id"):
+        hint = f"{_one_payload(function, [payload, *missing])}, or {offered}"
+        return wrong_parameters(path, what, hint, parameter=first)
+    is_object = isinstance(annotation, type) and not issubclass(annotation, dict | inspect.Parameter.empty)
+    if is_object and not set(missing) <= set(getattr(annotation, "__annotations__", ())):
+        return wrong_parameters(path, what, f"{offered}, or {declare}", parameter=first)
+    taken = " and ".join(f"{payload}.{name}" if is_object else f'{payload}["{name}"]' for name in missing)
     it = "it" if len(missing) == 1 else "them"
     return wrong_parameters(path, what, f"remove {it} and use {taken}, or {offered}, or {declare}", parameter=first)
 
@@ -87,6 +104,9 @@ def no_payload_parameter(path: str, parameters: Parameters, given: Collection[st
             hint = f'write "def {function}({named[0]}):", and take {taken} out of it'
         return wrong_parameters(path, what, hint, parameter=named[0])
     hint = f'its first parameter gets the payload: write "def {function}(payload):"'
+    for name, item in parameters.items():
+        if item.kind is inspect.Parameter.VAR_KEYWORD:
+            hint = f'its first parameter gets the payload: remove the "**" before "{name}"'
     return wrong_parameters(path, "takes no parameter for the payload", hint, parameter="")
 
 
@@ -103,6 +123,9 @@ def class_as_handler(path: str, constructor: Sequence[str], methods: Sequence[st
         hint = f'add `{name} = {made}` to the module, and write "{module}:{name}"'
     elif likely:
         hint = f'add `{likely} = {made}.{likely}` to the module, and write "{module}:{likely}"'
+    elif len(constructor) == 1:
+        work = f"def {name}({constructor[0]}): {owner}({constructor[0]})"
+        hint = f'add `{work}` to the module, and write "{module}:{name}"'
     else:
         hint = f"write a function that uses {owner}, and name it"
     return wrong_parameters(path, "is a class, not a function", hint, parameter="")
@@ -121,7 +144,16 @@ def may_be_handler(name: str) -> bool:
 
 
 def foreign_annotation(path: str, name: str, annotation: Any) -> ImportProblem | None:
-    """Return the problem of a payload that is annotated with the message of another library, None for others."""
+    """Return the problem of a payload that is annotated with a message or type of another library, None for others."""
+    bases = [f"{item.__module__}." for item in getattr(annotation, "__mro__", ())]
+    if hasattr(annotation, "__attrs_attrs__"):
+        bases.append("attrs.")
+    for module, hint in _FOREIGN_TYPES.items():
+        if any(base.startswith(f"{module}.") for base in bases):
+            shown = annotation.__qualname__
+            what = f'no payload of "{path}" can be converted to {shown}, a type of {module}'
+            hint = hint.replace("{name}", shown)
+            return ImportProblem("bad-annotation", what, hint, is_attribute=True, in_definition=True, parameter=name)
     library = str(getattr(annotation, "__module__", "")).partition(".")[0]
     if library not in _LIBRARIES:
         return None

@@ -13,7 +13,7 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -23,10 +23,11 @@ from runner.config.diagnostics import display_path
 from runner.config.messages import closest
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
-from runner.pipeline.distributions import how_to_get, likely_module
+from runner.pipeline.distributions import FREQUENT_NAMES, how_to_get, is_package, likely_module
 from runner.pipeline.import_problems import (
     ImportProblem,
     Place,
+    help_elsewhere,
     is_of_the_user,
     module_failed,
     modules_in,
@@ -163,6 +164,8 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
     if likely := likely_module(top):
         hint = f'did you mean "{likely}"?'
         return failure.problem(f'imports "{name}", which does not exist', hint, failure.at(frame, top))
+    if not is_package(top) and (elsewhere := help_elsewhere(top, folders, "")):
+        return failure.problem(f'imports "{name}", which is not on the import path', elsewhere, failure.at(frame, top))
     names = list(dict.fromkeys([top, *_missing_imports(frame)]))
     matter, hint = how_to_get(names)
     listed = " and ".join(f'"{item}"' for item in names)
@@ -193,7 +196,7 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
         return None
     name, place = found[1], failure.at(frame, found[1])
     if any(os.path.samefile(error.path, other.file) for other in failure.frames if os.path.exists(other.file)):
-        return _circle(failure, error.name)
+        return _circle(failure, error.name, name)
     known = [item for item in dir(sys.modules.get(error.name)) if not item.startswith("_")]
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
@@ -201,7 +204,7 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     return failure.problem(f'imports "{name}" from "{error.name}", which has no such name', hint, place)
 
 
-def _circle(failure: Failure, other: str) -> ImportProblem | None:
+def _circle(failure: Failure, other: str, name: str) -> ImportProblem | None:
     """Explain modules that import each other."""
     frame = failure.statement
     if frame is None:
@@ -211,6 +214,15 @@ def _circle(failure: Failure, other: str) -> ImportProblem | None:
         return failure.problem(what, hint, failure.at(frame))
     what = f'and "{other}" import each other'
     hint = "move this import into the function that uses it"
+    nodes = list(ast.walk(ast.Module(source_of(frame.file), [])))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inner = {item for node in functions for statement in node.body for item in ast.walk(statement)}
+    names = {name, *(node.asname for node in nodes if isinstance(node, ast.alias) and node.name == name)}
+    uses = {node for node in nodes if isinstance(node, ast.Name) and node.id in names}
+    if uses - inner:
+        hint = f'move "{name}" into a module of its own, and import it from there in both'
+    elif not uses:
+        hint = f'remove "{name}" here: nothing in this module uses it'
     return failure.problem(what, hint, failure.at(frame))
 
 
@@ -236,19 +248,14 @@ def _relative_import(failure: Failure) -> ImportProblem | None:
     if not isinstance(node, ast.ImportFrom):
         return None
     package = frame.module.rpartition(".")[0]
-    written = "." * node.level + (node.module or "")
-    what = f'imports "{written}", which is not in a package'
+    what = f'imports "{"." * node.level}{node.module or ""}", which is not in a package'
     if package:
-        what = f'imports "{written}", which leads out of the package "{package.partition(".")[0]}"'
-    wanted = (node.module or node.names[0].name).split(".")
-    names = ", ".join(alias.name + (f" as {alias.asname}" if alias.asname else "") for alias in node.names)
-    for prefix in (package, "") if package else ("",):
-        target = ".".join([*filter(None, [prefix]), *(wanted if node.module else [])])
-        whole = ".".join([*filter(None, [prefix]), *wanted])
-        if _is_there(whole):
-            hint = f'write "from {target} import {names}"' if target else f'write "import {names}"'
-            return failure.problem(what, hint, failure.at(frame))
-    target = ".".join([*filter(None, [package]), *(wanted if node.module else [])])
+        what = what.replace("is not in a package", f'leads out of the package "{package.partition(".")[0]}"')
+    names = ast.unparse(ast.Import(node.names)).removeprefix("import ")
+    wanted = node.module or node.names[0].name
+    inside = f"{package}.{wanted}" if package else wanted
+    target = wanted if _is_there(wanted) and not _is_there(inside) else inside
+    target = target if node.module else target.rpartition(".")[0]
     hint = f'write "from {target} import {names}"' if target else f'write "import {names}"'
     return failure.problem(what, hint, failure.at(frame))
 
@@ -311,16 +318,22 @@ def _undefined(failure: Failure) -> ImportProblem | None:
     if defined.get(error.name, 0) > frame.line:
         hint = f"move the definition of {error.name} (line {defined[error.name]}) above this line"
     else:
-        hint = name_hint(error.name, [*frame.names, *defined, *dir(builtins)])
+        hint = name_hint(error.name, [*frame.names, *defined, *dir(builtins)], frame.file)
     return failure.problem(f'uses "{error.name}", which is not defined', hint, failure.at(frame, error.name))
 
 
-def name_hint(name: str, known: list[str]) -> str:
-    """Return the help for a name that is not defined."""
-    if name == "Message":
-        return 'add "from runner import Message" at the top of the module'
-    if hasattr(typing, name):
-        return f'add "from typing import {name}" at the top of the module'
+def name_hint(name: str, known: Sequence[str], file: str | None) -> str:
+    """Return the help for a name that a module does not define."""
+    for node in source_of(file):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for item in node.body:
+                aliases = item.names if isinstance(item, ast.Import | ast.ImportFrom) else []
+                if any(name == (alias.asname or alias.name) for alias in aliases):
+                    return f'move "{ast.unparse(item)}" out of `if {ast.unparse(node.test)}`'
+    owner = "typing" if name in typing.__all__ else FREQUENT_NAMES.get(name, "")
+    is_module = name in sys.stdlib_module_names and f"{name}.{name}" in "".join(linecache.getlines(file or ""))
+    if owner and not is_module:
+        return f'add "from {owner} import {name}" at the top of the module'
     if name in sys.stdlib_module_names:
         return f'add "import {name}" at the top of the module'
     guess = difflib.get_close_matches(name, [item for item in known if not item.startswith("_")], n=1, cutoff=0.75)

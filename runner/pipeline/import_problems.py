@@ -8,7 +8,7 @@ import linecache
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,38 +151,47 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
 
 def _hidden_definition(module: str, attribute: str, file: str | None) -> tuple[str, Place] | None:
     """Return the help and the place of a name that the module defines, but where an import does not find it."""
+    if not file:
+        return None
     body = source_of(file)
     owner, _, inner = attribute.partition(".")
-    if inner and file:
-        for node in body:
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            value = node.value if isinstance(node, ast.Assign) else None
-            if isinstance(value, ast.Dict) and any(isinstance(item, ast.Name) and item.id == owner for item in targets):
-                made = f"{inner} = {owner}[{inner!r}]".replace("'", '"')
-                hint = f'"{owner}" is a dict: add `{made}` to {display_path(file)}, and write "{module}:{inner}"'
-                return hint, place_of(file, node.lineno, owner)
-    for node, outer in _inner_definitions(body):
-        if node.name == attribute and file:
-            place = place_of(file, node.lineno, attribute)
-            if isinstance(outer, ast.ClassDef):
-                name = outer.name.lower()
-                hint = f"it is a method of {outer.name}: add `{name} = {outer.name}(…)` to the module, and write "
-                return f'{hint}"{module}:{name}.{attribute}"', place
-            if isinstance(outer, _FUNCTIONS):
-                return f"it is defined inside of {outer.name}(): move it out, to the left margin", place
-            test = ast.unparse(outer.test).replace("'", '"') if isinstance(outer, ast.If) else ""
-            where = f"under `if {test}`" if test else "in a block"
-            return f"it is defined {where}, which does not run here: move it out, to the left margin", place
+    for node in body:
+        if (
+            inner
+            and isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Dict)
+            and owner in map(_name, node.targets)
+        ):
+            made = f"{inner} = {owner}[{inner!r}]".replace("'", '"')
+            hint = f'"{owner}" is a dict: add `{made}` to {display_path(file)}, and write "{module}:{inner}"'
+            return hint, place_of(file, node.lineno, owner)
+    for outer in body:
+        for inside in ast.walk(outer):
+            if not isinstance(inside, _FUNCTIONS) or inside is outer:
+                continue
+            if attribute in (inside.name, f"{_name(outer)}.{inside.name}"):
+                return _how_to_reach(module, inside.name, outer), place_of(file, inside.lineno, inside.name)
     return None
 
 
-def _inner_definitions(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, ast.stmt]]:
-    """Yield the functions that are not at the top of a module, each with the outermost statement around it."""
-    for outer in body:
-        if not isinstance(outer, _FUNCTIONS):
-            yield from ((node, outer) for node in ast.walk(outer) if isinstance(node, _FUNCTIONS))
-        else:
-            yield from ((node, outer) for node in ast.walk(outer) if isinstance(node, _FUNCTIONS) and node is not outer)
+def _how_to_reach(module: str, name: str, outer: ast.stmt) -> str:
+    """Return the help for a function inside of another statement of a module."""
+    path = f'write "{module}:{name}"'
+    if isinstance(outer, ast.ClassDef):
+        made, owner = outer.name.lower(), outer.name
+        return f'it is a method of {owner}: add `{made} = {owner}(…)` to the module, and write "{module}:{made}.{name}"'
+    if isinstance(outer, _FUNCTIONS):
+        if any(isinstance(item, ast.Return) and _name(item.value) == name for item in outer.body):
+            arguments = "…" if outer.args.args or outer.args.kwonlyargs else ""
+            return f"{outer.name}() makes it: add `{name} = {outer.name}({arguments})` to the module, and {path}"
+        return f"it is defined inside of {outer.name}(): move it out, to the left margin, and {path}"
+    test = ast.unparse(outer.test).replace("'", '"') if isinstance(outer, ast.If) else ""
+    where = f"under `if {test}`" if test else "in a block"
+    return f"it is defined {where}, which does not run here: move it out, to the left margin"
+
+
+def _name(node: ast.AST | None) -> str:
+    return getattr(node, "id", "") or getattr(node, "name", "")
 
 
 def _defined_elsewhere(module: str, attribute: str, file: str | None) -> str:
@@ -231,7 +240,7 @@ def missing_module(module: str, missing: str, path: Sequence[str] | None = None)
         hint = f'write "{module.removesuffix(".py")}", without the ending of the file'
     elif parent:
         hint = _help_in_package(module, missing, folders) or hint
-    elif elsewhere := _help_elsewhere(name, folders, module.removeprefix(missing)):
+    elif elsewhere := help_elsewhere(name, folders, module.removeprefix(missing)):
         hint = elsewhere
     elif guess := closest(name, modules_in(folders)):
         hint = f'did you mean "{guess}{module.removeprefix(missing)}"? {hint}'
@@ -252,7 +261,7 @@ def _help_in_package(module: str, missing: str, folders: Sequence[str]) -> str:
     return f"create {display_path(os.path.join(package, name))}.py, or correct the name" if package else ""
 
 
-def _help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
+def help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
     """Return the help for a module that is in a folder below, or whose file has a hyphen in its name.
 
     `rest` is what follows the name in the import path.
@@ -263,7 +272,7 @@ def _help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
             return f"rename {hyphened} to {hyphened.replace('-', '_')}: a module's name has no hyphen"
         for below in _listed(folder):
             place = os.path.join(folder, below, name)
-            if below.isidentifier() and (os.path.isfile(f"{place}.py") or os.path.isfile(f"{place}/__init__.py")):
+            if below.isidentifier() and (os.path.isfile(f"{place}.py") or modules_in([place])):
                 if os.path.isfile(os.path.join(folder, below, "__init__.py")):
                     return f'did you mean "{below}.{name}{rest}"?'
                 return f"it is in {below}/: add `python_path: [{below}]` at the top level of the pipeline"

@@ -80,7 +80,8 @@ def undefined_in_model(annotation: Any) -> ImportProblem | None:
         name = error.name or ""
         message = f'the model "{annotation.__qualname__}" cannot be used: its module does not define "{name}"'
         place = _place_in(annotation, name)
-        return ImportProblem("bad-annotation", message, name_hint(name, []), is_attribute=True, place=place)
+        hint = name_hint(name, [], place.file if place is not None else None)
+        return ImportProblem("bad-annotation", message, hint, is_attribute=True, place=place)
     except Exception:  # the model's own code may raise anything
         return None
     return None

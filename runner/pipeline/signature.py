@@ -6,6 +6,7 @@ import functools
 import inspect
 import itertools
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -396,7 +397,8 @@ def _kind(call: Callable[..., Any]) -> Kind:
 def _unresolved(path: str, name: str, annotation: Unresolved) -> ImportProblem:
     message = f'an annotation of "{path}" cannot be resolved: {annotation.reason}'
     found = re.search("name '([^']+)' is not defined", annotation.reason)
-    hint = name_hint(found[1], []) if found else "import what the annotation names at the top of the module"
+    file = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
+    hint = name_hint(found[1], [], file) if found else "import what the annotation names at the top of the module"
     name = name.removeprefix("*")
     return ImportProblem("bad-annotation", message, hint, is_attribute=True, in_definition=True, parameter=name)
 

@@ -69,10 +69,38 @@ MODULES = [
     ),
     Mistake(
         "two modules that import each other",
-        {"app.py": "from other import helper\n" + SHIP, "other.py": "from app import ship\n\ndef helper(): ...\n"},
+        {
+            "app.py": "from other import helper\n" + SHIP,
+            "other.py": "from app import ship\n\ndef helper():\n    return ship\n",
+        },
         "other.py:1:1",
         'module "other" and "app" import each other',
         "move this import into the function that uses it",
+    ),
+    Mistake(
+        "two modules that import each other, for a base class",
+        {"app.py": "from other import O\n" + SHIP, "other.py": "from app import P\nclass O(P): ...\n"},
+        "other.py:1:1",
+        'module "other" and "app" import each other',
+        'move "P" into a module of its own, and import it from there in both',
+    ),
+    Mistake(
+        "two modules that import each other in vain",
+        {"app.py": "from other import helper\n" + SHIP, "other.py": "from app import ship\ndef helper(): ...\n"},
+        "other.py:1:1",
+        'module "other" and "app" import each other',
+        'remove "ship" here: nothing in this module uses it',
+    ),
+    Mistake(
+        "an import from a folder that is not on the import path",
+        {
+            "app.py": "from helpers.prices import price\n" + SHIP,
+            "src/helpers/__init__.py": "",
+            "src/helpers/prices.py": "",
+        },
+        "app.py:1:6",
+        'module "app" imports "helpers", which is not on the import path',
+        "it is in src/: add `python_path: [src]` at the top level of the pipeline",
     ),
     Mistake(
         "a relative import that leads out of the package",
@@ -155,6 +183,20 @@ MODULES = [
         "app.py:1:17" if sys.version_info < (3, 14) else "app.py:1:5",
         'module "app" uses "Optional", which is not defined',
         'add "from typing import Optional" at the top of the module',
+    ),
+    Mistake(
+        "a date and time that is not imported",
+        {"app.py": "X = datetime.now()\n" + SHIP},
+        "app.py:1:5",
+        'module "app" uses "datetime", which is not defined',
+        'add "from datetime import datetime" at the top of the module',
+    ),
+    Mistake(
+        "a module that is not imported",
+        {"app.py": "X = datetime.datetime.now()\n" + SHIP},
+        "app.py:1:5",
+        'module "app" uses "datetime", which is not defined',
+        'add "import datetime" at the top of the module',
     ),
     Mistake(
         "an endless recursion",
@@ -301,7 +343,7 @@ NAMES = [
         {"app.py": "def outer():\n    def ship(order): ...\n"},
         "app.py:2:9",
         'module "app" (app.py) has no "ship"',
-        "it is defined inside of outer(): move it out, to the left margin",
+        'it is defined inside of outer(): move it out, to the left margin, and write "app:ship"',
     ),
     Mistake(
         "a method without its class",
@@ -315,8 +357,8 @@ NAMES = [
         {"app.py": "def ship(ch, method, properties, body): ...\n"},
         "app.py:1:10",
         '"app:ship" looks like a callback of pika (ch, method, properties, body)',
-        'write "def ship(body: bytes):"; the runner acknowledges, '
-        'and a parameter "message: runner.Message" gets the headers',
+        'write "def ship(body: bytes):", and remove what uses "ch", "method" and "properties": '
+        'the runner acknowledges, and a parameter "message: runner.Message" gets the headers',
     ),
     Mistake(
         "a bound task of Celery",
@@ -332,6 +374,37 @@ NAMES = [
         '"app:ship" needs "carrier" and "price", which nothing provides: the whole payload goes to "order"',
         'remove them and use order["carrier"] and order["price"], or pass a value by `with: {carrier: …, price: …}`, '
         "or declare the resources `carrier` and `price`",
+    ),
+    Mistake(
+        "the fields of a payload",
+        {"app.py": "def ship(id: int, article: str): ...\n"},
+        "app.py:1:19",
+        '"app:ship" needs "article", which nothing provides: the whole payload goes to "id"',
+        'write "def ship(payload: dict):", and take payload["id"] and payload["article"] out of it, '
+        "or pass a value by `with: {article: …}`",
+    ),
+    Mistake(
+        "the fields of a payload without annotations",
+        {"app.py": "def ship(order_id, article): ...\n"},
+        "app.py:1:20",
+        '"app:ship" needs "article", which nothing provides: the whole payload goes to "order_id"',
+        'write "def ship(payload: dict):", and take payload["order_id"] and payload["article"] out of it, '
+        "or pass a value by `with: {article: …}`",
+    ),
+    Mistake(
+        "a payload in keyword arguments",
+        {"app.py": "def ship(**order): ...\n"},
+        "app.py:1:5",
+        '"app:ship" takes no parameter for the payload',
+        'its first parameter gets the payload: remove the "**" before "order"',
+    ),
+    Mistake(
+        "a class that does its work when an object is made",
+        {"app.py": "class Ship:\n    def __init__(self, order): ...\n"},
+        "app.py:1:7",
+        '"app:Ship" is a class, not a function',
+        'add `def ship(order): Ship(order)` to the module, and write "app:ship"',
+        "app:Ship",
     ),
     Mistake(
         "a resource that is not declared",
@@ -374,6 +447,14 @@ NAMES = [
 
 IMPORTED = [
     Mistake(
+        "a function that another one returns",
+        {"app.py": "def make(a):\n    def ship(order): ...\n    return ship\n"},
+        "app.py:2:9",
+        'module "app" (app.py) has no "make.ship"',
+        'make() makes it: add `ship = make(…)` to the module, and write "app:ship"',
+        "app:make.ship",
+    ),
+    Mistake(
         "a function of a package without __init__.py",
         {"jobs/ship_job.py": SHIP},
         "p.yaml:3:51",
@@ -397,6 +478,30 @@ IMPORTED = [
         'write "message: runner.Message", with "import runner" at the top; the runner decodes and acknowledges',
     ),
     Mistake(
+        "a field of a model that is a parameter, too",
+        {"app.py": "import dataclasses\n@dataclasses.dataclass\nclass O:\n    a: int\ndef ship(o: O, a): ...\n"},
+        "app.py:5:16",
+        '"app:ship" needs "a", which nothing provides: the whole payload goes to "o"',
+        "remove it and use o.a, or pass a value by `with: {a: …}`, or declare the resource `a`",
+    ),
+    Mistake(
+        "a type that is imported for type checkers only",
+        {
+            "app.py": "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+            "    from models import Order\ndef ship(order: Order): ...\n"
+        },
+        "app.py:5:10",
+        "an annotation of \"app:ship\" cannot be resolved: name 'Order' is not defined",
+        'move "from models import Order" out of `if TYPE_CHECKING`',
+    ),
+    Mistake(
+        "a class of attrs",
+        {"app.py": "import attrs\n@attrs.define\nclass O:\n    a: int\ndef ship(order: O): ...\n"},
+        "app.py:5:10",
+        'no payload of "app:ship" can be converted to O, a type of attrs',
+        'write "@dataclasses.dataclass" above it instead, with "import dataclasses" at the top of the module',
+    ),
+    Mistake(
         "a model that names a missing type",
         {"app.py": "import pydantic\nclass O(pydantic.BaseModel):\n    lines: list['Line']\ndef ship(order: O): ...\n"},
         "app.py:3:18",
@@ -404,6 +509,17 @@ IMPORTED = [
         "define Line above this line, or import it",
     ),
 ]
+
+if sys.version_info < (3, 14):  # pydantic.v1 does not work there
+    IMPORTED.append(
+        Mistake(
+            "a model of pydantic 1",
+            {"app.py": "from pydantic.v1 import BaseModel\nclass O(BaseModel):\n    a: int\ndef ship(order: O): ...\n"},
+            "app.py:4:10",
+            'no payload of "app:ship" can be converted to O, a type of pydantic.v1',
+            'write "from pydantic import BaseModel" in place of the one of pydantic.v1',
+        )
+    )
 
 
 @pytest.fixture
