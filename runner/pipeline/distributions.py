@@ -22,6 +22,8 @@ FREQUENT = _modules("frequent")
 """Modules that many projects import: a name near to one of them is misspelt, and not to be installed."""
 FREQUENT_NAMES = _modules("name")
 """Names that are often used without an import, and their modules."""
+OWN = _modules("own")
+"""Modules of projects: a package of such a name is not the one that is meant."""
 _MOVED, _REMOVED = _modules("moved"), _modules("removed")
 
 

@@ -23,7 +23,7 @@ from runner.config.diagnostics import display_path
 from runner.config.messages import closest
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
-from runner.pipeline.distributions import FREQUENT_NAMES, how_to_get, is_package, likely_module
+from runner.pipeline.distributions import FREQUENT_NAMES, OWN, how_to_get, is_package, likely_module
 from runner.pipeline.import_problems import (
     ImportProblem,
     Place,
@@ -164,8 +164,9 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
     if likely := likely_module(top):
         hint = f'did you mean "{likely}"?'
         return failure.problem(f'imports "{name}", which does not exist', hint, failure.at(frame, top))
-    if not is_package(top) and (elsewhere := help_elsewhere(top, folders, "")):
-        return failure.problem(f'imports "{name}", which is not on the import path', elsewhere, failure.at(frame, top))
+    hint = f"create {top}.py, or add the folder that has it under `python_path:`" if top in OWN else ""
+    if not is_package(top) and (hint := help_elsewhere(top, folders, "") or hint):
+        return failure.problem(f'imports "{name}", which is not on the import path', hint, failure.at(frame, top))
     names = list(dict.fromkeys([top, *_missing_imports(frame)]))
     matter, hint = how_to_get(names)
     listed = " and ".join(f'"{item}"' for item in names)
@@ -182,7 +183,7 @@ def _missing_imports(frame: Frame) -> Iterator[str]:
             names = [node.module]
         for name in names if node.lineno > frame.line else []:
             top = name.partition(".")[0]
-            if top not in sys.modules and importlib.util.find_spec(top) is None:
+            if top not in sys.modules and top not in OWN and importlib.util.find_spec(top) is None:
                 yield top
 
 

@@ -86,10 +86,7 @@ class ModuleSearch:
                 if theirs and ours and theirs != ours and (name == "runner" or name in sys_path.required_modules()):
                     words = "is the runner itself" if name == "runner" else "is a package that the runner needs"
                     message = f'module "{name}" {words}, and {display_path(theirs)} would hide it'
-                    folder, file = os.path.split(theirs)
-                    renamed = folder if file == "__init__.py" else theirs
-                    hint = f"rename {display_path(renamed)}, and write its new name in the pipeline"
-                    found.setdefault(name, ImportProblem(RESERVED, message, hint))
+                    found.setdefault(name, ImportProblem(RESERVED, message, _rename(_find(name, [place]))))
         return found
 
     def check(self, name: str) -> list[ImportProblem]:
@@ -124,7 +121,7 @@ class ModuleSearch:
                 message = f'module "{partial}"{imported} is {_where(spec)} for this pipeline'
                 message += f", but {other} is imported by that name in the same process"
                 yield ImportProblem(
-                    CONFLICT, message, _APART if sys_path.is_of_a_pipeline(taken) else _rename(_file(spec))
+                    CONFLICT, message, _APART if sys_path.is_of_a_pipeline(taken) else _rename(found[top])
                 )
                 return
         yield from self._hidden(name, found, imported)
@@ -133,16 +130,17 @@ class ModuleSearch:
         """Yield the problem of a module of the same name in a later folder."""
         own = next(spec for spec in reversed(found.values()) if spec is not None)
         for place in self.search_folders:
-            other = _file(dict(find_module(name, [place], in_folders_only=True)).get(name))
+            others = dict(find_module(name, [place], in_folders_only=True))
+            other = _file(others.get(name))
             if not other or other == _file(found.get(name)):
                 continue
             message = f'module "{name}"{imported} is {_where(own)}, which hides {display_path(other)}'
             is_ours = _lies_in(_file(own), self.folders)
             is_standard = not is_ours and bool(imported)  # the module may mean it
             if is_standard or (place == self.current and place not in self.folders):
-                yield ImportProblem(HIDDEN, message, _ELSEWHERE if is_ours else _rename(other))
+                yield ImportProblem(HIDDEN, message, _ELSEWHERE if is_ours else _rename(others[name.partition(".")[0]]))
             else:
-                yield ImportProblem(CONFLICT, message, _FOLDERS if is_ours else _rename(other))
+                yield ImportProblem(CONFLICT, message, _FOLDERS if is_ours else _rename(others[name.partition(".")[0]]))
             return
 
     def _reached(self, name: str) -> dict[str, str]:
@@ -166,8 +164,13 @@ class ModuleSearch:
         return seen
 
 
-def _rename(file: str) -> str:
-    return f"rename {display_path(file)}, and write its new name where it is imported" if file else "rename your module"
+def _rename(spec: ModuleSpec | None) -> str:
+    """Return the help for a module or package at the top of a folder whose name is taken."""
+    file = _file(spec)
+    folders = [os.path.dirname(file)] if file.endswith("__init__.py") else []
+    folders += (spec.submodule_search_locations or []) if spec is not None and not file else []
+    renamed = f"{display_path(folders[0])}/" if folders else display_path(file)
+    return f"rename {renamed}, and write its new name where it is meant"
 
 
 def _find(name: str, entries: Sequence[str]) -> ModuleSpec | None:

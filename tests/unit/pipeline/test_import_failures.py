@@ -129,6 +129,37 @@ MODULES = [
         'put this line under `if __name__ == "__main__":`',
     ),
     Mistake(
+        "options of the command line",
+        {"app.py": "import argparse\np = argparse.ArgumentParser()\np.parse_args(['--x'])\n" + SHIP},
+        "app.py:3:1",
+        'module "app" reads the command line when it is imported',
+        'put this line under `if __name__ == "__main__":`, and read what it needs with os.environ instead',
+    ),
+    Mistake(
+        "a task without an event loop",
+        {"app.py": "import asyncio\nasyncio.get_running_loop()\n" + SHIP},
+        "app.py:2:1",
+        'module "app" needs an event loop, and none runs when it is imported',
+        "move it into an async handler, or into the factory of a resource",
+    ),
+    Mistake(
+        "a library of the system",
+        {
+            "app.py": "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')\n"
+            + SHIP
+        },
+        "app.py:1:1",
+        'module "app" needs "libGL.so.1", a library of the system that is not installed',
+        "install the package of the system that has libGL.so.1",
+    ),
+    Mistake(
+        "a module of the project that is nowhere",
+        {"app.py": "from utils import price\nimport not_there_at_all\n" + SHIP},
+        "app.py:1:6",
+        'module "app" imports "utils", which is not on the import path',
+        "create utils.py, or add the folder that has it under `python_path:`",
+    ),
+    Mistake(
         "os._exit",
         {"app.py": "from os import _exit\n_exit(3)\n" + SHIP},
         "app.py:2:1",
