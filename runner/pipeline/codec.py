@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Callable, Hashable, Mapping
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -145,10 +146,7 @@ def encode(payload: Any) -> tuple[bytes, str]:
     except UnicodeEncodeError as error:
         raise PublishFailed(f"the payload is not valid Unicode: {error.reason}", reason="invalid") from error
     except (PydanticSerializationError, ValueError, RecursionError) as error:
-        text = f"the payload cannot be written as JSON: {error}"
-        if str(Publish) in text:  # not a dataclass, so pydantic cannot write it as JSON
-            text = NESTED_PUBLISH
-        raise PublishFailed(text, reason="invalid") from error
+        raise _unwritable(payload, error) from error
 
 
 def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
@@ -176,6 +174,35 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
     return encode_and_check
 
 
+def _unwritable(payload: Any, error: Exception, place: str = "") -> PublishFailed:
+    """Return the error of a payload that JSON cannot represent, with the place of the value in dicts and lists."""
+    text, at = str(error), f' at "{place}"' if place else ""
+    for inside, value in _items(payload, place) if "Circular" not in text else ():
+        try:
+            to_json(value)
+        except Exception as found:  # serializers are the user's code and may raise anything
+            return _unwritable(value, found, inside)
+    unknown = re.search("unknown type: <class '([^']+)'>", text)
+    why, hint = f": {text}", ""
+    if str(Publish) in text:  # not a dataclass, so pydantic cannot write it as JSON
+        return PublishFailed(NESTED_PUBLISH, reason="invalid")
+    if unknown and unknown[1] in ("function", "method"):
+        why = f": it is a {unknown[1]}{at}"
+        hint = "if the handler makes a function, call it in the module, and name what it returns in `handler:`"
+    elif unknown:
+        why, hint = f": it has an object of {unknown[1]}{at}", "return a dict, a dataclass or a pydantic model instead"
+    elif "invalid utf-8" in text:
+        why, hint = f": it has bytes that are not UTF-8{at}", "write base64.b64encode(…).decode() in their place"
+    return PublishFailed(f"the payload cannot be written as JSON{why}", reason="invalid", hint=hint)
+
+
+def _items(payload: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values in a dict or a list with their places."""
+    items = payload.items() if isinstance(payload, dict) else enumerate(payload) if isinstance(payload, list) else ()
+    for key, value in items:
+        yield f"{place}.{key}" if place else str(key), value
+
+
 def _refuse_nan(payload: Any, place: str = "") -> None:
     """Raise PublishFailed for a NaN or an infinity in dicts and lists: it would arrive as text.
 
@@ -184,9 +211,8 @@ def _refuse_nan(payload: Any, place: str = "") -> None:
     if isinstance(payload, float) and not math.isfinite(payload):
         at = f' at "{place}"' if place else ""
         raise PublishFailed(f"the payload has {payload}{at}, which JSON does not know", reason="invalid")
-    items = payload.items() if isinstance(payload, dict) else enumerate(payload) if isinstance(payload, list) else ()
-    for key, value in items:
-        _refuse_nan(value, f"{place}.{key}" if place else str(key))
+    for inside, value in _items(payload, place):
+        _refuse_nan(value, inside)
 
 
 def _why_invalid(error: ValidationError, body: bytes, *, shows_values: bool = False) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 from runner import log
 from runner.errors import PublishFailed
 from runner.message import ERROR, ERROR_TYPE, REASON, Address, Envelope, Publish
 from runner.outcome import DeadLetter, ResultFailed
+from runner.pipeline.codec import encode
 from runner.pipeline.model import Destination, Subscriber
 from runner.runtime.publisher import (
     OutgoingMessage,
@@ -111,6 +113,8 @@ class ResultPublisher:
             if isinstance(result, Publish) and result.to is None:
                 text = "a Publish has no destination: neither it nor the subscriber has a `to`"
                 raise PublishFailed(text, reason="invalid", hint='write Publish(…, to="…"), or `to:` in the subscriber')
+            if isinstance(result, FunctionType | MethodType):
+                encode(result)  # raises what it would with a destination
             if result is not None and not isinstance(result, Publish) and not self._has_warned:
                 self._has_warned = True
                 self._logger.warning("result.dropped", hint=hint)

@@ -59,6 +59,17 @@ class Order(BaseModel):
     inner: Order | None = None
 
 
+class Thing:
+    """A value that JSON does not know."""
+
+
+def print_order(order: object) -> None:
+    print(order)
+
+
+ROUND: dict[str, Any] = {}
+ROUND["round"] = ROUND
+
 WRONG: list[tuple[Any, str, str]] = [
     ({"i": "S3CR3T"}, "i must be a whole number", ', not the text "S3CR3T"'),
     ({"f": "S3CR3T"}, "f must be a number", ', not the text "S3CR3T"'),
@@ -99,6 +110,27 @@ def test_a_number_that_json_does_not_know(payload: Any, words: str) -> None:
         encode(payload)
     assert (str(caught.value), caught.value.reason) == (words, "invalid")
     assert encode({"a": "NaN", "b": "-Infinity"})[0] == b'{"a":"NaN","b":"-Infinity"}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "words", "help_"),
+    [
+        (
+            {"a": [Thing()]},
+            f'it has an object of {__name__}.Thing at "a.0"',
+            "return a dict, a dataclass or a pydantic",
+        ),
+        (Thing(), f"it has an object of {__name__}.Thing", "return a dict, a dataclass or a pydantic model instead"),
+        ({"raw": b"\xff"}, 'it has bytes that are not UTF-8 at "raw"', "write base64.b64encode(…).decode()"),
+        (print_order, "it is a function", "if the handler makes a function, call it in the module"),
+        (ROUND, "Error serializing to JSON: ValueError: Circular reference detected (id repeated)", ""),
+    ],
+)
+def test_a_value_that_json_cannot_represent(payload: Any, words: str, help_: str) -> None:
+    with pytest.raises(PublishFailed) as caught:
+        encode(payload)
+    assert (str(caught.value), caught.value.reason) == (f"the payload cannot be written as JSON: {words}", "invalid")
+    assert caught.value.hint.startswith(help_)
 
 
 def test_a_text_for_a_schema_says_why_it_is_not_json() -> None:
