@@ -138,7 +138,9 @@ class BrokerSpec(SpecModel):
             try:
                 self._url()
             except ValueError as error:
-                raise_conflicts([Conflict(("host",), str(error), "correct it", "bad-url")])
+                host, _, port = self.host.rpartition(":")
+                help_ = f'write "host: {host}" and "port: {port}"' if host and port.isdecimal() else "correct it"
+                raise_conflicts([Conflict(("host",), str(error), help_, "bad-url")])
         return self
 
     @model_validator(mode="after")

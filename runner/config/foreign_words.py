@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +32,7 @@ class ForeignWord(NamedTuple):
     @property
     def is_rename(self) -> bool:
         """Whether the key takes the word's value, perhaps in another unit."""
-        return self.how != "!"
+        return self.how not in ("!", "items", "^")
 
     def is_absent(self, value: object) -> bool:
         """Whether the word says with `false` that there is none of it, as `retry_jitter: false` does."""
@@ -102,6 +102,30 @@ def _table() -> dict[str, dict[str, ForeignWord]]:
     return table
 
 
+def has_parts(place: str, word: str, parts: Iterable[str]) -> bool:
+    """Whether the table has words for the keys of the map under a word, such as `repeat.pattern` in a producer."""
+    begins = tuple(f"{_normal(word)}_{_normal(part)}" for part in parts)
+    return any(row == begin or row.startswith(f"{begin}_") for row in _table().get(place, {}) for begin in begins)
+
+
+def section_of(word: ForeignWord, items: object) -> ForeignWord:
+    """Return the meaning of a word for subscribers or producers; what its items have says which of both they are."""
+    if not isinstance(items, dict) or not items or not all(isinstance(item, dict) for item in items.values()):
+        return word
+    kinds = {next((kind for kind, keys in _MARKS.items() if _means(kind, item, keys)), "") for item in items.values()}
+    kind = kinds.pop() if len(kinds) == 1 else ""
+    return ForeignWord(f"{kind}s", "=", "") if kind and (f"{kind}s" != word.key or not word.is_rename) else word
+
+
+_MARKS: Final = {"subscriber": ("from",), "producer": ("cron", "every", "file", "http")}
+
+
+def _means(place: str, item: Mapping[str, object], keys: Collection[str]) -> bool:
+    """Whether one of the keys of an item is, or means, one of some keys."""
+    known = ((key, foreign_word(place, key)) for key, value in item.items() if not isinstance(value, dict))
+    return any(key in keys or (word is not None and word.is_rename and word.key in keys) for key, word in known)
+
+
 def foreign_word(place: str, word: str) -> ForeignWord | None:
     """Return what a word of another tool means in a kind of map, such as `subscriber`; None if it is not known."""
     words, normal = _table().get(place, {}), _normal(word)
@@ -119,10 +143,10 @@ def foreign_word(place: str, word: str) -> ForeignWord | None:
     for length in range(len(parts) - 1, 0, -1):  # a part that has no counterpart here, as in `on_failure_callback`
         for start in range(len(parts) - length + 1):
             part = words.get("_".join(parts[start : start + length]))
-            if part is not None and not part.is_rename and (length > 1 or not part.key):
+            if part is not None and part.remark.startswith("remove") and (length > 1 or not part.key):
                 return part
     return None
 
 
 def _normal(word: str) -> str:
-    return _CAMEL.sub("_", word).replace("-", "_").replace(" ", "_").lower()
+    return re.sub(r"[-. ]", "_", _CAMEL.sub("_", word)).lower()

@@ -7,11 +7,21 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
-from runner.config.foreign_words import ForeignWord, foreign_word
+from runner.config.document import (
+    Document,
+    Interpolated,
+    KeyPath,
+    MappingNode,
+    Node,
+    ScalarNode,
+    SequenceNode,
+    value_at,
+)
+from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, section_of
 from runner.config.messages import abbreviated, quoted, typo_of
 from runner.config.models import model_at, model_below
 from runner.config.scalars import resolve_scalar
+from runner.config.slips.slip import LISTS
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, model_keys
 from runner.errors import Problem
@@ -25,7 +35,8 @@ _KINDS = {
     "exchanges": "an exchange",
 }
 _MAX_CHARACTERS = 80
-_MAX_TOGETHER = 3
+_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\.\w+)*")
+_MAX_TOGETHER = 6
 """The most unknown keys in one problem. More have a problem each."""
 
 
@@ -51,6 +62,9 @@ class UnknownKeys:
     def __init__(self, document: Document, data: dict[str, Any], root: type[SpecModel] = PipelineSpec) -> None:
         self._document, self._data, self._root = document, data, root
         self._found: dict[KeyPath, _Unknown] = {}
+        self._wrappers: dict[KeyPath, str] = {}
+        """The unknown keys whose maps held what are keys of other tools, such as `repeat` for `repeat.pattern`."""
+        self._unwrapped: list[Problem] = []
         self.stood_for: set[KeyPath] = set()
         """Required keys that an unknown key stands for although it cannot be renamed: they are not missing."""
 
@@ -58,14 +72,46 @@ class UnknownKeys:
         """Rename or remove unknown keys, and remember them. `missing` are the paths of required keys."""
         for path in paths:
             parent, key = value_at(self._data, path[:-1]), str(path[-1])
-            if isinstance(parent, dict) and key in parent:
+            if isinstance(parent, dict) and key in parent and not self._unwrap(path, key, parent):
                 self._settle(path, key, parent, missing)
+
+    def _unwrap(self, path: KeyPath, key: str, parent: dict[str, Any]) -> bool:
+        """Put the keys of the map under an unknown key beside it if their meaning is known there. False if not."""
+        model, nodes = model_at(path[:-1], self._root), self._document.node(path[:-1])
+        place, value, node = _place(model), parent[key], self._document.node(path)
+        word = foreign_word(place, key)
+        if isinstance(value, list) and len(value) == 1 and isinstance(node, SequenceNode):
+            value, node = value[0], node.nodes[0]
+        if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
+            return False
+        is_compound = has_parts(place, key, value)
+        is_level = word is None or word.how == "^" or word.key == "arguments"
+        if not is_compound and not (is_level and _is_all_known(place, value, model)):
+            return False
+        names = {inner: f"{key}.{inner}" if is_compound else inner for inner in value}
+        if {*names.values()} & {*parent}:
+            return False
+        if not is_compound:
+            message, help_ = f"unknown key {quoted(key)}", f'remove "{key}:", and move what is below it one level up'
+            problem = self._document.problem("unknown-key", path[:-1], message, help_, at=path, on="key")
+            self._unwrapped.append(problem)
+        del parent[key]
+        parent |= {name: value[inner] for inner, name in names.items()}
+        self._wrappers |= {(*path[:-1], name): self._wrappers.get(path, key) for name in names.values() if is_compound}
+        if isinstance(nodes, MappingNode) and isinstance(node, MappingNode):
+            del nodes.nodes[key]
+            nodes.nodes |= {names[inner]: entry for inner, entry in node.nodes.items() if inner in names}
+        return True
 
     def _settle(self, path: KeyPath, key: str, parent: dict[str, Any], missing: Collection[KeyPath]) -> None:
         model = model_at(path[:-1], self._root)
         code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
         target: KeyPath = ()
-        word = foreign_word(_place(model), key)
+        value, word = parent[key], foreign_word(_place(model), key)
+        only = value[0] if isinstance(value, list) and len(value) == 1 else value
+        meant = "" if word is not None else _meant(key, model, parent, missing_at(missing, path))
+        if not meant:
+            word = self._meaning(path, word, value, only, missing_at(missing, path))
         free = [name for name in model_keys(model) if name not in parent]
         if key in model.reserved:
             code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
@@ -76,7 +122,7 @@ class UnknownKeys:
             target = (*path[:-1], *word.key.split(".")) if word.key and word.is_rename else ()
             if word.key and not word.is_rename:
                 self.stood_for.add((*path[:-1], word.key))
-        elif meant := _meant(key, model, parent, missing_at(missing, path)):
+        elif meant:
             target, help_ = (*path[:-1], meant), f'did you mean "{meant}"?'
         else:
             help_ = self._place_of(path, key, model)
@@ -89,12 +135,32 @@ class UnknownKeys:
         node = self._document.node(path)
         found = _Unknown(path, problem, node, word, target, [], self._written(path, node))
         self._found[path] = found
-        value = parent.pop(key)
+        del parent[key]
         if target and word is not None:
-            found.values = word.values(value)
+            is_one = only is not value and target[-1] not in LISTS and isinstance(only, str | int | float)
+            found.values = word.values(only if is_one else value) or ([(str(only), "")] if is_one else [])
         if target and not self._move(found, resolve_scalar(found.values[0][0]) if found.values else value):
-            found.target, found.word = (), None
             found.problem = replace(problem, help=self._taken(found, target, is_map=isinstance(value, dict)))
+            found.target, found.word = (), None
+
+    def _meaning(
+        self, path: KeyPath, word: ForeignWord | None, value: object, only: object, missing: list[str]
+    ) -> ForeignWord | None:
+        """Return what an unknown key means by its value: an import path, the name of a queue, a host, or items."""
+        place, parent = _place(model_at(path[:-1], self._root)), value_at(self._data, path[:-1])
+        if word is not None and place == "pipeline" and word.key in ("subscribers", "producers"):
+            return section_of(word, value)
+        if not isinstance(only, str) or (word is not None and word.is_rename) or path[-1] == "image":
+            return word
+        if word is not None and word.key == "urls" and re.fullmatch(r"[\w.-]+(:\d+)?", only):
+            return ForeignWord("host", "=", "")
+        if place not in ("subscriber", "producer"):
+            return word
+        if _IMPORT_PATH.fullmatch(only) and not {"handler", "file", "http"} & {*parent}:
+            return ForeignWord("handler", "=", "")
+        names = [] if word is not None else [*(self._data.get("queues") or ()), *(self._data.get("events") or ())]
+        key = next((name for name in ("from", "to") if name in missing and only in names), "")
+        return ForeignWord(key, "=", "") if key else word
 
     def _place_of(self, path: KeyPath, key: str, model: type[SpecModel]) -> str:
         """Return the help for a key that belongs elsewhere, "" for other keys."""
@@ -116,6 +182,10 @@ class UnknownKeys:
             return f'did you mean "{key}"?'
         if is_map:
             return f'move what is below it under "{key}", which is there already'
+        if found.word is not None:
+            if key in LISTS - {"from"}:
+                return f'add its value to "{key}", which is there already, and remove it'
+            return f'remove it: "{key}" is there already'
         return f'did you mean "{key}"? It is there already: keep one of the two'
 
     def _written(self, path: KeyPath, node: Node | None) -> str:
@@ -144,6 +214,12 @@ class UnknownKeys:
             data = inner
         key = str(target[-1])
         if key in data:
+            there = nodes.nodes[key][1] if isinstance(nodes, MappingNode) and key in nodes.nodes else None
+            is_section = found.word is not None and not found.word.remark and isinstance(value, dict)
+            if is_section and isinstance(data[key], dict) and not {*data[key]} & {*value}:
+                data[key] |= value  # what is moved there is checked, too
+                if isinstance(there, MappingNode) and entry is not None and isinstance(entry[1], MappingNode):
+                    there.nodes |= entry[1].nodes
             return False
         data[key] = value
         if isinstance(nodes, MappingNode) and entry is not None:
@@ -165,18 +241,23 @@ class UnknownKeys:
             if found.word is not None and found.word.key and not found.target:
                 meant = (*found.path[:-1], found.word.key)
             groups.setdefault((bool(found.target), *meant), []).append(found)
-        return [problem for group in groups.values() for problem in self._problems_of(group, replacements)]
+        said = [problem for group in groups.values() for problem in self._problems_of(group, replacements)]
+        return [*self._unwrapped, *said]
 
     def _problems_of(self, group: list[_Unknown], replacements: Mapping[KeyPath, str]) -> list[Problem]:
         """Return one problem for the parts of one map, and for keys of which one's help has the values of others."""
         problems = [self._problem(found, replacements.get(found.target)) for found in group]
-        keys = [str(found.path[-1]) for found in group]
+        names = [self._wrappers.get(found.path, str(found.path[-1])) for found in group]
+        is_wrapped = group[0].path in self._wrappers
+        others = [*dict.fromkeys(names if is_wrapped else names[1:])]
         for found, problem in zip(group, problems, strict=True):
             remark = found.word.remark if found.word is not None else ""
-            if 1 < len(keys) <= _MAX_TOGETHER and (
-                found.target or all(f"{{{key}|" in remark for key in keys if key != found.path[-1])
-            ):
-                help_ = f"{problem.help}, in place of {' and '.join(map(quoted, keys[1:]))}, too"
+            keys = [str(other.path[-1]) for other in group if other is not found]
+            is_whole = found.target or (keys and all(f"{{{key}|" in remark for key in keys))
+            if others and is_whole and len(group) <= _MAX_TOGETHER:
+                help_ = (
+                    f"{problem.help}, in place of {' and '.join(map(quoted, others))}{'' if is_wrapped else ', too'}"
+                )
                 return [replace(group[0].problem, help=help_, fix=None)]
         return problems
 
@@ -222,6 +303,14 @@ class UnknownKeys:
             text = text or (f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value))
             parts.append(f"{key}: {text}")
         return f"{target[depth - 1]}: {{{', '.join(parts)}}}"
+
+
+def _is_all_known(place: str, value: Iterable[str], model: type[SpecModel]) -> bool:
+    """Whether all keys of a map have a meaning in a model, and one of them a value there."""
+    words = {key: foreign_word(place, key) for key in value}
+    keys = model_keys(model)
+    is_ours = any(key in keys or (word is not None and word.is_rename) for key, word in words.items())
+    return is_ours and all(key in keys or word is not None for key, word in words.items())
 
 
 def _in_quotes(text: str) -> str:
