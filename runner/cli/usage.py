@@ -6,17 +6,52 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
 from runner.config.messages import closest
+from runner.redaction import mask_passwords
 from runner.tables import read_table
 
 _OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--outfile", "--save")
-_PAYLOADS = dict.fromkeys(("publish", "call"), """ '{"id": 1}'""")
+_ARGUMENTS = ("PATH", "NAME", "PAYLOAD")
+_PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
+_NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
 _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
+_MAX_STEPS = 8
+"""How many mistakes of one command line are mended together."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A command line to write instead, as words without `runner`, with what is said before and after it."""
+
+    words: list[str]
+    before: str = "write"
+    after: str = ""
+
+    def __str__(self) -> str:
+        shown = [shlex.quote(word) if mask_passwords(word) == word else _without_secret(word) for word in self.words]
+        remark = " (… is the URL as you wrote it)" if mask_passwords(text := " ".join(self.words)) != text else ""
+        return f"{self.before}: runner {' '.join(shown)}{self.after}{remark}"
+
+
+def _without_secret(word: str) -> str:
+    return f"{word.partition('=')[0]}=…" if word.startswith("--") else "…"
+
+
+class WrongPath(click.UsageError):
+    """A name, or an option with a long dash, stands where the path of a pipeline belongs."""
+
+    def __init__(self, message: str, context: click.Context, path: str) -> None:
+        super().__init__(message, context)
+        self.path = path
+
+
+Help = str | Rewrite
 
 
 def _words(kind: str) -> Iterator[tuple[str, list[str], str]]:
@@ -27,13 +62,47 @@ def _words(kind: str) -> Iterator[tuple[str, list[str], str]]:
 
 
 def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[str, str]:
-    """Return the message and the help for wrong usage. `arguments` are those of the command line."""
+    """Return the message and the help for wrong usage. `arguments` are those of the command line.
+
+    A command line in the help has no second mistake that is known: it can be run as it stands.
+    """
+    message, help_ = _explain(error, list(arguments))
+    for _ in range(_MAX_STEPS):
+        if not isinstance(help_, Rewrite) or (next_error := _error_of(help_.words)) is None:
+            break
+        further = _explain(next_error, help_.words)[1]
+        if not isinstance(further, Rewrite):
+            is_new = further and not help_.after and " --help` has " not in further
+            help_ = replace(help_, after=f"; then {further}") if is_new else help_
+            break
+        help_ = replace(further, before=help_.before, after=help_.after or further.after)
+    return message, str(help_)
+
+
+def _error_of(words: Sequence[str]) -> click.UsageError | None:
+    """Return what is wrong with a command line, None if it can be run. No command runs."""
+    if {"-h", "--help", "--version"} & set(words):
+        return None
+    context, rest = click.Context(_root(), info_name="runner"), list(words)
+    try:
+        while rest and isinstance(context.command, click.Group):
+            name, command, rest = context.command.resolve_command(context, rest)
+            context = click.Context(command or context.command, info_name=name, parent=context)
+        context.command.parse_args(context, rest)
+    except click.UsageError as error:
+        return error
+    return None
+
+
+def _explain(error: click.UsageError, arguments: list[str]) -> tuple[str, Help]:
     context = error.ctx or _context_of(arguments)
     unknown = re.match(r"No such command '(.*?)'", error.message)
     if unknown is not None and isinstance(context.command, click.Group):
         return _unknown_command(context, context.command, unknown[1], arguments)
     if isinstance(error, click.NoSuchOption):
         return _unknown_option(context, error.option_name, arguments)
+    if isinstance(error, WrongPath):
+        return error.message, _with_path(context, error.path, arguments)
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return _missing(context, error.param, arguments)
     if isinstance(error, click.BadParameter):
@@ -42,15 +111,18 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
         found = next((item for item in context.command.params if error.option_name in item.opts), None)
         return f"{error.option_name} needs a value", f"write {error.option_name} {_example(context, found)}"
     if isinstance(error, click.BadOptionUsage) and "does not take a value" in error.message:
-        return _sentence(error.message), f"write {error.option_name} alone, without `=` and what follows"
+        before, value, after, _ = _around(arguments, error.option_name)
+        flag = [] if value.lower() in ("false", "no", "off", "0") else [error.option_name]
+        return _sentence(error.message), Rewrite([*before, *flag, *after])
     if "unexpected extra argument" in error.message:
         return _too_much(context, arguments)
-    return _sentence(error.message), f"`{context.command_path} --help` has the options and examples"
+    hint = getattr(error, "hint", "") or f"`{context.command_path} --help` has the options and examples"
+    return _sentence(error.message), hint
 
 
 def _context_of(arguments: Sequence[str]) -> click.Context:
     """Return the context of the command that is named: the parser of click raises some errors without one."""
-    context = click.get_current_context(silent=True) or click.Context(_root(), info_name="runner")
+    context = click.Context(_root(), info_name="runner")
     for item in arguments:
         command = context.command.get_command(context, item) if isinstance(context.command, click.Group) else None
         if command is not None:
@@ -72,121 +144,241 @@ def _sentence(message: str) -> str:
 # Commands
 
 
-def _unknown_command(
-    context: click.Context, group: click.Group, name: str, arguments: Sequence[str]
-) -> tuple[str, str]:
+def _unknown_command(context: click.Context, group: click.Group, name: str, arguments: list[str]) -> tuple[str, Help]:
     known, path = group.list_commands(context), context.command_path
-    after = arguments[arguments.index(name) + 1 :] if name in arguments else ()
+    start = arguments.index(name) if name in arguments else len(arguments)
+    before, after = arguments[:start], arguments[start + 1 :]
     if Path(name).exists() or name.endswith((".yaml", ".yml")):
-        verb = next(item for item in (*after, "up", "list", "compose", known[0]) if item in known)
+        verb = next((item for item in after if _command_meant(item, known)), "")
         rest = [name, *(item for item in after if item != verb)]
+        meant = _command_meant(verb, known) or [
+            next(item for item in ("up", "list", "compose", known[0]) if item in known)
+        ]
         what = "folder" if Path(name).is_dir() else "file"
-        return f'"{name}" is a {what}, not a command', f"write: {path} {shlex.join([verb, *rest])}"
-    found = (meant for meant, words, _ in _words("command") if meant.split()[0] in known and name.lower() in words)
-    meant = next(found, None) or closest(name, known, likeness=0.7)
+        return f'"{name}" is a {what}, not a command', Rewrite([*before, *meant, *rest])
     message = f'"{path}" has no command "{name}"'
-    if context.parent is None and name in ("stop", "down", "kill", "restart"):
-        return message, "stop `runner up` with Ctrl-C, or send it SIGTERM"
-    if meant:
-        return message, f"write: {path} {shlex.join([*meant.split(), *after])}"
+    if meant := _command_meant(name, known):
+        return message, Rewrite([*before, *meant, *after])
+    here = shlex.quote(next(iter(_pipelines_here()), "PATH"))
+    for meant_, words, help_ in _words("command"):
+        if meant_ == "-" and context.parent is None and name.lower() in words:
+            return message, help_.replace("PATH", here)
     return message, f"write one of: {', '.join(known)}"
+
+
+def _command_meant(name: str, known: Sequence[str]) -> list[str]:
+    """Return the command, in words, that a word of another program means, or a misspelt one; empty if none."""
+    word = name.lower()
+    if word in known:
+        return [word]
+    for meant, words, _ in _words("command"):
+        if word in words:
+            if meant == "-":
+                return []
+            if meant.split()[0] in known:
+                return meant.split()
+    near = closest(word, known, likeness=0.7)
+    return [near] if near else []
 
 
 # Options
 
 
-def _unknown_option(context: click.Context, name: str, arguments: Sequence[str]) -> tuple[str, str]:
+def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> tuple[str, Help]:
     command, path = context.command, context.command_path
     message = f'"{path}" has no option {name}'
     own = [option for item in command.params if isinstance(item, click.Option) for option in item.opts]
     if isinstance(command, click.Group):
-        if context.parent is None and name in ("-V", "-v"):
-            return message, "write: runner --version"
-        if closest(name, ["--help"], likeness=0.7):
-            return message, f"write: {path} --help"
-        return message, f"options come after the command, as in `{path} {command.list_commands(context)[1]} {name} …`"
-    has_path = any(item.name in ("path", "paths") for item in command.params)
+        return message, _option_of_group(context, command, name, arguments)
     if name in _OUTPUT and (written := _into_file(context, arguments, name)):
-        return message, f"write: runner {written}"
-    left, help_ = _replaced(arguments, name, None), ""
-    for meant, words, remark in _words("option"):
-        if name == "-f" and "--overlay" in own and re.search(r"\.ya?ml -f", " ".join(arguments)):
-            return message, f"write: runner {_replaced(arguments, name, '--overlay')}"
-        if name in words and not meant and has_path:
-            return message, f"write the path without an option: runner {_replaced(arguments, name, '')}"
-        if name in words and meant == "--workers" and meant in own:
-            count = re.search(rf"{re.escape(name)}[= ]\S*?(\d+)", " ".join(arguments))
-            return message, f"write: --workers {count[1] if count else 'N'}"
-        if name in words and meant.split()[:1] and meant.split()[0] in own:
-            return message, f"write: runner {_replaced(arguments, name, meant)}"
-        if name in (*words, meant):
-            help_ = remark or help_ or f"leave it out: runner {left}"
-    if near := closest(name, own, likeness=0.75) or next((option for option in own if option.endswith(name[1:])), None):
-        return message, f"write: runner {_replaced(arguments, name, near)}"
-    if name in _DRY and context.info_name in ("up", "apply"):
-        return message, f"write: runner plan {shlex.join(shlex.split(left)[1:])}"
+        return message, written
+    if help_ := _option_meant(context, name, own, arguments):
+        return message, help_
+    parts = (each for each in own if each.endswith(name[1:]) or name.startswith(f"{each}-"))
+    if near := closest(name, own, likeness=0.75) or next(parts, None):
+        return message, Rewrite([re.sub(rf"^{re.escape(name)}(?=$|=)", near, item) for item in arguments])
     options = ", ".join(option for option in own if option.startswith("--"))
-    return message, help_ or f"leave it out, or write one of: {options}"
+    return message, f"leave it out, or write one of: {options}"
 
 
-def _into_file(context: click.Context, arguments: Sequence[str], name: str) -> str:
-    """Return the command line that writes its output to the file that an option names, "" if it names no file."""
-    words = shlex.split(_replaced(arguments, name, name))
-    if name not in words[:-1] or "." not in (file := words.pop(words.index(name) + 1)):
-        return ""
-    words.remove(name)
+def _option_of_group(context: click.Context, group: click.Group, name: str, arguments: list[str]) -> Help:
+    """Return the help for an option before the command."""
+    if context.parent is None and name in ("-V", "-v") and len(arguments) == 1:
+        return Rewrite(["--version"])
+    if closest(name, ["--help"], likeness=0.7):
+        return f"write: {context.command_path} --help"
+    known = group.list_commands(context)
+    start = next((index for index, item in enumerate(arguments) if item.partition("=")[0] == name), 0)
+    for index, item in enumerate(arguments[start + 1 :], start + 1):
+        if item[:1] != "-" and (meant := _command_meant(item, known)):
+            return Rewrite([*arguments[:start], *meant, *arguments[start:index], *arguments[index + 1 :]])
+    return f"options come after the command, as in `{context.command_path} {known[1]} {name} …`"
+
+
+def _option_meant(context: click.Context, name: str, own: list[str], arguments: list[str]) -> Help:
+    """Return the help for an option of another program, "" if it is not known."""
+    parameters = {item.name for item in context.command.params}
+    before, value, after, kept = _around(arguments, name)
+    help_: Help = ""
+    if name == "-f" and "--overlay" in own and before[-1:] and before[-1].endswith((".yaml", ".yml")):
+        return Rewrite([*before, "--overlay", value, *after])
+    if name in _DRY and context.info_name in ("up", "apply"):
+        return Rewrite(["plan", *before[1:], *kept, *after])
+    for meant, words, remark in _words("option"):
+        first = meant.partition(" ")[0]
+        if name not in (*words, first):
+            continue
+        if first in _ARGUMENTS and {first.lower(), f"{first.lower()}s"} & parameters:
+            return Rewrite(_placed(context, first, before, value, after), "write the value without an option")
+        if first == "CONCURRENCY" and context.info_name in ("up", "dev"):
+            return _concurrency([*before, *after], value)
+        if first == "--workers" and first in own:
+            count = re.search(r"\d+$", value)
+            return Rewrite([*before, *after, first, count[0] if count else "N"])
+        if first in own:
+            value = re.sub(r"^:?(\d+)$", r"127.0.0.1:\1", value) if first == "--http" else value
+            return Rewrite([*before, *meant.split(), *([value] if value else []), *after])
+        help_ = remark or help_ or Rewrite([*before, *kept, *after], "leave it out")
+    return help_
+
+
+def _concurrency(rest: list[str], value: str) -> Rewrite:
+    """Return the settings that let each subscriber handle several messages at once."""
+    files = [item for item in rest[1:] if os.path.exists(item)] or _pipelines_here()[:1]
+    names = [each for file in files for each in names_in(file, "subscribers")] or ["NAME"]
+    settings = [part for each in names for part in ("--set", f"subscribers.{each}.concurrency={value}")]
+    return Rewrite([*rest, *settings], "for each process, write", f"; for {value} processes, write --workers {value}")
+
+
+def _into_file(context: click.Context, arguments: list[str], name: str) -> Rewrite | None:
+    """Return the command line that writes its output to the file that an option names, None if it names no file."""
+    before, file, after, _ = _around(arguments, name)
+    if "." not in file:
+        return None
+    words = [*before, *after]
     formats = next((item.type for item in context.command.params if "--format" in item.opts), None)
     if (suffix := file.rpartition(".")[2]) in getattr(formats, "choices", ()) and "--format" not in words:
         words += ["--format", suffix]
-    return f"{shlex.join(words)} > {shlex.quote(file)}"
+    return Rewrite(words, after=f" > {shlex.quote(file)}")
 
 
-def _replaced(arguments: Sequence[str], name: str, instead: str | None) -> str:
-    """Return the command line with another option; with "" only its value is left, with None not even that."""
-    found: list[str] = []
-    for item in arguments:
-        head, equals, value = item.partition("=")
-        if head != name:
-            found.append(shlex.quote(item))
-        elif instead is not None:
-            found += [instead] if instead else []
-            found += [shlex.quote(value)] if equals else []
-    return " ".join(found)
+def _around(arguments: Sequence[str], name: str) -> tuple[list[str], str, list[str], list[str]]:
+    """Return what stands before an option, its value, and what stands after it.
+
+    The last item is the value again, as a list, if it may be an argument that only follows a flag.
+    """
+    index = next((index for index, item in enumerate(arguments) if item.partition("=")[0] == name), -1)
+    if index < 0:  # it is one of several letters after one dash
+        return list(arguments), "", [], []
+    before, after = list(arguments[:index]), list(arguments[index + 1 :])
+    if "=" in arguments[index]:
+        return before, arguments[index].partition("=")[2], after, []
+    if after and after[0][:1] != "-":
+        return before, after[0], after[1:], after[:1]
+    return before, "", after, []
+
+
+def _placed(context: click.Context, where: str, before: list[str], value: str, after: list[str]) -> list[str]:
+    """Return the command line with a value as the argument PATH, NAME or PAYLOAD."""
+    start = len(context.command_path.split()) - 1
+    if where == "PATH" and not os.path.exists(value) and _is_pipeline(f"{value}.yaml"):
+        value = f"{value}.yaml"
+    if where == "PATH" and not _is_pipeline(value) and any(item.name == "payload" for item in context.command.params):
+        where, value = "PAYLOAD", f"@{value}"
+    if where == "PAYLOAD":
+        return [*before, *after, value]
+    rest = [*before, *after]
+    start += where == "NAME" and any(_is_pipeline(item) for item in rest)
+    return [*rest[:start], value, *rest[start:]]
+
+
+def _is_pipeline(path: str) -> bool:
+    return os.path.isdir(path) or (path.endswith((".yaml", ".yml")) and os.path.exists(path))
+
+
+# Paths
+
+
+def check_paths(context: click.Context) -> None:
+    """Raise WrongPath for a name where the path of a pipeline belongs."""
+    given = context.params
+    for path in given.get("paths") or filter(None, [given.get("path")]):
+        text = str(path)
+        if text[:1] in "–—" and not path.exists():
+            raise WrongPath(f'"{text}" begins with a long dash', context, text)
+        if path.exists() or path.suffix in (".yaml", ".yml"):
+            continue
+        others = [given.get("name"), given.get("queue"), *(given.get("queues") or ()), given.get("payload")]
+        if any(item and _is_pipeline(item) for item in others):
+            raise WrongPath(f'the path of a pipeline comes before "{text}"', context, text)
+        if file := _file_with(text):
+            raise WrongPath(f'"{text}" is a name in {file}, not a path', context, text)
+
+
+def _with_path(context: click.Context, path: str, arguments: list[str]) -> Rewrite:
+    """Return the command line with the path of a pipeline where a name stands."""
+    if path[:1] in "–—":
+        return Rewrite([f"--{item.lstrip('–—')}" if item == path else item for item in arguments])
+    start = arguments.index(path)
+    rest = [*arguments[:start], *arguments[start + 1 :]]
+    if file := next((item for item in rest[start:] if _is_pipeline(item)), None):
+        rest.remove(file)
+        return Rewrite([*rest[:start], file, path, *rest[start:]])
+    file = _file_with(path) or "PATH"
+    parameters = {item.name for item in context.command.params}
+    if parameters & {"name", "queue", "queues"}:
+        return Rewrite([*rest[:start], file, path, *rest[start:]])
+    is_run = "only" in parameters and path in names_in(file, "producers", "subscribers")
+    return Rewrite([*rest[:start], file, *rest[start:], *(["--only", path] if is_run else [])])
+
+
+def _file_with(name: str) -> str:
+    """Return the pipeline of the current folder that has a queue, an event, a subscriber or a producer of this name."""
+    sections = ("queues", "events", "subscribers", "producers")
+    return next((file for file in _pipelines_here() if name in names_in(file, *sections)), "")
+
+
+def _pipelines_here() -> list[str]:
+    from runner.config.loader import pipelines_here
+
+    return pipelines_here()
 
 
 # Values
 
 
-def _missing(context: click.Context, parameter: click.Parameter, arguments: Sequence[str]) -> tuple[str, str]:
-    path, given = context.command_path, shlex.join(arguments)
+def _missing(context: click.Context, parameter: click.Parameter, arguments: list[str]) -> tuple[str, Help]:
+    path = context.command_path
     if isinstance(parameter, click.Option):
         return f"{path} needs {parameter.opts[0]}", f"add {parameter.opts[0]} {_example(context, parameter)}"
-    from runner.config.loader import pipelines_here
-
+    required = [item for item in context.command.params if item.required]
     if parameter.name in ("path", "paths"):
-        found = pipelines_here()
+        found = _pipelines_here()
         if not found:
-            return f"{path} needs the path of a pipeline", f"write: runner {given} PATH; `runner init` starts a project"
+            return (
+                f"{path} needs the path of a pipeline",
+                f"{Rewrite([*arguments, 'PATH'])}; `runner init` starts a project",
+            )
         more = f" (there are also {', '.join(found[1:4])})" if found[1:] else ""
-        given = f"{given} {shlex.quote(found[0])}"
-        if any(item.name == "name" and item.required for item in context.command.params):
-            named = shlex.quote(next(iter(names_in(found[0])), "NAME"))
-            given += f" {named}{_PAYLOADS.get(context.info_name or '', '')}"
-        return f"{path} needs the path of a pipeline", f"write: runner {given}{more}"
+        words = [*arguments, found[0]]
+        if any(item.name == "name" for item in required):
+            names = names_in(found[0], *_NAMED.get(context.info_name or "", ()))
+            words += [next(iter(names), "NAME"), *_PAYLOADS.get(context.info_name or "", [])]
+        return f"{path} needs the path of a pipeline", Rewrite(words, after=more)
     if parameter.name == "name":
         file = context.params.get("path")
-        names = names_in(file) if file else []
+        names = names_in(file, *_NAMED.get(context.info_name or "", ())) if file else []
         if file and not os.path.exists(file):
-            here = [shlex.quote(item) for item in pipelines_here()[:1]] or ["PATH"]
-            rest = shlex.join(arguments[1:])
-            return f"{path} needs the path of a pipeline before the name", f"write: {path} {here[0]} {rest}"
+            start = len(path.split()) - 1
+            here = _file_with(str(file)) or next(iter(_pipelines_here()), "PATH")
+            rewritten = Rewrite([*arguments[:start], here, *arguments[start:]])
+            return f"{path} needs the path of a pipeline before the name", rewritten
         listed = f" (there are: {', '.join(names)})" if names[1:] else ""
-        name = shlex.quote(names[0]) if names else "NAME"
-        return (
-            f"{path} needs the name of a queue or an event",
-            f"write: runner {given} {name}{_PAYLOADS.get(context.info_name or '', '')}{listed}",
-        )
-    return f"{path} needs {parameter.make_metavar(context)}", f"`{path} --help` has examples"
+        words = [*arguments, *(names[:1] or ["NAME"]), *_PAYLOADS.get(context.info_name or "", [])]
+        what = "a subscriber" if context.info_name in ("pause", "resume") else "a queue or an event"
+        return f"{path} needs the name of {what}", Rewrite(words, after=listed)
+    left = [item.make_metavar(context) for item in required[required.index(parameter) :]]
+    return f"{path} needs {left[0]}", Rewrite([*arguments, *left])
 
 
 def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, str]:

@@ -14,7 +14,17 @@ _GROUPS = {
 
 
 class Verb(click.Command):
-    """A command whose `--help` has its options in groups, and examples."""
+    """A command whose `--help` has its options in groups, and examples. A name in place of its path is wrong usage."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, and check those that are paths of pipelines."""
+        rest = super().parse_args(ctx, args)
+        paths = ctx.params.get("paths") or [ctx.params.get("path")]
+        if not ctx.resilient_parsing and any(path and not path.exists() for path in paths):
+            from runner.cli.usage import check_paths
+
+            check_paths(ctx)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options in groups."""
