@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
+from runner.cli.loader import PipelineOptions, echo_broker_state
+from runner.cli.output import echo_error, echo_problems
 from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from runner.config.overlays import Overlay
     from runner.operations.plan import Plan, PlanItem
 
 EXIT_DIFFERENCES_LEFT = 1
 
 
 @click.command("apply", cls=Verb, short_help="Declare what is missing on the broker; recreate named queues.")
-@options.paths
+@options.pipelines(options.broker, options.management, options.wait)
 @click.option(
     "--recreate",
     multiple=True,
@@ -42,21 +39,7 @@ EXIT_DIFFERENCES_LEFT = 1
     metavar="NAME",
     help="Delete this queue, which is not in the pipeline, with its messages; repeatable.",
 )
-@options.broker
-@options.management
-@options.wait
-@options.env_file
-def command(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    recreate: tuple[str, ...],
-    prune: bool,
-    prune_queues: tuple[str, ...],
-    broker: str | None,
-    management: str | None,
-    environ: dict[str, str],
-    wait_s: float,
-) -> None:
+def command(chosen: PipelineOptions, recreate: tuple[str, ...], prune: bool, prune_queues: tuple[str, ...]) -> None:
     """Declare what the pipelines need and the broker does not have. Other changes are made only on request.
 
     --recreate moves the messages of a queue to a temporary queue, confirmed, deletes the queue once it is empty and
@@ -72,29 +55,23 @@ def command(
     Exit codes: 0 nothing differs, 1 something still differs or could not be changed, 2 wrong usage, 69 broker
     unreachable or refusing, 78 invalid pipeline.
     """
-    logging.disable()  # errors are reported below
-    with errors_as_exit_codes():
-        from runner.operations.apply import apply
-        from runner.redaction import escape_controls
+    from runner.operations.apply import apply
+    from runner.redaction import escape_controls
 
-        system = load_system(paths, environ, broker, overlays, wait_s=wait_s)
-        echo_problems(system.warnings)
-
-        def say(text: str) -> None:
-            click.echo(escape_controls(text))
-
-        applying = apply(
-            system.broker,
-            system.whole_topology,
-            [pipeline.name for pipeline in system.pipelines],
-            management,
-            prunes=prune,
-            recreate=recreate,
-            prune_queues=prune_queues,
-            on_step=say,
-            on_transport_event=echo_broker_state,
-        )
-        applied = asyncio.run(applying)
+    system = chosen.load()
+    echo_problems(system.warnings)
+    applying = apply(
+        system.broker,
+        system.whole_topology,
+        [pipeline.name for pipeline in system.pipelines],
+        chosen.management,
+        prunes=prune,
+        recreate=recreate,
+        prune_queues=prune_queues,
+        on_step=lambda text: click.echo(escape_controls(text)),
+        on_transport_event=echo_broker_state,
+    )
+    applied = asyncio.run(applying)
     code = _show_left(applied.left, has_changed=bool(applied.done), prunes=prune)
     for text in applied.refused:
         echo_error(text)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state
-from runner.cli.output import errors_as_exit_codes
+from runner.cli.loader import PipelineOptions, echo_broker_state
 from runner.cli.payloads import headers_option, load_destination, read_body, warn_of_broken_json
 from runner.cli.verb import Verb, complete_names
 from runner.errors import CallFailed
 from runner.redaction import escape_controls
 
-if TYPE_CHECKING:
-    from runner.config.overlays import Overlay
-
 
 @click.command("call", cls=Verb, short_help="Ask a question, and print the answer.")
-@options.path
+@options.pipelines(options.broker, options.wait, is_one=True)
 @click.argument("name", shell_complete=complete_names("queues", "events"))
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
 @click.option(
@@ -38,28 +31,15 @@ if TYPE_CHECKING:
 )
 @headers_option
 @click.option("--id", "message_id", metavar="TEXT", help="Id of the message.  [default: a new one]")
-@click.option(
-    "--format",
-    "format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="The body of the answer alone, or a JSON object with `answer` and `headers`.  [default: text]",
-)
-@options.broker
-@options.wait
-@options.env_file
+@options.style("text", "json", help="The body of the answer alone, or a JSON object with `answer` and `headers`.")
 def command(
-    path: Path,
-    overlays: tuple[Overlay, ...],
+    chosen: PipelineOptions,
     name: str,
     payload: str,
     timeout_s: float,
     headers: dict[str, str],
     message_id: str | None,
-    format: str,
-    broker: str | None,
-    environ: dict[str, str],
-    wait_s: float,
+    style: str,
 ) -> None:
     """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and print the answer of its subscriber.
 
@@ -73,21 +53,19 @@ def command(
     Exit codes: 0 answered, 1 the handler gave up or the message was refused, 2 wrong usage, 69 broker unreachable,
     75 no answer in time, 78 invalid pipeline.
     """
-    body = read_body(payload)
-    logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
-    warn_of_broken_json([body])
-    with errors_as_exit_codes():
-        from runner import app
+    from runner import app
 
-        system = load_destination(path, name, environ, broker, overlays, wait_s)
-        try:
-            answer = asyncio.run(app.call(system, name, body, headers, message_id, timeout_s, echo_broker_state))
-        except CallFailed as failure:
-            if format == "json":
-                about = {"error": failure.error, "error_type": failure.error_type, "reason": failure.reason}
-                click.echo(json.dumps(about, ensure_ascii=False))
-            raise
-    if format == "json":
+    body = read_body(payload)
+    warn_of_broken_json([body])
+    system = load_destination(chosen, name)
+    try:
+        answer = asyncio.run(app.call(system, name, body, headers, message_id, timeout_s, echo_broker_state))
+    except CallFailed as failure:
+        if style == "json":
+            about = {"error": failure.error, "error_type": failure.error_type, "reason": failure.reason}
+            click.echo(json.dumps(about, ensure_ascii=False))
+        raise
+    if style == "json":
         found = {"answer": answer.payload, "headers": dict(answer.headers)}
         click.echo(json.dumps(found, ensure_ascii=False, default=str))
     elif isinstance(answer.payload, bytes):

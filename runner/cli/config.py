@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
 from runner.cli import options
-from runner.cli.output import errors_as_exit_codes
+from runner.cli.loader import PipelineOptions
 from runner.cli.verb import Verb
-
-if TYPE_CHECKING:
-    from runner.config.overlays import Overlay
 
 
 @click.command("config", cls=Verb, short_help="Print the effective pipeline.")
-@options.path
+@options.pipelines(is_one=True)
 @click.option("--origin", is_flag=True, help="Add a comment to each value that says where it comes from.")
-@options.env_file
-def command(path: Path, overlays: tuple[Overlay, ...], origin: bool, environ: dict[str, str]) -> None:
+def command(chosen: PipelineOptions, origin: bool) -> None:
     """Print the effective pipeline at PATH: files merged, variables replaced, every default written out.
 
     The output is itself a pipeline. With --origin each value has a comment: `pipeline.yaml:12`,
@@ -31,13 +24,10 @@ def command(path: Path, overlays: tuple[Overlay, ...], origin: bool, environ: di
 
     Exit codes: 0 printed, 78 invalid pipeline.
     """
-    with errors_as_exit_codes():
-        from runner.operations.effective_config import effective_config
-        from runner.operations.pipeline_files import read_specs
+    from runner.operations.effective_config import effective_config
 
-        specs = read_specs([path], environ, overlays)
-        if len(specs) > 1:
-            names = ", ".join(str(loaded.path) for loaded, _ in specs)
-            raise click.UsageError(f"there are {len(specs)} pipelines in {path}; name one of them: {names}")
-        text = effective_config(*specs[0], origins=origin)
-    click.echo(text, nl=False)
+    specs = chosen.specs()
+    if len(specs) > 1:
+        names = ", ".join(str(loaded.path) for loaded, _ in specs)
+        raise click.UsageError(f"there are {len(specs)} pipelines in {chosen.paths[0]}; name one of them: {names}")
+    click.echo(effective_config(*specs[0], origins=origin), nl=False)

@@ -21,7 +21,7 @@ from runner.cli.dead_options import (
     run_on_dead_letters,
     with_dead_options,
 )
-from runner.cli.output import EXIT_INTERRUPTED, echo_err, errors_as_exit_codes
+from runner.cli.output import EXIT_INTERRUPTED, echo_err
 from runner.cli.verb import Verb
 from runner.clock import utc_now
 from runner.units import pluralize
@@ -60,8 +60,7 @@ def list_(dead_options: DeadOptions, is_json: bool) -> None:
     """
     from runner.cli.dead_output import echo_unseen
 
-    with errors_as_exit_codes():
-        summary = _list(dead_options, is_json=is_json)
+    summary = _list(dead_options, is_json=is_json)
     echo_unseen(summary)
     of = f" of {summary.total}" if summary.matched != summary.total else ""
     echo_err(f"{pluralize(summary.matched, 'dead letter')}{of}")
@@ -104,12 +103,11 @@ def show(dead_options: DeadOptions, is_json: bool, record: Path | None, redacted
         else:
             click.echo("\n".join(dead_output.details(letter, now)))
 
-    with errors_as_exit_codes():
-        system, selected = load_selection(dead_options)
-        looking = connect_and_run(system, selected, dead_options, lambda ops, queues: ops.find(queues, on_found))
-        summary = asyncio.run(looking)
-        if record is not None and found:
-            _record(system, found, record, redacted, dead_options)
+    system, selected = load_selection(dead_options)
+    looking = connect_and_run(system, selected, dead_options, lambda ops, queues: ops.find(queues, on_found))
+    summary = asyncio.run(looking)
+    if record is not None and found:
+        _record(system, found, record, redacted, dead_options)
     dead_output.echo_unseen(summary)
     if not summary.matched:
         echo_err(f"no such dead letter among {summary.looked}")
@@ -124,16 +122,14 @@ def _record(
     dead_options: DeadOptions,
 ) -> None:
     """Add a test for each dead letter to a file. Raises CannotRecord."""
-    from runner.operations.pipeline_files import read_specs
     from runner.operations.recording import Recorder, file_of, write_test
 
-    environ = dead_options.environ
-    specs = read_specs([dead_options.path], environ, dead_options.overlays)
+    specs = dead_options.pipelines.specs()
     for letter in letters:
         readers = (each for each in system.pipelines for item in each.subscribers if item.queue == letter.origin)
         pipeline = next(readers, system.pipelines[0])
         test = Recorder(pipeline, letter.queue, redacted).test_of_dead_letter(letter)
-        name = write_test(file, test, file_of(specs, pipeline), environ)
+        name = write_test(file, test, file_of(specs, pipeline), dead_options.pipelines.environ)
         echo_err(f'recorded: "{name}" in {file}')
 
 
@@ -175,14 +171,13 @@ def replay(
         raise click.UsageError("--local tries the handler of the queue they failed in: leave out --to and --edit")
     if is_edited and dead_options.selects_all:
         raise click.UsageError("choose what to edit, as with --id ID")
-    with errors_as_exit_codes():
-        if is_local:
-            sys.exit(_replay_locally(dead_options, is_json=is_json))
-        if is_dry:
-            summary = _list(dead_options, is_json=is_json)
-            echo_err(f"would send back: {summary.matched}")
-            return
-        summary = _replay(dead_options, per_second, to, is_edited=is_edited, is_json=is_json)
+    if is_local:
+        sys.exit(_replay_locally(dead_options, is_json=is_json))
+    if is_dry:
+        summary = _list(dead_options, is_json=is_json)
+        echo_err(f"would send back: {summary.matched}")
+        return
+    summary = _replay(dead_options, per_second, to, is_edited=is_edited, is_json=is_json)
     sys.exit(_exit_code(summary))
 
 
@@ -204,17 +199,16 @@ def drop(dead_options: DeadOptions, is_dry: bool, yes: bool, is_all: bool, is_js
     asks = not yes and not is_dry
     if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("there is no terminal to ask on: add --yes, or look first with --dry-run")
-    with errors_as_exit_codes():
-        if is_dry or asks:
-            summary = _list(dead_options, is_json=is_json)
-            echo_err(f"would drop: {summary.matched}")
-            if is_dry or not summary.matched:
-                return
-            click.confirm(f"delete {pluralize(summary.matched, 'dead letter')}?", abort=True, err=True)
-        with Progress("dropping", "dropped", dead_options.limit, is_json=is_json) as progress:
-            progress.summary = summary = run_on_dead_letters(
-                dead_options, lambda ops, selected: ops.drop(selected, progress.note), progress.show
-            )
+    if is_dry or asks:
+        summary = _list(dead_options, is_json=is_json)
+        echo_err(f"would drop: {summary.matched}")
+        if is_dry or not summary.matched:
+            return
+        click.confirm(f"delete {pluralize(summary.matched, 'dead letter')}?", abort=True, err=True)
+    with Progress("dropping", "dropped", dead_options.limit, is_json=is_json) as progress:
+        progress.summary = summary = run_on_dead_letters(
+            dead_options, lambda ops, selected: ops.drop(selected, progress.note), progress.show
+        )
     sys.exit(_exit_code(summary))
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state, load_system
+from runner.cli.loader import PipelineOptions, echo_broker_state
 from runner.cli.verb import complete_names
 from runner.clock import utc_now
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
     from runner.operations.dead_letter_ops import DeadLetterOps, Summary
     from runner.operations.dead_letters import DeadLetterFilter, SelectedQueue
 
@@ -27,9 +24,8 @@ if TYPE_CHECKING:
 class DeadOptions:
     """The selection on the command line: a pipeline, a queue, and filters for its dead letters."""
 
-    path: Path
-    queue: str | None
-    overlays: tuple[Overlay, ...] = ()
+    pipelines: PipelineOptions
+    queue: str | None = None
     ids: tuple[str, ...] = ()
     error: str = ""
     older_than_s: float | None = None
@@ -37,9 +33,6 @@ class DeadOptions:
     headers: tuple[tuple[str, str | None], ...] = ()
     body: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
-    broker: str | None = None
-    environ: dict[str, str] = field(default_factory=dict)
-    wait_s: float = 0.0
 
     @property
     def selects_all(self) -> bool:
@@ -60,16 +53,15 @@ class DeadOptions:
         )
 
 
-_FIELDS = tuple(field.name for field in fields(DeadOptions))
+_FIELDS = tuple(field.name for field in fields(DeadOptions) if field.name != "pipelines")
 
 
 def with_dead_options(limit: int | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options that select dead letters; the function gets them as one DeadOptions. `limit` is the default."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        def run(**given: Any) -> None:
-            dead_options = DeadOptions(**{name: given.pop(name) for name in _FIELDS})
-            function(dead_options, **given)
+        def run(chosen: PipelineOptions, **given: Any) -> None:
+            function(DeadOptions(pipelines=chosen, **{name: given.pop(name) for name in _FIELDS}), **given)
 
         run.__doc__ = function.__doc__
         for option in reversed(_options(limit)):
@@ -83,7 +75,7 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
     default = f" Default: {limit}." if limit else ""
     older = "Only messages that first failed at least this long ago: 30m, 1h, 2d."
     return [
-        options.path,
+        options.pipelines(options.broker, options.wait, is_one=True),
         click.argument("queue", required=False, shell_complete=complete_names("queues", "subscribers")),
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this message; repeatable."),
         click.option(
@@ -108,9 +100,6 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
         click.option(
             "--limit", type=click.IntRange(min=1), default=limit, help=f"Maximum number of messages.{default}"
         ),
-        options.broker,
-        options.wait,
-        options.env_file,
     ]
 
 
@@ -142,9 +131,7 @@ def load_selection(dead_options: DeadOptions) -> tuple[System, list[SelectedQueu
     from runner.operations.dead_letters import select_dead_letter_queues
     from runner.operations.targets import require_live_broker
 
-    logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
-    paths, environ = [dead_options.path], dead_options.environ
-    system = load_system(paths, environ, dead_options.broker, dead_options.overlays, wait_s=dead_options.wait_s)
+    system = dead_options.pipelines.load()
     require_live_broker(system.broker)
     return system, select_dead_letter_queues(system.pipelines, dead_options.queue)
 

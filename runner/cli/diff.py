@@ -23,14 +23,7 @@ EXIT_DIFFERENT = 1
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--breaking", "is_breaking", is_flag=True, help="Exit with 1 only for changes that break something.")
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "concise", "json", "github"]),
-    default="text",
-    show_default=True,
-    help="Format of the differences.",
-)
+@options.style("text", "concise", "json", "github", help="Format of the differences.")
 @options.overlays
 @options.env_file
 def command(

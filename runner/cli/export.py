@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import load_system
+from runner.cli.loader import PipelineOptions
 from runner.cli.messages import export_messages
-from runner.cli.output import echo_error, echo_problems, errors_as_exit_codes
+from runner.cli.output import echo_error, echo_problems
 from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
     from runner.operations.export.deployment import Deployment
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,28 +48,13 @@ def _output(function: F) -> F:
     )(function)
 
 
-def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    from runner.units import parse_address
-
-    try:
-        return parse_address(value) if value is not None else None
-    except ValueError:
-        raise click.BadParameter("write HOST:PORT, such as 0.0.0.0:8080") from None
-
-
-class _Files(NamedTuple):
-    paths: tuple[Path, ...]
-    environ: dict[str, str]
-    overlays: tuple[Overlay, ...]
-
-
 Write = Callable[..., str]
 """Returns the text of an export, for the pipelines and the command's own options."""
 
 _http_option = click.option(
     "--http",
     metavar="HOST:PORT",
-    callback=_address,
+    callback=partial(options.http_address, lowest_port=1),
     help="Address of the probes, unless telemetry.http in the pipeline gives one.",
 )
 
@@ -78,21 +63,12 @@ def _export(name: str, short_help: str, *more: Callable[[Any], Any]) -> Callable
     """Register a function that writes a file as `export NAME`, with further options beside those that all have."""
 
     def add(write: Write) -> Write:
-        def run(
-            paths: tuple[Path, ...],
-            overlays: tuple[Overlay, ...],
-            output: Path | None,
-            environ: dict[str, str],
-            broker: str | None = None,
-            **given: Any,
-        ) -> None:
-            with errors_as_exit_codes():
-                system = load_system(paths, environ, broker, overlays)
-                echo_problems(system.warnings)
-                text = write(system, _Files(paths, environ, overlays), **given)
-            _write(text, output)
+        def run(chosen: PipelineOptions, output: Path | None, **given: Any) -> None:
+            system = chosen.load()
+            echo_problems(system.warnings)
+            _write(write(system, chosen, **given), output)
 
-        for decorate in (options.env_file, _output, *reversed(more), options.paths):
+        for decorate in (_output, options.pipelines(*more)):
             run = decorate(run)
         command.command(name, cls=Verb, short_help=short_help, help=write.__doc__)(run)
         return write
@@ -101,7 +77,7 @@ def _export(name: str, short_help: str, *more: Callable[[Any], Any]) -> Callable
 
 
 @_export("definitions", "RabbitMQ's definitions.json of the whole topology.", options.broker)
-def _definitions(system: System, _: _Files) -> str:
+def _definitions(system: System, _: PipelineOptions) -> str:
     """Write what `up` declares as definitions for `rabbitmqctl import_definitions` or the management API.
 
     Queues and exchanges with `declare: false`, and exclusive queues, are left out. The virtual host is that of the
@@ -123,7 +99,7 @@ def _definitions(system: System, _: _Files) -> str:
     ),
     click.option("--json", "is_json", is_flag=True, help="Print the expressions as JSON."),
 )
-def _permissions(system: System, _: _Files, user: str, is_json: bool) -> str:
+def _permissions(system: System, _: PipelineOptions, user: str, is_json: bool) -> str:
     """Write the smallest configure, write and read permissions with which a user can run the pipelines.
 
     With `topology: manage` they allow declaring everything. With `verify` or `ignore`, another user has to declare.
@@ -137,24 +113,23 @@ def _permissions(system: System, _: _Files, user: str, is_json: bool) -> str:
     return json.dumps(found.as_json(user), indent=2, ensure_ascii=False) + "\n" if is_json else found.as_text(user)
 
 
-def _deployment(system: System, files: _Files, http: tuple[str, int] | None) -> Deployment:
+def _deployment(system: System, chosen: PipelineOptions, http: tuple[str, int] | None) -> Deployment:
     from runner.operations.export.deployment import deployment
-    from runner.operations.pipeline_files import read_specs
 
-    return deployment(system.pipelines, read_specs(*files), http, files.overlays)
+    return deployment(system.pipelines, chosen.specs(), http, chosen.overlays)
 
 
 @_export("compose", "A compose file with RabbitMQ and a runner.", options.broker, _http_option)
-def _compose(system: System, files: _Files, http: tuple[str, int] | None) -> str:
+def _compose(system: System, chosen: PipelineOptions, http: tuple[str, int] | None) -> str:
     """Write a compose file. The image is built from the project. Variables are passed on by name, without values."""
     from runner.operations.export.compose import compose
     from runner.operations.export.definitions import vhost_of
 
-    return compose(_deployment(system, files, http), vhost_of(system.broker))
+    return compose(_deployment(system, chosen, http), vhost_of(system.broker))
 
 
 @_export("kubernetes", "Deployment, disruption budget, and scaling by KEDA.", options.broker, _http_option)
-def _kubernetes(system: System, files: _Files, http: tuple[str, int] | None) -> str:
+def _kubernetes(system: System, chosen: PipelineOptions, http: tuple[str, int] | None) -> str:
     """Write a Deployment, a PodDisruptionBudget, and a ScaledObject with a trigger for each queue that is read.
 
     Variables come from a Secret and a ConfigMap, whose names are in the first lines. Queues that are read in order, by
@@ -162,11 +137,11 @@ def _kubernetes(system: System, files: _Files, http: tuple[str, int] | None) -> 
     """
     from runner.operations.export.kubernetes import kubernetes
 
-    return kubernetes(system.pipelines, system.whole_topology, _deployment(system, files, http))
+    return kubernetes(system.pipelines, system.whole_topology, _deployment(system, chosen, http))
 
 
 @_export("systemd", "A systemd unit.", options.broker, _http_option)
-def _systemd(system: System, files: _Files, http: tuple[str, int] | None) -> str:
+def _systemd(system: System, chosen: PipelineOptions, http: tuple[str, int] | None) -> str:
     """Write a service that runs the pipelines in the current folder, with this installation of the runner.
 
     Variables come from a file that the unit names. systemd waits until the pipelines run, and restarts a process that
@@ -174,7 +149,7 @@ def _systemd(system: System, files: _Files, http: tuple[str, int] | None) -> str
     """
     from runner.operations.export.systemd import systemd
 
-    return systemd(_deployment(system, files, http), _program(), Path.cwd())
+    return systemd(_deployment(system, chosen, http), _program(), Path.cwd())
 
 
 def _program() -> list[str]:
@@ -184,7 +159,7 @@ def _program() -> list[str]:
 
 
 @_export("alerts", "Alerting rules for Prometheus.")
-def _alerts(system: System, _: _Files) -> str:
+def _alerts(system: System, _: PipelineOptions) -> str:
     """Write rules for dead letters, waiting messages, subscribers and producers that no process runs, and failures.
 
     They use the metrics that `up` serves at /metrics on the address of telemetry.http.
@@ -197,7 +172,7 @@ def _alerts(system: System, _: _Files) -> str:
 
 
 @_export("grafana", "A dashboard for Grafana.")
-def _grafana(system: System, _: _Files) -> str:
+def _grafana(system: System, _: PipelineOptions) -> str:
     """Write a dashboard that shows the metrics of the pipelines, to import into Grafana."""
     from runner.operations.export.grafana import grafana
 
@@ -205,7 +180,7 @@ def _grafana(system: System, _: _Files) -> str:
 
 
 @_export("asyncapi", "An AsyncAPI document of queues, events and payloads.", options.broker)
-def _asyncapi(system: System, _: _Files) -> str:
+def _asyncapi(system: System, _: PipelineOptions) -> str:
     """Write an AsyncAPI 3.0 document: queues and events as channels, producers and subscribers as operations.
 
     Messages have the JSON Schemas of `schema`, or of the annotations of handlers. The broker is in it without user and

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from runner.cli import options
-from runner.cli.output import errors_as_exit_codes
+from runner.cli.loader import PipelineOptions
 from runner.cli.verb import Verb
-
-if TYPE_CHECKING:
-    from runner.config.overlays import Overlay
 
 
 @click.command("graph", cls=Verb, short_help="Draw pipelines.")
-@options.paths
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "mermaid", "dot", "svg", "json"]),
-    default="text",
-    show_default=True,
-    help="Output format.",
-)
-@options.env_file
-def command(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    style: Literal["text", "mermaid", "dot", "svg", "json"],
-    environ: dict[str, str],
-) -> None:
+@options.pipelines()
+@options.style("text", "mermaid", "dot", "svg", "json", help="Output format.")
+def command(chosen: PipelineOptions, style: Literal["text", "mermaid", "dot", "svg", "json"]) -> None:
     """Draw producers, queues, events and subscribers, and how messages flow between them. Nothing is imported or run.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Several pipelines make one graph,
@@ -41,10 +24,7 @@ def command(
 
     Exit codes: 0 shown, 78 invalid pipeline.
     """
-    with errors_as_exit_codes():
-        from runner.operations.graph import render
-        from runner.operations.graph.model import build_graph
-        from runner.operations.pipeline_files import read_specs
+    from runner.operations.graph import render
+    from runner.operations.graph.model import build_graph
 
-        text = render(build_graph(read_specs(paths, environ, overlays)), style)
-    click.echo(text, nl=False)
+    click.echo(render(build_graph(chosen.specs()), style), nl=False)

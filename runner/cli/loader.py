@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,30 +16,46 @@ from runner.cli.output import echo_err
 if TYPE_CHECKING:
     from runner.app import System
     from runner.config.overlays import Overlay
+    from runner.operations.pipeline_files import CheckedSpec
     from runner.transports.base import TransportEvent
 
 
-def load_system(
-    paths: Sequence[Path],
-    environ: Mapping[str, str],
-    broker: str | None = None,
-    overlays: Sequence[Overlay] = (),
-    *,
-    wait_s: float = 0.0,
-    is_one_process: bool = True,
-) -> System:
-    """Return the pipelines at `paths`, with overlays. Connecting is retried for `wait_s`; with 0 it is tried once.
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """What a command line says of the pipelines and their broker. Connecting is retried for `wait_s`; with 0, not."""
 
-    What modules print while they are imported goes to stderr. Raises PipelineInvalid.
-    """
-    from runner import app
+    paths: tuple[Path, ...]
+    overlays: tuple[Overlay, ...] = ()
+    environ: dict[str, str] = field(default_factory=dict)
+    broker: str | None = None
+    management: str | None = None
+    wait_s: float = 0.0
 
-    with stdout_to_stderr():
-        system = app.load(paths, environ, overlays, broker=broker, is_one_process=is_one_process)
-    pipelines = (
-        replace(pipeline, broker=replace(pipeline.broker, connect_timeout_s=wait_s)) for pipeline in system.pipelines
-    )
-    return replace(system, pipelines=tuple(pipelines))
+    def load(self, *, is_one_process: bool = True, is_quiet: bool = True) -> System:
+        """Return the pipelines, with overlays. What modules print while they are imported goes to stderr.
+
+        With `is_quiet` nothing is logged from then on: errors are reported, and the log lines of the AMQP client add
+        nothing. Raises PipelineInvalid.
+        """
+        from runner import app
+
+        if is_quiet:
+            logging.disable()
+        with stdout_to_stderr():
+            system = app.load(
+                self.paths, self.environ, self.overlays, broker=self.broker, is_one_process=is_one_process
+            )
+        pipelines = (
+            replace(each, broker=replace(each.broker, connect_timeout_s=self.wait_s, management_url=self.management))
+            for each in system.pipelines
+        )
+        return replace(system, pipelines=tuple(pipelines))
+
+    def specs(self) -> list[CheckedSpec]:
+        """Return the files of the pipelines with what is written in them. Raises PipelineInvalid."""
+        from runner.operations.pipeline_files import read_specs
+
+        return read_specs(self.paths, self.environ, self.overlays)
 
 
 @contextlib.contextmanager

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import EXIT_INTERRUPTED, echo_err, errors_as_exit_codes
+from runner.cli.loader import PipelineOptions, echo_broker_state
+from runner.cli.output import EXIT_INTERRUPTED, echo_err
 from runner.cli.signals import stop_on_signals
 from runner.cli.verb import Verb, complete_names
 from runner.units import pluralize
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("messages", cls=Verb, short_help="Take what waits out of the broker, into a file.")
-@options.path
+@options.pipelines(options.broker, options.wait, is_one=True)
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...", shell_complete=complete_names("queues"))
 @click.option(
     "--output",
@@ -32,10 +31,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Add the messages to this file, a line each. If it is new, only its owner can read it.",
 )
-@options.broker
-@options.wait
-@options.env_file
-def export_messages(queues: tuple[str, ...], output: Path, **given: Any) -> None:
+def export_messages(chosen: PipelineOptions, queues: tuple[str, ...], output: Path) -> None:
     """Take the messages of the pipelines at PATH out of their broker, into a file for `runner import messages`.
 
     These are the messages in work queues and dead-letter queues, and those that wait for a retry or are delayed. With
@@ -47,8 +43,7 @@ def export_messages(queues: tuple[str, ...], output: Path, **given: Any) -> None
     Exit codes: 0 exported, 1 a queue is in use, messages are left, or the file cannot be written, 2 wrong usage, 69
     broker unreachable, 78 invalid pipeline, 130 interrupted.
     """
-    with errors_as_exit_codes():
-        done, left = asyncio.run(_export(_load(**given), queues, output))
+    done, left = asyncio.run(_export(_load(chosen), queues, output))
     for name, count in done.exported.items():
         click.echo(f"{name}  {count}")
     click.echo(f"exported {pluralize(done.exported.total(), 'message')} to {output}")
@@ -82,11 +77,8 @@ def command() -> None:
 
 @command.command("messages", cls=Verb, short_help="Publish the messages of a file to the queues that they come from.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@options.path
-@options.broker
-@options.wait
-@options.env_file
-def import_messages(file: Path, **given: Any) -> None:
+@options.pipelines(options.broker, options.wait, is_one=True)
+def import_messages(chosen: PipelineOptions, file: Path) -> None:
     """Publish the messages of FILE to the same queues of the pipelines at PATH, on the broker that they have now.
 
     Each message goes to its queue alone, in order, with its id, its properties and its attempts; retries and delayed
@@ -101,9 +93,8 @@ def import_messages(file: Path, **given: Any) -> None:
     """
     from runner.operations.message_transfer import read_file
 
-    with errors_as_exit_codes():
-        next(read_file(file, 0, 0), None)  # it may be the pipeline
-        done = asyncio.run(_import(_load(**given), file))
+    next(read_file(file, 0, 0), None)  # it may be the pipeline
+    done = asyncio.run(_import(_load(chosen), file))
     before = f"; {done.before} were imported before, see {file}.done" if done.before else ""
     click.echo(f"imported {pluralize(done.count - done.before, 'message')} from {file}{before}")
     _exit_if_stopped(done)
@@ -123,12 +114,11 @@ async def _import(system: System, file: Path) -> MessageImport:
     return work
 
 
-def _load(path: Path, broker: str | None, environ: dict[str, str], wait_s: float, **given: Any) -> System:
+def _load(chosen: PipelineOptions) -> System:
     """Load pipelines on a broker that outlives its processes. Raises PipelineInvalid and NoLiveBroker."""
     from runner.operations.targets import NoLiveBroker
 
-    logging.disable()  # errors are reported; the AMQP client's own log lines add nothing
-    system = load_system([path], environ, broker, wait_s=wait_s, **given)
+    system = chosen.load()
     if system.broker.is_memory:
         text = "the in-process broker forgets its messages with its process: there is nothing to move"
         raise NoLiveBroker(text, "pass --broker URL, or write `broker: file:PATH` in the pipeline")

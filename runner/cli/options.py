@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
+from runner.cli.loader import PipelineOptions
+from runner.cli.output import errors_as_exit_codes
 from runner.cli.verb import complete_names
 
 
@@ -62,6 +65,34 @@ def overlays(command: F) -> F:
         help="Change one value, after the overlays: subscribers.ship.concurrency=20; null removes; repeatable.",
     )
     return cast("F", overlay(setting(with_overlays)))
+
+
+def pipelines(*more: Callable[[Any], Any], is_one: bool = False) -> Callable[[F], F]:
+    """Add PATH..., or PATH with `is_one`, `--env-file` and more options. The command gets them as a PipelineOptions.
+
+    A RunnerError of the command is written to stderr.
+    """
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            given["paths"] = given["paths"] if "paths" in given else (given.pop("path"),)
+            names = [item.name for item in fields(PipelineOptions) if item.name in given]
+            with errors_as_exit_codes():
+                command(PipelineOptions(**{name: given.pop(name) for name in names}), **given)
+
+        decorated: Any = run
+        for option in (*reversed(more), env_file, path if is_one else paths):
+            decorated = option(decorated)
+        return cast("F", decorated)
+
+    return add
+
+
+def style(*choices: str, help: str) -> Callable[[F], F]:
+    """Add `--format`; the command gets it as `style`. The first choice is the default."""
+    kind = click.Choice(choices)
+    return click.option("--format", "style", type=kind, default=choices[0], show_default=True, help=help)
 
 
 def broker(command: F) -> F:
@@ -168,14 +199,16 @@ def http(command: F) -> F:
     )(command)
 
 
-def http_address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
+def http_address(
+    _: click.Context, __: click.Parameter, value: str | None, *, lowest_port: int = 0
+) -> tuple[str, int] | None:
     """Return host and port of an address to listen on."""
     if value is None:
         return None
     from runner.units import parse_address
 
     try:
-        return parse_address(value, lowest_port=0)
+        return parse_address(value, lowest_port=lowest_port)
     except ValueError:
         port = value.rpartition(":")[2]
         if port.isdecimal() and int(port) > 65_535:

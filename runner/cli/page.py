@@ -6,23 +6,22 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
-from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.loader import PipelineOptions
+from runner.cli.output import echo_err
 from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
     from runner.page.access import Access
 
 
 @click.command("page", cls=Verb, short_help="Show queues and dead letters in a browser.")
-@options.paths
+@options.pipelines(options.broker, options.management)
 @click.option(
     "--http",
     default="127.0.0.1:9090",
@@ -32,18 +31,7 @@ if TYPE_CHECKING:
     help="Address to listen on. Port 0 takes a free port.",
 )
 @options.allow_actions
-@options.broker
-@options.management
-@options.env_file
-def command(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    http: tuple[str, int],
-    allow_actions: bool,
-    broker: str | None,
-    management: str | None,
-    environ: dict[str, str],
-) -> None:
+def command(chosen: PipelineOptions, http: tuple[str, int], allow_actions: bool) -> None:
     """Serve a web page with the queues and dead letters of pipelines on RabbitMQ, until Ctrl-C.
 
     The command runs no subscribers and no producers. PATH is a pipeline, or a folder: every *.yaml below it with a
@@ -52,18 +40,15 @@ def command(
 
     Exit codes: 0 stopped, 1 the address is in use, 2 the in-process broker, 78 invalid pipeline.
     """
-    with errors_as_exit_codes():
-        from runner import log
-        from runner.cli.loader import load_system
-        from runner.cli.up_run import with_management
-        from runner.operations.targets import require_live_broker
-        from runner.page.access import ENV_VARIABLE, make_access
+    from runner import log
+    from runner.operations.targets import require_live_broker
+    from runner.page.access import ENV_VARIABLE, make_access
 
-        log.configure(level="error", stream=sys.stderr)  # "Try here" logs the tracebacks of handlers that fail
-        system = with_management(load_system(paths, environ, broker, overlays), management)
-        require_live_broker(system.broker)
-        access = make_access(environ.get(ENV_VARIABLE), may_act=allow_actions, makes_token=True)
-        asyncio.run(_serve(system, http, access))
+    log.configure(level="error", stream=sys.stderr)  # "Try here" logs the tracebacks of handlers that fail
+    system = chosen.load(is_quiet=False)
+    require_live_broker(system.broker)
+    access = make_access(chosen.environ.get(ENV_VARIABLE), may_act=allow_actions, makes_token=True)
+    asyncio.run(_serve(system, http, access))
 
 
 async def _serve(system: System, http: tuple[str, int], access: Access) -> None:

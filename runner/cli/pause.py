@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.loader import PipelineOptions, echo_broker_state
+from runner.cli.output import echo_err
 from runner.cli.verb import Verb, complete_names
 from runner.clock import utc_now
 
 if TYPE_CHECKING:
-    from runner.config.overlays import Overlay
     from runner.operations.queue_access import QueueAccess
     from runner.pipeline.model import Pipeline, Subscriber
 
@@ -25,21 +22,10 @@ Work = Callable[["QueueAccess", "Pipeline", "Subscriber"], Awaitable[None]]
 
 
 @click.command("pause", cls=Verb, short_help="Stop a subscriber in all processes; its messages wait.")
-@options.path
+@options.pipelines(options.broker, options.wait, is_one=True)
 @click.argument("name", shell_complete=complete_names("subscribers"))
 @click.option("--reason", default="", metavar="TEXT", help="Why, for the log, `runner status` and the page.")
-@options.broker
-@options.wait
-@options.env_file
-def command(
-    path: Path,
-    overlays: tuple[Overlay, ...],
-    name: str,
-    reason: str,
-    broker: str | None,
-    environ: dict[str, str],
-    wait_s: float,
-) -> None:
+def command(chosen: PipelineOptions, name: str, reason: str) -> None:
     """Pause the subscriber NAME of the pipeline at PATH, in all processes, until `runner resume`.
 
     Handlers that run end; then the subscriber takes no more messages, and holds none. They wait in its queue. The pause
@@ -57,18 +43,13 @@ def command(
         waiting = f"; {sum(counts.messages for counts in found)} messages wait" if found else ""
         echo_err(f"{subscriber.name} is {made.text}{waiting}")
 
-    _run(path, environ, broker, overlays, wait_s, name, work)
+    _run(chosen, name, work)
 
 
 @click.command("resume", cls=Verb, short_help="Start a subscriber that was paused.")
-@options.path
+@options.pipelines(options.broker, options.wait, is_one=True)
 @click.argument("name", shell_complete=complete_names("subscribers"))
-@options.broker
-@options.wait
-@options.env_file
-def resume(
-    path: Path, overlays: tuple[Overlay, ...], name: str, broker: str | None, environ: dict[str, str], wait_s: float
-) -> None:
+def resume(chosen: PipelineOptions, name: str) -> None:
     """Resume the subscriber NAME of the pipeline at PATH, in all processes.
 
     Exit codes: 0 it takes messages, 2 no such subscriber or in-process broker, 69 broker unreachable, 78 invalid
@@ -80,31 +61,21 @@ def resume(
 
         echo_err(await resume(session, pipeline.name, subscriber.name))
 
-    _run(path, environ, broker, overlays, wait_s, name, work)
+    _run(chosen, name, work)
 
 
-def _run(
-    path: Path,
-    environ: Mapping[str, str],
-    broker: str | None,
-    overlays: Sequence[Overlay],
-    wait_s: float,
-    name: str,
-    work: Work,
-) -> None:
+def _run(chosen: PipelineOptions, name: str, work: Work) -> None:
     """Find the subscriber, connect, and await `work`."""
-    logging.disable()  # errors are reported below
-    with errors_as_exit_codes():
-        from runner.operations.memory_access import open_access
-        from runner.operations.pausing import find_subscriber, require_shared_pauses
+    from runner.operations.memory_access import open_access
+    from runner.operations.pausing import find_subscriber, require_shared_pauses
 
-        system = load_system([path], environ, broker, overlays, wait_s=wait_s)
-        require_shared_pauses(system.broker)
-        pipeline, subscriber = find_subscriber(system.pipelines, name)
+    system = chosen.load()
+    require_shared_pauses(system.broker)
+    pipeline, subscriber = find_subscriber(system.pipelines, name)
 
-        async def connect_and_work() -> None:
-            name = f"{system.name} pause"
-            async with open_access(system.broker, name=name, on_transport_event=echo_broker_state) as session:
-                await work(session, pipeline, subscriber)
+    async def connect_and_work() -> None:
+        name = f"{system.name} pause"
+        async with open_access(system.broker, name=name, on_transport_event=echo_broker_state) as session:
+            await work(session, pipeline, subscriber)
 
-        asyncio.run(connect_and_work())
+    asyncio.run(connect_and_work())

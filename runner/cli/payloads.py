@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runner.cli import options
-from runner.cli.loader import load_system
+from runner.cli.loader import PipelineOptions
 from runner.cli.output import echo_err
 from runner.config.messages import closest
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,17 +40,14 @@ def headers_option(command: F) -> F:
     )(command)
 
 
-def load_destination(
-    path: Path, name: str, environ: dict[str, str], broker: str | None, overlays: Sequence[Overlay], wait_s: float
-) -> System:
+def load_destination(chosen: PipelineOptions, name: str) -> System:
     """Return the pipeline with a queue or event, first, and all others on its broker.
 
     Raises PipelineInvalid, UnknownTarget and NoBrokerToPublishTo.
     """
     from runner import app
 
-    system = load_system([path], environ, broker, overlays, wait_s=wait_s, is_one_process=False)
-    system = app.select_destination(system, name)
+    system = app.select_destination(chosen.load(is_one_process=False), name)
     if system.broker.is_memory:
         hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
         raise NoBrokerToPublishTo(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, echo_problems, errors_as_exit_codes, wants_color
+from runner.cli.loader import PipelineOptions, echo_broker_state
+from runner.cli.output import echo_err, echo_problems, wants_color
 from runner.cli.verb import Verb
 from runner.units import pluralize
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
     from runner.operations.plan import Plan, PlanItem
 
 EXIT_DIFFERENT = 2
@@ -35,23 +32,10 @@ SIGNS = {
 
 
 @click.command("plan", cls=Verb, short_help="Compare pipelines with the broker; change nothing.")
-@options.paths
-@options.broker
-@options.management
+@options.pipelines(options.broker, options.management, options.wait)
 @click.option("--json", "is_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if anything differs.")
-@options.wait
-@options.env_file
-def command(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    broker: str | None,
-    management: str | None,
-    is_json: bool,
-    detailed_exitcode: bool,
-    environ: dict[str, str],
-    wait_s: float,
-) -> None:
+def command(chosen: PipelineOptions, is_json: bool, detailed_exitcode: bool) -> None:
     """Compare pipelines with a live broker: what `up` would declare, and what differs. Changes nothing.
 
     + will be created, ~ differs and must be recreated, - is on the broker and not in the pipeline, ! is missing and
@@ -60,12 +44,10 @@ def command(
 
     Exit codes: 0 compared, 2 with --detailed-exitcode if anything differs, 69 broker unreachable, 78 invalid pipeline.
     """
-    logging.disable()  # errors are reported below
-    with errors_as_exit_codes():
-        system = load_system(paths, environ, broker, overlays, wait_s=wait_s)
-        if not is_json:
-            echo_problems(system.warnings)
-        found = asyncio.run(_compare(system, management))
+    system = chosen.load()
+    if not is_json:
+        echo_problems(system.warnings)
+    found = asyncio.run(_compare(system, chosen.management))
     if is_json:
         click.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state
-from runner.cli.output import errors_as_exit_codes
+from runner.cli.loader import PipelineOptions, echo_broker_state
 from runner.cli.payloads import headers_option, load_destination, read_body, warn_of_broken_json
 from runner.cli.verb import Verb, complete_names
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
 
 
 @click.command("publish", cls=Verb, short_help="Publish a message.")
-@options.path
+@options.pipelines(options.broker, options.wait, is_one=True)
 @click.argument("name", shell_complete=complete_names("queues", "events"))
 @click.argument("payload", default="-", metavar="[PAYLOAD|@FILE|-]")
 @click.option("--lines", is_flag=True, help="Publish each line of the payload as a message.")
@@ -40,20 +36,13 @@ if TYPE_CHECKING:
 @click.option("--expires", metavar="DURATION", help="How long it may wait for a handler before it is dead-lettered.")
 @click.option("--priority", type=int, metavar="NUMBER", help="Its priority; the queue must have priorities.")
 @click.option("--id", metavar="TEXT", help="Its message id.  [default: a new one]")
-@options.broker
-@options.wait
-@options.env_file
 def command(
-    path: Path,
-    overlays: tuple[Overlay, ...],
+    chosen: PipelineOptions,
     name: str,
     payload: str,
     lines: bool,
     headers: dict[str, str],
     per_second: float | None,
-    broker: str | None,
-    environ: dict[str, str],
-    wait_s: float,
     **message_options: Any,
 ) -> None:
     """Publish PAYLOAD to the queue or event NAME of the pipeline at PATH, and wait until the broker has confirmed it.
@@ -68,11 +57,9 @@ def command(
     """
     _check_message_options(message_options, lines=lines)
     bodies, numbers = _lines(read_body(payload)) if lines else ([read_body(payload)], [])
-    logging.disable()  # errors are reported below; the AMQP client's own log lines add nothing
     warn_of_broken_json(bodies, numbers)
-    with errors_as_exit_codes():
-        system = load_destination(path, name, environ, broker, overlays, wait_s)
-        ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second, message_options))
+    system = load_destination(chosen, name)
+    ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second, message_options))
     for message_id in ids:
         click.echo(message_id)
 

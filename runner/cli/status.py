@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.loader import PipelineOptions, echo_broker_state
+from runner.cli.output import echo_err
 from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
     from runner.operations.conditions import Condition
     from runner.operations.process_status import ProcessReader
     from runner.operations.status import PipelineStatus
@@ -70,7 +68,7 @@ class _StatusCommand(Verb):
 
 
 @click.command("status", cls=_StatusCommand, short_help="Show each queue's messages and consumers.")
-@options.paths
+@options.pipelines(options.broker, options.management, options.wait)
 @click.option("--watch", "is_watching", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
     "--interval", default="2s", callback=_interval, show_default=True, help="Time between two refreshes with --watch."
@@ -91,22 +89,13 @@ class _StatusCommand(Verb):
     callback=options.http_address,
     help="Address of a process that runs the pipelines. Default: telemetry.http of the file.",
 )
-@options.broker
-@options.management
-@options.wait
-@options.env_file
 def command(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
+    chosen: PipelineOptions,
     is_watching: bool,
     interval: float,
     is_json: bool,
     conditions: list[Condition],
     http: tuple[str, int] | None,
-    broker: str | None,
-    management: str | None,
-    environ: dict[str, str],
-    wait_s: float,
 ) -> None:
     """Show the ready messages, consumers, rates and dead letters of each queue, and the processes of the pipelines.
 
@@ -119,20 +108,18 @@ def command(
     Exit codes: 0 shown, 1 a condition of --fail-if holds or is not known, 2 in-process broker without the address of a
     process, 69 broker or process unreachable, 78 invalid pipeline.
     """
-    logging.disable()  # errors are reported below
+    from runner.operations.process_status import ProcessReader
+    from runner.operations.targets import require_live_broker
+
     if conditions and is_watching:
         raise click.UsageError("--fail-if and --watch exclude each other: a condition is checked once")
-    with errors_as_exit_codes():
-        from runner.operations.process_status import ProcessReader
-        from runner.operations.targets import require_live_broker
-
-        system = load_system(paths, environ, broker, overlays, wait_s=wait_s)
-        address = http or next((pipeline.http for pipeline in system.pipelines if pipeline.http), None)
-        process = ProcessReader(address, [pipeline.name for pipeline in system.pipelines]) if address else None
-        if process is None:
-            require_live_broker(system.broker)
-        shown = _Printer(is_json, interval if is_watching else None)
-        sys.exit(asyncio.run(_show(system, process, management, shown, conditions)))
+    system = chosen.load()
+    address = http or next((pipeline.http for pipeline in system.pipelines if pipeline.http), None)
+    process = ProcessReader(address, [pipeline.name for pipeline in system.pipelines]) if address else None
+    if process is None:
+        require_live_broker(system.broker)
+    shown = _Printer(is_json, interval if is_watching else None)
+    sys.exit(asyncio.run(_show(system, process, chosen.management, shown, conditions)))
 
 
 class _Printer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shutil
 import sys
@@ -16,13 +15,12 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from runner.cli import options
-from runner.cli.loader import echo_broker_state, load_system
-from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.loader import PipelineOptions, echo_broker_state
+from runner.cli.output import echo_err
 from runner.cli.verb import Verb, complete_names
 from runner.units import pluralize
 
 if TYPE_CHECKING:
-    from runner.config.overlays import Overlay
     from runner.operations.rabbitmq.message_tap import TappedMessage
     from runner.operations.recording import Recorder
     from runner.operations.tap import TapSource
@@ -32,7 +30,7 @@ MAX_LINE = 2000
 
 
 @click.command("tap", cls=Verb, short_help="Print copies of messages as they are published.")
-@options.path
+@options.pipelines(options.broker, options.wait, is_one=True)
 @click.argument("name", shell_complete=complete_names("queues", "events", "subscribers"))
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after N messages.", metavar="N")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON, one object per line.")
@@ -44,20 +42,8 @@ MAX_LINE = 2000
     "which a producer with `file:` can publish again.",
 )
 @options.redact
-@options.broker
-@options.wait
-@options.env_file
 def command(
-    path: Path,
-    overlays: tuple[Overlay, ...],
-    name: str,
-    limit: int | None,
-    is_json: bool,
-    record: Path | None,
-    redacted: tuple[str, ...],
-    broker: str | None,
-    environ: dict[str, str],
-    wait_s: float,
+    chosen: PipelineOptions, name: str, limit: int | None, is_json: bool, record: Path | None, redacted: tuple[str, ...]
 ) -> None:
     """Print a copy of each message published to NAME from now on, until Ctrl-C. The queues keep their messages.
 
@@ -66,14 +52,12 @@ def command(
 
     Exit codes: 0 stopped, 2 NAME cannot be tapped, 69 broker unreachable, 78 invalid pipeline.
     """
-    logging.disable()  # errors are reported below
-    with errors_as_exit_codes(), ExitStack() as files:
-        from runner.operations.pipeline_files import read_specs
+    with ExitStack() as files:
         from runner.operations.recording import SUFFIXES, Recorder, file_of, write_test
         from runner.operations.tap import pipeline_with_target, tap_source
         from runner.operations.targets import require_live_broker, require_rabbitmq
 
-        system = load_system([path], environ, broker, overlays, wait_s=wait_s)
+        system = chosen.load()
         require_live_broker(system.broker)
         require_rabbitmq(system.broker, "tap")
         pipeline = pipeline_with_target(system.pipelines, name)
@@ -89,8 +73,7 @@ def command(
             asyncio.run(_tap(pipeline, source, out, limit))
             if record is not None and out.recorder is not None and out.recorder.messages:
                 test = out.recorder.test_of_tapped(datetime.now(UTC))
-                specs = read_specs([path], environ, overlays)
-                write_test(record, test, file_of(specs, pipeline), environ)
+                write_test(record, test, file_of(chosen.specs(), pipeline), chosen.environ)
                 echo_err(f"recorded: {pluralize(len(out.recorder.messages), 'message')} in {record}")
         except BrokenPipeError:  # the reader has gone, as after `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -45,14 +45,7 @@ class NoSuchTest(RunnerError):
 @click.option(
     "--only", metavar="PATTERN", help="Run only tests whose name contains this, or matches it as in '*paid*'."
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "github", "json"]),
-    default="text",
-    show_default=True,
-    help="Format of the results.",
-)
+@options.style("text", "github", "json", help="Format of the results.")
 @click.option(
     "--junit",
     metavar="FILE",

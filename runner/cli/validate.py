@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from runner.cli import options
-from runner.cli.loader import stdout_to_stderr
-from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
+from runner.cli.loader import PipelineOptions
+from runner.cli.output import echo_err, wants_color
 from runner.cli.verb import Verb
 from runner.errors import PipelineInvalid
 from runner.units import pluralize
@@ -20,33 +19,16 @@ Style = Literal["full", "concise", "json", "github", "sarif"]
 
 if TYPE_CHECKING:
     from runner.config.loader import PipelineFile
-    from runner.config.overlays import Overlay
     from runner.errors import Problem
 
 
 @click.command("validate", cls=Verb, short_help="Check pipelines.")
-@options.paths
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["full", "concise", "json", "github", "sarif"]),
-    default="full",
-    show_default=True,
-    help="Format of the problems.",
-)
+@options.pipelines()
+@options.style("full", "concise", "json", "github", "sarif", help="Format of the problems.")
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings.")
 @click.option("--no-imports", is_flag=True, help="Check import paths in the source files, without importing them.")
 @click.option("--fix", "is_fixing", is_flag=True, help="Write the fixes that are certain, and show the difference.")
-@options.env_file
-def command(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    style: Style,
-    strict: bool,
-    no_imports: bool,
-    is_fixing: bool,
-    environ: dict[str, str],
-) -> None:
+def command(chosen: PipelineOptions, style: Style, strict: bool, no_imports: bool, is_fixing: bool) -> None:
     """Check pipelines as `runner up` does, imports of handlers included, and report every problem at once.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Problems go to stdout. --fix mends
@@ -54,10 +36,9 @@ def command(
 
     Exit codes: 0 valid, 1 warnings with --strict, 78 invalid.
     """
-    with errors_as_exit_codes():
-        if is_fixing:
-            _fix(lambda: _check(paths, environ, overlays, imports=not no_imports)[0], style)
-        problems, files = _check(paths, environ, overlays, imports=not no_imports)
+    if is_fixing:
+        _fix(lambda: _check(chosen, imports=not no_imports)[0], style)
+    problems, files = _check(chosen, imports=not no_imports)
     is_invalid = any(problem.severity == "error" for problem in problems)
     code = PipelineInvalid.exit_code if is_invalid else int(strict and bool(problems))
     _show(problems, style)
@@ -70,17 +51,14 @@ def command(
     sys.exit(code)
 
 
-def _check(
-    paths: tuple[Path, ...], environ: dict[str, str], overlays: tuple[Overlay, ...], *, imports: bool
-) -> tuple[Sequence[Problem], Sequence[PipelineFile]]:
+def _check(chosen: PipelineOptions, *, imports: bool) -> tuple[Sequence[Problem], Sequence[PipelineFile]]:
     """Return all problems, and the files of pipelines."""
     from runner import app
 
     try:
         if not imports:
-            return app.check(paths, environ, overlays)
-        with stdout_to_stderr():
-            system = app.load(paths, environ, overlays, is_one_process=False)
+            return app.check(chosen.paths, chosen.environ, chosen.overlays)
+        system = chosen.load(is_one_process=False, is_quiet=False)
         return system.warnings, [loaded for loaded, _ in system.specs]
     except PipelineInvalid as invalid:
         return invalid.problems, []
