@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -43,6 +43,14 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | None, repeat_s: float = 
     for task in waiting:
         if not task.cancelled():
             task.exception()  # mark as retrieved, else asyncio logs it as never retrieved
+
+
+async def wait_set(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, but not longer than this; return whether it is set."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 async def gather_or_cancel(*work: Coroutine[Any, Any, object]) -> None:

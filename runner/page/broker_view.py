@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from runner.errors import BrokerUnavailable
 from runner.operations.queue_access import QueueAccess
 from runner.operations.status import PipelineStatus, StatusReader
-from runner.tasks import cancel_and_wait
+from runner.tasks import cancel_and_wait, wait_set
 
 REFRESH_S = 2.0
 MAX_TIME_SHARE = 0.25
@@ -48,9 +47,7 @@ class BrokerView:
     async def ask(self) -> None:
         """Keep the state fresh for a while. Before the first result, wait for it at most 1.5 seconds."""
         self._note()
-        if not self._first.is_set():
-            await asyncio.wait([waiting := asyncio.ensure_future(self._first.wait())], timeout=FIRST_WAIT_S)
-            waiting.cancel()
+        await wait_set(self._first, FIRST_WAIT_S)
 
     async def access(self) -> QueueAccess:
         """Return the session that reads messages. Raises BrokerUnavailable."""
@@ -86,18 +83,13 @@ class BrokerView:
                 except BrokerUnavailable as error:
                     self.error = str(error)
                 self._first.set()
-                await self._pause(pause_s)
+                self._changed.clear()
+                await wait_set(self._changed, pause_s)
         finally:
             self._first.clear()
             if self._session is not None:
                 await self._session.access.close()
                 self._session = None
-
-    async def _pause(self, seconds: float) -> None:
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
 
     async def _connected(self) -> Session:
         async with self._connecting:

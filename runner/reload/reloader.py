@@ -15,7 +15,7 @@ from runner.app import Continued, StartupStep, System
 from runner.errors import RunnerError
 from runner.reload.changes import FileChanges
 from runner.reload.version import Loader, Version, shown_files
-from runner.tasks import cancel_and_wait
+from runner.tasks import cancel_and_wait, wait_set
 from runner.transports.memory import MemoryBroker
 from runner.units import pluralize
 
@@ -137,17 +137,11 @@ class Reloader:
             try:
                 return self._loader.load()
             except RunnerError:
-                if files is None or not await self._changes_soon():
+                if files is None or not await wait_set(self.changes.has_any, SETTLE_S):
                     raise
             finally:
                 self.changes.is_stale.set()
             files |= self.changes.take()[0]
-
-    async def _changes_soon(self) -> bool:
-        waiting = asyncio.ensure_future(self.changes.has_any.wait())
-        done, _ = await asyncio.wait([waiting], timeout=SETTLE_S)
-        await cancel_and_wait(waiting)
-        return bool(done)
 
     def _start(self, version: Version, line: str | None, since: float) -> None:
         """Start a version, whose line is shown when it runs. The one before has ended."""

@@ -25,6 +25,7 @@ from runner.runtime.answers import Answer
 from runner.runtime.http_connections import HttpConnections, connection_limit, open_listeners
 from runner.runtime.http_producer import MESSAGE_HEADERS, HttpProducer
 from runner.runtime.idempotency import HEADER
+from runner.tasks import wait_set
 from runner.trace_context import TRACE_HEADERS
 from runner.units import is_loopback
 
@@ -161,9 +162,7 @@ class HttpServer:
         self._refusal = "the pipeline is stopping"
         if self._connections is not None and self._producers:
             await self._connections.stop_accepting()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._is_quiet.wait()
+        await wait_set(self._is_quiet, CLOSE_TIMEOUT_S)
 
     async def close(self) -> None:
         """Stop listening and close all connections. Idempotent."""

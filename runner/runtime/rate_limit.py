@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+
+from runner.tasks import wait_set
 
 
 class RateLimiter:
@@ -26,6 +27,4 @@ class RateLimiter:
         if stop is None:
             await asyncio.sleep(turn - now)
         else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(turn - now):
-                    await stop.wait()
+            await wait_set(stop, turn - now)

@@ -23,6 +23,7 @@ from runner.errors import RunnerError
 from runner.pipeline.model import BrokerSettings
 from runner.release import version_fields
 from runner.runtime.tracing import Tracer
+from runner.tasks import wait_set
 from runner.transports.base import OnTransportEvent, TransportEvent
 
 CLOSE_S = 2.0
@@ -70,10 +71,7 @@ class TraceExport:
                 loop.call_soon_threadsafe(finished.set)
 
         threading.Thread(target=finish, name="trace-export-end", daemon=True).start()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await finished.wait()
-        except TimeoutError:
+        if not await wait_set(finished, CLOSE_S):
             error = f"the collector did not accept all spans within {CLOSE_S:g} s"
             self._report(TransportEvent("traces.lost", "warning", {"error": error}))
 

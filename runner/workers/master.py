@@ -16,6 +16,7 @@ from uuid import uuid4
 from runner import log
 from runner.metrics import Samples, as_json, counted, merged
 from runner.runtime.supervisor import RunReport
+from runner.tasks import wait_set
 from runner.workers.line_mux import LineMux
 from runner.workers.protocol import EXIT_MARGIN_S, ControlMessage, WorkerEnv, sum_reports
 from runner.workers.restart_policy import RestartBackoff, WorkerExit, decide
@@ -144,8 +145,7 @@ class Master:
                 self._failure = self._failure or StartFailure(number, ended.code, process.error)
                 self._draining.set()
                 return
-            await asyncio.wait([draining := asyncio.create_task(self._draining.wait())], timeout=pause_s)
-            draining.cancel()
+            await wait_set(self._draining, pause_s)
 
     async def _run_once(self, process: WorkerProcess) -> WorkerExit:
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from runner.metrics import Samples, from_json
 from runner.runtime.supervisor import RunReport
+from runner.tasks import wait_set
 from runner.workers import ENV_VARIABLE
 from runner.workers.line_mux import LineMux, forward, make_pipe
 from runner.workers.protocol import ControlMessage, WorkerEnv, decode_message, encode_message, report_from_message
@@ -104,9 +105,7 @@ class WorkerProcess:
         """Ask what it has counted by now, and wait until `samples` says so; not for long."""
         self._has_samples.clear()
         self.send("metrics?")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await self._has_samples.wait()
+        await wait_set(self._has_samples, ANSWER_TIMEOUT_S)
 
     def keep_samples(self, message: ControlMessage) -> None:
         """Note what it says that it has counted."""

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from runner.tasks import RunInContext, for_each, gather_or_cancel
+from runner.tasks import RunInContext, for_each, gather_or_cancel, wait_set
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
@@ -166,3 +166,11 @@ async def test_each_is_done_once_and_never_more_than_so_many_at_once() -> None:
     await for_each(range(50), do, limit=4)
     assert begun == list(range(50))
     assert most == 4
+
+
+async def test_an_event_is_waited_for_but_not_longer_than_said() -> None:
+    event = asyncio.Event()
+    assert not await wait_set(event, 0.0)
+    asyncio.get_running_loop().call_soon(event.set)
+    assert await wait_set(event, 60.0)
+    assert await wait_set(event, 0.0)

@@ -27,7 +27,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from runner.backoff import backoff_delays
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
-from runner.tasks import cancel_and_wait
+from runner.tasks import cancel_and_wait, wait_set
 from runner.transports.base import OnTransportEvent, TransportEvent
 from runner.transports.leadership import (
     NAME_SHARED,
@@ -242,12 +242,8 @@ class RabbitLeadership:
                     candidacy.end("its queue is gone")
             except (PublishUnknown, TimeoutError) as error:
                 self._report_failure(error)
-            try:
-                async with asyncio.timeout(pause):
-                    await candidacy.is_first.wait()
-                    return
-            except TimeoutError:
-                pass
+            if await wait_set(candidacy.is_first, pause):
+                return
 
     async def _write(self, candidacy: Candidacy, state: dict[str, Any] | None) -> None:
         """Write a state, or the current one again, until it has arrived, as often as the lease allows."""

@@ -14,6 +14,7 @@ from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown, Topo
 from runner.message import Address
 from runner.outcome import DeadLetter, Retry
 from runner.pipeline.topology import wait_milliseconds, wait_name
+from runner.tasks import wait_set
 from runner.transports.base import Delivery, OnTransportEvent, TransportEvent
 from runner.transports.failure_copies import MessageCopy, dead_letter_copy, retry_copy
 from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ConnectionLost, loss_as_error
@@ -103,16 +104,8 @@ class RetryPublisher:
                     fields = {"queue": delivery.options.queue, "subscriber": delivery.options.subscriber}
                     self._on_event(TransportEvent("settle.waiting", "warning", {**fields, "error": str(error)}))
                     is_said = True
-            await self._pause(pause)
+            await wait_set(self._is_closing, pause)
         raise AssertionError("pauses never end")
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not longer than the transport is open."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._is_closing.wait()
-        except TimeoutError:
-            pass
 
 
 def _without_foreign_headers(copy: MessageCopy) -> MessageCopy:
