@@ -200,8 +200,6 @@ class FileQueue(MemoryQueue):
 class FileSubscription(MemorySubscription):
     """A subscription whose acknowledgements are written to the file, a moment later."""
 
-    __slots__ = ("_file_queue",)
-
     def __init__(self, options: SubscriptionOptions, queue: FileQueue, on_delivery: OnDelivery) -> None:
         super().__init__(options, queue, on_delivery)
         self._file_queue = queue

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from runner.message import Address, Envelope
 
 
+@dataclass(slots=True, eq=False)
 class QueuedMessage:
     """One message in one queue.
 
@@ -16,22 +18,12 @@ class QueuedMessage:
     delivery of it was lost. It stays the same object from arrival to its end, wherever it is given back to.
     """
 
-    __slots__ = (
-        "address",
-        "envelope",
-        "expires_at",
-        "failed_deliveries",
-        "is_redelivered",
-        "position",
-    )
-
-    def __init__(self, envelope: Envelope, address: Address, position: int) -> None:
-        self.envelope = envelope
-        self.address = address
-        self.position = position
-        self.expires_at: float | None = None
-        self.is_redelivered = False
-        self.failed_deliveries = 0
+    envelope: Envelope
+    address: Address
+    position: int
+    expires_at: float | None = None
+    is_redelivered: bool = False
+    failed_deliveries: int = 0
 
 
 class QueueBuffer(Protocol):

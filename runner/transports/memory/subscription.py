@@ -32,18 +32,6 @@ class SubscribedQueue(Protocol):
 class MemorySubscription:
     """Delivers messages while fewer than `prefetch` are unsettled. See `Subscription` and `DeliverySubscription`."""
 
-    __slots__ = (
-        "_on_delivery",
-        "_options",
-        "_queue",
-        "_steps_back",
-        "is_idle",
-        "is_live",
-        "is_open",
-        "prefetch",
-        "unsettled",
-    )
-
     def __init__(self, options: SubscriptionOptions, queue: SubscribedQueue, on_delivery: OnDelivery) -> None:
         if options.prefetch < 1:
             raise ValueError(f'prefetch of queue "{options.queue}" must be 1 or more, not {options.prefetch}')

@@ -73,19 +73,6 @@ class ChannelRoute:
     that is written to a closed channel.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_header",
-        "_method",
-        "_methods",
-        "_missing",
-        "_on_command",
-        "_pieces",
-        "is_open",
-        "max_frame",
-        "number",
-    )
-
     def __init__(
         self,
         number: int,

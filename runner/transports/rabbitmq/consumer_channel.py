@@ -44,29 +44,6 @@ class ConsumerChannel:
     reason, as soon as no more deliveries will come. `is_open` says whether those that came can still be settled.
     """
 
-    __slots__ = (
-        "_ack_timer",
-        "_acks",
-        "_all_settled",
-        "_fast_path",
-        "_may_take",
-        "_on_delivery",
-        "_options",
-        "_possibly_lost",
-        "_recent",
-        "_route",
-        "_writing",
-        "channel",
-        "ended",
-        "is_draining",
-        "is_open",
-        "prefetch",
-        "received",
-        "skipped",
-        "tag",
-        "unsettled",
-    )
-
     def __init__(
         self,
         channel: AbstractChannel,
