@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import UNREADABLE, Address, Envelope
 from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, replay_envelope
-from runner.operations.queue_access import QueueAccess
-from runner.operations.queue_scan import MessageHandle, QueueScan, ScanStopped
+from runner.operations.queue_access import Browsed, QueueAccess
+from runner.operations.queue_scan import QueueScan, ScanStopped
 from runner.pipeline.model import Destination
 from runner.runtime.rate_limit import RateLimiter
 
@@ -64,7 +64,7 @@ class DeadLetterOps:
     async def find(self, selected: Sequence[SelectedQueue], on_found: Callable[[DeadLetterMessage], None]) -> Summary:
         """Call `on_found` with each match. No message is removed."""
 
-        async def show(letter: DeadLetterMessage, _: MessageHandle) -> str:
+        async def show(letter: DeadLetterMessage, _: Browsed) -> str:
             on_found(letter)
             return ""
 
@@ -73,8 +73,8 @@ class DeadLetterOps:
     async def drop(self, selected: Sequence[SelectedQueue], on_moved: Callable[[DeadLetterMessage], None]) -> Summary:
         """Delete all matches."""
 
-        async def drop(letter: DeadLetterMessage, handle: MessageHandle) -> str:
-            await handle.take()
+        async def drop(letter: DeadLetterMessage, message: Browsed) -> str:
+            await message.take()
             on_moved(letter)
             return ""
 
@@ -98,7 +98,7 @@ class DeadLetterOps:
         closed: dict[str, str] = {}
         limiter = RateLimiter(per_second) if per_second else None
 
-        async def send_back(letter: DeadLetterMessage, handle: MessageHandle) -> str:
+        async def send_back(letter: DeadLetterMessage, message: Browsed) -> str:
             if refusal := replay_obstacle(letter, is_redirected=to is not None):
                 return refusal
             if to is None and dlqs[letter.queue].subscriber:
@@ -118,7 +118,7 @@ class DeadLetterOps:
             envelope = replay_envelope(letter, self.now(), is_redirected=to is not None, edited=body)
             refusal = await self._send(where(envelope), envelope, closed)
             if not refusal:
-                await handle.take()
+                await message.take()
                 on_moved(letter)
             return refusal
 
@@ -147,17 +147,17 @@ class DeadLetterOps:
         return ""
 
     async def _for_each_match(
-        self, selected: Sequence[SelectedQueue], act: Callable[[DeadLetterMessage, MessageHandle], Awaitable[str]]
+        self, selected: Sequence[SelectedQueue], act: Callable[[DeadLetterMessage, Browsed], Awaitable[str]]
     ) -> Summary:
         """Call `act` with all matches; it returns why a message has to stay, or an empty string."""
         summary = Summary()
         try:
             async for scan, filters in self._scans(selected, summary):
                 async with aclosing(scan.read()) as letters:
-                    async for letter, handle in letters:
+                    async for letter, message in letters:
                         if filters.matches(letter, self.now()):
-                            refusal = await act(letter, handle)
-                            summary.moved += handle.is_taken
+                            refusal = await act(letter, message)
+                            summary.moved += message.is_taken
                             if refusal:
                                 summary.stayed[refusal] += 1
                             summary.matched += 1

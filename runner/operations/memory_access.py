@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runner.errors import BrokerUnavailable
 from runner.message import Address, Envelope
+from runner.operations.queue_access import Browsed
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import OnTransportEvent
 from runner.transports.file import FileBroker, FileTransport
@@ -21,19 +23,6 @@ from runner.transports.rabbitmq.channels import QueueCounts
 
 if TYPE_CHECKING:
     from runner.operations.rabbitmq.queue_browser import BrowseSession
-
-
-class BrowsedMessage(NamedTuple):
-    """A message that a MemoryBrowser holds."""
-
-    envelope: Envelope
-    message: QueuedMessage
-    left_s: float | None = None
-    delivery_count: int = 0
-
-    @property
-    def address(self) -> Address:
-        return self.message.address
 
 
 class MemoryBrowser:
@@ -50,7 +39,7 @@ class MemoryBrowser:
         """Whether there are no more messages."""
         return not self._queue.buffer
 
-    async def next(self, _: float) -> BrowsedMessage | None:
+    async def next(self, _: float) -> Browsed | None:
         """Return the next message; None at the end."""
         message = self._queue.take_head()
         if message is None:
@@ -58,11 +47,10 @@ class MemoryBrowser:
         self._held[id(message)] = message
         expires_at = message.expires_at
         left_s = None if expires_at is None else expires_at - asyncio.get_running_loop().time()
-        return BrowsedMessage(message.envelope, message, left_s)
+        return Browsed(message.envelope, message.address, partial(self._take, message), left_s=left_s)
 
-    async def take(self, browsed: BrowsedMessage) -> None:
-        """Remove a message."""
-        self._queue.forget(self._held.pop(id(browsed.message)))
+    async def _take(self, message: QueuedMessage) -> None:
+        self._queue.forget(self._held.pop(id(message)))
 
     def close(self) -> None:
         """Put the messages that were not removed back into the queue."""

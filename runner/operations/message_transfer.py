@@ -247,7 +247,7 @@ class MessageExport:
                 lines = [_waiting(place, each).as_line() for each in taken]
                 await asyncio.to_thread(append, self.file, lines)
                 for browsed in taken:
-                    await browser.take(browsed)
+                    await browsed.take()
                 await self._ready(place)  # the broker knows by then that they are taken
                 self.exported[place.queue] += len(taken)
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from runner.message import Address, Envelope
 from runner.transports.pauses import Pause, Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
 
 
-class Browsed(Protocol):
-    """A message in a queue, and the address that it came by.
+@dataclass(slots=True)
+class Browsed:
+    """A message in a queue, the address that it came by, and what removes it from the queue.
 
     `delivery_count` is the number of earlier deliveries, if the queue counts them. `left_s` is the time until it
     expires, None if it does not or if the broker does not say.
     """
 
-    @property
-    def envelope(self) -> Envelope: ...
+    envelope: Envelope
+    address: Address
+    remove: Callable[[], Awaitable[None]]
+    delivery_count: int = 0
+    left_s: float | None = None
+    is_taken: bool = False
 
-    @property
-    def delivery_count(self) -> int: ...
-
-    @property
-    def address(self) -> Address: ...
-
-    @property
-    def left_s(self) -> float | None: ...
+    async def take(self) -> None:
+        """Remove the message from its queue for good. Raises BrokerUnavailable: then it may be there again."""
+        await self.remove()
+        self.is_taken = True
 
 
 class Browser(Protocol):
@@ -43,9 +46,6 @@ class Browser(Protocol):
 
     async def next(self, seconds: float) -> Browsed | None:
         """Return the next message; None if none arrives in time. Raises BrokerUnavailable."""
-
-    async def take(self, browsed: Any) -> None:
-        """Remove a message that `next` returned from its queue. Raises BrokerUnavailable."""
 
 
 class QueueAccess(Protocol):

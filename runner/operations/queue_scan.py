@@ -35,20 +35,6 @@ class ScanStopped(Exception):
     """The user asked to stop the scan."""
 
 
-class MessageHandle:
-    """The current message of a scan."""
-
-    def __init__(self, reading: Browser, looked: Browsed) -> None:
-        self._reading = reading
-        self._looked = looked
-        self.is_taken = False
-
-    async def take(self) -> None:
-        """Acknowledge the message: it leaves its queue."""
-        await self._reading.take(self._looked)
-        self.is_taken = True
-
-
 class QueueScan:
     """One pass over one dead-letter queue.
 
@@ -74,25 +60,24 @@ class QueueScan:
         self.total = self.unseen = depth.messages if depth is not None else 0
         return depth is not None
 
-    async def read(self) -> AsyncGenerator[tuple[DeadLetterMessage, MessageHandle], None]:
-        """Yield all messages, each with a handle that can remove it."""
+    async def read(self) -> AsyncGenerator[tuple[DeadLetterMessage, Browsed], None]:
+        """Yield all messages, each with what can remove it."""
         if not self.total:
             return
         async with self._browser.read(self._dlq.name) as reading:
-            current: tuple[Browsed, DeadLetterMessage, MessageHandle] | None = None
+            current: Browsed | None = None
             looked: Browsed | None = None
             try:
                 while self.unseen and (looked := await self._next(reading)) is not None:
                     self.unseen -= 1
-                    letter, handle = parse_dead_letter(looked.envelope, self._dlq), MessageHandle(reading, looked)
-                    current = looked, letter, handle
-                    yield letter, handle
-                    await self._leave(*current)
+                    current = looked
+                    yield parse_dead_letter(looked.envelope, self._dlq), looked
+                    await self._leave(looked)
                     current = None
             finally:
                 if not reading.is_over:
                     if current is not None:
-                        await self._leave(*current)
+                        await self._leave(current)
                     await self._read_on(reading, looked)
 
     async def _read_on(self, reading: Browser, looked: Browsed | None) -> None:
@@ -106,7 +91,7 @@ class QueueScan:
             if looked is not None:
                 unseen -= 1
                 size += len(looked.envelope.body)
-                await self._leave(looked, parse_dead_letter(looked.envelope, self._dlq), MessageHandle(reading, looked))
+                await self._leave(looked)
 
     async def _next(self, reading: Browser) -> Browsed | None:
         """Return the next message; None at the end, or if none arrives until one is removed."""
@@ -129,18 +114,14 @@ class QueueScan:
                     "look for another consumer: it may be exclusive, or the queue may have a single active consumer",
                 )
 
-    async def _leave(self, looked: Browsed, letter: DeadLetterMessage, handle: MessageHandle) -> None:
+    async def _leave(self, message: Browsed) -> None:
         """Leave a message behind; if it stays and was delivered too often, replace it by a copy."""
-        if not handle.is_taken and self._needs_copy(looked):
-            await self._replace_by_copy(letter, handle)
-
-    def _needs_copy(self, looked: Browsed) -> bool:
-        return self._safe_looks is not None and looked.delivery_count >= self._safe_looks
-
-    async def _replace_by_copy(self, letter: DeadLetterMessage, handle: MessageHandle) -> None:
+        if message.is_taken or self._safe_looks is None or message.delivery_count < self._safe_looks:
+            return
+        copy = preserved_copy(parse_dead_letter(message.envelope, self._dlq))
         try:
-            await self._browser.publish(Address("", self._dlq.name), preserved_copy(letter))
+            await self._browser.publish(Address("", self._dlq.name), copy)
         except (PublishFailed, PublishUnknown) as error:
             text = f'a message of "{self._dlq.name}" was read so often that the queue may drop it: {error}'
             raise BrokerUnavailable(text, "make room for a copy before you read the queue again") from error
-        await handle.take()
+        await message.take()

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiormq
 from aio_pika.abc import AbstractConnection
@@ -21,6 +21,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.errors import BrokerUnavailable
 from runner.message import ERROR, REASON, Address, Envelope
+from runner.operations.queue_access import Browsed
 from runner.pipeline.model import BrokerSettings
 from runner.transports.base import OnTransportEvent
 from runner.transports.pauses import Pause, PauseChange, Pauses
@@ -75,17 +76,6 @@ class QueueNotPermitted(BrokerUnavailable):
     """The user has no permission for the queue. RabbitMQ from 4.3 on does not even say whether it exists."""
 
 
-class BrowsedMessage(NamedTuple):
-    """A message in a queue. `delivery_count` is how often it was delivered before, if the queue counts that."""
-
-    envelope: Envelope
-    delivery_count: int
-    tag: int
-    section: _BrowseConsumer
-    address: Address
-    left_s: float | None = None
-
-
 class _BrowseConsumer:
     """One consumer on a channel of its own."""
 
@@ -103,7 +93,7 @@ class QueueBrowser:
         self._connection = connection
         self._queue = queue
         self._sections: list[_BrowseConsumer] = []
-        self._arrived: asyncio.Queue[BrowsedMessage | None] = asyncio.Queue()
+        self._arrived: asyncio.Queue[Browsed | None] = asyncio.Queue()
         self._largest = 0
         self._end = ""
 
@@ -126,7 +116,7 @@ class QueueBrowser:
         """Start browsing. Raises what the broker answers."""
         await self._extend(window)
 
-    async def next(self, seconds: float) -> BrowsedMessage | None:
+    async def next(self, seconds: float) -> Browsed | None:
         """Return the next message; None where none arrives in time. Raises BrokerUnavailable."""
         if self._is_full and not self.is_at_its_end:
             await self._go_on()
@@ -139,17 +129,15 @@ class QueueBrowser:
             raise self._lost()
         return browsed
 
-    async def take(self, browsed: BrowsedMessage) -> None:
-        """Remove a message from the queue for good. Raises BrokerUnavailable: then it may be there again."""
-        channel = browsed.section.channel
+    async def _take(self, section: _BrowseConsumer, tag: int) -> None:
         try:
             with loss_as_error:
-                await channel.basic_ack(browsed.tag, wait=False)
+                await section.channel.basic_ack(tag, wait=False)
         except CHANNEL_ERRORS as error:
             raise self._lost(error) from error
-        if channel.is_closed:
+        if section.channel.is_closed:
             raise self._lost()
-        browsed.section.unsettled -= 1
+        section.unsettled -= 1
 
     async def close(self, ready: Callable[[], Awaitable[int]]) -> None:
         """Give back the messages that were not taken, consumer by consumer. `ready` counts the queue's ready messages.
@@ -204,17 +192,11 @@ class QueueBrowser:
             envelope = envelope._replace(headers={**envelope.headers, **told})
         self._largest = max(self._largest, len(envelope.body))
         frame: Any = message.delivery
-        delivery_count = envelope.headers.get("x-delivery-count", 0)
+        address = Address(frame.exchange or "", frame.routing_key or "")
+        count = envelope.headers.get("x-delivery-count", 0)
         section.unsettled += 1
-        self._arrived.put_nowait(
-            BrowsedMessage(
-                envelope,
-                delivery_count if type(delivery_count) is int else 0,
-                frame.delivery_tag or 0,
-                section,
-                Address(frame.exchange or "", frame.routing_key or ""),
-            )
-        )
+        remove = partial(self._take, section, frame.delivery_tag or 0)
+        self._arrived.put_nowait(Browsed(envelope, address, remove, count if type(count) is int else 0))
 
     def _on_end(self, future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()

@@ -29,7 +29,7 @@ async def seen(access: MemoryAccess, *take: str) -> list[str]:
         while (browsed := await browser.next(0)) is not None:
             found.append(browsed.envelope.body.decode())
             if found[-1] in take:
-                await browser.take(browsed)
+                await browsed.take()
         assert browser.is_at_its_end
     return found
 
@@ -57,7 +57,7 @@ async def test_a_subscriber_gets_no_message_that_is_being_read() -> None:
         while not got:
             await transport.publish(Address("", "q"), Envelope(b"c"))
         assert b"a" not in [delivery.envelope.body for delivery in got]
-        await browser.take(first)
+        await first.take()
     await transport.close()
     assert b"a" not in [delivery.envelope.body for delivery in got]
 
