@@ -219,6 +219,8 @@ class PipelineCounts:
     producers: dict[str, ProducerCounts] = field(default_factory=dict)
     is_leader: Callable[[], bool] | None = None
     """None if no producer needs a leader."""
+    scheduled: int | None = None
+    """How many messages wait for their delay on the broker; None if that is not counted."""
 
     @property
     def totals(self) -> Totals:
@@ -288,6 +290,8 @@ class Metrics:
             found["runner_info"][info] = 1
             if pipeline.is_leader is not None:
                 found["runner_leader"][pipeline.name,] = int(pipeline.is_leader())
+            if pipeline.scheduled is not None:
+                found["runner_scheduled"][pipeline.name,] = pipeline.scheduled
             for subscriber in pipeline.subscribers.values():
                 _read_subscriber(pipeline.name, subscriber, found)
             for producer in pipeline.producers.values():

@@ -7,16 +7,17 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from runner import log
 from runner.clock import SecondClock, utc_now
 from runner.metrics import Metrics, PipelineCounts, ProducerCounts, Samples, SubscriberCounts, Totals
+from runner.pipeline.delays import HOLDS_DELAYED
 from runner.pipeline.model import Pipeline, Producer, Remembering, Subscriber
 from runner.release import version_fields
 from runner.runtime import exposition
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 MAX_UNSETTLED_S = 25 * 60.0
 """How long a message may stay unsettled: RabbitMQ's default consumer timeout of 30 minutes, minus a margin."""
 
+SCHEDULED_POLL_S = 15.0
 IDLE_POLL_S = 0.1
 IDLE_CHECKS = 3
 """How many checks in a row must find nothing to do, with no delivery in between, before the process counts as idle."""
@@ -130,7 +132,7 @@ class Supervisor:
         self.metrics.is_timed = self._server is not None
         self._state = "starting"
         self._poison_lock = asyncio.Lock()
-        self._producer_tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -212,9 +214,7 @@ class Supervisor:
         if self._server is not None:
             self._server.accept_messages()
         for group in self._groups:
-            task = asyncio.create_task(group.run(self._transport), name=f"producers-{group.pipeline}")
-            task.add_done_callback(self._notice_end)
-            self._producer_tasks.append(task)
+            self._start_task(group.run(self._transport), f"producers-{group.pipeline}")
         for pipeline in self._pipelines:
             self._logger.info(
                 "pipeline.started",
@@ -224,6 +224,8 @@ class Supervisor:
                 queues=len(pipeline.topology.queues),
                 **version_fields(pipeline.release),
             )
+            if self._server is not None:
+                self._start_task(self._count_scheduled(pipeline), f"scheduled-{pipeline.name}")
         for summary in self._summaries:
             summary.start()
         self._state = "running"
@@ -287,7 +289,23 @@ class Supervisor:
     async def _stop_producing(self) -> None:
         if self._server is not None:
             await self._server.stop_accepting()
-        await cancel_and_wait(*self._producer_tasks, repeat_s=3 * CONFIRM_TIMEOUT_S)
+        await cancel_and_wait(*self._tasks, repeat_s=3 * CONFIRM_TIMEOUT_S)
+
+    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something until the pipelines stop. Its end with an error is a bug."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._notice_end)
+        self._tasks.append(task)
+
+    async def _count_scheduled(self, pipeline: Pipeline) -> None:
+        """Count the messages that wait for their delay, for the metric, again and again."""
+        names = [queue.name for queue in pipeline.topology.queues if HOLDS_DELAYED.fullmatch(queue.name)]
+        holding = [SubscriptionOptions(queue=each, prefetch=1, dead_letter=None, wait_prefix=each) for each in names]
+        while holding:
+            count = await self._transport.count_pending(holding)
+            if not self._transport.unready_reasons:
+                self.metrics.pipelines[pipeline.name].scheduled = count
+            await asyncio.sleep(SCHEDULED_POLL_S)
 
     async def _wait_until_idle(self) -> None:
         """Wait until every finite producer has ended and all queues, retries and handlers are empty."""

@@ -102,7 +102,7 @@ async def test_a_delayed_message_is_retried_and_given_up_like_any_other(harness:
 
 
 async def test_what_waits_for_its_delay_is_counted_apart(harness: Harness) -> None:
-    """`up --until-idle` does not wait for it."""
+    """`up --until-idle` does not wait for it, and a metric has it."""
     session, q = await harness.session(), harness.queue("q")
     await harness.declare(session, q)
     target = to_queue(q)
@@ -112,6 +112,8 @@ async def test_what_waits_for_its_delay_is_counted_apart(harness: Harness) -> No
     async with asyncio.timeout(10):
         while await session.count_pending(options, with_delayed=True) != 2:  # RabbitMQ counts some time later
             await asyncio.sleep(0.05)
+    holding = [harness.options(each) for each in delay_topology(harness.unique, target).queues]
+    assert await session.count_pending(holding) == 2
 
 
 async def test_a_message_for_a_missing_queue_waits_for_it_alone(harness: Harness) -> None:

@@ -119,7 +119,8 @@ async def test_gauges_say_what_goes_on_now(project: Project) -> None:
         version: 1
         release: r-7
         telemetry: {http: "127.0.0.1:PORT"}
-        queues: {UNIQUE.work: {}}
+        queues: {UNIQUE.work: {}, UNIQUE.later: }
+        delays: UNIQUE.later
         producers:
           make: {handler: work:make, to: UNIQUE.work}
         subscribers:
@@ -137,10 +138,15 @@ async def test_gauges_say_what_goes_on_now(project: Project) -> None:
                 await asyncio.sleep(0.01)
         """,
     )
+    scheduled = 0
+    if not project.place.is_memory:
+        await project.do("publish", project.name("later"), "1", "--delay", "1h")
+        scheduled = 1
     before = time.time()
     async with project.up() as runner:
         await started(runner)
         await project.ledger.wait_for(3)
+        await scraped(port, "runner_scheduled", scheduled, pipeline=project.unique)
         scrape = await scraped(port, "runner_leader", 1, pipeline=project.unique)
         assert scrape("runner_messages_in_flight", subscriber="wait") == 3
         assert scrape("runner_concurrency", subscriber="wait") == 3
