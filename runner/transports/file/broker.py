@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import POISON_SUSPECT_AFTER, DeclareResult, OnTransportEvent, TransportEvent
 from runner.transports.file.queue import INBOX, FileQueue, ForeignQueue, Lines
-from runner.transports.file.queue_file import OwnerLock, unusable
+from runner.transports.file.queue_file import OwnerLock, disconnect, identity, unusable
 from runner.transports.file.store import LINE_BITS, FileStore
 from runner.transports.leadership import Candidate
 from runner.transports.memory.broker import MemoryBroker
@@ -74,10 +74,10 @@ class FileBroker(MemoryBroker):
         self._lock = OwnerLock(
             path, f"{who or 'a process'} with pid {os.getpid()} on {socket.gethostname()} since {since}"
         )
-        self._identity: tuple[int, int] = (0, 0)
+        self._files: dict[str, tuple[str, tuple[int, int]]] = {}
         self._defined: set[tuple[str, str]] = set()
         self._read: set[tuple[str, str]] = set()
-        self._seen: dict[int, int] = {}
+        self._removed: Collection[int] = ()
         self._unsettled: dict[str, int] = {}
         self._data_version = self._changes = -1
         self._poll_timer: asyncio.TimerHandle | None = None
@@ -104,8 +104,10 @@ class FileBroker(MemoryBroker):
         if self.is_owner and self.store.failure is None:
             self._note("clock", self._now_ms())
             self._note("clean", 1)
-        await self.store.close()
-        self._lock.release()
+        try:
+            await self.store.close()
+        finally:
+            self._lock.release()
 
     def _open(self) -> None:
         if self.is_owner:
@@ -116,16 +118,18 @@ class FileBroker(MemoryBroker):
             self.route = self._router.route
             self._elections, self.pauses, self._undeliverable, self._owners = {}, {}, [], {}
             self._defined, self._read = set(), set()
-            self._seen, self._unsettled, self._data_version = {}, {}, -1
+            self._removed, self._unsettled, self._data_version = (), {}, -1
             store = self.store = FileStore(
                 self.path, creates=self._creates, on_blocked=self._report_blocked, on_failed=self._report_failed
             )
             try:
                 self._load(store)
-            except sqlite3.Error as error:
-                store.reader.close()
-                store.writer.close()
-                raise unusable(self.path, error) from error
+            except BaseException as error:
+                disconnect(store.reader)
+                disconnect(store.writer)
+                if isinstance(error, sqlite3.Error | ValueError | TypeError):
+                    raise unusable(self.path, error) from error
+                raise
         except BaseException:
             self._lock.release()
             raise
@@ -133,8 +137,9 @@ class FileBroker(MemoryBroker):
         self._poll_timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
 
     def _load(self, store: FileStore) -> None:
-        found = os.stat(self.path)
-        self._identity = (found.st_dev, found.st_ino)
+        parts = {"it": "", "its -wal": "-wal"} | ({"its .lock": ".lock"} if self.is_owner else {})
+        paths = {name: f"{self.path.resolve()}{suffix}" for name, suffix in parts.items()}
+        self._files = {name: (path, identity(path)) for name, path in paths.items()}
         loop_s, now_s = asyncio.get_running_loop().time(), self.now().timestamp()
         meta = dict(store.rows("SELECT key, value FROM meta"))
         # A wall clock that was put back does not make messages wait longer: the time of the file goes on.
@@ -301,7 +306,7 @@ class FileBroker(MemoryBroker):
             return
         self._poll_timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
         try:
-            self._check_file()
+            self._check_files()
             self._refresh()
             if self.is_owner:
                 self._take_notes()
@@ -309,13 +314,15 @@ class FileBroker(MemoryBroker):
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 self.store.fail(error)
 
-    def _check_file(self) -> None:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            raise OSError("it was deleted while it was in use") from None
-        if (found.st_dev, found.st_ino) != self._identity:
-            raise OSError("it was replaced by another file while it was in use")
+    def _check_files(self) -> None:
+        """Raise OSError where a file is another one: what is written to it is lost, or a second process owns it."""
+        for name, (path, known) in self._files.items():
+            try:
+                found = identity(path)
+            except FileNotFoundError:
+                raise OSError(f"{name} was deleted while it was in use") from None
+            if found != known:
+                raise OSError(f"{name} was replaced by another file while it was in use")
 
     def _refresh(self) -> None:
         store = self.store
@@ -327,11 +334,13 @@ class FileBroker(MemoryBroker):
         if self.is_owner:
             self._read_changes(changes)
             self._take_in()
-            for number, size in store.rows("SELECT id, size FROM removed"):
+            removed = dict(store.rows("SELECT id, size FROM removed"))
+            for number in removed.keys() - self._removed:  # a slow disk has those of the last look still
                 for queue in self._router.queues.values():
                     if isinstance(queue, FileQueue):
-                        queue.discard(number, size)
+                        queue.discard(number, removed[number])
                 store.execute("DELETE FROM removed WHERE id = ?", number)
+            self._removed = removed.keys()
         else:
             self._lines.load()
             self._read_changes(changes)
@@ -354,9 +363,9 @@ class FileBroker(MemoryBroker):
             queue, first = self._router.queues.get(name), line << LINE_BITS
             if not isinstance(queue, FileQueue):
                 continue
-            seen = self._seen.get(line, first)
+            seen = max(queue.taken_in, first)
             for message in self.store.read(seen + 1, first + (1 << LINE_BITS) - 1, INTAKE, 8 * 1024 * 1024):
-                self._seen[line] = message.position
+                queue.taken_in = message.position
                 queue.take_in(message)
                 self.store.delete(message.position)
                 self._data_version = -1  # there may be more

@@ -56,8 +56,7 @@ class PagedBuffer:
 
     def popleft(self) -> QueuedMessage:
         """Remove the head and return it. Raises IndexError when the buffer is empty."""
-        if not self._head:
-            self._read_page()
+        self._load_head()
         message = self._head.popleft()
         self._head_bytes -= len(message.envelope.body)
         return message
@@ -69,10 +68,10 @@ class PagedBuffer:
 
     def note_written(self, number: int) -> None:
         """Forget the messages that are in the file now, and can be read there."""
-        unwritten = self._unwritten
+        unwritten, before = self._unwritten, len(self._unwritten)
         while unwritten and unwritten[0][0] <= number:
             unwritten.popleft()
-        if self._store.is_careful:
+        if len(unwritten) != before:
             self._on_written()
 
     def discard(self, number: int) -> bool:
@@ -87,8 +86,7 @@ class PagedBuffer:
         return is_ahead
 
     def __getitem__(self, index: int, /) -> QueuedMessage:
-        if not self._head:
-            self._read_page()
+        self._load_head()
         return self._head[index]
 
     def __len__(self) -> int:
@@ -96,7 +94,8 @@ class PagedBuffer:
 
     def __bool__(self) -> bool:
         """Whether there is a head. Where care is needed, a message has to be in the file first."""
-        return bool(self._head) or self._ahead > (len(self._unwritten) if self._store.is_careful else 0)
+        self._load_head()
+        return bool(self._head)
 
     def __iter__(self) -> Iterator[QueuedMessage]:
         yield from [*self._head]
@@ -115,13 +114,14 @@ class PagedBuffer:
         self._head_bytes += len(message.envelope.body)
         self._last = message.position
 
-    def _read_page(self) -> None:
-        """Read the next messages; what is not in the file yet is in memory."""
-        if not self._ahead:
+    def _load_head(self) -> None:
+        """Read the next messages where none is in memory; those that are not in the file yet are in memory."""
+        if self._head or self._ahead <= (len(self._unwritten) if self._store.is_careful else 0):
             return
-        found = self._store.read(self._last + 1, self._end, PAGE, PAGE_BYTES)
+        found, last = self._store.read(self._last + 1, self._end, PAGE, PAGE_BYTES), self._last
         if not found and not self._store.is_careful:
-            found = [message for _, message in self._unwritten if message.position > self._last][:PAGE]
+            found = [message for _, message in self._unwritten if message.position > last][:PAGE]
         for message in found:
             self._push(message)
-        self._ahead = self._ahead - len(found) if found else 0
+        behind = sum(message.position > last for _, message in self._unwritten)
+        self._ahead = self._ahead - len(found) if found else behind

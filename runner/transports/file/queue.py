@@ -75,6 +75,8 @@ class FileQueue(MemoryQueue):
         self.fifos: dict[int, PagedBuffer] = {}
         self.alone: QueuedMessage | None = None
         """The message that was delivered alone, and is not settled."""
+        self.taken_in = 0
+        """The last message of the inbox that was taken in."""
         super().__init__(definition, scheduler, **options)
         stored = {rank: line for rank, line in lines.of.get(self.name, {}).items() if rank != INBOX}
         if self._may_prioritize and not stored.keys() <= {self._default_rank}:
@@ -91,6 +93,7 @@ class FileQueue(MemoryQueue):
     def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
         subscription = FileSubscription(options, self, on_delivery)
         self.add(subscription)
+        self.note_consumers()  # others may have come since it was noted that this one comes
         return subscription
 
     def run_once(self) -> bool:
@@ -98,7 +101,7 @@ class FileQueue(MemoryQueue):
 
         What was settled before it is in the file by then: so only its own failed delivery is counted.
         """
-        if self.alone is not None:
+        if self.alone is not None or self._store.failure is not None:
             return False
         if not self._may_expire or not self.idle or not self._is_head_suspect():
             return super().run_once()

@@ -52,13 +52,31 @@ _owned: dict[str, str] = {}
 """The files that this process owns, with what it says about itself: a process's own lock is no obstacle to it."""
 
 
+_connections: dict[sqlite3.Connection, tuple[int, int]] = {}
+"""The open connections of this process, with the identities of their files."""
+
+_inherited: set[tuple[int, int]] = set()
+"""The files that were open when this process was forked: SQLite believes that it has the locks of its parent."""
+
+os.register_at_fork(after_in_child=lambda: _inherited.update(_connections.values()))
+
+
+def identity(path: str | Path) -> tuple[int, int]:
+    """Return what tells a file from another one of the same name. Raises OSError."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 def connect(path: Path, *, creates: bool) -> sqlite3.Connection:
-    """Return a connection that commits each statement by itself. Raises BrokerUnavailable."""
+    """Return a connection that commits each statement by itself, for `disconnect`. Raises BrokerUnavailable."""
     if not path.exists():
         if not creates:
             raise BrokerUnavailable(f"there is no file {path} yet", "`runner up` and `runner publish` make it")
         _make(path)
     _refuse_network(path)
+    if (file := identity(path)) in _inherited:
+        text = f"the file {path} was open when this process was forked, and what it writes could be lost"
+        raise BrokerUnavailable(text, "use the file after the fork only, or close it before")
     try:
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
@@ -68,7 +86,14 @@ def connect(path: Path, *, creates: bool) -> sqlite3.Connection:
             raise
     except sqlite3.Error as error:
         raise unusable(path, error) from error
+    _connections[connection] = file
     return connection
+
+
+def disconnect(connection: sqlite3.Connection) -> None:
+    """Close a connection."""
+    _connections.pop(connection, None)
+    connection.close()
 
 
 def unusable(path: Path, error: Exception) -> BrokerUnavailable:
@@ -77,6 +102,8 @@ def unusable(path: Path, error: Exception) -> BrokerUnavailable:
     hint = ""
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         hint = f"save what can be read: sqlite3 {path} .recover | sqlite3 saved.queue; then use that file instead"
+    elif code == sqlite3.SQLITE_FULL:
+        hint = "make room on its disk, and start again"
     elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         hint = "the user needs the right to write to it and to its folder"
     return BrokerUnavailable(f"the file {path} cannot be used: {text}", hint)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from runner.envelope_json import read_properties, write_properties
 from runner.errors import PublishUnknown
 from runner.message import Address
-from runner.transports.file.queue_file import connect
+from runner.transports.file.queue_file import connect, disconnect
 from runner.transports.memory.queue_buffer import QueuedMessage
 
 GROUP_S = 0.002
@@ -37,7 +37,6 @@ VACUUM_PAGES, VACUUM_LEAST = 256, 2048
 LINE_BITS = 40
 _READ = "SELECT id, properties, body, expires, failed FROM messages WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
 _CHUNKS = (64, 16, 4, 1)
-_FATAL = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 Written = Callable[[Exception | None], None]
 
@@ -85,7 +84,11 @@ class FileStore:
     ) -> None:
         self.path = path
         self.writer = connect(path, creates=creates)
-        self.reader = connect(path, creates=False)
+        try:
+            self.reader = connect(path, creates=False)
+        except BaseException:
+            disconnect(self.writer)
+            raise
         self.is_blocked = False
         self.is_careful = False
         """Whether messages are delivered only when they are in the file."""
@@ -196,9 +199,9 @@ class FileStore:
         if self.failure is None:
             self.failure = error
             self._closing.set()
-            self._end_group(self._pending)
-            self._pending = Group(self._pending.number + 1)
             self._on_failed(error)
+            group, self._pending = self._pending, Group(self._pending.number + 1)
+            self._end_group(group)
 
     async def close(self) -> None:
         """Write what is left, not longer than some seconds where the disk takes nothing, and close the file."""
@@ -210,9 +213,10 @@ class FileStore:
             self._timer.cancel()
         self._closing.set()
         self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
-        self.reader.close()
-        self.writer.close()
+        try:
+            await asyncio.to_thread(self._thread.join)
+        finally:
+            disconnect(self.reader)
 
     # Groups, in the loop
 
@@ -260,6 +264,7 @@ class FileStore:
             self._in_loop(self._note_written, group, error)
             if error is None:
                 self._give_back_space()
+        disconnect(self.writer)
 
     def _write_until_done(self, group: Group) -> Exception | None:
         """Commit a group; return the error after which it makes no sense to try again."""
@@ -270,10 +275,10 @@ class FileStore:
                 if said:
                     self._in_loop(self._set_blocked, None)
                 return None
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:
                 with contextlib.suppress(sqlite3.Error):
                     self.writer.execute("ROLLBACK")
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FATAL:
+                if not isinstance(error, sqlite3.OperationalError | OSError):  # damaged, or a fault of the runner
                     return error
                 if said != str(error):
                     said = str(error)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import resource
-import sqlite3
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,91 +15,12 @@ from runner.errors import BrokerUnavailable, PublishFailed
 from runner.message import Address, Envelope
 from runner.outcome import DeadLetter, Retry
 from runner.pipeline.topology import Queue, Topology
-from runner.transports.base import Delivery, SubscriptionOptions, TransportEvent
-from runner.transports.file import FileBroker, FileTransport, paged_buffer, queue_file, store
+from runner.transports.base import Delivery
+from runner.transports.file import paged_buffer, queue_file, store
 from runner.transports.pauses import Pause
+from tests.unit.transports.file.sessions import OPTIONS, WORK, Session, change, crash, session, until
 
 pytestmark = pytest.mark.usefixtures("no_file_left_open")
-
-WORK = Address("", "work")
-QUORUM = {
-    "x-queue-type": "quorum",
-    "x-delivery-limit": 2,
-    "x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": "dead",
-}
-OPTIONS = SubscriptionOptions(queue="work", prefetch=10, dead_letter="dead", wait_prefix="work.retry")
-
-
-@contextlib.asynccontextmanager
-async def session(path: Path, *, clock: Callable[[], datetime] | None = None, **options: Any) -> AsyncIterator[Session]:
-    """Connect a process of its own, with a queue `work`."""
-    opened = Session(FileBroker(path, clock=clock, **options))
-    await opened.transport.connect()
-    try:
-        await opened.transport.declare(Topology(queues=(Queue("work", arguments=QUORUM), Queue("dead"))))
-        yield opened
-    finally:
-        await opened.transport.close()
-
-
-class Session:
-    """A session, what it has reported, and what it was delivered."""
-
-    def __init__(self, broker: FileBroker) -> None:
-        self.broker = broker
-        self.events: list[TransportEvent] = []
-        self.transport = FileTransport(broker, on_transport_event=self.events.append)
-        self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-
-    async def publish(self, *bodies: str, **properties: Any) -> None:
-        for body in bodies:
-            await self.transport.publish(WORK, Envelope(body.encode(), **properties))
-
-    async def publish_many(self, count: int, body: bytes = b"") -> None:
-        await asyncio.gather(*(self.transport.publish(WORK, Envelope(b"%d" % each + body)) for each in range(count)))
-
-    async def subscribe(self, prefetch: int = 10) -> None:
-        await self.transport.subscribe(
-            SubscriptionOptions(queue="work", prefetch=prefetch, dead_letter="dead", wait_prefix="work.retry"),
-            self.deliveries.put_nowait,
-        )
-
-    async def next(self) -> Delivery:
-        async with asyncio.timeout(20):
-            return await self.deliveries.get()
-
-    async def take(self, count: int) -> list[str]:
-        """Acknowledge the next messages, and return their bodies."""
-        return [self._ack(await self.next()) for _ in range(count)]
-
-    def _ack(self, delivery: Delivery) -> str:
-        self.transport.ack(delivery)
-        return delivery.envelope.body.decode()
-
-    def count(self, queue: str = "work") -> int:
-        found = self.transport.queue(queue)
-        assert found is not None
-        return found.depth[0]
-
-
-def crash(opened: Session) -> None:
-    """Leave the file as a process that is killed does: nothing more is written, and its thread and locks are gone."""
-    broker, file = opened.broker, opened.broker.store
-    opened.transport.close = _nothing  # type: ignore[method-assign]
-    file.failure = BrokerUnavailable("killed")
-    broker.leave(opened.transport)
-    if broker._poll_timer is not None:
-        broker._poll_timer.cancel()
-    file._jobs.put(None)
-    file._thread.join()
-    file.reader.close()
-    file.writer.close()
-    broker._lock.release()
-
-
-async def _nothing() -> None:
-    pass
 
 
 async def test_a_backlog_is_in_the_file_and_comes_in_order(tmp_path: Path) -> None:
@@ -252,8 +170,8 @@ async def test_space_is_given_back_after_a_backlog(tmp_path: Path, monkeypatch: 
         await opened.publish_many(2000, b"x" * 4000)
         await opened.subscribe(prefetch=100)
         await opened.take(2000)
-        await _until(lambda: _stored(opened) == 0)
-        await _until(lambda: opened.broker.store.rows("PRAGMA freelist_count")[0][0] < 64)
+        await until(lambda: _stored(opened) == 0)
+        await until(lambda: opened.broker.store.rows("PRAGMA freelist_count")[0][0] < 64)
     assert path.stat().st_size < 2_000_000
 
 
@@ -268,12 +186,12 @@ async def test_other_processes_publish_look_and_remove(tmp_path: Path) -> None:
             await owner.subscribe(prefetch=1)
             assert (await owner.next()).envelope.body == b"before"
             await other.publish("one", "two", "three")
-            await _until(lambda: owner.count() == 3)
-            await _until(lambda: other.count() == 3)
+            await until(lambda: owner.count() == 3)
+            await until(lambda: other.count() == 3)
             queue: Any = other.transport.queue("work")
             (gone,) = [message for message in iter(queue.take_head, None) if message.envelope.body == b"two"]
             queue.forget(gone)
-            await _until(lambda: owner.count() == 2)
+            await until(lambda: owner.count() == 2)
 
 
 async def test_a_pause_of_another_process_is_heard(tmp_path: Path) -> None:
@@ -282,16 +200,16 @@ async def test_a_pause_of_another_process_is_heard(tmp_path: Path) -> None:
         await owner.transport.follow_pauses("shop", lambda *change: heard.append(change))
         pause = Pause(datetime(2026, 1, 1, tzinfo=UTC), "away")
         await other.transport.set_pause("shop", "ship", pause)
-        await _until(lambda: heard == [({"ship": pause}, "ship")])
+        await until(lambda: heard == [({"ship": pause}, "ship")])
         await other.transport.set_pause("shop", "ship", None)
-        await _until(lambda: heard[1:] == [({}, "ship")])
+        await until(lambda: heard[1:] == [({}, "ship")])
 
 
 async def test_a_queue_that_another_process_declares_is_there(tmp_path: Path) -> None:
     async with session(tmp_path / "q") as owner, session(tmp_path / "q", is_owner=False) as other:
         await other.transport.declare(Topology(queues=(Queue("more"),)))
         await other.transport.publish(Address("", "more"), Envelope(b"1"))
-        await _until(lambda: owner.transport.queue("more") is not None and owner.count("more") == 1)
+        await until(lambda: owner.transport.queue("more") is not None and owner.count("more") == 1)
         with pytest.raises(PublishFailed, match='no queue takes a message for "none"'):
             await other.transport.publish(Address("", "none"), Envelope(b"1"))
 
@@ -311,14 +229,14 @@ async def test_one_process_owns_the_file(tmp_path: Path) -> None:
 async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     async with session(tmp_path / "q"):
         pass
-    _change(tmp_path / "q", "PRAGMA user_version = 99")
+    change(tmp_path / "q", "PRAGMA user_version = 99")
     with pytest.raises(BrokerUnavailable, match=r"made by a newer version of the runner \(format 99, this one has 1\)"):
         async with session(tmp_path / "q"):
             pass
 
 
 async def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
-    _change(tmp_path / "q", "CREATE TABLE theirs (x)")
+    change(tmp_path / "q", "CREATE TABLE theirs (x)")
     with pytest.raises(BrokerUnavailable, match="is the database of another program"):
         async with session(tmp_path / "q"):
             pass
@@ -348,20 +266,21 @@ async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(("q", "q-wal", "q-shm", "q.lock"), 0o600)
 
 
+@pytest.mark.parametrize(("what", "suffix"), [("it", ""), ("its -wal", "-wal"), ("its .lock", ".lock")])
 @pytest.mark.parametrize("how", ["deleted", "replaced by another file"])
-async def test_a_file_that_is_gone_is_said_at_once(tmp_path: Path, how: str) -> None:
-    path = tmp_path / "q"
-    async with session(path) as opened:
-        path.unlink() if how == "deleted" else (tmp_path / "new").rename(path) if _made(tmp_path / "new") else None
-        await _until(lambda: bool(opened.events))
+async def test_a_file_that_is_gone_is_said_at_once(tmp_path: Path, what: str, suffix: str, how: str) -> None:
+    """What is written to a deleted `-wal` is lost; without the `.lock`, a second process could own the file."""
+    path = tmp_path / f"q{suffix}"
+    async with session(tmp_path / "q") as opened:
+        if how == "deleted":
+            path.unlink()
+        else:
+            (tmp_path / "new").touch()
+            (tmp_path / "new").rename(path)
+        await until(lambda: bool(opened.events))
         assert opened.events[0].event == "broker.file_lost"
-        assert f"it was {how} while it was in use" in opened.events[0].fields["error"]
+        assert f"{what} was {how} while it was in use" in opened.events[0].fields["error"]
         assert how in opened.transport.unready_reasons[0]
-
-
-def _made(path: Path) -> bool:
-    path.touch()
-    return True
 
 
 async def test_a_full_disk_stops_publishers_and_loses_nothing(tmp_path: Path) -> None:
@@ -372,7 +291,7 @@ async def test_a_full_disk_stops_publishers_and_loses_nothing(tmp_path: Path) ->
         pages = opened.broker.store.rows("PRAGMA page_count")[0][0]
         opened.broker.store.writer.execute(f"PRAGMA max_page_count = {pages}")
         publishing = asyncio.gather(opened.publish(*("y" * 9000 for _ in range(20))))
-        await _until(lambda: [event.event for event in opened.events] == ["broker.blocked"])
+        await until(lambda: [event.event for event in opened.events] == ["broker.blocked"])
         assert "full" in opened.events[0].fields["reason"]
         taken = await opened.take(20)
         assert not publishing.done()
@@ -392,11 +311,14 @@ async def test_damaged_pages_are_said_at_once(tmp_path: Path) -> None:
         for page in range(pages // 3, pages * 2 // 3):
             file.seek(page * 4096)
             file.write(os.urandom(4096))
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     async with session(path) as opened:
         await opened.subscribe(prefetch=5000)
-        await _until(lambda: bool(opened.events))
+        await until(lambda: bool(opened.events))
         assert opened.events[0].event == "broker.file_lost"
         assert ".recover" in opened.events[0].fields["hint"]
+    assert errors == [], "said once"
 
 
 async def test_a_backlog_costs_no_memory(tmp_path: Path) -> None:
@@ -408,15 +330,3 @@ async def test_a_backlog_costs_no_memory(tmp_path: Path) -> None:
             await opened.publish_many(200, b"x" * 16_000)
         assert opened.count() == 2600
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
-
-
-def _change(path: Path, statement: str) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute(statement)
-        connection.commit()
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
