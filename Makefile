@@ -138,8 +138,8 @@ quotes: $(VENV)/.ready ## Write the results of bench and profile into README and
 	@$(BIN)/python -m benchmarks.quotes --write
 
 .PHONY: profile
-profile: $(VENV)/.bench rabbitmq ## Show where the time of one message goes
-	@$(BIN)/python -m benchmarks.profiling $(BENCH) --json $(RESULTS)/profile.json
+profile: $(VENV)/.bench rabbitmq ## Show where the time of one message goes, with a picture for each kind of work
+	@$(BIN)/python -m benchmarks.profiling $(BENCH) --json $(RESULTS)/profile.json --pictures $(RESULTS)
 
 .PHONY: format
 format: $(VENV)/.test ## Fix style and format

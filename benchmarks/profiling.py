@@ -1,6 +1,6 @@
 """Where the time of one message goes, in a real `runner up`, on RabbitMQ and on the in-process broker.
 
-    python -m benchmarks.profiling [--quick] [--only publish] [--top N] [--json FILE]
+    python -m benchmarks.profiling [--quick] [--only publish] [--top N] [--json FILE] [--pictures FOLDER]
 
 Samples (`entries/sampled.py`) are shared out by the innermost frame that belongs to a part; so a part's time includes
 what it calls in the standard library, but not the other parts that it calls.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import rabbit
+from benchmarks import flame, rabbit
 from benchmarks.entries.in_process import IN_A_FILE, IN_PROCESS, InProcess
 from benchmarks.entries.job import Job, Work
 from benchmarks.entries.mqrunner import MQRUNNER
@@ -43,6 +44,7 @@ PARTS: Mapping[str, Sequence[str]] = {
 """What belongs to which part, by a piece of the file's path; the first that fits."""
 
 Stack = Sequence[Sequence[str]]
+Samples = Sequence[tuple[Stack, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,19 @@ class Profile:
     functions: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A profile, and the flame graph of its samples."""
+
+    profile: Profile
+    svg: str
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return "profile-" + re.sub(r"\W+", "-", self.profile.broker.lower()) + ".svg"
+
+
 def part_of(stack: Stack) -> str:
     """Return the part that a sample belongs to: that of the innermost frame that has one, above the event loop."""
     for file, function in stack:
@@ -68,7 +83,7 @@ def part_of(stack: Stack) -> str:
     return OTHER
 
 
-def share_out(broker: str, messages: int, cpu_us: float, samples: Sequence[tuple[Stack, int]]) -> Profile:
+def share_out(broker: str, messages: int, cpu_us: float, samples: Samples) -> Profile:
     """Turn samples into microseconds for each message."""
     parts, functions = Counter[str](), Counter[str]()
     for stack, number in samples:
@@ -83,6 +98,26 @@ def share_out(broker: str, messages: int, cpu_us: float, samples: Sequence[tuple
     return Profile(broker, messages, parts.total(), cpu_us, in_us(parts), in_us(functions))
 
 
+def picture(found: Profile, samples: Samples) -> Picture:
+    """Draw the samples of a profile."""
+    stacks = [(frames_of(stack), number) for stack, number in samples]
+    return Picture(found, flame.draw(_title(found), flame.tree(stacks), found.cpu_us, found.parts))
+
+
+def frames_of(stack: Stack) -> list[flame.Frame]:
+    """Return the frames of a stack above the event loop, the outermost first, each with its part."""
+    loop = next((at for at, (_, function) in enumerate(stack) if function.endswith("._run_once")), len(stack))
+    innermost_first = [
+        (f"{_short(file).removesuffix('.py')}: {function}", part_of(stack[at:loop]))
+        for at, (file, function) in enumerate(stack[:loop])
+    ]
+    return innermost_first[::-1] or [("event loop", OTHER)]
+
+
+def _title(found: Profile) -> str:
+    return f"{found.broker}: {found.cpu_us:.1f} µs a message ({found.messages:,} messages, {found.samples:,} samples)"
+
+
 def _path(file: str) -> str:
     """Return a path in which ours begin at the checkout, so that its own name decides nothing."""
     return str(Path(file).relative_to(ROOT)) if file.startswith(f"{ROOT}/") and "site-packages" not in file else file
@@ -93,7 +128,7 @@ def _short(file: str) -> str:
     return path if not path.startswith("/") else "/".join(Path(path).parts[-2:])
 
 
-def profile(broker: str, command: Sequence[str], folder: Path, messages: int, variables: Mapping[str, str]) -> Profile:
+def profile(broker: str, command: Sequence[str], folder: Path, messages: int, variables: Mapping[str, str]) -> Picture:
     """Run a `runner up` with samples taken."""
     sampled = [sys.executable, "-m", "benchmarks.entries.sampled", "samples.json", *command[len(RUNNER) :]]
     with ProcessGroup(broker, [sampled], folder, variables) as group:
@@ -101,10 +136,10 @@ def profile(broker: str, command: Sequence[str], folder: Path, messages: int, va
         account = group.end(by_themselves="--until-idle" in command)
     account.check(broker, messages)
     samples = json.loads((folder / "samples.json").read_text())
-    return share_out(broker, messages, account.cpu_s / messages * 1e6, samples)
+    return picture(share_out(broker, messages, account.cpu_s / messages * 1e6, samples), samples)
 
 
-def on_rabbitmq(work: Work, messages: int, url: str) -> Profile:
+def on_rabbitmq(work: Work, messages: int, url: str) -> Picture:
     """Profile one kind of work on classic queues, with a prefetch of 100."""
     with bench_folder() as folder:
         source, target = f"profile-{work}-source", f"profile-{work}-target"
@@ -120,11 +155,11 @@ def on_rabbitmq(work: Work, messages: int, url: str) -> Profile:
             rabbit.fill(url, [source], messages)
         name = "RabbitMQ" if work == "consume" else f"RabbitMQ, {work}"
         found = profile(name, MQRUNNER.command(job, folder), folder, messages, job.variables())
-        rabbit.check(url, found.broker, [source], 0)
+        rabbit.check(url, name, [source], 0)
         return found
 
 
-def in_process(entry: InProcess, messages: int) -> Profile:
+def in_process(entry: InProcess, messages: int) -> Picture:
     """Profile an async producer, and a handler on the loop or in threads."""
     with bench_folder() as folder:
         variables = {"BENCH_COUNT": str(messages)}
@@ -134,9 +169,8 @@ def in_process(entry: InProcess, messages: int) -> Profile:
 
 def show(found: Profile, top: int) -> None:
     """Print both tables."""
-    title = f"{found.broker}: {found.cpu_us:.1f} µs a message ({found.messages:,} messages, {found.samples:,} samples)"
     parts = [(part, f"{us:.1f}", f"{us / found.cpu_us:.0%}") for part, us in found.parts.items()]
-    print(table(title, ("part", "µs each", "share"), parts))
+    print(table(_title(found), ("part", "µs each", "share"), parts))
     functions = [(name, f"{us:.2f}", f"{us / found.cpu_us:.1%}") for name, us in list(found.functions.items())[:top]]
     print(table(f"{found.broker}: functions, by the time in themselves", ("function", "µs each", "share"), functions))
 
@@ -145,7 +179,7 @@ def measure_all(options: argparse.Namespace, _: int) -> list[Profile]:
     """Profile everything that is asked for, and print the tables."""
     messages = 10_000 if options.quick else 100_000
     works: list[Work] = [work for work in RABBITMQ_WORKS if options.only in f"rabbitmq {work}"]
-    found: list[Profile] = []
+    found: list[Picture] = []
     if works and Node.is_installed():
         with Node() as node:
             found += [on_rabbitmq(work, messages, node.url) for work in works]
@@ -157,8 +191,10 @@ def measure_all(options: argparse.Namespace, _: int) -> list[Profile]:
         if not each.peer and options.only in f"in-process {each.name}"
     ]
     for each in found:
-        show(each, options.top)
-    return found
+        show(each.profile, options.top)
+        if options.pictures is not None:
+            (options.pictures / each.name).write_text(each.svg, "utf-8")
+    return [each.profile for each in found]
 
 
 def main() -> None:
@@ -167,6 +203,7 @@ def main() -> None:
     def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--only", default="", metavar="WORD", help="only work whose name contains WORD")
         parser.add_argument("--top", type=int, default=TOP, metavar="N", help="how many functions are printed")
+        parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write a flame graph of each to FOLDER")
 
     run_benchmark("profile", __doc__, measure_all, runs=1, quick_runs=1, add_options=add_options)
 

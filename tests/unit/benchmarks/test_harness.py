@@ -131,6 +131,23 @@ def test_samples_belong_to_the_innermost_part() -> None:
     assert found.parts == {"delivery engine": 6.0, profiling.OTHER: 2.0}
 
 
+def test_a_flame_graph_has_a_box_for_each_function_below_the_loop() -> None:
+    root = str(ROOT)
+    loop = ("/lib/asyncio/base_events.py", "BaseEventLoop._run_once")
+    engine = (f"{root}/runner/runtime/execution.py", "Execution.run")
+    send = ("/lib/asyncio/selector_events.py", "_SelectorSocketTransport.write")
+    samples = [([send, engine, loop, ("/lib/main.py", "main")], 1), ([engine, loop], 2), ([loop], 1)]
+    found = profiling.picture(profiling.share_out("RabbitMQ, hop", 10, 8.0, samples), samples)
+    hints = {element.text for element in ElementTree.fromstring(found.svg).iter() if element.tag.endswith("}title")}
+    assert found.name == "profile-rabbitmq-hop.svg"
+    assert hints == {
+        "RabbitMQ, hop: 8.0 µs a message (10 messages, 4 samples)",
+        "runner/runtime/execution: Execution.run: 6.00 µs, 75.0% (delivery engine)",
+        "asyncio/selector_events: _SelectorSocketTransport.write: 2.00 µs, 25.0% (delivery engine)",
+        f"event loop: 2.00 µs, 25.0% ({profiling.OTHER})",
+    }
+
+
 def test_a_spread_is_the_median_and_the_ends() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
 
