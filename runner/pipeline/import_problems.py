@@ -80,19 +80,22 @@ def not_python(module: str, file: str, error: Exception) -> ImportProblem:
     if encoding:
         return module_failed(module, f"cannot be read: {display_path(file)} is {encoding}", "save it as UTF-8", None)
     what = f"is not valid Python: {getattr(error, 'msg', None) or error}"
+    line, column = getattr(error, "lineno", None), max(getattr(error, "offset", None) or 1, 1)
+    end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
+    length = end - column if end_line == line and end > column else 1
+    text = linecache.getline(file, line or 0).rstrip()
     hint = "correct this line, or the one before it"
     for place, _, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
-        if place == "syntax" and (match := re.search(pattern, what)):
+        if place == "syntax" and (
+            match := re.search(pattern, f"{what}\n{text[column - 1 : column - 1 + length]}\n{text}")
+        ):
             words = match.groupdict()
             hint = filled(help_, {**words, "close": _CLOSING.get(words.get("open", ""), "")})
             break
-    line, column = getattr(error, "lineno", None), getattr(error, "offset", None) or 1
     if feature := re.search(r"future feature (\w+) is not", what):
         hint = did_you_mean(feature[1], __future__.all_feature_names)
         return module_failed(module, what, hint, place_of(file, line or 1, feature[1]))
-    end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
-    length = end - column if end_line == line and end > column > 0 else 1
-    return module_failed(module, what, hint, Place(file, line, max(column, 1), length) if line else None)
+    return module_failed(module, what, hint, Place(file, line, column, length) if line else None)
 
 
 def _wrong_encoding(file: str) -> str:

@@ -314,6 +314,27 @@ MODULES += [
     ),
 ]
 
+SYNTAX = {
+    "def ship(order):\n    # later\ndef other(): ...\n": "write `pass` in the block before this line",
+    "def ship(order):\nprint(order)\n": "indent this line, or write `pass` in the block",
+    "if X:\n    pass\nelse if Y:\n    pass\n": 'write "elif" in place of "else if"',
+    "<<<<<<< HEAD\nX = 1\n": "keep one side, and remove the marks of the merge",
+    "X = 1\n!pip install x\n": "remove this line: it is a command of a notebook, or of a shell",
+    "def ship(from, order): ...\n": 'use another name: "from" is a word of Python',
+    "class = 1\n": 'use another name: "class" is a word of Python',
+    "print(\u201cSHIP\u201d)\n": """write ASCII quotes (" or ') in place of all typographic ones in this module""",
+    "raise ValueError, 'x'\n": 'write "raise ValueError(…)"',
+    "X = (1, 2]\n": 'write ")" in place of it',
+    "X = 010\n": "write 0o… for an octal number, or remove the zeros at the start",
+    "exec 'x'\n": "write exec(…) with parentheses, everywhere in this module",
+    "X = f(a=1, 2)\n": "put it before the arguments with names",
+}
+if sys.version_info < (3, 14):
+    SYNTAX["try:\n    pass\nexcept ValueError, e:\n    pass\n"] = 'write "except ValueError as e:"'
+if sys.version_info < (3, 12):
+    SYNTAX["type Order = dict[str, str]\n"] = 'write "Order = dict[str, str]": `type` needs Python 3.12'
+    SYNTAX['f"a {b["c"]}"\n'] = "use other quotes inside of the f-string: the same ones need Python 3.12"
+
 NAMES = [
     Mistake(
         "several parameters by name only",
@@ -598,6 +619,15 @@ def test_a_wrong_name_is_reported_in_the_same_words_without_imports(project: Pat
     write(project, mistake.files, mistake.handler)
     [problem] = app.check([Path("p.yaml")], {})[0]
     assert said(problem, project) == (mistake.place, mistake.message, mistake.help)
+
+
+@pytest.mark.parametrize(("code", "help_"), SYNTAX.items())
+def test_code_that_is_not_python(project: Path, code: str, help_: str) -> None:
+    """In the words of Python, which differ between its versions, with what to write."""
+    write(project, {"app.py": code}, "app:ship")
+    [problem] = problems()
+    assert problem.help == help_
+    assert problem.message.startswith('module "app" is not valid Python: ')
 
 
 @pytest.mark.parametrize(
