@@ -5,6 +5,7 @@ Each function returns "" unless nothing of the value is lost.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -129,8 +130,10 @@ def import_path(text: str) -> tuple[str, str]:
     """Return the import path that is meant, and a hint; one of both may be empty."""
     if "\n" in text.strip() or text.lstrip().startswith(("def ", "lambda", "async def ", "import ")):
         return "", "code cannot stand in the pipeline: put the function into a module, and name it"
-    text = text.strip()
-    called = re.sub(r"\(\s*\)$|[\"']", "", text)
+    called = re.sub(r"\(\s*\)$|[\"']", "", _bare_path(text))
+    if outside := re.fullmatch(r"((?:/|\.\./)\S*)/(\w+)(?:\.py)?:(\w+)", called):
+        folder, module, name = outside.groups()
+        return "", f'write "{module}:{name}", and `python_path: [{folder}]` at the top level of the pipeline'
     path, colon, name = re.sub(r"\s*(?:::|->|=>|#|!|@)\s*", ":", called).rpartition(":")
     if not colon and called.endswith(".py"):
         return "", f'write the function as well, as in "{_module(called)}:name"'
@@ -149,13 +152,22 @@ def import_path(text: str) -> tuple[str, str]:
     )
 
 
+def _bare_path(text: str) -> str:
+    """Return the path in a command or an import statement, such as `python -m app` or `from app import ship`."""
+    text = re.sub(r"^(python\S*|uv run)\s+(-m\s+)?", "", text.strip())
+    return re.sub(r"^from\s+(\S+)\s+import\s+(\w+)$", r"\1:\2", text)
+
+
 def function_in(folders: Iterable[Path], text: str, item: str) -> str:
     """Return the import path of the function that a text without a colon means, by the files of its folders.
 
     `app`, `app/ship` and `ship` mean `app:ship`. `item` is the name of the subscriber, which its function may have.
     """
-    *above, last = [word for word in re.split(r"[./\\:]+", text.strip().removesuffix(".py")) if word] or [""]
-    for folder in folders:
+    text = _bare_path(text)
+    *words, last = [word for word in re.split(r"[./\\:]+", re.sub(r"\.py(:|$)", ":", text)) if word] or [""]
+    starts = range(max(1, len(words))) if text.startswith(("/", "~", "..")) else (0,)
+    for folder, start in itertools.product(folders, starts):
+        above = words[start:]
         for module, names in (([*above, last], (item,)), (above, (last,))):
             if all(word.isidentifier() for word in module) and module:
                 defined = _defined(folder.joinpath(*module).with_suffix(".py"))

@@ -188,7 +188,8 @@ def _unwritable(payload: Any, error: Exception, place: str = "") -> PublishFaile
         return PublishFailed(NESTED_PUBLISH, reason="invalid")
     if unknown and unknown[1] in ("function", "method"):
         why = f": it is a {unknown[1]}{at}"
-        hint = "if the handler makes a function, call it in the module, and name what it returns in `handler:`"
+        hint = "the handler makes a function: call it in the module, and name what it returns in `handler:`; "
+        hint += "or call its decorator, as in @retry(…)"
     elif unknown:
         why, hint = f": it has an object of {unknown[1]}{at}", "return a dict, a dataclass or a pydantic model instead"
     elif "invalid utf-8" in text:

@@ -33,7 +33,8 @@ def validation_errors(error: ValidationError, whole: str = "the payload", *, sho
 
 def _words(kind: str, detail: Mapping[str, Any], value: object, *, shows_values: bool) -> str:
     context = detail.get("ctx", {})
-    instead = f", not {describe(value)}" if shows_values else ""
+    is_null = "input" in detail and detail["input"] is None  # not a secret
+    instead = f", not {describe(value)}" if shows_values else ", not null" if is_null else ""
     bound = next((f"must be {words} {context[name]}" for name, words in _BOUNDS.items() if name in context), "")
     if kind == "missing":
         return "is missing"

@@ -15,6 +15,9 @@ _OFTEN_RESOURCES = frozenset(
 )
 """Names of parameters that are rarely fields of a payload."""
 
+_CALLERS = ("self", "cls", "ctx", "context", "task")
+"""Names of the first parameter of methods, and of functions that other libraries call with an object of their own."""
+
 _SCALARS = (bool, int, float, str)
 _FOREIGN_TYPES = {
     "pydantic.v1": 'write "from pydantic import BaseModel" in place of the one of pydantic.v1',
@@ -63,14 +66,20 @@ def missing_parameters(
         hint = f'write "def {function}({body}: bytes):", and remove what uses {unused}: the runner acknowledges, '
         hint += 'and a parameter "message: runner.Message" gets the headers'
         return wrong_parameters(path, what, hint, parameter=names[0])
-    if names[0] in ("self", "cls"):
+    if names[0] in _CALLERS:
         rest = [name for name in names[1:] if name in missing]
         what = f'has "{names[0]}" as its first parameter, but is not a method: it gets one payload'
+        if names[0] not in ("self", "cls"):
+            what = f'has "{names[0]}" as its first parameter, and gets nothing but the payload'
         return wrong_parameters(path, what, _one_payload(function, rest), parameter=names[0])
     foreign = next((name for name in missing if _means_message(name, parameters[name].annotation)), None)
     if foreign is not None:
         hint = f'write "{foreign}: runner.Message", with "import runner" at the top of the module'
+        hint += f", and remove calls such as {foreign}.ack(): the runner acknowledges"
         return wrong_parameters(path, what, hint, parameter=foreign)
+    if missing == ["context"]:
+        hint = f'write "def {function}({payload}):", and remove what uses "context"'
+        return wrong_parameters(path, what, hint, parameter=first)
     offered = f"pass a value by `with: {{{values}}}`"
     declare = f"declare {'the resource' if len(missing) == 1 else 'the resources'} {_listed(missing, '`')}"
     if payload is None or any(name in _OFTEN_RESOURCES for name in missing):

@@ -159,7 +159,9 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
         hint = f'did you mean "{meant}"?' if guess else f"create {display_path(os.path.join(inside[0], last))}.py"
         return failure.problem(f'imports "{name}", which does not exist', hint, failure.at(frame, last))
     if parent and importlib.util.find_spec(top) is not None:
+        guess = closest(last, modules_in(getattr(sys.modules.get(parent), "__path__", ())), likeness=0.6)
         hint = "correct the name, or install a version of the package that has it"
+        hint = f'did you mean "{parent}.{guess}"?' if guess else hint
         return failure.problem(f'imports "{name}", which the installed "{top}" does not have', hint, failure.at(frame))
     if likely := likely_module(top):
         hint = f'did you mean "{likely}"?'
@@ -347,6 +349,13 @@ def _help_for(failure: Failure) -> str:
     if variable is not None and not os.environ.get(variable[1]):
         return f"set the variable {variable[1]}: `export {variable[1]}=…`, or in a file that --env-file names"
     if isinstance(error, AttributeError) and error.name:
+        owner = getattr(error.obj, "__name__", "") if hasattr(error.obj, "__path__") else ""
+        inner = re.search(rf"(?<![\w.]){owner}(\.\w+)+", linecache.getline(frame.file, frame.line)) if frame else None
+        wanted = inner[0] if owner and inner else ""
+        while wanted and wanted != owner and not _file_of(wanted):
+            wanted = wanted.rpartition(".")[0]
+        if wanted != owner:
+            return f'add "import {wanted}" at the top of the module'
         guess = closest(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
         if guess:
             return f'did you mean "{guess}"?'

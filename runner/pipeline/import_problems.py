@@ -147,6 +147,8 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
         hint += f": it has {', '.join(functions)}"
     if elsewhere:
         hint = f'it is in "{elsewhere}": write "{elsewhere}:{attribute}"'
+    elif guess and guess != attribute == guess.lower() and guess in map(_name, source_of(file)):
+        hint = f'add `{attribute} = {guess}(…)` to the module, or write "{guess}"'
     elif guess:
         hint = f'did you mean "{guess}"?'
     return ImportProblem("attribute-not-found", message, hint, is_attribute=True)

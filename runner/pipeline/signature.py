@@ -397,8 +397,10 @@ def _kind(call: Callable[..., Any]) -> Kind:
 def _unresolved(path: str, name: str, annotation: Unresolved) -> ImportProblem:
     message = f'an annotation of "{path}" cannot be resolved: {annotation.reason}'
     found = re.search("name '([^']+)' is not defined", annotation.reason)
-    file = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
-    hint = name_hint(found[1], [], file) if found else "import what the annotation names at the top of the module"
+    module = sys.modules.get(path.partition(":")[0])
+    hint = "annotate it with a type, such as `dict`"
+    if found:
+        hint = name_hint(found[1], [*vars(module or object)], getattr(module, "__file__", None))
     name = name.removeprefix("*")
     return ImportProblem("bad-annotation", message, hint, is_attribute=True, in_definition=True, parameter=name)
 

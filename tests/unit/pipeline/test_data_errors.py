@@ -122,7 +122,7 @@ def test_a_number_that_json_does_not_know(payload: Any, words: str) -> None:
         ),
         (Thing(), f"it has an object of {__name__}.Thing", "return a dict, a dataclass or a pydantic model instead"),
         ({"raw": b"\xff"}, 'it has bytes that are not UTF-8 at "raw"', "write base64.b64encode(…).decode()"),
-        (print_order, "it is a function", "if the handler makes a function, call it in the module"),
+        (print_order, "it is a function", "the handler makes a function: call it in the module"),
         (ROUND, "Error serializing to JSON: ValueError: Circular reference detected (id repeated)", ""),
     ],
 )

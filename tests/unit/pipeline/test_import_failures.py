@@ -160,6 +160,27 @@ MODULES = [
         "create utils.py, or add the folder that has it under `python_path:`",
     ),
     Mistake(
+        "an end of the process with a reason",
+        {"app.py": "import sys\nsys.exit('KEY is not set')\n" + SHIP},
+        "app.py:2:1",
+        'module "app" ends the process when it is imported (SystemExit: KEY is not set)',
+        "mend what its text says; better, raise an exception with this text here",
+    ),
+    Mistake(
+        "a module of a package that is not imported",
+        {"app.py": "import xml\nX = xml.dom.minidom.parse\n" + SHIP},
+        "app.py:2:1",
+        "module \"app\" failed to import: AttributeError: module 'xml' has no attribute 'dom'",
+        'add "import xml.dom.minidom" at the top of the module',
+    ),
+    Mistake(
+        "a misspelt module of an installed package",
+        {"app.py": "import pytest.plugin\nimport pydantic.field\n" + SHIP},
+        "app.py:1:1",
+        'module "app" imports "pytest.plugin", which the installed "pytest" does not have',
+        "correct the name, or install a version of the package that has it",
+    ),
+    Mistake(
         "os._exit",
         {"app.py": "from os import _exit\n_exit(3)\n" + SHIP},
         "app.py:2:1",
@@ -470,7 +491,30 @@ NAMES = [
         {"app.py": "def ship(order, message): ...\n"},
         "app.py:1:17",
         '"app:ship" needs "message", which nothing provides',
-        'write "message: runner.Message", with "import runner" at the top of the module',
+        'write "message: runner.Message", with "import runner" at the top of the module, '
+        "and remove calls such as message.ack(): the runner acknowledges",
+    ),
+    Mistake(
+        "a context of another library",
+        {"app.py": "def ship(ctx, order: dict): ...\n"},
+        "app.py:1:10",
+        '"app:ship" has "ctx" as its first parameter, and gets nothing but the payload',
+        'write "def ship(order):"',
+    ),
+    Mistake(
+        "a context of a cloud function",
+        {"app.py": "def ship(event, context): ...\n"},
+        "app.py:1:17",
+        '"app:ship" needs "context", which nothing provides',
+        'write "def ship(event):", and remove what uses "context"',
+    ),
+    Mistake(
+        "an object of a class that is not made",
+        {"app.py": "class Service:\n    def ship(self, order): ...\n"},
+        "p.yaml:3:50",
+        'module "app" (app.py) has no "service"',
+        'add `service = Service(…)` to the module, or write "Service"',
+        "app:service.ship",
     ),
     Mistake(
         "a payload by name only",
@@ -545,6 +589,13 @@ IMPORTED = [
         "app.py:5:10",
         "an annotation of \"app:ship\" cannot be resolved: name 'Order' is not defined",
         'move "from models import Order" out of `if TYPE_CHECKING`',
+    ),
+    Mistake(
+        "a misspelt type in an annotation that is not evaluated",
+        {"app.py": "class Order(dict): ...\ndef ship(order: 'Oder'): ...\n"},
+        "app.py:2:10",
+        "an annotation of \"app:ship\" cannot be resolved: name 'Oder' is not defined",
+        'did you mean "Order"?',
     ),
     Mistake(
         "a class of attrs",
