@@ -125,17 +125,10 @@ def _file_of(module: str) -> str:
 
 def _name_of(file: str) -> str:
     """Return the name of the module that a file has on the import path, "" if it has none."""
-    parts: list[str] = []
     path = os.path.realpath(file)
-    folder, name = os.path.split(path)
-    parts = [] if name == "__init__.py" else [name.removesuffix(".py")]
-    entries = {os.path.realpath(entry) for entry in sys.path if entry}
-    while folder not in entries:
-        folder, name = os.path.split(folder)
-        if not name:
-            return ""
-        parts.insert(0, name)
-    return ".".join(parts)
+    folders = [os.path.realpath(entry) + os.sep for entry in sys.path if entry]
+    inside = path.removeprefix(max(filter(path.startswith, folders), key=len, default=path))
+    return inside.removesuffix(".py").replace(os.sep, ".").removesuffix(".__init__")
 
 
 # Imports within the module
@@ -147,42 +140,40 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
     if not isinstance(error, ModuleNotFoundError) or not error.name or frame is None:
         return None
     name, top = error.name, error.name.partition(".")[0]
+    parent, _, last = name.rpartition(".")
+    folders = [entry for entry in sys.path if entry and is_of_the_user(entry)]
+    inside = [os.path.join(folder, *parent.split(".")) for folder in folders] if parent else folders
+    what, place = f'imports "{name}", which does not exist', failure.at(frame, top)
     if failure.is_in_library:
         matter, hint = how_to_get([name])
-        return failure.problem(f'needs "{name}", {matter}', hint, failure.at(frame))
-    folders = [entry for entry in sys.path if entry and is_of_the_user(entry)]
-    parent, _, last = name.rpartition(".")
-    inside = [os.path.join(folder, *parent.split(".")) for folder in folders] if parent else folders
-    guess = closest(last, modules_in(inside), likeness=0.8)
-    if guess or (parent and any(map(os.path.isdir, inside))):
-        meant = f"{parent}.{guess}" if parent else guess
-        hint = f'did you mean "{meant}"?' if guess else f"create {display_path(os.path.join(inside[0], last))}.py"
-        return failure.problem(f'imports "{name}", which does not exist', hint, failure.at(frame, last))
-    if parent and importlib.util.find_spec(top) is not None:
-        guess = closest(last, modules_in(getattr(sys.modules.get(parent), "__path__", ())), likeness=0.6)
+        what, place = f'needs "{name}", {matter}', failure.at(frame)
+    elif guess := closest(last, modules_in(inside), likeness=0.8):
+        hint, place = f'did you mean "{parent}{parent and "."}{guess}"?', failure.at(frame, last)
+    elif parent and any(map(os.path.isdir, inside)):
+        hint, place = f"create {display_path(os.path.join(inside[0], last))}.py", failure.at(frame, last)
+    elif parent and importlib.util.find_spec(top) is not None:
         hint = "correct the name, or install a version of the package that has it"
-        hint = f'did you mean "{parent}.{guess}"?' if guess else hint
-        return failure.problem(f'imports "{name}", which the installed "{top}" does not have', hint, failure.at(frame))
-    if likely := likely_module(top):
+        what, place = f'imports "{name}", which the installed "{top}" does not have', failure.at(frame)
+    elif likely := likely_module(top):
         hint = f'did you mean "{likely}"?'
-        return failure.problem(f'imports "{name}", which does not exist', hint, failure.at(frame, top))
-    hint = f"create {top}.py, or add the folder that has it under `python_path:`" if top in OWN else ""
-    if not is_package(top) and (hint := help_elsewhere(top, folders, "") or hint):
-        return failure.problem(f'imports "{name}", which is not on the import path', hint, failure.at(frame, top))
-    names = list(dict.fromkeys([top, *_missing_imports(frame)]))
-    matter, hint = how_to_get(names)
-    listed = " and ".join(f'"{item}"' for item in names)
-    return failure.problem(f"imports {listed}, {matter}", hint, failure.at(frame, top))
+    elif not is_package(top) and (elsewhere := help_elsewhere(top, folders, "")):
+        what, hint = f'imports "{name}", which is not on the import path', elsewhere
+    elif top in OWN:
+        hint = f"create {top}.py, or add the folder that has it under `python_path:`"
+        what = f'imports "{name}", which is not on the import path'
+    else:
+        names = list(dict.fromkeys([top, *_missing_imports(frame)]))
+        matter, hint = how_to_get(names)
+        listed = '" and "'.join(names)
+        what = f'imports "{listed}", {matter}'
+    return failure.problem(what, hint, place)
 
 
 def _missing_imports(frame: Frame) -> Iterator[str]:
     """Yield the modules that the statements after a failed import need, and that are not there either."""
     for node in source_of(frame.file):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            names = [node.module]
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
         for name in names if node.lineno > frame.line else []:
             top = name.partition(".")[0]
             if top not in sys.modules and top not in OWN and importlib.util.find_spec(top) is None:
@@ -198,8 +189,6 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     if found is None or failure.is_in_library:
         return None
     name, place = found[1], failure.at(frame, found[1])
-    if any(os.path.samefile(error.path, other.file) for other in failure.frames if os.path.exists(other.file)):
-        return _circle(failure, error.name, name)
     known = [item for item in dir(sys.modules.get(error.name)) if not item.startswith("_")]
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
@@ -207,38 +196,36 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     return failure.problem(f'imports "{name}" from "{error.name}", which has no such name', hint, place)
 
 
-def _circle(failure: Failure, other: str, name: str) -> ImportProblem | None:
-    """Explain modules that import each other."""
-    frame = failure.statement
-    if frame is None:
+def _circle(failure: Failure) -> ImportProblem | None:
+    """Explain modules that import each other: the module that lacks a name is one of those whose imports run."""
+    error, frame = failure.error, failure.statement
+    if not isinstance(error, AttributeError | ImportError) or frame is None:
         return None
+    other = error.name if isinstance(error, ImportError) else getattr(error.obj, "__name__", None)
+    if not any(item.is_top and item.module == other for item in failure.frames):
+        return None
+    what, hint = f'and "{other}" import each other', f'use "{other}" only inside of functions here'
+    found = re.search(r"cannot import name '([^']+)'", str(error))
     if frame.module == other:
         what, hint = "imports itself", "remove this import, or give the module another name"
-        return failure.problem(what, hint, failure.at(frame))
-    what = f'and "{other}" import each other'
-    hint = "move this import into the function that uses it"
-    nodes = list(ast.walk(ast.Module(source_of(frame.file), [])))
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    inner = {item for node in functions for statement in node.body for item in ast.walk(statement)}
-    names = {name, *(node.asname for node in nodes if isinstance(node, ast.alias) and node.name == name)}
-    uses = {node for node in nodes if isinstance(node, ast.Name) and node.id in names}
-    if uses - inner:
-        hint = f'move "{name}" into a module of its own, and import it from there in both'
-    elif not uses:
-        hint = f'remove "{name}" here: nothing in this module uses it'
+    elif found is not None:
+        hint = _way_out(frame, found[1])
     return failure.problem(what, hint, failure.at(frame))
 
 
-def _partial_module(failure: Failure) -> ImportProblem | None:
-    """Explain the use of a module whose own import is not finished: it is one of those that run."""
-    error = failure.error
-    if not isinstance(error, AttributeError | ImportError) or failure.statement is None:
-        return None
-    name = error.name if isinstance(error, ImportError) else getattr(error.obj, "__name__", None)
-    if not any(frame.is_top and frame.module == name for frame in failure.frames):
-        return None
-    return failure.problem(
-        f'and "{name}" import each other', f'use "{name}" only inside of functions here', failure.at(failure.statement)
+def _way_out(frame: Frame, name: str) -> str:
+    """Return the help for an import that closes a circle."""
+    nodes = list(ast.walk(ast.Module(source_of(frame.file), [])))
+    bodies = [node.body for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inner = {item for body in bodies for statement in body for item in ast.walk(statement)}
+    names = {name, *(node.asname for node in nodes if isinstance(node, ast.alias) and node.name == name)}
+    uses = {node for node in nodes if isinstance(node, ast.Name) and node.id in names}
+    if uses - inner:
+        return f'move "{name}" into a module of its own, and import it from there in both'
+    return (
+        "move this import into the function that uses it"
+        if uses
+        else f'remove "{name}" here: nothing in this module uses it'
     )
 
 
@@ -293,23 +280,15 @@ def _model(failure: Failure) -> ImportProblem | None:
     found = _UNCHECKABLE.search(str(error)) if isinstance(error, PydanticUserError) else None
     if found is None or frame is None:
         return None
-    wanted = found[1] or found[2]
-    node = next((item for item in ast.walk(ast.Module(source_of(frame.file), [])) if _is_at(item, frame.line)), None)
-    fields = [item for item in getattr(node, "body", []) if isinstance(item, ast.AnnAssign)]
-    short = wanted.rpartition(".")[2]
-    field = next((item for item in fields if short in ast.unparse(item.annotation)), None)
-    place = failure.at(frame)
+    wanted, place = found[1] or found[2], failure.at(frame)
     what = f"has a model with a field of type {wanted}, which pydantic cannot check"
-    if field is not None:
-        name = ast.unparse(field.target)
-        what = f'has a model whose field "{name}" is of type {wanted}, which pydantic cannot check'
-        place = place_of(frame.file, field.lineno, name)
+    mention = re.compile(rf"\s+(\w+)\s*:.*\b{wanted.rpartition('.')[2]}\b")
+    for line, text in enumerate(linecache.getlines(frame.file)[frame.line :], frame.line + 1):
+        if field := mention.match(text):
+            what = f'has a model whose field "{field[1]}" is of type {wanted}, which pydantic cannot check'
+            place = place_of(frame.file, line, field[1])
+            break
     return failure.problem(what, "give it another type, or leave it out of the payload", place)
-
-
-def _is_at(node: ast.AST, line: int) -> bool:
-    first = [item.lineno for item in getattr(node, "decorator_list", [])]
-    return isinstance(node, ast.ClassDef) and line in (node.lineno, *first)
 
 
 def _undefined(failure: Failure) -> ImportProblem | None:
@@ -365,8 +344,8 @@ def _help_for(failure: Failure) -> str:
 _EXPLANATIONS: tuple[Callable[[Failure], ImportProblem | None], ...] = (
     _missing_module,
     _relative_import,
+    _circle,
     _wrong_name,
-    _partial_module,
     _in_table,
     _model,
     _undefined,
