@@ -85,6 +85,13 @@ def cron(line: str) -> tuple[str, str]:
     return " ".join(parts), " and ".join(changes)
 
 
+def cron_at(text: str) -> str:
+    """Return the cron line for a time of the day such as `06:00`, and a cron line itself; "" for another text."""
+    clock = re.fullmatch(r"(?:at |daily at |every day at )?([01]?\d|2[0-3]):([0-5]\d)", text.strip().lower())
+    fields = re.fullmatch(r"[\d*/,-]+( [\w*/,-]+){4}", text.strip())
+    return f"{int(clock[2])} {int(clock[1])} * * *" if clock else text.strip() if fields else ""
+
+
 _CRON_KEYS: Final = ("min(ute)?s?", "hours?", "days?(_of_month)?|dom", "months?(_of_year)?", "day_of_week|weekday|dow")
 
 

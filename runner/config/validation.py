@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, ScalarNode, plain_data
 from runner.config.foreign_words import foreign_word
-from runner.config.guesses import function_in
+from runner.config.guesses import cron_at, function_in
 from runner.config.messages import error_message
 from runner.config.models import model_at
 from runner.config.queue_spec import QueueSpec
@@ -243,6 +243,8 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
             return f'write "{path[-1]}: {{{", ".join(f"{key}: {inner}" for key, inner in merged.items())}}}"', None
     if not isinstance(value, str):
         return None
+    if path[-1:] == ("every",) and (line := cron_at(value)):
+        return f'write `cron: "{line}"` in place of "every"', None
     if code == "bad-import-path" and (found := function_in((document.path.parent, Path()), value, str(path[-2]))):
         return f'write "{found}"', found
     if code != "wrong-type" or (len(path) == 2 and path[0] in ("subscribers", "producers")):

@@ -17,7 +17,16 @@ from typing import Any
 import yaml
 
 from runner.config import limits
-from runner.config.document import Document, KeyPath, MappingNode, Node, ScalarNode, SequenceNode, dotted_path
+from runner.config.document import (
+    Document,
+    KeyPath,
+    MappingNode,
+    Node,
+    ScalarNode,
+    SequenceNode,
+    dotted_path,
+    plain_data,
+)
 from runner.config.messages import closest
 from runner.config.positions import Lines, Span
 from runner.config.scalars import resolve_scalar
@@ -192,6 +201,8 @@ class _Composer:
         span = self._span_of(event)
         if event.anchor not in self._anchors:
             help_ = f'write "&{event.anchor}" before the value it repeats, or put the "*" in quotes'
+            if guess := closest(event.anchor, self._anchors):
+                help_ = f'did you mean "*{guess}"?'
             raise _fatal("unknown-alias", f'there is no anchor "&{event.anchor}" above', help_, span, path)
         node = self._anchors[event.anchor]
         if node is None:
@@ -245,18 +256,11 @@ class _Composer:
             self._grow(entries, key_node, span)
             self._grow(entries, child, self._span_of(event))
             if key == "<<" and is_merge and merged:
-                self._report_duplicate(key, merged[0][1], span, path)
+                self._report_duplicate(key, merged[0][1], merged[0][0], child, span, path)
             elif is_merge:
                 merged.append((child, span))
             elif key is not None and key in entries.nodes:
-                first, other = entries.nodes[key]
-                is_section = not path and isinstance(child, MappingNode) and isinstance(other, MappingNode)
-                if is_section and isinstance(child, MappingNode) and isinstance(other, MappingNode):
-                    other.nodes.update({name: entry for name, entry in child.nodes.items() if name not in other.nodes})
-                help_ = (
-                    f'move what is below it under "{key}:" in line {first.line}, and remove it' if is_section else ""
-                )
-                self._report_duplicate(key, first, span, path, help_)
+                self._report_duplicate(key, *entries.nodes[key], child, span, path)
             elif key is not None:
                 entries.nodes[key] = (span, child)
         for child, span in merged:
@@ -283,16 +287,30 @@ class _Composer:
         sources = node.nodes if isinstance(node, SequenceNode) else [node]
         for source in sources:
             if not isinstance(source, MappingNode):
-                self.problems.append(
-                    _problem("bad-merge", '"<<" takes a map or a list of maps', 'write "<<: *name"', span, path)
-                )
+                text = source.value if isinstance(source, ScalarNode) else None
+                name = text if text in self._anchors else "name"
+                message, help_ = '"<<" takes a map or a list of maps', f'write "<<: *{name}"'
+                self.problems.append(_problem("bad-merge", message, help_, span, path))
                 return
             for key, entry in source.nodes.items():
                 entries.nodes.setdefault(key, entry)
 
-    def _report_duplicate(self, key: str, first: Span, span: Span, path: KeyPath, help_: str = "") -> None:
+    def _report_duplicate(self, key: str, first: Span, other: Node, node: Node, span: Span, path: KeyPath) -> None:
+        """Report a key that is there a second time. What the second of two sections has more is put into the first."""
+        help_ = "keep one of the two"
+        if plain_data(node) == plain_data(other):
+            help_ = (
+                f"remove it{'' if isinstance(node, ScalarNode) else ' and what is below it'}: it says the same again"
+            )
+        elif isinstance(node, MappingNode) and isinstance(other, MappingNode) and len(path) < 2:
+            help_ = "give one of the two another name, or remove one"
+            if not path:
+                both = [f'"{name}"' for name in node.nodes if name in other.nodes]
+                but = f", but for {' and '.join(both)}, which {'is' if len(both) == 1 else 'are'} there" if both else ""
+                help_ = f'move what is below it under "{key}:" in line {first.line}{but}, and remove it'
+                other.nodes |= {name: entry for name, entry in node.nodes.items() if name not in other.nodes}
         message = f'the key "{key}" is already written in line {first.line}'
-        self.problems.append(_problem("duplicate-key", message, help_ or "keep one of the two", span, path))
+        self.problems.append(_problem("duplicate-key", message, help_, span, path))
 
     def _report_tag(self, event: Any, path: KeyPath) -> None:
         index = event.start_mark.index

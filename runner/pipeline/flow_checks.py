@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from runner.config.loader import PipelineFile
+from runner.config.messages import typo_of
 from runner.config.spec import PipelineSpec
 from runner.config.target_spec import target_names
 from runner.errors import Problem
@@ -94,18 +95,19 @@ def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Pe
     """Warn of events without a publisher or without a subscriber in the pipelines."""
     published = {address for peer in together for address in _published(peer.spec)}
     publishes = any(_targets(spec))
+    unheard = {name for name, event in spec.events.items() if not any(_queues_of(event_address(name, event), together))}
     for name, event in spec.events.items():
         path, address = ("events", name), event_address(name, event)
-        if not any(_queues_of(address, together)):
-            if event.unheard == "ignore":
-                continue
+        if name in unheard and event.unheard != "ignore":
             message = f'event "{name}" has no subscriber'
             help_text = (
                 "publishing it fails while no queue is bound to it: add a subscriber, or write `unheard: ignore`"
             )
             yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
-        elif address not in published and publishes:
+        elif name not in unheard and address not in published and publishes:
             help_text = "add it to a `to:`, or ignore this if a handler or another program publishes it"
+            if guess := typo_of(name, unheard):
+                help_text = f'did you mean "{guess}", which has no subscriber? write the same name in both places'
             message = f'event "{name}" has no publisher'
             yield loaded.problem("unpublished-event", path, message, help_text, severity="warning", on="key")
 

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from runner.config.document import Interpolated
+from runner.config.guesses import number
 from runner.config.messages import describe, error_message
 from runner.config.scalars import resolve_scalar
 from runner.pipeline.annotations import EMPTY, Unresolved
@@ -50,6 +51,8 @@ class ArgumentMismatch(NamedTuple):
             message, help_ = f"must be {self.context['expected']}, not {describe(value)}", "write one of them"
         elif self.kind in _OF_USERS and not variables:
             message, help_ = f"does not fit: {self.context['error']}", "write a value that fits"
+        elif self.kind.startswith("int") and isinstance(self.value, str) and not variables and number(self.value):
+            help_ = f"write {number(self.value)}"
         elif code == "wrong-value":
             message, help_ = f"must fit its annotation, not be {describe(value)}", "write a value that fits"
         return f'{message}; "{target}" takes {self.where[0]}: {self.annotation}', help_

@@ -16,7 +16,7 @@ from runner.config.fields import DAY_S
 from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
 from runner.config.queue_spec import CompressSpec
-from runner.config.spec import DedupeSpec, PipelineSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
+from runner.config.spec import DedupeSpec, PipelineSpec, ProducerSpec, QueueSpec, RetrySpec, SubscriberSpec, TripSpec
 from runner.config.store_urls import SQLITE
 from runner.config.target_spec import TargetSpec
 from runner.errors import Problem
@@ -53,7 +53,7 @@ from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
 from runner.pipeline.schema_files import schema_file
 from runner.pipeline.schemas import read_schema
-from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value
+from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value, returns_nothing
 from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
 from runner.pipeline.topology import Topology, merge_topologies
@@ -293,6 +293,8 @@ class _Resolver:
         handler = self._reader(path, spec.file, checks) if spec.file is not None else None
         if spec.handler is not None:
             handler = self._handler(path, spec.handler, spec.with_, takes_payload=False)
+            if handler is not None:
+                self._check_publishing(path, spec, handler)
         schedule: Schedule | None = Every(spec.every) if spec.every is not None else None
         if spec.cron is not None:
             schedule = Cron(spec.cron, spec.timezone)
@@ -369,6 +371,7 @@ class _Resolver:
 
     def _check_result(self, path: PathParts, spec: SubscriberSpec, handler: Handler) -> None:
         """Warn of results that go nowhere, or only to messages that ask for a reply."""
+        self._check_publishing(path, spec, handler)
         result = returned_value(handler)
         if spec.to or spec.reply is not None or not result:
             return
@@ -378,6 +381,16 @@ class _Resolver:
         help_text = f"add `to:` with a queue or an event, {choices}or annotate it `-> None`"
         problem = self._loaded.problem("lost-result", (*path, "handler"), message, help_text, severity="warning")
         self._problems.append(problem)
+
+    def _check_publishing(self, path: PathParts, spec: SubscriberSpec | ProducerSpec, handler: Handler) -> None:
+        """Warn of a `to` of a handler that says that it returns nothing."""
+        if spec.to and returns_nothing(handler):
+            message = f'"{spec.handler}" is annotated `-> None`: nothing is ever published to "{spec.to[0].name}"'
+            help_text = "let it return what is published, and annotate it so"
+            if isinstance(spec, SubscriberSpec):
+                help_text += ", or remove `to:`"
+            problem = self._loaded.problem("no-result", (*path, "to"), message, help_text, severity="warning")
+            self._problems.append(problem)
 
     def _resources(self) -> tuple[Resource, ...]:
         found = []

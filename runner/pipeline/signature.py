@@ -195,6 +195,15 @@ def returned_value(handler: Handler) -> str:
     return "" if shown in _NO_VALUES else f"{shown.removeprefix('typing.')}"
 
 
+def returns_nothing(handler: Handler) -> bool:
+    """Whether a handler is annotated `-> None`: it has no results."""
+    try:
+        annotation: Any = read_signature(handler.call).return_annotation
+    except (TypeError, ValueError):
+        return False
+    return annotation is None or annotation == "None"
+
+
 def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return read_parameters(call)
@@ -294,12 +303,14 @@ def _check_rest(
 ) -> None:
     """Check that all required parameters get a value, and that all values have a parameter."""
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    for name in arguments:
-        if not takes_any and (name not in parameters or parameters[name].kind in _VARIADIC):
-            what = f'has no parameter "{name}", which `with:` passes'
-            guess = closest(name, (other for other in parameters if other not in given))
-            hint = f'write "{guess}" in place of it under `with:`' if guess else "remove it from `with:`"
-            raise wrong_parameters(path, what, hint)
+    unknown = [name for name in arguments if name not in parameters or parameters[name].kind in _VARIADIC]
+    if unknown and not takes_any:
+        hints = []
+        for name in unknown:
+            guess, it = closest(name, {*parameters}.difference(given)), "it" if len(unknown) == 1 else f'"{name}"'
+            hints.append(f'write "{guess}" in place of {it} under `with:`' if guess else f"remove {it} from `with:`")
+        names = " and no ".join(f'parameter "{name}"' for name in unknown)
+        raise wrong_parameters(path, f"has no {names}, which `with:` passes", " and ".join(hints))
     missing = [
         name
         for name, parameter in parameters.items()

@@ -17,6 +17,7 @@ from runner.config.slips.characters import odd_blanks, odd_indentation, odd_quot
 from runner.config.slips.indentation import children_not_indented, dedented, item_too_deep, tabs, too_deep
 from runner.config.slips.signs import (
     bare_keys,
+    block_in_braces,
     comments,
     list_in_place_of_map,
     missing_colon,
@@ -46,6 +47,7 @@ _RULES: tuple[Callable[[Any], Iterator[Slip]], ...] = (
     wide_characters,
     comments,
     templates,
+    block_in_braces,
     unclosed,
     tabs,
     signs_in_braces,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Final
 
 from runner.config.models import model_at
@@ -80,6 +80,17 @@ def signs_in_braces(source: Source) -> Iterator[Slip]:
             mended = apply_edits(source.text[: line.value_end], edits)[start:]
             message, help_ = "a map in braces is written {key: value, key: value}", f'write "{mended[:60]}"'
             yield Slip(start, len(line.value), message, help_, tuple(edits), line.path)
+
+
+def block_in_braces(source: Source) -> Iterator[Slip]:
+    """Find a map in braces with a key on each line, and no commas at their ends."""
+    for index, line in enumerate(source.lines if source.wrong is None else ()):
+        below = source.lines[index + 1 :] if line.value == "{" else []
+        inner = [*takewhile(lambda other: bool(other.key), below)]
+        if 1 < len(inner) < len(below) and below[len(inner)].value[:1] == "}":
+            edits = tuple(Edit(at.value_end, at.value_end, ",") for at in inner[:-1] if at.value[-1:] != ",")
+            message, help_ = 'a "," is missing after this value', 'end this line with ",", and those below it up to "}"'
+            yield Slip(inner[0].value_start, len(inner[0].value), message, help_, edits, line.path)
 
 
 def missing_colon(source: Source) -> Iterator[Slip]:
@@ -189,7 +200,7 @@ def unclosed(source: Source) -> Iterator[Slip]:
             yield Slip(line.value_start, len(first), message, help_, (Edit(end, end, first[0]),), line.path)
         elif first == line.value and line.key and (closing := _closing(unquoted(first))):
             below = source.text[line.value_end :].lstrip(" \r").startswith("\n")
-            if below and first[-1] not in "[{,":
+            if below and first.partition(" #")[0].rstrip()[-1] not in "[{,":
                 message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
                 edits = (Edit(line.value_end, line.value_end, " " * (first[-1] == ":") + closing),)
                 yield Slip(line.value_start, len(first), message, help_, edits, line.path)

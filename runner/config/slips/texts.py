@@ -17,6 +17,7 @@ _WORD_BREAK = re.compile(r"(?:^[-+*•·–]+\s*|^(?:queue|event)s?:(?://)?|\ban
 _CONTROL = re.compile(r"\{%|\{\{-?\s*(?:/\*|(?:if|else|end|range|for|with|include|define|block|template|toYaml)\b)")
 _TEMPLATE = re.compile(r"^(?![\"'|>\[])[^\n]*\{\{[^{}\n]*\}\}[^\n:]*(?::(?!\s|$)[^\n:]*)*")
 _TEMPLATE_IN_FLOW = re.compile(r"(?<![\"'\w.])[\w.-]*\{\{[^{}\n]*\}\}[\w.:/-]*")
+_TEXTS: Final = ("description", "owner", "name")
 _IS_ALIAS: Final = 'a value that starts with "*" is an alias of YAML'
 
 
@@ -120,6 +121,8 @@ def second_colon(source: Source) -> Iterator[Slip]:
         if not line.key or not is_plain or not re.search(r":(\s|$)", line.value):
             continue
         inner = re.match(r"([\w-]+):(\s|$)", line.value)
+        keys = "|".join(map(re.escape, model_keys(model_at(line.path[:-1]))))
+        glued = re.search(rf"[ \t]+(?=({keys}):(?:\s|$))", line.value) if keys and line.key not in _TEXTS else None
         joined = re.fullmatch(r"([\w.]+)\s*:\s+([\w.]+)", line.value)
         if joined and line.key in PATHS:
             path = f"{joined[1]}:{joined[2]}"
@@ -134,6 +137,11 @@ def second_colon(source: Source) -> Iterator[Slip]:
             edits = (Edit(start, line.value_end, written),)
             message = f'the value of "{line.key}" is a map, which starts on the line below it or with "{{"'
             yield Slip(line.value_start, len(line.value), message, help_, edits, line.path)
-        elif line.key in ("description", "owner", "name") and not {'"', "\\"} & {*line.value}:
+        elif glued:
+            start = line.value_start + glued.start()
+            edits = (Edit(start, line.value_start + glued.end(), f"\n{' ' * line.level}"),)
+            help_ = f'start a new line before "{glued[1]}:"'
+            yield Slip(line.value_start + glued.end(), len(glued[1]), "two keys in one line", help_, edits, line.path)
+        elif line.key in _TEXTS and not {'"', "\\"} & {*line.value}:
             quoted = f'"{line.value}"'
             yield rewritten(line, quoted, 'a second ":" in one line', f"put the value in quotes: {quoted[:60]}")

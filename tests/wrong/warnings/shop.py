@@ -20,3 +20,11 @@ def price(order) -> dict:
 def split(order):
     """Yield the parts of an order."""
     yield order
+
+
+def log(order) -> None:
+    """Log an order."""
+
+
+def tick() -> None:
+    """Note the time."""
