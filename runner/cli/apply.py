@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -72,13 +73,14 @@ def command(chosen: PipelineOptions, recreate: tuple[str, ...], prune: bool, pru
         on_transport_event=echo_broker_state,
     )
     applied = asyncio.run(applying)
-    code = _show_left(applied.left, has_changed=bool(applied.done), prunes=prune)
+    line = f"runner apply {shlex.join(map(str, chosen.paths))}"
+    code = _show_left(applied.left, line, has_changed=bool(applied.done), prunes=prune)
     for text in applied.refused:
         echo_error(text)
     sys.exit(EXIT_DIFFERENCES_LEFT if applied.refused else code)
 
 
-def _show_left(left: Plan, *, has_changed: bool, prunes: bool) -> int:
+def _show_left(left: Plan, line: str, *, has_changed: bool, prunes: bool) -> int:
     """Print what still differs and the command that would change it; return the exit code."""
     from runner.cli.plan import echo_item
 
@@ -90,21 +92,21 @@ def _show_left(left: Plan, *, has_changed: bool, prunes: bool) -> int:
     click.echo("still different:")
     for item in left.of("create", "recreate", "unfinished", "extra", "foreign"):
         echo_item(item)
-        if flag := _flag(item, prunes=prunes):
+        if flag := _flag(item, line, prunes=prunes):
             click.echo(f"      {flag}")
     _show_unchecked(left)
     return EXIT_DIFFERENCES_LEFT
 
 
-def _flag(item: PlanItem, *, prunes: bool) -> str:
+def _flag(item: PlanItem, line: str, *, prunes: bool) -> str:
     """Return the command that would change an item, or an empty string."""
     if item.kind == "queue" and (item.differences or item.action == "unfinished"):
-        return f"`runner apply --recreate {item.name}` recreates it"
+        return f"`{line} --recreate {item.name}` recreates it"
     if item.action != "extra" or prunes:
         return ""
     if item.stray is not None:
-        return "`runner apply --prune` removes its bindings, and deletes it if it is empty"
-    return "`runner apply --prune` removes it"
+        return f"`{line} --prune` removes its bindings, and deletes it if it is empty"
+    return f"`{line} --prune` removes it"
 
 
 def _show_unchecked(left: Plan) -> None:

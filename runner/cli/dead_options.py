@@ -81,7 +81,7 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
         click.option(
             "--error", default="", metavar="TEXT", help="Only messages with this text in their error or reason."
         ),
-        click.option("--older-than", "older_than_s", metavar="DURATION", callback=_duration, help=older),
+        click.option("--older-than", "older_than_s", metavar="DURATION", callback=options.duration, help=older),
         click.option("--event", default="", metavar="EVENT", help="Only messages of this event or pattern of events."),
         click.option(
             *("--header", "headers"),
@@ -113,17 +113,6 @@ def _body(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     if not all(path and sign for path, sign, _ in parts):
         raise click.BadParameter("write PATH=VALUE, such as customer.id=7")
     return tuple((path, value) for path, _, value in parts)
-
-
-def _duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    from runner.units import parse_duration
-
-    try:
-        return parse_duration(value)
-    except ValueError:
-        raise click.BadParameter("write a duration, such as 30m, 1h or 2d") from None
 
 
 def load_selection(dead_options: DeadOptions) -> tuple[System, list[SelectedQueue]]:

@@ -23,6 +23,7 @@ def command(code: str | None) -> None:
     from runner.operations.explanations import explanations
 
     known = explanations()
+    code = code if code is None else code.strip("[] :").removeprefix("error[").lower()
     if code is None:
         for entry in known.values():
             click.echo(f"{entry.code:<22} {entry.text.splitlines()[0]}")

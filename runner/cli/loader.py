@@ -84,5 +84,9 @@ def echo_broker_state(change: TransportEvent) -> None:
         echo_err(f"traces: {change.fields['error']}")
     if change.event in ("broker.connecting", "broker.unreachable", "broker.blocked", "broker.stalled"):
         what = change.event.partition(".")[2]
-        parts = (f"waiting for the broker {change.fields.get('broker', '')}: {what}", change.fields.get("error", ""))
+        parts = (
+            f"waiting for the broker {change.fields.get('broker', '')}: {what}",
+            change.fields.get("error", ""),
+            change.fields.get("help", ""),
+        )
         echo_err(" · ".join(str(part) for part in parts if part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from runner.cli.loader import PipelineOptions
-from runner.cli.output import errors_as_exit_codes
+from runner.cli.output import echo_err, errors_as_exit_codes
 from runner.cli.verb import complete_names
 
 
@@ -23,6 +24,16 @@ class BadValue(click.BadParameter):
         super().__init__(message, param_hint=label)
         self.hint = hint
 
+
+VARIABLES = (
+    "RUNNER_BROKER",
+    "RUNNER_MANAGEMENT",
+    "RUNNER_TOKEN",
+    "RUNNER_LOOP",
+    "RUNNER_RELEASE",
+    "RUNNER_UP_AS_WORKER",
+)
+"""Variables that several commands read."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -240,9 +251,32 @@ def _fill_environment(context: click.Context, __: click.Parameter, value: Path |
 
     context.obj = environment = ProcessEnvironment(value)
     try:
-        return environment.fill()
+        environ = environment.fill()
     except BadEnvironmentFile as error:
         raise click.BadParameter(str(error)) from None
+    if unknown := [name for name in environ if name.startswith("RUNNER_") and name not in VARIABLES]:
+        _warn_of_misspelt(unknown, context)
+    return environ
+
+
+def _warn_of_misspelt(names: list[str], context: click.Context) -> None:
+    """Write to stderr that a variable is not read whose name is like one that is read and not set."""
+    from runner.config.messages import closest
+
+    prefix = context.command_path.replace(" ", "_").upper()
+    known = [*VARIABLES, *(variable_of(item, context) for item in context.command.params)]
+    others = {f"RUNNER_{name.upper()}_" for name in context.find_root().command.list_commands(context)}  # type: ignore[attr-defined]  # the root is a group
+    for name in names:
+        is_of_other = any(name.startswith(other) for other in others) and not name.startswith(prefix)
+        near = None if name in known or is_of_other else closest(name, known, likeness=0.85)
+        if near and near not in names and near not in os.environ:
+            echo_err(f"warning: the variable {name} is not read; did you mean {near}?")
+
+
+def variable_of(option: click.Parameter, context: click.Context) -> str:
+    """Return the variable that sets an option, beside those that it names."""
+    name = max(option.opts, key=len).lstrip("-")
+    return re.sub("[ -]", "_", f"{context.command_path} {name}").upper()
 
 
 def rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -256,7 +290,10 @@ def rate(_: click.Context, __: click.Parameter, value: str | None) -> float | No
     except ValueError:
         per_second = 0.0
     if not per_second:
-        raise click.BadParameter("write a rate, such as 100/s or 10/m")
+        from runner.config import guesses
+
+        meant = f"{value}/s" if value.isdecimal() else guesses.rate(value)
+        raise BadValue(f'"{value}" is not a rate', f"write {meant or '100/s or 10/m'}")
     return per_second
 
 
@@ -283,14 +320,22 @@ def _check_paths(context: click.Context, _: click.Parameter, value: tuple[Path, 
     return value
 
 
-def duration(_: click.Context, __: click.Parameter, value: str) -> float:
+def duration(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """Return the seconds of a duration. A click callback."""
     from runner.units import parse_duration
 
     try:
-        return parse_duration(value)
+        return parse_duration(value) if value is not None else None
     except ValueError:
-        raise click.BadParameter("write a duration, such as 30s or 2m") from None
+        raise BadValue(f'"{value}" is not a duration', f"write {duration_meant(value)}") from None
+
+
+def duration_meant(value: object) -> str:
+    """Return what to write in place of a wrong duration. A number without a unit is in seconds."""
+    from runner.config import guesses
+
+    text = str(value).strip().lstrip("-")
+    return guesses.duration(text) or guesses.duration(f"{text}s") or "30s, 2m, 1h or 7d"
 
 
 def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -303,5 +348,10 @@ def _check_management(_: click.Context, __: click.Parameter, value: str | None) 
         except ValueError:
             is_good = False
         if not is_good:
-            raise click.BadParameter("write http://host:15672 or https://host:15671")
+            from runner.redaction import mask_passwords
+
+            host = value.partition("://")[2].rpartition("@")[2] if "://" in value else value
+            name = host.partition("/")[0].partition(":")[0] or "host"
+            meant = f"http://{host}" if "://" not in value and ":" in value else f"http://{name}:15672"
+            raise BadValue(f'"{mask_passwords(value)}" is not the URL of a management API', f"write {meant}")
     return value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,7 +76,35 @@ def read_body(payload: str) -> bytes:
             raise options.BadValue(
                 f"cannot read {payload[1:]}: {(error.strerror or '').lower()}", hint, "PAYLOAD"
             ) from None
+    if re.fullmatch(r"[\w./-]+\.(jsonl?|txt|csv|xml|ya?ml|bin)", payload):
+        hint = f"write @{payload} for what is in the file; text that ends like a file's name comes by standard input"
+        raise options.BadValue(f'"{payload}" is the name of a file', hint, "PAYLOAD")
+    if payload[:1] in ("{", "[") and not _is_json(payload) and (meant := json_meant(payload)):
+        from runner.pipeline.data_errors import json_error
+
+        why = json_error(payload.encode("utf-8", "surrogateescape"))
+        raise options.BadValue(f"it is not JSON: {why}", f"write {shlex.quote(meant)}", "PAYLOAD")
     return payload.encode("utf-8", "surrogateescape")
+
+
+def json_meant(text: str) -> str:
+    """Return the JSON that a shell has taken the quotes from, or that has other quotes; "" if that is not certain.
+
+    The parts of `{"a": 1, "b": "x"}` arrive as `{a: 1, b: x}`, or as `a:1 b:x` from a shell that expands braces.
+    """
+    text = text if text[:1] in ("{", "[") else "{" + ",".join(text.split()) + "}"
+    parts = [part.strip().strip("'\"") or part.strip() for part in re.split(r"([{}\[\],:])", text)]
+    words = (part if part in ("", *"{}[],:") or _is_json(part) else json.dumps(part) for part in parts)
+    meant = "".join(f"{word} " if word in (",", ":") else word for word in words)
+    return meant if _is_json(meant) else ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def warn_of_broken_json(bodies: Sequence[bytes], numbers: Sequence[int] = ()) -> None:

@@ -73,7 +73,10 @@ def _check_message_options(given: dict[str, Any], *, lines: bool) -> None:
     try:
         Publish(None, **given)
     except ValueError as error:
-        raise click.UsageError(f"--{error}") from None
+        name, _, text = str(error).partition(": ")
+        is_unit = "as in" in text
+        hint = f"write --{name} {options.duration_meant(given[name])}" if is_unit else ""
+        raise options.BadValue(text, hint, f"--{name}") from None
 
 
 def _lines(body: bytes) -> tuple[list[bytes], list[int]]:

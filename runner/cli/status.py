@@ -32,15 +32,10 @@ CLEAR = "\x1b[H\x1b[2J"
 Look = Callable[[], Awaitable["list[PipelineStatus]"]]
 
 
-def _interval(_: click.Context, __: click.Parameter, value: str) -> float:
-    from runner.units import parse_duration
-
-    try:
-        seconds = parse_duration(value)
-    except ValueError:
-        seconds = 0.0
+def _interval(context: click.Context, option: click.Parameter, value: str) -> float:
+    seconds = options.duration(context, option, value) or 0.0
     if seconds < 0.1:
-        raise click.BadParameter("write a duration of at least 100ms, such as 2s")
+        raise options.BadValue("must be at least 100ms", "write 2s")
     return seconds
 
 

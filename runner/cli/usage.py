@@ -401,22 +401,29 @@ def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, 
         guess = closest(os.path.basename(name[1]), _listed(os.path.dirname(name[1]) or "."), likeness=0.75)
         message = f'there is no file "{name[1]}"'
         hint = f'did you mean "{os.path.join(os.path.dirname(name[1]), guess)}"?' if guess else "correct the path"
-    elif isinstance(kind, click.IntRange):
-        value, message = message, "must be a whole number" + (f" from {kind.min} on" if kind.min is not None else "")
+    elif isinstance(kind, click.types.IntParamType):
+        least = getattr(kind, "min", None)
+        value, message = message, "must be a whole number" + (f" from {least} on" if least is not None else "")
         message += f", not {value.split(' ')[0]}"
-        hint = f"write {label} {max(kind.min or 1, 1)} or more"
+        hint = f"write {label} {max(least or 1, 1)} or more"
     elif not hint and message.startswith("write "):
         message, hint = "cannot be read", message
     return f"{label}: {message}" if label else message, hint
 
 
-def _too_much(context: click.Context, arguments: Sequence[str]) -> tuple[str, str]:
+def _too_much(context: click.Context, arguments: list[str]) -> tuple[str, Help]:
     path = context.command_path
     if context.info_name in ("publish", "call"):
-        start = next((index for index, item in enumerate(arguments) if item.startswith(("{", "["))), None)
+        from runner.cli.payloads import json_meant
+
+        pieces = re.compile(r"[{\[]|[\w\"']+:")
+        start = next((index for index, item in enumerate(arguments) if pieces.match(item) and "://" not in item), None)
         if start is not None:
-            payload = " ".join(arguments[start:])
-            hint = "write it in single quotes, in one piece: the shell has split it and removed its double quotes"
+            end = next((i for i, item in enumerate(arguments) if i > start and item[:2] == "--"), len(arguments))
+            payload = " ".join(arguments[start:end])
+            hint: Help = "write it in single quotes, in one piece: the shell has split it and removed its double quotes"
+            if meant := json_meant(payload):
+                hint = Rewrite([*arguments[:start], meant, *arguments[end:]], "write it in single quotes")
             return f"the payload {payload} is in several pieces", hint
     usage = " ".join([path, *context.command.collect_usage_pieces(context)])
     return f"{path} has more arguments than it takes", f"write: {usage}"

@@ -18,6 +18,11 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, and check those that are paths of pipelines."""
+        from runner.cli.options import variable_of
+
+        for item in self.params:
+            if isinstance(item, click.Option) and item.envvar is None:
+                item.envvar = variable_of(item, ctx)
         rest = super().parse_args(ctx, args)
         paths = ctx.params.get("paths") or [ctx.params.get("path")]
         if not ctx.resilient_parsing and any(path and not path.exists() for path in paths):

@@ -240,7 +240,7 @@ def broker(text: str) -> tuple[str, str]:
         return "", hint if "sql" not in scheme else "write file:PATH, such as file:data/shop.queue"
     rest = rest if separator else text
     if separator and scheme.lower().startswith("http"):
-        rest = rest.rstrip("/").replace(":15672", ":5672")
+        rest = re.sub(r":\d+$", ":5671" if scheme.lower() == "https" else ":5672", rest.partition("/")[0])
     if not re.fullmatch(r"(?:[^\s@/]*@)?[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[^\s/]*)?", rest):
         return "", ""
     secure = "s" if scheme.lower().endswith(("s", "ssl")) and separator else ""

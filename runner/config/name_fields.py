@@ -192,10 +192,11 @@ def url_help(value: str) -> tuple[str, str]:
     meant, hint = guesses.broker(value)
     try:
         meant = meant if meant in ("", "memory") else parse_broker_url(meant)
-    except ValueError:  # as a rule, the user and password are missing
+    except ValueError as error:  # as a rule, the user and password are missing
         host = meant.partition("://")[2].rpartition("@")[2]
-        hint, meant = f'write "amqp://user:password@{host}", with your user and password', ""
-        if value.startswith(("amqp://", "amqps://")) or (":" in host.partition("/")[0] and not host):
+        scheme = meant.partition(":")[0]
+        hint, meant = f'write "{scheme}://user:password@{host}", with your user and password', ""
+        if "user and password" not in str(error):
             hint = ""
     if meant and meant != value:
         return f'write "{mask_passwords(meant)}"', "" if "@" in meant else meant

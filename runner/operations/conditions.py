@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from runner.config import guesses
 from runner.config.messages import closest
 from runner.operations.status import PipelineStatus, QueueStatus
 from runner.units import format_duration, parse_duration
 
 _WRITTEN = re.compile(r"\s*(?:(?P<queue>.*\S)\s*:)?\s*(?P<name>[a-z_]+)\s*(?P<sign>[<>=!]+)\s*(?P<limit>\S+)\s*")
+_SEVERAL = re.compile(r"\s+and\s+|\s*(?:&&|,|;)\s*", re.IGNORECASE)
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -21,6 +23,16 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+_MEANT = {
+    **dict.fromkeys(("depth", "messages", "length", "len", "size", "lag", "backlog", "waiting", "count"), "ready"),
+    **dict.fromkeys(("unacknowledged", "unack", "inflight", "in_flight"), "unacked"),
+    **dict.fromkeys(("oldest", "latency", "delay", "wait"), "age"),
+    **dict.fromkeys(("dlq", "dlx", "dead_letters", "deadletters"), "dead"),
+    **dict.fromkeys(("workers", "subscribers", "processes"), "consumers"),
+    **dict.fromkeys(("errors", "failures"), "failed"),
+}
+"""Words of other programs for the values."""
+
 _EXAMPLES = "as in 'dead>0', 'age>5m' or 'orders: consumers<1'"
 
 AGE = "age"
@@ -61,15 +73,20 @@ class Condition:
 def parse_condition(text: str) -> Condition:
     """Parse a condition. Raises ValueError with a text that says what to write."""
     found = _WRITTEN.fullmatch(text)
+    if parts := _SEVERAL.split(text)[1:]:
+        both = " ".join(f"'{part.strip()}'" for part in _SEVERAL.split(text))
+        raise ValueError(f'"{text}" is {len(parts) + 1} conditions: write each of them for itself, --fail-if {both}')
     if found is None:
         raise ValueError(f'"{text}" is not a condition: write a name, a comparison and a limit, {_EXAMPLES}')
     name, sign = found["name"], found["sign"]
     if name not in _VALUES:
-        meant = closest(name, _VALUES)
+        meant = _MEANT.get(name) or closest(name, _VALUES)
         hint = f'did you mean "{meant}"?' if meant else f"use one of {', '.join(_VALUES)}"
         raise ValueError(f'"{name}" in "{text}" is not a value of a queue: {hint}')
     if sign not in _SIGNS:
-        raise ValueError(f'"{sign}" in "{text}" is not a comparison: use one of {" ".join(_SIGNS)}')
+        meant = {"=": "==", "=>": ">=", "=<": "<=", "<>": "!="}.get(sign, "")
+        hint = f'did you mean "{meant}"?' if meant else f"use one of {' '.join(_SIGNS)}"
+        raise ValueError(f'"{sign}" in "{text}" is not a comparison: {hint}')
     return Condition(text.strip(), found["queue"] or "", name, sign, _limit(text, name, found["limit"]))
 
 
@@ -80,7 +97,8 @@ def _limit(text: str, name: str, limit: str) -> float:
             raise ValueError(limit)
         return number
     except ValueError:
-        kind = "a duration, as in 30s or 5m" if name == AGE else "a number"
+        meant = guesses.duration(limit) or guesses.duration(f"{limit}s") or "30s or 5m"
+        kind = f"a duration: write {meant}" if name == AGE else "a number"
         raise ValueError(f'"{limit}" in "{text}" is not {kind}') from None
 
 

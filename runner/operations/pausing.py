@@ -25,8 +25,10 @@ def find_subscriber(pipelines: Sequence[Pipeline], name: str) -> tuple[Pipeline,
     if len(found) > 1:
         raise ambiguous_target(name, (pipeline.path for pipeline, _ in found))
     if not found:
-        known = dict.fromkeys(each.name for pipeline in pipelines for each in pipeline.subscribers)
-        raise unknown_target(name, "subscriber", known)
+        every = {each.name: each for pipeline in pipelines for each in pipeline.subscribers}
+        readers = [each.name for each in every.values() if name in (each.queue, *each.queues, *each.event_patterns)]
+        meant = f'write {" or ".join(readers)}, which reads "{name}"' if readers else ""
+        raise unknown_target(name, "subscriber", every, meant)
     return found[0]
 
 

@@ -35,9 +35,9 @@ def require_live_broker(settings: BrokerSettings) -> None:
         raise NoLiveBroker(text, "give --broker URL")
 
 
-def unknown_target(name: str, what: str, known: Iterable[str]) -> UnknownTarget:
-    """Return the error for a name that does not exist; `known` are the names that do."""
-    return UnknownTarget(f'no {what} is called "{name}"', did_you_mean(name, known, "there are"))
+def unknown_target(name: str, what: str, known: Iterable[str], meant: str = "") -> UnknownTarget:
+    """Return the error for a name that does not exist; `known` are the names that do, `meant` a help if one is sure."""
+    return UnknownTarget(f'no {what} is called "{name}"', meant or did_you_mean(name, known, "there are"))
 
 
 def ambiguous_target(name: str, pipelines: Iterable[str]) -> UnknownTarget:
@@ -53,5 +53,9 @@ def pipeline_with_destination(pipelines: Sequence[Pipeline], name: str) -> Pipel
         raise UnknownTarget(f'{len(found)} pipelines have "{name}": {files}', "name the file of one of them")
     if not found:
         known = dict.fromkeys(target for pipeline in pipelines for target in pipeline.destinations)
-        raise unknown_target(name, f"queue or event of {', '.join(pipeline.name for pipeline in pipelines)}", known)
+        readers = (each for pipeline in pipelines for each in pipeline.subscribers if each.name == name)
+        read = [target for each in readers for target in (each.queue, *each.event_patterns) if target in known]
+        meant = f'write {read[0]}, from which the subscriber "{name}" gets its messages' if read else ""
+        what = f"queue or event of {', '.join(pipeline.name for pipeline in pipelines)}"
+        raise unknown_target(name, what, known, meant)
     return found[0]

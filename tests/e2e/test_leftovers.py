@@ -58,7 +58,7 @@ async def test_an_empty_leftover_is_named_and_pruned(shop: Project, other: Forei
         {key: item[key] for key in ("action", "kind", "name")} for item in document["items"]
     ]
     runner = await shop.do("apply", code=1)
-    assert "`runner apply --prune` removes its bindings, and deletes it if it is empty" in runner.stdout
+    assert " --prune` removes its bindings, and deletes it if it is empty" in runner.stdout
     runner = await shop.do("apply", "--prune")
     assert f"removed binding events --{shop.name('paid')}--> {name}" in runner.stdout
     for gone in ("email", "retry.70", *([] if "none" in queue else ["email.dead"])):

@@ -285,7 +285,7 @@ async def test_a_broker_that_is_away_is_exit_69(here: Project) -> None:
 async def test_a_wrong_management_url_is_a_usage_error(here: Project, url: str) -> None:
     """Exit 2, with what to write."""
     runner = await here.do("plan", "--management", url, code=2)
-    assert "write http://host:15672 or https://host:15671" in runner.stderr
+    assert "is not the URL of a management API" in runner.stderr
 
 
 async def definitions(node: Node) -> Any:

@@ -23,6 +23,7 @@ _PORTS = {
     61613: "the port of STOMP",
     1883: "the port of MQTT",
 }
+_ANSWERED = ("connection reset by peer", "the connection was closed during the handshake")
 _RUNNING = (
     "is it running, and is the address right? `runner up` tries for broker.connect_timeout, other commands for --wait"
 )
@@ -50,14 +51,15 @@ def explain_failure(error: BaseException, url: str, tls: TlsSettings | None) -> 
     if is_secure and any(words in why for words in _CLIENT):
         hint = "set broker.tls.cert and broker.tls.key to a certificate that the broker accepts"
         return ConnectionFailure(f"the broker wants a certificate of this client ({_short(why)})", hint, is_final=True)
-    if _wrong_port(port):
-        return ConnectionFailure(why, _wrong_port(port))
-    if "not known" in why.lower() or "name resolution" in why.lower() or "no address" in why.lower():
-        return ConnectionFailure(why, f'correct the host "{parts.hostname}", which has no address; {_RUNNING}')
     if "unexpectedly closed" in why:
         why = "the connection was closed during the handshake"
-    if not is_secure and why in ("connection reset by peer", "the connection was closed during the handshake"):
-        return ConnectionFailure(why, f"if {address} speaks TLS, write amqps://; else see the log of the broker")
+    if _wrong_port(port):
+        return ConnectionFailure(why, _wrong_port(port), is_final=why in _ANSWERED)
+    if "not known" in why.lower() or "name resolution" in why.lower() or "no address" in why.lower():
+        return ConnectionFailure(why, f'correct the host "{parts.hostname}", which has no address; {_RUNNING}')
+    if not is_secure and why in _ANSWERED:
+        hint = f"if {address} speaks TLS, write amqps://; if it is the management API, the port of AMQP, usually 5672"
+        return ConnectionFailure(why, f"{hint}; else see the log of the broker")
     if why == "no answer in time":
         return ConnectionFailure(why, f"is {address} the port of AMQP? Usually that is 5672, or 5671 for amqps")
     return ConnectionFailure(why, _RUNNING)

@@ -20,5 +20,5 @@ def test_a_rate_is_a_number_per_second(text: str | None, per_second: float | Non
 
 @pytest.mark.parametrize("text", ["100", "0/s", "fast", "-1/s"])
 def test_anything_else_is_wrong_usage(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="write a rate"):
+    with pytest.raises(click.BadParameter, match="is not a rate"):
         _parsed(text)

@@ -242,7 +242,65 @@ SAID = [
     (
         "publish pipeline.yaml order_queue {id: 1}",
         "the payload {id: 1} is in several pieces",
+        """write it in single quotes: runner publish pipeline.yaml order_queue '{"id": 1}'""",
+    ),
+    (  # as a shell expands {"id":1,"to":"lamp"}
+        "publish pipeline.yaml order_queue id:1 to:lamp --wait 1s",
+        "the payload id:1 to:lamp is in several pieces",
+        """write it in single quotes: runner publish pipeline.yaml order_queue '{"id": 1, "to": "lamp"}' --wait 1s""",
+    ),
+    (
+        "publish pipeline.yaml order_queue {at: 12:30}",
+        "the payload {at: 12:30} is in several pieces",
         "write it in single quotes, in one piece: the shell has split it and removed its double quotes",
+    ),
+    (
+        """publish pipeline.yaml order_queue "{'id': 1}" """,
+        "PAYLOAD: it is not JSON: other quotes than double quotes (column 2)",
+        """write '{"id": 1}'""",
+    ),
+    (
+        "publish pipeline.yaml order_queue order.json",
+        'PAYLOAD: "order.json" is the name of a file',
+        "write @order.json for what is in the file; text that ends like a file's name comes by standard input",
+    ),
+    (
+        "publish pipeline.yaml order_queue 1 --rate 100",
+        '--rate: "100" is not a rate',
+        "write 100/s",
+    ),
+    (
+        "publish pipeline.yaml order_queue 1 --delay 30",
+        "--delay: must be a duration, as in \"2h\", not '30'",
+        "write --delay 30s",
+    ),
+    (
+        "publish pipeline.yaml order_queue 1 --priority high",
+        "--priority: must be a whole number, not 'high'",
+        "write --priority 1 or more",
+    ),
+    ("call pipeline.yaml order_queue 1 --timeout 5", '--timeout: "5" is not a duration', "write 5s"),
+    ("dead list pipeline.yaml --older-than '1 hour'", '--older-than: "1 hour" is not a duration', "write 1h"),
+    ("status pipeline.yaml --interval 0.01s", "--interval: must be at least 100ms", "write 2s"),
+    (
+        "status pipeline.yaml --management localhost:15672",
+        '--management: "localhost:15672" is not the URL of a management API',
+        "write http://localhost:15672",
+    ),
+    (
+        "status pipeline.yaml --management amqp://ann:secret@rabbit:5672",
+        '--management: "amqp://ann:***@rabbit:5672" is not the URL of a management API',
+        "write http://rabbit:15672",
+    ),
+    (
+        "status pipeline.yaml --broker amqp://rabbit",
+        "--broker: the broker's URL has no user and password before its host",
+        'write "amqp://user:***@rabbit", with your user and password',
+    ),
+    (
+        "status pipeline.yaml --broker https://rabbit:15671/",
+        "--broker: a broker's URL starts with amqp://, amqps:// or file:",
+        'write "amqps://user:***@rabbit:5671", with your user and password',
     ),
     (
         "config pipeline.yaml pipeline.yaml",
@@ -279,6 +337,26 @@ def test_a_wrong_value_of_a_variable_names_the_variable(
     monkeypatch.setenv("RUNNER_UP_WORKERS", "many")
     assert run("up pipeline.yaml", monkeypatch, capsys)[1].startswith("RUNNER_UP_WORKERS: must be a whole number")
     assert "hunter2" not in message + help_
+
+
+def test_a_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would have no effect otherwise. Variables of other programs are left alone."""
+    for name in ("RUNNER_BROKR", "RUNNER_UP_WORKRS", "RUNNER_OS", "RUNNER_TEMP", "RUNNER_DEV_LOG_LEVEL"):
+        monkeypatch.setenv(name, "1")
+    said = run("up pipeline.yaml --workers 0", monkeypatch, capsys)[1]
+    assert said.splitlines()[:2] == [
+        "warning: the variable RUNNER_BROKR is not read; did you mean RUNNER_BROKER?",
+        "warning: the variable RUNNER_UP_WORKRS is not read; did you mean RUNNER_UP_WORKERS?",
+    ]
+    assert said.count("warning") == 2
+
+
+def test_a_variable_is_named_after_its_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/reference/commands.md says, whatever the parameter is called in Python."""
+    monkeypatch.setenv("RUNNER_GRAPH_FORMAT", "png")
+    assert run("graph pipeline.yaml", monkeypatch, capsys)[1] == 'RUNNER_GRAPH_FORMAT: "png" is not a value of it'
 
 
 def test_a_folder_without_a_pipeline_is_shown_the_way_to_one(

@@ -35,11 +35,13 @@ def test_a_condition_is_a_name_a_comparison_and_a_limit(text: str, expected: tup
         ("dead > ", "is not a condition"),
         ("deaf>0", 'did you mean "dead"?'),
         ("weight>0", "use one of ready, unacked, consumers, in, out, age, failed, paused, dead"),
-        ("dead=>0", '"=>" in "dead=>0" is not a comparison: use one of > >= < <= == !='),
+        ("dead=>0", '"=>" in "dead=>0" is not a comparison: did you mean ">="?'),
         ("dead=0", '"=" in "dead=0" is not a comparison'),
         ("dead>few", '"few" in "dead>few" is not a number'),
         ("dead>nan", '"nan" in "dead>nan" is not a number'),
-        ("age>300", '"300" in "age>300" is not a duration, as in 30s or 5m'),
+        ("age>300", '"300" in "age>300" is not a duration: write 5m'),
+        ("dead>0 and age>5m", "is 2 conditions: write each of them for itself, --fail-if 'dead>0' 'age>5m'"),
+        ("depth>100", '"depth" in "depth>100" is not a value of a queue: did you mean "ready"?'),
     ],
 )
 def test_errors_say_what_to_write(text: str, words: str) -> None:

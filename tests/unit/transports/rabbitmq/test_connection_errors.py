@@ -41,17 +41,26 @@ FAILURES = [
         False,
     ),
     (
+        "amqp://u:p@h:15672/",
+        aiormq.AMQPConnectionError(CLOSED),
+        "the connection was closed during the handshake",
+        "15672 is the management API: write the port of AMQP, 5672, or 5671 for amqps",
+        True,
+    ),
+    (
         "amqp://u:p@h:5671/",
         aiormq.AMQPConnectionError("Server communication error: ConnectionResetError(104, 'Connection reset by peer')"),
         "connection reset by peer",
-        "if h:5671 speaks TLS, write amqps://; else see the log of the broker",
+        "if h:5671 speaks TLS, write amqps://; if it is the management API, the port of AMQP, usually 5672; "
+        "else see the log of the broker",
         False,
     ),
     (
         "amqp://u:p@h/",
         aiormq.AMQPConnectionError(CLOSED),
         "the connection was closed during the handshake",
-        "if h:5672 speaks TLS, write amqps://; else see the log of the broker",
+        "if h:5672 speaks TLS, write amqps://; if it is the management API, the port of AMQP, usually 5672; "
+        "else see the log of the broker",
         False,
     ),
     (
