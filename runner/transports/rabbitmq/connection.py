@@ -69,7 +69,7 @@ class ConnectionClosedByUs(Exception):
 class ReconnectingConnection:
     """One supervised connection, for publishing or for consuming.
 
-    `restore` runs on each new connection before anything else may use it. An error in it ends that connection.
+    `restore` runs on each later connection before anything else may use it. An error in it ends that connection.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ReconnectingConnection:
         role: str,
         name: str,
         on_transport_event: OnTransportEvent,
-        restore: Callable[[AbstractConnection], Awaitable[None]],
+        restore: Callable[[AbstractConnection], Awaitable[None]] | None = None,
         release: str = "",
     ) -> None:
         self._settings = settings
@@ -206,21 +206,16 @@ class ReconnectingConnection:
             self._ready.clear()
             self._connection = None
             self.is_blocked = False
-            self._on_event(
-                TransportEvent("broker.lost", "warning", {"role": self._role, "broker": self.target, "error": reason})
-            )
+            self._report("broker.lost", "warning", error=reason)
             await self._discard(connection)
             await release_writers(writes)
             if loop.time() - since > STABLE_CONNECTION_S:
                 delays = backoff_delays()
             connection = await self._reconnect(delays)
-            self._on_event(TransportEvent("broker.connected", "info", self._described(connection)))
-
-    def _described(self, connection: AbstractConnection) -> dict[str, Any]:
-        """Return what the log says of a new connection: the broker may be another one than before, or upgraded."""
-        features = features_of(broker_version(connection))
-        described = {"role": self._role, "broker": self.target, "product": product_of(connection)}
-        return {**described, **({"features": [*features]} if features else {})}
+            # The broker may be another one than before, or upgraded.
+            features = features_of(broker_version(connection))
+            more = {"features": [*features]} if features else {}
+            self._report("broker.connected", "info", product=product_of(connection), **more)
 
     async def _reconnect(self, delays: Iterator[float]) -> AbstractConnection:
         """Try to connect and to restore until both succeed; report each new reason why it fails."""
@@ -231,18 +226,13 @@ class ReconnectingConnection:
             try:
                 with loss_as_error:
                     connection = await self._connect()
-                    await wait_within(CONNECT_ATTEMPT_S * 3, self._restore(connection), watch_loss(connection))
+                    if self._restore is not None:
+                        await wait_within(CONNECT_ATTEMPT_S * 3, self._restore(connection), watch_loss(connection))
                 return connection
             except (BrokerUnavailable, *CHANNEL_ERRORS) as error:
                 await self._discard(connection)
                 if (why := describe_error(error)) != said:
-                    self._on_event(
-                        TransportEvent(
-                            "broker.unreachable",
-                            "warning",
-                            {"role": self._role, "broker": self.target, "error": why},
-                        )
-                    )
+                    self._report("broker.unreachable", "warning", error=why)
                     said = why
             except asyncio.CancelledError:
                 await self._discard(connection)
@@ -262,10 +252,13 @@ class ReconnectingConnection:
         if is_blocked == self.is_blocked:
             return
         self.is_blocked = is_blocked
-        event = "broker.blocked" if is_blocked else "broker.unblocked"
-        self._on_event(
-            TransportEvent(event, "warning" if is_blocked else "info", {"role": self._role, "broker": self.target})
-        )
+        if is_blocked:
+            self._report("broker.blocked", "warning")
+        else:
+            self._report("broker.unblocked", "info")
+
+    def _report(self, event: str, level: str, **fields: Any) -> None:
+        self._on_event(TransportEvent(event, level, {"role": self._role, "broker": self.target, **fields}))
 
     async def _discard(self, connection: AbstractConnection | None) -> None:
         """Close a connection that may be dead, within a few seconds."""
