@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from contextvars import Context
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -36,8 +37,8 @@ from runner.runtime.deduplication import Deduplicator
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
 from runner.runtime.message_lines import LineFilter
-from runner.runtime.publisher import PipelinePublisher
-from runner.runtime.result_publisher import PublishingStopped, ResultPublisher
+from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
+from runner.runtime.result_publisher import DETACHED, OnDetached, PublishingStopped, ResultPublisher
 from runner.runtime.store import Step, StoreUnavailable
 from runner.runtime.tracebacks import error_location, traceback_text
 from runner.trace_context import trace_fields
@@ -48,7 +49,7 @@ from runner.units import pluralize
 FIRST_WAIT_S, MAX_WAIT_S = 0.05, 1.0
 """How long to wait for another process that handles a message with the same key, or for a store, before each look."""
 
-RunSome = Callable[[Sequence[Delivery]], Awaitable[None]]
+RunSome = Callable[[Sequence[Delivery]], Awaitable[object]]
 
 
 class Execution:
@@ -58,6 +59,9 @@ class Execution:
     because a retry over the broker would be overtaken by its successors. Without it they go back to the broker.
     `has_line` decides which messages have a log line if nothing went wrong.
     """
+
+    may_detach = True
+    """Whether `run` may return before the result is confirmed."""
 
     def __init__(
         self,
@@ -99,6 +103,10 @@ class Execution:
         self.on_waiting: Callable[[Sequence[Delivery]], None] = _ignore
         """Called with deliveries that wait for a store or another process; `on_claimed` with those that do not."""
         self.on_claimed: Callable[[Sequence[Delivery]], None] = _ignore
+        self.on_ended: Callable[[Delivery], None] = _ignore
+        """Called when a delivery has ended for which `run` returned False."""
+        self.spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None
+        """Starts a task that goes on with such a delivery. Without it, `run` always returns True."""
         self._is_stopped = False
         self.is_past_grace = False
         """Whether the grace period is over. Handlers were cancelled then, and how they end says nothing about their
@@ -110,18 +118,22 @@ class Execution:
         self._results.stop()
         self._is_stopped = True
 
-    async def run(self, delivery: Delivery) -> None:
-        """Handle one delivery. Runs in a context of its own; cancelling it gives the message back."""
+    async def run(self, delivery: Delivery) -> bool:
+        """Handle one delivery. Runs in a context of its own; cancelling it gives the message back.
+
+        Return whether it has ended. If only the confirm of its result is missing, no task waits for that, and
+        `on_ended` is called later.
+        """
         started = time.perf_counter()
         log.context.set(self.log_fields(delivery))
         try:
             if self._deduplicator is None:
-                await self._run(delivery, started)
-            else:
-                await self._run_new([delivery], lambda _: self._run(delivery, started), started)
+                return await self._run(delivery, started)
+            await self._run_new([delivery], lambda _: self._run(delivery, started), started)
         except BaseException:
             await self._release_unsettled([delivery])
             raise
+        return True
 
     async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
         """Handle several deliveries with one call.
@@ -224,24 +236,27 @@ class Execution:
         if self._has_line(delivery.envelope):
             self._logger.info("message.released", **self.log_fields(delivery))
 
-    async def _run(self, delivery: Delivery, started: float) -> None:
-        if delivery.is_lost:
-            return
-        if delivery.is_redelivered and await self._settle_if_decided(delivery, started):
-            return
+    async def _run(self, delivery: Delivery, started: float) -> bool:
+        if delivery.is_lost or (delivery.is_redelivered and await self._settle_if_decided(delivery, started)):
+            return True
         handler = self._subscriber.handler
         try:
             payload = self._decode(delivery)
         except Exception as failure:  # a schema's code may raise anything; decide() knows the outcome
             await self._finish(delivery, failure, 0, started)
-            return
+            return True
         message = None if handler.message_parameter is None else self._message(delivery, payload)
         if self._is_timed and delivery.attempt == 1:
             self._counts.note_sent(delivery.envelope.timestamp, started)
-        error, published = await self._attempt(self._invoker.invoke(payload, message), (delivery.envelope,))
+        may_detach = self.spawn is not None and not delivery.is_redelivered and self._deduplicator is None
+        detached = partial(self._on_published, delivery, started) if may_detach else None
+        error, published = await self._attempt(self._invoker.invoke(payload, message), (delivery.envelope,), detached)
+        if published == DETACHED:
+            return False
         if published == 0 and error is None and self._subscriber.is_responder and delivery.envelope.reply_to:
             error, published = await self._answer_null(delivery.envelope)
         await self._finish(delivery, error, published, started)
+        return True
 
     async def _answer_null(self, question: Envelope) -> tuple[BaseException | None, int]:
         """Answer a question whose handler has returned nothing: its caller waits to know that it is done."""
@@ -266,9 +281,12 @@ class Execution:
                 return None
 
     async def _attempt(
-        self, calling: Awaitable[Results], parents: Sequence[Envelope]
+        self, calling: Awaitable[Results], parents: Sequence[Envelope], detached: OnDetached | None = None
     ) -> tuple[BaseException | None, int]:
-        """Await the handler and publish its results. Return the error and the number of published messages."""
+        """Await the handler and publish its results. Return the error and the number of published messages.
+
+        For `detached`, see `ResultPublisher.publish`.
+        """
         began = time.perf_counter()
         try:
             results = await calling
@@ -278,12 +296,50 @@ class Execution:
             self._observe(spent_s)
             if len(results) == 1 and results[0] is None:
                 return None, 0
-            return None, await self._results.publish(results, parents, 0, self._loop.time() - spent_s)
+            called_at = self._loop.time() - spent_s
+            return None, await self._results.publish(results, parents, 0, called_at, detached=detached)
         except HandlerFailed as failure:
             self._observe(time.perf_counter() - began)
             return failure.error, 0
         except Exception as error:  # the results could not be published
             return error, 0
+
+    def _on_published(
+        self,
+        delivery: Delivery,
+        began: float,
+        context: Context,
+        sent: OutgoingMessage,
+        called_at: float,
+        error: Exception | None,
+    ) -> None:
+        """End a delivery whose result is confirmed, or publish it again. What reads the broker's answers calls this."""
+        if self.is_past_grace:  # the delivery is released
+            return
+        if error is None:
+            self._results.end(sent)
+            self._transport.ack(delivery)
+            context.run(self._report, ACK, None, delivery, 1, began)
+            self.on_ended(delivery)
+        elif self.spawn is not None:
+            context.run(self.spawn, self._publish_again(delivery, began, sent, called_at, error))
+
+    async def _publish_again(
+        self, delivery: Delivery, began: float, sent: OutgoingMessage, called_at: float, error: Exception
+    ) -> None:
+        """Publish the result of a delivery whose first publication has failed, and end the delivery."""
+        failure: Exception | None = None
+        try:
+            try:
+                await self._results.publish_one(sent, called_at, error=error)
+            except Exception as failed:  # as in _attempt
+                failure = failed
+            await self._finish(delivery, failure, 1 if failure is None else 0, began)
+        except BaseException:
+            await self._release_unsettled([delivery])
+            raise
+        finally:
+            self.on_ended(delivery)
 
     async def _publish_stream(
         self, results: AsyncGenerator[list[Any], None], parents: Sequence[Envelope], began: float

@@ -268,8 +268,10 @@ class PipelinePublisher:
     def publish_nowait(self, outgoing: OutgoingMessage, on_published: OnPublished) -> PublishStarted:
         """Publish once without waiting; see `Transport.publish_nowait`. After a failure, `publish` may be called."""
         destination, started = outgoing.destination, time.perf_counter()
-        if destination.origin is not None and not self._is_known_to_work(destination):
-            return "busy"
+        if destination.counted_as == REPLY or (
+            destination.origin is not None and not self._is_known_to_work(destination)
+        ):
+            return "busy"  # answers have a way of their own
         note_end = partial(self._note_end, on_published, destination, started)
         begun = self._transport.publish_nowait(address_of(outgoing), outgoing.envelope, note_end)
         if begun == "confirmed":
@@ -301,22 +303,25 @@ class PipelinePublisher:
         return self._transport.can_publish
 
     async def publish(
-        self, outgoing: OutgoingMessage, *, full_queue_timeout_s: float = math.inf, waits_for_broker: bool = True
+        self,
+        outgoing: OutgoingMessage,
+        *,
+        full_queue_timeout_s: float = math.inf,
+        waits_for_broker: bool = True,
+        error: Exception | None = None,
     ) -> None:
         """Publish until the broker has confirmed the message. Raises PublishFailed if retrying cannot help.
 
         A full queue is retried for `full_queue_timeout_s`. A handler must not wait forever for a queue that it may
         itself have to empty. Without `waits_for_broker`, PublishUnknown is raised as soon as there is no connection.
+        `error` is that of an attempt that has just failed.
         """
-        if outgoing.destination.counted_as == REPLY:  # answers have a way of their own
-            await self._publish_repeatedly(outgoing, None, full_queue_timeout_s, waits_for_broker)
-            return
-        published: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        begun = self.publish_nowait(outgoing, partial(_resolve, published))
-        if begun == "busy":
-            await self._publish_repeatedly(outgoing, None, full_queue_timeout_s, waits_for_broker)
-        elif begun == "started" and (error := await published) is not None:
-            await self._publish_repeatedly(outgoing, error, full_queue_timeout_s, waits_for_broker)
+        if error is None:
+            published: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+            begun = self.publish_nowait(outgoing, partial(_resolve, published))
+            if begun == "confirmed" or (begun == "started" and (error := await published) is None):
+                return
+        await self._publish_repeatedly(outgoing, error, full_queue_timeout_s, waits_for_broker)
 
     async def _publish_repeatedly(
         self, outgoing: OutgoingMessage, error: Exception | None, full_queue_timeout_s: float, waits_for_broker: bool

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -31,6 +33,12 @@ MAX_RESULT_AGE_S = 25 * 60.0
 what is unsettled for 30 minutes, and the handler would be called again.
 """
 
+DETACHED = -1
+"""The number of published messages of a call while the confirm of its only one is missing."""
+
+OnDetached = Callable[[Context, OutgoingMessage, float, Exception | None], None]
+"""Called with the context of the call, the message, the loop time of the call, and the error of the publication."""
+
 
 class PublishingStopped(Exception):
     """The runner stops while a result waits to be published. The message is given back."""
@@ -42,6 +50,7 @@ class ResultPublisher:
     def __init__(self, subscriber: Subscriber, publisher: PipelinePublisher, pipeline: str) -> None:
         self._subscriber = subscriber
         self._publisher = publisher
+        self.end = publisher.end
         self._seed = repr((pipeline, subscriber.name))
         self._loop = asyncio.get_running_loop()
         self._is_stopping = asyncio.Event()
@@ -60,12 +69,16 @@ class ResultPublisher:
         started: float,
         *,
         is_answer_only: bool = False,
+        detached: OnDetached | None = None,
     ) -> int:
         """Publish results and return how many messages they became.
 
         All results are validated before the first one is published. `before` counts the messages of the same call that
         are already published, `started` is the loop time when the handler was called. With `is_answer_only`, they go to
         the sender of the message alone. Raises ResultFailed and PublishingStopped.
+
+        With `detached`, it does not wait for the confirm of a single message: it returns DETACHED, and `detached` is
+        called with the end of the publication. The caller goes on with `end` or `publish_one`.
         """
         try:
             origin = result_origin(parents)
@@ -76,18 +89,38 @@ class ResultPublisher:
             outgoing = self._publisher.prepare(results, to, seed=self._seed, before=before, origin=origin)
         except Exception as error:  # schemas and serializers are the user's code and may raise anything
             raise ResultFailed(error, "invalid-result") from error
+        if detached is not None and len(outgoing) == 1:
+            sent = self._publisher.start(outgoing[0])
+            begun = self._publisher.publish_nowait(sent, partial(detached, copy_context(), sent, started))
+            if begun == "started":
+                return DETACHED
+            if begun == "busy":
+                await self.publish_one(sent, started)
+            else:
+                self.end(sent)
+            return 1
         attempt = 1
         for item in outgoing:
-            sent = self._publisher.start(item)
-            try:  # not `with publication(item)`, which costs a microsecond for each result
-                while (failure := await self._try_publish(sent)) is not None:
-                    await self._wait_before_retry(failure, attempt, started)
-                    attempt += 1
-            except BaseException as error:
-                self._publisher.end(sent, error)
-                raise
-            self._publisher.end(sent)
+            attempt = await self.publish_one(self._publisher.start(item), started, attempt)
         return len(outgoing)
+
+    async def publish_one(
+        self, sent: OutgoingMessage, started: float, attempt: int = 1, error: Exception | None = None
+    ) -> int:
+        """Publish a message until it is confirmed, and return the number of the last attempt. Raises as `publish`.
+
+        `error` is that of an attempt that has just failed.
+        """
+        try:  # not `with publication(item)`, which costs a microsecond for each result
+            while (failure := await self._try_publish(sent, error)) is not None:
+                error = None
+                await self._wait_before_retry(failure, attempt, started)
+                attempt += 1
+        except BaseException as failed:
+            self.end(sent, failed)
+            raise
+        self.end(sent)
+        return attempt
 
     async def answer_failure(self, question: Envelope, outcome: DeadLetter) -> None:
         """Tell the sender of a message, if it waits for an answer, that the message is given up, and why.
@@ -127,10 +160,10 @@ class ResultPublisher:
         answer = Address("", asker)
         return to if any(each.address == answer for each in to) else (*to, *reply_destinations(asker))
 
-    async def _try_publish(self, item: OutgoingMessage) -> PublishFailed | None:
+    async def _try_publish(self, item: OutgoingMessage, error: Exception | None) -> PublishFailed | None:
         """Publish a message. Return why it cannot be published now; raises ResultFailed if it never can."""
         try:
-            await self._publisher.publish(item, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S)
+            await self._publisher.publish(item, full_queue_timeout_s=FULL_QUEUE_TIMEOUT_S, error=error)
         except PublishFailed as failure:
             if failure.reason == "invalid":
                 raise ResultFailed(failure, "invalid-result") from failure

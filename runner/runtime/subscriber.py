@@ -7,8 +7,9 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from runner.metrics import SubscriberCounts, SubscriberState, sent_at
 from runner.outcome import Retry
@@ -66,13 +67,17 @@ class SubscriberRuntime:
         execution.on_claimed = lambda claimed: self._running.update(dict.fromkeys(claimed, self._loop.time()))
         self._batch_lock = asyncio.Lock()
         self._limiter = RateLimiter(subscriber.per_second) if subscriber.per_second else None
+        if self._limiter is None and execution.may_detach:
+            execution.on_ended, execution.spawn = self._note_detached_end, self._spawn
         self._local_retries: dict[Delivery, asyncio.TimerHandle] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
         self._waking = 0
         """How many workers have been woken and have not looked into the inbox yet. Each wakes others if necessary."""
         self._workers: set[asyncio.Task[None]] = set()
         self._running: dict[Delivery, float] = {}
-        """The deliveries that are being handled, and the loop time at which each started."""
+        """The deliveries that are being handled, and the loop time at which each started. A worker takes the next one
+        while there are fewer than `concurrency`: some may only wait for a confirm, without a worker.
+        """
         self._handler_ended: asyncio.Future[None] | None = None
         """Resolved when the next handler ends; None while no task waits for that."""
         self._transport: Transport | None = None
@@ -252,10 +257,10 @@ class SubscriberRuntime:
             await self._wait_for_end()
             await self._give_back(partition)  # retries of what was running
 
-    async def _wait_for_end(self) -> None:
-        """Wait until the next handler ends."""
+    async def _wait_for_end(self, timeout_s: float | None = None) -> None:
+        """Wait until the next handler ends or the timeout is over."""
         self._handler_ended = self._handler_ended or self._loop.create_future()
-        await asyncio.shield(self._handler_ended)
+        await asyncio.wait((self._handler_ended,), timeout=timeout_s)
 
     async def _give_back(self, queue: str | None = None) -> None:
         """Release deliveries whose handler has not started, and local retries, perhaps of one queue only."""
@@ -285,8 +290,7 @@ class SubscriberRuntime:
         """
         loop = self._loop
         while self._running and loop.time() < deadline:
-            busy = [worker for worker in self._workers if not worker.done()]
-            await asyncio.wait(busy, timeout=min(0.1, max(0.0, deadline - loop.time())))
+            await self._wait_for_end(max(0.0, deadline - loop.time()))
         late = len(self._running)
         self._execution.is_past_grace = True
         for worker in self._workers:
@@ -331,21 +335,24 @@ class SubscriberRuntime:
                 self._waking += 1
                 return
         if len(self._workers) < self.subscriber.concurrency and not self._is_draining:
-            worker = self._loop.create_task(self._work(), name=f"worker-{self.subscriber.name}")
-            worker.add_done_callback(self._notice_end)
-            self._workers.add(worker)
+            self._spawn(self._work())
             self._waking += 1
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        worker = self._loop.create_task(work, name=f"worker-{self.subscriber.name}")
+        worker.add_done_callback(self._notice_end)
+        self._workers.add(worker)
 
     def _notice_end(self, worker: asyncio.Task[None]) -> None:
         """Report a worker that has failed: handlers' errors never end a worker, so it is a bug in the runner.
 
         A task that a handler left behind can cancel a worker. Another worker takes its place.
         """
+        self._workers.discard(worker)
         if not worker.cancelled():
             if (error := worker.exception()) is not None:
                 self._on_bug(error)
         elif not is_cancelled_by_us(worker):
-            self._workers.discard(worker)
             self._waking = 0  # it may have been waking
             self._wake()
 
@@ -359,7 +366,7 @@ class SubscriberRuntime:
             await self._work_in_batches(self._batches)
         inbox, is_woken = self._inbox, True
         while not self._is_draining:
-            if not inbox:
+            if not inbox or len(self._running) >= self.subscriber.concurrency:
                 await self._wait_for_delivery()
                 is_woken = True
                 continue
@@ -393,6 +400,7 @@ class SubscriberRuntime:
 
     async def _handle(self, delivery: Delivery) -> None:
         self._running[delivery] = self._loop.time()
+        has_ended = True
         try:
             if delivery.is_redelivered and not await self._wait_for_lost_copies((delivery,)):
                 return
@@ -400,9 +408,10 @@ class SubscriberRuntime:
                 async with self._poison_lock:
                     await RunInContext(self._execution.run(delivery))
             else:
-                await RunInContext(self._execution.run(delivery))
+                has_ended = await RunInContext(self._execution.run(delivery))
         finally:
-            self._note_finished(delivery)
+            if has_ended:
+                self._note_finished(delivery)
 
     async def _handle_batch(self, deliveries: list[Delivery], batches: BatchInbox) -> None:
         self._running.update(dict.fromkeys(deliveries, self._loop.time()))
@@ -443,6 +452,12 @@ class SubscriberRuntime:
             self._handler_ended = None
         if delivery not in self._local_retries:
             self._inbox.free(delivery)
+
+    def _note_detached_end(self, delivery: Delivery) -> None:
+        """Note the end of a delivery that no worker waits for."""
+        self._note_finished(delivery)
+        if self._inbox and not self._waking:
+            self._wake()
 
     async def _wait_for_delivery(self, timeout_s: float | None = None) -> None:
         """Wait until a delivery arrives or the timeout is over."""

@@ -163,14 +163,16 @@ class TracedPublisher(PipelinePublisher):
 class TracedExecution(Execution):
     """An execution that makes a span for each attempt."""
 
+    may_detach = False
+
     def __init__(self, tracer: Tracer, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._tracer = tracer
         self._spans: dict[Delivery, Span] = {}
 
-    async def run(self, delivery: Delivery) -> None:
+    async def run(self, delivery: Delivery) -> bool:
         with self._attempt_span([delivery], is_batch=False):
-            await super().run(delivery)
+            return await super().run(delivery)
 
     async def run_batch(self, deliveries: Sequence[Delivery]) -> None:
         with self._attempt_span(deliveries, is_batch=True):

@@ -21,6 +21,7 @@ from runner.runtime.answers import Answer
 from runner.runtime.execution import Execution
 from runner.runtime.invocation import Results
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of
+from runner.runtime.result_publisher import OnDetached
 from runner.testing.records import Record, RecordKind
 from runner.transports.base import Delivery
 from runner.transports.failure_copies import foreign_headers
@@ -206,10 +207,10 @@ class RecordingExecution(Execution):
         self._record("released", delivery)
 
     async def _attempt(
-        self, calling: Awaitable[Results], parents: Sequence[Envelope]
+        self, calling: Awaitable[Results], parents: Sequence[Envelope], detached: OnDetached | None = None
     ) -> tuple[BaseException | None, int]:
         _parents.set(parents)
-        return await super()._attempt(calling, parents)
+        return await super()._attempt(calling, parents, detached)
 
     def _report(
         self, outcome: Outcome, error: BaseException | None, delivery: Delivery, published: int, started: float

@@ -90,6 +90,7 @@ def run(
     broker: MemoryBroker | None = None,
     preload: Sequence[Envelope] = (),
     clock_start: datetime = START,
+    make_transport: Callable[..., MemoryTransport] = MemoryTransport,
 ) -> Run:
     """Run until idle, or for a number of virtual seconds. The pipeline's clock starts at `clock_start`.
 
@@ -105,7 +106,7 @@ def run(
         def now() -> datetime:
             return clock_start + timedelta(seconds=loop.time())
 
-        transport = MemoryTransport(broker=broker, clock=now)
+        transport = make_transport(broker=broker, clock=now)
         await transport.connect()
         await transport.declare(made.topology)
         for envelope in preload:
