@@ -92,7 +92,7 @@ async def test_a_key_is_free_claimed_or_done(url: str) -> None:
 async def test_what_is_done_ends_with_its_window(url: str) -> None:
     async with opened(url) as store:
         await claim(store, "a", "one")
-        await finish(store, "a", "one", b"", 0.05)
+        await finish(store, "a", "one", b"", 0.5)
         assert await claim(store, "a", "two") == b""
         deadline = time.monotonic() + 10
         while await claim(store, "a", "two") is not True:
