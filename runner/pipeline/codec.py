@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from runner.config.messages import texts
 from runner.errors import PublishFailed
-from runner.message import MAX_BODY_BYTES, Envelope, Publish
+from runner.message import MAX_BODY_BYTES, Envelope
 from runner.outcome import InvalidMessage
 from runner.pipeline.body_encoding import BYTES, JSON, TEXT, content_type, plain_bytes, uncompressed, utf8, without_mark
 from runner.pipeline.data_errors import json_error, validation_errors
 from runner.pipeline.secret_values import MASK, may_hold_secrets, reveal_secrets
+from runner.tables import filled
 
 T = TypeVar("T")
 
@@ -34,8 +36,6 @@ Decode = Callable[[Envelope], Any]
 Check = Callable[[Envelope, str | None], None]
 Encode = Callable[[Any], tuple[bytes, str]]
 Read = Callable[[bytes, str], tuple[Any, str]]
-
-NESTED_PUBLISH = "a Publish is inside another value, where it cannot be published: yield each one"
 
 
 def reader(adapter: TypeAdapter[Any]) -> Read:
@@ -176,25 +176,17 @@ def encoder(adapter: TypeAdapter[Any] | None, name: str) -> Encode:
 
 def _unwritable(payload: Any, error: Exception, place: str = "") -> PublishFailed:
     """Return the error of a payload that JSON cannot represent, with the place of the value in dicts and lists."""
-    text, at = str(error), f' at "{place}"' if place else ""
+    text = str(error)
     for inside, value in _items(payload, place) if "Circular" not in text else ():
         try:
             to_json(value)
         except Exception as found:  # serializers are the user's code and may raise anything
             return _unwritable(value, found, inside)
-    unknown = re.search("unknown type: <class '([^']+)'>", text)
-    why, hint = f": {text}", ""
-    if str(Publish) in text:  # not a dataclass, so pydantic cannot write it as JSON
-        return PublishFailed(NESTED_PUBLISH, reason="invalid")
-    if unknown and unknown[1] in ("function", "method"):
-        why = f": it is a {unknown[1]}{at}"
-        hint = "the handler makes a function: call it in the module, and name what it returns in `handler:`; "
-        hint += "or call its decorator, as in @retry(…)"
-    elif unknown:
-        why, hint = f": it has an object of {unknown[1]}{at}", "return a dict, a dataclass or a pydantic model instead"
-    elif "invalid utf-8" in text:
-        why, hint = f": it has bytes that are not UTF-8{at}", "write base64.b64encode(…).decode() in their place"
-    return PublishFailed(f"the payload cannot be written as JSON{why}", reason="invalid", hint=hint)
+    for pattern, (why, hint) in texts("result").items():
+        if match := re.search(pattern, text):
+            words = {"at": f' at "{place}"' if place else "", **match.groupdict()}
+            return PublishFailed(filled(why, words), reason="invalid", hint=hint)
+    return PublishFailed(f"the payload cannot be written as JSON: {text}", reason="invalid")
 
 
 def _items(payload: Any, place: str) -> Iterator[tuple[str, Any]]:

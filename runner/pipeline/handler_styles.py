@@ -51,50 +51,50 @@ def missing_parameters(
     path: str, parameters: Parameters, missing: Sequence[str], payload: str | None, *, takes_payload: bool
 ) -> ImportProblem:
     """Return the problem of all required parameters that get nothing."""
-    listed = _listed(missing)
-    what = f"needs {listed}, which nothing provides"
-    values = ", ".join(f"{name}: …" for name in missing)
-    first = missing[0]
+    what, first = f"needs {_listed(missing)}, which nothing provides", missing[0]
+    offered = f"pass a value by `with: {{{', '.join(f'{name}: …' for name in missing)}}}`"
     if not takes_payload:
-        hint = f"it is called without a payload: pass a value by `with: {{{values}}}`, or give it a default"
+        hint = f"it is called without a payload: {offered}, or give it a default"
         return wrong_parameters(path, what, hint, parameter=first)
-    function, names = path.rpartition(":")[2].rpartition(".")[2], list(parameters)
+    if style := _style(path.rpartition(":")[2].rpartition(".")[2], parameters, missing):
+        return wrong_parameters(path, style[0] or what, style[1], parameter=style[2])
+    declare = f"declare {'the resource' if len(missing) == 1 else 'the resources'} {_listed(missing, '`')}"
+    if payload is None or any(name in _OFTEN_RESOURCES for name in missing):
+        return wrong_parameters(path, what, f"{declare}, or {offered}", parameter=first)
+    annotation = parameters[payload.removeprefix("*")].annotation
+    is_object = isinstance(annotation, type) and not issubclass(annotation, dict | inspect.Parameter.empty)
+    taken = " and ".join(f"{payload}.{name}" if is_object else f'{payload}["{name}"]' for name in missing)
+    hint = f"remove {'it' if len(missing) == 1 else 'them'} and use {taken}, or {offered}, or {declare}"
+    if annotation in _SCALARS or payload == "id" or payload.endswith("_id"):
+        function = path.rpartition(":")[2].rpartition(".")[2]
+        hint = f"{_one_payload(function, [payload, *missing])}, or {offered}"
+    elif is_object and not set(missing) <= set(getattr(annotation, "__annotations__", ())):
+        hint = f"{offered}, or {declare}"
+    return wrong_parameters(path, f'{what}: the whole payload goes to "{payload}"', hint, parameter=first)
+
+
+def _style(function: str, parameters: Parameters, missing: Sequence[str]) -> tuple[str, str, str] | None:
+    """Return what is wrong ("": parameters are missing), the help and the parameter, for other libraries."""
+    names = list(parameters)
     if len(_PIKA.intersection(names)) >= 3:
-        what = f"looks like a callback of pika ({', '.join(names)})"
         body = "body" if "body" in names else names[-1]
         unused = _listed([name for name in names if name != body])
         hint = f'write "def {function}({body}: bytes):", and remove what uses {unused}: the runner acknowledges, '
         hint += 'and a parameter "message: runner.Message" gets the headers'
-        return wrong_parameters(path, what, hint, parameter=names[0])
+        return f"looks like a callback of pika ({', '.join(names)})", hint, names[0]
     if names[0] in _CALLERS:
-        rest = [name for name in names[1:] if name in missing]
-        what = f'has "{names[0]}" as its first parameter, but is not a method: it gets one payload'
-        if names[0] not in ("self", "cls"):
-            what = f'has "{names[0]}" as its first parameter, and gets nothing but the payload'
-        return wrong_parameters(path, what, _one_payload(function, rest), parameter=names[0])
-    foreign = next((name for name in missing if _means_message(name, parameters[name].annotation)), None)
-    if foreign is not None:
-        hint = f'write "{foreign}: runner.Message", with "import runner" at the top of the module'
-        hint += f", and remove calls such as {foreign}.ack(): the runner acknowledges"
-        return wrong_parameters(path, what, hint, parameter=foreign)
+        but = "but is not a method: it gets one payload" if names[0] in ("self", "cls") else "and gets only the payload"
+        hint = _one_payload(function, [name for name in names[1:] if name in missing])
+        return f'has "{names[0]}" as its first parameter, {but}', hint, names[0]
+    for name in missing:
+        if _means_message(name, parameters[name].annotation):
+            hint = (
+                f'write "{name}: runner.Message", with "import runner" at the top of the module, and remove calls such '
+            )
+            return "", f"{hint}as {name}.ack(): the runner acknowledges", name
     if missing == ["context"]:
-        hint = f'write "def {function}({payload}):", and remove what uses "context"'
-        return wrong_parameters(path, what, hint, parameter=first)
-    offered = f"pass a value by `with: {{{values}}}`"
-    declare = f"declare {'the resource' if len(missing) == 1 else 'the resources'} {_listed(missing, '`')}"
-    if payload is None or any(name in _OFTEN_RESOURCES for name in missing):
-        return wrong_parameters(path, what, f"{declare}, or {offered}", parameter=first)
-    what = f'{what}: the whole payload goes to "{payload}"'
-    annotation = parameters[payload.removeprefix("*")].annotation
-    if annotation in _SCALARS or payload == "id" or payload.endswith("_id"):
-        hint = f"{_one_payload(function, [payload, *missing])}, or {offered}"
-        return wrong_parameters(path, what, hint, parameter=first)
-    is_object = isinstance(annotation, type) and not issubclass(annotation, dict | inspect.Parameter.empty)
-    if is_object and not set(missing) <= set(getattr(annotation, "__annotations__", ())):
-        return wrong_parameters(path, what, f"{offered}, or {declare}", parameter=first)
-    taken = " and ".join(f"{payload}.{name}" if is_object else f'{payload}["{name}"]' for name in missing)
-    it = "it" if len(missing) == 1 else "them"
-    return wrong_parameters(path, what, f"remove {it} and use {taken}, or {offered}, or {declare}", parameter=first)
+        return "", f'write "def {function}({names[0]}):", and remove what uses "context"', "context"
+    return None
 
 
 def no_payload_parameter(path: str, parameters: Parameters, given: Collection[str]) -> ImportProblem:

@@ -328,13 +328,10 @@ def _help_for(failure: Failure) -> str:
     if variable is not None and not os.environ.get(variable[1]):
         return f"set the variable {variable[1]}: `export {variable[1]}=…`, or in a file that --env-file names"
     if isinstance(error, AttributeError) and error.name:
-        owner = getattr(error.obj, "__name__", "") if hasattr(error.obj, "__path__") else ""
-        inner = re.search(rf"(?<![\w.]){owner}(\.\w+)+", linecache.getline(frame.file, frame.line)) if frame else None
-        wanted = inner[0] if owner and inner else ""
-        while wanted and wanted != owner and not _file_of(wanted):
-            wanted = wanted.rpartition(".")[0]
-        if wanted != owner:
-            return f'add "import {wanted}" at the top of the module'
+        inner = f"{getattr(error.obj, '__name__', '')}.{error.name}"
+        if frame is not None and hasattr(error.obj, "__path__") and _file_of(inner):
+            used = re.search(rf"{re.escape(inner)}[\w.]*", linecache.getline(frame.file, frame.line))
+            return f'add "import {used[0].rpartition(".")[0] if used else inner}" at the top of the module'
         guess = closest(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
         if guess:
             return f'did you mean "{guess}"?'

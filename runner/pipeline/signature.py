@@ -81,7 +81,7 @@ def read_handler(
     if not callable(call):
         hint = "name a function, or an object that can be called"
         raise ImportProblem(
-            "not-callable", f'"{path}" is not callable: it is {_article(call)}', hint, is_attribute=True
+            "not-callable", f'"{path}" is not callable: its type is {type(call).__name__}', hint, is_attribute=True
         )
     parameters = _parameters(path, call)
     if takes_payload and inspect.isclass(call) and call.__module__ != "builtins":
@@ -414,10 +414,3 @@ def _unresolved(path: str, name: str, annotation: Unresolved) -> ImportProblem:
         hint = name_hint(found[1], [*vars(module or object)], getattr(module, "__file__", None))
     name = name.removeprefix("*")
     return ImportProblem("bad-annotation", message, hint, is_attribute=True, in_definition=True, parameter=name)
-
-
-def _article(value: object) -> str:
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

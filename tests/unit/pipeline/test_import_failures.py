@@ -498,7 +498,7 @@ NAMES = [
         "a context of another library",
         {"app.py": "def ship(ctx, order: dict): ...\n"},
         "app.py:1:10",
-        '"app:ship" has "ctx" as its first parameter, and gets nothing but the payload',
+        '"app:ship" has "ctx" as its first parameter, and gets only the payload',
         'write "def ship(order):"',
     ),
     Mistake(
