@@ -49,7 +49,8 @@ class Coverage:
     def __init__(self, results: Iterable[CaseResult]) -> None:
         self._known: dict[Path, dict[Part, bool]] = {}
         for result in results:
-            reached = {part for record in result.records for part in _REACHED.get(record.kind, _nothing)(record)}
+            found = [record for record in result.records if record.kind in _REACHED]
+            reached = {part for record in found for part in _REACHED[record.kind](record)}
             for pipeline in result.suite.system.pipelines:
                 known = self._known.setdefault(Path(pipeline.path).resolve(), {})
                 for part in parts(pipeline):
@@ -66,7 +67,3 @@ class Coverage:
         return {
             path: [part for part, is_reached in known.items() if not is_reached] for path, known in self._known.items()
         }
-
-
-def _nothing(_: Record) -> Iterable[Part]:
-    return ()

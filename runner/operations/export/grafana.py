@@ -18,6 +18,7 @@ from runner.tables import read_table
 COLUMNS = 24
 """Width of a dashboard in grid units."""
 
+_DATA_SOURCE = {"name": "source", "label": "Data source", "type": "datasource", "query": "prometheus"}
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 SIZES = {"stat": (4, 4), "timeseries": (12, 8)}
@@ -35,14 +36,10 @@ def grafana(pipelines: Sequence[Pipeline]) -> str:
         "editable": True,
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": [_data_source(), _pipeline(names)]},
+        "templating": {"list": [_DATA_SOURCE, _pipeline(names)]},
         "panels": list(_panels()),
     }
     return json.dumps(board, indent=2, ensure_ascii=False) + "\n"
-
-
-def _data_source() -> dict[str, Any]:
-    return {"name": "source", "label": "Data source", "type": "datasource", "query": "prometheus"}
 
 
 def _pipeline(names: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Sources: systemd.service(5), systemd.exec(5), sd_notify(3)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from runner.operations.export.deployment import KILL_MARGIN_S, Deployment, format_address
@@ -31,7 +32,8 @@ def systemd(deployment: Deployment, program: Sequence[str], folder: Path) -> str
         *deployment.file_notes(state),
         *deployment.notes,
     ]
-    return "".join(f"# {note}\n" for note in notes) + _UNIT.format(
+    unit = files("runner.operations.export").joinpath("systemd_unit.txt").read_text("utf-8")
+    return "".join(f"# {note}\n" for note in notes) + unit.format(
         name=deployment.name,
         folder=_escaped(str(folder)),
         command=" ".join(map(_quoted, command)),
@@ -41,40 +43,6 @@ def systemd(deployment: Deployment, program: Sequence[str], folder: Path) -> str
         invalid=INVALID,
         state=f"StateDirectory={deployment.name}\nStateDirectoryMode=0700\n" if deployment.file else "",
     )
-
-
-_UNIT = """\
-
-[Unit]
-Description=runner {name}
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-Type=notify
-# With --workers, the process that started them speaks for all.
-NotifyAccess=main
-WorkingDirectory={folder}
-EnvironmentFile=-/etc/runner/{name}.env
-ExecStart={command}
-Restart=on-failure
-RestartSec=1
-RestartPreventExitStatus={invalid}
-TimeoutStartSec={start}
-TimeoutStopSec={stop}
-# Workers drain when the process that started them says so; whatever is left is killed.
-KillMode=mixed
-# A handler that blocks the event loop for longer is a bug that only a restart can end.
-WatchdogSec={watchdog}
-DynamicUser=yes
-{state}NoNewPrivileges=yes
-PrivateTmp=yes
-ProtectSystem=strict
-ProtectHome=read-only
-
-[Install]
-WantedBy=multi-user.target
-"""
 
 
 def _quoted(argument: str) -> str:

@@ -182,6 +182,7 @@ class _GraphBuilder:
 
     def _subscribe(self, target: str, kind: EdgeKind, bindings: Iterable[Binding], spec: PipelineSpec) -> None:
         """Add an edge from each event that the bindings of a queue match, also from events of other pipelines."""
+        bound = {bind.exchange for queue in spec.queues.values() for bind in queue.bind}
         for binding in bindings:
             exchange = spec.exchanges.get(binding.exchange)
             kind_of_exchange = exchange.type if exchange is not None else "topic"
@@ -191,7 +192,7 @@ class _GraphBuilder:
                 for (name, key), id_ in self._events.items()
                 if name == binding.exchange and _passes(kind_of_exchange, binding.key, key)
             ]
-            if not matched and label and binding.exchange not in _bound_exchanges(spec):
+            if not matched and label and binding.exchange not in bound:
                 matched = [self._add(Node(f"event:{label}", "event", label, (), "", ("not declared here",)))]
                 label = ""
             for id_ in matched:
@@ -253,10 +254,6 @@ def _passes(exchange_type: str, key: str, routing_key: str) -> bool:
     if exchange_type == "headers":
         return False
     return exchange_type == "fanout" or (key == routing_key if exchange_type == "direct" else matches(key, routing_key))
-
-
-def _bound_exchanges(spec: PipelineSpec) -> set[str]:
-    return {bind.exchange for queue in spec.queues.values() for bind in queue.bind}
 
 
 def _producer_notes(producer: ProducerSpec) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pamqp.base import Frame
 
 from runner.errors import BrokerUnavailable
 from runner.operations.rabbitmq.properties_packing import without_delivery_counts
-from runner.operations.rabbitmq.raw_connection import PRECONDITION_FAILED, RawConnection, RawMessage, RequestRefused
+from runner.operations.rabbitmq.raw_connection import RawConnection, RawMessage
 from runner.pipeline.model import BrokerSettings
 from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 
@@ -168,17 +168,6 @@ async def move_messages(
         if quiet_s and not is_quiet:
             raise QueueNotEmpty
         return mover.moved
-
-
-async def delete_empty(settings: BrokerSettings, queue: str) -> None:
-    """Delete a queue without consumers and messages. Quorum queues refuse (540). Raises QueueInUse, QueueNotEmpty."""
-    try:
-        async with RawConnection(settings, queue) as connection:
-            await connection.call(commands.Queue.Delete(0, ShortString(queue), if_unused=True, if_empty=True))
-    except RequestRefused as refusal:
-        if refusal.code != PRECONDITION_FAILED:
-            raise
-        raise QueueInUse(queue) if "in use" in refusal.text else QueueNotEmpty from refusal
 
 
 async def delete_unreachable(

@@ -29,14 +29,14 @@ from runner.operations.rabbitmq.message_mover import (
     QueueInUse,
     QueueNotEmpty,
     TargetQueueFull,
-    delete_empty,
     delete_unreachable,
     move_messages,
 )
 from runner.operations.rabbitmq.properties_packing import pack_properties, unpack_properties
 from runner.operations.rabbitmq.queue_closer import CannotClose, QueueCloser, close_and_delete
+from runner.operations.rabbitmq.queue_deletion import delete_queue
 from runner.pipeline.topology import Binding, Exchange, Queue
-from runner.transports.broker_state import ExistingItem
+from runner.transports.broker_state import ExistingItem, LeftoverQueue
 from runner.transports.rabbitmq.aiormq_workarounds import ShortString
 from runner.transports.rabbitmq.channels import (
     bind,
@@ -297,7 +297,7 @@ class QueueRecreation:
         name, to, settings = self._queue.name, self._aside.name, self._session.settings
         if not self._is_quorum or self._closer is None:
             moved = await move_messages(settings, name, to, pack_properties, QUIET_S)
-            await delete_empty(settings, name)
+            await delete_queue(settings, LeftoverQueue(name, messages=0, consumers=0))
             return moved
         try:
             moved = await close_and_delete(settings, self._closer, name, to, pack_properties)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from runner.errors import TopologyMismatch
 from runner.pipeline.topology import Queue
@@ -45,14 +44,9 @@ def read_queue_rules(queue: Queue) -> QueueRules:
         is_single_active=bool(arguments.get("x-single-active-consumer", False)),
         dead_letter_exchange=_text(queue, "x-dead-letter-exchange"),
         dead_letter_key=_text(queue, "x-dead-letter-routing-key"),
-        is_at_least_once=_is_at_least_once(arguments),
+        # RabbitMQ requires reject-publish for that.
+        is_at_least_once=overflow == "reject-publish" and arguments.get("x-dead-letter-strategy") == "at-least-once",
     )
-
-
-def _is_at_least_once(arguments: Mapping[str, Any]) -> bool:
-    """Return whether dead letters are kept until a queue takes them. RabbitMQ requires reject-publish for that."""
-    wanted = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-    return wanted.items() <= dict(arguments).items()
 
 
 def _number(queue: Queue, name: str, at_most: int = 2**63 - 1) -> int | None:

@@ -8,7 +8,6 @@ Source: https://www.rabbitmq.com/docs/queues#property-equivalence
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -118,7 +117,7 @@ class TopologyProbe:
         """Return a queue with its counts only. Raises NotFound, ResourceLocked, AccessRefused."""
         if len(name.encode()) > MAX_SHORT_BYTES:  # with what we put behind it
             raise NotFound(f'no queue can be called "{name}"')
-        depth: QueueCounts = await self._ask(lambda channel: queue_counts(channel, name))
+        depth: QueueCounts = await self._ask(queue_counts, name)
         return ExistingItem(messages=depth.messages, consumers=depth.consumers)
 
     async def counts(self, name: str) -> QueueCounts | None:
@@ -137,8 +136,8 @@ class TopologyProbe:
         asked, guard, remark = wanted, _guard(wanted), "more keys may differ: the broker names one at a time"
         for _ in range(MAX_DIFFERENCES):
             try:
-                attempt = _with_arguments(asked, guard)
-                await self._ask(functools.partial(_declare_on, declare, attempt))
+                attempt = replace(asked, arguments={**asked.arguments, **guard})
+                await self._ask(declare, attempt)
                 remark = ""
                 break
             except AccessRefused as refusal:
@@ -161,11 +160,11 @@ class TopologyProbe:
                 asked = _with_live_value(asked, key, match["current"])
         return replace(seen, differences=tuple(differences.values()), remark=remark)
 
-    async def _ask(self, question: Callable[[AbstractChannel], Awaitable[Any]]) -> Any:
+    async def _ask(self, question: Callable[..., Awaitable[Any]], *about: Any) -> Any:
         if self._channel is None or self._channel.is_closed:
             self._channel = await open_channel(self._connection)
         try:
-            return await question(self._channel)
+            return await question(self._channel, *about)
         except aiormq.exceptions.ChannelNotFoundEntity as error:
             raise NotFound(reply_of(error)) from error
         except aiormq.exceptions.ChannelPreconditionFailed as error:
@@ -176,12 +175,6 @@ class TopologyProbe:
             if self._needs_rights:
                 raise forbidden(error) from error
             raise AccessRefused(reply_of(error)) from error
-
-
-async def _declare_on(
-    declare: Callable[[AbstractChannel, T], Awaitable[None]], thing: T, channel: AbstractChannel
-) -> None:
-    await declare(channel, thing)
 
 
 def _guard(wanted: Exchange | Queue) -> dict[str, Any]:
@@ -195,10 +188,6 @@ def _guard(wanted: Exchange | Queue) -> dict[str, Any]:
     if wanted.arguments.get("x-queue-type") == "stream":
         return {"x-max-priority": 1}
     return {} if "x-max-age" in wanted.arguments else {"x-max-age": "1h"}
-
-
-def _with_arguments(thing: T, more: dict[str, Any]) -> T:
-    return replace(thing, arguments={**thing.arguments, **more})
 
 
 def _with_live_value(asked: T, key: str, current: str) -> T:
