@@ -31,7 +31,7 @@ from runner.operations.queue_access import Browsed, Browser, QueueAccess
 from runner.operations.targets import unknown_target
 from runner.pipeline.delays import delay_headers, delay_in, delay_steps, delay_topology, step_name, without_delay
 from runner.pipeline.model import Pipeline
-from runner.pipeline.topology import Topology, merge_topologies, wait_name
+from runner.pipeline.topology import Topology, merge_topologies
 from runner.transports.amqp_limits import check_routing_key, normalize_envelope
 from runner.transports.base import Transport
 from runner.transports.failure_copies import is_broker_header
@@ -190,7 +190,7 @@ def places(pipelines: Sequence[Pipeline], names: Sequence[str] = ()) -> list[Pla
     parts = {part: name for each in pipelines for name, its in each.partitionings.items() for part in its.names}
     for pipeline in pipelines:
         delays = delay_topology(pipeline.name, *pipeline.destinations.values()).queues
-        waits = {wait_name(pipeline.wait_prefix, wait_ms): wait_ms for wait_ms in _waits(pipeline)}
+        waits = pipeline.topology.waits(pipeline.wait_prefix)
         waits |= {queue.name: queue.arguments["x-message-ttl"] for queue in delays}
         for queue in (*delays, *pipeline.topology.queues):
             if not queue.exclusive and queue.arguments.get("x-queue-type") != "stream":
@@ -201,12 +201,6 @@ def places(pipelines: Sequence[Pipeline], names: Sequence[str] = ()) -> list[Pla
             raise unknown_target(name, "queue of the pipeline", known)
     chosen = [place for name, place in found.items() if not names or {name, parts.get(name)} & {*names}]
     return sorted(chosen, key=lambda each: (each.dlq is not None, each.wait_ms is None, -(each.wait_ms or 0)))
-
-
-def _waits(pipeline: Pipeline) -> list[int]:
-    """Return how long messages wait in the wait queues of a pipeline, in milliseconds, ascending."""
-    names = (queue.name.rpartition(".") for queue in pipeline.topology.queues)
-    return sorted(int(number) for prefix, _, number in names if prefix == pipeline.wait_prefix and number.isdecimal())
 
 
 @dataclass
@@ -364,7 +358,7 @@ class MessageImport:
         for subscriber in pipeline.subscribers:
             if queue in subscriber.queues:
                 envelope = envelope._replace(type=subscriber.event_of(*message.address, envelope.type))
-        waits = {wait_name(pipeline.wait_prefix, wait_ms): wait_ms for wait_ms in _waits(pipeline)}
+        waits = pipeline.topology.waits(pipeline.wait_prefix)
         if left_ms <= 0 or not waits:
             return Address("", queue), envelope
         longer = (name for name, wait_ms in waits.items() if wait_ms >= left_ms)

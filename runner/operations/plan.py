@@ -291,8 +291,8 @@ def _bindings(topology: Topology, observed: BrokerState) -> Iterator[PlanItem]:
     if observed.bindings is None:
         yield from _bindings_unseen(ours, observed)
         return
-    live = {_key(each.binding): each for each in observed.bindings}
-    wanted = {_key(binding): binding for binding in ours}
+    live = {each.binding.identity: each for each in observed.bindings}
+    wanted = {binding.identity: binding for binding in ours}
     for key, binding in wanted.items():
         action: Action = "match" if key in live else "create"
         yield PlanItem(action, "binding", binding.queue, f"binding {format_binding(binding)}")
@@ -328,11 +328,6 @@ def format_binding(binding: Binding) -> str:
     """Return a binding as text, as in `events --order.paid--> shop.mail`."""
     how = ", ".join([*filter(None, [binding.key]), *_written(binding.arguments)])
     return f"{binding.exchange} --{how}--> {binding.queue}" if how else f"{binding.exchange} --> {binding.queue}"
-
-
-def _key(binding: Binding) -> tuple[str, str, str, str]:
-    arguments = repr(sorted(binding.arguments.items(), key=str))
-    return binding.exchange, binding.queue, binding.key, arguments
 
 
 def _written(arguments: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ Ready messages and consumers come over AMQP. The rest needs the management API, 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -119,20 +118,16 @@ class StatusQuery:
 
 def status_query(pipeline: Pipeline) -> StatusQuery:
     """Return the queues of a pipeline to ask about. A dead-letter queue with a subscriber counts as a work queue."""
-    is_wait = re.compile(rf"{re.escape(pipeline.wait_prefix)}\.\d+").fullmatch
+    waits = pipeline.topology.waits(pipeline.wait_prefix)
     targets = {origin: dlq.name for dlq in dead_letter_queues([pipeline]) for origin in dlq.origins}
     read = {subscriber.queue for subscriber in pipeline.subscribers}
     names = [queue.name for queue in pipeline.topology.queues]
     dead = set(targets.values()) - read
-    work = [name for name in names if not (is_wait(name) or HOLDS_DELAYED.fullmatch(name)) and name not in dead]
+    work = [name for name in names if not (name in waits or name in dead or HOLDS_DELAYED.fullmatch(name))]
     hidden = {each.processes.name for each in pipeline.partitionings.values()}
     declared = {part: name for name, each in pipeline.partitionings.items() for part in each.names}
     shown = dict.fromkeys(declared.get(name, name) for name in work if name not in hidden)
-    return StatusQuery(
-        pipeline,
-        tuple((name, targets.get(name)) for name in shown),
-        tuple(name for name in names if is_wait(name)),
-    )
+    return StatusQuery(pipeline, tuple((name, targets.get(name)) for name in shown), tuple(waits))
 
 
 def unknown_status(pipeline: Pipeline) -> PipelineStatus:

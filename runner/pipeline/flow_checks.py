@@ -12,8 +12,8 @@ from runner.config.target_spec import target_names
 from runner.errors import Problem
 from runner.message import Address
 from runner.pipeline.topic_patterns import matches
+from runner.pipeline.topology import BUILT_IN_EXCHANGES
 from runner.pipeline.topology_builder import (
-    BUILT_IN_EXCHANGES,
     DEFAULT_EXCHANGE,
     dead_letter_queues,
     event_address,

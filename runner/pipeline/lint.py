@@ -14,8 +14,8 @@ from runner.config.loader import PipelineFile
 from runner.config.spec import PipelineSpec, QueueSpec
 from runner.errors import Problem
 from runner.pipeline.flow_checks import Peer, flow_warnings
+from runner.pipeline.topology import BUILT_IN_EXCHANGES
 from runner.pipeline.topology_builder import (
-    BUILT_IN_EXCHANGES,
     DEFAULT_EXCHANGE,
     order_of,
     own_queue,

@@ -25,9 +25,8 @@ from runner.pipeline.lint import lint_warnings
 from runner.pipeline.model import delay_prefix
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.topic_patterns import is_pattern, matches
-from runner.pipeline.topology import pause_queue, wait_name
+from runner.pipeline.topology import BUILT_IN_EXCHANGES, pause_queue, wait_name
 from runner.pipeline.topology_builder import (
-    BUILT_IN_EXCHANGES,
     dead_letter_queue,
     dead_letter_queues,
     has_own_queue,

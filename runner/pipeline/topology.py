@@ -16,6 +16,15 @@ from runner.errors import TopologyMismatch
 ExchangeType = Literal["topic", "direct", "fanout", "headers"]
 
 
+BUILT_IN_EXCHANGES: Mapping[str, ExchangeType] = {
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.topic": "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+"""The exchanges that every broker has, with their types."""
+
 ABSENT_HINT = "start its owner first, or remove `declare: false` (or `topology: verify`), and it is made"
 """What to do about something that must be there and is not."""
 
@@ -55,6 +64,11 @@ class Binding:
     key: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """What makes two bindings the same one: a binding cannot be hashed."""
+        return self.exchange, self.queue, self.key, repr(sorted(self.arguments.items(), key=str))
+
 
 @dataclass(frozen=True, slots=True)
 class Topology:
@@ -66,6 +80,12 @@ class Topology:
 
     def __bool__(self) -> bool:
         return bool(self.exchanges or self.queues or self.bindings)
+
+    def waits(self, prefix: str) -> dict[str, int]:
+        """Return the wait queues with this prefix, each with its delay in milliseconds, ascending."""
+        names = (queue.name.rpartition(".") for queue in self.queues)
+        delays = sorted(int(number) for before, _, number in names if before == prefix and number.isdecimal())
+        return {wait_name(prefix, delay): delay for delay in delays}
 
     def without_exclusive_queues(self) -> Topology:
         """Return what a connection may declare that only publishes: an exclusive queue belongs to its consumer."""
@@ -107,8 +127,7 @@ def merge_topologies(topologies: Iterable[Topology]) -> Topology:
         for queue in topology.queues:
             queues[queue.name] = _one("queue", queues.get(queue.name, queue), queue)
         for binding in topology.bindings:
-            arguments = repr(sorted(binding.arguments.items(), key=str))
-            bindings.setdefault((binding.exchange, binding.queue, binding.key, arguments), binding)
+            bindings.setdefault(binding.identity, binding)
     return Topology(tuple(exchanges.values()), tuple(queues.values()), tuple(bindings.values()))
 
 

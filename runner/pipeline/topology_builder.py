@@ -16,9 +16,9 @@ from runner.outcome import RetryPolicy
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import (
+    BUILT_IN_EXCHANGES,
     Binding,
     Exchange,
-    ExchangeType,
     Queue,
     Topology,
     merge_topologies,
@@ -27,15 +27,6 @@ from runner.pipeline.topology import (
 )
 
 DEFAULT_EXCHANGE = "events"
-BUILT_IN_EXCHANGES: Mapping[str, ExchangeType] = {
-    "amq.direct": "direct",
-    "amq.fanout": "fanout",
-    "amq.topic": "topic",
-    "amq.headers": "headers",
-    "amq.match": "headers",
-}
-"""The exchanges that every broker has, with their types."""
-
 DEFAULT_DELIVERY_LIMIT = 20
 
 DEAD_LETTER_ARGUMENTS: Mapping[str, Any] = {"x-queue-type": "quorum"}

@@ -8,20 +8,14 @@ from typing import Any
 from runner.errors import PublishFailed
 from runner.message import Address
 from runner.pipeline.topic_patterns import matches, matches_headers
-from runner.pipeline.topology import Binding, Exchange
+from runner.pipeline.topology import BUILT_IN_EXCHANGES, Binding, Exchange
 from runner.transports.amqp_limits import check_routing_key
 from runner.transports.memory.queue import MemoryQueue
 
 MAX_CACHED_ROUTES = 10_000
 """Routing keys may contain ids, so that each is used once. A full cache is emptied."""
 
-PREDEFINED = (
-    Exchange("amq.direct", "direct"),
-    Exchange("amq.fanout", "fanout"),
-    Exchange("amq.headers", "headers"),
-    Exchange("amq.match", "headers"),
-    Exchange("amq.topic", "topic"),
-)
+PREDEFINED = tuple(Exchange(name, kind) for name, kind in BUILT_IN_EXCHANGES.items())
 
 
 class Router:
@@ -30,7 +24,7 @@ class Router:
     def __init__(self) -> None:
         self.exchanges: dict[str, Exchange] = {exchange.name: exchange for exchange in PREDEFINED}
         self.queues: dict[str, MemoryQueue] = {}
-        self._bindings: dict[str, dict[tuple[str, str, str], Binding]] = {}
+        self._bindings: dict[str, dict[tuple[str, str, str, str], Binding]] = {}
         self._cache: dict[Address, tuple[MemoryQueue, ...]] = {}
 
     @property
@@ -60,20 +54,20 @@ class Router:
         self.exchanges.update((exchange.name, exchange) for exchange in exchanges)
         self.queues.update((queue.name, queue) for queue in queues)
         for binding in bindings:
-            self._bindings.setdefault(binding.exchange, {})[_identity(binding)] = binding
+            self._bindings.setdefault(binding.exchange, {})[binding.identity] = binding
 
     def unbind(self, bindings: Iterable[Binding]) -> None:
         """Remove bindings."""
         self._cache.clear()
         for binding in bindings:
-            self._bindings.get(binding.exchange, {}).pop(_identity(binding), None)
+            self._bindings.get(binding.exchange, {}).pop(binding.identity, None)
 
     def remove(self, queue: MemoryQueue) -> None:
         """Remove a queue and its bindings."""
         self._cache.clear()
         self.queues.pop(queue.name, None)
         for bindings in self._bindings.values():
-            for identity in [identity for identity in bindings if identity[0] == queue.name]:
+            for identity in [each.identity for each in bindings.values() if each.queue == queue.name]:
                 del bindings[identity]
 
     def _find(self, name: str, key: str, headers: Mapping[str, Any]) -> tuple[tuple[MemoryQueue, ...], bool]:
@@ -98,10 +92,6 @@ class Router:
                 return tuple(self.queues[queue] for queue in found), is_lasting
             name = str(exchange.arguments.get("alternate-exchange", name))
         return (), is_lasting
-
-
-def _identity(binding: Binding) -> tuple[str, str, str]:
-    return binding.queue, binding.key, repr(sorted(binding.arguments.items()))
 
 
 def _takes(exchange: Exchange, binding: Binding, key: str, headers: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aio_pika.abc import AbstractConnection
 
 from runner.errors import TopologyMismatch
-from runner.pipeline.topology import Topology, wait_name, wait_topology
+from runner.pipeline.topology import Topology, wait_topology
 from runner.transports.base import DeclareResult, OnTransportEvent, TransportEvent
 from runner.transports.rabbitmq.topology import Mode, declare
 
@@ -39,15 +39,9 @@ class DeclaredTopology:
         """Return whether this session has declared the exchange."""
         return any(exchange.name == name for exchange in self.topology.exchanges)
 
-    def waits(self, prefix: str) -> list[int]:
-        """Return the delays of the declared wait queues with this prefix, in milliseconds, ascending."""
-        beginning = wait_name(prefix, 0)[:-1]
-        names = (queue.name for queue in self.topology.queues if queue.name.startswith(beginning))
-        return sorted(int(name[len(beginning) :]) for name in names if name[len(beginning) :].isdecimal())
-
     async def ensure_wait(self, connection: AbstractConnection, prefix: str, milliseconds: int) -> int:
         """Return this delay, or, where its wait queue may not be declared, the next longer one that exists."""
-        known = self.waits(prefix)
+        known = [*self.topology.waits(prefix).values()]
         if milliseconds in known:
             return milliseconds
         try:

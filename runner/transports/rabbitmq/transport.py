@@ -22,7 +22,7 @@ from runner.message import Address, Envelope
 from runner.outcome import Ack, DeadLetter, Outcome, Release, Retry
 from runner.pipeline.delays import HOLDS_DELAYED
 from runner.pipeline.model import BrokerSettings
-from runner.pipeline.topology import Topology, leadership_queue, wait_name
+from runner.pipeline.topology import Topology, leadership_queue
 from runner.tasks import cancel_and_wait
 from runner.transports.base import (
     Capabilities,
@@ -212,7 +212,7 @@ class RabbitTransport:
         await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
         names = {options.queue for options in all_options}
         for prefix in {options.wait_prefix for options in all_options}:
-            names.update(wait_name(prefix, wait) for wait in self._topology.waits(prefix))
+            names.update(self._topology.topology.waits(prefix))
         if with_delayed:
             names.update(queue.name for queue in self._topology.topology.queues if HOLDS_DELAYED.fullmatch(queue.name))
         try:
