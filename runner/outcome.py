@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 
 from runner.errors import Reject, RetryLater
 
-Reason = Literal["exhausted", "rejected", "invalid", "too-large", "unreadable", "invalid-result", "expired"]
+Reason = Literal[
+    "exhausted", "rejected", "invalid", "too-large", "unreadable", "invalid-result", "expired", "delivery_limit"
+]
 Backoff = Literal["exponential", "linear", "fixed"]
 
 MAX_ERROR_CHARACTERS = 1024

@@ -33,6 +33,7 @@ from runner.outcome import (
 )
 from runner.pipeline.body_encoding import readable
 from runner.pipeline.model import Subscriber
+from runner.pipeline.topology_builder import DEFAULT_DELIVERY_LIMIT
 from runner.runtime.deduplication import Deduplicator
 from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
@@ -408,6 +409,8 @@ class Execution:
             raise InvalidMessage(f"the message cannot be decoded: {delivery.unreadable}", "unreadable")
         if delivery.envelope.headers and is_expired(delivery.envelope.headers, self._now):
             raise InvalidMessage("the message has expired", "expired")
+        if delivery.failed_deliveries > DEFAULT_DELIVERY_LIMIT and self._subscriber.stream is not None:
+            raise InvalidMessage(f"it has ended {delivery.failed_deliveries} processes", "delivery_limit")
         handler = self._subscriber.handler
         if handler.check is not None:
             handler.check(delivery.envelope, self._event(delivery))

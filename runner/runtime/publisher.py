@@ -299,7 +299,6 @@ class PipelinePublisher:
 
     @property
     def can_publish(self) -> bool:
-        """See `Transport.can_publish`."""
         return self._transport.can_publish
 
     async def publish(

@@ -3,6 +3,8 @@
 Over AMQP 0-9-1, several consumers of a stream each get all of it, and the broker does not know what a subscriber has
 handled. So only the leader of all processes reads, and the leadership keeps the *position*: the offset below which
 everything is settled. After a crash, what was settled above the saved position is handled again.
+The leadership also counts the leaders in a row that have ended at a position. After three of them the next one handles
+one message at a time and saves the position after each. So it finds the message that ends processes, and gives it up.
 
 Source: https://www.rabbitmq.com/docs/streams#consuming
 """
@@ -22,10 +24,10 @@ from runner import log
 from runner.backoff import backoff_delays
 from runner.clock import utc_now
 from runner.errors import BrokerUnavailable
-from runner.outcome import Outcome
 from runner.pipeline.model import StreamStart
 from runner.tasks import cancel_and_wait
 from runner.transports.base import (
+    POISON_SUSPECT_AFTER,
     Delivery,
     DeliverySubscription,
     OnDelivery,
@@ -42,6 +44,9 @@ OFFSET = "x-stream-offset"
 SAVE_S = 1.0
 """How often the position is saved."""
 
+CAREFUL_MESSAGES = 1_000
+"""How many messages are handled one at a time after crashes: about as many as are handled between two saves."""
+
 MAX_AHEAD = 10_000
 """How far it reads beyond a message that is not settled: as many may be handled again after a crash."""
 
@@ -49,14 +54,23 @@ CLOSE_S = 5.0
 """How long a stop waits until the position is saved."""
 
 
-class StreamReading:
+class StreamReading(DeliverySubscription):
     """What one leader reads: the `DeliverySubscription` of its deliveries, which knows which of them are settled.
 
     An acknowledgement makes the broker send another message. Nothing of a stream is ever given back to the broker.
     """
 
-    def __init__(self, begin: StreamOffset, on_delivery: OnDelivery) -> None:
+    def __init__(self, begin: StreamOffset, on_delivery: OnDelivery, failed: int = 0) -> None:
         self.is_open = True
+        self.failed = failed
+        """How many leaders in a row have ended at the first message."""
+        self.first: int | None = None
+        self.saved: int | None = None
+        self.must_save = asyncio.Event()
+        """Set when a message waits until the position is saved."""
+        self._careful = CAREFUL_MESSAGES if failed >= POISON_SUSPECT_AFTER else 1
+        """How many of the next messages wait until those before them are settled, and the position is saved."""
+        self._held = deque[Delivery]()
         self.is_taking = True
         """Whether the subscriber gets more. What is released meanwhile, it gets again."""
         self._begin = begin
@@ -86,13 +100,28 @@ class StreamReading:
         if self._next is not None and offset < self._next:
             channel.ack(delivery, is_handled=False)
             return
+        if self.first is None:
+            self.first, self.failed = offset, self.failed if offset == self._begin else 0
+            delivery.failed_deliveries = self.failed
+            delivery.is_poison_suspect = self.failed >= POISON_SUSPECT_AFTER
         self._next = offset + 1
         self._unsettled[delivery] = offset, channel
         delivery.subscription = self
-        self._on_delivery(delivery)
+        self._held.append(delivery)
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Pass messages on to the subscriber, one at a time while that is necessary."""
+        while self._held and self.is_taking and (not self._careful or len(self._unsettled) == len(self._held)):
+            if self._careful and self.saved != self.position:
+                self.must_save.set()
+                return
+            self._careful = max(0, self._careful - 1)
+            self._on_delivery(self._held.popleft())
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
         _, channel = self._unsettled.pop(delivery)
+        self.pass_on()
         self._acks.append((channel, delivery))
         while self._acks and (self._next or 0) - (self.position or 0) < MAX_AHEAD:
             channel, settled = self._acks.popleft()
@@ -107,16 +136,6 @@ class StreamReading:
             self._unsettled = {again if each is delivery else each: at for each, at in self._unsettled.items()}
             self._on_delivery(again)
         return self.is_open
-
-    def was_handled(self, delivery: Delivery) -> bool:
-        """See `DeliverySubscription.was_handled`. A stream has no redeliveries."""
-        return False
-
-    def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
-        return None
-
-    def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
-        """See `DeliverySubscription.remember_outcome`."""
 
 
 class StreamSubscription:
@@ -144,7 +163,6 @@ class StreamSubscription:
         self._leadership: Leadership | None = None
         self._reading: StreamReading | None = None
         self._subscription: Subscription | None = None
-        self._saved: int | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -170,7 +188,7 @@ class StreamSubscription:
         if self._leadership is not None:
             with suppress(NotLeader, TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
-                    await self._save(self._leadership)
+                    await self._save(self._leadership, is_over=True)
         if self._reading is not None:
             self._reading.is_open = False
         if self._subscription is not None:
@@ -200,17 +218,22 @@ class StreamSubscription:
 
     async def _read(self, leadership: Leadership) -> None:
         """Read, and save the position, until the leadership is lost. Raises NotLeader and BrokerUnavailable."""
-        begin = self._begin(leadership.state, leadership.start)
-        reading = self._reading = StreamReading(begin, self._on_delivery)
-        self._saved = None
+        state = leadership.state
+        begin = self._begin(state, leadership.start)
+        failed = state.get("failed", 0) if begin == state.get("offset") else 0
+        reading = self._reading = StreamReading(begin, self._on_delivery, failed)
         lost = asyncio.ensure_future(leadership.wait_lost())
         try:
             options = replace(self._options, stream_offset=reading.next_offset)
             self._subscription = await self._transport.subscribe(options, reading.receive)
             log.get_logger().info("stream.reading", **self._place, offset=str(begin))
             while not lost.done():
-                await asyncio.wait([lost], timeout=SAVE_S)
+                must_save = asyncio.ensure_future(reading.must_save.wait())
+                await asyncio.wait([lost, must_save], timeout=SAVE_S, return_when=asyncio.FIRST_COMPLETED)
+                must_save.cancel()
+                reading.must_save.clear()
                 await self._save(leadership)
+                reading.pass_on()
         finally:
             lost.cancel()
 
@@ -228,11 +251,14 @@ class StreamSubscription:
             return "first" if self._start == "stored" else self._start
         return utc_now() - timedelta(seconds=self._start)
 
-    async def _save(self, leadership: Leadership) -> None:
-        position = self._reading.position if self._reading is not None else None
-        if position is not None and position != self._saved:
-            await leadership.save({"offset": position, "start": leadership.start})
-            self._saved = position
+    async def _save(self, leadership: Leadership, *, is_over: bool = False) -> None:
+        """Save the position. `is_over` says that this leader ends as it should."""
+        reading = self._reading
+        position = reading.position if reading is not None else None
+        if reading is not None and position is not None and (is_over or position != reading.saved):
+            failed = reading.failed + (not is_over) if position == reading.first else 0
+            await leadership.save({"offset": position, "start": leadership.start, "failed": failed})
+            reading.saved = position
 
     async def _end_reading(self) -> None:
         if self._reading is not None:

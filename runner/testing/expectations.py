@@ -135,7 +135,7 @@ class Comparison:
         missing, extra = self._unpaired(expected, found)
         for index, count in missing.items():
             item = expected[index]
-            others = [each for each in extra if _may_be(item, each)]
+            others = [each for each in extra if not isinstance(item, PublishedSpec) or item.to == each.to]
             if others:
                 closest = min(others[:MAX_SHOWN], key=partial(self._distance, item))
                 yield self._other(key, index, item, closest)
@@ -264,11 +264,6 @@ def _names(name: str | None) -> Callable[[Record], bool]:
 
 def _records(records: Sequence[Record]) -> Callable[[Record], bool]:
     return lambda each: any(each is one for one in records)
-
-
-def _may_be(item: ExpectedMessage, found: Record) -> bool:
-    """Whether a message can be meant by an item: what is published is for the same name."""
-    return not isinstance(item, PublishedSpec) or item.to == found.to
 
 
 def _delays(delays: Sequence[float]) -> str:

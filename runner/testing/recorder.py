@@ -179,7 +179,6 @@ class RecordingPublisher(PipelinePublisher):
                 self._recorder.add("unheard", outgoing.envelope, to=to, **about)
 
     async def call(self, outgoing: OutgoingMessage, timeout_s: float) -> Answer:
-        """See `PipelinePublisher.call`."""
         try:
             answer = await super().call(outgoing, timeout_s)
         except (CallFailed, NoAnswer) as failure:

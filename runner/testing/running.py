@@ -144,20 +144,16 @@ class RunningSync(_Results):
         headers: Mapping[str, Any] | None = None,
         is_foreign: bool = False,
     ) -> str:
-        """See `Running.publish`."""
         command = self.engine.publishing(to, payload, id=id, headers=headers, key=key, is_foreign=is_foreign)
         return self.engine.wait(command)
 
     def call(self, to: str, payload: Any, *, timeout: Duration = CALL_TIMEOUT_S, **message: Any) -> Any:
-        """See `Running.call`."""
         return self.engine.wait(self.engine.calling(to, payload, timeout=timeout, **message))
 
     def until_idle(self) -> None:
-        """See `Running.until_idle`."""
         self.engine.wait(self.engine.idling())
 
     def advance(self, duration: Duration) -> None:
-        """See `Running.advance`."""
         self.engine.wait(self.engine.advancing(duration))
 
     run_for = advance

@@ -109,8 +109,7 @@ class _Run:
     def _publishing(self, message: PublishSpec) -> Coroutine[Any, Any, object]:
         """Return the publication of a message; an answer is not waited for."""
         made = Publish(message.payload, headers=message.headers, id=message.id)
-        options = PublishOptions(message.delay, message.expires, message.priority)
-        made.options = options if options != PublishOptions() else None
+        made.options = PublishOptions(message.delay, message.expires, message.priority)
         if not message.reply:
             return self._engine.publishing(message.to, made, is_foreign=True)
         timeout_s = CALL_TIMEOUT_S if message.timeout is None else message.timeout

@@ -64,6 +64,8 @@ StreamOffset = int | str | datetime
 class DeliverySubscription(Protocol):
     """What a delivery came by, and is settled with: an AMQP channel, or a subscription of the in-process broker."""
 
+    __slots__ = ()
+
     is_open: bool
     """Whether its deliveries can still be settled. When it is not open, they are the broker's again."""
 
@@ -75,12 +77,15 @@ class DeliverySubscription(Protocol):
 
     def was_handled(self, delivery: Delivery) -> bool:
         """Return whether a redelivery was handled before, and its acknowledgement possibly lost. True only once."""
+        return False
 
     def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
         """Return how this attempt ended before, where its outcome could not be settled. Returned only once."""
+        return None
 
     def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
         """Remember an outcome that could not be settled, because the broker has taken the message back."""
+        return
 
 
 class Delivery:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from runner.outcome import Outcome
 from runner.transports.amqp_limits import copy_headers
-from runner.transports.base import Delivery, OnDelivery, SubscriptionOptions
+from runner.transports.base import Delivery, DeliverySubscription, OnDelivery, SubscriptionOptions
 from runner.transports.memory.queue_buffer import QueuedMessage
 
 
@@ -29,7 +28,7 @@ class SubscribedQueue(Protocol):
         """Put back a message whose delivery was lost."""
 
 
-class MemorySubscription:
+class MemorySubscription(DeliverySubscription):
     """Delivers messages while fewer than `prefetch` are unsettled. See `Subscription` and `DeliverySubscription`."""
 
     def __init__(self, options: SubscriptionOptions, queue: SubscribedQueue, on_delivery: OnDelivery) -> None:
@@ -103,17 +102,6 @@ class MemorySubscription:
             return False
         self._queue.restore(message)
         return True
-
-    def was_handled(self, delivery: Delivery) -> bool:
-        """See `DeliverySubscription.was_handled`. The in-process broker reads every acknowledgement."""
-        return False
-
-    def earlier_outcome_of(self, delivery: Delivery) -> Outcome | None:
-        """See `DeliverySubscription.earlier_outcome_of`. Nothing is lost on the way to the in-process broker."""
-        return None
-
-    def remember_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
-        """See `DeliverySubscription.remember_outcome`. There is nothing to remember."""
 
     def discard(self, message: QueuedMessage) -> bool:
         """Remove a message for good. False where it was given back already."""

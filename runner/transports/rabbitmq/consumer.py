@@ -219,19 +219,17 @@ class Consumer:
             channel = await self._consume_again()
             self._report("consumer.resumed", "info", prefetch=channel.prefetch)
 
-    def _start_draining(
-        self, channel: ConsumerChannel, consuming: asyncio.Future[None] | None = None
-    ) -> asyncio.Task[None]:
-        draining = asyncio.create_task(self._drain(channel, consuming), name=f"drain-{self.queue}")
+    def _start_draining(self, channel: ConsumerChannel, call: asyncio.Future[None] | None = None) -> asyncio.Task[None]:
+        draining = asyncio.create_task(self._drain(channel, call), name=f"drain-{self.queue}")
         self._draining[draining] = channel
         draining.add_done_callback(self._draining.pop)
         return draining
 
-    async def _drain(self, channel: ConsumerChannel, consuming: asyncio.Future[None] | None) -> None:
+    async def _drain(self, channel: ConsumerChannel, call: asyncio.Future[None] | None) -> None:
         """Leave new messages to other consumers, wait until handlers have settled what they have, and close."""
         channel.is_draining = True
-        if consuming is not None:
-            await asyncio.wait([consuming])
+        if call is not None:
+            await asyncio.wait([call])
         if channel.is_open and not self._options.is_single_active:
             await channel.cancel()
             await channel.requeue_skipped()
