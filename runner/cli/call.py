@@ -48,7 +48,8 @@ def command(
     up, which is said on stderr. It expires when --timeout is over and no subscriber has taken it. Nothing is declared:
     a question that no queue takes fails at once.
 
-    PATH, NAME and PAYLOAD are those of `runner publish`.
+    PATH, NAME and PAYLOAD are those of `runner publish`. On a broker in a file, it works beside
+    `runner up`, which answers.
 
     Exit codes: 0 answered, 1 the handler gave up or the message was refused, 2 wrong usage, 69 broker unreachable,
     75 no answer in time, 78 invalid pipeline.

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from runner.errors import BrokerUnavailable
+from runner.errors import BrokerUnavailable, TopologyMismatch
 from runner.message import Address, Envelope
 from runner.operations.queue_access import Browsed
+from runner.operations.tap import TappedMessage
 from runner.pipeline.model import BrokerSettings
+from runner.pipeline.topology import Binding
 from runner.transports.base import OnTransportEvent
 from runner.transports.file import FileBroker, FileTransport
+from runner.transports.file.broker import POLL_S
+from runner.transports.file.queue import TemporaryQueue
 from runner.transports.memory import MemoryTransport
 from runner.transports.memory.queue import MemoryQueue
 from runner.transports.memory.queue_buffer import QueuedMessage
@@ -118,6 +124,44 @@ class FileAccess(MemoryAccess):
     async def close(self) -> None:
         """Close the file, when everything is written."""
         await self._own.close()
+
+
+class FileTap(FileAccess):
+    """A temporary queue of a file, with the bindings of another queue, whether a process owns the file or not."""
+
+    def __init__(self, file: Path, name: str, on_transport_event: OnTransportEvent) -> None:
+        super().__init__(file, on_transport_event)
+        self.name = f"{name}.tap.{token_hex(6)}"
+        self._kept: deque[QueuedMessage] = deque()
+        self._queue: TemporaryQueue | None = None
+
+    @property
+    def missed(self) -> int:
+        """How many messages were dropped because the reader was too slow."""
+        return self._queue.missed if self._queue is not None else 0
+
+    async def start(self, bindings: Sequence[Binding]) -> None:
+        """Open the file, and tap what is published from now on. Raises BrokerUnavailable."""
+        await self.open()
+        try:
+            self._queue = await self._own.file.open_temporary(self.name, bindings, self._own)
+        except TopologyMismatch as error:
+            raise BrokerUnavailable(str(error), "`runner up` declares it") from error
+        await asyncio.sleep(2 * POLL_S)  # until then other processes have seen it
+
+    async def next(self) -> TappedMessage:
+        """Return the next message. Raises BrokerUnavailable when the file or the queue is lost."""
+        assert self._queue is not None
+        while not self._kept:
+            self._kept.extend(self._queue.take())
+            if self._own.file.failure is not None:
+                raise self._own.file.failure
+            if self._own.queue(self.name) is None:
+                raise BrokerUnavailable("other processes have deleted the tap, because this one was silent")
+            if not self._kept:
+                await asyncio.sleep(POLL_S)
+        message = self._kept.popleft()
+        return TappedMessage(message.envelope, *message.address)
 
 
 def make_access(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from runner.errors import RunnerError
 from runner.message import Envelope
@@ -15,6 +16,14 @@ from runner.pipeline.file_source import MAX_LINE_BYTES
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topic_patterns import is_pattern, matches
 from runner.pipeline.topology import Binding
+
+
+class TappedMessage(NamedTuple):
+    """A message, and the address that it was published to."""
+
+    envelope: Envelope
+    exchange: str
+    routing_key: str
 
 
 class CannotTap(RunnerError):

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runner.errors import BrokerUnavailable
-from runner.message import Envelope
+from runner.operations.tap import TappedMessage
 from runner.pipeline.model import BrokerSettings
 from runner.pipeline.topology import Binding
 from runner.transports.base import OnTransportEvent
@@ -30,14 +30,6 @@ from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 MAX_KEPT = 1000
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 """How much is kept for a slow reader, in this process, and as much again in the temporary queue."""
-
-
-class TappedMessage(NamedTuple):
-    """A message, and the address that it was published to."""
-
-    envelope: Envelope
-    exchange: str
-    routing_key: str
 
 
 MAX_PREFIX_BYTES = 200
@@ -69,7 +61,7 @@ class Tap:
         self.missed = 0
         """How many messages were dropped because the reader was too slow."""
 
-    async def open(self, bindings: Sequence[Binding]) -> None:
+    async def start(self, bindings: Sequence[Binding]) -> None:
         """Start to tap what is published from now on. Raises BrokerUnavailable."""
         connection = await self._connection.open()
         binding: Binding | None = None

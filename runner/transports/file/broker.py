@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,19 @@ from typing import Any
 from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import POISON_SUSPECT_AFTER, DeclareResult, OnTransportEvent, TransportEvent
-from runner.transports.file.queue import INBOX, FileQueue, ForeignQueue, Lines
+from runner.transports.file.queue import (
+    INBOX,
+    READER,
+    TAKEN,
+    TAKEN_BYTES,
+    TEMPORARY,
+    FileQueue,
+    ForeignQueue,
+    Lines,
+    TemporaryQueue,
+)
 from runner.transports.file.queue_file import OwnerLock, disconnect, identity, unusable
-from runner.transports.file.store import LINE_BITS, FileStore
+from runner.transports.file.store import LINE_BITS, NEW_INBOX, FileStore
 from runner.transports.leadership import Candidate
 from runner.transports.memory.broker import MemoryBroker
 from runner.transports.memory.election import Election, MemoryLeadership
@@ -34,9 +44,6 @@ from runner.transports.pauses import PauseChange, read_change, write_change
 POLL_S = 0.05
 """How often the owner looks for what other processes have written."""
 
-INTAKE = 256
-"""How many messages of other processes are taken in at a time."""
-
 CARE_S = 300.0
 """For how long after a crash messages are delivered only when they are in the file: until then, what ends the process
 could come from a message that is not there yet, whose deliveries are not counted.
@@ -44,6 +51,9 @@ could come from a message that is not there yet, whose deliveries are not counte
 
 NOTES_S, CLOCK_S = 1.0, 10.0
 """How often the owner writes down what is unsettled, and how late it is, if that has changed."""
+
+SILENT_LOOKS = 10
+"""How often, once in `NOTES_S`, a reader of a temporary queue is found silent before its queue is deleted."""
 
 _KINDS: dict[str, Callable[..., Any]] = {"exchange": Exchange, "queue": Queue, "binding": Binding}
 
@@ -66,7 +76,6 @@ class FileBroker(MemoryBroker):
     ) -> None:
         super().__init__(clock=clock, capacity=sys.maxsize, capacity_bytes=sys.maxsize)
         self.path = path
-        self.failure: BrokerUnavailable | None = None
         self.is_owner = is_owner
         self._creates = creates
         self._listeners: dict[object, OnTransportEvent] = {}
@@ -74,15 +83,24 @@ class FileBroker(MemoryBroker):
         self._lock = OwnerLock(
             path, f"{who or 'a process'} with pid {os.getpid()} on {socket.gethostname()} since {since}"
         )
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._next_note = self._next_clock = 0.0
+        self.store: FileStore
+        self._forget()
+
+    def _forget(self) -> None:
+        self.failure: BrokerUnavailable | None = None
+        self._router = Router()
+        self.route = self._router.route
+        self._elections, self.pauses, self._undeliverable, self._owners = {}, {}, [], {}
         self._files: dict[str, tuple[str, tuple[int, int]]] = {}
         self._defined: set[tuple[str, str]] = set()
         self._read: set[tuple[str, str]] = set()
         self._removed: Collection[int] = ()
         self._unsettled: dict[str, int] = {}
+        self._temporary: dict[str, TemporaryQueue] = {}
+        self._beats: dict[str, tuple[int, int]] = {}
         self._data_version = self._changes = -1
-        self._poll_timer: asyncio.TimerHandle | None = None
-        self._next_note = self._next_clock = 0.0
-        self.store: FileStore
 
     # Opening and closing
 
@@ -113,12 +131,7 @@ class FileBroker(MemoryBroker):
         if self.is_owner:
             self._lock.acquire()
         try:
-            self.failure = None
-            self._router = Router()
-            self.route = self._router.route
-            self._elections, self.pauses, self._undeliverable, self._owners = {}, {}, [], {}
-            self._defined, self._read = set(), set()
-            self._removed, self._unsettled, self._data_version = (), {}, -1
+            self._forget()
             store = self.store = FileStore(
                 self.path, creates=self._creates, on_blocked=self._report_blocked, on_failed=self._report_failed
             )
@@ -204,8 +217,10 @@ class FileBroker(MemoryBroker):
         """Return what is in the file, and take in what other processes have written."""
         self._refresh()
         exchanges = tuple(each for each in self._router.exchanges.values() if each not in PREDEFINED)
-        queues = [each.definition for each in self._router.queues.values()]
-        return Topology(exchanges, tuple(filter(_is_kept, queues)), self._router.bindings)
+        found = [each.definition for each in self._router.queues.values()]
+        queues = {each.name: each for each in found if _is_kept(each) and TEMPORARY not in each.arguments}
+        bindings = tuple(each for each in self._router.bindings if each.queue in queues)
+        return Topology(exchanges, tuple(queues.values()), bindings)
 
     async def redefine(self, queue: Queue) -> None:
         """Give a queue other options, as the owner, while it has no consumers. Its messages stay as they are."""
@@ -224,6 +239,21 @@ class FileBroker(MemoryBroker):
         self.store.execute("DELETE FROM definitions WHERE kind = ? AND name = ?", *_key(item))
         self._note_change()
 
+    async def open_temporary(self, name: str, bindings: Sequence[Binding], session: object) -> TemporaryQueue:
+        """Make a queue for this process to read, which ends with the session. Raises TopologyMismatch.
+
+        Other processes put messages into it when they have seen it, after `POLL_S`.
+        """
+        queue = Queue(name, arguments={TEMPORARY: True})
+        self.declare(Topology((), (queue,), tuple(replace(each, queue=name) for each in bindings)), session)
+        self._owners[name] = session
+        self.store.execute(NEW_INBOX, name)
+        self._note(f"{READER}{name}", 0)
+        await self.store.written()
+        ((line,),) = self.store.rows("SELECT line FROM lines WHERE queue = ?", name)
+        self._temporary[name] = TemporaryQueue(self.store, name, line)
+        return self._temporary[name]
+
     def campaign(self, name: str, member: Candidate, on_transport_event: OnTransportEvent) -> MemoryLeadership:
         self._elections.setdefault(name, _StoredElection(name, self.store))
         return super().campaign(name, member, on_transport_event)
@@ -239,7 +269,7 @@ class FileBroker(MemoryBroker):
     def _make(self, definition: Queue) -> MemoryQueue:
         if not _is_kept(definition):
             return super()._make(definition)
-        make = FileQueue if self.is_owner else ForeignQueue
+        make = FileQueue if self.is_owner and TEMPORARY not in definition.arguments else ForeignQueue
         options: dict[str, Any] = {"on_dead_letter": self._dead_letter, "on_unused": self._delete_unused}
         limits = {"capacity": self._capacity, "capacity_bytes": self._capacity_bytes}
         return make(self.store, self._lines, definition, self._scheduler, **options, **limits)
@@ -251,6 +281,7 @@ class FileBroker(MemoryBroker):
             gone = "DELETE FROM definitions WHERE kind = 'binding' AND json_extract(content, '$.queue') = ?"
             self.store.execute(gone, queue.name)
             self._lines.drop(queue.name)
+            self._temporary.pop(queue.name, None)
 
     # What is in the file
 
@@ -308,8 +339,7 @@ class FileBroker(MemoryBroker):
         try:
             self._check_files()
             self._refresh()
-            if self.is_owner:
-                self._take_notes()
+            self._take_notes()
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 self.store.fail(error)
@@ -364,23 +394,39 @@ class FileBroker(MemoryBroker):
             if not isinstance(queue, FileQueue):
                 continue
             seen = max(queue.taken_in, first)
-            for message in self.store.read(seen + 1, first + (1 << LINE_BITS) - 1, INTAKE, 8 * 1024 * 1024):
+            for message in self.store.read(seen + 1, first + (1 << LINE_BITS) - 1, TAKEN, TAKEN_BYTES):
                 queue.taken_in = message.position
                 queue.take_in(message)
                 self.store.delete(message.position)
                 self._data_version = -1  # there may be more
 
     def _take_notes(self) -> None:
-        """Write down what is unsettled, and the time, if something has changed."""
+        """Write down what is unsettled, and the time, if something has changed; look after temporary queues."""
         now = asyncio.get_running_loop().time()
         if now >= self._next_note:
             self._next_note = now + NOTES_S
-            for queue in self._router.queues.values():
+            self._look_after_temporary()
+            for queue in self._router.queues.values() if self.is_owner else ():
                 if isinstance(queue, FileQueue) and queue.subscriptions:
                     queue.note_unsettled(self._unsettled)
-        if now >= self._next_clock and self.store.has_changes:
+        if self.is_owner and now >= self._next_clock and self.store.has_changes:
             self._next_clock = now + CLOCK_S
             self._note("clock", self._now_ms())
+
+    def _look_after_temporary(self) -> None:
+        """Say which queues this process reads, and delete those of processes that have ended."""
+        for name, temporary in self._temporary.items():
+            if name in self._router.queues:
+                temporary.beat()
+        found = self.store.rows(
+            "SELECT substr(key, ?), value FROM meta WHERE key GLOB ?", len(READER) + 1, f"{READER}*"
+        )
+        for name, beat in found:
+            known, looks = self._beats.get(name, (0, 0))
+            self._beats[name] = (beat, looks + 1 if beat == known else 0)
+            if self._beats[name][1] >= SILENT_LOOKS and not self.store.is_blocked:
+                queue = self._router.queues.get(name)
+                self._lines.drop(name) if queue is None else self._delete(queue)
 
     # What is wrong with the file
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from runner.errors import BrokerUnavailable
@@ -14,11 +13,21 @@ from runner.transports.file.queue_file import is_owned
 from runner.transports.file.store import LINE_BITS, FileStore
 from runner.transports.memory.delivery_scheduler import DeliveryScheduler
 from runner.transports.memory.queue import MemoryQueue
-from runner.transports.memory.queue_buffer import QueueBuffer, QueuedMessage
+from runner.transports.memory.queue_buffer import PriorityBuffer, QueueBuffer, QueuedMessage
 from runner.transports.memory.subscription import MemorySubscription
 
 INBOX = -1
 """The rank of the line that other processes put messages into."""
+
+
+READER = "reader "
+"""The key of the counter by which the process that reads a temporary queue says that it lives, before its name."""
+
+TEMPORARY = "x-runner-temporary"
+"""The argument of a queue that ends with the process that reads it. Every process puts messages into its inbox."""
+
+TAKEN, TAKEN_BYTES = 256, 8 * 1024 * 1024
+"""How much is read from an inbox at a time, while the event loop waits."""
 
 
 class Line(NamedTuple):
@@ -62,6 +71,7 @@ class Lines:
         self._store.execute(f"DELETE FROM messages WHERE id >> {LINE_BITS} IN ({mine})", queue)
         self._store.execute("DELETE FROM lines WHERE queue = ?", queue)
         self._store.execute("DELETE FROM consumers WHERE queue = ?", queue)
+        self._store.execute("DELETE FROM meta WHERE key = ?", f"{READER}{queue}")
 
 
 class FileQueue(MemoryQueue):
@@ -234,10 +244,12 @@ class ForeignQueue(MemoryQueue):
         super().__init__(definition, scheduler, **options)
         self._store = store
         stored = lines.of.get(self.name, {})
-        self.buffer = _Chain(
-            PagedBuffer(store, line.number, line.messages, lambda: 0, lambda: None)
-            for _, line in sorted(stored.items(), reverse=True)
-        )
+        found = [line for _, line in sorted(stored.items())]
+
+        def new_fifo(index: int) -> QueueBuffer:
+            return PagedBuffer(store, found[index].number, found[index].messages, lambda: 0, lambda: None)
+
+        self.buffer = PriorityBuffer(len(found) - 1, 0, new_fifo)  # the inbox is the last one
         self.ready_bytes = sum(line.bytes for line in stored.values())
         rows = store.rows("SELECT consumers, unsettled FROM consumers WHERE queue = ?", self.name)
         self._consumers, self._unsettled = rows[0] if rows and is_owned(store.path) else (0, 0)
@@ -255,7 +267,7 @@ class ForeignQueue(MemoryQueue):
         self.ready_bytes += len(envelope.body)
         if self._may_expire or envelope.expiration_ms is not None:
             self._set_expiry(message)
-        self._store.add_to_inbox(self.name, message)
+        self._store.add_to_inbox(self.name, message, is_temporary=TEMPORARY in self.definition.arguments)
         return True
 
     def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
@@ -279,30 +291,27 @@ class ForeignQueue(MemoryQueue):
         return False
 
 
-class _Chain:
-    """The lines of a queue, one after the other, to be read."""
+class TemporaryQueue:
+    """A queue that this process reads, whether it owns the file or not: a tap, or answers. `line` is its inbox."""
 
-    def __init__(self, fifos: Iterator[PagedBuffer]) -> None:
-        self._fifos = [*fifos]
+    def __init__(self, store: FileStore, name: str, line: int) -> None:
+        self.name = name
+        self._store = store
+        self._first = self._last = line << LINE_BITS
+        self._beats = 0
+        self.missed = 0
+        """How many messages were dropped, the oldest first, because they were not taken in time."""
 
-    def append(self, message: QueuedMessage, /) -> None:
-        raise NotImplementedError
+    def take(self) -> list[QueuedMessage]:
+        """Return the messages that have come, and remove them from the file."""
+        found = self._store.read(self._last + 1, self._first | (1 << LINE_BITS) - 1, TAKEN, TAKEN_BYTES)
+        if found:
+            before, self._last = self._last, found[-1].position
+            self.missed += self._last - before - len(found)
+            self._store.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", self._first, self._last)
+        return found
 
-    def restore(self, message: QueuedMessage) -> None:
-        raise NotImplementedError
-
-    def popleft(self) -> QueuedMessage:
-        return self._first().popleft()
-
-    def __getitem__(self, index: int, /) -> QueuedMessage:
-        return self._first()[index]
-
-    def __len__(self) -> int:
-        return sum(map(len, self._fifos))
-
-    def __iter__(self) -> Iterator[QueuedMessage]:
-        for fifo in self._fifos:
-            yield from fifo
-
-    def _first(self) -> PagedBuffer:
-        return next((fifo for fifo in self._fifos if fifo), self._fifos[-1])
+    def beat(self) -> None:
+        """Say that the reader lives."""
+        self._beats += 1
+        self._store.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", f"{READER}{self.name}", self._beats)

@@ -140,27 +140,11 @@ def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.01)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                raise BrokerUnavailable(f"the file {path} is the database of another program", "name another file")
-            for statement in _statements():
-                connection.execute(statement)
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _statements() -> list[str]:
-    found, part = [], ""
-    for line in _SCHEMA.splitlines():
-        part += line + "\n"
-        if sqlite3.complete_statement(part):
-            found.append(part)
-            part = ""
-    return found
+    is_empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if not is_empty and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise BrokerUnavailable(f"the file {path} is the database of another program", "name another file")
+    script = _SCHEMA.replace("TABLE ", "TABLE IF NOT EXISTS ").replace("TRIGGER ", "TRIGGER IF NOT EXISTS ")
+    connection.executescript(f"BEGIN IMMEDIATE; {script} COMMIT")
 
 
 def _refuse_network(path: Path) -> None:

@@ -34,8 +34,15 @@ CLOSE_S = 5.0
 VACUUM_PAGES, VACUUM_LEAST = 256, 2048
 """How many free pages are given back at a time, and from how many on: a queue that breathes needs them again."""
 
+TEMPORARY_MESSAGES, TEMPORARY_BYTES = 1000, 32 * 1024 * 1024
+"""How much a temporary queue keeps for its reader: the newest."""
+
 LINE_BITS = 40
 _READ = "SELECT id, properties, body, expires, failed FROM messages WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+NEW_INBOX = """INSERT INTO lines (line, queue, rank)
+    VALUES ((SELECT coalesce(max(line), -1) + 2 FROM lines WHERE line % 2 = 1), ?, -1)"""
+"""Lines of inboxes have odd numbers: several processes make them."""
+
 _CHUNKS = (64, 16, 4, 1)
 
 Written = Callable[[Exception | None], None]
@@ -54,7 +61,7 @@ class Group:
     def __init__(self, number: int) -> None:
         self.number = number
         self.inserts: dict[int, QueuedMessage] = {}
-        self.inbox: list[tuple[str, QueuedMessage]] = []
+        self.inbox: list[tuple[str, QueuedMessage, bool]] = []
         self.deletes: list[int] = []
         self.first: list[tuple[str, tuple[Any, ...]]] = []
         self.statements: list[tuple[str, tuple[Any, ...]]] = []
@@ -118,9 +125,9 @@ class FileStore:
         self._schedule()
         return self._pending.number
 
-    def add_to_inbox(self, queue: str, message: QueuedMessage) -> None:
-        """Add a message for the owner of the file."""
-        self._pending.inbox.append((queue, message))
+    def add_to_inbox(self, queue: str, message: QueuedMessage, *, is_temporary: bool) -> None:
+        """Add a message for the owner of the file, or for the reader of a temporary queue if that is still there."""
+        self._pending.inbox.append((queue, message, is_temporary))
         self._schedule()
 
     def delete(self, number: int) -> None:
@@ -293,14 +300,17 @@ class FileStore:
         for statement, parameters in group.first:
             execute(statement, parameters)
         rows = [self._row(number, message) for number, message in group.inserts.items()]
-        for queue, message in group.inbox:
-            rows.append(self._row(self._next_in_inbox(queue), message))
+        for queue, message, is_temporary in group.inbox:
+            if number := self._next_in_inbox(queue, is_temporary):
+                rows.append(self._row(number, message))
         start = 0
         for size in _CHUNKS:
             while len(rows) - start >= size:
                 values = [value for row in rows[start : start + size] for value in row]
                 execute(f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?)'] * size)}", values)
                 start += size
+        for queue in {queue for queue, _, is_temporary in group.inbox if is_temporary}:
+            self._drop_oldest(queue)
         if group.deletes:
             execute("DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(group.deletes),))
         for statement, parameters in group.statements:
@@ -318,16 +328,27 @@ class FileStore:
             message.failed_deliveries,
         )
 
-    def _next_in_inbox(self, queue: str) -> int:
-        """Return the next id of a queue's inbox, whose lines have odd numbers."""
+    def _next_in_inbox(self, queue: str, is_temporary: bool) -> int:
+        """Return the next id of a queue's inbox; 0 where a temporary queue has gone."""
         take = "UPDATE lines SET last = last + 1 WHERE queue = ? AND rank = -1 RETURNING line, last"
         rows = self.writer.execute(take, (queue,)).fetchall()
+        if not rows and is_temporary:
+            return 0
         if not rows:
-            new = "SELECT coalesce(max(line), -1) + 2 FROM lines WHERE line % 2 = 1"
-            self.writer.execute(f"INSERT INTO lines (line, queue, rank) VALUES (({new}), ?, -1)", (queue,))
+            self.writer.execute(NEW_INBOX, (queue,))
             rows = self.writer.execute(take, (queue,)).fetchall()
         line, position = rows[0]
         return int(line << LINE_BITS) + int(position)
+
+    def _drop_oldest(self, queue: str) -> None:
+        """Keep as many messages of a temporary queue as it may have."""
+        execute, found = self.writer.execute, "SELECT line, last FROM lines WHERE queue = ? AND rank = -1"
+        for line, last in execute(found, (queue,)).fetchall():
+            first = line << LINE_BITS
+            execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, first + last - TEMPORARY_MESSAGES))
+            oldest = "SELECT min(id) FROM messages WHERE id BETWEEN ? AND ?"
+            while execute("SELECT bytes FROM lines WHERE line = ?", (line,)).fetchone()[0] > TEMPORARY_BYTES:
+                execute(f"DELETE FROM messages WHERE id = ({oldest})", (first, first + last))
 
     def _give_back_space(self) -> None:
         """Give some free pages back to the disk, when nothing else is to be done."""

@@ -18,8 +18,8 @@ from runner.transports.base import (
     PublishStarted,
     SubscriptionOptions,
 )
-from runner.transports.file.broker import FileBroker
-from runner.transports.file.queue import FileQueue
+from runner.transports.file.broker import POLL_S, FileBroker
+from runner.transports.file.queue import FileQueue, TemporaryQueue
 from runner.transports.memory.subscription import MemorySubscription
 from runner.transports.memory.transport import MemoryTransport
 from runner.transports.pauses import Pause
@@ -39,7 +39,8 @@ class FileTransport(MemoryTransport):
         on_transport_event: OnTransportEvent | None = None,
     ) -> None:
         super().__init__(broker=broker, clock=clock, on_transport_event=on_transport_event)
-        self._file = broker
+        self.file = broker
+        self._answering: asyncio.Task[None] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -47,12 +48,12 @@ class FileTransport(MemoryTransport):
 
     @property
     def unready_reasons(self) -> Sequence[str]:
-        return (str(self._file.failure),) if self._file.failure else super().unready_reasons
+        return (str(self.file.failure),) if self.file.failure else super().unready_reasons
 
     async def connect(self) -> str:
         """See `Transport.connect`. Raises BrokerUnavailable where the file cannot be used, or belongs to another."""
         if not self._is_open:
-            self._file.enter(self, self._on_event)
+            self.file.enter(self, self._on_event)
             self._open()
         return "broker in a file"
 
@@ -61,33 +62,26 @@ class FileTransport(MemoryTransport):
         await self.written()
         return result
 
-    async def ask(self, address: Address, envelope: Envelope) -> asyncio.Future[Envelope]:
-        """See `Transport.ask`. Raises BrokerUnavailable in a process that does not own the file."""
-        if not self._file.is_owner:
-            text = "a broker in a file passes no answers to other processes"
-            raise BrokerUnavailable(text, "ask by a producer with `http` and `reply: true`, or use RabbitMQ")
-        return await super().ask(address, envelope)
-
     async def publish(self, address: Address, envelope: Envelope, *, is_answer: bool = False) -> None:
         """See `Transport.publish`. Waits until the message is in the file, also while the disk is full."""
         self._check()
-        while self._file.store.is_blocked and self._is_open:
+        while self.file.store.is_blocked and self._is_open:
             await asyncio.sleep(BLOCKED_S)
             self._check()
         await super().publish(address, envelope, is_answer=is_answer)
-        await self._file.store.written()
+        await self.file.store.written()
 
     def publish_nowait(self, address: Address, envelope: Envelope, on_published: OnPublished) -> PublishStarted:
-        if not self._is_open or self._file.store.is_blocked or self._file.failure is not None:
+        if not self._is_open or self.file.store.is_blocked or self.file.failure is not None:
             return "busy"
         started = super().publish_nowait(address, envelope, on_published)
         if started != "confirmed":
             return started
-        return "started" if self._file.store.call_when_written(on_published) else "confirmed"
+        return "started" if self.file.store.call_when_written(on_published) else "confirmed"
 
     async def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
         """See `Transport.subscribe`. First it is written down how many messages it may hold, should it be killed."""
-        queue = self._file.queue(options.queue)
+        queue = self.file.queue(options.queue)
         if isinstance(queue, FileQueue):
             queue.note_consumers(options.prefetch)
             await self.written()
@@ -98,16 +92,31 @@ class FileTransport(MemoryTransport):
         await super().set_pause(pipeline, subscriber, pause)
         await self.written()
 
+    async def _open_answer_queue(self, name: str) -> None:
+        if self.file.is_owner:
+            await super()._open_answer_queue(name)
+        else:
+            queue = await self.file.open_temporary(name, (), self)
+            self._answering = asyncio.create_task(self._read_answers(queue))
+
+    async def _read_answers(self, queue: TemporaryQueue) -> None:
+        while True:
+            for message in queue.take():
+                self._answers.take(message.envelope)
+            await asyncio.sleep(POLL_S)
+
     async def _leave(self) -> None:
-        await self._file.exit(self)
+        if self._answering is not None:
+            self._answering.cancel()
+        await self.file.exit(self)
 
     async def written(self) -> None:
         """Wait until all changes so far are in the file. Raises BrokerUnavailable."""
         try:
-            await self._file.store.written()
+            await self.file.store.written()
         except PublishUnknown as error:
-            raise self._file.failure or BrokerUnavailable(str(error)) from error
+            raise self.file.failure or BrokerUnavailable(str(error)) from error
 
     def _check(self) -> None:
-        if self._file.failure is not None:
-            raise PublishUnknown(str(self._file.failure), self._file.failure.hint)
+        if self.file.failure is not None:
+            raise PublishUnknown(str(self.file.failure), self.file.failure.hint)

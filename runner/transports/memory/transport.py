@@ -130,13 +130,16 @@ class MemoryTransport:
         """See `Transport.ask`. The answers of a session come to an exclusive queue, which is made for the first one."""
         if self._answer_queue is None:
             self._must_be_open()
-            queue = Queue(f"amq.gen-{uuid4().hex}", durable=False, exclusive=True)
-            self._broker.declare(Topology(queues=(queue,)), self)
-            options = SubscriptionOptions(queue=queue.name, prefetch=100, dead_letter=None, wait_prefix=queue.name)
-            await self.subscribe(options, self._take_answer)
-            self._answer_queue = queue.name
+            name = f"amq.gen-{uuid4().hex}"
+            await self._open_answer_queue(name)
+            self._answer_queue = name
         asked = envelope._replace(reply_to=self._answer_queue)
         return (await self._answers.ask(envelope, self.publish(address, asked)))[0]
+
+    async def _open_answer_queue(self, name: str) -> None:
+        self._broker.declare(Topology(queues=(Queue(name, durable=False, exclusive=True),)), self)
+        options = SubscriptionOptions(queue=name, prefetch=100, dead_letter=None, wait_prefix=name)
+        await self.subscribe(options, self._take_answer)
 
     def _take_answer(self, delivery: Delivery) -> None:
         self.ack(delivery)
