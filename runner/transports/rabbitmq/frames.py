@@ -7,10 +7,11 @@ headers are in `field_tables`. Source: https://www.rabbitmq.com/resources/specs/
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
 
-from runner.message import NO_HEADERS, Address, Envelope
+from runner.message import NO_HEADERS, Address, Envelope, Timestamp
 from runner.transports.rabbitmq.field_tables import ODD_BYTES, read_table, read_time, write_table, write_time
 
 METHOD, HEADER, BODY = 1, 2, 3
@@ -55,6 +56,18 @@ _NONE_RARE = [None, None, None]
 _TOO_LONG = "a short text is longer than 255 bytes"
 MAX_TEMPLATES = 1000
 
+_new = tuple.__new__
+"""Makes named tuples three times as fast as their constructors."""
+
+_TIME_PLACE, _PRIORITY_PLACE, _EXPIRATION_PLACE, _HEADERS_PLACE, _MODE_PLACE, _USER_PLACE = 4, 8, 9, 10, 11, 12
+_PLACES = 13
+_NO_TEXTS = frozenset({_TIME_PLACE, _PRIORITY_PLACE, _HEADERS_PLACE, _MODE_PLACE})
+_PROPERTIES = (
+    *((0x8000, 5), (0x4000, 6), (0x2000, _HEADERS_PLACE), (0x1000, _MODE_PLACE), (0x0800, _PRIORITY_PLACE)),
+    *((0x0400, 1), (0x0200, 7), (0x0100, _EXPIRATION_PLACE), (0x0080, 0), (0x0040, _TIME_PLACE), (0x0020, 2)),
+    *((0x0010, _USER_PLACE), (0x0008, 3)),
+)
+"""The flags of properties in AMQP's order, and their places in an envelope behind the body; two have none there."""
 
 CONTENT_START = 12
 """Where the properties begin in the payload of a content header: after class, weight and body size."""
@@ -69,22 +82,19 @@ class DeliverFrame(NamedTuple):
     routing_key: str
 
 
-class ContentHeader(NamedTuple):
-    """The fields of a content header: the body's size in bytes, and the properties in the order of an envelope."""
-
-    size: int
-    properties: tuple[Any, ...]
-
-
 def read_deliver(payload: bytes) -> DeliverFrame:
     """Read the payload of a deliver frame. Raises IndexError or struct.error where it is cut off."""
     end = 5 + payload[4]  # where the consumer tag ends
     (tag,) = _TAG.unpack_from(payload, end)
-    exchange_at = end + 10
-    key_at = exchange_at + payload[end + 9]
-    exchange = payload[exchange_at:key_at].decode("utf-8", ODD_BYTES)
-    routing_key = payload[key_at + 1 : key_at + 1 + payload[key_at]].decode("utf-8", ODD_BYTES)
-    return DeliverFrame(tag, bool(payload[end + 8] & 1), exchange, routing_key)
+    return _new(DeliverFrame, (tag, bool(payload[end + 8] & 1), *_read_address(payload[end + 9 :])))
+
+
+@lru_cache(MAX_TEMPLATES)
+def _read_address(names: bytes) -> tuple[str, str]:
+    """Return the exchange and the routing key, which many deliveries have in common."""
+    key_at = 1 + names[0]
+    key = names[key_at + 1 : key_at + 1 + names[key_at]]
+    return names[1:key_at].decode("utf-8", ODD_BYTES), key.decode("utf-8", ODD_BYTES)
 
 
 def read_size(payload: bytes) -> int:
@@ -99,51 +109,47 @@ def read_confirm(payload: bytes) -> tuple[int, bool]:
     return tag, bool(bits & 1)
 
 
-def read_content(payload: bytes) -> ContentHeader:
-    """Read the payload of a content header. Raises struct.error, ValueError or IndexError."""
-    size = read_size(payload)
+def read_properties(payload: bytes) -> list[Any]:
+    """Read the payload of a content header: return the properties in the order of an envelope.
+
+    Raises struct.error, ValueError or IndexError.
+    """
     (flags,) = _FLAGS.unpack_from(payload, CONTENT_START)
+    at, size = CONTENT_START + _FLAGS.size, len(payload)
+    found: list[Any] = [None] * _PLACES
+    for place in _places(flags):
+        if place not in _NO_TEXTS:
+            start = at + 1
+            at = start + payload[at]
+            found[place] = payload[start:at].decode("utf-8", ODD_BYTES)
+        elif place == _TIME_PLACE:
+            found[place], at = _read_moment(payload[at : at + 8]), at + 8
+        elif place == _HEADERS_PLACE:
+            found[place], at = read_table(payload, at)
+        else:
+            found[place], at = payload[at], at + 1
+    if at > size:
+        raise ValueError("a property is longer than its frame")
+    if found[_HEADERS_PLACE] is None:
+        found[_HEADERS_PLACE] = NO_HEADERS
+    if found[_EXPIRATION_PLACE] is not None:
+        found[_EXPIRATION_PLACE] = milliseconds(found[_EXPIRATION_PLACE])
+    del found[_HEADERS_PLACE + 1 :]
+    return found
+
+
+@lru_cache(MAX_TEMPLATES)
+def _places(flags: int) -> tuple[int, ...]:
+    """Return the places of the properties that a message has."""
     if flags & 1:
         raise ValueError("more property flags than AMQP 0-9-1 has")
-    return ContentHeader(size, _read_properties(payload, flags))
+    return tuple(place for flag, place in _PROPERTIES if flags & flag)
 
 
-def _read_properties(payload: bytes, flags: int) -> tuple[Any, ...]:
-    at = CONTENT_START + _FLAGS.size
-
-    def text() -> str:
-        nonlocal at
-        start = at + 1
-        at = start + payload[at]
-        if at > len(payload):
-            raise ValueError("a property is longer than its frame")
-        return payload[start:at].decode("utf-8", ODD_BYTES)
-
-    content_type = text() if flags & 0x8000 else None
-    content_encoding = text() if flags & 0x4000 else None
-    headers: Any = NO_HEADERS
-    if flags & 0x2000:
-        headers, at = read_table(payload, at)
-    if flags & 0x1000:
-        at += 1
-    priority = None
-    if flags & 0x0800:
-        priority = payload[at]
-        at += 1
-    correlation_id = text() if flags & 0x0400 else None
-    reply_to = text() if flags & 0x0200 else None
-    expiration = text() if flags & 0x0100 else None
-    message_id = text() if flags & 0x0080 else None
-    timestamp = None
-    if flags & 0x0040:
-        timestamp, at = read_time(payload, at), at + 8
-    kind = text() if flags & 0x0020 else None
-    if flags & 0x0010:
-        text()
-    app_id = text() if flags & 0x0008 else None
-    ids = (message_id, correlation_id, kind, app_id)
-    kinds = (content_type, content_encoding, reply_to)
-    return (*ids, timestamp, *kinds, priority, milliseconds(expiration), headers)
+@lru_cache(MAX_TEMPLATES)
+def _read_moment(data: bytes) -> datetime | Timestamp:
+    """Return a time, which all messages of a second have in common."""
+    return read_time(data, 0)
 
 
 def milliseconds(expiration: str | None) -> int | None:

@@ -22,7 +22,7 @@ from runner.transports.rabbitmq.frames import (
     RETURN,
     PublicationWriter,
     read_confirm,
-    read_content,
+    read_properties,
     write_properties,
 )
 from runner.transports.rabbitmq.message_decoder import visible_id
@@ -137,7 +137,7 @@ class PublishChannel:
 
     def _on_frames(self, method: bytes, header: bytes, body: bytes) -> None:
         if method[:4] == RETURN:
-            self._returned.add(read_content(header).properties[0] or "")
+            self._returned.add(read_properties(header)[0] or "")
             return
         tag, is_multiple = read_confirm(method)
         confirmation: Confirmation = "confirmed" if method[:4] == ACK else "refused"
