@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,6 +155,22 @@ def latency(line: str) -> str:
     return _table(("milliseconds from publish to handler", *names), rows)
 
 
+def uvloop(line: str) -> str:
+    """Return what uvloop changes: ratios to asyncio's own loop in the same rounds, and the latencies of both."""
+    found = {(row["scenario"], row["entry"]): row for row in read(f"throughput-{line}")["results"]}
+    rows = []
+    for (scenario, entry), row in found.items():
+        other = found.get((scenario, f"{entry} + uvloop"))
+        if entry == "mqrunner" and other and row["runs"] and other["runs"]:
+            pairs = list(zip(row["runs"], other["runs"], strict=False))
+            rate, cpu = (
+                statistics.median(ours[name] / theirs[name] for theirs, ours in pairs) for name in ("rate", "cpu_us")
+            )
+            mark = _mark(row) or _mark(other)
+            rows.append((f"{scenario}{mark}", f"{rate:.2f}", f"{cpu:.2f}"))
+    return _table(("with uvloop, as a ratio to without", "messages a second", "CPU time each"), rows)
+
+
 def startup() -> str:
     """Return the start-up times."""
     rows = read("startup")["results"]["commands"]
@@ -195,6 +212,7 @@ def pieces() -> dict[str, str]:
             ("each row", "throughput", each_row),
             ("conditions", "throughput", conditions),
             ("two processes", "throughput", two_processes),
+            ("uvloop", "throughput", uvloop),
             ("latency", "latency", latency),
         ):
             found[f"{name}, {line}"] = piece(line) if line in lines(kind) else NOT_MEASURED
