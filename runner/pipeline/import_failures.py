@@ -27,10 +27,9 @@ from runner.pipeline.distributions import FREQUENT_NAMES, OWN, how_to_get, is_pa
 from runner.pipeline.import_problems import (
     ImportProblem,
     Place,
-    help_elsewhere,
     is_of_the_user,
+    missing_help,
     module_failed,
-    modules_in,
     not_python,
     place_of,
     source_of,
@@ -142,25 +141,19 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
     name, top = error.name, error.name.partition(".")[0]
     parent, _, last = name.rpartition(".")
     folders = [entry for entry in sys.path if entry and is_of_the_user(entry)]
-    inside = [os.path.join(folder, *parent.split(".")) for folder in folders] if parent else folders
-    what, place = f'imports "{name}", which does not exist', failure.at(frame, top)
+    what, place = f'imports "{name}", which is not found', failure.at(frame, last)
     if failure.is_in_library:
         matter, hint = how_to_get([name])
         what, place = f'needs "{name}", {matter}', failure.at(frame)
-    elif guess := closest(last, modules_in(inside), likeness=0.8):
-        hint, place = f'did you mean "{parent}{parent and "."}{guess}"?', failure.at(frame, last)
-    elif parent and any(map(os.path.isdir, inside)):
-        hint, place = f"create {display_path(os.path.join(inside[0], last))}.py", failure.at(frame, last)
+    elif not is_package(top) and (found := missing_help(name, name, folders, likeness=0.8)):
+        hint = found
     elif parent and importlib.util.find_spec(top) is not None:
         hint = "correct the name, or install a version of the package that has it"
         what, place = f'imports "{name}", which the installed "{top}" does not have', failure.at(frame)
     elif likely := likely_module(top):
         hint = f'did you mean "{likely}"?'
-    elif not is_package(top) and (elsewhere := help_elsewhere(top, folders, "")):
-        what, hint = f'imports "{name}", which is not on the import path', elsewhere
     elif top in OWN:
         hint = f"create {top}.py, or add the folder that has it under `python_path:`"
-        what = f'imports "{name}", which is not on the import path'
     else:
         names = list(dict.fromkeys([top, *_missing_imports(frame)]))
         matter, hint = how_to_get(names)

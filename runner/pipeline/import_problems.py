@@ -4,6 +4,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import itertools
 import linecache
 import os
 import re
@@ -239,62 +240,59 @@ def missing_module(module: str, missing: str, path: Sequence[str] | None = None)
         what += f': there is no "{missing}"'
     folders = [entry for entry in path if entry and is_of_the_user(entry)]
     looked = ", ".join(dict.fromkeys(map(display_path, folders)))
-    parent, _, name = missing.rpartition(".")
-    hint = f"looked in {looked or 'no folder of yours'}; `python_path:` adds folders"
+    hint = missing_help(module, missing, folders)
     if module.endswith(".py"):
         hint = f'write "{module.removesuffix(".py")}", without the ending of the file'
-    elif parent:
-        hint = _help_in_package(module, missing, folders) or hint
-    elif elsewhere := help_elsewhere(name, folders, module.removeprefix(missing)):
-        hint = elsewhere
-    elif guess := closest(name, modules_in(folders)):
-        hint = f'did you mean "{guess}{module.removeprefix(missing)}"? {hint}'
+    hint = hint or f"looked in {looked or 'no folder of yours'}; `python_path:` adds folders"
     return ImportProblem("module-not-found", what, hint)
 
 
-def _help_in_package(module: str, missing: str, folders: Sequence[str]) -> str:
-    """Return the help for a module that its package does not have."""
+def missing_help(module: str, missing: str, folders: Sequence[str], likeness: float = 0.6) -> str:
+    """Return the help for a module that is not in folders of the user, "" if it may be anywhere.
+
+    `missing` is the module, or the package of it that is not there; `likeness` that of a name it is taken for.
+    """
     parent, _, name = missing.rpartition(".")
-    inside = [os.path.join(folder, *parent.split(".")) for folder in folders]
-    guess = closest(name, modules_in([folder for folder in inside if os.path.isdir(folder)]))
-    if guess:
-        return f'did you mean "{parent}.{guess}{module.removeprefix(missing)}"?'
-    file = next((f"{folder}.py" for folder in inside if os.path.isfile(f"{folder}.py")), None)
-    if file:
-        return f'{display_path(file)} is a module, not a package: write "{parent}" before the colon'
-    package = next((folder for folder in inside if os.path.isdir(folder)), None)
-    return f"create {display_path(os.path.join(package, name))}.py, or correct the name" if package else ""
+    rest, before = module.removeprefix(missing), f"{parent}." if parent else ""
+    inside = [os.path.join(folder, *parent.split(".")) for folder in folders] if parent else folders
+    if not parent and (elsewhere := _help_elsewhere(name, folders, rest)):
+        return elsewhere
+    if guess := closest(name, modules_in(inside), likeness=likeness):
+        return f'did you mean "{before}{guess}{rest}"?'
+    for folder in inside if parent else ():
+        if os.path.isfile(f"{folder}.py"):
+            return f'{display_path(f"{folder}.py")} is a module, not a package: write "{parent}" before the colon'
+        if os.path.isdir(folder):
+            return f"create {display_path(os.path.join(folder, name))}.py, or correct the name"
+    return ""
 
 
-def help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
+def _help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
     """Return the help for a module that is in a folder below, or whose file has a hyphen in its name.
 
     `rest` is what follows the name in the import path.
     """
-    for folder in folders:
-        hyphened = next((file for file in _listed(folder) if file.replace("-", "_") in (f"{name}.py", name)), None)
-        if hyphened:
-            return f"rename {hyphened} to {hyphened.replace('-', '_')}: a module's name has no hyphen"
-        for below in _listed(folder):
-            place = os.path.join(folder, below, name)
-            if below.isidentifier() and (os.path.isfile(f"{place}.py") or modules_in([place])):
-                if os.path.isfile(os.path.join(folder, below, "__init__.py")):
-                    return f'did you mean "{below}.{name}{rest}"?'
-                return f"it is in {below}/: add `python_path: [{below}]` at the top level of the pipeline"
-        for deep in sorted((*Path(folder).glob(f"*/*/{name}*"), *Path(folder).glob(f"*/*/*/{name}*"))):
-            parts = deep.relative_to(folder).with_suffix("").parts
-            if parts[-1] == name and all(map(str.isidentifier, parts)) and (deep.is_dir() or deep.suffix == ".py"):
+    for folder in map(Path, folders):
+        for file in _listed(str(folder)):
+            if "-" in file and file.replace("-", "_") in (f"{name}.py", name):
+                return f"rename {file} to {file.replace('-', '_')}: a module's name has no hyphen"
+        for path in itertools.chain.from_iterable(sorted(folder.glob(f"{'*/' * depth}{name}*")) for depth in (1, 2, 3)):
+            parts = path.relative_to(folder).with_suffix("").parts
+            if parts[-1] != name or not all(map(str.isidentifier, parts)):
+                continue
+            if path.suffix == ".py" or modules_in([str(path)]):
+                if len(parts) == 2 and not (path.parent / "__init__.py").is_file():
+                    return f"it is in {parts[0]}/: add `python_path: [{parts[0]}]` at the top level of the pipeline"
                 return f'did you mean "{".".join(parts)}{rest}"?'
     return ""
 
 
 def modules_in(folders: Iterable[str]) -> list[str]:
     """Return the names of the modules and packages in folders."""
-    found: dict[str, None] = {}
-    for folder in folders:
-        for file in _listed(folder):
-            if file.endswith(".py") or os.path.isdir(os.path.join(folder, file)):
-                found[file.removesuffix(".py")] = None
+    files = ((file, os.path.join(folder, file)) for folder in folders for file in _listed(folder))
+    found = dict.fromkeys(
+        file.removesuffix(".py") for file, path in files if file.endswith(".py") or os.path.isdir(path)
+    )
     return [name for name in found if name.isidentifier()]
 
 

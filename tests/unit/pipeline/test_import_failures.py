@@ -57,7 +57,7 @@ MODULES = [
         "a misspelt module of the project",
         {"app.py": "from shop.model import Order\n" + SHIP, "shop/__init__.py": "", "shop/models.py": "Order = dict\n"},
         "app.py:1:11",
-        'module "app" imports "shop.model", which does not exist',
+        'module "app" imports "shop.model", which is not found',
         'did you mean "shop.models"?',
     ),
     Mistake(
@@ -99,7 +99,7 @@ MODULES = [
             "src/helpers/prices.py": "",
         },
         "app.py:1:6",
-        'module "app" imports "helpers", which is not on the import path',
+        'module "app" imports "helpers", which is not found',
         "it is in src/: add `python_path: [src]` at the top level of the pipeline",
     ),
     Mistake(
@@ -156,7 +156,7 @@ MODULES = [
         "a module of the project that is nowhere",
         {"app.py": "from utils import price\nimport not_there_at_all\n" + SHIP},
         "app.py:1:6",
-        'module "app" imports "utils", which is not on the import path',
+        'module "app" imports "utils", which is not found',
         "create utils.py, or add the folder that has it under `python_path:`",
     ),
     Mistake(
@@ -306,7 +306,7 @@ MODULES += [
         f"{name}, a misspelt module of Python or of a frequent package",
         {"app.py": f"import {name}\n" + SHIP},
         "app.py:1:8",
-        f'module "app" imports "{name}", which does not exist',
+        f'module "app" imports "{name}", which is not found',
         f'did you mean "{meant}"?',
     )
     for name, meant in (("jsn", "json"), ("datetme", "datetime"), ("reqests", "requests"))
