@@ -80,9 +80,8 @@ def read_handler(
     """
     if not callable(call):
         hint = "name a function, or an object that can be called"
-        raise ImportProblem(
-            "not-callable", f'"{path}" is not callable: its type is {type(call).__name__}', hint, is_attribute=True
-        )
+        what = f'"{path}" is not callable: it is {"None" if call is None else f"of type {type(call).__name__}"}'
+        raise ImportProblem("not-callable", what, hint, is_attribute=True)
     parameters = _parameters(path, call)
     if takes_payload and inspect.isclass(call) and call.__module__ != "builtins":
         methods = [name for name, item in vars(call).items() if inspect.isfunction(item) and may_be_handler(name)]
@@ -182,26 +181,25 @@ def accepted_arguments(call: Any, arguments: Mapping[str, Any]) -> dict[str, Any
 
 def returned_value(handler: Handler) -> str:
     """Return what a handler says it returns, as in `dict`; "" for nothing, and for what may be nothing or a Publish."""
+    annotation = _returns(handler)
+    if "Publish" in str(annotation):
+        return ""
     if handler.kind in ("generator", "async generator"):
-        annotation: Any = read_signature(handler.call).return_annotation
-        return "" if "Publish" in str(annotation) else "several values"
-    try:
-        annotation = read_signature(handler.call).return_annotation
-    except (TypeError, ValueError):
-        return ""
+        return "several values"
     shown = annotation if isinstance(annotation, str) else getattr(annotation, "__qualname__", str(annotation))
-    if annotation in (EMPTY, None, Any, object) or "Publish" in str(annotation):
-        return ""
-    return "" if shown in _NO_VALUES else f"{shown.removeprefix('typing.')}"
+    return "" if annotation is EMPTY or shown in _NO_VALUES else f"{shown.removeprefix('typing.')}"
 
 
 def returns_nothing(handler: Handler) -> bool:
     """Whether a handler is annotated `-> None`: it has no results."""
+    return _returns(handler) in (None, "None")
+
+
+def _returns(handler: Handler) -> Any:
     try:
-        annotation: Any = read_signature(handler.call).return_annotation
+        return read_signature(handler.call).return_annotation
     except (TypeError, ValueError):
-        return False
-    return annotation is None or annotation == "None"
+        return EMPTY
 
 
 def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -76,7 +76,7 @@ def test_a_handler_is_read(call: Any, arguments: dict[str, Any], kind: str, take
 @pytest.mark.parametrize(
     ("call", "arguments", "code", "text", "hint"),
     [
-        (5, {}, "not-callable", "its type is int", "function"),
+        (5, {}, "not-callable", "it is of type int", "function"),
         (nothing, {}, "wrong-parameters", "no parameter for the payload", "first parameter"),
         (keyword_only, {}, "wrong-parameters", "only by name", "remove the"),
         (two, {}, "wrong-parameters", 'needs "other"', "with: {other"),
