@@ -10,6 +10,7 @@ from runner.pipeline.import_problems import ImportProblem
 
 _PIKA = frozenset({"ch", "channel", "method", "method_frame", "deliver", "properties", "props", "header_frame", "body"})
 _LIBRARIES = ("aio_pika", "aiormq", "pika", "kombu", "amqp", "celery", "faststream", "dramatiq", "taskiq", "kafka")
+_MESSAGE = 'write "{name}: runner.Message", with "import runner" at the top; the runner decodes and acknowledges'
 _OFTEN_RESOURCES = frozenset(
     {"cache", "client", "conn", "connection", "database", "db", "engine", "http", "pool", "redis", "repo", "session"}
 )
@@ -20,8 +21,9 @@ _CALLERS = ("self", "cls", "ctx", "context", "task")
 
 _SCALARS = (bool, int, float, str)
 _FOREIGN_TYPES = {
+    **dict.fromkeys(_LIBRARIES, _MESSAGE),
     "pydantic.v1": 'write "from pydantic import BaseModel" in place of the one of pydantic.v1',
-    "msgspec": 'write "class {name}(pydantic.BaseModel):", with "import pydantic" at the top of the module',
+    "msgspec": 'write "class {type}(pydantic.BaseModel):", with "import pydantic" at the top of the module',
     "attrs": 'write "@dataclasses.dataclass" above it instead, with "import dataclasses" at the top of the module',
 }
 """How to write a type of another library, by the module of its base class, or of its decorator."""
@@ -155,20 +157,13 @@ def may_be_handler(name: str) -> bool:
 def foreign_annotation(path: str, name: str, annotation: Any) -> ImportProblem | None:
     """Return the problem of a payload that is annotated with a message or type of another library, None for others."""
     bases = [f"{item.__module__}." for item in getattr(annotation, "__mro__", ())]
-    if hasattr(annotation, "__attrs_attrs__"):
-        bases.append("attrs.")
+    bases += ["attrs."] if hasattr(annotation, "__attrs_attrs__") else []
     for module, hint in _FOREIGN_TYPES.items():
         if any(base.startswith(f"{module}.") for base in bases):
             shown = annotation.__qualname__
-            what = f'no payload of "{path}" can be converted to {shown}, a type of {module}'
-            hint = hint.replace("{name}", shown)
-            return ImportProblem("bad-annotation", what, hint, is_attribute=True, in_definition=True, parameter=name)
-    library = str(getattr(annotation, "__module__", "")).partition(".")[0]
-    if library not in _LIBRARIES:
-        return None
-    what = f'takes {library}\'s {annotation.__name__} in "{name}"'
-    hint = f'write "{name}: runner.Message", with "import runner" at the top; the runner decodes and acknowledges'
-    return wrong_parameters(path, what, hint, parameter=name)
+            hint = hint.replace("{type}", shown).replace("{name}", name)
+            return wrong_parameters(path, f'takes {shown}, a type of {module}, in "{name}"', hint, parameter=name)
+    return None
 
 
 def _means_message(name: str, annotation: Any) -> bool:

@@ -570,7 +570,7 @@ IMPORTED = [
         "a message of aio-pika",
         {"app.py": "from aio_pika import IncomingMessage\nasync def ship(message: IncomingMessage): ...\n"},
         "app.py:2:16",
-        '"app:ship" takes aio_pika\'s IncomingMessage in "message"',
+        '"app:ship" takes IncomingMessage, a type of aio_pika, in "message"',
         'write "message: runner.Message", with "import runner" at the top; the runner decodes and acknowledges',
     ),
     Mistake(
@@ -601,7 +601,7 @@ IMPORTED = [
         "a class of attrs",
         {"app.py": "import attrs\n@attrs.define\nclass O:\n    a: int\ndef ship(order: O): ...\n"},
         "app.py:5:10",
-        'no payload of "app:ship" can be converted to O, a type of attrs',
+        '"app:ship" takes O, a type of attrs, in "order"',
         'write "@dataclasses.dataclass" above it instead, with "import dataclasses" at the top of the module',
     ),
     Mistake(
@@ -619,7 +619,7 @@ if sys.version_info < (3, 14):  # pydantic.v1 does not work there
             "a model of pydantic 1",
             {"app.py": "from pydantic.v1 import BaseModel\nclass O(BaseModel):\n    a: int\ndef ship(order: O): ...\n"},
             "app.py:4:10",
-            'no payload of "app:ship" can be converted to O, a type of pydantic.v1',
+            '"app:ship" takes O, a type of pydantic.v1, in "order"',
             'write "from pydantic import BaseModel" in place of the one of pydantic.v1',
         )
     )
