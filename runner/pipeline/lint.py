@@ -101,14 +101,20 @@ def _undeclared_exchanges(loaded: PipelineFile, spec: PipelineSpec, together: Se
             yield loaded.problem("undeclared-exchange", path, message, help_text, severity="warning")
 
 
+def _type_of(spec: PipelineSpec, exchange: str) -> str:
+    """Return the type of an exchange; empty if its owner has chosen it, and the file does not say it."""
+    known = spec.exchanges.get(exchange)
+    if known is None:
+        return BUILT_IN_EXCHANGES.get(exchange, "topic")
+    return known.type if known.declare or "type" in known.model_fields_set else ""
+
+
 def _empty_keys(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of bindings that match only messages with an empty routing key."""
     for name, queue in spec.queues.items():
         for index, bind in enumerate(queue.bind):
-            known = spec.exchanges.get(bind.exchange)
-            kind = known.type if known is not None else BUILT_IN_EXCHANGES.get(bind.exchange, "topic")
-            is_unknown = known is not None and not known.declare and "type" not in known.model_fields_set
-            if bind.key or is_unknown or kind not in ("topic", "direct"):
+            kind = _type_of(spec, bind.exchange)
+            if bind.key or kind not in ("topic", "direct"):
                 continue
             path: KeyPath = ("queues", name, "bind", index, "key")
             message = (
@@ -244,12 +250,10 @@ def _unused_options(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Proble
             yield loaded.problem("unused-option", path, message, "write `attempts: 2` or more", severity="warning")
     for name, queue in spec.queues.items():
         for index, bind in enumerate(queue.bind):
-            known = spec.exchanges.get(bind.exchange)
-            kind = known.type if known is not None else BUILT_IN_EXCHANGES.get(bind.exchange, "topic")
-            is_unknown = known is not None and not known.declare and "type" not in known.model_fields_set
+            kind = _type_of(spec, bind.exchange)
             ignored = "key" if bind.key and kind in ("fanout", "headers") else ""
-            ignored = "headers" if bind.headers and kind != "headers" else ignored
-            if ignored and not is_unknown:
+            ignored = "headers" if bind.headers and kind not in ("headers", "") else ignored
+            if ignored:
                 message = f'"{ignored}" has no effect: "{bind.exchange}" is a {kind} exchange, which ignores it'
                 path = ("queues", name, "bind", index, ignored)
                 yield loaded.problem("unused-option", path, message, "remove it", severity="warning")

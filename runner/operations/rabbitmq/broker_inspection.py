@@ -12,6 +12,7 @@ from typing import Any
 
 import aiormq
 from aio_pika.abc import AbstractConnection
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
 
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
@@ -27,7 +28,7 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
 from runner.transports.rabbitmq.channels import reply_of
 from runner.transports.rabbitmq.connection import ReconnectingConnection
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
-from runner.transports.rabbitmq.topology_probe import AccessRefused, NotFound, ResourceLocked, TopologyProbe
+from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 ASIDE_SUFFIX = ".recreating"
 """The suffix of the queue in which messages wait while theirs is recreated, and of the exchange before it."""
@@ -192,9 +193,9 @@ async def _leftovers(
             try:
                 depth = await probe.depth(name)
                 messages, consumers = depth.messages, depth.consumers
-            except NotFound:
+            except ChannelNotFoundEntity:
                 continue
-            except (ResourceLocked, AccessRefused):
+            except (ChannelLockedResource, ChannelAccessRefused):
                 messages, consumers = item.get("messages_ready"), item.get("consumers")
             yield LeftoverQueue(
                 name,
@@ -240,5 +241,5 @@ def _bindings(found: Iterable[Mapping[str, Any]], queues: Iterable[str]) -> Iter
 async def _messages(probe: TopologyProbe, name: str) -> int | None:
     try:
         return (await probe.depth(name)).messages
-    except (NotFound, ResourceLocked, AccessRefused):
+    except (ChannelNotFoundEntity, ChannelLockedResource, ChannelAccessRefused):
         return None

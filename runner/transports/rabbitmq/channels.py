@@ -87,24 +87,16 @@ async def queue_counts(channel: AbstractChannel, queue: str) -> QueueCounts:
 
 async def bind(channel: AbstractChannel, binding: Binding) -> None:
     """Bind a queue."""
-    await channel.queue_bind(
-        ShortString(binding.queue),
-        ShortString(binding.exchange),
-        ShortString(binding.key),
-        arguments=dict(binding.arguments),
-        timeout=RPC_S,
-    )
+    await channel.queue_bind(*_names(binding), arguments=dict(binding.arguments), timeout=RPC_S)
 
 
 async def unbind(channel: AbstractChannel, binding: Binding) -> None:
     """Remove a binding. It need not exist."""
-    await channel.queue_unbind(
-        ShortString(binding.queue),
-        ShortString(binding.exchange),
-        ShortString(binding.key),
-        arguments=dict(binding.arguments),
-        timeout=RPC_S,
-    )
+    await channel.queue_unbind(*_names(binding), arguments=dict(binding.arguments), timeout=RPC_S)
+
+
+def _names(binding: Binding) -> tuple[ShortString, ShortString, ShortString]:
+    return ShortString(binding.queue), ShortString(binding.exchange), ShortString(binding.key)
 
 
 def reply_of(error: BaseException) -> str:

@@ -13,9 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
-import aiormq
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 
 from runner.pipeline.topology import Exchange, Queue
 from runner.transports.amqp_limits import MAX_SHORT_BYTES
@@ -49,22 +54,6 @@ _TEXTS = ("longstr", "shortstr", "binary")
 _FLAGS = {"durable", "exclusive", "auto_delete", "type"}
 
 
-class NotFound(Exception):
-    """The item does not exist (404)."""
-
-
-class PreconditionFailed(Exception):
-    """The broker refuses a declaration (406). The text is its reply."""
-
-
-class ResourceLocked(Exception):
-    """The queue is exclusive to another connection (405)."""
-
-
-class AccessRefused(Exception):
-    """The user lacks a permission (403)."""
-
-
 class TopologyProbe:
     """Asks on a channel of its own, and opens a new one when a refusal has closed it. An async context manager.
 
@@ -92,9 +81,9 @@ class TopologyProbe:
             if not compares:
                 return ExistingItem()
             return await self._compare("exchange", exchange, declare_exchange, ExistingItem())
-        except NotFound:
+        except ChannelNotFoundEntity:
             return None
-        except AccessRefused as refusal:
+        except ChannelAccessRefused as refusal:
             return _hidden("exchange", exchange.name, refusal)
 
     async def queue(self, queue: Queue, *, compares: bool = True) -> ExistingItem | None:
@@ -104,19 +93,19 @@ class TopologyProbe:
             if not compares:
                 return seen
             return await self._compare("queue", queue, declare_queue, seen)
-        except NotFound:
+        except ChannelNotFoundEntity:
             return None
-        except ResourceLocked as locked:
+        except ChannelLockedResource as locked:
             return ExistingItem(
-                remark=f'queue "{queue.name}" is exclusive to another connection: {locked}', is_locked=True
+                remark=f'queue "{queue.name}" is exclusive to another connection: {reply_of(locked)}', is_locked=True
             )
-        except AccessRefused as refusal:
+        except ChannelAccessRefused as refusal:
             return _hidden("queue", queue.name, refusal)
 
     async def depth(self, name: str) -> ExistingItem:
-        """Return a queue with its counts only. Raises NotFound, ResourceLocked, AccessRefused."""
+        """Return a queue with its counts only. Raises what the broker answers."""
         if len(name.encode()) > MAX_SHORT_BYTES:  # with what we put behind it
-            raise NotFound(f'no queue can be called "{name}"')
+            raise ChannelNotFoundEntity(f'no queue can be called "{name}"')
         depth: QueueCounts = await self._ask(queue_counts, name)
         return ExistingItem(messages=depth.messages, consumers=depth.consumers)
 
@@ -124,7 +113,7 @@ class TopologyProbe:
         """Return the counts of a queue; None where it does not exist, or where the broker does not show them to us."""
         try:
             found = await self.depth(name)
-        except (NotFound, ResourceLocked, AccessRefused):
+        except (ChannelNotFoundEntity, ChannelLockedResource, ChannelAccessRefused):
             return None
         return QueueCounts(found.messages or 0, found.consumers or 0)
 
@@ -140,15 +129,15 @@ class TopologyProbe:
                 await self._ask(declare, attempt)
                 remark = ""
                 break
-            except AccessRefused as refusal:
+            except ChannelAccessRefused as refusal:
                 remark = _not_compared(kind, wanted, refusal)
                 break
-            except ResourceLocked:
+            except ChannelLockedResource:
                 raise
-            except PreconditionFailed as refusal:
-                match = _INEQUIVALENT.search(str(refusal))
+            except ChannelPreconditionFailed as refusal:
+                match = _INEQUIVALENT.search(reply_of(refusal))
                 if match is None or match["key"] in differences:
-                    remark = str(refusal)
+                    remark = reply_of(refusal)
                     break
                 if match["key"] in guard:
                     guard = {}
@@ -165,16 +154,10 @@ class TopologyProbe:
             self._channel = await open_channel(self._connection)
         try:
             return await question(self._channel, *about)
-        except aiormq.exceptions.ChannelNotFoundEntity as error:
-            raise NotFound(reply_of(error)) from error
-        except aiormq.exceptions.ChannelPreconditionFailed as error:
-            raise PreconditionFailed(reply_of(error)) from error
-        except aiormq.exceptions.ChannelLockedResource as error:
-            raise ResourceLocked(reply_of(error)) from error
-        except aiormq.exceptions.ChannelAccessRefused as error:
+        except ChannelAccessRefused as error:
             if self._needs_rights:
                 raise forbidden(error) from error
-            raise AccessRefused(reply_of(error)) from error
+            raise
 
 
 def _guard(wanted: Exchange | Queue) -> dict[str, Any]:
@@ -229,13 +212,13 @@ def _value(text: str, empty: str = '""') -> str:
     return (typed["value"] if typed else text.strip()).strip("'") or empty
 
 
-def _hidden(kind: str, name: str, refusal: AccessRefused) -> ExistingItem:
+def _hidden(kind: str, name: str, refusal: ChannelAccessRefused) -> ExistingItem:
     """Return an item of which the broker does not even say whether it exists."""
-    reason = access_refused(str(refusal)) or str(refusal)
+    reason = access_refused(reply_of(refusal)) or reply_of(refusal)
     remark = f'whether {kind} "{name}" exists is not known: {reason}; to see it needs any right to it'
     return ExistingItem(remark=remark, is_hidden=True)
 
 
-def _not_compared(kind: str, wanted: Exchange | Queue, refusal: AccessRefused) -> str:
-    reason = access_refused(str(refusal)) or str(refusal)
+def _not_compared(kind: str, wanted: Exchange | Queue, refusal: ChannelAccessRefused) -> str:
+    reason = access_refused(reply_of(refusal)) or reply_of(refusal)
     return f'{kind} "{wanted.name}" exists and was not compared: {reason}; to compare needs the right to configure it'
