@@ -7,9 +7,9 @@ Ready messages and consumers come over AMQP. The rest needs the management API, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.operations.dead_letters import dead_letter_queues
 from runner.operations.leftovers import classify, pipeline_names_in
@@ -21,6 +21,8 @@ from runner.release import PRODUCT
 from runner.transports.pauses import Pauses
 from runner.transports.rabbitmq.channels import QueueCounts
 from runner.transports.rabbitmq.management_api import ManagementApi, ManagementFailed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,27 +150,18 @@ class StatusReader:
 
     async def read(self) -> list[PipelineStatus]:
         """Return the state of all pipelines at this moment."""
-        live, processes = await self._management_queues(), await self._processes()
+        live = await self._ask(ManagementApi.queues) or {}
+        connections = await self._ask(ManagementApi.connections)
         statuses = [await self._status(query, live) for query in self._queries]
-        if processes is None:
+        if connections is None:
             return statuses
+        processes = running_processes(connections)
         return [replace(each, processes=tuple(processes.get(each.name, ()))) for each in statuses]
 
-    async def _management_queues(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the management API's object for each queue; empty if the API is not available."""
-        if self._management is None:
-            return {}
+    async def _ask(self, question: Callable[[ManagementApi], Awaitable[T]]) -> T | None:
+        """Return the answer of the management API; None if it is not available."""
         try:
-            return await self._management.queues()
-        except ManagementFailed:
-            return {}
-
-    async def _processes(self) -> Mapping[str, Sequence[RunningProcess]] | None:
-        """Return the processes that run each pipeline; None without the management API, which lists connections."""
-        if self._management is None:
-            return None
-        try:
-            return running_processes(await self._management.connections())
+            return await question(self._management) if self._management is not None else None
         except ManagementFailed:
             return None
 

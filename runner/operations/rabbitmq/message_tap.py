@@ -15,15 +15,15 @@ from secrets import token_hex
 from typing import Any
 
 import aiormq
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import DeliveredMessage
 
 from runner.errors import BrokerUnavailable
 from runner.operations.tap import TappedMessage
 from runner.pipeline.model import BrokerSettings
-from runner.pipeline.topology import Binding
+from runner.pipeline.topology import Binding, Queue
 from runner.transports.base import OnTransportEvent
 from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ShortString, describe_error
-from runner.transports.rabbitmq.channels import RPC_S, bind, open_channel, reply_of
+from runner.transports.rabbitmq.channels import RPC_S, bind, declare_queue, open_channel, reply_of
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 
@@ -44,16 +44,12 @@ class Tap:
         settings: BrokerSettings,
         *,
         name: str,
-        most: int = MAX_KEPT,
-        most_bytes: int = MAX_KEPT_BYTES,
         on_transport_event: OnTransportEvent = lambda _: None,
     ) -> None:
         self._connection = ReconnectingConnection(
             settings, role="tap", name=f"{name} tap", on_transport_event=on_transport_event
         )
         self._queue = f"{name.encode()[:MAX_PREFIX_BYTES].decode('utf-8', 'ignore')}.tap.{token_hex(6)}"
-        self._most = most
-        self._most_bytes = most_bytes
         self._kept: deque[TappedMessage] = deque()
         self._kept_bytes = 0
         self._news = asyncio.Event()
@@ -67,7 +63,9 @@ class Tap:
         binding: Binding | None = None
         try:
             channel = await open_channel(connection)
-            await self._declare(channel)
+            limits = {"x-max-length": MAX_KEPT, "x-max-length-bytes": MAX_KEPT_BYTES, "x-overflow": "drop-head"}
+            queue = Queue(self._queue, durable=False, exclusive=True, auto_delete=True, arguments=limits)
+            await declare_queue(channel, queue)
             for binding in bindings:
                 await bind(channel, replace(binding, queue=self._queue))
             channel.closing.add_done_callback(self._on_end)
@@ -99,28 +97,13 @@ class Tap:
         """Stop. The temporary queue goes with the connection. Idempotent."""
         await self._connection.close()
 
-    async def _declare(self, channel: AbstractChannel) -> None:
-        arguments: dict[str, Any] = {
-            "x-max-length": self._most,
-            "x-max-length-bytes": self._most_bytes,
-            "x-overflow": "drop-head",
-        }
-        await channel.queue_declare(
-            ShortString(self._queue),
-            durable=False,
-            exclusive=True,
-            auto_delete=True,
-            arguments=arguments,
-            timeout=RPC_S,
-        )
-
     async def _on_message(self, message: DeliveredMessage) -> None:
         frame: Any = message.delivery
         envelope, _ = decode_aiormq_message(message)
         passed = TappedMessage(envelope, frame.exchange or "", frame.routing_key or "")
         self._kept.append(passed)
         self._kept_bytes += len(passed.envelope.body)
-        while len(self._kept) > 1 and (len(self._kept) > self._most or self._kept_bytes > self._most_bytes):
+        while len(self._kept) > 1 and (len(self._kept) > MAX_KEPT or self._kept_bytes > MAX_KEPT_BYTES):
             self._kept_bytes -= len(self._kept.popleft().envelope.body)
             self.missed += 1
         self._news.set()

@@ -196,43 +196,24 @@ class RabbitPublisher:
                 await channel.close()
 
 
+_RIGHTS = "give the user the right to write to its exchange: `runner export permissions PATH` prints the command"
+
+
 def _lost(error: BaseException | None, address: Address, envelope: Envelope) -> PublishFailed | PublishUnknown:
     """Return what the end of a channel means to a publication that was in flight on it.
 
     The broker closes a channel over a single publication, and its reply names it. All others may have arrived.
     """
+    if not isinstance(error, aiormq.exceptions.ChannelClosed):
+        return PublishUnknown(f'the broker was lost while publishing to "{address}"')
+    reply, found = reply_of(error), _SIZES.search(reply_of(error))
     match error:
-        case aiormq.exceptions.ChannelNotFoundEntity():
-            return _missing_exchange(error, address)
-        case aiormq.exceptions.ChannelAccessRefused():
-            return _no_right(error, address)
-        case aiormq.exceptions.ChannelPreconditionFailed():
-            return _too_large(error, address, len(envelope.body))
-    return PublishUnknown(f'the broker was lost while publishing to "{address}"')
-
-
-def _missing_exchange(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
-    """Tell the publication that named the missing exchange from those that only shared the channel with it."""
-    if reply_names(reply_of(error), address.exchange):
-        return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="unavailable")
-    return PublishUnknown(f'the channel was closed while publishing to "{address}"')
-
-
-_RIGHTS = "give the user the right to write to its exchange: `runner export permissions PATH` prints the command"
-
-
-def _no_right(error: aiormq.exceptions.AMQPError, address: Address) -> PublishFailed | PublishUnknown:
-    """Tell the publication that was not permitted from those that only shared the channel with it."""
-    if reply_names(reply_of(error), address.exchange or "amq.default"):
-        text = f'the broker does not permit to publish to "{address}"'
-        return PublishFailed(text, reason="unavailable", hint=_RIGHTS)
-    return PublishUnknown(f'the channel was closed while publishing to "{address}"')
-
-
-def _too_large(error: aiormq.exceptions.AMQPError, address: Address, size: int) -> PublishFailed | PublishUnknown:
-    """Tell the publication that is larger than the broker takes from those that only shared the channel with it."""
-    found = _SIZES.search(reply_of(error))
-    if found is not None and int(found["size"]) == size:
-        text = f'the body for "{address}" has {size} bytes, the broker takes at most {found["most"]}'
-        return PublishFailed(text, reason="invalid", hint="raise the broker's max_message_size")
+        case aiormq.exceptions.ChannelNotFoundEntity() if reply_names(reply, address.exchange):
+            return MissingExchange(f'exchange "{address.exchange}" does not exist', reason="unavailable")
+        case aiormq.exceptions.ChannelAccessRefused() if reply_names(reply, address.exchange or "amq.default"):
+            text = f'the broker does not permit to publish to "{address}"'
+            return PublishFailed(text, reason="unavailable", hint=_RIGHTS)
+        case aiormq.exceptions.ChannelPreconditionFailed() if found and int(found["size"]) == len(envelope.body):
+            text = f'the body for "{address}" has {found["size"]} bytes, the broker takes at most {found["most"]}'
+            return PublishFailed(text, reason="invalid", hint="raise the broker's max_message_size")
     return PublishUnknown(f'the channel was closed while publishing to "{address}"')

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -189,7 +190,9 @@ class RabbitTransport:
         delivery.mark_settled()
         match outcome:
             case Release():
-                return await self._release(delivery)
+                with suppress(*CHANNEL_ERRORS), loss_as_error:
+                    return await delivery.subscription.release(delivery)
+                return False  # its channel is gone
             case Retry():
                 is_moved = await delivery.moved(self._retry_publisher.retry(delivery, outcome))
             case DeadLetter():
@@ -318,11 +321,3 @@ class RabbitTransport:
             await self._topology.restore(await self._consuming.ready())
         except (ConnectionClosedByUs, *CHANNEL_ERRORS) as error:
             raise PublishUnknown("the broker was lost while restoring an exchange") from error
-
-    async def _release(self, delivery: Delivery) -> bool:
-        """Give a delivery back; False where its channel is gone."""
-        try:
-            with loss_as_error:
-                return await delivery.subscription.release(delivery)
-        except CHANNEL_ERRORS:
-            return False
