@@ -128,15 +128,8 @@ def time_to_json(moment: datetime | Timestamp | None) -> str | int | None:
 
 def properties(envelope: Envelope) -> dict[str, Any]:
     """Return the AMQP properties as plain JSON data."""
-    return {
-        "correlation_id": envelope.correlation_id,
-        "app_id": envelope.app_id,
-        "timestamp": time_to_json(envelope.timestamp),
-        "content_type": envelope.content_type,
-        "content_encoding": envelope.content_encoding,
-        "reply_to": envelope.reply_to,
-        "priority": envelope.priority,
-    }
+    names = ("correlation_id", "app_id", "timestamp", "content_type", "content_encoding", "reply_to", "priority")
+    return {name: getattr(envelope, name) for name in names} | {"timestamp": time_to_json(envelope.timestamp)}
 
 
 def first_items(items: Mapping[Any, Any]) -> list[tuple[str, Any]]:

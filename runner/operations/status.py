@@ -40,28 +40,16 @@ class QueueStatus:
     consumers: int | None = None
     publish_rate: float | None = None
     deliver_rate: float | None = None
-    dead_letter: str | None = None
-    dead: int | None = None
     oldest_s: float | None = None
     failed: int | None = None
     is_paused: bool | None = None
+    dead_letter: str | None = None
+    dead: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `status --json` prints."""
-        return {
-            "queue": self.name,
-            "exists": self.exists,
-            "ready": self.ready,
-            "unacked": self.unacked,
-            "consumers": self.consumers,
-            "publish_rate": self.publish_rate,
-            "deliver_rate": self.deliver_rate,
-            "oldest_s": self.oldest_s,
-            "failed": self.failed,
-            "paused": self.is_paused,
-            "dead_letter": self.dead_letter,
-            "dead": self.dead,
-        }
+        names = {"name": "queue", "is_paused": "paused"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)

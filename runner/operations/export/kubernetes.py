@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runner.operations.export.deployment import FOLDER, Deployment, Variable
+from runner.operations.export.deployment import FOLDER, Deployment, Variable, format_address
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Queue, Topology
@@ -134,7 +134,7 @@ def _container(deployment: Deployment) -> dict[str, Any]:
     host, port = deployment.reachable  # the kubelet connects from outside the pod
     arguments = ["up", *deployment.up_arguments(FOLDER)]
     if (host, port) != deployment.listens:
-        arguments += ["--http", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+        arguments += ["--http", format_address(host, port)]
     return {
         "name": "runner",
         "image": f"{deployment.name}:latest",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from runner.pipeline.delays import bottom_name
 from runner.pipeline.model import Pipeline
@@ -32,21 +32,14 @@ class Permissions:
     """Three anchored expressions, and the virtual host that they are for."""
 
     vhost: str
-    mode: str
+    topology: str
     configure: str
     write: str
     read: str
 
     def as_json(self, user: str) -> dict[str, str]:
         """Return the object that `--json` prints; keys are only ever added."""
-        return {
-            "user": user,
-            "vhost": self.vhost,
-            "topology": self.mode,
-            "configure": self.configure,
-            "write": self.write,
-            "read": self.read,
-        }
+        return {"user": user, **asdict(self)}
 
     def command(self, user: str) -> str:
         """Return the command that sets the permissions."""
@@ -56,7 +49,7 @@ class Permissions:
     def as_text(self, user: str) -> str:
         """Return them as commented text, with the command last."""
         lines = [
-            f"# virtual host {escape_controls(self.vhost)}, topology: {self.mode}",
+            f"# virtual host {escape_controls(self.vhost)}, topology: {self.topology}",
             f"# configure  {self.configure}",
             f"# write      {self.write}",
             f"# read       {self.read}",
