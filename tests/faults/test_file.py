@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -191,6 +192,97 @@ async def test_an_owner_that_is_killed_before_its_commit(file_project: Project, 
 def _bodies(path: Path) -> list[str]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return [body.decode() for (body,) in connection.execute("SELECT body FROM messages ORDER BY id")]
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "F87", "the disk is really full, while messages are published and acknowledged, and when a process starts"
+)
+async def test_a_disk_that_is_full(file_project: Project, fault: Fault) -> None:
+    """On a file system of 64 MB of its own. It is said, publishers wait, and all goes on when there is room."""
+    script = """
+        import asyncio, os, sys
+        from pathlib import Path
+        from runner.errors import BrokerUnavailable
+        from runner.message import Address, Envelope
+        from runner.pipeline.topology import Queue, Topology
+        from runner.transports.base import SubscriptionOptions
+        from runner.transports.file import FileBroker, FileTransport
+
+        folder, events, deliveries = Path(sys.argv[1]), asyncio.Queue(), asyncio.Queue()
+
+        def fill():
+            with open(folder / "filler", "wb", buffering=0) as file:
+                while True:
+                    try:
+                        file.write(bytes(4096))
+                    except OSError:
+                        return
+
+        async def connected():
+            transport = FileTransport(FileBroker(folder / "q"), on_transport_event=events.put_nowait)
+            await transport.connect()
+            return transport
+
+        async def publish(transport, number):
+            await transport.publish(Address("", "work"), Envelope(b"%04d" % number + bytes(4000)))
+            print("confirmed", number, flush=True)
+
+        async def take(transport, count):
+            for _ in range(count):
+                delivery = await deliveries.get()
+                transport.ack(delivery)
+                print("handled", int(delivery.envelope.body[:4]), flush=True)
+
+        async def main():
+            transport = await connected()
+            await transport.declare(Topology(queues=(Queue("work"),)))
+            await asyncio.gather(*(publish(transport, number) for number in range(200)))
+            options = SubscriptionOptions(queue="work", prefetch=10, dead_letter=None, wait_prefix="w")
+            subscription = await transport.subscribe(options, deliveries.put_nowait)
+            fill()
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(200, 2200):
+                    tasks.create_task(publish(transport, number))
+                assert (await events.get()).event == "broker.blocked"
+                await take(transport, 100)
+                (folder / "filler").unlink()
+                assert (await events.get()).event == "broker.unblocked"
+            await subscription.close()
+            await transport.close()
+            fill()
+            try:
+                await connected()
+            except BrokerUnavailable as error:
+                print("refused", error.hint, flush=True)
+            (folder / "filler").unlink()
+            transport = await connected()
+            while not deliveries.empty():
+                deliveries.get_nowait()
+            left = transport.queue("work").depth[0]
+            await transport.subscribe(options, deliveries.put_nowait)
+            await take(transport, left)
+            await transport.close()
+
+        asyncio.run(asyncio.wait_for(main(), 50))
+    """
+    if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], check=False).returncode:
+        pytest.skip("this user may not mount a file system of its own")
+    (file_project.folder / "disk").mkdir()
+    mount = 'mount -t tmpfs -o size=64m tmpfs disk && exec "$@"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", dedent(script)]
+    process = await asyncio.create_subprocess_exec(
+        *command, "disk", cwd=file_project.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=PIPE, stderr=PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    said = [line.split(maxsplit=1) for line in output.decode().splitlines()]
+    assert [text for word, text in said if word == "refused"] == [
+        "make room on its disk if that is full, and start again"
+    ]
+    confirmed, handled = ([text for word, text in said if word == kind] for kind in ("confirmed", "handled"))
+    assert len(confirmed) == 2200
+    fault.judge(confirmed, Counter(handled), twice=0)
 
 
 @pytest.mark.slow

@@ -440,9 +440,10 @@ class FileBroker(MemoryBroker):
         else:
             self._report("broker.blocked", "warning", reason=reason)
 
-    def _report_failed(self, error: Exception) -> None:
-        self.failure = unusable(self.path, error)
-        self._report("broker.file_lost", "error", error=str(self.failure), hint=self.failure.hint)
+    def _report_failed(self, error: Exception) -> BrokerUnavailable:
+        lost = self.failure = unusable(self.path, error)
+        self._report("broker.file_lost", "error", error=str(lost), hint=lost.hint)
+        return lost
 
 
 class _StoredElection(Election):

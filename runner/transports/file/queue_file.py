@@ -102,8 +102,8 @@ def unusable(path: Path, error: Exception) -> BrokerUnavailable:
     hint = ""
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         hint = f"save what can be read: sqlite3 {path} .recover | sqlite3 saved.queue; then use that file instead"
-    elif code == sqlite3.SQLITE_FULL:
-        hint = "make room on its disk, and start again"
+    elif code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        hint = "make room on its disk if that is full, and start again"
     elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         hint = "the user needs the right to write to it and to its folder"
     return BrokerUnavailable(f"the file {path} cannot be used: {text}", hint)
@@ -204,8 +204,9 @@ class OwnerLock:
             owner = os.pread(descriptor, 500, 0).decode("utf-8", "replace")
             os.close(descriptor)
             raise self._taken(owner)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, self._who.encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk it has no name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, self._who.encode(), 0)
         self._descriptor, _owned[key] = descriptor, self._who
 
     def release(self) -> None:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from runner.envelope_json import read_properties, write_properties
-from runner.errors import PublishUnknown
+from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address
 from runner.transports.file.queue_file import connect, disconnect
 from runner.transports.memory.queue_buffer import QueuedMessage
@@ -87,7 +87,7 @@ class FileStore:
         *,
         creates: bool,
         on_blocked: Callable[[str | None], None],
-        on_failed: Callable[[Exception], None],
+        on_failed: Callable[[Exception], BrokerUnavailable],
     ) -> None:
         self.path = path
         self.writer = connect(path, creates=creates)
@@ -99,7 +99,7 @@ class FileStore:
         self.is_blocked = False
         self.is_careful = False
         """Whether messages are delivered only when they are in the file."""
-        self.failure: Exception | None = None
+        self.failure: BrokerUnavailable | None = None
         self.clock_offset = 0.0
         """What the wall clock is ahead of the loop's clock, from the start on: it may jump later."""
         self._loop = asyncio.get_running_loop()
@@ -157,7 +157,7 @@ class FileStore:
     def call_when_written(self, callback: Written) -> bool:
         """Call back when all changes so far are committed, with an error or None. False where nothing is to be done."""
         if self.failure is not None:
-            raise PublishUnknown(str(self.failure))
+            raise PublishUnknown(str(self.failure), self.failure.hint)
         if not self._timer and not self._is_writing:
             return False
         self._pending.callbacks.append(callback)
@@ -204,9 +204,9 @@ class FileStore:
     def fail(self, error: Exception) -> None:
         """Give the file up: it is damaged, or gone."""
         if self.failure is None:
-            self.failure = error
+            self.failure = BrokerUnavailable(str(error))
             self._closing.set()
-            self._on_failed(error)
+            self.failure = self._on_failed(error)
             group, self._pending = self._pending, Group(self._pending.number + 1)
             self._end_group(group)
 
@@ -253,7 +253,7 @@ class FileStore:
             self._hand_over()
 
     def _end_group(self, group: Group) -> None:
-        error = None if self.failure is None else PublishUnknown(str(self.failure))
+        error = None if self.failure is None else PublishUnknown(str(self.failure), self.failure.hint)
         for line in group.lines:
             line.note_written(group.number)
         for callback in group.callbacks:
@@ -285,8 +285,9 @@ class FileStore:
             except Exception as error:
                 with contextlib.suppress(sqlite3.Error):
                     self.writer.execute("ROLLBACK")
-                if not isinstance(error, sqlite3.OperationalError | OSError):  # damaged, or a fault of the runner
-                    return error
+                is_readonly = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+                if is_readonly or not isinstance(error, sqlite3.OperationalError | OSError):
+                    return error  # the last is damage, or a fault of the runner: no waiting helps
                 if said != str(error):
                     said = str(error)
                     self._in_loop(self._set_blocked, said)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.errors import BrokerUnavailable, PublishFailed
+from runner.errors import BrokerUnavailable, PublishFailed, PublishUnknown
 from runner.message import Address, Envelope
 from runner.outcome import DeadLetter, Retry
 from runner.pipeline.topology import Queue, Topology
@@ -300,6 +300,17 @@ async def test_a_full_disk_stops_publishers_and_loses_nothing(tmp_path: Path) ->
         assert [event.event for event in opened.events] == ["broker.blocked", "broker.unblocked"]
     async with session(tmp_path / "q") as opened:
         assert (len(taken), opened.count()) == (20, 20)
+
+
+@pytest.mark.parametrize("is_owner", [True, False])
+async def test_a_file_that_may_not_be_written_is_said_at_once(tmp_path: Path, is_owner: bool) -> None:
+    """Waiting would not help: a user without the right to write, or a disk that was mounted again, after an error."""
+    async with session(tmp_path / "q", is_owner=is_owner) as opened:
+        opened.broker.store.writer.execute("PRAGMA query_only = 1")
+        with pytest.raises(PublishUnknown, match=r"q cannot be used: attempt to write a readonly database") as caught:
+            await opened.publish("order")
+        assert caught.value.hint == "the user needs the right to write to it and to its folder"
+        assert [event.event for event in opened.events] == ["broker.file_lost"]
 
 
 async def test_damaged_pages_are_said_at_once(tmp_path: Path) -> None:
