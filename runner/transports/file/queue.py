@@ -85,7 +85,6 @@ class FileQueue(MemoryQueue):
         self.fifos: dict[int, PagedBuffer] = {}
         self.alone: QueuedMessage | None = None
         """The message that was delivered alone, and is not settled."""
-        self._noted = 0
         self.taken_in = 0
         """The last message of the inbox that was taken in."""
         super().__init__(definition, scheduler, **options)
@@ -104,8 +103,7 @@ class FileQueue(MemoryQueue):
     def subscribe(self, options: SubscriptionOptions, on_delivery: OnDelivery) -> MemorySubscription:
         subscription = FileSubscription(options, self, on_delivery)
         self.add(subscription)
-        if len(self.subscriptions) != self._noted:  # another one came while this one was noted
-            self.note_consumers()
+        self.note_consumers()  # another one may have come while this one was noted
         return subscription
 
     def run_once(self) -> bool:
@@ -200,7 +198,6 @@ class FileQueue(MemoryQueue):
         `more` has the prefetch of a subscription that is about to be added.
         """
         prefetches = [*(each.prefetch for each in self.subscriptions), *more]
-        self._noted = len(prefetches)
         note = "INSERT OR REPLACE INTO consumers (queue, consumers, prefetch) VALUES (?, ?, ?)"
         self._store.execute(note, self.name, len(prefetches), sum(prefetches))
 

@@ -21,7 +21,8 @@ ATTEMPTS = 5
 
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "fuse.glusterfs", "afs", "lustre"}
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "vboxsf"}
+    | {f"fuse.{name}" for name in ("sshfs", "ceph", "glusterfs", "s3fs", "rclone", "grpcfuse", "vmhgfs-fuse")}
 )
 """On these, locks and shared memory are not certain to work between machines: SQLite forbids WAL there."""
 
@@ -101,7 +102,7 @@ def unusable(path: Path, error: Exception) -> BrokerUnavailable:
     text, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
     hint = ""
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        hint = f"save what can be read: sqlite3 {path} .recover | sqlite3 saved.queue; then use that file instead"
+        hint = "put a backup in its place, or name another file; keep this one, with its -wal, to save what can be read"
     elif code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         hint = "make room on its disk if that is full, and start again"
     elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
@@ -149,12 +150,12 @@ def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 def _refuse_network(path: Path) -> None:
     """Raise BrokerUnavailable for a file on a network file system."""
-    best, kind = "", ""
+    best, kind, real = "", "", path.resolve()
     with contextlib.suppress(OSError):
         for line in MOUNTS.read_text(errors="replace").splitlines():
             left, _, right = line.partition(" - ")
-            folder = left.split()[4].encode().decode("unicode_escape")
-            if len(folder) >= len(best) and path.is_relative_to(folder):
+            folder = left.split()[4].encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")
+            if len(folder) >= len(best) and real.is_relative_to(folder):
                 best, kind = folder, right.split()[0]
     if kind in NETWORK_FILE_SYSTEMS:
         text = f"the file {path} is on a network file system ({kind}), where its locks cannot be trusted"

@@ -166,9 +166,10 @@ class FileStore:
 
     async def written(self) -> None:
         """Wait until all changes so far are committed. Raises PublishUnknown where the file is lost."""
-        done: asyncio.Future[None] = self._loop.create_future()
-        if self.call_when_written(lambda error: _settle(done, error)):
-            await done
+        done: asyncio.Future[Exception | None] = self._loop.create_future()
+        is_waiting = self.call_when_written(lambda error: None if done.done() else done.set_result(error))
+        if is_waiting and (error := await done):
+            raise error
 
     # Reading
 
@@ -362,11 +363,3 @@ class FileStore:
     def _in_loop(self, call: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
-    if not done.done():
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
@@ -31,14 +30,8 @@ BLOCKED_S = 0.05
 class FileTransport(MemoryTransport):
     """A session with a broker in a file. Publications are confirmed when they are in the file."""
 
-    def __init__(
-        self,
-        broker: FileBroker,
-        *,
-        clock: Callable[[], datetime] | None = None,
-        on_transport_event: OnTransportEvent | None = None,
-    ) -> None:
-        super().__init__(broker=broker, clock=clock, on_transport_event=on_transport_event)
+    def __init__(self, broker: FileBroker, *, on_transport_event: OnTransportEvent | None = None) -> None:
+        super().__init__(broker=broker, on_transport_event=on_transport_event)
         self.file = broker
         self._answering: asyncio.Task[None] | None = None
 

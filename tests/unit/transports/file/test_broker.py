@@ -158,6 +158,7 @@ async def test_a_message_that_is_handled_at_once_needs_no_place_in_the_file(tmp_
             opened.transport.ack(delivery)
 
         await opened.transport.subscribe(OPTIONS, on_delivery)
+        await opened.transport.written()
         await opened.publish_many(50)
         assert opened.broker.store.rows("SELECT count(*) FROM messages") == [(0,)]
         assert opened.broker.store.rows("SELECT sum(last) FROM lines") == [(0,)]
@@ -247,17 +248,23 @@ async def test_what_is_no_database_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(BrokerUnavailable, match="file is not a database") as caught:
         async with session(tmp_path / "q"):
             pass
-    assert ".recover" in caught.value.hint
+    assert "put a backup in its place" in caught.value.hint
     assert (tmp_path / "q").read_bytes() == b"a diary" * 1000
 
 
 async def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"1 1 0:1 / / rw - ext4 disk rw\n2 1 0:2 / {tmp_path} rw - nfs4 server:/ rw\n")
+    """Also where the path is relative, or leads there by a link, and the folder has a blank and an umlaut."""
+    mounts, folder = tmp_path / "mounts", tmp_path / "an größe"
+    folder.mkdir()
+    escaped = str(folder).replace(" ", r"\040")
+    mounts.write_text(f"1 1 0:1 / / rw - ext4 disk rw\n2 1 0:2 / {escaped} rw - nfs4 server:/ rw\n")
+    (tmp_path / "link").symlink_to(folder)
     monkeypatch.setattr(queue_file, "MOUNTS", mounts)
-    with pytest.raises(BrokerUnavailable, match=r"on a network file system \(nfs4\)"):
-        async with session(tmp_path / "q"):
-            pass
+    monkeypatch.chdir(tmp_path)
+    for path in (folder / "q", Path(folder.name) / "q", tmp_path / "link" / "q"):
+        with pytest.raises(BrokerUnavailable, match=r"on a network file system \(nfs4\)"):
+            async with session(path):
+                pass
 
 
 async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -328,7 +335,7 @@ async def test_damaged_pages_are_said_at_once(tmp_path: Path) -> None:
         await opened.subscribe(prefetch=5000)
         await until(lambda: bool(opened.events))
         assert opened.events[0].event == "broker.file_lost"
-        assert ".recover" in opened.events[0].fields["hint"]
+        assert "put a backup in its place" in opened.events[0].fields["hint"]
     assert errors == [], "said once"
 
 
