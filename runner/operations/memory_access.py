@@ -134,11 +134,8 @@ class FileTap(FileAccess):
         self.name = f"{name}.tap.{token_hex(6)}"
         self._kept: deque[QueuedMessage] = deque()
         self._queue: TemporaryQueue | None = None
-
-    @property
-    def missed(self) -> int:
-        """How many messages were dropped because the reader was too slow."""
-        return self._queue.missed if self._queue is not None else 0
+        self.missed = 0
+        """How many messages were dropped because the reader was too slow, as `close` has counted them."""
 
     async def start(self, bindings: Sequence[Binding]) -> None:
         """Open the file, and tap what is published from now on. Raises BrokerUnavailable."""
@@ -162,6 +159,13 @@ class FileTap(FileAccess):
                 await asyncio.sleep(POLL_S)
         message = self._kept.popleft()
         return TappedMessage(message.envelope, *message.address)
+
+    async def close(self) -> None:
+        """Close the file, which deletes the queue."""
+        if self._queue is not None and self._own.file.failure is None:
+            self.missed = self._queue.count_missed()
+        self._queue = None
+        await super().close()
 
 
 def make_access(

@@ -21,17 +21,7 @@ from typing import Any
 from runner.errors import BrokerUnavailable
 from runner.pipeline.topology import Binding, Exchange, Queue, Topology
 from runner.transports.base import POISON_SUSPECT_AFTER, DeclareResult, OnTransportEvent, TransportEvent
-from runner.transports.file.queue import (
-    INBOX,
-    READER,
-    TAKEN,
-    TAKEN_BYTES,
-    TEMPORARY,
-    FileQueue,
-    ForeignQueue,
-    Lines,
-    TemporaryQueue,
-)
+from runner.transports.file.queue import INBOX, TEMPORARY, FileQueue, ForeignQueue, Lines, TemporaryQueue
 from runner.transports.file.queue_file import OwnerLock, disconnect, identity, unusable
 from runner.transports.file.store import LINE_BITS, NEW_INBOX, FileStore
 from runner.transports.leadership import Candidate
@@ -163,7 +153,7 @@ class FileBroker(MemoryBroker):
                 store.is_careful = True
                 asyncio.get_running_loop().call_later(CARE_S, store.end_care)
             store.writer.execute("INSERT OR REPLACE INTO meta VALUES ('clean', 0)")
-            store.writer.execute("DELETE FROM consumers")
+            store.writer.execute("DELETE FROM consumers WHERE consumers >= 0")
             store.writer.execute("DELETE FROM removed")  # their numbers may be given again
         self._lines = Lines(store)
         self._changes = int(meta.get("changes", 0))
@@ -248,7 +238,7 @@ class FileBroker(MemoryBroker):
         self.declare(Topology((), (queue,), tuple(replace(each, queue=name) for each in bindings)), session)
         self._owners[name] = session
         self.store.execute(NEW_INBOX, name)
-        self._note(f"{READER}{name}", 0)
+        self.store.execute("INSERT INTO consumers VALUES (?, -1, 0, 0)", name)
         await self.store.written()
         ((line,),) = self.store.rows("SELECT line FROM lines WHERE queue = ?", name)
         self._temporary[name] = TemporaryQueue(self.store, name, line)
@@ -394,7 +384,7 @@ class FileBroker(MemoryBroker):
             if not isinstance(queue, FileQueue):
                 continue
             seen = max(queue.taken_in, first)
-            for message in self.store.read(seen + 1, first + (1 << LINE_BITS) - 1, TAKEN, TAKEN_BYTES):
+            for message in self.store.read(seen + 1, first + (1 << LINE_BITS) - 1):
                 queue.taken_in = message.position
                 queue.take_in(message)
                 self.store.delete(message.position)
@@ -418,10 +408,7 @@ class FileBroker(MemoryBroker):
         for name, temporary in self._temporary.items():
             if name in self._router.queues:
                 temporary.beat()
-        found = self.store.rows(
-            "SELECT substr(key, ?), value FROM meta WHERE key GLOB ?", len(READER) + 1, f"{READER}*"
-        )
-        for name, beat in found:
+        for name, beat in self.store.rows("SELECT queue, unsettled FROM consumers WHERE consumers = -1"):
             known, looks = self._beats.get(name, (0, 0))
             self._beats[name] = (beat, looks + 1 if beat == known else 0)
             if self._beats[name][1] >= SILENT_LOOKS and not self.store.is_blocked:

@@ -20,14 +20,8 @@ INBOX = -1
 """The rank of the line that other processes put messages into."""
 
 
-READER = "reader "
-"""The key of the counter by which the process that reads a temporary queue says that it lives, before its name."""
-
 TEMPORARY = "x-runner-temporary"
 """The argument of a queue that ends with the process that reads it. Every process puts messages into its inbox."""
-
-TAKEN, TAKEN_BYTES = 256, 8 * 1024 * 1024
-"""How much is read from an inbox at a time, while the event loop waits."""
 
 
 class Line(NamedTuple):
@@ -71,7 +65,6 @@ class Lines:
         self._store.execute(f"DELETE FROM messages WHERE id >> {LINE_BITS} IN ({mine})", queue)
         self._store.execute("DELETE FROM lines WHERE queue = ?", queue)
         self._store.execute("DELETE FROM consumers WHERE queue = ?", queue)
-        self._store.execute("DELETE FROM meta WHERE key = ?", f"{READER}{queue}")
 
 
 class FileQueue(MemoryQueue):
@@ -299,19 +292,25 @@ class TemporaryQueue:
         self._store = store
         self._first = self._last = line << LINE_BITS
         self._beats = 0
-        self.missed = 0
-        """How many messages were dropped, the oldest first, because they were not taken in time."""
+        self._dropped = 0
+
+    def count_missed(self) -> int:
+        """Return how many messages were dropped, the oldest first, because they were not taken in time."""
+        end = self._first | (1 << LINE_BITS) - 1
+        found = "SELECT min(id) FROM messages WHERE id BETWEEN ? AND ?"
+        ((oldest,),) = self._store.rows(found, self._last + 1, end)
+        return self._dropped + (0 if oldest is None else oldest - self._last - 1)
 
     def take(self) -> list[QueuedMessage]:
         """Return the messages that have come, and remove them from the file."""
-        found = self._store.read(self._last + 1, self._first | (1 << LINE_BITS) - 1, TAKEN, TAKEN_BYTES)
+        found = self._store.read(self._last + 1, self._first | (1 << LINE_BITS) - 1)
         if found:
             before, self._last = self._last, found[-1].position
-            self.missed += self._last - before - len(found)
+            self._dropped += self._last - before - len(found)
             self._store.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", self._first, self._last)
         return found
 
     def beat(self) -> None:
         """Say that the reader lives."""
         self._beats += 1
-        self._store.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", f"{READER}{self.name}", self._beats)
+        self._store.execute("INSERT OR REPLACE INTO consumers VALUES (?, -1, 0, ?)", self.name, self._beats)

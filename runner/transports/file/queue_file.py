@@ -46,7 +46,7 @@ PRAGMA user_version = {VERSION};
 """
 """A message's id is the number of its line times 2^40, plus its position in it. A line has the messages of a queue that
 have the same rank, which is their priority; other processes put messages into a line of rank -1, and the owner takes
-them from there.
+them from there. The reader of a temporary queue has -1 `consumers`, and counts `unsettled` up while it lives.
 """
 
 _owned: dict[str, str] = {}

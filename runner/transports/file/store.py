@@ -37,6 +37,9 @@ VACUUM_PAGES, VACUUM_LEAST = 256, 2048
 TEMPORARY_MESSAGES, TEMPORARY_BYTES = 1000, 32 * 1024 * 1024
 """How much a temporary queue keeps for its reader: the newest."""
 
+TAKEN, TAKEN_BYTES = 256, 8 * 1024 * 1024
+"""How much is read from an inbox at a time, while the event loop waits."""
+
 LINE_BITS = 40
 _READ = "SELECT id, properties, body, expires, failed FROM messages WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
 NEW_INBOX = """INSERT INTO lines (line, queue, rank)
@@ -61,7 +64,7 @@ class Group:
     def __init__(self, number: int) -> None:
         self.number = number
         self.inserts: dict[int, QueuedMessage] = {}
-        self.inbox: list[tuple[str, QueuedMessage, bool]] = []
+        self.inbox: dict[tuple[str, bool], list[QueuedMessage]] = {}
         self.deletes: list[int] = []
         self.first: list[tuple[str, tuple[Any, ...]]] = []
         self.statements: list[tuple[str, tuple[Any, ...]]] = []
@@ -127,7 +130,7 @@ class FileStore:
 
     def add_to_inbox(self, queue: str, message: QueuedMessage, *, is_temporary: bool) -> None:
         """Add a message for the owner of the file, or for the reader of a temporary queue if that is still there."""
-        self._pending.inbox.append((queue, message, is_temporary))
+        self._pending.inbox.setdefault((queue, is_temporary), []).append(message)
         self._schedule()
 
     def delete(self, number: int) -> None:
@@ -173,7 +176,7 @@ class FileStore:
 
     # Reading
 
-    def read(self, first: int, last: int, limit: int, limit_bytes: int) -> list[QueuedMessage]:
+    def read(self, first: int, last: int, limit: int = TAKEN, limit_bytes: int = TAKEN_BYTES) -> list[QueuedMessage]:
         """Return committed messages with ids from `first` to `last`, about as many as fit."""
         found, size = [], 0
         for message in self.stream(first, last, limit):
@@ -302,17 +305,18 @@ class FileStore:
         for statement, parameters in group.first:
             execute(statement, parameters)
         rows = [self._row(number, message) for number, message in group.inserts.items()]
-        for queue, message, is_temporary in group.inbox:
-            if number := self._next_in_inbox(queue, is_temporary):
-                rows.append(self._row(number, message))
+        for (queue, is_temporary), messages in group.inbox.items():
+            if first := self._number_inbox(queue, len(messages), is_temporary):
+                rows += [self._row(number, message) for number, message in enumerate(messages, first)]
         start = 0
         for size in _CHUNKS:
             while len(rows) - start >= size:
                 values = [value for row in rows[start : start + size] for value in row]
                 execute(f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?)'] * size)}", values)
                 start += size
-        for queue in {queue for queue, _, is_temporary in group.inbox if is_temporary}:
-            self._drop_oldest(queue)
+        for queue, is_temporary in group.inbox:
+            if is_temporary:
+                self._drop_oldest(queue)
         if group.deletes:
             execute("DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(group.deletes),))
         for statement, parameters in group.statements:
@@ -330,17 +334,17 @@ class FileStore:
             message.failed_deliveries,
         )
 
-    def _next_in_inbox(self, queue: str, is_temporary: bool) -> int:
-        """Return the next id of a queue's inbox; 0 where a temporary queue has gone."""
-        take = "UPDATE lines SET last = last + 1 WHERE queue = ? AND rank = -1 RETURNING line, last"
-        rows = self.writer.execute(take, (queue,)).fetchall()
+    def _number_inbox(self, queue: str, count: int, is_temporary: bool) -> int:
+        """Return the first id for `count` messages of a queue's inbox; 0 where a temporary queue has gone."""
+        take = "UPDATE lines SET last = last + ? WHERE queue = ? AND rank = -1 RETURNING line, last"
+        rows = self.writer.execute(take, (count, queue)).fetchall()
         if not rows and is_temporary:
             return 0
         if not rows:
             self.writer.execute(NEW_INBOX, (queue,))
-            rows = self.writer.execute(take, (queue,)).fetchall()
-        line, position = rows[0]
-        return int(line << LINE_BITS) + int(position)
+            rows = self.writer.execute(take, (count, queue)).fetchall()
+        line, last = rows[0]
+        return int(line << LINE_BITS) + int(last) - count + 1
 
     def _drop_oldest(self, queue: str) -> None:
         """Keep as many messages of a temporary queue as it may have."""
