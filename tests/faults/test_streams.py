@@ -104,7 +104,7 @@ async def test_the_broker_of_a_stream_is_killed(own_node: Node, own_project: Pro
     names = [json.dumps(number) for number in range(COUNT // 2)]
     async with own_project.up("--workers", "2") as runner:
         await runner.wait_for(lambda line: line["event"] == "stream.reading")
-        own_node.wait_until_kept(history)
+        await asyncio.to_thread(own_node.wait_until_kept, own_project.name("audit"))  # who leads, and from where
         with Foreign(own_node.url) as foreign:
             foreign.publish_confirmed(history, *(name.encode() for name in names), content_type="application/json")
         for share in (3, 2):
