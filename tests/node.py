@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Self
@@ -256,7 +256,8 @@ class Node(Broker):
     """A node of our own, to be started, stopped, killed and frozen. A context manager: `start` … `close`.
 
     `config` is added to its `rabbitmq.conf`; `name` is the part before `@localhost`. With `management` it has the
-    management API too, at `management_url`. `installation` is the RabbitMQ that it runs, by default the chosen one.
+    management API too, at `management_url`; `plugins` are others. `installation` is the RabbitMQ that it runs, by
+    default the chosen one.
     """
 
     is_installed = staticmethod(is_installed)
@@ -269,6 +270,7 @@ class Node(Broker):
         cookie: str | None = None,
         config: str = "",
         management: bool = False,
+        plugins: Sequence[str] = (),
         installation: Installation | None = None,
     ) -> None:
         installation = installation or chosen()
@@ -292,7 +294,8 @@ class Node(Broker):
         )
         for part in ("home", "mnesia", "log"):
             (folder / part).mkdir()
-        (folder / "enabled_plugins").write_text("[rabbitmq_management].\n" if management else "[].\n")
+        enabled = [*(["rabbitmq_management"] if management else []), *plugins]
+        (folder / "enabled_plugins").write_text(f"[{','.join(enabled)}].\n")
         (folder / "home" / ".erlang.cookie").write_text(cookie or secrets.token_hex(16))
         (folder / "home" / ".erlang.cookie").chmod(0o400)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from tests.foreign import Foreign
-from tests.project import Project, lines, started, stop, until
+from tests.node import Node
+from tests.project import Place, Project, lines, started, stop, until
 
 PIPELINE = """
     version: 1
@@ -100,3 +104,28 @@ async def test_commands_know_partitions_as_one_queue(rabbit_project: Project, fo
     async with rabbit_project.up("--until-idle") as other:
         assert await other.wait() != 0
     assert "it is the number of partitions: write `partitions: 4` to agree with the broker" in other.stderr
+
+
+@pytest.mark.slow
+async def test_a_consistent_hash_exchange_chooses_the_partition_for_other_programs(tmp_path: Path, unique: str) -> None:
+    """By a header, with RabbitMQ's plugin for that. For `plan`, bindings of others are no difference."""
+    with Node(management=True, plugins=["rabbitmq_consistent_hash_exchange"]) as node, Foreign(node.url) as foreign:
+        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
+        project.pipeline(PIPELINE.replace("send: {handler: work:send, to: UNIQUE.orders}", ""))
+        project.handlers(HANDLERS)
+        await project.do("apply", "--management", node.management_url)
+        channel, exchange = foreign.channel, project.name("by_customer")
+        channel.exchange_declare(exchange, "x-consistent-hash", durable=True, arguments={"hash-header": "customer"})
+        for partition in range(4):
+            channel.queue_bind(project.name(f"orders.{partition}"), exchange, "1")
+        for number in range(5):
+            for customer in range(8):
+                order = {"customer": {"id": f"c-{customer}"}, "number": number}
+                headers = {"customer": f"c-{customer}"}
+                foreign.publish("", json.dumps(order).encode(), exchange=exchange, headers=headers)
+        await project.do("plan", "--management", node.management_url)
+        await project.up_until_idle("--workers", "2")
+        handled = [payload.split(":") for payload in project.ledger.payloads()]
+        assert len({(customer, partition) for customer, _, partition in handled}) == 8
+        for customer in range(8):
+            assert [number for name, number, _ in handled if name == f"c-{customer}"] == ["0", "1", "2", "2", "3", "4"]
