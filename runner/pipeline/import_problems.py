@@ -132,8 +132,10 @@ def place_of(file: str, line: int, word: str = "") -> Place:
 # Names that a module does not have
 
 
-def missing_attribute(module: str, attribute: str, names: Iterable[str], file: str | None) -> ImportProblem:
-    """Return the problem of a name that a module does not define."""
+def missing_attribute(
+    module: str, attribute: str, names: Iterable[str], file: str | None, *, has_more: bool
+) -> ImportProblem:
+    """Return the problem of a name that a module does not define. With `has_more`, an attribute of it is named, too."""
     where = f" ({display_path(file)})" if file else ""
     message = f'module "{module}"{where} has no "{attribute}"'
     found = _hidden_definition(module, attribute, file)
@@ -148,8 +150,8 @@ def missing_attribute(module: str, attribute: str, names: Iterable[str], file: s
         hint += f": it has {', '.join(functions)}"
     if elsewhere:
         hint = f'it is in "{elsewhere}": write "{elsewhere}:{attribute}"'
-    elif guess and guess != attribute == guess.lower() and guess in map(_name, source_of(file)):
-        hint = f'add `{attribute} = {guess}(…)` to the module, or write "{guess}"'
+    elif guess and has_more and guess != attribute == guess.lower():
+        hint = f"add `{attribute} = {guess}(…)` to the module: {guess} is the class"
     elif guess:
         hint = f'did you mean "{guess}"?'
     return ImportProblem("attribute-not-found", message, hint, is_attribute=True)
@@ -289,11 +291,9 @@ def _help_elsewhere(name: str, folders: Sequence[str], rest: str) -> str:
 
 def modules_in(folders: Iterable[str]) -> list[str]:
     """Return the names of the modules and packages in folders."""
-    files = ((file, os.path.join(folder, file)) for folder in folders for file in _listed(folder))
-    found = dict.fromkeys(
-        file.removesuffix(".py") for file, path in files if file.endswith(".py") or os.path.isdir(path)
-    )
-    return [name for name in found if name.isidentifier()]
+    files = [file for folder in folders for file in _listed(folder)]
+    names = [file.partition(".")[0] for file in files if file.endswith((".py", ".so")) or "." not in file]
+    return [name for name in dict.fromkeys(names) if name.isidentifier()]
 
 
 def _listed(folder: str) -> list[str]:

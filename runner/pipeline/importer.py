@@ -43,7 +43,8 @@ def _walk(path: str) -> tuple[Any, Any]:
             found = getattr(owner, part)
         except AttributeError:
             names = [f"{before}{name}" for name in _public_names(owner)]
-            raise missing_attribute(module_name, f"{before}{part}", names, file) from None
+            has_more = attribute != f"{before}{part}"
+            raise missing_attribute(module_name, f"{before}{part}", names, file, has_more=has_more) from None
         except Exception as error:  # a property runs the user's code
             raise explain_failure(module_name, error) from None
         before = f"{before}{part}."

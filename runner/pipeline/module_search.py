@@ -19,7 +19,7 @@ from pathlib import Path
 from runner.config.diagnostics import display_path
 from runner.config.loader import PipelineFile
 from runner.pipeline import sys_path
-from runner.pipeline.import_problems import ImportProblem, missing_module
+from runner.pipeline.import_problems import ImportProblem, missing_module, modules_in
 
 CONFLICT, HIDDEN, RESERVED = "module-conflict", "hidden-module", "reserved-module"
 _APART = "give one of the two modules another name, or run the pipelines in separate processes"
@@ -80,7 +80,7 @@ class ModuleSearch:
         """Return, by name, problems of modules that would hide the runner or a package that it needs."""
         found: dict[str, ImportProblem] = {}
         for place in self.search_folders:
-            for name in sorted(_names_in(place)):
+            for name in sorted(modules_in([place])):
                 theirs = _file(_find(name, [place]))
                 ours = sys_path.PACKAGE_FILE if name == "runner" else _file(_find(name, sys_path.base()))
                 if theirs and ours and theirs != ours and (name == "runner" or name in sys_path.required_modules()):
@@ -230,7 +230,7 @@ def _ambiguous(searches: Sequence[ModuleSearch]) -> set[str]:
     seen: set[str] = set()
     found: set[str] = set()
     for place in places:
-        names = _names_in(place)
+        names = set(modules_in([place]))
         found |= names & (seen | sys.stdlib_module_names)
         seen |= names
     return found | {name for name in seen if name in sys.modules and not _lies_in(_loaded_file(name), list(places))}
@@ -238,16 +238,6 @@ def _ambiguous(searches: Sequence[ModuleSearch]) -> set[str]:
 
 def _loaded_file(name: str) -> str:
     return os.path.realpath(getattr(sys.modules[name], "__file__", None) or "/")
-
-
-def _names_in(folder: str) -> frozenset[str]:
-    """Return the names of the modules and packages in a folder."""
-    try:
-        files = os.listdir(folder)
-    except OSError:
-        return frozenset()
-    names = (file.partition(".")[0] for file in files if file.endswith((".py", ".so")) or "." not in file)
-    return frozenset(name for name in names if name.isidentifier())
 
 
 def _lies_in(file: str, folders: Sequence[str]) -> bool:

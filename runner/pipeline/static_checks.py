@@ -186,7 +186,8 @@ def _walk(path: str) -> list[Definition]:
         may_be_set = f"{before}{attribute}" in names.assigned
         if attribute not in inner.made and inner.is_complete and not may_be_set:
             known = [f"{before}{name}" for name in inner.made if not name.startswith("_")]
-            raise missing_attribute(module, f"{before}{attribute}", known, file)
+            has_more = attributes != f"{before}{attribute}"
+            raise missing_attribute(module, f"{before}{attribute}", known, file, has_more=has_more)
         node = None if may_be_set else inner.made.get(attribute)
         found.append(Definition(node, names))
         if not isinstance(node, ast.ClassDef):

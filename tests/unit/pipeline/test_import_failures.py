@@ -513,7 +513,7 @@ NAMES = [
         {"app.py": "class Service:\n    def ship(self, order): ...\n"},
         "p.yaml:3:50",
         'module "app" (app.py) has no "service"',
-        'add `service = Service(…)` to the module, or write "Service"',
+        "add `service = Service(…)` to the module: Service is the class",
         "app:service.ship",
     ),
     Mistake(
