@@ -38,15 +38,7 @@ def wrong_parameters(path: str, what: str, hint: str, *, parameter: str | None =
 
     An empty `parameter` is the name of the function.
     """
-    message = f'"{path}" {what}'
-    return ImportProblem(
-        "wrong-parameters",
-        message,
-        hint,
-        is_attribute=True,
-        in_definition=parameter is not None,
-        parameter=parameter or "",
-    )
+    return ImportProblem("wrong-parameters", f'"{path}" {what}', hint, is_attribute=True, parameter=parameter)
 
 
 def missing_parameters(

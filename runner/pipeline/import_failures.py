@@ -237,16 +237,10 @@ def _relative_import(failure: Failure) -> ImportProblem | None:
     names = ast.unparse(ast.Import(node.names)).removeprefix("import ")
     wanted = node.module or node.names[0].name
     inside = f"{package}.{wanted}" if package else wanted
-    target = wanted if _is_there(wanted) and not _is_there(inside) else inside
+    target = wanted if _file_of(wanted) and not _file_of(inside) else inside
     target = target if node.module else target.rpartition(".")[0]
     hint = f'write "from {target} import {names}"' if target else f'write "import {names}"'
     return failure.problem(what, hint, failure.at(frame))
-
-
-def _is_there(module: str) -> bool:
-    path = module.split(".")
-    entries = [os.path.join(entry, *path) for entry in sys.path if entry and is_of_the_user(entry)]
-    return any(os.path.isfile(f"{entry}.py") or os.path.isdir(entry) for entry in entries)
 
 
 def _in_table(failure: Failure) -> ImportProblem | None:

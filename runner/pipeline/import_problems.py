@@ -37,8 +37,8 @@ class Place(NamedTuple):
 class ImportProblem(Exception):
     """Why an import path is wrong. `is_attribute` says that the name is wrong, not the module.
 
-    `place` is where the Python file is to be corrected. With `in_definition`, that is the name of the function or class
-    that the path names, or its parameter `parameter`.
+    `place` is where the Python file is to be corrected. With `parameter`, that is this parameter of the function that
+    the path names; "" is the name of the function.
     """
 
     def __init__(
@@ -49,15 +49,13 @@ class ImportProblem(Exception):
         *,
         is_attribute: bool = False,
         place: Place | None = None,
-        in_definition: bool = False,
-        parameter: str = "",
+        parameter: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.hint = hint
         self.is_attribute = is_attribute
         self.place = place
-        self.in_definition = in_definition
         self.parameter = parameter
 
 

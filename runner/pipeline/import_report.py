@@ -62,7 +62,7 @@ class ImportReport:
                     error.code, path, str(error), error.hint, offset=offset if colon else 0, length=length or None
                 )
                 place = error.place
-                if error.in_definition and isinstance(target, str):
+                if error.parameter is not None and isinstance(target, str):
                     place = definition_place(target, error.parameter)
                 self._single.append(_in_python(problem, place))
         except BadArguments as bad:

@@ -386,9 +386,7 @@ def _decoder(path: str, parameter: str | None, annotation: Any) -> codec.Decode:
         shown = getattr(annotation, "__qualname__", None) or str(annotation)
         hint = "annotate it with a pydantic model, a dataclass, a TypedDict, dict, list, str or bytes"
         message = f'no payload of "{path}" can be converted to its annotation {shown}'
-        raise ImportProblem(
-            "bad-annotation", message, hint, is_attribute=True, in_definition=True, parameter=name
-        ) from error
+        raise ImportProblem("bad-annotation", message, hint, is_attribute=True, parameter=name) from error
 
 
 def _kind(call: Callable[..., Any]) -> Kind:
@@ -410,5 +408,4 @@ def _unresolved(path: str, name: str, annotation: Unresolved) -> ImportProblem:
     hint = "annotate it with a type, such as `dict`"
     if found:
         hint = name_hint(found[1], [*vars(module or object)], getattr(module, "__file__", None))
-    name = name.removeprefix("*")
-    return ImportProblem("bad-annotation", message, hint, is_attribute=True, in_definition=True, parameter=name)
+    return ImportProblem("bad-annotation", message, hint, is_attribute=True, parameter=name.removeprefix("*"))
