@@ -106,10 +106,9 @@ def no_payload_parameter(path: str, parameters: Parameters, given: Collection[st
             taken = _listed([f'{named[0]}["{name}"]' for name in named[1:]], "")
             hint = f'write "def {function}({named[0]}):", and take {taken} out of it'
         return wrong_parameters(path, what, hint, parameter=named[0])
-    hint = f'its first parameter gets the payload: write "def {function}(payload):"'
-    for name, item in parameters.items():
-        if item.kind is inspect.Parameter.VAR_KEYWORD:
-            hint = f'its first parameter gets the payload: remove the "**" before "{name}"'
+    keywords = [name for name, item in parameters.items() if item.kind is inspect.Parameter.VAR_KEYWORD]
+    step = f'remove the "**" before "{keywords[0]}"' if keywords else f'write "def {function}(payload):"'
+    hint = f"its first parameter gets the payload: {step}"
     return wrong_parameters(path, "takes no parameter for the payload", hint, parameter="")
 
 

@@ -22,7 +22,6 @@ from runner.tables import filled, read_table
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAX_LISTED = 5
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-_INNER_BODIES = (*_FUNCTIONS, ast.ClassDef)
 
 
 class Place(NamedTuple):
@@ -214,7 +213,9 @@ def _defined_elsewhere(module: str, attribute: str, file: str | None) -> str:
         f"{prefix}{other.stem}"
         for other in sorted(folder.glob("*.py"))
         if str(other) != file and other.stem.isidentifier() and other.stem not in ("__init__", "__main__", "conftest")
-        if any(isinstance(node, _INNER_BODIES) and node.name == attribute for node in source_of(str(other)))
+        if any(
+            isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and node.name == attribute for node in source_of(str(other))
+        )
     ]
     return found[0] if len(found) == 1 else ""
 

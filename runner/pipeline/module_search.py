@@ -219,9 +219,7 @@ def _taken(name: str) -> Iterator[tuple[str, str]]:
 
 def _is_loaded_elsewhere(name: str) -> bool:
     """Whether a module has been imported, and not from the folder of another pipeline."""
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    return module is not None and not (file and sys_path.is_of_a_pipeline(os.path.realpath(file)))
+    return name in sys.modules and not sys_path.is_of_a_pipeline(_loaded_file(name))
 
 
 def _ambiguous(searches: Sequence[ModuleSearch]) -> set[str]:

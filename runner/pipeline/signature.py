@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -358,18 +359,12 @@ def _positional_of_outermost(
     together = tuple(itertools.takewhile(lambda name: name in given, names))
     for positional in (planned, together):
         named = dict.fromkeys(name for name in given if name not in positional)
-        if len(positional) >= len(planned) and _binds(outermost, positional, named):
-            return positional
+        with contextlib.suppress(TypeError):
+            outermost.bind(*positional, **named)
+            if len(positional) >= len(planned):
+                return positional
     hint = "let the decorator's function take `*args, **kwargs`"
     raise wrong_parameters(path, "has a decorator whose function takes other parameters", hint)
-
-
-def _binds(signature: inspect.Signature, positional: Collection[str], named: Mapping[str, None]) -> bool:
-    try:
-        signature.bind(*positional, **named)
-    except TypeError:
-        return False
-    return True
 
 
 def _decoder(path: str, parameter: str | None, annotation: Any) -> codec.Decode:
