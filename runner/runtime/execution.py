@@ -41,7 +41,7 @@ from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
 from runner.runtime.result_publisher import DETACHED, OnDetached, PublishingStopped, ResultPublisher
 from runner.runtime.store import Step, StoreUnavailable
-from runner.runtime.tracebacks import error_location, traceback_text
+from runner.runtime.tracebacks import error_hint, error_location, traceback_text
 from runner.trace_context import trace_fields
 from runner.transports.base import Delivery, Transport
 from runner.transports.failure_copies import foreign_headers, original_address
@@ -521,6 +521,7 @@ class Execution:
                     at=error_location(error),
                     delay_ms=round(outcome.after_s * 1000),
                     attempts=self._subscriber.retry.attempts,
+                    **error_hint(error),
                 )
             case DeadLetter():
                 self._counts.dead_lettered += 1
@@ -533,6 +534,7 @@ class Execution:
                     reason=outcome.reason,
                     at=error_location(error),
                     dead_letter=delivery.options.dead_letter,
+                    **error_hint(error),
                     **({"exception": outcome.traceback} if outcome.traceback else {}),
                 )
             case Release():  # decide() never returns it

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.outcome import ErrorInfo, RemoteError
+from runner.config.messages import texts
+from runner.outcome import ErrorInfo, RemoteError, error_text
+from runner.tables import filled
 
 _RUNNER_FOLDER = str(Path(__file__).resolve().parent.parent)
 _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
@@ -41,6 +44,15 @@ def error_location(error: BaseException | None) -> str | None:
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(error_location, error.exceptions)), innermost_user_location(_frames(error)))
     return innermost_user_location(_frames(error))
+
+
+def error_hint(error: BaseException | None) -> dict[str, str]:
+    """Return the field `hint` of a log line: what to write, for errors of handlers that are often made."""
+    text = error_text(error) if error is not None else ""
+    for pattern, (_, hint) in texts("raised").items():
+        if match := re.search(pattern, text):
+            return {"hint": filled(hint, match.groupdict())}
+    return {}
 
 
 def innermost_user_location(frames: Sequence[traceback.FrameSummary]) -> str | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
+
+import pytest
 
 from runner.errors import Reject
+from runner.message import Message, Publish
 from runner.outcome import flatten_errors
 from runner.runtime.invocation import HandlerFailed, await_handler
-from runner.runtime.tracebacks import RemoteHandlerError, capture_traceback, error_location, traceback_text
+from runner.runtime.tracebacks import RemoteHandlerError, capture_traceback, error_hint, error_location, traceback_text
 
 HERE = Path(__file__).name
 
@@ -43,6 +48,30 @@ async def test_the_traceback_has_none_of_our_frames() -> None:
     assert "in handle" in text
     assert "await_handler" not in text
     assert text.endswith("json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)")
+
+
+ORDER: Any = {"id": 1}
+PUBLISH: Any = Publish
+
+
+@pytest.mark.parametrize(
+    ("work", "hint"),
+    [
+        (lambda: ORDER.id, 'a dict has keys: write ["id"] in place of .id, or annotate the payload with a model'),
+        (lambda: cast("Any", Message(ORDER))["id"], 'Message has attributes: write .name in place of ["name"]'),
+        (lambda: json.loads(ORDER), "the payload is parsed already: remove json.loads"),
+        (
+            lambda: cast("Any", "text")["id"],
+            "this is a text, not an object: parse it with json.loads, or publish it as JSON",
+        ),
+        (lambda: PUBLISH(1, queue="a"), "write Publish(value, to=…, headers=…, delay=…, expires=…, priority=…, id=…)"),
+        (lambda: cast("Any", None)["id"], ""),
+    ],
+)
+def test_common_errors_of_handlers_say_what_to_write(work: Callable[[], Any], hint: str) -> None:
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        work()
+    assert error_hint(caught.value) == ({"hint": hint} if hint else {})
 
 
 async def test_a_group_is_followed_by_its_members() -> None:
