@@ -21,6 +21,11 @@ def read_table(package: str, name: str, columns: int) -> tuple[tuple[str, ...], 
     return tuple((*row, *[""] * (columns - len(row))) for row in rows)
 
 
+def read_kind(package: str, name: str, kind: str) -> dict[str, str]:
+    """Return the words of one kind in a table of kinds, words and texts, with their texts."""
+    return {word: text for row, word, text in read_table(package, name, 3) if row == kind}
+
+
 def filled(template: str, words: Mapping[str, str]) -> str:
     """Return a text of a table with words for its names in braces."""
     return re.sub(r"\{(\w+)\}", lambda name: words[name[1]], template)

@@ -6,15 +6,11 @@ import difflib
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from runner.tables import read_table
+from runner.tables import read_kind
 
-
-def _modules(kind: str) -> dict[str, str]:
-    return {
-        module: meant for row, module, meant in read_table("runner.pipeline", "distributions.txt", 3) if row == kind
-    }
-
+_modules = partial(read_kind, "runner.pipeline", "distributions.txt")
 
 DISTRIBUTIONS = _modules("installed")
 """Distributions whose name is not that of their module. Without this, `pip install` could install a foreign package."""

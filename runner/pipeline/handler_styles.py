@@ -7,27 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from runner.pipeline.import_problems import ImportProblem
+from runner.tables import filled, read_kind
 
-_PIKA = frozenset({"ch", "channel", "method", "method_frame", "deliver", "properties", "props", "header_frame", "body"})
-_LIBRARIES = ("aio_pika", "aiormq", "pika", "kombu", "amqp", "celery", "faststream", "dramatiq", "taskiq", "kafka")
-_MESSAGE = 'write "{name}: runner.Message", with "import runner" at the top; the runner decodes and acknowledges'
-_OFTEN_RESOURCES = frozenset(
-    {"cache", "client", "conn", "connection", "database", "db", "engine", "http", "pool", "redis", "repo", "session"}
+_PIKA, _RESOURCES, _CALLERS, _TYPES = (
+    read_kind("runner.pipeline", "handler_styles.txt", kind) for kind in ("pika", "resource", "caller", "type")
 )
-"""Names of parameters that are rarely fields of a payload."""
-
-_CALLERS = ("self", "cls", "ctx", "context", "task")
-"""Names of the first parameter of methods, and of functions that other libraries call with an object of their own."""
-
 _SCALARS = (bool, int, float, str)
-_FOREIGN_TYPES = {
-    **dict.fromkeys(_LIBRARIES, _MESSAGE),
-    "pydantic.v1": 'write "from pydantic import BaseModel" in place of the one of pydantic.v1',
-    "msgspec": 'write "class {type}(pydantic.BaseModel):", with "import pydantic" at the top of the module',
-    "attrs": 'write "@dataclasses.dataclass" above it instead, with "import dataclasses" at the top of the module',
-}
-"""How to write a type of another library, by the module of its base class, or of its decorator."""
-
 _METHODS = ("handle", "process", "run", "execute", "on_message", "consume", "call")
 
 Parameters = Mapping[str, inspect.Parameter]
@@ -53,7 +38,7 @@ def missing_parameters(
     if style := _style(path.rpartition(":")[2].rpartition(".")[2], parameters, missing):
         return wrong_parameters(path, style[0] or what, style[1], parameter=style[2])
     declare = f"declare {'the resource' if len(missing) == 1 else 'the resources'} {_listed(missing, '`')}"
-    if payload is None or any(name in _OFTEN_RESOURCES for name in missing):
+    if payload is None or any(name in _RESOURCES for name in missing):
         return wrong_parameters(path, what, f"{declare}, or {offered}", parameter=first)
     annotation = parameters[payload.removeprefix("*")].annotation
     is_object = isinstance(annotation, type) and not issubclass(annotation, dict | inspect.Parameter.empty)
@@ -70,7 +55,7 @@ def missing_parameters(
 def _style(function: str, parameters: Parameters, missing: Sequence[str]) -> tuple[str, str, str] | None:
     """Return what is wrong ("": parameters are missing), the help and the parameter, for other libraries."""
     names = list(parameters)
-    if len(_PIKA.intersection(names)) >= 3:
+    if len(_PIKA.keys() & names) >= 3:
         body = "body" if "body" in names else names[-1]
         unused = _listed([name for name in names if name != body])
         hint = f'write "def {function}({body}: bytes):", and remove what uses {unused}: the runner acknowledges, '
@@ -149,10 +134,10 @@ def foreign_annotation(path: str, name: str, annotation: Any) -> ImportProblem |
     """Return the problem of a payload that is annotated with a message or type of another library, None for others."""
     bases = [f"{item.__module__}." for item in getattr(annotation, "__mro__", ())]
     bases += ["attrs."] if hasattr(annotation, "__attrs_attrs__") else []
-    for module, hint in _FOREIGN_TYPES.items():
+    for module, hint in _TYPES.items():
         if any(base.startswith(f"{module}.") for base in bases):
             shown = annotation.__qualname__
-            hint = hint.replace("{type}", shown).replace("{name}", name)
+            hint = filled(hint, {"type": shown, "name": name})
             return wrong_parameters(path, f'takes {shown}, a type of {module}, in "{name}"', hint, parameter=name)
     return None
 

@@ -231,9 +231,8 @@ def _relative_import(failure: Failure) -> ImportProblem | None:
     if not isinstance(node, ast.ImportFrom):
         return None
     package = frame.module.rpartition(".")[0]
-    what = f'imports "{"." * node.level}{node.module or ""}", which is not in a package'
-    if package:
-        what = what.replace("is not in a package", f'leads out of the package "{package.partition(".")[0]}"')
+    where = f'leads out of the package "{package.partition(".")[0]}"' if package else "is not in a package"
+    what = f'imports "{"." * node.level}{node.module or ""}", which {where}'
     names = ast.unparse(ast.Import(node.names)).removeprefix("import ")
     wanted = node.module or node.names[0].name
     inside = f"{package}.{wanted}" if package else wanted

@@ -103,6 +103,4 @@ class ImportReport:
 
 def _in_python(problem: Problem, place: Place | None) -> Problem:
     """Return a problem with its place in a Python file, if it has one."""
-    if place is None:
-        return problem
-    return replace(problem, file=place.file, line=place.line, column=place.column, length=place.length)
+    return problem if place is None else replace(problem, **place._asdict())

@@ -115,8 +115,6 @@ def _named(schema: object) -> str:
         return schema.name
     if isinstance(schema, str):
         return "a text"
-    if schema is None or isinstance(schema, bool | int | float):
-        return str(schema)
-    if get_origin(schema) is not None:
+    if schema is None or isinstance(schema, bool | int | float) or get_origin(schema) is not None:
         return str(schema)
     return getattr(schema, "__qualname__", None) or f"an object of class {type(schema).__qualname__}"
