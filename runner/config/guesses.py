@@ -139,8 +139,7 @@ def import_path(text: str) -> tuple[str, str]:
         return "", "code cannot stand in the pipeline: put the function into a module, and name it"
     called = re.sub(r"\(\s*\)$|[\"']", "", _bare_path(text))
     if outside := re.fullmatch(r"((?:/|\.\./)\S*)/(\w+)(?:\.py)?:(\w+)", called):
-        folder, module, name = outside.groups()
-        return "", f'write "{module}:{name}", and `python_path: [{folder}]` at the top level of the pipeline'
+        return "", f'write "{outside[2]}:{outside[3]}", and `python_path: [{outside[1]}]` at the top of the pipeline'
     path, colon, name = re.sub(r"\s*(?:::|->|=>|#|!|@)\s*", ":", called).rpartition(":")
     if not colon and called.endswith(".py"):
         return "", f'write the function as well, as in "{_module(called)}:name"'

@@ -41,7 +41,6 @@ _UNCHECKABLE = re.compile(r"Unable to generate pydantic-core schema for (?:<clas
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _READS_VARIABLE = re.compile(r"""(?:getenv|environ\.get)\(\s*["'](\w+)["']""")
 _MAX_TEXT = 300
-_CORRECT = "correct this line: the module must be imported without an error"
 
 
 class Frame(NamedTuple):
@@ -321,7 +320,7 @@ def _help_for(failure: Failure) -> str:
         guess = closest(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
         if guess:
             return f'did you mean "{guess}"?'
-    return _CORRECT
+    return "correct this line: the module must be imported without an error"
 
 
 _EXPLANATIONS: tuple[Callable[[Failure], ImportProblem | None], ...] = (

@@ -166,10 +166,8 @@ class ModuleSearch:
 
 def _rename(spec: ModuleSpec | None) -> str:
     """Return the help for a module or package at the top of a folder whose name is taken."""
-    file = _file(spec)
-    folders = [os.path.dirname(file)] if file.endswith("__init__.py") else []
-    folders += (spec.submodule_search_locations or []) if spec is not None and not file else []
-    renamed = f"{display_path(folders[0])}/" if folders else display_path(file)
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    renamed = f"{display_path(folders[0])}/" if folders else display_path(_file(spec))
     return f"rename {renamed}, and write its new name where it is meant"
 
 
@@ -191,8 +189,7 @@ def _find(name: str, entries: Sequence[str]) -> ModuleSpec | None:
 
 def _found_otherwise(name: str) -> ModuleSpec | None:
     finders = (finder for finder in sys.meta_path if finder is not PathFinder)
-    found = (finder.find_spec(name, None) for finder in finders)
-    return next((spec for spec in found if spec is not None), None)
+    return next(filter(None, (finder.find_spec(name, None) for finder in finders)), None)
 
 
 def _file(spec: ModuleSpec | None) -> str:
