@@ -88,6 +88,7 @@ _CONVERSIONS: Final[Mapping[str, Callable[[float], list[tuple[str, str]]]]] = {
     "min": lambda number: [(f"{number:.{_DIGITS}g}m", "")],
     "?": readings_of_number,
     "bytes": lambda number: [(f"{int(number)}B", "")],
+    "%": lambda number: [(f"{number * 100 if number < 1 else number:g}%", "")],
     "rate": lambda number: [(f"{number}/s", "if per second"), (f"{number}/m", "if per minute")],
 }
 
@@ -110,7 +111,12 @@ def has_parts(place: str, word: str, parts: Iterable[str]) -> bool:
 
 def section_of(word: ForeignWord, items: object) -> ForeignWord:
     """Return the meaning of a word for subscribers or producers; what its items have says which of both they are."""
-    if not isinstance(items, dict) or not items or not all(isinstance(item, dict) for item in items.values()):
+    if (
+        word.key == "producers"
+        or not isinstance(items, dict)
+        or not items
+        or not all(isinstance(item, dict) for item in items.values())
+    ):
         return word
     kinds = {next((kind for kind, keys in _MARKS.items() if _means(kind, item, keys)), "") for item in items.values()}
     kind = kinds.pop() if len(kinds) == 1 else ""

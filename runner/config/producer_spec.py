@@ -34,7 +34,9 @@ def _file(value: object) -> str:
 def _http(value: object) -> str:
     path = text(value)
     if not path.startswith("/"):
-        raise spec_error("bad-http-path", f"must start with a slash, not {quoted(value)}", "write it as in /orders")
+        is_plain = re.fullmatch(r"[\w/-]+", path) and not isinstance(value, Interpolated)
+        help_ = f'write "/{path}"' if is_plain else "write it as in /orders"
+        raise spec_error("bad-http-path", f"must start with a slash, not {quoted(value)}", help_)
     if "?" in path or "#" in path:
         raise spec_error("bad-http-path", f"{quoted(value)} has a query or fragment in it", "write only the path")
     if not _HTTP_PATH.fullmatch(path):

@@ -18,6 +18,7 @@ from runner.config.document import (
     value_at,
 )
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, section_of
+from runner.config.guesses import duration
 from runner.config.messages import abbreviated, quoted, typo_of
 from runner.config.models import model_at, model_below
 from runner.config.scalars import resolve_scalar
@@ -85,8 +86,8 @@ class UnknownKeys:
         if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
             return False
         is_compound = has_parts(place, key, value)
-        is_level = word is None or word.how == "^" or word.key == "arguments"
-        if not is_compound and not (is_level and _is_all_known(place, value, model)):
+        is_level = word is None or word.how == "^" or word.key in ("arguments", "handler", "from")
+        if not is_compound and not (is_level and _is_level(place, value, model)):
             return False
         names = {inner: f"{key}.{inner}" if is_compound else inner for inner in value}
         if {*names.values()} & {*parent}:
@@ -150,6 +151,10 @@ class UnknownKeys:
         place, parent = _place(model_at(path[:-1], self._root)), value_at(self._data, path[:-1])
         if word is not None and place == "pipeline" and word.key in ("subscribers", "producers"):
             return section_of(word, value)
+        if word is not None and word.key == "cron" and (isinstance(only, int | float) or duration(str(only))):
+            return ForeignWord("every", "s", "")
+        if word is not None and word.key == "bind" and value and isinstance(value, list) and isinstance(value[0], dict):
+            return ForeignWord("bind", "=", "")
         if not isinstance(only, str) or (word is not None and word.is_rename) or path[-1] == "image":
             return word
         if word is not None and word.key == "urls" and re.fullmatch(r"[\w.-]+(:\d+)?", only):
@@ -158,7 +163,7 @@ class UnknownKeys:
             return word
         if _IMPORT_PATH.fullmatch(only) and not {"handler", "file", "http"} & {*parent}:
             return ForeignWord("handler", "=", "")
-        names = [] if word is not None else [*(self._data.get("queues") or ()), *(self._data.get("events") or ())]
+        names = [*(self._data.get("queues") or ()), *(self._data.get("events") or ())]
         key = next((name for name in ("from", "to") if name in missing and only in names), "")
         return ForeignWord(key, "=", "") if key else word
 
@@ -168,8 +173,8 @@ class UnknownKeys:
             return f'it is one of `{section}:`: write "{section}.{key}"'
         if self._root is PipelineSpec and len(path) == 3 and path[1] in model_keys(PipelineSpec):
             return f'write "{path[1]}:" at the left margin, with what is below it'
-        if below := _below(key, model):
-            return f'write it under "{below}:"'
+        if below := _below(key, model, value_at(self._data, path[:-1]) or {}):
+            return f'write it under "{below}"'
         return _map_of_key(key, model) if self._root is PipelineSpec else ""
 
     def _taken(self, found: _Unknown, target: KeyPath, *, is_map: bool) -> str:
@@ -300,17 +305,24 @@ class UnknownKeys:
         parts = []
         for key, value in inner.items():
             text = written[key].written if key in written and not written[key].values else ""
-            text = text or (f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value))
+            text = text or _flow(value)
             parts.append(f"{key}: {text}")
         return f"{target[depth - 1]}: {{{', '.join(parts)}}}"
 
 
-def _is_all_known(place: str, value: Iterable[str], model: type[SpecModel]) -> bool:
-    """Whether all keys of a map have a meaning in a model, and one of them a value there."""
+def _is_level(place: str, value: Iterable[str], model: type[SpecModel]) -> bool:
+    """Whether most keys of a map have a meaning in a model, and one of them a value there."""
     words = {key: foreign_word(place, key) for key in value}
     keys = model_keys(model)
     is_ours = any(key in keys or (word is not None and word.is_rename) for key, word in words.items())
-    return is_ours and all(key in keys or word is not None for key, word in words.items())
+    return is_ours and sum(key in keys or word is not None for key, word in words.items()) * 2 > len(words)
+
+
+def _flow(value: object) -> str:
+    """Return a value in one line, as in `{attempts: 4, on: [TimeoutError]}`."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_flow(inner)}' for key, inner in value.items())}}}"
+    return f"[{', '.join(map(_flow, value))}]" if isinstance(value, list) else str(value)
 
 
 def _in_quotes(text: str) -> str:
@@ -345,6 +357,12 @@ def _map_of_key(key: str, model: type[SpecModel]) -> str:
     return f"move it into {' or '.join(homes)}" if homes else ""
 
 
-def _below(key: str, model: type[SpecModel]) -> str | None:
-    """Return the key of the map below this one that a key belongs in, None if there is none."""
-    return next((below for below in model_keys(model) if key in model_keys(model_below(model, (below,)))), None)
+def _below(key: str, model: type[SpecModel], parent: Mapping[str, Any]) -> str:
+    """Return the keys of the maps below this one that a key belongs in, best those that are there; "" if none."""
+    found = [below for below in model_keys(model) if key in model_keys(model_below(model, (below,)))]
+    found += [below for below in ("to", "bind") if below in model_keys(model) and key in _list_keys(model, below)]
+    return '" or "'.join([f"{below}:" for below in found if parent.get(below)] or [f"{below}:" for below in found])
+
+
+def _list_keys(model: type[SpecModel], below: str) -> Collection[str]:
+    return model_keys(model_below(model, (below, 0)))

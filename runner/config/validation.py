@@ -22,6 +22,7 @@ from runner.config.spec import ITEM_MODELS, PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys, model_keys
 from runner.config.unknown_keys import UnknownKeys
 from runner.errors import Problem
+from runner.redaction import mask_passwords
 
 Root = TypeVar("Root", bound=SpecModel)
 
@@ -204,8 +205,11 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = f'"#" starts a comment: put the value in quotes, as in "{comment[:20]}"'
     fix = None
     replacement = error.context.get("replacement")
-    if len(error.path) - len(path) <= 1 and not isinstance(error.value, Interpolated) and not replacement:
-        known, replacement = _known_value(path, error.value, code, document) or ("", None)
+    if len(error.path) - len(path) <= 1 and not isinstance(error.value, Interpolated):
+        word = _foreign_value(path, error.value, code)
+        if word is None and not replacement:
+            word = _known_value(path, error.value, code, document)
+        known, replacement = word or ("", replacement)
         known = _single(path, error.value, message) or known
         help_ = known or help_
     if error.context.get("is_quoting") and _NUMBER.fullmatch(source_text):
@@ -226,17 +230,24 @@ def _single(path: KeyPath, value: object, message: str) -> str:
     is_shown = isinstance(path[-1], str) and not isinstance(value[0], Interpolated | dict | list)
     if is_shown and isinstance(value[0], str) and not re.match(r"[\w./]", value[0]):
         return f'write `{path[-1]}: "{value[0]}"`'
+    if isinstance(path[-1], int) and isinstance(value[0], str) and not isinstance(value[0], Interpolated):
+        return f'write "{mask_passwords(value[0])}", without "- " or brackets of its own'
     return f'write "{path[-1]}: {value[0]}"' if is_shown else ""
+
+
+def _foreign_value(path: KeyPath, value: object, code: str) -> tuple[str, str | None] | None:
+    """Return the help for a value of another tool, and the value to write if that is certain."""
+    if not path or value is None or isinstance(value, dict | list) or code == "conflicting-options":
+        return None
+    place = f"{model_at(path[:-1]).__name__.removesuffix('Spec').lower()}.{path[-1]}"
+    word = foreign_word(place, str(value).strip())
+    if word is None:
+        return None
+    return (word.remark, None) if word.how == "!" else (f'write "{path[-1]}: {word.key}"', word.key)
 
 
 def _known_value(path: KeyPath, value: object, code: str, document: Document) -> tuple[str, str | None] | None:
     """Return the help for a value whose meaning is known, and the value to write if that is certain."""
-    word = None
-    if path and value is not None and not isinstance(value, dict | list) and code != "conflicting-options":
-        place = f"{model_at(path[:-1]).__name__.removesuffix('Spec').lower()}.{path[-1]}"
-        word = foreign_word(place, str(value).strip())
-    if word is not None:
-        return (word.remark, None) if word.how == "!" else (f'write "{path[-1]}: {word.key}"', word.key)
     if code == "wrong-type" and isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         merged = {key: inner for item in value for key, inner in item.items()}
         if {*merged} <= {*model_keys(model_at(path))}:

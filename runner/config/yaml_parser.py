@@ -201,7 +201,9 @@ class _Composer:
         span = self._span_of(event)
         if event.anchor not in self._anchors:
             help_ = f'write "&{event.anchor}" before the value it repeats, or put the "*" in quotes'
-            if guess := closest(event.anchor, self._anchors):
+            if re.search(rf"&{re.escape(event.anchor)}(?!\S)", self._text):
+                help_ = f'move the key with "&{event.anchor}" above this line'
+            elif guess := closest(event.anchor, self._anchors):
                 help_ = f'did you mean "*{guess}"?'
             raise _fatal("unknown-alias", f'there is no anchor "&{event.anchor}" above', help_, span, path)
         node = self._anchors[event.anchor]

@@ -36,6 +36,7 @@ from runner.pipeline.topology_builder import (
     reads_queue,
     reads_stream,
 )
+from runner.redaction import mask_passwords
 
 _DEAD = re.compile(r"[._-](dlq|dead|dlx|deadletter|dead[._-]?letters?|errors?|failed|poison)$")
 """How other tools end the name of a dead-letter queue."""
@@ -324,7 +325,10 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     for path, store in used.items():
         if store not in spec.stores and are_known:
             help_text = did_you_mean(store, spec.stores) if spec.stores else STORE_EXAMPLE
-            yield loaded.problem("unknown-name", (*path, "store"), f'no store is called "{store}"', help_text)
+            if ":" in store and "@" not in store and not spec.stores:
+                help_text = f"write `store: seen`, and at the top of the file `stores: {{seen: {store}}}`"
+            message = f'no store is called "{mask_passwords(store)}"'
+            yield loaded.problem("unknown-name", (*path, "store"), message, help_text)
     for name, url in spec.stores.items():
         if name not in used.values():
             message = f'nothing uses the store "{name}"'
@@ -344,20 +348,22 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _item_called(loaded: PipelineFile, name: str) -> str:
-    """Return the help for the name of a subscriber or producer in place of a queue or event, "" for other names."""
+def _item_called(loaded: PipelineFile, name: str, *, is_source: bool) -> str:
+    """Return the help for the name of a subscriber or producer in place of a queue or event, "" for other names.
+
+    As a source it means what the item publishes to, as a destination what it reads.
+    """
     spec = loaded.spec or loaded.recovered
-    if spec is not None and name in spec.subscribers:
-        sources = spec.subscribers[name].from_
-        if sources[0] in (name, UNKNOWN):
-            return ""
-        return f'"{name}" is a subscriber that reads "{sources[0]}": write "{sources[0]}"'
-    if spec is not None and name in spec.producers:
-        targets = target_names(spec.producers[name].to)
-        if targets[0] in (name, UNKNOWN):
-            return ""
-        return f'"{name}" is a producer that publishes to "{targets[0]}": write "{targets[0]}"'
-    return ""
+    if spec is None or name not in {*spec.subscribers, *spec.producers}:
+        return ""
+    reader, writer = spec.subscribers.get(name), spec.producers.get(name)
+    targets = target_names(reader.to if reader is not None else writer.to if writer is not None else ())
+    reads = reader is not None and not (is_source and targets)
+    meant = reader.from_[0] if reader is not None and reads else targets[0]
+    if meant in (name, UNKNOWN):
+        return ""
+    kind, does = "producer" if reader is None else "subscriber", "reads" if reads else "publishes to"
+    return f'"{name}" is a {kind} that {does} "{meant}": write "{meant}"'
 
 
 def _unknown(
@@ -374,7 +380,7 @@ def _unknown(
         )
     elif typo := typo_of(name, known):
         help_text = f'did you mean "{typo}"?'
-    elif item := _item_called(loaded, name):
+    elif item := _item_called(loaded, name, is_source=path[2:3] == ("from",)):
         help_text = item
     elif guess:
         help_text = f'add it under {section}, or write "{guess}" if that is meant'

@@ -18,7 +18,7 @@ _COMMENT_BEHIND = re.compile(r"(?<=\s)(//+|/\*+|--)(\s[^\n]*)")
 _COMMENT = re.compile(r"(?:(?<=\s)|(?<=[,{}\[\]]))(//+|/\*+)([^\n]*)")
 _COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+)([^\n]*)")
 _CLOSING: Final = {"[": "]", "{": "}"}
-_NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
+_NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
 
 
@@ -62,7 +62,8 @@ def signs_in_braces(source: Source) -> Iterator[Slip]:
         if text[:1] == "(" and text[-1] == ")" and re.match(rf"\(\s*(?:{keys})\s*[:=]", text):
             edits = [Edit(start, start + 1, "{"), Edit(line.value_end - 1, line.value_end, "}")]
         elif text[:1] not in ("{", "[", "(") and re.match(rf"(?:{keys}):\s+[^,]+,\s*(?:{keys}):\s", text):
-            edits = [Edit(start, start, "{"), Edit(line.value_end, line.value_end, "}")]
+            is_closed = text[-1] == "}" and "{" not in text
+            edits = [Edit(start, start, "{"), Edit(line.value_end, line.value_end, "" if is_closed else "}")]
         elif text[:1] != "{":
             continue
         edits += [
@@ -97,7 +98,8 @@ def missing_colon(source: Source) -> Iterator[Slip]:
     """Find `key value`, `key = value` and `key; value`."""
     for line in source.lines:
         match = None if line.key else _NO_COLON.fullmatch(line.value)
-        if match is None or match[1] not in model_keys(model_at(line.path)):
+        is_name = match is not None and match[2].strip() == "::" and line.path[:1] in [(name,) for name in SECTIONS]
+        if match is None or (match[1] not in model_keys(model_at(line.path)) and not is_name):
             continue
         message = 'a ":" is missing after this key'
         if sign := match[2].strip():
@@ -183,11 +185,19 @@ def comments(source: Source) -> Iterator[Slip]:
 
 def trailing_signs(source: Source) -> Iterator[Slip]:
     for line in source.lines:
-        is_plain = len(line.value) > 1 and line.value[0] not in "[{|>!"
-        if is_plain and line.value[-1] in ",;" and not source.is_free(line) and source.is_wrong(line):
-            at, sign = line.value_end - 1, line.value[-1]
-            message, help_ = f'"{sign}" does not end a value in YAML', f'remove the "{sign}"'
-            yield Slip(at, 1, message, help_, (Edit(at, at + 1, ""),), line.path)
+        sign = line.value[-1:] if len(line.value) > 1 and line.value[0] not in "[{|>!" else ""
+        is_half_quoted = sign in ('"', "'") and line.value.count(sign) == 1 and line.key not in LISTS
+        if sign and (sign in ",;" or is_half_quoted) and not source.is_free(line) and source.is_wrong(line):
+            at = line.value_end - 1
+            message = "this quote is not opened" if is_half_quoted else f'"{sign}" does not end a value in YAML'
+            yield Slip(
+                at,
+                1,
+                message,
+                f"remove the {sign}" if is_half_quoted else f'remove the "{sign}"',
+                (Edit(at, at + 1, ""),),
+                line.path,
+            )
 
 
 def unclosed(source: Source) -> Iterator[Slip]:
@@ -195,9 +205,11 @@ def unclosed(source: Source) -> Iterator[Slip]:
     for line in source.lines if source.wrong is None else ():
         first = line.value.split("\n")[0].rstrip()
         if first[:1] in ('"', "'") and first.count(first[0]) == 1 and (line.key or line.dash):
-            end = line.value_start + len(first)
+            end, other = line.value_start + len(first), first[-1] if first[-1] in "\"'" and len(first) > 1 else ""
             message, help_ = "this quote is not closed", f"add {first[0]} at the end of the line"
-            yield Slip(line.value_start, len(first), message, help_, (Edit(end, end, first[0]),), line.path)
+            help_ += f" in place of {other}" if other else ""
+            edits = (Edit(end - len(other), end, first[0]),)
+            yield Slip(line.value_start, len(first), message, help_, edits, line.path)
         elif first == line.value and line.key and (closing := _closing(unquoted(first))):
             below = source.text[line.value_end :].lstrip(" \r").startswith("\n")
             if below and first.partition(" #")[0].rstrip()[-1] not in "[{,":
