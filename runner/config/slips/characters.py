@@ -14,16 +14,6 @@ from runner.config.spec_model import model_keys
 
 _ODD_BLANK = re.compile("[\u00a0\u2000-\u200f\u202f\u2060\u3000\ufeff]")
 _WIDE = re.compile("[\uff01-\uff5e\u3001\u3002\u3010\u3011]")
-_WIDE_NAMES: Final = {
-    "：": "colon",
-    "（": "parenthesis",
-    "，": "comma",
-    "、": "comma",
-    "；": "semicolon",
-    "。": "dot",
-    "．": "dot",
-    "－": "dash",
-}
 _ASCII: Final = {"、": ",", "。": ".", "【": "[", "】": "]"}
 _PAIRS: Final = {
     **dict.fromkeys("“”„‟＂", "“”„‟＂"),
@@ -37,36 +27,20 @@ _EDGE: Final = "".join(chr(code) for code in (0x20, 9, 0xA0, *range(0x2000, 0x20
 
 
 def odd_indentation(source: Source) -> Iterator[Slip]:
-    indents = [source.text[line.start : line.start + line.indent] for line in source.lines]
-    is_tabbed = source.wrong is None and "\t" in "".join(indents) and " " not in "".join(indents)
+    indents = "".join(source.text[line.start : line.start + line.indent] for line in source.lines)
+    is_tabbed = source.wrong is None and "\t" in indents and " " not in indents
     blank = re.compile(f"{_ODD_BLANK.pattern[:-1]}\t]") if is_tabbed else _ODD_BLANK
-    odd = [line for line in source.lines if blank.search(source.text, line.start, line.start + line.level)]
-    if not odd:
+    odd = {line.start: [*blank.finditer(source.text, line.start, line.start + line.level)] for line in source.lines}
+    edits = [Edit(match.start(), match.end(), _blank(match[0])) for found in odd.values() for match in found]
+    first = next((line for line in source.lines if odd[line.start]), None)
+    if first is None:
         return
-    edits = [
-        Edit(match.start(), match.end(), _blank(match[0]))
-        for line in odd
-        for match in blank.finditer(source.text, line.start, line.start + line.level)
-    ]
-    numbers = [source.positions.span(line.start, line.start).line for line in odd]
+    numbers = [str(source.positions.span(start, start).line) for start, found in odd.items() if found][1:]
+    more = f" (also in line {', '.join(numbers[:5])}{', …' if len(numbers) > 5 else ''})" if numbers else ""
+    with_spaces = "replace each with 2 spaces" if is_tabbed else "replace them with spaces"
+    help_ = f"{with_spaces if any(edit.text for edit in edits) else 'remove them'}{more}"
     what = _called(source.text[edits[0].start]).replace(" (", "s (", 1)
-    more = (
-        f" (also in line {', '.join(map(str, numbers[1:6]))}{', …' if len(numbers) > 6 else ''})" if numbers[1:] else ""
-    )
-    verb = (
-        "replace each with 2 spaces"
-        if is_tabbed
-        else "replace them with spaces"
-        if any(edit.text for edit in edits)
-        else "remove them"
-    )
-    yield Slip(
-        odd[0].start,
-        odd[0].level,
-        f"this line is indented with {what}",
-        f"{verb}{more}",
-        tuple(edits),
-    )
+    yield Slip(first.start, first.level, f"this line is indented with {what}", help_, tuple(edits))
 
 
 def _blank(character: str) -> str:
@@ -75,7 +49,7 @@ def _blank(character: str) -> str:
 
 def _called(character: str) -> str:
     """Return what a character is called, as in `no-break space (U+00A0)`."""
-    name = unicodedata.name(character, "tab").lower()
+    name = unicodedata.name(character, "tab").lower().replace("fullwidth", "full-width")
     return f"{name} (U+{ord(character):04X})"
 
 
@@ -84,20 +58,10 @@ def wide_colons(source: Source) -> Iterator[Slip]:
         index = line.key_start + len(line.key)
         if not line.key or (found := source.text.find("：", index, line.value_start)) < 0:
             continue
-        space = " " if line.value and line.value_start == found + 1 else ""
-        help_ = (
-            f'write "{line.key}: {line.value[:40]}", with the ASCII ":"'
-            if line.value
-            else f'write "{line.key}:", with the ASCII ":"'
-        )
-        yield Slip(
-            found,
-            1,
-            "this colon is a full-width one (U+FF1A)",
-            help_,
-            (Edit(found, found + 1, f":{space}"),),
-            line.path,
-        )
+        written = f"{line.key}: {line.value[:40]}".rstrip()
+        colon = ": " if line.value and line.value_start == found + 1 else ":"
+        message, help_ = f"this is not ASCII: {_called('：')}", f'write "{written}", with the ASCII ":"'
+        yield Slip(found, 1, message, help_, (Edit(found, found + 1, colon),), line.path)
 
 
 def odd_blanks(source: Source) -> Iterator[Slip]:
@@ -164,8 +128,7 @@ def wide_characters(source: Source) -> Iterator[Slip]:
             is_glued = plain in ",:" and is_flow and not source.text[match.end() : match.end() + 1].isspace()
             edits.append(Edit(match.start(), match.end(), f"{plain} " if is_glued else plain))
         written = apply_edits(source.text[:end], edits)[line.value_start :]
-        names = [_WIDE_NAMES.get(match[0], f'"{edit.text}"') for match, edit in zip(found, edits, strict=True)]
-        message = f"this {names[0]} is a full-width one (U+{ord(found[0][0]):04X})"
+        message = f"this is not ASCII: {_called(found[0][0])}"
         signs = " and ".join(f'"{sign}"' for sign in dict.fromkeys(edit.text.strip() for edit in edits))
         help_ = f'write "{written[:80]}", with the ASCII {signs}'
         yield Slip(found[0].start(), 1, message, help_, tuple(edits), line.path)

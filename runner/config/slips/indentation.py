@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 from runner.config.document import KeyPath
 from runner.config.foreign_words import foreign_word
@@ -25,15 +26,9 @@ def dedented(source: Source) -> Iterator[Slip]:
         if not _NAME.fullmatch(line.key) or line.dash or not (target := _home(lines, index)):
             continue
         home, column = target
-        yield _moved(
-            source,
-            index,
-            column,
-            f'"{line.key}" is indented less than the keys above it'
-            if home.path[:-1] != line.path[:-1] and len(home.path) > len(line.path)
-            else f'"{line.key}" is not indented',
-            home,
-        )
+        is_less = home.path[:-1] != line.path[:-1] and len(home.path) > len(line.path)
+        message = f'"{line.key}" is {"indented less than the keys above it" if is_less else "not indented"}'
+        yield _moved(source, index, column, message, home)
 
 
 def _home(lines: list[Line], index: int) -> tuple[Line, int] | None:
@@ -47,12 +42,7 @@ def _home(lines: list[Line], index: int) -> tuple[Line, int] | None:
         item = children[-1].path if children else ()
         if line.key in model_keys(model_at(item)):
             children = _below(lines[:index], item)
-        elif (
-            above.value
-            or (line.value and above.path[0] in ITEMS)
-            or not _is_name(line.key)
-            or not _has_options(lines[index:], above)
-        ):
+        elif above.value or (line.value and above.path[0] in ITEMS) or not _is_name(lines[index:], above):
             return None
         else:
             column = children[0].indent if children else above.indent + 2
@@ -73,16 +63,14 @@ def _is_unknown(key: str) -> bool:
     return key not in (*model_keys(PipelineSpec), *PipelineSpec.reserved) and not key.startswith("x-")
 
 
-def _is_name(key: str) -> bool:
-    """Whether an unknown key at the top level may be the name of an item, and no other word for a section."""
-    known = model_keys(PipelineSpec)
-    return foreign_word("pipeline", key) is None and typo_of(key, known) is None
+def _is_name(lines: list[Line], section: Line) -> bool:
+    """Whether an unknown key at the top level, the first line, may be the name of an item of a section.
 
-
-def _has_options(lines: list[Line], section: Line) -> bool:
-    """Whether the first key below the first line, if there is one, is an option of the items of a section."""
+    It is no other word for a section, and the first key below it, if there is one, is an option of these items.
+    """
+    is_word = foreign_word("pipeline", lines[0].key) or typo_of(lines[0].key, model_keys(PipelineSpec))
     below = next((other for other in lines[1:] if other.key and other.path[:-1] == lines[0].path), None)
-    return below is None or below.key in model_keys(model_at((section.path[0], "*")))
+    return not is_word and (below is None or below.key in model_keys(model_at((section.path[0], "*"))))
 
 
 def _is_option(line: Line, below: list[Line]) -> bool:
@@ -97,23 +85,16 @@ def _moved(source: Source, index: int, column: int, message: str, home: Line) ->
     """Return the slip of a key, moved to a column with the lines below it that are not there yet."""
     line = source.lines[index]
     shift = column - line.indent
-    edits = [Edit(line.start, line.start, " " * shift) if shift > 0 else Edit(line.start, line.start - shift, "")]
-    below = []
-    for other in source.lines[index + 1 :]:
-        if other.indent <= line.indent and not (other.dash and other.indent == line.indent):
-            break
-        below.append(other)
-    if below and not line.value and (shift < 0 or below[0].indent <= column):
-        edits += [
-            Edit(other.start, other.start, " " * shift) if shift > 0 else Edit(other.start, other.start - shift, "")
-            for other in below
-        ]
-    number = source.positions.span(home.start, home.start).line
+    below = [*takewhile(lambda other: other.indent + bool(other.dash) > line.indent, source.lines[index + 1 :])]
+    moves_below = below and not line.value and (shift < 0 or below[0].indent <= column)
+    moved = [line, *(below if moves_below else ())]
+    edits = tuple(Edit(other.start, other.start + max(0, -shift), " " * shift) for other in moved)
+    place = f"line {source.positions.span(home.start, home.start).line}"
     help_ = f"indent it by {abs(shift)} space{'s'[: abs(shift) != 1]}{'' if shift > 0 else ' less'}"
-    help_ += ", with what follows, " if len(edits) > 1 else ", " if home.indent == column else " "
-    place = f'"{home.key}" in line {number}' if home.indent == column else f'"{home.key}:" in line {number}'
-    help_ += f"as {place}" if home.indent == column else f"to put it under {place}"
-    return Slip(line.key_start, len(line.key), message, help_, tuple(edits), line.path)
+    is_beside = home.indent == column
+    help_ += ", with what follows, " if moves_below else ", " if is_beside else " "
+    help_ += f'as "{home.key}" in {place}' if is_beside else f'to put it under "{home.key}:" in {place}'
+    return Slip(line.key_start, len(line.key), message, help_, edits, line.path)
 
 
 def too_deep(source: Source) -> Iterator[Slip]:
@@ -127,18 +108,13 @@ def too_deep(source: Source) -> Iterator[Slip]:
         if "\t" in source.text[line.start : line.start + line.indent]:
             continue
         parent = model_at(above.path[:-1])
-        if (
-            line.indent > above.indent
-            and above.value
-            and above.value[0] not in "|>[{\"'&"
-            and line.key in model_keys(parent)
-        ):
+        is_deeper = line.indent > above.indent and above.value and above.value[0] not in "|>[{\"'&"
+        if is_deeper and line.key in model_keys(parent):
             yield _moved(source, index, above.indent, f'"{line.key}" is indented deeper than the key above it', above)
             return
         if siblings := _siblings_of_uneven(source.lines, index):
-            yield _moved(
-                source, index, siblings.indent, f'"{line.key}" does not line up with the keys above it', siblings
-            )
+            message = f'"{line.key}" does not line up with the keys above it'
+            yield _moved(source, index, siblings.indent, message, siblings)
             return
 
 

@@ -7,30 +7,14 @@ author meant.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, Final
 
 from runner.config.document import dotted_path
 from runner.config.outline import outline
 from runner.config.positions import Lines
-from runner.config.slips.characters import odd_blanks, odd_indentation, odd_quotes, wide_characters, wide_colons
-from runner.config.slips.indentation import children_not_indented, dedented, item_too_deep, tabs, too_deep
-from runner.config.slips.signs import (
-    bare_keys,
-    block_in_braces,
-    comments,
-    list_in_place_of_map,
-    missing_colon,
-    missing_dash_space,
-    missing_space,
-    named_items,
-    prefixes,
-    signs_in_braces,
-    trailing_signs,
-    unclosed,
-)
+from runner.config.slips import characters, indentation, signs, texts
 from runner.config.slips.slip import Slip, Source
-from runner.config.slips.texts import lists_of_words, second_colon, special_starts, templates
 from runner.errors import Problem
 
 _MAX_SLIPS: Final = 50
@@ -38,34 +22,15 @@ _MAX_CHARACTERS, _MAX_LINES = 50_000, 1000
 """Longer files are not searched: the time grows with the square of their lines."""
 
 
-_RULES: tuple[Callable[[Any], Iterator[Slip]], ...] = (
-    prefixes,
-    odd_indentation,
-    wide_colons,
-    odd_quotes,
-    odd_blanks,
-    wide_characters,
-    comments,
-    templates,
-    block_in_braces,
-    unclosed,
-    tabs,
-    signs_in_braces,
-    missing_space,
-    missing_colon,
-    bare_keys,
-    missing_dash_space,
-    named_items,
-    children_not_indented,
-    item_too_deep,
-    dedented,
-    too_deep,
-    list_in_place_of_map,
-    trailing_signs,
-    special_starts,
-    lists_of_words,
-    second_colon,
+_RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
+    (signs.prefixes, characters.odd_indentation, characters.wide_colons, characters.odd_quotes, characters.odd_blanks),
+    (characters.wide_characters, signs.comments, texts.templates, signs.block_in_braces, signs.unclosed),
+    (indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon, signs.bare_keys),
+    (signs.missing_dash_space, signs.named_items, indentation.children_not_indented, indentation.item_too_deep),
+    (indentation.dedented, indentation.too_deep, signs.list_in_place_of_map, signs.trailing_signs),
+    (texts.special_starts, texts.lists_of_words, texts.second_colon),
 )
+"""In their order: each one reads the text that those before it have mended."""
 
 
 def mend(lines: Lines, wrong: Collection[int] | None) -> tuple[Lines, list[Problem]]:
@@ -76,7 +41,7 @@ def mend(lines: Lines, wrong: Collection[int] | None) -> tuple[Lines, list[Probl
     parsed = outline(lines.text)
     if len(parsed) > _MAX_LINES:
         return lines, problems
-    for rule in _RULES:
+    for rule in chain.from_iterable(_RULES):
         source = Source(lines.text, parsed, lines, wrong)
         found = list(islice(rule(source), _MAX_SLIPS))
         problems += [_problem(slip, lines) for slip in found if slip.message]

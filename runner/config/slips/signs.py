@@ -19,6 +19,7 @@ _COMMENT = re.compile(r"(?:(?<=\s)|(?<=[,{}\[\]]))(//+|/\*+)([^\n]*)")
 _COMMENT_LINE = re.compile(r"(?:^|(?<=\n))[ \t]*(//+|/\*+)([^\n]*)")
 _CLOSING: Final = {"[": "]", "{": "}"}
 _NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
+_NO_COMMA: Final = r"[^\s,;{(](\s+)(?=(?:{}):\s)"
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
 
 
@@ -66,16 +67,9 @@ def signs_in_braces(source: Source) -> Iterator[Slip]:
             edits = [Edit(start, start, "{"), Edit(line.value_end, line.value_end, "" if is_closed else "}")]
         elif text[:1] != "{":
             continue
-        edits += [
-            Edit(start + at.start(1), start + at.end(1), ": ") for at in re.finditer(rf"\b(?:{keys})(\s*=\s*)", text)
-        ]
-        edits += [
-            Edit(start + at.start(), start + at.end(), ", ") for at in re.finditer(rf";\s*(?=(?:{keys})\s*[:=])", text)
-        ]
-        edits += [
-            Edit(start + at.start(1), start + at.end(1), ", ")
-            for at in re.finditer(rf"[^\s,;{{(](\s+)(?=(?:{keys}):\s)", text)
-        ]
+        for pattern, sign in ((r"\b(?:{})(\s*=\s*)", ": "), (r"(;\s*)(?=(?:{})\s*[:=])", ", "), (_NO_COMMA, ", ")):
+            found = re.finditer(pattern.replace("{}", keys), text)
+            edits += [Edit(start + at.start(1), start + at.end(1), sign) for at in found]
         if edits:
             edits.sort()
             mended = apply_edits(source.text[: line.value_end], edits)[start:]
