@@ -195,10 +195,9 @@ class UnknownKeys:
 
     def _written(self, path: KeyPath, node: Node | None) -> str:
         """Return the value of a key as it is written, "" if it is not a short scalar."""
-        if not isinstance(node, ScalarNode) or isinstance(node.value, Interpolated):
-            return self._document.source_text(path) if isinstance(node, ScalarNode) else ""
         written = self._document.source_text(path)
-        return written if "\n" not in written and len(written) <= _MAX_CHARACTERS else ""
+        is_whole = isinstance(node, ScalarNode) and isinstance(node.value, Interpolated)
+        return written if is_whole or ("\n" not in written and len(written) <= _MAX_CHARACTERS) else ""
 
     def _move(self, found: _Unknown, value: Any) -> bool:
         """Move a value to the path that is meant, in the data and in the document. False if another one is there."""
@@ -358,11 +357,8 @@ def _map_of_key(key: str, model: type[SpecModel]) -> str:
 
 
 def _below(key: str, model: type[SpecModel], parent: Mapping[str, Any]) -> str:
-    """Return the keys of the maps below this one that a key belongs in, best those that are there; "" if none."""
-    found = [below for below in model_keys(model) if key in model_keys(model_below(model, (below,)))]
-    found += [below for below in ("to", "bind") if below in model_keys(model) and key in _list_keys(model, below)]
-    return '" or "'.join([f"{below}:" for below in found if parent.get(below)] or [f"{below}:" for below in found])
-
-
-def _list_keys(model: type[SpecModel], below: str) -> Collection[str]:
-    return model_keys(model_below(model, (below, 0)))
+    """Return the keys of the maps and lists below this map that a key belongs in, best those that are there."""
+    paths: list[KeyPath] = [(below, 0) for below in model_keys(model)] if model is not PipelineSpec else []
+    paths += [(below,) for below in model_keys(model)]
+    found = [f"{path[0]}:" for path in paths if key in model_keys(model_below(model, path))]
+    return '" or "'.join([below for below in found if parent.get(below[:-1])] or found)

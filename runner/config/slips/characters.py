@@ -9,7 +9,7 @@ from typing import Final
 
 from runner.config.models import model_at
 from runner.config.positions import Edit, apply_edits
-from runner.config.slips.slip import Slip, Source
+from runner.config.slips.slip import Slip, Source, replaced
 from runner.config.spec_model import model_keys
 
 _ODD_BLANK = re.compile("[\u00a0\u2000-\u200f\u202f\u2060\u3000\ufeff]")
@@ -61,7 +61,7 @@ def wide_colons(source: Source) -> Iterator[Slip]:
         written = f"{line.key}: {line.value[:40]}".rstrip()
         colon = ": " if line.value and line.value_start == found + 1 else ":"
         message, help_ = f"this is not ASCII: {_called('：')}", f'write "{written}", with the ASCII ":"'
-        yield Slip(found, 1, message, help_, (Edit(found, found + 1, colon),), line.path)
+        yield replaced(line, found, found + 1, colon, message, help_)
 
 
 def odd_blanks(source: Source) -> Iterator[Slip]:
@@ -69,8 +69,7 @@ def odd_blanks(source: Source) -> Iterator[Slip]:
     for line in source.lines:
         if source.is_free(line) or not source.is_wrong(line):
             continue
-        begin = line.key_start + len(line.key)
-        end = line.value_end
+        begin, end = line.key_start + len(line.key), line.value_end
         for match in _ODD_BLANK.finditer(source.text, line.key_start, end):
             at_edge = begin <= match.start() < line.value_start or not source.text[match.end() : end].strip(_EDGE)
             if match[0].isspace() and not at_edge:
@@ -79,34 +78,18 @@ def odd_blanks(source: Source) -> Iterator[Slip]:
             help_ = f"remove the {_called(match[0])}" + (" at its end" if match.end() == end else "")
             if written and source.text[match.start() - 1] in ":：":
                 help_ = f'write "{line.key}: {line.value}", with a space in place of the {_called(match[0])}'
-            yield Slip(
-                match.start(),
-                1,
-                "a character that cannot be seen is in this value",
-                help_,
-                (Edit(match.start(), match.end(), written),),
-                line.path,
-            )
+            message = "a character that cannot be seen is in this value"
+            yield replaced(line, match.start(), match.end(), written, message, help_)
 
 
 def odd_quotes(source: Source) -> Iterator[Slip]:
     for line in source.lines:
-        value = line.value
-        if (
-            len(value) < 2
-            or value[:3] == "```"
-            or value[0] not in _PAIRS
-            or value[-1] not in _PAIRS[value[0]]
-            or '"' in value
-        ):
+        value, first = line.value, line.value[:1]
+        is_quoted = len(value) > 1 and value[:3] != "```" and value[-1] in _PAIRS.get(first, "") and '"' not in value
+        if not is_quoted or (source.is_free(line) and first != "`"):
             continue
-        if source.is_free(line) and value[0] != "`":
-            continue
-        signs = dict.fromkeys((value[0], value[-1]))
-        codes = ", ".join(f"U+{ord(sign):04X}" for sign in signs)
-        kind = (
-            "backticks" if value[0] == "`" else "curly quotes" if value[0] in "“”„‟‘’‚‛" else "not the quotes of YAML"
-        )
+        codes = ", ".join(f"U+{ord(sign):04X}" for sign in dict.fromkeys((first, value[-1])))
+        kind = "backticks" if first == "`" else "curly quotes" if first in "“”„‟‘’‚‛" else "not the quotes of YAML"
         edits = (Edit(line.value_start, line.value_start + 1, '"'), Edit(line.value_end - 1, line.value_end, '"'))
         help_ = f'write "{value[1:-1][:60]}" with straight ones'
         yield Slip(line.value_start, len(value), f"these are {kind} ({codes})", help_, edits, line.path)

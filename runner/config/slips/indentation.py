@@ -12,7 +12,7 @@ from runner.config.messages import typo_of
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
-from runner.config.slips.slip import ITEMS, SECTIONS, Slip, Source
+from runner.config.slips.slip import ITEMS, SECTIONS, Slip, Source, replaced
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import model_keys
 
@@ -118,13 +118,19 @@ def too_deep(source: Source) -> Iterator[Slip]:
             return
 
 
+def _columns(lines: list[Line]) -> dict[int, Line]:
+    """Return the last key of each map that is open behind some lines, by its column."""
+    columns: dict[int, Line] = {}
+    for other in reversed(lines):
+        if other.key and not other.dash and all(other.indent < column for column in columns):
+            columns[other.indent] = other
+    return columns
+
+
 def _siblings_of_uneven(lines: list[Line], index: int) -> Line | None:
     """Return a key of the map that a key between two levels belongs in, None if that is not certain."""
     line = lines[index]
-    columns: dict[int, Line] = {}
-    for other in reversed(lines[:index]):
-        if other.key and not other.dash and all(other.indent < column for column in columns):
-            columns[other.indent] = other
+    columns = _columns(lines[:index])
     if line.indent in columns or not columns or not 0 < line.indent < max(columns):
         return None
     fitting = [other for other in columns.values() if line.key in model_keys(model_at(other.path[:-1]))]
@@ -167,18 +173,13 @@ def tabs(source: Source) -> Iterator[Slip]:
     for index, line in enumerate(source.lines if source.wrong is None else ()):
         if not line.key or line.key in model_keys(PipelineSpec) or not _has_tab(source, line):
             continue
-        columns: dict[int, Line] = {}
-        for other in reversed(source.lines[:index]):
-            is_level = other.key and not other.dash and not _has_tab(source, other)
-            if is_level and all(other.indent < column for column in columns):
-                columns[other.indent] = other
+        columns = _columns([other for other in source.lines[:index] if not _has_tab(source, other)])
         empty = {at + 2: other.path for at, other in columns.items() if not other.value}
         maps = empty | {at: other.path[:-1] for at, other in columns.items()}
         column = max((at for at, path in maps.items() if line.key in model_keys(model_at(path))), default=None)
         if column is not None:
-            edits = (Edit(line.start, line.start + line.indent, " " * column),)
-            help_ = f"write {column} spaces in place of it"
-            yield Slip(line.start, line.indent, "a tab cannot indent", help_, edits, line.path)
+            start, help_ = line.start, f"write {column} spaces in place of it"
+            yield replaced(line, start, start + line.indent, " " * column, "a tab cannot indent", help_)
 
 
 def _has_tab(source: Source, line: Line) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from runner.config.models import model_at
 from runner.config.positions import Edit, apply_edits
-from runner.config.slips.slip import LISTS, PATHS, SECTIONS, Slip, Source, rewritten, unquoted
+from runner.config.slips.slip import LISTS, PATHS, SECTIONS, Slip, Source, replaced, rewritten, unquoted
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, model_keys
 
@@ -152,7 +152,7 @@ def named_items(source: Source) -> Iterator[Slip]:
             continue
         start, end = line.start + line.indent, line.value_end
         message, help_ = f'"{line.path[0]}" is a map of names, not a list', f'write "{name}:", without the "- "'
-        yield Slip(start, end - start, message, help_, (Edit(start, end, f"{name}:"),), line.path[:1])
+        yield replaced(line, start, end, f"{name}:", message, help_)._replace(path=line.path[:1])
 
 
 def comments(source: Source) -> Iterator[Slip]:
@@ -166,32 +166,26 @@ def comments(source: Source) -> Iterator[Slip]:
         pattern = _COMMENT if is_flow else _COMMENT_BEHIND if line.key else _COMMENT_LINE
         for match in pattern.finditer(unquoted(line.value)):
             start, text = line.value_start + match.start(1), match[2].strip().removesuffix("*/").strip()
-            edits = (Edit(start, line.value_start + match.end(), f"# {text}"),)
-            help_ = f'write "# {text[:60]}"'
-            yield Slip(start, len(match[0].strip()), 'a comment starts with "#"', help_, edits, line.path)
+            end, help_ = line.value_start + match.end(), f'write "# {text[:60]}"'
+            yield replaced(line, start, end, f"# {text}", 'a comment starts with "#"', help_)
         is_name = line.key and line.key not in PATHS and source.wrong is not None
         glued = re.match(r"[\w.:-]*\w(#)(?=[A-Za-z ])", line.value) if is_name else None
         if glued:
-            at = line.value_start + glued.start(1)
-            message, help_ = '"#" starts a comment only behind a blank', 'put a space before "#" to start a comment'
-            yield Slip(at, 1, message, help_, (Edit(at, at, " "),), line.path)
+            at, message = line.value_start + glued.start(1), '"#" starts a comment only behind a blank'
+            yield replaced(line, at, at, " ", message, 'put a space before "#" to start a comment')
 
 
 def trailing_signs(source: Source) -> Iterator[Slip]:
     for line in source.lines:
-        sign = line.value[-1:] if len(line.value) > 1 and line.value[0] not in "[{|>!" else ""
+        sign, end = line.value[-1:] if len(line.value) > 1 and line.value[0] not in "[{|>!" else "", line.value_end
         is_half_quoted = sign in ('"', "'") and line.value.count(sign) == 1 and line.key not in LISTS
-        if sign and (sign in ",;" or is_half_quoted) and not source.is_free(line) and source.is_wrong(line):
-            at = line.value_end - 1
-            message = "this quote is not opened" if is_half_quoted else f'"{sign}" does not end a value in YAML'
-            yield Slip(
-                at,
-                1,
-                message,
-                f"remove the {sign}" if is_half_quoted else f'remove the "{sign}"',
-                (Edit(at, at + 1, ""),),
-                line.path,
-            )
+        if not sign or source.is_free(line) or not source.is_wrong(line):
+            continue
+        if is_half_quoted:
+            yield replaced(line, end - 1, end, "", "this quote is not opened", f"remove the {sign}")
+        elif sign in ",;":
+            message = f'"{sign}" does not end a value in YAML'
+            yield replaced(line, end - 1, end, "", message, f'remove the "{sign}"')
 
 
 def unclosed(source: Source) -> Iterator[Slip]:

@@ -48,10 +48,14 @@ class Source(NamedTuple):
         return bool(FREE_KEYS & {*line.path}) or line.path[:1] == ("x-",)
 
 
+def replaced(line: Line, start: int, end: int, text: str, message: str, help_: str) -> Slip:
+    """Return the slip of a part of a line, in place of which a text is meant."""
+    return Slip(start, max(1, end - start), message, help_, (Edit(start, end, text),), line.path)
+
+
 def rewritten(line: Line, text: str, message: str, help_: str) -> Slip:
     """Return the slip of a whole value, in place of which a text is meant."""
-    edits = (Edit(line.value_start, line.value_end, text),)
-    return Slip(line.value_start, len(line.value), message, help_, edits, line.path)
+    return replaced(line, line.value_start, line.value_end, text, message, help_)
 
 
 def unquoted(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from runner.config.models import model_at
 from runner.config.outline import Line
 from runner.config.positions import Edit
-from runner.config.slips.slip import LISTS, PATHS, Slip, Source, rewritten
+from runner.config.slips.slip import LISTS, PATHS, Slip, Source, replaced, rewritten
 from runner.config.spec_model import model_keys
 
 _WORD_LIST = re.compile(r"[\w.*#:/-]+(\s*[,;]\s*[\w.*#:/-]+)+[,;]?")
@@ -23,22 +23,15 @@ _IS_ALIAS: Final = 'a value that starts with "*" is an alias of YAML'
 
 def lists_of_words(source: Source) -> Iterator[Slip]:
     """Find several names in one text, and one name with signs around it, such as `queue://orders`."""
-    names, wrong_items = (
-        _declared(source),
-        {line.path for line in source.lines if not line.key and source.is_wrong(line)},
-    )
+    names = _declared(source)
+    wrong_items = {line.path for line in source.lines if not line.key and source.is_wrong(line)}
     for line in source.lines:
         key = line.key or (str(line.path[-1]) if line.path else "")
         is_wrong = source.wrong is not None and (source.is_wrong(line) if line.key else line.path in wrong_items)
         is_quoted = line.value[:1] in ("'", '"') and line.value[-1:] == line.value[:1]
         inner = line.value[1:-1] if is_quoted else line.value
-        if (
-            not is_wrong
-            or key not in LISTS
-            or line.value[:1] in ("", "[", "$")
-            or line.dash
-            or (line.key and inner in names)
-        ):
+        is_text = key in LISTS and line.value[:1] not in ("", "[", "$") and not line.dash
+        if not is_wrong or not is_text or (line.key and inner in names):
             continue
         words = [word for word in _WORD_BREAK.split(line.value) if word]
         if not line.key and len(words) == 1 and words[0] in names:
@@ -53,20 +46,17 @@ def lists_of_words(source: Source) -> Iterator[Slip]:
 def _declared(source: Source) -> set[str]:
     """Return the names of the queues and events of the file."""
     named = [line for line in source.lines if line.path[:1] in (("queues",), ("events",))]
-    inline = (re.findall(r"[{,]\s*([\w.-]+)\s*:", line.value) for line in named if len(line.path) == 1)
-    return {line.key for line in named if len(line.path) == 2 and line.key} | {
-        name for found in inline for name in found
-    }
+    inline = "".join(line.value for line in named if len(line.path) == 1)
+    return {line.key for line in named if len(line.path) == 2} | {*re.findall(r"[{,]\s*([\w.-]+)\s*:", inline)}
 
 
 def templates(source: Source) -> Iterator[Slip]:
     """Find `{{ name }}` without quotes, which is put into them, and lines such as `{{- if x }}` and `{% for … %}`."""
     for line in source.lines:
         if not line.key and not line.dash and _CONTROL.match(line.value):
-            edits = (Edit(line.value_start, line.value_start, "# "),)
             help_ = "fill the template in first, as with `helm template`, or remove this line"
             message = "this line is of a template, which is not filled in"
-            yield Slip(line.value_start, len(line.value), message, help_, edits, line.path, False)
+            yield rewritten(line, f"# {line.value}", message, help_)._replace(is_certain=False)
             continue
         is_flow = re.match(r"\[|\{(?!\{)", line.value) is not None
         for match in (_TEMPLATE_IN_FLOW if is_flow else _TEMPLATE).finditer(line.value):
@@ -108,10 +98,9 @@ def _in_list(source: Source, line: Line, anchors: Collection[str]) -> Iterator[S
     if match is None or not bad:
         return
     quoted = ", ".join(f'"{word}"' if word in bad else word for word in words)
-    start = line.value_start + match[0].index(bad[0])
     message = '"#" starts a comment here, so this "[" is not closed' if bad[0][0] == "#" else _IS_ALIAS
-    edits = (Edit(match.start(), match.end(), f"[{quoted}]"),)
-    yield Slip(start, len(bad[0]), message, f"put it in quotes: [{quoted}]", edits, line.path)
+    slip = replaced(line, *match.span(), f"[{quoted}]", message, f"put it in quotes: [{quoted}]")
+    yield slip._replace(start=line.value_start + match[0].index(bad[0]), length=len(bad[0]))
 
 
 def second_colon(source: Source) -> Iterator[Slip]:
@@ -138,10 +127,9 @@ def second_colon(source: Source) -> Iterator[Slip]:
             message = f'the value of "{line.key}" is a map, which starts on the line below it or with "{{"'
             yield Slip(line.value_start, len(line.value), message, help_, edits, line.path)
         elif glued:
-            start = line.value_start + glued.start()
-            edits = (Edit(start, line.value_start + glued.end(), f"\n{' ' * line.level}"),)
+            start, end = (line.value_start + at for at in glued.span())
             help_ = f'start a new line before "{glued[1]}:"'
-            yield Slip(line.value_start + glued.end(), len(glued[1]), "two keys in one line", help_, edits, line.path)
+            yield replaced(line, start, end, f"\n{' ' * line.level}", "two keys in one line", help_)
         elif line.key in _TEXTS and not {'"', "\\"} & {*line.value}:
             quoted = f'"{line.value}"'
             yield rewritten(line, quoted, 'a second ":" in one line', f"put the value in quotes: {quoted[:60]}")
