@@ -233,8 +233,12 @@ def select(system: System, only: Sequence[str] = (), without: Sequence[str] = ()
     for name in (*only, *without):
         if name not in known:
             option, parts = "--only" if name in only else "--except", name.replace(",", " ").split()
+            every = (each for pipeline in system.pipelines for each in pipeline.subscribers)
+            readers = [each.name for each in every if name in (each.queue, *each.event_patterns)]
             guess = closest(name, known) if len(parts) == 1 else ""
             hint = f'did you mean "{guess}"?' if guess else f"there are: {', '.join(known)}"
+            if readers:
+                hint = f'write {" ".join(f"{option} {each}" for each in readers)}, which reads "{name}"'
             if len(parts) > 1:
                 hint = f"write the option once for each name: {' '.join(f'{option} {part}' for part in parts)}"
             raise UnknownName(f'no producer or subscriber is called "{name}"', hint)

@@ -69,7 +69,13 @@ def parse_address(value: str, *, lowest_port: int = 1) -> tuple[str, int]:
     `lowest_port=0` allows port 0, which means any free port.
     """
     host, port = value.strip().rpartition(":")[::2]
-    if not host.strip("[]") or not port.isdecimal() or len(port) > 5 or not lowest_port <= int(port) < 65_536:
+    if (
+        not host.strip("[]")
+        or "/" in host
+        or not port.isdecimal()
+        or len(port) > 5
+        or not lowest_port <= int(port) < 65_536
+    ):
         raise ValueError(f'"{value}" is not an address')
     return host.strip("[]"), int(port)
 

@@ -90,7 +90,7 @@ def show(dead_options: DeadOptions, is_json: bool, record: Path | None, redacted
     from runner.operations.recording import SUFFIXES
 
     if dead_options.selects_all:
-        raise click.UsageError("choose one with --id ID")
+        raise options.BadValue("choose one", f"write --id {dead_options.queue or 'ID'}", "dead letter")
     if record is not None and not record.name.endswith(SUFFIXES):
         raise click.BadParameter("a test file is called *.test.yaml", param_hint="--record")
     found: list[DeadLetterMessage] = []

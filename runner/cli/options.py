@@ -222,6 +222,9 @@ def http_address(
         return parse_address(value, lowest_port=lowest_port)
     except ValueError:
         port = value.rpartition(":")[2]
+        if found := re.fullmatch(r"(?:https?://|(?=:))([\w.-]*)(:\d+)/?.*", value):
+            meant = f"{found[1] or '127.0.0.1'}{found[2]}"
+            raise BadValue(f'"{value}" is not HOST:PORT', f"write {meant}") from None
         if port.isdecimal() and int(port) > 65_535:
             raise BadValue(f"the port {port} is too large", "write a port from 1 to 65535") from None
         if value.isdecimal():
@@ -276,7 +279,7 @@ def _warn_of_misspelt(names: list[str], context: click.Context) -> None:
 def variable_of(option: click.Parameter, context: click.Context) -> str:
     """Return the variable that sets an option, beside those that it names."""
     name = max(option.opts, key=len).lstrip("-")
-    return re.sub("[ -]", "_", f"{context.command_path} {name}").upper()
+    return re.sub("[ -]", "_", f"runner {context.command_path.partition(' ')[2]} {name}").upper()
 
 
 def rate(_: click.Context, __: click.Parameter, value: str | None) -> float | None:

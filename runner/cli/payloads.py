@@ -64,6 +64,8 @@ def read_body(payload: str) -> bytes:
     if payload == "-":
         if sys.stdin is None:  # it is closed
             raise options.BadValue("standard input is closed", "write the payload, or @FILE", "PAYLOAD")
+        if sys.stdin.isatty():
+            echo_err("type the payload; Ctrl-D ends it, Ctrl-C publishes nothing")
         return sys.stdin.buffer.read()
     if payload.startswith("@"):
         try:
@@ -79,7 +81,7 @@ def read_body(payload: str) -> bytes:
     if re.fullmatch(r"[\w./-]+\.(jsonl?|txt|csv|xml|ya?ml|bin)", payload):
         hint = f"write @{payload} for what is in the file; text that ends like a file's name comes by standard input"
         raise options.BadValue(f'"{payload}" is the name of a file', hint, "PAYLOAD")
-    if payload[:1] in ("{", "[") and not _is_json(payload) and (meant := json_meant(payload)):
+    if payload[:1] in ("{", "[") and not is_json(payload) and (meant := json_meant(payload)):
         from runner.pipeline.data_errors import json_error
 
         why = json_error(payload.encode("utf-8", "surrogateescape"))
@@ -92,14 +94,17 @@ def json_meant(text: str) -> str:
 
     The parts of `{"a": 1, "b": "x"}` arrive as `{a: 1, b: x}`, or as `a:1 b:x` from a shell that expands braces.
     """
-    text = text if text[:1] in ("{", "[") else "{" + ",".join(text.split()) + "}"
+    if text[:1] not in ("{", "["):
+        text = "{" + ",".join(re.sub(r"^(\w+)=", r"\1:", part) for part in text.split()) + "}"
+    text = re.sub(r",\s*([}\]])", r"\1", text)
     parts = [part.strip().strip("'\"") or part.strip() for part in re.split(r"([{}\[\],:])", text)]
-    words = (part if part in ("", *"{}[],:") or _is_json(part) else json.dumps(part) for part in parts)
+    words = (part if part in ("", *"{}[],:") or is_json(part) else json.dumps(part) for part in parts)
     meant = "".join(f"{word} " if word in (",", ":") else word for word in words)
-    return meant if _is_json(meant) else ""
+    return meant if is_json(meant) else ""
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Return whether a text is valid JSON."""
     try:
         json.loads(text)
     except ValueError:

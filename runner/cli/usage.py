@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from runner.cli.options import BadValue
 from runner.config.messages import closest
 from runner.redaction import mask_passwords
 from runner.tables import read_table
@@ -149,17 +150,19 @@ def _unknown_command(context: click.Context, group: click.Group, name: str, argu
     start = arguments.index(name) if name in arguments else len(arguments)
     before, after = arguments[:start], arguments[start + 1 :]
     if Path(name).exists() or name.endswith((".yaml", ".yml")):
-        verb = next((item for item in after if _command_meant(item, known)), "")
+        what = f'"{name}" is a {"folder" if Path(name).is_dir() else "file"}, not a command'
+        verb = next((item for item in after if "." not in item and _command_meant(item, known)), "")
         rest = [name, *(item for item in after if item != verb)]
-        meant = _command_meant(verb, known) or [
-            next(item for item in ("up", "list", "compose", known[0]) if item in known)
-        ]
-        what = "folder" if Path(name).is_dir() else "file"
-        return f'"{name}" is a {what}, not a command', Rewrite([*before, *meant, *rest])
+        if not verb and path == "runner export":
+            return what, f"write a command before it: {', '.join(known)}"
+        if path == "runner import":  # the file of messages comes before the pipeline
+            rest.sort(key=_is_pipeline)
+        default = next(item for item in ("up", "list", known[0]) if item in known)
+        return what, Rewrite([*before, *(_command_meant(verb, known) if verb else [default]), *rest])
     message = f'"{path}" has no command "{name}"'
     if meant := _command_meant(name, known):
         return message, Rewrite([*before, *meant, *after])
-    here = shlex.quote(next(iter(_pipelines_here()), "PATH"))
+    here = shlex.quote(next(iter([*filter(_is_pipeline, after), *_pipelines_here()]), "PATH"))
     for meant_, words, help_ in _words("command"):
         if meant_ == "-" and context.parent is None and name.lower() in words:
             return message, help_.replace("PATH", here)
@@ -194,11 +197,12 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
         return message, written
     if help_ := _option_meant(context, name, own, arguments):
         return message, help_
-    parts = (each for each in own if each.endswith(name[1:]) or name.startswith(f"{each}-"))
-    if near := closest(name, own, likeness=0.75) or next(parts, None):
+    parts = (each for each in own if name.startswith(f"{each}-") or (len(name) > 3 and each.startswith(name)))
+    ends = (each for each in own if each.endswith(name[1:]))
+    if near := next(parts, None) or closest(name, own, likeness=0.75) or next(ends, None):
         return message, Rewrite([re.sub(rf"^{re.escape(name)}(?=$|=)", near, item) for item in arguments])
     options = ", ".join(option for option in own if option.startswith("--"))
-    return message, f"leave it out, or write one of: {options}"
+    return message, f"write one of: {options}; or leave it out"
 
 
 def _option_of_group(context: click.Context, group: click.Group, name: str, arguments: list[str]) -> Help:
@@ -235,8 +239,13 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
         if first == "--workers" and first in own:
             count = re.search(r"\d+$", value)
             return Rewrite([*before, *after, first, count[0] if count else "N"])
+        if first == "--overlay" and "=" in value:
+            continue
+        if meant == "--json" and meant in own and value:
+            return Rewrite([*before, *([meant] if "json" in value.lower() else []), *after])
         if first in own:
             value = re.sub(r"^:?(\d+)$", r"127.0.0.1:\1", value) if first == "--http" else value
+            value = f"{value}.yaml" if first == "--overlay" and not Path(value).suffix else value
             return Rewrite([*before, *meant.split(), *([value] if value else []), *after])
         help_ = remark or help_ or Rewrite([*before, *kept, *after], "leave it out")
     return help_
@@ -299,20 +308,34 @@ def _is_pipeline(path: str) -> bool:
 # Paths
 
 
-def check_paths(context: click.Context) -> None:
-    """Raise WrongPath for a name where the path of a pipeline belongs."""
+def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
+    """Raise WrongPath for a name, or a value of an option, where the path of a pipeline belongs."""
     given = context.params
+    old, new = given.get("old"), given.get("new")
+    if old and not old.exists() and old.suffix not in (".yaml", ".yml") and str(old)[0] not in "./~":
+        way = f"git worktree add ../{old.name} {old}; runner diff ../{old.name}/{new} {new}"
+        raise BadValue(f'there is no file or folder "{old}"', f"for a revision of git, write: {way}", "OLD")
     for path in given.get("paths") or filter(None, [given.get("path")]):
         text = str(path)
         if text[:1] in "–—" and not path.exists():
             raise WrongPath(f'"{text}" begins with a long dash', context, text)
         if path.exists() or path.suffix in (".yaml", ".yml"):
             continue
+        if _is_value(context, text, arguments):
+            raise WrongPath(f'"{text}" is not a path', context, text)
         others = [given.get("name"), given.get("queue"), *(given.get("queues") or ()), given.get("payload")]
         if any(item and _is_pipeline(item) for item in others):
             raise WrongPath(f'the path of a pipeline comes before "{text}"', context, text)
         if file := _file_with(text):
             raise WrongPath(f'"{text}" is a name in {file}, not a path', context, text)
+
+
+def _is_value(context: click.Context, text: str, arguments: Sequence[str]) -> bool:
+    """Return whether an argument was meant as the value of a flag, or as the value after `--set KEY`."""
+    flags = {option for item in context.command.params if getattr(item, "is_flag", False) for option in item.opts}
+    start = arguments.index(text) if text in arguments else 0
+    is_setting = start > 1 and arguments[start - 2] == "--set" and "=" not in arguments[start - 1]
+    return is_setting or (start > 0 and arguments[start - 1] in flags)
 
 
 def _with_path(context: click.Context, path: str, arguments: list[str]) -> Rewrite:
@@ -321,10 +344,15 @@ def _with_path(context: click.Context, path: str, arguments: list[str]) -> Rewri
         return Rewrite([f"--{item.lstrip('–—')}" if item == path else item for item in arguments])
     start = arguments.index(path)
     rest = [*arguments[:start], *arguments[start + 1 :]]
+    if _is_value(context, path, arguments):
+        if arguments[start - 2] == "--set":
+            rest[start - 1] += f"={path}"
+        return Rewrite(rest)
     if file := next((item for item in rest[start:] if _is_pipeline(item)), None):
         rest.remove(file)
         return Rewrite([*rest[:start], file, path, *rest[start:]])
-    file = _file_with(path) or "PATH"
+    file = next(filter(_is_pipeline, rest), "") or _file_with(path) or "PATH"
+    rest = [item for item in rest if item != file]
     parameters = {item.name for item in context.command.params}
     if parameters & {"name", "queue", "queues"}:
         return Rewrite([*rest[:start], file, path, *rest[start:]])
@@ -353,7 +381,7 @@ def _missing(context: click.Context, parameter: click.Parameter, arguments: list
         return f"{path} needs {parameter.opts[0]}", f"add {parameter.opts[0]} {_example(context, parameter)}"
     required = [item for item in context.command.params if item.required]
     if parameter.name in ("path", "paths"):
-        found = _pipelines_here()
+        found = ["."] if context.info_name == "test" else _pipelines_here()
         if not found:
             return (
                 f"{path} needs the path of a pipeline",
@@ -394,9 +422,11 @@ def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, 
     kind = parameter.type if parameter is not None else None
     if isinstance(kind, click.Choice) and " is not one of " in message:
         value = message.partition(" is not one of ")[0].strip("'\"")
-        guess = closest(value, map(str, kind.choices))
+        choices = [str(each) for each in kind.choices]
+        known = (meant for meant, words, _ in _words("value") if value.lower() in words and meant in choices)
+        guess = next(known, None) or closest(value, choices)
         message = f'"{value}" is not a value of it'
-        hint = f'did you mean "{guess}"?' if guess else f"write one of: {', '.join(map(str, kind.choices))}"
+        hint = f'did you mean "{guess}"?' if guess else f"write one of: {', '.join(choices)}"
     elif " does not exist" in message and (name := re.search(r"'(.+)'", message)):
         guess = closest(os.path.basename(name[1]), _listed(os.path.dirname(name[1]) or "."), likeness=0.75)
         message = f'there is no file "{name[1]}"'
@@ -405,7 +435,7 @@ def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, 
         least = getattr(kind, "min", None)
         value, message = message, "must be a whole number" + (f" from {least} on" if least is not None else "")
         message += f", not {value.split(' ')[0]}"
-        hint = f"write {label} {max(least or 1, 1)} or more"
+        hint = f"write {label}{' ' if label[:1] == '-' else '='}{max(least or 1, 1)} or more"
     elif not hint and message.startswith("write "):
         message, hint = "cannot be read", message
     return f"{label}: {message}" if label else message, hint
@@ -414,17 +444,22 @@ def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, 
 def _too_much(context: click.Context, arguments: list[str]) -> tuple[str, Help]:
     path = context.command_path
     if context.info_name in ("publish", "call"):
-        from runner.cli.payloads import json_meant
+        from runner.cli.payloads import is_json, json_meant
 
-        pieces = re.compile(r"[{\[]|[\w\"']+:")
+        pieces = re.compile(r"[{\[]|[\w\"']+[:=]")
         start = next((index for index, item in enumerate(arguments) if pieces.match(item) and "://" not in item), None)
         if start is not None:
             end = next((i for i, item in enumerate(arguments) if i > start and item[:2] == "--"), len(arguments))
             payload = " ".join(arguments[start:end])
             hint: Help = "write it in single quotes, in one piece: the shell has split it and removed its double quotes"
+            if all(map(is_json, arguments[start:end])):
+                line = Rewrite([*arguments[:start], "--lines", *arguments[end:]], "write each on a line of a file, and")
+                return "there are several payloads", f"{line} < FILE"
             if meant := json_meant(payload):
                 hint = Rewrite([*arguments[:start], meant, *arguments[end:]], "write it in single quotes")
             return f"the payload {payload} is in several pieces", hint
+    if context.info_name == "init":
+        return f"{path} takes one folder", Rewrite(["init", arguments[-1]])
     usage = " ".join([path, *context.command.collect_usage_pieces(context)])
     return f"{path} has more arguments than it takes", f"write: {usage}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -23,12 +24,17 @@ class Verb(click.Command):
         for item in self.params:
             if isinstance(item, click.Option) and item.envvar is None:
                 item.envvar = variable_of(item, ctx)
+        own = {option: item for item in self.params if isinstance(item, click.Option) for option in item.opts}
+        for name, following in pairwise(args):
+            if name in own and not own[name].is_flag and following in own:
+                raise click.BadOptionUsage(name, f"Option '{name}' requires an argument.", ctx)
+        arguments = list(args)
         rest = super().parse_args(ctx, args)
-        paths = ctx.params.get("paths") or [ctx.params.get("path")]
+        paths = ctx.params.get("paths") or [ctx.params.get("path"), ctx.params.get("old")]
         if not ctx.resilient_parsing and any(path and not path.exists() for path in paths):
             from runner.cli.usage import check_paths
 
-            check_paths(ctx)
+            check_paths(ctx, arguments)
         return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

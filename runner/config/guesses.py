@@ -227,6 +227,8 @@ def broker(text: str) -> tuple[str, str]:
     if match := re.fullmatch(r"(?:sqlite3?|file|queue)?:?/{0,3}([^:\s]*\.(?:queue|db|sqlite3?))", text):
         path = match[1]
         return f"file:{'/' if re.match(r'[a-z0-9]+:////|/', text) and path[0] != '/' else ''}{path}", ""
+    if re.match(r"\.{0,2}/[^/]", text):
+        return "", f"for a broker in a file, write file:{text}{'shop.queue' if text.endswith('/') else ''}"
     if "," in text or ";" in text:
         urls = [url.strip() for url in re.split("[,;]", text) if url.strip()]
         return "", "put them into a list under the key `urls:`, below `broker:`" if len(urls) > 1 else ""

@@ -196,7 +196,7 @@ def url_help(value: str) -> tuple[str, str]:
         host = meant.partition("://")[2].rpartition("@")[2]
         scheme = meant.partition(":")[0]
         hint, meant = f'write "{scheme}://user:password@{host}", with your user and password', ""
-        if "user and password" not in str(error):
+        if " before its host" not in str(error):
             hint = ""
     if meant and meant != value:
         return f'write "{mask_passwords(meant)}"', "" if "@" in meant else meant

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, get_args
 
 from runner import message as names
+from runner.config.messages import closest
 from runner.message import Address, Envelope, replays_of
 from runner.operations.targets import ambiguous_target, unknown_target
 from runner.outcome import InvalidMessage, Reason
@@ -111,7 +112,9 @@ def select_dead_letter_queues(pipelines: Sequence[Pipeline], name: str | None) -
     if chosen:
         return chosen
     known = dict.fromkeys([*(dlq.name for dlq in found), *sorted(queues), *subscribers])
-    raise unknown_target(name, "queue with dead letters, or subscriber,", known)
+    is_id = closest(name, known) is None and any(character.isdecimal() for character in name)
+    hint = f"if it is the id of a message, write --id {name}; the queues are {', '.join(known)}" if is_id else ""
+    raise unknown_target(name, "queue with dead letters, or subscriber,", known, hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -239,7 +239,8 @@ class ManagementApi:
         return ManagementFailed(f"the management API at {self.shown} answers {error.code}", status=error.code)
 
     def _silent(self, why: str) -> ManagementFailed:
-        return ManagementFailed(f"the management API does not answer at {self.shown}: {why}")
+        way = "" if self.shown.endswith(("15672", "15671")) else "; its port is usually 15672"
+        return ManagementFailed(f"the management API does not answer at {self.shown}: {why}{way}")
 
 
 def _candidates(kind: type[ManagementApi], settings: BrokerSettings) -> list[ManagementApi]:
