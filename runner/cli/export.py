@@ -199,5 +199,6 @@ def _write(text: str, output: Path | None) -> None:
     try:
         output.write_text(text, "utf-8")
     except OSError as error:
-        echo_error(f"{output} cannot be written: {(error.strerror or '').lower()}")
+        why = (error.strerror or "").lower()
+        echo_error(f"{output} cannot be written: {why}", "make its folder, or write to a place that is yours")
         raise SystemExit(EXIT_CANNOT_WRITE) from None

@@ -338,7 +338,9 @@ def duration_meant(value: object) -> str:
     from runner.config import guesses
 
     text = str(value).strip().lstrip("-")
-    return guesses.duration(text) or guesses.duration(f"{text}s") or "30s, 2m, 1h or 7d"
+    if text.isdecimal():  # 30 may be days: to guess the unit could delete or wait for something else
+        return f"its unit: {text}s, {text}m, {text}h or {text}d"
+    return guesses.duration(text) or "30s, 2m, 1h or 7d"
 
 
 def _check_management(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

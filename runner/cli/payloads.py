@@ -128,7 +128,8 @@ def _headers(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         name, equals, text = value.partition("=")
         if not name or not equals:
-            raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {value.replace(':', '=', 1)}")
+            meant = value.replace(":", "=", 1) if ":" in value else f"{name or 'NAME'}=VALUE"
+            raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {meant}")
         if name.startswith("x-runner-"):
             raise click.BadParameter('names that start with "x-runner-" belong to the runner')
         headers[name] = text

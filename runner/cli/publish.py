@@ -75,7 +75,7 @@ def _check_message_options(given: dict[str, Any], *, lines: bool) -> None:
     except ValueError as error:
         name, _, text = str(error).partition(": ")
         is_unit = "as in" in text
-        hint = f"write --{name} {options.duration_meant(given[name])}" if is_unit else ""
+        hint = f"write {options.duration_meant(given[name])}" if is_unit else ""
         if is_unit and not given[name].strip("-0. "):
             hint = f"leave --{name} out"
         raise options.BadValue(text, hint, f"--{name}") from None

@@ -21,7 +21,11 @@ _OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--ou
 _ARGUMENTS = ("PATH", "NAME", "PAYLOAD")
 _PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
 _NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
+_SECTIONS = ("queues", "events", "subscribers", "producers")
 _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
+_READS = ("validate", "config", "graph", "diff", "plan", "status", "explain", "schema", "test")
+"""Commands that change nothing: what they cannot read can be left out."""
+
 _MAX_STEPS = 8
 """How many mistakes of one command line are mended together."""
 
@@ -82,7 +86,7 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
 
 def _error_of(words: Sequence[str]) -> click.UsageError | None:
     """Return what is wrong with a command line, None if it can be run. No command runs."""
-    if {"-h", "--help", "--version"} & set(words):
+    if {"-h", "--help", "--version"} & set(words) or words[:1] == ["help"]:
         return None
     context, rest = click.Context(_root(), info_name="runner"), list(words)
     try:
@@ -247,7 +251,12 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
             value = re.sub(r"^:?(\d+)$", r"127.0.0.1:\1", value) if first == "--http" else value
             value = f"{value}.yaml" if first == "--overlay" and not Path(value).suffix else value
             return Rewrite([*before, *meant.split(), *([value] if value else []), *after])
-        help_ = remark or help_ or Rewrite([*before, *kept, *after], "leave it out")
+        kept = kept if _is_pipeline(value) or _error_of([*before, *after]) else []
+        left = Rewrite([*before, *kept, *after], "leave it out")
+        if remark.startswith("leave it out") or (name in _DRY and context.info_name in _READS):
+            remark = "leave it out" if name in _DRY else remark
+            return replace(left, after=remark.removeprefix("leave it out"))
+        help_ = remark or help_ or left
     return help_
 
 
@@ -266,9 +275,19 @@ def _into_file(context: click.Context, arguments: list[str], name: str) -> Rewri
         return None
     words = [*before, *after]
     formats = next((item.type for item in context.command.params if "--format" in item.opts), None)
-    if (suffix := file.rpartition(".")[2]) in getattr(formats, "choices", ()) and "--format" not in words:
-        words += ["--format", suffix]
+    choices, (stem, _, suffix) = getattr(formats, "choices", ()), file.rpartition(".")
+    meant = _choice_of(suffix, choices)
+    if meant and "--format" not in words:
+        words += ["--format", meant]
+        file = f"{stem}.{meant}" if meant == "svg" else file
     return Rewrite(words, after=f" > {shlex.quote(file)}")
+
+
+def _choice_of(value: str, choices: Sequence[str]) -> str:
+    """Return the choice that a value is, or means in other programs; "" if none."""
+    word = value.lower()
+    known = (meant for meant, words, _ in _words("value") if word in words and meant in choices)
+    return word if word in choices else next(known, "")
 
 
 def _around(arguments: Sequence[str], name: str) -> tuple[list[str], str, list[str], list[str]]:
@@ -328,6 +347,10 @@ def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
             raise WrongPath(f'the path of a pipeline comes before "{text}"', context, text)
         if file := _file_with(text):
             raise WrongPath(f'"{text}" is a name in {file}, not a path', context, text)
+        is_id = "ids" in given and re.fullmatch(r"[0-9a-f-]{8,}", text)
+        is_noun = context.info_name in _READS and any(map(_is_pipeline, map(str, given.get("paths", ()))))
+        if is_id or is_noun or "::" in text:
+            raise WrongPath(f'"{text}" is not a path', context, text)
 
 
 def _is_value(context: click.Context, text: str, arguments: Sequence[str]) -> bool:
@@ -351,19 +374,22 @@ def _with_path(context: click.Context, path: str, arguments: list[str]) -> Rewri
     if file := next((item for item in rest[start:] if _is_pipeline(item)), None):
         rest.remove(file)
         return Rewrite([*rest[:start], file, path, *rest[start:]])
-    file = next(filter(_is_pipeline, rest), "") or _file_with(path) or "PATH"
+    if "::" in path:
+        return Rewrite([*rest[:start], path.partition("::")[0], *rest[start:], "--only", path.rpartition("::")[2]])
+    file = next(filter(_is_pipeline, rest), "") or _file_with(path) or next(iter(_pipelines_here()), "PATH")
     rest = [item for item in rest if item != file]
     parameters = {item.name for item in context.command.params}
-    if parameters & {"name", "queue", "queues"}:
+    if not _file_with(path) and "ids" in parameters:
+        return Rewrite([*rest[:start], file, "--id", path, *rest[start:]])
+    if parameters & {"name", "queue", "queues"} and path in names_in(file, *_SECTIONS):
         return Rewrite([*rest[:start], file, path, *rest[start:]])
     is_run = "only" in parameters and path in names_in(file, "producers", "subscribers")
     return Rewrite([*rest[:start], file, *rest[start:], *(["--only", path] if is_run else [])])
 
 
 def _file_with(name: str) -> str:
-    """Return the pipeline of the current folder that has a queue, an event, a subscriber or a producer of this name."""
-    sections = ("queues", "events", "subscribers", "producers")
-    return next((file for file in _pipelines_here() if name in names_in(file, *sections)), "")
+    """Return the pipeline of the current folder that has this name, or a queue, event or other item of this name."""
+    return next((file for file in _pipelines_here() if name in names_in(file, "name", *_SECTIONS)), "")
 
 
 def _pipelines_here() -> list[str]:
@@ -423,8 +449,7 @@ def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, 
     if isinstance(kind, click.Choice) and " is not one of " in message:
         value = message.partition(" is not one of ")[0].strip("'\"")
         choices = [str(each) for each in kind.choices]
-        known = (meant for meant, words, _ in _words("value") if value.lower() in words and meant in choices)
-        guess = next(known, None) or closest(value, choices)
+        guess = _choice_of(value, choices) or closest(value, choices)
         message = f'"{value}" is not a value of it'
         hint = f'did you mean "{guess}"?' if guess else f"write one of: {', '.join(choices)}"
     elif " does not exist" in message and (name := re.search(r"'(.+)'", message)):
@@ -458,6 +483,9 @@ def _too_much(context: click.Context, arguments: list[str]) -> tuple[str, Help]:
             if meant := json_meant(payload):
                 hint = Rewrite([*arguments[:start], meant, *arguments[end:]], "write it in single quotes")
             return f"the payload {payload} is in several pieces", hint
+    files, first = [item for item in arguments if _is_pipeline(item)], len(path.split()) - 1
+    if context.info_name == "config" and len(files) == 1:
+        return f"{path} takes one path", Rewrite([*arguments[:first], *files])
     if context.info_name == "init":
         return f"{path} takes one folder", Rewrite(["init", arguments[-1]])
     usage = " ".join([path, *context.command.collect_usage_pieces(context)])
@@ -485,7 +513,10 @@ def names_in(path: str | os.PathLike[str], *sections: str) -> list[str]:
         return []
     specs = [spec for item in files if (spec := item.spec or item.recovered) is not None]
     found: Iterable[str] = (
-        name for spec in specs for section in sections or ("queues", "events") for name in getattr(spec, section)
+        name
+        for spec in specs
+        for section in sections or ("queues", "events")
+        for name in ([spec.name] if section == "name" else getattr(spec, section))
     )
     return list(dict.fromkeys(found))
 

@@ -239,7 +239,7 @@ def broker(text: str) -> tuple[str, str]:
     if separator and not _SCHEMES.fullmatch(scheme):
         hint = "the runner speaks AMQP 0-9-1, as RabbitMQ does: write amqp://host:5672/vhost"
         return "", hint if "sql" not in scheme else "write file:PATH, such as file:data/shop.queue"
-    rest = rest if separator else text
+    rest = re.sub(r":1(567[12])(?=/|$)", r":\1", rest if separator else text)
     if separator and scheme.lower().startswith("http"):
         rest = re.sub(r":\d+$", ":5671" if scheme.lower() == "https" else ":5672", rest.partition("/")[0])
     if not re.fullmatch(r"(?:[^\s@/]*@)?[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[^\s/]*)?", rest):

@@ -97,7 +97,7 @@ def _limit(text: str, name: str, limit: str) -> float:
             raise ValueError(limit)
         return number
     except ValueError:
-        meant = guesses.duration(limit) or guesses.duration(f"{limit}s") or "30s or 5m"
+        meant = f"{limit}s, {limit}m or {limit}h" if limit.isdecimal() else guesses.duration(limit) or "30s or 5m"
         kind = f"a duration: write {meant}" if name == AGE else "a number"
         raise ValueError(f'"{limit}" in "{text}" is not {kind}') from None
 

@@ -103,7 +103,7 @@ def _named(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         why = "another process uses it" if isinstance(error, BlockingIOError) else error.strerror or str(error)
-        raise TransferFailed(f"{path} cannot be used: {why.lower()}") from error
+        raise TransferFailed(f"{path} cannot be used: {why.lower()}", "check its path and its permissions") from error
 
 
 @contextlib.contextmanager

@@ -56,6 +56,8 @@ def pipeline_with_destination(pipelines: Sequence[Pipeline], name: str) -> Pipel
         readers = (each for pipeline in pipelines for each in pipeline.subscribers if each.name == name)
         read = [target for each in readers for target in (each.queue, *each.event_patterns) if target in known]
         meant = f'write {read[0]}, from which the subscriber "{name}" gets its messages' if read else ""
+        for each in (each for pipeline in pipelines for each in pipeline.subscribers if each.dead_letter == name):
+            meant = f'it has the dead letters of queue "{each.queue}", and only the runner publishes to it'
         what = f"queue or event of {', '.join(pipeline.name for pipeline in pipelines)}"
         raise unknown_target(name, what, known, meant)
     return found[0]

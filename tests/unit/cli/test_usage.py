@@ -16,6 +16,7 @@ from runner.cli.verb import Verb
 from runner.tables import read_table
 
 PIPELINE = """version: 1
+name: shop
 queues: {order_queue: }
 events: {order.paid: }
 subscribers: {ship: {from: order_queue, handler: shop:ship}}
@@ -178,6 +179,28 @@ REWRITTEN = [
         "the payload number=1 article=lamp is in several pieces",
         """publish pipeline.yaml order_queue '{"number": 1, "article": "lamp"}'""",
     ),
+    ("up --timeout 9s pipeline.yaml", '"runner up" has no option --timeout', "up pipeline.yaml"),
+    ("dev pipeline.yaml --broker memory", '"runner dev" has no option --broker', "dev pipeline.yaml"),
+    ("apply --yes pipeline.yaml", '"runner apply" has no option --yes', "apply pipeline.yaml"),
+    ("validate --dry-run pipeline.yaml", '"runner validate" has no option --dry-run', "validate pipeline.yaml"),
+    ("validate pipeline.yaml -W", '"runner validate" has no option -W', "validate pipeline.yaml --strict"),
+    ("dead replay pipeline.yaml --all", '"runner dead replay" has no option --all', "dead replay pipeline.yaml"),
+    ("dead replay 4f1c22aa", '"4f1c22aa" is not a path', "dead replay pipeline.yaml --id 4f1c22aa"),
+    ("launch pipeline.yaml --once", '"runner" has no command "launch"', "up pipeline.yaml --until-idle"),
+    ("up shop", '"shop" is a name in pipeline.yaml, not a path', "up pipeline.yaml"),
+    ("list subscribers pipeline.yaml", '"runner" has no command "list"', "status pipeline.yaml"),
+    ("config show pipeline.yaml", "runner config takes one path", "config pipeline.yaml"),
+    ("test paid.test.yaml::early", '"paid.test.yaml::early" is not a path', "test paid.test.yaml --only early"),
+    (
+        "graph pipeline.yaml -o flow.png",
+        '"runner graph" has no option -o',
+        "graph pipeline.yaml --format svg > flow.svg",
+    ),
+    (
+        "publish pipeline.yaml --to order_queue 1",
+        '"runner publish" has no option --to',
+        "publish pipeline.yaml order_queue 1",
+    ),
     ("diff pipeline.yaml", "runner diff needs NEW", "diff pipeline.yaml NEW"),
     ("up pipeline.yaml --reload", '"runner up" has no option --reload', "up pipeline.yaml --watch"),
     ("-V", '"runner" has no option -V', "--version"),
@@ -206,8 +229,9 @@ SAID = [
     (
         "up pipeline.yaml -d",
         '"runner up" has no option -d',
-        "leave it out, and let a service manager run it: `runner export systemd` writes a unit",
+        "leave it out: runner up pipeline.yaml, and let a service manager run it: `runner export systemd` writes a unit",
     ),
+    ("help stat", '"runner" has no command "stat"', "write: runner help status"),
     ("stop", '"runner" has no command "stop"', "stop `runner up` with Ctrl-C, or send it SIGTERM"),
     (
         "--log-level debug",
@@ -296,6 +320,21 @@ SAID = [
         "write tenant=a",
     ),
     (
+        "publish pipeline.yaml order_queue 1 --header tenant",
+        '--header: "tenant" is not NAME=VALUE',
+        "write tenant=VALUE",
+    ),
+    (
+        "publish pipeline.yaml order_queue 1 --count 5",
+        '"runner publish" has no option --count',
+        "to publish several messages, write each on a line of a file, and --lines < FILE",
+    ),
+    (
+        "up pipeline.yaml --broker localhost:15672",
+        "--broker: a broker's URL starts with amqp://, amqps:// or file:",
+        'write "amqp://localhost:5672"',
+    ),
+    (
         "publish pipeline.yaml order_queue @ordr.json",
         "PAYLOAD: cannot read ordr.json: no such file or directory",
         "correct the path after the @",
@@ -343,14 +382,18 @@ SAID = [
     (
         "publish pipeline.yaml order_queue 1 --delay 30",
         "--delay: must be a duration, as in \"2h\", not '30'",
-        "write --delay 30s",
+        "write its unit: 30s, 30m, 30h or 30d",
     ),
     (
         "publish pipeline.yaml order_queue 1 --priority high",
         "--priority: must be a whole number, not 'high'",
         "write --priority 1 or more",
     ),
-    ("call pipeline.yaml order_queue 1 --timeout 5", '--timeout: "5" is not a duration', "write 5s"),
+    (
+        "call pipeline.yaml order_queue 1 --timeout 5",
+        '--timeout: "5" is not a duration',
+        "write its unit: 5s, 5m, 5h or 5d",
+    ),
     ("dead list pipeline.yaml --older-than '1 hour'", '--older-than: "1 hour" is not a duration', "write 1h"),
     ("status pipeline.yaml --interval 0.01s", "--interval: must be at least 100ms", "write 2s"),
     (

@@ -39,7 +39,7 @@ def test_a_condition_is_a_name_a_comparison_and_a_limit(text: str, expected: tup
         ("dead=0", '"=" in "dead=0" is not a comparison'),
         ("dead>few", '"few" in "dead>few" is not a number'),
         ("dead>nan", '"nan" in "dead>nan" is not a number'),
-        ("age>300", '"300" in "age>300" is not a duration: write 5m'),
+        ("age>300", '"300" in "age>300" is not a duration: write 300s, 300m or 300h'),
         ("dead>0 and age>5m", "is 2 conditions: write each of them for itself, --fail-if 'dead>0' 'age>5m'"),
         ("depth>100", '"depth" in "depth>100" is not a value of a queue: did you mean "ready"?'),
     ],
