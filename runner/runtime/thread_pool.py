@@ -1,7 +1,8 @@
 """Threads for the handlers of one subscriber. They wake the event loop once for all calls that have ended meanwhile.
 
-The standard library's pool makes a future with a lock for each call, and wakes the loop for each result. That costs
-more than a short handler.
+The standard library's pool makes a future with a lock for each call, and wakes a thread for each call and the loop for
+each result. That costs more than a short handler. Here a thread that takes a call wakes another one if more calls wait:
+where calls are short, one thread makes them all, and where they block, each has a thread at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 Call = tuple[Callable[[], Any], asyncio.Future[Any]]
@@ -25,7 +26,11 @@ class ThreadPool(Executor):
         self._size = size
         self._name = name
         self._threads: list[threading.Thread] = []
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: deque[Call] = deque()
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
+        """Each wakes a thread: True to look for calls, False to end."""
+        self._is_waking = False
+        """Whether a thread that was woken has not looked for calls yet."""
         self._unfinished = 0
         self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._is_loop_woken = False
@@ -37,7 +42,8 @@ class ThreadPool(Executor):
             raise RuntimeError("the threads of the handler have ended")
         ended = asyncio.get_running_loop().create_future()
         self._unfinished += 1
-        self._calls.put((work, ended))
+        self._calls.append((work, ended))
+        self._wake()
         if len(self._threads) < min(self._unfinished, self._size):
             thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
             try:
@@ -51,31 +57,47 @@ class ThreadPool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after their calls, and wait for them if asked to. Calls that wait are cancelled."""
         self._is_closed = True
-        with contextlib.suppress(Empty):
-            while True:
-                if (call := self._calls.get_nowait()) is not None:
-                    call[1].cancel()
+        while (call := self._next()) is not None:
+            call[1].cancel()
         for _ in self._threads:
-            self._calls.put(None)
+            self._wakes.put(False)
         for thread in self._threads if wait else ():
             thread.join()
 
+    def _wake(self) -> None:
+        if not self._is_waking:
+            self._is_waking = True
+            self._wakes.put(True)
+
+    def _next(self) -> Call | None:
+        try:
+            return self._calls.popleft()
+        except IndexError:
+            return None
+
     def _work(self) -> None:
         """Make calls until the pool is closed. Runs in each thread."""
-        while (call := self._calls.get()) is not None:
-            work, ended = call
-            result, error = None, None
-            try:
-                if not ended.cancelled():
-                    result = work()
-            except BaseException as failure:  # whatever it is, the thread goes on
-                error = failure
-            self._ended.append((ended, result, error))
-            if not self._is_loop_woken:
-                self._is_loop_woken = True
-                with contextlib.suppress(RuntimeError):  # the loop is closed
-                    ended.get_loop().call_soon_threadsafe(self._pass_on)
-            del call, work, ended, result, error
+        while self._wakes.get():
+            self._is_waking = False  # first: a call that is added from now on wakes a thread again
+            while (call := self._next()) is not None:
+                if self._calls:
+                    self._wake()
+                self._make(*call)
+                del call
+
+    def _make(self, work: Callable[[], Any], ended: asyncio.Future[Any]) -> None:
+        """Make a call, and let the loop know its result."""
+        result, error = None, None
+        try:
+            if not ended.cancelled():
+                result = work()
+        except BaseException as failure:  # whatever it is, the thread goes on
+            error = failure
+        self._ended.append((ended, result, error))
+        if not self._is_loop_woken:
+            self._is_loop_woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                ended.get_loop().call_soon_threadsafe(self._pass_on)
 
     def _pass_on(self) -> None:
         """Pass on the results of all calls that have ended. Runs on the loop."""
