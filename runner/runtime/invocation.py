@@ -226,15 +226,16 @@ def _is_current_task(task: asyncio.Task[Any] | None) -> bool:
 
 async def _run_watched(watchdog: ThreadWatchdog, executor: Executor, work: Callable[[], T], left_s: float | None) -> T:
     """Run a call in a thread and report it if it takes too long."""
-    thread_id: int | None = None
+    call = watchdog.begin(left_s)
 
     def run() -> T:
-        nonlocal thread_id
-        thread_id = threading.get_ident()
+        call.thread_id = threading.get_ident()
         return work()
 
-    with watchdog.watch(left_s, lambda: thread_id):
+    try:
         return await run_in_executor(executor, run)
+    finally:
+        watchdog.end(call)
 
 
 async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import copy_context
 from typing import NamedTuple
 
 from runner import log
@@ -40,6 +42,18 @@ class RunningHandler(NamedTuple):
         return SLOW_AFTER_S if self.timeout_s is None else self.timeout_s + TIMEOUT_GRACE_S
 
 
+class WatchedCall:
+    """A call in a thread. `due` is the loop time at which it is late; that is logged in the context of the call."""
+
+    __slots__ = ("context", "due", "is_overdue", "thread_id")
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.context = copy_context()
+        self.is_overdue = False
+        self.thread_id: int | None = None
+
+
 class ThreadWatchdog:
     """Watches one subscriber's handlers in threads. A thread cannot be stopped, so a handler may outlast its timeout.
 
@@ -49,28 +63,41 @@ class ThreadWatchdog:
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
         self.overdue = 0
+        self._calls: dict[WatchedCall, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    @contextmanager
-    def watch(self, left_s: float | None, thread_id: Callable[[], int | None]) -> Iterator[None]:
-        """Watch a call inside the block.
+    def begin(self, left_s: float | None) -> WatchedCall:
+        """Watch a call until `end`. `left_s` is the time left for it."""
+        loop = asyncio.get_running_loop()
+        call = WatchedCall(loop.time() + (SLOW_AFTER_S if left_s is None else max(0.0, left_s)))
+        self._calls[call] = None
+        if self._timer is None or call.due < self._timer.when():
+            self._set_timer(call.due)
+        return call
 
-        `left_s` is the time left, `thread_id` returns the thread that runs the call.
-        """
-        is_late = False
+    def end(self, call: WatchedCall) -> None:
+        """Note the end of a call."""
+        del self._calls[call]
+        self.overdue -= call.is_overdue
+        if not self._calls:
+            self._set_timer(None)
 
-        def report_late() -> None:
-            nonlocal is_late
+    def _look(self) -> None:
+        """Report calls that are late, and wait for the next one that may be: one timer is enough for all."""
+        now = asyncio.get_running_loop().time()
+        for call in [call for call in self._calls if call.due <= now]:
+            call.due = math.inf
             if self._timeout_s is not None:
-                is_late = True
+                call.is_overdue = True
                 self.overdue += 1
-            self._warn(thread_id())
+            call.context.run(self._warn, call.thread_id)
+        due = min((call.due for call in self._calls), default=math.inf)
+        self._set_timer(due if due < math.inf else None)
 
-        timer = asyncio.get_running_loop().call_later(SLOW_AFTER_S if left_s is None else max(0.0, left_s), report_late)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            self.overdue -= is_late
+    def _set_timer(self, due: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if due is None else asyncio.get_running_loop().call_at(due, self._look)
 
     def _warn(self, thread_id: int | None) -> None:
         text, running_s = "it does not end", SLOW_AFTER_S
