@@ -5,6 +5,7 @@ With `publisher`, the only module that imports all layers.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import time
@@ -393,9 +394,11 @@ async def up(
         try:
             async with handler_watchdog(supervisor.handlers, metrics.loop_lag):
                 if await _unless_stopped(supervisor.start(), stop):
+                    gc.freeze()  # a full collection looks only at what came since, not at all that was imported
                     on_step(_running_step(system))
                     await supervisor.wait(stop)
         finally:
+            gc.unfreeze()
             report = await supervisor.drain()
         if lost:
             raise lost[0]

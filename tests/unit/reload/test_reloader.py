@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,14 @@ async def test_a_module_is_reloaded(reloads: Reloads) -> None:
         await reloads.until(lambda: reloads.ledger() == ["1 1", "2 2"])
     assert reloads.report is not None
     assert (reloads.report.totals.handled, reloads.report.left_in_memory) == (2, 0)
+
+
+async def test_what_is_there_at_the_start_costs_no_garbage_collection_and_may_go_with_its_version(
+    reloads: Reloads,
+) -> None:
+    async with reloads.running():
+        assert gc.get_freeze_count() > 10_000  # what was imported
+    assert gc.get_freeze_count() == 0
 
 
 async def test_a_schema_in_a_file_is_reloaded(reloads: Reloads) -> None:
