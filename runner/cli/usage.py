@@ -516,7 +516,7 @@ def names_in(path: str | os.PathLike[str], *sections: str) -> list[str]:
         name
         for spec in specs
         for section in sections or ("queues", "events")
-        for name in ([spec.name] if section == "name" else getattr(spec, section))
+        for name in ([spec.name or ""] if section == "name" else getattr(spec, section))
     )
     return list(dict.fromkeys(found))
 

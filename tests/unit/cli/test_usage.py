@@ -229,7 +229,8 @@ SAID = [
     (
         "up pipeline.yaml -d",
         '"runner up" has no option -d',
-        "leave it out: runner up pipeline.yaml, and let a service manager run it: `runner export systemd` writes a unit",
+        "leave it out: runner up pipeline.yaml, and let a service manager run it: "
+        "`runner export systemd` writes a unit",
     ),
     ("help stat", '"runner" has no command "stat"', "write: runner help status"),
     ("stop", '"runner" has no command "stop"', "stop `runner up` with Ctrl-C, or send it SIGTERM"),
