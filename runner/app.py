@@ -9,7 +9,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -368,10 +368,9 @@ async def up(
     """
     from runner.metrics import Metrics
     from runner.runtime.supervisor import Supervisor
-    from runner.runtime.watchdog import handler_watchdog
+    from runner.tasks import finished_before
 
     metrics, lost = Metrics(version()), list[BrokerUnavailable]()
-
     note = partial(_note_event, metrics, stop, lost)
     memory, rerun = (continued.memory, continued.rerun) if continued else (None, set[tuple[str, str]]())
     transport = make_transport(system, note, worker=worker.name if worker else "", memory=memory, owns=True)
@@ -387,19 +386,11 @@ async def up(
             worker.report_readiness(supervisor.unready_reasons, metrics)
         if supervisor.has_http and (worker is None or worker.serves_http):
             page = await _serve(system, supervisor, transport, worker, access, on_step)
-        if worker is not None and not await _unless_stopped(worker.wait_for_turn(), stop):
+        if worker is not None and not await finished_before(worker.wait_for_turn(), stop):
             return None
-        if not await _unless_stopped(_connect_and_declare(system, transport, on_step), stop):
+        if not await finished_before(_connect_and_declare(system, transport, on_step), stop):
             return None
-        try:
-            async with handler_watchdog(supervisor.handlers, metrics.loop_lag):
-                if await _unless_stopped(supervisor.start(), stop):
-                    gc.freeze()  # a full collection looks only at what came since, not at all that was imported
-                    on_step(_running_step(system))
-                    await supervisor.wait(stop)
-        finally:
-            gc.unfreeze()
-            report = await supervisor.drain()
+        report = await _run(system, supervisor, metrics, stop, on_step)
         if lost:
             raise lost[0]
         return report
@@ -407,6 +398,29 @@ async def up(
         for opened in (page, transport, supervisor, traces):
             if opened is not None:
                 await opened.close()
+
+
+async def _run(
+    system: System,
+    supervisor: Supervisor,
+    metrics: Metrics,
+    stop: asyncio.Event,
+    on_step: Callable[[StartupStep], None],
+) -> RunReport:
+    """Run until `stop` is set or the system is idle, and drain."""
+    from runner.runtime.watchdog import handler_watchdog
+    from runner.tasks import finished_before
+
+    try:
+        async with handler_watchdog(supervisor.handlers, metrics.loop_lag):
+            if await finished_before(supervisor.start(), stop):
+                gc.freeze()  # a full collection looks only at what came since, not at all that was imported
+                on_step(_running_step(system))
+                await supervisor.wait(stop)
+    finally:
+        gc.unfreeze()
+        report = await supervisor.drain()
+    return report
 
 
 def _note_event(metrics: Metrics, stop: asyncio.Event, lost: list[BrokerUnavailable], change: TransportEvent) -> None:
@@ -482,24 +496,6 @@ def _running_step(system: System) -> StartupStep:
     return StartupStep(
         "running", f"{pluralize(subscribers, 'subscriber')} · {pluralize(producers, 'producer')} · Ctrl-C to stop"
     )
-
-
-async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
-    """Await some work unless `stop` is set first. Return whether it finished."""
-    import asyncio  # `runner validate` does not need it, and with what it imports it is a tenth of its time
-
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            await working
-            return True
-        return False
-    finally:
-        working.cancel()
-        stopping.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def log_transport_event(change: TransportEvent) -> None:

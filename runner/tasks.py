@@ -53,6 +53,22 @@ async def wait_set(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
+async def finished_before(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+    """Await some work, and cancel it when `stop` is set first. Return whether it finished."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+            return True
+        return False
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
 async def gather_or_cancel(*work: Coroutine[Any, Any, object]) -> None:
     """Run coroutines concurrently. The first error cancels the others, and is raised when they have ended."""
     tasks = [asyncio.ensure_future(each) for each in work]
