@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from pathlib import Path
 from typing import Any
 
 import pika
@@ -13,7 +12,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.process import RunnerProcess
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Project, lines, started, stop, until
 
 PIPELINE = """
     version: 1
@@ -101,30 +100,6 @@ async def test_a_call_prints_the_answer_or_why_there_is_none(rabbit_project: Pro
     await until(lambda: foreign.count(project.name("expired")) == 1, "the question that expires")
     assert foreign.count(project.name("nobody")) == 0
     assert "no queue takes a message" in unheard.stderr
-
-
-async def test_calls_and_taps_beside_the_process_that_owns_a_file(tmp_path: Path, unique: str) -> None:
-    project = Project(tmp_path, unique, Place(("--broker", "file:data/shop.queue"), "file:data/shop.queue"))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
-    tap = ("tap", str(project.file), project.name("asked"), "--limit", "1", *project.place.arguments)
-    async with project.up() as runner:
-        await started(runner)
-        async with project.run(*tap) as tapping:
-            await until(lambda: "listening to" in tapping.stderr, "the tap listens")
-            text, answered, rejected = await asyncio.gather(
-                call(project, "asked", "größer"),
-                call(project, "quotes", '{"kg": 2}', "--id", "q-1"),
-                call(project, "quotes", '{"kg": 40}', code=1),
-            )
-            assert await tapping.wait() == 0
-        await stop(runner)
-    assert text.stdout == "GRÖSSER\n"
-    assert "größer" in tapping.stdout
-    assert json.loads(answered.stdout)["price"] == 4.0
-    assert "gave up (rejected): Reject: more than 30 kg" in rejected.stderr
-    late = await call(project, "quotes", '{"kg": 3}', "--timeout", "300ms", code=75)
-    assert "has not answered within 300ms" in late.stderr, "no process owns the file"
 
 
 class FibonacciRpcClient:
