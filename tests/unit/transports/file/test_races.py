@@ -15,7 +15,7 @@ import pytest
 from runner.errors import BrokerUnavailable, PublishUnknown
 from runner.message import Address, Envelope
 from runner.pipeline.topology import Queue, Topology
-from runner.transports.file import paged_buffer
+from runner.transports.file import paged_buffer, store
 from tests.unit.transports.file.sessions import change, crash, session, until
 
 pytestmark = pytest.mark.usefixtures("no_file_left_open")
@@ -28,6 +28,30 @@ async def test_a_fault_of_the_writer_ends_the_waiting(tmp_path: Path) -> None:
         with pytest.raises(PublishUnknown):
             await opened.publish("order")
         assert [event.event for event in opened.events] == ["broker.file_lost"]
+
+
+async def test_a_session_that_ends_while_the_disk_is_full_ends_the_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait learn that it is unknown; what was confirmed is there, and the failed deliveries are counted."""
+    monkeypatch.setattr(store, "CLOSE_S", 0.1)
+    async with session(tmp_path / "q") as opened:
+        await opened.publish("confirmed")
+        await opened.subscribe()
+        assert (await opened.next()).failed_deliveries == 0
+        pages = opened.broker.store.rows("PRAGMA page_count")[0][0]
+        opened.broker.store.writer.execute(f"PRAGMA max_page_count = {pages}")
+        bodies = ["y" * 9000] * 3
+        publishing = [asyncio.create_task(opened.publish(body)) for body in bodies]
+        await until(lambda: opened.broker.store.is_blocked)
+        publishing.append(asyncio.create_task(opened.publish("late")))
+        await opened.transport.close()
+        ended = await asyncio.gather(*publishing, return_exceptions=True)
+        assert {type(each) for each in ended} == {PublishUnknown}
+    async with session(tmp_path / "q") as opened:
+        await opened.subscribe()
+        delivery = await opened.next()
+        assert (delivery.envelope.body, delivery.failed_deliveries) == (b"confirmed", 1)
 
 
 async def test_what_another_process_removes_is_counted_once_while_the_disk_is_slow(tmp_path: Path) -> None:

@@ -86,6 +86,21 @@ async def test_a_slow_tap_loses_the_oldest_and_says_so(
         assert owner.count() == 50
 
 
+async def test_a_tap_goes_on_with_the_next_owner(tmp_path: Path) -> None:
+    """Whether the one before it was stopped or killed."""
+    async with session(tmp_path / "q") as owner:
+        await owner.transport.declare(EVENTS)
+    tap = tap_of(tmp_path / "q")
+    await tap.start(BINDINGS)
+    for number in range(3):
+        async with session(tmp_path / "q") as owner:
+            await owner.transport.publish(PAID, Envelope(b"%d" % number))
+            if number == 1:
+                crash(owner)
+    assert await bodies(tap, 3) == [b"0", b"1", b"2"]
+    await tap.close()
+
+
 async def test_a_process_beside_the_owner_asks(tmp_path: Path) -> None:
     async with session(tmp_path / "q") as owner, session(tmp_path / "q", is_owner=False) as other:
 
