@@ -33,7 +33,7 @@ OTHER = "event loop, reading sockets"
 PARTS: Mapping[str, Sequence[str]] = {
     "handler (counts)": ("benchmarks/",),
     "log lines": ("/structlog/", "/logging/", "runner/log"),
-    "payload to object": ("/json/", "/pydantic", "runner/pipeline/payload", "runner/transports/amqp_limits.py"),
+    "payload to object": ("/json/", "/pydantic", "runner/pipeline/codec.py", "runner/transports/amqp_limits.py"),
     "in-process broker": ("runner/transports/memory/",),
     "acknowledge": ("runner/transports/rabbitmq/ack_batcher.py",),
     "publish": [f"runner/transports/rabbitmq/{name}.py" for name in ("in_flight", "publish_channel", "publisher")],

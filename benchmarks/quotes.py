@@ -196,6 +196,21 @@ def profile(broker: str) -> str:
     return _table((f"{broker}, one message", "CPU µs"), rows)
 
 
+def profiles() -> str:
+    """Return where the time of one message goes, a column for each kind of work."""
+    found = {row["broker"]: row["parts"] for row in read("profile")["results"]}
+    parts = dict.fromkeys(part for its in found.values() for part in its)
+    rows = [(part, *(f"{its[part]:.1f}" if part in its else "" for its in found.values())) for part in parts]
+    total = ("all", *(f"{sum(its.values()):.1f}" for its in found.values()))
+    return _table(("CPU µs of one message", *found), [*rows, total])
+
+
+def pictures() -> str:
+    """Return links to the flame graphs of `make profile`."""
+    files = sorted(RESULTS.glob("profile-*.svg"))
+    return "".join(f"- [{file.stem}]({file.name})\n" for file in files) or NOT_MEASURED
+
+
 def pieces() -> dict[str, str]:
     """Return everything that may be quoted, by name."""
     found = {
@@ -204,6 +219,8 @@ def pieces() -> dict[str, str]:
         "start-up": startup(),
         "profile, RabbitMQ": profile("RabbitMQ"),
         "profile, in-process": profile("in-process"),
+        "profiles": profiles(),
+        "pictures": pictures(),
         "lines of RabbitMQ": by_line(),
     }
     for line in LINES:

@@ -116,7 +116,7 @@ def scenarios(scale: float) -> list[Scenario]:
     ):
         able = [entry for entry in ENTRIES if job.work in entry.works and job.kind in entry.kinds]
         found.append(Scenario(name, job, [entry for entry in able if entry not in EXTRA or entry in extra]))
-    found.append(two_processes(2 * many))
+    found.append(two_processes(3 * many))
     return found
 
 

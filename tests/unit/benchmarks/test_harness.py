@@ -131,6 +131,11 @@ def test_samples_belong_to_the_innermost_part() -> None:
     assert found.parts == {"delivery engine": 6.0, profiling.OTHER: 2.0}
 
 
+def test_the_files_of_each_part_exist() -> None:
+    ours = [piece for pieces in profiling.PARTS.values() for piece in pieces if piece.startswith("runner/")]
+    assert [piece for piece in ours if not any(ROOT.glob(f"{piece}*"))] == []
+
+
 def test_a_flame_graph_has_a_box_for_each_function_below_the_loop() -> None:
     root = str(ROOT)
     loop = ("/lib/asyncio/base_events.py", "BaseEventLoop._run_once")
