@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.quotes import RESULTS, lines, read
 
-WIDTH = 860
-LEFT, RIGHT = 230, 150
+WIDTH = 900
+LEFT, RIGHT = 230, 200
 BAR, GAP, HEAD, SPACE, TOP = 16, 6, 26, 16, 56
 OURS = "mqrunner"
 TITLE = "Messages a second; more is better"

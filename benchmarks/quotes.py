@@ -103,10 +103,11 @@ def conditions(line: str) -> str:
     believed = f"\\* Other work disturbed {busy} of the {len(rows)} rows too much to believe them. " if busy else ""
     if not busy and machine.get("too_busy"):
         believed = "Other work disturbed all of them too much to believe them. "
+    failed = "; ".join(f"{row['scenario']}, {row['entry']} ({_reason(row)})" for row in rows if row["failure"])
     return (
         f"RabbitMQ {machine.get('rabbitmq') or line}, Python {machine['python']}, {machine['cores']} cores, "
         f"{machine['at'][:10]}, load {machine['load'][0]:.1f} before: medians of {runs} runs, and ± the largest "
-        f"deviation of a run from it. {believed}".rstrip()
+        f"deviation of a run from it. {believed}{f'Failed in one of them: {failed}.' if failed else ''}".rstrip()
         + "\n"
     )
 
@@ -262,6 +263,12 @@ def _rate(row: Row) -> str:
     rate = row["rate"]
     deviation = max(rate["max"] - rate["median"], rate["median"] - rate["min"]) / rate["median"]
     return f"{rate['median']:,.0f} ±{deviation:.0%}{_mark(row)}"
+
+
+def _reason(row: Row) -> str:
+    """Return the last part of the first line of a failure: what was found, without the names before it."""
+    said = str(row["failure"]).partition("\n")[0].rpartition(": ")[2]
+    return re.sub(r"^bench-\S+ has", "its queue has", said)
 
 
 def _milliseconds(row: Row, name: str) -> str:
