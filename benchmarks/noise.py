@@ -15,6 +15,8 @@ MAX_OTHERS = 0.15
 """Above either of them, other work decides what is measured."""
 
 PROC = Path("/proc")
+LEAST_TICKS = 50
+"""Of a shorter measurement nothing is said: the system counts in ticks of 10 ms, and one of four would be a quarter."""
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ class Noise:
     """Wall time over CPU time of a fixed loop just before: 1.0 if the loop had a processor to itself."""
     others: float | None
     """The share of all processors' time that went to other processes during the measurement, neither ours nor the
-    broker's. None where the system does not say."""
+    broker's. None where the system does not say, or the measurement was too short."""
 
     @property
     def is_too_much(self) -> bool:
@@ -110,7 +112,7 @@ def _own_ticks() -> int:
 
 
 def _others(before: _Times | None, after: _Times | None) -> float | None:
-    if before is None or after is None or before.total == after.total:
+    if before is None or after is None or after.total - before.total < LEAST_TICKS:
         return None
     others = (after.used - before.used) - (after.own - before.own)
     return max(0.0, others / (after.total - before.total))
