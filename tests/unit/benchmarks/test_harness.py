@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from pamqp import frame
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 from benchmarks import noise, profiling
 from benchmarks.entries.job import Job, body
+from benchmarks.entries.librabbitmq import LIBRABBITMQ
+from benchmarks.entries.plain_pika import PLAIN_PIKA
+from benchmarks.entries.raw_socket import CHUNK, published
 from benchmarks.harness import ROOT, BenchmarkError, Measurements, Spread, disturbed, measure_in_turns
 from benchmarks.ledger import Ledger, SharedLedger, Stopwatch
 from benchmarks.noise import Noise
 from benchmarks.plot import draw
 from benchmarks.process_group import Account, ProcessGroup, read_accounts
-from benchmarks.throughput import Measured, compare
+from benchmarks.throughput import Measured, compare, not_installed
 
 
 def test_a_ledger_writes_when_all_have_come(tmp_path: Path) -> None:
@@ -97,6 +105,28 @@ def test_ratios_are_those_of_rounds() -> None:
     base, ours, none = compare("work", {"base": 10, "ours": 20, "none": 10}, tried)
     assert (base.ratio, ours.ratio, ours.cpu_ratio, ours.count) == (1.0, 2.0, 2.0, 20)
     assert (none.rate, none.ratio, none.failure) == (None, None, "broken")
+
+
+def test_what_is_not_installed_has_a_row_that_says_what_it_needs(tmp_path: Path) -> None:
+    absent = replace(LIBRABBITMQ, files={"cc": tmp_path / "client", "here": tmp_path})
+    (row,) = not_installed("hop", [PLAIN_PIKA, absent])
+    assert (row.entry, row.missing, row.rate, row.failure) == ("librabbitmq (C)", "cc", None, "")
+
+
+@pytest.mark.parametrize("size", [0, 10, CHUNK, 3 * CHUNK])
+def test_what_fills_a_queue_is_in_frames_that_the_broker_takes(size: int) -> None:
+    data, found = published("work", 7, b"x" * size), list[object]()
+    while data:
+        length, _, value = frame.unmarshal(data)
+        assert length <= CHUNK
+        found.append(value)
+        data = data[length:]
+    method, head, *bodies = found
+    assert isinstance(method, Basic.Publish)
+    assert isinstance(head, ContentHeader)
+    assert b"".join(part.value or b"" for part in bodies if isinstance(part, ContentBody)) == b"x" * size
+    assert (method.routing_key, head.body_size) == ("work", size)
+    assert (head.properties.message_id, head.properties.delivery_mode) == (f"{7:032x}", 2)
 
 
 @pytest.mark.parametrize(("size", "at_least", "at_most"), [(0, 90, 115), (10_000, 9_980, 10_020)])
