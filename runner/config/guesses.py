@@ -140,7 +140,7 @@ def import_path(text: str) -> tuple[str, str]:
     called = re.sub(r"\(\s*\)$|[\"']", "", _bare_path(text))
     if outside := re.fullmatch(r"((?:/|\.\./)\S*)/(\w+)(?:\.py)?:(\w+)", called):
         return "", f'write "{outside[2]}:{outside[3]}", and `python_path: [{outside[1]}]` at the top of the pipeline'
-    path, colon, name = re.sub(r"\s*(?:::|->|=>|#|!|@)\s*", ":", called).rpartition(":")
+    path, colon, name = re.sub(r"\s*(?:::|->|=>|#|!|@|,)\s*", ":", called).rpartition(":")
     if not colon and called.endswith(".py"):
         return "", f'write the function as well, as in "{_module(called)}:name"'
     if not colon:
@@ -149,7 +149,7 @@ def import_path(text: str) -> tuple[str, str]:
         bare = called or "name"
         example = f'name its module as well, as in "package.module:{bare}"'
         return "", example if bare.isidentifier() else ""
-    found = f"{_module(path)}:{name.strip()}"
+    found = f"{_module(path)}:{name.strip().removesuffix('.py')}"
     if "-" in path and re.fullmatch(r"[A-Za-z_][\w.-]*:[A-Za-z_][\w.]*", found):
         file = _module(path).rpartition(".")[2].replace("-", "_")
         return "", f'write "{found.replace("-", "_")}", and name the file {file}.py: a module\'s name has no hyphen'
@@ -203,7 +203,7 @@ def _defined(file: Path) -> list[str]:
 
 
 def _module(path: str) -> str:
-    return path.strip().removeprefix("./").removesuffix(".py").replace("/", ".").replace("\\", ".").strip(".")
+    return re.sub(r"[/\\]", ".", re.sub(r"^\./|([/\\]__init__)?\.py$", "", path.strip())).strip(".")
 
 
 def number(text: str) -> str:

@@ -185,6 +185,8 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
     hint = f'did you mean "{guess}"?' if guess else f"define it in {where}, or correct the name"
+    if name in FREQUENT_NAMES and not is_of_the_user(error.path):
+        hint = f'write "from {FREQUENT_NAMES[name]} import {name}"'
     return failure.problem(f'imports "{name}" from "{error.name}", which has no such name', hint, place)
 
 

@@ -251,6 +251,35 @@ MODULES = [
         'add "import datetime" at the top of the module',
     ),
     Mistake(
+        "a package in place of its module",
+        {"app.py": "import beautifulsoup4\n" + SHIP},
+        "app.py:1:8",
+        'module "app" imports "beautifulsoup4", which is not found',
+        'did you mean "bs4"?',
+    ),
+    Mistake(
+        "a name that has moved",
+        {"app.py": "from collections import Mapping\n" + SHIP},
+        "app.py:1:25",
+        'module "app" imports "Mapping" from "collections", which has no such name',
+        'write "from collections.abc import Mapping"',
+    ),
+    Mistake(
+        "a method of a class of the same name as its module",
+        {"app.py": "import datetime\nX = datetime.now()\n" + SHIP},
+        "app.py:2:1",
+        "module \"app\" failed to import: AttributeError: module 'datetime' has no attribute 'now'",
+        "write datetime.datetime.now",
+    ),
+    Mistake(
+        "a default that all objects would share",
+        {"app.py": "from dataclasses import dataclass\n@dataclass\nclass O:\n    a: list = []\n" + SHIP},
+        "app.py:2:1",
+        "module \"app\" failed to import: ValueError: mutable default <class 'list'> for field a is not allowed: "
+        "use default_factory",
+        'write `= field(default_factory=list)`, with "from dataclasses import field" at the top of the module',
+    ),
+    Mistake(
         "an endless recursion",
         {"app.py": "def f():\n    f()\nf()\n" + SHIP},
         "app.py:2:5",
@@ -309,7 +338,7 @@ MODULES += [
         f'module "app" imports "{name}", which is not found',
         f'did you mean "{meant}"?',
     )
-    for name, meant in (("jsn", "json"), ("datetme", "datetime"), ("reqests", "requests"))
+    for name, meant in (("jsn", "json"), ("datetme", "datetime"), ("reqests", "requests"), ("pandsa", "pandas"))
 ]
 MODULES += [
     Mistake(

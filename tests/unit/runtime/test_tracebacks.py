@@ -50,7 +50,7 @@ async def test_the_traceback_has_none_of_our_frames() -> None:
     assert text.endswith("json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)")
 
 
-ORDER: Any = {"id": 1}
+ORDER: Any = {"id": 1, "text": "9.5"}
 PUBLISH: Any = Publish
 
 
@@ -65,6 +65,10 @@ PUBLISH: Any = Publish
             "this is a text, not an object: parse it with json.loads, or publish it as JSON",
         ),
         (lambda: PUBLISH(1, queue="a"), "write Publish(value, to=…, headers=…, delay=…, expires=…, priority=…, id=…)"),
+        (
+            lambda: ORDER["text"] * 1.19,
+            "this number is a text: convert it with float(…), or annotate the payload with a model",
+        ),
         (lambda: cast("Any", None)["id"], ""),
     ],
 )
