@@ -36,10 +36,8 @@ def likely_module(name: str) -> str:
     if is_package(name):
         return ""
     packages = {package.lower().replace("-", "_"): module for module, package in DISTRIBUTIONS.items()}
-    if name.lower() in packages:
-        return packages[name.lower()]
     known = [item for item in (*sys.stdlib_module_names, *FREQUENT) if not item.startswith("_")]
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.82)), "")
+    return packages.get(name.lower()) or next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.82)), "")
 
 
 def how_to_get(names: Sequence[str]) -> tuple[str, str]:

@@ -160,13 +160,8 @@ def _hidden_definition(module: str, attribute: str, file: str | None) -> tuple[s
         return None
     body = source_of(file)
     owner, _, inner = attribute.partition(".")
-    for node in body:
-        if (
-            inner
-            and isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Dict)
-            and owner in map(_name, node.targets)
-        ):
+    for node in body if inner else ():
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and owner in map(_name, node.targets):
             made = f"{inner} = {owner}[{inner!r}]".replace("'", '"')
             hint = f'"{owner}" is a dict: add `{made}` to {display_path(file)}, and write "{module}:{inner}"'
             return hint, place_of(file, node.lineno, owner)
@@ -213,9 +208,7 @@ def _defined_elsewhere(module: str, attribute: str, file: str | None) -> str:
         f"{prefix}{other.stem}"
         for other in sorted(folder.glob("*.py"))
         if str(other) != file and other.stem.isidentifier() and other.stem not in ("__init__", "__main__", "conftest")
-        if any(
-            isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and node.name == attribute for node in source_of(str(other))
-        )
+        if attribute in map(_name, source_of(str(other)))
     ]
     return found[0] if len(found) == 1 else ""
 
