@@ -7,7 +7,6 @@ not: `"16"` is text, `16` is a number.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -148,28 +147,20 @@ def _seconds(value: object) -> float:
     raise spec_error("bad-duration", f"must be a duration, not {describe(value)}", help_, replacement=meant)
 
 
-_RATES: Final = {
-    **dict.fromkeys(("", "s", "sec", "second"), "s"),
-    **dict.fromkeys(("m", "min", "minute"), "m"),
-    **dict.fromkeys(("h", "hr", "hour"), "h"),
-    **dict.fromkeys(("d", "day"), "d"),
-}
 _SIZES: Final = {
     **dict.fromkeys(("", "b", "byte"), "B"),
     **{word: unit for unit in ("kB", "MB", "GB") for word in (unit.lower(), unit[0].lower())},
     **{word: unit for unit in ("KiB", "MiB", "GiB") for word in (unit.lower(), unit[:2].lower())},
 }
-_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(/|per|)\s*([A-Za-z]*)")
+_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
-def _meant(value: object, units: Mapping[str, str], separator: str = "") -> str:
-    """Return the help for a number with a misspelt unit, "" if the unit cannot be guessed."""
+def _meant_size(value: object) -> str:
+    """Return the size that a number with a misspelt unit means, "" if the unit cannot be guessed."""
     match = None if isinstance(value, Interpolated) else _AMOUNT.fullmatch(str(value).strip())
-    if match is None or bool(match[2]) > bool(separator):
-        return ""
-    word = match[3].lower()
-    unit = units.get(word) or units.get(word.removesuffix("s"))
-    return f"{match[1]}{separator}{unit}" if unit else ""
+    word = match[2].lower() if match is not None else ""
+    unit = _SIZES.get(word) or _SIZES.get(word.removesuffix("s"))
+    return f"{match[1]}{unit}" if match is not None and unit else ""
 
 
 def _size(value: object) -> int:
@@ -189,7 +180,7 @@ def _size(value: object) -> int:
             raise spec_error(
                 "out-of-range", f"must be {bound}, not {describe(value)}", "write it as in 64kB, 1MiB or 2GB"
             )
-    meant = _meant(value, _SIZES)
+    meant = _meant_size(value)
     help_ = f'did you mean "{meant}"?' if meant else "write it as in 512B, 64kB, 1MiB or 2GB"
     raise spec_error("bad-size", f"must be a size, not {describe(value)}", help_, replacement=meant)
 
@@ -209,7 +200,7 @@ def _rate(value: object) -> float:
         rate = None
     if rate is None:
         is_literal = isinstance(value, str) and not isinstance(value, Interpolated)
-        meant = _meant(value, _RATES, "/") or (guesses.rate(str(value)) if is_literal else "")
+        meant = guesses.rate(str(value)) if is_literal else ""
         help_ = f'did you mean "{meant}"?' if meant else "write it as in 100/s, 10/m, 5/h or 20/d"
         raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_, replacement=meant)
     if not 0 < rate <= MAX_RATE:

@@ -250,10 +250,11 @@ def broker(text: str) -> tuple[str, str]:
 
 def rate(text: str) -> str:
     """Return the rate that `10rps`, `10 req/s`, `600 rpm` or `48 per day` means, with the same number."""
-    pattern = r"(\d+(?:\.\d+)?)\s*(?:[a-z]*\s*/\s*|(?:[a-z]+\s+)?(?:per|an?|each|every)\s+|[a-z]p(?=[smh]$))([a-z]+)"
+    pattern = r"(\d+(?:\.\d+)?)\s*(?:[a-z]*\s*/\s*|(?:[a-z]+\s+)?(?:per|an?|each|every)\s+|[a-z]p(?=[smh]$)|)([a-z]*)"
     match = re.fullmatch(pattern, text.strip().lower())
     units = {size: unit for unit, size in _SHORT[:-1]}
-    return f"{match[1]}/{units[size]}" if match and (size := _UNITS.get(match[2])) in units else ""
+    size = _UNITS.get(match[2] or "s") if match else None
+    return f"{match[1]}/{units[size]}" if match and size in units else ""
 
 
 def payload_path(text: str) -> str:

@@ -7,34 +7,19 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runner.config.document import (
-    Document,
-    Interpolated,
-    KeyPath,
-    MappingNode,
-    Node,
-    ScalarNode,
-    SequenceNode,
-    value_at,
-)
+from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, section_of
 from runner.config.guesses import duration
 from runner.config.messages import abbreviated, quoted, typo_of
 from runner.config.models import model_at, model_below
 from runner.config.scalars import resolve_scalar
-from runner.config.slips.slip import LISTS
+from runner.config.slips.slip import LISTS, SECTIONS
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, model_keys
 from runner.errors import Problem
 from runner.redaction import mask_passwords
 
-_KINDS = {
-    "queues": "a queue",
-    "producers": "a producer",
-    "subscribers": "a subscriber",
-    "events": "an event",
-    "exchanges": "an exchange",
-}
+_KINDS = {name: f"{'an' if name[0] == 'e' else 'a'} {name[:-1]}" for name in SECTIONS if name != "resources"}
 _MAX_CHARACTERS = 80
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\.\w+)*")
 _MAX_TOGETHER = 6
@@ -81,8 +66,8 @@ class UnknownKeys:
         model, nodes = model_at(path[:-1], self._root), self._document.node(path[:-1])
         place, value, node = _place(model), parent[key], self._document.node(path)
         word = foreign_word(place, key)
-        if isinstance(value, list) and len(value) == 1 and isinstance(node, SequenceNode):
-            value, node = value[0], node.nodes[0]
+        if isinstance(value, list) and len(value) == 1:
+            value, node = value[0], self._document.node((*path, 0))
         if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
             return False
         is_compound = has_parts(place, key, value)

@@ -217,9 +217,7 @@ class _Composer:
         parent.weight += child.weight
         parent.height = max(parent.height, child.height + 1)
         if parent.weight > limits.MAX_EXPANDED_NODES:
-            message = (
-                f"the file has more than {limits.MAX_EXPANDED_NODES} keys and values once its aliases are written out"
-            )
+            message = f"with its aliases, the file has more than {limits.MAX_EXPANDED_NODES} keys and values"
             raise _fatal("too-large", message, "use fewer aliases", span)
 
     def _scalar(self, event: Any) -> ScalarNode:

@@ -21,13 +21,7 @@ from runner.pipeline.topology import Exchange, Queue
 from runner.pipeline.topology_builder import dead_letter_queue, event_address, own_queue, reads_queue
 from runner.units import format_duration
 
-_BROKER_KEYS: Final = {
-    "urls": "urls",
-    "tls": "tls",
-    "topology": "topology",
-    "connect_timeout_s": "connect_timeout",
-    "heartbeat_s": "heartbeat",
-}
+_BROKER_FIELDS: Final = ("urls", "tls", "topology", "connect_timeout_s", "heartbeat_s")
 
 Options = Mapping[KeyPath, Any]
 
@@ -103,7 +97,8 @@ def _different_brokers(source: LoadedPipeline, other: LoadedPipeline) -> Problem
     if not source.has(("broker",)):
         source, other = other, source  # the later file has no broker
     ours, theirs = source.pipeline.broker, other.pipeline.broker
-    key = next(key for field, key in _BROKER_KEYS.items() if getattr(ours, field) != getattr(theirs, field))
+    differing = next(field for field in _BROKER_FIELDS if getattr(ours, field) != getattr(theirs, field))
+    key = differing.removesuffix("_s")
     where = other.loaded.location(_broker_path(other, key))
     if key == "urls":
         message = f"its broker differs from that of {where} ({theirs.shown()}), but pipelines in one process share one"

@@ -100,9 +100,7 @@ def _idle_events(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Pe
         path, address = ("events", name), event_address(name, event)
         if name in unheard and event.unheard != "ignore":
             message = f'event "{name}" has no subscriber'
-            help_text = (
-                "publishing it fails while no queue is bound to it: add a subscriber, or write `unheard: ignore`"
-            )
+            help_text = "publishing it fails while no queue gets it: add a subscriber, or write `unheard: ignore`"
             yield loaded.problem("unheard-event", path, message, help_text, severity="warning", on="key")
         elif name not in unheard and address not in published and publishes:
             help_text = "add it to a `to:`, or ignore this if a handler or another program publishes it"

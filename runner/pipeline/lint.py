@@ -62,12 +62,9 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
 def _common_name(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of a name that another project may have: on one broker, they would take each other's messages."""
     if spec.name is None and loaded.name in COMMON_NAMES and spec.broker.urls:
-        message = (
-            f'the pipeline has the name of its file, "{loaded.name}", which other projects on this broker may have'
-        )
-        yield loaded.problem(
-            "common-name", ("version",), message, "add `name:`, as in `name: shop`", severity="warning"
-        )
+        message = f'other projects on this broker may have the name of the file, "{loaded.name}", too'
+        help_text = "add `name:`, as in `name: shop`"
+        yield loaded.problem("common-name", ("version",), message, help_text, severity="warning")
 
 
 def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:

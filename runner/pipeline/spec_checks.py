@@ -63,23 +63,10 @@ def check_spec(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer
     `together` are the pipelines that are loaded together, from `peers`. Default: only this one.
     """
     together = [Peer(loaded.name, spec)] if together is None else together
-    checks = (
-        _shared_names,
-        _streams,
-        _partitions,
-        _own_queues,
-        _reserved_names,
-        _derived_names,
-        _targets,
-        _target_options,
-        _queue_sources,
-        _event_exchanges,
-        _http_paths,
-        _traces,
-        _compression,
-        _stores,
-    )
-    problems = [*_sources(loaded, spec, together), *(problem for check in checks for problem in check(loaded, spec))]
+    names = (_shared_names, _own_queues, _reserved_names, _derived_names, _targets, _queue_sources, _event_exchanges)
+    options = (_streams, _partitions, _target_options, _http_paths, _traces, _compression, _stores)
+    found = (problem for check in (*names, *options) for problem in check(loaded, spec))
+    problems = [*_sources(loaded, spec, together), *found]
     if loaded.spec is not None and not any(problem.severity == "error" for problem in problems):
         problems += lint_warnings(loaded, spec, together)
     return problems
@@ -108,13 +95,8 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
             elif is_pattern(source):
                 if not any(matches(source, event) for event in spec.events) and not matches_any_event(source, together):
                     message = f'no event of this pipeline matches "{source}"'
-                    yield loaded.problem(
-                        "unmatched-pattern",
-                        (*path, index),
-                        message,
-                        "list the events you mean under `events:`",
-                        severity="warning",
-                    )
+                    help_text, at = "list the events you mean under `events:`", (*path, index)
+                    yield loaded.problem("unmatched-pattern", at, message, help_text, severity="warning")
             elif source in dead:
                 message = f'"{source}" is a dead-letter queue that is not declared'
                 help_text = f'add "{source}:" under `queues:` to read it'
