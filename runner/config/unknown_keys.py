@@ -146,8 +146,9 @@ class UnknownKeys:
             return ForeignWord("host", "=", "")
         if place not in ("subscriber", "producer"):
             return word
-        if _IMPORT_PATH.fullmatch(only) and not {"handler", "file", "http"} & {*parent}:
-            return ForeignWord("handler", "=", "")
+        is_file = place == "producer" and only.endswith((".csv", ".jsonl", ".ndjson"))
+        if (is_file or _IMPORT_PATH.fullmatch(only)) and not {"handler", "file", "http"} & {*parent}:
+            return ForeignWord("file" if is_file else "handler", "=", "")
         names = [*(self._data.get("queues") or ()), *(self._data.get("events") or ())]
         key = next((name for name in ("from", "to") if name in missing and only in names), "")
         return ForeignWord(key, "=", "") if key else word
