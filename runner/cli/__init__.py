@@ -9,38 +9,39 @@ import sys
 
 import click
 
-_VERBS = {
-    "init": "Start a project: a pipeline, its handlers, tests.",
-    "up": "Validate pipelines, connect, and run them until stopped.",
-    "dev": "Run pipelines without a broker; reload what you change.",
-    "validate": "Check pipelines and report every problem at once.",
-    "test": "Run tests of pipelines, on the in-process broker with virtual time.",
-    "config": "Print the effective pipeline, with every default.",
-    "graph": "Draw producers, queues and subscribers, as text or as a picture.",
-    "diff": "Compare two versions of pipelines: what a change breaks.",
-    "plan": "Compare pipelines with the broker; change nothing.",
-    "apply": "Declare what is missing on the broker; recreate named queues.",
-    "publish": "Publish a message to a queue or an event of a pipeline.",
-    "call": "Ask a queue or an event of a pipeline, and print the answer.",
-    "tap": "Print copies of messages as they are published.",
-    "status": "Show each queue's messages, consumers and dead letters.",
-    "page": "Show queues and dead letters in a browser; run nothing.",
-    "dead": "List, show, replay or drop dead letters.",
-    "pause": "Stop a subscriber in all processes; its messages wait.",
-    "resume": "Start a subscriber that was paused.",
-    "export": "Write definitions, permissions, deployment files; take out messages.",
-    "import": "Publish messages that `export messages` took from a broker.",
-    "explain": "Explain an error code, with an example.",
-    "schema": "Print the JSON Schema of pipeline files, for editors.",
-}
-
-
 _GROUPS = {
-    "Write": "init validate test config graph diff explain schema",
-    "Run": "up dev publish call page",
-    "Look at a broker, and change it": "plan apply status tap dead pause resume import",
-    "Deploy": "export",
+    "Write": {
+        "init": "Start a project: a pipeline, its handlers, tests.",
+        "validate": "Check pipelines and report every problem at once.",
+        "test": "Run tests of pipelines, on the in-process broker with virtual time.",
+        "config": "Print the effective pipeline, with every default.",
+        "graph": "Draw producers, queues and subscribers, as text or as a picture.",
+        "diff": "Compare two versions of pipelines: what a change breaks.",
+        "explain": "Explain an error code, with an example.",
+        "schema": "Print the JSON Schema of pipeline files, for editors.",
+    },
+    "Run": {
+        "up": "Validate pipelines, connect, and run them until stopped.",
+        "dev": "Run pipelines without a broker; reload what you change.",
+        "publish": "Publish a message to a queue or an event of a pipeline.",
+        "call": "Ask a queue or an event of a pipeline, and print the answer.",
+        "page": "Show queues and dead letters in a browser; run nothing.",
+    },
+    "Look at a broker, and change it": {
+        "plan": "Compare pipelines with the broker; change nothing.",
+        "apply": "Declare what is missing on the broker; recreate named queues.",
+        "status": "Show each queue's messages, consumers and dead letters.",
+        "tap": "Print copies of messages as they are published.",
+        "dead": "List, show, replay or drop dead letters.",
+        "pause": "Stop a subscriber in all processes; its messages wait.",
+        "resume": "Start a subscriber that was paused.",
+        "import": "Publish messages that `export messages` took from a broker.",
+    },
+    "Deploy": {
+        "export": "Write definitions, permissions, deployment files; take out messages.",
+    },
 }
+_VERBS = {name: text for verbs in _GROUPS.values() for name, text in verbs.items()}
 
 
 class _Verbs(click.Group):
@@ -75,11 +76,9 @@ class _Verbs(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        grouped = {title: [name for name in names.split() if name in _VERBS] for title, names in _GROUPS.items()}
-        others = [name for name in _VERBS if not any(name in names for names in grouped.values())]
-        for title, names in {**grouped, **({"Others": others} if others else {})}.items():
+        for title, verbs in _GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, _VERBS[name]) for name in names])
+                formatter.write_dl([*verbs.items()])
         with formatter.section("Examples"):
             formatter.write("  runner init shop\n  runner validate shop\n  runner up shop\n  runner help publish\n")
 

@@ -78,89 +78,10 @@ def overlays(command: F) -> F:
     return cast("F", overlay(setting(with_overlays)))
 
 
-def pipelines(*more: Callable[[Any], Any], is_one: bool = False) -> Callable[[F], F]:
-    """Add PATH..., or PATH with `is_one`, `--env-file` and more options. The command gets them as a PipelineOptions.
-
-    A RunnerError of the command is written to stderr.
-    """
-
-    def add(command: F) -> F:
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            given["paths"] = given["paths"] if "paths" in given else (given.pop("path"),)
-            names = [item.name for item in fields(PipelineOptions) if item.name in given]
-            with errors_as_exit_codes():
-                command(PipelineOptions(**{name: given.pop(name) for name in names}), **given)
-
-        decorated: Any = run
-        for option in (*reversed(more), env_file, path if is_one else paths):
-            decorated = option(decorated)
-        return cast("F", decorated)
-
-    return add
-
-
 def style(*choices: str, help: str) -> Callable[[F], F]:
     """Add `--format`; the command gets it as `style`. The first choice is the default."""
     kind = click.Choice(choices)
     return click.option("--format", "style", type=kind, default=choices[0], show_default=True, help=help)
-
-
-def broker(command: F) -> F:
-    """Add `--broker`, checked by the rules for `broker:` in a file."""
-    return click.option(
-        "--broker",
-        envvar="RUNNER_BROKER",
-        show_envvar=True,
-        metavar="URL",
-        callback=_check_broker,
-        help="Broker to use instead of the one in the file: amqp://…, amqps://…, file:PATH or memory.",
-    )(command)
-
-
-def management(command: F) -> F:
-    """Add `--management`, the URL of RabbitMQ's management API."""
-    return click.option(
-        "--management",
-        envvar="RUNNER_MANAGEMENT",
-        show_envvar=True,
-        metavar="URL",
-        callback=_check_management,
-        help="URL of RabbitMQ's management API. Default: the broker's host, port 15672 (15671 for amqps).",
-    )(command)
-
-
-def wait(command: F) -> F:
-    """Add `--wait`, how long to retry the connection to the broker."""
-    return click.option(
-        "--wait",
-        "wait_s",
-        default="0s",
-        metavar="DURATION",
-        callback=duration,
-        help="How long to wait for a broker that is unreachable, such as 30s. Default: do not wait.",
-    )(command)
-
-
-def redact(command: F) -> F:
-    """Add `--redact`, which masks parts of the payloads in recorded tests."""
-    return click.option(
-        "--redact",
-        "redacted",
-        multiple=True,
-        metavar="PATH",
-        help="Mask this part of the payloads in a recorded test, as in customer.email; repeatable. Secrets are masked.",
-    )(command)
-
-
-def allow_actions(command: F) -> F:
-    """Add `--allow-actions`, which lets the page do more than look."""
-    return click.option(
-        "--allow-actions",
-        is_flag=True,
-        help="Let the page try dead letters, send them back and drop them, and pause subscribers. Needs a token: "
-        "RUNNER_TOKEN, or else a new one, which is printed.",
-    )(command)
 
 
 def only(command: F) -> F:
@@ -181,33 +102,6 @@ def only(command: F) -> F:
         shell_complete=names,
         help="Run only this producer or subscriber; repeatable.",
     )(without(command))
-
-
-def log_format(command: F) -> F:
-    """Add `--log-format`."""
-    return click.option(
-        "--log-format", type=click.Choice(["auto", "console", "json"]), help="Format of log lines. Default: auto."
-    )(command)
-
-
-def log_level(command: F) -> F:
-    """Add `--log-level`."""
-    return click.option(
-        "--log-level",
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        help="Lowest level that is written. Default: info.",
-    )(command)
-
-
-def http(command: F) -> F:
-    """Add `--http`, where `runner up` answers."""
-    return click.option(
-        "--http",
-        metavar="HOST:PORT",
-        callback=http_address,
-        help="Address for HTTP producers, /healthz, /readyz, /metrics and the page at /. Port 0 takes a free one, "
-        "which is logged.",
-    )(command)
 
 
 def http_address(
@@ -360,3 +254,79 @@ def _check_management(_: click.Context, __: click.Parameter, value: str | None) 
             meant = f"http://{host}" if "://" not in value and ":" in value else f"http://{name}:15672"
             raise BadValue(f'"{mask_passwords(value)}" is not the URL of a management API', f"write {meant}")
     return value
+
+
+broker = click.option(
+    "--broker",
+    envvar="RUNNER_BROKER",
+    show_envvar=True,
+    metavar="URL",
+    callback=_check_broker,
+    help="Broker to use instead of the one in the file: amqp://…, amqps://…, file:PATH or memory.",
+)
+management = click.option(
+    "--management",
+    envvar="RUNNER_MANAGEMENT",
+    show_envvar=True,
+    metavar="URL",
+    callback=_check_management,
+    help="URL of RabbitMQ's management API. Default: the broker's host, port 15672 (15671 for amqps).",
+)
+wait = click.option(
+    "--wait",
+    "wait_s",
+    default="0s",
+    metavar="DURATION",
+    callback=duration,
+    help="How long to wait for a broker that is unreachable, such as 30s. Default: do not wait.",
+)
+redact = click.option(
+    "--redact",
+    "redacted",
+    multiple=True,
+    metavar="PATH",
+    help="Mask this part of the payloads in a recorded test, as in customer.email; repeatable. Secrets are masked.",
+)
+allow_actions = click.option(
+    "--allow-actions",
+    is_flag=True,
+    help="Let the page try dead letters, send them back and drop them, and pause subscribers. Needs a token: "
+    "RUNNER_TOKEN, or else a new one, which is printed.",
+)
+log_format = click.option(
+    "--log-format", type=click.Choice(["auto", "console", "json"]), help="Format of log lines. Default: auto."
+)
+log_level = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Lowest level that is written. Default: info.",
+)
+http = click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=http_address,
+    help="Address for HTTP producers, /healthz, /readyz, /metrics and the page at /. Port 0 takes a free one, "
+    "which is logged.",
+)
+
+
+def pipelines(*more: Callable[[Any], Any], is_one: bool = False) -> Callable[[F], F]:
+    """Add PATH..., or PATH with `is_one`, `--env-file` and more options. The command gets them as a PipelineOptions.
+
+    A RunnerError of the command is written to stderr.
+    """
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            given["paths"] = given["paths"] if "paths" in given else (given.pop("path"),)
+            names = [item.name for item in fields(PipelineOptions) if item.name in given]
+            with errors_as_exit_codes():
+                command(PipelineOptions(**{name: given.pop(name) for name in names}), **given)
+
+        decorated: Any = run
+        for option in (*reversed(more), env_file, path if is_one else paths):
+            decorated = option(decorated)
+        return cast("F", decorated)
+
+    return add

@@ -220,7 +220,9 @@ def _option_of_group(context: click.Context, group: click.Group, name: str, argu
     for index, item in enumerate(arguments[start + 1 :], start + 1):
         if item[:1] != "-" and (meant := _command_meant(item, known)):
             return Rewrite([*arguments[:start], *meant, *arguments[start:index], *arguments[index + 1 :]])
-    return f"options come after the command, as in `{context.command_path} {known[1]} {name} …`"
+    return (
+        f"options come after the command, as in `{context.command_path} {'up' if 'up' in known else known[0]} {name} …`"
+    )
 
 
 def _option_meant(context: click.Context, name: str, own: list[str], arguments: list[str]) -> Help:
