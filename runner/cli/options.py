@@ -211,7 +211,9 @@ def _check_paths(context: click.Context, _: click.Parameter, value: tuple[Path, 
     """Return the paths. Raises BadValue for a file of variables, which is given by `--env-file`."""
     for path in value:
         if path.name == ".env" or path.suffix == ".env":
-            others = " ".join(str(other) for other in value if other != path) or "PATH"
+            from runner.config.loader import pipelines_here
+
+            others = " ".join(str(other) for other in value if other != path) or next(iter(pipelines_here()), "PATH")
             hint = f"write: {context.command_path} {others} --env-file {path}"
             raise BadValue(f'"{path}" is a file of variables, not a pipeline', hint)
     return value

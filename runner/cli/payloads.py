@@ -50,7 +50,13 @@ def load_destination(chosen: PipelineOptions, name: str) -> System:
     """
     from runner import app
 
-    system = app.select_destination(chosen.load(is_one_process=False), name)
+    system = chosen.load(is_one_process=False)
+    if name[:1] in ("{", "[", "@"):
+        names = dict.fromkeys(each for pipeline in system.pipelines for each in pipeline.destinations)
+        raise options.BadValue(
+            "a payload stands in its place", f"write one of these before it: {', '.join(names)}", "NAME"
+        )
+    system = app.select_destination(system, name)
     if system.broker.is_memory:
         hint = "pass --broker amqp://…, or let a producer of the pipeline publish it"
         raise NoBrokerToPublishTo(
@@ -128,7 +134,7 @@ def _headers(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         name, equals, text = value.partition("=")
         if not name or not equals:
-            meant = value.replace(":", "=", 1) if ":" in value else f"{name or 'NAME'}=VALUE"
+            meant = shlex.quote(re.sub(r":\s*", "=", value, count=1)) if ":" in value else f"{name or 'NAME'}=VALUE"
             raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {meant}")
         if name.startswith("x-runner-"):
             raise click.BadParameter('names that start with "x-runner-" belong to the runner')

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from runner.app import System
 
 
+def _with_unit(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip("0. "):
+        raise options.BadValue("must be at least 1ms", f"leave {option.opts[0]} out")
+    options.duration(context, option, value)
+    return value
+
+
 @click.command("publish", cls=Verb, short_help="Publish a message.")
 @options.pipelines(options.broker, options.wait, is_one=True)
 @click.argument("name", shell_complete=complete_names("queues", "events"))
@@ -32,8 +39,15 @@ if TYPE_CHECKING:
     callback=options.rate,
     help="Maximum rate of messages: 100/s, 10/m.",
 )
-@click.option("--delay", metavar="DURATION", help="How long the broker holds the message: 90s, 2h, 7d.")
-@click.option("--expires", metavar="DURATION", help="How long it may wait for a handler before it is dead-lettered.")
+@click.option(
+    "--delay", metavar="DURATION", callback=_with_unit, help="How long the broker holds the message: 90s, 2h, 7d."
+)
+@click.option(
+    "--expires",
+    metavar="DURATION",
+    callback=_with_unit,
+    help="How long it may wait for a handler before it is dead-lettered.",
+)
 @click.option("--priority", type=int, metavar="NUMBER", help="Its priority; the queue must have priorities.")
 @click.option("--id", metavar="TEXT", help="Its message id.  [default: a new one]")
 def command(
@@ -73,12 +87,7 @@ def _check_message_options(given: dict[str, Any], *, lines: bool) -> None:
     try:
         Publish(None, **given)
     except ValueError as error:
-        name, _, text = str(error).partition(": ")
-        is_unit = "as in" in text
-        hint = f"write {options.duration_meant(given[name])}" if is_unit else ""
-        if is_unit and not given[name].strip("-0. "):
-            hint = f"leave --{name} out"
-        raise options.BadValue(text, hint, f"--{name}") from None
+        raise click.UsageError(f"--{error}") from None
 
 
 def _lines(body: bytes) -> tuple[list[bytes], list[int]]:

@@ -81,6 +81,10 @@ def command(
 
     Exit codes: 0 passed, 1 a test failed or --fail-under is not reached, 2 no test matches, 78 a file is wrong.
     """
+    if fail_under is not None and 0 < fail_under < 1:
+        raise options.BadValue(
+            f"{fail_under:g} is less than one percent", f"write {fail_under * 100:g}", "--fail-under"
+        )
     with errors_as_exit_codes():
         if is_watching:
             asyncio.run(_run_on_changes(paths))

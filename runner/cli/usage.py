@@ -160,7 +160,7 @@ def _unknown_command(context: click.Context, group: click.Group, name: str, argu
         if not verb and path == "runner export":
             return what, f"write a command before it: {', '.join(known)}"
         if path == "runner import":  # the file of messages comes before the pipeline
-            rest.sort(key=_is_pipeline)
+            rest = sorted(rest, key=_is_pipeline) if any(item[:1] != "-" for item in rest[1:]) else ["FILE", *rest]
         default = next(item for item in ("up", "list", known[0]) if item in known)
         return what, Rewrite([*before, *(_command_meant(verb, known) if verb else [default]), *rest])
     message = f'"{path}" has no command "{name}"'
@@ -197,7 +197,7 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
     own = [option for item in command.params if isinstance(item, click.Option) for option in item.opts]
     if isinstance(command, click.Group):
         return message, _option_of_group(context, command, name, arguments)
-    if name in _OUTPUT and (written := _into_file(context, arguments, name)):
+    if name in _OUTPUT and "--output" not in own and (written := _into_file(context, arguments, name)):
         return message, written
     if help_ := _option_meant(context, name, own, arguments):
         return message, help_
@@ -206,7 +206,7 @@ def _unknown_option(context: click.Context, name: str, arguments: list[str]) -> 
     if near := next(parts, None) or closest(name, own, likeness=0.75) or next(ends, None):
         return message, Rewrite([re.sub(rf"^{re.escape(name)}(?=$|=)", near, item) for item in arguments])
     options = ", ".join(option for option in own if option.startswith("--"))
-    return message, f"write one of: {options}; or leave it out"
+    return message, f"write one of: {options}; or leave it out" if options else str(_left_out(name, arguments))
 
 
 def _option_of_group(context: click.Context, group: click.Group, name: str, arguments: list[str]) -> Help:
@@ -240,26 +240,36 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
             continue
         if first in _ARGUMENTS and {first.lower(), f"{first.lower()}s"} & parameters:
             return Rewrite(_placed(context, first, before, value, after), "write the value without an option")
-        if first == "CONCURRENCY" and context.info_name in ("up", "dev"):
+        if first == "CONCURRENCY" and context.info_name in ("up", "dev") and value.isdecimal():
             return _concurrency([*before, *after], value)
         if first == "--workers" and first in own:
             count = re.search(r"\d+$", value)
             return Rewrite([*before, *after, first, count[0] if count else "N"])
         if first == "--overlay" and "=" in value:
             continue
+        if first == "--http" and "--broker" in before and name == "--port":
+            return (
+                f"for the broker, write it in the URL: --broker amqp://HOST:{value}; for HTTP, --http 127.0.0.1:{value}"
+            )
         if meant == "--json" and meant in own and value:
             return Rewrite([*before, *([meant] if "json" in value.lower() else []), *after])
         if first in own:
             value = re.sub(r"^:?(\d+)$", r"127.0.0.1:\1", value) if first == "--http" else value
             value = f"{value}.yaml" if first == "--overlay" and not Path(value).suffix else value
             return Rewrite([*before, *meant.split(), *([value] if value else []), *after])
-        kept = kept if _is_pipeline(value) or _error_of([*before, *after]) else []
-        left = Rewrite([*before, *kept, *after], "leave it out")
+        left = _left_out(name, arguments)
         if remark.startswith("leave it out") or (name in _DRY and context.info_name in _READS):
             remark = "leave it out" if name in _DRY else remark
             return replace(left, after=remark.removeprefix("leave it out"))
         help_ = remark or help_ or left
     return help_
+
+
+def _left_out(name: str, arguments: list[str]) -> Rewrite:
+    """Return the command line without an option, and without its value unless that is an argument."""
+    before, value, after, kept = _around(arguments, name)
+    is_argument = _is_pipeline(value) or ("://" not in value and _error_of([*before, *after]))
+    return Rewrite([*before, *(kept if is_argument else []), *after], "leave it out")
 
 
 def _concurrency(rest: list[str], value: str) -> Rewrite:

@@ -201,6 +201,14 @@ REWRITTEN = [
         '"runner publish" has no option --to',
         "publish pipeline.yaml order_queue 1",
     ),
+    ("init shop --template basic", '"runner init" has no option --template', "init shop"),
+    ("dev pipeline.yaml --watch", '"runner dev" has no option --watch', "dev pipeline.yaml"),
+    (
+        "export messages pipeline.yaml -o m.jsonl",
+        '"runner export messages" has no option -o',
+        "export messages pipeline.yaml --output m.jsonl",
+    ),
+    ("import pipeline.yaml", '"pipeline.yaml" is a file, not a command', "import messages FILE pipeline.yaml"),
     ("diff pipeline.yaml", "runner diff needs NEW", "diff pipeline.yaml NEW"),
     ("up pipeline.yaml --reload", '"runner up" has no option --reload', "up pipeline.yaml --watch"),
     ("-V", '"runner" has no option -V', "--version"),
@@ -267,7 +275,7 @@ SAID = [
     ),
     (
         "publish pipeline.yaml order_queue 1 --expires 0",
-        "--expires: must be a duration, as in \"2h\", not '0'",
+        "--expires: must be at least 1ms",
         "leave --expires out",
     ),
     (
@@ -382,7 +390,7 @@ SAID = [
     ),
     (
         "publish pipeline.yaml order_queue 1 --delay 30",
-        "--delay: must be a duration, as in \"2h\", not '30'",
+        '--delay: "30" is not a duration',
         "write its unit: 30s, 30m, 30h or 30d",
     ),
     (
@@ -396,6 +404,27 @@ SAID = [
         "write its unit: 5s, 5m, 5h or 5d",
     ),
     ("dead list pipeline.yaml --older-than '1 hour'", '--older-than: "1 hour" is not a duration', "write 1h"),
+    (
+        "publish pipeline.yaml order_queue 1 --ttl 60",
+        '"runner publish" has no option --ttl',
+        "write: runner publish pipeline.yaml order_queue 1 --expires 60; then write its unit: 60s, 60m, 60h or 60d",
+    ),
+    (
+        "publish pipeline.yaml order_queue 1 --header 'tenant: a b'",
+        '--header: "tenant: a b" is not NAME=VALUE',
+        "write 'tenant=a b'",
+    ),
+    (
+        "up pipeline.yaml --broker amqp://localhost --port 5673",
+        '"runner up" has no option --port',
+        "for the broker, write it in the URL: --broker amqp://HOST:5673; for HTTP, --http 127.0.0.1:5673",
+    ),
+    (
+        "diff pipeline.yaml --broker amqp://localhost",
+        '"runner diff" has no option --broker',
+        "leave it out: runner diff pipeline.yaml NEW",
+    ),
+    ("test . --fail-under 0.8", "--fail-under: 0.8 is less than one percent", "write 80"),
     ("status pipeline.yaml --interval 0.01s", "--interval: must be at least 100ms", "write 2s"),
     (
         "status pipeline.yaml --management localhost:15672",
@@ -527,8 +556,8 @@ def test_completion_knows_the_names_in_the_file_and_the_codes() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ("--delay 5", "--delay: must be a duration, as in \"2h\", not '5'"),
-        ("--delay=-2h", "--delay: must be a duration, as in \"2h\", not '-2h'"),
+        ("--delay 5", '--delay: "5" is not a duration'),
+        ("--delay=-2h", '--delay: "-2h" is not a duration'),
         ("--expires 400d", "--expires: must be a duration from 1ms to 365d, not 400d"),
         ("--priority 300", "--priority: must be a whole number from 0 to 255, not 300"),
         ("--id o-1 --lines", "--id is the id of one message: leave it out with --lines"),
