@@ -6,6 +6,7 @@ headers are in `field_tables`. Source: https://www.rabbitmq.com/resources/specs/
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from struct import Struct
@@ -39,14 +40,11 @@ _TAG_AND_BITS = Struct(">4sQB")
 _CONTENT = Struct(">HHQ")
 _FLAGS = Struct(">H")
 _END = b"\xce"
-_PERSISTENT = b"\x02"
+_PERSISTENT = 2
 _CONTENT_FRAME = Struct(">BHIHHQH")
 """The head of a content header's frame, and its payload up to the flags."""
 
 _LENGTHS = [bytes((length,)) for length in range(256)]
-_ALWAYS = 0x1000 | 0x0400 | 0x0080 | 0x0040
-"""The flags of what a message on the short way has: delivery mode, correlation id, message id, time."""
-
 _FIXED_SIZE = _CONTENT.size + _FLAGS.size + 1 + 1 + 8
 """Of its properties and the header: class, size, flags, two lengths, and the time."""
 
@@ -213,17 +211,12 @@ class PublicationWriter:
     ) -> tuple[bytes, int, bytes, bytes]:
         """Return the publish frame, the flags, and the properties before the ids and after the time."""
         address, content_type, kind, app_id = key
-        flags = _ALWAYS
-        before = after = b""
-        if content_type is not None:
-            flags, before = flags | 0x8000, _short(content_type)
-        if kind is not None:
-            flags, after = flags | 0x0020, _short(kind)
-        if app_id is not None:
-            flags, after = flags | 0x0008, after + _short(app_id)
+        properties = write_properties(Envelope(b"", "", "", kind, app_id, self._moment, content_type))
+        (flags,) = _FLAGS.unpack_from(properties)
+        ids_at = 3 + (0 if content_type is None else 1 + properties[2])
         if len(self._templates) >= MAX_TEMPLATES:
             self._templates.clear()
-        template = write_publish(self._channel, address), flags, before + _PERSISTENT, after
+        template = write_publish(self._channel, address), flags, properties[2:ids_at], properties[ids_at + 10 :]
         self._templates[key] = template
         return template
 
@@ -252,33 +245,12 @@ def write_content(channel: int, envelope: Envelope, max_frame: int) -> bytes:
 
 def write_properties(envelope: Envelope) -> bytes:
     """Return the flags and the properties, in the order that AMQP prescribes."""
-    flags = 0x1000
-    parts: list[bytes] = []
-
-    def add(flag: int, value: str | None) -> None:
-        nonlocal flags
-        if value is not None:
+    flags, parts = 0, list[bytes]()
+    values = (*envelope[1:-1], envelope.headers or None, _PERSISTENT, None)
+    for flag, place in _PROPERTIES:
+        if values[place] is not None:
             flags |= flag
-            parts.append(_short(value))
-
-    add(0x8000, envelope.content_type)
-    add(0x4000, envelope.content_encoding)
-    if envelope.headers:
-        flags |= 0x2000
-        parts.append(write_table(envelope.headers))
-    parts.append(_PERSISTENT)
-    if envelope.priority is not None:
-        flags |= 0x0800
-        parts.append(bytes((envelope.priority,)))
-    add(0x0400, envelope.correlation_id)
-    add(0x0200, envelope.reply_to)
-    add(0x0100, None if envelope.expiration_ms is None else str(envelope.expiration_ms))
-    add(0x0080, envelope.message_id)
-    if envelope.timestamp is not None:
-        flags |= 0x0040
-        parts.append(write_time(envelope.timestamp))
-    add(0x0020, envelope.type)
-    add(0x0008, envelope.app_id)
+            parts.append(_WRITERS.get(place, _short)(values[place]))
     return _FLAGS.pack(flags) + b"".join(parts)
 
 
@@ -287,3 +259,13 @@ def _short(text: str) -> bytes:
     if len(encoded) > 255:
         raise ValueError(_TOO_LONG)
     return bytes((len(encoded),)) + encoded
+
+
+_WRITERS: Mapping[int, Callable[[Any], bytes]] = {
+    _TIME_PLACE: write_time,
+    _PRIORITY_PLACE: lambda priority: bytes((priority,)),
+    _EXPIRATION_PLACE: lambda expiration: _short(str(expiration)),
+    _HEADERS_PLACE: write_table,
+    _MODE_PLACE: lambda mode: bytes((mode,)),
+}
+"""Writes the properties that are no text, by their places."""
