@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.cli.output import echo_err
 
@@ -45,17 +45,19 @@ class PipelineOptions:
             system = app.load(
                 self.paths, self.environ, self.overlays, broker=self.broker, is_one_process=is_one_process
             )
-        pipelines = (
-            replace(each, broker=replace(each.broker, connect_timeout_s=self.wait_s, management_url=self.management))
-            for each in system.pipelines
-        )
-        return replace(system, pipelines=tuple(pipelines))
+        return with_broker(system, connect_timeout_s=self.wait_s, management_url=self.management)
 
     def specs(self) -> list[CheckedSpec]:
         """Return the files of the pipelines with what is written in them. Raises PipelineInvalid."""
         from runner.operations.pipeline_files import read_specs
 
         return read_specs(self.paths, self.environ, self.overlays)
+
+
+def with_broker(system: System, **settings: Any) -> System:
+    """Return the system with other broker settings in each pipeline."""
+    pipelines = (replace(each, broker=replace(each.broker, **settings)) for each in system.pipelines)
+    return replace(system, pipelines=tuple(pipelines))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -73,6 +74,14 @@ def echo_error(message: str, hint: str = "") -> None:
         echo_err(f"       {line}")
     if hint:
         echo_err(f"  = help: {hint}")
+
+
+def write_file(path: Path, text: str, option: str) -> None:
+    """Write a text to the file that an option names. Raises BadParameter."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {path}: {(error.strerror or '').lower()}", param_hint=option) from None
 
 
 def echo_output_lost(error: OSError) -> int:

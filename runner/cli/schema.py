@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from runner.cli.output import echo_err
+from runner.cli.output import echo_err, write_file
 from runner.cli.verb import Verb
 
 
@@ -30,8 +30,5 @@ def command(output: Path | None, is_of_tests: bool) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
-        output.write_text(text, "utf-8")
-    except OSError as error:
-        raise click.BadParameter(f"cannot write {output}: {error.strerror}", param_hint="--output") from None
+    write_file(output, text, "--output")
     echo_err(f"wrote {output}")

@@ -17,7 +17,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import stdout_to_stderr
-from runner.cli.output import echo_err, errors_as_exit_codes, wants_color
+from runner.cli.output import echo_err, errors_as_exit_codes, wants_color, write_file
 from runner.cli.signals import stop_on_signals
 from runner.cli.verb import Verb
 from runner.config.diagnostics import display_path
@@ -102,7 +102,9 @@ def command(
         coverage = Coverage(results)
     _report(results, coverage, style)
     if junit is not None:
-        _write_junit(junit, results)
+        from runner.testing.reports import as_junit
+
+        write_file(junit, as_junit(results), "--junit")
     is_below = coverage is not None and fail_under is not None and coverage.percent < fail_under
     if is_below:
         echo_err(f"tests reach less than {fail_under:g} %")
@@ -206,12 +208,3 @@ def _report(results: Sequence[CaseResult], coverage: Coverage | None, style: Sty
         for file, names in unreached.items():
             click.echo("".join(f"  {file}: {name}\n" for name in names), nl=False)
     echo_err(reports.summary(results))
-
-
-def _write_junit(path: Path, results: Sequence[CaseResult]) -> None:
-    from runner.testing.reports import as_junit
-
-    try:
-        path.write_text(as_junit(results), "utf-8")
-    except OSError as error:
-        raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--junit") from None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from runner.cli import event_loop, options
-from runner.cli.output import drain_when_output_lost, echo_problems, errors_as_exit_codes, exit_process, wants_color
+from runner.cli.loader import PipelineOptions
+from runner.cli.output import drain_when_output_lost, echo_problems, exit_process, wants_color
 from runner.cli.service_manager import ServiceManager
 from runner.cli.signals import drain_on_signals
 from runner.cli.up_run import UpOptions, echo_loaded, echo_nothing_ran, echo_step, echo_totals, load_pipelines
@@ -19,13 +19,10 @@ from runner.workers import ENV_VARIABLE
 
 if TYPE_CHECKING:
     from runner.app import System
-    from runner.config.overlays import Overlay
 
 
 @click.command("up", cls=Verb, short_help="Run pipelines until stopped.")
-@options.paths
-@options.broker
-@options.management
+@options.pipelines(options.broker, options.management)
 @options.only
 @click.option(
     "--until-idle",
@@ -44,15 +41,7 @@ if TYPE_CHECKING:
     help="Run N processes on this machine and restart those that crash. Needs RabbitMQ. Default: 1.",
 )
 @click.option("--watch", is_flag=True, help="Reload when files change, as `runner dev` does. Needs the extra `dev`.")
-@options.env_file
-def command(
-    paths: tuple[Path, ...],
-    overlays: tuple[Overlay, ...],
-    environ: dict[str, str],
-    workers: int,
-    watch: bool,
-    **settings: Any,
-) -> None:
+def command(chosen: PipelineOptions, workers: int, watch: bool, **settings: Any) -> None:
     """Validate pipelines, connect, declare what is missing, and run until SIGINT, SIGTERM or SIGHUP; then drain.
 
     PATH is a pipeline, or a folder: every *.yaml below it with a `version:` key. Log lines go to stdout, everything
@@ -62,15 +51,14 @@ def command(
     unreachable or different, 78 invalid pipeline, 130 forced by a second signal.
     """
     worker_env = os.environ.pop(ENV_VARIABLE, None)
-    with errors_as_exit_codes():
-        up_options = UpOptions(paths, overlays, environ, **settings)
-        if worker_env is not None:
-            from runner.cli.up_workers import run_worker
+    up_options = UpOptions(**vars(chosen), **settings)
+    if worker_env is not None:
+        from runner.cli.up_workers import run_worker
 
-            run_worker(worker_env, up_options)
-        if watch:
-            _watch(up_options, workers)
-        _up(up_options, workers)
+        run_worker(worker_env, up_options)
+    if watch:
+        _watch(up_options, workers)
+    _up(up_options, workers)
 
 
 def _watch(up_options: UpOptions, workers: int) -> NoReturn:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from runner.cli.loader import PipelineOptions, with_broker
 from runner.cli.output import echo_err, echo_error, wants_color
 from runner.text_width import display_width, pad
 from runner.units import pluralize
@@ -19,21 +19,15 @@ _MAX_COLUMNS = 80
 
 if TYPE_CHECKING:
     from runner.app import StartupStep, System
-    from runner.config.overlays import Overlay
     from runner.errors import Problem
     from runner.page.access import Access
     from runner.runtime.supervisor import RunReport
 
 
-@dataclass(frozen=True)
-class UpOptions:
+@dataclass(frozen=True, kw_only=True)
+class UpOptions(PipelineOptions):
     """The options of `runner up`, parsed."""
 
-    paths: tuple[Path, ...]
-    overlays: tuple[Overlay, ...]
-    environ: dict[str, str]
-    broker: str | None
-    management: str | None
     only: tuple[str, ...]
     without: tuple[str, ...]
     until_idle: bool
@@ -65,7 +59,7 @@ def load_pipelines(
     system = app.load(up_options.paths, up_options.environ, up_options.overlays, broker=up_options.broker)
     on_warnings(system.warnings)
     system = app.select(system, up_options.only, up_options.without)
-    system = with_management(system, up_options.management)
+    system = with_broker(system, management_url=up_options.management)
     settings = system.pipelines[0].logging
     return system, {
         "format": up_options.log_format or settings.format,
@@ -74,12 +68,6 @@ def load_pipelines(
         "width": min(24, max(map(display_width, system.names()))),
         "capture_stdout": True,
     }
-
-
-def with_management(system: System, url: str | None) -> System:
-    """Return the system with the URL of the management API in the broker settings of each pipeline."""
-    pipelines = (replace(each, broker=replace(each.broker, management_url=url)) for each in system.pipelines)
-    return replace(system, pipelines=tuple(pipelines))
 
 
 def echo_loaded(system: System) -> None:
