@@ -146,6 +146,8 @@ def env_file(command: F) -> F:
 def _fill_environment(context: click.Context, __: click.Parameter, value: Path | None) -> dict[str, str]:
     from runner.cli.environment import BadEnvironmentFile, ProcessEnvironment
 
+    if value is not None and value.suffix in (".yaml", ".yml"):
+        raise BadValue(f'"{value}" is no file of NAME=value lines', f"write --overlay {value}")
     context.obj = environment = ProcessEnvironment(value)
     try:
         environ = environment.fill()
@@ -253,6 +255,7 @@ def _check_management(_: click.Context, __: click.Parameter, value: str | None) 
 
             host = value.partition("://")[2].rpartition("@")[2] if "://" in value else value
             name = host.partition("/")[0].partition(":")[0] or "host"
+            name = "localhost" if value.isdecimal() else name
             meant = f"http://{host}" if "://" not in value and ":" in value else f"http://{name}:15672"
             raise BadValue(f'"{mask_passwords(value)}" is not the URL of a management API', f"write {meant}")
     return value

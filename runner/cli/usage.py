@@ -18,7 +18,7 @@ from runner.redaction import mask_passwords
 from runner.tables import read_table
 
 _OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--outfile", "--save")
-_ARGUMENTS = ("PATH", "NAME", "PAYLOAD")
+_ARGUMENTS = {"PATH": {"path", "paths"}, "NAME": {"name", "queue", "queues"}, "PAYLOAD": {"payload"}}
 _PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
 _NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
 _SECTIONS = ("queues", "events", "subscribers", "producers")
@@ -238,7 +238,7 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
         first = meant.partition(" ")[0]
         if name not in (*words, first):
             continue
-        if first in _ARGUMENTS and {first.lower(), f"{first.lower()}s"} & parameters:
+        if first in _ARGUMENTS and _ARGUMENTS[first] & parameters:
             return Rewrite(_placed(context, first, before, value, after), "write the value without an option")
         if first == "CONCURRENCY" and context.info_name in ("up", "dev") and value.isdecimal():
             return _concurrency([*before, *after], value)
@@ -256,7 +256,8 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
         if first in own:
             value = re.sub(r"^:?(\d+)$", r"127.0.0.1:\1", value) if first == "--http" else value
             value = f"{value}.yaml" if first == "--overlay" and not Path(value).suffix else value
-            return Rewrite([*before, *meant.split(), *([value] if value else []), *after])
+            words = f"{meant}{value}".split() if meant.endswith("=") else [*meant.split(), *([value] if value else [])]
+            return Rewrite([*before, *words, *after])
         left = _left_out(name, arguments)
         if remark.startswith("leave it out") or (name in _DRY and context.info_name in _READS):
             remark = "leave it out" if name in _DRY else remark
@@ -268,7 +269,9 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
 def _left_out(name: str, arguments: list[str]) -> Rewrite:
     """Return the command line without an option, and without its value unless that is an argument."""
     before, value, after, kept = _around(arguments, name)
-    is_argument = _is_pipeline(value) or ("://" not in value and _error_of([*before, *after]))
+    is_argument = (
+        _is_pipeline(value) or value[:1] in ("{", "[") or ("://" not in value and _error_of([*before, *after]))
+    )
     return Rewrite([*before, *(kept if is_argument else []), *after], "leave it out")
 
 

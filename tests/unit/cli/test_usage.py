@@ -201,6 +201,26 @@ REWRITTEN = [
         '"runner publish" has no option --to',
         "publish pipeline.yaml order_queue 1",
     ),
+    (
+        "dead drop --queue order_queue pipeline.yaml --all",
+        '"runner dead drop" has no option --queue',
+        "dead drop pipeline.yaml order_queue --all",
+    ),
+    (
+        "publish pipeline.yaml order_queue --json '{\"id\": 1}'",
+        '"runner publish" has no option --json',
+        "publish pipeline.yaml order_queue '{\"id\": 1}'",
+    ),
+    (
+        "up pipeline.yaml --drain-timeout 9s",
+        '"runner up" has no option --drain-timeout',
+        "up pipeline.yaml --set shutdown.grace=9s",
+    ),
+    (
+        "status pipeline.yaml --refresh 2s",
+        '"runner status" has no option --refresh',
+        "status pipeline.yaml --interval 2s",
+    ),
     ("init shop --template basic", '"runner init" has no option --template', "init shop"),
     ("dev pipeline.yaml --watch", '"runner dev" has no option --watch', "dev pipeline.yaml"),
     (
@@ -426,6 +446,16 @@ SAID = [
     ),
     ("test . --fail-under 0.8", "--fail-under: 0.8 is less than one percent", "write 80"),
     ("status pipeline.yaml --interval 0.01s", "--interval: must be at least 100ms", "write 2s"),
+    (
+        "status pipeline.yaml --management 15672",
+        '--management: "15672" is not the URL of a management API',
+        "write http://localhost:15672",
+    ),
+    (
+        "up pipeline.yaml --env-file pipeline.yaml",
+        '--env-file: "pipeline.yaml" is no file of NAME=value lines',
+        "write --overlay pipeline.yaml",
+    ),
     (
         "status pipeline.yaml --management localhost:15672",
         '--management: "localhost:15672" is not the URL of a management API',
