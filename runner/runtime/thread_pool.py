@@ -57,8 +57,9 @@ class ThreadPool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after their calls, and wait for them if asked to. Calls that wait are cancelled."""
         self._is_closed = True
-        while (call := self._next()) is not None:
-            call[1].cancel()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._calls.popleft()[1].cancel()
         for _ in self._threads:
             self._wakes.put(False)
         for thread in self._threads if wait else ():
@@ -69,24 +70,18 @@ class ThreadPool(Executor):
             self._is_waking = True
             self._wakes.put(True)
 
-    def _next(self) -> Call | None:
-        try:
-            return self._calls.popleft()
-        except IndexError:
-            return None
-
     def _work(self) -> None:
         """Make calls until the pool is closed. Runs in each thread."""
         while self._wakes.get():
             self._is_waking = False  # first: a call that is added from now on wakes a thread again
-            while (call := self._next()) is not None:
-                if self._calls:
-                    self._wake()
-                self._make(*call)
-                del call
+            with contextlib.suppress(IndexError):  # no call is left
+                while True:
+                    self._make(*self._calls.popleft())
 
     def _make(self, work: Callable[[], Any], ended: asyncio.Future[Any]) -> None:
-        """Make a call, and let the loop know its result."""
+        """Make a call, and let the loop know its result. More calls that wait have another thread."""
+        if self._calls:
+            self._wake()
         result, error = None, None
         try:
             if not ended.cancelled():
