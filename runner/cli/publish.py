@@ -64,8 +64,8 @@ def command(
     PATH is a pipeline, or a folder with exactly one pipeline that has NAME.
 
     PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. Valid JSON is
-    published as JSON, anything else as text; what is JSON but for its quotes, or the name of a file without @, is refused.
-    If NAME has a schema, the payload is checked first.
+    published as JSON, anything else as text; what is JSON but for its quotes, or the name of a file without @, is
+    refused. If NAME has a schema, the payload is checked first.
 
     Exit codes: 0 confirmed, 1 refused or not confirmed, 2 wrong usage, 69 broker unreachable or different, 78 invalid
     pipeline.
