@@ -111,5 +111,7 @@ class FileTransport(MemoryTransport):
             raise self.file.failure or BrokerUnavailable(str(error)) from error
 
     def _check(self) -> None:
+        if self.file.failure is not None and not self.file.is_owner:
+            raise self.file.failure  # nothing stops this process, and trying again does not help
         if self.file.failure is not None:
             raise PublishUnknown(str(self.file.failure), self.file.failure.hint)

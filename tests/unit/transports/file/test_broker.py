@@ -317,6 +317,8 @@ async def test_a_file_that_may_not_be_written_is_said_at_once(tmp_path: Path, is
         with pytest.raises(PublishUnknown, match=r"q cannot be used: attempt to write a readonly database") as caught:
             await opened.publish("order")
         assert caught.value.hint == "the user needs the right to write to it and to its folder"
+        with pytest.raises(PublishUnknown if is_owner else BrokerUnavailable):
+            await opened.publish("again")
         assert [event.event for event in opened.events] == ["broker.file_lost"]
 
 
