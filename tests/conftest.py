@@ -147,10 +147,10 @@ def rabbitmq(pytestconfig: pytest.Config) -> Broker:
 
 
 @pytest.fixture
-def own_node() -> Iterator[Node]:
-    """A fresh RabbitMQ node for this test alone, to kill, freeze and alarm."""
+def own_node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A fresh RabbitMQ node for this test alone, to kill, freeze and alarm; with what it is parametrised with."""
     _need_rabbitmq()
-    with Node() as node:
+    with Node(**getattr(request, "param", {})) as node:
         yield node
 
 
