@@ -13,6 +13,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _cancelled_by_us: WeakSet[asyncio.Future[Any]] = WeakSet()
+_loop_watches: WeakSet[asyncio.Task[None]] = WeakSet()
 
 
 def cancel(task: asyncio.Future[Any]) -> None:
@@ -25,8 +26,26 @@ def cancel(task: asyncio.Future[Any]) -> None:
 
 
 def is_cancelled_by_us(task: asyncio.Future[Any] | None) -> bool:
-    """Return whether `cancel` was called for a task."""
-    return task is not None and task in _cancelled_by_us
+    """Return whether `cancel` was called for a task, or its loop ends: see `watch_loop`."""
+    if task is None:
+        return False
+    ended = {watch.get_loop() for watch in _loop_watches if watch.cancelling() and watch not in _cancelled_by_us}
+    return task in _cancelled_by_us or task.get_loop() in ended
+
+
+def watch_loop() -> asyncio.Task[None]:
+    """Return a task that shows whether a loop ends, until it is given to `cancel`. Keep a reference to it.
+
+    `asyncio.run` cancels each task of its loop once at the end, and waits for them without a limit. Handlers have no
+    reason to cancel this one.
+    """
+    watch = asyncio.create_task(_forever(), name="watch-loop")
+    _loop_watches.add(watch)
+    return watch
+
+
+async def _forever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None, repeat_s: float = 1.0) -> None:

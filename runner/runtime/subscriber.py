@@ -21,7 +21,7 @@ from runner.runtime.partitions import PartitionedSubscription
 from runner.runtime.rate_limit import RateLimiter
 from runner.runtime.stream import StreamSubscription
 from runner.runtime.watchdog import TIMEOUT_GRACE_S, RunningHandler
-from runner.tasks import RunInContext, cancel, is_cancelled_by_us
+from runner.tasks import RunInContext, cancel, is_cancelled_by_us, watch_loop
 from runner.transports.base import Delivery, OnDelivery, Subscription, SubscriptionOptions, Transport
 from runner.transports.leadership import Candidate
 
@@ -74,6 +74,7 @@ class SubscriberRuntime:
         self._waking = 0
         """How many workers have been woken and have not looked into the inbox yet. Each wakes others if necessary."""
         self._workers: set[asyncio.Task[None]] = set()
+        self._loop_watch: asyncio.Task[None] | None = None
         self._running: dict[Delivery, float] = {}
         """The deliveries that are being handled, and the loop time at which each started. A worker takes the next one
         while there are fewer than `concurrency`: some may only wait for a confirm, without a worker.
@@ -302,6 +303,8 @@ class SubscriberRuntime:
                 await self._execution.release(delivery)
         if self._subscription is not None:
             await self._subscription.close()
+        if self._loop_watch is not None:
+            cancel(self._loop_watch)
         self._invoker.close()
         return late
 
@@ -339,6 +342,7 @@ class SubscriberRuntime:
             self._waking += 1
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._loop_watch = self._loop_watch or watch_loop()
         worker = self._loop.create_task(work, name=f"worker-{self.subscriber.name}")
         worker.add_done_callback(self._notice_end)
         self._workers.add(worker)

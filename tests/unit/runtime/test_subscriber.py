@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from runner import Message, Publish
-from runner.message import Envelope
-from tests.unit.runtime.running import Run, numbers, one_queue, run
+from runner.message import Address, Envelope
+from runner.runtime.supervisor import Supervisor
+from runner.transports.memory import MemoryTransport
+from tests.unit.runtime.running import Run, numbers, one_queue, pipeline, run
 
 
 def test_a_batch_is_full_or_what_came_in_time() -> None:
@@ -281,3 +283,31 @@ def test_rate_spaces_out_the_calls() -> None:
 
     run(one_queue("rate: 2/s"), {"produce": numbers(10), "handle": handle}, record)
     assert [at for at, _ in record.notes] == pytest.approx([index * 0.5 for index in range(10)], abs=0.01)
+
+
+@pytest.mark.timeout(20)
+def test_a_loop_that_ends_ends_its_handlers() -> None:
+    """`asyncio.run` cancels each task once, and waits: that is not a handler's own cancellation, which is undone."""
+    ended: list[int] = []
+
+    async def handle(number: int) -> None:
+        try:
+            if number == 2:
+                both.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+
+    async def main() -> None:
+        transport = MemoryTransport()
+        made = pipeline(one_queue("concurrency: 2", producer=None), {"handle": handle})
+        await transport.connect()
+        await transport.declare(made.topology)
+        for body in (b"1", b"2"):
+            await transport.publish(Address("", "q"), Envelope(body))
+        await Supervisor([made], transport, until_idle=False).start()
+        await both.wait()
+
+    both = asyncio.Event()
+    asyncio.run(main())
+    assert sorted(ended) == [1, 2]
