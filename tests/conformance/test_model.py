@@ -177,11 +177,15 @@ class World:
             while process.losses == losses and not process.transport.unready_reasons:
                 await asyncio.sleep(STEP_S / 10)
 
-    async def moved_back(self) -> None:
-        """Wait until there was something to move back."""
+    async def rejected_and_moved_back(self) -> None:
+        """Reject what is at work until there is something to move back.
+
+        A message whose connection is lost may be at work in both processes, one of which cannot settle it any more.
+        """
         async with asyncio.timeout(HEALED_S):
-            while not await self.move_back(looks=100):
-                pass
+            self.end(0, "is rejected")
+            while not await self.move_back(looks=20):
+                self.end(0, "is rejected")
 
     async def move_back(self, looks: int = 1) -> int:
         """What the management page does, or a shovel: nothing is added, nothing is left out.
@@ -315,8 +319,7 @@ async def test_a_dead_letter_that_was_moved_back_is_not_its_original(rabbitmq: B
     await world.send("a")
     for _ in range(2):
         await world.begun()
-        world.end(0, "is rejected")
-        await world.moved_back()
+        await world.rejected_and_moved_back()
         await world.begun()
         for which in range(2):
             await world.lose(which)
