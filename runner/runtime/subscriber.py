@@ -410,7 +410,7 @@ class SubscriberRuntime:
                 return
             if delivery.is_poison_suspect:
                 async with self._poison_lock:
-                    await RunInContext(self._execution.run(delivery))
+                    has_ended = await RunInContext(self._execution.run(delivery))
             else:
                 has_ended = await RunInContext(self._execution.run(delivery))
         finally:
