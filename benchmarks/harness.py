@@ -169,7 +169,7 @@ class Measurements(Generic[T]):
 def measure_in_turns(runs: int, measures: Mapping[str, Callable[[], T]]) -> dict[str, Measurements[T]]:
     """Measure everything once in each round, and begin each round with another one.
 
-    What fails is told at once and left out from then on; the others go on.
+    What fails is reported at once and left out from then on; the others go on.
     """
     measured: dict[str, Measurements[T]] = {name: Measurements() for name in measures}
     for name in _turns(runs, list(measures)):
