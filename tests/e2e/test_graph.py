@@ -21,7 +21,8 @@ async def test_a_folder_is_one_picture(style: str) -> None:
     for name in ("place_orders", "orderPlaced", "ship_order", "shipping"):
         assert name in runner.stdout
     if style == "json":
-        assert len(json.loads(runner.stdout)["pipelines"]) == 4
+        files = {path for path in (ROOT / "pipelines").glob("*.yaml") if not path.name.endswith(".test.yaml")}
+        assert len(json.loads(runner.stdout)["pipelines"]) == len(files)
     if style == "svg":
         assert ElementTree.fromstring(runner.stdout).tag == "{http://www.w3.org/2000/svg}svg"
 

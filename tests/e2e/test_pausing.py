@@ -110,8 +110,10 @@ async def test_a_pause_may_be_set_before_anything_runs(shop: Project, foreign: F
 
 
 async def test_names_that_are_no_subscriber_are_refused(shop: Project) -> None:
-    """A queue is none, and the message names those that are."""
+    """A queue is none: the message names its subscriber, or all that there are."""
     runner = await run(shop, "pause", shop.name("orders"), code=2)
+    assert f'write ship, which reads "{shop.name("orders")}"' in runner.stderr
+    runner = await run(shop, "pause", "nothing", code=2)
     assert "there are: ship, charge" in runner.stderr
 
 

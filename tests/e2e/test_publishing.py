@@ -63,7 +63,6 @@ async def test_an_argument_is_a_message(rabbit_project: Project, foreign: Foreig
         ("[1, 2]", "application/json"),
         ("17", "application/json"),
         ("order 17", "text/plain"),
-        ("{order: 1}", "text/plain"),
     ],
 )
 async def test_what_parses_as_json_is_json(

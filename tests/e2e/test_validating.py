@@ -194,7 +194,7 @@ async def test_import_paths_that_lead_nowhere_are_blamed_exactly(memory_project:
     assert (places["fails"], places["bad_syntax"]) == (("fails.py", 3), ("bad_syntax.py", 2))
     assert places["too_many"][0] == "work.py"
     assert blamed["no_attribute"]["help"] == 'did you mean "handle"?'
-    assert str(memory_project.folder) in blamed["no_module"]["help"] or "looked in" in blamed["no_module"]["help"]
+    assert blamed["no_module"]["help"] == 'did you mean "work"?'
     assert "database" in blamed["too_many"]["message"]
     assert "colour" in blamed["not_wanted"]["message"]
 

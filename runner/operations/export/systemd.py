@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 
 from runner.operations.export.deployment import KILL_MARGIN_S, Deployment, format_address
 
@@ -33,7 +34,7 @@ def systemd(deployment: Deployment, program: Sequence[str], folder: Path) -> str
         *deployment.notes,
     ]
     unit = files("runner.operations.export").joinpath("systemd_unit.txt").read_text("utf-8")
-    return "".join(f"# {note}\n" for note in notes) + unit.format(
+    return "".join(f"# {note}\n" for note in notes) + Template(unit).substitute(
         name=deployment.name,
         folder=_escaped(str(folder)),
         command=" ".join(map(_quoted, command)),

@@ -266,7 +266,7 @@ class ReconnectingConnection:
             await close_within(connection.close(), CLOSE_S)
 
     def _unreachable(self, error: BaseException, tried_s: float) -> BrokerUnavailable:
-        after = f" after {format_duration(round(tried_s, 1 if tried_s < 10 else 0))}" if tried_s >= 0.5 else ""
+        after = f" after {format_duration(round(tried_s, 1 if tried_s < 1 else 0))}" if tried_s >= 0.5 else ""
         failure = explain_failure(error, self._url, self._settings.tls)
         return BrokerUnavailable(f"cannot reach the broker {self.target}{after}: {failure.reason}", failure.hint)
 
