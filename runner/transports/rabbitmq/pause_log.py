@@ -34,11 +34,12 @@ from runner.transports.rabbitmq.aiormq_workarounds import (
     CHANNEL_ERRORS,
     ShortString,
     close_within,
+    is_lost,
     loss_as_error,
     watch_loss,
 )
 from runner.transports.rabbitmq.channels import RPC_S, declare_queue, open_channel, queue_counts, temporary_channel
-from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
+from runner.transports.rabbitmq.connection import STABLE_CONNECTION_S, ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.message_decoder import decode_aiormq_message
 from runner.transports.rabbitmq.publisher import RabbitPublisher
 from runner.transports.rabbitmq.topology import Mode
@@ -56,6 +57,12 @@ READ_S = 10.0
 MAX_DELAY_S = 300.0
 """How often a broker is asked again that refuses: a stream may refuse for a moment after the start of its node, and a
 user who lacks a right may get it.
+"""
+
+SOON_S = 0.5
+"""A connection that is lost this soon after a question may be lost over it, and the next question waits: RabbitMQ 4
+ends the connection of a reader whose stream it does not find. A node that is killed within a second of making its first
+stream does not find it again.
 """
 
 WRITE_S = 20.0
@@ -144,14 +151,21 @@ class PauseLog:
                 await close_within(channel.close(), CLOSE_S)
 
     async def _follow_again(self) -> AbstractChannel:
+        was_lost_over_it = False
         for delay_s in backoff_delays(max_s=MAX_DELAY_S):
+            await self._connection.ready()
+            if was_lost_over_it:  # let the subscribers do their work before it may be lost again
+                await asyncio.sleep(max(delay_s, STABLE_CONNECTION_S))
             connection = await self._connection.ready()
             channel = await self._try_follow()
             if channel is not None:
                 return channel
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay_s):
-                    await asyncio.shield(watch_loss(connection))
+            lost = watch_loss(connection)
+            await asyncio.wait([lost], timeout=SOON_S)
+            if was_lost_over_it := lost.done() or is_lost(connection):
+                self._report("the connection is lost when it is read")
+            else:
+                await asyncio.wait([lost], timeout=delay_s)
         raise AssertionError("delays never end")
 
     async def _try_follow(self) -> AbstractChannel | None:
@@ -160,13 +174,16 @@ class PauseLog:
             with loss_as_error:
                 channel = await self._follow(await self._connection.ready())
         except (PublishFailed, PublishUnknown, TimeoutError, NotAStream, *CHANNEL_ERRORS) as error:
-            if self._connection.is_ready and str(error) != self._said:
-                self._said = str(error)
-                fields = {"queue": self._queue.name, "error": self._said or "no answer in time"}
-                self._on_event(TransportEvent("pauses.unavailable", "warning", fields))
+            if self._connection.is_ready:
+                self._report(str(error) or "no answer in time")
             return None
         self._said = ""
         return channel
+
+    def _report(self, error: str) -> None:
+        if error != self._said:
+            self._said = error
+            self._on_event(TransportEvent("pauses.unavailable", "warning", {"queue": self._queue.name, "error": error}))
 
     async def _follow(self, connection: AbstractConnection) -> AbstractChannel:
         await self._declare(connection)
