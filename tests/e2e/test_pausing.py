@@ -152,6 +152,31 @@ async def test_a_pause_is_known_again_after_the_broker_was_restarted(unique: str
             await stop(runner)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_a_stream_that_the_broker_has_lost_stops_no_subscriber(unique: str, tmp_path: Any) -> None:
+    """RabbitMQ does not find its first stream when it is killed within a second of making it. 4.3 ends its readers."""
+    with Node() as node:
+        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
+        project.pipeline(PIPELINE)
+        project.handlers(HANDLERS)
+        with Foreign(node.url) as foreign:
+            foreign.channel.queue_declare(f"{unique}.pauses", durable=True, arguments={"x-queue-type": "stream"})
+        await asyncio.to_thread(node.kill)
+        await asyncio.to_thread(node.start)
+        async with project.up() as runner:
+            await until(lambda: lines(runner, "pauses.unavailable"), "it says so", timeout=60)
+            orders = [str(number).encode() for number in range(200)]
+            await asyncio.to_thread(publish_all, node.url, project.name("orders"), orders)
+            await until(lambda: len(project.ledger.counts()) == 200, "all are handled", timeout=60)
+            await stop(runner)
+
+
+def publish_all(url: str, queue: str, bodies: list[bytes]) -> None:
+    with Foreign(url) as foreign:
+        foreign.publish_confirmed(queue, *bodies)
+
+
 async def test_without_the_right_to_read_pauses_everything_runs(shop: Project, foreign: Foreign) -> None:
     """Something else has the name of the stream: the log says so, and the subscribers work."""
     foreign.channel.queue_declare(f"{shop.unique}.pauses", durable=True)
