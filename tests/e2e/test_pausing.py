@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,14 @@ def shop(rabbit_project: Project) -> Project:
     rabbit_project.pipeline(PIPELINE)
     rabbit_project.handlers(HANDLERS)
     return rabbit_project
+
+
+def shop_on(node: Node, unique: str, folder: Path) -> Project:
+    """Return the same project on a node of its own."""
+    project = Project(folder, unique, Place(("--broker", node.url), node.url))
+    project.pipeline(PIPELINE)
+    project.handlers(HANDLERS)
+    return project
 
 
 async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
@@ -129,9 +138,7 @@ async def test_the_in_process_broker_is_paused_by_its_own_process_only(memory_pr
 async def test_a_pause_is_known_again_after_the_broker_was_restarted(unique: str, tmp_path: Any) -> None:
     """While it is paused the broker restarts; nothing is handled when it is back, and a resume reaches the process."""
     with Node() as node:
-        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
-        project.pipeline(PIPELINE)
-        project.handlers(HANDLERS)
+        project = shop_on(node, unique, tmp_path)
         async with project.up() as runner:
             await started(runner)
             await run(project, "pause", "ship", "--reason", "away")
@@ -157,9 +164,7 @@ async def test_a_pause_is_known_again_after_the_broker_was_restarted(unique: str
 async def test_a_stream_that_the_broker_has_lost_stops_no_subscriber(unique: str, tmp_path: Any) -> None:
     """RabbitMQ does not find its first stream when it is killed within a second of making it. 4.3 ends its readers."""
     with Node() as node:
-        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
-        project.pipeline(PIPELINE)
-        project.handlers(HANDLERS)
+        project = shop_on(node, unique, tmp_path)
         with Foreign(node.url) as foreign:
             foreign.channel.queue_declare(f"{unique}.pauses", durable=True, arguments={"x-queue-type": "stream"})
         await asyncio.to_thread(node.kill)
