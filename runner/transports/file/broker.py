@@ -408,8 +408,9 @@ class FileBroker(MemoryBroker):
         for name, temporary in self._temporary.items():
             if name in self._router.queues:
                 temporary.beat()
+        before, self._beats = self._beats, {}
         for name, beat in self.store.rows("SELECT queue, unsettled FROM consumers WHERE consumers = -1"):
-            known, looks = self._beats.get(name, (0, 0))
+            known, looks = before.get(name, (0, 0))
             self._beats[name] = (beat, looks + 1 if beat == known else 0)
             if self._beats[name][1] >= SILENT_LOOKS and not self.store.is_blocked:
                 queue = self._router.queues.get(name)
