@@ -66,6 +66,18 @@ class Ledger:
         unfinished.replace(file)
 
 
+class ThreadsLedger(Ledger):
+    """The account of a process whose handlers run in several threads."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        super().__init__(folder, count)
+        self._lock = threading.Lock()
+
+    def note(self, number: int) -> None:
+        with self._lock:
+            super().note(number)
+
+
 class SharedLedger(Ledger):
     """The account of one of several processes: none knows when all is done, so each writes whenever there is news.
 
@@ -118,7 +130,7 @@ def from_environment() -> Ledger:
 
     BENCH_LEDGER is its folder, BENCH_COUNT how many messages are expected, BENCH_LEDGER_KIND its class.
     """
-    kinds = {kind.__name__: kind for kind in (Ledger, SharedLedger, Stopwatch)}
+    kinds = {kind.__name__: kind for kind in (Ledger, ThreadsLedger, SharedLedger, Stopwatch)}
     kind = kinds[os.environ.get("BENCH_LEDGER_KIND", "Ledger")]
     return kind(Path(os.environ["BENCH_LEDGER"]), int(os.environ["BENCH_COUNT"]))
 

@@ -48,6 +48,8 @@ BASE = "aio-pika"
 IN_A_FILE = ("in a file: publish", "in a file: handle")
 IN_ONE_PROCESS = ("in-process", *IN_A_FILE)
 TWO_PROCESSES = "consume, two processes"
+IN_THREADS = "consume, plain functions in 8 threads"
+NOT_BESIDE_AIO_PIKA = (*IN_ONE_PROCESS, IN_THREADS)
 
 NOT_MEASURED = "Not measured.\n"
 
@@ -73,7 +75,7 @@ def throughput(line: str) -> str:
     """Return messages a second on RabbitMQ, a line for each kind of work, a column for each library."""
     cells: dict[str, dict[str, str]] = {}
     for row in read(f"throughput-{line}")["results"]:
-        if row["entry"] in COLUMNS and row["scenario"] not in (*IN_ONE_PROCESS, TWO_PROCESSES):
+        if row["entry"] in COLUMNS and row["scenario"] not in (*NOT_BESIDE_AIO_PIKA, TWO_PROCESSES):
             cells.setdefault(row["scenario"], {})[row["entry"]] = _rate(row)
     measured = [entry for entry in COLUMNS if any(entry in found for found in cells.values())]
     rows = [(name, *(found.get(entry, "") for entry in measured)) for name, found in cells.items()]
@@ -85,7 +87,7 @@ def each_row(line: str) -> str:
     heads = ("", "messages a second", "from", "to", "CPU µs each", "rate to aio-pika's", "CPU to aio-pika's")
     rows = []
     for row in read(f"throughput-{line}")["results"]:
-        if row["scenario"] in IN_ONE_PROCESS or not row["rate"]:
+        if row["scenario"] in NOT_BESIDE_AIO_PIKA or not row["rate"]:
             continue
         rates = (f"{row['rate'][name]:,.0f}" for name in ("median", "min", "max"))
         ratios = ("" if row[name] is None else f"{row[name]:.2f}" for name in ("ratio", "cpu_ratio"))
@@ -122,7 +124,7 @@ def by_line() -> str:
     rows = []
     for scenario, entry in first:
         same = [rows_of.get((scenario, entry)) for rows_of in (first, *others)]
-        if scenario not in IN_ONE_PROCESS and entry in COLUMNS and entry != BASE and all(same):
+        if scenario not in NOT_BESIDE_AIO_PIKA and entry in COLUMNS and entry != BASE and all(same):
             rows.append((f"{scenario}, {entry}", *(_ratios(row) for row in same if row)))
     return _table(("rate and CPU time as a ratio to aio-pika's", *(f"RabbitMQ {line}" for line in found)), rows)
 
@@ -131,6 +133,20 @@ def two_processes(line: str) -> str:
     """Return the scenario of two processes."""
     rows = _rows(f"throughput-{line}", scenario=TWO_PROCESSES)
     return _table(("two processes at one queue", "messages a second"), [(row["entry"], _rate(row)) for row in rows])
+
+
+def in_threads(line: str) -> str:
+    """Return the scenario of plain functions in threads, with ratios to the first library."""
+    rows = [row for row in _rows(f"throughput-{line}", scenario=IN_THREADS) if row["rate"]]
+    heads = (
+        "plain functions in 8 threads",
+        "messages a second",
+        "CPU µs each",
+        f"rate to {rows[0]['entry']}" if rows else "",
+    )
+    return _table(
+        heads, [(row["entry"], _rate(row), f"{row['cpu_us']['median']:.0f}", f"{row['ratio']:.1f}") for row in rows]
+    )
 
 
 def in_one_process(head: str, *scenarios: str) -> str:
@@ -230,6 +246,7 @@ def pieces() -> dict[str, str]:
             ("each row", "throughput", each_row),
             ("conditions", "throughput", conditions),
             ("two processes", "throughput", two_processes),
+            ("threads", "throughput", in_threads),
             ("uvloop", "throughput", uvloop),
             ("latency", "latency", latency),
         ):

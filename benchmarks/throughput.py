@@ -16,11 +16,11 @@ from typing import TypeVar
 
 from benchmarks import rabbit
 from benchmarks.entries.amqplib import AMQPLIB
-from benchmarks.entries.celery_app import CELERY, CELERY_PREFORK
-from benchmarks.entries.dramatiq_app import DRAMATIQ
+from benchmarks.entries.celery_app import CELERY, CELERY_PREFORK, CELERY_THREADS
+from benchmarks.entries.dramatiq_app import DRAMATIQ, DRAMATIQ_THREADS
 from benchmarks.entries.faststream_app import FASTSTREAM, FASTSTREAM_UVLOOP
 from benchmarks.entries.in_process import IN_A_FILE, IN_PROCESS, InProcess
-from benchmarks.entries.job import Entry, Job
+from benchmarks.entries.job import THREADS, Entry, Job, Work
 from benchmarks.entries.librabbitmq import LIBRABBITMQ
 from benchmarks.entries.mqrunner import MQRUNNER, MQRUNNER_METRICS, MQRUNNER_UVLOOP, MQRUNNER_WORKERS, has_option
 from benchmarks.entries.plain_aio_pika import PLAIN_AIO_PIKA, PLAIN_AIO_PIKA_UVLOOP
@@ -48,18 +48,24 @@ from tests.node import Node
 
 OURS: Sequence[Entry] = (MQRUNNER, MQRUNNER_UVLOOP)
 LOOPS: Sequence[Entry] = (PLAIN_AIO_PIKA_UVLOOP, FASTSTREAM_UVLOOP)
-PEERS: Sequence[Entry] = (FASTSTREAM, TASKIQ, CELERY, CELERY_PREFORK, DRAMATIQ, PLAIN_PIKA, AMQPLIB, LIBRABBITMQ)
+PEERS: Sequence[Entry] = (
+    *(FASTSTREAM, TASKIQ, CELERY, CELERY_PREFORK, DRAMATIQ, DRAMATIQ_THREADS, CELERY_THREADS),
+    *(PLAIN_PIKA, AMQPLIB, LIBRABBITMQ),
+)
 EXTRA: Sequence[Entry] = (*LOOPS, MQRUNNER_METRICS)
 """Who is measured in some scenarios only."""
 
 ENTRIES: Sequence[Entry] = (PLAIN_AIO_PIKA, *PEERS, *LOOPS, *OURS, MQRUNNER_METRICS, RAW_SOCKET)
 """Who is measured on RabbitMQ; the first is what the others are compared with. A peer is one more line here."""
 
+IN_THREADS = f"consume, plain functions in {THREADS} threads"
+
 RUNS = 5
 TIMEOUT_S = 120.0
 QUICK = 0.2
 
 _names = count()
+_LEDGERS: Mapping[Work, str] = {"threads": "ThreadsLedger"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ def scenarios(scale: float) -> list[Scenario]:
         ("consume", Job(work="consume", count=many), (*LOOPS, MQRUNNER_METRICS)),
         ("consume to a model", Job(work="model", count=many), ()),
         ("consume, a log line for each", Job(work="log", count=many), ()),
+        (IN_THREADS, Job(work="threads", count=some), ()),
         ("hop", Job(work="hop", count=fewer), (MQRUNNER_METRICS,)),
         ("publish", Job(work="publish", count=some), ()),
         ("quorum: consume", Job(work="consume", kind="quorum", count=many), ()),
@@ -176,7 +183,7 @@ def _run_in_process(entry: InProcess, size: int, folder: Path) -> Measured:
 
 def _work(entry: Entry, job: Job) -> Measured:
     with bench_folder() as folder:
-        kind = "SharedLedger" if job.processes > 1 or entry.is_shared else "Ledger"
+        kind = "SharedLedger" if job.processes > 1 or entry.is_shared else _LEDGERS.get(job.work, "Ledger")
         variables = {**job.variables(), **entry.variables, "BENCH_LEDGER_KIND": kind}
         commands = [entry.command(job, folder)] * (1 if entry.starts_its_own else job.processes)
         with ProcessGroup(entry.name, commands, folder, variables) as group:

@@ -1,4 +1,4 @@
-"""Entries: Celery's worker, with the solo pool (one process) and with prefork (two children of one process).
+"""Entries: Celery's worker, with the solo pool (one process), prefork (two children of one process), and threads.
 
 From its "Optimizing" and "Configuration" guides: `task_acks_late`, a prefetch multiplier for many short tasks (100
 messages in all), results and events off, rate limits off; gossip, mingle and heartbeat off. hop: publishing on waits
@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.entries.job import Entry, Job
+from benchmarks.entries.job import THREADS, Entry, Job
 
 TASKS = "benchmarks.entries.celery_tasks"
 _QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
@@ -24,6 +24,10 @@ def _solo(job: Job, _: Path) -> list[str]:
 
 def _prefork(job: Job, _: Path) -> list[str]:
     return _worker(job, "prefork", 2)
+
+
+def _threads(job: Job, _: Path) -> list[str]:
+    return _worker(job, "threads", THREADS)
 
 
 def _worker(job: Job, pool: str, children: int) -> list[str]:
@@ -48,4 +52,11 @@ CELERY_PREFORK = replace(
     kinds=frozenset({"classic"}),
     share=0.5,
     is_shared=True,
+)
+CELERY_THREADS = replace(
+    CELERY,
+    name=f"Celery, {THREADS} threads",
+    command=_threads,
+    works=frozenset({"threads"}),
+    kinds=frozenset({"classic"}),
 )

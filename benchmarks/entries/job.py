@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Work = Literal["consume", "model", "log", "hop", "publish", "latency"]
+Work = Literal["consume", "model", "log", "threads", "hop", "publish", "latency"]
+
+THREADS = 8
+"""In how many threads the handlers of `threads` run."""
 Kind = Literal["classic", "quorum"]
 
 WINDOW = 100
@@ -25,7 +28,8 @@ class Job:
     """One measurement.
 
     consume: handle `count` messages that wait in `source`, as dicts. model: the same, as pydantic models. log: the
-    same as consume, with a line of JSON for each message on stdout, which is a file. hop: publish, confirmed, each to
+    same as consume, with a line of JSON for each message on stdout, which is a file. threads: the same as consume, with
+    plain functions in `THREADS` threads of one process. hop: publish, confirmed, each to
     `target` before it is acknowledged. publish: publish `count` messages to `target`, `WINDOW` of them waiting for
     their confirm at once. latency: clock messages that arrive while one waits.
 

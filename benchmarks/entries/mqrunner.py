@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.entries.job import Entry, Job
+from benchmarks.entries.job import THREADS, Entry, Job
 from benchmarks.harness import ROOT, RUNNER
 
 _HEAD = """\
@@ -44,6 +44,7 @@ producers:
 _HANDLERS: Mapping[str, str] = {
     "consume": "consume",
     "log": "consume",
+    "threads": "consume_in_thread",
     "model": "consume_model",
     "hop": "hop",
     "latency": "clock",
@@ -60,7 +61,7 @@ def pipeline(job: Job) -> str:
     text += _SUBSCRIBER.format(
         source=job.source,
         handler=_HANDLERS[job.work],
-        concurrency=job.concurrency,
+        concurrency=THREADS if job.work == "threads" else job.concurrency,
         prefetch=job.prefetch,
     )
     return text + (f"    to: {job.target}\n" if job.work == "hop" else "")
@@ -107,7 +108,7 @@ def end_of_publishing(folder: Path) -> float:
 MQRUNNER = Entry(
     name="mqrunner",
     command=_command,
-    works=frozenset({"consume", "model", "log", "hop", "publish", "latency"}),
+    works=frozenset({"consume", "model", "log", "threads", "hop", "publish", "latency"}),
     share=3.0,
     read_end=_end_of_publishing,
 )
