@@ -13,7 +13,7 @@ from benchmarks.quotes import DOCUMENTS, ROOT, pieces, quoted, rewritten
 NAMES = {
     *("throughput, 3.10", "throughput, 4.3", "each row, 3.10", "each row, 4.3", "latency, 3.10", "latency, 4.3"),
     *("two processes, 3.10", "two processes, 4.3", "conditions, 3.10", "conditions, 4.3", "lines of RabbitMQ"),
-    *("uvloop, 3.10", "uvloop, 4.3"),
+    *("uvloop, 3.10", "uvloop, 4.3", "threads, 3.10", "threads, 4.3"),
     *("in-process", "in a file", "start-up", "profile, RabbitMQ", "profile, in-process", "profiles", "pictures"),
     *("scaling, processes", "scaling, subscribers", "scaling, body", "scaling, prefetch", "scaling, wait queues"),
 }
