@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import copy_context
-from typing import Any, Generic, TypeVar
+from types import coroutine
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 R = TypeVar("R")
@@ -124,29 +125,37 @@ async def for_each(items: Iterable[T], do: Callable[[T], Awaitable[object]], *, 
     await map_concurrently(items, nullcontext, lambda _, item: do(item), limit=limit)
 
 
-class RunInContext(Generic[T]):
-    """Awaits a coroutine in a copy of the current context, as a task does, without the cost of a task.
+def start_in_context(coroutine: Coroutine[Any, Any, T]) -> tuple[T, Awaitable[T] | None]:
+    """Run a coroutine up to its first wait, in a copy of the current context, without the cost of a task.
 
-    Context variables that it sets are gone afterwards: one message must not see the tenant of another.
+    Return its result if it has ended, else the rest, for the same task to await. Context variables that it sets are
+    gone afterwards: one message must not see the tenant of another.
     """
+    run = copy_context().run
+    try:
+        awaited = run(coroutine.send, None)
+    except StopIteration as stopped:
+        return stopped.value, None
+    return None, _run_rest(run, coroutine, awaited)  # type: ignore[return-value]  # its result is that of the rest
 
-    __slots__ = ("_coroutine",)
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._coroutine = coroutine
+async def run_in_context(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine in a copy of the current context, as a task does."""
+    result, rest = start_in_context(coroutine)
+    return await rest if rest is not None else result
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        run = copy_context().run
-        send, throw = self._coroutine.send, self._coroutine.throw
-        try:
-            awaited = run(send, None)
-            while True:
-                try:
-                    result = yield awaited
-                except BaseException as error:  # also GeneratorExit, which closes the coroutine
-                    awaited = run(throw, error)
-                else:
-                    awaited = run(send, result)
-        except StopIteration as stopped:
-            value: T = stopped.value
-            return value
+
+@coroutine
+def _run_rest(run: Callable[..., Any], started: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """Await what a coroutine awaits, and go on with it in its context."""
+    try:
+        while True:
+            try:
+                result = yield awaited
+            except BaseException as error:  # also GeneratorExit, which closes the coroutine
+                awaited = run(started.throw, error)
+            else:
+                awaited = run(started.send, result)
+    except StopIteration as stopped:
+        value: T = stopped.value
+        return value

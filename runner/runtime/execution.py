@@ -39,7 +39,7 @@ from runner.runtime.handler_invoker import HandlerInvoker
 from runner.runtime.invocation import HandlerFailed, Results
 from runner.runtime.message_lines import LineFilter
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher
-from runner.runtime.result_publisher import DETACHED, OnDetached, PublishingStopped, ResultPublisher
+from runner.runtime.result_publisher import DETACHED, PublishingStopped, ResultPublisher
 from runner.runtime.store import Step, StoreUnavailable
 from runner.runtime.tracebacks import error_hint, error_location, traceback_text
 from runner.trace_context import trace_fields
@@ -49,6 +49,9 @@ from runner.units import pluralize
 
 FIRST_WAIT_S, MAX_WAIT_S = 0.05, 1.0
 """How long to wait for another process that handles a message with the same key, or for a store, before each look."""
+
+Detachable = tuple[Delivery, float]
+"""A delivery that may end by the confirm of its result, and when it began."""
 
 RunSome = Callable[[Sequence[Delivery]], Awaitable[object]]
 
@@ -250,14 +253,23 @@ class Execution:
         if self._is_timed and delivery.attempt == 1:
             self._counts.note_sent(delivery.envelope.timestamp, started)
         may_detach = self.spawn is not None and not delivery.is_redelivered and self._deduplicator is None
-        detached = partial(self._on_published, delivery, started) if may_detach else None
-        error, published = await self._attempt(self._invoker.invoke(payload, message), (delivery.envelope,), detached)
+        error, published = await self._attempt(
+            self._invoker.invoke(payload, message), (delivery.envelope,), (delivery, started) if may_detach else None
+        )
         if published == DETACHED:
             return False
         if published == 0 and error is None and self._subscriber.is_responder and delivery.envelope.reply_to:
             error, published = await self._answer_null(delivery.envelope)
-        await self._finish(delivery, error, published, started)
+        if error is None and self._deduplicator is None and not self.is_past_grace:
+            self._ack(delivery, published, started)
+        else:
+            await self._finish(delivery, error, published, started)
         return True
+
+    def _ack(self, delivery: Delivery, published: int, started: float) -> None:
+        """Acknowledge a message that is handled, and report it."""
+        self._transport.ack(delivery)
+        self._report(ACK, None, delivery, published, started)
 
     async def _answer_null(self, question: Envelope) -> tuple[BaseException | None, int]:
         """Answer a question whose handler has returned nothing: its caller waits to know that it is done."""
@@ -282,22 +294,23 @@ class Execution:
                 return None
 
     async def _attempt(
-        self, calling: Awaitable[Results], parents: Sequence[Envelope], detached: OnDetached | None = None
+        self, calling: Awaitable[Results], parents: Sequence[Envelope], detachable: Detachable | None = None
     ) -> tuple[BaseException | None, int]:
         """Await the handler and publish its results. Return the error and the number of published messages.
 
-        For `detached`, see `ResultPublisher.publish`.
+        The number is DETACHED if the confirm of the only result of a `detachable` delivery is missing.
         """
         began = time.perf_counter()
         try:
             results = await calling
             if not isinstance(results, list):
                 return await self._publish_stream(results, parents, began)
-            spent_s = time.perf_counter() - began
-            self._observe(spent_s)
+            if self._is_timed:
+                self._observe(time.perf_counter() - began)
             if len(results) == 1 and results[0] is None:
                 return None, 0
-            called_at = self._loop.time() - spent_s
+            called_at = self._loop.time() - (time.perf_counter() - began)
+            detached = partial(self._on_published, *detachable) if detachable is not None else None
             return None, await self._results.publish(results, parents, 0, called_at, detached=detached)
         except HandlerFailed as failure:
             self._observe(time.perf_counter() - began)
@@ -319,8 +332,7 @@ class Execution:
             return
         if error is None:
             self._results.end(sent)
-            self._transport.ack(delivery)
-            context.run(self._report, ACK, None, delivery, 1, began)
+            context.run(self._ack, delivery, 1, began)
             self.on_ended(delivery)
         elif self.spawn is not None:
             context.run(self.spawn, self._publish_again(delivery, began, sent, called_at, error))

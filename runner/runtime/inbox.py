@@ -11,38 +11,23 @@ from runner.pipeline.model import Batch
 from runner.transports.base import Delivery
 
 
-class FifoInbox:
-    """Deliveries in order of arrival. It has the methods of `KeyedInbox`, for subscribers without `order_by`."""
+class FifoInbox(deque[Delivery]):
+    """Deliveries in order of arrival. It has the methods of `KeyedInbox`, for subscribers without `order_by`.
 
-    def __init__(self) -> None:
-        self._waiting: deque[Delivery] = deque()
+    Most of them are those of a deque, because each message pays for each call.
+    """
 
-    def __bool__(self) -> bool:
-        """Return whether a delivery can be handled now."""
-        return bool(self._waiting)
-
-    def __len__(self) -> int:
-        """Return how many deliveries wait."""
-        return len(self._waiting)
-
-    def put(self, delivery: Delivery) -> None:
-        """Add a delivery at the end."""
-        self._waiting.append(delivery)
-
-    def take(self) -> Delivery:
-        """Remove and return the next delivery."""
-        return self._waiting.popleft()
+    put = deque.append
+    take = deque.popleft
+    put_back = deque.appendleft
 
     def free(self, delivery: Delivery) -> None:
         """Do nothing: no other delivery waits for this one to end."""
 
-    def put_back(self, delivery: Delivery) -> None:
-        """Put a delivery in front of all others."""
-        self._waiting.appendleft(delivery)
-
     def drain(self, queue: str | None = None) -> Sequence[Delivery]:
         """Remove and return all deliveries, in order. They are all of one queue: only `order_by` has partitions."""
-        taken, self._waiting = self._waiting, deque()
+        taken = list(self)
+        self.clear()
         return taken
 
 

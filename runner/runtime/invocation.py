@@ -14,6 +14,7 @@ import itertools
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from types import CoroutineType
 from typing import Any, TypeVar
 
 from runner.errors import BatchFailed
@@ -49,9 +50,9 @@ async def call_on_loop(
     handler: Handler, positional: tuple[Any, ...], arguments: Mapping[str, Any], timeout_s: float | None
 ) -> Results:
     """Call an async handler. The timeout covers the whole call. Raises HandlerFailed."""
-    started = asyncio.get_running_loop().time()
+    started = 0.0 if timeout_s is None else asyncio.get_running_loop().time()
     made = handler.call(*positional, **arguments)
-    if inspect.isasyncgen(made):
+    if type(made) is not CoroutineType and inspect.isasyncgen(made):
         return _iterate_chunks(made, timeout_s, started)
     result = await await_handler(made, timeout_s)
     if result is None or type(result) in _VALUES:

@@ -21,7 +21,7 @@ from runner.runtime.partitions import PartitionedSubscription
 from runner.runtime.rate_limit import RateLimiter
 from runner.runtime.stream import StreamSubscription
 from runner.runtime.watchdog import TIMEOUT_GRACE_S, RunningHandler
-from runner.tasks import RunInContext, cancel, is_cancelled_by_us, watch_loop
+from runner.tasks import cancel, is_cancelled_by_us, run_in_context, start_in_context, watch_loop
 from runner.transports.base import Delivery, OnDelivery, Subscription, SubscriptionOptions, Transport
 from runner.transports.leadership import Candidate
 
@@ -382,7 +382,17 @@ class SubscriberRuntime:
             if inbox and (is_woken or not self._waking):
                 self._wake_more()
             is_woken = False
-            await self._handle(delivery)
+            if delivery.is_redelivered or delivery.is_poison_suspect:
+                await self._handle_again(delivery)
+                continue
+            self._running[delivery] = self._loop.time()
+            has_ended = True
+            try:
+                result, rest = start_in_context(self._execution.run(delivery))
+                has_ended = await rest if rest is not None else result
+            finally:
+                if has_ended:
+                    self._note_finished(delivery)
 
     async def _work_in_batches(self, batches: BatchInbox) -> None:
         """Handle batches as they become due, until the drain begins."""
@@ -402,17 +412,15 @@ class SubscriberRuntime:
             if deliveries:
                 await self._handle_batch(deliveries, batches)
 
-    async def _handle(self, delivery: Delivery) -> None:
+    async def _handle_again(self, delivery: Delivery) -> None:
+        """Handle a delivery that is not the first one of its message."""
         self._running[delivery] = self._loop.time()
         has_ended = True
         try:
             if delivery.is_redelivered and not await self._wait_for_lost_copies((delivery,)):
                 return
-            if delivery.is_poison_suspect:
-                async with self._poison_lock:
-                    has_ended = await RunInContext(self._execution.run(delivery))
-            else:
-                has_ended = await RunInContext(self._execution.run(delivery))
+            async with self._poison_lock if delivery.is_poison_suspect else contextlib.nullcontext():
+                has_ended = await run_in_context(self._execution.run(delivery))
         finally:
             if has_ended:
                 self._note_finished(delivery)
@@ -424,11 +432,9 @@ class SubscriberRuntime:
         try:
             if not await self._wait_for_lost_copies(deliveries):
                 return
-            if any(delivery.is_poison_suspect for delivery in deliveries):
-                async with self._poison_lock:
-                    await RunInContext(self._execution.run_batch(deliveries))
-            else:
-                await RunInContext(self._execution.run_batch(deliveries))
+            is_suspect = any(delivery.is_poison_suspect for delivery in deliveries)
+            async with self._poison_lock if is_suspect else contextlib.nullcontext():
+                await run_in_context(self._execution.run_batch(deliveries))
         finally:
             for delivery in deliveries:
                 self._note_finished(delivery)

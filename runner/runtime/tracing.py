@@ -211,6 +211,10 @@ class TracedExecution(Execution):
                 span.add_event("message.dead_lettered", {**about, "error.type": error_type(error)})
         await super()._finish(delivery, error, published, started)
 
+    def _ack(self, delivery: Delivery, published: int, started: float) -> None:
+        self._note(delivery, "ack")
+        super()._ack(delivery, published, started)
+
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         if isinstance(outcome, Ack):
             self._note(delivery, "ack")

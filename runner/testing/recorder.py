@@ -18,10 +18,9 @@ from runner.pipeline.body_encoding import JSON
 from runner.pipeline.delays import HOLDS_DELAYED, delay_in
 from runner.pipeline.model import Pipeline
 from runner.runtime.answers import Answer
-from runner.runtime.execution import Execution
+from runner.runtime.execution import Detachable, Execution
 from runner.runtime.invocation import Results
 from runner.runtime.publisher import OutgoingMessage, PipelinePublisher, address_of
-from runner.runtime.result_publisher import OnDetached
 from runner.testing.records import Record, RecordKind
 from runner.transports.base import Delivery
 from runner.transports.failure_copies import foreign_headers
@@ -206,10 +205,10 @@ class RecordingExecution(Execution):
         self._record("released", delivery)
 
     async def _attempt(
-        self, calling: Awaitable[Results], parents: Sequence[Envelope], detached: OnDetached | None = None
+        self, calling: Awaitable[Results], parents: Sequence[Envelope], detachable: Detachable | None = None
     ) -> tuple[BaseException | None, int]:
         _parents.set(parents)
-        return await super()._attempt(calling, parents, detached)
+        return await super()._attempt(calling, parents, detachable)
 
     def _report(
         self, outcome: Outcome, error: BaseException | None, delivery: Delivery, published: int, started: float

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from runner.tasks import RunInContext, for_each, gather_or_cancel, wait_set
+from runner.tasks import for_each, gather_or_cancel, run_in_context, wait_set
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
@@ -23,7 +23,7 @@ async def test_what_it_sets_is_gone_and_what_was_set_is_seen() -> None:
         seen.append(tenant.get())
         return "done"
 
-    assert await RunInContext(work()) == "done"
+    assert await run_in_context(work()) == "done"
     assert seen == ["outside", "inside"]
     assert tenant.get() == "outside"
 
@@ -38,7 +38,7 @@ async def test_tasks_and_callbacks_it_starts_have_its_context() -> None:
         asyncio.get_running_loop().call_soon(lambda: called.set_result(tenant.get()))
         return await asyncio.create_task(child()), await called
 
-    assert await RunInContext(work()) == ("inside", "inside")
+    assert await run_in_context(work()) == ("inside", "inside")
 
 
 async def test_errors_come_out_as_they_are() -> None:
@@ -47,7 +47,7 @@ async def test_errors_come_out_as_they_are() -> None:
         raise LookupError("lost")
 
     with pytest.raises(LookupError, match="lost"):
-        await RunInContext(work())
+        await run_in_context(work())
 
 
 async def test_a_timeout_and_a_cancellation_reach_it() -> None:
@@ -63,7 +63,7 @@ async def test_a_timeout_and_a_cancellation_reach_it() -> None:
     async def own(limit: float | None) -> None:
         tenant.set("own")
         async with asyncio.timeout(limit):
-            await RunInContext(work())
+            await run_in_context(work())
 
     with pytest.raises(TimeoutError):
         await own(0.01)
@@ -84,7 +84,7 @@ async def test_it_may_swallow_a_cancellation_as_a_plain_await_may() -> None:
         return "slept"
 
     async def outer() -> str:
-        return await RunInContext(stubborn())
+        return await run_in_context(stubborn())
 
     task = asyncio.create_task(outer())
     await asyncio.sleep(0)
@@ -106,7 +106,7 @@ def test_it_is_closed_with_who_awaits_it() -> None:
             closed.append(True)
 
     async def outer() -> None:
-        await RunInContext(work())
+        await run_in_context(work())
 
     coroutine = outer()
     coroutine.send(None)
