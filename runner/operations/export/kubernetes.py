@@ -1,4 +1,4 @@
-"""Pipelines as Kubernetes objects, scaled by KEDA with the length of their queues. Pure.
+"""Pipelines as Kubernetes objects, scaled by KEDA with the length of their queues, from `kubernetes.yaml`. Pure.
 
 Sources: https://kubernetes.io/docs/reference/kubernetes-api/ and https://keda.sh/docs/latest/scalers/rabbitmq-queue/
 """
@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from runner.operations.export.deployment import FOLDER, Deployment, Variable, format_address
+from runner.operations.export.templates import fill_template
 from runner.operations.yaml_writer import to_yaml
 from runner.pipeline.model import Pipeline
 from runner.pipeline.topology import Queue, Topology
-
-USER = 10_001
-MAX_REPLICAS = 10
 
 MANAGEMENT_VARIABLE = "RABBITMQ_HTTP_URL"
 """The key in the Secret for the URL of the management API. Only that API counts unacknowledged messages."""
@@ -27,17 +25,32 @@ LONGEST_SCALE_DOWN_S = 3600
 def kubernetes(pipelines: Sequence[Pipeline], topology: Topology, deployment: Deployment) -> str:
     """Return the text of a file with all objects. The Secret and the ConfigMap are only referred to by name."""
     is_alone = bool(deployment.file) or any(queue.exclusive for queue in topology.queues)
-    scaled = [] if is_alone else scaling_triggers(pipelines, topology, deployment)
-    objects = [_deployment(deployment, is_scaled=bool(scaled), is_alone=is_alone), _disruption_budget(deployment)]
-    if deployment.file:
-        objects.insert(0, _claim(deployment))
-    if deployment.has_http:
-        objects.append(_service(deployment))
-    if scaled:
-        objects += [_authentication(deployment), _scaled_object(deployment, scaled)]
-    return _heading(deployment, is_scaled=bool(scaled)) + "---\n".join(
-        to_yaml(item, has_variables=False) for item in objects
-    )
+    triggers = [] if is_alone else scaling_triggers(pipelines, topology, deployment)
+    host, port = deployment.reachable  # the kubelet connects from outside the pod
+    arguments = ["up", *deployment.up_arguments(FOLDER)]
+    if (host, port) != deployment.listens:
+        arguments += ["--http", format_address(host, port)]
+    cooldown_s = max(SCALE_DOWN_S, deployment.stop_timeout_s)
+    words = {
+        "name": deployment.name,
+        "labels": {"app.kubernetes.io/name": deployment.name},
+        "file": deployment.file,
+        "folder": FOLDER,
+        "alone": is_alone,
+        "fixed": not triggers,
+        "http": deployment.has_http,
+        "port": port,
+        "arguments": [argument.replace("$", "$$") for argument in arguments],
+        "variables": [_variable(deployment, variable) for variable in deployment.variables],
+        "stop_s": deployment.stop_timeout_s,
+        "cooldown_s": cooldown_s,
+        "window_s": min(LONGEST_SCALE_DOWN_S, cooldown_s),
+        "management": MANAGEMENT_VARIABLE,
+        "triggers": triggers,
+    }
+    objects = fill_template("kubernetes.yaml", words).values()
+    documents = [to_yaml(item, has_variables=False) for item in objects]
+    return _heading(deployment, is_scaled=bool(triggers)) + "---\n".join(documents)
 
 
 def scaling_triggers(pipelines: Sequence[Pipeline], topology: Topology, deployment: Deployment) -> list[dict[str, Any]]:
@@ -98,71 +111,6 @@ def _configuration(deployment: Deployment) -> str:
     return f"{deployment.name}-config"
 
 
-def _metadata(deployment: Deployment, suffix: str = "") -> dict[str, Any]:
-    return {"name": f"{deployment.name}{suffix}", "labels": _labels(deployment)}
-
-
-def _labels(deployment: Deployment) -> dict[str, str]:
-    return {"app.kubernetes.io/name": deployment.name}
-
-
-def _deployment(deployment: Deployment, *, is_scaled: bool, is_alone: bool) -> dict[str, Any]:
-    claim = {"claimName": f"{deployment.name}-messages"}
-    spec: dict[str, Any] = {} if is_scaled else {"replicas": 1}  # with scaling, KEDA sets the number
-    if is_alone:
-        spec["strategy"] = {"type": "Recreate"}  # the old pod must release the exclusive queue, or the file, first
-    spec["selector"] = {"matchLabels": _labels(deployment)}
-    spec["template"] = {
-        "metadata": {"labels": _labels(deployment)},
-        "spec": {
-            "terminationGracePeriodSeconds": deployment.stop_timeout_s,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-                **({"fsGroup": USER} if deployment.file else {}),
-            },
-            "containers": [_container(deployment)],
-            **({"volumes": [{"name": "messages", "persistentVolumeClaim": claim}]} if deployment.file else {}),
-        },
-    }
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _metadata(deployment), "spec": spec}
-
-
-def _container(deployment: Deployment) -> dict[str, Any]:
-    host, port = deployment.reachable  # the kubelet connects from outside the pod
-    arguments = ["up", *deployment.up_arguments(FOLDER)]
-    if (host, port) != deployment.listens:
-        arguments += ["--http", format_address(host, port)]
-    return {
-        "name": "runner",
-        "image": f"{deployment.name}:latest",
-        "command": ["runner"],
-        "args": [argument.replace("$", "$$") for argument in arguments],
-        "env": [_variable(deployment, variable) for variable in deployment.variables],
-        "ports": [{"name": "http", "containerPort": port}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 3},
-        "livenessProbe": {
-            "httpGet": {"path": "/healthz", "port": "http"},
-            "initialDelaySeconds": 30,
-            "periodSeconds": 10,
-            "timeoutSeconds": 5,
-            "failureThreshold": 6,
-        },
-        **({"volumeMounts": [{"name": "messages", "mountPath": FOLDER}]} if deployment.file else {}),
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-
-
-def _claim(deployment: Deployment) -> dict[str, Any]:
-    """Return the volume of the broker's file, which one node may use at a time."""
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    metadata = _metadata(deployment, "-messages")
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
-
-
 def _variable(deployment: Deployment, variable: Variable) -> dict[str, Any]:
     place = _secret(deployment) if variable.is_secret else _configuration(deployment)
     reference: dict[str, Any] = {"name": place, "key": variable.name}
@@ -171,60 +119,4 @@ def _variable(deployment: Deployment, variable: Variable) -> dict[str, Any]:
     return {
         "name": variable.name,
         "valueFrom": {"secretKeyRef" if variable.is_secret else "configMapKeyRef": reference},
-    }
-
-
-def _disruption_budget(deployment: Deployment) -> dict[str, Any]:
-    """One pod at a time. `minAvailable: 1` would block draining the node of a single replica."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": _metadata(deployment),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _labels(deployment)}},
-    }
-
-
-def _service(deployment: Deployment) -> dict[str, Any]:
-    """Return the Service for producers with `http`."""
-    port = deployment.reachable[1]
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(deployment),
-        "spec": {"selector": _labels(deployment), "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
-    }
-
-
-def _authentication(deployment: Deployment) -> dict[str, Any]:
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "TriggerAuthentication",
-        "metadata": _metadata(deployment, "-broker"),
-        "spec": {"secretTargetRef": [{"parameter": "host", "name": _secret(deployment), "key": MANAGEMENT_VARIABLE}]},
-    }
-
-
-def _scaled_object(deployment: Deployment, scaled: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": _metadata(deployment),
-        "spec": {
-            "scaleTargetRef": {"name": deployment.name},
-            "minReplicaCount": 1,  # producers, and queues that do not scale, need one process
-            "maxReplicaCount": MAX_REPLICAS,
-            "cooldownPeriod": max(SCALE_DOWN_S, deployment.stop_timeout_s),
-            "advanced": {
-                "horizontalPodAutoscalerConfig": {
-                    "behavior": {
-                        "scaleDown": {
-                            "stabilizationWindowSeconds": min(
-                                LONGEST_SCALE_DOWN_S, max(SCALE_DOWN_S, deployment.stop_timeout_s)
-                            )
-                        }
-                    }
-                }
-            },
-            "triggers": scaled,
-        },
     }
