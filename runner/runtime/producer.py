@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from contextvars import copy_context
@@ -165,7 +165,8 @@ class ProducerRuntime:
                                 await self._limiter.wait()
                             if may_publish is not None and not may_publish.is_set():
                                 await may_publish.wait()
-                            await window.start(outgoing)
+                            if (waiting := window.start(outgoing)) is not None:
+                                await waiting
                 await window.finish()
             except asyncio.CancelledError:
                 await self._give_up(window)
@@ -247,11 +248,11 @@ class _PublishWindow:
         self._context = copy_context()
         self.count = 0
 
-    async def start(self, outgoing: OutgoingMessage) -> None:
-        """Start a publication when there is room. Raises the error of an earlier publication."""
+    def start(self, outgoing: OutgoingMessage) -> Awaitable[None] | None:
+        """Start a publication. Return what to await before the next one. Raises the error of an earlier publication."""
         size = len(outgoing.envelope.body)
-        while self._in_flight and (self._in_flight >= MAX_UNCONFIRMED or self._bytes + size > MAX_UNCONFIRMED_BYTES):
-            await self._wait_for_change()
+        if self._in_flight and (self._in_flight >= MAX_UNCONFIRMED or self._bytes + size > MAX_UNCONFIRMED_BYTES):
+            return self._start_later(outgoing)
         if self._failure is not None:
             raise self._failure
         outgoing = self._publisher.start(outgoing)
@@ -266,7 +267,14 @@ class _PublishWindow:
             self._on_confirmed(outgoing)
         elif started == "busy":
             self._send(outgoing)
-            await asyncio.sleep(0)  # let the task queue up, so that later items cannot overtake it
+            return asyncio.sleep(0)  # let the task queue up, so that later items cannot overtake it
+        return None
+
+    async def _start_later(self, outgoing: OutgoingMessage) -> None:
+        """Start a publication when an earlier one has ended."""
+        await self._wait_for_change()
+        if (waiting := self.start(outgoing)) is not None:
+            await waiting
 
     async def finish(self) -> None:
         """Wait for all confirms. Raises the first error."""

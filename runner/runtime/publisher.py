@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from hashlib import blake2b
+from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runner import log
@@ -62,6 +63,9 @@ WARN_INTERVAL_S = 60.0
 
 _new = tuple.__new__
 """Makes named tuples three times as fast as their constructors."""
+
+_NOT_PLAIN = (Publish, list, tuple, NoneType)
+"""Types of results that may be no message, several, or one with settings of its own."""
 
 T = TypeVar("T")
 Error = TypeVar("Error", bound=Exception)
@@ -139,6 +143,8 @@ class PipelinePublisher:
         self._known_to_work: set[tuple[str, bool, bool]] = set()
         """Destinations whose options the broker can do: their names, whether they are delayed and have a priority."""
         self._declaring = asyncio.Lock()
+        self._seed = ""
+        self._seeded = blake2b(digest_size=16)
 
     def counting(self, counts: Publications) -> PipelinePublisher:
         """Return a copy of this publisher that counts its publications in `counts`."""
@@ -148,7 +154,7 @@ class PipelinePublisher:
 
     def prepare(
         self,
-        results: Iterable[Any],
+        results: Sequence[Any],
         to: tuple[Destination, ...],
         *,
         seed: str = "",
@@ -167,17 +173,22 @@ class PipelinePublisher:
         `trace` are the trace headers of a request. Raises PublishFailed("invalid").
         """
         trace = trace if origin is None else origin.trace
+        if len(results) == len(to) == 1 and not isinstance(results[0], _NOT_PLAIN):  # nearly always
+            target = to[0]
+            if target.options is None and target.partitioning is None:
+                envelope = self._envelope(results[0], NO_HEADERS, target, origin, seed, before)
+                return [_new(OutgoingMessage, (target, envelope, None, trace, None))]
         found: list[OutgoingMessage] = []
         numbers: Counter[bytes | None] | None = None
         for result in results:
             for each in split_results(result):
                 if isinstance(each, Publish) and each.of is not None and origin is not None:
                     own, numbers = origin.of(each.of), numbers or Counter()
-                    place = f"{seed}:{before}:{numbers[own.digest]}"
+                    number = numbers[own.digest]
                     numbers[own.digest] += 1
-                    found += self._messages_of(each, to, own, own.trace, place)
+                    found += self._messages_of(each, to, own, own.trace, f"{seed}:{before}", number)
                 else:
-                    found += self._messages_of(each, to, origin, trace, seed and f"{seed}:{before + len(found)}")
+                    found += self._messages_of(each, to, origin, trace, seed, before + len(found))
         for outgoing in found:
             if len(found) > 1 or outgoing.key is not None or outgoing.envelope.headers is not NO_HEADERS:
                 check_routing_key(address_of(outgoing).key)
@@ -185,7 +196,13 @@ class PipelinePublisher:
         return found
 
     def _messages_of(
-        self, result: Any, to: tuple[Destination, ...], origin: ResultOrigin | None, trace: Mapping[str, str], seed: str
+        self,
+        result: Any,
+        to: tuple[Destination, ...],
+        origin: ResultOrigin | None,
+        trace: Mapping[str, str],
+        seed: str,
+        number: int,
     ) -> list[OutgoingMessage]:
         """Return the messages for one result: one for each destination, none for None."""
         if isinstance(result, Publish):
@@ -198,7 +215,7 @@ class PipelinePublisher:
             targets, headers, key, payload, options, id_ = to, NO_HEADERS, None, result, None, None
         found = []
         for target in targets:
-            envelope = self._envelope(payload, headers, target, origin, seed)
+            envelope = self._envelope(payload, headers, target, origin, seed, number)
             if id_ is not None:
                 is_own = envelope.correlation_id == envelope.message_id
                 envelope = envelope._replace(message_id=id_, correlation_id=id_ if is_own else envelope.correlation_id)
@@ -273,7 +290,8 @@ class PipelinePublisher:
         ):
             return "busy"  # answers have a way of their own
         note_end = partial(self._note_end, on_published, destination, started)
-        begun = self._transport.publish_nowait(address_of(outgoing), outgoing.envelope, note_end)
+        address = destination.address if outgoing.key is None else address_of(outgoing)
+        begun = self._transport.publish_nowait(address, outgoing.envelope, note_end)
         if begun == "confirmed":
             self._counts.note_confirmed(destination.counted_as or destination.name, time.perf_counter() - started)
         return begun
@@ -439,14 +457,20 @@ class PipelinePublisher:
         raise unknown_name(name, self._destinations)
 
     def _envelope(
-        self, payload: Any, headers: Mapping[str, Any], target: Destination, origin: ResultOrigin | None, seed: str
+        self,
+        payload: Any,
+        headers: Mapping[str, Any],
+        target: Destination,
+        origin: ResultOrigin | None,
+        seed: str,
+        number: int,
     ) -> Envelope:
         body, content_type = target.encode(payload)
         if origin is not None:
-            message_id = self._result_id(origin.digest, seed, target)
+            message_id = self._result_id(origin.digest, seed, number, target)
             correlation_id = origin.correlation_id or message_id
         else:
-            message_id = correlation_id = self._item_id(body, seed, target)
+            message_id = correlation_id = self._item_id(body, seed, number, target)
         encoding = None
         if target.compress is not None:
             body, encoding = target.compress(body)
@@ -456,18 +480,22 @@ class PipelinePublisher:
         ids = (message_id, correlation_id, kind, self._app_id)
         return _new(Envelope, (body, *ids, sent_at, content_type, encoding, None, None, None, headers))
 
-    def _result_id(self, origin: bytes | None, seed: str, target: Destination) -> str:
+    def _result_id(self, origin: bytes | None, seed: str, number: int, target: Destination) -> str:
         """Return the id of a handler's result: the same for the same messages, place and destination."""
         if origin is None:
             return self._new_id()
-        place = f"{seed}:{target.name}".encode("utf-8", "surrogatepass")
+        place = f"{seed and f'{seed}:{number}'}:{target.name}".encode("utf-8", "surrogatepass")
         return blake2b(origin + place, digest_size=16).hexdigest()
 
-    def _item_id(self, body: bytes, seed: str, target: Destination) -> str:
+    def _item_id(self, body: bytes, seed: str, number: int, target: Destination) -> str:
         """Return the id of a producer's item: the same for the same place, destination and body."""
         if not seed:
             return self._new_id()
-        return blake2b(b"%b:%b\0%b" % (seed.encode(), target.name.encode(), body), digest_size=16).hexdigest()
+        if seed is not self._seed:  # all items of a run have the same one: its hash is begun once
+            self._seed, self._seeded = seed, blake2b(seed.encode(), digest_size=16)
+        digest = self._seeded.copy()
+        digest.update(b":%d:%b\0%b" % (number, target.name.encode(), body))
+        return digest.hexdigest()
 
 
 _DELAYS_HINT = "list it under `delays:` in the pipeline, and let `runner apply` declare them"

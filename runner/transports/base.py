@@ -115,7 +115,6 @@ class Delivery:
         self,
         envelope: Envelope,
         options: SubscriptionOptions,
-        *,
         exchange: str,
         routing_key: str,
         is_redelivered: bool,
@@ -135,8 +134,9 @@ class Delivery:
         self.unreadable = unreadable
         self.attempt = attempt_of(envelope.headers) if envelope.headers else 1
         self.is_settled = False
-        limit = POISON_SUSPECT_AFTER_IN_ORDER if options.is_single_active else POISON_SUSPECT_AFTER
-        self.is_poison_suspect = failed_deliveries >= limit
+        self.is_poison_suspect = failed_deliveries > 0 and failed_deliveries >= (
+            POISON_SUSPECT_AFTER_IN_ORDER if options.is_single_active else POISON_SUSPECT_AFTER
+        )
         """Whether this message may be what ends processes. It is handled alone then."""
 
     @property

@@ -86,9 +86,7 @@ class MemoryQueue:
     @property
     def is_full(self) -> bool:
         """Whether publishers have to wait. A queue with its own limits refuses or drops messages instead."""
-        if self._is_limited:
-            return False
-        return (
+        return not self._is_limited and (
             len(self.buffer) >= self._capacity
             or self.ready_bytes >= self._capacity_bytes
             or self.capacity_waiters.count > 0

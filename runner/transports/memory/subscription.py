@@ -79,19 +79,9 @@ class MemorySubscription(DeliverySubscription):
         envelope = message.envelope
         if envelope.headers:
             envelope = copy_headers(envelope)
-        exchange, routing_key = message.address
-        self._on_delivery(
-            Delivery(
-                envelope,
-                self._options,
-                exchange=exchange,
-                routing_key=routing_key,
-                is_redelivered=message.is_redelivered,
-                failed_deliveries=message.failed_deliveries,
-                delivery_tag=message,
-                subscription=self,
-            )
-        )
+        exchange, key = message.address
+        redelivered, failed = message.is_redelivered, message.failed_deliveries
+        self._on_delivery(Delivery(envelope, self._options, exchange, key, redelivered, failed, message, self))
 
     def ack(self, delivery: Delivery, *, is_handled: bool = True) -> bool:
         return self.discard(delivery.delivery_tag)
