@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -14,13 +15,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.node import Broker, Node, Place, is_installed
+from tests.node import Broker, Node, Place, is_installed, without_nodes
 from tests.projects import (
     broker,
     foreign,
+    managed_project,
     memory_project,
     on_rabbitmq,
     other,
+    own_project,
     project,
     rabbit_project,
     sweeper,
@@ -30,9 +33,11 @@ from tests.projects import (
 __all__ = [
     "broker",
     "foreign",
+    "managed_project",
     "memory_project",
     "on_rabbitmq",
     "other",
+    "own_project",
     "project",
     "rabbit_project",
     "sweeper",
@@ -114,11 +119,32 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what runs without RabbitMQ: another line of it cannot change the result."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        is_chosen = any(value == "memory" or getattr(value, "is_rabbitmq", True) is False for value in chosen)
-        if is_chosen or ("memory_project" in fixtures and not fixtures & {"rabbitmq", "managed", "tls_node"}):
+        if not _needs_rabbitmq(item):
             item.add_marker("in_process")
+
+
+def _needs_rabbitmq(item: pytest.Item) -> bool:
+    """Whether a test may talk to a node: one of its fixtures has one, or its parameter is RabbitMQ among brokers."""
+    chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    is_chosen = any(value == "rabbitmq" or getattr(value, "is_rabbitmq", False) is True for value in chosen)
+    return is_chosen or "installed" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """A test that is marked as one without RabbitMQ fails where it talks to a node all the same."""
+    with _held_to_its_mark(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with _held_to_its_mark(item):
+        return (yield)
+
+
+def _held_to_its_mark(item: pytest.Item) -> contextlib.AbstractContextManager[None]:
+    return without_nodes(item.nodeid) if item.get_closest_marker("in_process") else contextlib.nullcontext()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -133,9 +159,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq(pytestconfig: pytest.Config) -> Broker:
+def installed() -> None:
+    """What a test asks for that starts a node itself, and every fixture that has one. Without RabbitMQ it skips."""
+    if is_installed():
+        return
+    line = os.environ.get("RABBITMQ")
+    if line:
+        pytest.fail(f"RabbitMQ {line} is not there: `make .brokers/{line}` makes it", pytrace=False)
+    reason = "RabbitMQ is not installed: `make test` installs it where there is apt-get"
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(pytestconfig: pytest.Config, installed: None) -> Broker:
     """A RabbitMQ node shared by the whole run: use names that begin with `unique`, and leave others' connections be."""
-    _need_rabbitmq()
     if (lender := pytestconfig.stash.get(lender_key, None)) is not None:
         return Broker(lender.place())
     with Client(pytestconfig.workerinput[LENDER]) as controller:  # type: ignore[attr-defined]
@@ -147,17 +186,16 @@ def rabbitmq(pytestconfig: pytest.Config) -> Broker:
 
 
 @pytest.fixture
-def own_node(request: pytest.FixtureRequest) -> Iterator[Node]:
-    """A fresh RabbitMQ node for this test alone, to kill, freeze and alarm; with what it is parametrised with."""
-    _need_rabbitmq()
-    with Node(**getattr(request, "param", {})) as node:
+def own_node(request: pytest.FixtureRequest, installed: None) -> Iterator[Node]:
+    """A fresh RabbitMQ node for this test alone, to kill, freeze and alarm; `@pytest.mark.node(…)` has its options."""
+    marker = request.node.get_closest_marker("node")
+    with Node(**(marker.kwargs if marker else {})) as node:
         yield node
 
 
 @pytest.fixture(scope="session")
-def managed() -> Iterator[Node]:
+def managed(installed: None) -> Iterator[Node]:
     """A RabbitMQ node with the management API, shared by the tests of this worker: names begin with `unique`."""
-    _need_rabbitmq()
     with Node(management=True) as node:
         yield node
 
@@ -176,15 +214,3 @@ def no_file_left_open(tmp_path: Path) -> Iterator[None]:
 def unique() -> str:
     """A short word that no other test has: names in this test begin with it."""
     return f"t{secrets.token_hex(4)}"
-
-
-def _need_rabbitmq() -> None:
-    if is_installed():
-        return
-    line = os.environ.get("RABBITMQ")
-    if line:
-        pytest.fail(f"RabbitMQ {line} is not there: `make .brokers/{line}` makes it", pytrace=False)
-    reason = "RabbitMQ is not installed: `make test` installs it where there is apt-get"
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)

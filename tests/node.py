@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Self
@@ -148,6 +148,24 @@ def is_installed() -> bool:
     return chosen().is_complete
 
 
+_forbidden: list[str] = []
+
+
+@contextlib.contextmanager
+def without_nodes(why: str) -> Iterator[None]:
+    """Raise NodeError when a node is started in this block, or asked where it is."""
+    _forbidden.append(why)
+    try:
+        yield
+    finally:
+        _forbidden.pop()
+
+
+def _check_use() -> None:
+    if _forbidden:
+        raise NodeError(f"{_forbidden[-1]} needs no RabbitMQ by its fixtures: let it ask for the fixture `installed`")
+
+
 def free_port() -> int:
     """Return a loopback port that nobody listens on, outside the range of outgoing connections where there is one."""
     for _ in range(1000):
@@ -179,11 +197,12 @@ class Broker:
 
     @property
     def port(self) -> int:
+        _check_use()
         return self.place.port
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.place.port}/"
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     @functools.cached_property
     def line(self) -> tuple[int, int]:
@@ -193,6 +212,7 @@ class Broker:
 
     def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl`, without headings, and return its output. Raises NodeError when it fails."""
+        _check_use()
         command = self.place.installation.script(
             "rabbitmqctl", Path(self.place.folder), "--silent", "-n", self.place.name, *arguments
         )
@@ -394,6 +414,7 @@ class Node(Broker):
         self.close()
 
     def _launch(self) -> None:
+        _check_use()
         if self._process is not None and self._process.poll() is None:
             raise NodeError("the node runs already")
         self.kill()

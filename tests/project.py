@@ -107,6 +107,11 @@ class Place:
     url: str | None = None
     """None: the embedded broker."""
 
+    @staticmethod
+    def at(url: str, *options: str) -> Place:
+        """Return the broker at a URL, with other options of the command line."""
+        return Place(("--broker", url, *options), url)
+
     @property
     def is_memory(self) -> bool:
         return self.url is None

@@ -67,7 +67,7 @@ def broker(request: pytest.FixtureRequest) -> Place:
 @pytest.fixture
 def on_rabbitmq(rabbitmq: Broker, unique: str, sweeper: Sweeper) -> Iterator[Place]:
     """The shared node, where names begin with `unique`."""
-    yield Place(("--broker", rabbitmq.url), rabbitmq.url)
+    yield Place.at(rabbitmq.url)
     sweeper.note(rabbitmq, unique)
 
 
@@ -87,6 +87,18 @@ def memory_project(tmp_path: Path, unique: str) -> Project:
 def rabbit_project(tmp_path: Path, unique: str, on_rabbitmq: Place) -> Project:
     """A project that runs on RabbitMQ only."""
     return Project(tmp_path, unique, on_rabbitmq)
+
+
+@pytest.fixture
+def own_project(tmp_path: Path, unique: str, own_node: Node) -> Project:
+    """A project on a node that may be broken."""
+    return Project(tmp_path, unique, Place.at(own_node.url))
+
+
+@pytest.fixture
+def managed_project(tmp_path: Path, unique: str, managed: Node) -> Project:
+    """A project on the node with the management API, which it is not told of."""
+    return Project(tmp_path, unique, Place.at(managed.url))
 
 
 @pytest.fixture
@@ -115,5 +127,5 @@ def vhost(rabbitmq: Broker, unique: str) -> Iterator[Place]:
             <<"guest">>, {name}, {everything}, {everything}, {everything}, <<"tests">>).""",
     )
     url = f"{rabbitmq.url}{unique}"
-    yield Place(("--broker", url), url)
+    yield Place.at(url)
     rabbitmq.ctl("delete_vhost", unique)

@@ -19,7 +19,7 @@ import yaml
 
 from runner.metrics_table import METRICS
 from tests.node import Node, free_port
-from tests.project import Place, Project, started, stop, until
+from tests.project import Project, started, stop, until
 from tests.scraping import fetch
 
 pytestmark = [
@@ -227,33 +227,31 @@ def quick(text: str) -> str:
 
 
 @pytest.mark.timeout(300)
-async def test_a_real_prometheus_is_told_of_a_bad_day(tmp_path: Path, unique: str) -> None:
+async def test_a_real_prometheus_is_told_of_a_bad_day(own_node: Node, own_project: Project) -> None:
     """The handler fails, the broker dies, the broker comes back, the handler is mended, the process ends."""
     port = free_port()
-    with Node() as node:
-        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
-        project.pipeline(
-            f"""
-            version: 1
-            name: shop
-            telemetry: {{http: "127.0.0.1:{port}"}}
-            queues: {{orders: {{}}}}
-            producers: {{make: {{handler: work:make, to: orders, every: 500ms}}}}
-            subscribers: {{ship: {{from: orders, handler: work:ship, retry: none}}}}
-            """
-        )
-        project.handlers(HANDLERS)
-        rules = tmp_path / "rules.yaml"
-        rules.write_text(quick(await exported(project, "alerts")))
-        async with prometheus(tmp_path, port, rules) as server:
-            await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "nothing runs yet", 60)
-            async with project.up() as runner:
-                await started(runner)
-                await until(lambda: firing(server) == {"RunnerDeadLetters", "RunnerErrorRatio"}, "it fails", 60)
-                node.stop()
-                await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "no broker", 60)
-                node.start()
-                (project.folder / "mended").touch()
-                await until(lambda: not firing(server), "all is well", 90)
-                await stop(runner)
-            await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "it has ended", 60)
+    own_project.pipeline(
+        f"""
+        version: 1
+        name: shop
+        telemetry: {{http: "127.0.0.1:{port}"}}
+        queues: {{orders: {{}}}}
+        producers: {{make: {{handler: work:make, to: orders, every: 500ms}}}}
+        subscribers: {{ship: {{from: orders, handler: work:ship, retry: none}}}}
+        """
+    )
+    own_project.handlers(HANDLERS)
+    rules = own_project.folder / "rules.yaml"
+    rules.write_text(quick(await exported(own_project, "alerts")))
+    async with prometheus(own_project.folder, port, rules) as server:
+        await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "nothing runs yet", 60)
+        async with own_project.up() as runner:
+            await started(runner)
+            await until(lambda: firing(server) == {"RunnerDeadLetters", "RunnerErrorRatio"}, "it fails", 60)
+            own_node.stop()
+            await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "no broker", 60)
+            own_node.start()
+            (own_project.folder / "mended").touch()
+            await until(lambda: not firing(server), "all is well", 90)
+            await stop(runner)
+        await until(lambda: {"RunnerNoConsumer", "RunnerNoLeader"} <= firing(server), "it has ended", 60)

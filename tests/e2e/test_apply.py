@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pika
@@ -11,7 +10,7 @@ import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.project import Place, Project, started, stop, until
+from tests.project import Project, started, stop, until
 
 PIPELINE = """
     version: 1
@@ -29,12 +28,11 @@ HANDLERS = """
 
 
 @pytest.fixture
-def here(tmp_path: Path, unique: str, managed: Node) -> Project:
+def here(managed_project: Project) -> Project:
     """The pipeline, on the node with the management API, which it is not told of."""
-    project = Project(tmp_path, unique, Place(("--broker", managed.url), managed.url))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
-    return project
+    managed_project.pipeline(PIPELINE)
+    managed_project.handlers(HANDLERS)
+    return managed_project
 
 
 def declare(other: Foreign, name: str, **arguments: Any) -> None:

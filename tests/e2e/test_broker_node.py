@@ -12,7 +12,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from tests.node import Broker, Node
+from tests.node import Broker, Installation, Node, NodeError, Place
 
 
 def connect(node: Broker, name: str = "") -> pika.BlockingConnection:
@@ -66,7 +66,7 @@ def test_a_frozen_node_answers_again_after_it_is_thawed(own_node: Node) -> None:
     assert take(own_node, "kept") == b"still here"
 
 
-def test_nothing_is_left_of_a_closed_node() -> None:
+def test_nothing_is_left_of_a_closed_node(installed: None) -> None:
     node = Node()
     with node:
         folders = [Path(node.place.folder), node._epmd._folder.path]
@@ -86,7 +86,7 @@ time.sleep(600)
 """
 
 
-def test_nothing_is_left_of_a_node_whose_owner_is_killed() -> None:
+def test_nothing_is_left_of_a_node_whose_owner_is_killed(installed: None) -> None:
     with subprocess.Popen([sys.executable, "-c", STARTED], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         folders = [Path(word) for word in owner.stdout.readline().split()]
@@ -111,6 +111,25 @@ def test_only_the_named_connections_are_closed(rabbitmq: Broker, unique: str) ->
 def test_ctl_speaks_to_the_node(rabbitmq: Broker, unique: str) -> None:
     publish(rabbitmq, unique, b"one")
     assert f"{unique}\t1" in rabbitmq.ctl("list_queues", "name", "messages").splitlines()
+
+
+@pytest.mark.parametrize("broker_name", ["memory", "rabbitmq"])
+def test_what_needs_no_node_is_marked(request: pytest.FixtureRequest, broker_name: str) -> None:
+    """A fixture that has a node, or RabbitMQ among brokers: `-m "not in_process"` runs these tests only."""
+    is_marked = request.node.get_closest_marker("in_process") is not None
+    assert is_marked == (broker_name == "memory")
+
+
+def test_what_asks_for_a_node_is_not_marked(request: pytest.FixtureRequest, installed: None) -> None:
+    assert request.node.get_closest_marker("in_process") is None
+
+
+def test_what_is_marked_cannot_talk_to_a_node() -> None:
+    """It fails on any line, so `make test` finds a test whose mark is wrong."""
+    place = Place(folder="", name="", port=5672, distribution_port=0, epmd_port=0, installation=Installation())
+    for use in (lambda: Broker(place).url, lambda: Broker(place).port, lambda: Broker(place).ctl("version")):
+        with pytest.raises(NodeError, match="let it ask for the fixture `installed`"):
+            use()
 
 
 def _processes_in(folders: list[Path]) -> set[int]:

@@ -134,7 +134,7 @@ def as_user(project: Project, node: Broker, rights: dict[str, str]) -> None:
     user = f"{project.unique}-user"
     add_user(node, user, PLAIN, **rights)
     url = f"amqp://{quote(user)}:{PLAIN}@127.0.0.1:{node.port}/"
-    project.place = Place(("--broker", url), url)
+    project.place = Place.at(url)
 
 
 async def works(project: Project, foreign: Foreign, *, knows_pauses: bool = True) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.project import Place, Project, started, stop
+from tests.project import Project, started, stop
 
 PIPELINE = """
     version: 1
@@ -27,11 +26,10 @@ HANDLERS = """
 
 
 @pytest.fixture
-def shop(tmp_path: Path, unique: str, managed: Node) -> Project:
-    project = Project(tmp_path, unique, Place(("--broker", managed.url), managed.url))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
-    return project
+def shop(managed_project: Project) -> Project:
+    managed_project.pipeline(PIPELINE)
+    managed_project.handlers(HANDLERS)
+    return managed_project
 
 
 async def test_it_waits_for_what_another_process_holds(shop: Project, managed: Node) -> None:

@@ -7,7 +7,6 @@ import http.client
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -172,7 +171,7 @@ async def test_every_metric_is_there_from_the_start_with_its_help_and_type(rabbi
     """Also while there is no broker: dashboards and alerts must not depend on something having happened."""
     port, nobody = prepare(rabbit_project), free_port()
     url = f"amqp://guest:guest@127.0.0.1:{nobody}"
-    rabbit_project.place = Place(("--broker", url), url)
+    rabbit_project.place = Place.at(url)
     async with rabbit_project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "broker.unreachable")
         scrape = Scrape(port)
@@ -188,7 +187,7 @@ async def test_every_metric_is_there_from_the_start_with_its_help_and_type(rabbi
 async def test_the_connection_is_followed(rabbit_project: Project, rabbitmq: Broker) -> None:
     port = prepare(rabbit_project)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up() as runner:
             await started(runner)
             await scraped(port, "runner_concurrency", 4, subscriber="check")
@@ -374,27 +373,25 @@ async def test_a_consumer_that_the_broker_ends_is_counted(rabbit_project: Projec
 
 
 @pytest.mark.slow
-async def test_a_broker_that_blocks_is_seen(tmp_path: Path, unique: str) -> None:
+async def test_a_broker_that_blocks_is_seen(own_node: Node, own_project: Project) -> None:
     """It is out of memory for as long as the test says so; a scrape is answered meanwhile."""
-    with Node() as node:
-        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
-        port = prepare(
-            project,
-            """
-            version: 1
-            telemetry: {http: "127.0.0.1:PORT"}
-            queues: {UNIQUE.work: {}}
-            producers: {tick: {handler: work:tick, to: UNIQUE.work, every: 100ms}}
-            subscribers: {work: {from: UNIQUE.work, handler: work:handle}}
-            """,
-            "def tick(): return 1\nasync def handle(number: int) -> None: note(number)",
-        )
-        async with project.up() as runner:
-            await started(runner)
-            assert Scrape(port)("runner_broker_blocked") == 0
-            node.ctl("set_vm_memory_high_watermark", "absolute", "1")
-            scrape = await scraped(port, "runner_broker_blocked", 1)
-            assert scrape("runner_broker_connected") == 1
-            node.ctl("set_vm_memory_high_watermark", "0.6")
-            await scraped(port, "runner_broker_blocked", 0)
-            await stop(runner)
+    port = prepare(
+        own_project,
+        """
+        version: 1
+        telemetry: {http: "127.0.0.1:PORT"}
+        queues: {UNIQUE.work: {}}
+        producers: {tick: {handler: work:tick, to: UNIQUE.work, every: 100ms}}
+        subscribers: {work: {from: UNIQUE.work, handler: work:handle}}
+        """,
+        "def tick(): return 1\nasync def handle(number: int) -> None: note(number)",
+    )
+    async with own_project.up() as runner:
+        await started(runner)
+        assert Scrape(port)("runner_broker_blocked") == 0
+        own_node.ctl("set_vm_memory_high_watermark", "absolute", "1")
+        scrape = await scraped(port, "runner_broker_blocked", 1)
+        assert scrape("runner_broker_connected") == 1
+        own_node.ctl("set_vm_memory_high_watermark", "0.6")
+        await scraped(port, "runner_broker_blocked", 0)
+        await stop(runner)

@@ -38,7 +38,7 @@ def shop(tmp_path: Path, unique: str, on_rabbitmq: Place) -> Project:
 
 
 def in_file(shop: Project) -> Place:
-    return Place(("--broker", f"file:{shop.folder / 'shop.queue'}"), f"file:{shop.folder / 'shop.queue'}")
+    return Place.at(f"file:{shop.folder / 'shop.queue'}")
 
 
 def load(shop: Project, place: Place) -> app.System:

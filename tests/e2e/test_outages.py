@@ -76,7 +76,7 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
     own_node: Node, tmp_path_factory: pytest.TempPathFactory, unique: str
 ) -> None:
     """kill -9 of RabbitMQ under load: the runner reconnects by itself and every confirmed message is handled."""
-    project = Project(tmp_path_factory.mktemp("project"), unique, Place(("--broker", own_node.url), own_node.url))
+    project = Project(tmp_path_factory.mktemp("project"), unique, Place.at(own_node.url))
     project.pipeline(PIPELINE)
     project.handlers(HANDLERS)
     with Foreign(own_node.url) as foreign:
@@ -106,7 +106,7 @@ async def test_a_connection_that_is_cut_again_and_again_loses_nothing(
     """Three resets under load: the runner reconnects by itself and every confirmed message is handled."""
     prepare(rabbit_project, foreign)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up() as runner:
             for cut in (1, 2, 3):
                 await rabbit_project.ledger.wait_for(cut * 200)
@@ -126,7 +126,7 @@ async def test_a_connection_that_is_cut_while_it_comes_back_comes_back_later(
     rabbit_project.pipeline(PIPELINE)
     rabbit_project.handlers(HANDLERS)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up() as runner:
             await rabbit_project.ledger.wait_for(50)
             for delay_s in (0.0, 0.004, 0.008, 0.016, 0.032):
@@ -160,7 +160,7 @@ async def test_a_stop_while_the_broker_is_away_ends(rabbit_project: Project, rab
     rabbit_project.pipeline(PIPELINE)
     rabbit_project.handlers(HANDLERS)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up("--only", "work") as runner:
             await runner.wait_for(lambda line: line["event"] == "pipeline.started")
             proxy.blackhole()

@@ -240,7 +240,7 @@ async def test_it_is_there_while_the_broker_is_not(rabbit_project: Project, rabb
     """From the start on, with words for what is missing; figures of the broker come when it does, and stay known."""
     page = prepare(rabbit_project)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         proxy.blackhole()
         async with rabbit_project.up(env=ACTING) as runner:
             await until(lambda: page.get("/")[0] == 200, "the page")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node
 from tests.process import RunnerProcess
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Project, lines, started, stop, until
 
 PIPELINE = """
     version: 1
@@ -37,12 +35,12 @@ def shop(rabbit_project: Project) -> Project:
     return rabbit_project
 
 
-def shop_on(node: Node, unique: str, folder: Path) -> Project:
-    """Return the same project on a node of its own."""
-    project = Project(folder, unique, Place(("--broker", node.url), node.url))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
-    return project
+@pytest.fixture
+def own_shop(own_project: Project) -> Project:
+    """The same project on a node of its own."""
+    own_project.pipeline(PIPELINE)
+    own_project.handlers(HANDLERS)
+    return own_project
 
 
 async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> RunnerProcess:
@@ -135,46 +133,42 @@ async def test_the_in_process_broker_is_paused_by_its_own_process_only(memory_pr
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-async def test_a_pause_is_known_again_after_the_broker_was_restarted(unique: str, tmp_path: Any) -> None:
+async def test_a_pause_is_known_again_after_the_broker_was_restarted(own_node: Node, own_shop: Project) -> None:
     """While it is paused the broker restarts; nothing is handled when it is back, and a resume reaches the process."""
-    with Node() as node:
-        project = shop_on(node, unique, tmp_path)
-        async with project.up() as runner:
-            await started(runner)
-            await run(project, "pause", "ship", "--reason", "away")
-            await paused(runner)
-            with Foreign(node.url) as foreign:
-                foreign.publish_confirmed(project.name("orders"), b"order")
-            await asyncio.to_thread(node.wait_until_kept, project.name("orders"))
-            await asyncio.to_thread(node.stop)
-            await until(lambda: lines(runner, "broker.lost"), "it has noticed")
-            await asyncio.to_thread(node.start)
-            with Foreign(node.url) as foreign:
-                foreign.publish_confirmed(project.name("bills"), b"bill")
-            await until(lambda: project.ledger.payloads() == ["bill"], "it works again", timeout=60)
-            assert len(lines(runner, "subscriber.paused")) == 1
-            assert not lines(runner, "subscriber.resumed")
-            await run(project, "resume", "ship", "--wait", "60s")
-            await until(lambda: sorted(project.ledger.payloads()) == ["bill", "order"], "it is resumed", timeout=60)
-            await stop(runner)
+    async with own_shop.up() as runner:
+        await started(runner)
+        await run(own_shop, "pause", "ship", "--reason", "away")
+        await paused(runner)
+        with Foreign(own_node.url) as foreign:
+            foreign.publish_confirmed(own_shop.name("orders"), b"order")
+        await asyncio.to_thread(own_node.wait_until_kept, own_shop.name("orders"))
+        await asyncio.to_thread(own_node.stop)
+        await until(lambda: lines(runner, "broker.lost"), "it has noticed")
+        await asyncio.to_thread(own_node.start)
+        with Foreign(own_node.url) as foreign:
+            foreign.publish_confirmed(own_shop.name("bills"), b"bill")
+        await until(lambda: own_shop.ledger.payloads() == ["bill"], "it works again", timeout=60)
+        assert len(lines(runner, "subscriber.paused")) == 1
+        assert not lines(runner, "subscriber.resumed")
+        await run(own_shop, "resume", "ship", "--wait", "60s")
+        await until(lambda: sorted(own_shop.ledger.payloads()) == ["bill", "order"], "it is resumed", timeout=60)
+        await stop(runner)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-async def test_a_stream_that_the_broker_has_lost_stops_no_subscriber(unique: str, tmp_path: Any) -> None:
+async def test_a_stream_that_the_broker_has_lost_stops_no_subscriber(own_node: Node, own_shop: Project) -> None:
     """RabbitMQ does not find its first stream when it is killed within a second of making it. 4.3 ends its readers."""
-    with Node() as node:
-        project = shop_on(node, unique, tmp_path)
-        with Foreign(node.url) as foreign:
-            foreign.channel.queue_declare(f"{unique}.pauses", durable=True, arguments={"x-queue-type": "stream"})
-        await asyncio.to_thread(node.kill)
-        await asyncio.to_thread(node.start)
-        async with project.up() as runner:
-            await until(lambda: lines(runner, "pauses.unavailable"), "it says so", timeout=60)
-            orders = [str(number).encode() for number in range(200)]
-            await asyncio.to_thread(publish_all, node.url, project.name("orders"), orders)
-            await until(lambda: len(project.ledger.counts()) == 200, "all are handled", timeout=60)
-            await stop(runner)
+    with Foreign(own_node.url) as foreign:
+        foreign.channel.queue_declare(f"{own_shop.unique}.pauses", durable=True, arguments={"x-queue-type": "stream"})
+    await asyncio.to_thread(own_node.kill)
+    await asyncio.to_thread(own_node.start)
+    async with own_shop.up() as runner:
+        await until(lambda: lines(runner, "pauses.unavailable"), "it says so", timeout=60)
+        orders = [str(number).encode() for number in range(200)]
+        await asyncio.to_thread(publish_all, own_node.url, own_shop.name("orders"), orders)
+        await until(lambda: len(own_shop.ledger.counts()) == 200, "all are handled", timeout=60)
+        await stop(runner)
 
 
 def publish_all(url: str, queue: str, bodies: list[bytes]) -> None:

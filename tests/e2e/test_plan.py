@@ -34,12 +34,11 @@ HANDLERS = """
 
 
 @pytest.fixture
-def here(tmp_path: Path, unique: str, managed: Node) -> Project:
+def here(managed_project: Project) -> Project:
     """The pipeline, on the node with the management API."""
-    project = Project(tmp_path, unique, Place(("--broker", managed.url), managed.url))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
-    return project
+    managed_project.pipeline(PIPELINE)
+    managed_project.handlers(HANDLERS)
+    return managed_project
 
 
 SILENT = "http://127.0.0.1:1"
@@ -297,7 +296,7 @@ async def definitions(node: Node) -> Any:
 
 async def test_a_broker_in_a_file_is_compared_beside_its_owner(tmp_path: Path, unique: str) -> None:
     """Before the first run, while `up` runs, and after it; a difference as on RabbitMQ. Nothing else says it."""
-    project = Project(tmp_path, unique, Place(("--broker", "file:shop.queue"), "file:shop.queue"))
+    project = Project(tmp_path, unique, Place.at("file:shop.queue"))
     project.pipeline(PIPELINE)
     project.handlers(HANDLERS)
     assert "plan: " in (await project.do("plan")).stdout

@@ -83,7 +83,7 @@ async def test_web_pages_cannot_ask_through_their_visitors_browser(memory_projec
 async def test_a_process_is_alive_but_not_ready_while_it_waits_for_its_broker(rabbit_project: Project) -> None:
     port, nobody = prepare(rabbit_project), free_port()
     url = f"amqp://guest:guest@127.0.0.1:{nobody}"
-    rabbit_project.place = Place(("--broker", url), url)
+    rabbit_project.place = Place.at(url)
     async with rabbit_project.up() as runner:
         await runner.wait_for(lambda line: line["event"] == "broker.unreachable")
         assert ask(port, "/healthz")[0] == 200
@@ -94,7 +94,7 @@ async def test_a_process_is_alive_but_not_ready_while_it_waits_for_its_broker(ra
 async def test_readiness_follows_the_connection(rabbit_project: Project, rabbitmq: Broker) -> None:
     port = prepare(rabbit_project)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up() as runner:
             await started(runner)
             await until(lambda: ask(port, "/readyz")[0] == 200, "ready")

@@ -124,7 +124,7 @@ async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("own_node", [{"management": True}], ids=["managed"], indirect=True)
+@pytest.mark.node(management=True)
 async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, unique: str, own_node: Node) -> None:
     """What was confirmed is on the disk; the next run goes on."""
     arguments = ("--broker", own_node.url, "--management", own_node.management_url)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.foreign import Foreign
-from tests.node import Node
-from tests.project import Place, Project, lines, until
+from tests.project import Project, lines, until
 
 # The second subscriber writes down what it hears of the first one's results.
 CHAIN = """
@@ -326,19 +326,18 @@ async def test_a_message_is_not_done_before_its_result_is_taken(rabbit_project: 
     assert [got.body for got in foreign.take(rabbit_project.name("full"))] == [b"done order"]
 
 
-async def test_a_result_that_is_larger_than_the_broker_takes_is_refused(tmp_path: Path, unique: str) -> None:
+@pytest.mark.node(config="max_message_size = 1000")
+async def test_a_result_that_is_larger_than_the_broker_takes_is_refused(own_project: Project) -> None:
     """RabbitMQ closes the channel over it: to publish it again would never end, and what shares the channel goes on."""
-    with Node(config="max_message_size = 1000") as node:
-        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
-        chain(
-            project,
-            "UNIQUE.out",
-            """
+    chain(
+        own_project,
+        "UNIQUE.out",
+        """
     def send(): return ["small", "large", "small again"]
     def work(order: str): return order * (400 if order == "large" else 1)
     """,
-        )
-        runner = await project.up_until_idle()
+    )
+    runner = await own_project.up_until_idle()
     (dead,) = [line for line in runner.logs if line["event"] == "message.dead_lettered"]
     assert "has 2000 bytes, the broker takes at most 1000" in dead["error"]
-    assert {each["payload"] for each in heard(project)} == {"small", "small again"}
+    assert {each["payload"] for each in heard(own_project)} == {"small", "small again"}

@@ -7,14 +7,13 @@ import json
 import signal
 import socket
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.foreign import Foreign
 from tests.node import Node, free_port
-from tests.project import Place, Project, started, stop, until
+from tests.project import Project, started, stop, until
 from tests.scraping import Scrape
 
 PIPELINE = """
@@ -82,33 +81,31 @@ async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign:
         assert "management API: not used" in table.stderr
 
 
-async def test_the_management_api_tells_the_rest(tmp_path: Path, unique: str) -> None:
+async def test_the_management_api_tells_the_rest(managed_project: Project, managed: Node, other: Foreign) -> None:
     """Unacknowledged messages and rates, and retries with delays that no pipeline says."""
-    with Node(management=True) as node, Foreign(node.url) as foreign:
-        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
-        project.pipeline(PIPELINE)
-        project.handlers(HANDLERS)
-        async with project.up() as runner:
-            await runner.wait_for(lambda line: line["event"] == "pipeline.started")
-            foreign.publish(project.name("orders"), b"1", b"2", b"3")
-            channel = foreign.channel
-            channel.queue_declare(f"{unique}.retry.77", durable=True)
-            foreign.publish(f"{unique}.retry.77", b"waits")
-            await project.ledger.wait_for(2)
-            options = ("--management", node.management_url)
-            pipeline, queues = await looked(project, *options)
-            async with asyncio.timeout(30):  # its numbers are some seconds old
-                while not (queues["orders"]["unacked"] and pipeline["retrying"]):
-                    pipeline, queues = await looked(project, *options)
-            assert (queues["orders"]["ready"], queues["orders"]["unacked"], queues["orders"]["consumers"]) == (1, 2, 1)
-            assert isinstance(queues["orders"]["publish_rate"], float)
-            assert isinstance(queues["orders"]["deliver_rate"], float)
-            assert pipeline["retrying"] == 1
-            table = await project.do("status", *options)
-            assert table.stderr == ""
-            (process,) = pipeline["processes"]
-            assert (process["host"], process["process"]) == (socket.gethostname(), str(runner.pid))
-            assert f"run by {socket.gethostname()} · process {runner.pid} · " in table.stdout
+    managed_project.pipeline(PIPELINE)
+    managed_project.handlers(HANDLERS)
+    async with managed_project.up() as runner:
+        await runner.wait_for(lambda line: line["event"] == "pipeline.started")
+        other.publish(managed_project.name("orders"), b"1", b"2", b"3")
+        channel = other.channel
+        channel.queue_declare(f"{managed_project.unique}.retry.77", durable=True)
+        other.publish(f"{managed_project.unique}.retry.77", b"waits")
+        await managed_project.ledger.wait_for(2)
+        options = ("--management", managed.management_url)
+        pipeline, queues = await looked(managed_project, *options)
+        async with asyncio.timeout(30):  # its numbers are some seconds old
+            while not (queues["orders"]["unacked"] and pipeline["retrying"]):
+                pipeline, queues = await looked(managed_project, *options)
+        assert (queues["orders"]["ready"], queues["orders"]["unacked"], queues["orders"]["consumers"]) == (1, 2, 1)
+        assert isinstance(queues["orders"]["publish_rate"], float)
+        assert isinstance(queues["orders"]["deliver_rate"], float)
+        assert pipeline["retrying"] == 1
+        table = await managed_project.do("status", *options)
+        assert table.stderr == ""
+        (process,) = pipeline["processes"]
+        assert (process["host"], process["process"]) == (socket.gethostname(), str(runner.pid))
+        assert f"run by {socket.gethostname()} · process {runner.pid} · " in table.stdout
 
 
 async def test_a_queue_that_is_not_there_is_missing(shop: Project, foreign: Foreign) -> None:
@@ -151,23 +148,21 @@ async def test_what_cannot_be_looked_at_is_one_line(memory_project: Project) -> 
 
 
 @pytest.mark.slow
-async def test_watching_outlives_the_broker(tmp_path: Path, unique: str) -> None:
+async def test_watching_outlives_the_broker(own_node: Node, own_project: Project) -> None:
     """While it is away, stderr says so; when it is back, looks go on."""
-    with Node() as node:
-        project = Project(tmp_path, unique, Place(("--broker", node.url), node.url))
-        project.pipeline(PIPELINE)
-        project.handlers(HANDLERS)
-        arguments = ("--watch", "--interval", "100ms", "--json", *project.place.arguments)
-        async with project.run("status", project.file, *arguments) as runner:
-            await until(lambda: runner.stdout, "a look")
-            await asyncio.to_thread(node.kill)
-            await until(lambda: "trying again" in runner.stderr, "it says so")
-            seen = runner.stdout.count("\n")
-            await asyncio.to_thread(node.start)
-            await until(lambda: runner.stdout.count("\n") > seen + 1, "it looks again", timeout=40)
-            runner.signal(signal.SIGTERM)
-            assert await runner.wait() == 0, runner.stderr
-        assert "Traceback" not in runner.stderr
+    own_project.pipeline(PIPELINE)
+    own_project.handlers(HANDLERS)
+    arguments = ("--watch", "--interval", "100ms", "--json", *own_project.place.arguments)
+    async with own_project.run("status", own_project.file, *arguments) as runner:
+        await until(lambda: runner.stdout, "a look")
+        await asyncio.to_thread(own_node.kill)
+        await until(lambda: "trying again" in runner.stderr, "it says so")
+        seen = runner.stdout.count("\n")
+        await asyncio.to_thread(own_node.start)
+        await until(lambda: runner.stdout.count("\n") > seen + 1, "it looks again", timeout=40)
+        runner.signal(signal.SIGTERM)
+        assert await runner.wait() == 0, runner.stderr
+    assert "Traceback" not in runner.stderr
 
 
 RUNNING = """

@@ -167,7 +167,7 @@ class Bench:
         place = MEMORY
         if not memory:
             assert self.node is not None
-            place = Place(("--broker", self.node.url), self.node.url)
+            place = Place.at(self.node.url)
         with tempfile.TemporaryDirectory(prefix="mqrunner-bounds-") as folder:
             project = Project(Path(folder), f"b{secrets.token_hex(4)}", place)
             project.pipeline("version: 1\nlogging: {messages: false}\n" + pipeline)

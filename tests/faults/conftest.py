@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.verdict import Fault
-from tests.node import Broker, Node
-from tests.project import Place, Project
+from tests.node import Broker
 from tests.proxy import Proxy
 
 PROPERTY = "fault"
 HEADINGS = ("fault", "what happens", "messages", "lost", "twice", "at most", "recovered after", "")
-
-
-@pytest.fixture
-def own_project(own_node: Node, tmp_path: Path, unique: str) -> Project:
-    """A project on a node that may be broken."""
-    return Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url))
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ async def main() -> bool:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     with tempfile.TemporaryDirectory(prefix="mqrunner-soak-") as folder, Node() as node:
         async with Proxy(node.port) as proxy:
-            project = Project(Path(folder), f"s{secrets.token_hex(4)}", Place(("--broker", proxy.url), proxy.url))
+            project = Project(Path(folder), f"s{secrets.token_hex(4)}", Place.at(proxy.url))
             project.pipeline(PIPELINE)
             project.handlers(HANDLERS)
             async with project.up() as runner:

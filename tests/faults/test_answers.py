@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.faults.load import check_quiet
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.project import Place, Project, started, stop
+from tests.project import Project, started, stop
 
 PIPELINE = """
     version: 1
@@ -66,14 +65,11 @@ async def test_those_who_answer_are_killed(rabbit_project: Project, foreign: For
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.fault("F71", "kill -9 of the broker, twice, while 20 callers ask 400 questions")
-async def test_the_broker_is_killed_while_callers_wait(
-    own_node: Node, tmp_path: Path, unique: str, fault: Fault
-) -> None:
+async def test_the_broker_is_killed_while_callers_wait(own_node: Node, own_project: Project, fault: Fault) -> None:
     """No caller waits for an answer that cannot come. It asks again with the same id, which may do the work twice."""
-    project = Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
-    work, lost = project.name("work"), Counter[str]()
+    own_project.pipeline(PIPELINE)
+    own_project.handlers(HANDLERS)
+    work, lost = own_project.name("work"), Counter[str]()
     questions, answered = iter(range(400)), set[int]()
 
     async def ask_on(shop: AsyncPublisher) -> None:
@@ -86,7 +82,7 @@ async def test_the_broker_is_killed_while_callers_wait(
                     lost[missing.reason] += 1
                     await asyncio.sleep(0.05)
 
-    async with publisher(project, "60s") as shop, project.up() as runner:
+    async with publisher(own_project, "60s") as shop, own_project.up() as runner:
         await started(runner)
         own_node.wait_until_kept(work)
         asking = [asyncio.create_task(ask_on(shop)) for _ in range(20)]
@@ -101,6 +97,6 @@ async def test_the_broker_is_killed_while_callers_wait(
         await stop(runner)
     check_quiet(runner)
     assert (lost["lost"] > 0, lost["timeout"]) == (True, 0)
-    fault.judge(map(str, range(400)), project.ledger.counts(), twice=2 * (PREFETCH + 20))
+    fault.judge(map(str, range(400)), own_project.ledger.counts(), twice=2 * (PREFETCH + 20))
     with Foreign(own_node.url) as foreign:
         check_empty(foreign, f"{work}.dead")

@@ -83,7 +83,7 @@ async def test_a_broker_that_is_killed_again_while_we_come_back(
     """In the end there is one connection of each role, and one consumer for each subscriber: nothing has piled up."""
     load = Load(own_project, sent=600, made=300)
     async with Proxy(own_node.port) as proxy:
-        own_project.place = Place(("--broker", proxy.url), proxy.url)
+        own_project.place = Place.at(proxy.url)
         async with own_project.up() as runner:
             await started(runner)
             await load.send_to(own_node.url)

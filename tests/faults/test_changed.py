@@ -88,7 +88,7 @@ async def test_a_queue_that_has_other_arguments_when_we_come_back(
     rabbit_project.handlers(HANDLERS)
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up() as runner:
             await started(runner)
             await _cut_off(proxy)
@@ -118,7 +118,7 @@ async def test_a_missing_queue_is_declared_again_beside_one_that_differs(
     rabbit_project.handlers(HANDLERS)
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up() as runner:
             await started(runner)
             await _cut_off(proxy)
@@ -219,7 +219,7 @@ async def test_credentials_that_are_revoked(
     """It says that it is refused, tries ever more slowly, never shows the password, and works when let in again."""
     rabbit_project.pipeline(TWO_QUEUES)
     rabbit_project.handlers(HANDLERS)
-    rabbit_project.place = Place(("--broker", guest.url), guest.url)
+    rabbit_project.place = Place.at(guest.url)
     work = rabbit_project.name("work")
     async with rabbit_project.up() as runner:
         await started(runner)

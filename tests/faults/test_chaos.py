@@ -154,7 +154,7 @@ async def test_whatever_happens_nothing_is_lost(
 ) -> None:
     """CHAOS_SEEDS="4 5 6" CHAOS_BLOWS=50 for more of it."""
     async with Proxy(own_node.port) as proxy:
-        project = Project(tmp_path_factory.mktemp("project"), unique, Place(("--broker", proxy.url), proxy.url))
+        project = Project(tmp_path_factory.mktemp("project"), unique, Place.at(proxy.url))
         load = Load(project, sent=MESSAGES, work_s=0.1, heartbeat="2s")
         chaos = Chaos(own_node, proxy, project, seed)
         async with chaos.two_runners():

@@ -24,7 +24,7 @@ LOST_AT_ONCE = 2 * PREFETCH + UNCONFIRMED
 
 
 @pytest.fixture
-def cluster() -> Iterator[list[Node]]:
+def cluster(installed: None) -> Iterator[list[Node]]:
     """Three nodes that form a cluster, on the loopback."""
     with ExitStack() as ending:
         epmd = Epmd()

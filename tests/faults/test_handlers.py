@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +13,7 @@ from tests.faults.load import check_quiet
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Node
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Project, lines, started, stop, until
 
 ONE_SUBSCRIBER = """
     version: 1
@@ -161,23 +159,22 @@ CONSUMER_TIMEOUT_MS = 4000
 
 
 @pytest.fixture
-def impatient_node() -> Iterator[Node]:
-    """A node that closes the channel of who holds a message for longer than some seconds."""
-    with Node(config=f"consumer_timeout = {CONSUMER_TIMEOUT_MS}") as node:
-        node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
-        yield node
+def attentive_node(own_node: Node) -> Node:
+    """A node that soon looks whether a consumer holds a message for longer than its consumer_timeout."""
+    own_node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+    return own_node
 
 
 @pytest.mark.slow
+@pytest.mark.node(config=f"consumer_timeout = {CONSUMER_TIMEOUT_MS}")
 @pytest.mark.timeout(120)
 @pytest.mark.fault("F26", "a handler takes longer than the broker's consumer_timeout")
 async def test_a_handler_that_outlasts_the_brokers_patience(
-    impatient_node: Node, tmp_path: Path, unique: str, fault: Fault
+    attentive_node: Node, own_project: Project, fault: Fault
 ) -> None:
     """The broker takes the channel away: the log says why and whose; the finished work is not done for ever anew."""
-    project = Project(tmp_path, unique, Place(("--broker", impatient_node.url), impatient_node.url))
-    project.pipeline(ONE_SUBSCRIBER.format(queue="", options="concurrency: 4"))
-    project.handlers(
+    own_project.pipeline(ONE_SUBSCRIBER.format(queue="", options="concurrency: 4"))
+    own_project.handlers(
         """
         import asyncio
 
@@ -186,35 +183,35 @@ async def test_a_handler_that_outlasts_the_brokers_patience(
             note(order)
         """
     )
-    work = project.name("work")
+    work = own_project.name("work")
     quick = [f"quick-{number}" for number in range(50)]
-    with Foreign(impatient_node.url) as foreign:
-        async with project.up() as runner:
+    with Foreign(attentive_node.url) as foreign:
+        async with own_project.up() as runner:
             await started(runner)
             foreign.publish_confirmed(work, b"slow", message_id="slow")
             lost = await runner.wait_for(lambda line: line["event"] == "consumer.lost", timeout=30)
             assert "timed out" in lost["error"] or "longer than its consumer_timeout" in lost["error"]  # since 4.3
-            assert (lost["subscriber"], lost["queue"]) == (f"{unique}.work", work)
+            assert (lost["subscriber"], lost["queue"]) == (f"{own_project.unique}.work", work)
             await runner.wait_for(lambda line: line["event"] == "consumer.resumed")
             foreign.publish_confirmed(work, *(name.encode() for name in quick))
-            await fault.recovery(lambda: project.ledger.counts().keys() >= {"slow", *quick}, "all are handled")
+            await fault.recovery(lambda: own_project.ledger.counts().keys() >= {"slow", *quick}, "all are handled")
             await until(lambda: lines(runner, "message.handled", duplicate=True), "the last copy is known", timeout=40)
-            await until_nothing_is_unsettled(impatient_node, work)
+            await until_nothing_is_unsettled(attentive_node, work)
             await stop(runner)
         check_quiet(runner)
-        fault.judge({"slow", *quick}, project.ledger.counts(), twice=1 + len(quick))
+        fault.judge({"slow", *quick}, own_project.ledger.counts(), twice=1 + len(quick))
         check_empty(foreign, work, f"{work}.dead")
 
 
+@pytest.mark.node(config=f"consumer_timeout = {CONSUMER_TIMEOUT_MS}")
 async def test_a_handler_whose_timeout_is_long_gets_the_brokers_patience(
-    impatient_node: Node, tmp_path: Path, unique: str
+    attentive_node: Node, own_project: Project
 ) -> None:
     """From 4.3 on a consumer of a quorum queue may say how long it takes: `timeout` does."""
-    if impatient_node.line < (4, 3):
+    if attentive_node.line < (4, 3):
         pytest.skip("RabbitMQ up to 4.2 takes the consumer_timeout from its configuration alone")
-    project = Project(tmp_path, unique, Place(("--broker", impatient_node.url), impatient_node.url))
-    project.pipeline(ONE_SUBSCRIBER.format(queue="", options="concurrency: 4, timeout: 15m"))
-    project.handlers(
+    own_project.pipeline(ONE_SUBSCRIBER.format(queue="", options="concurrency: 4, timeout: 15m"))
+    own_project.handlers(
         """
         import asyncio
 
@@ -223,15 +220,15 @@ async def test_a_handler_whose_timeout_is_long_gets_the_brokers_patience(
             note(order)
         """
     )
-    with Foreign(impatient_node.url) as foreign:
-        async with project.up() as runner:
+    with Foreign(attentive_node.url) as foreign:
+        async with own_project.up() as runner:
             await started(runner)
-            foreign.publish_confirmed(project.name("work"), b"slow")
+            foreign.publish_confirmed(own_project.name("work"), b"slow")
             await runner.wait_for(lambda line: line["event"] == "message.handled", timeout=40)
             await stop(runner)
         assert not lines(runner, "consumer.lost")
-        assert project.ledger.counts() == {"slow": 1}
-        check_empty(foreign, project.name("work"), project.name("work.dead"))
+        assert own_project.ledger.counts() == {"slow": 1}
+        check_empty(foreign, own_project.name("work"), own_project.name("work.dead"))
 
 
 async def until_nothing_is_unsettled(node: Node, queue: str) -> None:

@@ -31,7 +31,7 @@ def cpu_seconds(runner: RunnerProcess) -> float:
 
 def through(proxy: Proxy, project: Project) -> None:
     """Let the project reach its broker by the proxy only."""
-    project.place = Place(("--broker", proxy.url), proxy.url)
+    project.place = Place.at(proxy.url)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from tests.faults.load import UNCONFIRMED, Load, check_quiet
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
 from tests.node import Node, free_port
-from tests.project import Place, Project, lines, started, stop, until
+from tests.project import Project, lines, started, stop, until
 
 MEMORY = (("set_vm_memory_high_watermark", "0.00001"), ("set_vm_memory_high_watermark", "0.4"))
 DISK = (("set_disk_free_limit", "99999GB"), ("set_disk_free_limit", "1MB"))
@@ -28,14 +27,13 @@ DISK = (("set_disk_free_limit", "99999GB"), ("set_disk_free_limit", "1MB"))
     ],
 )
 async def test_a_broker_that_takes_nothing(
-    own_node: Node, tmp_path: Path, unique: str, fault: Fault, commands: tuple[tuple[str, ...], tuple[str, ...]]
+    own_node: Node, own_project: Project, fault: Fault, commands: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> None:
     """Consumers go on, the producer is held back and not failed; it is told once, and over when the alarm is."""
-    project = Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url))
-    load = Load(project, sent=2500, made=4000, pace_s=0.002)
+    load = Load(own_project, sent=2500, made=4000, pace_s=0.002)
     alarm, all_clear = commands
     port = free_port()
-    async with project.up("--http", f"127.0.0.1:{port}") as runner:
+    async with own_project.up("--http", f"127.0.0.1:{port}") as runner:
         await started(runner)
         await load.send_to(own_node.url)
         await asyncio.to_thread(own_node.ctl, *alarm)

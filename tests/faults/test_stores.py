@@ -126,7 +126,7 @@ async def test_two_processes_with_redeliveries(
     """What one process has in hand comes to the other, which waits until it is done: nothing is charged twice."""
     orders = Orders(rabbit_project, foreign, store, count=400, work_s=0.2)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         async with rabbit_project.up() as one, rabbit_project.up() as two:
             await started(one, two)
             orders.send()

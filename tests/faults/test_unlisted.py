@@ -7,7 +7,6 @@ import random
 import resource
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from tests.proxy import Proxy
 
 def through(proxy: Proxy, project: Project) -> None:
     """Let the project reach its broker by the proxy only."""
-    project.place = Place(("--broker", proxy.url), proxy.url)
+    project.place = Place.at(proxy.url)
 
 
 def orders(count: int, word: str = "order") -> list[str]:
@@ -161,18 +160,18 @@ async def test_a_broker_that_dies_with_the_confirms_of_results(
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.fault("F33", "SIGTERM while results cannot be published: the broker is")
-async def test_a_drain_without_a_broker(own_node: Node, tmp_path: Path, unique: str, fault: Fault, what: str) -> None:
+async def test_a_drain_without_a_broker(own_node: Node, own_project: Project, fault: Fault, what: str) -> None:
     """It ends within its grace all the same; what it could not publish comes again to the next one."""
-    project, names = Project(tmp_path, unique, Place(("--broker", own_node.url), own_node.url)), orders(300)
-    project.pipeline(HOP + "    shutdown: {grace: 3s}\n")
-    project.handlers(HOP_HANDLERS.replace("0.005", "0.3"))
-    work, following = project.name("work"), project.name("next")
-    async with project.up() as runner:
+    names = orders(300)
+    own_project.pipeline(HOP + "    shutdown: {grace: 3s}\n")
+    own_project.handlers(HOP_HANDLERS.replace("0.005", "0.3"))
+    work, following = own_project.name("work"), own_project.name("next")
+    async with own_project.up() as runner:
         await started(runner)
         with Foreign(own_node.url) as foreign:
             await asyncio.to_thread(own_node.wait_until_kept, work, following)
             send(foreign, work, names)
-        await project.ledger.wait_for(50)
+        await own_project.ledger.wait_for(50)
         if what == "gone":
             await asyncio.to_thread(own_node.kill)
             await both_lost(runner, Counter())
@@ -187,10 +186,10 @@ async def test_a_drain_without_a_broker(own_node: Node, tmp_path: Path, unique: 
         await asyncio.to_thread(own_node.start)
     else:
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
-    async with project.up() as runner:
-        await fault.recovery(lambda: project.ledger.counts().keys() >= set(names), "the next one does the rest")
+    async with own_project.up() as runner:
+        await fault.recovery(lambda: own_project.ledger.counts().keys() >= set(names), "the next one does the rest")
         await stop(runner)
-    fault.judge(names, project.ledger.counts(), twice=3 * PREFETCH)
+    fault.judge(names, own_project.ledger.counts(), twice=3 * PREFETCH)
     with Foreign(own_node.url) as foreign:
         check_empty(foreign, work, following, f"{work}.dead", f"{following}.dead")
 
@@ -274,22 +273,18 @@ async def test_a_process_without_descriptors(
 
 
 @pytest.fixture
-def prompt_node() -> Iterator[Node]:
+def prompt_node(own_node: Node) -> Node:
     """A node that soon tries a dead letter again that its queue has refused; by default that takes three minutes."""
-    with Node() as node:
-        node.ctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000).")
-        yield node
+    own_node.ctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000).")
+    return own_node
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.fault("F37", "the work queue is full when retries come back to it")
-async def test_retries_that_come_back_to_a_full_queue(
-    prompt_node: Node, tmp_path: Path, unique: str, fault: Fault
-) -> None:
+async def test_retries_that_come_back_to_a_full_queue(prompt_node: Node, own_project: Project, fault: Fault) -> None:
     """They wait in the wait queue until there is room, however long that takes."""
-    project = Project(tmp_path, unique, Place(("--broker", prompt_node.url), prompt_node.url))
-    project.pipeline(
+    own_project.pipeline(
         """
         version: 1
         logging: {messages: false}
@@ -299,7 +294,7 @@ async def test_retries_that_come_back_to_a_full_queue(
           work: {from: UNIQUE.work, handler: work:handle, concurrency: 5, prefetch: 5}
         """
     )
-    project.handlers(
+    own_project.handlers(
         """
         import asyncio
         from runner import Message
@@ -311,7 +306,7 @@ async def test_retries_that_come_back_to_a_full_queue(
             note(order, message.attempt)
         """
     )
-    work, names = project.name("work"), orders(300)
+    work, names = own_project.name("work"), orders(300)
 
     def press() -> None:
         """Publish as somebody who never lets go: what is refused is sent again at once."""
@@ -329,15 +324,15 @@ async def test_retries_that_come_back_to_a_full_queue(
                     except pika.exceptions.NackError:
                         continue
 
-    async with project.up() as runner:
+    async with own_project.up() as runner:
         await started(runner)
         await asyncio.to_thread(press)
-        await fault.recovery(lambda: project.ledger.counts().keys() >= set(names), "all are retried", 80)
+        await fault.recovery(lambda: own_project.ledger.counts().keys() >= set(names), "all are retried", 80)
         await stop(runner)
     check_quiet(runner)
-    fault.judge(names, project.ledger.counts(), twice=len(names))
+    fault.judge(names, own_project.ledger.counts(), twice=len(names))
     with Foreign(prompt_node.url) as foreign:
-        check_empty(foreign, work, f"{work}.dead", f"{unique}.retry.500")
+        check_empty(foreign, work, f"{work}.dead", f"{own_project.unique}.retry.500")
 
 
 @pytest.mark.fault("F38", "two versions of a pipeline at the same time, the newer one in part refused")
@@ -389,22 +384,21 @@ async def test_two_versions_of_a_pipeline(rabbit_project: Project, foreign: Fore
 
 
 @pytest.fixture
-def impatient_node() -> Iterator[Node]:
-    """A node that closes the channel of a consumer that holds a message for longer than some seconds."""
-    with Node(config="consumer_timeout = 3000") as node:
-        node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
-        yield node
+def attentive_node(own_node: Node) -> Node:
+    """A node that soon looks whether a consumer holds a message for longer than its consumer_timeout."""
+    own_node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+    return own_node
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+@pytest.mark.node(config="consumer_timeout = 3000")
 @pytest.mark.fault("F39", "one handler always outlasts the broker's consumer_timeout, and then fails")
 async def test_a_handler_that_outlasts_the_broker_and_fails(
-    impatient_node: Node, tmp_path: Path, unique: str, fault: Fault
+    attentive_node: Node, own_project: Project, fault: Fault
 ) -> None:
     """Its failure cannot be settled on the channel that is gone: it is dead-lettered in the end, its neighbours not."""
-    project = Project(tmp_path, unique, Place(("--broker", impatient_node.url), impatient_node.url))
-    project.pipeline(
+    own_project.pipeline(
         """
         version: 1
         queues: {UNIQUE.work: {delivery_limit: 5}}
@@ -412,7 +406,7 @@ async def test_a_handler_that_outlasts_the_broker_and_fails(
           work: {from: UNIQUE.work, handler: work:handle, concurrency: 10, prefetch: 20, retry: none}
         """
     )
-    project.handlers(
+    own_project.handlers(
         """
         import asyncio
 
@@ -424,16 +418,17 @@ async def test_a_handler_that_outlasts_the_broker_and_fails(
             note(order)
         """
     )
-    work, names = project.name("work"), orders(300)
-    with Foreign(impatient_node.url) as foreign:
-        async with project.up() as runner:
+    work, names = own_project.name("work"), orders(300)
+    with Foreign(attentive_node.url) as foreign:
+        async with own_project.up() as runner:
             await started(runner)
             send(foreign, work, ["slow", *names])
-            await fault.recovery(lambda: project.ledger.counts().keys() >= set(names), "the others are handled", 120)
+            done = own_project.ledger.counts
+            await fault.recovery(lambda: done().keys() >= set(names), "the others are handled", 120)
             await until(lambda: foreign.count(f"{work}.dead") == 1, "it is dead-lettered", 120)
             await stop(runner)
         assert [letter.body for letter in foreign.take(f"{work}.dead")] == [b"slow"]
-        fault.judge(names, project.ledger.counts(), twice=6 * PREFETCH)
+        fault.judge(names, own_project.ledger.counts(), twice=6 * PREFETCH)
         check_empty(foreign, work)
 
 
@@ -569,7 +564,7 @@ async def test_whatever_happens_no_attempt_is_lost(
     """As the other chaos, where messages also wait for their retry, or go on to a second queue, when it strikes."""
     names = orders(1000)
     async with Proxy(own_node.port) as proxy:
-        project = Project(tmp_path_factory.mktemp("project"), unique, Place(("--broker", proxy.url), proxy.url))
+        project = Project(tmp_path_factory.mktemp("project"), unique, Place.at(proxy.url))
         project.pipeline(EVERYTHING)
         project.handlers(FAILING)
         work, following, wait = project.name("work"), project.name("next"), f"{unique}.retry.700"

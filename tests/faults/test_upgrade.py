@@ -102,7 +102,7 @@ class Sender:
 
 
 @pytest.fixture
-def old_node() -> Iterator[Node]:
+def old_node(installed: None) -> Iterator[Node]:
     """A node of the older line, where both are there."""
     for line in (OLD, NEW):
         if not Installation.of(line).is_complete:
@@ -137,7 +137,7 @@ def leaders(*runners: RunnerProcess) -> int:
 @pytest.mark.fault("F49", f"the node goes from RabbitMQ {OLD} to {NEW} with its data, under load")
 async def test_a_node_that_becomes_another_rabbitmq(old_node: Node, tmp_path: Path, unique: str, fault: Fault) -> None:
     """Messages, waiting retries, dead letters and the state of the leadership are those that the old node had."""
-    project = Project(tmp_path, unique, Place(("--broker", old_node.url), old_node.url))
+    project = Project(tmp_path, unique, Place.at(old_node.url))
     project.pipeline(PIPELINE)
     project.handlers(HANDLERS)
     work, plain, made = map(project.name, ("work", "plain", "made"))

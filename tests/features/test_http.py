@@ -293,7 +293,7 @@ async def test_without_a_connection_a_post_is_refused_at_once(rabbit_project: Pr
     rabbit_project.pipeline(PIPELINE)
     rabbit_project.handlers(HANDLERS)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         runner, port = serve(rabbit_project)
         async with runner:
             await started(runner)
@@ -318,7 +318,7 @@ async def test_a_confirm_is_waited_for_as_long_as_the_producer_says(rabbit_proje
     )
     rabbit_project.handlers(HANDLERS)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         runner, port = serve(rabbit_project)
         async with runner:
             await started(runner)
@@ -460,7 +460,7 @@ async def test_a_call_ends_when_its_connection_is_lost(rabbit_project: Project, 
     rabbit_project.pipeline(CALLS)
     rabbit_project.handlers(ANSWERERS)
     async with Proxy(rabbitmq.port) as proxy:
-        rabbit_project.place = Place(("--broker", proxy.url), proxy.url)
+        rabbit_project.place = Place.at(proxy.url)
         runner, port = serve(rabbit_project)
         async with runner:
             await started(runner)

@@ -141,10 +141,8 @@ async def front(certificates: Certificates, name: str) -> AsyncIterator[Front]:
 
 
 @pytest.fixture(scope="module")
-def tls_node(certificates: Certificates) -> Iterator[tuple[Node, int]]:
+def tls_node(certificates: Certificates, installed: None) -> Iterator[tuple[Node, int]]:
     """A node with a TLS listener that wants to see a certificate of its clients."""
-    if not Node.is_installed():
-        pytest.skip("RabbitMQ is not installed")
     port = free_port()
     config = "\n".join(
         [
