@@ -443,8 +443,8 @@ async def _serve(
     """Start the HTTP server with probes, metrics, producers and the page, for all workers. Raises CannotListen."""
     from runner.operations.graph.model import build_graph
     from runner.page.access import Access
+    from runner.page.broker_view import connect
     from runner.page.page import Page, PageSource
-    from runner.page.sessions import connect
 
     samples = worker.whole_metrics if worker else supervisor.own_metrics
     source = PageSource(

@@ -1,4 +1,4 @@
-"""Counts of what pipelines do."""
+"""Counts of what pipelines do, and the table of all metrics, `metrics_table.txt`: types, labels and meanings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from runner.metrics_table import METRICS, Metric, metric
+from runner.tables import read_table
 
 MAX_ERROR_TYPES = 50
 OTHER_ERRORS = "other"
@@ -26,7 +26,35 @@ Value = float | list[float]
 """A number. For a histogram: the count of each bucket (not cumulative; the last has no upper bound), and the sum."""
 
 Samples = dict[str, dict[tuple[str, ...], Value]]
-"""Values by metric name and label values, in the order of `metrics_table`."""
+"""Values by metric name and label values, in the order of METRICS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: a counter, gauge or histogram.
+
+    `merged` is how values of several processes with the same labels are combined: by their sum, max or min.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    merged: str
+    buckets: tuple[float, ...]
+    meaning: str
+
+
+METRICS = tuple(
+    Metric(name, kind, tuple(labels.split()), merged, tuple(map(float, buckets.split())), meaning)
+    for name, kind, labels, merged, buckets, meaning in read_table("runner", "metrics_table.txt", 6)
+)
+
+_BY_NAME = {each.name: each for each in METRICS}
+
+
+def metric(name: str) -> Metric:
+    """Return the metric with this name."""
+    return _BY_NAME[name]
 
 
 @dataclass(slots=True)

@@ -183,7 +183,7 @@ class Keys:
         from runner.app import make_transport
         from runner.operations.dead_letter_ops import DeadLetterOps
         from runner.operations.dead_letters import DeadLetterFilter, select_dead_letter_queues
-        from runner.page.sessions import connect
+        from runner.page.broker_view import connect
         from runner.units import pluralize
 
         system = self._reloader.system

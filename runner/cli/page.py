@@ -54,8 +54,8 @@ def command(chosen: PipelineOptions, http: tuple[str, int], allow_actions: bool)
 async def _serve(system: System, http: tuple[str, int], access: Access) -> None:
     from runner.cli.signals import stop_on_signals
     from runner.operations.graph.model import build_graph
+    from runner.page.broker_view import connect
     from runner.page.page import Page, PageSource
-    from runner.page.sessions import connect
     from runner.release import version_fields
     from runner.runtime.http_server import HttpServer
 

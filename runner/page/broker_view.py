@@ -1,15 +1,23 @@
-"""The state of the queues on the broker, refreshed while a browser shows the page, and not otherwise."""
+"""The state of the queues on the broker, refreshed while a browser shows the page, and not otherwise.
+
+The page has a session of its own: another connection to RabbitMQ, or the process's in-process broker.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from runner.errors import BrokerUnavailable
+from runner.operations.memory_access import MemoryAccess, make_access
 from runner.operations.queue_access import QueueAccess
-from runner.operations.status import PipelineStatus, StatusReader
+from runner.operations.status import PipelineStatus, StatusReader, find_management
+from runner.pipeline.model import Pipeline
 from runner.tasks import cancel_and_wait, wait_set
+from runner.transports.base import Transport
+from runner.transports.memory import MemoryTransport
 
 REFRESH_S = 2.0
 MAX_TIME_SHARE = 0.25
@@ -96,3 +104,28 @@ class BrokerView:
             if self._session is None:
                 self._session = await self._connect()
             return self._session
+
+
+CONNECT_S = 5.0
+"""Time limit of a connection attempt. It is short, so that the page soon shows why the broker is unreachable."""
+
+
+async def connect(pipelines: Sequence[Pipeline], name: str, transport: Transport | None = None) -> Session:
+    """Connect to the broker of the pipelines.
+
+    `name` is shown in RabbitMQ's list of connections. `transport` is the process's own, if it runs the pipelines.
+
+    Raises BrokerUnavailable.
+    """
+    if isinstance(transport, MemoryTransport):
+        memory = MemoryAccess(transport)
+        return Session(memory, StatusReader(pipelines, memory, None))
+    settings = replace(pipelines[0].broker, connect_timeout_s=CONNECT_S)
+    access = make_access(settings, name=f"{name} page")
+    try:
+        await access.open()
+        management, _ = await find_management(settings, settings.management_url, access)
+    except BaseException:
+        await access.close()
+        raise
+    return Session(access, StatusReader(pipelines, access, management))

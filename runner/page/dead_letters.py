@@ -1,4 +1,4 @@
-"""The page's requests about dead letters. Requests and answers are plain JSON data; requests are not trusted."""
+"""The page's requests about dead letters and pauses. Requests and answers are plain JSON; requests are not trusted."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from runner.operations.dead_letter_json import body_lines, details_to_json
 from runner.operations.dead_letter_ops import DeadLetterOps, Summary
 from runner.operations.dead_letters import DeadLetterFilter, DeadLetterMessage, SelectedQueue, select_dead_letter_queues
 from runner.operations.local_replay import LocalReplay, NoSubscriber
+from runner.operations.pausing import pause, resume
 from runner.page.access import Denied
 from runner.page.broker_view import BrokerView
 from runner.pipeline.model import Pipeline
@@ -178,3 +179,34 @@ def _summary_to_json(summary: Summary) -> dict[str, Any]:
 
 def _ignore(_: DeadLetterMessage) -> None:
     pass
+
+
+class PauseDesk:
+    """Pauses and resumes subscribers for all processes."""
+
+    def __init__(self, pipelines: Sequence[Pipeline], broker: BrokerView) -> None:
+        self._names = {(pipeline.name, each.name) for pipeline in pipelines for each in pipeline.subscribers}
+        self._broker = broker
+
+    async def pause(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Pause a subscriber, with a reason. Raises Denied if the request is invalid."""
+        pipeline, name = self._subscriber(about)
+        reason = about.get("reason", "")
+        if not isinstance(reason, str):
+            raise Denied(400, "the reason is not a text")
+        made = await pause(await self._broker.access(), pipeline, name, reason, utc_now())
+        self._broker.refresh_soon()
+        return {"text": f"{name} is {made.text}"}
+
+    async def resume(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Resume a subscriber. Raises Denied if the request is invalid."""
+        pipeline, name = self._subscriber(about)
+        ended = await resume(await self._broker.access(), pipeline, name)
+        self._broker.refresh_soon()
+        return {"text": ended}
+
+    def _subscriber(self, about: Mapping[str, Any]) -> tuple[str, str]:
+        pipeline, name = about.get("pipeline"), about.get("name")
+        if not isinstance(pipeline, str) or not isinstance(name, str) or (pipeline, name) not in self._names:
+            raise Denied(404, "there is no such subscriber here")
+        return pipeline, name

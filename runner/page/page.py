@@ -19,9 +19,8 @@ from runner.operations.graph.model import Graph
 from runner.operations.status import PipelineStatus, unknown_status
 from runner.page.access import Access, Denied
 from runner.page.broker_view import BrokerView, Session
-from runner.page.dead_letters import DeadLetterDesk
+from runner.page.dead_letters import DeadLetterDesk, PauseDesk
 from runner.page.figures import Figures
-from runner.page.pausing import PauseDesk
 from runner.pipeline.model import BrokerSettings, Destination, Pipeline
 from runner.pipeline.topology_builder import DEFAULT_EXCHANGE
 from runner.redaction import mask_passwords

@@ -11,8 +11,7 @@ import functools
 from collections.abc import Iterator
 from itertools import accumulate
 
-from runner.metrics import Metrics, Samples, Value
-from runner.metrics_table import METRICS, Metric, metric
+from runner.metrics import METRICS, Metric, Metrics, Samples, Value, metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.metrics_table import METRICS
+from runner.metrics import METRICS
 from tests.node import Node, free_port
 from tests.project import Project, started, stop, until
 from tests.scraping import fetch

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from runner.metrics_table import METRICS
+from runner.metrics import METRICS
 from runner.release import version
 from tests.e2e.test_workers import all_run
 from tests.foreign import Foreign

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner import app
-from runner.cli.status_table import table
+from runner.cli.status import table
 from runner.cli.up_run import echo_loaded
 from runner.config.overlays import Setting
 from runner.operations.export.alerts import alerts

@@ -24,7 +24,6 @@ WORDS = (
         "log_capture",
         "message",
         "metrics",
-        "metrics_table",
         "outcome",
     ),
     *("redaction", "release", "schedule", "tables", "tasks", "trace_context", "units"),

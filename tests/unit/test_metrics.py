@@ -10,6 +10,7 @@ import pytest
 
 from runner.metrics import (
     MAX_ERROR_TYPES,
+    METRICS,
     RECENT_S,
     Histogram,
     Metrics,
@@ -22,9 +23,9 @@ from runner.metrics import (
     counted,
     from_json,
     merged,
+    metric,
     quantile,
 )
-from runner.metrics_table import METRICS, metric
 
 
 def example(handled: int = 3) -> Metrics:

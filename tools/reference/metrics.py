@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from runner.metrics_table import METRICS, Metric
+from runner.metrics import METRICS, Metric
 
 
 def metric_reference() -> str:

@@ -21,5 +21,5 @@ def render(graph: Graph, style: Format) -> str:
         case "svg":
             from runner.operations.graph.svg import to_svg as write
         case "json":
-            from runner.operations.graph.json_data import to_json as write
+            from runner.operations.graph.model import to_json as write
     return write(graph)

@@ -6,8 +6,9 @@ as they are on the broker: by queues with the same name, and by events with the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from runner.config.queue_spec import QueueSpec
@@ -293,3 +294,25 @@ def _retry_label(retry: RetrySpec) -> str:
     first = format_duration(retry.delay)
     waits = {"exponential": f"from {first}", "linear": f"by {first}", "fixed": f"every {first}"}
     return f"{retry.attempts} attempts {waits[retry.backoff]}"
+
+
+def to_json(graph: Graph) -> str:
+    """Return the graph as JSON for other programs, in the order of the files.
+
+    {"version": 1,
+     "pipelines": [{"name", "path", "description", "owner"}],
+     "nodes": [{"id", "kind", "name", "pipelines", "description", "notes", "handler"}],
+     "edges": [{"source", "target", "kind", "label"}]}
+
+    Ids are stable: `producer:<pipeline>.<name>`, `subscriber:<pipeline>.<name>`, `queue:<name>`, `dead-letter:<name>`,
+    `exchange:<name>`, and `event:<routing key>`, with `<exchange>/` before the key unless it is the default one. Kinds
+    of edges: `publish` (to a queue or event), `bind` (event or exchange to queue), `deliver` (to a subscriber), `retry`
+    (a subscriber to itself) and `dead-letter`. Keys may be added; `version` increases if one changes.
+    """
+    found = {
+        "version": 1,
+        "pipelines": [asdict(pipeline) for pipeline in graph.pipelines],
+        "nodes": [asdict(node) for node in graph.nodes.values()],
+        "edges": [asdict(edge) for edge in graph.edges],
+    }
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

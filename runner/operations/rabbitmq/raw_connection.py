@@ -19,7 +19,7 @@ from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import mask_passwords
 from runner.transports.rabbitmq.aiormq_workarounds import describe_error
-from runner.transports.rabbitmq.connection_parameters import client_properties, connection_url, tls_context
+from runner.transports.rabbitmq.connection import client_properties, connection_url, tls_context
 
 MAX_SILENCE_S = 60.0
 """How long to wait for a frame of the broker."""

@@ -40,8 +40,8 @@ from runner.transports.leadership import (
 from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ConnectionLost, loss_as_error
 from runner.transports.rabbitmq.candidacy import CLOSE_S, Candidacy, CandidacyLost
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
-from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.publisher import RabbitPublisher
+from runner.transports.rabbitmq.topology import DeclaredTopology
 
 RENEWALS_IN_A_LEASE = 4
 ATTEMPTS_IN_A_LEASE = 2

@@ -24,7 +24,7 @@ from yarl import URL
 from runner.errors import BrokerUnavailable
 from runner.pipeline.model import BrokerSettings
 from runner.redaction import escape_controls
-from runner.transports.rabbitmq.connection_parameters import tls_context
+from runner.transports.rabbitmq.connection import tls_context
 
 FIND_S = 2.0
 """How long to wait for the first answer. Most brokers without the API refuse the connection at once."""

@@ -19,8 +19,8 @@ from runner.transports.base import Delivery, OnTransportEvent, TransportEvent
 from runner.transports.failure_copies import MessageCopy, dead_letter_copy, retry_copy
 from runner.transports.rabbitmq.aiormq_workarounds import CHANNEL_ERRORS, ConnectionLost, loss_as_error
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
-from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
+from runner.transports.rabbitmq.topology import DeclaredTopology
 
 IN_TRANSIT_S = 1.0
 """How long after its delay a retry may be in neither queue, while the broker moves it."""

@@ -52,14 +52,13 @@ from runner.transports.rabbitmq.caller import RabbitCaller
 from runner.transports.rabbitmq.channels import access_refused, help_for_reply
 from runner.transports.rabbitmq.connection import ConnectionClosedByUs, ReconnectingConnection
 from runner.transports.rabbitmq.consumer import WATCHDOG_S, Consumer, watch_consumers
-from runner.transports.rabbitmq.declared_topology import DeclaredTopology
 from runner.transports.rabbitmq.leader_election import RabbitLeadership
 from runner.transports.rabbitmq.other_consumers import OtherConsumers
 from runner.transports.rabbitmq.pause_log import PauseLog
 from runner.transports.rabbitmq.publish_channel import PublishChannel
 from runner.transports.rabbitmq.publisher import MissingExchange, RabbitPublisher
 from runner.transports.rabbitmq.retry_publisher import RetryPublisher
-from runner.transports.rabbitmq.topology import count_messages
+from runner.transports.rabbitmq.topology import DeclaredTopology, count_messages
 from runner.transports.rabbitmq.topology_probe import TopologyProbe
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runner.config.broker_urls import broker_url, parse_broker_url
 from runner.pipeline.model import BrokerSettings
-from runner.transports.rabbitmq.connection_parameters import connection_url
+from runner.transports.rabbitmq.connection import connection_url
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 
-from runner.metrics import Metrics, PipelineCounts, Samples, SubscriberCounts
-from runner.metrics_table import METRICS
+from runner.metrics import METRICS, Metrics, PipelineCounts, Samples, SubscriberCounts
 from runner.runtime import exposition
 from tests.scraping import parse
 from tests.unit.test_metrics import example

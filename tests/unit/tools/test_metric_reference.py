@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from runner.metrics_table import METRICS
+from runner.metrics import METRICS
 from tests.process import ROOT
 from tools.reference.metrics import metric_reference
 
