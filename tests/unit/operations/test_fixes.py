@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,31 @@ def test_fixes_that_do_not_help_are_taken_back(tmp_path: Path) -> None:
 
     left, before, count = apply_fixes(check)
     assert (len(left), before, count, file.read_text()) == (1, {}, 0, "abc\n")
+
+
+def test_a_fix_that_shows_other_problems_stays(tmp_path: Path) -> None:
+    """Its own problem is gone. What it has hidden elsewhere stays to be said."""
+    file = tmp_path / "a.yaml"
+    file.write_text("version: 1\nqueues:\n  changes: {typ: stream, dead_letter: x, overflow: drop-head}\n")
+    left, _, count = apply_fixes(lambda: load(file, {}).problems)
+    assert count == 1
+    assert "type: stream" in file.read_text()
+    assert "unknown-key" not in [item.code for item in left]
+
+
+def test_a_fix_that_makes_an_error_of_its_own_is_taken_back_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("abc\nabc\n")
+
+    def check() -> Sequence[Problem]:
+        good = problem((1, 1), (1, 2), "x", file=str(file))
+        bad = replace(problem((2, 1), (2, 2), "y", file=str(file)), path="other")
+        new = Problem(code="z", message="worse", file=str(file), line=2, column=1)
+        lines = file.read_text().splitlines()
+        return [*([good] if lines[0] == "abc" else []), bad if lines[1] == "abc" else new]
+
+    left, _, count = apply_fixes(check)
+    assert (count, file.read_text(), [item.path for item in left]) == (1, "xbc\nabc\n", ["other"])
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
