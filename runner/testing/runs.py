@@ -52,7 +52,7 @@ def run_case(suite: Suite, name: str) -> CaseResult:
         [suite.path.parent / path for path in suite.spec.pipelines],
         env=suite.spec.env,
         replace=replacements(case),
-        now=case.now,
+        now=case.start,
         only=case.only,
         overlays=suite.overlays,
     )
