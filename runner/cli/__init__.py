@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+import threading
 
 import click
 
@@ -109,14 +110,19 @@ def main() -> None:
 
     open_standard_streams()
     try:
-        sys.exit(_run())
+        code = _run()
     except Exception as failure:  # anything that arrives here is a bug in the runner or a full disk
         from runner.cli.output import echo_bug, echo_output_lost
 
         is_lost = isinstance(failure, OSError) and failure.errno in _UNWRITABLE
-        sys.exit(echo_output_lost(failure) if is_lost else echo_bug())  # type: ignore[arg-type]  # narrowed
+        code = echo_output_lost(failure) if is_lost else echo_bug()  # type: ignore[arg-type]  # narrowed
     finally:
         _end_streams()
+    if any(not each.daemon and each is not threading.main_thread() for each in threading.enumerate()):
+        from runner.cli.output import exit_process
+
+        exit_process(code)  # a module of handlers has started a thread, which may never end
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -125,6 +131,8 @@ def _run() -> int:
 
     try:
         code = cli.main(prog_name="runner", standalone_mode=False)
+    except SystemExit as end:
+        code = end.code
     except click.Abort as abort:
         is_interrupt = isinstance(abort.__cause__ or abort.__context__, KeyboardInterrupt)
         echo_err("interrupted" if is_interrupt else "stopped: nothing was done")

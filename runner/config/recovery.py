@@ -95,7 +95,9 @@ def _remove(data: dict[str, Any], path: KeyPath) -> None:
         item[path[2]] = UNKNOWN
         return
     parent, key = value_at(data, path[:-1]), path[-1]
-    if (
+    if isinstance(parent, list) and path[-2] in ("on", "not_on") and parent[int(key)] != UNKNOWN:
+        parent[int(key)] = UNKNOWN  # those after it keep their index, which is their place
+    elif (
         len(path) == 2
         and path[0] in _REPLACEMENTS
         and isinstance(parent, dict)

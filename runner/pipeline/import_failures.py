@@ -24,7 +24,9 @@ from runner.config.messages import closest
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
 from runner.pipeline.distributions import FREQUENT_NAMES, OWN, how_to_get, is_package, likely_module
+from runner.pipeline.import_effects import Effect
 from runner.pipeline.import_problems import (
+    EFFECT,
     ImportProblem,
     Place,
     is_of_the_user,
@@ -89,6 +91,16 @@ def explain_failure(module: str, error: BaseException) -> ImportProblem:
         if found is not None:
             return found
     return failure.problem(f"failed to import: {in_one_line(error)}", _help_for(failure), failure.at(failure.innermost))
+
+
+def explain_effect(module: str, effect: Effect) -> ImportProblem:
+    """Return the warning about something that a module does when it is imported."""
+    for place, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
+        if place == "warning" and (match := re.search(pattern, effect.subject)):
+            words, name = match.groupdict(), _name_of(effect.place.file) if effect.place is not None else ""
+            text = f'module "{name or module}" {filled(what, words)}'
+            return ImportProblem(EFFECT, text, filled(help_, words), place=effect.place)
+    raise AssertionError(effect.subject)  # the table has a row for each
 
 
 def in_one_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from runner.config.diagnostics import display_path
+from runner.pipeline.import_effects import Effect, watched
 from runner.units import format_duration, parse_duration
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -28,9 +29,11 @@ class ProcessEnded(BaseException):
 
 
 class Guard:
-    """Whether Ctrl-C was pressed during an import, as opposed to a KeyboardInterrupt that the module raises."""
+    """What happened during an import: Ctrl-C, as opposed to a KeyboardInterrupt of the module, and its effects."""
 
-    was_interrupted = False
+    def __init__(self) -> None:
+        self.was_interrupted = False
+        self.effects: list[Effect] = []
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def guarded(module: str) -> Iterator[Guard]:
     os._exit = refuse
     try:
         if threading.current_thread() is threading.main_thread():
-            with _alarm(module), _interrupts(guard):
+            with _alarm(module), _interrupts(guard), watched() as guard.effects:
                 yield guard
         else:
             yield guard

@@ -19,6 +19,8 @@ from runner.pipeline import sys_path
 from runner.pipeline.python_source import parse_python
 from runner.tables import filled, read_table
 
+EFFECT = "import-effect"
+"""The code of warnings about what a module does when it is imported."""
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAX_LISTED = 5
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -124,6 +126,13 @@ def place_of(file: str, line: int, word: str = "") -> Place:
         return Place(file, line, found.start() + 1, len(word))
     start = len(text) - len(text.lstrip())
     return Place(file, line, start + 1, max(1, len(text) - start))
+
+
+def field_place(file: str, line: int, name: str) -> Place:
+    """Return the place of a field in the class at or below a line."""
+    lines = linecache.getlines(file)
+    found = (number for number in range(line, len(lines)) if re.match(rf"\s+{re.escape(name)}\s*[:=]", lines[number]))
+    return place_of(file, next(found, line - 1) + 1, name)
 
 
 # Names that a module does not have

@@ -11,7 +11,8 @@ from runner.config.loader import PipelineFile
 from runner.config.recovery import UNKNOWN
 from runner.errors import Problem, Severity
 from runner.pipeline.handler_arguments import ArgumentMismatch
-from runner.pipeline.import_problems import ImportProblem, Place
+from runner.pipeline.import_problems import EFFECT, ImportProblem, Place
+from runner.pipeline.importer import EFFECTS
 from runner.pipeline.module_search import HIDDEN, ModuleSearch
 from runner.pipeline.signature import BadArguments
 from runner.pipeline.static_checks import definition_place
@@ -69,6 +70,9 @@ class ImportReport:
             self._single += [
                 self._mismatch((*path[:-1], "with", *item.where), bad.target, item) for item in bad.mismatches
             ]
+        finally:
+            for warning in EFFECTS.pop(module, ()):
+                self._note_module(path, module, warning)
         return None
 
     def problems(self) -> list[Problem]:
@@ -88,7 +92,7 @@ class ImportReport:
         if key in self._first:
             self._others[key].append(dotted_path(path[:2]))
             return
-        severity: Severity = "warning" if error.code == HIDDEN else "error"
+        severity: Severity = "warning" if error.code in (HIDDEN, EFFECT) else "error"
         problem = self._loaded.problem(error.code, path, str(error), error.hint, severity=severity, length=len(module))
         self._first[key] = _in_python(problem, error.place)
         self._others[key] = []

@@ -10,9 +10,12 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from runner.pipeline.import_failures import explain_failure
+from runner.pipeline.import_failures import explain_effect, explain_failure
 from runner.pipeline.import_guard import guarded
 from runner.pipeline.import_problems import ImportProblem, bare_method, missing_attribute, missing_module
+
+EFFECTS: dict[str, list[ImportProblem]] = {}
+"""Warnings about what modules have done when they were imported, until they are reported."""
 
 
 def import_object(path: str) -> Any:
@@ -78,7 +81,7 @@ def _import_module(name: str) -> ModuleType:
         return known
     with guarded(name) as guard:
         try:
-            return importlib.import_module(name)
+            made = importlib.import_module(name)
         except ModuleNotFoundError as error:
             missing = error.name or name
             if name == missing or name.startswith(f"{missing}."):
@@ -88,6 +91,8 @@ def _import_module(name: str) -> ModuleType:
             if isinstance(error, KeyboardInterrupt) and guard.was_interrupted:
                 raise
             raise explain_failure(name, error) from None
+    EFFECTS[name] = [explain_effect(name, effect) for effect in guard.effects]
+    return made
 
 
 def _public_names(owner: Any) -> list[str]:

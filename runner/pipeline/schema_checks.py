@@ -72,7 +72,10 @@ def _fits(annotation: Any, schema: Any) -> bool:
         return True
     if annotation in (Any, object, dict, bytes, str) or schema in (object, dict):
         return True
-    return issubclass(schema, annotation) or issubclass(annotation, schema)
+    try:
+        return issubclass(schema, annotation) or issubclass(annotation, schema)
+    except TypeError:  # a TypedDict does not answer
+        return True
 
 
 def _name(annotation: Any) -> str:

@@ -255,3 +255,14 @@ async def test_pipelines_that_define_a_queue_differently_do_not_run_together(
     assert "both/second.yaml" in runner.stderr
     assert "both/first.yaml" in runner.stderr
     assert not foreign.has_queue(rabbit_project.name("shared"))
+
+
+async def test_a_command_ends_though_a_module_has_started_a_thread(memory_project: Project) -> None:
+    """Python would wait for a thread that is no daemon; the warning names it."""
+    memory_project.pipeline(VALID)
+    memory_project.handlers(
+        f"{VALID_HANDLERS}\n    import threading\n    threading.Thread(target=threading.Event().wait).start()"
+    )
+    async with memory_project.run("validate", memory_project.file) as runner:
+        assert await runner.wait() == 0
+    assert "starts the thread" in runner.stdout

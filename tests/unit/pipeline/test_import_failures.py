@@ -769,3 +769,59 @@ def test_modules_are_imported_in_other_threads_too(project: Path) -> None:
     thread.start()
     thread.join()
     assert [problem.code for problem in found] == ["module-failed"]
+
+
+EFFECTS = {
+    "import os\nos.chdir('/')\n": ("app.py:2:1", "changes the current folder", 'pathlib.Path("/", …)'),
+    "import signal\nsignal.signal(signal.SIGTERM, print)\n": ("app.py:2:1", "handles SIGTERM", "after the `yield`"),
+    "import pydantic\nclass O(pydantic.BaseModel):\n    json: dict\n": ("app.py:3:5", '"json" in "O"', "`json_` with"),
+    "import threading\nSTOP = threading.Event()\nthreading.Thread(target=STOP.wait, name='beat').start()\n": (
+        "app.py:3:1",
+        'starts the thread "beat"',
+        "daemon=True",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("code", "expected"), EFFECTS.items())
+def test_what_an_import_does_to_the_process_is_a_warning(
+    project: Path, monkeypatch: pytest.MonkeyPatch, code: str, expected: tuple[str, str, str]
+) -> None:
+    """It is named where it is done. The current folder stays."""
+    monkeypatch.chdir(project)
+    before = signal.getsignal(signal.SIGTERM)
+    write(project, {"app.py": code + SHIP}, "app:ship")
+    try:
+        [problem] = app.load([Path("p.yaml")], {}).warnings
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        getattr(sys.modules["app"], "STOP", threading.Event()).set()
+    place, message, help_ = said(problem, project)
+    assert (problem.severity, problem.code, place) == ("warning", "import-effect", expected[0])
+    assert message.startswith('module "app" ')
+    assert expected[1] in message
+    assert expected[2] in help_
+    assert Path.cwd() == project
+
+
+def test_threads_that_end_with_the_process_are_no_warning(project: Path) -> None:
+    code = "import concurrent.futures, threading\nPOOL = concurrent.futures.ThreadPoolExecutor()\nPOOL.submit(print)\n"
+    code += "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    write(project, {"app.py": code + SHIP}, "app:ship")
+    assert app.load([Path("p.yaml")], {}).warnings == ()
+
+
+def test_a_typed_dict_is_schema_and_annotation(project: Path) -> None:
+    code = "from typing_extensions import TypedDict\nclass O(TypedDict):\n    a: int\ndef ship(order: O): ...\n"
+    write(project, {"app.py": code}, "app:ship")
+    text = PIPELINE.replace("HANDLER", "app:ship").replace("orders: }", 'orders: {schema: "app:O"}}')
+    (project / "p.yaml").write_text(text)
+    assert problems() == []
+
+
+def test_a_wrong_exception_does_not_move_those_after_it(project: Path) -> None:
+    write(project, {"app.py": SHIP}, "app:ship")
+    written = PIPELINE.replace('"HANDLER"', '"app:ship", retry: {on: [a.b.C, "app:ship"]}')
+    (project / "p.yaml").write_text(written)
+    assert [problem.path for problem in problems()] == ["subscribers.ship.retry.on.0", "subscribers.ship.retry.on.1"]
