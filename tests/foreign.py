@@ -79,6 +79,13 @@ class Foreign:
         channel.close()
         return count
 
+    def consumers(self, queue: str) -> int:
+        """Return how many consumers a queue has."""
+        channel = self.channel
+        count: int = channel.queue_declare(queue, passive=True).method.consumer_count
+        channel.close()
+        return count
+
     def has_queue(self, queue: str) -> bool:
         """Whether a queue exists."""
         return self._has(lambda channel: channel.queue_declare(queue, passive=True))

@@ -50,14 +50,6 @@ async def run(project: Project, verb: str, *arguments: str, code: int = 0) -> Ru
     return runner
 
 
-def consumers(foreign: Foreign, queue: str) -> int:
-    """Return how many consumers a queue has."""
-    channel = foreign.channel
-    count: int = channel.queue_declare(queue, passive=True).method.consumer_count
-    channel.close()
-    return count
-
-
 async def paused(*runners: RunnerProcess, count: int = 1) -> None:
     for runner in runners:
         await until(lambda runner=runner: len(lines(runner, "subscriber.paused")) == count, "it is paused")
@@ -74,7 +66,7 @@ async def test_a_pause_stops_all_processes_and_outlives_them(shop: Project, fore
         assert "ship is paused since " in runner.stderr
         assert ": carrier is down" in runner.stderr
         await paused(first, second)
-        await until(lambda: consumers(foreign, orders) == 0, "no consumer is left")
+        await until(lambda: foreign.consumers(orders) == 0, "no consumer is left")
         handled = len(shop.ledger.payloads())
         await until(lambda: foreign.count(orders) == 40 - len(shop.ledger.payloads()), "nothing is held")
         assert len(shop.ledger.payloads()) == handled < 40
@@ -90,7 +82,7 @@ async def test_a_pause_stops_all_processes_and_outlives_them(shop: Project, fore
         assert (line["subscriber"], line["reason"]) == ("ship", "carrier is down")
         foreign.publish(bills, b"bill-2")
         await until(lambda: "bill-2" in shop.ledger.payloads(), "the other subscriber works")
-        assert consumers(foreign, orders) == 0
+        assert foreign.consumers(orders) == 0
         await run(shop, "resume", "ship")
         await until(lambda: len(shop.ledger.counts()) == 42, "everything is handled")
         assert lines(third, "subscriber.resumed")[0]["reason"] == "carrier is down"

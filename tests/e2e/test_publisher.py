@@ -363,4 +363,4 @@ async def test_an_outbox_holds_back_only_what_goes_to_a_closed_queue(
 
 
 def until_there(foreign: Foreign, queue: str) -> None:
-    asyncio.run(until(lambda: foreign.count(queue) == 1, f"a message in {queue}"))
+    asyncio.run(until(lambda: foreign.has_queue(queue) and foreign.count(queue) == 1, f"a message in {queue}"))

@@ -253,7 +253,8 @@ def yaml_of(data: dict[str, Any]) -> str:
 def refused(output: str, unique: str) -> set[int]:
     """Return the numbers of the subscribers that `validate --format json` refuses, or whose queues it refuses."""
     errors = [problem for problem in json.loads(output) if problem["severity"] == "error"]
-    found = {re.search(rf"subscribers\.s(\d+)\b|{unique}\.(\d+)\.", problem["path"]) for problem in errors}
+    named = (f"{problem['path']} {problem['message']}" for problem in errors)
+    found = {re.search(rf"subscribers\.s(\d+)\b|{unique}\.(\d+)\.", text) for text in named}
     assert None not in found, errors
     return {int(match[1] or match[2]) for match in found if match}
 

@@ -149,6 +149,9 @@ async def test_of_two_runners_the_other_takes_over(
         one.signal(number)
         await fault.recovery(lambda: load.done().keys() >= load.expected, "the other one has done it all")
         if number == signal.SIGSTOP:
+            await until(
+                lambda: foreign.consumers(load.queues[0]) == 1, "the broker has ended the connection of the frozen one"
+            )
             one.signal(signal.SIGCONT)
             await one.wait_for(lambda line: line["event"] == "consumer.resumed", timeout=RECOVERY_S)
             await stop(one)

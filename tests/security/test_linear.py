@@ -156,6 +156,7 @@ def _restored() -> Any:
     log.configure()
 
 
+@pytest.mark.timeout(300)  # CPU time is compared, and a busy machine gives it little
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_twice_the_text_takes_twice_the_time(name: str) -> None:
     function = FUNCTIONS[name]
