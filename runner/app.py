@@ -21,7 +21,6 @@ from runner.config.messages import closest
 from runner.errors import BrokerUnavailable, PipelineInvalid, Problem, RunnerError
 from runner.message import Address
 from runner.operations.pipeline_files import CheckedSpec, resolve_all
-from runner.operations.targets import pipeline_with_destination
 from runner.pipeline.codec import encode
 from runner.pipeline.cross_pipeline_checks import LoadedPipeline, cross_pipeline_problems, unsupported_options
 from runner.pipeline.delivery_rules import check_targets
@@ -264,6 +263,8 @@ def select(system: System, only: Sequence[str] = (), without: Sequence[str] = ()
 
 def select_destination(system: System, name: str) -> System:
     """Return the pipeline with this queue or event, and all others on its broker. Raises UnknownTarget."""
+    from runner.operations.targets import pipeline_with_destination
+
     first = pipeline_with_destination(system.pipelines, name)
     others = (other for other in system.pipelines if other is not first and other.broker == first.broker)
     return replace(system, pipelines=(first, *others))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from pkgutil import get_data
 
 
 @cache
@@ -14,7 +14,7 @@ def read_table(package: str, name: str, columns: int) -> tuple[tuple[str, ...], 
 
     The last column may have a `|` in it. Lines that start with `#` are comments.
     """
-    text = files(package).joinpath(name).read_text("utf-8")
+    text = (get_data(package, name) or b"").decode()
     rows = (
         [part.strip() for part in line.split("|", columns - 1)] for line in text.splitlines() if line[:1] not in "#"
     )

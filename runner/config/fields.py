@@ -11,10 +11,8 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from runner.config import guesses
 from runner.config.document import Interpolated
 from runner.config.field_types import DURATION, RATE, SHARE, SIZE, TEXT
-from runner.config.foreign_words import readings_of_number
 from runner.config.messages import abbreviated, closest, describe, quoted, spec_error, typo_of
 from runner.config.scalars import resolve_scalar
 from runner.config.spec_model import SpecModel
@@ -73,6 +71,8 @@ def whole_number(value: object) -> int:
         return typed
     help_, meant = "write a number, as in 10", ""
     is_literal = isinstance(value, str) and not isinstance(value, Interpolated)
+    from runner.config import guesses
+
     if is_literal and isinstance(resolve_scalar(str(value) or "~"), int):
         meant = str(value)
         help_ = f"remove the quotes: {value}"
@@ -132,6 +132,8 @@ def duration(low: float, high: float = YEAR_S) -> BeforeValidator:
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         help_ = "write it as in 30s"
+        from runner.config.foreign_words import readings_of_number
+
         if value == 0:
             help_ = "write it as in 30s, or remove the key"
         elif readings := readings_of_number(value):
@@ -142,6 +144,8 @@ def _seconds(value: object) -> float:
             return parse_duration(str(value))
         except ValueError:
             pass
+    from runner.config import guesses
+
     meant = guesses.duration(value) if isinstance(value, str) and not isinstance(value, Interpolated) else ""
     help_ = f'write "{meant}"' if meant else "write it as in 250ms, 1s, 5m, 1h or 2d"
     raise spec_error("bad-duration", f"must be a duration, not {describe(value)}", help_, replacement=meant)
@@ -200,6 +204,8 @@ def _rate(value: object) -> float:
         rate = None
     if rate is None:
         is_literal = isinstance(value, str) and not isinstance(value, Interpolated)
+        from runner.config import guesses
+
         meant = guesses.rate(str(value)) if is_literal else ""
         help_ = f'did you mean "{meant}"?' if meant else "write it as in 100/s, 10/m, 5/h or 20/d"
         raise spec_error("bad-rate", f"must be a rate, not {describe(value)}", help_, replacement=meant)

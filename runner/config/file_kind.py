@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from enum import Enum, auto
 from functools import cache
 
@@ -53,6 +52,8 @@ def _text(content: bytes) -> str:
 
 def _is_near(key: str, words: Iterable[str]) -> bool:
     """Whether a key differs from one of these words by one or two letters. `apiVersion` is not near `version`."""
+    from difflib import get_close_matches
+
     return bool(get_close_matches(key.lower(), words, n=1, cutoff=_MIN_SIMILARITY))
 
 

@@ -19,7 +19,6 @@ from runner.config.name_fields import name_problem, reserved_problem
 from runner.config.overlay_merge import merge_overlays, without_misspelt_items
 from runner.config.overlays import Overlay, OverlayDocuments, read_overlays
 from runner.config.positions import Lines, Span
-from runner.config.recovery import recover_spec
 from runner.config.spec import PipelineSpec
 from runner.config.validation import self_dead_lettered, validate
 from runner.config.yaml_parser import read_text
@@ -214,8 +213,11 @@ def _load(
     wrong = name_problem(path.stem) or reserved_problem(path.stem)
     if spec is not None and spec.name is None and wrong:
         problems.append(_nameless(path.stem, wrong))
-    # the names in a missing file would be reported as unknown
-    recovered = recover_spec(document) if problems and is_complete else None
+    recovered = None
+    if problems and is_complete:  # the names in a missing file would be reported as unknown
+        from runner.config.recovery import recover_spec
+
+        recovered = recover_spec(document)
     if sound := spec or recovered:
         problems += self_dead_lettered(document, sound, sound.name or path.stem)
     return PipelineFile(

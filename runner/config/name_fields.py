@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from runner.config import guesses
 from runner.config.broker_urls import EXAMPLE_URL, parse_broker_url
 from runner.config.document import Interpolated
 from runner.config.field_types import ERROR_PATH, IDENTIFIER, IMPORT_PATH, NAME, PATTERN, SCHEMA, STORE, TEXT, URL
@@ -109,6 +108,8 @@ def _payload_path(value: object) -> str:
     path = text(value)
     if not _PAYLOAD_PATH.fullmatch(path):
         message = f"must be a dotted path into the payload, not {quoted(value)}"
+        from runner.config import guesses
+
         meant = "" if isinstance(value, Interpolated) else guesses.payload_path(path)
         help_ = f'write "{meant}"' if meant else "write it as in customer.id"
         raise spec_error("bad-payload-path", message, help_, replacement=meant)
@@ -132,6 +133,8 @@ def _import_path(value: object) -> str:
         return str(value)
     meant, help_ = "", ""
     if isinstance(value, str) and not isinstance(value, Interpolated):
+        from runner.config import guesses
+
         meant, help_ = guesses.import_path(value)
     if meant:
         is_dotted = isinstance(value, str) and meant.replace(":", ".") == value
@@ -189,6 +192,8 @@ def url_help(value: str) -> tuple[str, str]:
         return f"set it to {EXAMPLE_URL}", ""
     if not value.startswith(("amqp://", "amqps://")) and closest(value, ["memory"]):
         return 'did you mean "memory"?', ""
+    from runner.config import guesses
+
     meant, hint = guesses.broker(value)
     try:
         meant = meant if meant in ("", "memory") else parse_broker_url(meant)

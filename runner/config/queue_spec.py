@@ -22,7 +22,6 @@ from runner.config.fields import (
     short_form,
     whole_number,
 )
-from runner.config.foreign_words import foreign_word
 from runner.config.messages import describe, spec_error
 from runner.config.name_fields import (
     ExchangeName,
@@ -143,6 +142,8 @@ OPTION_OF_ARGUMENT = {
 
 def _option(argument: str, value: object) -> str:
     """Return the help for an argument that an option sets, with its value in the option's unit."""
+    from runner.config.foreign_words import foreign_word
+
     option, word = OPTION_OF_ARGUMENT[argument], foreign_word("queue", argument)
     values = word.values(value) if word is not None and word.key == option else []
     if not values and isinstance(value, str | int) and option != "dead_letter":

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
-from runner.config import guesses
 from runner.config.document import Interpolated
 from runner.config.fields import text
 from runner.config.messages import describe, quoted, spec_error, typo_of
@@ -38,6 +37,8 @@ _NEW_YEAR: Final = datetime(2024, 1, 1)
 
 def cron(value: object) -> str:
     """Return a cron line of five fields with one space between them. Source: man 5 crontab, as cronsim reads it."""
+    from runner.config import guesses
+
     if isinstance(value, list | dict | int):
         meant = guesses.cron_of(value)
         message = f"a cron line is one text, not {describe(value)}"
@@ -119,6 +120,8 @@ def _zone_help(value: object) -> str:
     example = "write a name of the IANA database, as in Europe/Berlin"
     if isinstance(value, Interpolated):
         return example
+    from runner.config import guesses
+
     if help_ := guesses.zone(str(value), zones):
         return help_
     names = sorted(name for name in zones if "/" in name and name[0].isupper() and not name.startswith("Etc/"))

@@ -13,14 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, ScalarNode, plain_data
-from runner.config.foreign_words import foreign_word
-from runner.config.guesses import cron_at, function_in
 from runner.config.messages import error_message
 from runner.config.models import model_at
 from runner.config.queue_spec import QueueSpec
 from runner.config.spec import ITEM_MODELS, PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys, model_keys
-from runner.config.unknown_keys import UnknownKeys
 from runner.errors import Problem
 from runner.redaction import mask_passwords
 
@@ -73,6 +70,8 @@ def _without_unknown_keys(
     root: type[SpecModel], errors: list[_Error], document: Document, data: dict[str, Any]
 ) -> list[Problem]:
     """Return the problems of data with unknown keys. Their values are checked under the keys that are meant."""
+    from runner.config.unknown_keys import UnknownKeys
+
     known = UnknownKeys(document, data, root)
     for _ in range(MAX_PASSES):
         found = [error.path for error in errors if error.type == _EXTRA or _is_source(error)]
@@ -239,6 +238,8 @@ def _foreign_value(path: KeyPath, value: object, code: str) -> tuple[str, str | 
     """Return the help for a value of another tool, and the value to write if that is certain."""
     if not path or value is None or isinstance(value, dict | list) or code == "conflicting-options":
         return None
+    from runner.config.foreign_words import foreign_word  # only for files with mistakes
+
     place = f"{model_at(path[:-1]).__name__.removesuffix('Spec').lower()}.{path[-1]}"
     word = foreign_word(place, str(value).strip())
     if word is None:
@@ -254,6 +255,8 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
             return f'write "{path[-1]}: {{{", ".join(f"{key}: {inner}" for key, inner in merged.items())}}}"', None
     if not isinstance(value, str):
         return None
+    from runner.config.guesses import cron_at, function_in  # only for files with mistakes
+
     if path[-1:] == ("every",) and (line := cron_at(value)):
         return f'write `cron: "{line}"` in place of "every"', None
     if code == "bad-import-path" and (found := function_in((document.path.parent, Path()), value, str(path[-2]))):

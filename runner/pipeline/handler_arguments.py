@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from runner.config.document import Interpolated
-from runner.config.guesses import number
 from runner.config.messages import describe, error_message
 from runner.config.scalars import resolve_scalar
 from runner.pipeline.annotations import EMPTY, Unresolved
@@ -45,6 +44,8 @@ class ArgumentMismatch(NamedTuple):
             value = Interpolated("", " and ".join(f"${{{name}}}" for name in variables))
         bounds = {name: item for name, item in self.context.items() if name in ("ge", "le")}
         code, message, help_ = error_message(self.kind if self._is_known else "", bounds, value)
+        from runner.config.guesses import number
+
         if self.kind == "missing":
             message, help_ = f'must have "{self.context["name"]}"', f'add "{self.context["name"]}"'
         elif "expected" in self.context:

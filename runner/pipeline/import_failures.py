@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import difflib
 import importlib
 import importlib.util
 import linecache
@@ -317,6 +316,8 @@ def name_hint(name: str, known: Sequence[str], file: str | None) -> str:
         return f'add "from {owner} import {name}" at the top of the module'
     if name in sys.stdlib_module_names:
         return f'add "import {name}" at the top of the module'
+    import difflib
+
     guess = difflib.get_close_matches(name, [item for item in known if not item.startswith("_")], n=1, cutoff=0.75)
     return f'did you mean "{guess[0]}"?' if guess else f"define {name} above this line, or import it"
 

@@ -15,7 +15,6 @@ from runner.pipeline.import_problems import EFFECT, ImportProblem, Place
 from runner.pipeline.importer import EFFECTS
 from runner.pipeline.module_search import HIDDEN, ModuleSearch
 from runner.pipeline.signature import BadArguments
-from runner.pipeline.static_checks import definition_place
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,6 +63,8 @@ class ImportReport:
                 )
                 place = error.place
                 if error.parameter is not None and isinstance(target, str):
+                    from runner.pipeline.static_checks import definition_place
+
                     place = definition_place(target, error.parameter)
                 self._single.append(_in_python(problem, place))
         except BadArguments as bad:

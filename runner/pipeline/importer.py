@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import builtins
-import difflib
 import importlib
 import inspect
 import sys
 from types import ModuleType
 from typing import Any
 
-from runner.pipeline.import_failures import explain_effect, explain_failure
 from runner.pipeline.import_guard import guarded
 from runner.pipeline.import_problems import ImportProblem, bare_method, missing_attribute, missing_module
 
@@ -49,7 +47,7 @@ def _walk(path: str) -> tuple[Any, Any]:
             has_more = attribute != f"{before}{part}"
             raise missing_attribute(module_name, f"{before}{part}", names, file, has_more=has_more) from None
         except Exception as error:  # a property runs the user's code
-            raise explain_failure(module_name, error) from None
+            raise _explained(module_name, error) from None
         before = f"{before}{part}."
     return owner, found
 
@@ -65,6 +63,8 @@ def import_exception(path: str) -> type[BaseException]:
             for name, value in vars(builtins).items()
             if isinstance(value, type) and issubclass(value, BaseException)
         ]
+        import difflib
+
         guess = difflib.get_close_matches(path, names, n=1)
         hint = f'did you mean "{guess[0]}"?' if guess else 'write "package.module:Class" for one of your own'
         raise ImportProblem("unknown-exception", f'"{path}" is not an exception of Python', hint)
@@ -86,13 +86,23 @@ def _import_module(name: str) -> ModuleType:
             missing = error.name or name
             if name == missing or name.startswith(f"{missing}."):
                 raise missing_module(name, missing) from None
-            raise explain_failure(name, error) from None
+            raise _explained(name, error) from None
         except BaseException as error:  # the import of a module may raise anything, even SystemExit
             if isinstance(error, KeyboardInterrupt) and guard.was_interrupted:
                 raise
-            raise explain_failure(name, error) from None
-    EFFECTS[name] = [explain_effect(name, effect) for effect in guard.effects]
+            raise _explained(name, error) from None
+    EFFECTS[name] = []
+    for effect in guard.effects:
+        from runner.pipeline.import_failures import explain_effect
+
+        EFFECTS[name].append(explain_effect(name, effect))
     return made
+
+
+def _explained(module: str, error: BaseException) -> ImportProblem:
+    from runner.pipeline.import_failures import explain_failure  # only for modules with mistakes
+
+    return explain_failure(module, error)
 
 
 def _public_names(owner: Any) -> list[str]:

@@ -22,12 +22,11 @@ from runner.config.target_spec import TargetSpec
 from runner.errors import Problem
 from runner.message import Address
 from runner.outcome import RetryPolicy, TripPolicy
-from runner.pipeline import codec, static_checks, topology_builder
+from runner.pipeline import codec, topology_builder
 from runner.pipeline.body_encoding import compressor
 from runner.pipeline.delays import delay_topology
 from runner.pipeline.delivery_rules import check_options, receiving_queues
 from runner.pipeline.event_names import event_of
-from runner.pipeline.file_source import read_records
 from runner.pipeline.flow_checks import Peer
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
@@ -51,8 +50,6 @@ from runner.pipeline.model import (
 from runner.pipeline.module_search import ModuleSearch, module_searches
 from runner.pipeline.partitioning import partitioning_of
 from runner.pipeline.schema_checks import handler_mismatches, path_mismatches
-from runner.pipeline.schema_files import schema_file
-from runner.pipeline.schemas import read_schema
 from runner.pipeline.signature import payload_annotation, read_factory, read_handler, returned_value, returns_nothing
 from runner.pipeline.spec_checks import check_names
 from runner.pipeline.topic_patterns import matches
@@ -161,6 +158,8 @@ class _Resolver:
 
     def check_statically(self) -> None:
         """Check all import paths in the source files."""
+        from runner.pipeline import static_checks
+
         for name, schema in self._schema_paths().items():
             self._imported.attempt(self._schema_key(name), schema, static_checks.check_schema)
         for name, resource in self._spec.resources.items():
@@ -188,6 +187,8 @@ class _Resolver:
     def _check_handler(
         self, path: PathParts, target: str, arguments: Mapping[str, Any], *, takes_payload: bool, is_batch: bool = False
     ) -> None:
+        from runner.pipeline import static_checks
+
         check = partial(
             static_checks.check_handler,
             arguments=arguments,
@@ -220,6 +221,8 @@ class _Resolver:
     def _read_schemas(self) -> None:
         """Import the schemas of queues and events, and make their validators."""
         for name, schema in self._schema_paths().items():
+            from runner.pipeline.schemas import read_schema
+
             found = self._imported.attempt(self._schema_key(name), schema, read_schema)
             if found is not None:
                 self._schemas[name], self._adapters[name] = found
@@ -232,6 +235,10 @@ class _Resolver:
         return ("queues" if name in self._spec.queues else "events", name, "schema")
 
     def _schema_files(self) -> tuple[Path, ...]:
+        if not self._schemas:
+            return ()
+        from runner.pipeline.schema_files import schema_file
+
         read = filter(None, map(schema_file, self._schemas.values()))
         return tuple(file for schema in read for file in schema.documents)
 
@@ -310,6 +317,8 @@ class _Resolver:
                 "no-such-file", (*path, "file"), f'there is no file "{file}"', "the path is relative to this file"
             )
             return None
+        from runner.pipeline.file_source import read_records
+
         return Handler(file, partial(read_records, found, checks), "generator", codec.decoder(bytes))
 
     def _subscriber(self, name: str, destinations: Mapping[str, Destination]) -> Subscriber | None:

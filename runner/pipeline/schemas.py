@@ -12,10 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, TypeAdapter
 
-from runner.pipeline.import_failures import name_hint
 from runner.pipeline.import_problems import ImportProblem, Place, place_of
 from runner.pipeline.importer import import_object
-from runner.pipeline.schema_files import read_schema_file, schema_file
 
 _HINT = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 that of typing_extensions)"
 
@@ -23,6 +21,8 @@ _HINT = "name a pydantic model, a dataclass or a TypedDict (before Python 3.12 t
 def read_schema(path: str | Path) -> tuple[Any, TypeAdapter[Any]]:
     """Return the type that `module:attribute` names, or that of a file, with its validator. Raises ImportProblem."""
     if isinstance(path, Path):
+        from runner.pipeline.schema_files import read_schema_file
+
         made = read_schema_file(path)
         return made, TypeAdapter(made)
     schema = import_object(path)
@@ -52,6 +52,8 @@ def json_schemas(types: Mapping[str, Any], template: str) -> tuple[dict[str, Any
     definitions: dict[str, Any] = {}
     names: dict[Path, str] = {}
     adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = []
+    from runner.pipeline.schema_files import schema_file
+
     for name, schema in types.items():
         if (file := schema_file(schema)) is not None:
             definitions |= file.definitions(template, names)
@@ -80,6 +82,8 @@ def undefined_in_model(annotation: Any) -> ImportProblem | None:
         name = error.name or ""
         message = f'the model "{annotation.__qualname__}" cannot be used: its module does not define "{name}"'
         place = _place_in(annotation, name)
+        from runner.pipeline.import_failures import name_hint
+
         hint = name_hint(name, [], place.file if place is not None else None)
         return ImportProblem("bad-annotation", message, hint, is_attribute=True, place=place)
     except Exception:  # the model's own code may raise anything

@@ -22,7 +22,7 @@ from pydantic import (
     TypeAdapter,
 )
 from pydantic.errors import PydanticSchemaGenerationError
-from pydantic_core import from_json, to_json
+from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
 
 from runner.errors import PublishFailed
 
@@ -35,7 +35,7 @@ _known: dict[type, bool] = {}
 
 MAX_KNOWN = 10_000
 
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+_ANY = SchemaSerializer(core_schema.any_schema())  # a TypeAdapter would look for pydantic's plugins
 
 
 def may_hold_secrets(payload: Any) -> bool:
@@ -70,7 +70,7 @@ def _secret_properties(schema: Any) -> Iterator[str]:
 
 def reveal_secrets(payload: Any, body: bytes) -> bytes:
     """Return the JSON of a payload with its secrets. Raises PublishFailed if a secret cannot be written."""
-    meant = _ANY.dump_python(payload, by_alias=True, warnings=False)
+    meant = _ANY.to_python(payload, by_alias=True, warnings=False)
     return to_json(_merged(meant, from_json(body)), inf_nan_mode="strings")
 
 

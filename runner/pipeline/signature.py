@@ -32,10 +32,8 @@ from runner.pipeline.handler_styles import (
     required_parameters,
     wrong_parameters,
 )
-from runner.pipeline.import_failures import name_hint
 from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.model import Handler, Subscriber
-from runner.pipeline.schemas import undefined_in_model
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
@@ -375,6 +373,8 @@ def _decoder(path: str, parameter: str | None, annotation: Any) -> codec.Decode:
     try:
         return codec.decoder(annotation)
     except Exception as error:  # pydantic raises various errors for unsupported types
+        from runner.pipeline.schemas import undefined_in_model
+
         undefined = undefined_in_model(annotation)
         if undefined is not None:
             raise undefined from error
@@ -402,5 +402,7 @@ def _unresolved(path: str, name: str, annotation: Unresolved) -> ImportProblem:
     module = sys.modules.get(path.partition(":")[0])
     hint = "annotate it with a type, such as `dict`"
     if found:
+        from runner.pipeline.import_failures import name_hint
+
         hint = name_hint(found[1], [*vars(module or object)], getattr(module, "__file__", None))
     return ImportProblem("bad-annotation", message, hint, is_attribute=True, parameter=name.removeprefix("*"))

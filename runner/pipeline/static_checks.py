@@ -30,7 +30,6 @@ from runner.pipeline.import_problems import (
 )
 from runner.pipeline.module_search import find_module
 from runner.pipeline.python_source import parse_python
-from runner.pipeline.schema_files import read_schema_file
 from runner.pipeline.schemas import function_as_schema, unfit_schema
 from runner.pipeline.signature import BadArguments, generator_as_factory, plan_call
 from runner.pipeline.static_annotations import Names, read_annotation
@@ -138,6 +137,8 @@ def _yields(nodes: Iterable[ast.AST]) -> bool:
 def check_schema(path: str | Path) -> None:
     """Check the path of a schema: not a function, a value or a class without fields. Raises ImportProblem."""
     if isinstance(path, Path):
+        from runner.pipeline.schema_files import read_schema_file
+
         read_schema_file(path)
         return
     match find_definition(path).node:
