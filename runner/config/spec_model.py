@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -10,6 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails
 
 from runner.config.messages import spec_error
+
+_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 class SpecModel(BaseModel):
@@ -29,6 +32,17 @@ class SpecModel(BaseModel):
     def conflicts(self) -> Iterable[Conflict]:
         """Return the options of this map that exclude each other. All are reported at once."""
         return ()
+
+    @classmethod
+    def model_rebuild(cls, **options: Any) -> bool | None:
+        """Build the validator without plugins of pydantic: it would read what is known of each installed package."""
+        setting = os.environ.get(_PLUGINS)
+        os.environ[_PLUGINS] = "__all__"
+        try:
+            return super().model_rebuild(**options)
+        finally:
+            del os.environ[_PLUGINS]
+            os.environ |= {_PLUGINS: setting} if setting is not None else {}
 
     @model_validator(mode="after")
     def _raise_conflicts(self) -> Self:
