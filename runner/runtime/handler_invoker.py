@@ -29,8 +29,7 @@ class HandlerInvoker:
         if subscriber.runs_in_process:
             self._pool = ProcessPool(subscriber.concurrency, subscriber.name, handler.path)
         self._is_plain = (
-            handler.is_async
-            and self._pool is None
+            self._pool is None
             and handler.message_parameter is None
             and handler.positional == (handler.payload_parameter,)
         )
@@ -59,9 +58,7 @@ class HandlerInvoker:
 
         `message` is given if the handler has a parameter for it.
         """
-        if self._is_plain:
-            return call_on_loop(self._handler, (payload,), self._given, self._timeout_s)
-        return self._call(payload, message)
+        return self._run((payload,), self._given) if self._is_plain else self._call(payload, message)
 
     def invoke_batch(self, payloads: Sequence[Any], messages: Sequence[Message] | None) -> Awaitable[Results]:
         """Call the handler with a batch, like `invoke`."""
@@ -79,9 +76,13 @@ class HandlerInvoker:
         if self._pool is not None:
             asked = HandlerCall(handler.path, positional, arguments, dict(log.context.get({})), self.carrier())
             return await self._pool.call(asked, self._timeout_s)
-        if handler.is_async:
-            return await call_on_loop(handler, positional, arguments, self._timeout_s)
-        return await call_in_thread(handler, positional, arguments, self._threads, self._timeout_s, self._watch)
+        return await self._run(positional, arguments)
+
+    def _run(self, positional: tuple[Any, ...], arguments: Mapping[str, Any]) -> Awaitable[Results]:
+        """Call the handler on the loop or in a thread."""
+        if self._handler.is_async:
+            return call_on_loop(self._handler, positional, arguments, self._timeout_s)
+        return call_in_thread(self._handler, positional, arguments, self._threads, self._timeout_s, self._watch)
 
     def close(self) -> None:
         """Kill the handler's processes. Threads end by themselves or with the process."""

@@ -14,12 +14,14 @@ import itertools
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from types import CoroutineType
 from typing import Any, TypeVar
 
 from runner.errors import BatchFailed
 from runner.message import Publish
 from runner.pipeline.model import Handler
+from runner.runtime.thread_pool import ThreadPool
 from runner.runtime.watchdog import ThreadWatchdog
 from runner.tasks import is_cancelled_by_us
 
@@ -68,7 +70,7 @@ async def call_in_thread(
     handler: Handler,
     positional: tuple[Any, ...],
     arguments: Mapping[str, Any],
-    executor: Executor,
+    executor: ThreadPool,
     timeout_s: float | None,
     watchdog: ThreadWatchdog,
 ) -> Results:
@@ -137,7 +139,7 @@ async def _iterate_chunks(made: Any, timeout_s: float | None, started: float) ->
 
 
 async def _iterate_chunks_in_thread(
-    iterator: Iterator[Any], executor: Executor, timeout_s: float | None, started: float, watchdog: ThreadWatchdog
+    iterator: Iterator[Any], executor: ThreadPool, timeout_s: float | None, started: float, watchdog: ThreadWatchdog
 ) -> AsyncGenerator[list[Any], None]:
     """Yield lists of the items of a plain generator. Each list takes one round trip to the thread."""
     while True:
@@ -225,18 +227,21 @@ def _is_current_task(task: asyncio.Task[Any] | None) -> bool:
         return False
 
 
-async def _run_watched(watchdog: ThreadWatchdog, executor: Executor, work: Callable[[], T], left_s: float | None) -> T:
-    """Run a call in a thread and report it if it takes too long."""
-    call = watchdog.begin(left_s)
+async def _run_watched(watchdog: ThreadWatchdog, threads: ThreadPool, work: Callable[[], T], left_s: float | None) -> T:
+    """Run a call in a thread as `run_in_executor` does, and report it if it takes too long."""
+    call, context = watchdog.begin(left_s), contextvars.copy_context()
 
-    def run() -> T:
+    def run() -> tuple[T | None, BaseException | None]:
         call.thread_id = threading.get_ident()
-        return work()
+        return _result_of(context, work)
 
     try:
-        return await run_in_executor(executor, run)
+        result, error = await threads.submit(run)
     finally:
         watchdog.end(call)
+    if error is not None:
+        raise HandlerFailed(error) from error
+    return result  # type: ignore[no-any-return]
 
 
 async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:
@@ -245,17 +250,18 @@ async def run_in_executor(executor: Executor, work: Callable[[], T]) -> T:
     Cancelling does not stop the thread.
     """
     context = contextvars.copy_context()
-
-    def run() -> tuple[T | None, BaseException | None]:
-        try:
-            return context.run(work), None
-        except BaseException as error:  # a future cannot carry StopIteration, and must not carry SystemExit
-            return None, error
-
-    result, error = await asyncio.get_running_loop().run_in_executor(executor, run)
+    result, error = await asyncio.get_running_loop().run_in_executor(executor, partial(_result_of, context, work))
     if error is not None:
         raise HandlerFailed(error) from error
     return result  # type: ignore[return-value]  # it is None only together with an error
+
+
+def _result_of(context: contextvars.Context, work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """Return what a call returns or raises. A future cannot carry StopIteration, and must not carry SystemExit."""
+    try:
+        return context.run(work), None
+    except BaseException as error:
+        return None, error
 
 
 def timeout_error(timeout_s: float) -> TimeoutError:
