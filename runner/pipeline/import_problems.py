@@ -5,6 +5,7 @@ import __future__
 
 import ast
 import itertools
+import keyword
 import linecache
 import os
 import re
@@ -23,6 +24,7 @@ EFFECT = "import-effect"
 """The code of warnings about what a module does when it is imported."""
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAX_LISTED = 5
+_F_STRING = re.compile(r"\b[rR]?[fF][rR]?(['\"]).*\1")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -79,23 +81,52 @@ def not_python(module: str, file: str, error: Exception) -> ImportProblem:
     encoding = _wrong_encoding(file)
     if encoding:
         return module_failed(module, f"cannot be read: {display_path(file)} is {encoding}", "save it as UTF-8", None)
-    what = f"is not valid Python: {getattr(error, 'msg', None) or error}"
+    text = str(getattr(error, "msg", None) or error)
     line, column = getattr(error, "lineno", None), max(getattr(error, "offset", None) or 1, 1)
     end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
     length = end - column if end_line == line and end > column else 1
-    text = linecache.getline(file, line or 0).rstrip()
-    hint = "correct this line, or the one before it"
-    for place, _, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
-        if place == "syntax" and (
-            match := re.search(pattern, f"{what}\n{text[column - 1 : column - 1 + length]}\n{text}")
-        ):
-            words = match.groupdict()
-            hint = filled(help_, {**words, "close": _CLOSING.get(words.get("open", ""), "")})
-            break
-    if feature := re.search(r"future feature (\w+) is not", what):
+    source = linecache.getline(file, line or 0).rstrip()
+    if feature := re.search(r"future feature (\w+) is not", text):
         hint = did_you_mean(feature[1], __future__.all_feature_names)
-        return module_failed(module, what, hint, place_of(file, line or 1, feature[1]))
-    return module_failed(module, what, hint, Place(file, line, column, length) if line else None)
+        return _no_python(
+            module, "it has a feature that Python does not have", hint, place_of(file, line or 1, feature[1])
+        )
+    place = Place(file, line, column, length) if line else None
+    what, hint, part = _syntax_error(text, source[column - 1 : column - 1 + length], source)
+    for number, other in enumerate(linecache.getlines(file), 1) if "Python 2" in what else ():
+        also, write, _ = _syntax_error("Python 2", "", other.rstrip())
+        hint += f"; in line {number} {write}" if number != line and also != "Python 2" and write not in hint else ""
+    return _no_python(module, what, hint, Place(file, line, part.start + 1, len(part)) if line and part else place)
+
+
+def _syntax_error(text: str, word: str, line: str) -> tuple[str, str, range | None]:
+    """Return what is wrong in a line, what to write, and the part to underline if the message of Python has another."""
+    head = f"{text}\n{word}\n"
+    for what, help_, pattern in read_table("runner.pipeline", "python_syntax.txt", 3):
+        if what.startswith("two values") and (slip := _misspelt_keyword(line)):
+            return slip
+        if match := re.search(pattern, head + line):
+            words = {name: value or "" for name, value in match.groupdict().items()}
+            words["close"] = _CLOSING.get(words.get("open", ""), "]" if "[" in words.get("at", "") else ")")
+            part = range(*(place - len(head) for place in match.span("at"))) if words.get("at") else None
+            if part is None and text.startswith("f-string") and (whole := _F_STRING.search(line)):
+                part = range(*whole.span())  # before Python 3.12 it points elsewhere
+            return f"it has {filled(what, words)}", filled(help_, words), part
+    return _misspelt_keyword(line) or (text, "correct this line, or the one before it", None)
+
+
+def _misspelt_keyword(line: str) -> tuple[str, str, range] | None:
+    """Return what is wrong if a line starts with a misspelt word of Python."""
+    found = re.match(r"\s*(\w{2,})(?=[\s:])", line)
+    guess = closest(found[1], keyword.kwlist, likeness=0.7) if found and not keyword.iskeyword(found[1]) else None
+    if found is None or guess is None:
+        return None
+    help_ = f'write "{guess}" in place of "{found[1]}"'
+    return f'it has "{found[1]}" in place of "{guess}"', help_, range(*found.span(1))
+
+
+def _no_python(module: str, what: str, hint: str, place: Place | None) -> ImportProblem:
+    return module_failed(module, f"is not valid Python: {what}", hint, place)
 
 
 def _wrong_encoding(file: str) -> str:
