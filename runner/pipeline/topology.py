@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal, TypeVar
 
 from runner.errors import TopologyMismatch
+from runner.immutable import dataclass
 
 ExchangeType = Literal["topic", "direct", "fanout", "headers"]
 

@@ -18,6 +18,7 @@ WORDS = (
         "clock",
         "envelope_json",
         "errors",
+        "immutable",
         "log",
         "log_renderers",
         "log_output",
