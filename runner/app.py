@@ -416,6 +416,7 @@ async def _run(
         async with handler_watchdog(supervisor.handlers, metrics.loop_lag):
             if await finished_before(supervisor.start(), stop):
                 gc.freeze()  # a full collection looks only at what came since, not at all that was imported
+                gc.collect(0)  # of nothing; from here on, collections come as often as usual
                 on_step(_running_step(system))
                 await supervisor.wait(stop)
     finally:

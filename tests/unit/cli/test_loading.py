@@ -95,3 +95,20 @@ def test_a_command_imports_only_what_it_needs(project: Path, arguments: str, unn
     imported = set((project / "modules").read_text().split())
     assert "runner.app" in imported
     assert imported.isdisjoint(unneeded.split())
+
+
+def test_garbage_is_collected_as_usual_when_the_pipelines_run(project: Path) -> None:
+    """At the start it is not: nearly all that a start makes stays."""
+    note = "open({!r}, 'w').write(str([*gc.get_threshold()]))"
+    (project / "note_module.py").write_text(
+        f"import gc\n{note.format('loading')}\ndef make(): return {{}}\ndef ship(order): {note.format('running')}\n"
+    )
+    producer = 'producers: {make: {to: orders, handler: "note_module:make"}}\n'
+    (project / "p.yaml").write_text(PIPELINE.replace("HANDLER", "note_module") + producer)
+    code = f"import gc\n{note.format('before')}\nfrom runner.cli import main\nmain()\n"
+    command = [sys.executable, "-c", code, "up", "p.yaml", "--until-idle"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, *others = json.loads((project / "before").read_text())
+    assert json.loads((project / "loading").read_text()) == [200_000, *others]
+    assert json.loads((project / "running").read_text()) == [first, *others]
