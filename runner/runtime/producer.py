@@ -257,15 +257,14 @@ class _PublishWindow:
             raise self._failure
         outgoing = self._publisher.start(outgoing)
         self.count += 1
-        self._in_flight += 1
-        self._bytes += size
         started = self._publisher.publish_nowait(outgoing, partial(self._note_end, outgoing))
         if started == "confirmed":
-            self._in_flight -= 1
-            self._bytes -= size
             self._publisher.end(outgoing)
             self._on_confirmed(outgoing)
-        elif started == "busy":
+            return None
+        self._in_flight += 1  # if it has ended already, that has taken it off before
+        self._bytes += size
+        if started == "busy":
             self._send(outgoing)
             return asyncio.sleep(0)  # let the task queue up, so that later items cannot overtake it
         return None

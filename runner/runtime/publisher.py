@@ -23,6 +23,7 @@ from runner.errors import NoAnswer, PublishFailed, PublishUnknown, RunnerError
 from runner.message import (
     DELAY_TO,
     EXPIRES_AT,
+    MAX_BODY_BYTES,
     MAX_DELAY_S,
     NO_HEADERS,
     Address,
@@ -39,7 +40,7 @@ from runner.pipeline.model import Destination, delay_prefix
 from runner.runtime.answers import Answer, read_answer
 from runner.runtime.deduplication import identity
 from runner.trace_context import shared_trace_headers, with_trace_headers
-from runner.transports.amqp_limits import MAX_EXPIRATION_MS, check_routing_key, normalize_envelope
+from runner.transports.amqp_limits import MAX_EXPIRATION_MS, NormalEnvelope, check_routing_key, normalize_envelope
 from runner.transports.base import OnPublished, PublishStarted, Transport
 from runner.transports.direct_reply import is_answerable, is_direct_reply
 from runner.units import format_duration
@@ -143,6 +144,8 @@ class PipelinePublisher:
         self._known_to_work: set[tuple[str, bool, bool]] = set()
         """Destinations whose options the broker can do: their names, whether they are delayed and have a priority."""
         self._declaring = asyncio.Lock()
+        self._normal: set[tuple[Any, ...]] = set()
+        """What messages without headers, with ids of their own, were checked with."""
         self._seed = ""
         self._seeded = blake2b(digest_size=16)
 
@@ -478,7 +481,14 @@ class PipelinePublisher:
         if (sent_at := self._now()).microsecond:
             sent_at = sent_at.replace(microsecond=0)  # AMQP timestamps have whole seconds
         ids = (message_id, correlation_id, kind, self._app_id)
-        return _new(Envelope, (body, *ids, sent_at, content_type, encoding, None, None, None, headers))
+        fields = (body, *ids, sent_at, content_type, encoding, None, None, None, headers)
+        if headers is not NO_HEADERS or correlation_id is not message_id or len(body) > MAX_BODY_BYTES:
+            return _new(Envelope, fields)
+        if (what := (kind, content_type, encoding, sent_at.tzinfo)) not in self._normal:
+            if normalize_envelope(envelope := _new(Envelope, fields)) is not envelope:
+                return envelope
+            self._normal.add(what)
+        return _new(NormalEnvelope, fields)  # only the id and the body differ from one that was checked
 
     def _result_id(self, origin: bytes | None, seed: str, number: int, target: Destination) -> str:
         """Return the id of a handler's result: the same for the same messages, place and destination."""

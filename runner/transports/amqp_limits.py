@@ -40,6 +40,13 @@ _FIXED = frozenset({bool, float, type(None)})
 _FIXED_SIZE = 9
 
 
+class NormalEnvelope(Envelope):
+    """An envelope that is as AMQP carries it. What `_replace` makes of it is a plain one, which is checked again."""
+
+    __slots__ = ()
+    _make = Envelope._make  # type: ignore[assignment]  # a class method, bound to the other class
+
+
 def normalize_envelope(envelope: Envelope, *, is_copy: bool = False) -> Envelope:
     """Return the envelope as AMQP carries it: with its own copy of the headers, and times in whole seconds, UTC.
 
@@ -47,6 +54,8 @@ def normalize_envelope(envelope: Envelope, *, is_copy: bool = False) -> Envelope
 
     Raises TypeError for a body that is not bytes, and PublishFailed("invalid") for what AMQP cannot carry.
     """
+    if type(envelope) is NormalEnvelope:
+        return envelope
     body, id_, correlation_id, kind, app, timestamp, content_type, encoding, reply_to, priority, ttl, headers = envelope
     if type(body) is not bytes:
         raise TypeError(f"a body must be bytes, not {type(body).__name__}")

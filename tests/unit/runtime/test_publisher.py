@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from hashlib import blake2b
 from itertools import combinations, count
 from typing import Any
 
@@ -15,12 +17,22 @@ from runner.errors import PublishFailed
 from runner.message import Address, Envelope
 from runner.pipeline.model import Destination
 from runner.runtime.publisher import PipelinePublisher, result_origin
+from runner.transports.amqp_limits import normalize_envelope
 
 WORDS = st.text("a:\0(',)1", max_size=4)
 
 
 def destination(name: str) -> Destination:
     return Destination(name, Address("", name), False, lambda payload: (str(payload).encode(), "text/plain"))
+
+
+ITEMS = PipelinePublisher(
+    None,  # type: ignore[arg-type]  # nothing is published
+    app_id="shop",
+    destinations={},
+    new_id=lambda: "new",
+    now=lambda: datetime(2026, 3, 1, tzinfo=UTC),
+)
 
 
 def ids(parents: list[Envelope] | None, seed: str, *to: str) -> list[str | None]:
@@ -66,6 +78,28 @@ def test_what_comes_from_a_message_without_an_id_has_a_new_one() -> None:
     """Also where others of the batch have one: nothing tells this batch from another."""
     assert ids([message(None)], "s", "a", "b") == ["new 0", "new 1"]
     assert ids([message("1"), message(None)], "s", "a") == ["new 0"]
+
+
+def items(seed: str, before: int) -> Sequence[Envelope]:
+    found = ITEMS.prepare(["ok"], (destination("a"),), seed=seed, before=before)
+    return [outgoing.envelope for outgoing in found]
+
+
+def test_an_items_id_is_the_hash_of_its_run_number_destination_and_body() -> None:
+    """Also when runs take turns, and in the next version: a restarted producer must not publish everything again."""
+    for seed, number in (("run 1", 0), ("run 1", 1), ("run 2", 0), ("run 1", 2)):
+        (item,) = items(seed, number)
+        assert item.message_id == blake2b(f"{seed}:{number}:a\0ok".encode(), digest_size=16).hexdigest()
+
+
+def test_what_is_made_of_a_checked_item_is_checked_again() -> None:
+    (_, checked) = (*items("run", 0), *items("run", 1))
+    assert normalize_envelope(checked) is checked
+    for change in ({"message_id": "x" * 300}, {"priority": 256}, {"headers": {"n": object()}}, {"app_id": "\ud800"}):
+        with pytest.raises(PublishFailed):
+            normalize_envelope(checked._replace(**change))
+    local = checked._replace(timestamp=datetime(2026, 3, 1, 12, 0, 0, 5, timezone(timedelta(hours=2))))
+    assert normalize_envelope(local).timestamp == datetime(2026, 3, 1, 10, tzinfo=UTC)
 
 
 @given(one=st.tuples(WORDS, WORDS), other=st.tuples(WORDS, WORDS))
