@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -206,11 +207,25 @@ class MessageLogger:
         place = context.get()
         line = None
         if "payload" not in place and not structlog.contextvars.get_contextvars():
-            line = form.render(datetime.now(UTC).isoformat().replace("+00:00", "Z"), place, fields)
+            line = form.render(_timestamp(), place, fields)
         if line is not None:
             lines.out.buffer_line(line)
         else:
             getattr(self._general, level)(event, **fields)
+
+
+_second: list[tuple[int, str]] = [(0, "")]
+"""The second of the last timestamp since 1970, and how it is written."""
+
+
+def _timestamp() -> str:
+    """Return the time as structlog writes it, with microseconds. Date and second are written once for each second."""
+    second, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    known, text = _second[0]
+    if second != known:
+        text = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
+        _second[0] = second, text
+    return f"{text}.{rest_ns // 1000:06d}Z"
 
 
 def _logger(write: Callable[[str], object]) -> FilteringBoundLogger:

@@ -170,15 +170,17 @@ class JsonLine:
         Those of CONTEXT_FIELDS come first and in that order, and all names are plain text.
         """
         line = f'{{"timestamp": "{timestamp}"{self._begin}'
-        shared = self._shared
+        shared, last, quoted = self._shared, None, ""
         for part in parts:
             for name, value in part.items():
                 if name in shared:
                     continue
                 kind = type(value)
                 if kind is str:
-                    is_clean = len(value) <= MAX_VALUE_CHARACTERS and value.isprintable() and ":/" not in value
-                    line += f', "{name}": {encode_basestring(value if is_clean else _clean_string(value))}'
+                    if value is not last:  # message id and correlation id are mostly the same text
+                        is_clean = len(value) <= MAX_VALUE_CHARACTERS and value.isprintable() and ":/" not in value
+                        last, quoted = value, encode_basestring(value if is_clean else _clean_string(value))
+                    line += f', "{name}": {quoted}'
                 elif kind is float or kind is int:
                     if not -_MAX_NUMBER < value < _MAX_NUMBER:
                         return None
