@@ -137,6 +137,10 @@ def import_path(text: str) -> tuple[str, str]:
     """Return the import path that is meant, and a hint; one of both may be empty."""
     if "\n" in text.strip() or text.lstrip().startswith(("def ", "lambda", "async def ", "import ")):
         return "", "code cannot stand in the pipeline: put the function into a module, and name it"
+    if made := re.fullmatch(r"([\w.]+):(\w+\([^()]*\)(?:\.(\w+))?)", text.strip()):
+        name = made[3] or "handler"
+        if made[3] or not made[2].endswith("()"):
+            return "", f'add `{name} = {made[2]}` to the module, and write "{made[1]}:{name}"'
     called = re.sub(r"\(\s*\)$|[\"']", "", _bare_path(text))
     if outside := re.fullmatch(r"((?:/|\.\./)\S*)/(\w+)(?:\.py)?:(\w+)", called):
         return "", f'write "{outside[2]}:{outside[3]}", and `python_path: [{outside[1]}]` at the top of the pipeline'

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import ast
 import builtins
+import glob
 import importlib
 import importlib.util
+import inspect
 import linecache
 import os
 import re
+import shlex
 import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
+import runner
 from runner.config.diagnostics import display_path
-from runner.config.messages import closest
+from runner.config.messages import closest, did_you_mean
 from runner.outcome import error_text, error_type
 from runner.pipeline.data_errors import validation_errors
 from runner.pipeline.distributions import FREQUENT_NAMES, OWN, how_to_get, is_package, likely_module
@@ -28,6 +33,7 @@ from runner.pipeline.import_problems import (
     EFFECT,
     ImportProblem,
     Place,
+    field_place,
     is_of_the_user,
     missing_help,
     module_failed,
@@ -143,6 +149,23 @@ def _name_of(file: str) -> str:
 # Imports within the module
 
 
+def _of_the_runner(failure: Failure) -> ImportProblem | None:
+    """Explain imports of names that the runner does not have, or not there: all of the file at once."""
+    error, frame = failure.error, failure.statement
+    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] != "runner" or frame is None:
+        return None
+    renamed: dict[str, str] = {}
+    for node in source_of(frame.file):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "runner" and not node.level:
+            renamed |= {alias.name: closest(alias.name, runner.__all__) or "" for alias in node.names}
+    listed = ", ".join(sorted(filter(None, renamed.values())))
+    changed = [f"{new} in place of {old}" for old, new in renamed.items() if old != new and new]
+    unknown = [f"remove {old}" for old, new in renamed.items() if not new]
+    hint = " and ".join([f'write "from runner import {listed}"', *changed, *unknown])
+    what = f'imports from "{error.name}" what runner does not have there'
+    return failure.problem(what, hint, failure.at(frame)) if listed else None
+
+
 def _missing_module(failure: Failure) -> ImportProblem | None:
     """Explain an import of a module that is not there, together with the others of the file."""
     error, frame = failure.error, failure.statement
@@ -196,9 +219,39 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
     hint = f'did you mean "{guess}"?' if guess else f"define it in {where}, or correct the name"
-    if name in FREQUENT_NAMES and not is_of_the_user(error.path):
-        hint = f'write "from {FREQUENT_NAMES[name]} import {name}"'
+    owner = FREQUENT_NAMES.get(name, "")
+    if error.name in ("typing", "warnings", "types", "collections.abc") and hasattr(
+        sys.modules["typing_extensions"], name
+    ):
+        owner = owner or "typing_extensions"  # pydantic needs it; it has the names of later versions of Python
+    if owner and not is_of_the_user(error.path):
+        hint = f'write "from {owner} import {name}"{_other_names(frame.file, frame.line, name)}'
     return failure.problem(f'imports "{name}" from "{error.name}", which has no such name', hint, place)
+
+
+def typed_dict_of_typing(annotation: Any, error: Exception) -> ImportProblem | None:
+    """Return the problem of a TypedDict that pydantic cannot check, with the place of its import."""
+    if "typing_extensions.TypedDict" not in str(error):
+        return None
+    module, what = annotation.__module__, "makes a TypedDict of typing, which pydantic cannot check before Python 3.12"
+    file, hint = (
+        getattr(sys.modules.get(module), "__file__", None) or "",
+        'write "from typing_extensions import TypedDict"',
+    )
+    lines = enumerate(linecache.getlines(file), 1)
+    line = next((number for number, text in lines if re.search(r"import\b.*\bTypedDict", text)), 0)
+    place = place_of(file, line, "TypedDict") if line else None
+    return module_failed(module, what, hint + _other_names(file, line, "TypedDict"), place)
+
+
+def _other_names(file: str, line: int, name: str) -> str:
+    """Return the rest of the help for one of several names of an import: the others stay."""
+    for node in source_of(file):
+        if isinstance(node, ast.ImportFrom) and node.lineno <= line <= (node.end_lineno or 0):
+            others = [alias for alias in node.names if alias.name != name]
+            kept = ast.unparse(ast.ImportFrom(node.module, others, node.level))
+            return f' and "{kept}" in place of this line' if others else ""
+    return ""
 
 
 def _circle(failure: Failure) -> ImportProblem | None:
@@ -209,7 +262,7 @@ def _circle(failure: Failure) -> ImportProblem | None:
     other = error.name if isinstance(error, ImportError) else getattr(error.obj, "__name__", None)
     if not any(item.is_top and item.module == other for item in failure.frames):
         return None
-    what, hint = f'and "{other}" import each other', f'use "{other}" only inside of functions here'
+    what, hint = f'imports "{other}", which imports it in turn', f'use "{other}" only inside of functions here'
     found = re.search(r"cannot import name '([^']+)'", str(error))
     if frame.module == other:
         what, hint = "imports itself", "remove this import, or give the module another name"
@@ -264,12 +317,34 @@ def _in_table(failure: Failure) -> ImportProblem | None:
     classes = " ".join(kind.__name__ for kind in type(error).__mro__)
     subject = f"{raiser} {'library ' if failure.is_in_library else ''}{classes}: {text}"
     for place, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
-        if place != "syntax" and (match := re.search(pattern, subject)):
+        frame = failure.statement if place == "statement" else failure.innermost
+        line = linecache.getline(frame.file, frame.line).rstrip() if frame is not None else ""
+        if place != "warning" and (match := re.search(pattern, f"{subject}\n{line}")):
             shown = in_one_line(error).removeprefix("ProcessEnded: ")
-            words = {"error": shown, "type": error_type(error), "text": text, **match.groupdict()}
-            frame = failure.statement if place == "statement" else failure.innermost
-            return failure.problem(filled(what, words), filled(help_, words), failure.at(frame))
+            words = {"error": shown, "type": error_type(error), "text": text, "python": shlex.quote(sys.executable)}
+            words |= {name: value or "" for name, value in match.groupdict().items()}
+            at = failure.at(frame)
+            if frame is not None and words.get("field"):
+                at = field_place(frame.file, frame.line, words["field"], words.get("model", ""))
+                words["rest"] = linecache.getline(frame.file, at.line).partition("=")[2].strip()
+            return failure.problem(filled(what, words), filled(help_, words), at)
     return None
+
+
+def _missing_file(failure: Failure) -> ImportProblem | None:
+    """Explain a file that is opened by a wrong path, and that is beside the module or below it."""
+    error, frame = failure.error, failure.innermost
+    if not isinstance(error, FileNotFoundError) or frame is None or not isinstance(error.filename, str):
+        return None
+    folder, name = Path(frame.file).parent, Path(error.filename).name
+    near = (path for depth in range(4) for path in sorted(folder.glob(f"{'*/' * depth}{glob.escape(name)}")))
+    if (found := next(near, None)) is None:
+        return None
+    where = (
+        "the folder where runner is started" if not os.path.isabs(error.filename) else str(Path(error.filename).parent)
+    )
+    hint = f'write `pathlib.Path(__file__).parent / "{found.relative_to(folder)}"`, with "import pathlib" at the top'
+    return failure.problem(f'opens "{name}", which is not in {display_path(where)}', hint, failure.at(frame))
 
 
 def _model(failure: Failure) -> ImportProblem | None:
@@ -280,13 +355,45 @@ def _model(failure: Failure) -> ImportProblem | None:
         return None
     wanted, place = found[1] or found[2], failure.at(frame)
     what = f"has a model with a field of type {wanted}, which pydantic cannot check"
+    hint = "annotate it with what the JSON has there, such as str or dict, and make the object in the handler"
+    owner = frame.names.get(wanted.rpartition(".")[2])
+    if isinstance(owner, type) and is_of_the_user(getattr(sys.modules.get(owner.__module__), "__file__", None) or "/"):
+        hint = f'put "@dataclasses.dataclass" above "class {owner.__name__}", with "import dataclasses" at the top'
+        fields = _fields_of(owner)
+        hint += f", and write its fields in place of `__init__`: {', '.join(fields)}" if fields else ""
     mention = re.compile(rf"\s+(\w+)\s*:.*\b{wanted.rpartition('.')[2]}\b")
     for line, text in enumerate(linecache.getlines(frame.file)[frame.line :], frame.line + 1):
         if field := mention.match(text):
             what = f'has a model whose field "{field[1]}" is of type {wanted}, which pydantic cannot check'
             place = place_of(frame.file, line, field[1])
             break
-    return failure.problem(what, "give it another type, or leave it out of the payload", place)
+    return failure.problem(what, hint, place)
+
+
+def _fields_of(owner: type) -> list[str]:
+    """Return the parameters of `__init__` as fields, as in `lat: float`; none for a class without it."""
+    constructor = owner.__dict__.get("__init__")
+    parameters = [*inspect.signature(constructor).parameters.values()][1:] if inspect.isfunction(constructor) else []
+    return [f"`{item if item.annotation is not item.empty else item.replace(annotation=Any)}`" for item in parameters]
+
+
+def _wrong_validator(failure: Failure) -> ImportProblem | None:
+    """Explain a validator of pydantic that names a field which the model does not have."""
+    found = re.search(r"incorrect fields: (?:\w+\.)*(\w+):\w+\.(\w+)", str(failure.error))
+    frame = failure.innermost
+    nodes = ast.walk(ast.Module(source_of(frame.file), [])) if found and frame else ()
+    for owner in nodes:
+        if not found or not frame or not isinstance(owner, ast.ClassDef) or owner.name != found[1]:
+            continue
+        fields = [ast.unparse(item.target) for item in owner.body if isinstance(item, ast.AnnAssign)]
+        method = next(item for item in owner.body if getattr(item, "name", "") == found[2])
+        for node in ast.walk(ast.Module(getattr(method, "decorator_list", []), [])):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in (*fields, "*"):
+                what = f'has a validator of "{node.value}", and {owner.name} has no such field'
+                return failure.problem(
+                    what, did_you_mean(node.value, fields), place_of(frame.file, node.lineno, node.value)
+                )
+    return None
 
 
 def _undefined(failure: Failure) -> ImportProblem | None:
@@ -302,7 +409,7 @@ def _undefined(failure: Failure) -> ImportProblem | None:
     return failure.problem(f'uses "{error.name}", which is not defined', hint, failure.at(frame, error.name))
 
 
-def name_hint(name: str, known: Sequence[str], file: str | None) -> str:
+def name_hint(name: str, known: Sequence[str], file: str | None, where: str = "above this line") -> str:
     """Return the help for a name that a module does not define."""
     for node in source_of(file):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -318,8 +425,11 @@ def name_hint(name: str, known: Sequence[str], file: str | None) -> str:
         return f'add "import {name}" at the top of the module'
     import difflib
 
-    guess = difflib.get_close_matches(name, [item for item in known if not item.startswith("_")], n=1, cutoff=0.75)
-    return f'did you mean "{guess[0]}"?' if guess else f"define {name} above this line, or import it"
+    names = [item for item in known if not item.startswith("_")]
+    guess = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    longer = [item for item in names if item != name and re.search(f"{name}$|^{name}[A-Z]", item)]
+    guess = guess or (longer if len(longer) == 1 and len(name) > 2 else [])
+    return f'did you mean "{guess[0]}"?' if guess else f"define {name} {where}, or import it"
 
 
 def _help_for(failure: Failure) -> str:
@@ -339,10 +449,13 @@ def _help_for(failure: Failure) -> str:
 
 
 _EXPLANATIONS: tuple[Callable[[Failure], ImportProblem | None], ...] = (
+    _of_the_runner,
     _missing_module,
     _relative_import,
     _circle,
     _wrong_name,
+    _wrong_validator,
+    _missing_file,
     _in_table,
     _model,
     _undefined,

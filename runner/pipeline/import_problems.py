@@ -1,7 +1,6 @@
 """What is wrong with an import path, and the files and names that the author may have meant. No code is run here."""
 
 from __future__ import annotations
-import __future__
 
 import ast
 import itertools
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.config.diagnostics import display_path
-from runner.config.messages import closest, did_you_mean
+from runner.config.messages import closest
 from runner.pipeline import sys_path
 from runner.pipeline.python_source import parse_python
 from runner.tables import filled, read_table
@@ -80,23 +79,21 @@ def not_python(module: str, file: str, error: Exception) -> ImportProblem:
     """Return the problem of a file that is not Python, or not UTF-8."""
     encoding = _wrong_encoding(file)
     if encoding:
-        return module_failed(module, f"cannot be read: {display_path(file)} is {encoding}", "save it as UTF-8", None)
+        bad = re.search(r"line (\d+)", encoding)
+        at = Place(file, int(bad[1])) if bad else None
+        return module_failed(module, f"cannot be read: {display_path(file)} is {encoding}", "save it as UTF-8", at)
     text = str(getattr(error, "msg", None) or error)
     line, column = getattr(error, "lineno", None), max(getattr(error, "offset", None) or 1, 1)
     end, end_line = getattr(error, "end_offset", None) or 0, getattr(error, "end_lineno", None)
     length = end - column if end_line == line and end > column else 1
     source = linecache.getline(file, line or 0).rstrip()
-    if feature := re.search(r"future feature (\w+) is not", text):
-        hint = did_you_mean(feature[1], __future__.all_feature_names)
-        return _no_python(
-            module, "it has a feature that Python does not have", hint, place_of(file, line or 1, feature[1])
-        )
     place = Place(file, line, column, length) if line else None
     what, hint, part = _syntax_error(text, source[column - 1 : column - 1 + length], source)
     for number, other in enumerate(linecache.getlines(file), 1) if "Python 2" in what else ():
         also, write, _ = _syntax_error("Python 2", "", other.rstrip())
         hint += f"; in line {number} {write}" if number != line and also != "Python 2" and write not in hint else ""
-    return _no_python(module, what, hint, Place(file, line, part.start + 1, len(part)) if line and part else place)
+    place = Place(file, line, part.start + 1, len(part)) if line and part else place
+    return module_failed(module, f"is not valid Python: {what}", hint, place)
 
 
 def _syntax_error(text: str, word: str, line: str) -> tuple[str, str, range | None]:
@@ -123,10 +120,6 @@ def _misspelt_keyword(line: str) -> tuple[str, str, range] | None:
         return None
     help_ = f'write "{guess}" in place of "{found[1]}"'
     return f'it has "{found[1]}" in place of "{guess}"', help_, range(*found.span(1))
-
-
-def _no_python(module: str, what: str, hint: str, place: Place | None) -> ImportProblem:
-    return module_failed(module, f"is not valid Python: {what}", hint, place)
 
 
 def _wrong_encoding(file: str) -> str:
@@ -159,10 +152,13 @@ def place_of(file: str, line: int, word: str = "") -> Place:
     return Place(file, line, start + 1, max(1, len(text) - start))
 
 
-def field_place(file: str, line: int, name: str) -> Place:
-    """Return the place of a field in the class at or below a line."""
+def field_place(file: str, line: int, name: str, owner: str = "") -> Place:
+    """Return the place of a field, a method or a class in the class at or below a line, or in the class `owner`."""
     lines = linecache.getlines(file)
-    found = (number for number in range(line, len(lines)) if re.match(rf"\s+{re.escape(name)}\s*[:=]", lines[number]))
+    if owner:
+        line = next((number for number, text in enumerate(lines, 1) if re.match(rf"\s*class {owner}\b", text)), line)
+    wanted = re.compile(rf"\s+(?:(?:class|(?:async )?def) {re.escape(name)}\b|{re.escape(name)}\s*[:=])")
+    found = (number for number in range(line, len(lines)) if wanted.match(lines[number]))
     return place_of(file, next(found, line - 1) + 1, name)
 
 
@@ -291,7 +287,11 @@ def missing_help(module: str, missing: str, folders: Sequence[str], likeness: fl
     inside = [os.path.join(folder, *parent.split(".")) for folder in folders] if parent else folders
     if not parent and (elsewhere := _help_elsewhere(name, folders, rest)):
         return elsewhere
-    if guess := closest(name, modules_in(inside), likeness=likeness):
+    for folder in inside if parent else ():
+        if os.path.isfile(f"{folder}.py") and os.path.isdir(folder):
+            hidden, whole = display_path(f"{folder}.py"), display_path(folder)
+            return f"{hidden} hides the folder {whole}/: rename one of the two, or create {whole}/__init__.py"
+    if (guess := closest(name, modules_in(inside), likeness=likeness)) and guess != name:
         return f'did you mean "{before}{guess}{rest}"?'
     for folder in inside if parent else ():
         if os.path.isfile(f"{folder}.py"):

@@ -33,9 +33,8 @@ class ImportReport:
         self._first: dict[tuple[str, str], Problem] = {}
         self._others: dict[tuple[str, str], list[str]] = {}
         self._single: list[Problem] = []
-        for module, error in modules.reserved().items():
-            self._failed[module] = error
-            self._note_module((), module, error)
+        self._failed |= (reserved := modules.reserved())
+        self._reserved = reserved
 
     def attempt(self, path: KeyPath, target: T, work: Callable[[T], R]) -> R | None:
         """Do some work on what a path of the file names; None, and a problem noted there, where it is to error."""
@@ -78,6 +77,9 @@ class ImportReport:
 
     def problems(self) -> list[Problem]:
         """Return all problems."""
+        for module, error in self._reserved.items():
+            if (error.code, str(error)) not in self._first:  # nothing names it, and it hides the other all the same
+                self._note_module((), module, error)
         return [*self._single, *(replace(first, message=self._message(key)) for key, first in self._first.items())]
 
     def _mismatch(self, path: KeyPath, target: str, mismatch: ArgumentMismatch) -> Problem:

@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -39,7 +40,9 @@ def read_schema(path: str | Path) -> tuple[Any, TypeAdapter[Any]]:
         hint = "import it there outside of `if TYPE_CHECKING:`, or correct the name"
         raise ImportProblem("bad-schema", message, hint, is_attribute=True) from error
     except Exception as error:  # pydantic raises various errors for unsupported types
-        raise unfit_schema(schema) from error
+        from runner.pipeline.import_failures import typed_dict_of_typing
+
+        raise typed_dict_of_typing(schema, error) or unfit_schema(schema) from error
     return schema, adapter
 
 
@@ -84,7 +87,8 @@ def undefined_in_model(annotation: Any) -> ImportProblem | None:
         place = _place_in(annotation, name)
         from runner.pipeline.import_failures import name_hint
 
-        hint = name_hint(name, [], place.file if place is not None else None)
+        known = [*vars(sys.modules.get(annotation.__module__, object))]
+        hint = name_hint(name, known, place.file if place is not None else None, "in this module")
         return ImportProblem("bad-annotation", message, hint, is_attribute=True, place=place)
     except Exception:  # the model's own code may raise anything
         return None
@@ -110,7 +114,18 @@ def function_as_schema(path: str) -> ImportProblem:
 
 def unfit_schema(schema: object) -> ImportProblem:
     """Return the problem of an object that payloads cannot be checked against."""
-    return ImportProblem("bad-schema", f"payloads cannot be checked against {_named(schema)}", _HINT, is_attribute=True)
+    hint, what = _HINT, f"payloads cannot be checked against {_named(schema)}"
+    if isinstance(schema, dict) and schema.keys() & {
+        "$schema",
+        "$ref",
+        "$defs",
+        "type",
+        "properties",
+        "anyOf",
+        "oneOf",
+    }:
+        hint = "write this JSON Schema into a file beside the pipeline, and write `schema: schemas/order.json`"
+    return ImportProblem("bad-schema", what, hint, is_attribute=True)
 
 
 def _named(schema: object) -> str:

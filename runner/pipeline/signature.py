@@ -373,9 +373,10 @@ def _decoder(path: str, parameter: str | None, annotation: Any) -> codec.Decode:
     try:
         return codec.decoder(annotation)
     except Exception as error:  # pydantic raises various errors for unsupported types
+        from runner.pipeline.import_failures import typed_dict_of_typing
         from runner.pipeline.schemas import undefined_in_model
 
-        undefined = undefined_in_model(annotation)
+        undefined = undefined_in_model(annotation) or typed_dict_of_typing(annotation, error)
         if undefined is not None:
             raise undefined from error
         shown = getattr(annotation, "__qualname__", None) or str(annotation)

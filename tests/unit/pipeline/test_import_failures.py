@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from runner import app
 from runner.errors import PipelineInvalid, Problem
+from runner.tables import read_table
 
 PIPELINE = 'version: 1\nqueues: {orders: }\nsubscribers: {ship: {from: orders, handler: "HANDLER"}}\n'
 PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
@@ -74,21 +76,21 @@ MODULES = [
             "other.py": "from app import ship\n\ndef helper():\n    return ship\n",
         },
         "other.py:1:1",
-        'module "other" and "app" import each other',
+        'module "other" imports "app", which imports it in turn',
         "move this import into the function that uses it",
     ),
     Mistake(
         "two modules that import each other, for a base class",
         {"app.py": "from other import O\n" + SHIP, "other.py": "from app import P\nclass O(P): ...\n"},
         "other.py:1:1",
-        'module "other" and "app" import each other',
+        'module "other" imports "app", which imports it in turn',
         'move "P" into a module of its own, and import it from there in both',
     ),
     Mistake(
         "two modules that import each other in vain",
         {"app.py": "from other import helper\n" + SHIP, "other.py": "from app import ship\ndef helper(): ...\n"},
         "other.py:1:1",
-        'module "other" and "app" import each other',
+        'module "other" imports "app", which imports it in turn',
         'remove "ship" here: nothing in this module uses it',
     ),
     Mistake(
@@ -227,7 +229,7 @@ MODULES = [
         {"app.py": "import socket\nfrom pydantic import BaseModel\nclass O(BaseModel):\n    s: socket.socket\n" + SHIP},
         "app.py:4:5",
         'module "app" has a model whose field "s" is of type socket.socket, which pydantic cannot check',
-        "give it another type, or leave it out of the payload",
+        "annotate it with what the JSON has there, such as str or dict, and make the object in the handler",
     ),
     Mistake(
         "a name that is not imported",
@@ -274,9 +276,8 @@ MODULES = [
     Mistake(
         "a default that all objects would share",
         {"app.py": "from dataclasses import dataclass\n@dataclass\nclass O:\n    a: list = []\n" + SHIP},
-        "app.py:2:1",
-        "module \"app\" failed to import: ValueError: mutable default <class 'list'> for field a is not allowed: "
-        "use default_factory",
+        "app.py:4:5",
+        'module "app" has the default list in "a", which all objects would share',
         'write `= field(default_factory=list)`, with "from dataclasses import field" at the top of the module',
     ),
     Mistake(
@@ -352,7 +353,7 @@ MODULES += [
         "a module that is used while it is being imported",
         {"app.py": "import other\n" + SHIP, "other.py": "import app\nX = app.ship\n"},
         "other.py:2:1",
-        'module "other" and "app" import each other',
+        'module "other" imports "app", which imports it in turn',
         'use "app" only inside of functions here',
     ),
     Mistake(
@@ -363,6 +364,44 @@ MODULES += [
         "set the variable NO_SUCH_DSN: `export NO_SUCH_DSN=…`, or in a file that --env-file names",
     ),
 ]
+MODELS = {
+    "class O(BaseModel):\n    quantity: int\n    @field_validator('quanity')\n    def f(cls, v): return v\n": (
+        'has a validator of "quanity", and O has no such field',
+        'did you mean "quantity"?',
+    ),
+    "class O(BaseModel):\n    price = Field(gt=0)\n": (
+        'has the field "price" without a type',
+        "`price: int = Field(gt=0)`",
+    ),
+    "class O(BaseModel):\n    a: str = Field(regex='x')\n": ("passes `regex=`", "write `pattern=`"),
+    "class O(BaseModel):\n    a: list(str)\n": ("writes list(str) for a type", "write list[str]"),
+    "class O(BaseModel):\n    _a: int = Field(gt=0)\n": ('has the field "_a"', '`a` with `Field(alias="_a")`'),
+    "class O(BaseModel):\n    model_config = {'extra': 'forbid'}\n    class Config: ...\n": (
+        "has class Config and model_config",
+        "ConfigDict(",
+    ),
+    "class P:\n    def __init__(self, x: float): ...\nclass O(BaseModel):\n    p: P\n": (
+        'whose field "p" is of type app.P',
+        "in place of `__init__`: `x: float`",
+    ),
+    "class A(BaseModel):\n    k: str\nclass B(BaseModel):\n    k: Literal['b']\nclass O(BaseModel):\n"
+    "    p: A | B = Field(discriminator='k')\n": ("A.k has no fixed value", 'write `k: Literal["…"]`'),
+    "from dataclasses import dataclass\n@dataclass\nclass O:\n    a: int = 1\n    b: int\n": (
+        'has the field "b" without a default',
+        'move "b" above',
+    ),
+    "from runner import Retry\nfrom runner.exceptions import Reject\n": (
+        "what runner does not have there",
+        '"from runner import Reject, RetryLater" and RetryLater in place of Retry',
+    ),
+    "from collections import Mapping, deque\n": (
+        'imports "Mapping"',
+        'write "from collections.abc import Mapping" and "from collections import deque" in place of this line',
+    ),
+    "raise ImportError('run `pip install \"x[y]\"`')\n": ("needs a package", 'pip install "x[y]"'),
+    "open('data.json')\n": ('opens "data.json"', '__file__).parent / "below/data.json"`'),
+    "import sys\nif not sys.argv[99:]:\n    sys.exit(1)\n": ("if a check fails (SystemExit: 1)", "raise RuntimeError"),
+}
 
 SYNTAX = {
     "def ship(order):\n    # later\ndef other(): ...\n": "write `pass` in the block before this line",
@@ -638,7 +677,7 @@ IMPORTED = [
         {"app.py": "import pydantic\nclass O(pydantic.BaseModel):\n    lines: list['Line']\ndef ship(order: O): ...\n"},
         "app.py:3:18",
         'the model "O" cannot be used: its module does not define "Line"',
-        "define Line above this line, or import it",
+        "define Line in this module, or import it",
     ),
 ]
 
@@ -699,6 +738,37 @@ def test_a_wrong_name_is_reported_in_the_same_words_without_imports(project: Pat
     write(project, mistake.files, mistake.handler)
     [problem] = app.check([Path("p.yaml")], {})[0]
     assert said(problem, project) == (mistake.place, mistake.message, mistake.help)
+
+
+@pytest.mark.filterwarnings("ignore:Support for class-based")
+@pytest.mark.parametrize(("code", "expected"), MODELS.items())
+def test_what_a_library_says_is_told_in_our_words(project: Path, code: str, expected: tuple[str, str]) -> None:
+    """With the help that keeps what is meant, and without an address in memory."""
+    head = "from typing import Literal\nfrom pydantic import BaseModel, Field, field_validator\n"
+    write(project, {"app.py": head + code + SHIP, "below/data.json": "{}"}, "app:ship")
+    [problem] = problems()
+    assert problem.message.startswith('module "app" ')
+    assert expected[0] in problem.message
+    assert expected[1] in problem.help.replace(sys.executable, "python")
+    assert problem.file.endswith("app.py")
+
+
+def test_each_row_of_the_table_has_the_names_that_its_texts_use() -> None:
+    always = {"error", "type", "text", "python", "rest"}
+    for _, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
+        assert {*re.compile(pattern).groupindex, *always}.issuperset(re.findall(r"\{(\w+)\}", what + help_)), what
+
+
+def test_a_typed_dict_of_typing_is_one_problem_at_its_import(project: Path) -> None:
+    """Before Python 3.12 pydantic cannot check it. The other names of the import stay."""
+    code = "from typing import NotRequired, TypedDict\nclass O(TypedDict):\n    a: int\ndef ship(order: O): ...\n"
+    write(project, {"app.py": code}, "app:ship")
+    if sys.version_info >= (3, 12):
+        assert problems() == []
+        return
+    [problem] = problems()
+    assert said(problem, project)[0] == "app.py:1:33"
+    assert problem.help.endswith('and "from typing import NotRequired" in place of this line')
 
 
 @pytest.mark.parametrize(("code", "help_"), SYNTAX.items())
