@@ -33,15 +33,15 @@ def _typed(value: object) -> object:
 # Text, booleans, numbers
 
 
-def text(value: object) -> str:
+def text(value: object, what: str = "text") -> str:
     """Return a text. Numbers and booleans are errors."""
     if isinstance(value, str):
         return str(value)
-    help_ = "write a text"
+    help_ = f"write {'a text' if what == 'text' else what}"
     if isinstance(value, bool | int | float):
         shown = str(value).lower() if isinstance(value, bool) else value
         help_ = f'put it in quotes: "{shown}"'
-    raise spec_error("wrong-type", f"must be text, not {describe(value)}", help_, is_quoting=True)
+    raise spec_error("wrong-type", f"must be {what}, not {describe(value)}", help_, is_quoting=True)
 
 
 def _boolean(value: object) -> bool:
@@ -275,13 +275,12 @@ MessageLines = Annotated[str, BeforeValidator(_message_lines, json_schema_input_
 
 
 def one_or_many(value: object) -> object:
-    """Return a list. One name stands for a list of one."""
-    if isinstance(value, str):
+    """Return a list. One name stands for a list of one, and so does a number, whose own error says what to write."""
+    if isinstance(value, str | bool | int | float):
         return (value,)
     if not isinstance(value, list | tuple):
-        raise spec_error(
-            "wrong-type", f"must be one name or a list, not {describe(value)}", "write name, or [one, two]"
-        )
+        help_ = "write one name, or a list as in [one, two]"
+        raise spec_error("wrong-type", f"must be one name or a list, not {describe(value)}", help_)
     return value
 
 

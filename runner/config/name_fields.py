@@ -49,10 +49,7 @@ def reserved_problem(name: str) -> str:
 
 
 def name(value: object, *, may_be_pattern: bool = False, may_be_reserved: bool = False) -> str:
-    if not isinstance(value, str):
-        raise spec_error(
-            "wrong-type", f"must be a name, not {describe(value)}", "write a name, in quotes if it is a number"
-        )
+    value = text(value, "a name")
     problem = name_problem(value) or ("" if may_be_reserved else reserved_problem(value))
     help_ = "write another name"
     if not problem and not may_be_pattern and ("*" in value or "#" in value):
@@ -149,9 +146,22 @@ def is_schema_file(written: str) -> bool:
     return written.endswith((".json", ".yaml", ".yml"))
 
 
+def file_name(value: str) -> str:
+    """Return the name of a file. Control characters come from a backslash in double quotes, as in `"data\\new"`."""
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        help_ = "write the path with /, or in single quotes: a backslash in double quotes is an escape of YAML"
+        raise spec_error("bad-file", f"{quoted(value)} has a control character in it", help_)
+    return str(value)
+
+
 def _schema(value: object) -> str:
     if isinstance(value, str) and is_schema_file(value):
-        return str(value)
+        return file_name(value)
+    if isinstance(value, dict):
+        help_ = "write it into a file of its own, and name that, as in `schema: schemas/order.json`"
+        raise spec_error(
+            "bad-import-path", "must be a file or an import path, not a map: a JSON Schema is a file", help_
+        )
     if isinstance(value, str) and "/" in value and ":" not in value and not value.endswith(".py"):
         message = f"must be an import path or a JSON Schema file, not {describe(value)}"
         raise spec_error("bad-import-path", message, "write a file whose name ends in .json, .yaml or .yml")

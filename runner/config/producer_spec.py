@@ -13,7 +13,7 @@ from runner.config.document import Interpolated
 from runner.config.field_types import TEXT
 from runner.config.fields import Boolean, Duration, OpaqueMap, Rate, Text, duration, text
 from runner.config.messages import describe, quoted, spec_error
-from runner.config.name_fields import ImportPath
+from runner.config.name_fields import ImportPath, file_name
 from runner.config.spec_model import Conflict, SpecModel
 from runner.config.subscriber_spec import DedupeField
 from runner.config.target_spec import Targets
@@ -28,7 +28,7 @@ def _file(value: object) -> str:
     name = text(value)
     if not name or "\0" in name:
         raise spec_error("bad-file", f"{quoted(value)} is not the name of a file", "write a path, or - for stdin")
-    return name
+    return file_name(name)
 
 
 def _http(value: object) -> str:

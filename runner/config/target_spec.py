@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from runner.config.fields import Duration, duration, short_form, whole_number
-from runner.config.messages import describe, spec_error
+from runner.config.fields import Duration, duration, one_or_many, short_form, whole_number
 from runner.config.name_fields import Name, distinct
 from runner.config.spec_model import SpecModel
 from runner.message import MAX_DELAY_S, MAX_PRIORITY, MIN_EXPIRES_S, PublishOptions
@@ -49,13 +48,7 @@ class TargetSpec(SpecModel):
 
 def _one_or_many(value: object) -> object:
     """Return a list. One destination stands for a list of one."""
-    if isinstance(value, str | dict | TargetSpec):
-        return (value,)
-    if not isinstance(value, list | tuple):
-        raise spec_error(
-            "wrong-type", f"must be one name or a list, not {describe(value)}", "write name, or [one, two]"
-        )
-    return value
+    return (value,) if isinstance(value, dict | TargetSpec) else one_or_many(value)
 
 
 def _distinct(targets: tuple[TargetSpec, ...]) -> tuple[TargetSpec, ...]:

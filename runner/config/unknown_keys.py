@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, section_of
 from runner.config.guesses import duration
@@ -22,6 +25,7 @@ from runner.redaction import mask_passwords
 _KINDS = {name: f"{'an' if name[0] == 'e' else 'a'} {name[:-1]}" for name in SECTIONS if name != "resources"}
 _MAX_CHARACTERS = 80
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\.\w+)*")
+_EXCLUDED = "conflicting-options"
 _MAX_TOGETHER = 6
 """The most unknown keys in one problem. More have a problem each."""
 
@@ -40,6 +44,8 @@ class _Unknown:
     target: KeyPath = ()
     values: list[tuple[str, str]] = field(default_factory=list)
     written: str = ""
+    excluded: str = ""
+    """The key beside it, with its value, that the key that is meant cannot be used together with."""
 
 
 class UnknownKeys:
@@ -64,6 +70,8 @@ class UnknownKeys:
     def _unwrap(self, path: KeyPath, key: str, parent: dict[str, Any]) -> bool:
         """Put the keys of the map under an unknown key beside it if their meaning is known there. False if not."""
         model, nodes = model_at(path[:-1], self._root), self._document.node(path[:-1])
+        if self._is_named(path, model, parent, nodes):
+            return True
         place, value, node = _place(model), parent[key], self._document.node(path)
         word = foreign_word(place, key)
         if isinstance(value, list) and len(value) == 1:
@@ -89,19 +97,57 @@ class UnknownKeys:
             nodes.nodes |= {names[inner]: entry for inner, entry in node.nodes.items() if inner in names}
         return True
 
+    def _is_named(self, path: KeyPath, model: type[SpecModel], parent: dict[str, Any], nodes: Node | None) -> bool:
+        """Whether queues or events are the keys of a map, as in `to: {orders: {delay: 2h}}`. Then it is rewritten."""
+        keys, short = model_keys(model), model.short_form
+        own, names = {key: parent[key] for key in parent if key in keys}, [key for key in parent if key not in keys]
+        if short not in keys or short in own or not {*names} <= {*self._names()}:
+            return False
+        if not all(
+            parent[name] is None or (isinstance(parent[name], dict) and {*parent[name]} <= {*keys}) for name in names
+        ):
+            return False
+        items = [{short: name, **(parent[name] or {}), **own} for name in names]
+        written = _flow(items[0] if len(items) == 1 else items)
+        list_ = next((str(part) for part in reversed(path[:-1]) if isinstance(part, str)), "")
+        is_item = len(self._items_at(path[:-1])) > 1
+        help_ = f"write `- {written}`" if is_item else f"write `{list_}: {written}`"
+        message = f'{quoted(names[0])} is the "{short}" of a map here, not a key'
+        self._unwrapped.append(self._document.problem("unknown-key", path[:-1], message, help_, at=path, on="key"))
+        parent.clear()
+        parent |= items[0]
+        if isinstance(nodes, MappingNode):
+            span, node = nodes.nodes.pop(names[0])
+            nodes.nodes[short] = (span, ScalarNode(span, names[0]))
+            nodes.nodes |= node.nodes if isinstance(node, MappingNode) else {}
+        return True
+
+    def _items_at(self, path: KeyPath) -> list[Any]:
+        """Return the list that an item lies in; empty if it is alone."""
+        found = value_at(self._data, path[:-1])
+        return found if isinstance(found, list) else []
+
+    def _names(self) -> list[str]:
+        """Return the names of the queues and events."""
+        return [name for section in ("queues", "events") for name in self._data.get(section) or ()]
+
     def _settle(self, path: KeyPath, key: str, parent: dict[str, Any], missing: Collection[KeyPath]) -> None:
         model = model_at(path[:-1], self._root)
         code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
         target: KeyPath = ()
-        value, word = parent[key], foreign_word(_place(model), key)
+        value = parent[key]
+        word = self._inner(path, key, model, value, parent) or foreign_word(_place(model), key)
         only = value[0] if isinstance(value, list) and len(value) == 1 else value
         meant = "" if word is not None else _meant(key, model, parent, missing_at(missing, path))
         if not meant:
             word = self._meaning(path, word, value, only, missing_at(missing, path))
-        free = [name for name in model_keys(model) if name not in parent]
+        anchored, fix = self._anchored(path, key), None
         if key in model.reserved:
             code, message, help_ = "reserved-key", f'"{key}" is a reserved word', "write another key, or remove it"
             word = None
+        elif anchored:
+            word, help_ = None, f'write "{anchored}": keys that begin with "x-" are ignored'
+            fix = self._document.rewriting(path, anchored)
         elif word is not None and word.is_absent(parent[key]):
             word, help_ = None, "remove it: it is off without it"
         elif word is not None:
@@ -111,23 +157,29 @@ class UnknownKeys:
         elif meant:
             target, help_ = (*path[:-1], meant), f'did you mean "{meant}"?'
         else:
-            help_ = self._place_of(path, key, model)
-            help_ = help_ or (f"remove it, or write one of: {', '.join(free)}" if free else "remove it")
+            help_ = self._place_of(path, key, model) or _one_of(model, parent)
         if key in model_keys(model):
             code = "wrong-type"
             message = "`queue` holds options of a subscriber's own queue; the queue that it reads is `from`"
         shown = path if key in model_keys(model) else path[:-1]
-        problem = self._document.problem(code, shown, message, help_, at=path, on="key")
+        problem = self._document.problem(code, shown, message, help_, at=path, on="key", fix=fix)
         node = self._document.node(path)
         found = _Unknown(path, problem, node, word, target, [], self._written(path, node))
         self._found[path] = found
         del parent[key]
+        self._take(found, parent, value, only)
+
+    def _take(self, found: _Unknown, parent: dict[str, Any], value: Any, only: Any) -> None:
+        """Put a value under the key that is meant, as that key needs it. `only` is the only item of a list."""
+        target, word = found.target, found.word
         if target and word is not None:
             is_one = only is not value and target[-1] not in LISTS and isinstance(only, str | int | float)
             found.values = word.values(only if is_one else value) or ([(str(only), "")] if is_one else [])
         if target and not self._move(found, resolve_scalar(found.values[0][0]) if found.values else value):
-            found.problem = replace(problem, help=self._taken(found, target, is_map=isinstance(value, dict)))
-            found.target, found.word = (), None
+            help_ = self._taken(found, target, is_map=isinstance(value, dict))
+            found.problem, found.target, found.word = replace(found.problem, help=help_), (), None
+        elif len(target) == len(found.path):
+            found.excluded = self._excluded(parent, model_at(found.path[:-1], self._root), str(target[-1]))
 
     def _meaning(
         self, path: KeyPath, word: ForeignWord | None, value: object, only: object, missing: list[str]
@@ -149,9 +201,49 @@ class UnknownKeys:
         is_file = place == "producer" and only.endswith((".csv", ".jsonl", ".ndjson"))
         if (is_file or _IMPORT_PATH.fullmatch(only)) and not {"handler", "file", "http"} & {*parent}:
             return ForeignWord("file" if is_file else "handler", "=", "")
-        names = [*(self._data.get("queues") or ()), *(self._data.get("events") or ())]
-        key = next((name for name in ("from", "to") if name in missing and only in names), "")
+        key = next((name for name in ("from", "to") if name in missing and only in self._names()), "")
         return ForeignWord(key, "=", "") if key else word
+
+    def _inner(
+        self, path: KeyPath, key: str, model: type[SpecModel], value: object, parent: Mapping[str, Any]
+    ) -> ForeignWord | None:
+        """Return the meaning of a key that belongs in a map beside it, as `delay` in `to: {name: done, delay: 2h}`."""
+        below = _below(key, model, parent) if not isinstance(value, dict | list) else []
+        if len(below) != 1 or below[0] not in parent or self._root is not PipelineSpec or model is PipelineSpec:
+            return None
+        other = parent[below[0]]
+        if isinstance(other, list):
+            short = model_below(model, (below[0], 0)).short_form
+            items = [{**(item if isinstance(item, dict) else {short: item}), key: "{value}"} for item in other]
+            return ForeignWord("", "!", f"write `{below[0]}: {_flow(items)}` in place of it and `{below[0]}`")
+        return ForeignWord(f"{below[0]}.{key}", "=", f'in place of "{below[0]}"')
+
+    def _anchored(self, path: KeyPath, key: str) -> str:
+        """Return the key to write for one at the top level that only holds what an alias repeats, "" for others."""
+        text = self._document.text
+        block = re.search(rf"^[\"']?{re.escape(key)}[\"']?[ ]*:.*(?:\n(?:[ \t#-].*)?)*", text, re.MULTILINE)
+        anchors = re.findall(r"(?:^|[\s\[{{,])&([^\s,\[\]{}]+)", block[0]) if block and len(path) == 1 else []
+        is_used = any(f"*{anchor}" in text for anchor in anchors) or key[0] in "._"
+        return f"x-{re.sub(r'^[._-]+', '', key)}" if is_used and self._root is PipelineSpec and len(path) == 1 else ""
+
+    def _excluded(self, parent: dict[str, Any], model: type[SpecModel], key: str) -> str:
+        """Return the key beside a proposed one that excludes it, with its value; it is taken out of the data."""
+        known = {name: value for name, value in parent.items() if name in model_keys(model)}
+        for error in _value_errors(model, known):
+            name = str([*error["loc"], ""][0])
+            meant = error.get("ctx", {}).get("replacement") if name == key else None
+            known |= {name: meant.strip('"')} if meant else {}
+            if not meant and error["type"] != _EXCLUDED:
+                known.pop(name, None)
+        others = {name: value for name, value in known.items() if name != key}
+        message, without = (
+            next((error["msg"] for error in _value_errors(model, data) if error["type"] == _EXCLUDED), "")
+            for data in (known, others)
+        )
+        other = next((name for name in re.findall(r'"([\w-]+)"', message) if name in parent and name != key), "")
+        if not other or message == without or isinstance(parent[other], dict | list):
+            return ""
+        return f"{other}: {parent.pop(other)}"
 
     def _place_of(self, path: KeyPath, key: str, model: type[SpecModel]) -> str:
         """Return the help for a key that belongs elsewhere, "" for other keys."""
@@ -160,7 +252,7 @@ class UnknownKeys:
         if self._root is PipelineSpec and len(path) == 3 and path[1] in model_keys(PipelineSpec):
             return f'write "{path[1]}:" at the left margin, with what is below it'
         if below := _below(key, model, value_at(self._data, path[:-1]) or {}):
-            return f'write it under "{below}"'
+            return f"write it under {' or '.join(quoted(f'{name}:') for name in below)}"
         return _map_of_key(key, model) if self._root is PipelineSpec else ""
 
     def _taken(self, found: _Unknown, target: KeyPath, *, is_map: bool) -> str:
@@ -191,7 +283,7 @@ class UnknownKeys:
         nodes, data = self._document.node(found.path[:-1]), value_at(self._data, found.path[:-1])
         entry = nodes.nodes.pop(str(found.path[-1]), None) if isinstance(nodes, MappingNode) else None
         for index in range(base, len(target) - 1):
-            key, below = str(target[index]), model_at(target[: index + 1], self._root).short_form
+            key, below = str(target[index]), _short_form(target[: index + 1], self._root)
             inner = data.setdefault(key, {})
             if not isinstance(inner, dict):
                 inner = data[key] = {below: inner}
@@ -254,8 +346,8 @@ class UnknownKeys:
     def _problem(self, found: _Unknown, better: str | None) -> Problem:
         word, target = found.word, found.target
         if word is None:
-            fix = self._document.rewriting(target, str(target[-1])) if target else None
-            return replace(found.problem, fix=fix)
+            fix = self._document.rewriting(target, str(target[-1])) if target else found.problem.fix
+            return self._beside(found, replace(found.problem, fix=fix))
         if not target:
             name = str(found.path[-2]) if len(found.path) > 1 else ""
             others = {str(path[-1]): item.written for path, item in self._found.items() if path[:-1] == found.path[:-1]}
@@ -276,7 +368,17 @@ class UnknownKeys:
         if len(choices) == 1:
             changed = choices[0][0] if better or found.values else None
             fix = self._document.rewriting(target, key, changed)
-        return replace(found.problem, help=help_, fix=fix)
+        return self._beside(found, replace(found.problem, help=help_, fix=fix))
+
+    def _beside(self, found: _Unknown, problem: Problem) -> Problem:
+        """Return a problem whose help says which key beside the proposed one is to be removed."""
+        if not found.excluded:
+            return problem
+        other = _in_quotes(found.excluded)
+        also = f", in place of {other}, too: only one of both can stand"
+        also = f" Only one of it and {other} can stand" if problem.help.endswith("?") else also
+        help_ = f"{problem.help}{also}"
+        return replace(problem, help=help_, fix=None)
 
     def _with_remark(self, word: ForeignWord, help_: str) -> str:
         return f"{help_} ({word.remark})" if word.remark else help_
@@ -342,9 +444,30 @@ def _map_of_key(key: str, model: type[SpecModel]) -> str:
     return f"move it into {' or '.join(homes)}" if homes else ""
 
 
-def _below(key: str, model: type[SpecModel], parent: Mapping[str, Any]) -> str:
+def _one_of(model: type[SpecModel], parent: Mapping[str, Any]) -> str:
+    """Return the help for a key whose meaning is unknown. It does not say "remove it": what the key means is lost."""
+    free = ", ".join(name for name in model_keys(model) if name not in parent)
+    own = '; a key that begins with "x-" is ignored' if model is PipelineSpec else ""
+    return f"write one of: {free}{own}" if free else "remove it"
+
+
+def _short_form(path: KeyPath, root: type[SpecModel]) -> str:
+    """Return the key that may stand in place of the map at a path, or of each map of the list there."""
+    return (model_at(path, root).short_form) or model_at((*path, 0), root).short_form
+
+
+def _value_errors(model: type[SpecModel], data: Mapping[str, Any]) -> list[ErrorDetails]:
+    """Return the errors of a map."""
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
+def _below(key: str, model: type[SpecModel], parent: Mapping[str, Any]) -> list[str]:
     """Return the keys of the maps and lists below this map that a key belongs in, best those that are there."""
     paths: list[KeyPath] = [(below, 0) for below in model_keys(model)] if model is not PipelineSpec else []
     paths += [(below,) for below in model_keys(model)]
-    found = [f"{path[0]}:" for path in paths if key in model_keys(model_below(model, path))]
-    return '" or "'.join([below for below in found if parent.get(below[:-1])] or found)
+    found = [*dict.fromkeys(str(path[0]) for path in paths if key in model_keys(model_below(model, path)))]
+    return [below for below in found if parent.get(below)] or found

@@ -127,17 +127,23 @@ def _is_source(error: _Error) -> bool:
 
 
 def _problems(errors: list[_Error], document: Document, root: type[SpecModel]) -> Iterator[Problem]:
-    """Yield one problem for each mistake."""
+    """Yield one problem for each mistake. What an alias repeats is one."""
+    seen = set()
     for error in errors:
+        node = document.node(document.existing_prefix(error.path))
+        mistake = (
+            id(node),
+            error.type,
+            error.path[-1:] if error.type == _MISSING else (),
+            error.context.get("message"),
+        )
+        if mistake in seen:
+            continue
+        seen.add(mistake)
         if error.type == _MISSING:
             yield _missing_key(error, document, root)
-        elif error.type != _EXTRA and not _is_reported(error, document):
+        elif error.type != _EXTRA and not (isinstance(node, ScalarNode) and node.is_broken):
             yield _wrong_value(error, document)
-
-
-def _is_reported(error: _Error, document: Document) -> bool:
-    node = document.node(document.existing_prefix(error.path))
-    return isinstance(node, ScalarNode) and node.is_broken
 
 
 def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) -> list[Problem]:
@@ -182,6 +188,9 @@ def _missing_key(error: _Error, document: Document, root: type[SpecModel]) -> Pr
     help_ = f'add "{key}: {example}"'
     if key in _SOURCES and len(path) == 2:
         help_ = _SOURCES[key] + (_names(document) if key != "handler" else "")
+    if len(path) == 2 and str(path[1])[:1] in (".", "_"):
+        bare = str(path[1]).lstrip("._")
+        help_ = f'move it to the top level as "x-{bare}:", which is ignored, if it only holds what an alias repeats'
     if not path and key == "version":
         help_ = 'add "version: 1" as the first line'
     return document.problem("missing-key", path, f'missing key "{key}"', help_, on="key")
@@ -197,7 +206,8 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
     if path[-1:] == ("port",) and help_ == "write a number, as in 10":
         help_ = "write a number, as in 5672"
-    source_text = document.source_text(path) if path == error.path and isinstance(error.value, int | float) else ""
+    is_here = len(error.path) - len(path) <= 1  # one more for a name that stands for a map
+    source_text = document.source_text(path) if is_here and isinstance(error.value, int | float) else ""
     if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(source_text):
         help_ = f'put it in quotes: "{source_text}"'  # as it is written: 1.10 is the number 1.1
     if error.value is None and path == error.path and (comment := document.comment_behind(path)):

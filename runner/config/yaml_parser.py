@@ -28,7 +28,7 @@ from runner.config.document import (
     plain_data,
 )
 from runner.config.messages import closest
-from runner.config.positions import Lines, Span
+from runner.config.positions import Edit, Lines, Span
 from runner.config.scalars import resolve_scalar
 from runner.errors import PipelineInvalid, Problem
 
@@ -152,14 +152,23 @@ class _Composer:
         next(self._events)
         event = next(self._events)
         if not isinstance(event, yaml.StreamEndEvent):
-            span = self._lines.span(event.start_mark.index, event.end_mark.index)
-            raise _fatal(
-                "multiple-documents",
-                "a file holds one pipeline",
-                'remove this "---", and what follows if that is another pipeline',
-                span,
-            )
+            raise self._several(event)
         return self._root(root)
+
+    def _several(self, event: Any) -> PipelineInvalid:
+        """Return the error for a second document: another pipeline, the rest of this one, or nothing."""
+        start, end = event.start_mark.index, event.end_mark.index
+        behind = re.sub(r"^#.*", "", self._text[end:], flags=re.MULTILINE)
+        help_, fix = 'remove this "---": what follows belongs to the same pipeline', None
+        if re.search(r"^(version|apiVersion|name)[ \t]*:|^---", behind, re.MULTILINE):
+            help_ = "move what follows into a file of its own; `runner up` and `runner validate` take several files"
+        elif not behind.strip():
+            help_, fix = (
+                'remove this "---": nothing follows',
+                self._lines.fix([Edit(start, len(self._text), "")]) if not self._text[end:].strip() else None,
+            )
+        span = self._lines.span(start, end)
+        return PipelineInvalid([span.problem("multiple-documents", "a file holds one pipeline", help_, fix=fix)])
 
     def _root(self, root: Node) -> MappingNode:
         if isinstance(root, MappingNode):
@@ -269,18 +278,20 @@ class _Composer:
         return entries
 
     def _key(self, node: Node, event: Any, path: KeyPath) -> str | None:
-        """Return the text of a key. A wrong key is reported: None."""
+        """Return the text of a key. A wrong key is reported: as it is written, None if it is none."""
+        written, fix = None, None
         if isinstance(node, ScalarNode) and isinstance(node.value, str):
             return node.value
         if isinstance(node, ScalarNode):
-            start, end = node.start, node.end
-            written = self._text[start:end]
+            written = self._text[node.start : node.end]
             help_ = f'put it in quotes: "{written}"' if written else 'write a name before the ":"'
+            is_key = written and len(path) == 1 and not isinstance(event, yaml.AliasEvent)
+            fix = self._lines.fix([Edit(node.start, node.end, f'"{written}"')]) if is_key else None
         else:
             help_ = 'write one name before the ":"; a value with { } or [ ] needs quotes'
         span = self._span_of(event) if isinstance(event, yaml.AliasEvent) else node.span
-        self.problems.append(_problem("bad-key", "a key must be text", help_, span, path))
-        return None
+        self.problems.append(replace(_problem("bad-key", "a key must be text", help_, span, path), fix=fix))
+        return written if len(path) == 1 else None  # a name, which others may use
 
     def _merge(self, entries: MappingNode, node: Node, span: Span, path: KeyPath) -> None:
         """Add the keys of a `<<` that the map does not have. Of several maps, the first wins."""
@@ -313,11 +324,31 @@ class _Composer:
         self.problems.append(_problem("duplicate-key", message, help_, span, path))
 
     def _report_tag(self, event: Any, path: KeyPath) -> None:
-        index = event.start_mark.index
+        index, stop = event.start_mark.index, self._span(event)[1]
         match = _TAG.match(self._text, index)
-        span = self._lines.span(*match.span(1)) if match else self._span_of(event)
-        help_ = 'remove it, or put a value that starts with "!" in quotes'
-        self.problems.append(_problem("yaml-tag", "YAML tags (!…) are not allowed", help_, span, path))
+        tag, fix = match[1] if match else "!", None
+        end = stop if isinstance(event, yaml.ScalarEvent) else match.end(1) if match else index + 1
+        start = match.start(1) if match else index
+        value = str(event.value) if isinstance(event, yaml.ScalarEvent) else ""
+        name = re.sub(r"\W+", "_", re.sub(r"^\W+|\W+$", "", value.split(":")[0])) or "name"
+        help_ = 'write the value itself, ${NAME} for a variable, or quotes around a text that starts with "!"'
+        if re.match(r"!!\w+$", tag):
+            is_text = tag == "!!str" and '"' not in value
+            plain = f'"{value}"' if is_text or (tag == "!!binary") else value
+            help_ = f"write {plain}" if value else help_
+            help_ = "remove the tag: YAML knows it without" if re.match(r"!!(map|seq|null|omap)", tag) else help_
+            is_plain = is_text or isinstance(resolve_scalar(value), int | float | bool)
+            fix = self._lines.fix([Edit(start, end, plain)]) if value and is_plain else None
+        elif re.match(r"!(secret|vault|file)", tag, re.IGNORECASE):
+            help_ = f"write ${{{name.upper()}}} for a variable, or ${{file:/run/secrets/{name.lower()}}} for a file"
+        elif re.match(r"!env", tag, re.IGNORECASE):
+            help_ = f"write ${{{name.upper()}}}, or with a default ${{{name.upper()}:-default}}"
+        elif re.match(r"!include", tag, re.IGNORECASE):
+            help_ = "write `include: [FILE]` at the top of the pipeline: the file has the keys from the top on"
+        span = self._lines.span(start, end)
+        self.problems.append(
+            replace(_problem("yaml-tag", "YAML tags (!…) are not allowed", help_, span, path), fix=fix)
+        )
 
     def _span(self, event: Any) -> tuple[int, int]:
         """Return the start and the end of an event's content, without its anchor and tag."""

@@ -23,11 +23,21 @@ _MAX_CHARACTERS, _MAX_LINES = 50_000, 1000
 
 
 _RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
-    (signs.prefixes, characters.odd_indentation, characters.wide_colons, characters.odd_quotes, characters.odd_blanks),
+    (
+        signs.prefixes,
+        signs.diffs,
+        signs.elisions,
+        characters.odd_indentation,
+        characters.wide_colons,
+        characters.odd_quotes,
+        characters.odd_blanks,
+    ),
     (characters.wide_characters, signs.comments, texts.templates, signs.block_in_braces, signs.unclosed),
+    (signs.truncated, signs.quoted_pairs, signs.split_numbers, texts.escapes, texts.texts_not_indented),
     (indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon, signs.bare_keys),
     (signs.missing_dash_space, signs.named_items, indentation.children_not_indented, indentation.item_too_deep),
-    (indentation.dedented, indentation.too_deep, signs.list_in_place_of_map, signs.trailing_signs),
+    (signs.stray_dashes, signs.list_in_place_of_map),
+    (indentation.dedented, indentation.too_deep, signs.trailing_signs),
     (texts.special_starts, texts.lists_of_words, texts.second_colon),
 )
 """In their order: each one reads the text that those before it have mended."""

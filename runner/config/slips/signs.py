@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise, takewhile
 from typing import Final
 
+from runner.config.document import KeyPath
 from runner.config.models import model_at
+from runner.config.outline import Line
 from runner.config.positions import Edit, apply_edits
 from runner.config.slips.slip import LISTS, PATHS, SECTIONS, Slip, Source, replaced, rewritten, unquoted
 from runner.config.spec import PipelineSpec
@@ -21,6 +23,10 @@ _CLOSING: Final = {"[": "]", "{": "}"}
 _NO_COLON = re.compile(r"([\w-]+)(\s*(?:=>|->|:=|=|::(?=\s|$)|;(?=\s|$))\s*|\s+(?=[^\s=-]))(.*)")
 _NO_COMMA: Final = r"[^\s,;{(](\s+)(?=(?:{}):\s)"
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
+_DIFF_HEADER = re.compile(r"@@ .*@@|diff --git |index [0-9a-f]+\.\.|--- \S|\+\+\+ \S|\\ No newline")
+_SPLIT_NUMBER = re.compile(
+    r"(?<=[:\s])(\d{1,3})((?:,[ ]?\d{3})+)(?=[a-zA-Z/%]*\s*[,}])|(?<=[:\s])(\d+),(\d+)(?=[a-zA-Z/%]*\s*[,}])"
+)
 
 
 def prefixes(source: Source) -> Iterator[Slip]:
@@ -33,6 +39,38 @@ def prefixes(source: Source) -> Iterator[Slip]:
             edits = tuple(Edit(at, at + match.end(), "") for at, match in zip(starts, found, strict=True))
             help_ = f'remove "{found[0][0].strip()}" here, and the like from all other lines'
             yield Slip(starts[0], found[0].end(), "every line starts with a sign that is not YAML", help_, edits)
+
+
+def diffs(source: Source) -> Iterator[Slip]:
+    """Find lines of a diff: those that it adds keep their place, those that it removes are taken out."""
+    lines = [line for line in re.finditer(r"^.*\S.*$", source.text, re.MULTILINE) if not line[0].startswith("#")]
+    added = [line for line in lines if re.match(r"\+(?!\+\+ )", line[0])]
+    if not added or not any(source.is_wrong_at(line.start()) for line in added):
+        return
+    headers = [line for line in lines if _DIFF_HEADER.match(line[0])]
+    removed = [line for line in lines if re.match(r"-(?!-)", line[0]) and line not in headers]
+    rest = [line for line in lines if line not in (*added, *headers, *removed)]
+    is_whole = all(line[0][0] == " " for line in rest) and bool(rest)
+    edits = [Edit(line.start(), line.end() + 1, "") for line in (*headers, *removed)]
+    edits += [Edit(line.start(), line.start() + 1, "") for line in (*added, *(rest if is_whole else ()))]
+    edits = [edit._replace(end=min(edit.end, len(source.text))) for edit in edits]
+    what = ['the "+" at the start of ' + ("this line" if len(added) == 1 else f"these {len(added)} lines")]
+    what += ['the lines that start with "-"'] if removed else []
+    what += ["the other lines of the diff, such as @@"] if headers else []
+    what += ["one blank at the start of all other lines"] if is_whole else []
+    help_ = f'remove {", and ".join(what)}; the blanks behind "+" stay'
+    yield Slip(added[0].start(), 1, 'lines that start with "+" are those of a diff', help_, tuple(sorted(edits)))
+
+
+def elisions(source: Source) -> Iterator[Slip]:
+    """Find a line of dots for what is left out, which YAML reads as the end of the file."""
+    for match in re.finditer(r"^[ \t]*(\.{3,}|…|\[\.{3}\])[ \t\r]*(?:\n|\Z)", source.text, re.MULTILINE):
+        behind = source.text[match.end() :]
+        is_end = not behind.strip() and match[0][0] == "."
+        if source.wrong is not None or is_end or re.search(r"^(---|version:)", behind, re.MULTILINE):
+            continue
+        message, help_ = f'"{match[1]}" is no value: it stands for what was left out', "remove this line"
+        yield Slip(match.start(1), len(match[1]), message, help_, (Edit(match.start(), match.end(), ""),))
 
 
 def missing_space(source: Source) -> Iterator[Slip]:
@@ -50,6 +88,18 @@ def missing_space(source: Source) -> Iterator[Slip]:
             if key[1] in model_keys(model_at(line.path)):
                 help_ = f'write "{key[1]}: {line.value[key.end() :][:60]}"'
                 yield Slip(at - 1, 1, message, help_, (Edit(at, at, " "),), line.path)
+
+
+def split_numbers(source: Source) -> Iterator[Slip]:
+    """Find `{max_length: 10,000}`, which YAML reads as two parts of a map."""
+    for line in source.lines:
+        if line.value[:1] != "{" or not source.is_wrong(line):
+            continue
+        for match in _SPLIT_NUMBER.finditer(unquoted(line.value)):
+            number = re.sub(r"[, ]", "", f"{match[1]}{match[2]}") if match[1] else f"{match[3]}.{match[4]}"
+            start, end = (line.value_start + at for at in match.span())
+            message = f'YAML reads "{match[0]}" in braces as two parts of the map'
+            yield replaced(line, start, end, number, message, f'write "{number}"')
 
 
 def signs_in_braces(source: Source) -> Iterator[Slip]:
@@ -129,18 +179,24 @@ def missing_dash_space(source: Source) -> Iterator[Slip]:
 def list_in_place_of_map(source: Source) -> Iterator[Slip]:
     for index, line in enumerate(source.lines):
         keys = model_keys(model_at(line.path)) if line.key and not line.value else []
-        items = []
-        for other in source.lines[index + 1 :]:
-            if other.indent < line.indent or (other.indent == line.indent and not other.dash):
-                break
-            items.append(other)
-        is_map = all(item.key in keys and len(item.dash) == 2 for item in items)
-        if items and is_map and len({item.key for item in items}) == len(items):
-            blank = "" if items[0].indent > line.indent else "  "
-            edits = tuple(Edit(item.start + item.indent, item.key_start, blank) for item in items)
-            help_ = f'remove {"the" if len(items) == 1 else f"the {len(items)}"} "- ": a map has one key on each line'
+        at, below = line.path, source.lines[index + 1 :] if keys else []
+        direct = [other for other in below if other.path[: len(at)] == at and _words(other.path[:-1]) == at]
+        items = [item for item in direct if item.dash or item.key in keys]
+        plain = {item.level for item in items if not item.dash}
+        dashed = [item for item in items if item.dash]
+        is_map = dashed and all(item.key in keys and len(item.dash) in (0, 2) for item in items) and len(plain) < 2
+        if is_map and len({item.key for item in items}) == len(items):
+            column = min(plain, default=items[0].indent)
+            blank = " " * (column - items[0].indent if items[0].indent > line.indent else 2)
+            edits = tuple(Edit(item.start + item.indent, item.key_start, blank) for item in dashed)
+            help_ = f'remove {"the" if len(dashed) == 1 else f"the {len(dashed)}"} "- ": a map has one key on each line'
             message = f'"{line.key}" is a map, not a list'
             yield Slip(line.key_start, len(line.key), message, help_, edits, line.path)
+
+
+def _words(path: KeyPath) -> KeyPath:
+    """Return a path without the indexes of lists."""
+    return tuple(part for part in path if isinstance(part, str))
 
 
 def named_items(source: Source) -> Iterator[Slip]:
@@ -168,8 +224,9 @@ def comments(source: Source) -> Iterator[Slip]:
             start, text = line.value_start + match.start(1), match[2].strip().removesuffix("*/").strip()
             end, help_ = line.value_start + match.end(), f'write "# {text[:60]}"'
             yield replaced(line, start, end, f"# {text}", 'a comment starts with "#"', help_)
-        is_name = line.key and line.key not in PATHS and source.wrong is not None
-        glued = re.match(r"[\w.:-]*\w(#)(?=[A-Za-z ])", line.value) if is_name else None
+        is_name = line.key and source.wrong is not None
+        behind = " " if line.key in PATHS else "[A-Za-z ]"
+        glued = re.match(rf"[\w.:-]*\w(#)(?={behind})", line.value) if is_name else None
         if glued:
             at, message = line.value_start + glued.start(1), '"#" starts a comment only behind a blank'
             yield replaced(line, at, at, " ", message, 'put a space before "#" to start a comment')
@@ -204,6 +261,55 @@ def unclosed(source: Source) -> Iterator[Slip]:
                 message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
                 edits = (Edit(line.value_end, line.value_end, " " * (first[-1] == ":") + closing),)
                 yield Slip(line.value_start, len(first), message, help_, edits, line.path)
+
+
+def truncated(source: Source) -> Iterator[Slip]:
+    """Find the end of the file in the middle of a text in a list or map in brackets."""
+    line = source.lines[-1] if source.wrong is None and source.lines else None
+    bare = unquoted(line.value) if line is not None else ""
+    quote = next((sign for sign in bare if sign in "\"'" and bare.count(sign) % 2), "")
+    is_cut = quote and "\n" not in bare and not {"]", "}"} & {*bare[bare.rindex(quote) :]}
+    if line is None or bare[:1] not in ("[", "{") or not is_cut or source.text[line.value_end :].strip():
+        return
+    closing = quote + _closing(bare[: bare.rindex(quote)])
+    message = "the file ends in the middle of this value, as if it was cut off"
+    help_ = f"write what is missing, and end it with {closing}"
+    edits = (Edit(line.value_end, line.value_end, closing),)
+    at = line.value_start + bare.rindex(quote)
+    yield Slip(at, line.value_end - at, message, help_, edits, line.path, is_certain=False)
+
+
+def quoted_pairs(source: Source) -> Iterator[Slip]:
+    """Find `"from: orders"`, a key and its value in one pair of quotes, and `"from: orders` and `"orders":"`."""
+    for line in source.lines if source.wrong is None else ():
+        match = re.fullmatch(r"([\"'])([\w.-]+):(\s+[^\"']*|)(\1?)", line.value)
+        is_name = len(line.path) == 1 and line.path[0] in SECTIONS
+        if line.key or line.dash or match is None or not (is_name or match[2] in model_keys(model_at(line.path))):
+            continue
+        written = f"{match[2]}:{match[3].rstrip()}"
+        message = "this line is one text in quotes: a key has its own, or none"
+        yield rewritten(line, written, message, f'write "{written[:60]}", without quotes around both')
+
+
+def stray_dashes(source: Source) -> Iterator[Slip]:
+    """Find keys with a dash before them beside keys of the same map without one."""
+    last: dict[int, Line] = {}
+    for line in source.lines if source.wrong is None else ():
+        last = {column: other for column, other in last.items() if column <= line.level}
+        beside = {column: last[column] for column in (line.indent, line.level) if column in last}
+        if line.key and not line.dash:
+            last = {column: other for column, other in last.items() if column < line.indent} | {line.indent: line}
+        for column, above in beside.items() if line.key and line.dash.strip() == "-" else ():
+            is_name = (
+                len(above.path) == 2 and above.path[0] in SECTIONS and line.key not in model_keys(model_at(above.path))
+            )
+            if is_name or (above.value and line.key in model_keys(model_at(above.path[:-1]))):
+                written = f"{line.key}: {line.value[:60]}".rstrip()
+                edits = (Edit(line.start + line.indent, line.key_start, " " * (column - line.indent)),)
+                message = f'"{line.key}" is a key of a map, not an item of a list'
+                help_, path = f'write "{written}", without "- "', (*above.path[:-1], line.key)
+                yield Slip(line.start + line.indent, 1, message, help_, edits, path)
+                break
 
 
 def _closing(text: str) -> str:

@@ -42,7 +42,11 @@ class Source(NamedTuple):
     wrong: Collection[int] | None
 
     def is_wrong(self, line: Line) -> bool:
-        return self.wrong is None or self.positions.span(line.start, line.start).line in self.wrong
+        return self.is_wrong_at(line.start)
+
+    def is_wrong_at(self, start: int) -> bool:
+        """Whether the line that starts at an index has a problem."""
+        return self.wrong is None or self.positions.span(start, start).line in self.wrong
 
     def is_free(self, line: Line) -> bool:
         return bool(FREE_KEYS & {*line.path}) or line.path[:1] == ("x-",)

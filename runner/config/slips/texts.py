@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from itertools import takewhile
 from typing import Final
 
 from runner.config.models import model_at
@@ -17,6 +18,9 @@ _WORD_BREAK = re.compile(r"(?:^[-+*•·–]+\s*|^(?:queue|event)s?:(?://)?|\ban
 _CONTROL = re.compile(r"\{%|\{\{-?\s*(?:/\*|(?:if|else|end|range|for|with|include|define|block|template|toYaml)\b)")
 _TEMPLATE = re.compile(r"^(?![\"'|>\[])[^\n]*\{\{[^{}\n]*\}\}[^\n:]*(?::(?!\s|$)[^\n:]*)*")
 _TEMPLATE_IN_FLOW = re.compile(r"(?<![\"'\w.])[\w.-]*\{\{[^{}\n]*\}\}[\w.:/-]*")
+_ESCAPED_PATH = re.compile(
+    r'\b(?:file|schema|python_path|include|ca|cert|key):\s+\[?"((?:[A-Za-z]:|\.{0,2})?[\w.-]*(?:\\{1,2}[\w.-]+)+)"'
+)
 _TEXTS: Final = ("description", "owner", "name")
 _IS_ALIAS: Final = 'a value that starts with "*" is an alias of YAML'
 
@@ -101,6 +105,38 @@ def _in_list(source: Source, line: Line, anchors: Collection[str]) -> Iterator[S
     message = '"#" starts a comment here, so this "[" is not closed' if bad[0][0] == "#" else _IS_ALIAS
     slip = replaced(line, *match.span(), f"[{quoted}]", message, f"put it in quotes: [{quoted}]")
     yield slip._replace(start=line.value_start + match[0].index(bad[0]), length=len(bad[0]))
+
+
+def escapes(source: Source) -> Iterator[Slip]:
+    """Find a path with backslashes in double quotes, in which YAML reads `\\n` as a line break."""
+    for line in source.lines:
+        start, end = line.key_start, line.value_end
+        for match in _ESCAPED_PATH.finditer(source.text, start, end) if source.is_wrong(line) else ():
+            path = match[1].replace("\\\\", "\\").replace("\\", "/")
+            escape = re.search(r"\\.", match[1])
+            message = f'"{escape[0] if escape else ""}" in double quotes is an escape of YAML'
+            at, stop = match.span(1)
+            yield replaced(line, at - 1, stop + 1, f'"{path}"', message, f'write "{path}"')
+
+
+def texts_not_indented(source: Source) -> Iterator[Slip]:
+    """Find the end of a text, after `|` or on several lines, that is not indented like its beginning."""
+    for index, line in enumerate(source.lines if source.wrong is None else ()):
+        above = source.lines[index - 1] if index else None
+        known = model_keys(model_at(line.path[: -1 if line.key else None]))
+        is_prose = re.match(r"[^\W\d_]\w*([ ,]+[^\s:]+)+", f"{line.key} {line.value}".strip()) and line.key not in known
+        is_word = re.fullmatch(r"[\w-]+", line.key)
+        if above is None or above.key not in _TEXTS or not above.value or line.dash or not is_prose or is_word:
+            continue
+        if line.indent > above.indent:
+            continue
+        follows = [*takewhile(lambda other: not other.key and not other.dash, source.lines[index:])] or [line]
+        first = re.match(r"[|>][-+0-9]*[ \t]*\r?\n([ ]+)", source.text[above.value_start :])
+        blanks = " " * ((len(first[1]) if first else above.indent + 2) - line.indent)
+        edits = tuple(Edit(other.start, other.start, blanks) for other in follows)
+        message = f'this line is not indented, so it does not belong to the text of "{above.key}"'
+        help_ = f"indent it by {len(blanks)} spaces"
+        yield Slip(line.start, len(line.key) or len(line.value), message, help_, edits, above.path)
 
 
 def second_colon(source: Source) -> Iterator[Slip]:
