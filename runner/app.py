@@ -250,6 +250,9 @@ def select(system: System, only: Sequence[str] = (), without: Sequence[str] = ()
     def runs(item: Producer | Subscriber) -> bool:
         return item.is_enabled and (not only or item.name in only) and item.name not in without
 
+    if without and not any(map(runs, system.items())):
+        options = " ".join(f"--except {name}" for name in without)
+        raise UnknownName("nothing is left to run", f"leave out {options}, or a part of it")
     pipelines = tuple(
         replace(
             pipeline,

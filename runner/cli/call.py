@@ -10,7 +10,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import PipelineOptions, echo_broker_state
-from runner.cli.payloads import headers_option, load_destination, read_body, warn_of_broken_json
+from runner.cli.payloads import check_json, headers_option, load_destination, read_body
 from runner.cli.verb import Verb, complete_names
 from runner.errors import CallFailed
 from runner.redaction import escape_controls
@@ -57,7 +57,7 @@ def command(
     from runner import app
 
     body = read_body(payload)
-    warn_of_broken_json([body])
+    check_json(payload, [body])
     system = load_destination(chosen, name)
     try:
         answer = asyncio.run(app.call(system, name, body, headers, message_id, timeout_s, echo_broker_state))

@@ -92,7 +92,8 @@ def show(dead_options: DeadOptions, is_json: bool, record: Path | None, redacted
     if dead_options.selects_all:
         raise options.BadValue("choose one", f"write --id {dead_options.queue or 'ID'}", "dead letter")
     if record is not None and not record.name.endswith(SUFFIXES):
-        raise click.BadParameter("a test file is called *.test.yaml", param_hint="--record")
+        meant = record.with_name(f"{record.name.partition('.')[0]}.test.yaml")
+        raise options.BadValue("a test file is called *.test.yaml", f"write --record {meant}", "--record")
     found: list[DeadLetterMessage] = []
 
     def on_found(letter: DeadLetterMessage) -> None:

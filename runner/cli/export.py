@@ -14,7 +14,7 @@ import click
 from runner.cli import options
 from runner.cli.loader import PipelineOptions
 from runner.cli.messages import export_messages
-from runner.cli.output import echo_error, echo_problems
+from runner.cli.output import cannot_write, check_output, echo_error, echo_problems
 from runner.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -197,8 +197,9 @@ def _write(text: str, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
+        check_output(output, text, "--output")
         output.write_text(text, "utf-8")
     except OSError as error:
-        why = (error.strerror or "").lower()
-        echo_error(f"{output} cannot be written: {why}", "make its folder, or write to a place that is yours")
+        failure = cannot_write(output, error, "--output")
+        echo_error(failure.message, failure.hint)
         raise SystemExit(EXIT_CANNOT_WRITE) from None

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from runner.cli.output import echo_err, errors_as_exit_codes
+from runner.cli.output import BadValue, cannot_write, echo_err, errors_as_exit_codes
 from runner.cli.verb import Verb
 
 
 @click.command("init", cls=Verb, short_help="Start a project.")
-@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
 def command(folder: Path) -> None:
     """Write a working project into DIR (default: the current folder): a pipeline, its handlers, tests, a README.
 
@@ -21,13 +21,16 @@ def command(folder: Path) -> None:
 
     Exit codes: 0 written, 2 files exist already.
     """
+    if folder.is_file() or (not folder.exists() and folder.suffix in (".yaml", ".yml", ".py")):
+        hint = f"init makes a folder: runner init {shlex.quote(str(folder.parent))}"
+        raise BadValue(f'"{folder}" is the name of a file', hint, "DIR")
     with errors_as_exit_codes():
         from runner.operations.project_template import write_project
 
         try:
             written = write_project(folder)
         except OSError as error:
-            raise click.BadParameter(f"cannot write {folder}: {error.strerror}", param_hint="DIR") from None
+            raise cannot_write(folder, error, "DIR") from None
     for path in written:
         click.echo(path)
     steps = ["runner validate pipeline.yaml", "runner up pipeline.yaml --until-idle", "runner test ."]

@@ -13,17 +13,9 @@ from typing import Any, TypeVar, cast
 import click
 
 from runner.cli.loader import PipelineOptions
+from runner.cli.output import BadValue as BadValue
 from runner.cli.output import echo_err, errors_as_exit_codes
 from runner.cli.verb import complete_names
-
-
-class BadValue(click.BadParameter):
-    """A value that an option does not take, with what to write instead."""
-
-    def __init__(self, message: str, hint: str, label: str | None = None) -> None:
-        super().__init__(message, param_hint=label)
-        self.hint = hint
-
 
 VARIABLES = (
     "RUNNER_BROKER",

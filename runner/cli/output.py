@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import sys
 import traceback
@@ -76,12 +78,61 @@ def echo_error(message: str, hint: str = "") -> None:
         echo_err(f"  = help: {hint}")
 
 
+class BadValue(click.BadParameter):
+    """A value that an option does not take, with what to write instead.
+
+    With `by`, the command line to write has these words in place of `word`, or at its end if that is "".
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str,
+        label: str | None = None,
+        *,
+        word: str = "",
+        by: Sequence[str] | None = None,
+        after: str = "",
+    ) -> None:
+        super().__init__(message, param_hint=label)
+        self.hint, self.word, self.by, self.after = hint, word, by, after
+
+
 def write_file(path: Path, text: str, option: str) -> None:
-    """Write a text to the file that an option names. Raises BadParameter."""
+    """Write a text to the file that an option names. Raises BadValue."""
+    check_output(path, text, option)
     try:
         path.write_text(text, "utf-8")
     except OSError as error:
-        raise click.BadParameter(f"cannot write {path}: {(error.strerror or '').lower()}", param_hint=option) from None
+        raise cannot_write(path, error, option) from None
+
+
+def cannot_write(path: Path, error: OSError, option: str) -> BadValue:
+    """Return the error for a file that cannot be written."""
+    hint = "write to a place that is yours"
+    if not path.parent.exists():
+        hint = f"make its folder: mkdir -p {shlex.quote(str(path.parent))}"
+    return BadValue(f"cannot write {path}: {(error.strerror or str(error)).lower()}", hint, option)
+
+
+def check_output(path: Path, text: str, option: str) -> None:
+    """Raise BadValue if a file has something else in it than an earlier output that begins as `text` does."""
+    try:
+        present = path.read_text("utf-8", "replace") if path.is_file() else ""
+    except OSError:  # writing says why
+        return
+    if present.strip() and _beginning(present) != _beginning(text):
+        raise BadValue(f"{path} is there already, with something else in it", "choose another name", option)
+
+
+def _beginning(text: str) -> str:
+    """Return the first key or word of a text, whatever comments stand before it."""
+    lines = re.sub(r"^\s*(#.*)?\n", "", text, flags=re.MULTILINE)
+    found = re.match(r'[\s{]*("[^"]*"|[^\s:=]+)', lines)
+    return found[0].translate(_NO_BLANKS) if found else ""
+
+
+_NO_BLANKS = str.maketrans("", "", " \n\r\t")
 
 
 def echo_output_lost(error: OSError) -> int:

@@ -8,6 +8,8 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +18,6 @@ import click
 from runner.cli import options
 from runner.cli.loader import PipelineOptions
 from runner.cli.output import echo_err
-from runner.config.messages import closest
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -66,23 +67,24 @@ def load_destination(chosen: PipelineOptions, name: str) -> System:
 
 
 def read_body(payload: str) -> bytes:
-    """Return the bytes to publish."""
+    """Return the bytes to publish. An empty file or standard input is refused: what should write it has failed."""
     if payload == "-":
         if sys.stdin is None:  # it is closed
             raise options.BadValue("standard input is closed", "write the payload, or @FILE", "PAYLOAD")
         if sys.stdin.isatty():
             echo_err("type the payload; Ctrl-D ends it, Ctrl-C publishes nothing")
-        return sys.stdin.buffer.read()
+        return _not_empty(sys.stdin.buffer.read(), "standard input", payload)
     if payload.startswith("@"):
         try:
             if Path(payload[1:]).is_char_device():  # it may never end
                 raise OSError(None, "it is not a file")
-            return Path(payload[1:]).read_bytes()
+            return _not_empty(Path(payload[1:]).read_bytes(), payload[1:], payload)
         except OSError as error:
-            guess = closest(payload[1:], os.listdir())
-            hint = f'did you mean "@{guess}"?' if guess else "correct the path after the @"
+            near = [] if Path(payload[1:]).exists() else _files_like(payload[1:])
+            hint = f"did you mean {' or '.join(shlex.quote(f'@{name}') for name in near)}?"
+            why = (error.strerror or "").lower()
             raise options.BadValue(
-                f"cannot read {payload[1:]}: {(error.strerror or '').lower()}", hint, "PAYLOAD"
+                f"cannot read {payload[1:]}: {why}", hint if near else "correct the path after the @", "PAYLOAD"
             ) from None
     if re.fullmatch(r"[\w./-]+\.(jsonl?|txt|csv|xml|ya?ml|bin)", payload):
         hint = f"write @{payload} for what is in the file; text that ends like a file's name comes by standard input"
@@ -93,6 +95,24 @@ def read_body(payload: str) -> bytes:
         why = json_error(payload.encode("utf-8", "surrogateescape"))
         raise options.BadValue(f"it is not JSON: {why}", f"write {shlex.quote(meant)}", "PAYLOAD")
     return payload.encode("utf-8", "surrogateescape")
+
+
+def _not_empty(body: bytes, name: str, payload: str) -> bytes:
+    if not body.strip():
+        if click.get_current_context().params.get("lines"):
+            raise options.BadValue(f"there are no lines in {name}", "look at what should write them", "PAYLOAD")
+        word = payload if payload in sys.argv[1:] else ""
+        message = f"the payload from {name} is empty"
+        raise options.BadValue(message, "for an empty message, write", "PAYLOAD", word=word, by=[""])
+    return body
+
+
+def _files_like(path: str) -> list[str]:
+    """Return up to three files whose names are like that of a file that is not there, the nearest first."""
+    folder, name = os.path.split(path)
+    with suppress(OSError):
+        return [os.path.join(folder, each) for each in get_close_matches(name, os.listdir(folder or "."), cutoff=0.75)]
+    return []
 
 
 def json_meant(text: str) -> str:
@@ -118,14 +138,33 @@ def is_json(text: str) -> bool:
     return True
 
 
-def warn_of_broken_json(bodies: Sequence[bytes], numbers: Sequence[int] = ()) -> None:
-    """Say that a payload looks like JSON and is none: it is published as text."""
+def check_json(payload: str, bodies: Sequence[bytes], numbers: Sequence[int] = ()) -> None:
+    """Refuse a payload that is meant as JSON and is none, as one that ends too early, and several payloads in one.
+
+    `numbers` are the lines of the bodies, for `--lines`. Other text that begins like JSON is published as text, with
+    a warning, and so is all of standard input, where text can be given that looks like JSON.
+    """
     from runner.pipeline.data_errors import json_error
 
+    are_data = any(body.lstrip()[:1] in (b"{", b"[") and not json_error(body) for body in bodies)
     for index, body in enumerate(bodies):
-        if body.lstrip()[:1] in (b"{", b"[") and (why := json_error(body)):
-            where = f"line {numbers[index]}" if numbers else "the payload"
-            echo_err(f"warning: {where} looks like JSON, but is not: {why}; it is text")
+        if body.lstrip()[:1] not in (b"{", b"[") or not (why := json_error(body)):
+            continue
+        where = f"line {numbers[index]}" if numbers else "the payload"
+        lines = [line for line in body.splitlines() if line.strip()]
+        if not numbers and len(lines) > 1 and not any(map(json_error, lines)):
+            after = f" < {shlex.quote(payload[1:])}" if payload[:1] == "@" else ""
+            word, message = payload if payload in sys.argv[1:] else "", "each line of it is JSON"
+            if click.get_current_context().info_name == "call":
+                raise options.BadValue(message, "choose one: a call has one payload", "PAYLOAD")
+            raise options.BadValue(message, "write", "PAYLOAD", word=word, by=["--lines"], after=after)
+        if are_data or (payload != "-" and _LIKE_JSON.match(body)):
+            hint = "complete it" if "too early" in why else "correct it"
+            raise options.BadValue(f"{where} is not JSON: {why}", f"{hint}; text comes by standard input", "PAYLOAD")
+        echo_err(f"warning: {where} looks like JSON, but is not: {why}; it is text")
+
+
+_LIKE_JSON = re.compile(rb"""\s*(\{[^}]*[":]|\{\s*$|\[\s*(["{\[]|-?\d+\s*(,|$)))""")
 
 
 def _headers(values: tuple[str, ...]) -> dict[str, str]:
@@ -133,10 +172,22 @@ def _headers(values: tuple[str, ...]) -> dict[str, str]:
     headers = {}
     for value in values:
         name, equals, text = value.partition("=")
-        if not name or not equals:
-            meant = shlex.quote(re.sub(r":\s*", "=", value, count=1)) if ":" in value else f"{name or 'NAME'}=VALUE"
-            raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {meant}")
+        if not name or not equals or name[:1] in ("{", '"', "'"):
+            raise options.BadValue(f'"{value}" is not NAME=VALUE', f"write {_header_meant(value)}", "--header")
         if name.startswith("x-runner-"):
             raise click.BadParameter('names that start with "x-runner-" belong to the runner')
         headers[name] = text
     return headers
+
+
+def _header_meant(value: str) -> str:
+    """Return the options to write for a header in JSON, or one as HTTP has it."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and found:
+        return " ".join(f"--header {shlex.quote(f'{name}={text}')}" for name, text in found.items())
+    name, colon, text = value.strip("{}\"' ").partition(":")
+    word, meant = re.sub(r"\W+$|^\W+", "", name) or "NAME", text.strip(" \"'")
+    return f"--header {shlex.quote(f'{word}={meant}')}" if colon else f"--header {word}=VALUE"

@@ -11,7 +11,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import PipelineOptions, echo_broker_state
-from runner.cli.payloads import headers_option, load_destination, read_body, warn_of_broken_json
+from runner.cli.payloads import check_json, headers_option, load_destination, read_body
 from runner.cli.verb import Verb, complete_names
 from runner.pipeline.body_encoding import WIDE_FILE, is_wide, without_mark
 
@@ -64,15 +64,15 @@ def command(
     PATH is a pipeline, or a folder with exactly one pipeline that has NAME.
 
     PAYLOAD is the message itself, @FILE for a file's content, or - (the default) for standard input. Valid JSON is
-    published as JSON, anything else as text; what is JSON but for its quotes, or the name of a file without @, is
-    refused. If NAME has a schema, the payload is checked first.
+    published as JSON, anything else as text. What is JSON but for its quotes, ends too early, or is the name of a file
+    without @ is refused: such text comes by standard input. If NAME has a schema, the payload is checked first.
 
     Exit codes: 0 confirmed, 1 refused or not confirmed, 2 wrong usage, 69 broker unreachable or different, 78 invalid
     pipeline.
     """
     _check_message_options(message_options, lines=lines)
     bodies, numbers = _lines(read_body(payload)) if lines else ([read_body(payload)], [])
-    warn_of_broken_json(bodies, numbers)
+    check_json(payload, bodies, numbers)
     system = load_destination(chosen, name)
     ids = asyncio.run(_publish(system, name, bodies, numbers, headers, per_second, message_options))
     for message_id in ids:

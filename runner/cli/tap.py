@@ -16,7 +16,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import PipelineOptions, echo_broker_state
-from runner.cli.output import echo_err
+from runner.cli.output import cannot_write, echo_err
 from runner.cli.verb import Verb, complete_names
 from runner.units import pluralize
 
@@ -79,11 +79,21 @@ def command(
 
 
 def _opened(record: Path) -> IO[bytes]:
+    from runner.pipeline.data_errors import json_error
+
+    if record.suffix in (".yaml", ".yml"):
+        meant = f"{record.name.partition('.')[0]}.test.yaml"
+        hint = f"write --record {record.with_name(meant)} for a test, or {record.with_suffix('.jsonl')} for JSON lines"
+        raise options.BadValue("a test file is called *.test.yaml", hint, "--record")
     try:
+        if record.is_file() and (first := record.read_bytes().partition(b"\n")[0]) and json_error(first):
+            raise options.BadValue(
+                f"{record} is there already, with something else in it", "choose another name", "--record"
+            )
         # 0600: messages may be confidential, and the machine may have other users.
         return open(record, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError as error:
-        raise click.BadParameter(f"cannot write {record}: {error.strerror}", param_hint="--record") from None
+        raise cannot_write(record, error, "--record") from None
 
 
 async def _tap(pipeline: Pipeline, source: TapSource, out: _Out, limit: int | None) -> None:

@@ -17,7 +17,7 @@ import click
 
 from runner.cli import options
 from runner.cli.loader import stdout_to_stderr
-from runner.cli.output import echo_err, errors_as_exit_codes, wants_color, write_file
+from runner.cli.output import check_output, echo_err, errors_as_exit_codes, wants_color, write_file
 from runner.cli.signals import stop_on_signals
 from runner.cli.verb import Verb
 from runner.config.diagnostics import display_path
@@ -85,6 +85,8 @@ def command(
         raise options.BadValue(
             f"{fail_under:g} is less than one percent", f"write {fail_under * 100:g}", "--fail-under"
         )
+    if junit is not None:
+        check_output(junit, "<?xml ", "--junit")
     with errors_as_exit_codes():
         if is_watching:
             asyncio.run(_run_on_changes(paths))

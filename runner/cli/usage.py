@@ -110,6 +110,8 @@ def _explain(error: click.UsageError, arguments: list[str]) -> tuple[str, Help]:
         return error.message, _with_path(context, error.path, arguments)
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return _missing(context, error.param, arguments)
+    if isinstance(error, BadValue) and error.by is not None:
+        return _bad_value(context, error)[0], _exchanged(arguments, error)
     if isinstance(error, click.BadParameter):
         return _bad_value(context, error)
     if isinstance(error, click.BadOptionUsage) and "requires an argument" in error.message:
@@ -123,6 +125,12 @@ def _explain(error: click.UsageError, arguments: list[str]) -> tuple[str, Help]:
         return _too_much(context, arguments)
     hint = getattr(error, "hint", "") or f"`{context.command_path} --help` has the options and examples"
     return _sentence(error.message), hint
+
+
+def _exchanged(arguments: list[str], error: BadValue) -> Rewrite:
+    """Return the command line with the words that a value should be."""
+    start = arguments.index(error.word) if error.word in arguments else len(arguments)
+    return Rewrite([*arguments[:start], *(error.by or ()), *arguments[start + 1 :]], error.hint, error.after)
 
 
 def _context_of(arguments: Sequence[str]) -> click.Context:

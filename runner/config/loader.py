@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runner.config.defaults import merge_defaults
 from runner.config.diagnostics import display_line, display_path
-from runner.config.document import Document, KeyOrValue, KeyPath, ScalarNode, dotted_path, walk_nodes
+from runner.config.document import Document, KeyOrValue, KeyPath, MappingNode, ScalarNode, dotted_path, walk_nodes
 from runner.config.file_kind import FileKind, detect_file_kind
 from runner.config.include_merge import merge_documents
 from runner.config.includes import IncludedFiles, load_includes
@@ -200,6 +200,7 @@ def _load(
         included = load_includes(texts[path], path, environ, mended=texts)
         changes = read_overlays(overlays, environ, len(included.documents), texts)
         files = [*included.files, *changes.files]
+        _check_order(included.documents[0], changes.documents)
         found = merge_overlays(included.documents, changes.groups, is_only=is_only)
         problems = [*_without_replaced(included, changes), *changes.problems, *found.certain]
         merge_defaults(included.documents)
@@ -231,6 +232,16 @@ def _load(
         files=tuple(files),
         elsewhere=tuple(found.elsewhere),
     )
+
+
+def _check_order(document: Document, overlays: Sequence[Document]) -> None:
+    """Raise PipelineInvalid for an overlay that is a pipeline, over a file that is none."""
+    is_pipeline = ["version" in each.root.nodes for each in (document, *overlays)]
+    if not is_pipeline[0] and any(is_pipeline):
+        pipeline = display_path(overlays[is_pipeline.index(True) - 1].path)
+        message = f'missing key "version", which the overlay {pipeline} has: the two are swapped'
+        help_ = f"give {pipeline} as the pipeline, and write --overlay {display_path(document.path)}"
+        raise PipelineInvalid([Problem(code="missing-key", message=message, help=help_, line=1, column=1)])
 
 
 def _without_replaced(included: IncludedFiles, changes: OverlayDocuments) -> Iterator[Problem]:
@@ -287,7 +298,35 @@ def load_all(paths: Iterable[Path], environ: Mapping[str, str], overlays: Sequen
         included = {file.resolve() for loaded in found for file in loaded.files}
         parts = dict.fromkeys(part for path in paths if path.is_dir() for part in _below(path, FileKind.PART))
         found += [load(part, environ) for part in parts if part.resolve() not in included]
-    return found
+    return [_without_overlay(loaded, found, environ) for loaded in found]
+
+
+def _without_overlay(loaded: PipelineFile, found: Sequence[PipelineFile], environ: Mapping[str, str]) -> PipelineFile:
+    """Return a file as it is, or with one problem if it is only a part, and names only what another pipeline has."""
+    names = _item_names(loaded)
+    missing = [each.message for each in loaded.problems if each.code in ("missing-key", "no-source")]
+    if not names or len(missing) < 2 or 'missing key "version"' not in missing:
+        return loaded
+    beside = (load(path, environ) for path in yaml_files(loaded.path.parent) if _kind(path) is FileKind.PIPELINE)
+    for other in (*found, *beside):
+        if other.path.resolve() != loaded.path.resolve() and names <= _item_names(other):
+            file = display_path(loaded.path)
+            message = f'missing key "version": this looks like an overlay of {display_path(other.path)}'
+            help_ = f'pass it with --overlay {file}, or give it the key "pipeline: {other.name}"'
+            problem = Problem(code="missing-key", message=message, help=help_, line=1, column=1)
+            return unreadable(loaded.path, [problem], [loaded.path])
+    return loaded
+
+
+def _item_names(loaded: PipelineFile) -> set[tuple[str, str]]:
+    """Return the sections of a pipeline with the names in them."""
+    sections = loaded.document.root.nodes.items() if loaded.document is not None else ()
+    return {
+        (section, name)
+        for section, (_, node) in sections
+        if section in ("queues", "events", "producers", "subscribers") and isinstance(node, MappingNode)
+        for name in node.nodes
+    }
 
 
 def _for_no_pipeline(found: Sequence[PipelineFile]) -> list[Problem]:

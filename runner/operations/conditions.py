@@ -14,7 +14,7 @@ from runner.operations.status import PipelineStatus, QueueStatus
 from runner.units import format_duration, parse_duration
 
 _WRITTEN = re.compile(r"\s*(?:(?P<queue>.*\S)\s*:)?\s*(?P<name>[a-z_]+)\s*(?P<sign>[<>=!]+)\s*(?P<limit>\S+)\s*")
-_SEVERAL = re.compile(r"\s+and\s+|\s*(?:&&|,|;)\s*", re.IGNORECASE)
+_SEVERAL = re.compile(r"\s+(?:and|or)\s+|\s*(?:&&|\|\||,|;)\s*", re.IGNORECASE)
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -73,9 +73,11 @@ class Condition:
 def parse_condition(text: str) -> Condition:
     """Parse a condition. Raises ValueError with a text that says what to write."""
     found = _WRITTEN.fullmatch(text)
-    if parts := _SEVERAL.split(text)[1:]:
-        both = " ".join(f"'{part.strip()}'" for part in _SEVERAL.split(text))
-        raise ValueError(f'"{text}" is {len(parts) + 1} conditions: write each of them for itself, --fail-if {both}')
+    if len(parts := _SEVERAL.split(text)) > 1:
+        each = " ".join(f"--fail-if '{part.strip()}'" for part in parts)
+        is_and = re.search(r"\band\b|&", text, re.IGNORECASE) is not None
+        why = 'there is no "and": each one alone lets it fail' if is_and else "each has its own option"
+        raise ValueError(f'"{text}" is {len(parts)} conditions, and {why}: write {each}')
     if found is None:
         raise ValueError(f'"{text}" is not a condition: write a name, a comparison and a limit, {_EXAMPLES}')
     name, sign = found["name"], found["sign"]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
-from runner.config.diagnostics import closest
+from runner.config.diagnostics import closest, display_path
 from runner.config.loader import PipelineFile, mend_slips
 from runner.config.messages import did_you_mean, typo_of
 from runner.config.name_fields import MAX_NAME_BYTES
 from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec, QueueSpec
-from runner.config.store_urls import REDIS
+from runner.config.store_urls import REDIS, SQLITE
 from runner.config.target_spec import target_names
-from runner.errors import Problem
+from runner.errors import Problem, Severity
 from runner.outcome import MAX_DELAY_S
 from runner.pipeline.body_encoding import ZSTD
 from runner.pipeline.delays import arrival_name
@@ -316,6 +317,11 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
             message = f'nothing uses the store "{name}"'
             help_text = f"write `dedupe: {{window: 1h, store: {name}}}` at a subscriber, or remove it"
             yield loaded.problem("unused-option", ("stores", name), message, help_text, severity="warning", on="key")
+        folder = (loaded.path.parent / url.removeprefix(SQLITE)).parent
+        if url.startswith(SQLITE) and not folder.is_dir():
+            message, help_text = f"there is no folder {display_path(folder)}", "make it: the store is a file in it"
+            severity: Severity = "warning" if Path(url.removeprefix(SQLITE)).is_absolute() else "error"
+            yield loaded.problem("bad-url", ("stores", name), message, help_text, severity=severity)
         if url.startswith(REDIS) and not _is_installed("redis"):
             message = "a store in Redis needs the package redis, which is not installed"
             help_text = 'install it: pip install "mqrunner[redis]"'

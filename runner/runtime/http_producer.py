@@ -36,6 +36,10 @@ MESSAGE_HEADERS: Mapping[str, str] = {
 """The headers of a request that are options of its message: the arguments of `Publish`."""
 
 
+_CURLS_OWN = "application/x-www-form-urlencoded"
+"""The type that curl gives to each body of `-d`. A form never begins with a bracket: it writes %7B and %5B."""
+
+
 class HttpProducer:
     """One path of the HTTP server and the producer behind it."""
 
@@ -157,6 +161,8 @@ def _parse_body(body: bytes, content_type: str) -> Any:
     is_json = content_type == "application/json" or content_type.endswith("+json")
     if is_json and not isinstance(found, JsonText):
         raise ValueError(f"the body is not JSON: {json_error(body)}")
+    if content_type == _CURLS_OWN and body.lstrip()[:1] in (b"{", b"[") and not isinstance(found, JsonText):
+        raise ValueError(f"the body is not JSON: {json_error(body)}; send text as text/plain")
     if content_type.startswith("text/") and isinstance(found, JsonText):
         return found.decode()
     return found

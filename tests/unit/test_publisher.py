@@ -24,6 +24,7 @@ from runner import (
     PublishTimeout,
 )
 from tests.node import free_port
+from tests.process import ROOT
 
 SHOP = """
 version: 1
@@ -69,6 +70,15 @@ def test_the_package_is_light_until_a_publisher_is_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "runner.publisher", "False"]
+
+
+def test_the_end_of_the_interpreter_closes_a_publisher_on_a_file(write: Write, tmp_path: Path) -> None:
+    """Without a word: there are no executors any more, and what was published is in the file."""
+    write("version: 1\nname: shop\nbroker: file:shop.queue\nqueues: {orders: }\n")
+    script = "import runner; print(runner.Publisher('shop.yaml').publish('orders', 1))"
+    env = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr, len(done.stdout)) == (0, "", 33)
 
 
 def test_handlers_are_not_imported_and_schemas_are(write: Write, nowhere: str) -> None:

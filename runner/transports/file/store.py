@@ -114,9 +114,11 @@ class FileStore:
         self._jobs: SimpleQueue[Group | None] = SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="runner-queue-file", daemon=True)
+        self._ended: asyncio.Future[None]
 
     def start(self) -> None:
         """Start to write in a thread. Until then the connection `writer` may be used."""
+        self._ended = self._loop.create_future()
         self._thread.start()
 
     # Changes
@@ -225,7 +227,7 @@ class FileStore:
         self._closing.set()
         self._jobs.put(None)
         try:
-            await asyncio.to_thread(self._thread.join)
+            await self._ended  # not `to_thread`: at the end of the interpreter there are no executors any more
         finally:
             disconnect(self.reader)
 
@@ -263,6 +265,10 @@ class FileStore:
         for callback in group.callbacks:
             callback(error)
 
+    def _note_ended(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
     def _set_blocked(self, reason: str | None) -> None:
         self.is_blocked = reason is not None
         self._on_blocked(reason)
@@ -276,6 +282,7 @@ class FileStore:
             if error is None:
                 self._give_back_space()
         disconnect(self.writer)
+        self._in_loop(self._note_ended)
 
     def _write_until_done(self, group: Group) -> Exception | None:
         """Commit a group; return the error after which it makes no sense to try again."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from runner.cli.output import echo_error, errors_as_exit_codes, wants_color
+from runner.cli.output import BadValue, echo_error, errors_as_exit_codes, wants_color, write_file
 from runner.errors import BrokerUnavailable, PipelineInvalid, Problem
 
 
@@ -49,3 +51,33 @@ def test_problems_are_written_in_full_with_their_count(capsys: pytest.CaptureFix
     written = capsys.readouterr().err
     assert "error[bad-name]: a name is missing" in written
     assert written.endswith("1 error in shop.yaml\n`runner explain bad-name` says more\n")
+
+
+@pytest.mark.parametrize(
+    ("present", "text", "is_replaced"),
+    [
+        ("", "[Unit]\n", True),
+        ("# one\n\n[Unit]\nold", "# another\n[Unit]\nnew", True),
+        ('{\n  "$schema": 1}', '{"$schema": 2}', True),
+        ("version: 1\n", "[Unit]\n", False),
+        ('{"id": 7}', '{"$schema": 2}', False),
+        ("pipelines: pipeline.yaml\n", '<?xml version="1.0"?>', False),
+        ("version: 1\n", "services:\n", False),
+        ("import json\n", '{"$schema": 2}', False),
+    ],
+)
+def test_a_file_with_something_else_is_not_replaced(present: str, text: str, is_replaced: bool, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text(present)
+    if is_replaced:
+        write_file(file, text, "--output")
+    else:
+        with pytest.raises(BadValue, match="is there already, with something else in it"):
+            write_file(file, text, "--output")
+    assert file.read_text() == (text if is_replaced else present)
+
+
+def test_a_file_in_a_folder_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(BadValue) as refused:
+        write_file(tmp_path / "no such" / "file", "text", "--output")
+    assert refused.value.hint == f"make its folder: mkdir -p '{tmp_path}/no such'"

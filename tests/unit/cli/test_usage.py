@@ -346,12 +346,12 @@ SAID = [
     (
         "publish pipeline.yaml order_queue 1 --header tenant:a",
         '--header: "tenant:a" is not NAME=VALUE',
-        "write tenant=a",
+        "write --header tenant=a",
     ),
     (
         "publish pipeline.yaml order_queue 1 --header tenant",
         '--header: "tenant" is not NAME=VALUE',
-        "write tenant=VALUE",
+        "write --header tenant=VALUE",
     ),
     (
         "publish pipeline.yaml order_queue 1 --count 5",
@@ -432,7 +432,7 @@ SAID = [
     (
         "publish pipeline.yaml order_queue 1 --header 'tenant: a b'",
         '--header: "tenant: a b" is not NAME=VALUE',
-        "write 'tenant=a b'",
+        "write --header 'tenant=a b'",
     ),
     (
         "up pipeline.yaml --broker amqp://localhost --port 5673",

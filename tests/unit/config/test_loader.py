@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.loader import PipelineFile, find_pipelines, load, load_text
+from runner.config.loader import PipelineFile, find_pipelines, load, load_all, load_text
 from runner.errors import PipelineInvalid
 
 
@@ -114,3 +114,46 @@ def test_missing_paths_and_empty_folders_are_told_together(tmp_path: Path) -> No
         ("no-such-file", str(tmp_path / "none")),
         ("no-pipelines", str(tmp_path)),
     ]
+
+
+PIPELINE = "version: 1\nname: shop\nqueues: {orders: }\nsubscribers: {ship: {from: orders, handler: shop:ship}}\n"
+OVERLAY = "broker: ${URL}\nsubscribers:\n  ship: {concurrency: 20}\n"
+
+
+def test_an_overlay_in_place_of_a_pipeline_is_one_problem(tmp_path: Path) -> None:
+    """In the folder, beside the pipeline, alone, and swapped with it. A file with a name of its own is none."""
+    pipeline, overlay, other = tmp_path / "pipeline.yaml", tmp_path / "prod.yaml", tmp_path / "other.yaml"
+    pipeline.write_text(PIPELINE)
+    overlay.write_text(OVERLAY)
+    for paths in ([tmp_path], [pipeline, overlay], [overlay]):
+        problem, *more = [each for loaded in load_all(paths, {}) for each in loaded.problems]
+        assert not more
+        assert (problem.file, problem.message) == (
+            str(overlay),
+            f'missing key "version": this looks like an overlay of {pipeline}',
+        )
+        assert problem.help == f'pass it with --overlay {overlay}, or give it the key "pipeline: shop"'
+    (loaded,) = load_all([overlay], {}, [pipeline])
+    assert [each.help for each in loaded.problems] == [
+        f"give {pipeline} as the pipeline, and write --overlay {overlay}"
+    ]
+    other.write_text(OVERLAY.replace("ship", "pack"))
+    assert 'missing key "version"' in [each.message for each in load_all([other], {})[0].problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_data"),
+    [
+        ('{"id": 7, "price": 3}', True),
+        ('\n[{"id": 7}]', True),
+        ('{"id": 7}\n{"id": 8}\n', True),
+        ('{"version": 1, "queues": {"a": null}, "oops": 1}', False),
+        ('{"version": 1, "quues": {}}', False),
+        ("{{ include }}", False),
+    ],
+)
+def test_json_data_is_not_a_pipeline(text: str, is_data: bool) -> None:
+    """A pipeline can be written as JSON, too."""
+    problems = load_text(text, Path("order.json"), {}).problems
+    assert problems
+    assert (problems[0].message == "this looks like JSON data, not a pipeline") is is_data

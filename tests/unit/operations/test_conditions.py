@@ -40,7 +40,11 @@ def test_a_condition_is_a_name_a_comparison_and_a_limit(text: str, expected: tup
         ("dead>few", '"few" in "dead>few" is not a number'),
         ("dead>nan", '"nan" in "dead>nan" is not a number'),
         ("age>300", '"300" in "age>300" is not a duration: write 300s, 300m or 300h'),
-        ("dead>0 and age>5m", "is 2 conditions: write each of them for itself, --fail-if 'dead>0' 'age>5m'"),
+        (
+            "dead>0 and age>5m",
+            "and there is no \"and\": each one alone lets it fail: write --fail-if 'dead>0' --fail-if 'age>5m'",
+        ),
+        ("dead>0, ready>9", "2 conditions, and each has its own option: write --fail-if 'dead>0' --fail-if 'ready>9'"),
         ("depth>100", '"depth" in "depth>100" is not a value of a queue: did you mean "ready"?'),
     ],
 )

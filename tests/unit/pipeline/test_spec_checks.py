@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from runner.config.loader import load_text
+from runner.pipeline.spec_checks import check_names
 from tests.unit.pipeline.shop_pipelines import SUBSCRIBER, problems
 
 
@@ -54,3 +58,18 @@ def test_compressing_with_a_library_that_is_not_installed_is_an_error(monkeypatc
         ("missing-extra", "events.e.compress.encoding"),
     ]
     assert problems(text.replace("zstd", "gzip")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "severity"), [("sqlite:no/seen.db", "error"), ("sqlite:/no/seen.db", "warning"), ("sqlite:seen.db", None)]
+)
+def test_the_folder_of_a_store_is_there(url: str, severity: str | None, tmp_path: Path) -> None:
+    """A path of another machine may be meant where it is absolute."""
+    text = f"""
+version: 1
+queues: {{orders: }}
+stores: {{seen: '{url}'}}
+subscribers: {{ship: {{from: orders, handler: 'shop:ship', dedupe: {{window: 1h, store: seen}}}}}}
+"""
+    _, problems = check_names(load_text(text, tmp_path / "pipeline.yaml", {}))
+    assert [(each.code, each.severity) for each in problems] == ([("bad-url", severity)] if severity else [])
