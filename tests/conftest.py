@@ -20,11 +20,13 @@ from tests.projects import (
     broker,
     foreign,
     managed_project,
+    managed_sweeper,
     memory_project,
     on_rabbitmq,
     other,
     own_project,
     project,
+    project_with_api,
     rabbit_project,
     sweeper,
     vhost,
@@ -34,11 +36,13 @@ __all__ = [
     "broker",
     "foreign",
     "managed_project",
+    "managed_sweeper",
     "memory_project",
     "on_rabbitmq",
     "other",
     "own_project",
     "project",
+    "project_with_api",
     "rabbit_project",
     "sweeper",
     "vhost",
@@ -54,51 +58,56 @@ LARGE_BODIES = f"max_message_size = {128 * 1024 * 1024}"
 """The default up to 3.13. Since 4.0 it is 16 MiB, as much as we take, so that nothing above our limit would arrive."""
 
 
+LENT: dict[str, dict[str, Any]] = {"shared": {"config": LARGE_BODIES}, "managed": {"management": True}}
+"""The nodes that all tests share, by their names, and what each is started with."""
+
+
 class Lender:
-    """Starts the shared node when it is first asked for. Lives in the process that every worker has in common."""
+    """Starts a shared node when it is first asked for. Lives in the process that every worker has in common."""
 
     def __init__(self) -> None:
-        self._node: Node | None = None
+        self._nodes: dict[str, Node] = {}
         self._lock = threading.Lock()
         self._listener: Listener | None = None
 
-    def place(self) -> Place:
-        """Return where the node is, after starting it."""
+    def place(self, name: str) -> Place:
+        """Return where the node of this name is, after starting it."""
         with self._lock:
-            if self._node is None:
-                node = Node(name="shared", config=LARGE_BODIES)
+            if name not in self._nodes:
+                node = Node(name=name, **LENT[name])
                 try:
                     node.start()
                 except BaseException:
                     node.close()
                     raise
-                self._node = node
-            return self._node.place
+                self._nodes[name] = node
+            return self._nodes[name].place
 
     def address(self) -> str:
-        """Return where other processes may ask for the node's place."""
+        """Return where other processes may ask for a node's place."""
         if self._listener is None:
             self._listener = Listener(family="AF_UNIX")
             threading.Thread(target=self._answer, args=(self._listener,), daemon=True).start()
         return str(self._listener.address)
 
     def close(self) -> None:
-        """End the node and the service."""
+        """End the nodes and the service."""
         if self._listener is not None:
             with Client(self._listener.address) as wake:
-                wake.send("end")
+                wake.send(None)
         with self._lock:
-            if self._node is not None:
-                self._node.close()
+            for node in self._nodes.values():
+                node.close()
 
     def _answer(self, listener: Listener) -> None:
         with listener:
             while True:
                 with listener.accept() as worker:
-                    if worker.recv() == "end":
+                    name = worker.recv()
+                    if name is None:
                         return
                     try:
-                        worker.send(self.place())
+                        worker.send(self.place(name))
                     except Exception as error:  # whatever it is, the worker that asked must report it
                         worker.send(str(error))
 
@@ -149,7 +158,7 @@ def _held_to_its_mark(item: pytest.Item) -> contextlib.AbstractContextManager[No
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist, before it starts, where to ask for the shared node."""
+    """Tell a worker of pytest-xdist, before it starts, where to ask for shared nodes."""
     node.workerinput[LENDER] = node.config.stash[lender_key].address()
 
 
@@ -175,10 +184,20 @@ def installed() -> None:
 @pytest.fixture(scope="session")
 def rabbitmq(pytestconfig: pytest.Config, installed: None) -> Broker:
     """A RabbitMQ node shared by the whole run: use names that begin with `unique`, and leave others' connections be."""
-    if (lender := pytestconfig.stash.get(lender_key, None)) is not None:
-        return Broker(lender.place())
-    with Client(pytestconfig.workerinput[LENDER]) as controller:  # type: ignore[attr-defined]
-        controller.send("place")
+    return _lent("shared", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def managed(pytestconfig: pytest.Config, installed: None) -> Broker:
+    """The same with the management API: another node."""
+    return _lent("managed", pytestconfig)
+
+
+def _lent(name: str, config: pytest.Config) -> Broker:
+    if (lender := config.stash.get(lender_key, None)) is not None:
+        return Broker(lender.place(name))
+    with Client(config.workerinput[LENDER]) as controller:  # type: ignore[attr-defined]
+        controller.send(name)
         answer = controller.recv()
     if not isinstance(answer, Place):
         pytest.fail(answer, pytrace=False)
@@ -190,13 +209,6 @@ def own_node(request: pytest.FixtureRequest, installed: None) -> Iterator[Node]:
     """A fresh RabbitMQ node for this test alone, to kill, freeze and alarm; `@pytest.mark.node(…)` has its options."""
     marker = request.node.get_closest_marker("node")
     with Node(**(marker.kwargs if marker else {})) as node:
-        yield node
-
-
-@pytest.fixture(scope="session")
-def managed(installed: None) -> Iterator[Node]:
-    """A RabbitMQ node with the management API, shared by the tests of this worker: names begin with `unique`."""
-    with Node(management=True) as node:
         yield node
 
 

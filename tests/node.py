@@ -19,6 +19,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -109,6 +110,12 @@ class Installation:
         """The PATH of what runs in it."""
         return "/usr/sbin:/usr/bin:/sbin:/bin" if self.root else os.environ.get("PATH", "")
 
+    def erl_call(self, folder: Path, *arguments: str) -> list[str] | None:
+        """Return the command that runs Erlang's client of a node in this folder, None where it is not there."""
+        found = shutil.which("erl_call", path=self.path) if not self.root else None
+        found = found or next((str(path) for path in self._glob("usr/lib/erlang/erts-*/bin/erl_call")), None)
+        return self._command(folder, found, *arguments) if found else None
+
     def _command(self, folder: Path, *program: str) -> list[str]:
         if not self.root:
             return list(program)
@@ -187,6 +194,7 @@ class Place:
     distribution_port: int
     epmd_port: int
     installation: Installation
+    management_port: int = 0
 
 
 class Broker:
@@ -204,10 +212,17 @@ class Broker:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    @property
+    def management_url(self) -> str:
+        """Where the management API is, if the node has one."""
+        _check_use()
+        assert self.place.management_port, "Node(management=True) has it"
+        return f"http://127.0.0.1:{self.place.management_port}"
+
     @functools.cached_property
     def line(self) -> tuple[int, int]:
         """The line of RabbitMQ that the node runs, as in (4, 3)."""
-        major, minor, *_ = self.ctl("version").strip().split(".")
+        major, minor, *_ = re.findall(r"\d+", self.eval("{ok, Version} = application:get_key(rabbit, vsn), Version."))
         return int(major), int(minor)
 
     def ctl(self, *arguments: str) -> str:
@@ -231,6 +246,41 @@ class Broker:
             raise NodeError(f"rabbitmqctl {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def eval(self, expression: str) -> str:
+        """Run Erlang on the node, and return the value as text. Raises NodeError when it fails.
+
+        It takes a hundredth of the time of `rabbitmqctl eval`, which starts an Erlang of its own.
+        """
+        _check_use()
+        place = self.place
+        command = place.installation.erl_call(Path(place.folder), "-R", "-sname", place.name, "-e")
+        if command is None:
+            return self.ctl("eval", expression).strip()
+        done = subprocess.run(
+            command,
+            env=_environment(place),
+            input=f"{expression.strip()}\n",
+            capture_output=True,
+            text=True,
+            timeout=CTL_S,
+        )
+        answer = re.fullmatch(r"\{ok, (.*)\}", done.stdout, re.DOTALL)
+        if answer is None:
+            raise NodeError(f"erl_call {expression}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return answer[1]
+
+    @contextlib.contextmanager
+    def vhost(self, name: str) -> Iterator[str]:
+        """Make a virtual host where `guest` may do everything, yield its URL, and delete it."""
+        host, everything = f'<<"{name}">>', '<<".*">>'
+        self.eval(
+            f"""ok = rabbit_vhost:add({host}, <<"tests">>),
+            rabbit_auth_backend_internal:set_permissions(
+                <<"guest">>, {host}, {everything}, {everything}, {everything}, <<"tests">>)."""
+        )
+        yield f"{self.url}{name}"
+        self.eval(f'rabbit_vhost:delete({host}, <<"tests">>).')
+
     def close_connections_of(self, prefix: str) -> int:
         """Close the connections whose client property `connection_name` starts so, and return how many those were."""
         pattern = "<<" + ",".join(str(byte) for byte in prefix.encode()) + ">>"
@@ -244,7 +294,7 @@ class Broker:
             Found = rabbit_networking:connection_info_all([pid, client_properties]),
             length([rabbit_networking:close_connection(Pid, "closed by a test")
                     || [{{pid, Pid}}, {{client_properties, Properties}}] <- Found, Mine(Properties)])."""
-        return int(self.ctl("eval", expression))
+        return int(self.eval(expression))
 
     def log(self) -> str:
         """Return what the node has written so far: its own log, then its console."""
@@ -298,7 +348,6 @@ class Node(Broker):
         self._own_epmd = epmd is None
         self._epmd = epmd or Epmd(installation)
         self._config = config
-        self._management_port = free_port() if management else 0
         self._process: subprocess.Popen[bytes] | None = None
         self._has_run = False
         folder = self._folder.path
@@ -310,6 +359,7 @@ class Node(Broker):
                 distribution_port=free_port(),
                 epmd_port=self._epmd.port,
                 installation=installation,
+                management_port=free_port() if management else 0,
             )
         )
         for part in ("home", "mnesia", "log"):
@@ -319,24 +369,20 @@ class Node(Broker):
         (folder / "home" / ".erlang.cookie").write_text(cookie or secrets.token_hex(16))
         (folder / "home" / ".erlang.cookie").chmod(0o400)
 
-    @property
-    def management_url(self) -> str:
-        """Where the management API is, if the node has one."""
-        assert self._management_port, "Node(management=True) has it"
-        return f"http://127.0.0.1:{self._management_port}"
-
     def start(self) -> None:
         """Start it and return when AMQP is answered. After `stop` or `kill`: same folder, same ports, same messages."""
         for _ in range(5):
             self._launch()
             if self._answers_or_ends():
                 self._has_run = True
-                self.ctl("await_startup")  # AMQP is answered a moment before the node takes commands
+                self.eval("rabbit:await_startup().")  # AMQP is answered a moment before the node takes commands
                 return
             if self._has_run or "eaddrinuse" not in self.log():
                 break
-            self.place = replace(self.place, port=free_port(), distribution_port=free_port())
-            self._management_port = free_port() if self._management_port else 0
+            management_port = free_port() if self.place.management_port else 0
+            self.place = replace(
+                self.place, port=free_port(), distribution_port=free_port(), management_port=management_port
+            )
         self.kill()
         raise NodeError(f"RabbitMQ did not start\n{self.log()[-3000:]}")
 
@@ -424,8 +470,8 @@ class Node(Broker):
             "log.file.level = info",
             self._config,
         ]
-        if self._management_port:
-            lines += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self._management_port}"]
+        if management_port := self.place.management_port:
+            lines += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {management_port}"]
         (self._folder.path / "rabbitmq.conf").write_text("\n".join([*lines, ""]))
         command = self.place.installation.script("rabbitmq-server", self._folder.path)
         self._process = self._folder.run(command, _environment(self.place), "console.log")
@@ -441,7 +487,8 @@ class Node(Broker):
         return process.poll() is None
 
     def _answers(self) -> bool:
-        return _answers_amqp(self.port) and (not self._management_port or _accepts(self._management_port))
+        management_port = self.place.management_port
+        return _answers_amqp(self.port) and (not management_port or _accepts(management_port))
 
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:

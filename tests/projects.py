@@ -15,26 +15,24 @@ PREFIXES_AT_ONCE = 25
 
 
 class Sweeper:
-    """Deletes what tests have left on the shared node: some hundred idle quorum queues would slow it down."""
+    """Deletes what tests have left on a shared node: some hundred idle quorum queues would slow it down."""
 
-    def __init__(self) -> None:
-        self._prefixes: list[str] = []
-        self._node: Broker | None = None
-
-    def note(self, node: Broker, prefix: str) -> None:
-        """Note that names with this prefix are not needed any more."""
+    def __init__(self, node: Broker) -> None:
         self._node = node
+        self._prefixes: list[str] = []
+
+    def note(self, prefix: str) -> None:
+        """Note that names with this prefix are not needed any more."""
         self._prefixes.append(prefix)
         if len(self._prefixes) >= PREFIXES_AT_ONCE:
             self.sweep()
 
     def sweep(self) -> None:
         """Delete queues and exchanges."""
-        if self._node is None or not self._prefixes:
+        if not self._prefixes:
             return
         prefixes = ", ".join(f'<<"{prefix}">>' for prefix in self._prefixes)
-        self._node.ctl(
-            "eval",
+        self._node.eval(
             f"""
             Mine = fun({{resource, _, _, Name}}) ->
                 lists:any(fun(Prefix) -> string:prefix(Name, Prefix) =/= nomatch end, [{prefixes}])
@@ -43,14 +41,21 @@ class Sweeper:
                 || Q <- rabbit_amqqueue:list(<<"/">>), Mine(amqqueue:get_name(Q))],
             [rabbit_exchange:delete(element(2, X), false, <<"tests">>)
                 || X <- rabbit_exchange:list(<<"/">>), Mine(element(2, X))],
-            ok.""",
+            ok."""
         )
         self._prefixes.clear()
 
 
 @pytest.fixture(scope="session")
-def sweeper() -> Iterator[Sweeper]:
-    sweeper = Sweeper()
+def sweeper(rabbitmq: Broker) -> Iterator[Sweeper]:
+    sweeper = Sweeper(rabbitmq)
+    yield sweeper
+    sweeper.sweep()
+
+
+@pytest.fixture(scope="session")
+def managed_sweeper(managed: Broker) -> Iterator[Sweeper]:
+    sweeper = Sweeper(managed)
     yield sweeper
     sweeper.sweep()
 
@@ -68,7 +73,7 @@ def broker(request: pytest.FixtureRequest) -> Place:
 def on_rabbitmq(rabbitmq: Broker, unique: str, sweeper: Sweeper) -> Iterator[Place]:
     """The shared node, where names begin with `unique`."""
     yield Place.at(rabbitmq.url)
-    sweeper.note(rabbitmq, unique)
+    sweeper.note(unique)
 
 
 @pytest.fixture
@@ -96,9 +101,17 @@ def own_project(tmp_path: Path, unique: str, own_node: Node) -> Project:
 
 
 @pytest.fixture
-def managed_project(tmp_path: Path, unique: str, managed: Node) -> Project:
+def managed_project(tmp_path: Path, unique: str, managed: Broker, managed_sweeper: Sweeper) -> Iterator[Project]:
     """A project on the node with the management API, which it is not told of."""
-    return Project(tmp_path, unique, Place.at(managed.url))
+    yield Project(tmp_path, unique, Place.at(managed.url))
+    managed_sweeper.note(unique)
+
+
+@pytest.fixture
+def project_with_api(managed_project: Project, managed: Broker) -> Project:
+    """The same, which is told of the management API."""
+    managed_project.place = Place.at(managed.url, "--management", managed.management_url)
+    return managed_project
 
 
 @pytest.fixture
@@ -109,7 +122,7 @@ def foreign(rabbitmq: Broker) -> Iterator[Foreign]:
 
 
 @pytest.fixture
-def other(managed: Node) -> Iterator[Foreign]:
+def other(managed: Broker) -> Iterator[Foreign]:
     """Another program on the node with the management API."""
     with Foreign(managed.url) as other:
         yield other
@@ -118,14 +131,5 @@ def other(managed: Node) -> Iterator[Foreign]:
 @pytest.fixture
 def vhost(rabbitmq: Broker, unique: str) -> Iterator[Place]:
     """A virtual host for this test alone on the shared node, where any name may be used."""
-    name = f'<<"{unique}">>'
-    everything = '<<".*">>'
-    rabbitmq.ctl(
-        "eval",
-        f"""ok = rabbit_vhost:add({name}, <<"tests">>),
-        rabbit_auth_backend_internal:set_permissions(
-            <<"guest">>, {name}, {everything}, {everything}, {everything}, <<"tests">>).""",
-    )
-    url = f"{rabbitmq.url}{unique}"
-    yield Place.at(url)
-    rabbitmq.ctl("delete_vhost", unique)
+    with rabbitmq.vhost(unique) as url:
+        yield Place.at(url)

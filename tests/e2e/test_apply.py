@@ -9,7 +9,7 @@ import pika
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import Node
+from tests.node import Broker
 from tests.project import Project, started, stop, until
 
 PIPELINE = """
@@ -67,7 +67,7 @@ async def test_a_difference_is_left_alone_without_its_flag(here: Project, other:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_queue_is_made_anew_with_its_messages_in_order(
-    here: Project, other: Foreign, managed: Node, kind: dict[str, Any]
+    here: Project, other: Foreign, managed: Broker, kind: dict[str, Any]
 ) -> None:
     """Classic, quorum, and with a single active consumer."""
     declare(other, here.name("work"), **kind)
@@ -131,7 +131,7 @@ async def test_properties_and_headers_are_kept_exactly(here: Project, other: For
 
 
 async def test_a_queue_in_use_is_not_touched_and_who_uses_it_is_named(
-    here: Project, other: Foreign, managed: Node
+    here: Project, other: Foreign, managed: Broker
 ) -> None:
     """Consumers are stopped by who runs them."""
     name = here.name("work")
@@ -151,7 +151,7 @@ async def test_a_queue_in_use_is_not_touched_and_who_uses_it_is_named(
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_what_somebody_holds_unacknowledged_is_not_deleted_with_the_queue(
-    here: Project, other: Foreign, managed: Node
+    here: Project, other: Foreign, managed: Broker
 ) -> None:
     """A process that stopped consuming and still works. Of a classic queue only the management API can tell."""
     name = here.name("work")
@@ -169,7 +169,7 @@ async def test_what_somebody_holds_unacknowledged_is_not_deleted_with_the_queue(
 
 
 async def test_who_holds_messages_of_a_quorum_queue_counts_as_using_it(
-    here: Project, other: Foreign, managed: Node
+    here: Project, other: Foreign, managed: Broker
 ) -> None:
     """Here AMQP alone is enough to see it."""
     name, where = here.name("work"), ("--management", managed.management_url)
@@ -187,7 +187,7 @@ async def test_who_holds_messages_of_a_quorum_queue_counts_as_using_it(
     assert {got.body for got in other.take(name)} == {b"held", b"free"}
 
 
-async def test_events_published_meanwhile_are_not_lost(here: Project, other: Foreign, managed: Node) -> None:
+async def test_events_published_meanwhile_are_not_lost(here: Project, other: Foreign, managed: Broker) -> None:
     """The bindings move with the messages: an event is in one queue or the other, at worst in both."""
     name = here.name("work")
     await here.do("apply")
@@ -230,7 +230,7 @@ async def test_a_full_queue_leaves_the_rest_aside_and_the_next_run_goes_on(here:
 
 
 async def test_stale_bindings_go_only_with_prune_and_only_with_the_management_api(
-    here: Project, other: Foreign, managed: Node
+    here: Project, other: Foreign, managed: Broker
 ) -> None:
     """Without it: exit 1, and why."""
     await here.do("apply")
@@ -327,7 +327,7 @@ def _publish_until(url: str, key: str, running: asyncio.Task[Any]) -> list[bytes
     return sent
 
 
-def _until_management_knows(node: Node, queue: str) -> None:
+def _until_management_knows(node: Broker, queue: str) -> None:
     """Wait until the management API has the queue's consumers, some seconds behind."""
     import base64
     import json

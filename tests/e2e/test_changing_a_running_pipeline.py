@@ -17,7 +17,7 @@ from typing import Any
 import pika
 import pytest
 
-from tests.node import Node
+from tests.node import Broker
 from tests.process import ROOT, RunnerProcess
 from tests.project import Ledger, Place, Project, lines, started, stop, until
 
@@ -103,12 +103,10 @@ class Terminal:
 
 
 @pytest.fixture
-def url(managed: Node, unique: str) -> Iterator[str]:
+def url(managed: Broker, unique: str) -> Iterator[str]:
     """A virtual host for this test alone, on the node with the management API: names need not be unique."""
-    managed.ctl("add_vhost", unique)
-    managed.ctl("set_permissions", "-p", unique, "guest", ".*", ".*", ".*")
-    yield managed.url + unique
-    managed.ctl("delete_vhost", unique)
+    with managed.vhost(unique) as url:
+        yield url
 
 
 @pytest.fixture
@@ -121,7 +119,7 @@ def traffic(url: str) -> Iterator[Traffic]:
 
 
 @pytest.mark.timeout(300)
-async def test_the_story_of_a_change(tmp_path: Path, managed: Node, url: str, traffic: Traffic) -> None:
+async def test_the_story_of_a_change(tmp_path: Path, managed: Broker, url: str, traffic: Traffic) -> None:
     """Queue type changed, event renamed, handler broken and mended, dead letters sent back; nothing is lost."""
     project = Project(tmp_path, "shop", Place((), url))
     terminal = Terminal(project, {"RUNNER_BROKER": url, "RUNNER_MANAGEMENT": managed.management_url})

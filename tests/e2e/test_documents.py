@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import documents
-from tests.node import Node
+from tests.node import Broker
 from tests.process import ROOT
 
 PAGES = sorted(
@@ -17,13 +17,10 @@ PAGES = sorted(
 
 
 @pytest.fixture
-def environment(managed: Node, unique: str) -> Iterator[dict[str, str]]:
+def environment(managed: Broker, unique: str) -> Iterator[dict[str, str]]:
     """Variables for a virtual host of this test's own, so that the queues of a page meet no others."""
-    managed.ctl("add_vhost", unique)
-    managed.ctl("set_permissions", "-p", unique, "guest", ".*", ".*", ".*")
-    url = managed.url.rstrip("/") + f"/{unique}"
-    yield {"RABBITMQ_URL": url, "RUNNER_MANAGEMENT": managed.management_url, "PYTHONPATH": str(ROOT)}
-    managed.ctl("delete_vhost", unique)
+    with managed.vhost(unique) as url:
+        yield {"RABBITMQ_URL": url, "RUNNER_MANAGEMENT": managed.management_url, "PYTHONPATH": str(ROOT)}
 
 
 def test_the_pages_with_commands_are_found() -> None:

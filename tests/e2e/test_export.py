@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.foreign import Foreign
-from tests.node import Broker, Node, free_port
+from tests.node import Broker, free_port
 from tests.process import RunnerProcess
 from tests.project import Place, Project, started, stop, until
 from tests.security.conftest import PLAIN, add_user
@@ -166,7 +166,7 @@ def cut(expression: str, name: str) -> str:
 
 @pytest.mark.parametrize("has_vhost", [False, True], ids=["default vhost", "own vhost"])
 async def test_after_the_import_there_is_nothing_to_change(
-    tmp_path: Path, unique: str, managed: Node, has_vhost: bool
+    tmp_path: Path, unique: str, managed: Broker, has_vhost: bool
 ) -> None:
     """Typed arguments, header bindings, wait, dead-letter and leadership queues: `plan` finds no difference."""
     url = f"{managed.url}{unique if has_vhost else ''}"
@@ -186,7 +186,7 @@ async def test_after_the_import_there_is_nothing_to_change(
     assert "guest" not in (tmp_path / "definitions.json").read_text()
 
 
-async def test_what_belongs_to_others_is_left_out_and_bound_to(tmp_path: Path, unique: str, managed: Node) -> None:
+async def test_what_belongs_to_others_is_left_out_and_bound_to(tmp_path: Path, unique: str, managed: Broker) -> None:
     """An exchange with `declare: false` is not in the definitions; the binding of our queue to it is."""
     project = Project(tmp_path, unique, Place((), managed.url))
     project.pipeline(

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import Node
+from tests.node import Broker
 from tests.project import Project, started, stop
 
 PIPELINE = """
@@ -32,7 +32,7 @@ def shop(managed_project: Project) -> Project:
     return managed_project
 
 
-async def test_it_waits_for_what_another_process_holds(shop: Project, managed: Node) -> None:
+async def test_it_waits_for_what_another_process_holds(shop: Project, managed: Broker) -> None:
     """The management API tells of it, some seconds late."""
     async with shop.up() as first:
         await started(first)
@@ -50,7 +50,7 @@ async def test_it_waits_for_what_another_process_holds(shop: Project, managed: N
         await stop(first)
 
 
-async def test_without_the_management_api_it_does_not_know_and_says_so(shop: Project, managed: Node) -> None:
+async def test_without_the_management_api_it_does_not_know_and_says_so(shop: Project, managed: Broker) -> None:
     """Exit code 1, and which queue it is; alone it knows, and ends with 0."""
     async with shop.up() as first:
         await started(first)

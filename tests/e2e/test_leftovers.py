@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
 
 import pika
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import Node
-from tests.project import Place, Project
+from tests.node import Broker
+from tests.project import Project
 
 BEFORE = """
     version: 1
@@ -31,11 +30,9 @@ AFTER = """
 
 
 @pytest.fixture
-def shop(tmp_path: Path, unique: str, managed: Node) -> Project:
-    place = Place(("--broker", managed.url, "--management", managed.management_url), managed.url)
-    project = Project(tmp_path, unique, place)
-    project.handlers("def handle(x: str) -> None: ...")
-    return project
+def shop(project_with_api: Project) -> Project:
+    project_with_api.handlers("def handle(x: str) -> None: ...")
+    return project_with_api
 
 
 async def removed(project: Project, queue: str = "") -> None:
@@ -165,7 +162,7 @@ GONE = (
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 async def test_what_is_published_by_the_name_of_a_queue_is_not_deleted_with_it(
-    shop: Project, other: Foreign, managed: Node, kind: str
+    shop: Project, other: Foreign, managed: Broker, kind: str
 ) -> None:
     """Another program publishes all the time, one message after the other: all but the last one are kept or returned.
 

@@ -15,7 +15,7 @@ from runner.pipeline.model import BrokerSettings
 from runner.transports.rabbitmq import management_api
 from runner.transports.rabbitmq.management_api import FIND_S, MAX_RESPONSE_BYTES, ManagementApi, ManagementFailed
 from tests.foreign import Foreign
-from tests.node import Node
+from tests.node import Broker
 
 SECRET = "s3cr3t-canary"
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -74,7 +74,7 @@ async def why_not(url: str) -> str:
     return reason
 
 
-async def test_everything_is_asked_of_the_virtual_host_of_the_url(managed: Node, unique: str) -> None:
+async def test_everything_is_asked_of_the_virtual_host_of_the_url(managed: Broker, unique: str) -> None:
     """Names with slashes and spaces are names like others."""
     settings = BrokerSettings(urls=(managed.url,))
     found, _ = await ManagementApi.find(settings, managed.management_url)
@@ -96,7 +96,7 @@ async def test_everything_is_asked_of_the_virtual_host_of_the_url(managed: Node,
     assert "guest" not in repr(found)
 
 
-async def test_a_wrong_password_is_a_refusal_without_the_password(managed: Node) -> None:
+async def test_a_wrong_password_is_a_refusal_without_the_password(managed: Broker) -> None:
     """The user is named, and what it lacks."""
     assert 'refuses the user "app"' in await why_not(managed.management_url)
 
@@ -146,7 +146,7 @@ async def test_another_program_at_the_usual_port_gets_no_password(monkeypatch: p
         assert "the broker's password was not sent to it" in why
 
 
-async def test_the_api_at_the_usual_port_is_found(managed: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_api_at_the_usual_port_is_found(managed: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks for a password of RabbitMQ's."""
     monkeypatch.setitem(management_api._PORTS, "amqp", ("http", int(managed.management_url.rpartition(":")[2])))
     assert (await ManagementApi.find(BrokerSettings(urls=(managed.url,))))[0] is not None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import Broker, Node
+from tests.node import Broker
 from tests.project import Place, Project, started, stop, until
 
 PIPELINE = """
@@ -71,7 +71,7 @@ async def test_on_an_empty_broker_everything_is_to_be_created(here: Project) -> 
 
 
 @pytest.mark.parametrize("is_managed", [True, False])
-async def test_after_up_there_is_nothing_to_change(here: Project, managed: Node, is_managed: bool) -> None:
+async def test_after_up_there_is_nothing_to_change(here: Project, managed: Broker, is_managed: bool) -> None:
     """What `up` declares is what `plan` compares; without the management API bindings are honestly not checked."""
     await here.up_until_idle()
     where = ("--management", managed.management_url) if is_managed else ("--management", "http://127.0.0.1:1")
@@ -82,7 +82,7 @@ async def test_after_up_there_is_nothing_to_change(here: Project, managed: Node,
 
 @pytest.mark.parametrize("state", ["empty", "made"])
 async def test_the_brokers_log_has_no_error_where_the_management_api_answers(
-    here: Project, managed: Node, state: str
+    here: Project, managed: Broker, state: str
 ) -> None:
     """Operators read that log: what does not exist is known from the API, and not asked for over AMQP."""
     if state == "made":
@@ -93,7 +93,7 @@ async def test_the_brokers_log_has_no_error_where_the_management_api_answers(
 
 
 async def test_the_brokers_log_has_an_error_for_what_is_missing_without_the_management_api(
-    here: Project, managed: Node
+    here: Project, managed: Broker
 ) -> None:
     """There is no other way to ask. Where everything is there, one question: whether a recreation was begun."""
     marker = f"exchange '{here.unique}.recreations'"
@@ -109,7 +109,7 @@ async def test_the_brokers_log_has_an_error_for_what_is_missing_without_the_mana
     await until(lambda: missed(managed, here, before) == [marker], "the log has the one question")
 
 
-def missed(node: Node, project: Project, before: int) -> list[str]:
+def missed(node: Broker, project: Project, before: int) -> list[str]:
     """Return what the log says is missing, of what was asked for since. The broker writes it a moment later."""
     asked = re.findall(r"no ((?:queue|exchange) '[^']*') in vhost", node.log()[before:])
     return [thing for thing in asked if project.unique in thing or "'events'" in thing]
@@ -147,7 +147,7 @@ async def test_up_refuses_to_start_in_the_same_words(here: Project, other: Forei
     assert [line for line in lines if line not in refused] == []
 
 
-async def test_reading_changes_nothing(here: Project, other: Foreign, managed: Node) -> None:
+async def test_reading_changes_nothing(here: Project, other: Foreign, managed: Broker) -> None:
     """The broker's definitions are the same before and after, whatever is compared and however."""
     declare(other, here.name("work"), max_length=5)
     other.channel.exchange_declare("events", "topic", durable=True)
@@ -178,7 +178,7 @@ async def test_a_queue_that_vanishes_while_it_is_compared_is_not_made(here: Proj
 
 
 async def test_stale_bindings_are_extra_where_the_management_api_tells(
-    here: Project, other: Foreign, managed: Node
+    here: Project, other: Foreign, managed: Broker
 ) -> None:
     """An event that was renamed leaves its old binding behind."""
     await here.up_until_idle()
@@ -190,7 +190,7 @@ async def test_stale_bindings_are_extra_where_the_management_api_tells(
     assert told(await plan_of(here), "extra") == []
 
 
-async def test_a_missing_binding_is_created_and_told(here: Project, other: Foreign, managed: Node) -> None:
+async def test_a_missing_binding_is_created_and_told(here: Project, other: Foreign, managed: Broker) -> None:
     """Somebody has unbound a queue: `plan` sees it, `apply` mends it."""
     await here.up_until_idle()
     other.channel.queue_unbind(here.name("work"), "events", here.name("paid"))
@@ -211,7 +211,7 @@ async def test_what_is_somebody_elses_is_looked_for_and_not_made(here: Project, 
     assert not other.has_queue(here.name("work"))
 
 
-async def test_policies_are_told(here: Project, managed: Node) -> None:
+async def test_policies_are_told(here: Project, managed: Broker) -> None:
     """A policy acts on what was declared, though nobody declared it."""
     await here.up_until_idle()
     managed.ctl("set_policy", here.unique, here.name("work$"), '{"max-length": 3}', "--apply-to", "queues")
@@ -231,7 +231,7 @@ async def test_an_exclusive_owner_is_named_as_a_difference(here: Project, other:
     assert f'~ queue "{here.name("work")}" is exclusive to another connection' in runner.stdout
 
 
-async def test_without_the_right_to_compare_that_is_said(here: Project, managed: Node, other: Foreign) -> None:
+async def test_without_the_right_to_compare_that_is_said(here: Project, managed: Broker, other: Foreign) -> None:
     """Least privilege: what could not be compared is not in sync, and the right that is missing is named."""
     declare(other, here.name("work"), max_length=5)
     managed.ctl("add_user", here.unique, "secret-canary")
@@ -251,7 +251,7 @@ async def test_without_the_right_to_compare_that_is_said(here: Project, managed:
 
 
 async def test_the_api_of_another_broker_is_not_believed(
-    rabbit_project: Project, managed: Node, rabbitmq: Broker
+    rabbit_project: Project, managed: Broker, rabbitmq: Broker
 ) -> None:
     """Two brokers on one machine: the usual port may be the other one's."""
     rabbit_project.pipeline(PIPELINE)
@@ -287,7 +287,7 @@ async def test_a_wrong_management_url_is_a_usage_error(here: Project, url: str) 
     assert "is not the URL of a management API" in runner.stderr
 
 
-async def definitions(node: Node) -> Any:
+async def definitions(node: Broker) -> Any:
     """Return everything that is defined on a node."""
     file = Path(node.place.folder, "definitions.json")
     await asyncio.to_thread(node.ctl, "export_definitions", str(file))

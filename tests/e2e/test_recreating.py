@@ -8,7 +8,6 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pika
@@ -16,7 +15,7 @@ import pytest
 
 from runner.operations.rabbitmq.message_mover import MAX_IN_FLIGHT
 from tests.foreign import NOT_FOUND, Foreign
-from tests.node import Node
+from tests.node import Broker, Node
 from tests.project import Place, Project, until
 
 PIPELINE = """
@@ -58,12 +57,10 @@ class Watch:
 
 
 @pytest.fixture
-def here(tmp_path: Path, unique: str, managed: Node) -> Project:
-    place = Place(("--broker", managed.url, "--management", managed.management_url), managed.url)
-    project = Project(tmp_path, unique, place)
-    project.pipeline(PIPELINE)
-    project.handlers("def handle(x: str) -> None: ...")
-    return project
+def here(project_with_api: Project) -> Project:
+    project_with_api.pipeline(PIPELINE)
+    project_with_api.handlers("def handle(x: str) -> None: ...")
+    return project_with_api
 
 
 def moments(seed: int) -> list[tuple[str, Callable[[int, int], bool]]]:
@@ -97,7 +94,7 @@ def moments(seed: int) -> list[tuple[str, Callable[[int, int], bool]]]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
-    here: Project, other: Foreign, managed: Node, kind: dict[str, Any], seed: int
+    here: Project, other: Foreign, managed: Broker, kind: dict[str, Any], seed: int
 ) -> None:
     """Every id is there, in order, and at most WINDOW of them twice for each kill."""
     name = here.name("work")
@@ -125,10 +122,10 @@ async def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.node(management=True)
-async def test_a_broker_that_is_killed_meanwhile_loses_nothing(tmp_path: Path, unique: str, own_node: Node) -> None:
+async def test_a_broker_that_is_killed_meanwhile_loses_nothing(own_node: Node, own_project: Project) -> None:
     """What was confirmed is on the disk; the next run goes on."""
-    arguments = ("--broker", own_node.url, "--management", own_node.management_url)
-    project = Project(tmp_path, unique, Place(arguments, own_node.url))
+    project = own_project
+    project.place = Place.at(own_node.url, "--management", own_node.management_url)
     project.pipeline(PIPELINE)
     project.handlers("def handle(x: str) -> None: ...")
     name = project.name("work")
@@ -164,7 +161,7 @@ async def unfinished(here: Project, management: str) -> list[str]:
     return [item["name"] for item in items if item["action"] == "unfinished"]
 
 
-async def kill_when(here: Project, node: Node, name: str, is_now: Callable[[int, int], bool]) -> bool:
+async def kill_when(here: Project, node: Broker, name: str, is_now: Callable[[int, int], bool]) -> bool:
     """Run `apply --recreate` and kill it when the broker shows the moment; False where it ended before that."""
     watch = await asyncio.to_thread(Watch, node.url, name)
     try:

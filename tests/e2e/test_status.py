@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.foreign import Foreign
-from tests.node import Node, free_port
+from tests.node import Broker, Node, free_port
 from tests.project import Project, started, stop, until
 from tests.scraping import Scrape
 
@@ -81,7 +81,7 @@ async def test_amqp_tells_what_is_ready_and_who_takes_it(shop: Project, foreign:
         assert "management API: not used" in table.stderr
 
 
-async def test_the_management_api_tells_the_rest(managed_project: Project, managed: Node, other: Foreign) -> None:
+async def test_the_management_api_tells_the_rest(managed_project: Project, managed: Broker, other: Foreign) -> None:
     """Unacknowledged messages and rates, and retries with delays that no pipeline says."""
     managed_project.pipeline(PIPELINE)
     managed_project.handlers(HANDLERS)

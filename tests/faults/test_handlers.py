@@ -12,7 +12,7 @@ import pytest
 from tests.faults.load import check_quiet
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
-from tests.node import Node
+from tests.node import Broker, Node
 from tests.project import Project, lines, started, stop, until
 
 ONE_SUBSCRIBER = """
@@ -159,9 +159,16 @@ CONSUMER_TIMEOUT_MS = 4000
 
 
 @pytest.fixture
+def since_4_3(rabbitmq: Broker) -> None:
+    """Skip on older lines, before a node is started for the test."""
+    if rabbitmq.line < (4, 3):
+        pytest.skip("RabbitMQ up to 4.2 takes the consumer_timeout from its configuration alone")
+
+
+@pytest.fixture
 def attentive_node(own_node: Node) -> Node:
     """A node that soon looks whether a consumer holds a message for longer than its consumer_timeout."""
-    own_node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+    own_node.eval("application:set_env(rabbit, channel_tick_interval, 500).")
     return own_node
 
 
@@ -205,11 +212,9 @@ async def test_a_handler_that_outlasts_the_brokers_patience(
 
 @pytest.mark.node(config=f"consumer_timeout = {CONSUMER_TIMEOUT_MS}")
 async def test_a_handler_whose_timeout_is_long_gets_the_brokers_patience(
-    attentive_node: Node, own_project: Project
+    since_4_3: None, attentive_node: Node, own_project: Project
 ) -> None:
     """From 4.3 on a consumer of a quorum queue may say how long it takes: `timeout` does."""
-    if attentive_node.line < (4, 3):
-        pytest.skip("RabbitMQ up to 4.2 takes the consumer_timeout from its configuration alone")
     own_project.pipeline(ONE_SUBSCRIBER.format(queue="", options="concurrency: 4, timeout: 15m"))
     own_project.handlers(
         """

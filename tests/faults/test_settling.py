@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pika
@@ -20,8 +19,8 @@ from tests.faults.load import both_lost, check_quiet, is_back, losses
 from tests.faults.test_unlisted import orders, send, through
 from tests.faults.verdict import Fault, check_empty
 from tests.foreign import Foreign
-from tests.node import Node
-from tests.project import Place, Project, lines, started, stop, until
+from tests.node import Broker
+from tests.project import Project, lines, started, stop, until
 from tests.proxy import Proxy
 
 
@@ -75,11 +74,6 @@ RECREATED = """
 """
 
 
-def recreated(managed: Node, folder: Path, unique: str) -> Project:
-    where = ("--broker", managed.url, "--management", managed.management_url)
-    return Project(folder, unique, Place(where, managed.url))
-
-
 async def apply(project: Project, *arguments: str, code: int) -> str:
     async with project.command("apply", *arguments) as runner:
         assert await runner.wait(120) == code, runner.stderr + runner.stdout
@@ -89,10 +83,10 @@ async def apply(project: Project, *arguments: str, code: int) -> str:
 @pytest.mark.timeout(200)
 @pytest.mark.fault("F43", "a quorum queue is recreated again and again while three programs publish to it by its name")
 async def test_a_quorum_queue_that_is_recreated_under_load(
-    managed: Node, tmp_path: Path, unique: str, fault: Fault
+    managed: Broker, project_with_api: Project, fault: Fault
 ) -> None:
     """They are refused for the time, and every message that was confirmed is there."""
-    project, work = recreated(managed, tmp_path, unique), f"{unique}.work"
+    project, work = project_with_api, project_with_api.name("work")
     project.pipeline(RECREATED.replace("LIMIT", "delivery_limit: 7"))
     await apply(project, code=0)
     publishers = Publishers(managed.url, work, 0.005)
@@ -112,10 +106,10 @@ async def test_a_quorum_queue_that_is_recreated_under_load(
 @pytest.mark.timeout(200)
 @pytest.mark.fault("F43", "a classic queue is to be recreated while a program publishes to it by its name")
 async def test_a_classic_queue_is_not_recreated_while_messages_keep_coming(
-    managed: Node, tmp_path: Path, unique: str, fault: Fault
+    managed: Broker, project_with_api: Project, fault: Fault
 ) -> None:
     """Nobody can be shut out of it: it is refused, and done as soon as nothing comes any more."""
-    project, work = recreated(managed, tmp_path, unique), f"{unique}.work"
+    project, work = project_with_api, project_with_api.name("work")
     project.pipeline(RECREATED.replace("LIMIT", "type: classic, max_length: 70000"))
     await apply(project, code=0)
     project.pipeline(RECREATED.replace("LIMIT", "type: classic, max_length: 90000"))
@@ -132,10 +126,10 @@ async def test_a_classic_queue_is_not_recreated_while_messages_keep_coming(
 @pytest.mark.timeout(120)
 @pytest.mark.fault("F43", "killed while the queue is closed to publishers")
 async def test_a_recreation_that_is_killed_while_the_queue_is_closed(
-    managed: Node, tmp_path: Path, unique: str, fault: Fault
+    managed: Broker, project_with_api: Project, fault: Fault
 ) -> None:
     """The next run opens it, and what has kept it closed is not taken for a message."""
-    project, work = recreated(managed, tmp_path, unique), f"{unique}.work"
+    project, work = project_with_api, project_with_api.name("work")
     project.pipeline(RECREATED.replace("LIMIT", "delivery_limit: 7"))
     await apply(project, code=0)
     api, _ = await ManagementApi.find(BrokerSettings(urls=(managed.url,)), managed.management_url)

@@ -275,7 +275,7 @@ async def test_a_process_without_descriptors(
 @pytest.fixture
 def prompt_node(own_node: Node) -> Node:
     """A node that soon tries a dead letter again that its queue has refused; by default that takes three minutes."""
-    own_node.ctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000).")
+    own_node.eval("application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000).")
     return own_node
 
 
@@ -386,7 +386,7 @@ async def test_two_versions_of_a_pipeline(rabbit_project: Project, foreign: Fore
 @pytest.fixture
 def attentive_node(own_node: Node) -> Node:
     """A node that soon looks whether a consumer holds a message for longer than its consumer_timeout."""
-    own_node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+    own_node.eval("application:set_env(rabbit, channel_tick_interval, 500).")
     return own_node
 
 

@@ -47,10 +47,9 @@ def add_user(
     listed = ",".join(map(str, password.encode()))
     rights = ", ".join(f'<<"{right}">>' for right in (configure, write, read))
     rights = rights.replace("\\", "\\\\")
-    node.ctl(
-        "eval",
+    node.eval(
         f"""ok = rabbit_auth_backend_internal:add_user(<<"{user}">>, <<{listed}>>, <<"tests">>),
-        rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, {rights}, <<"tests">>).""",
+        rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, {rights}, <<"tests">>)."""
     )
 
 
