@@ -36,27 +36,10 @@ def take(node: Broker, queue: str) -> bytes | None:
     return body
 
 
-def test_a_confirmed_message_outlives_kill_9(own_node: Node) -> None:
+def test_a_confirmed_message_outlives_a_frost_an_orderly_restart_and_kill_9(own_node: Node) -> None:
     publish(own_node, "kept", b"still here")
     url = own_node.url
 
-    own_node.kill()
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", own_node.port))
-    own_node.start()
-
-    assert own_node.url == url
-    assert take(own_node, "kept") == b"still here"
-
-
-def test_a_message_outlives_an_orderly_restart(own_node: Node) -> None:
-    publish(own_node, "kept", b"still here")
-    own_node.restart()
-    assert take(own_node, "kept") == b"still here"
-
-
-def test_a_frozen_node_answers_again_after_it_is_thawed(own_node: Node) -> None:
-    publish(own_node, "kept", b"still here")
     own_node.freeze()
     with socket.create_connection(("127.0.0.1", own_node.port), timeout=0.5) as client:
         client.sendall(b"AMQP\x00\x00\x09\x01")
@@ -64,6 +47,18 @@ def test_a_frozen_node_answers_again_after_it_is_thawed(own_node: Node) -> None:
             client.recv(1)
     own_node.thaw()
     assert take(own_node, "kept") == b"still here"
+
+    publish(own_node, "kept", b"and here")
+    own_node.restart()
+    assert take(own_node, "kept") == b"and here"
+
+    publish(own_node, "kept", b"to the last")
+    own_node.kill()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", own_node.port))
+    own_node.start()
+    assert own_node.url == url
+    assert take(own_node, "kept") == b"to the last"
 
 
 def test_nothing_is_left_of_a_closed_node(installed: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +24,19 @@ def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.fixture(scope="module")
+def new_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that `runner init` has filled."""
+    above = tmp_path_factory.mktemp("new")
+    assert run(above, *STARTS[0], "init", "shop").returncode == 0
+    return above / "shop"
+
+
 @pytest.fixture(params=FILES)
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
-    """Return the folder that `runner init` has filled, and a file in it that hides the runner and must not run."""
+def project(request: pytest.FixtureRequest, tmp_path: Path, new_project: Path) -> tuple[Path, Path]:
+    """Return a copy of that folder, and a file in it that hides the runner and must not run."""
     folder = tmp_path / "shop"
-    assert run(tmp_path, *STARTS[0], "init", "shop").returncode == 0
+    shutil.copytree(new_project, folder)
     file = folder / str(request.param)
     file.parent.mkdir(exist_ok=True)
     file.write_text("raise SystemExit('the file of the user runs')\n")

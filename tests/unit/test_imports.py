@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -77,7 +78,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 40
 LONGER: dict[str, str] = {}
 """Files (`runner/a.py`) and functions (`runner/a.py:name`) that are longer, each with its reason."""
 
-TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "runner").rglob("*.py"))}
+FILES = sorted((ROOT / "runner").rglob("*.py"))
 
 
 def test_imports_point_down() -> None:
@@ -121,12 +122,12 @@ def test_each_library_is_declared() -> None:
 
 
 def test_no_room_is_named_for_nothing() -> None:
-    parts = {part for path in TREES for part in path.relative_to(ROOT).with_suffix("").parts}
+    parts = {part for path in FILES for part in path.relative_to(ROOT).with_suffix("").parts}
     assert [part for part in sorted(parts) if BANNED_NAMES.fullmatch(part)] == []
 
 
 def test_files_and_functions_are_short() -> None:
-    files = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in TREES}
+    files = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
     long = {name for name, lines in files.items() if lines > MAX_FILE_LINES}
     for path, node in _functions():
         if _body_lines(node) > MAX_FUNCTION_LINES:
@@ -134,9 +135,14 @@ def test_files_and_functions_are_short() -> None:
     assert sorted(long) == sorted(LONGER), "longer than allowed, or excused without need"
 
 
+@functools.cache
+def _trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in FILES}
+
+
 def _imports() -> Iterator[tuple[Path, int, str]]:
     """Yield every import of every file, also those in functions and under TYPE_CHECKING, as (file, line, module)."""
-    for path, tree in TREES.items():
+    for path, tree in _trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 yield from ((path, node.lineno, alias.name) for alias in node.names)
@@ -151,7 +157,7 @@ def _module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {_module(path) for path in TREES}
+MODULES = {_module(path) for path in FILES}
 
 
 def _is_in(module: str, room: str) -> bool:
@@ -166,7 +172,7 @@ def _room(module: str) -> tuple[int, tuple[str, ...]]:
 
 
 def _functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for path, tree in TREES.items():
+    for path, tree in _trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield path, node
