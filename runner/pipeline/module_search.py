@@ -9,6 +9,7 @@ the folders of the pipeline has a second module of that name.
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import pkgutil
 import sys
@@ -239,18 +240,23 @@ def _lies_in(file: str, folders: Sequence[str]) -> bool:
     return any(file.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
 
-def imported_names(file: str, package: str) -> Iterator[str]:
-    """Yield the names that a source file imports. Those of a `from` may be attributes."""
+def imported_names(file: str, package: str) -> Sequence[str]:
+    """Return the names that a source file imports. Those of a `from` may be attributes."""
     try:
-        tree = ast.parse(Path(file).read_bytes())
+        return _imported_names(file, package, os.stat(file).st_mtime_ns)
     except (SyntaxError, ValueError, OSError):  # the import reports it
-        return
-    for node in ast.walk(tree):
+        return ()
+
+
+@functools.lru_cache(maxsize=1024)  # many modules of a project reach the same ones
+def _imported_names(file: str, package: str, changed_at_ns: int) -> Sequence[str]:
+    names = []
+    for node in ast.walk(ast.parse(Path(file).read_bytes())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names if alias.name != "*")
-            if base:
-                yield base
+            names += [f"{base}.{alias.name}" if base else alias.name for alias in node.names if alias.name != "*"]
+            names += [base] if base else []
+    return names
