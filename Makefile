@@ -5,11 +5,14 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 3
+# Tests wait as long as they work, for brokers and for processes: two workers keep one core busy.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 # RABBITMQ=4.3 (or 4.0, 3.10) runs the tests on that line of RabbitMQ, in a Debian root below BROKERS; without it they
 # run on this machine's own. Several working copies can share one BROKERS.
 BROKERS ?= .brokers
 export RABBITMQ BROKERS
+# Each worker and each process would compile the sources for itself, again and again.
+unexport PYTHONDONTWRITEBYTECODE
 EXAMPLES := pipelines/orders.yaml pipelines/order_placed.yaml pipelines/fulfilment.yaml
 
 # The first Python that is new enough; PYTHON=… overrides it.
