@@ -150,6 +150,11 @@ class Project:
         code = "from ledger_of_handlers import note\n" + dedent(text).replace("UNIQUE", self.unique)
         (self.folder / f"{module}.py").write_text(code)
 
+    def write(self, pipeline: str, handlers: str) -> None:
+        """Write the project's pipeline and the module `work` of its handlers."""
+        self.pipeline(pipeline)
+        self.handlers(handlers)
+
     def one_queue(
         self, handlers: str, subscriber: str = "", *, producer: str = "", queue: str = "", more: str = ""
     ) -> None:
@@ -164,8 +169,7 @@ class Project:
             text += f"producers: {{send: {{handler: work:send, to: UNIQUE.work, {producer}}}}}\n"
         if "handle" in names:
             text += f"subscribers: {{handle: {{from: UNIQUE.work, handler: work:handle, {subscriber}}}}}\n"
-        self.pipeline(text)
-        self.handlers(handlers)
+        self.write(text, handlers)
 
     def heard(self) -> list[str]:
         """Return what handlers noted, sorted, without the word that no other test has in front."""

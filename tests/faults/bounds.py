@@ -170,8 +170,7 @@ class Bench:
             place = Place.at(self.node.url)
         with tempfile.TemporaryDirectory(prefix="mqrunner-bounds-") as folder:
             project = Project(Path(folder), f"b{secrets.token_hex(4)}", place)
-            project.pipeline("version: 1\nlogging: {messages: false}\n" + pipeline)
-            project.handlers(HEAD + handlers)
+            project.write("version: 1\nlogging: {messages: false}\n" + pipeline, HEAD + handlers)
             yield Subject(project, Row(name, limit_mb=limit_mb))
             if not memory:
                 await asyncio.to_thread(self._delete, project.unique)

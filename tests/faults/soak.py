@@ -191,8 +191,7 @@ async def main() -> bool:
     with tempfile.TemporaryDirectory(prefix="mqrunner-soak-") as folder, Node() as node:
         async with Proxy(node.port) as proxy:
             project = Project(Path(folder), f"s{secrets.token_hex(4)}", Place.at(proxy.url))
-            project.pipeline(PIPELINE)
-            project.handlers(HANDLERS)
+            project.write(PIPELINE, HANDLERS)
             async with project.up() as runner:
                 await started(runner)
                 soak = Soak(project, proxy, runner)

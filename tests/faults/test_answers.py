@@ -42,8 +42,7 @@ def publisher(project: Project, timeout: str) -> AsyncPublisher:
 @pytest.mark.fault("F70", "kill -9 of the process that answers, twice, while 200 callers wait")
 async def test_those_who_answer_are_killed(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
     """Each caller gets its own answer, from whichever process has handled its question last."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     work = rabbit_project.name("work")
     async with publisher(rabbit_project, "100s") as shop:
         async with rabbit_project.up() as runner:
@@ -67,8 +66,7 @@ async def test_those_who_answer_are_killed(rabbit_project: Project, foreign: For
 @pytest.mark.fault("F71", "kill -9 of the broker, twice, while 20 callers ask 400 questions")
 async def test_the_broker_is_killed_while_callers_wait(own_node: Node, own_project: Project, fault: Fault) -> None:
     """No caller waits for an answer that cannot come. It asks again with the same id, which may do the work twice."""
-    own_project.pipeline(PIPELINE)
-    own_project.handlers(HANDLERS)
+    own_project.write(PIPELINE, HANDLERS)
     work, lost = own_project.name("work"), Counter[str]()
     questions, answered = iter(range(400)), set[int]()
 

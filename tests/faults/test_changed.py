@@ -49,8 +49,7 @@ async def test_a_queue_of_somebody_else_that_is_deleted(
     rabbit_project: Project, foreign: Foreign, fault: Fault
 ) -> None:
     """It is not ours to declare: we say that it is gone, wait, and go on when its owner has made it again."""
-    rabbit_project.pipeline(TWO_QUEUES.replace("UNIQUE.work: {}", "UNIQUE.work: {declare: false}"))
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(TWO_QUEUES.replace("UNIQUE.work: {}", "UNIQUE.work: {declare: false}"), HANDLERS)
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     foreign.channel.queue_declare(work, durable=True)
     port = free_port()
@@ -84,8 +83,7 @@ async def test_a_queue_that_has_other_arguments_when_we_come_back(
     rabbit_project: Project, foreign: Foreign, rabbitmq: Broker, fault: Fault
 ) -> None:
     """The difference is told with both values; nobody else is held up by it."""
-    rabbit_project.pipeline(TWO_QUEUES)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(TWO_QUEUES, HANDLERS)
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
@@ -114,8 +112,7 @@ async def test_a_missing_queue_is_declared_again_beside_one_that_differs(
     rabbit_project: Project, foreign: Foreign, rabbitmq: Broker, fault: Fault
 ) -> None:
     """What can be restored is, whatever else differs."""
-    rabbit_project.pipeline(TWO_QUEUES)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(TWO_QUEUES, HANDLERS)
     work, other = rabbit_project.name("work"), rabbit_project.name("other")
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
@@ -149,8 +146,7 @@ async def test_a_retry_whose_wait_queue_is_gone(
     rabbit_project: Project, foreign: Foreign, fault: Fault, what: str
 ) -> None:
     """It is declared again and the message retried; the original is not acknowledged before."""
-    rabbit_project.pipeline(TWO_QUEUES + "    defaults: {subscriber: {retry: {attempts: 2, delay: 250ms}}}\n")
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(TWO_QUEUES + "    defaults: {subscriber: {retry: {attempts: 2, delay: 250ms}}}\n", HANDLERS)
     work, wait = rabbit_project.name("work"), f"{rabbit_project.unique}.retry.250"
     async with rabbit_project.up() as runner:
         await started(runner)
@@ -217,8 +213,7 @@ async def test_credentials_that_are_revoked(
     rabbit_project: Project, foreign: Foreign, rabbitmq: Broker, guest: Guest, fault: Fault, what: str
 ) -> None:
     """It says that it is refused, tries ever more slowly, never shows the password, and works when let in again."""
-    rabbit_project.pipeline(TWO_QUEUES)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(TWO_QUEUES, HANDLERS)
     rabbit_project.place = Place.at(guest.url)
     work = rabbit_project.name("work")
     async with rabbit_project.up() as runner:

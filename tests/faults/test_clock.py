@@ -53,8 +53,7 @@ def beats(project: Project) -> int:
 @pytest.mark.fault("F25", "the wall clock is put forward by a day while a producer beats")
 async def test_a_clock_that_is_put_forward(rabbit_project: Project, fault: Fault) -> None:
     """One beat for all that were missed, then the rhythm goes on: no storm."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     set_clock(rabbit_project, 0)
     async with rabbit_project.up() as runner:
         await started(runner)
@@ -74,8 +73,7 @@ async def test_a_clock_that_is_put_forward(rabbit_project: Project, fault: Fault
 @pytest.mark.parametrize("when", ["while it runs", "before the next start"])
 async def test_a_clock_that_is_put_back(rabbit_project: Project, fault: Fault, when: str) -> None:
     """A producer with `every` does not stand still until the day has passed."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     set_clock(rabbit_project, DAY_S)
     async with rabbit_project.up() as runner:
         await started(runner)

@@ -47,8 +47,7 @@ class Delayed:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        project.pipeline(PIPELINE)
-        project.handlers(HANDLERS)
+        project.write(PIPELINE, HANDLERS)
         self.sent = [f"sent-{number}" for number in range(MESSAGES)]
         self.orders, self.later = project.name("orders"), project.name("later")
         self.steps = [f"{project.unique}.delay.{step.replace('UNIQUE', project.unique)}" for step in STEPS]

@@ -61,8 +61,7 @@ HELD = 2 * 20 + 100
 @pytest.fixture
 def file_project(tmp_path: Path, unique: str, no_file_left_open: None) -> Project:
     project = Project(tmp_path, unique, Place.at("file:data/shop.queue"))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS.replace("MADE", "0"))
+    project.write(PIPELINE, HANDLERS.replace("MADE", "0"))
     return project
 
 

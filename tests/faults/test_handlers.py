@@ -130,8 +130,7 @@ JUMPING = """
 async def test_a_clock_that_jumps(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
     """Retries come after their delay of real time, timeouts and dedupe do not notice: no storm, no standstill."""
     options = "timeout: 5s, dedupe: {window: 1h}, retry: {attempts: 3, delay: 300ms, backoff: fixed}"
-    rabbit_project.pipeline(ONE_SUBSCRIBER.format(queue="", options=options))
-    rabbit_project.handlers(JUMPING)
+    rabbit_project.write(ONE_SUBSCRIBER.format(queue="", options=options), JUMPING)
     names = [f"order-{number}" for number in range(50)]
     work = rabbit_project.name("work")
     async with rabbit_project.up() as runner:

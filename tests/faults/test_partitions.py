@@ -42,8 +42,7 @@ class Orders:
     """Messages of several keys, published as another program does; handlers wait until all are there."""
 
     def __init__(self, project: Project, count: int) -> None:
-        project.pipeline(PIPELINE)
-        project.handlers(HANDLERS)
+        project.write(PIPELINE, HANDLERS)
         self.project = project
         self.queue = project.name("orders")
         self.names = [f"{number % KEYS}:{number // KEYS}" for number in range(count)]

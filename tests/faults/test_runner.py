@@ -76,8 +76,7 @@ async def test_a_runner_that_is_killed_between_the_copy_and_the_ack(
 ) -> None:
     """There is one copy too many, which `dedupe` takes out; and never one too few."""
     options = "retry: {attempts: 3, delay: 300ms}" + (", dedupe: {window: 1h}" if dedupe else "")
-    rabbit_project.pipeline(ONE_SUBSCRIBER.format(options=options))
-    rabbit_project.handlers(KILLED_BEFORE_THE_ACK)
+    rabbit_project.write(ONE_SUBSCRIBER.format(options=options), KILLED_BEFORE_THE_ACK)
     work = rabbit_project.name("work")
     async with rabbit_project.up() as runner:
         await started(runner)
@@ -96,8 +95,7 @@ async def test_a_runner_that_is_killed_between_the_dead_letter_and_the_ack(
     rabbit_project: Project, foreign: Foreign, fault: Fault
 ) -> None:
     """The dead letter is there twice, with one message id."""
-    rabbit_project.pipeline(ONE_SUBSCRIBER.format(options="retry: none"))
-    rabbit_project.handlers(KILLED_BEFORE_THE_ACK)
+    rabbit_project.write(ONE_SUBSCRIBER.format(options="retry: none"), KILLED_BEFORE_THE_ACK)
     work = rabbit_project.name("work")
     async with rabbit_project.up() as runner:
         await started(runner)
@@ -228,8 +226,7 @@ async def test_the_in_process_broker_ends_with_its_process(
     memory_project: Project, fault: Fault, number: signal.Signals
 ) -> None:
     """As documented: a drain finishes what has begun, kill -9 does not, and neither keeps anything. It says so."""
-    memory_project.pipeline(IN_PROCESS)
-    memory_project.handlers(IN_PROCESS_HANDLERS)
+    memory_project.write(IN_PROCESS, IN_PROCESS_HANDLERS)
     async with memory_project.up() as runner:
         await memory_project.ledger.wait_for(50)
         runner.signal(number)

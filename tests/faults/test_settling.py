@@ -183,8 +183,7 @@ async def test_dead_letters_that_are_moved_back_between_two_losses(
     Their one attempt has failed while the connection was lost: when they come again they are dead letters, uncalled.
     """
     through(proxy, rabbit_project)
-    rabbit_project.pipeline(MOVED_BACK)
-    rabbit_project.handlers(MOVED_BACK_HANDLERS)
+    rabbit_project.write(MOVED_BACK, MOVED_BACK_HANDLERS)
     work, names = rabbit_project.name("work"), orders(10)
     begun = rabbit_project.folder / "begun"
     async with rabbit_project.up() as runner:
@@ -242,8 +241,7 @@ async def test_nothing_of_a_key_is_begun_after_another_process_has_finished_it(
 ) -> None:
     """Neither what waited behind the key nor the retry of what was in hand."""
     direct = rabbit_project.place
-    rabbit_project.pipeline(KEYED)
-    rabbit_project.handlers(KEYED_HANDLERS)
+    rabbit_project.write(KEYED, KEYED_HANDLERS)
     work, names = rabbit_project.name("work"), orders(20)
     begun = rabbit_project.folder / "begun"
     through(proxy, rabbit_project)
@@ -354,8 +352,7 @@ async def test_handlers_that_cancel_the_task_that_they_run_in(
     rabbit_project: Project, foreign: Foreign, fault: Fault
 ) -> None:
     """That is their failure, or that of the message which is at work by then: the subscriber goes on."""
-    rabbit_project.pipeline(CANCELLED)
-    rabbit_project.handlers(CANCELLED_HANDLERS)
+    rabbit_project.write(CANCELLED, CANCELLED_HANDLERS)
     work = rabbit_project.name("work")
     never, rest = orders(6, "never"), [*orders(6, "done"), *orders(2, "later"), *orders(20, "plain")]
     async with rabbit_project.command("apply") as applied:
@@ -388,8 +385,7 @@ async def test_messages_that_come_back_again_and_again_keep_their_order(
 ) -> None:
     """They are not taken alone for that: from a quorum queue, those behind them would overtake them."""
     through(proxy, rabbit_project)
-    rabbit_project.pipeline(KEYED)
-    rabbit_project.handlers(STUCK_HANDLERS)
+    rabbit_project.write(KEYED, STUCK_HANDLERS)
     work, names = rabbit_project.name("work"), orders(20)
     async with rabbit_project.up() as runner:
         await started(runner)

@@ -66,8 +66,7 @@ class Orders:
         self._foreign = foreign
         self.queue = project.name("work")
         self.expected = [str(number) for number in range(count)]
-        project.pipeline(PIPELINE.replace("STORE", store))
-        project.handlers(CHARGE.replace("WORK", str(work_s)))
+        project.write(PIPELINE.replace("STORE", store), CHARGE.replace("WORK", str(work_s)))
 
     def send(self) -> None:
         for click in (1, 2):

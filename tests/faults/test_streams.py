@@ -49,8 +49,7 @@ async def test_a_stream_changes_hands_under_load(
     rabbit_project: Project, foreign: Foreign, proxy: Proxy, fault: Fault
 ) -> None:
     """The next one goes on at the position that was saved last, about a second before."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     done = rabbit_project.ledger.counts
 
     async def reach(count: int) -> None:
@@ -97,8 +96,7 @@ async def test_a_stream_changes_hands_under_load(
 @pytest.mark.fault("F55", "streams: kill -9 of the broker, twice, under a subscriber in `--workers 2`")
 async def test_the_broker_of_a_stream_is_killed(own_node: Node, own_project: Project, fault: Fault) -> None:
     """One of the workers reads on where the subscriber was, and only one."""
-    own_project.pipeline(PIPELINE)
-    own_project.handlers(HANDLERS)
+    own_project.write(PIPELINE, HANDLERS)
     (own_project.folder / "may_work").touch()
     done, history = own_project.ledger.counts, own_project.name("history")
     names = [json.dumps(number) for number in range(COUNT // 2)]
@@ -137,8 +135,7 @@ KILLS = f"""
 @pytest.mark.fault("F56", "streams: a message kills each process that handles it")
 async def test_a_message_of_a_stream_kills_its_process(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
     """It is given up as one of a queue is. Those before it are handled in less than the second between two saves."""
-    rabbit_project.pipeline(PIPELINE.replace(f", rate: {RATE}/s", ""))
-    rabbit_project.handlers(KILLS)
+    rabbit_project.write(PIPELINE.replace(f", rate: {RATE}/s", ""), KILLS)
     history, dead = rabbit_project.name("history"), rabbit_project.name("audit.dead")
     await rabbit_project.do("apply")
     foreign.publish_confirmed(history, *(json.dumps(number).encode() for number in range(2 * POISON)))

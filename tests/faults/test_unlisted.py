@@ -125,8 +125,7 @@ async def test_a_broker_that_dies_with_the_confirms_of_results(
 ) -> None:
     """Everything reaches the broker, nothing that it answers comes through; then it is gone."""
     project, names = Project(tmp_path, unique, Place(())), orders(1500)
-    project.pipeline(HOP)
-    project.handlers(HOP_HANDLERS)
+    project.write(HOP, HOP_HANDLERS)
     work, following = project.name("work"), project.name("next")
     async with Proxy(own_node.port) as proxy:
         through(proxy, project)
@@ -163,8 +162,7 @@ async def test_a_broker_that_dies_with_the_confirms_of_results(
 async def test_a_drain_without_a_broker(own_node: Node, own_project: Project, fault: Fault, what: str) -> None:
     """It ends within its grace all the same; what it could not publish comes again to the next one."""
     names = orders(300)
-    own_project.pipeline(HOP + "    shutdown: {grace: 3s}\n")
-    own_project.handlers(HOP_HANDLERS.replace("0.005", "0.3"))
+    own_project.write(HOP + "    shutdown: {grace: 3s}\n", HOP_HANDLERS.replace("0.005", "0.3"))
     work, following = own_project.name("work"), own_project.name("next")
     async with own_project.up() as runner:
         await started(runner)
@@ -199,8 +197,7 @@ async def test_a_queue_that_is_made_anew_during_the_drain(
     rabbit_project: Project, foreign: Foreign, fault: Fault
 ) -> None:
     """What was in it is gone by somebody's hand; what comes into the new one is not, and what runs ends in peace."""
-    rabbit_project.pipeline(HOP)
-    rabbit_project.handlers(HOP_HANDLERS.replace("0.005", "1.5"))
+    rabbit_project.write(HOP, HOP_HANDLERS.replace("0.005", "1.5"))
     work, after = rabbit_project.name("work"), orders(40, "after")
     async with rabbit_project.up() as runner:
         await started(runner)
@@ -466,8 +463,7 @@ async def test_connections_that_are_cut_within_frames(
 ) -> None:
     """No half of a frame is ever taken for a whole one, in either direction, on results, acknowledgements, confirms."""
     names = orders(600)
-    rabbit_project.pipeline(HOP)
-    rabbit_project.handlers(HOP_HANDLERS)
+    rabbit_project.write(HOP, HOP_HANDLERS)
     await rabbit_project.up_until_idle()  # declares
     send(foreign, rabbit_project.name("work"), names)
     async with Shredder(rabbitmq.port, seed=1) as proxy:
@@ -565,8 +561,7 @@ async def test_whatever_happens_no_attempt_is_lost(
     names = orders(1000)
     async with Proxy(own_node.port) as proxy:
         project = Project(tmp_path_factory.mktemp("project"), unique, Place.at(proxy.url))
-        project.pipeline(EVERYTHING)
-        project.handlers(FAILING)
+        project.write(EVERYTHING, FAILING)
         work, following, wait = project.name("work"), project.name("next"), f"{unique}.retry.700"
         chaos = Chaos(own_node, proxy, project, seed)
         async with chaos.two_runners():

@@ -138,8 +138,7 @@ def leaders(*runners: RunnerProcess) -> int:
 async def test_a_node_that_becomes_another_rabbitmq(old_node: Node, tmp_path: Path, unique: str, fault: Fault) -> None:
     """Messages, waiting retries, dead letters and the state of the leadership are those that the old node had."""
     project = Project(tmp_path, unique, Place.at(old_node.url))
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     work, plain, made = map(project.name, ("work", "plain", "made"))
     queues, waiting = [work, plain, made], f"{unique}.retry.8000"
     ledger = project.ledger

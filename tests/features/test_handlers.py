@@ -453,8 +453,7 @@ RESOURCES_HANDLERS = """
 
 async def test_resources_are_open_before_the_first_message_and_closed_after_the_last(project: Project) -> None:
     """Every kind of factory, in the order of the file and back; `with` gives arguments to each kind of function."""
-    project.pipeline(RESOURCES)
-    project.handlers(RESOURCES_HANDLERS)
+    project.write(RESOURCES, RESOURCES_HANDLERS)
     async with project.up() as runner:
         await project.ledger.wait_for(5)
         await stop(runner)  # in the middle of the handler

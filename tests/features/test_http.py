@@ -75,8 +75,7 @@ async def test_a_posted_body_is_a_message_and_202_says_that_it_is_there(
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     """The answer has the message's id and comes after the confirm: the message can be taken at once."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     runner, port = serve(rabbit_project)
     async with runner:
         await started(runner)
@@ -101,8 +100,7 @@ async def test_a_posted_body_is_a_message_and_202_says_that_it_is_there(
 
 async def test_posted_messages_are_handled(project: Project) -> None:
     """By the subscribers of the same process; one body goes to every name in `to`."""
-    project.pipeline(PIPELINE + SUBSCRIBERS)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
     runner, port = serve(project)
     async with runner:
         await started(runner)
@@ -117,8 +115,7 @@ async def test_posted_messages_are_handled(project: Project) -> None:
 
 async def test_what_cannot_be_a_message_is_refused_with_its_reason(project: Project) -> None:
     """422 for what is no JSON though it says so, and for what breaks the schema; 413, 404, 405; nothing arrives."""
-    project.pipeline(PIPELINE + SUBSCRIBERS)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
     runner, port = serve(project)
     async with runner:
         await started(runner)
@@ -151,8 +148,7 @@ async def test_what_cannot_be_a_message_is_refused_with_its_reason(project: Proj
 
 async def test_headers_of_a_request_are_options_of_its_message(project: Project) -> None:
     """Its id, delay, expiry and priority. A wrong one is 422, and names the header."""
-    project.pipeline(PIPELINE + SUBSCRIBERS)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
     runner, port = serve(project)
     async with runner:
         await started(runner)
@@ -179,8 +175,7 @@ async def test_headers_of_a_request_are_options_of_its_message(project: Project)
 
 async def test_a_full_queue_is_503_and_not_silence(rabbit_project: Project, foreign: Foreign) -> None:
     """After some seconds of trying; the sender knows that it has to try again."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     runner, port = serve(rabbit_project)
     async with runner:
         await started(runner)
@@ -195,8 +190,7 @@ async def test_a_full_queue_is_503_and_not_silence(rabbit_project: Project, fore
 
 async def test_an_address_that_is_in_use_stops_the_start(project: Project) -> None:
     """Exit 1 with one line that names it, and what to do."""
-    project.pipeline(PIPELINE + SUBSCRIBERS)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with project.up("--http", f"127.0.0.1:{port}") as runner:
@@ -225,8 +219,7 @@ async def test_two_producers_cannot_have_one_path(memory_project: Project) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_request_that_was_accepted_is_answered_before_the_end(project: Project, number: signal.Signals) -> None:
     """A stop takes no new connections, and finishes what has begun: its message is published."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     runner, port = serve(project)
     async with runner:
         await started(runner)
@@ -253,8 +246,7 @@ def accepts(port: int) -> bool:
 
 async def test_a_client_that_never_sends_its_body_does_not_keep_the_runner_from_ending(project: Project) -> None:
     """Some seconds are enough for it; idle connections are closed at once."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     runner, port = serve(project)
     async with runner:
         await started(runner)
@@ -290,8 +282,7 @@ async def until_accepted(port: int) -> None:
 
 async def test_without_a_connection_a_post_is_refused_at_once(rabbit_project: Project, rabbitmq: Broker) -> None:
     """503 with Retry-After, well under a second; and 202 again when the broker is back."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
         runner, port = serve(rabbit_project)
@@ -341,8 +332,7 @@ async def test_a_confirm_is_waited_for_as_long_as_the_producer_says(rabbit_proje
 
 async def test_a_body_that_is_not_json_is_called_that(project: Project) -> None:
     """Whatever its content type says, where the queue has a schema: curl sends a form's by default."""
-    project.pipeline(PIPELINE + SUBSCRIBERS)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
     runner, port = serve(project)
     async with runner:
         await started(runner)
@@ -357,8 +347,7 @@ async def test_a_body_that_is_not_json_is_called_that(project: Project) -> None:
 
 
 async def test_port_0_takes_a_free_one_and_says_which(project: Project) -> None:
-    project.pipeline(PIPELINE + SUBSCRIBERS)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE + SUBSCRIBERS, HANDLERS)
     async with project.up("--http", "127.0.0.1:0") as runner:
         await started(runner)
         (line,) = lines(runner, "http.listening")
@@ -420,8 +409,7 @@ ANSWERERS = """
 
 async def test_a_post_can_be_a_call(project: Project) -> None:
     """The response is the answer; what was wrong is said with the status that it has in HTTP. With workers as well."""
-    project.pipeline(CALLS)
-    project.handlers(ANSWERERS)
+    project.write(CALLS, ANSWERERS)
     workers = () if project.place.is_memory else ("--workers", "2")
     runner, port = serve(project, *workers)
     async with runner:
@@ -457,8 +445,7 @@ async def test_a_post_can_be_a_call(project: Project) -> None:
 
 async def test_a_call_ends_when_its_connection_is_lost(rabbit_project: Project, rabbitmq: Broker) -> None:
     """At once, and not after its timeout of an hour: the address of the answer is gone."""
-    rabbit_project.pipeline(CALLS)
-    rabbit_project.handlers(ANSWERERS)
+    rabbit_project.write(CALLS, ANSWERERS)
     async with Proxy(rabbitmq.port) as proxy:
         rabbit_project.place = Place.at(proxy.url)
         runner, port = serve(rabbit_project)

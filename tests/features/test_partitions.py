@@ -38,8 +38,7 @@ HANDLERS = """
 
 async def test_each_key_has_one_partition_and_keeps_its_order(project: Project) -> None:
     """Retries included: they wait in the process, and hold their key."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     await project.up_until_idle()
     handled = [payload.split(":") for payload in project.ledger.payloads()]
     partitions = {(customer, partition) for customer, _, partition in handled}
@@ -111,8 +110,7 @@ async def test_a_consistent_hash_exchange_chooses_the_partition_for_other_progra
     """By a header, with RabbitMQ's plugin for that. For `plan`, bindings of others are no difference."""
     with Node(management=True, plugins=["rabbitmq_consistent_hash_exchange"]) as node, Foreign(node.url) as foreign:
         project = Project(tmp_path, unique, Place.at(node.url))
-        project.pipeline(PIPELINE.replace("send: {handler: work:send, to: UNIQUE.orders}", ""))
-        project.handlers(HANDLERS)
+        project.write(PIPELINE.replace("send: {handler: work:send, to: UNIQUE.orders}", ""), HANDLERS)
         await project.do("apply", "--management", node.management_url)
         channel, exchange = foreign.channel, project.name("by_customer")
         channel.exchange_declare(exchange, "x-consistent-hash", durable=True, arguments={"hash-header": "customer"})

@@ -43,8 +43,7 @@ HELD_HANDLERS = (
 
 async def test_a_handler_without_a_schedule_runs_once_for_each_start(project: Project) -> None:
     """Each item is a message; a second start runs it again."""
-    project.pipeline(ONCE)
-    project.handlers(ONCE_HANDLERS)
+    project.write(ONCE, ONCE_HANDLERS)
     orders = [f"order-{number}" for number in range(30)]
     runner = await project.up_until_idle()
     assert project.ledger.counts() == Counter(["read", *orders])
@@ -109,8 +108,7 @@ async def test_a_finite_producer_runs_in_one_of_the_processes_that_start_togethe
 
 async def test_a_rolling_update_and_an_eviction_do_not_run_a_finite_producer_again(rabbit_project: Project) -> None:
     """Replicas that join while another one runs are in its start, also those that come after the producer has ended."""
-    rabbit_project.pipeline(ONCE)
-    rabbit_project.handlers(ONCE_HANDLERS)
+    rabbit_project.write(ONCE, ONCE_HANDLERS)
     async with rabbit_project.up() as old, rabbit_project.up() as new, rabbit_project.up() as last:
         await until(lambda: sum(len(lines(each, "producer.finished")) for each in (old, new, last)) == 1, "it has run")
         (leader,) = (each for each in (old, new, last) if lines(each, "leadership.won"))
@@ -176,8 +174,7 @@ async def test_once_that_was_killed_before_its_end_is_finished_by_the_next_start
 
 async def test_once_in_process_is_once_for_each_start_and_says_so(memory_project: Project) -> None:
     """The in-process broker ends with its process, and remembers nothing."""
-    memory_project.pipeline(ONCE.replace("handler: work:read", "handler: work:read, once: true"))
-    memory_project.handlers(ONCE_HANDLERS)
+    memory_project.write(ONCE.replace("handler: work:read", "handler: work:read, once: true"), ONCE_HANDLERS)
     for times in (1, 2):
         runner = await memory_project.up_until_idle()
         assert memory_project.ledger.counts()["read"] == times
@@ -205,8 +202,7 @@ async def test_a_process_that_waits_until_idle_waits_for_the_producers_of_the_on
     rabbit_project: Project,
 ) -> None:
     """What another process still has to produce is left to do, though every queue is empty."""
-    rabbit_project.pipeline(ONCE)
-    rabbit_project.handlers(HELD_HANDLERS)
+    rabbit_project.write(ONCE, HELD_HANDLERS)
     async with rabbit_project.up() as first:
         await first.wait_for(lambda line: line["event"] == "leadership.won")
         async with rabbit_project.up("--until-idle") as second:
@@ -340,8 +336,7 @@ async def test_each_line_of_a_file_is_a_message(
     project: Project, name: str, content: bytes, payloads: list[str]
 ) -> None:
     """JSON lines byte for byte, empty ones passed over; CSV rows as maps of the header's names to texts."""
-    project.pipeline(FILE.replace("FILE", name))
-    project.handlers(FILE_HANDLERS)
+    project.write(FILE.replace("FILE", name), FILE_HANDLERS)
     (project.folder / name).parent.mkdir(exist_ok=True)
     (project.folder / name).write_bytes(content)
     await project.up_until_idle()
@@ -350,8 +345,7 @@ async def test_each_line_of_a_file_is_a_message(
 
 async def test_each_line_of_standard_input_is_a_message(project: Project) -> None:
     """`file: -`, as in `zcat orders.gz | runner up … --until-idle`."""
-    project.pipeline(FILE.replace("FILE", "'-'"))
-    project.handlers(FILE_HANDLERS)
+    project.write(FILE.replace("FILE", "'-'"), FILE_HANDLERS)
     text = "".join(f'{{"n": {number}}}\n' for number in range(50)).encode()
     async with project.up("--until-idle", stdin=text) as runner:
         assert await runner.wait() == 0, runner.stderr
@@ -382,8 +376,7 @@ async def test_a_bad_line_is_named_and_ends_its_producer(
     project: Project, name: str, content: bytes, error: str
 ) -> None:
     """File and line; what stood before it is published once, and nothing behind it: trying again cannot help."""
-    project.pipeline(FILE.replace("FILE", f"'{name}'").replace("{}", "{schema: work:Row}"))
-    project.handlers(ROW)
+    project.write(FILE.replace("FILE", f"'{name}'").replace("{}", "{schema: work:Row}"), ROW)
     if name != "-":
         (project.folder / name).write_bytes(content)
     async with project.up("--until-idle", stdin=content) as runner:

@@ -28,8 +28,7 @@ STREAM = """
 
 async def test_a_stream_can_be_published_to(rabbit_project: Project, foreign: Foreign, rabbitmq: Broker) -> None:
     """It keeps everything, within its limits of size and age."""
-    rabbit_project.pipeline(STREAM)
-    rabbit_project.handlers("def send(): return [1, 2, 3]")
+    rabbit_project.write(STREAM, "def send(): return [1, 2, 3]")
     await rabbit_project.up_until_idle()
     queue = rabbit_project.name("log")
     await until(lambda: foreign.count(queue) == 3, "three messages are in the stream")
@@ -42,8 +41,7 @@ async def test_a_stream_can_be_published_to(rabbit_project: Project, foreign: Fo
 
 async def test_the_in_process_broker_has_no_streams(memory_project: Project) -> None:
     """Exit 78, and it says what to do; the same file is right for RabbitMQ."""
-    memory_project.pipeline(STREAM)
-    memory_project.handlers("def send(): note('sent')")
+    memory_project.write(STREAM, "def send(): note('sent')")
     async with memory_project.up("--until-idle") as runner:
         assert await runner.wait() == 78
     assert "error[not-on-this-broker]" in runner.stderr
@@ -187,8 +185,7 @@ MODES = """
 
 async def test_verify_checks_and_makes_nothing(rabbit_project: Project, foreign: Foreign) -> None:
     """What is missing, all of it: exit 69. When everything is there it runs; a difference is told, nothing changed."""
-    rabbit_project.pipeline(MODES.replace("MODE", "verify"))
-    rabbit_project.handlers(HEAR + "\n    def send(): return 'order'\n")
+    rabbit_project.write(MODES.replace("MODE", "verify"), HEAR + "\n    def send(): return 'order'\n")
     own = f"{rabbit_project.unique}.book"
     async with rabbit_project.up() as runner:
         assert await runner.wait() == 69
@@ -210,8 +207,7 @@ async def test_verify_checks_and_makes_nothing(rabbit_project: Project, foreign:
 
 async def test_ignore_neither_checks_nor_makes(rabbit_project: Project, foreign: Foreign) -> None:
     """What differs is used as it is; what is missing is noticed by whoever needs it."""
-    rabbit_project.pipeline(MODES.replace("MODE", "manage"))
-    rabbit_project.handlers(HEAR + "\n    def send(): return 'order'\n")
+    rabbit_project.write(MODES.replace("MODE", "manage"), HEAR + "\n    def send(): return 'order'\n")
     await rabbit_project.up_until_idle()
     rabbit_project.pipeline(MODES.replace("MODE", "ignore").replace("work: {}", "work: {max_length: 9}"))
     await rabbit_project.up_until_idle()

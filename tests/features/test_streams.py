@@ -63,8 +63,7 @@ async def test_a_stream_is_read_from_its_first_message_and_then_goes_on(
 
     What a publisher writes into the header of the offset counts for nothing.
     """
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     dead = rabbit_project.name("audit.dead")
     await rabbit_project.do("up --only send --until-idle")
     async with rabbit_project.up("--except", "send") as runner:
@@ -154,8 +153,7 @@ async def test_other_offsets_count_at_each_start(rabbit_project: Project, foreig
 
 async def test_what_never_becomes_idle(rabbit_project: Project) -> None:
     """A stream keeps its messages, so nothing says that all are handled."""
-    rabbit_project.pipeline(PIPELINE)
-    rabbit_project.handlers(HANDLERS)
+    rabbit_project.write(PIPELINE, HANDLERS)
     refused = await rabbit_project.do("up --until-idle", code=2)
     assert "which never becomes empty" in refused.stderr
     assert "leave --until-idle out, or add --except audit" in refused.stderr

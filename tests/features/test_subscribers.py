@@ -256,8 +256,7 @@ async def test_of_two_processes_one_keeps_the_order_and_the_other_takes_over_whe
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     """kill -9 of the active one: what it had not acknowledged comes again, in order, and then the rest."""
-    rabbit_project.pipeline(ORDERED.replace("DELAY", "20ms"))
-    rabbit_project.handlers(MOVING)
+    rabbit_project.write(ORDERED.replace("DELAY", "20ms"), MOVING)
     orders = [json.dumps({"account": {"id": n % 5}, "n": n}).encode() for n in range(1000)]
     async with rabbit_project.up() as first, rabbit_project.up() as second:
         await started(first, second)
@@ -285,8 +284,7 @@ async def test_of_two_processes_one_keeps_the_order_and_the_other_takes_over_whe
 
 async def test_a_process_that_stops_hands_its_keys_over_in_order(rabbit_project: Project, foreign: Foreign) -> None:
     """A rolling restart: nothing is handled twice, and no message overtakes another of its key."""
-    rabbit_project.pipeline(ORDERED.replace("DELAY", "20ms"))
-    rabbit_project.handlers(MOVING)
+    rabbit_project.write(ORDERED.replace("DELAY", "20ms"), MOVING)
     orders = [json.dumps({"account": {"id": n % 5}, "n": n}).encode() for n in range(1000)]
     async with rabbit_project.up() as first, rabbit_project.up() as second:
         await started(first, second)

@@ -132,8 +132,7 @@ async def test_what_belongs_to_others_must_exist_and_nothing_is_made_without_it(
     rabbit_project: Project, foreign: Foreign
 ) -> None:
     """`declare: false`, and not there: exit 69 naming the queue and the exchange; our own queue is not made either."""
-    rabbit_project.pipeline(FOREIGN)
-    rabbit_project.handlers(HEAR)
+    rabbit_project.write(FOREIGN, HEAR)
     async with rabbit_project.up() as runner:
         assert await runner.wait() == 69
     for kind in ("queue", "exchange"):
@@ -227,8 +226,7 @@ FAILING = (
 
 async def test_what_was_given_up_on_can_be_read(project: Project) -> None:
     """On a fresh broker."""
-    project.pipeline(GIVEN_UP.replace("DECLARED", "UNIQUE.work.dead:") + MENDING)
-    project.handlers(FAILING)
+    project.write(GIVEN_UP.replace("DECLARED", "UNIQUE.work.dead:") + MENDING, FAILING)
     await project.up_until_idle()
     assert project.heard() == ["work.dead order"]
 

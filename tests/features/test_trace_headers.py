@@ -72,8 +72,7 @@ def seen(project: Project) -> dict[str, dict[str, str]]:
 
 async def test_results_and_retries_have_the_trace_headers_of_their_message(project: Project) -> None:
     """Returned, yielded, told as an event, from a second attempt, from a batch; a handler's own headers win."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     runner = await project.up_until_idle()
     baggage = {"baggage": CONTEXT["baggage"]}
     assert seen(project) == {
@@ -101,8 +100,7 @@ async def test_results_and_retries_have_the_trace_headers_of_their_message(proje
 async def test_dead_letters_and_replays_keep_the_trace_headers(rabbit_project: Project, foreign: Foreign) -> None:
     """The dead letter is the message as it came, also where its headers are garbage, and so is its replay."""
     project = rabbit_project
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     await project.up_until_idle("--only", "see")
     garbage = {"traceparent": "00-garbage", "tracestate": "vendor=a"}
     for headers in (CONTEXT, garbage):

@@ -74,8 +74,7 @@ def collector() -> Iterator[Collector]:
 
 async def test_a_publication_is_a_span_and_so_is_each_attempt(project: Project, collector: Collector) -> None:
     """Names, kinds, parents, links and attributes of a flow: a queue, an event, a retry, a dead letter, a batch."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     runner = await project.up_until_idle(env=collector.env)
     work, told = project.name("work"), project.name("told")
     system = "memory" if project.place.is_memory else "rabbitmq"
@@ -144,8 +143,7 @@ async def test_a_publication_is_a_span_and_so_is_each_attempt(project: Project, 
 
 async def test_a_batch_is_one_span_with_a_link_to_each_message(project: Project, collector: Collector) -> None:
     """It has no parent: its messages have traces of their own."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     runner = await project.up_until_idle(env=collector.env)
     published = collector.named(f"publish {project.name('batches')}")
     batch = collector.one(f"process {project.name('batches')}")
@@ -160,8 +158,7 @@ async def test_a_batch_is_one_span_with_a_link_to_each_message(project: Project,
 
 async def test_handlers_work_inside_the_span_and_so_do_their_log_lines(project: Project, collector: Collector) -> None:
     """Spans that a handler makes are its children, also in a thread; baggage reaches it; lines name trace and span."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     runner = await project.up_until_idle(env=collector.env)
     heard = collector.one(f"process {project.unique}.hear")
     own = collector.one("own work")
@@ -177,8 +174,7 @@ async def test_handlers_work_inside_the_span_and_so_do_their_log_lines(project: 
 
 async def test_a_handler_in_a_process_of_its_own_knows_the_span(project: Project, collector: Collector) -> None:
     """Its context is there; spans that it makes are not exported, unless its own code sets up an exporter."""
-    project.pipeline(PIPELINE.replace("handler: work:hear}", "handler: work:hear, run_in: process}"))
-    project.handlers(HANDLERS)
+    project.write(PIPELINE.replace("handler: work:hear}", "handler: work:hear, run_in: process}"), HANDLERS)
     await project.up_until_idle(env=collector.env)
     heard = collector.one(f"process {project.unique}.hear")
     assert f"hear {heard.trace_id}-{heard.span_id} north" in project.ledger.payloads()
@@ -213,8 +209,7 @@ async def test_a_replay_is_a_span_that_is_linked_to_the_publication(
 ) -> None:
     """The message keeps its context: the attempts after a replay belong to the trace that it began in."""
     project = rabbit_project
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     await project.up_until_idle(env=collector.env)
     async with project.run("dead", "replay", project.file, *project.place.arguments, env=collector.env) as replaying:
         assert await replaying.wait() == 0, replaying.stderr
@@ -323,8 +318,7 @@ async def test_each_worker_exports(rabbit_project: Project, collector: Collector
 
 async def test_variables_say_who_we_are_and_how_much_is_exported(project: Project, collector: Collector) -> None:
     """OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER: also from a file of variables."""
-    project.pipeline(PIPELINE)
-    project.handlers(HANDLERS)
+    project.write(PIPELINE, HANDLERS)
     variables = {**collector.env, "OTEL_SERVICE_NAME": "shop", "OTEL_RESOURCE_ATTRIBUTES": "service.version=7,team=a"}
     (project.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
     await project.up_until_idle("--env-file", ".env")
@@ -346,8 +340,7 @@ async def test_variables_say_who_we_are_and_how_much_is_exported(project: Projec
 async def test_a_variable_that_cannot_be_followed_ends_the_start(
     memory_project: Project, variables: dict[str, str], said: str
 ) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     async with memory_project.up(env=variables) as runner:
         assert await runner.wait() == 78
     assert said in runner.stderr
@@ -355,8 +348,7 @@ async def test_a_variable_that_cannot_be_followed_ends_the_start(
 
 
 async def test_without_the_extra_validate_and_up_say_what_to_install(memory_project: Project) -> None:
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS)
+    memory_project.write(PIPELINE, HANDLERS)
     (memory_project.folder / "without.py").write_text(
         "import sys\nsys.modules['opentelemetry'] = None\nfrom runner.cli import main\nmain()\n"
     )
@@ -378,8 +370,7 @@ async def test_a_collector_that_is_away_hangs_or_refuses_holds_nothing_up(
     memory_project: Project, collector: Collector, behaviour: str
 ) -> None:
     """Everything is handled, the end does not wait for long, and one line says that spans are lost."""
-    memory_project.pipeline(PIPELINE)
-    memory_project.handlers(HANDLERS.replace('yield "tell"', 'yield from ["tell"] * 5000'))
+    memory_project.write(PIPELINE, HANDLERS.replace('yield "tell"', 'yield from ["tell"] * 5000'))
     variables = {**collector.env, "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
     if behaviour == "away":
         variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
