@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from runner.immutable import dataclass
 from runner.units import parse_duration, pluralize
 
 Severity = Literal["error", "warning", "notice"]

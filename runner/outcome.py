@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from runner.errors import Reject, RetryLater
-from runner.immutable import dataclass
 
 Reason = Literal[
     "exhausted", "rejected", "invalid", "too-large", "unreadable", "invalid-result", "expired", "delivery_limit"

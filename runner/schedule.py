@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo
-
-from runner.immutable import dataclass
 
 MAX_CLOCK_CORRECTION = timedelta(hours=3)
 """If the clock is set back by more than this, it was wrong before, and times that have passed are due again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.config.defaults import merge_defaults
@@ -23,7 +23,6 @@ from runner.config.spec import PipelineSpec
 from runner.config.validation import self_dead_lettered, validate
 from runner.config.yaml_parser import read_text
 from runner.errors import PipelineInvalid, Problem, Severity
-from runner.immutable import dataclass
 from runner.redaction import mask_passwords
 
 _MAX_ROUNDS = 4

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from runner.errors import Fix, Problem, Severity
-from runner.immutable import dataclass
 from runner.redaction import has_secret
 
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")

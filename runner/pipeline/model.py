@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 from runner.config.broker_urls import broker_file
-from runner.immutable import dataclass
 from runner.message import Address, Envelope, PublishOptions
 from runner.outcome import RetryPolicy, TripPolicy
 from runner.pipeline.event_names import EventOf, type_alone

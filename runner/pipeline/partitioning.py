@@ -6,11 +6,11 @@ The rule is documented for publishers in other languages (docs/how-to/keep-order
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from zlib import crc32
 
 from runner.config.queue_spec import QueueSpec
 from runner.errors import PublishFailed
-from runner.immutable import dataclass
 from runner.message import Address, Envelope
 from runner.outcome import InvalidMessage
 from runner.pipeline.codec import value_at

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from runner.errors import TopologyMismatch
-from runner.immutable import dataclass
 
 ExchangeType = Literal["topic", "direct", "fanout", "headers"]
 

@@ -35,12 +35,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from runner.errors import AlreadySettled
-from runner.immutable import dataclass
 from runner.message import Address, Envelope, attempt_of
 from runner.outcome import Outcome
 from runner.pipeline.topology import Topology

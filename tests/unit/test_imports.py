@@ -19,7 +19,6 @@ WORDS = (
         "clock",
         "envelope_json",
         "errors",
-        "immutable",
         "log",
         "log_renderers",
         "log_output",
