@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import median
 
 from tests.node import Node, is_installed
 from tests.process import RunnerProcess
@@ -35,8 +34,9 @@ QUIET_S = 5.0
 
 AT_ONCE = 2 * 20 + 100
 """What one loss may have done twice: what the subscriber holds, and the publications that were on their way."""
-GROWTH = {"rss_mb": 1.15, "fds": 1.15, "threads": 1.15, "tasks": 1.5}
-"""How much more the last quarter may use than the second one; tasks come and go with the publications."""
+GROWTH = {"rss_mb": 1.15, "fds": 1.15, "threads": 1.15, "tasks": 1.15}
+"""How much more the last quarter may use at most than the second one. A median would not do: tasks come and go with the
+publications that wait, between 27 and 130 of them."""
 
 PIPELINE = """
     version: 1
@@ -175,8 +175,8 @@ def judge(soak: Soak) -> bool:
         print(f"too few samples to say what grows: {len(soak.samples)}")
         return is_good
     for name, factor in GROWTH.items():
-        early = median(getattr(sample, name) for sample in soak.samples[quarter : 2 * quarter])
-        late = median(getattr(sample, name) for sample in soak.samples[-quarter:])
+        early = max(getattr(sample, name) for sample in soak.samples[quarter : 2 * quarter])
+        late = max(getattr(sample, name) for sample in soak.samples[-quarter:])
         is_steady = late <= early * factor + 3
         is_good = is_good and is_steady
         print(f"{name}: {early:g} in the second quarter, {late:g} in the last{'' if is_steady else ': it grows'}")
