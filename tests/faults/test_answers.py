@@ -33,7 +33,9 @@ HANDLERS = """
 PREFETCH = 20
 
 
-def publisher(project: Project, timeout: str) -> AsyncPublisher:
+def shop_of(project: Project, timeout: str) -> AsyncPublisher:
+    """Write the pipeline that answers, and return the publisher of an application that asks."""
+    project.write(PIPELINE, HANDLERS)
     return AsyncPublisher(project.folder / project.file, broker=project.place.url, timeout=timeout)
 
 
@@ -42,9 +44,8 @@ def publisher(project: Project, timeout: str) -> AsyncPublisher:
 @pytest.mark.fault("F70", "kill -9 of the process that answers, twice, while 200 callers wait")
 async def test_those_who_answer_are_killed(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
     """Each caller gets its own answer, from whichever process has handled its question last."""
-    rabbit_project.write(PIPELINE, HANDLERS)
     work = rabbit_project.name("work")
-    async with publisher(rabbit_project, "100s") as shop:
+    async with shop_of(rabbit_project, "100s") as shop:
         async with rabbit_project.up() as runner:
             await started(runner)
             calls = [asyncio.create_task(shop.call(work, number)) for number in range(200)]
@@ -66,7 +67,6 @@ async def test_those_who_answer_are_killed(rabbit_project: Project, foreign: For
 @pytest.mark.fault("F71", "kill -9 of the broker, twice, while 20 callers ask 400 questions")
 async def test_the_broker_is_killed_while_callers_wait(own_node: Node, own_project: Project, fault: Fault) -> None:
     """No caller waits for an answer that cannot come. It asks again with the same id, which may do the work twice."""
-    own_project.write(PIPELINE, HANDLERS)
     work, lost = own_project.name("work"), Counter[str]()
     questions, answered = iter(range(400)), set[int]()
 
@@ -80,7 +80,7 @@ async def test_the_broker_is_killed_while_callers_wait(own_node: Node, own_proje
                     lost[missing.reason] += 1
                     await asyncio.sleep(0.05)
 
-    async with publisher(own_project, "60s") as shop, own_project.up() as runner:
+    async with shop_of(own_project, "60s") as shop, own_project.up() as runner:
         await started(runner)
         own_node.wait_until_kept(work)
         asking = [asyncio.create_task(ask_on(shop)) for _ in range(20)]

@@ -42,6 +42,30 @@ AGAIN = 5 * RATE
 """What is handled in the seconds until a position is saved, also on a busy machine, and what is in hand."""
 
 
+class Audit:
+    """A pipeline that reads a stream of `count` numbers, and what its handler has noted of them."""
+
+    def __init__(self, project: Project, count: int, pipeline: str = PIPELINE, handlers: str = HANDLERS) -> None:
+        project.write(pipeline, handlers)
+        self._project = project
+        self.names = [json.dumps(number) for number in range(count)]
+        self.history, self.dead = project.name("history"), project.name("audit.dead")
+        self.done = project.ledger.counts
+
+    def publish(self, foreign: Foreign) -> None:
+        """Publish all numbers, confirmed."""
+        bodies = (name.encode() for name in self.names)
+        foreign.publish_confirmed(self.history, *bodies, content_type="application/json")
+
+    def may_work(self) -> None:
+        """Let the handler go on."""
+        (self._project.folder / "may_work").touch()
+
+    async def reach(self, count: int) -> None:
+        """Return when so many are handled."""
+        await until(lambda: len(self.done()) >= count, f"{count} are handled", 60)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.fault("F54", "streams: the process that reads is killed, cut off twice, and stopped, under load")
@@ -49,29 +73,22 @@ async def test_a_stream_changes_hands_under_load(
     rabbit_project: Project, foreign: Foreign, proxy: Proxy, fault: Fault
 ) -> None:
     """The next one goes on at the position that was saved last, about a second before."""
-    rabbit_project.write(PIPELINE, HANDLERS)
-    done = rabbit_project.ledger.counts
-
-    async def reach(count: int) -> None:
-        await until(lambda: len(done()) >= count, f"{count} are handled", 60)
+    audit = Audit(rabbit_project, COUNT)
 
     async def go_on() -> None:
-        await reach(len(done()) + RATE)
+        await audit.reach(len(audit.done()) + RATE)
 
     def reads(runner: RunnerProcess, times: int = 1) -> bool:
         return len(lines(runner, "stream.reading")) == times
 
-    names = [json.dumps(number) for number in range(COUNT)]
     async with rabbit_project.up() as first:
         await started(first)
-        foreign.publish_confirmed(
-            rabbit_project.name("history"), *(name.encode() for name in names), content_type="application/json"
-        )
+        audit.publish(foreign)
         await until(lambda: reads(first), "the first one reads")
         through(proxy, rabbit_project)
         async with rabbit_project.up() as second:
             await started(second)
-            (rabbit_project.folder / "may_work").touch()
+            audit.may_work()
             await go_on()
             first.signal(signal.SIGKILL)
             await first.wait()
@@ -85,10 +102,10 @@ async def test_a_stream_changes_hands_under_load(
             check_quiet(second)
     async with rabbit_project.up() as third:
         await started(third)
-        await reach(COUNT)
+        await audit.reach(COUNT)
         await stop(third)
-    assert foreign.count(rabbit_project.name("audit.dead")) == 0
-    fault.judge(names, done(), twice=4 * AGAIN)
+    assert foreign.count(audit.dead) == 0
+    fault.judge(audit.names, audit.done(), twice=4 * AGAIN)
 
 
 @pytest.mark.slow
@@ -96,26 +113,24 @@ async def test_a_stream_changes_hands_under_load(
 @pytest.mark.fault("F55", "streams: kill -9 of the broker, twice, under a subscriber in `--workers 2`")
 async def test_the_broker_of_a_stream_is_killed(own_node: Node, own_project: Project, fault: Fault) -> None:
     """One of the workers reads on where the subscriber was, and only one."""
-    own_project.write(PIPELINE, HANDLERS)
-    (own_project.folder / "may_work").touch()
-    done, history = own_project.ledger.counts, own_project.name("history")
-    names = [json.dumps(number) for number in range(COUNT // 2)]
+    audit = Audit(own_project, COUNT // 2)
+    audit.may_work()
     async with own_project.up("--workers", "2") as runner:
         await runner.wait_for(lambda line: line["event"] == "stream.reading")
         await asyncio.to_thread(own_node.wait_until_kept, own_project.name("audit"))  # who leads, and from where
         with Foreign(own_node.url) as foreign:
-            foreign.publish_confirmed(history, *(name.encode() for name in names), content_type="application/json")
+            audit.publish(foreign)
         for share in (3, 2):
-            await until(lambda share=share: len(done()) >= len(names) // share, "some are handled", 60)
+            await audit.reach(len(audit.names) // share)
             await asyncio.to_thread(own_node.kill)
             await asyncio.to_thread(own_node.start)
-            before = len(done())
-            await fault.recovery(lambda before=before: len(done()) > before, "it goes on")
-        await until(lambda: len(done()) == len(names), "all are handled", 60)
+            before = len(audit.done())
+            await fault.recovery(lambda before=before: len(audit.done()) > before, "it goes on")
+        await audit.reach(len(audit.names))
         await stop(runner)
     with Foreign(own_node.url) as foreign:
-        assert foreign.count(own_project.name("audit.dead")) == 0
-    fault.judge(names, done(), twice=2 * AGAIN)
+        assert foreign.count(audit.dead) == 0
+    fault.judge(audit.names, audit.done(), twice=2 * AGAIN)
 
 
 POISON = 150
@@ -135,22 +150,21 @@ KILLS = f"""
 @pytest.mark.fault("F56", "streams: a message kills each process that handles it")
 async def test_a_message_of_a_stream_kills_its_process(rabbit_project: Project, foreign: Foreign, fault: Fault) -> None:
     """It is given up as one of a queue is. Those before it are handled in less than the second between two saves."""
-    rabbit_project.write(PIPELINE.replace(f", rate: {RATE}/s", ""), KILLS)
-    history, dead = rabbit_project.name("history"), rabbit_project.name("audit.dead")
+    audit = Audit(rabbit_project, 2 * POISON, PIPELINE.replace(f", rate: {RATE}/s", ""), KILLS)
     await rabbit_project.do("apply")
-    foreign.publish_confirmed(history, *(json.dumps(number).encode() for number in range(2 * POISON)))
+    audit.publish(foreign)
     crashes = 0
     while True:
         async with rabbit_project.up() as runner:
-            await until(lambda runner=runner: runner.has_ended or foreign.count(dead), "it ends, or gives up", 60)
+            await until(lambda runner=runner: runner.has_ended or foreign.count(audit.dead), "it ends, or gives up", 60)
             if not runner.has_ended:
-                await until(lambda: len(rabbit_project.ledger.counts()) == 2 * POISON, "the rest is handled", 60)
+                await audit.reach(2 * POISON)
                 await stop(runner)
                 break
             crashes += 1
             assert crashes <= POISON_SUSPECT_AFTER + DEFAULT_DELIVERY_LIMIT + 5
-    (letter,) = foreign.take(dead)
+    (letter,) = foreign.take(audit.dead)
     assert (letter.body, letter.headers["x-runner-reason"]) == (str(POISON).encode(), "delivery_limit")
-    counts = rabbit_project.ledger.counts()
+    counts = audit.done()
     assert counts.pop("poison") == crashes > DEFAULT_DELIVERY_LIMIT
-    fault.judge([str(number) for number in range(2 * POISON) if number != POISON], counts, twice=4 * POISON)
+    fault.judge([name for name in audit.names if name != str(POISON)], counts, twice=4 * POISON)
