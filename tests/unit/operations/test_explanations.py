@@ -54,7 +54,7 @@ FILES = {
 }
 NO_CODES = {
     *("at-least-once", "drop-head", "reject-publish", "reject-publish-dlx", "alternate-exchange", "all-with-x"),
-    *("utf-8", "utf-8-sig", "utf-16", "full-width", "invalid-result"),
+    *("utf-8", "utf-8-sig", "utf-16", "full-width", "invalid-result", "f-string"),
     *("dataclass-args", "definition-ref", "function-after", "model-fields", "tagged-union", "typed-dict"),  # pydantic's
 }
 """Words with a hyphen in the sources that are not codes."""
