@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from runner.pipeline.import_problems import ImportProblem
 from runner.tables import filled, read_kind
 
-_PIKA, _RESOURCES, _CALLERS, _TYPES = (
-    read_kind("runner.pipeline", "handler_styles.txt", kind) for kind in ("pika", "resource", "caller", "type")
+_PIKA, _RESOURCES, _CALLERS, _TYPES, _SHAPES = (
+    read_kind("runner.pipeline", "handler_styles.txt", kind) for kind in ("pika", "resource", "caller", "type", "shape")
 )
 _SCALARS = (bool, int, float, str)
 _METHODS = ("handle", "process", "run", "execute", "on_message", "consume", "call")
@@ -61,9 +62,14 @@ def _style(function: str, parameters: Parameters, missing: Sequence[str]) -> tup
         hint = f'write "def {function}({body}: bytes):", and remove what uses {unused}: the runner acknowledges, '
         hint += 'and a parameter "message: runner.Message" gets the headers'
         return f"looks like a callback of pika ({', '.join(names)})", hint, names[0]
+    if style := _SHAPES.get(", ".join(names)):
+        library, _, hint = style.partition(": ")
+        words = {"function": function, "first": names[0]}
+        return f"looks like a handler of {library} ({', '.join(names)})", filled(hint, words), missing[0]
     if names[0] in _CALLERS:
         but = "but is not a method: it gets one payload" if names[0] in ("self", "cls") else "and gets only the payload"
-        hint = _one_payload(function, [name for name in names[1:] if name in missing])
+        rest = [name for name in names[1:] if name in missing]
+        hint = f'remove "{names[0]}" from its parameters' if len(rest) == 1 else _one_payload(function, rest)
         return f'has "{names[0]}" as its first parameter, {but}', hint, names[0]
     for name in missing:
         if _means_message(name, parameters[name].annotation):
@@ -103,7 +109,7 @@ def class_as_handler(path: str, constructor: Sequence[str], methods: Sequence[st
     `constructor` are the required parameters of `__init__`.
     """
     module, _, owner = path.partition(":")
-    name = owner.rpartition(".")[2].lower()
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", owner.rpartition(".")[2]).lower()
     made = f"{owner}({', '.join(f'{item}=…' for item in constructor)})"
     likely = next((item for item in _METHODS if item in methods), methods[0] if len(methods) == 1 else "")
     if "__call__" in methods:

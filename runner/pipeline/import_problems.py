@@ -40,7 +40,8 @@ class ImportProblem(Exception):
     """Why an import path is wrong. `is_attribute` says that the name is wrong, not the module.
 
     `place` is where the Python file is to be corrected. With `parameter`, that is this parameter of the function that
-    the path names; "" is the name of the function.
+    the path names; "" is the name of the function. `argument` is a key of `with:` that is wrong. `also` are further
+    problems of the same function.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class ImportProblem(Exception):
         self.is_attribute = is_attribute
         self.place = place
         self.parameter = parameter
+        self.argument: str | None = None
+        self.also: list[ImportProblem] = []
 
 
 def bare_method(path: str, owner: str) -> ImportProblem:

@@ -40,7 +40,7 @@ class ImportReport:
         """Do some work on what a path of the file names; None, and a problem noted there, where it is to error."""
         if target == UNKNOWN:
             return None
-        module, colon, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
+        module, colon, _ = target.partition(":") if isinstance(target, str) else ("", "", "")
         wrong: list[ImportProblem] = []
         if colon:
             failed = self._failed.get(module) or self._failed.get(module.partition(".")[0])
@@ -56,16 +56,8 @@ class ImportReport:
                 self._failed[module] = error
                 self._note_module(path, module, error)
             else:
-                offset, length = (len(module) + 1, len(attribute)) if error.is_attribute else (0, len(module))
-                problem = self._loaded.problem(
-                    error.code, path, str(error), error.hint, offset=offset if colon else 0, length=length or None
-                )
-                place = error.place
-                if error.parameter is not None and isinstance(target, str):
-                    from runner.pipeline.static_checks import definition_place
-
-                    place = definition_place(target, error.parameter)
-                self._single.append(_in_python(problem, place))
+                for each in (error, *error.also):
+                    self.note(path, target, each)
         except BadArguments as bad:
             self._single += [
                 self._mismatch((*path[:-1], "with", *item.where), bad.target, item) for item in bad.mismatches
@@ -74,6 +66,30 @@ class ImportReport:
             for warning in EFFECTS.pop(module, ()):
                 self._note_module(path, module, warning)
         return None
+
+    def note(self, path: KeyPath, target: object, error: ImportProblem, severity: Severity = "error") -> None:
+        """Note a problem of what a path of the file names, where it is to be corrected."""
+        module, colon, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
+        if error.argument is not None:
+            path = (*path[:-1], "with", error.argument)
+            self._single.append(self._loaded.problem(error.code, path, str(error), error.hint, on="key"))
+            return
+        offset, length = (len(module) + 1, len(attribute)) if error.is_attribute else (0, len(module))
+        problem = self._loaded.problem(
+            error.code,
+            path,
+            str(error),
+            error.hint,
+            severity=severity,
+            offset=offset if colon else 0,
+            length=length or None,
+        )
+        place = error.place
+        if error.parameter is not None and isinstance(target, str):
+            from runner.pipeline.static_checks import definition_place
+
+            place = definition_place(target, error.parameter)
+        self._single.append(_in_python(problem, place))
 
     def problems(self) -> list[Problem]:
         """Return all problems."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -28,6 +29,7 @@ from runner.pipeline.delays import delay_topology
 from runner.pipeline.delivery_rules import check_options, receiving_queues
 from runner.pipeline.event_names import event_of
 from runner.pipeline.flow_checks import Peer
+from runner.pipeline.import_problems import ImportProblem
 from runner.pipeline.import_report import ImportReport
 from runner.pipeline.importer import import_callable, import_exception
 from runner.pipeline.model import (
@@ -455,15 +457,27 @@ class _Resolver:
         is_batch: bool = False,
     ) -> Handler | None:
         def read(target: str) -> Handler:
-            return read_handler(
-                target,
-                import_callable(target),
-                arguments,
-                takes_payload=takes_payload,
-                resources=self._spec.resources,
-                is_batch=is_batch,
-                variables=self._variables(path),
-            )
+            call, odd = import_callable(target), None
+            if callable(call) and (not isinstance(call, FunctionType) or vars(call)):
+                from runner.pipeline.handler_objects import foreign_object
+
+                odd = foreign_object(target, call)
+            try:
+                return read_handler(
+                    target,
+                    call,
+                    arguments,
+                    takes_payload=takes_payload,
+                    resources=self._spec.resources,
+                    is_batch=is_batch,
+                    variables=self._variables(path),
+                )
+            except ImportProblem as error:
+                wrong, odd = odd or error, None
+                raise wrong from None
+            finally:
+                if odd is not None:  # it can be called, but may do something else than it says
+                    self._imported.note((*path, "handler"), target, odd, "warning")
 
         return self._imported.attempt((*path, "handler"), target, read)
 

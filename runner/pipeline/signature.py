@@ -8,10 +8,10 @@ import inspect
 import itertools
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from runner.config.messages import closest
+from runner.config.messages import closest, did_you_mean
 from runner.pipeline import codec
 from runner.pipeline.annotations import (
     EMPTY,
@@ -78,10 +78,15 @@ def read_handler(
     BadArguments for values that do not fit.
     """
     if not callable(call):
-        hint = "name a function, or an object that can be called"
-        what = f'"{path}" is not callable: it is {"None" if call is None else f"of type {type(call).__name__}"}'
-        raise ImportProblem("not-callable", what, hint, is_attribute=True)
+        from runner.pipeline.handler_objects import uncallable
+
+        raise uncallable(path, call)
     parameters = _parameters(path, call)
+    if takes_payload and all(item.kind in _VARIADIC for item in parameters.values()):
+        from runner.pipeline.handler_objects import hidden_parameters
+
+        if (hidden := hidden_parameters(path, call, parameters)) is not None:
+            raise hidden
     if takes_payload and inspect.isclass(call) and call.__module__ != "builtins":
         methods = [name for name, item in vars(call).items() if inspect.isfunction(item) and may_be_handler(name)]
         raise class_as_handler(path, required_parameters(parameters), methods)
@@ -128,8 +133,10 @@ def read_factory(
 
 def generator_as_factory(path: str, *, is_async: bool) -> ImportProblem:
     """Return the problem of a generator function as a factory: handlers would get the generator."""
-    hint = f"put `@contextlib.{'asynccontextmanager' if is_async else 'contextmanager'}` above it"
-    return ImportProblem("bad-factory", f'"{path}" is a generator, not a context manager', hint, is_attribute=True)
+    manager = "asynccontextmanager" if is_async else "contextmanager"
+    hint = f'put `@contextlib.{manager}` above it, with "import contextlib"'
+    what = f'"{path}" is a generator, not a context manager'
+    return ImportProblem("bad-factory", what, f"{hint} at the top of the module", is_attribute=True, parameter="")
 
 
 def plan_call(
@@ -145,14 +152,25 @@ def plan_call(
 
     `arguments` are the keys of `with:`.
     """
-    message = _message_parameter(path, parameters, is_batch=is_batch) if takes_payload else None
+    wrong: list[ImportProblem] = []
+    message = _message_parameter(path, parameters, wrong, is_batch=is_batch) if takes_payload else None
     if message in arguments:
         what = f'gets the message in "{message}", which `with:` passes, too'
         raise wrong_parameters(path, what, f'remove "{message}" from `with:`')
     given = {*arguments, *_wanted(parameters, arguments, resources, message)}
     received = _payload_parameter(path, parameters, arguments, given, message) if takes_payload else None
     taken = {name for name in (message, received) if name is not None}
-    _check_rest(path, parameters, arguments, {*given, *taken}, received, takes_payload=takes_payload)
+    if is_batch and received is not None:
+        annotation = parameters[received.removeprefix("*")].annotation
+        if not isinstance(annotation, Unresolved) and not mentions_message(annotation) and item_of(annotation) is None:
+            name, shown = received.removeprefix("*"), inspect.formatannotation(annotation).rpartition(".")[2]
+            what = "takes one payload, and a batch is a list of them"
+            hint = f"annotate it as `{name}: list[{shown}]`, and loop over it"
+            wrong.append(wrong_parameters(path, what, hint, parameter=name))
+    wrong += _check_rest(path, parameters, arguments, {*given, *taken}, received, takes_payload=takes_payload)
+    if wrong:
+        wrong[0].also = wrong[1:]
+        raise wrong[0]
     return CallPlan(received, message, _positional(parameters, {*given, *taken}, received))
 
 
@@ -205,8 +223,12 @@ def _parameters(path: str, call: Callable[..., Any]) -> dict[str, inspect.Parame
     try:
         return read_parameters(call)
     except Exception:  # a signature may run the user's code
-        hint = "wrap it in a function of your own"
-        message = f'the parameters of "{path}" cannot be read'
+        hint, message = "wrap it in a function of your own", f'the parameters of "{path}" cannot be read'
+        if isinstance(call, functools.partial) and callable(call.func):
+            known = [*_parameters(path, call.func)]
+            for name in (name for name in call.keywords if name not in known):
+                message = f'"{path}" is a partial that passes "{name}", which {call.func.__name__} does not take'
+                hint = did_you_mean(name, known)
         raise ImportProblem("bad-signature", message, hint, is_attribute=True) from None
 
 
@@ -224,7 +246,9 @@ def _wanted(
     ]
 
 
-def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter], *, is_batch: bool) -> str | None:
+def _message_parameter(
+    path: str, parameters: Mapping[str, inspect.Parameter], wrong: list[ImportProblem], *, is_batch: bool
+) -> str | None:
     kinds = {
         name: kind
         for name, parameter in parameters.items()
@@ -236,7 +260,8 @@ def _message_parameter(path: str, parameters: Mapping[str, inspect.Parameter], *
         what = f'wants one message in "{names[0]}", and a batch has a list of them'
         if not is_batch:
             what = f'wants a list of messages in "{names[0]}", and gets one at a time'
-        raise wrong_parameters(path, what, f"annotate it with `{wanted}`")
+        hint = f'annotate it with `{wanted}`, with "import runner" at the top of the module'
+        wrong.append(wrong_parameters(path, what, hint, parameter=names[0]))
     if len(names) > 1:
         raise wrong_parameters(path, f"has {len(names)} parameters annotated `runner.Message`", "keep one of them")
     return names[0] if names else None
@@ -281,12 +306,7 @@ def _payload_annotation(
         raise wrong_parameters(path, what, "annotate it with the type of the payload, or with `runner.Message` alone")
     if not is_batch:
         return annotation
-    item = item_of(annotation)
-    if item is None:
-        what = "takes one payload, and a batch is a list of them"
-        shown = inspect.formatannotation(annotation).rpartition(".")[2]
-        raise wrong_parameters(path, what, f"annotate it as `{name}: list[{shown}]`")
-    return item
+    return item_of(annotation)
 
 
 def _check_rest(
@@ -297,28 +317,27 @@ def _check_rest(
     payload: str | None,
     *,
     takes_payload: bool,
-) -> None:
-    """Check that all required parameters get a value, and that all values have a parameter."""
+) -> Iterator[ImportProblem]:
+    """Yield the problems of required parameters that get no value, and of values that have no parameter."""
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [name for name in arguments if name not in parameters or parameters[name].kind in _VARIADIC]
-    if unknown and not takes_any:
-        hints = []
-        for name in unknown:
-            guess, it = closest(name, {*parameters}.difference(given)), "it" if len(unknown) == 1 else f'"{name}"'
-            hints.append(f'write "{guess}" in place of {it} under `with:`' if guess else f"remove {it} from `with:`")
-        names = " and no ".join(f'parameter "{name}"' for name in unknown)
-        raise wrong_parameters(path, f"has no {names}, which `with:` passes", " and ".join(hints))
+    meant = {name: closest(name, {*parameters}.difference(given)) for name in unknown if not takes_any}
+    for name, guess in meant.items():
+        hint = f'write "{guess}" in place of it under `with:`' if guess else "remove it from `with:`"
+        problem = wrong_parameters(path, f'has no parameter "{name}", which `with:` passes', hint)
+        problem.argument = name
+        yield problem
     missing = [
         name
         for name, parameter in parameters.items()
-        if name not in given and parameter.default is EMPTY and parameter.kind not in _VARIADIC
+        if name not in (*given, *meant.values()) and parameter.default is EMPTY and parameter.kind not in _VARIADIC
     ]
     for name in missing:
         annotation = parameters[name].annotation
         if isinstance(annotation, Unresolved) and annotation.reason:
             raise _unresolved(path, name, annotation)  # it may be `runner.Message`
     if missing:
-        raise missing_parameters(path, parameters, missing, payload, takes_payload=takes_payload)
+        yield missing_parameters(path, parameters, missing, payload, takes_payload=takes_payload)
 
 
 def _positional(

@@ -567,14 +567,15 @@ NAMES = [
         {"app.py": "def ship(ctx, order: dict): ...\n"},
         "app.py:1:10",
         '"app:ship" has "ctx" as its first parameter, and gets only the payload',
-        'write "def ship(order):"',
+        'remove "ctx" from its parameters',
     ),
     Mistake(
         "a context of a cloud function",
         {"app.py": "def ship(event, context): ...\n"},
         "app.py:1:17",
-        '"app:ship" needs "context", which nothing provides',
-        'write "def ship(event):", and remove what uses "context"',
+        '"app:ship" looks like a handler of AWS Lambda (event, context)',
+        'write "def ship(event: dict):", and handle event itself in place of each item of event["Records"]: it is '
+        "called once for each message, with the decoded body",
     ),
     Mistake(
         "an object of a class that is not made",
@@ -639,7 +640,9 @@ IMPORTED = [
         {"app.py": "from aio_pika import IncomingMessage\nasync def ship(message: IncomingMessage): ...\n"},
         "app.py:2:16",
         '"app:ship" takes IncomingMessage, a type of aio_pika, in "message"',
-        'write "message: runner.Message", with "import runner" at the top; the runner decodes and acknowledges',
+        'write "message: runner.Message", with "import runner" at the top, message.payload in place of '
+        "json.loads(message.body), and remove `async with message.process():` and calls such as message.ack(): the "
+        "runner decodes and acknowledges",
     ),
     Mistake(
         "a field of a model that is a parameter, too",
@@ -670,7 +673,8 @@ IMPORTED = [
         {"app.py": "import attrs\n@attrs.define\nclass O:\n    a: int\ndef ship(order: O): ...\n"},
         "app.py:5:10",
         '"app:ship" takes O, a type of attrs, in "order"',
-        'write "@dataclasses.dataclass" above it instead, with "import dataclasses" at the top of the module',
+        'write "class O(pydantic.BaseModel):" in place of the decorator of attrs, pydantic.Field(…) in place of '
+        'attrs.field(…), as in Field(gt=0) for validators.gt(0), and "import pydantic" at the top of the module',
     ),
     Mistake(
         "a model that names a missing type",

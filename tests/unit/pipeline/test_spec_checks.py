@@ -25,7 +25,7 @@ from tests.unit.pipeline.shop_pipelines import SUBSCRIBER, problems
         ("queues: {shop.s: }\nevents: {e: }\nsubscribers: {s: {from: e, handler: 'H:handle'}}", "name-clash", "subscribers.s", "rename"),
         ("exchanges: {f: fanout}\nevents: {e: {exchange: f}}\nsubscribers: {s: {from: e, handler: 'H:handle'}}", "bad-exchange", "events.e.exchange", "topic"),
         ("queues: {q: }\nsubscribers: {s: {from: q, handler: 'H:handel'}}", "attribute-not-found", "subscribers.s.handler", '"handle"'),
-        ("queues: {q: }\nsubscribers: {s: {from: q, handler: 'H:handle', with: {a: 1}}}", "wrong-parameters", "subscribers.s.handler", "with"),
+        ("queues: {q: }\nsubscribers: {s: {from: q, handler: 'H:handle', with: {a: 1}}}", "wrong-parameters", "subscribers.s.with.a", "with"),
         ("queues: {q: {schema: 'H:NotASchema'}}\n" + SUBSCRIBER, "bad-schema", "queues.q.schema", "model"),
         ("queues: {q: {schema: 'H:Order'}}\nsubscribers: {s: {from: q, handler: 'H:takes_other'}}", "schema-mismatch", "subscribers.s.handler", "Order"),
         ("events: {a: 'H:Order', b: 'H:Other'}\nsubscribers: {s: {from: [a, b], handler: 'H:takes_other'}}", "schema-mismatch", "subscribers.s.handler", "with Order | Other"),

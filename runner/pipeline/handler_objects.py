@@ -1,0 +1,98 @@
+"""Recognizes objects that are no plain functions: not callable, made by other libraries, or with hidden parameters."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from runner.pipeline.import_problems import ImportProblem, place_of, source_of
+from runner.tables import read_kind
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def uncallable(path: str, value: object) -> ImportProblem:
+    """Return the problem of an object that cannot be called, with the decorator or the call that made it."""
+    file, name, functions, calls = _source(path)
+    what = f'"{path}" is not callable: it is {"None" if value is None else f"of type {type(value).__name__}"}'
+    hint, at = "name a function, or an object that can be called", calls.get(name) or functions.get(name)
+    maker, call = "", calls[name].value if name in calls else None
+    if isinstance(call, ast.Call):
+        maker = ast.unparse(call.func)
+    elif name in functions:
+        maker = next(map(ast.unparse, functions[name].decorator_list), "").partition("(")[0]
+    if "property" in maker:
+        hint = f'remove `@{maker}` above "def {name}": a property is read, not called'
+    elif inspect.iscoroutine(value):
+        value.close()  # Python would warn that nothing has awaited it
+        hint = f'write `{name} = asyncio.run({ast.unparse(call or ast.Name(maker))})`, with "import asyncio" at the top'
+    elif maker and value is None:
+        at = functions.get(maker) or at
+        inner = [item.name for item in getattr(functions.get(maker), "body", ()) if isinstance(item, _FUNCTIONS)]
+        hint = f"add `return {inner[-1] if inner else '…'}` at the end of {maker}, which makes it and returns nothing"
+    elif inspect.isgenerator(value) or inspect.isasyncgen(value):
+        hint = f"write `{name} = {maker}`, without the parentheses"
+    place = place_of(file, at.lineno, getattr(at, "name", name)) if at is not None and maker else None
+    return ImportProblem("not-callable", what, hint, is_attribute=True, place=place)
+
+
+def foreign_object(path: str, call: Any) -> ImportProblem | None:
+    """Return the problem of a task, an actor or a mock of another library, which the runner calls as it is."""
+    kinds = [f"{item.__module__}." for item in type(call).__mro__]
+    if inspect.isfunction(call):  # decorators leave attributes on it
+        kinds += [f"{getattr(item, '__module__', None)}." for item in vars(call).values()]
+        kinds += [f"{name.partition('_')[0]}." for name in vars(call)]
+    found = [item for item in _objects().items() if any(kind.startswith(f"{item[0]}.") for kind in kinds)]
+    if not found:
+        return None
+    library, advice = found[0]
+    file, name, functions, _ = _source(path)
+    node = functions.get(name)
+    removed = [f"`@{ast.unparse(item)}`" for item in node.decorator_list] if node is not None else []
+    hint = f"remove {' and '.join(removed)} above it" if removed else "name the function that handles the messages"
+    place = place_of(file, node.lineno, name) if node is not None else None
+    what = f'"{path}" is an object of {library}, not a plain function'
+    hint = f"{hint}, and {advice}" if advice else hint
+    return ImportProblem("foreign-handler", what, hint, is_attribute=True, place=place)
+
+
+def hidden_parameters(path: str, call: Any, parameters: Mapping[str, inspect.Parameter]) -> ImportProblem | None:
+    """Return the problem of a decorator without `functools.wraps`, around a function that needs more than a payload."""
+    if hasattr(call, "__wrapped__") or any(item.kind not in _VARIADIC for item in parameters.values()):
+        return None
+    is_function, name = inspect.isfunction(call), path.rpartition(":")[2].rpartition(".")[2]
+    kept = inspect.getclosurevars(call).nonlocals if is_function else getattr(call, "__dict__", {})
+    for word, inner in kept.items():
+        wanted = list(inspect.signature(inner).parameters.values()) if inspect.isfunction(inner) else []
+        if not wanted or inner.__name__ != name or (len(wanted) == 1 and wanted[0].annotation in _PLAIN):
+            continue
+        code = call.__code__ if is_function else type(call).__call__.__code__
+        hint = f'put `@functools.wraps({word})` above "def {code.co_name}", with "import functools" at the top'
+        if not is_function:
+            hint = f"add `functools.update_wrapper(self, self.{word})` to `__init__` of its class, with "
+            hint += '"import functools" at the top'
+        what = f'"{path}" hides its parameters behind a decorator: it would get the payload alone, as plain data'
+        place = place_of(code.co_filename, code.co_firstlineno, code.co_name)
+        return ImportProblem("wrong-parameters", what, hint, is_attribute=True, place=place)
+    return None
+
+
+_PLAIN = (inspect.Parameter.empty, Any, object, dict, "dict", "Any", "object")
+
+
+def _objects() -> dict[str, str]:
+    return read_kind("runner.pipeline", "handler_styles.txt", "object")
+
+
+def _source(path: str) -> tuple[str, str, dict[str, ast.FunctionDef | ast.AsyncFunctionDef], dict[str, ast.Assign]]:
+    """Return the file of a path, the last name in it, and the functions and assignments of the file by their names."""
+    module, _, attribute = path.partition(":")
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    nodes = list(ast.walk(ast.Module(source_of(file), [])))
+    functions = {node.name: node for node in nodes if isinstance(node, _FUNCTIONS)}
+    made = {ast.unparse(node.targets[0]): node for node in nodes if isinstance(node, ast.Assign)}
+    return file, attribute.rpartition(".")[2], functions, made
