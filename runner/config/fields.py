@@ -81,6 +81,8 @@ def whole_number(value: object) -> int:
         help_ = f"write {meant}"
     elif is_literal and (meant := guesses.number(str(value))):
         help_ = f"write {meant}"
+    elif is_literal and (numbers := re.fullmatch(r"(\d+)\s*(?:-|\.\.|to)\s*(\d+)", str(value))):
+        help_ = f"there is no range: write {numbers[2]}"
     raise spec_error("wrong-type", f"must be a whole number, not {describe(value)}", help_, replacement=meant)
 
 
@@ -223,7 +225,8 @@ Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=str), RATE
 
 def _share(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        help_ = f"write it in percent, as in {round(value * 100) if value < 1 else value}%"
+        percent = round(value * 100) if value < 1 else value if value >= 10 else 50  # 5 may be a number of failures
+        help_ = f"write it in percent, as in {percent}%"
         raise spec_error("bad-share", f"must be a share in percent, not {describe(value)}", help_)
     try:
         share = parse_share(value) if isinstance(value, str) else None

@@ -11,7 +11,7 @@ from runner.config.positions import Lines
 from runner.errors import Problem
 
 
-class _Tool(NamedTuple):
+class Tool(NamedTuple):
     """A kind of file: its name, a pattern for each thing that it has, and what to do with it."""
 
     name: str
@@ -22,12 +22,18 @@ class _Tool(NamedTuple):
 _OURS: Final = re.compile(r"^[\"']?(?:queues|subscribers|producers|events)[\"']?\s*[:：]", re.MULTILINE)
 
 
-def _tools() -> Iterator[_Tool]:
+def tools() -> Iterator[Tool]:
     """Yield the entries of the data file."""
     for entry in files("runner.config").joinpath("foreign_files.txt").read_text("utf-8").split("\n\n")[1:]:
         name, *lines = entry.splitlines()
-        patterns = [line.strip() for line in lines if not line.startswith("  >")]
-        yield _Tool(name, patterns, " ".join(line[4:] for line in lines if line.startswith("  >")))
+        patterns = [_pattern(line.strip()) for line in lines if not line.startswith("  >")]
+        yield Tool(name, patterns, " ".join(line[4:] for line in lines if line.startswith("  >")))
+
+
+def _pattern(line: str) -> str:
+    """Return the pattern of a line: `key NAMES` is one of some keys at the top level of YAML or in a map of JSON."""
+    keys = line.removeprefix("key ")
+    return line if keys == line else rf"^(?:[\"']?|\s*\{{?\s*\")(?:{keys.replace(' ', '|')})[\"']?\s*:"
 
 
 def foreign_file(lines: Lines) -> Problem | None:
@@ -35,7 +41,7 @@ def foreign_file(lines: Lines) -> Problem | None:
     text = lines.text.replace("\r\n", "\n")
     if _OURS.search(text):
         return None
-    for tool in _tools():
+    for tool in tools():
         found = [re.search(pattern, text, re.MULTILINE) for pattern in tool.patterns]
         if all(found) and found[0] is not None:
             number = text.count("\n", 0, found[0].start() + len(found[0][0]) - len(found[0][0].lstrip())) + 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from typing import Any, Final, NamedTuple
+from types import NoneType
+from typing import Final, NamedTuple
 
 from runner.tables import read_table
 
@@ -14,9 +15,9 @@ _PREFIX = re.compile(
     r"|rabbitmq|rabbit|amqp|celery|kafka|broker)_"
 )
 _SUFFIX = re.compile(r"_(?:name|config|configuration|options|settings|policy|value|spec)$")
-_UNIT = re.compile(r"_(?:in_)?(?:(ms|msecs?|millis|milliseconds?)|(m|mins?|minutes?)|(?:s|secs?|seconds?))$")
+_UNIT = re.compile(r"(?:^|_)(?:in_)?(?:(ms|msecs?|millis|milliseconds?)|(m|mins?|minutes?)|(?:s|secs?|seconds?))$")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_PLACEHOLDER = re.compile(r"\{(\w+)(?:\|([^}]*))?\}")
+_PLACEHOLDER = re.compile(r"((?:([\w-]+): )?)\{(\w+)(?:\|([^}]*))?\}")
 _FEW_SECONDS, _MANY_SECONDS = 100, 1000
 """A number below the first is one of seconds, and from the second on more often one of milliseconds."""
 _DIGITS: Final = 12
@@ -42,23 +43,34 @@ class ForeignWord(NamedTuple):
         """Return the values to write for a value, each with its condition; more than one if its unit is unknown."""
         if self.how.startswith(":"):
             return [(self.how[1:].split("/")[value is False], "")]
+        if self.how == "vhost" and isinstance(value, str):
+            return [(value.removeprefix("/") or '"/"', "")]
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return [(_opposite(value), "")] if self.how == "not" else []
+            return [(_opposite(value), "")] if self.how == "not" and isinstance(value, bool) else []
         convert = _CONVERSIONS.get(self.how)
         return convert(value) if convert is not None else []
 
-    def help(self, value: str, name: str, others: Mapping[str, Any]) -> str:
-        """Return the remark as a help. `others` is the map that the word stands in."""
+    def help(
+        self, name: str, words: Mapping[str, str], convert: Callable[[str, str], str] = lambda _, text: text
+    ) -> str:
+        """Return the remark as a help. `words` are those for its placeholders, such as the word's value and neighbours.
+
+        `convert` gets the key before a placeholder and the text for it, and returns what the language takes there.
+        """
+        known = {"name": name, **{normal(word): text for word, text in words.items()}}
 
         def fill(match: re.Match[str]) -> str:
-            known = {"value": value, "name": name}.get(match[1], others.get(match[1]))
-            return match[0] if known is None and match[2] is None else str(match[2] if known is None else known)
+            before, key, word, example = match.groups(default="")
+            text = known.get(word)
+            if text is None:
+                return match[0] if match[4] is None else f"{before}{example}"
+            return f"{before}{convert(key, text) if key else text}"
 
         return _PLACEHOLDER.sub(fill, self.remark)
 
 
-def _opposite(value: object) -> str:
-    return {True: "false", False: "true"}[value] if isinstance(value, bool) else str(value)
+def _opposite(value: bool) -> str:
+    return "false" if value else "true"
 
 
 def _seconds(number: float) -> list[tuple[str, str]]:
@@ -82,7 +94,8 @@ def readings_of_number(number: float) -> list[tuple[str, str]]:
 
 
 _CONVERSIONS: Final[Mapping[str, Callable[[float], list[tuple[str, str]]]]] = {
-    "+1": lambda number: [(str(int(number) + 1), "")],
+    "retries": lambda number: [(str(int(number) + 1), "")],
+    "tries": lambda number: [(str(int(number)), "")],
     "ms": _milliseconds,
     "s": _seconds,
     "min": lambda number: [(f"{number:.{_DIGITS}g}m", "")],
@@ -98,14 +111,17 @@ def _table() -> dict[str, dict[str, ForeignWord]]:
     """Return the words by their place and by their normal form."""
     table: dict[str, dict[str, ForeignWord]] = {}
     for place, words, key, how, remark in read_table("runner.config", "foreign_words.txt", 5):
-        meaning = ForeignWord(key.strip("-"), how, remark)
-        table.setdefault(place, {}).update((_normal(word), meaning) for word in words.split())
+        for word in words.split():
+            name, _, value = word.partition("=")
+            is_one_value = value and how.startswith(":")
+            meaning = ForeignWord(key.strip("-"), f"{how}/{how[1:]}" if is_one_value else how, remark)
+            table.setdefault(place, {})[normal(name) + (f"={normal(value)}" if value else "")] = meaning
     return table
 
 
 def has_parts(place: str, word: str, parts: Iterable[str]) -> bool:
     """Whether the table has words for the keys of the map under a word, such as `repeat.pattern` in a producer."""
-    begins = tuple(f"{_normal(word)}_{_normal(part)}" for part in parts)
+    begins = tuple(f"{normal(word)}_{normal(part)}" for part in parts)
     return any(row == begin or row.startswith(f"{begin}_") for row in _table().get(place, {}) for begin in begins)
 
 
@@ -132,27 +148,38 @@ def _means(place: str, item: Mapping[str, object], keys: Collection[str]) -> boo
     return any(key in keys or (word is not None and word.is_rename and word.key in keys) for key, word in known)
 
 
-def foreign_word(place: str, word: str) -> ForeignWord | None:
-    """Return what a word of another tool means in a kind of map, such as `subscriber`; None if it is not known."""
-    words, normal = _table().get(place, {}), _normal(word)
-    plain = _PREFIX.sub("", normal)
-    for name in (normal, plain, _SUFFIX.sub("", normal), _SUFFIX.sub("", plain)):
-        if name in words:
-            return words[name]
-    if "." in place or normal.startswith("x_"):  # a value, or a key that is ignored but for its dash
+def foreign_word(place: str, word: str, value: object = None, siblings: Collection[str] = ()) -> ForeignWord | None:
+    """Return what a word of another tool means in a kind of map, such as `subscriber`; None if it is not known.
+
+    A value, and the other keys of the map, may give it another meaning.
+    """
+    words, whole = _table().get(place, {}), normal(word)
+    plain = _PREFIX.sub("", whole)
+    given = "" if isinstance(value, list | dict | NoneType) else f"={normal(str(value))}"
+    for name in (whole, plain, _SUFFIX.sub("", whole), _SUFFIX.sub("", plain)):
+        for row in (f"{name}{given}", *(f"{name}&{normal(other)}" for other in siblings), name):
+            if row in words:
+                return words[row]
+    if "." in place or whole.startswith("x_"):  # a value, or a key that is ignored but for its dash
         return None
-    unit = _UNIT.search(normal)
-    found = foreign_word(place, normal[: unit.start()]) if unit is not None else None
+    unit = _UNIT.search(whole)
+    found = foreign_word(place, whole[: unit.start()]) if unit is not None else None
     if unit is not None and found is not None and found.how in ("?", "s", "ms"):
-        return found._replace(how="ms" if unit[1] else "min" if unit[2] else "s")
-    parts = normal.split("_")
-    for length in range(len(parts) - 1, 0, -1):  # a part that has no counterpart here, as in `on_failure_callback`
-        for start in range(len(parts) - length + 1):
-            part = words.get("_".join(parts[start : start + length]))
-            if part is not None and part.remark.startswith("remove") and (length > 1 or not part.key):
-                return part
+        return found._replace(how=unit_of(word))
+    parts = whole.split("_")
+    for length in range(len(parts) - 1, 1, -1):  # a beginning that has no counterpart here, as in `on_failure_callback`
+        part = words.get("_".join(parts[:length]))
+        if part is not None and part.remark.startswith("remove"):
+            return part
     return None
 
 
-def _normal(word: str) -> str:
-    return re.sub(r"[-. ]", "_", _CAMEL.sub("_", word)).lower()
+def unit_of(word: str) -> str:
+    """Return how a number under a word with a unit is converted, as `ms` for `delay_ms`; "?" for other words."""
+    unit = _UNIT.search(normal(word))
+    return "?" if unit is None else "ms" if unit[1] else "min" if unit[2] else "s"
+
+
+def normal(word: str) -> str:
+    """Return a word in small letters with underscores, as in `max_retries` for `maxRetries` and `max-retries`."""
+    return re.sub(r"[-. ]", "_", _CAMEL.sub("_", word)).lower().strip(":")

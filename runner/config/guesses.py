@@ -31,7 +31,7 @@ _WORDS: Final = {"a": "1", "an": "1", "one": "1"}
 
 def duration(text: str) -> str:
     """Return the duration that `5 minutes`, `1h30m`, `PT5M` or `00:05:00` means, as in `5m`."""
-    text = text.strip()
+    text = re.sub(r"^(?:rate\((.*)\)|@?every (.*))$", r"\1\2", text.strip())
     if (match := _ISO.fullmatch(text.upper())) and any(match.groups()):
         return _short(sum(int(number or 0) * size for number, (_, size) in zip(match.groups(), _SHORT, strict=False)))
     if match := _CLOCK.fullmatch(text):
@@ -236,6 +236,8 @@ def broker(text: str) -> tuple[str, str]:
     if "," in text or ";" in text:
         urls = [url.strip() for url in re.split("[,;]", text) if url.strip()]
         return "", "put them into a list under the key `urls:`, below `broker:`" if len(urls) > 1 else ""
+    if re.search(r"[^/:]//$", text):
+        return "", 'write one "/" at its end, for the virtual host "/"'
     scheme, separator, rest = re.sub(r"^(amqps?)(?::/?|//)(?=[^/])", r"\1://", text).partition("://")
     if not separator and closest(text, ["memory"]):
         return "memory", ""
@@ -250,6 +252,32 @@ def broker(text: str) -> tuple[str, str]:
         return "", ""
     secure = "s" if scheme.lower().endswith(("s", "ssl")) and separator else ""
     return f"amqp{secure}://{rest}", ""
+
+
+def address(text: str, names: Iterable[str]) -> str:
+    """Return the help for the URL, URI or ARN of a queue in place of its name; "" for another text."""
+    if not re.search(r"://|[^:]:[^:]*[?:/]|^(?:#|/|projects)/|\?\w+=", text):
+        return ""
+    parts = [part for part in re.split(r"[/:?&=#,]+", text) if part]
+    found = [name for name in names if name in parts]
+    count = re.search(r"(?:concurren|consumers)\w*=(\d+)", text, re.IGNORECASE)
+    more = f' and "concurrency: {count[1]}"' if count else ""
+    if len(found) == 1:
+        return f'write "{found[0]}"{more}: a name, not an address'
+    return "write the name of a queue or of an event, not an address"
+
+
+def event_pattern(text: str) -> str:
+    """Return the pattern of events that one of MQTT, of NATS, a glob or a regular expression means; "" for others."""
+    if not re.search(r"[\\/+>%^$]|\*\*", text):
+        return ""
+    pattern = re.sub(r"^\^|\$$", "", text)
+    pattern = re.sub(r"\\?\.[.]?[*+](?=$)", ".#", pattern) if re.search(r"\\|\.[+*]$", text) else pattern
+    pattern = re.sub(r"\[\^\\?\.\][+*]|\\w[+*]", "*", pattern).replace("\\.", ".").replace("/", ".")
+    words = [{"+": "*", ">": "#", "**": "#", "%": "*"}.get(word, word) for word in pattern.split(".")]
+    meant = ".".join(words)
+    is_pattern = {"*", "#"} & {*words} and all(re.fullmatch(r"[\w-]+|\*|#", word) for word in words)
+    return meant if is_pattern and meant != text else ""
 
 
 def rate(text: str) -> str:

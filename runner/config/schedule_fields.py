@@ -43,7 +43,8 @@ def cron(value: object) -> str:
         meant = guesses.cron_of(value)
         message = f"a cron line is one text, not {describe(value)}"
         help_ = f"write {'a producer for each line: ' if isinstance(value, list) else ''}{_EXAMPLE}"
-        raise spec_error("wrong-type", message, f'write `cron: "{meant}"`' if meant else help_)
+        help_ = f'write `cron: "{meant}"`' if meant else help_
+        raise spec_error("wrong-type", message, help_, replacement=f'"{meant}"' if meant else "")
     line = text(value)
     parts = line.split()
     if nickname := _NICKNAMES.get(line.strip().lower()):

@@ -11,11 +11,22 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
-from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, section_of
+from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, normal, section_of, unit_of
 from runner.config.guesses import duration
 from runner.config.messages import abbreviated, quoted, typo_of
 from runner.config.models import model_at, model_below
-from runner.config.scalars import resolve_scalar
+from runner.config.proposals import (
+    Proposal,
+    fill,
+    foreign_value,
+    parts_of,
+    place_of,
+    proposals,
+    refusal,
+    required_keys,
+    value_of,
+    written,
+)
 from runner.config.slips.slip import LISTS, SECTIONS
 from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, model_keys
@@ -34,7 +45,8 @@ _MAX_TOGETHER = 6
 class _Unknown:
     """An unknown key, its place, and what is known of it. `target` is the path of the key that is meant, if any.
 
-    `values` are the values to write, each with its condition; empty for the value that is there.
+    `values` are the values to write; empty for the value that is there. `refused` is the help for a value that the key
+    does not take, and that cannot be converted: then no value is proposed.
     """
 
     path: KeyPath
@@ -42,10 +54,11 @@ class _Unknown:
     node: Node | None
     word: ForeignWord | None = None
     target: KeyPath = ()
-    values: list[tuple[str, str]] = field(default_factory=list)
+    values: list[Proposal] = field(default_factory=list)
     written: str = ""
     excluded: str = ""
     """The key beside it, with its value, that the key that is meant cannot be used together with."""
+    refused: str = ""
 
 
 class UnknownKeys:
@@ -59,6 +72,8 @@ class UnknownKeys:
         self._unwrapped: list[Problem] = []
         self.stood_for: set[KeyPath] = set()
         """Required keys that an unknown key stands for although it cannot be renamed: they are not missing."""
+        self.refused: set[KeyPath] = set()
+        """Keys whose values the help for an unknown key says to change: their errors are not reported again."""
 
     def settle(self, paths: Iterable[KeyPath], missing: Collection[KeyPath]) -> None:
         """Rename or remove unknown keys, and remember them. `missing` are the paths of required keys."""
@@ -72,15 +87,16 @@ class UnknownKeys:
         model, nodes = model_at(path[:-1], self._root), self._document.node(path[:-1])
         if self._is_named(path, model, parent, nodes):
             return True
-        place, value, node = _place(model), parent[key], self._document.node(path)
-        word = foreign_word(place, key)
+        place, value, node = place_of(model), parent[key], self._document.node(path)
+        word = foreign_word(place, key, value)
         if isinstance(value, list) and len(value) == 1:
             value, node = value[0], self._document.node((*path, 0))
         if key in (*model_keys(model), *model.reserved) or not isinstance(value, dict) or not value:
             return False
         is_compound = has_parts(place, key, value)
         is_level = word is None or word.how == "^" or word.key in ("arguments", "handler", "from")
-        if not is_compound and not (is_level and _is_level(place, value, model)):
+        is_known = word is not None and word.how == "^"
+        if not is_compound and not (is_level and _is_level(place, value, model, is_known=is_known)):
             return False
         names = {inner: f"{key}.{inner}" if is_compound else inner for inner in value}
         if {*names.values()} & {*parent}:
@@ -108,10 +124,10 @@ class UnknownKeys:
         ):
             return False
         items = [{short: name, **(parent[name] or {}), **own} for name in names]
-        written = _flow(items[0] if len(items) == 1 else items)
+        text = written(items[0] if len(items) == 1 else items)
         list_ = next((str(part) for part in reversed(path[:-1]) if isinstance(part, str)), "")
         is_item = len(self._items_at(path[:-1])) > 1
-        help_ = f"write `- {written}`" if is_item else f"write `{list_}: {written}`"
+        help_ = f"write `- {text}`" if is_item else f"write `{list_}: {text}`"
         message = f'{quoted(names[0])} is the "{short}" of a map here, not a key'
         self._unwrapped.append(self._document.problem("unknown-key", path[:-1], message, help_, at=path, on="key"))
         parent.clear()
@@ -135,8 +151,9 @@ class UnknownKeys:
         model = model_at(path[:-1], self._root)
         code, message, help_ = "unknown-key", f"unknown key {quoted(key)}", ""
         target: KeyPath = ()
+        siblings = [*parent, *(str(found[-1]) for found in self._found if found[:-1] == path[:-1])]
         value = parent[key]
-        word = self._inner(path, key, model, value, parent) or foreign_word(_place(model), key)
+        word = self._inner(path, key, model, value, parent) or foreign_word(place_of(model), key, value, siblings)
         only = value[0] if isinstance(value, list) and len(value) == 1 else value
         meant = "" if word is not None else _meant(key, model, parent, missing_at(missing, path))
         if not meant:
@@ -167,25 +184,42 @@ class UnknownKeys:
         found = _Unknown(path, problem, node, word, target, [], self._written(path, node))
         self._found[path] = found
         del parent[key]
-        self._take(found, parent, value, only)
+        self._take(found, parent, value)
 
-    def _take(self, found: _Unknown, parent: dict[str, Any], value: Any, only: Any) -> None:
-        """Put a value under the key that is meant, as that key needs it. `only` is the only item of a list."""
-        target, word = found.target, found.word
-        if target and word is not None:
-            is_one = only is not value and target[-1] not in LISTS and isinstance(only, str | int | float)
-            found.values = word.values(only if is_one else value) or ([(str(only), "")] if is_one else [])
-        if target and not self._move(found, resolve_scalar(found.values[0][0]) if found.values else value):
+    def _take(self, found: _Unknown, parent: dict[str, Any], value: Any) -> None:
+        """Put a value under the key that is meant, as that key needs it."""
+        target, word, length = found.target, found.word, len(found.path)
+        if target and word is not None and not self._convert(found, word, value):
+            self.refused |= {target} if value_at(self._data, target) is None else set()
+        if len(target) > length:  # the map that the help says to write has the keys that it needs
+            self.stood_for |= {(*target[:-1], name) for name in required_keys(self._model(target[:-1]))}
+        if target and not self._move(found, value_of(found.values[0].text) if found.values else value):
             help_ = self._taken(found, target, is_map=isinstance(value, dict))
             found.problem, found.target, found.word = replace(found.problem, help=help_), (), None
-        elif len(target) == len(found.path):
+        elif len(target) == length and not found.refused:
             found.excluded = self._excluded(parent, model_at(found.path[:-1], self._root), str(target[-1]))
+
+    def _model(self, path: KeyPath) -> type[SpecModel]:
+        """Return the model of the map at a path, or of each map of the list there."""
+        model = model_at(path, self._root)
+        return model if model_keys(model) else model_at((*path, 0), self._root)
+
+    def _convert(self, found: _Unknown, word: ForeignWord, value: object) -> bool:
+        """Find the values to write for one of another tool. False if the key that is meant takes none of them."""
+        model, key = self._model(found.target[:-1]), str(found.target[-1])
+        items = proposals(model, key, value, word.how)
+        found.values = [item for item in items if item.text]
+        if items or (refused := refusal(model, key, value)) is None:
+            return True
+        known = foreign_value(model, key, value)
+        found.refused = fill(known, "", parts_of(model, key, value), model) if known is not None else refused[0]
+        return False
 
     def _meaning(
         self, path: KeyPath, word: ForeignWord | None, value: object, only: object, missing: list[str]
     ) -> ForeignWord | None:
         """Return what an unknown key means by its value: an import path, the name of a queue, a host, or items."""
-        place, parent = _place(model_at(path[:-1], self._root)), value_at(self._data, path[:-1])
+        place, parent = place_of(model_at(path[:-1], self._root)), value_at(self._data, path[:-1])
         if word is not None and place == "pipeline" and word.key in ("subscribers", "producers"):
             return section_of(word, value)
         if word is not None and word.key == "cron" and (isinstance(only, int | float) or duration(str(only))):
@@ -215,7 +249,8 @@ class UnknownKeys:
         if isinstance(other, list):
             short = model_below(model, (below[0], 0)).short_form
             items = [{**(item if isinstance(item, dict) else {short: item}), key: "{value}"} for item in other]
-            return ForeignWord("", "!", f"write `{below[0]}: {_flow(items)}` in place of it and `{below[0]}`")
+            text = written(items).replace('"{value}"', "{value}")
+            return ForeignWord("", "!", f"write `{below[0]}: {text}` in place of it and `{below[0]}`")
         return ForeignWord(f"{below[0]}.{key}", "=", f'in place of "{below[0]}"')
 
     def _anchored(self, path: KeyPath, key: str) -> str:
@@ -240,7 +275,7 @@ class UnknownKeys:
             next((error["msg"] for error in _value_errors(model, data) if error["type"] == _EXCLUDED), "")
             for data in (known, others)
         )
-        other = next((name for name in re.findall(r'"([\w-]+)"', message) if name in parent and name != key), "")
+        other = next((name for name in re.findall(r'"([\w-]+)"', message) if name in others), "")
         if not other or message == without or isinstance(parent[other], dict | list):
             return ""
         return f"{other}: {parent.pop(other)}"
@@ -283,7 +318,7 @@ class UnknownKeys:
         nodes, data = self._document.node(found.path[:-1]), value_at(self._data, found.path[:-1])
         entry = nodes.nodes.pop(str(found.path[-1]), None) if isinstance(nodes, MappingNode) else None
         for index in range(base, len(target) - 1):
-            key, below = str(target[index]), _short_form(target[: index + 1], self._root)
+            key, below = str(target[index]), self._model(target[: index + 1]).short_form
             inner = data.setdefault(key, {})
             if not isinstance(inner, dict):
                 inner = data[key] = {below: inner}
@@ -308,34 +343,30 @@ class UnknownKeys:
             nodes.nodes[key] = entry
         return True
 
-    def mended(self, replacements: Mapping[KeyPath, str]) -> set[KeyPath]:
-        """Return the paths whose errors are mended by what the help of an unknown key says to write."""
-        return {found.target for found in self._found.values() if found.word and found.target in replacements}
+    def is_refused(self, path: KeyPath) -> bool:
+        """Whether the help for an unknown key says already that the value at a path is another one."""
+        return any(path[: len(target)] == target for target in self.refused)
 
-    def problems(self, replacements: Mapping[KeyPath, str]) -> list[Problem]:
-        """Return the problems of unknown keys: one for those that one key is written for.
-
-        `replacements` are better values under the keys that are meant.
-        """
+    def problems(self) -> list[Problem]:
+        """Return the problems of unknown keys: one for those that one key is written for."""
         groups: dict[tuple[object, ...], list[_Unknown]] = {}
         for found in self._found.values():
             meant = found.target[: len(found.path)] if len(found.target) > len(found.path) else found.path
             if found.word is not None and found.word.key and not found.target:
                 meant = (*found.path[:-1], found.word.key)
-            groups.setdefault((bool(found.target), *meant), []).append(found)
-        said = [problem for group in groups.values() for problem in self._problems_of(group, replacements)]
-        return [*self._unwrapped, *said]
+            groups.setdefault((bool(found.target) and not found.refused, *meant), []).append(found)
+        return [*self._unwrapped, *(problem for group in groups.values() for problem in self._problems_of(group))]
 
-    def _problems_of(self, group: list[_Unknown], replacements: Mapping[KeyPath, str]) -> list[Problem]:
+    def _problems_of(self, group: list[_Unknown]) -> list[Problem]:
         """Return one problem for the parts of one map, and for keys of which one's help has the values of others."""
-        problems = [self._problem(found, replacements.get(found.target)) for found in group]
+        problems = [self._problem(found) for found in group]
         names = [self._wrappers.get(found.path, str(found.path[-1])) for found in group]
         is_wrapped = group[0].path in self._wrappers
         others = [*dict.fromkeys(names if is_wrapped else names[1:])]
         for found, problem in zip(group, problems, strict=True):
             remark = found.word.remark if found.word is not None else ""
-            keys = [str(other.path[-1]) for other in group if other is not found]
-            is_whole = found.target or (keys and all(f"{{{key}|" in remark for key in keys))
+            keys = [normal(str(other.path[-1]).rpartition(".")[2]) for other in group if other is not found]
+            is_whole = (found.target and not found.refused) or (keys and all(f"{{{key}|" in remark for key in keys))
             if others and is_whole and len(group) <= _MAX_TOGETHER:
                 help_ = (
                     f"{problem.help}, in place of {' and '.join(map(quoted, others))}{'' if is_wrapped else ', too'}"
@@ -343,31 +374,42 @@ class UnknownKeys:
                 return [replace(group[0].problem, help=help_, fix=None)]
         return problems
 
-    def _problem(self, found: _Unknown, better: str | None) -> Problem:
+    def _problem(self, found: _Unknown) -> Problem:
         word, target = found.word, found.target
         if word is None:
             fix = self._document.rewriting(target, str(target[-1])) if target else found.problem.fix
             return self._beside(found, replace(found.problem, fix=fix))
+        if found.refused:
+            key = ": {".join(map(str, target[len(found.path) - 1 :]))
+            key = f"{key}: …{'}' * (len(target) - len(found.path))}"
+            is_all = found.refused.startswith("remove") or f"{target[-1]}: " in found.refused
+            help_ = found.refused if is_all else f'write it as "{key}", with another value: {found.refused}'
+            return replace(found.problem, help=mask_passwords(help_))
         if not target:
-            name = str(found.path[-2]) if len(found.path) > 1 else ""
-            others = {str(path[-1]): item.written for path, item in self._found.items() if path[:-1] == found.path[:-1]}
-            others["word"] = str(found.path[-1])
-            for key, value in (value_at(self._data, found.path[:-1]) or {}).items():
-                others.setdefault(key, value if isinstance(value, str) else "…")
-            return replace(found.problem, help=mask_passwords(word.help(found.written or "…", name, others)))
+            parent, key = found.path[:-1], str(found.path[-1])
+            words = {name: written(value) for name, value in (value_at(self._data, parent) or {}).items()}
+            words |= {
+                str(path[-1]).rpartition(".")[2]: item.written
+                for path, item in self._found.items()
+                if path[:-1] == parent
+            }
+            words |= {"word": key, "value": found.written or "…"}
+            help_ = fill(word, str(parent[-1]) if parent else "", words, model_at(parent, self._root), unit_of(key))
+            return replace(found.problem, help=help_)
         if len(target) > len(found.path):
-            return replace(found.problem, help=self._with_remark(word, f'write "{self._map(target, len(found.path))}"'))
-        key, written = str(target[-1]), better or found.written
-        choices = [(better, "")] if better else found.values or [(written, "")]
+            return replace(found.problem, help=self._with_remark(word, f"write {self._map(target, len(found.path))}"))
+        key = str(target[-1])
+        choices = found.values or [Proposal(found.written)]
         texts = [
-            f"{_in_quotes(f'{key}: {mask_passwords(text)}')} {condition}".rstrip() if text else f'"{key}:"'
-            for text, condition in choices
+            f"{_in_quotes(f'{key}: {mask_passwords(item.text)}')} {item.condition}".rstrip()
+            if item.text
+            else f'"{key}:"'
+            for item in choices
         ]
         help_ = self._with_remark(word, f"write {', '.join(texts)}")
         fix = None
-        if len(choices) == 1:
-            changed = choices[0][0] if better or found.values else None
-            fix = self._document.rewriting(target, key, changed)
+        if len(choices) == 1 and choices[0].is_whole:
+            fix = self._document.rewriting(target, key, choices[0].text if found.values else None)
         return self._beside(found, replace(found.problem, help=help_, fix=fix))
 
     def _beside(self, found: _Unknown, problem: Problem) -> Problem:
@@ -386,30 +428,32 @@ class UnknownKeys:
     def _map(self, target: KeyPath, depth: int) -> str:
         """Return the map that several unknown keys make together, as in `retry: {attempts: 4, delay: 5s}`."""
         inner = value_at(self._data, target[:depth]) or {}
-        written = {
-            str(found.target[-1]): found for found in self._found.values() if found.target[:depth] == target[:depth]
-        }
+        inner = {**required_keys(self._model(target[:depth])), **inner}
+        below = [found for found in self._found.values() if found.target[:depth] == target[:depth]]
+        said = {str(found.target[-1]): found for found in below}
         parts = []
         for key, value in inner.items():
-            text = written[key].written if key in written and not written[key].values else ""
-            text = text or _flow(value)
-            parts.append(f"{key}: {text}")
-        return f"{target[depth - 1]}: {{{', '.join(parts)}}}"
+            if (*target[:depth], key) in self.refused:
+                continue
+            text = said[key].written if key in said and not said[key].values else ""
+            parts.append(f"{key}: {text or written(value)}")
+        units = [f"{item.text} {item.condition}" for found in below if len(found.values) > 1 for item in found.values]
+        shown = _in_quotes(f"{target[depth - 1]}: {{{', '.join(parts)}}}")
+        return f"{shown} ({', '.join(units)})" if units else shown
 
 
-def _is_level(place: str, value: Iterable[str], model: type[SpecModel]) -> bool:
-    """Whether most keys of a map have a meaning in a model, and one of them a value there."""
+def _is_level(place: str, value: Iterable[str], model: type[SpecModel], *, is_known: bool) -> bool:
+    """Whether most keys of a map have a meaning in a model, and one is a key of it; for a known level, a word will do.
+
+    `enabled` says nothing, it is in the maps of many tools.
+    """
     words = {key: foreign_word(place, key) for key in value}
     keys = model_keys(model)
-    is_ours = any(key in keys or (word is not None and word.is_rename) for key, word in words.items())
+    is_ours = any(
+        (key in keys and key != "enabled") or (is_known and word is not None and word.is_rename)
+        for key, word in words.items()
+    )
     return is_ours and sum(key in keys or word is not None for key, word in words.items()) * 2 > len(words)
-
-
-def _flow(value: object) -> str:
-    """Return a value in one line, as in `{attempts: 4, on: [TimeoutError]}`."""
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_flow(inner)}' for key, inner in value.items())}}}"
-    return f"[{', '.join(map(_flow, value))}]" if isinstance(value, list) else str(value)
 
 
 def _in_quotes(text: str) -> str:
@@ -430,10 +474,6 @@ def missing_at(missing: Collection[KeyPath], path: KeyPath) -> list[str]:
     return [str(other[-1]) for other in missing if other[:-1] == path[:-1]]
 
 
-def _place(model: type[SpecModel]) -> str:
-    return model.__name__.removesuffix("Spec").lower()
-
-
 def _map_of_key(key: str, model: type[SpecModel]) -> str:
     """Return the help for a key of the language in the wrong map, "" for other keys."""
     if model is PipelineSpec and key.startswith("x_"):
@@ -449,11 +489,6 @@ def _one_of(model: type[SpecModel], parent: Mapping[str, Any]) -> str:
     free = ", ".join(name for name in model_keys(model) if name not in parent)
     own = '; a key that begins with "x-" is ignored' if model is PipelineSpec else ""
     return f"write one of: {free}{own}" if free else "remove it"
-
-
-def _short_form(path: KeyPath, root: type[SpecModel]) -> str:
-    """Return the key that may stand in place of the map at a path, or of each map of the list there."""
-    return (model_at(path, root).short_form) or model_at((*path, 0), root).short_form
 
 
 def _value_errors(model: type[SpecModel], data: Mapping[str, Any]) -> list[ErrorDetails]:

@@ -83,11 +83,8 @@ def _without_unknown_keys(
             root.model_validate(data)
         except ValidationError as error:
             errors += _errors(error)
-    errors = [error for error in errors if error.path not in known.stood_for]
-    replaced = {error.path: error.context["replacement"] for error in errors if error.context.get("replacement")}
-    problems = known.problems(replaced)
-    mended = known.mended(replaced)
-    return [*problems, *_problems([error for error in errors if error.path not in mended], document, root)]
+    errors = [error for error in errors if error.path not in known.stood_for and not known.is_refused(error.path)]
+    return [*known.problems(), *_problems(errors, document, root)]
 
 
 class _Error(NamedTuple):
@@ -246,15 +243,22 @@ def _single(path: KeyPath, value: object, message: str) -> str:
 
 def _foreign_value(path: KeyPath, value: object, code: str) -> tuple[str, str | None] | None:
     """Return the help for a value of another tool, and the value to write if that is certain."""
-    if not path or value is None or isinstance(value, dict | list) or code == "conflicting-options":
+    if not path or value is None or code == "conflicting-options" or isinstance(path[-1], int):
         return None
-    from runner.config.foreign_words import foreign_word  # only for files with mistakes
+    from runner.config.proposals import fill, foreign_value, parts_of, proposals, spread, written  # only for mistakes
 
-    place = f"{model_at(path[:-1]).__name__.removesuffix('Spec').lower()}.{path[-1]}"
-    word = foreign_word(place, str(value).strip())
-    if word is None:
-        return None
-    return (word.remark, None) if word.how == "!" else (f'write "{path[-1]}: {word.key}"', word.key)
+    model, key = model_at(path[:-1]), str(path[-1])
+    if isinstance(value, dict) and len(value) > 1 and (found := spread(model, key, value)):
+        return f"write {' and '.join(f'`{name}: {text}`' for name, text in found.items())} in place of it", None
+    word = foreign_value(model, key, value)
+    if word is not None and word.how == "!":
+        words = {"value": written(value), **parts_of(model, key, value)}
+        return fill(word, str(path[-2]) if len(path) > 1 else "", words, model), None
+    if word is not None:
+        return f'write "{path[-1]}: {word.key}"', word.key
+    if isinstance(value, dict) and len(items := proposals(model, key, value)) == 1 and (text := items[0].text):
+        return f"write `{key}: {mask_passwords(text)}` {items[0].condition}".rstrip(), None
+    return None
 
 
 def _known_value(path: KeyPath, value: object, code: str, document: Document) -> tuple[str, str | None] | None:

@@ -176,7 +176,8 @@ class _Composer:
         if isinstance(root, ScalarNode) and root.value is None:
             raise _fatal("empty-file", "the file is empty", 'a pipeline starts with the line "version: 1"', Span(1, 1))
         found = "a list" if isinstance(root, SequenceNode) else "one value"
-        raise _fatal("wrong-type", f"a pipeline is a map of keys, not {found}", 'start with "version: 1"', root.span)
+        help_ = "give the file of a pipeline, with keys such as `version:` and `queues:`; `runner init` writes one"
+        raise _fatal("wrong-type", f"a pipeline is a map of keys, not {found}", help_, root.span)
 
     def _node(self, event: Any, path: KeyPath, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):

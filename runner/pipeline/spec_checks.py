@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from runner.config import guesses
 from runner.config.diagnostics import closest, display_path
 from runner.config.loader import PipelineFile, mend_slips
 from runner.config.messages import did_you_mean, typo_of
@@ -97,6 +98,8 @@ def _sources(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer])
                 if not any(matches(source, event) for event in spec.events) and not matches_any_event(source, together):
                     message = f'no event of this pipeline matches "{source}"'
                     help_text, at = "list the events you mean under `events:`", (*path, index)
+                    if (meant := guesses.event_pattern(source)) and any(matches(meant, event) for event in spec.events):
+                        help_text = f'write "{meant}": "*" is one word, "#" any number of them'
                     yield loaded.problem("unmatched-pattern", at, message, help_text, severity="warning")
             elif source in dead:
                 message = f'"{source}" is a dead-letter queue that is not declared'
@@ -359,6 +362,8 @@ def _unknown(
 ) -> Problem:
     known = list(known)
     guess = closest(name, known)
+    pattern = guesses.event_pattern(name) if kind == "queue or event" and path[2:3] == ("from",) else ""
+    address = guesses.address(name, known) if kind == "queue or event" else ""
     section = {"queue or event": "`queues:` or `events:`", "event": "`events:`", "exchange": "`exchanges:`"}[kind]
     help_text = f"add it under {section}"
     dead = _DEAD.sub("", name)
@@ -366,6 +371,10 @@ def _unknown(
         help_text = (
             f'the dead-letter queue of "{dead}" is "{dead}.dead": write that, and add it under `queues:` to read it'
         )
+    elif pattern and any(matches(pattern, event) for event in known):
+        help_text = f'write "{pattern}": "*" is one word, "#" any number of them'
+    elif address:
+        help_text = address
     elif typo := typo_of(name, known):
         help_text = f'did you mean "{typo}"?'
     elif item := _item_called(loaded, name, is_source=path[2:3] == ("from",)):

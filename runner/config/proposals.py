@@ -1,0 +1,282 @@
+"""Converts values of other tools, and checks each result with the language, so that no help says what is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+from runner.config import guesses
+from runner.config.broker_spec import BrokerSpec
+from runner.config.document import Interpolated
+from runner.config.foreign_words import ForeignWord, foreign_word
+from runner.config.messages import error_message, quoted
+from runner.config.models import model_below
+from runner.config.producer_spec import ProducerSpec
+from runner.config.queue_spec import QueueSpec
+from runner.config.scalars import resolve_scalar
+from runner.config.spec import EventSpec, LoggingSpec, ShutdownSpec, TelemetrySpec
+from runner.config.spec_model import SpecModel, field_keys, model_keys
+from runner.config.subscriber_spec import RetrySpec, SubscriberSpec, TripSpec
+from runner.config.target_spec import TargetSpec
+from runner.redaction import mask_passwords
+from runner.units import parse_duration
+
+_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d+)?")
+_SPECIAL: Final = re.compile(r"^[#*&!|>'\"%@`?-]|: | #|[\[\]{},]|:$")
+"""What a text in quotes has."""
+_SWITCHES: Final = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+_PLAIN_NAMES: Final = (
+    *("value", "name", "path", "limit", "max", "count", "size", "number", "total", "address", "url", "uri", "file"),
+    *("local", "queue", "level", "amount", "text"),
+)
+"""Keys of a map that hold its only value, as in `file: {path: orders.csv}`."""
+_MAX_DEPTH: Final = 3
+_HOMES: Final = (
+    *(SubscriberSpec, QueueSpec, ProducerSpec, TargetSpec, RetrySpec, BrokerSpec, ShutdownSpec, EventSpec, TripSpec),
+    *(LoggingSpec, TelemetrySpec),
+)
+"""Where the keys in the remarks of the tables stand."""
+
+
+class Proposal(NamedTuple):
+    """A value to write, as YAML; "" is the value that is there. `is_whole` is false if a part of that is left out."""
+
+    text: str
+    condition: str = ""
+    is_whole: bool = True
+
+
+def place_of(model: type[SpecModel]) -> str:
+    """Return the word of the tables for the map of a model, such as `subscriber`."""
+    return model.__name__.removesuffix("Spec").lower()
+
+
+def refusal(model: type[SpecModel], key: str, value: object) -> tuple[str, bool] | None:
+    """Return the help for a value that a key does not take, and whether the error is in it as a whole; None if fine.
+
+    What only the other keys of the map show is not looked at.
+    """
+    try:
+        model.model_validate({key: value})
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            if item["loc"][:1] == (key,) and item["type"] != "conflicting-options":
+                help_ = error_message(item["type"], item.get("ctx", {}), item["input"])[2]
+                return help_, len(item["loc"]) == 1
+    return None
+
+
+def proposals(model: type[SpecModel], key: str, value: object, how: str = "=", *, depth: int = 0) -> list[Proposal]:
+    """Return what to write for a value of another tool under a key, each with its condition; none if that is unknown.
+
+    `how` is that of the word in the table. The language takes every value that is returned.
+    """
+    if value is None or isinstance(value, Interpolated) or depth > _MAX_DEPTH:
+        return [Proposal("")]
+    found = [*_readings(model, key, value, how, depth)]
+    return [item for item in found if not is_refused(model, key, value_of(item.text) if item.text else value)]
+
+
+def is_refused(model: type[SpecModel], key: str, value: object) -> bool:
+    """Whether a key does not take a value. What is wrong deeper in a map or a list has problems of its own."""
+    refused = refusal(model, key, value)
+    has_parts = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    return refused is not None and (refused[1] or not has_parts)
+
+
+def value_of(text: str) -> object:
+    """Return the value of a scalar of YAML, with or without quotes."""
+    return text[1:-1] if text[:1] == '"' else resolve_scalar(text)
+
+
+def _readings(model: type[SpecModel], key: str, value: object, how: str, depth: int) -> Iterator[Proposal]:
+    if isinstance(value, dict):
+        yield from _of_map(model, key, value, how, depth)
+        return
+    if isinstance(value, list):
+        if not is_refused(model, key, value):
+            yield Proposal("")
+        elif len(value) == 1:
+            yield from (_shown(item, value[0]) for item in proposals(model, key, value[0], how, depth=depth + 1))
+        return
+    converted = ForeignWord(key, how, "").values(_plain(value, how))
+    if converted:
+        yield from (Proposal(text, condition) for text, condition in converted)
+    elif not is_refused(model, key, value):
+        yield Proposal("")
+    elif replacement := _replacement(model, key, value):
+        yield Proposal(replacement)
+    elif (word := foreign_value(model, key, value)) is not None and word.how != "!":
+        yield Proposal(word.key)
+
+
+def _plain(value: object, how: str) -> object:
+    """Return the number or boolean that a text means where the word takes one, such as `"60000"`."""
+    if isinstance(value, str) and how == "not":
+        return _SWITCHES.get(value.lower(), value)
+    return resolve_scalar(value) if isinstance(value, str) and how != "=" and _NUMBER.fullmatch(value) else value
+
+
+def _shown(item: Proposal, value: object) -> Proposal:
+    """Return a proposal for a part of a value with its text, which is no longer what is there."""
+    return item if item.text else item._replace(text=written(value))
+
+
+def written(value: object) -> str:
+    """Return a value as YAML in one line, as in `{attempts: 4, on: [TimeoutError]}`."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {written(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, str) and (resolve_scalar(value or "~") != value or _SPECIAL.search(value)):
+        return f'"{value}"' if '"' not in value else f"'{value}'"
+    shown = value.expression if isinstance(value, Interpolated) else str(value)
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else shown
+
+
+def _replacement(model: type[SpecModel], key: str, value: object) -> str:
+    """Return the value that the validator of a key knows for a wrong one, "" if there is none."""
+    try:
+        model.model_validate({key: value})
+    except ValidationError as error:
+        found: list[Any] = [
+            item.get("ctx", {}) for item in error.errors(include_url=False) if item["loc"][:1] == (key,)
+        ]
+        return str(found[0].get("replacement") or "") if len(found) == 1 else ""
+    return ""
+
+
+def _of_map(model: type[SpecModel], key: str, value: dict[str, Any], how: str, depth: int) -> Iterator[Proposal]:
+    """Yield the value of a map that has it under a key of its own, such as `{prefetch_count: 50}` or `{minutes: 5}`."""
+    if not is_refused(model, key, value):
+        yield Proposal("")
+    elif replacement := _replacement(model, key, value):
+        yield Proposal(replacement)
+    elif text := _rate(value) if how == "rate" or key == "rate" else _sum(value):
+        yield Proposal(text)
+    else:
+        short = model_below(model, (key,)).short_form
+        found: list[list[Proposal]] = []
+        used: list[str] = []
+        for name, inner in value.items():
+            word = foreign_word(place_of(model), str(name))
+            is_meant = name in (key, short, *_PLAIN_NAMES) or (word is not None and word.is_rename and word.key == key)
+            if is_meant and inner is not None:
+                inner_how = word.how if word is not None and word.key == key else how
+                items = proposals(model, key, inner, inner_how, depth=depth + 1)
+                found += [[_shown(item, inner) for item in items]] if items else []
+                used += [name] if items else []
+        if len(found) == 1:
+            rest = [name for name in value if name != used[0]]
+            left_out = f"without {' and '.join(map(quoted, rest))}" if rest else ""
+            for item in found[0]:
+                condition = " ".join(filter(None, (left_out, item.condition)))
+                yield item._replace(condition=condition, is_whole=item.is_whole and not rest)
+
+
+def _sum(value: dict[str, Any]) -> str:
+    """Return the duration that a map of units means, such as `{hours: 1, minutes: 30}`; "" for other maps."""
+    parts = [f"{number} {unit}" for unit, number in value.items() if isinstance(number, int | float)]
+    return guesses.duration(" ".join(parts)) if len(parts) == len(value) else ""
+
+
+def _rate(value: dict[str, Any]) -> str:
+    """Return the rate that a number and its period mean, such as `{max: 10, duration: 1000}`; "" for other maps."""
+    numbers = [item for key, item in value.items() if isinstance(item, int) and not _is_period(key)]
+    periods = [item for key, item in value.items() if _is_period(key)]
+    if len(numbers) != 1 or len(periods) != 1 or isinstance(numbers[0], bool):
+        return ""
+    period = periods[0]
+    text = str(period)
+    if isinstance(period, int):
+        text = f"{period}ms" if period >= 1000 and period % 1000 == 0 else f"{period}s"
+    text = re.sub(r"^(?:per[ _-]?)?(second|minute|hour|day)s?$", r"1 \1", text.lower())
+    try:
+        seconds = parse_duration(guesses.duration(text) or text)
+    except ValueError:
+        return ""
+    unit = {1: "s", 60: "m", 3600: "h", 86_400: "d"}
+    size = next((size for size in unit if seconds == size), 0)
+    return f"{numbers[0]}/{unit[size]}" if size else f"{numbers[0] / seconds:g}/s" if seconds else ""
+
+
+def _is_period(key: object) -> bool:
+    return bool(re.search(r"(?:duration|period|interval|per|unit|window|every|seconds?|ms)$", str(key).lower()))
+
+
+def required_keys(model: type[SpecModel]) -> dict[str, object]:
+    """Return the keys that a map needs, each with an example."""
+    return {
+        key: (field.examples or ["…"])[0]
+        for name, field in model.model_fields.items()
+        if field.is_required()
+        for key in field_keys(name, field)
+    }
+
+
+def foreign_value(model: type[SpecModel], key: str, value: object) -> ForeignWord | None:
+    """Return the word of another tool that a value of a key is; of a map or a list, only that it is one counts."""
+    kind = "[map]" if isinstance(value, dict) else str(value).strip()
+    if isinstance(value, list):
+        kind = "[list]" if value and not any(isinstance(item, dict | list) for item in value) else "[]"
+    return foreign_word(f"{place_of(model)}.{key}", kind)
+
+
+def fill(word: ForeignWord, name: str, words: Mapping[str, str], model: type[SpecModel], how: str = "?") -> str:
+    """Return the help that a word of another tool has as its remark, with values that the language takes.
+
+    `model` is that of the map that the word stands in, and `how` the conversion of its numbers.
+    """
+
+    units: list[str] = []
+
+    def convert(key: str, text: str) -> str:
+        home = next((item for item in (model, *_HOMES) if key in model_keys(item)), None)
+        if key.startswith("x-") and (meant := guesses.duration(text)):
+            return f"{parse_duration(meant) * 1000:.0f}"
+        if home is None or text[:1] in ("", "{", "["):
+            return text
+        found = proposals(home, key, value_of(text)) or proposals(home, key, value_of(text), how)
+        if len(found) > 1:
+            units.extend(f"{item.text} {item.condition}" for item in found)
+        return (found[0].text or text) if len(found) == 1 else "…"
+
+    help_ = word.help(name, words, convert)
+    return mask_passwords(f"{help_} ({', '.join(units)})" if units else help_)
+
+
+def parts_of(model: type[SpecModel], key: str, value: object) -> dict[str, str]:
+    """Return the words for the placeholders of a help for a list or a map: its ends, how many, and its items by key.
+
+    They are values of the key as the language takes them, where it does. `rest` are the items that have no own name.
+    """
+
+    def shown(item: object) -> str:
+        items = proposals(model, key, item, "?")
+        return (items[0].text if items else "") or written(item)
+
+    if isinstance(value, list) and value:
+        return {"first": shown(value[0]), "last": shown(value[-1]), "tries": str(len(value) + 1)}
+    parts = {str(name): shown(inner) for name, inner in value.items()} if isinstance(value, dict) else {}
+    rest = ", ".join(f"{name}: {text}" for name, text in parts.items() if name not in ("root", "default"))
+    return {**parts, "rest": f"{{{rest}}}"}
+
+
+def spread(model: type[SpecModel], key: str, value: dict[str, Any]) -> dict[str, str]:
+    """Return the keys of a model that a map under one of them means, with their values; empty if a part is unknown.
+
+    In `retry`, `backoff: {type: exponential, delay: 1000}` means `backoff: exponential` and `delay: 1s`.
+    """
+    found: dict[str, str] = {}
+    for name, inner in value.items():
+        word = foreign_word(place_of(model), str(name))
+        target = str(name) if name in model_keys(model) else word.key if word is not None and word.is_rename else ""
+        how = "?" if word is None or not word.is_rename else word.how
+        items = proposals(model, target, inner, how) if target in model_keys(model) else []
+        if len(items) != 1 or target in found:
+            return {}
+        found[target] = items[0].text or written(inner)
+    return found if key in found else {}
