@@ -7,20 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from runner.config import guesses
-from runner.config.broker_spec import BrokerSpec
 from runner.config.document import Interpolated
 from runner.config.foreign_words import ForeignWord, foreign_word
-from runner.config.messages import error_message, quoted
+from runner.config.messages import quoted
 from runner.config.models import model_below
-from runner.config.producer_spec import ProducerSpec
-from runner.config.queue_spec import QueueSpec
 from runner.config.scalars import resolve_scalar
-from runner.config.spec import EventSpec, LoggingSpec, ShutdownSpec, TelemetrySpec
+from runner.config.spec import PipelineSpec
 from runner.config.spec_model import SpecModel, field_keys, model_keys
-from runner.config.subscriber_spec import RetrySpec, SubscriberSpec, TripSpec
-from runner.config.target_spec import TargetSpec
 from runner.redaction import mask_passwords
 from runner.units import parse_duration
 
@@ -33,10 +29,13 @@ _PLAIN_NAMES: Final = (
     *("local", "queue", "level", "amount", "text"),
 )
 """Keys of a map that hold its only value, as in `file: {path: orders.csv}`."""
+_PERIOD: Final = re.compile(r"(?:duration|period|interval|per|unit|window|every|seconds?|ms)$")
 _MAX_DEPTH: Final = 3
 _HOMES: Final = (
-    *(SubscriberSpec, QueueSpec, ProducerSpec, TargetSpec, RetrySpec, BrokerSpec, ShutdownSpec, EventSpec, TripSpec),
-    *(LoggingSpec, TelemetrySpec),
+    *(model_below(PipelineSpec, (section, "*")) for section in ("subscribers", "queues", "producers", "events")),
+    *(model_below(PipelineSpec, ("producers", "*", "to", 0)), model_below(PipelineSpec, ("subscribers", "*", "retry"))),
+    *(model_below(PipelineSpec, ("subscribers", "*", "trip")),),
+    *(model_below(PipelineSpec, (key,)) for key in ("broker", "shutdown", "logging", "telemetry")),
 )
 """Where the keys in the remarks of the tables stand."""
 
@@ -54,19 +53,19 @@ def place_of(model: type[SpecModel]) -> str:
     return model.__name__.removesuffix("Spec").lower()
 
 
-def refusal(model: type[SpecModel], key: str, value: object) -> tuple[str, bool] | None:
-    """Return the help for a value that a key does not take, and whether the error is in it as a whole; None if fine.
-
-    What only the other keys of the map show is not looked at.
-    """
+def value_errors(model: type[SpecModel], data: Mapping[str, Any]) -> list[ErrorDetails]:
+    """Return the errors of a map."""
     try:
-        model.model_validate({key: value})
+        model.model_validate(data)
     except ValidationError as error:
-        for item in error.errors(include_url=False):
-            if item["loc"][:1] == (key,) and item["type"] != "conflicting-options":
-                help_ = error_message(item["type"], item.get("ctx", {}), item["input"])[2]
-                return help_, len(item["loc"]) == 1
-    return None
+        return error.errors(include_url=False)
+    return []
+
+
+def refusal(model: type[SpecModel], key: str, value: object) -> ErrorDetails | None:
+    """Return the error of a value that a key does not take. What only the other keys of the map show is no error."""
+    errors = (item for item in value_errors(model, {key: value}) if item["loc"][:1] == (key,))
+    return next((item for item in errors if item["type"] != "conflicting-options"), None)
 
 
 def proposals(model: type[SpecModel], key: str, value: object, how: str = "=", *, depth: int = 0) -> list[Proposal]:
@@ -84,7 +83,7 @@ def is_refused(model: type[SpecModel], key: str, value: object) -> bool:
     """Whether a key does not take a value. What is wrong deeper in a map or a list has problems of its own."""
     refused = refusal(model, key, value)
     has_parts = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
-    return refused is not None and (refused[1] or not has_parts)
+    return refused is not None and (len(refused["loc"]) == 1 or not has_parts)
 
 
 def value_of(text: str) -> object:
@@ -139,14 +138,8 @@ def written(value: object) -> str:
 
 def _replacement(model: type[SpecModel], key: str, value: object) -> str:
     """Return the value that the validator of a key knows for a wrong one, "" if there is none."""
-    try:
-        model.model_validate({key: value})
-    except ValidationError as error:
-        found: list[Any] = [
-            item.get("ctx", {}) for item in error.errors(include_url=False) if item["loc"][:1] == (key,)
-        ]
-        return str(found[0].get("replacement") or "") if len(found) == 1 else ""
-    return ""
+    refused = refusal(model, key, value)
+    return str(refused.get("ctx", {}).get("replacement") or "") if refused is not None else ""
 
 
 def _of_map(model: type[SpecModel], key: str, value: dict[str, Any], how: str, depth: int) -> Iterator[Proposal]:
@@ -158,23 +151,20 @@ def _of_map(model: type[SpecModel], key: str, value: dict[str, Any], how: str, d
     elif text := _rate(value) if how == "rate" or key == "rate" else _sum(value):
         yield Proposal(text)
     else:
-        short = model_below(model, (key,)).short_form
-        found: list[list[Proposal]] = []
-        used: list[str] = []
+        names = (key, model_below(model, (key,)).short_form, *_PLAIN_NAMES)
+        found = []
         for name, inner in value.items():
             word = foreign_word(place_of(model), str(name))
-            is_meant = name in (key, short, *_PLAIN_NAMES) or (word is not None and word.is_rename and word.key == key)
-            if is_meant and inner is not None:
-                inner_how = word.how if word is not None and word.key == key else how
-                items = proposals(model, key, inner, inner_how, depth=depth + 1)
-                found += [[_shown(item, inner) for item in items]] if items else []
-                used += [name] if items else []
-        if len(found) == 1:
-            rest = [name for name in value if name != used[0]]
-            left_out = f"without {' and '.join(map(quoted, rest))}" if rest else ""
-            for item in found[0]:
-                condition = " ".join(filter(None, (left_out, item.condition)))
-                yield item._replace(condition=condition, is_whole=item.is_whole and not rest)
+            is_same = word is not None and word.is_rename and word.key == key
+            if inner is not None and (is_same or name in names):
+                inner_how = word.how if word is not None and is_same else how
+                found += [(name, item, inner) for item in proposals(model, key, inner, inner_how, depth=depth + 1)]
+        if len({name for name, *_ in found}) == 1:
+            rest = [quoted(name) for name in value if name != found[0][0]]
+            left_out = f"without {' and '.join(rest)} " if rest else ""
+            for _, item, inner in found:
+                condition, is_whole = f"{left_out}{item.condition}".strip(), item.is_whole and not rest
+                yield _shown(item, inner)._replace(condition=condition, is_whole=is_whole)
 
 
 def _sum(value: dict[str, Any]) -> str:
@@ -185,26 +175,19 @@ def _sum(value: dict[str, Any]) -> str:
 
 def _rate(value: dict[str, Any]) -> str:
     """Return the rate that a number and its period mean, such as `{max: 10, duration: 1000}`; "" for other maps."""
-    numbers = [item for key, item in value.items() if isinstance(item, int) and not _is_period(key)]
-    periods = [item for key, item in value.items() if _is_period(key)]
-    if len(numbers) != 1 or len(periods) != 1 or isinstance(numbers[0], bool):
+    periods = [str(item) for key, item in value.items() if _PERIOD.search(str(key).lower())]
+    numbers = [item for key, item in value.items() if type(item) is int and not _PERIOD.search(str(key).lower())]
+    if len(numbers) != 1 or len(periods) != 1:
         return ""
-    period = periods[0]
-    text = str(period)
-    if isinstance(period, int):
-        text = f"{period}ms" if period >= 1000 and period % 1000 == 0 else f"{period}s"
-    text = re.sub(r"^(?:per[ _-]?)?(second|minute|hour|day)s?$", r"1 \1", text.lower())
+    text = re.sub(r"^(?:per[ _-]?)?(second|minute|hour|day)s?$", r"1 \1", periods[0].lower())
+    if text.isdecimal():
+        text += "ms" if text.endswith("000") else "s"
     try:
         seconds = parse_duration(guesses.duration(text) or text)
     except ValueError:
         return ""
-    unit = {1: "s", 60: "m", 3600: "h", 86_400: "d"}
-    size = next((size for size in unit if seconds == size), 0)
-    return f"{numbers[0]}/{unit[size]}" if size else f"{numbers[0] / seconds:g}/s" if seconds else ""
-
-
-def _is_period(key: object) -> bool:
-    return bool(re.search(r"(?:duration|period|interval|per|unit|window|every|seconds?|ms)$", str(key).lower()))
+    unit = {1: "s", 60: "m", 3600: "h", 86_400: "d"}.get(int(seconds))
+    return f"{numbers[0]}/{unit}" if unit and seconds >= 1 else f"{numbers[0] / seconds:g}/s" if seconds else ""
 
 
 def required_keys(model: type[SpecModel]) -> dict[str, object]:
@@ -248,21 +231,27 @@ def fill(word: ForeignWord, name: str, words: Mapping[str, str], model: type[Spe
     return mask_passwords(f"{help_} ({', '.join(units)})" if units else help_)
 
 
-def parts_of(model: type[SpecModel], key: str, value: object) -> dict[str, str]:
-    """Return the words for the placeholders of a help for a list or a map: its ends, how many, and its items by key.
+def remark_on(model: type[SpecModel], key: str, value: object, name: str = "") -> str:
+    """Return the help that the table has for a value of a key, "" if it has none.
 
-    They are values of the key as the language takes them, where it does. `rest` are the items that have no own name.
+    Its words are the ends of a list and how many tries that are, the items of a map by key, and the `rest` of them.
     """
+    word = foreign_value(model, key, value)
+    if word is None or word.how != "!":
+        return ""
 
     def shown(item: object) -> str:
         items = proposals(model, key, item, "?")
         return (items[0].text if items else "") or written(item)
 
-    if isinstance(value, list) and value:
-        return {"first": shown(value[0]), "last": shown(value[-1]), "tries": str(len(value) + 1)}
-    parts = {str(name): shown(inner) for name, inner in value.items()} if isinstance(value, dict) else {}
-    rest = ", ".join(f"{name}: {text}" for name, text in parts.items() if name not in ("root", "default"))
-    return {**parts, "rest": f"{{{rest}}}"}
+    words = {"value": written(value)}
+    if isinstance(value, list):
+        words |= {"first": shown(value[0]), "last": shown(value[-1]), "tries": str(len(value) + 1)}
+    elif isinstance(value, dict):
+        words |= {str(item): shown(inner) for item, inner in value.items()}
+        rest = ", ".join(f"{item}: {words[str(item)]}" for item in value if item not in ("root", "default"))
+        words["rest"] = f"{{{rest}}}"
+    return fill(word, name, words, model)
 
 
 def spread(model: type[SpecModel], key: str, value: dict[str, Any]) -> dict[str, str]:

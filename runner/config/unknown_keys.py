@@ -7,23 +7,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, Node, ScalarNode, value_at
 from runner.config.foreign_words import ForeignWord, foreign_word, has_parts, normal, section_of, unit_of
 from runner.config.guesses import duration
-from runner.config.messages import abbreviated, quoted, typo_of
+from runner.config.messages import abbreviated, error_message, quoted, typo_of
 from runner.config.models import model_at, model_below
 from runner.config.proposals import (
     Proposal,
     fill,
-    foreign_value,
-    parts_of,
     place_of,
     proposals,
     refusal,
+    remark_on,
     required_keys,
+    value_errors,
     value_of,
     written,
 )
@@ -211,8 +208,8 @@ class UnknownKeys:
         found.values = [item for item in items if item.text]
         if items or (refused := refusal(model, key, value)) is None:
             return True
-        known = foreign_value(model, key, value)
-        found.refused = fill(known, "", parts_of(model, key, value), model) if known is not None else refused[0]
+        help_ = error_message(refused["type"], refused.get("ctx", {}), refused["input"])[2]
+        found.refused = remark_on(model, key, value) or help_
         return False
 
     def _meaning(
@@ -264,7 +261,7 @@ class UnknownKeys:
     def _excluded(self, parent: dict[str, Any], model: type[SpecModel], key: str) -> str:
         """Return the key beside a proposed one that excludes it, with its value; it is taken out of the data."""
         known = {name: value for name, value in parent.items() if name in model_keys(model)}
-        for error in _value_errors(model, known):
+        for error in value_errors(model, known):
             name = str([*error["loc"], ""][0])
             meant = error.get("ctx", {}).get("replacement") if name == key else None
             known |= {name: meant.strip('"')} if meant else {}
@@ -272,7 +269,7 @@ class UnknownKeys:
                 known.pop(name, None)
         others = {name: value for name, value in known.items() if name != key}
         message, without = (
-            next((error["msg"] for error in _value_errors(model, data) if error["type"] == _EXCLUDED), "")
+            next((error["msg"] for error in value_errors(model, data) if error["type"] == _EXCLUDED), "")
             for data in (known, others)
         )
         other = next((name for name in re.findall(r'"([\w-]+)"', message) if name in others), "")
@@ -388,11 +385,8 @@ class UnknownKeys:
         if not target:
             parent, key = found.path[:-1], str(found.path[-1])
             words = {name: written(value) for name, value in (value_at(self._data, parent) or {}).items()}
-            words |= {
-                str(path[-1]).rpartition(".")[2]: item.written
-                for path, item in self._found.items()
-                if path[:-1] == parent
-            }
+            near = {str(path[-1]): item.written for path, item in self._found.items() if path[:-1] == parent}
+            words |= {name.rpartition(".")[2]: text for name, text in near.items()}
             words |= {"word": key, "value": found.written or "…"}
             help_ = fill(word, str(parent[-1]) if parent else "", words, model_at(parent, self._root), unit_of(key))
             return replace(found.problem, help=help_)
@@ -489,15 +483,6 @@ def _one_of(model: type[SpecModel], parent: Mapping[str, Any]) -> str:
     free = ", ".join(name for name in model_keys(model) if name not in parent)
     own = '; a key that begins with "x-" is ignored' if model is PipelineSpec else ""
     return f"write one of: {free}{own}" if free else "remove it"
-
-
-def _value_errors(model: type[SpecModel], data: Mapping[str, Any]) -> list[ErrorDetails]:
-    """Return the errors of a map."""
-    try:
-        model.model_validate(data)
-    except ValidationError as error:
-        return error.errors(include_url=False)
-    return []
 
 
 def _below(key: str, model: type[SpecModel], parent: Mapping[str, Any]) -> list[str]:

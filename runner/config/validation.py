@@ -245,20 +245,18 @@ def _foreign_value(path: KeyPath, value: object, code: str) -> tuple[str, str | 
     """Return the help for a value of another tool, and the value to write if that is certain."""
     if not path or value is None or code == "conflicting-options" or isinstance(path[-1], int):
         return None
-    from runner.config.proposals import fill, foreign_value, parts_of, proposals, spread, written  # only for mistakes
+    from runner.config.proposals import foreign_value, proposals, remark_on, spread  # only for files with mistakes
 
     model, key = model_at(path[:-1]), str(path[-1])
     if isinstance(value, dict) and len(value) > 1 and (found := spread(model, key, value)):
         return f"write {' and '.join(f'`{name}: {text}`' for name, text in found.items())} in place of it", None
-    word = foreign_value(model, key, value)
-    if word is not None and word.how == "!":
-        words = {"value": written(value), **parts_of(model, key, value)}
-        return fill(word, str(path[-2]) if len(path) > 1 else "", words, model), None
-    if word is not None:
-        return f'write "{path[-1]}: {word.key}"', word.key
-    if isinstance(value, dict) and len(items := proposals(model, key, value)) == 1 and (text := items[0].text):
-        return f"write `{key}: {mask_passwords(text)}` {items[0].condition}".rstrip(), None
-    return None
+    if remark := remark_on(model, key, value, str(path[-2]) if len(path) > 1 else ""):
+        return remark, None
+    if (word := foreign_value(model, key, value)) is not None:
+        return f'write "{key}: {word.key}"', word.key
+    items = proposals(model, key, value) if isinstance(value, dict) else []
+    text = f"write `{key}: {items[0].text}` {items[0].condition}".rstrip() if items and items[0].text else ""
+    return (mask_passwords(text), None) if text else None
 
 
 def _known_value(path: KeyPath, value: object, code: str, document: Document) -> tuple[str, str | None] | None:
@@ -283,13 +281,10 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
 
 def _option_of(model: type[SpecModel], value: str) -> str:
     """Return the map that a text in place of a map means: the only key that takes this text, but not any text."""
+    from runner.config.proposals import value_errors  # only for files with mistakes
 
     def takes(key: str, value: object) -> bool:
-        try:
-            model.model_validate({key: value})
-        except ValidationError as error:
-            return all(item["loc"][:1] != (key,) for item in error.errors(include_url=False))
-        return True
+        return all(item["loc"][:1] != (key,) for item in value_errors(model, {key: value}))
 
     keys = model_keys(model)
     if value in keys and takes(value, True):
