@@ -131,7 +131,13 @@ def start_in_context(coroutine: Coroutine[Any, Any, T]) -> tuple[T, Awaitable[T]
     Return its result if it has ended, else the rest, for the same task to await. Context variables that it sets are
     gone afterwards: one message must not see the tenant of another.
     """
-    run = copy_context().run
+    return start_coroutine(coroutine, copy_context().run)
+
+
+def start_coroutine(
+    coroutine: Coroutine[Any, Any, T], run: Callable[..., Any] = lambda step, value: step(value)
+) -> tuple[T, Awaitable[T] | None]:
+    """Run a coroutine up to its first wait, as `start_in_context` does, each step of it by `run`."""
     try:
         awaited = run(coroutine.send, None)
     except StopIteration as stopped:

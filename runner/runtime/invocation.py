@@ -23,7 +23,7 @@ from runner.message import Publish
 from runner.pipeline.model import Handler
 from runner.runtime.thread_pool import ThreadPool
 from runner.runtime.watchdog import ThreadWatchdog
-from runner.tasks import is_cancelled_by_us
+from runner.tasks import is_cancelled_by_us, start_coroutine
 
 T = TypeVar("T")
 
@@ -184,8 +184,13 @@ async def await_handler(awaitable: Awaitable[T], timeout_s: float | None = None,
         if timeout_s is None:
             result = await awaitable
         else:
-            async with asyncio.timeout(timeout_s if left_s is None else left_s) as limit:
-                result = await awaitable
+            due = asyncio.get_running_loop().time() + (timeout_s if left_s is None else left_s)
+            rest: Awaitable[T] | None = awaitable
+            if isinstance(awaitable, CoroutineType):  # where it does not wait, nothing could end it: it needs no timer
+                result, rest = start_coroutine(awaitable)
+            if rest is not None:
+                async with asyncio.timeout_at(due) as limit:
+                    result = await rest
     except BaseException as error:  # including SystemExit and KeyboardInterrupt: see the module's docstring
         if not is_handler_error(error, task):
             raise

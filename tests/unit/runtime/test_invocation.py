@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -80,6 +82,37 @@ def test_what_takes_longer_than_the_timeout_has_timed_out_however_it_ends() -> N
         assert await await_handler(stubborn(), 11.0) == "in time"
 
     run_virtually(main)
+
+
+async def test_the_timeout_begins_with_the_call_and_not_with_its_first_wait() -> None:
+    async def handle() -> None:
+        time.sleep(0.05)  # noqa: ASYNC251  # a handler that blocks the loop
+        await asyncio.sleep(0.05)
+
+    with pytest.raises(HandlerFailed) as failed:
+        await await_handler(handle(), 0.08)
+    assert isinstance(failed.value.error, TimeoutError)
+
+
+async def test_a_handler_that_does_not_wait_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, timers = asyncio.get_running_loop(), list[float]()
+    call_at = loop.call_at
+
+    def note_and_call(when: float, *arguments: Any, **named: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *arguments, **named)
+
+    monkeypatch.setattr(loop, "call_at", note_and_call)
+
+    async def handle(pause_s: float | None) -> str:
+        if pause_s is not None:
+            await asyncio.sleep(pause_s)
+        return "done"
+
+    assert await await_handler(handle(None), 60.0) == "done"
+    assert not timers
+    assert await await_handler(handle(0.0), 60.0) == "done"
+    assert len(timers) == 1
 
 
 async def test_a_task_that_is_cancelled_by_us_is_not_brought_back_by_its_handler() -> None:
