@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,12 +15,14 @@ STARTED_AT: Final = datetime.now(UTC)
 @functools.cache
 def version() -> str:
     """Return the installed version; `unknown` if only the sources are there."""
-    from importlib.metadata import PackageNotFoundError, version  # this import takes some milliseconds
+    from importlib.metadata import PackageNotFoundError, distribution  # this import takes some milliseconds
 
     try:
-        return version(PRODUCT)
+        text = distribution(PRODUCT).read_text("METADATA") or ""
     except PackageNotFoundError:
         return "unknown"
+    found = re.search(r"^Version: (.+)$", text, re.MULTILINE)  # `importlib.metadata.version` parses the README, too
+    return found[1] if found else "unknown"
 
 
 def version_fields(release: str) -> dict[str, str]:

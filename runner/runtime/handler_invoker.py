@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner import log
 from runner.message import Message
 from runner.pipeline.model import Subscriber
 from runner.runtime.invocation import Results, call_in_thread, call_on_loop
-from runner.runtime.process_pool import HandlerCall, ProcessPool
 from runner.runtime.thread_pool import ThreadPool
 from runner.runtime.watchdog import ThreadWatchdog
+
+if TYPE_CHECKING:
+    from runner.runtime.process_pool import ProcessPool
 
 
 class HandlerInvoker:
@@ -27,6 +29,8 @@ class HandlerInvoker:
         """Returns the trace context of the current call as headers, for a handler in another process."""
         self._pool: ProcessPool | None = None
         if subscriber.runs_in_process:
+            from runner.runtime.process_pool import ProcessPool
+
             self._pool = ProcessPool(subscriber.concurrency, subscriber.name, handler.path)
         self._is_plain = (
             self._pool is None
@@ -74,6 +78,8 @@ class HandlerInvoker:
             given = {**given, handler.payload_parameter: payload}
         positional, arguments = handler.bind(given)
         if self._pool is not None:
+            from runner.runtime.process_pool import HandlerCall
+
             asked = HandlerCall(handler.path, positional, arguments, dict(log.context.get({})), self.carrier())
             return await self._pool.call(asked, self._timeout_s)
         return await self._run(positional, arguments)

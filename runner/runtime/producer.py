@@ -17,7 +17,6 @@ from runner.backoff import backoff_delays
 from runner.errors import PublishFailed, PublishUnknown
 from runner.metrics import ProducerCounts
 from runner.outcome import error_text, error_type
-from runner.pipeline.file_source import BadRecord
 from runner.pipeline.model import Handler, Producer
 from runner.runtime.generators import iterate_generator, iterate_in_thread
 from runner.runtime.invocation import HandlerFailed, await_handler, is_iterator, run_in_executor
@@ -172,6 +171,8 @@ class ProducerRuntime:
                 await self._give_up(window)
                 raise
             except Exception as failure:  # an error of the handler, or of the first publication that failed
+                from runner.pipeline.file_source import BadRecord
+
                 await window.settle()
                 cause = failure.error if isinstance(failure, HandlerFailed) else failure
                 self.has_failed = isinstance(cause, BadRecord)

@@ -11,7 +11,6 @@ from typing import Any
 from runner import log
 from runner.errors import RunnerError
 from runner.outcome import error_text, error_type
-from runner.pipeline.import_failures import in_one_line
 from runner.pipeline.model import Pipeline, Resource
 from runner.runtime.tracebacks import error_location, traceback_text
 
@@ -44,6 +43,8 @@ class Resources:
                     raise
                 where = error_location(error)
                 hint = f"see {where}" if where else f"look at its factory, {resource.path}"
+                from runner.pipeline.import_failures import in_one_line
+
                 text = f'resource "{resource.name}" cannot be opened: {in_one_line(error)}'
                 raise ResourceFailed(text, hint) from error
 

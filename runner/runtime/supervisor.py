@@ -20,13 +20,9 @@ from runner.metrics import Metrics, PipelineCounts, ProducerCounts, Samples, Sub
 from runner.pipeline.delays import HOLDS_DELAYED
 from runner.pipeline.model import Pipeline, Producer, Remembering, Subscriber
 from runner.release import version_fields
-from runner.runtime import exposition
 from runner.runtime.deduplication import Deduplicator
 from runner.runtime.execution import Execution
 from runner.runtime.handler_invoker import HandlerInvoker
-from runner.runtime.http_producer import HttpProducer
-from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer, MakeRoutes, ReadinessCheck, ReadMetrics
-from runner.runtime.idempotency import Idempotency
 from runner.runtime.message_lines import MessageSummary, line_filter
 from runner.runtime.pausing import PipelinePauses
 from runner.runtime.producer import CONFIRM_TIMEOUT_S, MAX_SLEEP_S, ProducerRuntime
@@ -43,6 +39,7 @@ from runner.transports.pauses import Pause
 from runner.units import pluralize
 
 if TYPE_CHECKING:
+    from runner.runtime.http_server import HttpServer, MakeRoutes, ReadinessCheck, ReadMetrics
     from runner.runtime.tracing import Tracer
 
 MAX_UNSETTLED_S = 25 * 60.0
@@ -176,6 +173,8 @@ class Supervisor:
 
     async def own_metrics(self) -> Samples:
         """Return the samples of this process."""
+        from runner.runtime import exposition
+
         return await asyncio.to_thread(exposition.read, self.metrics)
 
     def pauses(self) -> dict[tuple[str, str], Pause]:
@@ -388,6 +387,13 @@ class Supervisor:
 
     def _make_server(self, address: tuple[str, int] | None) -> HttpServer | None:
         """Return the HTTP server for producers and probes; None if neither is configured."""
+        address = address or next((pipeline.http for pipeline in self._pipelines if pipeline.http), None)
+        if address is None and all(item.http_path is None for each in self._pipelines for item in each.producers):
+            return None
+        from runner.runtime.http_producer import HttpProducer
+        from runner.runtime.http_server import DEFAULT_ADDRESS, HttpServer
+        from runner.runtime.idempotency import Idempotency
+
         http_producers = [
             HttpProducer(
                 producer,
@@ -401,9 +407,6 @@ class Supervisor:
             for producer in pipeline.producers
             if producer.http_path is not None and (once := producer.idempotency) is not None
         ]
-        address = address or next((pipeline.http for pipeline in self._pipelines if pipeline.http), None)
-        if address is None and not http_producers:
-            return None
         release = ", ".join(dict.fromkeys(pipeline.release for pipeline in self._pipelines if pipeline.release))
         return HttpServer(address or DEFAULT_ADDRESS, http_producers, version_fields(release))
 

@@ -62,9 +62,10 @@ ONLY_FOR_MISTAKES = (
     "runner.config.unknown_keys runner.pipeline.distributions runner.pipeline.import_failures difflib shlex"
 )
 ONLY_FOR_SOME_PIPELINES = (
-    "runner.pipeline.file_source runner.pipeline.schema_files runner.pipeline.schemas http ssl urllib.request"
+    "runner.pipeline.file_source runner.pipeline.schema_files runner.pipeline.schemas http urllib.request"
 )
-ONLY_TO_RUN = "asyncio structlog aio_pika multiprocessing"
+ONLY_FOR_SOME_RUNS = "aio_pika aiohttp multiprocessing runner.runtime.http_server runner.runtime.exposition"
+ONLY_TO_RUN = "asyncio ssl structlog aio_pika multiprocessing"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ ONLY_TO_RUN = "asyncio structlog aio_pika multiprocessing"
             "validate p.yaml",
             f"{ONLY_FOR_MISTAKES} {ONLY_FOR_SOME_PIPELINES} {ONLY_TO_RUN} runner.pipeline.static_checks",
         ),
-        ("up p.yaml --until-idle", "aio_pika aiohttp"),
+        ("up p.yaml --until-idle", f"{ONLY_FOR_MISTAKES} {ONLY_FOR_SOME_PIPELINES} {ONLY_FOR_SOME_RUNS} email.parser"),
     ],
 )
 def test_a_command_imports_only_what_it_needs(project: Path, arguments: str, unneeded: str) -> None:
