@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
 import sys
 import traceback
@@ -111,6 +110,8 @@ def cannot_write(path: Path, error: OSError, option: str) -> BadValue:
     """Return the error for a file that cannot be written."""
     hint = "write to a place that is yours"
     if not path.parent.exists():
+        import shlex
+
         hint = f"make its folder: mkdir -p {shlex.quote(str(path.parent))}"
     return BadValue(f"cannot write {path}: {(error.strerror or str(error)).lower()}", hint, option)
 
