@@ -39,7 +39,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOO_DEEP = "exceeded maximum nesting depth"
 """The error of PyYAML's scanner since 6.0.4, which is raised before our own check."""
 _ESCAPE = 'this "\\" does not start an escape that YAML knows'
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def read_text(path: Path) -> str:

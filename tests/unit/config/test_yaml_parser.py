@@ -305,3 +305,10 @@ def test_a_syntax_error_is_told_in_our_words(
     assert column is None or problem.column == column
     assert problem.help
     assert not any(word in problem.message + problem.help for word in PYYAML_WORDS)
+
+
+def test_the_characters_of_yaml_are_those_of_its_library() -> None:
+    """But for the byte order mark in the middle of a text, which cannot be seen."""
+    everything = "".join(map(chr, range(0x110000)))
+    refused = yaml.reader.Reader.NON_PRINTABLE.findall(everything)
+    assert set(yaml_parser._UNPRINTABLE.findall(everything)) == {*refused, "\ufeff"}
