@@ -407,7 +407,7 @@ async def test_a_file_that_cannot_be_written_is_told(memory_project: Project) ->
     """Exit 1, no traceback."""
     memory_project.pipeline("version: 1\nqueues: {UNIQUE.work: {}}\n")
     runner = await _run(memory_project, "definitions", memory_project.file, "--output", "no/such/folder")
-    assert "no/such/folder cannot be written: no such file or directory" in runner.stderr
+    assert "cannot write no/such/folder: no such file or directory" in runner.stderr
 
 
 async def _run(project: Project, *arguments: Any, code: int = 1) -> RunnerProcess:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -41,6 +43,7 @@ def here(managed_project: Project) -> Project:
     return managed_project
 
 
+GUEST = b64encode(b"guest:guest").decode()
 SILENT = "http://127.0.0.1:1"
 """Where no management API answers."""
 
@@ -147,15 +150,18 @@ async def test_up_refuses_to_start_in_the_same_words(here: Project, other: Forei
     assert [line for line in lines if line not in refused] == []
 
 
-async def test_reading_changes_nothing(here: Project, other: Foreign, managed: Broker) -> None:
-    """The broker's definitions are the same before and after, whatever is compared and however."""
-    declare(other, here.name("work"), max_length=5)
-    other.channel.exchange_declare("events", "topic", durable=True)
-    other.channel.queue_bind(here.name("work"), "events", "old")
-    before = await definitions(managed)
-    for arguments in ((), ("--json",), ("--management", managed.management_url), ("--detailed-exitcode",)):
-        await here.do("plan", *arguments, code=2 if "--detailed-exitcode" in arguments else 0)
-    assert await definitions(managed) == before
+async def test_reading_changes_nothing(here: Project, managed: Broker) -> None:
+    """The definitions of a virtual host are the same before and after, whatever is compared and however."""
+    with managed.vhost(here.unique) as url, Foreign(url) as other:
+        here.place = Place.at(url)
+        declare(other, here.name("work"), max_length=5)
+        other.channel.exchange_declare("events", "topic", durable=True)
+        other.channel.queue_bind(here.name("work"), "events", "old")
+        before = await asyncio.to_thread(definitions, managed, here.unique)
+        assert [queue["name"] for queue in before["queues"]] == [here.name("work")]
+        for arguments in ((), ("--json",), ("--management", managed.management_url), ("--detailed-exitcode",)):
+            await here.do("plan", *arguments, code=2 if "--detailed-exitcode" in arguments else 0)
+        assert await asyncio.to_thread(definitions, managed, here.unique) == before
 
 
 async def test_a_queue_that_vanishes_while_it_is_compared_is_not_made(here: Project, other: Foreign) -> None:
@@ -287,11 +293,11 @@ async def test_a_wrong_management_url_is_a_usage_error(here: Project, url: str) 
     assert "is not the URL of a management API" in runner.stderr
 
 
-async def definitions(node: Broker) -> Any:
-    """Return everything that is defined on a node."""
-    file = Path(node.place.folder, "definitions.json")
-    await asyncio.to_thread(node.ctl, "export_definitions", str(file))
-    return json.loads(file.read_text())
+def definitions(node: Broker, vhost: str) -> Any:
+    """Return everything that is defined in a virtual host: queues, exchanges, bindings, policies and parameters."""
+    request = Request(f"{node.management_url}/api/definitions/{vhost}", headers={"Authorization": f"Basic {GUEST}"})
+    with urlopen(request, timeout=20) as answer:
+        return json.load(answer)
 
 
 async def test_a_broker_in_a_file_is_compared_beside_its_owner(tmp_path: Path, unique: str) -> None:
