@@ -21,7 +21,7 @@ from runner.cli.dead_options import (
     run_on_dead_letters,
     with_dead_options,
 )
-from runner.cli.output import EXIT_INTERRUPTED, echo_err
+from runner.cli.output import EXIT_INTERRUPTED, echo_err, echo_error
 from runner.cli.verb import Verb
 from runner.clock import utc_now
 from runner.units import pluralize
@@ -79,6 +79,8 @@ def list_(dead_options: DeadOptions, is_json: bool) -> None:
 def show(dead_options: DeadOptions, is_json: bool, record: Path | None, redacted: tuple[str, ...]) -> None:
     """Show everything about one dead letter: the reason, the time, the origin, the headers and the body.
 
+    The beginning of an id is enough for --id if no other one begins so. Without a filter the only dead letter is shown.
+
     Unprintable characters are escaped, and a long body is cut. With --record, the message becomes a test, which fails
     until its handler is corrected; it is added to a file that exists.
 
@@ -89,29 +91,29 @@ def show(dead_options: DeadOptions, is_json: bool, record: Path | None, redacted
     from runner.operations.dead_letter_json import details_to_json
     from runner.operations.recording import SUFFIXES
 
-    if dead_options.selects_all:
-        raise options.BadValue("choose one", f"write --id {dead_options.queue or 'ID'}", "dead letter")
     if record is not None and not record.name.endswith(SUFFIXES):
         meant = record.with_name(f"{record.name.partition('.')[0]}.test.yaml")
         raise options.BadValue("a test file is called *.test.yaml", f"write --record {meant}", "--record")
     found: list[DeadLetterMessage] = []
-
-    def on_found(letter: DeadLetterMessage) -> None:
-        found.append(letter)
-        now = utc_now()
+    is_only = dead_options.selects_all  # without a filter it must be the only one
+    dead_options = replace(dead_options, limit=2 if is_only else dead_options.limit)
+    system, selected = load_selection(dead_options)
+    looking = connect_and_run(system, selected, dead_options, lambda ops, queues: ops.find(queues, found.append))
+    summary = asyncio.run(looking)
+    if is_only and len(found) > 1:
+        after = f"; runner dead list {dead_options.pipelines.paths[0]} has the others"
+        raise options.BadValue("there are several dead letters", "write", by=["--id", found[0].id], after=after)
+    now = utc_now()
+    for letter in found:
         if is_json:
             click.echo(json_line(details_to_json(letter, now)))
         else:
             click.echo("\n".join(dead_output.details(letter, now)))
-
-    system, selected = load_selection(dead_options)
-    looking = connect_and_run(system, selected, dead_options, lambda ops, queues: ops.find(queues, on_found))
-    summary = asyncio.run(looking)
     if record is not None and found:
         _record(system, found, record, redacted, dead_options)
     dead_output.echo_unseen(summary)
     if not summary.matched:
-        echo_err(f"no such dead letter among {summary.looked}")
+        echo_error(f"no such dead letter among {summary.looked}", "`runner dead list` has their ids")
         sys.exit(1)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from runner.cli import options
 from runner.cli.loader import PipelineOptions, echo_broker_state
 from runner.cli.verb import complete_names
 from runner.clock import utc_now
+from runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from runner.app import System
@@ -77,7 +79,13 @@ def _options(limit: int | None) -> list[Callable[[Callable[..., None]], Callable
     return [
         options.pipelines(options.broker, options.wait, is_one=True),
         click.argument("queue", required=False, shell_complete=complete_names("queues", "subscribers")),
-        click.option("--id", "ids", multiple=True, metavar="ID", help="Only this message; repeatable."),
+        click.option(
+            "--id",
+            "ids",
+            multiple=True,
+            metavar="ID",
+            help="Only the message with this id, or the only one whose id begins so; repeatable.",
+        ),
         click.option(
             "--error", default="", metavar="TEXT", help="Only messages with this text in their error or reason."
         ),
@@ -111,7 +119,8 @@ def _headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 def _body(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     parts = [value.partition("=") for value in values]
     if not all(path and sign for path, sign, _ in parts):
-        raise click.BadParameter("write PATH=VALUE, such as customer.id=7")
+        wrong = next(value for value, (path, sign, _) in zip(values, parts, strict=True) if not path or not sign)
+        raise options.BadValue(f'"{wrong}" is not PATH=VALUE', "write --body customer.id=7 for a value in the payload")
     return tuple((path, value) for path, _, value in parts)
 
 
@@ -134,6 +143,36 @@ def run_on_dead_letters(
     return asyncio.run(connect_and_run(*load_selection(dead_options), dead_options, work, on_step))
 
 
+class AmbiguousId(RunnerError):
+    """Several dead letters have an id that begins as it is given."""
+
+    exit_code = 2
+
+
+async def _with_whole_ids(filters: DeadLetterFilter, system: System, selected: list[SelectedQueue]) -> DeadLetterFilter:
+    """Return the filters with whole ids for the beginnings of them. Reads all dead letters if there is one."""
+    from runner.cli.signals import stop_on_signals
+    from runner.operations.dead_letter_ops import DeadLetterOps
+    from runner.operations.memory_access import open_access
+
+    if all(re.fullmatch("[0-9a-f]{32}", each) for each in filters.ids):
+        return filters
+    ids: set[str] = set()
+    async with open_access(system.broker, name=f"{system.name} dead", on_transport_event=echo_broker_state) as browser:
+        ops = DeadLetterOps(browser, replace(filters, ids=frozenset()), None, utc_now, stop_on_signals())
+        await ops.find(selected, lambda letter: ids.add(letter.id or ""))
+    return replace(filters, ids=frozenset(whole_id(given, ids) for given in filters.ids))
+
+
+def whole_id(given: str, ids: Collection[str]) -> str:
+    """Return the id that is meant by its beginning; an unknown one as it is given. Raises AmbiguousId."""
+    known = [given] if given in ids else sorted(each for each in ids if each.startswith(given))
+    if len(known) > 1:
+        message = f'the ids of {len(known)} dead letters begin with "{given}"'
+        raise AmbiguousId(message, f"write more of one: {', '.join(known[:3])}")
+    return known[0] if known else given
+
+
 async def connect_and_run(
     system: System,
     selected: list[SelectedQueue],
@@ -149,7 +188,7 @@ async def connect_and_run(
     from runner.operations.dead_letter_ops import DeadLetterOps
     from runner.operations.memory_access import open_access
 
-    filters, name = dead_options.filters(), f"{system.name} dead"
+    filters, name = await _with_whole_ids(dead_options.filters(), system, selected), f"{system.name} dead"
     traces = make_trace_export(system, echo_broker_state) if is_traced else None
     tracer = traces.tracer if traces else None
     try:

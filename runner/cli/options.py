@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -55,6 +56,7 @@ def overlays(command: F) -> F:
     overlay = click.option(
         "--overlay",
         "overlay_files",
+        callback=_check_overlays,
         multiple=True,
         metavar="FILE",
         type=click.Path(path_type=Path),
@@ -188,9 +190,29 @@ def rate(_: click.Context, __: click.Parameter, value: str | None) -> float | No
     return per_second
 
 
+def _check_overlays(_: click.Context, __: click.Parameter, values: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the paths. Raises BadValue for a setting and for a file of variables."""
+    for path in values:
+        if "=" in str(path) and not path.exists():
+            word = next((item for item in sys.argv if str(path) in (item, str(Path(item)))), str(path))
+            raise BadValue(f'"{path}" is not a file', "write", "--overlay", word=word, by=["--set", word])
+        if ".env" in (path.name, path.suffix):
+            message = f'"{path}" is a file of variables, not an overlay'
+            raise BadValue(message, "write", "--overlay", word=str(path), by=["--env-file", str(path)])
+    return values
+
+
 def _check_broker(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     if value is None or value == "memory":
         return value
+    if value.startswith("$"):
+        hint = f'write "{value}" in double quotes: the shell replaces no variable in single ones'
+        raise BadValue(f"{value} is not replaced by its value", hint)
+    if value.endswith((".yaml", ".yml")) or value == "file":
+        is_path = value != "file"
+        hint = "is its variable set? It is empty here" if is_path else "write --broker file:shop.queue"
+        what = f'"{value}" is a file, and --broker has no value' if is_path else "a broker in a file needs its path"
+        raise BadValue(what, hint)
     from runner.config.broker_urls import parse_broker_url
 
     try:

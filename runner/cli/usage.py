@@ -5,65 +5,36 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+from runner.cli.misplaced import (
+    READS,
+    file_with,
+    from_git,
+    is_pipeline,
+    list_folder,
+    names_in,
+    pipelines_here,
+    with_path,
+)
 from runner.cli.options import BadValue
+from runner.cli.rewrite import LEFT_OUT, Help, Rewrite, WrongPath, flag_with, joined, words_meant
 from runner.config.messages import closest
 from runner.redaction import mask_passwords
-from runner.tables import read_table
 
 _OUTPUT = ("-o", "-O", "--output", "--out", "--output-file", "--out-file", "--outfile", "--save")
 _ARGUMENTS = {"PATH": {"path", "paths"}, "NAME": {"name", "queue", "queues"}, "PAYLOAD": {"payload"}}
 _PAYLOADS = {"publish": ['{"id": 1}'], "call": ['{"id": 1}']}
 _NAMED = {"pause": ("subscribers",), "resume": ("subscribers",), "tap": ("events", "queues")}
-_SECTIONS = ("queues", "events", "subscribers", "producers")
 _DRY = ("--dry-run", "--check", "--plan", "--simulate", "--diff")
-_READS = ("validate", "config", "graph", "diff", "plan", "status", "explain", "schema", "test")
-"""Commands that change nothing: what they cannot read can be left out."""
 
 _MAX_STEPS = 8
 """How many mistakes of one command line are mended together."""
-
-
-@dataclass(frozen=True)
-class Rewrite:
-    """A command line to write instead, as words without `runner`, with what is said before and after it."""
-
-    words: list[str]
-    before: str = "write"
-    after: str = ""
-
-    def __str__(self) -> str:
-        shown = [shlex.quote(word) if mask_passwords(word) == word else _without_secret(word) for word in self.words]
-        remark = " (… is the URL as you wrote it)" if mask_passwords(text := " ".join(self.words)) != text else ""
-        return f"{self.before}: runner {' '.join(shown)}{self.after}{remark}"
-
-
-def _without_secret(word: str) -> str:
-    return f"{word.partition('=')[0]}=…" if word.startswith("--") else "…"
-
-
-class WrongPath(click.UsageError):
-    """A name, or an option with a long dash, stands where the path of a pipeline belongs."""
-
-    def __init__(self, message: str, context: click.Context, path: str) -> None:
-        super().__init__(message, context)
-        self.path = path
-
-
-Help = str | Rewrite
-
-
-def _words(kind: str) -> Iterator[tuple[str, list[str], str]]:
-    """Yield the rows of `usage.txt` for commands or options: what is meant, the words for it, and a help."""
-    for row, meant, words, help_ in read_table("runner.cli", "usage.txt", 4):
-        if row == kind:
-            yield meant, words.split(), help_
 
 
 def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[str, str]:
@@ -80,7 +51,9 @@ def explain_usage(error: click.UsageError, arguments: Sequence[str]) -> tuple[st
             is_new = further and not help_.after and " --help` has " not in further
             help_ = replace(help_, after=f"; then {further}") if is_new else help_
             break
-        help_ = replace(further, before=help_.before, after=help_.after or further.after)
+        help_ = replace(
+            further, before=LEFT_OUT if further.before == LEFT_OUT else help_.before, after=help_.after or further.after
+        )
     return message, str(help_)
 
 
@@ -101,36 +74,45 @@ def _error_of(words: Sequence[str]) -> click.UsageError | None:
 
 def _explain(error: click.UsageError, arguments: list[str]) -> tuple[str, Help]:
     context = error.ctx or _context_of(arguments)
+    if arguments[-1:] == ["help"] and len(arguments) == len(context.command_path.split()):
+        return f'{context.command_path} has no argument "help"', Rewrite([*arguments[:-1], "--help"])
+    if (whole := joined(arguments)) != arguments:
+        return "the value of --set is in several pieces", Rewrite(whole, "write it in quotes")
     unknown = re.match(r"No such command '(.*?)'", error.message)
     if unknown is not None and isinstance(context.command, click.Group):
         return _unknown_command(context, context.command, unknown[1], arguments)
     if isinstance(error, click.NoSuchOption):
         return _unknown_option(context, error.option_name, arguments)
     if isinstance(error, WrongPath):
-        return error.message, _with_path(context, error.path, arguments)
+        return error.message, with_path(context, error.path, arguments)
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return _missing(context, error.param, arguments)
     if isinstance(error, BadValue) and error.by is not None:
-        return _bad_value(context, error)[0], _exchanged(arguments, error)
+        return _bad_value(context, error, arguments)[0], _exchanged(arguments, error)
     if isinstance(error, click.BadParameter):
-        return _bad_value(context, error)
+        return _bad_value(context, error, arguments)
     if isinstance(error, click.BadOptionUsage) and "requires an argument" in error.message:
         found = next((item for item in context.command.params if error.option_name in item.opts), None)
-        return f"{error.option_name} needs a value", f"write {error.option_name} {_example(context, found)}"
+        names = [each for item in arguments if is_pipeline(item) for each in names_in(item, "queues")]
+        example = next(iter(names), "NAME") if error.option_name == "--recreate" else _example(context, found)
+        return f"{error.option_name} needs a value", f"write {error.option_name} {example}"
     if isinstance(error, click.BadOptionUsage) and "does not take a value" in error.message:
         before, value, after, _ = _around(arguments, error.option_name)
-        flag = [] if value.lower() in ("false", "no", "off", "0") else [error.option_name]
+        flag = [] if value.lower() in ("false", "no", "off", "0") else flag_with(error.option_name, value)
         return _sentence(error.message), Rewrite([*before, *flag, *after])
     if "unexpected extra argument" in error.message:
-        return _too_much(context, arguments)
+        return _too_much(context, arguments, error.message)
     hint = getattr(error, "hint", "") or f"`{context.command_path} --help` has the options and examples"
     return _sentence(error.message), hint
 
 
 def _exchanged(arguments: list[str], error: BadValue) -> Rewrite:
-    """Return the command line with the words that a value should be."""
-    start = arguments.index(error.word) if error.word in arguments else len(arguments)
-    return Rewrite([*arguments[:start], *(error.by or ()), *arguments[start + 1 :]], error.hint, error.after)
+    """Return the command line with the words that a value should be; options also take the place of its option."""
+    option, by = str(error.param_hint), [*(error.by or ())]
+    both = (error.word, f"{option}={error.word}")
+    start = next((index for index, item in enumerate(arguments) if item in both), len(arguments))
+    is_option = by[:1] != [] and by[0][:2] == "--" and arguments[start - 1 : start] == [option]
+    return Rewrite([*arguments[: start - is_option], *by, *arguments[start + 1 :]], error.hint, error.after)
 
 
 def _context_of(arguments: Sequence[str]) -> click.Context:
@@ -168,17 +150,32 @@ def _unknown_command(context: click.Context, group: click.Group, name: str, argu
         if not verb and path == "runner export":
             return what, f"write a command before it: {', '.join(known)}"
         if path == "runner import":  # the file of messages comes before the pipeline
-            rest = sorted(rest, key=_is_pipeline) if any(item[:1] != "-" for item in rest[1:]) else ["FILE", *rest]
+            rest = sorted(rest, key=is_pipeline) if any(item[:1] != "-" for item in rest[1:]) else ["FILE", *rest]
         default = next(item for item in ("up", "list", known[0]) if item in known)
         return what, Rewrite([*before, *(_command_meant(verb, known) if verb else [default]), *rest])
     message = f'"{path}" has no command "{name}"'
+    if path == "runner import" and "." in name and any(map(is_pipeline, after)):
+        return f'"{name}" is a file, not a command', Rewrite([*before, "messages", name, *after])
     if meant := _command_meant(name, known):
         return message, Rewrite([*before, *meant, *after])
-    here = shlex.quote(next(iter([*filter(_is_pipeline, after), *_pipelines_here()]), "PATH"))
-    for meant_, words, help_ in _words("command"):
+    for meant_, words, help_ in words_meant("command"):
         if meant_ == "-" and context.parent is None and name.lower() in words:
-            return message, help_.replace("PATH", here)
+            return message, _filled(help_, after)
     return message, f"write one of: {', '.join(known)}"
+
+
+def _filled(help_: str, given: list[str]) -> str:
+    """Return a help of `usage.txt` with the user's own words: PATH, all names, and the first NAME."""
+    plain = [item for item in given if item[:1] != "-"]
+    path = next(iter([*filter(is_pipeline, plain), *pipelines_here()]), "PATH")
+    names = [shlex.quote(item) for item in plain if item != path]
+    words = {
+        " NAMES": "".join(f" {name}" for name in names),
+        "NAME": next(iter(names), "NAME"),
+        "PATH": shlex.quote(path),
+        "SHELL": next((item for item in plain if item in ("zsh", "fish")), "bash"),
+    }
+    return re.sub("|".join(words), lambda found: words[found[0]], help_)
 
 
 def _command_meant(name: str, known: Sequence[str]) -> list[str]:
@@ -186,7 +183,7 @@ def _command_meant(name: str, known: Sequence[str]) -> list[str]:
     word = name.lower()
     if word in known:
         return [word]
-    for meant, words, _ in _words("command"):
+    for meant, words, _ in words_meant("command"):
         if word in words:
             if meant == "-":
                 return []
@@ -221,6 +218,8 @@ def _option_of_group(context: click.Context, group: click.Group, name: str, argu
     """Return the help for an option before the command."""
     if context.parent is None and name in ("-V", "-v") and len(arguments) == 1:
         return Rewrite(["--version"])
+    if name in ("--install-completion", "--show-completion"):
+        return _unknown_command(context, group, "completion", [*arguments, "completion"])[1]
     if closest(name, ["--help"], likeness=0.7):
         return f"write: {context.command_path} --help"
     known = group.list_commands(context)
@@ -242,8 +241,10 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
         return Rewrite([*before, "--overlay", value, *after])
     if name in _DRY and context.info_name in ("up", "apply"):
         return Rewrite(["plan", *before[1:], *kept, *after])
-    for meant, words, remark in _words("option"):
+    for meant, words, remark in words_meant("option"):
         first = meant.partition(" ")[0]
+        if first == "PAYLOADS" and "payload" not in parameters:
+            continue
         if name not in (*words, first):
             continue
         if first in _ARGUMENTS and _ARGUMENTS[first] & parameters:
@@ -267,25 +268,29 @@ def _option_meant(context: click.Context, name: str, own: list[str], arguments: 
             words = f"{meant}{value}".split() if meant.endswith("=") else [*meant.split(), *([value] if value else [])]
             return Rewrite([*before, *words, *after])
         left = _left_out(name, arguments)
-        if remark.startswith("leave it out") or (name in _DRY and context.info_name in _READS):
-            remark = "leave it out" if name in _DRY else remark
-            return replace(left, after=remark.removeprefix("leave it out"))
+        if remark.startswith(LEFT_OUT) or (name in _DRY and context.info_name in READS):
+            return _without(left, "" if name in _DRY else remark.removeprefix(LEFT_OUT))
         help_ = remark or help_ or left
     return help_
+
+
+def _without(left: Rewrite, remark: str) -> Rewrite:
+    """Return the command line without an option, and why; also without `--fix`, if it was the option to only look."""
+    if "--fix" in left.words and not remark:
+        return Rewrite([item for item in left.words if item != "--fix"], "to look, and write nothing")
+    return replace(left, after=f";{remark[1:]}" if remark[:1] == ":" else remark)
 
 
 def _left_out(name: str, arguments: list[str]) -> Rewrite:
     """Return the command line without an option, and without its value unless that is an argument."""
     before, value, after, kept = _around(arguments, name)
-    is_argument = (
-        _is_pipeline(value) or value[:1] in ("{", "[") or ("://" not in value and _error_of([*before, *after]))
-    )
-    return Rewrite([*before, *(kept if is_argument else []), *after], "leave it out")
+    is_argument = is_pipeline(value) or value[:1] in ("{", "[") or ("://" not in value and _error_of([*before, *after]))
+    return Rewrite([*before, *(kept if is_argument else []), *after], LEFT_OUT)
 
 
 def _concurrency(rest: list[str], value: str) -> Rewrite:
     """Return the settings that let each subscriber handle several messages at once."""
-    files = [item for item in rest[1:] if os.path.exists(item)] or _pipelines_here()[:1]
+    files = [item for item in rest[1:] if os.path.exists(item)] or pipelines_here()[:1]
     names = [each for file in files for each in names_in(file, "subscribers")] or ["NAME"]
     settings = [part for each in names for part in ("--set", f"subscribers.{each}.concurrency={value}")]
     return Rewrite([*rest, *settings], "for each process, write", f"; for {value} processes, write --workers {value}")
@@ -309,7 +314,7 @@ def _into_file(context: click.Context, arguments: list[str], name: str) -> Rewri
 def _choice_of(value: str, choices: Sequence[str]) -> str:
     """Return the choice that a value is, or means in other programs; "" if none."""
     word = value.lower()
-    known = (meant for meant, words, _ in _words("value") if word in words and meant in choices)
+    known = (meant for meant, words, _ in words_meant("value") if word in words and meant in choices)
     return word if word in choices else next(known, "")
 
 
@@ -319,8 +324,12 @@ def _around(arguments: Sequence[str], name: str) -> tuple[list[str], str, list[s
     The last item is the value again, as a list, if it may be an argument that only follows a flag.
     """
     index = next((index for index, item in enumerate(arguments) if item.partition("=")[0] == name), -1)
-    if index < 0:  # it is one of several letters after one dash
-        return list(arguments), "", [], []
+    if index < 0:  # it is one of several letters after one dash, or has its value right behind it
+        index = next((i for i, item in enumerate(arguments) if re.match(rf"-\w*{name[-1]}", item)), len(arguments))
+        first, _, last = "".join(arguments[index : index + 1]).partition(name[-1])
+        letters = first + (last.replace(name[-1], "") if last.isalpha() else "")
+        before = [*arguments[:index], *([letters] if len(letters) > 1 else [])]
+        return before, "" if last.isalpha() else last, list(arguments[index + 1 :]), []
     before, after = list(arguments[:index]), list(arguments[index + 1 :])
     if "=" in arguments[index]:
         return before, arguments[index].partition("=")[2], after, []
@@ -332,93 +341,15 @@ def _around(arguments: Sequence[str], name: str) -> tuple[list[str], str, list[s
 def _placed(context: click.Context, where: str, before: list[str], value: str, after: list[str]) -> list[str]:
     """Return the command line with a value as the argument PATH, NAME or PAYLOAD."""
     start = len(context.command_path.split()) - 1
-    if where == "PATH" and not os.path.exists(value) and _is_pipeline(f"{value}.yaml"):
+    if where == "PATH" and not os.path.exists(value) and is_pipeline(f"{value}.yaml"):
         value = f"{value}.yaml"
-    if where == "PATH" and not _is_pipeline(value) and any(item.name == "payload" for item in context.command.params):
+    if where == "PATH" and not is_pipeline(value) and any(item.name == "payload" for item in context.command.params):
         where, value = "PAYLOAD", f"@{value}"
     if where == "PAYLOAD":
         return [*before, *after, value]
     rest = [*before, *after]
-    start += where == "NAME" and any(_is_pipeline(item) for item in rest)
+    start += where == "NAME" and any(is_pipeline(item) for item in rest)
     return [*rest[:start], value, *rest[start:]]
-
-
-def _is_pipeline(path: str) -> bool:
-    return os.path.isdir(path) or (path.endswith((".yaml", ".yml")) and os.path.exists(path))
-
-
-# Paths
-
-
-def check_paths(context: click.Context, arguments: Sequence[str]) -> None:
-    """Raise WrongPath for a name, or a value of an option, where the path of a pipeline belongs."""
-    given = context.params
-    old, new = given.get("old"), given.get("new")
-    if old and not old.exists() and old.suffix not in (".yaml", ".yml") and str(old)[0] not in "./~":
-        way = f"git worktree add ../{old.name} {old}; runner diff ../{old.name}/{new} {new}"
-        raise BadValue(f'there is no file or folder "{old}"', f"for a revision of git, write: {way}", "OLD")
-    for path in given.get("paths") or filter(None, [given.get("path")]):
-        text = str(path)
-        if text[:1] in "–—" and not path.exists():
-            raise WrongPath(f'"{text}" begins with a long dash', context, text)
-        if path.exists() or path.suffix in (".yaml", ".yml"):
-            continue
-        if _is_value(context, text, arguments):
-            raise WrongPath(f'"{text}" is not a path', context, text)
-        others = [given.get("name"), given.get("queue"), *(given.get("queues") or ()), given.get("payload")]
-        if any(item and _is_pipeline(item) for item in others):
-            raise WrongPath(f'the path of a pipeline comes before "{text}"', context, text)
-        if file := _file_with(text):
-            raise WrongPath(f'"{text}" is a name in {file}, not a path', context, text)
-        is_id = "ids" in given and re.fullmatch(r"[0-9a-f-]{8,}", text)
-        is_noun = context.info_name in _READS and any(map(_is_pipeline, map(str, given.get("paths", ()))))
-        if is_id or is_noun or "::" in text:
-            raise WrongPath(f'"{text}" is not a path', context, text)
-
-
-def _is_value(context: click.Context, text: str, arguments: Sequence[str]) -> bool:
-    """Return whether an argument was meant as the value of a flag, or as the value after `--set KEY`."""
-    flags = {option for item in context.command.params if getattr(item, "is_flag", False) for option in item.opts}
-    start = arguments.index(text) if text in arguments else 0
-    is_setting = start > 1 and arguments[start - 2] == "--set" and "=" not in arguments[start - 1]
-    return is_setting or (start > 0 and arguments[start - 1] in flags)
-
-
-def _with_path(context: click.Context, path: str, arguments: list[str]) -> Rewrite:
-    """Return the command line with the path of a pipeline where a name stands."""
-    if path[:1] in "–—":
-        return Rewrite([f"--{item.lstrip('–—')}" if item == path else item for item in arguments])
-    start = arguments.index(path)
-    rest = [*arguments[:start], *arguments[start + 1 :]]
-    if _is_value(context, path, arguments):
-        if arguments[start - 2] == "--set":
-            rest[start - 1] += f"={path}"
-        return Rewrite(rest)
-    if file := next((item for item in rest[start:] if _is_pipeline(item)), None):
-        rest.remove(file)
-        return Rewrite([*rest[:start], file, path, *rest[start:]])
-    if "::" in path:
-        return Rewrite([*rest[:start], path.partition("::")[0], *rest[start:], "--only", path.rpartition("::")[2]])
-    file = next(filter(_is_pipeline, rest), "") or _file_with(path) or next(iter(_pipelines_here()), "PATH")
-    rest = [item for item in rest if item != file]
-    parameters = {item.name for item in context.command.params}
-    if not _file_with(path) and "ids" in parameters:
-        return Rewrite([*rest[:start], file, "--id", path, *rest[start:]])
-    if parameters & {"name", "queue", "queues"} and path in names_in(file, *_SECTIONS):
-        return Rewrite([*rest[:start], file, path, *rest[start:]])
-    is_run = "only" in parameters and path in names_in(file, "producers", "subscribers")
-    return Rewrite([*rest[:start], file, *rest[start:], *(["--only", path] if is_run else [])])
-
-
-def _file_with(name: str) -> str:
-    """Return the pipeline of the current folder that has this name, or a queue, event or other item of this name."""
-    return next((file for file in _pipelines_here() if name in names_in(file, "name", *_SECTIONS)), "")
-
-
-def _pipelines_here() -> list[str]:
-    from runner.config.loader import pipelines_here
-
-    return pipelines_here()
 
 
 # Values
@@ -430,7 +361,7 @@ def _missing(context: click.Context, parameter: click.Parameter, arguments: list
         return f"{path} needs {parameter.opts[0]}", f"add {parameter.opts[0]} {_example(context, parameter)}"
     required = [item for item in context.command.params if item.required]
     if parameter.name in ("path", "paths"):
-        found = ["."] if context.info_name == "test" else _pipelines_here()
+        found = ["."] if context.info_name == "test" else pipelines_here()
         if not found:
             return (
                 f"{path} needs the path of a pipeline",
@@ -447,18 +378,20 @@ def _missing(context: click.Context, parameter: click.Parameter, arguments: list
         names = names_in(file, *_NAMED.get(context.info_name or "", ())) if file else []
         if file and not os.path.exists(file):
             start = len(path.split()) - 1
-            here = _file_with(str(file)) or next(iter(_pipelines_here()), "PATH")
+            here = file_with(str(file)) or next(iter(pipelines_here()), "PATH")
             rewritten = Rewrite([*arguments[:start], here, *arguments[start:]])
             return f"{path} needs the path of a pipeline before the name", rewritten
         listed = f" (there are: {', '.join(names)})" if names[1:] else ""
         words = [*arguments, *(names[:1] or ["NAME"]), *_PAYLOADS.get(context.info_name or "", [])]
         what = "a subscriber" if context.info_name in ("pause", "resume") else "a queue or an event"
         return f"{path} needs the name of {what}", Rewrite(words, after=listed)
+    if context.info_name == "diff" and (old := context.params.get("old")):
+        return f"{path} needs two paths", f"for the last commit, write: {from_git('HEAD', old)}"
     left = [item.make_metavar(context) for item in required[required.index(parameter) :]]
     return f"{path} needs {left[0]}", Rewrite([*arguments, *left])
 
 
-def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, str]:
+def _bad_value(context: click.Context, error: click.BadParameter, arguments: list[str]) -> tuple[str, str]:
     """Return the words for a value that an option does not take: with the variable, if it comes from one."""
     parameter = error.param
     label, hint = str(error.param_hint or ""), str(getattr(error, "hint", ""))
@@ -476,20 +409,43 @@ def _bad_value(context: click.Context, error: click.BadParameter) -> tuple[str, 
         message = f'"{value}" is not a value of it'
         hint = f'did you mean "{guess}"?' if guess else f"write one of: {', '.join(choices)}"
     elif " does not exist" in message and (name := re.search(r"'(.+)'", message)):
-        guess = closest(os.path.basename(name[1]), _listed(os.path.dirname(name[1]) or "."), likeness=0.75)
+        folder, base = os.path.split(name[1])
+        near = [each for each in list_folder(folder or ".") if base[:1] == "." and base.startswith(f"{each}.")]
+        guess = closest(base, list_folder(folder or "."), likeness=0.75) or next(iter(near), "")
         message = f'there is no file "{name[1]}"'
-        hint = f'did you mean "{os.path.join(os.path.dirname(name[1]), guess)}"?' if guess else "correct the path"
-    elif isinstance(kind, click.types.IntParamType):
-        least = getattr(kind, "min", None)
-        value, message = message, "must be a whole number" + (f" from {least} on" if least is not None else "")
-        message += f", not {value.split(' ')[0]}"
-        hint = f"write {label}{' ' if label[:1] == '-' else '='}{max(least or 1, 1)} or more"
+        hint = f'did you mean "{os.path.join(folder, guess)}"?' if guess else "correct the path"
+        if re.match(r"[A-Za-z_]\w*=", name[1]):
+            before, _, after, _ = _around(arguments, label)
+            variable = shlex.quote(mask_passwords(name[1]))
+            hint = f"write the variable before the command: {variable} runner {shlex.join([*before, *after])}"
+    elif isinstance(kind, _Number):
+        message, hint = _wrong_number(label, kind, parameter, message.split(" ")[0].strip("'"))
     elif not hint and message.startswith("write "):
         message, hint = "cannot be read", message
     return f"{label}: {message}" if label else message, hint
 
 
-def _too_much(context: click.Context, arguments: list[str]) -> tuple[str, Help]:
+_Number = click.types.IntParamType | click.types.FloatParamType
+
+
+def _wrong_number(label: str, kind: _Number, parameter: click.Parameter | None, value: str) -> tuple[str, str]:
+    """Return the words for a value that is not the number of an option."""
+    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+    what = "a whole number" if isinstance(kind, click.types.IntParamType) else "a number"
+    limits = f" from {least:g}" if least is not None else ""
+    limits += f" to {most:g}" if most is not None else " on" if limits else ""
+    sign = " " if label[:1] == "-" else "="
+    hint = f"write {label}{sign}{max(least or 1, 1):g} or more"
+    if number := re.fullmatch(r"(\d+)\D+", value):
+        hint = f"write {label}{sign}{number[1]}"
+    elif value in ("auto", "max", "cpus", "cores") and label == "--workers":
+        hint = "write --workers $(nproc) for one on each core"
+    elif value in ("all", "none", "unlimited", "0") and not isinstance(getattr(parameter, "default", None), int):
+        hint = f"leave {label} out"
+    return f"must be {what}{limits}, not {value}", hint
+
+
+def _too_much(context: click.Context, arguments: list[str], message: str) -> tuple[str, Help]:
     path = context.command_path
     if context.info_name in ("publish", "call"):
         from runner.cli.payloads import is_json, json_meant
@@ -506,13 +462,34 @@ def _too_much(context: click.Context, arguments: list[str]) -> tuple[str, Help]:
             if meant := json_meant(payload):
                 hint = Rewrite([*arguments[:start], meant, *arguments[end:]], "write it in single quotes")
             return f"the payload {payload} is in several pieces", hint
-    files, first = [item for item in arguments if _is_pipeline(item)], len(path.split()) - 1
+    files, first = [item for item in arguments if is_pipeline(item)], len(path.split()) - 1
+    extra = next(_extra(message, arguments), [])
+    start = next((i for i in range(len(arguments)) if arguments[i : i + len(extra)] == extra), first)
+    text, before = " ".join(extra), arguments[start - 1]
+    names = {option for item in context.command.params for option in item.opts}
+    rest = [*arguments[:start], *arguments[start + len(extra) :]]
+    if extra and before[:2] == "--" and "=" in before:
+        rest[start - 1] += f" {text}"
+        return f"the value of {before.partition('=')[0]} is in several pieces", Rewrite(rest)
+    if extra and "--reason" in names and "--reason" not in arguments:
+        return f"{path} has more arguments than it takes", Rewrite([*rest, "--reason", text])
+    if extra and not any(isinstance(item, click.Argument) for item in context.command.params):
+        return f"{path} takes no path or name", Rewrite(rest, LEFT_OUT)
     if context.info_name == "config" and len(files) == 1:
-        return f"{path} takes one path", Rewrite([*arguments[:first], *files])
+        return f"{path} takes one path", Rewrite([*arguments[:first], *files], LEFT_OUT)
     if context.info_name == "init":
-        return f"{path} takes one folder", Rewrite(["init", arguments[-1]])
+        return f"{path} takes one folder", Rewrite(["init", arguments[-1]], LEFT_OUT)
     usage = " ".join([path, *context.command.collect_usage_pieces(context)])
-    return f"{path} has more arguments than it takes", f"write: {usage}"
+    return f"{path} has more arguments than it takes", f"its usage: {usage}"
+
+
+def _extra(message: str, arguments: list[str]) -> Iterator[list[str]]:
+    """Yield the words that click names as too much, if they stand together on the command line."""
+    found = re.search(r"\((.*)\)$", message)
+    for start in range(len(arguments)):
+        for end in range(start + 1, len(arguments) + 1):
+            if found and " ".join(arguments[start:end]) == found[1]:
+                yield arguments[start:end]
 
 
 def _example(context: click.Context, parameter: click.Parameter | None) -> str:
@@ -521,31 +498,3 @@ def _example(context: click.Context, parameter: click.Parameter | None) -> str:
     if isinstance(parameter.type, click.Choice):
         return str(next(iter(parameter.type.choices)))
     return parameter.make_metavar(context)
-
-
-# What there is
-
-
-def names_in(path: str | os.PathLike[str], *sections: str) -> list[str]:
-    """Return the names in some sections of a pipeline, by default its queues and events; none if it cannot be read."""
-    from runner.config.loader import load_all
-
-    try:
-        files = load_all([Path(path)], dict(os.environ))
-    except Exception:  # a help is never worth an error
-        return []
-    specs = [spec for item in files if (spec := item.spec or item.recovered) is not None]
-    found: Iterable[str] = (
-        name
-        for spec in specs
-        for section in sections or ("queues", "events")
-        for name in ([spec.name or ""] if section == "name" else getattr(spec, section))
-    )
-    return list(dict.fromkeys(found))
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []

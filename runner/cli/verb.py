@@ -31,8 +31,9 @@ class Verb(click.Command):
         arguments = list(args)
         rest = super().parse_args(ctx, args)
         paths = ctx.params.get("paths") or [ctx.params.get("path"), ctx.params.get("old")]
-        if not ctx.resilient_parsing and any(path and not path.exists() for path in paths):
-            from runner.cli.usage import check_paths
+        is_wrong = any(path and not path.exists() for path in paths)
+        if not ctx.resilient_parsing and (is_wrong or ctx.params.get("queue")):
+            from runner.cli.misplaced import check_paths
 
             check_paths(ctx, arguments)
         return rest
@@ -69,7 +70,7 @@ def complete_names(*sections: str) -> Any:
     """Return the function that completes names in some sections of the pipeline that stands before."""
 
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from runner.cli.usage import names_in
+        from runner.cli.misplaced import names_in
         from runner.config.loader import pipelines_here
 
         paths = context.params.get("paths") or [context.params.get("path")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -125,7 +127,7 @@ def load(
 ) -> PipelineFile:
     """Read a pipeline file. `environ` has the values for `${…}`. The others are those of `load_text`."""
     if is_test_file(path) and path.is_file():
-        return unreadable(path, [_test_file()], [path])
+        return unreadable(path, [_test_file(path)], [path])
     try:
         text = read_text(path)
     except PipelineInvalid as error:
@@ -413,8 +415,11 @@ def _no_pipelines(folder: Path) -> Problem:
     )
 
 
-def _test_file() -> Problem:
+def _test_file(path: Path) -> Problem:
     message, help_ = "this is a file of tests, not a pipeline", "run it with `runner test`"
+    with suppress(PipelineInvalid):
+        found = re.search(r"^pipelines?:[\s\[\"'-]*([^\s\"',\]]+\.ya?ml)", read_text(path), re.MULTILINE)
+        help_ += f"; its pipeline is {display_path(path.parent / found[1])}" if found else ""
     return Problem(code="test-file", message=message, help=help_, line=1, column=1)
 
 

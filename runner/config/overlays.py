@@ -94,6 +94,8 @@ def parse_setting(text: str, index: int = 0) -> tuple[Document, list[Problem]]:
     """
     option = OPTION + text
     lines = Lines(option, index)
+    if help_ := _meant(text):
+        raise _bad_setting(lines.span(len(OPTION), len(option)), "this is not KEY=VALUE", help_)
     keys, start = _keys(option, lines)
     # The value keeps its place in the option: blanks and the key of a map stand before it, where the path was.
     document, problems = parse_yaml(f"{'v: ':>{start}}{option[start:]}", Path(), index)
@@ -107,6 +109,18 @@ def parse_setting(text: str, index: int = 0) -> tuple[Document, list[Problem]]:
     if keys[0][0] == "include":
         raise _bad_setting(keys[0][1], '"include" cannot be set', "write it in a file, and pass that with --overlay")
     return replace(document, root=node, lines=lines, option=option), problems
+
+
+def _meant(text: str) -> str:
+    """Return the help for several settings in one, and for keys with slashes or in brackets; "" for others."""
+    key, _, value = text.partition("=")
+    several = re.split(r""",\s*(?=[\w-]+(?:\.[\w"'-]+)+=)""", text)
+    if len(several) > 1 and value[:1] not in ("{", "[", '"', "'"):
+        return f"write {' '.join(f'--set {each}' for each in several)}"
+    if re.fullmatch(r"[a-z_]+[\[/][^=\"']*", key):
+        dotted = re.sub(r"[/\[\]]+", ".", key).strip(".").replace("..", ".")
+        return f"write --set {dotted}={value}"
+    return ""
 
 
 def _keys(option: str, lines: Lines) -> tuple[list[tuple[str, Span]], int]:

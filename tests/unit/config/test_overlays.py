@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from runner.config import diagnostics
 from runner.config.loader import PipelineFile, load, load_all
-from runner.config.overlays import Overlay, Setting
+from runner.config.overlays import Overlay, Setting, parse_setting
 from runner.config.spec import PipelineSpec
 from runner.config.target_spec import target_names
+from runner.errors import PipelineInvalid
 from runner.operations.effective_config import effective_config
 from runner.operations.fixes import apply_fixes
 from tests.unit.operations.written_pipelines import pipelines
@@ -425,3 +426,22 @@ def shuffled(value: Any, random: Any) -> Any:
     items = [(key, shuffled(item, random)) for key, item in value.items()]
     random.shuffle(items)
     return dict(items)
+
+
+@pytest.mark.parametrize(
+    ("text", "help_"),
+    [
+        ("a.b=8,c.d=2", "write --set a.b=8 --set c.d=2"),
+        ("subscribers[ship].concurrency=8", "write --set subscribers.ship.concurrency=8"),
+        ("subscribers/ship/concurrency=8", "write --set subscribers.ship.concurrency=8"),
+    ],
+)
+def test_a_setting_as_other_tools_write_it(text: str, help_: str) -> None:
+    with pytest.raises(PipelineInvalid) as refused:
+        parse_setting(text)
+    assert [each.help for each in refused.value.problems] == [help_]
+
+
+@pytest.mark.parametrize("text", ["a.b=[c.d=1,e.f=2]", 'a.b="x,c.d=2"', 'queues."a/b".type=classic', "a.b=1,2"])
+def test_a_value_with_commas_and_a_name_with_a_slash_are_settings(text: str) -> None:
+    parse_setting(text)

@@ -53,7 +53,8 @@ def test_a_folder_without_tests_is_an_error(tmp_path: Path) -> None:
 def test_tests_are_no_pipeline(folder: Path) -> None:
     """`runner up shop.test.yaml` says what to run instead."""
     (problem,) = load(folder / "shop.test.yaml", {}).problems
-    assert (problem.code, problem.help) == ("test-file", "run it with `runner test`")
+    assert problem.code == "test-file"
+    assert problem.help == f"run it with `runner test`; its pipeline is {folder / 'shop.yaml'}"
 
 
 def test_a_pipeline_is_no_file_of_tests(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
