@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.broker_urls import parse_broker_url
+from runner.config.diagnostics import with_text
 from runner.config.messages import closest
 from runner.errors import BrokerUnavailable, PipelineInvalid, Problem, RunnerError
 from runner.message import Address
@@ -189,13 +190,14 @@ def load_to_publish(source: str | os.PathLike[str], environ: Mapping[str, str], 
 
 
 def _read_to_publish(path: Path, environ: Mapping[str, str], broker: str | None) -> tuple[Pipeline, list[Problem]]:
-    found = list(resolve_all([path], environ, handlers=False, is_one_broker=broker is not None))
+    try:
+        found = list(resolve_all([path], environ, handlers=False, is_one_broker=broker is not None))
+    except PipelineInvalid as invalid:  # there is no such file
+        raise with_text(invalid.problems) from None
     problems = list(dict.fromkeys(problem for _, resolved in found for problem in resolved.problems))
     pipelines = [resolved.pipeline for _, resolved in found if resolved.pipeline is not None]
     if len(pipelines) < len(found):
-        from runner.config import diagnostics
-
-        raise PipelineInvalid(problems, f"{diagnostics.count(problems)}\n{diagnostics.full(problems)}".rstrip())
+        raise with_text(problems)
     if len(pipelines) > 1:
         names = [pipeline.path for pipeline in pipelines]
         raise UnknownName(f"{path} has {len(names)} pipelines", f"name the file of one of them: {', '.join(names)}")
@@ -251,8 +253,8 @@ def select(system: System, only: Sequence[str] = (), without: Sequence[str] = ()
         return item.is_enabled and (not only or item.name in only) and item.name not in without
 
     if without and not any(map(runs, system.items())):
-        options = " ".join(f"--except {name}" for name in without)
-        raise UnknownName("nothing is left to run", f"leave out {options}, or a part of it")
+        raise UnknownName("nothing is left to run", f"leave out --except {without[0]}")
+
     pipelines = tuple(
         replace(
             pipeline,

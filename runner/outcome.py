@@ -247,7 +247,8 @@ def decide(
 def _joined_texts(items: Sequence[ErrorInfo]) -> str:
     if len({(item.name, item.text) for item in items}) == 1:
         return items[0].text
-    return "; ".join(dict.fromkeys(f"{item.name}: {item.text}" for item in items))[:MAX_ERROR_CHARACTERS]
+    texts = (f"{item.name}: {item.text}" if item.text else item.name for item in items)
+    return "; ".join(dict.fromkeys(texts))[:MAX_ERROR_CHARACTERS]
 
 
 def _class_path(error_class: type) -> str:

@@ -275,10 +275,10 @@ class _Settings:
             system = load_to_publish(source, os.environ, broker=broker)
         except PipelineInvalid as invalid:
             raise invalid.with_traceback(None) from None  # the mistake is in the file, not in our frames
-        return cls(system, parse_duration(timeout), max_waiting, outbox, max_pending)
+        return cls(system, _seconds(timeout), max_waiting, outbox, max_pending)
 
     def seconds(self, timeout: str | float | None) -> float:
-        return self.timeout_s if timeout is None else parse_duration(timeout)
+        return self.timeout_s if timeout is None else _seconds(timeout)
 
     def outbox(self) -> Outbox | None:
         if self.outbox_path is None:
@@ -340,6 +340,13 @@ class _Opened:
         await self.session.close(CLOSE_S)
         if self._traces is not None:
             await self._traces.close()
+
+
+def _seconds(timeout: str | float) -> float:
+    try:
+        return parse_duration(timeout)
+    except ValueError as error:
+        raise ValueError(f"timeout: {error}") from None
 
 
 class _LoopThread:

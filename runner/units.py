@@ -32,10 +32,10 @@ def parse_duration(value: str | float) -> float:
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
         if match is None:
-            raise ValueError(f'"{value}" is not a duration')
+            raise ValueError(f'"{value}" is not a duration, such as 250ms, 30s or 5m')
         return float(match[1]) * _SECONDS[match[2]]
     if isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise ValueError(f'"{value}" is not a duration')
+        raise ValueError(f'"{value}" is not a duration, such as 250ms, 30s or 5m')
     return float(value)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from runner.config.code_frame import code_frame, escape
 from runner.config.messages import closest, did_you_mean
 from runner.config.positions import LINE_BREAK, OPTION
-from runner.errors import Fix, Problem
+from runner.errors import Fix, PipelineInvalid, Problem
 from runner.redaction import mask_passwords
 from runner.units import pluralize
 
@@ -237,3 +237,8 @@ class _Files:
         except (OSError, ValueError):  # deleted since it was read: the problem is shown without its line
             return []
         return LINE_BREAK.split(text)
+
+
+def with_text(problems: Sequence[Problem]) -> PipelineInvalid:
+    """Return the error for a program, where no command shows its problems."""
+    return PipelineInvalid(problems, f"{count(problems)}\n{full(problems)}".rstrip())

@@ -546,7 +546,7 @@ class Execution:
                     reason=outcome.reason,
                     at=error_location(error),
                     dead_letter=delivery.options.dead_letter,
-                    **error_hint(error),
+                    **error_hint(error, self._subscriber.retry if outcome.reason == "rejected" else None),
                     **({"exception": outcome.traceback} if outcome.traceback else {}),
                 )
             case Release():  # decide() never returns it

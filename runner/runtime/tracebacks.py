@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.config.messages import texts
-from runner.outcome import ErrorInfo, RemoteError, error_text
+from runner.errors import Reject, RetryLater
+from runner.outcome import ErrorInfo, RemoteError, ResultFailed, RetryPolicy, error_text, flatten_errors
 from runner.tables import filled
 
 _RUNNER_FOLDER = str(Path(__file__).resolve().parent.parent)
 _LIBRARIES = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+
+_MAX_CAUSES = 10
 
 
 class RemoteTraceback(NamedTuple):
@@ -46,12 +50,19 @@ def error_location(error: BaseException | None) -> str | None:
     return innermost_user_location(_frames(error))
 
 
-def error_hint(error: BaseException | None) -> dict[str, str]:
-    """Return the field `hint` of a log line: what to write, for errors of handlers that are often made."""
+def error_hint(error: BaseException | None, policy: RetryPolicy | None = None) -> dict[str, str]:
+    """Return the field `hint` of a log line: what to write, or by which key of `policy` the error is not retried."""
     text = error_text(error) if error is not None else ""
     for pattern, (_, hint) in texts("raised").items():
         if match := re.search(pattern, text):
             return {"hint": filled(hint, match.groupdict())}
+    items = () if error is None or policy is None or isinstance(error, ResultFailed) else flatten_errors(error)
+    if any(item.is_a(Reject) for item in items):
+        return {}
+    refused = (item for item in items if not item.is_a(RetryLater) and policy is not None and not policy.covers(item))
+    if (item := next(refused, None)) is not None and policy is not None:
+        is_excluded = any(map(item.is_a, policy.not_on))
+        return {"hint": f"{item.name} is {'in retry.not_on' if is_excluded else 'not in retry.on'}: it is not retried"}
     return {}
 
 
@@ -70,8 +81,8 @@ def user_frames(stack: Sequence[traceback.FrameSummary]) -> list[traceback.Frame
     return frames if innermost_user_location(frames) else []
 
 
-def traceback_text(error: BaseException | None) -> str:
-    """Return the traceback as Python prints it, starting at the handler.
+def traceback_text(error: BaseException | None, seen: tuple[BaseException, ...] = ()) -> str:
+    """Return the traceback as Python prints it, starting at the handler, after those of its causes.
 
     For a group, its members' tracebacks follow.
     """
@@ -79,10 +90,25 @@ def traceback_text(error: BaseException | None) -> str:
         return ""
     if isinstance(error, RemoteHandlerError):
         return error.remote_traceback.text
+    seen, (before, words) = (*seen, error), _before(error)
+    parts = (
+        [traceback_text(before, seen), words]
+        if before is not None and before not in seen and len(seen) < _MAX_CAUSES
+        else []
+    )
     lines = traceback.format_list(_frames(error))
     text = "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    return "\n\n".join([text, *map(traceback_text, inner)])
+    return "\n\n".join([*parts, text, *(traceback_text(each, seen) for each in inner)])
+
+
+def _before(error: BaseException) -> tuple[BaseException | None, str]:
+    """Return the error that this one was raised from, or that the user's code was handling, and what Python says."""
+    if error.__cause__ is not None:
+        return error.__cause__, "The above exception was the direct cause of the following exception:"
+    is_shown = not error.__suppress_context__ and error_location(error.__context__) is not None
+    words = "During handling of the above exception, another exception occurred:"
+    return error.__context__ if is_shown else None, words
 
 
 def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:

@@ -30,6 +30,10 @@ TIMEOUT_GRACE_S = 5.0
 """How long a handler on the loop may outlast its timeout before it is reported: it may ignore its cancellation."""
 
 
+_IN_A_THREAD = "`run_in: process` at its subscriber lets its timeout end it, and so does an `async def` that awaits"
+_ON_THE_LOOP = "await what waits, as in `await asyncio.sleep(1)`, or write `def`: then it runs in a thread"
+
+
 class RunningHandler(NamedTuple):
     """A running handler: its log fields, the loop time at which it started, and its timeout in seconds."""
 
@@ -106,9 +110,8 @@ class ThreadWatchdog:
                 f"it has outlasted its timeout of {self._timeout_s:g} s, and keeps its place: a thread cannot be ended"
             )
             running_s = self._timeout_s
-        log.get_logger().warning(
-            "handler.slow", error=text, running_s=running_s, **_location_fields(_frames_of_thread(thread_id))
-        )
+        where = _location_fields(_frames_of_thread(thread_id))
+        log.get_logger().warning("handler.slow", error=text, running_s=running_s, hint=_IN_A_THREAD, **where)
 
 
 @asynccontextmanager
@@ -182,6 +185,7 @@ def _warn_blocked(thread_id: int, since: float) -> bool:
         "handler.slow",
         error="it blocks the event loop: nothing else runs meanwhile, not even heartbeats to the broker",
         blocked_s=round(time.monotonic() - since, 1),
+        hint=_ON_THE_LOOP,
         **_location_fields(frames),
     )
     return True

@@ -97,11 +97,19 @@ def disconnect(connection: sqlite3.Connection) -> None:
     connection.close()
 
 
+_MAKE = "name a file in a folder that the user may write to"
+
+
 def unusable(path: Path, error: Exception) -> BrokerUnavailable:
     """Return the error for a file that SQLite cannot use."""
     text, code = str(error), getattr(error, "sqlite_errorcode", 0) & 0xFF
     hint = ""
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if path.is_dir():
+        text, hint = "it is a folder", f"name a file in it, as in file:{path}/shop.queue"
+    elif code == sqlite3.SQLITE_NOTADB:
+        text = "it is not a file of a broker"
+        hint = "name another file, which is made; if it was one, put a backup in its place, and keep this one"
+    elif code == sqlite3.SQLITE_CORRUPT:
         hint = "put a backup in its place, or name another file; keep this one, with its -wal, to save what can be read"
     elif code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         hint = "make room on its disk if that is full, and start again"
@@ -115,7 +123,7 @@ def _make(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # bodies may be secrets
     except OSError as error:
-        raise BrokerUnavailable(f"the file {path} cannot be made: {error.strerror}") from error
+        raise BrokerUnavailable(f"the file {path} cannot be made: {(error.strerror or '').lower()}", _MAKE) from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -200,7 +208,9 @@ class OwnerLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise BrokerUnavailable(f"the file {key}.lock cannot be made: {error.strerror}") from error
+            raise BrokerUnavailable(
+                f"the file {key}.lock cannot be made: {(error.strerror or '').lower()}", _MAKE
+            ) from error
         if not _has_locked(descriptor):
             owner = os.pread(descriptor, 500, 0).decode("utf-8", "replace")
             os.close(descriptor)

@@ -12,7 +12,7 @@ import pytest
 
 from runner.errors import Reject
 from runner.message import Message, Publish
-from runner.outcome import flatten_errors
+from runner.outcome import RetryPolicy, flatten_errors
 from runner.runtime.invocation import HandlerFailed, await_handler
 from runner.runtime.tracebacks import RemoteHandlerError, capture_traceback, error_hint, error_location, traceback_text
 
@@ -100,3 +100,70 @@ def test_what_was_never_raised_has_no_place() -> None:
     assert error_location(Reject("no")) is None
     assert error_location(None) is None
     assert traceback_text(None) == ""
+
+
+async def chained(kind: str) -> BaseException:
+    """Return an error that a handler raised from another one, while it handled one, or instead of it."""
+
+    async def handle() -> None:
+        try:
+            raise ConnectionError("carrier down")
+        except ConnectionError as error:
+            if kind == "from":
+                raise KeyError("order") from error
+            raise KeyError("order") from (None if kind == "instead" else error.__context__)
+
+    async def handle_while() -> None:
+        try:
+            raise ConnectionError("carrier down")
+        except ConnectionError:
+            ORDER["order"]
+
+    try:
+        await await_handler(handle_while() if kind == "while" else handle())
+    except HandlerFailed as failure:
+        return failure.error
+    raise AssertionError("it does not fail")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("from", "The above exception was the direct cause"), ("while", "During handling of the above")]
+)
+async def test_the_cause_comes_first(kind: str, words: str) -> None:
+    """As Python prints it."""
+    text = traceback_text(await chained(kind))
+    first, middle, last = (
+        text.index("ConnectionError: carrier down"),
+        text.index(words),
+        text.index("KeyError: 'order'"),
+    )
+    assert first < middle < last
+    assert "await_handler" not in text
+
+
+async def test_a_cause_that_is_hidden_and_a_circle_of_causes() -> None:
+    assert "ConnectionError" not in traceback_text(await chained("instead"))
+    error = await chained("from")
+    assert error.__cause__ is not None
+    error.__cause__.__cause__ = error
+    assert traceback_text(error).count("KeyError: 'order'") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (KeyError("a"), {"hint": "KeyError is not in retry.on: it is not retried"}),
+        (BrokenPipeError(), {"hint": "BrokenPipeError is in retry.not_on: it is not retried"}),
+        (ConnectionError("a"), {}),
+        (Reject("a"), {}),
+        (ExceptionGroup("both", [Reject("a"), KeyError("b")]), {}),
+        (
+            ExceptionGroup("both", [ConnectionError("a"), KeyError("b")]),
+            {"hint": "KeyError is not in retry.on: it is not retried"},
+        ),
+    ],
+)
+def test_why_an_error_is_not_retried(error: BaseException, hint: dict[str, str]) -> None:
+    policy = RetryPolicy(only_on=(ConnectionError,), not_on=(BrokenPipeError,))
+    assert error_hint(error, policy) == hint
+    assert error_hint(error) == {}

@@ -245,11 +245,18 @@ async def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> No
 
 async def test_what_is_no_database_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "q").write_bytes(b"a diary" * 1000)
-    with pytest.raises(BrokerUnavailable, match="file is not a database") as caught:
+    with pytest.raises(BrokerUnavailable, match="it is not a file of a broker") as caught:
         async with session(tmp_path / "q"):
             pass
     assert "put a backup in its place" in caught.value.hint
     assert (tmp_path / "q").read_bytes() == b"a diary" * 1000
+
+
+async def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(BrokerUnavailable, match="cannot be used: it is a folder") as caught:
+        async with session(tmp_path):
+            pass
+    assert caught.value.hint == f"name a file in it, as in file:{tmp_path}/shop.queue"
 
 
 async def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
