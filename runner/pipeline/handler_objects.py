@@ -46,17 +46,17 @@ def foreign_object(path: str, call: Any) -> ImportProblem | None:
     if inspect.isfunction(call):  # decorators leave attributes on it
         kinds += [f"{getattr(item, '__module__', None)}." for item in vars(call).values()]
         kinds += [f"{name.partition('_')[0]}." for name in vars(call)]
-    found = [item for item in _objects().items() if any(kind.startswith(f"{item[0]}.") for kind in kinds)]
-    if not found:
+    known = read_kind("runner.pipeline", "handler_styles.txt", "object")
+    library = next((name for name in known if any(kind.startswith(f"{name}.") for kind in kinds)), None)
+    if library is None:
         return None
-    library, advice = found[0]
     file, name, functions, _ = _source(path)
     node = functions.get(name)
     removed = [f"`@{ast.unparse(item)}`" for item in node.decorator_list] if node is not None else []
     hint = f"remove {' and '.join(removed)} above it" if removed else "name the function that handles the messages"
     place = place_of(file, node.lineno, name) if node is not None else None
     what = f'"{path}" is an object of {library}, not a plain function'
-    hint = f"{hint}, and {advice}" if advice else hint
+    hint += f", and {known[library]}" if known[library] else ""
     return ImportProblem("foreign-handler", what, hint, is_attribute=True, place=place)
 
 
@@ -64,28 +64,23 @@ def hidden_parameters(path: str, call: Any, parameters: Mapping[str, inspect.Par
     """Return the problem of a decorator without `functools.wraps`, around a function that needs more than a payload."""
     if hasattr(call, "__wrapped__") or any(item.kind not in _VARIADIC for item in parameters.values()):
         return None
-    is_function, name = inspect.isfunction(call), path.rpartition(":")[2].rpartition(".")[2]
-    kept = inspect.getclosurevars(call).nonlocals if is_function else getattr(call, "__dict__", {})
+    name = path.rpartition(":")[2].rpartition(".")[2]
+    kept = inspect.getclosurevars(call).nonlocals if inspect.isfunction(call) else getattr(call, "__dict__", {})
     for word, inner in kept.items():
         wanted = list(inspect.signature(inner).parameters.values()) if inspect.isfunction(inner) else []
         if not wanted or inner.__name__ != name or (len(wanted) == 1 and wanted[0].annotation in _PLAIN):
             continue
-        code = call.__code__ if is_function else type(call).__call__.__code__
-        hint = f'put `@functools.wraps({word})` above "def {code.co_name}", with "import functools" at the top'
-        if not is_function:
-            hint = f"add `functools.update_wrapper(self, self.{word})` to `__init__` of its class, with "
-            hint += '"import functools" at the top'
+        code = (call if inspect.isfunction(call) else type(call).__call__).__code__
+        hint = f'put `@functools.wraps({word})` above "def {code.co_name}"'
+        if not inspect.isfunction(call):
+            hint = f"add `functools.update_wrapper(self, self.{word})` to `__init__` of its class"
         what = f'"{path}" hides its parameters behind a decorator: it would get the payload alone, as plain data'
-        place = place_of(code.co_filename, code.co_firstlineno, code.co_name)
-        return ImportProblem("wrong-parameters", what, hint, is_attribute=True, place=place)
+        place, hint = place_of(code.co_filename, code.co_firstlineno, code.co_name), f'{hint}, with "import functools"'
+        return ImportProblem("wrong-parameters", what, f"{hint} at the top", is_attribute=True, place=place)
     return None
 
 
 _PLAIN = (inspect.Parameter.empty, Any, object, dict, "dict", "Any", "object")
-
-
-def _objects() -> dict[str, str]:
-    return read_kind("runner.pipeline", "handler_styles.txt", "object")
 
 
 def _source(path: str) -> tuple[str, str, dict[str, ast.FunctionDef | ast.AsyncFunctionDef], dict[str, ast.Assign]]:

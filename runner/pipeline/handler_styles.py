@@ -56,16 +56,13 @@ def missing_parameters(
 def _style(function: str, parameters: Parameters, missing: Sequence[str]) -> tuple[str, str, str] | None:
     """Return what is wrong ("": parameters are missing), the help and the parameter, for other libraries."""
     names = list(parameters)
-    if len(_PIKA.keys() & names) >= 3:
-        body = "body" if "body" in names else names[-1]
+    is_pika = len(_PIKA.keys() & names) >= 3
+    if style := _SHAPES["pika"] if is_pika else _SHAPES.get(", ".join(names)):
+        (library, _, hint), body = style.partition(": "), "body" if "body" in names else names[-1]
         unused = _listed([name for name in names if name != body])
-        hint = f'write "def {function}({body}: bytes):", and remove what uses {unused}: the runner acknowledges, '
-        hint += 'and a parameter "message: runner.Message" gets the headers'
-        return f"looks like a callback of pika ({', '.join(names)})", hint, names[0]
-    if style := _SHAPES.get(", ".join(names)):
-        library, _, hint = style.partition(": ")
-        words = {"function": function, "first": names[0]}
-        return f"looks like a handler of {library} ({', '.join(names)})", filled(hint, words), missing[0]
+        words = {"function": function, "first": names[0], "body": body, "unused": unused}
+        at = names[0] if is_pika else missing[0]
+        return f"looks like a handler of {library} ({', '.join(names)})", filled(hint, words), at
     if names[0] in _CALLERS:
         but = "but is not a method: it gets one payload" if names[0] in ("self", "cls") else "and gets only the payload"
         rest = [name for name in names[1:] if name in missing]

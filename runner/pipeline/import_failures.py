@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 
-import runner
 from runner.config.diagnostics import display_path
 from runner.config.messages import closest, did_you_mean
 from runner.outcome import error_text, error_type
@@ -100,12 +99,13 @@ def explain_failure(module: str, error: BaseException) -> ImportProblem:
 
 def explain_effect(module: str, effect: Effect) -> ImportProblem:
     """Return the warning about something that a module does when it is imported."""
-    for place, what, help_, pattern in read_table("runner.pipeline", "import_failures.txt", 4):
-        if place == "warning" and (match := re.search(pattern, effect.subject)):
-            words, name = match.groupdict(), _name_of(effect.place.file) if effect.place is not None else ""
-            text = f'module "{name or module}" {filled(what, words)}'
-            return ImportProblem(EFFECT, text, filled(help_, words), place=effect.place)
-    raise AssertionError(effect.subject)  # the table has a row for each
+    subject, at = effect
+    name = _name_of(at.file) if at is not None else ""
+    rows = (row for row in read_table("runner.pipeline", "import_failures.txt", 4) if row[0] == "warning")
+    found = ((what, help_, match) for _, what, help_, pattern in rows if (match := re.search(pattern, subject)))
+    what, help_, match = next(found)  # the table has a row for each
+    text = f'module "{name or module}" {filled(what, match.groupdict())}'
+    return ImportProblem(EFFECT, text, filled(help_, match.groupdict()), place=at)
 
 
 def in_one_line(error: BaseException) -> str:
@@ -149,23 +149,6 @@ def _name_of(file: str) -> str:
 # Imports within the module
 
 
-def _of_the_runner(failure: Failure) -> ImportProblem | None:
-    """Explain imports of names that the runner does not have, or not there: all of the file at once."""
-    error, frame = failure.error, failure.statement
-    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] != "runner" or frame is None:
-        return None
-    renamed: dict[str, str] = {}
-    for node in source_of(frame.file):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "runner" and not node.level:
-            renamed |= {alias.name: closest(alias.name, runner.__all__) or "" for alias in node.names}
-    listed = ", ".join(sorted(filter(None, renamed.values())))
-    changed = [f"{new} in place of {old}" for old, new in renamed.items() if old != new and new]
-    unknown = [f"remove {old}" for old, new in renamed.items() if not new]
-    hint = " and ".join([f'write "from runner import {listed}"', *changed, *unknown])
-    what = f'imports from "{error.name}" what runner does not have there'
-    return failure.problem(what, hint, failure.at(frame)) if listed else None
-
-
 def _missing_module(failure: Failure) -> ImportProblem | None:
     """Explain an import of a module that is not there, together with the others of the file."""
     error, frame = failure.error, failure.statement
@@ -182,6 +165,8 @@ def _missing_module(failure: Failure) -> ImportProblem | None:
         hint = found
     elif parent and importlib.util.find_spec(top) is not None:
         hint = "correct the name, or install a version of the package that has it"
+        if top == "runner":
+            hint = f'write "{linecache.getline(frame.file, frame.line).strip().replace(name, top)}"'
         what, place = f'imports "{name}", which the installed "{top}" does not have', failure.at(frame)
     elif likely := likely_module(top):
         hint = f'did you mean "{likely}"?'
@@ -340,11 +325,8 @@ def _missing_file(failure: Failure) -> ImportProblem | None:
     near = (path for depth in range(4) for path in sorted(folder.glob(f"{'*/' * depth}{glob.escape(name)}")))
     if (found := next(near, None)) is None:
         return None
-    where = (
-        "the folder where runner is started" if not os.path.isabs(error.filename) else str(Path(error.filename).parent)
-    )
     hint = f'write `pathlib.Path(__file__).parent / "{found.relative_to(folder)}"`, with "import pathlib" at the top'
-    return failure.problem(f'opens "{name}", which is not in {display_path(where)}', hint, failure.at(frame))
+    return failure.problem(f'opens "{name}", which is elsewhere', hint, failure.at(frame))
 
 
 def _model(failure: Failure) -> ImportProblem | None:
@@ -381,18 +363,15 @@ def _wrong_validator(failure: Failure) -> ImportProblem | None:
     """Explain a validator of pydantic that names a field which the model does not have."""
     found = re.search(r"incorrect fields: (?:\w+\.)*(\w+):\w+\.(\w+)", str(failure.error))
     frame = failure.innermost
-    nodes = ast.walk(ast.Module(source_of(frame.file), [])) if found and frame else ()
-    for owner in nodes:
-        if not found or not frame or not isinstance(owner, ast.ClassDef) or owner.name != found[1]:
-            continue
-        fields = [ast.unparse(item.target) for item in owner.body if isinstance(item, ast.AnnAssign)]
-        method = next(item for item in owner.body if getattr(item, "name", "") == found[2])
-        for node in ast.walk(ast.Module(getattr(method, "decorator_list", []), [])):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in (*fields, "*"):
-                what = f'has a validator of "{node.value}", and {owner.name} has no such field'
-                return failure.problem(
-                    what, did_you_mean(node.value, fields), place_of(frame.file, node.lineno, node.value)
-                )
+    if found is None or frame is None:
+        return None
+    at = field_place(frame.file, frame.line, found[2])
+    fields = re.findall(r"^\s+(\w+)\s*:", "".join(linecache.getlines(frame.file)[frame.line : at.line]), re.MULTILINE)
+    for line in range(at.line, frame.line, -1):
+        for name in re.findall(r"""["'](\w+)["']""", linecache.getline(frame.file, line)):
+            if name not in (*fields, "before", "after", "wrap", "plain"):
+                what = f'has a validator of "{name}", and {found[1]} has no such field'
+                return failure.problem(what, did_you_mean(name, fields), place_of(frame.file, line, name))
     return None
 
 
@@ -449,7 +428,6 @@ def _help_for(failure: Failure) -> str:
 
 
 _EXPLANATIONS: tuple[Callable[[Failure], ImportProblem | None], ...] = (
-    _of_the_runner,
     _missing_module,
     _relative_import,
     _circle,

@@ -70,20 +70,12 @@ class ImportReport:
     def note(self, path: KeyPath, target: object, error: ImportProblem, severity: Severity = "error") -> None:
         """Note a problem of what a path of the file names, where it is to be corrected."""
         module, colon, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
+        text, (offset, length) = (error.code, path, str(error), error.hint), (0, len(module))
+        if error.is_attribute:
+            offset, length = len(module) + 1 if colon else 0, len(attribute)
+        problem = self._loaded.problem(*text, severity=severity, offset=offset, length=length or None)
         if error.argument is not None:
-            path = (*path[:-1], "with", error.argument)
-            self._single.append(self._loaded.problem(error.code, path, str(error), error.hint, on="key"))
-            return
-        offset, length = (len(module) + 1, len(attribute)) if error.is_attribute else (0, len(module))
-        problem = self._loaded.problem(
-            error.code,
-            path,
-            str(error),
-            error.hint,
-            severity=severity,
-            offset=offset if colon else 0,
-            length=length or None,
-        )
+            problem = self._loaded.problem(text[0], (*path[:-1], "with", error.argument), *text[2:], on="key")
         place = error.place
         if error.parameter is not None and isinstance(target, str):
             from runner.pipeline.static_checks import definition_place

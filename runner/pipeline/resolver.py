@@ -463,7 +463,7 @@ class _Resolver:
 
                 odd = foreign_object(target, call)
             try:
-                return read_handler(
+                made = read_handler(
                     target,
                     call,
                     arguments,
@@ -473,11 +473,10 @@ class _Resolver:
                     variables=self._variables(path),
                 )
             except ImportProblem as error:
-                wrong, odd = odd or error, None
-                raise wrong from None
-            finally:
-                if odd is not None:  # it can be called, but may do something else than it says
-                    self._imported.note((*path, "handler"), target, odd, "warning")
+                raise odd or error from None
+            if odd is not None:  # it can be called, but may do something else than it says
+                self._imported.note((*path, "handler"), target, odd, "warning")
+            return made
 
         return self._imported.attempt((*path, "handler"), target, read)
 

@@ -390,10 +390,7 @@ MODELS = {
         'has the field "b" without a default',
         'move "b" above',
     ),
-    "from runner import Retry\nfrom runner.exceptions import Reject\n": (
-        "what runner does not have there",
-        '"from runner import Reject, RetryLater" and RetryLater in place of Retry',
-    ),
+    "from runner.exceptions import Reject\n": ('imports "runner.exceptions"', 'write "from runner import Reject"'),
     "from collections import Mapping, deque\n": (
         'imports "Mapping"',
         'write "from collections.abc import Mapping" and "from collections import deque" in place of this line',
@@ -497,7 +494,7 @@ NAMES = [
         "a callback of pika",
         {"app.py": "def ship(ch, method, properties, body): ...\n"},
         "app.py:1:10",
-        '"app:ship" looks like a callback of pika (ch, method, properties, body)',
+        '"app:ship" looks like a handler of pika (ch, method, properties, body)',
         'write "def ship(body: bytes):", and remove what uses "ch", "method" and "properties": '
         'the runner acknowledges, and a parameter "message: runner.Message" gets the headers',
     ),
