@@ -26,7 +26,7 @@ def uncallable(path: str, value: object) -> ImportProblem:
     elif name in functions:
         maker = next(map(ast.unparse, functions[name].decorator_list), "").partition("(")[0]
     if "property" in maker:
-        hint = f'remove `@{maker}` above "def {name}": a property is read, not called'
+        hint = f'remove `@{maker}`, and write "def {name}(self, payload):": a property is read, not called'
     elif inspect.iscoroutine(value):
         value.close()  # Python would warn that nothing has awaited it
         hint = f'write `{name} = asyncio.run({ast.unparse(call or ast.Name(maker))})`, with "import asyncio" at the top'

@@ -204,11 +204,9 @@ def _wrong_name(failure: Failure) -> ImportProblem | None:
     guess = closest(name, known)
     where = display_path(error.path) if is_of_the_user(error.path) else f'the installed "{error.name}"'
     hint = f'did you mean "{guess}"?' if guess else f"define it in {where}, or correct the name"
-    owner = FREQUENT_NAMES.get(name, "")
-    if error.name in ("typing", "warnings", "types", "collections.abc") and hasattr(
-        sys.modules["typing_extensions"], name
-    ):
-        owner = owner or "typing_extensions"  # pydantic needs it; it has the names of later versions of Python
+    of_python = error.name in ("typing", "warnings", "types", "collections.abc")
+    later = of_python and hasattr(sys.modules["typing_extensions"], name)  # pydantic needs it
+    owner = FREQUENT_NAMES.get(name) or ("typing_extensions" if later else "")
     if owner and not is_of_the_user(error.path):
         hint = f'write "from {owner} import {name}"{_other_names(frame.file, frame.line, name)}'
     return failure.problem(f'imports "{name}" from "{error.name}", which has no such name', hint, place)
@@ -218,15 +216,13 @@ def typed_dict_of_typing(annotation: Any, error: Exception) -> ImportProblem | N
     """Return the problem of a TypedDict that pydantic cannot check, with the place of its import."""
     if "typing_extensions.TypedDict" not in str(error):
         return None
-    module, what = annotation.__module__, "makes a TypedDict of typing, which pydantic cannot check before Python 3.12"
-    file, hint = (
-        getattr(sys.modules.get(module), "__file__", None) or "",
-        'write "from typing_extensions import TypedDict"',
-    )
-    lines = enumerate(linecache.getlines(file), 1)
-    line = next((number for number, text in lines if re.search(r"import\b.*\bTypedDict", text)), 0)
-    place = place_of(file, line, "TypedDict") if line else None
-    return module_failed(module, what, hint + _other_names(file, line, "TypedDict"), place)
+    what, hint = "makes a TypedDict of typing, which pydantic cannot check before Python 3.12", "typing_extensions"
+    module, hint = annotation.__module__, f'write "from {hint} import TypedDict"'
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    found = (number for number, text in enumerate(linecache.getlines(file), 1) if re.search("import.*TypedDict", text))
+    if line := next(found, 0):
+        hint += _other_names(file, line, "TypedDict")
+    return module_failed(module, what, hint, place_of(file, line, "TypedDict") if line else None)
 
 
 def _other_names(file: str, line: int, name: str) -> str:

@@ -33,8 +33,8 @@ class ImportReport:
         self._first: dict[tuple[str, str], Problem] = {}
         self._others: dict[tuple[str, str], list[str]] = {}
         self._single: list[Problem] = []
-        self._failed |= (reserved := modules.reserved())
-        self._reserved = reserved
+        self._reserved = modules.reserved()
+        self._failed |= self._reserved
 
     def attempt(self, path: KeyPath, target: T, work: Callable[[T], R]) -> R | None:
         """Do some work on what a path of the file names; None, and a problem noted there, where it is to error."""

@@ -115,15 +115,7 @@ def function_as_schema(path: str) -> ImportProblem:
 def unfit_schema(schema: object) -> ImportProblem:
     """Return the problem of an object that payloads cannot be checked against."""
     hint, what = _HINT, f"payloads cannot be checked against {_named(schema)}"
-    if isinstance(schema, dict) and schema.keys() & {
-        "$schema",
-        "$ref",
-        "$defs",
-        "type",
-        "properties",
-        "anyOf",
-        "oneOf",
-    }:
+    if isinstance(schema, dict) and schema.keys() & {"$schema", "$ref", "type", "properties", "anyOf"}:
         hint = "write this JSON Schema into a file beside the pipeline, and write `schema: schemas/order.json`"
     return ImportProblem("bad-schema", what, hint, is_attribute=True)
 
