@@ -10,6 +10,7 @@ import re
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from runner.config.document import Interpolated
 from runner.config.field_types import DURATION, RATE, SHARE, SIZE, TEXT
@@ -91,20 +92,19 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=MAX_INTEGER)]
 
 
-def choice(literal: object) -> BeforeValidator:
-    """Return the validator of a field that takes one of the words of a `Literal`."""
+def choice(literal: object, remark: str = "") -> BeforeValidator:
+    """Return the validator of a field that takes one of the words of a `Literal`; `remark` says what they do."""
     words: tuple[str, ...] = get_args(literal)
 
     def check(value: object) -> object:
         if isinstance(value, str) and value in words:
             return str(value)
         if not isinstance(value, str) or isinstance(value, Interpolated):
-            raise spec_error(
-                "bad-choice", f"must be one of {', '.join(words)}, not {describe(value)}", "write one of them"
-            )
+            message = f"must be one of {', '.join(words)}, not {describe(value)}"
+            raise spec_error("bad-choice", message, f"write one of them{remark}")
         message = f"must be one of {', '.join(words)}, not {quoted(value)}"
         match = typo_of(value, words) or abbreviated(value, words, least=3)
-        help_ = f'did you mean "{match}"?' if match else "write one of them"
+        help_ = f'did you mean "{match}"?' if match else f"write one of them{remark}"
         raise spec_error("bad-choice", message, help_, replacement=match or "")
 
     return BeforeValidator(check)
@@ -121,38 +121,57 @@ def duration(low: float, high: float = YEAR_S) -> BeforeValidator:
     """Return the validator of a duration between two bounds, in seconds."""
 
     def check(value: object) -> float:
-        seconds = _seconds(value)
+        seconds = _seconds(value, low, high)
         if not low <= seconds <= high:
-            bound = f"at least {format_duration(low)}" if seconds < low else f"at most {format_duration(high)}"
-            help_ = f"write a duration between {format_duration(low)} and {format_duration(high)}"
-            raise spec_error("out-of-range", f"must be {bound}, not {describe(value)}", help_)
+            raise _out_of_range(value, seconds, low, high)
         return seconds
 
     return BeforeValidator(check, json_schema_input_type=str)
 
 
-def _seconds(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        help_ = "write it as in 30s"
-        from runner.config.foreign_words import readings_of_number
+def _out_of_range(value: object, seconds: float, low: float, high: float) -> PydanticCustomError:
+    bound = f"at least {format_duration(low)}" if seconds < low else f"at most {format_duration(high)}"
+    help_ = f"write a duration between {format_duration(low)} and {format_duration(high)}"
+    return spec_error("out-of-range", f"must be {bound}, not {describe(value)}", help_)
 
-        if value == 0:
-            help_ = "write it as in 30s, or remove the key"
-        elif readings := readings_of_number(value):
-            help_ = f"write its unit: {', '.join(f'{text} {condition}'.rstrip() for text, condition in readings)}"
-        raise spec_error("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
+
+def _seconds(value: object, low: float, high: float) -> float:
     if isinstance(value, str):
         try:
             return parse_duration(str(value))
         except ValueError:
             pass
-    from runner.config import guesses
+    raise _no_duration(value, low, high)
 
+
+def _no_duration(value: object, low: float, high: float) -> PydanticCustomError:
+    """Return the error of a value that is no duration. What it proposes lies between the bounds."""
+    from runner.config import guesses  # only for pipelines with mistakes
+    from runner.config.foreign_words import readings_of_number
+
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        readings = readings_of_number(value) if value else []
+        fitting = [" ".join(reading).rstrip() for reading in readings if low <= parse_duration(reading[0]) <= high]
+        if readings and not fitting:
+            return _out_of_range(value, parse_duration(readings[0][0]), low, high)
+        help_ = f"write its unit: {', '.join(fitting)}" if fitting else "write it as in 30s"
+        help_ += ", or remove the key" if value == 0 else ""
+        return spec_error("bad-duration", f"must be a duration with a unit, not {describe(value)}", help_)
     meant = guesses.duration(value) if isinstance(value, str) and not isinstance(value, Interpolated) else ""
-    help_ = f'write "{meant}"' if meant else "write it as in 250ms, 1s, 5m, 1h or 2d"
-    raise spec_error("bad-duration", f"must be a duration, not {describe(value)}", help_, replacement=meant)
+    if meant and not low <= parse_duration(meant) <= high:
+        return _out_of_range(value, parse_duration(meant), low, high)
+    examples = [text for text in ("250ms", "1s", "5m", "1h", "2d") if low <= parse_duration(text) <= high]
+    help_ = f"write it as in {', '.join(examples[:-1])} or {examples[-1]}"
+    if meant:
+        help_ = f'write "{meant}"'
+    elif isinstance(value, list):
+        help_ = "write one duration: there are no lists of them"
+    elif isinstance(value, str) and not isinstance(value, Interpolated) and _LONG_UNIT.fullmatch(value.strip()):
+        help_ = f"a year or a month is no unit: write days, as in 30d, at most {format_duration(high)}"
+    return spec_error("bad-duration", f"must be a duration, not {describe(value)}", help_, replacement=meant)
 
 
+_LONG_UNIT: Final = re.compile(r"\d+\s*(?:y|yrs?|years?|mo|mon|months?|M)", re.IGNORECASE)
 _SIZES: Final = {
     **dict.fromkeys(("", "b", "byte"), "B"),
     **{word: unit for unit in ("kB", "MB", "GB") for word in (unit.lower(), unit[0].lower())},

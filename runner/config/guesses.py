@@ -189,6 +189,15 @@ def function_in(folders: Iterable[Path], text: str, item: str) -> str:
     return ""
 
 
+def file_near(folder: Path, written: str) -> str:
+    """Return the path of the file that is meant by one that a folder does not have, by its name or its path."""
+    paths = [file.relative_to(folder).as_posix() for depth in range(3) for file in folder.glob(f"{'*/' * depth}*.*")]
+    name = re.split(r"[/\\]", written)[-1]
+    alike = [path for path in paths[:_MAX_MODULES] if path.endswith(Path(name).suffix) and path[0] != "."]
+    same = [path for path in alike if path.rpartition("/")[2].lower() == name.lower()]
+    return same[0] if len(same) == 1 else closest(written, alike, likeness=0.75) or ""
+
+
 def _modules(folder: Path) -> list[str]:
     """Return the paths of the modules in a folder, in its packages and in theirs, without `.py`. Tests are none."""
     files = [file.relative_to(folder) for depth in range(4) for file in folder.glob(f"{'*/' * depth}*.py")]

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from runner.config.document import Interpolated
 from runner.config.field_types import TEXT
-from runner.config.fields import Boolean, Duration, OpaqueMap, Rate, Text, duration, text
+from runner.config.fields import DAY_S, Boolean, Duration, OpaqueMap, Rate, Text, duration, text
 from runner.config.messages import describe, quoted, spec_error
 from runner.config.name_fields import ImportPath, file_name
 from runner.config.spec_model import Conflict, SpecModel
@@ -153,7 +153,11 @@ def _option_conflicts(producer: ProducerSpec) -> Iterator[Conflict]:
                 message = f'"once" is for producers that end, and this one has "{key}"'
                 yield Conflict(("once",), message, f'remove it, or "{key}"')
     if producer.timezone is not None and producer.cron is None:
-        yield Conflict(("timezone",), '"timezone" needs "cron"', 'add "cron", or remove it')
+        help_ = 'add "cron", or remove it'
+        if producer.every is not None:
+            line = "0 0 * * *" if producer.every == DAY_S else "MINUTE HOUR * * *"
+            help_ = f'write `cron: "{line}"` in place of "every", or remove "timezone": "every" does not depend on it'
+        yield Conflict(("timezone",), '"timezone" needs "cron"', help_)
     if producer.timeout is not None and producer.http is None and (producer.handler is not None or source):
         help_ = "remove it: a handler or a file may take as long as it needs"
         yield Conflict(("timeout",), '"timeout" is for producers with "http"', help_)

@@ -235,7 +235,11 @@ class QueueSpec(SpecModel):
         "the default of `order_by` of its subscribers.",
         examples=["customer.id"],
     )
-    single_active_consumer: Boolean = Field(default=False, description="Deliver messages to one consumer at a time.")
+    single_active_consumer: Boolean = Field(
+        default=False,
+        description="Deliver messages to one consumer at a time, which keeps their order with `concurrency: 1` or "
+        "`order_by`.",
+    )
     exclusive: Boolean = Field(
         default=False, description="Only the connection that declares it can use it; classic only."
     )

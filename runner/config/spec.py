@@ -196,9 +196,11 @@ class DefaultsSpec(SpecModel):
 def _version(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and value == 1:
         return value
-    raise spec_error(
-        "bad-version", f"this version of the language is not known: {describe(value)}", 'write "version: 1"'
+    message, meant = (
+        f"this version of the language is not known: {describe(value)}",
+        "1" if str(value) in ("1", "1.0") else "",
     )
+    raise spec_error("bad-version", message, 'write "version: 1"', replacement=meant)
 
 
 VersionField = Annotated[Literal[1], BeforeValidator(_version)]

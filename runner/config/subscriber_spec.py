@@ -45,7 +45,7 @@ class RetrySpec(SpecModel):
     short_form: ClassVar[str] = "attempts"
 
     attempts: Count = Field(default=3, description="Maximum number of attempts, the first one included.")
-    backoff: Annotated[Backoff, choice(Backoff)] = Field(
+    backoff: Annotated[Backoff, choice(Backoff, ": exponential doubles the delay; there are no other factors")] = Field(
         default="exponential", description="How the delay grows: exponential (it doubles), linear or fixed."
     )
     delay: Annotated[Duration, duration(0, MAX_DELAY_S)] = Field(

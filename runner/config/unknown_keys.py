@@ -267,15 +267,12 @@ class UnknownKeys:
             known |= {name: meant.strip('"')} if meant else {}
             if not meant and error["type"] != _EXCLUDED:
                 known.pop(name, None)
-        others = {name: value for name, value in known.items() if name != key}
-        message, without = (
-            next((error["msg"] for error in value_errors(model, data) if error["type"] == _EXCLUDED), "")
-            for data in (known, others)
-        )
-        other = next((name for name in re.findall(r'"([\w-]+)"', message) if name in others), "")
-        if not other or message == without or isinstance(parent[other], dict | list):
-            return ""
-        return f"{other}: {parent.pop(other)}"
+        for error in value_errors(model, known):
+            names = re.findall(r'"([\w-]+)"', error["msg"])
+            other = next((name for name in names if name in parent and name != key), "")
+            if error["type"] == _EXCLUDED and key in names and other and not isinstance(parent[other], dict | list):
+                return f"{other}: {parent.pop(other)}"
+        return ""
 
     def _place_of(self, path: KeyPath, key: str, model: type[SpecModel]) -> str:
         """Return the help for a key that belongs elsewhere, "" for other keys."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from runner.config.document import Document, Interpolated, KeyPath, MappingNode, ScalarNode, plain_data
+from runner.config.fields import MAX_INTEGER
 from runner.config.messages import error_message
 from runner.config.models import model_at
 from runner.config.queue_spec import QueueSpec
@@ -151,7 +152,10 @@ def self_dead_lettered(document: Document, spec: PipelineSpec, pipeline: str) ->
     for name, subscriber in spec.subscribers.items():
         if subscriber.queue is not None and subscriber.queue.dead_letter:
             paths.append((("subscribers", name, "queue"), subscriber.queue, f"{pipeline}.{name}"))
-    message, help_ = "a queue cannot be its own dead-letter queue", "write another name, or false"
+    message, help_ = (
+        "a queue cannot be its own dead-letter queue",
+        "write another name, or false; `retry:` in a subscriber tries a message again",
+    )
     return [
         document.problem("conflicting-options", at, message, help_)
         for path, queue, name in paths
@@ -188,6 +192,8 @@ def _missing_key(error: _Error, document: Document, root: type[SpecModel]) -> Pr
     if len(path) == 2 and str(path[1])[:1] in (".", "_"):
         bare = str(path[1]).lstrip("._")
         help_ = f'move it to the top level as "x-{bare}:", which is ignored, if it only holds what an alias repeats'
+    if key == "name" and "to" in path:
+        help_ = f'add "name:" with a queue or an event{_names(document)}'
     if not path and key == "version":
         help_ = 'add "version: 1" as the first line'
     return document.problem("missing-key", path, f'missing key "{key}"', help_, on="key")
@@ -201,8 +207,14 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     code, message, help_ = error_message(error.type, error.context, error.value)
     if isinstance(error.value, str) and (variable := _BARE_VARIABLE.fullmatch(error.value)):
         help_ = f'write "${{{variable[1]}}}" for the value of a variable'
-    if path[-1:] == ("port",) and help_ == "write a number, as in 10":
-        help_ = "write a number, as in 5672"
+    if help_ == "write a number, as in 10":
+        help_ = _number_help(path, document)
+    if isinstance(error.value, Interpolated) and not error.value.strip():
+        name = error.value.expression.strip("${}")
+        examples = re.findall(r"\d[\w/%]*", help_) or ["default"]
+        example = examples[-1 if len(examples) < 3 else 1] if " to " not in help_ else examples[0]
+        message = message.replace("the value of", "the empty value of")
+        help_ = f"set it, or write a default, as in ${{{name}:-{example}}}"
     is_here = len(error.path) - len(path) <= 1  # one more for a name that stands for a map
     source_text = document.source_text(path) if is_here and isinstance(error.value, int | float) else ""
     if help_.startswith('put it in quotes: "') and _NUMBER.fullmatch(source_text):
@@ -227,6 +239,20 @@ def _wrong_value(error: _Error, document: Document) -> Problem:
     if error.path[-1:] == ("[key]",) and path and path == error.path[:-1]:  # the error is in the key itself
         return document.problem(code, path[:-1], message, help_, at=path, on="key")
     return document.problem(code, path, message, help_, fix=fix)
+
+
+def _number_help(path: KeyPath, document: Document) -> str:
+    """Return the help for a number, with the bounds that it has at a path of this file."""
+    fields = model_at(path[:-1]).model_fields.items()
+    rules = [rule for name, field in fields if path[-1] in field_keys(name, field) for rule in field.metadata]
+    bounds = {key: getattr(rule, key) for rule in rules for key in ("ge", "le") if hasattr(rule, key)}
+    queue = document.node((*path[:-1], "name"))
+    if path[-1] == "priority" and isinstance(queue, ScalarNode):
+        highest = document.node(("queues", str(queue.value), "max_priority"))
+        bounds["le"] = highest.value if isinstance(highest, ScalarNode) else bounds.get("le")
+    if bounds.get("le") not in (None, MAX_INTEGER):
+        return f"write a number from {bounds.get('ge', 0)} to {bounds['le']}"
+    return f"write a number, as in {5672 if path[-1:] == ('port',) else 10}"
 
 
 def _single(path: KeyPath, value: object, message: str) -> str:
@@ -265,6 +291,12 @@ def _known_value(path: KeyPath, value: object, code: str, document: Document) ->
         merged = {key: inner for item in value for key, inner in item.items()}
         if {*merged} <= {*model_keys(model_at(path))}:
             return f'write "{path[-1]}: {{{", ".join(f"{key}: {inner}" for key, inner in merged.items())}}}"', None
+    if isinstance(value, dict) and len(value) == 1 and path[-1:] in (("from",), ("store",)):
+        key, inner = next(iter(value.items()))
+        return (f'write "{path[-1]}: {inner or key}"', None) if isinstance(inner or key, str) else None
+    if isinstance(value, list) and path[-2:] == ("retry", "delay"):
+        help_ = "there are no lists of delays: `delay: 1s` and `max_delay: 30s` make them 1s, 2s, 4s, …, 30s"
+        return f"{help_}; a handler chooses its own by `raise RetryLater(after=…)`", None
     if not isinstance(value, str):
         return None
     from runner.config.guesses import cron_at, function_in  # only for files with mistakes

@@ -59,6 +59,8 @@ def read_text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise _fatal("not-utf-8", "the file is UTF-16 text", "save it in the encoding UTF-8", Span(1, 1)) from None
         before = content[: error.start].decode("utf-8", "replace")
         span = Lines(before).span(len(before), len(before))
         raise _fatal("not-utf-8", "the file is not UTF-8 text", "save it in the encoding UTF-8", span) from None

@@ -62,7 +62,11 @@ def _priority_problems(name: str, queue: QueueSpec, priority: int) -> Iterator[t
     elif highest is None:
         yield "priority", f'queue "{name}" has no priorities', f'add "max_priority: {priority or 10}" to the queue'
     elif priority > highest:
-        yield "priority", f'queue "{name}" has priorities up to {highest}, not {priority}', "write a lower one"
+        yield (
+            "priority",
+            f'queue "{name}" has priorities up to {highest}, not {priority}',
+            f"write a number from 0 to {highest}",
+        )
 
 
 def _expiry_problems(name: str, queue: ReceivingQueue, *, is_delayed: bool) -> Iterator[tuple[str, str, str]]:

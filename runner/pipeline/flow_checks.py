@@ -154,7 +154,11 @@ def _cycles(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) 
             reported.add(frozenset(cycle))
             names = [item if index == own else f"{together[index].name}.{item}" for index, item in cycle]
             message = f"results loop back: {' → '.join([*names, names[0]])}"
-            help_text = "make sure that the handlers stop at some point, or remove one `to:`"
+            lists = [each.to for each in spec.subscribers.values()] + [each.to for each in spec.producers.values()]
+            fed = {target.name for targets in lists for target in targets}
+            unfed = ", ".join([queue for queue in spec.queues if queue not in fed][:3])
+            other = f"write another queue: nothing publishes to {unfed}" if unfed else "remove one `to:`"
+            help_text = f"make sure that the handlers stop at some point, or {other}"
             yield loaded.problem("cycle", ("subscribers", name, "to"), message, help_text, severity="warning")
 
 

@@ -103,7 +103,7 @@ def no_payload_parameter(path: str, parameters: Parameters, given: Collection[st
 def class_as_handler(path: str, constructor: Sequence[str], methods: Sequence[str]) -> ImportProblem:
     """Return the problem of a class as a handler: each message would make an object, and do nothing else.
 
-    `constructor` are the required parameters of `__init__`.
+    `constructor` are the required parameters of an `__init__` of its own: a model has none.
     """
     module, _, owner = path.partition(":")
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", owner.rpartition(".")[2]).lower()
@@ -116,8 +116,11 @@ def class_as_handler(path: str, constructor: Sequence[str], methods: Sequence[st
     elif len(constructor) == 1:
         work = f"def {name}({constructor[0]}): {owner}({constructor[0]})"
         hint = f'add `{work}` to the module, and write "{module}:{name}"'
-    else:
+    elif constructor:
         hint = f"write a function that uses {owner}, and name it"
+    else:
+        work = f"def handle_{name}({name}: {owner}): …"
+        hint = f'write a function that takes it as its payload, `{work}`, and name "{module}:handle_{name}"'
     return wrong_parameters(path, "is a class, not a function", hint, parameter="")
 
 

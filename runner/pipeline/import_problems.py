@@ -296,6 +296,9 @@ def missing_help(module: str, missing: str, folders: Sequence[str], likeness: fl
             return f"{hidden} hides the folder {whole}/: rename one of the two, or create {whole}/__init__.py"
     if (guess := closest(name, modules_in(inside), likeness=likeness)) and guess != name:
         return f'did you mean "{before}{guess}{rest}"?'
+    last = module.rpartition(".")[2]
+    if last != module and any(os.path.isfile(os.path.join(folder, f"{last}.py")) for folder in folders):
+        return f'did you mean "{last}"? {last}.py is there'
     for folder in inside if parent else ():
         if os.path.isfile(f"{folder}.py"):
             return f'{display_path(f"{folder}.py")} is a module, not a package: write "{parent}" before the colon'

@@ -44,6 +44,7 @@ def lint_warnings(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[P
     """Return the warnings about a valid spec, which is loaded together with others."""
     return [
         *_shared_orders(loaded, spec),
+        *_frequent_crons(loaded, spec),
         *_undeclared_exchanges(loaded, spec, together),
         *flow_warnings(loaded, spec, together),
         *_empty_keys(loaded, spec),
@@ -70,11 +71,20 @@ def _common_name(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
 def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     """Warn of an order that a second process would break, and of retries that are longer than RabbitMQ allows."""
     for name, subscriber in spec.subscribers.items():
-        if order_of(spec, subscriber) is None:
-            continue
-        path = ("subscribers", name, "order_by" if subscriber.order_by is not None else "retry")
         own = subscriber.queue or QueueSpec()
         queue = spec.queues[subscriber.from_[0]] if reads_queue(spec, subscriber) else own
+        if order_of(spec, subscriber) is None:
+            is_chosen = "concurrency" in subscriber.model_fields_set or subscriber.batch is not None
+            if queue.single_active_consumer and not is_chosen and subscriber.concurrency > 1:
+                message = (
+                    f"its queue has one consumer at a time, which handles {subscriber.concurrency} messages at once"
+                )
+                help_text = "write `concurrency: 1` for their order, or `order_by:` for one per key"
+                yield loaded.problem(
+                    "shared-order", ("subscribers", name), message, help_text, severity="warning", on="key"
+                )
+            continue
+        path = ("subscribers", name, "order_by" if subscriber.order_by is not None else "retry")
         if (queue.type == "classic" or not queue.declare) and not queue.single_active_consumer:
             message = "a second process on this queue would break the order"
             help_text = "add `single_active_consumer: true` to the queue, or run one process"
@@ -83,6 +93,17 @@ def _shared_orders(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem
             message = "with order_by, a retry waits in this process, and RabbitMQ requeues the message after 30 minutes"
             help_text = "use a delay of less than 25 minutes"
             yield loaded.problem("long-timeout", path, message, help_text, severity="warning")
+
+
+def _frequent_crons(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
+    """Warn of a cron line that is due in each minute of an hour, such as `* 6 * * *`."""
+    for name, producer in spec.producers.items():
+        minute, hour, *days = (producer.cron or "0 0 * * *").split()
+        if minute == "*" and re.fullmatch(r"\d+(,\d+)*|\*/\d+", hour):
+            line = " ".join(["0", hour, *days])
+            message = f'"{producer.cron}" is due in each minute of the hour {hour}, not once'
+            help_text = f'write "{line}" for once at its beginning, or "*/1" for each minute'
+            yield loaded.problem("frequent-cron", ("producers", name, "cron"), message, help_text, severity="warning")
 
 
 def _undeclared_exchanges(loaded: PipelineFile, spec: PipelineSpec, together: Sequence[Peer]) -> Iterator[Problem]:

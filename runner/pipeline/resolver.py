@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from runner.config.fields import DAY_S
+from runner.config.guesses import file_near
 from runner.config.loader import PipelineFile
 from runner.config.name_fields import is_schema_file
 from runner.config.queue_spec import CompressSpec
@@ -208,7 +209,12 @@ class _Resolver:
             name = getattr(tls, key)
             if name and not os.path.isabs(name) and not (self._loaded.path.parent / name).is_file():
                 path: PathParts = ("broker", "tls", key)
-                self._note("no-such-file", path, f'there is no file "{name}"', "the path is relative to this file")
+                self._no_file(path, name)
+
+    def _no_file(self, path: PathParts, name: str) -> None:
+        meant = file_near(self._loaded.path.parent, name)
+        help_ = f'did you mean "{meant}"?' if meant else "the path is relative to this file"
+        self._note("no-such-file", path, f'there is no file "{name}"', help_)
 
     def _broker(self) -> BrokerSettings:
         broker, folder = self._spec.broker, self._loaded.path.parent
@@ -315,9 +321,7 @@ class _Resolver:
         """Return the handler that reads the records of a file, None if there is no such file."""
         found = file if file == "-" else str((self._loaded.path.parent / file).absolute())
         if file != "-" and not os.path.isfile(found):
-            self._note(
-                "no-such-file", (*path, "file"), f'there is no file "{file}"', "the path is relative to this file"
-            )
+            self._no_file((*path, "file"), file)
             return None
         from runner.pipeline.file_source import read_records
 

@@ -20,6 +20,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from runner.config.diagnostics import display_path
 from runner.config.document import plain_data
+from runner.config.guesses import file_near
 from runner.config.yaml_parser import parse_yaml, read_text
 from runner.errors import PipelineInvalid
 from runner.pipeline.data_errors import EXPECTED_TYPES, json_error, validation_errors
@@ -170,7 +171,14 @@ def _parse(file: Path) -> Any:
         first = error.problems[0]
         if not file.exists():
             what = f'there is no file "{name}"'
-            raise ImportProblem("no-such-file", what, "a path is relative to the file that names it") from None
+            folder = next(parent for parent in file.parents if parent.is_dir())
+            meant = file_near(folder, file.relative_to(folder).as_posix())
+            help_ = (
+                f'did you mean "{display_path(folder / meant)}"?'
+                if meant
+                else "it is relative to the file that names it"
+            )
+            raise ImportProblem("no-such-file", what, help_) from None
         where = f" (line {first.line}, column {first.column})" if first.line else ""
         raise ImportProblem("bad-schema", f'"{name}" cannot be read: {first.message}{where}', first.help) from None
     except (ValueError, RecursionError):

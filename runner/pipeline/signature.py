@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -89,7 +90,8 @@ def read_handler(
             raise hidden
     if takes_payload and inspect.isclass(call) and call.__module__ != "builtins":
         methods = [name for name, item in vars(call).items() if inspect.isfunction(item) and may_be_handler(name)]
-        raise class_as_handler(path, required_parameters(parameters), methods)
+        has_own = "__init__" in vars(call) and not dataclasses.is_dataclass(call)
+        raise class_as_handler(path, required_parameters(parameters) if has_own else [], methods)
     plan = plan_call(path, parameters, arguments, resources, takes_payload=takes_payload, is_batch=is_batch)
     decode = _decoder(path, plan.payload, _payload_annotation(path, parameters, plan.payload, is_batch=is_batch))
     values, mismatches = convert_arguments(parameters, arguments, variables)
@@ -321,9 +323,12 @@ def _check_rest(
     """Yield the problems of required parameters that get no value, and of values that have no parameter."""
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [name for name in arguments if name not in parameters or parameters[name].kind in _VARIADIC]
-    meant = {name: closest(name, {*parameters}.difference(given)) for name in unknown if not takes_any}
+    free = [name for name in parameters if name not in given]
+    meant = {name: closest(name, free) for name in unknown if not takes_any}
     for name, guess in meant.items():
-        hint = f'write "{guess}" in place of it under `with:`' if guess else "remove it from `with:`"
+        options = " or ".join(f'"{item}"' for item in ([guess] if guess else free))
+        hint = f'add a parameter "{name}" to the function, or remove it from `with:`'
+        hint = f"write {options} in place of it under `with:`" if options else hint
         problem = wrong_parameters(path, f'has no parameter "{name}", which `with:` passes', hint)
         problem.argument = name
         yield problem

@@ -11,7 +11,7 @@ from typing import Literal
 from runner.config import guesses
 from runner.config.diagnostics import closest, display_path
 from runner.config.loader import PipelineFile, mend_slips
-from runner.config.messages import did_you_mean, typo_of
+from runner.config.messages import typo_of
 from runner.config.name_fields import MAX_NAME_BYTES
 from runner.config.recovery import UNKNOWN
 from runner.config.spec import PipelineSpec, QueueSpec
@@ -43,7 +43,6 @@ from runner.redaction import mask_passwords
 _DEAD = re.compile(r"[._-](dlq|dead|dlx|deadletter|dead[._-]?letters?|errors?|failed|poison)$")
 """How other tools end the name of a dead-letter queue."""
 
-STORE_EXAMPLE = "add it at the top of the file: `stores: {seen: sqlite:seen.db}`"
 TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
@@ -310,7 +309,11 @@ def _stores(loaded: PipelineFile, spec: PipelineSpec) -> Iterator[Problem]:
     are_known = not any(problem.path.startswith("stores") for problem in loaded.problems)  # else some are left out
     for path, store in used.items():
         if store not in spec.stores and are_known:
-            help_text = did_you_mean(store, spec.stores) if spec.stores else STORE_EXAMPLE
+            url = "redis://localhost:6379/0" if "redis" in store.lower() else f"sqlite:{store}.db"
+            add = f"{store}: {url}" if spec.stores else f"stores: {{{store}: {url}}}"
+            help_text = f"add `{add}` {'under `stores:`' if spec.stores else 'at the top of the file'}"
+            if guess := closest(store, spec.stores):
+                help_text = f'did you mean "{guess}"?'
             if ":" in store and "@" not in store and not spec.stores:
                 help_text = f"write `store: seen`, and at the top of the file `stores: {{seen: {store}}}`"
             message = f'no store is called "{mask_passwords(store)}"'

@@ -118,6 +118,22 @@ def too_deep(source: Source) -> Iterator[Slip]:
             return
 
 
+def below_a_text(source: Source) -> Iterator[Slip]:
+    """Find keys below a value that stands for a map, as `to: done` with `delay: 2h` below it, indented."""
+    for index, line in enumerate(source.lines if source.wrong is None else ()):
+        if not line.key or not re.fullmatch(r"[^|>\[{\"'&*\s]\S*", line.value):
+            continue
+        model = model_at(line.path) if model_keys(model_at(line.path)) else model_at((*line.path, 0))
+        deeper = [other for other in source.lines[index + 1 :] if other.path[:-1] == line.path]
+        if not deeper or not all(other.key in model_keys(model) and other.value for other in deeper):
+            continue
+        parts = [(model.short_form, line.value), *((other.key, other.value) for other in deeper)]
+        written = f"{{{', '.join(f'{key}: {value}' for key, value in parts)}}}"
+        edits = (Edit(line.value_start, deeper[-1].value_end, written),)
+        message = f'"{deeper[0].key}" is a key of the map "{line.key}", which has a text here'
+        yield Slip(deeper[0].key_start, len(deeper[0].key), message, f'write "{line.key}: {written}"', edits, line.path)
+
+
 def _columns(lines: list[Line]) -> dict[int, Line]:
     """Return the last key of each map that is open behind some lines, by its column."""
     columns: dict[int, Line] = {}

@@ -37,7 +37,7 @@ _RULES: Final[tuple[tuple[Callable[[Any], Iterator[Slip]], ...], ...]] = (
     (indentation.tabs, signs.signs_in_braces, signs.missing_space, signs.missing_colon, signs.bare_keys),
     (signs.missing_dash_space, signs.named_items, indentation.children_not_indented, indentation.item_too_deep),
     (signs.stray_dashes, signs.list_in_place_of_map),
-    (indentation.dedented, indentation.too_deep, signs.trailing_signs),
+    (indentation.below_a_text, indentation.dedented, indentation.too_deep, signs.trailing_signs),
     (texts.special_starts, texts.lists_of_words, texts.second_colon),
 )
 """In their order: each one reads the text that those before it have mended."""

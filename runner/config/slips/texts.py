@@ -84,11 +84,11 @@ def special_starts(source: Source) -> Iterator[Slip]:
             yield rewritten(line, value[1:], f'"{value}" is an anchor, and no value', help_)
         elif re.fullmatch(r"&[\w.-]+", value):
             yield rewritten(line, quoted, f'"{value}" is an anchor, and no value', f"put it in quotes: {quoted}")
-        elif re.fullmatch(r"\*|\*[.\w]*[.#*][.\w#*]*", value) and value[1:] not in anchors:
+        elif re.fullmatch(r"\*|\*[.\w]*[.#*][.\w#*]*|\*(/\d+)?( [\w*/,-]+){4}", value) and value[1:] not in anchors:
             yield rewritten(line, quoted, _IS_ALIAS, f"put it in quotes: {quoted}")
         elif value[:1] in ("@", "%") or (value[:1] == "`" and value[-1] != "`"):
             if '"' not in value and "\\" not in value:
-                message = f'a value cannot start with "{value[0]}"'
+                message = "" if line.key == "cron" else f'a value cannot start with "{value[0]}"'
                 yield rewritten(line, quoted, message, f"put it in quotes: {quoted[:60]}")
         elif value[:1] == "[":
             yield from _in_list(source, line, anchors)
