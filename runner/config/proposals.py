@@ -130,10 +130,11 @@ def written(value: object) -> str:
         return f"{{{', '.join(f'{key}: {written(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, Interpolated):
+        return value.expression  # the value may be secret
     if isinstance(value, str) and (resolve_scalar(value or "~") != value or _SPECIAL.search(value)):
         return f'"{value}"' if '"' not in value else f"'{value}'"
-    shown = value.expression if isinstance(value, Interpolated) else str(value)
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else shown
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def _replacement(model: type[SpecModel], key: str, value: object) -> str:

@@ -123,7 +123,7 @@ class UnknownKeys:
         items = [{short: name, **(parent[name] or {}), **own} for name in names]
         text = written(items[0] if len(items) == 1 else items)
         list_ = next((str(part) for part in reversed(path[:-1]) if isinstance(part, str)), "")
-        is_item = len(self._items_at(path[:-1])) > 1
+        is_item = isinstance(list_of := value_at(self._data, path[:-2]), list) and len(list_of) > 1
         help_ = f"write `- {text}`" if is_item else f"write `{list_}: {text}`"
         message = f'{quoted(names[0])} is the "{short}" of a map here, not a key'
         self._unwrapped.append(self._document.problem("unknown-key", path[:-1], message, help_, at=path, on="key"))
@@ -134,11 +134,6 @@ class UnknownKeys:
             nodes.nodes[short] = (span, ScalarNode(span, names[0]))
             nodes.nodes |= node.nodes if isinstance(node, MappingNode) else {}
         return True
-
-    def _items_at(self, path: KeyPath) -> list[Any]:
-        """Return the list that an item lies in; empty if it is alone."""
-        found = value_at(self._data, path[:-1])
-        return found if isinstance(found, list) else []
 
     def _names(self) -> list[str]:
         """Return the names of the queues and events."""
@@ -271,7 +266,7 @@ class UnknownKeys:
             names = re.findall(r'"([\w-]+)"', error["msg"])
             other = next((name for name in names if name in parent and name != key), "")
             if error["type"] == _EXCLUDED and key in names and other and not isinstance(parent[other], dict | list):
-                return f"{other}: {parent.pop(other)}"
+                return mask_passwords(f"{other}: {written(parent.pop(other))}")
         return ""
 
     def _place_of(self, path: KeyPath, key: str, model: type[SpecModel]) -> str:

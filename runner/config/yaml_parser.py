@@ -31,6 +31,7 @@ from runner.config.messages import closest
 from runner.config.positions import Edit, Lines, Span
 from runner.config.scalars import resolve_scalar
 from runner.errors import PipelineInvalid, Problem
+from runner.tables import filled, read_table
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*\s+)+")
@@ -327,31 +328,22 @@ class _Composer:
         self.problems.append(_problem("duplicate-key", message, help_, span, path))
 
     def _report_tag(self, event: Any, path: KeyPath) -> None:
-        index, stop = event.start_mark.index, self._span(event)[1]
-        match = _TAG.match(self._text, index)
-        tag, fix = match[1] if match else "!", None
-        end = stop if isinstance(event, yaml.ScalarEvent) else match.end(1) if match else index + 1
-        start = match.start(1) if match else index
+        """Report a tag, with what stands for it here; that a value is text or a number needs none, and is mended."""
+        match = _TAG.match(self._text, event.start_mark.index)
+        start, end = match.span(1) if match else self._span(event)
         value = str(event.value) if isinstance(event, yaml.ScalarEvent) else ""
-        name = re.sub(r"\W+", "_", re.sub(r"^\W+|\W+$", "", value.split(":")[0])) or "name"
-        help_ = 'write the value itself, ${NAME} for a variable, or quotes around a text that starts with "!"'
-        if re.match(r"!!\w+$", tag):
-            is_text = tag == "!!str" and '"' not in value
-            plain = f'"{value}"' if is_text or (tag == "!!binary") else value
-            help_ = f"write {plain}" if value else help_
-            help_ = "remove the tag: YAML knows it without" if re.match(r"!!(map|seq|null|omap)", tag) else help_
-            is_plain = is_text or isinstance(resolve_scalar(value), int | float | bool)
-            fix = self._lines.fix([Edit(start, end, plain)]) if value and is_plain else None
-        elif re.match(r"!(secret|vault|file)", tag, re.IGNORECASE):
-            help_ = f"write ${{{name.upper()}}} for a variable, or ${{file:/run/secrets/{name.lower()}}} for a file"
-        elif re.match(r"!env", tag, re.IGNORECASE):
-            help_ = f"write ${{{name.upper()}}}, or with a default ${{{name.upper()}:-default}}"
-        elif re.match(r"!include", tag, re.IGNORECASE):
-            help_ = "write `include: [FILE]` at the top of the pipeline: the file has the keys from the top on"
-        span = self._lines.span(start, end)
-        self.problems.append(
-            replace(_problem("yaml-tag", "YAML tags (!…) are not allowed", help_, span, path), fix=fix)
-        )
+        end = self._span(event)[1] if value else end
+        is_name = re.fullmatch(r"[A-Za-z_ ${}][\w ./:{}-]{0,60}", value)  # other values may be secrets
+        name = re.sub(r"\W+", "_", value.split(":")[0].strip(" ${}")) if is_name else "name"
+        plain = f'"{value}"' if match and match[1] == "!!str" else value
+        words = {"NAME": name.upper(), "name": name.lower(), "plain": plain, "ANY": "NAME"}
+        is_plain = value and "password" not in path
+        tag = match[1] if match and (is_plain or not match[1].startswith("!!")) else "!"
+        rows = read_table("runner.config", "tags.txt", 2)
+        help_ = next(filled(help_, words) for help_, pattern in rows if re.match(pattern, tag, re.IGNORECASE))
+        fix = self._lines.fix([Edit(start, end, plain)]) if help_ == f"write {plain}" and '"' not in value else None
+        problem = _problem("yaml-tag", "YAML tags (!…) are not allowed", help_, self._lines.span(start, end), path)
+        self.problems.append(replace(problem, fix=fix))
 
     def _span(self, event: Any) -> tuple[int, int]:
         """Return the start and the end of an event's content, without its anchor and tag."""

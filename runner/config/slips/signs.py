@@ -62,17 +62,6 @@ def diffs(source: Source) -> Iterator[Slip]:
     yield Slip(added[0].start(), 1, 'lines that start with "+" are those of a diff', help_, tuple(sorted(edits)))
 
 
-def elisions(source: Source) -> Iterator[Slip]:
-    """Find a line of dots for what is left out, which YAML reads as the end of the file."""
-    for match in re.finditer(r"^[ \t]*(\.{3,}|…|\[\.{3}\])[ \t\r]*(?:\n|\Z)", source.text, re.MULTILINE):
-        behind = source.text[match.end() :]
-        is_end = not behind.strip() and match[0][0] == "."
-        if source.wrong is not None or is_end or re.search(r"^(---|version:)", behind, re.MULTILINE):
-            continue
-        message, help_ = f'"{match[1]}" is no value: it stands for what was left out', "remove this line"
-        yield Slip(match.start(1), len(match[1]), message, help_, (Edit(match.start(), match.end(), ""),))
-
-
 def missing_space(source: Source) -> Iterator[Slip]:
     message = 'a space is missing after the ":"'
     for line in source.lines:
@@ -261,22 +250,6 @@ def unclosed(source: Source) -> Iterator[Slip]:
                 message, help_ = f'this "{first[0]}" is not closed', f'add "{closing}" at the end of the line'
                 edits = (Edit(line.value_end, line.value_end, " " * (first[-1] == ":") + closing),)
                 yield Slip(line.value_start, len(first), message, help_, edits, line.path)
-
-
-def truncated(source: Source) -> Iterator[Slip]:
-    """Find the end of the file in the middle of a text in a list or map in brackets."""
-    line = source.lines[-1] if source.wrong is None and source.lines else None
-    bare = unquoted(line.value) if line is not None else ""
-    quote = next((sign for sign in bare if sign in "\"'" and bare.count(sign) % 2), "")
-    is_cut = quote and "\n" not in bare and not {"]", "}"} & {*bare[bare.rindex(quote) :]}
-    if line is None or bare[:1] not in ("[", "{") or not is_cut or source.text[line.value_end :].strip():
-        return
-    closing = quote + _closing(bare[: bare.rindex(quote)])
-    message = "the file ends in the middle of this value, as if it was cut off"
-    help_ = f"write what is missing, and end it with {closing}"
-    edits = (Edit(line.value_end, line.value_end, closing),)
-    at = line.value_start + bare.rindex(quote)
-    yield Slip(at, line.value_end - at, message, help_, edits, line.path, is_certain=False)
 
 
 def quoted_pairs(source: Source) -> Iterator[Slip]:
